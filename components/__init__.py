@@ -1,0 +1,16 @@
+"""The work, one directory per step, in the order of the flow.
+
+fingerprint  looks at the source without fetching it           -> what identifies this run
+ingest       fetches, verifies and decodes it                  -> raw
+preprocess   validates, splits, measures                       -> features
+train        fits the model, exports it with its preprocessing -> model, history
+evaluate     scores candidate and champion on the same rows    -> evaluation, report, promote or not
+deploy       publishes a version, verifies it, moves champion  -> version
+serve        answers predictions from a version (not a step: what deploy rolls out)
+
+Shared ground: artifacts (what passes between steps), errors, images, lifeline, report, store.
+"""
+
+from components import lifeline
+
+lifeline.follow()

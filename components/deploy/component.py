@@ -1,0 +1,47 @@
+"""The KFP component `deploy`."""
+
+from kfp import dsl
+
+
+@dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
+def deploy(
+    model: dsl.Input[dsl.Model],
+    history: dsl.Input[dsl.Artifact],
+    evaluation: dsl.Input[dsl.Artifact],
+    report: dsl.Input[dsl.HTML],
+    name: str,
+    run: str,
+    champion: int,
+    data: str,
+    code: str,
+    config: str,
+    serving: str,
+    store: str,
+    outcome: dsl.Output[dsl.Artifact],
+) -> int:
+    """Publish an immutable version, verify it in a real server, make it the champion.
+
+    Args:
+        model: what train wrote.
+        history: what train wrote about its epochs.
+        evaluation: what evaluate wrote.
+        report: report.html.
+        name: the model's name.
+        run: the run's fingerprint; the same run gives the same version, however often it starts.
+        champion: the version that the candidate was compared with; 0 when there was none.
+        data: the data's fingerprint.
+        code: fingerprint of the code.
+        config: the resolved configuration as JSON, for the manifest.
+        serving: `serving` section as JSON.
+        store: `store` section as JSON.
+        outcome: outcome.json, the version and the decision in the end.
+
+    Returns:
+        The version.
+    """
+    from components.deploy.rollout import deploy
+
+    return deploy(
+        model.path, history.path, evaluation.path, report.path,
+        name, run, champion, data, code, config, serving, store, outcome.path,
+    )  # fmt: skip

@@ -1,0 +1,102 @@
+"""What can go wrong, as one family.
+
+    ModelyardError                 exit code
+    ├── ConfigError                2   the configuration or the command line is wrong
+    ├── DataError                  3   the data is missing, malformed or not what the config says
+    ├── TrainError                 4   the model cannot be built, trained or exported
+    ├── EvaluateError              5   the model cannot be scored
+    ├── DeployError                6   the version cannot be verified or promoted
+    ├── StoreError                 7   the model store cannot be reached, read or written
+    │   ├── NotFoundError          7   no such model, version or object
+    │   └── ConflictError          7   somebody else changed it meanwhile
+    └── ServeError                 8   the server cannot start
+
+A message is one paragraph: what was found (the bad value), what is wrong with it, what to do next.
+An exception outside the family is a bug and ends with exit code 1.
+
+A step runs in a process of its own, which ends with a traceback; its last lines name the class and
+the message, and `from_log` makes the error again from them, on a laptop and from a pod's log alike.
+"""
+
+import re
+
+
+class ModelyardError(Exception):
+    """Base of every error that modelyard raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(ModelyardError):
+    """The configuration or the command line is wrong."""
+
+    exit_code = 2
+
+
+class DataError(ModelyardError):
+    """The data is missing, malformed or not what the configuration says."""
+
+    exit_code = 3
+
+
+class TrainError(ModelyardError):
+    """The model cannot be built, trained or exported."""
+
+    exit_code = 4
+
+
+class EvaluateError(ModelyardError):
+    """The model cannot be scored."""
+
+    exit_code = 5
+
+
+class DeployError(ModelyardError):
+    """The version cannot be verified or promoted."""
+
+    exit_code = 6
+
+
+class StoreError(ModelyardError):
+    """The model store cannot be reached, read or written."""
+
+    exit_code = 7
+
+
+class NotFoundError(StoreError):
+    """No such model, version or object."""
+
+
+class ConflictError(StoreError):
+    """Somebody else changed the object meanwhile."""
+
+
+class ServeError(ModelyardError):
+    """The server cannot start."""
+
+    exit_code = 8
+
+
+_FAMILY: dict[str, type[ModelyardError]] = {
+    kind.__name__: kind
+    for kind in (
+        ConfigError,
+        DataError,
+        TrainError,
+        EvaluateError,
+        DeployError,
+        StoreError,
+        NotFoundError,
+        ConflictError,
+        ServeError,
+    )
+}
+_LAST_LINE = re.compile(r"^\s*components\.errors\.(\w+): (.*)$")
+
+
+def from_log(lines: list[str]) -> ModelyardError | None:
+    """Return the error that a step's log ends with, or None when it ended in another way."""
+    for line in reversed(lines):
+        if (found := _LAST_LINE.match(line)) and found[1] in _FAMILY:
+            return _FAMILY[found[1]](found[2])
+    return None

@@ -1,0 +1,1 @@
+"""The step `ingest`: fetch, verify and decode a source into shards, executing nothing."""

@@ -1,0 +1,18 @@
+"""The KFP component `ingest`."""
+
+from kfp import dsl
+
+
+@dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
+def ingest(source: str, fingerprint: str, raw: dsl.Output[dsl.Dataset]) -> None:
+    """Fetch, verify and decode the source into shards; never execute what is read.
+
+    Args:
+        source: `data` section (Source) as JSON.
+        fingerprint: the data's fingerprint; a changed source is a changed argument, so it is never served
+            from the cache.
+        raw: schema.json and one group of shards per split of the source.
+    """
+    from components.ingest.dataset import ingest
+
+    ingest(source, fingerprint, raw.path)

@@ -1,0 +1,70 @@
+"""`data`, the part that says where the examples come from."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from components.settings import Settings
+
+
+class Resize(Settings):
+    """How pictures of any size become one size."""
+
+    height: int = Field(ge=1, le=4096, description="Height in pixels.")
+    width: int = Field(ge=1, le=4096, description="Width in pixels.")
+    policy: Literal["stretch", "crop", "pad"] = Field(
+        default="stretch",
+        description="stretch: ignore the aspect ratio; crop: fill and cut the middle; pad: fit, rest black.",
+    )
+
+
+class Source(Settings):
+    """Where the examples come from and what they are."""
+
+    kind: Literal["digits", "cifar10", "images", "npz"] = Field(
+        description="digits: the set that scikit-learn ships; cifar10: the official archive (binary or "
+        "python form); images: one folder per class, as a directory, .zip or .tar.gz; npz: arrays x and y, "
+        "or x_train, y_train, x_test, y_test."
+    )
+    source: str | None = Field(
+        default=None,
+        description="Path, https:// or gs:// address. A relative path is relative to the configuration file. "
+        "Not for digits.",
+    )
+    sha256: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of the archive or file, checked before anything is read.",
+    )
+    channels: Literal[1, 3] = Field(
+        default=3, description="images only: 1 makes pictures grey, 3 makes them RGB."
+    )
+    resize: Resize | None = Field(
+        default=None,
+        description="images only: without it every picture must have the same size.",
+    )
+    classes: tuple[str, ...] | None = Field(
+        default=None,
+        strict=False,
+        description="npz only: the classes' names in label order; default 0, 1, 2, … to the largest label.",
+    )
+    max_bytes: int = Field(
+        default=20 * 2**30,
+        ge=1,
+        description="Most bytes that a download or an unpacked archive may have.",
+    )
+    timeout: float = Field(
+        default=30.0, gt=0, description="Seconds without a byte after which a download is given up."
+    )
+
+    @model_validator(mode="after")
+    def _combination(self) -> "Source":
+        if self.kind == "digits" and (self.source or self.sha256):
+            raise ValueError("digits ships with scikit-learn: remove data.source and data.sha256")
+        if self.kind != "digits" and not self.source:
+            raise ValueError(f"{self.kind} needs data.source: a path, https:// or gs:// address")
+        if self.kind != "images" and self.resize:
+            raise ValueError(f"data.resize is for images, not for {self.kind}: remove it")
+        if self.kind != "npz" and self.classes:
+            raise ValueError(f"data.classes is for npz, not for {self.kind}: remove it")
+        return self

@@ -1,0 +1,56 @@
+"""A child process that ends when its parent does, however the parent dies.
+
+The parent holds an exclusive lock on a file for as long as it lives (`hold`); a child waits for that
+lock in a thread (`follow`) and leaves at once when it gets it. The kernel gives the lock up even after
+`kill -9`, so no step goes on training, and no server holds a port, for a run that is gone. Nothing
+polls, and on a cluster, where nobody sets the variable, nothing happens.
+
+    with lifeline.hold(run / "lifeline") as environment:
+        subprocess.run(command, env={**os.environ, **environment})
+
+Importing `components` follows the lifeline that the environment names.
+"""
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+VARIABLE = "MODELYARD_LIFELINE"
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[dict[str, str]]:
+    """Hold the lifeline at `path` and give the environment variables that children need."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield {VARIABLE: str(path)}
+
+
+def held(path: Path) -> bool:
+    """Say whether a living process holds the lifeline at `path`."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def follow() -> None:
+    """Leave with the process that holds the lifeline named in the environment, if one is named."""
+    if path := os.environ.get(VARIABLE):
+        threading.Thread(target=_leave_with, args=(path,), name="lifeline", daemon=True).start()
+
+
+def _leave_with(path: str) -> None:
+    try:
+        with open(path) as file:  # noqa: PTH123 - pathlib is not imported for this alone
+            fcntl.flock(file, fcntl.LOCK_SH)
+    except OSError:
+        pass  # the file went with the run that it belonged to
+    os._exit(1)

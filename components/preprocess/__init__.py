@@ -1,0 +1,1 @@
+"""The step `preprocess`: validate the examples, split them, measure the normalisation."""

@@ -1,0 +1,17 @@
+"""The KFP component `preprocess`."""
+
+from kfp import dsl
+
+
+@dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
+def preprocess(raw: dsl.Input[dsl.Dataset], preparation: str, features: dsl.Output[dsl.Dataset]) -> None:
+    """Validate the examples, split them by content hash, measure the normalisation.
+
+    Args:
+        raw: what ingest wrote.
+        preparation: `data` section (Preparation) as JSON.
+        features: train, validation and test shards, schema, normalisation and statistics.
+    """
+    from components.preprocess.features import preprocess
+
+    preprocess(raw.path, preparation, features.path)

@@ -1,0 +1,29 @@
+"""`data`, the part that says how the examples are checked, split and normalised."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from components.settings import Settings
+
+
+class Preparation(Settings):
+    """How the examples are split and normalised."""
+
+    validation: float | int | Literal["test"] = Field(
+        default=0.1,
+        description="Rows of the training part held out for validation, chosen by content hash: a share "
+        "(0.1) or a number (5000). `test` validates on the test rows, as tutorials do; the test "
+        "accuracy is then no longer honest, so early stopping and the gate must be off.",
+    )
+    test: float | int = Field(
+        default=0.2,
+        description="Rows held out for the test, a share or a number, chosen by content hash; not used "
+        "when the source has a test part of its own.",
+    )
+    normalize: Literal["scale", "standardize", "none"] = Field(
+        default="scale",
+        description="scale: divide by data.scale; standardize: subtract the mean and divide by the deviation "
+        "of the training rows, per channel; none. Becomes part of the exported model.",
+    )
+    scale: float = Field(default=255.0, gt=0, description="What `scale` divides by.")

@@ -1,0 +1,1 @@
+"""The server: predictions over HTTP from a version in the model store."""

@@ -1,0 +1,18 @@
+"""`store`: where models live."""
+
+from pydantic import Field
+
+from components.settings import Settings
+
+
+class Store(Settings):
+    """Where models live."""
+
+    url: str = Field(
+        default=".modelyard/models",
+        description="gs://bucket/prefix, file:///path, or a path relative to the working directory.",
+    )
+    endpoint: str | None = Field(
+        default=None,
+        description="Address of a GCS emulator, with its scheme; only for gs:// and for tests.",
+    )

@@ -1,0 +1,1 @@
+"""The step `train`: fit the model and export it with its preprocessing inside."""

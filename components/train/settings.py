@@ -1,0 +1,88 @@
+"""`model` and `training`: what is trained, and how."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from components.settings import Settings
+
+
+class Model(Settings):
+    """The tutorial's CNN with its sizes, or any Keras model from the user's own code."""
+
+    build: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="module:function in model.code that returns a Keras model; it is called with input_shape, "
+        "classes and model.arguments. Without it the built-in CNN is used.",
+    )
+    code: str | None = Field(
+        default=None,
+        description="Folder with the user's own code, relative to the configuration file. Its fingerprint is "
+        "part of the cache key and of the version's manifest.",
+    )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments for the function in model.build."
+    )
+    logits: bool = Field(
+        default=False,
+        description="The model's last layer gives logits; the export then ends with a softmax.",
+    )
+    filters: tuple[int, ...] = Field(
+        default=(32, 64),
+        strict=False,
+        description="Built-in CNN: filters of each convolution, each followed by a 2x2 max pooling.",
+    )
+    kernel: int = Field(default=3, ge=1, description="Built-in CNN: size of the convolution kernels.")
+    dense: tuple[int, ...] = Field(
+        default=(64,), strict=False, description="Built-in CNN: units of each dense layer."
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Built-in CNN: dropout before the last layer."
+    )
+
+    @model_validator(mode="after")
+    def _combination(self) -> "Model":
+        if (self.build is None) != (self.code is None):
+            raise ValueError("model.build and model.code go together: give both, or neither")
+        if self.build is None and self.arguments:
+            raise ValueError("model.arguments are for model.build: remove them")
+        if any(size < 1 for size in (*self.filters, *self.dense)):
+            raise ValueError("model.filters and model.dense are sizes of at least 1")
+        return self
+
+
+class EarlyStopping(Settings):
+    """When to stop before the last epoch; the best epoch's weights are kept."""
+
+    monitor: Literal["val_loss", "val_accuracy"] = Field(
+        default="val_loss", description="What is watched, on the validation rows."
+    )
+    patience: int = Field(default=3, ge=0, description="Epochs without an improvement.")
+    min_delta: float = Field(default=0.0, ge=0, description="What counts as an improvement.")
+
+
+class Training(Settings):
+    """How the model is fitted."""
+
+    epochs: int = Field(default=10, ge=1, description="Passes over the training rows.")
+    batch_size: int = Field(default=32, ge=1, description="Examples in a step.")
+    optimizer: str = Field(
+        default="adam", description="Keras optimizer by its name, in snake_case: sgd, adam, adamw, …"
+    )
+    optimizer_settings: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The optimizer's own settings, as Keras names them (learning_rate, momentum, …).",
+    )
+    loss: Literal["sparse_categorical_crossentropy"] = Field(
+        default="sparse_categorical_crossentropy", description="The loss that is minimised."
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="Stop when validation no longer improves; off without it."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of weights, shuffling and dropout.")
+    steps_per_execution: int = Field(
+        default=64,
+        ge=1,
+        description="Training steps per call into TensorFlow: same maths, less overhead.",
+    )

@@ -1,0 +1,100 @@
+"""The pipeline, from data to a served and guarded model. Read it top to bottom: it is the flow.
+
+1. fingerprint: what identifies the data and this run, and which champion is to be beaten
+2. ingest:      fetch, verify, decode
+3. preprocess:  validate, split, measure
+4. train:       fit, export with the preprocessing inside
+5. evaluate:    score candidate and champion on the same rows; the gate decides
+6. deploy:      only if the gate says so: publish, verify in a real server, promote
+
+The sections of the configuration arrive as JSON texts, one for each step, so that a changed serving
+option does not train again. Images come from the environment: their reference enters the cache key, and
+carries the fingerprint of the code.
+"""
+
+from collections.abc import Callable, Mapping
+
+from kfp import dsl
+
+from components.deploy.component import deploy
+from components.evaluate.component import evaluate
+from components.fingerprint.component import fingerprint
+from components.ingest.component import ingest
+from components.preprocess.component import preprocess
+from components.train.component import train
+
+STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
+
+
+def build(images: Mapping[str, str]) -> Callable[..., dsl.PipelineTask]:
+    """Return the pipeline with each step in its image.
+
+    Args:
+        images: step name to image reference.
+    """
+
+    @dsl.pipeline(name="train-to-serve")
+    def train_to_serve(
+        name: str,
+        source: str,
+        preparation: str,
+        architecture: str,
+        training: str,
+        gate: str,
+        serving: str,
+        store: str,
+        config: str,
+        recipe: str,
+        code: str,
+        code_sha256: str,
+    ) -> dsl.Artifact:
+        identity = fingerprint(name=name, source=source, recipe=recipe, store=store)
+        identity.set_caching_options(False).set_container_image(images["fingerprint"])
+
+        ingested = ingest(source=source, fingerprint=identity.outputs["Output"])
+        ingested.set_container_image(images["ingest"])
+
+        prepared = preprocess(raw=ingested.outputs["raw"], preparation=preparation)
+        prepared.set_container_image(images["preprocess"])
+
+        trained = train(
+            features=prepared.outputs["features"],
+            architecture=architecture,
+            training=training,
+            code=code,
+            code_sha256=code_sha256,
+        )
+        trained.set_container_image(images["train"])
+
+        evaluated = evaluate(
+            model=trained.outputs["model"],
+            features=prepared.outputs["features"],
+            history=trained.outputs["history"],
+            name=name,
+            gate=gate,
+            store=store,
+            champion=identity.outputs["champion"],
+        )
+        evaluated.set_container_image(images["evaluate"])
+
+        # On the unnamed output: kfp.local silently skips a condition on a named one.
+        with dsl.If(evaluated.outputs["Output"] == True, name="promote"):  # noqa: E712
+            deployed = deploy(
+                model=trained.outputs["model"],
+                history=trained.outputs["history"],
+                evaluation=evaluated.outputs["evaluation"],
+                report=evaluated.outputs["report"],
+                name=name,
+                run=identity.outputs["run"],
+                champion=identity.outputs["champion"],
+                data=identity.outputs["Output"],
+                code=recipe,
+                config=config,
+                serving=serving,
+                store=store,
+            )
+            deployed.set_caching_options(False).set_container_image(images["deploy"])
+
+        return evaluated.outputs["evaluation"]
+
+    return train_to_serve
