@@ -341,3 +341,11 @@ class Manifest(Record):
     metrics: Metrics
     decision: Decision
     packages: Mapping[str, str]
+
+
+class Outcome(Record):
+    """How a run ended for its version (`outcome.json`): the gate's decision, unless deploy held it."""
+
+    version: int
+    decision: Literal["promote", "hold", "reject"]
+    reason: str

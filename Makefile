@@ -1,0 +1,62 @@
+# Every task of the project. `make help` lists them.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CONFIG ?= examples/digits.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format docs lock bench-flow bench-training bench-serving soak clean
+
+##@ Start here
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: setup ## Run the pipeline on CONFIG (default: the digits) and ask the served model for a prediction
+	$(BIN)/modelyard run $(CONFIG)
+
+test: setup ## Run the tests
+	$(BIN)/pytest -q
+
+##@ Development
+
+setup: .venv/installed ## Make .venv with the pinned packages
+
+.venv/installed: requirements/dev.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+lint: setup ## Check style, types, YAML and the import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/yamllint --strict .
+
+format: setup ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: setup ## Resolve requirements/dev.txt anew from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate --quiet --upgrade --output-file requirements/dev.txt
+
+clean: ## Remove what runs left behind (.modelyard) and caches
+	rm -rf .modelyard .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+##@ Measure
+
+bench-flow: setup ## The whole flow beside bare scripts: run, training, rerun, overhead
+	$(BIN)/python benchmarks/flow.py
+
+bench-training: setup ## Training beside the tutorial's own script
+	$(BIN)/python benchmarks/training.py
+
+bench-serving: setup ## The server beside a bare handler and FastAPI
+	$(BIN)/python benchmarks/serving.py
+
+soak: setup ## Kill the run at many moments; long
+	$(BIN)/pytest -q -m soak --timeout 3600

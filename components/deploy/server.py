@@ -1,0 +1,79 @@
+"""A real server in a process of its own, for as long as a `with` block lasts.
+
+with server.running(name, store, serving, version=7) as url:
+    httpx.post(f"{url}/v1/models/{name}:predict", json=...)
+"""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from components import lifeline
+from components.errors import DeployError
+
+READY_TIMEOUT = 60.0
+STOP_TIMEOUT = 30.0
+
+
+@contextmanager
+def running(name: str, store: str, serving: str, version: int | None = None) -> Iterator[str]:
+    """Start the server on a free port, give its URL when it is ready, stop it at the end.
+
+    The server follows this process's lifeline: it cannot outlive it, however this process ends.
+
+    Args:
+        name: the model's name.
+        store: `store` section as JSON.
+        serving: `serving` section as JSON; its host and port are not used.
+        version: the version to serve; the champion when None.
+
+    Raises:
+        DeployError: the server ended, or was not ready in time; with the last lines of its log.
+    """
+    local = json.dumps({**json.loads(serving), "host": "127.0.0.1", "port": 0})
+    command = [sys.executable, "-m", "components.serve"]
+    command += ["--name", name, "--store", store, "--serving", local]
+    command += [] if version is None else ["--version", str(version)]
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        lifeline.hold(Path(scratch) / "lifeline") as variables,
+        (Path(scratch) / "log").open("w+b") as log,
+    ):
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **variables}
+        )
+        try:
+            yield _url(process, log)
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _url(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
+    """Wait for the server's ready line and return the URL that it names."""
+    assert process.stdout  # noqa: S101 - a pipe was asked for
+    deadline = time.monotonic() + READY_TIMEOUT
+    while time.monotonic() < deadline:
+        readable, _, _ = select.select([process.stdout], [], [], deadline - time.monotonic())
+        line = process.stdout.readline() if readable else b""
+        if line.startswith(b"{"):
+            return str(json.loads(line)["url"])
+        if not line:
+            break
+    log.seek(0)
+    tail = b" | ".join(log.read().splitlines()[-5:]).decode(errors="replace")
+    raise DeployError(
+        f"The server was not ready within {READY_TIMEOUT:.0f} s, so nothing was promoted. It said: {tail}"
+    )

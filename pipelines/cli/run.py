@@ -1,0 +1,110 @@
+"""`modelyard run`: the pipeline on this machine, with a live table of its steps."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
+
+    from pipelines.runs import RunSummary
+    from pipelines.steplog import StepLog
+
+MARKS = {
+    "waiting": ("·", "dim"),
+    "running": ("▶", "cyan"),
+    "succeeded": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "skipped": ("–", "dim"),
+}
+LAST_LINES = 8
+
+
+def run_with_table(config: "Config", console: Console) -> "RunSummary":
+    """Run the pipeline on this machine and show its steps on `console` while it works."""
+    with console.status("starting"):
+        from pipelines import runs
+        from pipelines.local import LocalRun
+    with runs.start(runs.home()) as folder:
+        run = LocalRun(config, folder)
+        with Live(
+            get_renderable=lambda: steps_table(run.log),
+            console=console,
+            refresh_per_second=8,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ):
+            return run()
+
+
+def steps_table(log: "StepLog") -> Group:
+    """Return the steps with their states and times, and what the running one said last."""
+    table = Table.grid(padding=(0, 2))
+    for step in log.steps():
+        mark, style = MARKS[step.state]
+        seconds = (
+            "cached"
+            if step.cached
+            else f"{step.seconds:.1f} s"
+            if step.state in ("running", "succeeded", "failed")
+            else ""
+        )
+        table.add_row(Text(mark, style), Text(step.name, style), Text(seconds, "dim"))
+    running = any(step.state == "running" for step in log.steps())
+    said = log.last_line if running and not log.last_line.startswith("[KFP") else ""
+    return Group(table, Text(said, "dim", no_wrap=True, overflow="ellipsis"))
+
+
+def show(summary: "RunSummary", config: "Config", console: Console) -> None:
+    """Print the short summary of a run that succeeded."""
+    table = Table.grid(padding=(0, 2))
+    rows = {"decision": f"[bold]{summary.decision}[/]: {summary.reason}"}
+    if summary.version:
+        rows["version"] = f"{summary.version} of {summary.model}"
+    if metrics := summary.metrics:
+        low, high = metrics.accuracy_interval
+        rows["accuracy"] = (
+            f"{metrics.accuracy:.4f}  (95 % interval {low:.4f} to {high:.4f}, {metrics.rows} test rows)"
+        )
+    if answer := summary.prediction:
+        rows["prediction"] = (
+            f"version {answer.version} says {answer.label} ({answer.probability:.3f}) over HTTP"
+        )
+    rows["report"] = str(summary.report)
+    rows["store"] = summary.store
+    if summary.champion:
+        rows["serve it"] = serve_command(summary.model, config)
+    for name, value in rows.items():
+        table.add_row(Text(name, "dim"), Text.from_markup(value) if name == "decision" else value)
+    console.print(table, soft_wrap=True)
+
+
+def serve_command(name: str, config: "Config") -> str:
+    """Return the command that serves the model's champion."""
+    return f"modelyard serve {name} --store {config.store.url}"
+
+
+def show_failure(summary: "RunSummary", console: Console) -> None:
+    """Print the last lines of the failed step's log and where the whole of it is."""
+    failure = summary.failure
+    if failure is None or failure.log is None:
+        return
+    lines = Path(failure.log).read_text(encoding="utf-8", errors="replace").splitlines()
+    said = [line for line in lines if line.strip() and not line.startswith("[KFP")]
+    console.print(f"last lines of {failure.step}:", style="dim")
+    for line in said[-LAST_LINES:]:
+        console.print(f"  {line}", style="dim", markup=False, highlight=False)
+    console.print(f"whole log: {failure.log}", style="dim", markup=False)
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the configuration, as in training.epochs=3."
+    ),
+]

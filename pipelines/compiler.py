@@ -1,0 +1,83 @@
+"""From a configuration to the arguments, the images and the YAML of the pipeline."""
+
+import hashlib
+import json
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from components.artifacts import tree_sha256
+from pipelines.config import Config
+from pipelines.train_to_serve import STEPS, build
+
+COMPONENTS = Path(__file__).parent.parent / "components"
+SHARED = ("artifacts.py", "images.py", "settings.py")
+DECISIVE = ("ingest", "preprocess", "train", "evaluate")  # whose code decides what a version is
+
+
+def arguments(config: Config) -> dict[str, str]:
+    """Return the pipeline's arguments: each section of the configuration as JSON, and what identifies it."""
+    code = Path(config.model.code) if config.model.code else None
+    code_sha256 = tree_sha256(code) if code else ""
+    gate = config.gate.text() if config.gate else "null"
+    decisive = {
+        "preparation": config.preparation().text(),
+        # where the folder lies does not matter, what is in it does
+        "model": {**json.loads(config.model.text()), "code": code_sha256},
+        "training": config.training.text(),
+        "gate": gate,
+        "code": [step_sha256(step) for step in DECISIVE],
+    }
+    return {
+        "name": config.name,
+        "source": config.source().text(),
+        "preparation": config.preparation().text(),
+        "architecture": config.model.text(),
+        "training": config.training.text(),
+        "gate": gate,
+        "serving": config.serving.text(),
+        "store": config.store.text(),
+        "config": json.dumps(config.model_dump(mode="json"), sort_keys=True),
+        "recipe": _digest(decisive),
+        "code": str(code or ""),
+        "code_sha256": code_sha256,
+    }
+
+
+def step_sha256(step: str) -> str:
+    """Return the fingerprint of a step: its own source, the shared source, the installed packages."""
+    shared = [_digest((COMPONENTS / name).read_text()) for name in SHARED]
+    return _digest([tree_sha256(COMPONENTS / step), shared, _packages()])
+
+
+def local_images() -> dict[str, str]:
+    """Return an image reference per step whose tag is the step's fingerprint.
+
+    The reference enters the cache key, which otherwise does not cover imported code.
+    """
+    return {step: f"modelyard/python-{step}:{step_sha256(step)[:16]}" for step in STEPS}
+
+
+def compile_to(config: Config, path: Path) -> None:
+    """Write the pipeline as KFP's YAML, with the configuration as its default arguments."""
+    from kfp.compiler import Compiler
+
+    Compiler().compile(build(local_images()), str(path), pipeline_parameters=arguments(config))
+
+
+def _packages() -> dict[str, str]:
+    """Return the installed versions of the packages that modelyard depends on."""
+    found = {}
+    for line in requires("modelyard") or []:
+        name = Requirement(line).name
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # not for this platform
+    return found
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

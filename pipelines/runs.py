@@ -1,0 +1,151 @@
+"""Runs on this machine: their folders, their states, and what remains of them.
+
+<home>/runs/20261124-091502-3f9a/
+    run.json      the summary, written when the run ends
+    lifeline      held for as long as the run lives
+    logs/         one file a step
+    artifacts/    what the steps wrote; the cache points into it
+    scratch/      temporary files; gone when the run ends
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from components import lifeline
+from components.artifacts import Interval, Record, read, write
+from components.errors import NotFoundError
+
+State = Literal["waiting", "running", "succeeded", "failed", "skipped"]
+
+
+class Step(Record):
+    """How one step went; `seconds` is its wall time."""
+
+    name: str
+    state: State
+    seconds: float
+    cached: bool
+
+
+class MetricsSummary(Record):
+    """The numbers a script asks for; `accuracy_interval` and `gain` have 95 % bootstrap intervals."""
+
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    rows: int
+    gain: Interval | None
+
+
+class Failure(Record):
+    """Why a run failed: the error's class, its paragraph, the step and its log."""
+
+    kind: str
+    message: str
+    exit_code: int
+    step: str | None
+    log: str | None
+
+
+class Prediction(Record):
+    """What the deployed server answered over HTTP to one of the version's golden requests."""
+
+    version: int
+    label: str
+    probability: float
+
+
+class RunSummary(Record):
+    """What `modelyard run` tells, as text or as JSON.
+
+    `run` names this run, `fingerprint` what it made: the same data, config and code give the same version.
+    `version` is None when nothing was published; `champion` is the version in force in the end.
+    """
+
+    run: str
+    model: str
+    state: Literal["succeeded", "failed"]
+    fingerprint: str | None = None
+    version: int | None = None
+    champion: int | None = None
+    decision: Literal["promote", "hold", "reject"] | None = None
+    reason: str | None = None
+    metrics: MetricsSummary | None = None
+    steps: tuple[Step, ...]
+    seconds: float
+    report: str | None = None
+    store: str
+    prediction: Prediction | None = None
+    failure: Failure | None = None
+
+
+def home() -> Path:
+    """Return the folder for runs and cache: MODELYARD_HOME, or .modelyard in the working directory."""
+    return Path(os.environ.get("MODELYARD_HOME", ".modelyard")).absolute()
+
+
+@contextmanager
+def start(base: Path) -> Iterator[Path]:
+    """Make the folder of a new run and hold its lifeline; clear up after runs that were killed."""
+    for dead in _dead(base):
+        _clear(dead)
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run = base / "runs" / name
+    for part in ("logs", "artifacts", "scratch"):
+        (run / part).mkdir(parents=True)
+    with (
+        lifeline.hold(run / "lifeline") as variables,
+        _environment({**variables, "TMPDIR": str(run / "scratch")}),
+    ):
+        try:
+            yield run
+        finally:
+            _clear(run)
+
+
+def finish(run: Path, summary: RunSummary) -> None:
+    """Record how the run ended."""
+    write(run / "run.json", summary)
+
+
+def find(base: Path, name: str | None = None) -> RunSummary:
+    """Return the summary of a run by its name, or of the latest one.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    pattern = name or "*"
+    found = sorted((base / "runs").glob(f"{pattern}/run.json"))
+    if not found:
+        wanted = f"run {name!r}" if name else "finished run"
+        raise NotFoundError(f"There is no {wanted} in {base / 'runs'}. `modelyard run` makes one.")
+    return read(found[-1], RunSummary)
+
+
+def _dead(base: Path) -> list[Path]:
+    """Return the runs that ended without clearing up: their scratch is there, their lifeline is free."""
+    scratches = (base / "runs").glob("*/scratch")
+    return [path.parent for path in scratches if not lifeline.held(path.parent / "lifeline")]
+
+
+def _clear(run: Path) -> None:
+    for partial in (run / "artifacts").rglob("*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(run / "scratch", ignore_errors=True)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables, which the steps inherit, for as long as the block lasts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)

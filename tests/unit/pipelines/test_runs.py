@@ -1,0 +1,44 @@
+import os
+
+import pytest
+
+from components.errors import NotFoundError
+from pipelines import runs
+from pipelines.runs import RunSummary
+
+
+def summary(name):
+    return RunSummary(run=name, model="digits", state="succeeded", steps=(), seconds=1.0, store="x")
+
+
+def test_a_run_has_scratch_and_lifeline_while_it_lives(tmp_path):
+    with runs.start(tmp_path) as run:
+        assert os.environ["TMPDIR"] == str(run / "scratch")
+        assert os.environ["MODELYARD_LIFELINE"] == str(run / "lifeline")
+    assert "MODELYARD_LIFELINE" not in os.environ
+    assert not (run / "scratch").exists()
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_by_the_next(tmp_path):
+    dead = tmp_path / "runs" / "20200101-000000-dead"
+    (dead / "scratch" / "x").mkdir(parents=True)
+    (dead / "artifacts" / "p" / "ingest" / "raw.partial").mkdir(parents=True)
+    (dead / "artifacts" / "p" / "ingest" / "whole").mkdir(parents=True)
+    with runs.start(tmp_path) as living:
+        (living / "artifacts" / "raw.partial").mkdir()
+        with runs.start(tmp_path):
+            assert (living / "artifacts" / "raw.partial").exists()
+    assert not (dead / "scratch").exists()
+    assert [path.name for path in (dead / "artifacts" / "p" / "ingest").iterdir()] == ["whole"]
+
+
+def test_runs_are_found_by_name_or_the_latest(tmp_path):
+    with pytest.raises(NotFoundError, match="modelyard run"):
+        runs.find(tmp_path)
+    for name in ("20260101-000000-aaaa", "20260102-000000-bbbb"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        runs.finish(tmp_path / "runs" / name, summary(name))
+    assert runs.find(tmp_path).run == "20260102-000000-bbbb"
+    assert runs.find(tmp_path, "20260101-000000-aaaa").run == "20260101-000000-aaaa"
+    with pytest.raises(NotFoundError, match="'nope'"):
+        runs.find(tmp_path, "nope")
