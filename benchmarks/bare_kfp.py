@@ -1,0 +1,35 @@
+"""A bare KFP pipeline of as many steps as ours, in kfp.local with its cache: the baseline of a rerun."""
+
+import contextlib
+import io
+import sys
+import warnings
+
+warnings.simplefilter("ignore")
+
+from kfp import dsl, local
+
+
+@dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
+def step(after: str) -> str:
+    """Pass a string on."""
+    return after
+
+
+@dsl.pipeline(name="bare")
+def bare() -> None:
+    """Six steps, one after the other."""
+    result = step(after="start")
+    for _ in range(5):
+        result = step(after=result.output)
+
+
+folder = sys.argv[1]
+local.init(
+    local.SubprocessRunner(use_venv=False),
+    pipeline_root=f"{folder}/root",
+    enable_caching=True,
+    cache_root=f"{folder}/cache",
+)
+with contextlib.redirect_stdout(io.StringIO()):
+    bare()

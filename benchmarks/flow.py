@@ -1,0 +1,130 @@
+"""The whole flow beside bare scripts: `make bench-flow`.
+
+- training samples/s: the train step beside the tutorial's own script, at equal maths
+- whole digits run: `modelyard run` with nothing cached beside bare_digits.py, which loads, trains and saves
+- overhead per step: a step's time in the run less that of its function in a bare process
+- rerun: `modelyard run` again beside six cached steps in kfp.local and one start of the server
+- help: `modelyard --help`, beside 0.3 s
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import training
+from pipelines.config import load
+
+from measure import Result, interleaved, result, show, wall
+from pipelines.compiler import arguments
+
+HERE = Path(__file__).parent
+MODELYARD = Path(sys.executable).parent / "modelyard"
+ROUNDS = 3
+CALLS = {
+    "ingest": "from components.ingest.dataset import ingest; ingest({source!r}, 'bench', {out!r})",
+    "preprocess": "from components.preprocess.features import preprocess;"
+    "preprocess({raw!r}, {preparation!r}, {out!r})",
+}
+
+
+def run(home: Path) -> dict[str, object]:
+    """Run the digits with its files below `home` and return the summary."""
+    command = [MODELYARD, "run", "--output", "json", "--set", f"store.url={home / 'models'}"]
+    done = subprocess.run(
+        command, check=True, capture_output=True, env={**os.environ, "MODELYARD_HOME": str(home)}
+    )
+    return json.loads(done.stdout)
+
+
+def whole_run(scratch: Path) -> Result:
+    """A first run beside the bare script; both from nothing."""
+
+    def ours() -> float:
+        with tempfile.TemporaryDirectory(dir=scratch) as home:
+            started = time.perf_counter()
+            run(Path(home))
+            return time.perf_counter() - started
+
+    bare = [sys.executable, HERE / "bare_digits.py", scratch / "bare.keras"]
+    seconds = interleaved(ROUNDS, {"ours": ours, "bare": lambda: wall(bare)})
+    return result("whole digits run", seconds["ours"], seconds["bare"], "s", "<= 1.5x")
+
+
+def rerun(scratch: Path) -> Result:
+    """A run with nothing changed beside a bare cached rerun and one start of the server."""
+    home = scratch / "rerun"
+    run(home)
+    bare = [sys.executable, HERE / "bare_kfp.py", scratch / "bare"]
+    wall(bare)
+
+    def ours() -> float:
+        started = time.perf_counter()
+        run(home)
+        return time.perf_counter() - started
+
+    seconds = interleaved(
+        ROUNDS, {"ours": ours, "kfp": lambda: wall(bare), "server": lambda: server_start(home)}
+    )
+    baseline = seconds["kfp"] + seconds["server"]
+    return result("rerun, nothing changed", seconds["ours"], baseline, "s", "<= 1.5x")
+
+
+def server_start(home: Path) -> float:
+    """Return the seconds from the start of a server to its being ready and stopped again."""
+    from components.deploy import server
+
+    config = load(None, [f"store.url={home / 'models'}"], {})
+    started = time.perf_counter()
+    with server.running(config.name, config.store.text(), config.serving.text()):
+        pass
+    return time.perf_counter() - started
+
+
+def step_overhead(scratch: Path) -> Result:
+    """What a step costs in a run beyond its function in a bare process, in ms a step."""
+    values = arguments(load(None))
+
+    def in_run() -> float:
+        with tempfile.TemporaryDirectory(dir=scratch) as home:
+            steps = {step["name"]: step["seconds"] for step in run(Path(home))["steps"]}
+            return sum(steps[name] for name in CALLS) / len(CALLS)
+
+    def bare() -> float:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            raw, features = f"{folder}/raw", f"{folder}/features"
+            places = {"ingest": {"out": raw}, "preprocess": {"raw": raw, "out": features}}
+            calls = [call.format(**{**values, **places[name]}) for name, call in CALLS.items()]
+            return statistics.mean(wall([sys.executable, "-c", call]) for call in calls)
+
+    seconds = interleaved(ROUNDS, {"run": in_run, "bare": bare})
+    overhead = (seconds["run"] - seconds["bare"]) * 1000
+    return result("overhead per step", overhead, 120, "ms", "<= 120 ms")
+
+
+def help_text() -> Result:
+    """The time to the first screen of help."""
+    seconds = interleaved(5, {"help": lambda: wall([MODELYARD, "--help"])})
+    return result("modelyard --help", seconds["help"], 0.3, "s", "< 0.3 s")
+
+
+def main() -> None:
+    """Measure everything and print it."""
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        rows = [
+            help_text(),
+            step_overhead(scratch),
+            rerun(scratch),
+            whole_run(scratch),
+            training.samples_per_second(),
+        ]
+    show("the whole flow", rows)
+
+
+if __name__ == "__main__":
+    main()
