@@ -1,0 +1,163 @@
+"""Objects in a folder, for a laptop or a shared disk.
+
+A write goes to a hidden file beside its place and is moved there when it is on the disk: by a hard link
+for `create`, which fails when the name is taken, and by a rename otherwise. What a killed writer leaves
+is hidden and never listed. The generation of an object is the SHA-256 of its bytes.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+from components.errors import ConflictError, NotFoundError, StoreError
+from components.store.objects import checked
+
+
+class Folder:
+    """Objects below one folder, which is made by the first write."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root)
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        """See Objects."""
+        with self._plainly("read", key):
+            data = self._path(key).read_bytes()
+        return data, _generation(data)
+
+    def create(self, key: str, data: bytes) -> None:
+        """See Objects."""
+        path = self._path(key)
+        with self._plainly("write", key), _hidden(path) as (hidden, file):
+            file.write(data)
+            _flush(file)
+            try:
+                os.link(hidden, path)
+            except FileExistsError as error:
+                raise ConflictError(f"{path} exists already.") from error
+            _flush_folder(path.parent)
+
+    def replace(self, key: str, data: bytes, generation: str) -> str:
+        """See Objects."""
+        path = self._path(key)
+        with self._plainly("write", key), self._locked(path), _hidden(path) as (hidden, file):
+            if not path.is_file() or _generation(path.read_bytes()) != generation:
+                raise ConflictError(f"{path} was changed by somebody else meanwhile.")
+            file.write(data)
+            _flush(file)
+            hidden.replace(path)
+            _flush_folder(path.parent)
+        return _generation(data)
+
+    def upload(self, key: str, path: Path) -> None:
+        """See Objects."""
+        target = self._path(key)
+        with self._plainly("write", key), _hidden(target) as (hidden, file):
+            with path.open("rb") as source:
+                shutil.copyfileobj(source, file, 2**20)
+            _flush(file)
+            hidden.replace(target)
+            _flush_folder(target.parent)
+
+    def download(self, key: str, path: Path) -> None:
+        """See Objects."""
+        with self._plainly("read", key):
+            shutil.copyfile(self._path(key), path)
+
+    def exists(self, key: str) -> bool:
+        """See Objects."""
+        with self._plainly("read", key):
+            try:
+                self._path(key).stat()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def keys(self, prefix: str) -> list[str]:
+        """See Objects."""
+        keys = []
+        with self._plainly("list", prefix):
+            for folder, folders, files in os.walk(self._path(prefix), onerror=_raise_unless_missing):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                inside = Path(folder).relative_to(self.root)
+                keys += [(inside / name).as_posix() for name in files if not name.startswith(".")]
+        return sorted(keys)
+
+    def folders(self, prefix: str) -> list[str]:
+        """See Objects."""
+        with self._plainly("list", prefix):
+            try:
+                entries = list(os.scandir(self._path(prefix)))
+            except FileNotFoundError:
+                return []
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+    def _path(self, key: str) -> Path:
+        key = key.removesuffix("/")
+        return self.root / checked(key) if key else self.root
+
+    @contextmanager
+    def _locked(self, path: Path) -> Iterator[None]:
+        with path.with_name(f".{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # given up by the kernel, however this process ends
+            yield
+
+    @contextmanager
+    def _plainly(self, verb: str, key: str) -> Iterator[None]:
+        """Turn what the system says into errors of the store."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if verb == "read":
+                raise NotFoundError(f"The model store {self.url} has no {key}.") from error
+            raise self._unusable(verb, key, error) from error
+        except OSError as error:
+            raise self._unusable(verb, key, error) from error
+
+    def _unusable(self, verb: str, key: str, error: OSError) -> StoreError:
+        return StoreError(
+            f"Cannot {verb} {key or 'anything'} in the model store {self.url}: {error.strerror or error} "
+            f"({error.filename}). Give this user permission to read and write there, make room, or set "
+            "store.url to another folder."
+        )
+
+
+def _generation(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def _hidden(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """Give a new hidden file beside `path`, with the permissions that the umask says; remove its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f".{path.name}.{uuid4().hex}")
+    with hidden.open("xb") as file:
+        try:
+            yield hidden, file
+        finally:
+            hidden.unlink(missing_ok=True)
+
+
+def _flush(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

@@ -1,0 +1,199 @@
+"""Models in the store: immutable versions, a champion pointer that moves by compare-and-swap, a history.
+
+    <store>/<model>/versions/000007/run.json       reserves the number, names the run's fingerprint
+    <store>/<model>/versions/000007/…              the files, and manifest.json last
+    <store>/<model>/history/000012.json            one per promotion or rollback, written before the pointer
+    <store>/<model>/champion.json                  the version that is served
+
+    models = open_store(Store(url="gs://bucket/models"))
+    version = models.reserve("digits", run)
+    models.publish("digits", version, files, manifest)
+    models.promote("digits", version, reason="better by 2 %", by="pipeline", expected=6)
+    models.fetch("digits", version, into=Path("served"))
+
+Every method may be killed and called again, and called by several processes at once.
+"""
+
+from collections.abc import Sequence
+from enum import Enum
+from itertools import count
+from typing import Final
+from uuid import uuid4
+
+from components.errors import ConflictError, NotFoundError
+from components.store import documents, lineage
+from components.store.address import open_objects
+from components.store.records import Action, Champion, HistoryEntry
+from components.store.settings import Store
+from components.store.versions import Versions, model_folder
+
+ROUNDS = 100
+
+
+class Unset(Enum):
+    """The type of ANY."""
+
+    ANY = "any"
+
+
+ANY: Final = Unset.ANY
+"""For `promote`: whatever the champion is at that moment."""
+
+
+def open_store(settings: Store) -> "ModelStore":
+    """Return the model store that the `store` section names; nothing is written.
+
+    Raises:
+        ConfigError: the address is not one that modelyard knows.
+        StoreError: there are no credentials for it.
+    """
+    return ModelStore(open_objects(settings))
+
+
+class ModelStore(Versions):
+    """The models in one place; every method raises StoreError when the place cannot be used."""
+
+    def champion(self, name: str) -> Champion | None:
+        """Return the champion pointer, or None before the first promotion. Reads one object."""
+        return self._pointer(name)[0]
+
+    def promote(
+        self,
+        name: str,
+        version: int,
+        *,
+        reason: str,
+        by: str,
+        action: Action = "promote",
+        expected: int | Unset | None = ANY,
+    ) -> Champion:
+        """Make `version` the champion; when it is already, return the pointer as it is.
+
+        Args:
+            name: the model's name.
+            version: a whole version.
+            reason: why, in a sentence, for the history.
+            by: who, for the history.
+            action: what the history calls it.
+            expected: the champion that the caller saw, 0 or None for none; any champion when not given.
+
+        Raises:
+            NotFoundError: there is no such version.
+            ConflictError: the champion is not the expected one.
+        """
+        manifest = self.manifest(name, version)
+        wanted = HistoryEntry(
+            action=action,
+            version=version,
+            digest=self.digest(name, version),
+            run=manifest.run,
+            reason=reason,
+            by=by,
+            at=documents.now(),
+        )
+        for _ in range(ROUNDS):
+            current, generation = self._pointer(name)
+            seen = current.version if current else None
+            if current and seen == version:
+                return current
+            if expected is not ANY and (expected or None) != seen:
+                raise ConflictError(
+                    f"The champion of {name} is {_words(seen)} and not {_words(expected or None)}, so "
+                    f"version {version} was not promoted. Compare it with the new champion, then try again."
+                )
+            entry = self._enter(name, wanted, current)
+            pointer = self._pointer_for(name, entry, current)
+            if self._move(name, pointer, generation):
+                return pointer
+        raise ConflictError(
+            f"The champion of {name} was changed by others {ROUNDS} times in a row, so version {version} was "
+            "not promoted. See `modelyard models history` for who does that, then promote again."
+        )
+
+    def rollback(self, name: str, to: int | None = None, *, reason: str, by: str) -> Champion:
+        """Make an earlier version the champion again: `to`, or the one before the champion.
+
+        Raises:
+            NotFoundError: there is no champion, none before it, or no version `to`.
+            ConflictError: somebody else moved the pointer at the same moment.
+        """
+        current = self.champion(name)
+        if current is None:
+            raise NotFoundError(
+                f"{name} has no champion in {self.url}, so there is nothing to roll back. Promote a version "
+                f"with `modelyard models promote`; versions: {self.versions(name) or 'none'}."
+            )
+        target = current.previous if to is None else to
+        if target is None:
+            raise NotFoundError(
+                f"No champion of {name} came before version {current.version}, so there is nothing to roll "
+                f"back to. Name a version with --to; versions: {self.versions(name)}."
+            )
+        return self.promote(name, target, reason=reason, by=by, action="rollback", expected=current.version)
+
+    def history(self, name: str) -> list[HistoryEntry]:
+        """Return the promotions and rollbacks of a model, oldest first, attempts among them."""
+        return self._history(name, self.champion(name))
+
+    def rolled_back(self, name: str, version: int) -> HistoryEntry | None:
+        """Return the rollback that left `version`, unless it became champion again since."""
+        return lineage.rolled_back(_effective(self.history(name)), version)
+
+    def _pointer(self, name: str) -> tuple[Champion | None, str]:
+        key = f"{model_folder(name)}/champion.json"
+        try:
+            data, generation = self._objects.read(key)
+        except NotFoundError:
+            return None, ""
+        return documents.parsed(self._objects, key, data, Champion), generation
+
+    def _enter(self, name: str, wanted: HistoryEntry, current: Champion | None) -> HistoryEntry:
+        """Write the entry that follows `current`, under the first free number, and return it."""
+        after = current.history if current else 0
+        for number in count(after + 1):
+            linked = {"number": number, "after": after, "token": uuid4().hex}
+            entry = wanted.model_copy(update={**linked, "previous": current.version if current else None})
+            try:
+                self._objects.create(f"{name}/history/{number:06d}.json", documents.text(entry, {"attempt"}))
+            except ConflictError:
+                continue
+            return entry
+        raise AssertionError("numbers do not end")
+
+    def _pointer_for(self, name: str, entry: HistoryEntry, current: Champion | None) -> Champion:
+        previous = entry.previous
+        if entry.action == "rollback":
+            previous = lineage.before(_effective(self._history(name, current)), entry.version)
+        return Champion(
+            version=entry.version,
+            previous=previous,
+            digest=entry.digest,
+            run=entry.run,
+            reason=entry.reason,
+            history=entry.number,
+        )
+
+    def _move(self, name: str, pointer: Champion, generation: str) -> bool:
+        """Write the pointer over the one with `generation`; say whether nobody else did meanwhile."""
+        key = f"{name}/champion.json"
+        try:
+            if generation:
+                self._objects.replace(key, documents.text(pointer), generation)
+            else:
+                self._objects.create(key, documents.text(pointer))
+        except ConflictError:
+            return False
+        return True
+
+    def _history(self, name: str, current: Champion | None) -> list[HistoryEntry]:
+        keys = self._objects.keys(f"{model_folder(name)}/history/")
+        entries = [entry for entry in documents.read_all(self._objects, keys, HistoryEntry) if entry]
+        return lineage.marked(entries, current.history if current else 0)
+
+
+def _effective(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:
+    return [entry for entry in entries if not entry.attempt]
+
+
+def _words(version: int | None) -> str:
+    return "none" if version is None else f"version {version}"

@@ -1,0 +1,76 @@
+"""Named bytes that processes share: what the model store asks of a folder or a bucket.
+
+A key is a relative path with `/` (`digits/versions/000007/manifest.json`). Two writes make everything else
+safe: `create` fails when the key exists, and `replace` fails when the object is no longer the one that was
+read. Both are atomic: a reader sees all of an object or nothing of it.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+from components.errors import StoreError
+
+
+class Objects(Protocol):
+    """A place with named bytes. Every method raises StoreError when the place cannot be used.
+
+    Attributes:
+        url: the place, as a person would write it.
+    """
+
+    url: str
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        """Return the bytes at `key` and their generation, which `replace` takes.
+
+        Raises:
+            NotFoundError: there is no such object.
+        """
+
+    def create(self, key: str, data: bytes) -> None:
+        """Write a new object.
+
+        Raises:
+            ConflictError: the object exists.
+        """
+
+    def replace(self, key: str, data: bytes, generation: str) -> str:
+        """Write over the object that `read` saw as `generation`; return the new generation.
+
+        Raises:
+            ConflictError: somebody else wrote or removed the object meanwhile.
+        """
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write the file at `path`, over an older object if there is one."""
+
+    def download(self, key: str, path: Path) -> None:
+        """Write the object into a file at `path`, whose folder exists.
+
+        Raises:
+            NotFoundError: there is no such object.
+        """
+
+    def exists(self, key: str) -> bool:
+        """Say whether there is an object at `key`."""
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return the keys below `prefix` (which ends with `/`, or is empty), in order."""
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names directly below `prefix` that have keys below them, in order."""
+
+
+def checked(key: str) -> str:
+    """Return `key` when it cannot lead out of its store and is not hidden.
+
+    Raises:
+        StoreError: the key is absolute, or has an empty, hidden or `..` part.
+    """
+    parts = key.split("/")
+    if any(not part or part.startswith(".") or "\\" in part or not part.isprintable() for part in parts):
+        raise StoreError(
+            f"{key!r} is not a name for an object in the model store: it must be a relative path, and no "
+            "part of it may be empty or start with a dot. Rename the file and publish again."
+        )
+    return key

@@ -1,0 +1,210 @@
+"""The versions of the models in a store: numbers, files, manifests. Immutable once they have a manifest."""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+from components import artifacts
+from components.artifacts import Manifest
+from components.errors import ConfigError, ConflictError, NotFoundError, StoreError
+from components.store import documents
+from components.store.objects import Objects, checked
+from components.store.records import Run
+
+MODEL_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+MANIFEST = "manifest.json"
+RUN = "run.json"
+
+
+class Versions:
+    """The versions in one place; the base of ModelStore."""
+
+    def __init__(self, objects: Objects) -> None:
+        self.url = objects.url
+        self._objects = objects
+
+    def names(self) -> list[str]:
+        """Return the models that have a version, in order."""
+        names = [name for name in self._objects.folders("") if MODEL_NAME.fullmatch(name)]
+        return [name for name in names if self.versions(name)]
+
+    def versions(self, name: str) -> list[int]:
+        """Return the whole versions of a model, oldest first; one without a manifest does not exist."""
+        keys = self._objects.keys(f"{model_folder(name)}/versions/")
+        manifests = (re.fullmatch(rf"{name}/versions/(\d{{6,}})/{MANIFEST}", key) for key in keys)
+        return sorted(int(found[1]) for found in manifests if found)
+
+    def find(self, name: str, run: str) -> int | None:
+        """Return the version that `run` reserved, whole or not, or None."""
+        return self._reserved_by(name, run, self._last(name))
+
+    def reserve(self, name: str, run: str) -> int:
+        """Return the version of `run`: the one that it reserved before, or the next number.
+
+        Args:
+            name: the model's name.
+            run: fingerprint of data, config and code; the same run always gets the same number.
+        """
+        last = self._last(name)
+        if (mine := self._reserved_by(name, run, last)) is not None:
+            return mine
+        for version in count(last + 1):
+            key = f"{_folder(name, version)}/{RUN}"
+            try:
+                self._objects.create(key, documents.text(Run(run=run, at=documents.now())))
+            except ConflictError:
+                if documents.read(self._objects, key, Run).run != run:
+                    continue
+            return version
+        raise AssertionError("numbers do not end")
+
+    def publish(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> str:
+        """Write a version's files, then its manifest; return the manifest's digest.
+
+        A version that has a manifest is left as it is. One without is written anew, whatever a killed
+        predecessor left. Two processes that publish different bytes as the same run at the same moment are
+        not kept apart: `fetch` refuses such a mixture.
+
+        Args:
+            name: the model's name.
+            version: reserved by the manifest's run.
+            files: path inside the version to file.
+            manifest: what the version is; names exactly these files.
+
+        Raises:
+            ConflictError: another run reserved the version.
+            NotFoundError: nobody reserved it.
+        """
+        folder = _folder(name, version)
+        self._check(name, version, files, manifest)
+        for path, file in files.items():
+            if self._objects.exists(f"{folder}/{MANIFEST}"):
+                break
+            self._objects.upload(f"{folder}/{path}", file)
+        with contextlib.suppress(ConflictError):  # published before: immutable
+            self._objects.create(f"{folder}/{MANIFEST}", documents.text(manifest))
+        return self.digest(name, version)
+
+    def manifest(self, name: str, version: int) -> Manifest:
+        """Return what a version is.
+
+        Raises:
+            NotFoundError: there is no such version, or it has no manifest yet.
+        """
+        return self._manifest(name, version)[0]
+
+    def digest(self, name: str, version: int) -> str:
+        """Return the SHA-256 of a version's manifest.json: it stands for all of the version.
+
+        Raises:
+            NotFoundError: there is no such version, or it has no manifest yet.
+        """
+        return _sha256(self._manifest(name, version)[1])
+
+    def fetch(
+        self,
+        name: str,
+        version: int,
+        into: Path,
+        only: Sequence[str] | None = None,
+        digest: str | None = None,
+    ) -> Manifest:
+        """Copy a version, and its manifest.json, into a folder and verify every byte of it.
+
+        Args:
+            name: the model's name.
+            version: the version.
+            into: the folder; it appears, or is replaced, when everything in it is verified.
+            only: paths inside the version; all files when None.
+            digest: what the manifest must have; not checked when None.
+
+        Raises:
+            NotFoundError: there is no such version, or no such file in it.
+            StoreError: a file is not what the manifest says, or the manifest not what `digest` says.
+        """
+        manifest, data = self._manifest(name, version)
+        if digest is not None and digest != (found := _sha256(data)):
+            raise StoreError(
+                f"{MANIFEST} of version {version} of {name} in {self.url} has the SHA-256 {found} and not "
+                f"{digest}: somebody changed it. Do not serve it; promote or roll back to another version."
+            )
+        with artifacts.writing(into) as partial:
+            (partial / MANIFEST).write_bytes(data)
+            for path in manifest.files if only is None else only:
+                self._fetch(manifest, path, partial)
+        return manifest
+
+    def _last(self, name: str) -> int:
+        folders = self._objects.folders(f"{model_folder(name)}/versions/")
+        return max((int(folder) for folder in folders if re.fullmatch(r"\d{6,}", folder)), default=0)
+
+    def _reserved_by(self, name: str, run: str, last: int) -> int | None:
+        """Return the number up to `last` that `run` reserved.
+
+        A listing may miss what is written while it is made, so each number up to its last is read: they
+        were all reserved before the last one was.
+        """
+        versions = range(last, 0, -1)
+        reserved = documents.read_all(
+            self._objects, (f"{_folder(name, version)}/{RUN}" for version in versions), Run
+        )
+        mine = (version for version, by in zip(versions, reserved, strict=True) if by and by.run == run)
+        return next(mine, None)
+
+    def _check(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> None:
+        if (manifest.model, manifest.version, set(manifest.files)) != (name, version, set(files)):
+            raise ValueError(f"the manifest of {manifest.model} {manifest.version} is for other files")
+        for path in files:
+            if checked(path) in (MANIFEST, RUN):
+                raise StoreError(f"{path} is a name that the model store uses itself: rename the file.")
+        owner = documents.read(self._objects, f"{_folder(name, version)}/{RUN}", Run)
+        if owner.run != manifest.run:
+            raise ConflictError(
+                f"Version {version} of {name} in {self.url} was reserved by the run {owner.run} and not by "
+                f"{manifest.run}. Reserve a version for this run and publish that."
+            )
+
+    def _manifest(self, name: str, version: int) -> tuple[Manifest, bytes]:
+        key = f"{_folder(name, version)}/{MANIFEST}"
+        try:
+            data, _ = self._objects.read(key)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{name} has no version {version} in {self.url}; versions: {self.versions(name) or 'none'}."
+            ) from error
+        return documents.parsed(self._objects, key, data, Manifest), data
+
+    def _fetch(self, manifest: Manifest, path: str, into: Path) -> None:
+        where = f"version {manifest.version} of {manifest.model} in {self.url}"
+        if path not in manifest.files:
+            raise NotFoundError(f"There is no {path} in {where}; it has {', '.join(manifest.files)}.")
+        target = into / checked(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._objects.download(f"{_folder(manifest.model, manifest.version)}/{path}", target)
+        found = artifacts.sha256(target)
+        if found != manifest.files[path]:
+            raise StoreError(
+                f"{path} of {where} is damaged: its SHA-256 is {found} and its manifest says "
+                f"{manifest.files[path]}. Do not serve it; promote or roll back to another version."
+            )
+
+
+def model_folder(name: str) -> str:
+    """Return a model's name when it is one: it becomes a folder, a host name and a label."""
+    if not MODEL_NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is not a model's name: use 1 to 63 lower-case letters, digits and dashes, with no "
+            "dash at either end, such as `digits` or `cifar10-cnn`."
+        )
+    return name
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _folder(name: str, version: int) -> str:
+    return f"{model_folder(name)}/versions/{version:06d}"
