@@ -1,0 +1,49 @@
+"""`python -m components.serve --store JSON --serving JSON --name NAME [--version V]`.
+
+One JSON line on stdout says when the server is ready and where; the log goes to stderr. It ends with 0
+after SIGTERM, or with the exit code of its error.
+"""
+
+import argparse
+import sys
+
+from pydantic import ValidationError
+
+from components.errors import ConfigError, ModelyardError
+from components.serve.settings import Serving
+from components.store.settings import Store
+
+
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(prog="python -m components.serve", description="Serve a model.")
+    parser.add_argument("--name", required=True, help="the model's name")
+    parser.add_argument("--store", default="{}", help="`store` section as JSON")
+    parser.add_argument("--serving", default="{}", help="`serving` section as JSON")
+    parser.add_argument("--version", type=int, help="the version to serve; default: follow the champion")
+    options = parser.parse_args()
+    try:
+        _serve(options)
+    except ModelyardError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    try:
+        store, serving = Store.of(options.store), Serving.of(options.serving)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the JSON"
+        raise ConfigError(
+            f"The {error.title.lower()} section is wrong at {where}: {first['msg']}, got {first['input']!r}."
+        ) from error
+    from components.serve.server import serve
+
+    serve(options.name, store, serving, options.version)
+
+
+if __name__ == "__main__":
+    main()

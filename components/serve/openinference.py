@@ -1,0 +1,199 @@
+"""The Open Inference Protocol, version 2, over HTTP, with its binary tensor extension.
+
+GET  /v2, /v2/health/live, /v2/health/ready
+GET  /v2/models/NAME[/versions/N], …/ready
+POST /v2/models/NAME[/versions/N]/infer
+    {"inputs": [{"name", "shape", "datatype", "data" or "parameters": {"binary_data_size"}}]}
+
+With the header Inference-Header-Content-Length the body is that many bytes of JSON, then the tensor's bytes.
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_binary_data.html
+"""
+
+from importlib.metadata import version as package_version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from simdjson import Array, Object
+
+from components.serve import tensors
+from components.serve.model import Predictor
+from components.serve.replies import Refused, Reply, encode
+
+DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+HEADER_LENGTH = b"inference-header-content-length"
+
+
+def server() -> Reply:
+    """Return what the server is."""
+    about = {
+        "name": "modelyard",
+        "version": package_version("modelyard"),
+        "extensions": ["binary_tensor_data"],
+    }
+    return Reply(encode(about))
+
+
+def metadata(predictor: Predictor) -> Reply:
+    """Return what the model takes and gives; `parameters` has the classes and how pictures are read."""
+    signature = predictor.signature
+    given = {
+        "name": predictor.input,
+        "datatype": DATATYPES[signature.dtype],
+        "shape": [-1, *signature.shape],
+    }
+    answer = {"name": predictor.output, "datatype": "FP32", "shape": [-1, len(signature.classes)]}
+    about = {
+        "name": predictor.name,
+        "versions": [str(predictor.version)],
+        "platform": "onnxruntime_onnx",
+        "inputs": [given],
+        "outputs": [answer],
+        "parameters": {
+            "classes": signature.classes,
+            "image": signature.image.model_dump() if signature.image else None,
+        },
+    }
+    return Reply(encode(about))
+
+
+def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_batch: int) -> Reply:
+    """Return the reply to an infer request.
+
+    Args:
+        predictor: the version that answers.
+        body: JSON, or JSON and the tensor's bytes.
+        header_length: value of Inference-Header-Content-Length; None when the body is all JSON.
+        max_batch: most examples in it.
+
+    Raises:
+        Refused: 400 or 413, the body is not a request for this model.
+    """
+    text, binary = _parts(body, header_length)
+    document = tensors.parse(text)
+    batch = _batch(predictor, _input(document), binary, max_batch)
+    as_bytes = _wants_bytes(predictor, document)
+    probabilities = predictor.run(batch)
+    output: dict[str, Any] = {
+        "name": predictor.output,
+        "datatype": "FP32",
+        "shape": list(probabilities.shape),
+    }
+    answer: dict[str, Any] = {"model_name": predictor.name, "model_version": str(predictor.version)}
+    if "id" in document:
+        answer["id"] = str(document["id"])
+    answer["outputs"] = [output]
+    if not as_bytes:
+        output["data"] = probabilities.ravel().tolist()
+        return Reply(encode(answer), rows=len(batch))
+    data = probabilities.astype("<f4", copy=False).tobytes()
+    output["parameters"] = {"binary_data_size": len(data)}
+    head = encode(answer)
+    headers = ((HEADER_LENGTH, str(len(head)).encode()),)
+    return Reply(head + data, kind=b"application/octet-stream", headers=headers, rows=len(batch))
+
+
+def _parts(body: bytes, header_length: bytes | None) -> tuple[bytes, bytes | None]:
+    """Return the JSON and, when a length is given, the bytes behind it."""
+    if header_length is None:
+        return body, None
+    if not header_length.isdigit() or not 0 < int(header_length) <= len(body):
+        raise Refused(
+            400,
+            f"Inference-Header-Content-Length is {header_length.decode('latin-1')!r}, and the length in bytes of "
+            f"the JSON at the start of the body is expected, 1 to {len(body)}.",
+        )
+    return body[: int(header_length)], body[int(header_length) :]
+
+
+def _input(document: Any) -> Any:
+    """Return the one input of a request."""
+    inputs = document.get("inputs")
+    if not isinstance(inputs, Array) or len(inputs) != 1 or not isinstance(inputs[0], Object):
+        raise Refused(
+            400,
+            'The body needs "inputs" with exactly one tensor: {"inputs": [{"name": ..., "shape": [...], '
+            '"datatype": ..., "data": [...]}]}.',
+        )
+    return inputs[0]
+
+
+def _batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_batch: int) -> NDArray[Any]:
+    """Return the batch (n, *shape) that a tensor holds, as JSON or as bytes."""
+    signature = predictor.signature
+    expected = DATATYPES[signature.dtype]
+    if tensor.get("name") not in (predictor.input, "input"):
+        raise Refused(
+            400,
+            f"The input is named {_short(tensor.get('name'))}, and {predictor.input!r} is expected; "
+            '"input" is understood too.',
+        )
+    if tensor.get("datatype") != expected:
+        raise Refused(
+            400, f"The input's datatype is {_short(tensor.get('datatype'))}, and {expected} is expected."
+        )
+    shape = _shape(tensor, signature.shape, max_batch)
+    parameters = tensor.get("parameters")
+    size = parameters.get("binary_data_size") if isinstance(parameters, Object) else None
+    if size is not None:
+        if binary is None or size != len(binary):
+            raise Refused(
+                400,
+                f"binary_data_size is {_short(size)} and {len(binary or b'')} bytes follow the JSON; they must be "
+                "equal, and the header Inference-Header-Content-Length must say where the bytes begin.",
+            )
+        return tensors.from_bytes(binary, shape, signature)
+    data = tensor.get("data")
+    if binary or not isinstance(data, Array):
+        raise Refused(
+            400, 'The input needs "data", a list of numbers, or "parameters": {"binary_data_size": ...}.'
+        )
+    flat = tensors.numbers(data, signature.dtype)
+    if flat.size != np.prod(shape):
+        raise Refused(
+            400,
+            f"The input has {flat.size} values, and its shape {list(shape)} has {int(np.prod(shape))}.",
+        )
+    return flat.reshape(shape)
+
+
+def _shape(tensor: Any, expected: tuple[int, ...], max_batch: int) -> tuple[int, ...]:
+    shape = tensor.get("shape")
+    found = shape.as_list() if isinstance(shape, Array) else None
+    if found is None or found[1:] != list(expected) or type(found[0]) is not int or found[0] < 1:
+        raise Refused(
+            400,
+            f"The input's shape is {_short(found)}, and [n, {', '.join(map(str, expected))}] with n of at least "
+            "1 is expected.",
+        )
+    if found[0] > max_batch:
+        tensors.too_many(found[0], max_batch)
+    return tuple(found)
+
+
+def _wants_bytes(predictor: Predictor, document: Any) -> bool:
+    """Say whether the output is asked for as bytes; refuse outputs that there are not."""
+    outputs = document.get("outputs")
+    asked = [output for output in outputs if isinstance(output, Object)] if isinstance(outputs, Array) else []
+    for output in asked:
+        if output.get("name") not in (predictor.output, "output"):
+            raise Refused(
+                400,
+                f"The output {_short(output.get('name'))} is asked for, and there is one, {predictor.output!r}; "
+                '"output" is understood too.',
+            )
+    parameters = [asked[0].get("parameters")] if asked else []
+    for place, key in (
+        *((place, "binary_data") for place in parameters),
+        (document.get("parameters"), "binary_data_output"),
+    ):
+        if isinstance(place, Object) and key in place:
+            return place[key] is True
+    return False
+
+
+def _short(value: Any) -> str:
+    """Return a value from a request as text that is not too long."""
+    text = repr(value) if not isinstance(value, Array | Object) else value.mini.decode()
+    return text if len(text) <= 80 else text[:77] + "..."

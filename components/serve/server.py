@@ -1,0 +1,123 @@
+"""Starts the server: binds, loads, serves, follows the champion, drains.
+
+serve("digits", store, serving)                follows the champion
+serve("digits", store, serving, version=7)     pinned
+"""
+
+import json
+import logging
+import signal
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+
+from components.errors import NotFoundError, ServeError
+from components.serve.app import App
+from components.serve.connection import limited
+from components.serve.model import Predictor, load
+from components.serve.pointer import Follower
+from components.serve.settings import Serving
+from components.store.models import ModelStore, open_store
+from components.store.settings import Store
+
+KEEP_ALIVE = 30  # seconds that an idle connection stays open
+BODY_MARGIN = 1.0  # the app's own limit, with its own words, comes first
+
+
+def serve(name: str, store: Store, serving: Serving, version: int | None = None) -> None:
+    """Serve a model until SIGTERM or SIGINT; one JSON line on stdout says when and where it is ready.
+
+    Args:
+        name: the model's name.
+        store: where the model lives.
+        serving: where to listen, and the limits.
+        version: the version to serve; None follows the champion.
+
+    Raises:
+        ServeError: the address cannot be listened on, or the version cannot be loaded.
+        NotFoundError: no such version, or no champion.
+        StoreError: the store cannot be read, or the version is not what was published.
+    """
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    models = open_store(store)
+    with _bind(serving.host, serving.port) as listener:
+        predictor = _first(models, name, version, serving.threads)
+        app = App(predictor, serving)
+        follower = Follower(models, predictor, serving.poll_interval, serving.threads, app.take)
+        if version is None:
+            follower.start()
+        Server(app, serving, predictor).run(sockets=[listener])
+        follower.stop()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server: says when it is ready, drains on a signal, and then ends with exit code 0."""
+
+    def __init__(self, app: App, serving: Serving, predictor: Predictor) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type]
+                http=limited(serving.body_timeout + BODY_MARGIN),
+                loop="uvloop",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=serving.drain_timeout,  # type: ignore[arg-type]
+            )
+        )
+        self._app, self._predictor = app, predictor
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        host, port = (sockets or [])[0].getsockname()[:2]
+        ready = {
+            "event": "ready",
+            "name": self._predictor.name,
+            "version": self._predictor.version,
+            "url": f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+        }
+        print(json.dumps(ready), flush=True)  # noqa: T201 - what starts the server waits for it
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Drain; a second Ctrl-C leaves at once. uvicorn would raise the signal again at the end."""
+        self._app.draining = True
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a socket at the address; it listens only when the model is loaded."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ServeError(
+            f"Port {port} of {host} cannot be listened on: {error.strerror or error}. Stop what uses it, or choose "
+            "another with serving.port (0 takes a free one) or serving.host."
+        ) from error
+    return listener
+
+
+def _first(models: ModelStore, name: str, version: int | None, threads: int) -> Predictor:
+    """Load the version to begin with: `version`, or the champion when None."""
+    if version is not None:
+        return load(models, name, version, None, threads)
+    champion = models.champion(name)
+    if champion is None:
+        raise NotFoundError(
+            f"{name} has no champion in {models.url}, so there is nothing to serve. `modelyard run` makes one; "
+            f"`modelyard models promote {name} VERSION` makes one of the versions that there are the champion."
+        )
+    return load(models, name, champion.version, champion.digest, threads)

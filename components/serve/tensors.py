@@ -1,0 +1,200 @@
+"""JSON and bytes become a checked batch.
+
+simdjson copies a nested array of numbers into one flat buffer and drops its shape. The shape is read off
+the text instead: without the characters of numbers and without spaces, `[[1,2],[3,4]]` is `[[,],[,]]`,
+and a batch of a given shape has exactly one such skeleton. That is 7 us for a 32x32x3 picture.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from simdjson import Array, Object, Parser
+
+from components.artifacts import Signature
+from components.serve.replies import Refused
+
+_IN_NUMBERS = b"0123456789+-.eE \t\r\n"
+
+
+def parse(text: bytes) -> Any:
+    """Return the JSON object in `text` as a simdjson proxy.
+
+    Raises:
+        Refused: 400, it is not JSON, or not an object.
+    """
+    try:
+        # A parser of its own: proxies of a request that waits must not keep the next from being parsed.
+        document = Parser().parse(text)
+    except (ValueError, RuntimeError) as error:
+        raise Refused(
+            400,
+            f"The body is not valid JSON ({str(error).split(':')[0]}): it has {len(text)} bytes and starts with "
+            f"{text[:40].decode(errors='replace')!r}. Send one JSON object; NaN and Infinity are not JSON.",
+        ) from None
+    if not isinstance(document, Object):
+        raise Refused(400, f"The body is a JSON {_noun(document)}, and an object is expected.")
+    return document
+
+
+def numbers(array: Any, dtype: str) -> NDArray[Any]:
+    """Return the numbers of a simdjson array, flat, as uint8 or float32.
+
+    Raises:
+        Refused: 400, something in it is not a number, or not one that the dtype holds.
+    """
+    if dtype == "uint8":
+        return _bytes(array)
+    with np.errstate(over="ignore"):
+        values = _doubles(array).astype(np.float32)
+    finite(values)
+    return values
+
+
+def finite(values: NDArray[np.float32]) -> None:
+    """Refuse values with NaN or an infinity (400)."""
+    if not np.isfinite(values).all():
+        bad = int(np.flatnonzero(~np.isfinite(values.ravel()))[0])
+        raise Refused(
+            400, f"Value {bad} of the input is NaN or too large for float32; send finite numbers only."
+        )
+
+
+def _bytes(array: Any) -> NDArray[np.uint8]:
+    try:
+        integers = np.frombuffer(array.as_buffer(of_type="u"), np.uint64)
+        if not integers.size or integers.max() <= 255:
+            return integers.astype(np.uint8)
+    except (TypeError, ValueError):
+        pass  # negative, or written as 12.0
+    values = _doubles(array)
+    good = (values >= 0) & (values <= 255) & (values == np.floor(values))
+    if not good.all():
+        bad = int(np.flatnonzero(~good)[0])
+        raise Refused(
+            400,
+            f"Value {bad} of the input is {values[bad]:g}, and this model takes uint8: integers 0 to 255. "
+            "Send raw pixels; scaling is part of the model.",
+        )
+    return values.astype(np.uint8)
+
+
+def _doubles(array: Any) -> NDArray[np.float64]:
+    try:
+        return np.frombuffer(array.as_buffer(of_type="d"), np.float64)
+    except (TypeError, ValueError):
+        raise Refused(
+            400,
+            "The input holds something that is not a number (text, true, false, null or an object), and "
+            "nested lists of numbers are expected.",
+        ) from None
+
+
+def batch(array: Any, key: str, text: bytes, signature: Signature, max_batch: int) -> NDArray[Any]:
+    """Return a batch (n, *shape) from the simdjson array at `key` of the JSON object `text`.
+
+    Raises:
+        Refused: 400, wrong shape or values; 413, more than `max_batch` examples.
+    """
+    count = rows(array, max_batch)
+    flat = numbers(array, signature.dtype)
+    if not _has_skeleton(text, key, signature.shape, count):
+        check_shape(array, (count, *signature.shape))
+    return flat.reshape(count, *signature.shape)
+
+
+def rows(array: Any, max_batch: int) -> int:
+    """Return the number of examples, which must be between 1 and `max_batch` (400, 413)."""
+    if not isinstance(array, Array):
+        raise Refused(400, f"The input is a JSON {_noun(array)}, and a list of examples is expected.")
+    count = len(array)
+    if not count:
+        raise Refused(400, "The input has no examples; send at least one.")
+    if count > max_batch:
+        too_many(count, max_batch)
+    return count
+
+
+def too_many(count: int, max_batch: int) -> None:
+    """Refuse a batch of `count` examples (413)."""
+    raise Refused(413, f"The request has {count} examples and at most {max_batch} are taken; split it.")
+
+
+def check_shape(array: Any, shape: Sequence[int]) -> None:
+    """Refuse an array whose shape is not `shape`, or that has rows of different lengths (400)."""
+    found = _shape(array)
+    if found != tuple(shape):
+        raise Refused(400, f"The input has shape {_text(found)}, and {_text(shape)} is expected.")
+    if not _is_full(array, shape):
+        raise Refused(
+            400, f"The input has rows of different lengths or depths, and shape {_text(shape)} is expected."
+        )
+
+
+def _is_full(value: Any, shape: Sequence[int]) -> bool:
+    if not shape:
+        return not isinstance(value, Array)
+    return (
+        isinstance(value, Array)
+        and len(value) == shape[0]
+        and all(_is_full(part, shape[1:]) for part in value)
+    )
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Return the shape that an array has along its first elements."""
+    shape: list[int] = []
+    while isinstance(value, Array):
+        shape.append(len(value))
+        value = value[0] if len(value) else None
+    return tuple(shape)
+
+
+def _text(shape: Sequence[int]) -> str:
+    return "x".join(str(size) for size in shape)
+
+
+def _has_skeleton(text: bytes, key: str, shape: tuple[int, ...], count: int) -> bool:
+    """Say whether `text` starts with `key` and a full array (count, *shape); False may be a false alarm."""
+    one, head = _skeleton(shape, key)
+    skeleton = text.translate(None, _IN_NUMBERS)
+    return skeleton.startswith(head + b",".join([one] * count) + b"]")
+
+
+@lru_cache(maxsize=16)
+def _skeleton(shape: tuple[int, ...], key: str) -> tuple[bytes, bytes]:
+    """Return the skeletons of one example and of what comes before the first."""
+    one = b""
+    for size in reversed(shape):
+        one = b"[" + b",".join([one] * size) + b"]"
+    return one, f'{{"{key}":['.encode().translate(None, _IN_NUMBERS)
+
+
+def from_bytes(data: bytes, shape: Sequence[int], signature: Signature) -> NDArray[Any]:
+    """Return a batch of `shape` from little-endian bytes.
+
+    Raises:
+        Refused: 400, the wrong number of bytes, or NaN or infinities.
+    """
+    dtype = np.dtype(signature.dtype).newbyteorder("<")
+    expected = math.prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        raise Refused(
+            400,
+            f"The binary tensor has {len(data)} bytes, and shape {_text(shape)} of {signature.dtype} has {expected}.",
+        )
+    values = np.frombuffer(data, dtype).reshape(shape)
+    if signature.dtype == "float32":
+        finite(values)
+    return values
+
+
+def _noun(value: Any) -> str:
+    if isinstance(value, Array):
+        return "list"
+    if isinstance(value, Object):
+        return "object"
+    return {str: "string", bool: "boolean", type(None): "null"}.get(type(value), "number")

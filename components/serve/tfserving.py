@@ -1,0 +1,125 @@
+"""TF Serving's REST API, version 1.
+
+POST /v1/models/NAME[/versions/N]:predict
+    {"instances": [...]}  a list of examples                  -> {"predictions": [...]}
+    {"inputs": [...]}     the batch, or {"<input name>": ...}  -> {"outputs": [...]}
+GET  /v1/models/NAME[/versions/N]  the state of the version
+
+An example is a nested list, {"b64": "<a picture>"}, or either under the input's name.
+https://www.tensorflow.org/tfx/serving/api_rest
+"""
+
+import binascii
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from simdjson import Array, Object
+
+from components.artifacts import Signature
+from components.errors import DataError
+from components.serve import tensors
+from components.serve.model import Predictor
+from components.serve.replies import Refused, Reply, encode
+
+ANSWERS = {"instances": "predictions", "inputs": "outputs"}
+
+
+def status(predictor: Predictor) -> Reply:
+    """Return the version's state, as TF Serving words it."""
+    version = {
+        "version": str(predictor.version),
+        "state": "AVAILABLE",
+        "status": {"error_code": "OK", "error_message": ""},
+    }
+    return Reply(encode({"model_version_status": [version]}))
+
+
+def predict(predictor: Predictor, text: bytes, max_batch: int) -> Reply:
+    """Return the reply to a predict request.
+
+    Args:
+        predictor: the version that answers.
+        text: the request's body.
+        max_batch: most examples in it.
+
+    Raises:
+        Refused: 400 or 413, the body is not a request for this model.
+    """
+    document = tensors.parse(text)
+    keys = [key for key in ANSWERS if key in document]
+    if len(keys) != 1:
+        raise Refused(
+            400,
+            f'The body has the keys {", ".join(document) or "(none)"}, and one of "instances" (a list of '
+            'examples) and "inputs" (the batch) is expected.',
+        )
+    (key,) = keys
+    value = document[key]
+    if isinstance(value, Object) and key == "inputs":
+        value = _only(value, predictor)
+    batch = _batch(predictor, value, key, text, max_batch)
+    answer = {ANSWERS[key]: predictor.run(batch).tolist()}
+    return Reply(encode(answer), rows=len(batch))
+
+
+def _batch(predictor: Predictor, value: Any, key: str, text: bytes, max_batch: int) -> NDArray[Any]:
+    """Return the batch in a list of examples; plain numbers go the fast way."""
+    signature = predictor.signature
+    tensors.rows(value, max_batch)
+    if not isinstance(value[0], Object | str):
+        return tensors.batch(value, key, text, signature, max_batch)
+    return np.stack([_example(predictor, item, number) for number, item in enumerate(value)])
+
+
+def _example(predictor: Predictor, item: Any, number: int) -> NDArray[Any]:
+    """Return one example (*shape) from an object, or from a list among objects."""
+    signature = predictor.signature
+    if isinstance(item, Object) and "b64" not in item:
+        item = _only(item, predictor)
+    if isinstance(item, Object):
+        return _picture(item["b64"], number, signature)
+    if not isinstance(item, Array):
+        raise Refused(
+            400,
+            f'Example {number} is neither a nested list of numbers nor {{"b64": "<a picture in base64>"}}.',
+        )
+    flat = tensors.numbers(item, signature.dtype)
+    tensors.check_shape(item, signature.shape)
+    return flat.reshape(signature.shape)
+
+
+def _only(item: Any, predictor: Predictor) -> Any:
+    """Return the value under the input's name, which must be the only key."""
+    names = {predictor.input, "input"}
+    if len(item) != 1 or (name := next(iter(item))) not in names:
+        raise Refused(
+            400,
+            f"An input is named {', '.join(item) or '(nothing)'}, and {predictor.name} has one, "
+            f'{predictor.input!r}; "input" is understood too.',
+        )
+    return item[name]
+
+
+def _picture(text: Any, number: int, signature: Signature) -> NDArray[Any]:
+    """Return a picture (*shape) from its file in base64."""
+    if signature.image is None:
+        raise Refused(
+            400,
+            f"Example {number} is a picture, and this model was not trained on pictures. Send a nested list of "
+            f"shape {'x'.join(map(str, signature.shape))}.",
+        )
+    if not isinstance(text, str):
+        raise Refused(400, f"The b64 of example {number} is not a string; send a picture's file in base64.")
+    from components import images  # Pillow, which a model of numbers does not need
+
+    try:
+        data = binascii.a2b_base64(text, strict_mode=True)
+        picture = images.decode(data, signature.image)
+    except (binascii.Error, ValueError) as error:
+        raise Refused(
+            400, f"The b64 of example {number} is not base64 ({error}); encode the picture's file."
+        ) from None
+    except DataError as error:
+        raise Refused(400, f"Example {number}: {error}") from None
+    return picture.astype(signature.dtype, copy=False)

@@ -1,0 +1,212 @@
+"""Tiny real models in a real store, and a real server process on them."""
+
+import json
+import os
+import re
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from components import artifacts
+from components.artifacts import Decision, ImageFormat, Interval, Manifest, Metrics, Signature
+from components.serve.settings import Serving
+from components.store.models import ModelStore, open_store
+from components.store.settings import Store
+
+NAME = "tiny"
+CLASSES = ("dark", "bright")
+PICTURES = Signature(
+    shape=(4, 4, 3),
+    dtype="uint8",
+    classes=CLASSES,
+    image=ImageFormat(height=4, width=4, channels=3, resize="stretch"),
+)
+NUMBERS = Signature(shape=(3, 2), dtype="float32", classes=CLASSES)
+
+
+def write_model(path: Path, signature: Signature, answer: tuple[float, ...] | None = None) -> None:
+    """Write a model that says `bright` with the mean of its input, or `answer` whatever comes."""
+    dtype = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[signature.dtype]
+    axes = numpy_helper.from_array(np.arange(1, 1 + len(signature.shape)), "axes")
+    constants = {
+        "scale": np.float32(1 / 255 if signature.dtype == "uint8" else 1),
+        "one": np.float32(1),
+        "last": np.array([1]),
+        "zero": np.float32(0),
+        "answer": np.array([answer or (0.0,) * len(signature.classes)], np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "scale"], ["bright"]),
+        helper.make_node("Unsqueeze", ["bright", "last"], ["p"]),
+        helper.make_node("Sub", ["one", "p"], ["q"]),
+        helper.make_node("Concat", ["q", "p"], ["both"], axis=1),
+    ]
+    if answer:
+        nodes.append(helper.make_node("Mul", ["both", "zero"], ["nothing"]))
+        nodes.append(helper.make_node("Add", ["nothing", "answer"], ["probabilities"]))
+    else:
+        nodes.append(helper.make_node("Identity", ["both"], ["probabilities"]))
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("pixels", dtype, ["n", *signature.shape])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", None])],
+        [axes, *(numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items())],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, path)
+
+
+@dataclass
+class Shelf:
+    """A store with the model `tiny`; `publish` adds a version and makes it the champion."""
+
+    settings: Store
+    models: ModelStore
+    scratch: Path
+
+    def publish(
+        self,
+        signature: Signature = PICTURES,
+        answer: tuple[float, ...] | None = None,
+        promote: bool = True,
+        make: Callable[[Path], None] | None = None,
+    ) -> int:
+        run = f"run-{len(self.models.versions(NAME))}"
+        version = self.models.reserve(NAME, run)
+        path = self.scratch / f"{version}.onnx"
+        if make:
+            make(path)
+        else:
+            write_model(path, signature, answer)
+        files = {"model.onnx": path}
+        certain = Interval(value=1, low=1, high=1)
+        manifest = Manifest(
+            model=NAME,
+            version=version,
+            run=run,
+            created="2026-01-01T00:00:00+00:00",
+            data="",
+            code="",
+            config={},
+            files={name: artifacts.sha256(file) for name, file in files.items()},
+            signature=signature,
+            metrics=Metrics(rows=1, accuracy=certain, loss=0, per_class=(), confusion=()),
+            decision=Decision(decision="promote", reason="first"),
+            packages={},
+        )
+        self.models.publish(NAME, version, files, manifest)
+        if promote:
+            self.models.promote(NAME, version, reason="test", by="test")
+        return version
+
+    def file(self, version: int, name: str = "model.onnx") -> Path:
+        return Path(self.settings.url) / NAME / "versions" / f"{version:06d}" / name
+
+
+@dataclass
+class Running:
+    """A server process that is ready."""
+
+    process: subprocess.Popen[str]
+    ready: dict[str, Any]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return str(self.ready["url"])
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
+    def predict(self, instances: Any, **options: Any) -> httpx.Response:
+        path = f"{self.url}/v1/models/{NAME}:predict"
+        return httpx.post(path, json={"instances": instances}, timeout=10, **options)
+
+    def raw(self, data: bytes, timeout: float = 10) -> bytes:
+        """Send bytes on a connection of their own and return all that comes until it is closed."""
+        with socket.create_connection(self.address, timeout) as connection:
+            connection.sendall(data)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric over the series that have the labels."""
+        lines = re.findall(rf"^{name}(?:{{(.*)}})? (\S+)$", httpx.get(f"{self.url}/metrics").text, re.M)
+        wanted = {f'{key}="{value}"' for key, value in labels.items()}
+        return sum(float(value) for found, value in lines if wanted <= set(found.split(",")))
+
+
+def command(shelf: Shelf, serving: Serving, version: int | None = None) -> list[str]:
+    line = [sys.executable, "-m", "components.serve", "--name", NAME]
+    line += ["--store", shelf.settings.text(), "--serving", serving.text()]
+    return line + ([] if version is None else ["--version", str(version)])
+
+
+@contextmanager
+def running(shelf: Shelf, version: int | None = None, **settings: Any) -> Iterator[Running]:
+    """Start a server on a free port, and stop it at the end."""
+    serving = Serving(**{"port": 0, "poll_interval": 0.05, **settings})
+    log = shelf.scratch / f"server-{os.urandom(4).hex()}.log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            command(shelf, serving, version), stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
+    try:
+        assert process.stdout
+        readable, _, _ = select.select([process.stdout], [], [], 60)
+        line = process.stdout.readline() if readable else ""
+        assert line, f"the server did not start: {log.read_text()}"
+        yield Running(process, json.loads(line), log)
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    settings = Store(url=str(tmp_path / "store"))
+    return Shelf(settings, open_store(settings), tmp_path)
+
+
+@pytest.fixture
+def start() -> Callable[..., Any]:
+    return running
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of a uint8 model of pictures with small limits, shared by the tests of a file."""
+    scratch = tmp_path_factory.mktemp("pictures")
+    settings = Store(url=str(scratch / "store"))
+    shelf = Shelf(settings, open_store(settings), scratch)
+    shelf.publish()
+    with running(shelf, max_body_bytes=100_000, max_batch=8, body_timeout=1.0) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of a float32 model of numbers."""
+    scratch = tmp_path_factory.mktemp("numbers")
+    settings = Store(url=str(scratch / "store"))
+    shelf = Shelf(settings, open_store(settings), scratch)
+    shelf.publish(NUMBERS)
+    with running(shelf) as server:
+        yield server
