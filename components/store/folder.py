@@ -84,7 +84,7 @@ class Folder:
         """See Objects."""
         keys = []
         with self._plainly("list", prefix):
-            for folder, folders, files in os.walk(self._path(prefix), onerror=_raise_unless_missing):
+            for folder, folders, files in os.walk(self._below(prefix), onerror=_raise_unless_missing):
                 folders[:] = [name for name in folders if not name.startswith(".")]
                 inside = Path(folder).relative_to(self.root)
                 keys += [(inside / name).as_posix() for name in files if not name.startswith(".")]
@@ -94,14 +94,16 @@ class Folder:
         """See Objects."""
         with self._plainly("list", prefix):
             try:
-                entries = list(os.scandir(self._path(prefix)))
+                entries = list(os.scandir(self._below(prefix)))
             except FileNotFoundError:
                 return []
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
     def _path(self, key: str) -> Path:
-        key = key.removesuffix("/")
-        return self.root / checked(key) if key else self.root
+        return self.root / checked(key)
+
+    def _below(self, prefix: str) -> Path:
+        return self._path(prefix.removesuffix("/")) if prefix else self.root
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:

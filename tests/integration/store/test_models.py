@@ -1,0 +1,286 @@
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components import artifacts
+from components.artifacts import Manifest
+from components.errors import ConfigError, ConflictError, NotFoundError, StoreError
+from components.store.models import ModelStore, open_store
+from components.store.objects import Objects
+from components.store.records import HistoryEntry
+from components.store.settings import Store
+
+Publish = Callable[[str], int]
+MakeManifest = Callable[[str, int, str], Manifest]
+
+
+def promote(store: ModelStore, *versions: int) -> None:
+    for version in versions:
+        store.promote("digits", version, reason=f"promote {version}", by="test")
+
+
+# Versions
+
+
+def test_an_empty_store_has_nothing(store: ModelStore) -> None:
+    assert store.names() == []
+    assert store.versions("digits") == []
+    assert store.find("digits", "run") is None
+    assert store.champion("digits") is None
+    assert store.history("digits") == []
+    assert store.rolled_back("digits", 1) is None
+
+
+def test_a_run_gets_one_number_and_the_next_run_the_next(store: ModelStore) -> None:
+    assert store.reserve("digits", "first") == 1
+    assert store.reserve("digits", "second") == 2
+    assert store.reserve("digits", "first") == 1
+    assert store.find("digits", "second") == 2
+    assert store.reserve("other", "first") == 1
+
+
+def test_a_version_exists_when_it_has_a_manifest(store: ModelStore, publish: Publish) -> None:
+    store.reserve("digits", "killed")
+    assert store.versions("digits") == []
+    assert store.names() == []
+    with pytest.raises(NotFoundError, match="no version 1"):
+        store.manifest("digits", 1)
+    assert publish("whole") == 2
+    assert store.versions("digits") == [2]
+    assert store.names() == ["digits"]
+    assert store.find("digits", "killed") == 1
+
+
+def test_the_layout_is_the_documented_one(store: ModelStore, publish: Publish, objects: Objects) -> None:
+    promote(store, publish("run"))
+    assert objects.keys("") == [
+        "digits/champion.json",
+        "digits/history/000001.json",
+        "digits/versions/000001/manifest.json",
+        "digits/versions/000001/model.onnx",
+        "digits/versions/000001/report.html",
+        "digits/versions/000001/run.json",
+        "digits/versions/000001/saved_model/variables/variables.index",
+    ]
+
+
+def test_a_published_version_never_changes(
+    store: ModelStore, publish: Publish, files: dict[str, Path], manifest: MakeManifest, objects: Objects
+) -> None:
+    version = publish("run")
+    digest = store.digest("digits", version)
+    before = {key: objects.read(key)[0] for key in objects.keys("")}
+    files["model.onnx"].write_bytes(b"trained again")
+    assert store.publish("digits", version, files, manifest("digits", version, "run")) == digest
+    assert {key: objects.read(key)[0] for key in objects.keys("")} == before
+    assert hashlib.sha256(before["digits/versions/000001/manifest.json"]).hexdigest() == digest
+
+
+def test_only_the_run_that_reserved_a_version_publishes_it(
+    store: ModelStore, files: dict[str, Path], manifest: MakeManifest
+) -> None:
+    with pytest.raises(NotFoundError):
+        store.publish("digits", 1, files, manifest("digits", 1, "mine"))
+    store.reserve("digits", "theirs")
+    with pytest.raises(ConflictError, match=r"reserved by the run theirs and not by mine"):
+        store.publish("digits", 1, files, manifest("digits", 1, "mine"))
+    assert store.versions("digits") == []
+
+
+@pytest.mark.parametrize("path", ["../../champion.json", "/etc/passwd", "manifest.json", "run.json"])
+def test_a_file_cannot_take_a_place_that_is_not_its_own(
+    store: ModelStore, files: dict[str, Path], manifest: MakeManifest, path: str, objects: Objects
+) -> None:
+    store.reserve("digits", "run")
+    files[path] = files["model.onnx"]
+    with pytest.raises(StoreError, match="ename the file") as caught:
+        store.publish("digits", 1, files, manifest("digits", 1, "run"))
+    assert path in str(caught.value)
+    assert objects.keys("") == ["digits/versions/000001/run.json"]
+
+
+def test_fetching_gives_every_file_and_the_manifest(
+    store: ModelStore, publish: Publish, files: dict[str, Path], tmp_path: Path
+) -> None:
+    version = publish("run")
+    digest = store.digest("digits", version)
+    manifest = store.fetch("digits", version, tmp_path / "served", digest=digest)
+    assert manifest == store.manifest("digits", version)
+    assert artifacts.sha256(tmp_path / "served/manifest.json") == digest
+    for path, source in files.items():
+        assert (tmp_path / "served" / path).read_bytes() == source.read_bytes()
+
+
+def test_fetching_some_files(store: ModelStore, publish: Publish, tmp_path: Path) -> None:
+    version = publish("run")
+    store.fetch("digits", version, tmp_path / "served", only=["model.onnx"])
+    assert sorted(path.name for path in (tmp_path / "served").iterdir()) == ["manifest.json", "model.onnx"]
+    with pytest.raises(NotFoundError, match=r"no model\.tflite in version 1 of digits .* has .*model\.onnx"):
+        store.fetch("digits", version, tmp_path / "other", only=["model.tflite"])
+
+
+def test_a_changed_file_is_named_and_nothing_is_left(
+    store: ModelStore, publish: Publish, objects: Objects, tmp_path: Path
+) -> None:
+    version = publish("run")
+    (tmp_path / "changed").write_bytes(b"evil")
+    objects.upload("digits/versions/000001/model.onnx", tmp_path / "changed")
+    with pytest.raises(StoreError, match=r"model\.onnx of version 1 of digits.*damaged.*roll back"):
+        store.fetch("digits", version, tmp_path / "served")
+    assert not list(tmp_path.glob("served*"))
+    store.fetch("digits", version, tmp_path / "served", only=["report.html"])
+
+
+def test_a_missing_file_is_named(store: ModelStore, manifest: MakeManifest, tmp_path: Path) -> None:
+    store.reserve("digits", "run")
+    whole = manifest("digits", 1, "run")
+    store._objects.create("digits/versions/000001/manifest.json", whole.model_dump_json().encode())
+    with pytest.raises(NotFoundError, match=r"has no digits/versions/000001/"):
+        store.fetch("digits", 1, tmp_path / "served")
+    assert not list(tmp_path.glob("served*"))
+
+
+def test_a_changed_manifest_does_not_match_its_digest(
+    store: ModelStore, publish: Publish, objects: Objects, tmp_path: Path
+) -> None:
+    version = publish("run")
+    digest = store.digest("digits", version)
+    key = "digits/versions/000001/manifest.json"
+    data, generation = objects.read(key)
+    objects.replace(key, data.replace(b'"good"', b'"evil"'), generation)
+    with pytest.raises(StoreError, match=rf"not {digest}: somebody changed it"):
+        store.fetch("digits", version, tmp_path / "served", digest=digest)
+    assert not list(tmp_path.glob("served*"))
+
+
+@pytest.mark.parametrize("name", ["Digits", "a/b", "..", "-a", "a-", "a_b", "", "a" * 64, "digits\n"])
+def test_a_name_that_is_none_is_refused(store: ModelStore, name: str) -> None:
+    for use in (store.versions, store.champion, store.history, lambda name: store.reserve(name, "run")):
+        with pytest.raises(ConfigError, match="lower-case letters, digits and dashes") as caught:
+            use(name)
+        assert repr(name) in str(caught.value)
+    assert store.reserve("a" * 63, "run") == 1
+
+
+# The champion
+
+
+def test_promoting_moves_the_pointer_and_tells_the_history(store: ModelStore, publish: Publish) -> None:
+    first, second = publish("one"), publish("two")
+    promote(store, first, second)
+    champion = store.champion("digits")
+    assert champion
+    assert (champion.version, champion.previous, champion.history) == (second, first, 2)
+    assert (champion.run, champion.digest) == ("two", store.digest("digits", second))
+    told = [(entry.number, entry.action, entry.version, entry.previous) for entry in store.history("digits")]
+    assert told == [(1, "promote", 1, None), (2, "promote", 2, 1)]
+    last = store.history("digits")[-1]
+    assert (last.reason, last.by, last.run, last.attempt) == ("promote 2", "test", "two", False)
+
+
+def test_promoting_the_champion_again_changes_nothing(
+    store: ModelStore, publish: Publish, objects: Objects
+) -> None:
+    version = publish("run")
+    first = store.promote("digits", version, reason="good", by="pipeline", expected=0)
+    assert store.promote("digits", version, reason="again", by="someone", expected=None) == first
+    assert store.promote("digits", version, reason="again", by="someone") == first
+    assert len(objects.keys("digits/history/")) == 1
+
+
+def test_only_a_whole_version_can_be_promoted(store: ModelStore, publish: Publish) -> None:
+    publish("one")
+    store.reserve("digits", "killed")
+    for version in (2, 3, 0):
+        with pytest.raises(NotFoundError, match=rf"digits has no version {version} .*versions: \[1\]"):
+            store.promote("digits", version, reason="", by="")
+    assert store.champion("digits") is None
+    assert store.history("digits") == []
+
+
+def test_a_promotion_that_expected_another_champion_is_a_conflict(
+    store: ModelStore, publish: Publish
+) -> None:
+    one, two, three = publish("one"), publish("two"), publish("three")
+    with pytest.raises(ConflictError, match=r"is none and not version 1"):
+        store.promote("digits", two, reason="", by="", expected=one)
+    promote(store, one, two)
+    with pytest.raises(ConflictError, match=r"is version 2 and not version 1, so version 3 was not"):
+        store.promote("digits", three, reason="", by="", expected=one)
+    for none in (0, None):
+        with pytest.raises(ConflictError, match=r"is version 2 and not none"):
+            store.promote("digits", three, reason="", by="", expected=none)
+    assert [entry.version for entry in store.history("digits")] == [one, two]
+    assert store.promote("digits", three, reason="", by="", expected=two).previous == two
+
+
+def test_rolling_back_goes_to_the_one_before_and_then_further(store: ModelStore, publish: Publish) -> None:
+    promote(store, publish("one"), publish("two"), publish("three"))
+    back = store.rollback("digits", reason="wrong classes", by="me")
+    assert (back.version, back.previous) == (2, 1)
+    assert store.rollback("digits", reason="also wrong", by="me").version == 1
+    with pytest.raises(NotFoundError, match=r"before version 1.*--to; versions: \[1, 2, 3\]"):
+        store.rollback("digits", reason="", by="")
+    assert store.rollback("digits", 3, reason="it was fine", by="me").version == 3
+    assert [entry.action for entry in store.history("digits")] == ["promote"] * 3 + ["rollback"] * 3
+
+
+def test_rolling_back_without_a_champion_or_to_no_version(store: ModelStore, publish: Publish) -> None:
+    with pytest.raises(NotFoundError, match=r"no champion.*modelyard models promote.*none"):
+        store.rollback("digits", reason="", by="")
+    promote(store, publish("one"))
+    with pytest.raises(NotFoundError, match=r"no version 7"):
+        store.rollback("digits", 7, reason="", by="")
+
+
+def test_a_rolled_back_version_is_known_until_it_is_promoted_again(
+    store: ModelStore, publish: Publish
+) -> None:
+    promote(store, publish("one"), publish("two"))
+    store.rollback("digits", reason="wrong classes", by="me")
+    left = store.rolled_back("digits", 2)
+    assert left
+    assert (left.action, left.previous, left.reason) == ("rollback", 2, "wrong classes")
+    assert store.rolled_back("digits", 1) is None
+    promote(store, 2)
+    assert store.rolled_back("digits", 2) is None
+
+
+def test_an_entry_that_no_pointer_named_is_an_attempt(
+    store: ModelStore, publish: Publish, objects: Objects
+) -> None:
+    promote(store, publish("one"))
+    promoted = store.history("digits")[0]
+    killed = promoted.model_copy(
+        update={"number": 2, "after": 1, "version": 2, "previous": 1, "action": "rollback"}
+    )
+    publish("two")
+    objects.create("digits/history/000002.json", killed.model_dump_json(exclude={"attempt"}).encode())
+    champion = store.champion("digits")
+    assert champion
+    assert champion.version == 1
+    assert [entry.attempt for entry in store.history("digits")] == [False, True]
+    assert store.rolled_back("digits", 1) is None
+    assert store.promote("digits", 2, reason="again", by="test").history == 3
+    history = store.history("digits")
+    assert [(entry.number, entry.after, entry.attempt) for entry in history] == [
+        (1, 0, False), (2, 1, True), (3, 1, False),
+    ]  # fmt: skip
+    assert isinstance(history[0], HistoryEntry)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"{}", b"\xff", b'{"version": "one"}'])
+def test_a_damaged_pointer_is_named(store: ModelStore, objects: Objects, data: bytes) -> None:
+    objects.create("digits/champion.json", data)
+    with pytest.raises(StoreError, match=r"digits/champion\.json is not a Champion .*backup") as caught:
+        store.champion("digits")
+    assert store.url in str(caught.value)
+
+
+def test_nothing_is_written_by_looking(settings: Store, objects: Objects) -> None:
+    store = open_store(settings)
+    store.champion("digits")
+    store.history("digits")
+    assert objects.keys("") == []

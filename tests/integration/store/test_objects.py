@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from components.errors import ConflictError, NotFoundError, StoreError
+from components.store.objects import Objects
+
+
+def test_an_object_is_created_once(objects: Objects) -> None:
+    objects.create("m/a.json", b"1")
+    with pytest.raises(ConflictError, match=r"m/a\.json"):
+        objects.create("m/a.json", b"2")
+    assert objects.read("m/a.json")[0] == b"1"
+
+
+def test_replacing_needs_the_generation_that_is_there(objects: Objects) -> None:
+    objects.create("m/a.json", b"1")
+    _, first = objects.read("m/a.json")
+    second = objects.replace("m/a.json", b"2", first)
+    assert objects.read("m/a.json") == (b"2", second)
+    with pytest.raises(ConflictError, match=r"m/a\.json"):
+        objects.replace("m/a.json", b"3", first)
+    assert objects.read("m/a.json") == (b"2", second)
+
+
+def test_a_missing_object_is_not_found_and_cannot_be_replaced(objects: Objects, tmp_path: Path) -> None:
+    objects.create("m/other", b"")
+    for read in (lambda: objects.read("m/a"), lambda: objects.download("m/a", tmp_path / "a")):
+        with pytest.raises(NotFoundError, match="m/a"):
+            read()
+    with pytest.raises(ConflictError):
+        objects.replace("m/a", b"1", "12345")
+    assert not objects.exists("m/a")
+    assert objects.exists("m/other")
+
+
+def test_files_travel_whole_whatever_their_size(objects: Objects, tmp_path: Path) -> None:
+    source, back = tmp_path / "source", tmp_path / "back"
+    for size in (0, 5, 20 * 2**20):  # the last one is a resumable upload on a bucket
+        source.write_bytes(b"x" * size)
+        objects.upload("m/file", source)
+        objects.download("m/file", back)
+        assert back.read_bytes() == source.read_bytes()
+
+
+def test_listing_by_prefix(objects: Objects) -> None:
+    assert objects.keys("") == []
+    assert objects.folders("m/") == []
+    for key in ("m/b", "m/a/1", "m/a/2/x", "mm/z"):
+        objects.create(key, b"")
+    assert objects.keys("m/") == ["m/a/1", "m/a/2/x", "m/b"]
+    assert objects.keys("") == ["m/a/1", "m/a/2/x", "m/b", "mm/z"]
+    assert objects.folders("") == ["m", "mm"]
+    assert objects.folders("m/") == ["a"]
+
+
+@pytest.mark.parametrize(
+    "key", ["../a", "/etc/passwd", "a/../../b", "a//b", ".hidden", "a/.b", "a\\b", "a\n", ""]
+)
+def test_a_key_cannot_lead_out_of_the_store(objects: Objects, key: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="relative path") as caught:
+        objects.create(key, b"")
+    assert repr(key) in str(caught.value)
+    with pytest.raises(StoreError):
+        objects.upload(key, tmp_path)

@@ -1,0 +1,151 @@
+"""Real processes at the same store at the same moment, and killed in the middle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.artifacts import Manifest
+from components.store.models import ModelStore
+from components.store.settings import Store
+
+RACER = Path(__file__).with_name("racer.py")
+Publish = Callable[[str], int]
+
+
+class Racer:
+    def __init__(self, settings: Store) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(RACER), settings.text()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, method: str, **arguments: object) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps({"method": method, "arguments": arguments}) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> Any:
+        assert self.process.stdout
+        return json.loads(self.process.stdout.readline())
+
+
+@contextmanager
+def racers(settings: Store, number: int) -> Iterator[list[Racer]]:
+    started = [Racer(settings) for _ in range(number)]
+    try:
+        for racer in started:
+            assert racer.answer() == "ready"
+        yield started
+    finally:
+        for racer in started:
+            racer.process.kill()
+            racer.process.communicate()
+
+
+def test_of_two_promotions_that_expect_the_same_champion_one_wins(
+    settings: Store, store: ModelStore, publish: Publish
+) -> None:
+    versions = [publish(f"run {number}") for number in range(3)]
+    winners = []
+    with racers(settings, 2) as pair:
+        for _ in range(25):
+            champion = store.champion("digits")
+            now = champion.version if champion else 0
+            others = [version for version in versions if version != now][:2]
+            for racer, version in zip(pair, others, strict=True):
+                racer.ask("promote", name="digits", version=version, reason="", by="", expected=now)
+            answers = [racer.answer() for racer in pair]
+            won = [answer["answer"]["version"] for answer in answers if "answer" in answer]
+            assert [answer["error"] for answer in answers if "error" in answer] == ["ConflictError"], answers
+            after = store.champion("digits")
+            assert after
+            assert won == [after.version]
+            winners += won
+    history = store.history("digits")
+    assert [entry.version for entry in history if not entry.attempt] == winners
+    for before, entry in zip([0, *winners], [item for item in history if not item.attempt], strict=False):
+        assert (entry.previous or 0) == before
+
+
+def test_of_promotions_that_expect_nothing_none_is_lost(
+    settings: Store, store: ModelStore, publish: Publish
+) -> None:
+    rounds, versions = 20, [publish(f"run {number}") for number in range(4)]
+    numbers = []
+    with racers(settings, 2) as pair:
+        for turn in range(rounds):
+            mine = [versions[turn % 2], versions[2 + turn % 2]]
+            for racer, version in zip(pair, mine, strict=True):
+                racer.ask("promote", name="digits", version=version, reason="", by="")
+            numbers += [racer.answer()["answer"]["history"] for racer in pair]
+    effective = [entry for entry in store.history("digits") if not entry.attempt]
+    assert sorted(numbers) == [entry.number for entry in effective]
+    assert len(set(numbers)) == 2 * rounds
+    assert [entry.previous for entry in effective[1:]] == [entry.version for entry in effective[:-1]]
+
+
+def test_one_run_gets_one_number_and_two_runs_get_two(settings: Store, store: ModelStore) -> None:
+    numbers = []
+    with racers(settings, 3) as three:
+        for turn in range(20):
+            for racer, run in zip(three, ("same", "same", "other"), strict=True):
+                racer.ask("reserve", name="digits", run=f"{run} {turn}")
+            first, second, other = (racer.answer()["answer"] for racer in three)
+            assert first == second != other
+            numbers += [first, other]
+    assert sorted(numbers) == list(range(1, 41))
+    assert store.find("digits", "same 7") == numbers[14]
+
+
+@pytest.mark.parametrize("place", ["model.onnx", "report.html", "saved_model/variables/variables.index"])
+def test_a_publish_killed_in_the_middle_is_finished_by_the_next(
+    settings: Store,
+    store: ModelStore,
+    files: dict[str, Path],
+    manifest: Callable[[str, int, str], Manifest],
+    tmp_path: Path,
+    place: str,
+) -> None:
+    version = store.reserve("digits", "run")
+    whole = manifest("digits", version, "run")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    paths = {key: str(path) for key, path in files.items()} | {place: str(pipe)}
+    with racers(settings, 1) as [writer]:
+        writer.ask("publish", files=paths, manifest=whole.model_dump(mode="json"))
+        with pipe.open("wb"):  # opens when the writer has come to this file
+            writer.process.send_signal(signal.SIGKILL)
+            writer.process.wait()
+    assert store.versions("digits") == []
+    assert store.reserve("digits", "run") == version
+    digest = store.publish("digits", version, files, whole)
+    assert store.versions("digits") == [version]
+    store.fetch("digits", version, tmp_path / "served", digest=digest)
+
+
+def test_publishing_the_same_version_twice_at_once(
+    settings: Store,
+    store: ModelStore,
+    files: dict[str, Path],
+    manifest: Callable[[str, int, str], Manifest],
+    tmp_path: Path,
+) -> None:
+    version = store.reserve("digits", "run")
+    paths = {key: str(path) for key, path in files.items()}
+    with racers(settings, 2) as pair:
+        for racer, created in zip(pair, ("2026-01-01", "2026-01-02"), strict=True):
+            mine = manifest("digits", version, "run").model_copy(update={"created": created})
+            racer.ask("publish", files=paths, manifest=mine.model_dump(mode="json"))
+        digests = {racer.answer()["answer"] for racer in pair}
+    assert digests == {store.digest("digits", version)}
+    store.fetch("digits", version, tmp_path / "served", digest=digests.pop())

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from components.errors import ConfigError
+from components.store.address import open_objects
+from components.store.folder import Folder
+from components.store.settings import Store
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:///srv/models", "/srv/models"),
+        ("file://localhost/srv/my%20models", "/srv/my models"),
+        ("/srv/models", "/srv/models"),
+    ],
+)
+def test_a_folder_by_its_address(url: str, path: str) -> None:
+    objects = open_objects(Store(url=url))
+    assert isinstance(objects, Folder)
+    assert objects.root == Path(path)
+
+
+def test_a_relative_path_starts_at_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    objects = open_objects(Store(url="some/models"))
+    assert isinstance(objects, Folder)
+    assert objects.root == tmp_path / "some/models"
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/models", "gs://", "gs:///models", "file://models", ""])
+def test_another_address_is_refused_with_the_ones_that_work(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_objects(Store(url=url))
+    assert repr(url) in str(caught.value)
+    assert "gs://bucket/prefix" in str(caught.value)
+
+
+def test_an_endpoint_is_for_buckets_and_has_a_scheme() -> None:
+    with pytest.raises(ConfigError, match=r"remove store\.endpoint"):
+        open_objects(Store(url="models", endpoint="http://localhost:1"))
+    with pytest.raises(ConfigError, match=r"'localhost:1'.*http://host:port"):
+        open_objects(Store(url="gs://bucket", endpoint="localhost:1"))

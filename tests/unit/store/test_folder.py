@@ -1,0 +1,71 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.errors import ConflictError, NotFoundError, StoreError
+from components.store.folder import Folder
+
+BLOCKED = """
+import sys
+from pathlib import Path
+from components.store.folder import Folder
+Folder(Path(sys.argv[1])).upload("m/big", Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_upload_leaves_the_old_object_and_nothing_that_is_listed(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "store")
+    folder.create("m/big", b"old")
+    pipe = tmp_path / "pipe"
+    subprocess.run(["mkfifo", pipe], check=True)
+    writer = subprocess.Popen([sys.executable, "-c", BLOCKED, str(folder.root), str(pipe)])
+    with pipe.open("wb") as source:  # opens when the writer reads from it
+        source.write(b"new" * 1000)
+        source.flush()
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+    assert folder.read("m/big")[0] == b"old"
+    assert folder.keys("") == ["m/big"]
+    assert len(list((folder.root / "m").iterdir())) == 2  # the killed writer's file is there, hidden
+
+
+def test_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
+    Folder(tmp_path).create("a", b"")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_file_in_the_way_of_a_folder_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = Folder(tmp_path / "file" / "models")
+    for use in (
+        lambda: folder.create("m/a", b""),
+        lambda: folder.read("m/a"),
+        lambda: folder.exists("m/a"),
+        lambda: folder.keys(""),
+        lambda: folder.folders(""),
+        lambda: folder.upload("m/a", tmp_path / "file"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            use()
+        assert not isinstance(caught.value, NotFoundError | ConflictError)
+        assert str(folder.root) in str(caught.value)
+        assert "store.url" in str(caught.value)
+
+
+def test_a_folder_that_nobody_may_write_is_a_store_error() -> None:
+    with pytest.raises(StoreError, match=r"Cannot write m/a in the model store /proc/models: .*permission"):
+        Folder(Path("/proc/models")).create("m/a", b"")
+
+
+def test_hidden_files_and_folders_are_not_objects(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.create("m/a", b"")
+    (tmp_path / "m" / ".a.lock").touch()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").touch()
+    assert folder.keys("") == ["m/a"]
+    assert folder.folders("") == ["m"]

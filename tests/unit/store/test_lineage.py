@@ -1,0 +1,62 @@
+from components.store import lineage
+from components.store.records import Action, HistoryEntry
+
+
+def entry(number: int, after: int, action: Action, version: int, previous: int | None) -> HistoryEntry:
+    return HistoryEntry(
+        number=number, after=after, action=action, version=version, previous=previous,
+        digest="d", run="r", reason="because", by="me", at="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+
+
+def chain(*moves: tuple[Action, int]) -> list[HistoryEntry]:
+    entries: list[HistoryEntry] = []
+    for number, (action, version) in enumerate(moves, 1):
+        previous = entries[-1].version if entries else None
+        entries.append(entry(number, number - 1, action, version, previous))
+    return entries
+
+
+def test_an_entry_outside_the_chain_is_an_attempt() -> None:
+    entries = [
+        entry(1, 0, "promote", 1, None),
+        entry(3, 2, "promote", 5, 2),  # lost to 4
+        entry(2, 1, "promote", 2, 1),
+        entry(4, 2, "promote", 3, 2),
+        entry(5, 4, "promote", 9, 3),  # killed before the pointer
+    ]
+    marked = lineage.marked(entries, head=4)
+    assert [item.number for item in marked] == [1, 2, 3, 4, 5]
+    assert [item.number for item in marked if item.attempt] == [3, 5]
+
+
+def test_without_a_pointer_every_entry_is_an_attempt() -> None:
+    assert [item.attempt for item in lineage.marked(chain(("promote", 1)), head=0)] == [True]
+
+
+def test_a_second_rollback_goes_further_back_and_not_forward() -> None:
+    entries = chain(("promote", 1), ("promote", 2), ("promote", 3))
+    assert lineage.before(entries, 2) == 1
+    entries = chain(("promote", 1), ("promote", 2), ("promote", 3), ("rollback", 2))
+    assert lineage.before(entries, 1) is None
+
+
+def test_a_version_promoted_twice_has_both_places() -> None:
+    entries = chain(("promote", 1), ("promote", 2), ("promote", 1))
+    assert lineage.before(entries, 2) == 1
+
+
+def test_a_rollback_to_a_version_that_never_was_champion_takes_the_place_of_the_top() -> None:
+    entries = chain(("promote", 1), ("promote", 3))
+    assert lineage.before(entries, 2) == 1
+
+
+def test_a_promotion_ends_a_rollback() -> None:
+    left = chain(("promote", 1), ("promote", 2), ("rollback", 1))
+    assert lineage.rolled_back(left, 2) == left[-1]
+    assert lineage.rolled_back(left, 1) is None
+    assert (
+        lineage.rolled_back(chain(("promote", 1), ("promote", 2), ("rollback", 1), ("promote", 2)), 2) is None
+    )
+    later = chain(("promote", 1), ("promote", 2), ("rollback", 1), ("promote", 3))
+    assert lineage.rolled_back(later, 2) == later[2]
