@@ -5,6 +5,7 @@ bounded in time, and tried again while the service is busy or out of reach. A re
 meets its own write when it is tried again: an object that already holds the very bytes counts as written.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,6 +181,8 @@ def _no_credentials(error: Exception) -> str:
 
 
 def _client(endpoint: str | None) -> Any:
+    # Else the library looks the bucket itself up in a thread, for traces, and again with every 404.
+    os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage
 

@@ -111,8 +111,15 @@ def test_the_champion_is_one_request() -> None:
     with answering(403) as (url, asked):
         with pytest.raises(StoreError):
             ModelStore(Bucket("models", "there", url)).champion("digits")
-        assert len(asked) == 1
-        assert "there%2Fdigits%2Fchampion.json" in asked[0]
+        assert asked == ["GET /download/storage/v1/b/models/o/there%2Fdigits%2Fchampion.json?alt=media"]
+
+
+def test_a_missing_champion_is_one_request_once_the_bucket_was_seen() -> None:
+    with answering(404, 200, 404) as (url, asked):
+        models = ModelStore(Bucket("models", "", url))
+        for _ in range(3):
+            assert models.champion("digits") is None
+        assert ["/download/" in line for line in asked] == [True, False, True, True]
 
 
 def test_a_write_whose_answer_got_lost_counts_as_written(emulator: str) -> None:
@@ -124,3 +131,12 @@ def test_a_write_whose_answer_got_lost_counts_as_written(emulator: str) -> None:
     assert bucket.replace("m/a", b"2", generation) == second
     with pytest.raises(ConflictError):
         bucket.create("m/a", b"3")
+
+
+def test_credentials_that_are_missing_are_said_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "gone.json"))
+    with pytest.raises(StoreError, match=r"gs://private.*gone\.json.*application-default login"):
+        Bucket("private", "models")

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,14 @@ def test_an_endpoint_is_for_buckets_and_has_a_scheme() -> None:
         open_objects(Store(url="models", endpoint="http://localhost:1"))
     with pytest.raises(ConfigError, match=r"'localhost:1'.*http://host:port"):
         open_objects(Store(url="gs://bucket", endpoint="localhost:1"))
+
+
+def test_a_folder_does_not_import_the_cloud() -> None:
+    code = """
+import sys
+from components.store.models import open_store
+from components.store.settings import Store
+assert open_store(Store(url="models")).champion("digits") is None
+assert not [name for name in sys.modules if name.startswith(("google", "requests", "kfp"))]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
