@@ -25,7 +25,10 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 PAGE = Path(__file__).with_name("page.html")
-PAGE_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src blob:"
+PAGE_POLICY = (
+    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    b"connect-src 'self'; img-src blob:"
+)
 GOLDEN = b"x-modelyard-golden"
 CLOSE = (b"connection", b"close")
 LONGEST_PATH = 512
@@ -41,6 +44,8 @@ _ROUTES = {
     "status": ("GET", r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?"),
     "predict": ("POST", r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?:predict"),
 }
+_GONE = Reply(b"", 499)  # as nginx counts it; nobody reads it
+_FAILED = Reply(encode({"error": "The server failed; its log says why. Report this as a bug."}), 500)
 _PATTERNS = [(route, method, re.compile(pattern)) for route, (method, pattern) in _ROUTES.items()]
 
 log = logging.getLogger(__name__)
@@ -55,7 +60,7 @@ class Call(NamedTuple):
 
 
 class Disconnected(Exception):  # noqa: N818 - not an error: nobody is left to answer
-    """The client went away before its request was whole."""
+    """The client went away before its request was whole, or was too slow (408)."""
 
 
 class App:
@@ -71,7 +76,7 @@ class App:
         self._predictor = predictor
         self._in_progress = 0
         self._metrics = Metrics(predictor.name, lambda: self._in_progress)
-        self._metrics.serving(predictor.version)
+        self._metrics.version = predictor.version
         workers = max(1, len(os.sched_getaffinity(0)) // settings.threads)
         self._pool = ThreadPoolExecutor(workers, "predict")
         self._page = PAGE.read_bytes().replace(b"{{ name }}", predictor.name.encode())
@@ -80,7 +85,7 @@ class App:
     def take(self, predictor: Predictor) -> None:
         """Answer with `predictor` from now on; requests in progress finish on the old one."""
         self._predictor = predictor
-        self._metrics.serving(predictor.version)
+        self._metrics.version = predictor.version
         log.info("serving version %d of %s", predictor.version, predictor.name)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -95,21 +100,20 @@ class App:
         except Refused as refused:
             reply = refused.reply
         except Disconnected:
-            return
+            reply = _GONE
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
-            reply = Reply(
-                encode({"error": "The server failed; its log says why. Report this as a bug."}), 500
-            )
+            reply = _FAILED
         if call and call.route in ("predict", "infer"):
             self._metrics.answered(
-                str(predictor.version),
+                predictor.version,
                 reply.status,
                 headers.get(GOLDEN) == b"1",
                 time.perf_counter() - started,
                 reply.rows,
             )
-        await self._send(reply, send)
+        if reply is not _GONE:
+            await self._send(reply, send)
 
     async def _send(self, reply: Reply, send: Send) -> None:
         headers = [
@@ -153,8 +157,8 @@ class App:
         if self._in_progress >= self._settings.max_queue:
             raise Refused(
                 503,
-                f"{self._in_progress} requests are in progress, and at most {self._settings.max_queue} are taken; "
-                "try again in a second.",
+                f"{self._in_progress} requests are in progress, and at most {self._settings.max_queue} are "
+                "taken; try again in a second.",
                 ((b"retry-after", b"1"),),
             )
         self._in_progress += 1
@@ -175,11 +179,11 @@ class App:
         return openinference.infer(predictor, body, headers.get(openinference.HEADER_LENGTH), limit)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """Return the request's body, of limited size, in limited time.
+        """Return the request's body, of limited size; its time is limited in `connection`.
 
         Raises:
-            Refused: 408, 411 or 413.
-            Disconnected: the client went away.
+            Refused: 411 or 413.
+            Disconnected: the client went away, or was too slow.
         """
         limit, length = self._settings.max_body_bytes, headers.get(b"content-length")
         if length is None and b"transfer-encoding" not in headers:
@@ -187,24 +191,15 @@ class App:
         if length is not None and int(length) > limit:
             raise _too_large(f"{int(length)} bytes", limit)
         parts, size, more = [], 0, True
-        try:
-            async with asyncio.timeout(self._settings.body_timeout):
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise Disconnected
-                    parts.append(message["body"])
-                    size += len(parts[-1])
-                    more = message["more_body"]
-                    if size > limit:
-                        raise _too_large(f"more than {size - 1} bytes", limit)
-        except TimeoutError:
-            raise Refused(
-                408,
-                f"{size} bytes of the body arrived in {self._settings.body_timeout:g} s, and "
-                f"{length.decode() if length else 'more'} were announced; send the whole body at once.",
-                (CLOSE,),
-            ) from None
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            parts.append(message["body"])
+            size += len(parts[-1])
+            more = message["more_body"]
+            if size > limit:
+                raise _too_large(f"more than {limit} bytes", limit)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -232,8 +227,8 @@ def _check_headers(headers: dict[bytes, bytes]) -> None:
     if kind.startswith((b"multipart/", b"image/", b"audio/", b"video/")):
         raise Refused(
             415,
-            f"The body is {kind.decode('latin-1')[:60]!r}, and application/json is expected; send a picture as "
-            '{"instances": [{"b64": "<the file in base64>"}]}.',
+            f"The body is {kind.decode('latin-1')[:60]!r}, and application/json is expected; send a picture "
+            'as {"instances": [{"b64": "<the file in base64>"}]}.',
         )
     encoding = headers.get(b"content-encoding", b"identity").lower()
     if encoding != b"identity":

@@ -1,8 +1,7 @@
 """One HTTP connection: uvicorn's, with limits on the time and size of what arrives.
 
-uvicorn waits for ever for the rest of a request's head, and for a body that nobody reads any more; a head may
-have any size. Here a head has MAX_HEAD bytes, and a request arrives whole in `timeout` seconds. While the
-app reads a body, the app's own limit holds.
+uvicorn waits for ever for the rest of a request, and a request's head may have any size. Here a head has
+MAX_HEAD bytes at most, and a request arrives whole in `timeout` seconds, or is answered with 408.
 """
 
 from asyncio import TimerHandle, Transport
@@ -65,13 +64,15 @@ class Connection(HttpToolsProtocol):
         self._refuse(400, f"{msg} Send HTTP/1.1; the page at / shows an example.")
 
     def _late(self) -> None:
+        """Give up on a request that did not arrive in time; the app is told that the client went away."""
         self._timer = None
-        if self.scope is None:
-            self.transport.close()
-        elif "method" not in self.scope:
-            self._refuse(408, f"The request's head did not arrive in {self.timeout:g} s; send it again.")
-        elif self.cycle.response_complete:  # refused before its body, which still arrives
-            self.transport.close()
+        if self.pipeline:  # an earlier request is still being answered, and nothing is read meanwhile
+            self._timer = self.loop.call_later(self.timeout, self._late)
+        elif self.scope is None or (self.cycle and self.cycle.response_complete and "method" in self.scope):
+            self.transport.close()  # nothing came at all, or it was answered before its body ended
+        else:
+            part = "body" if "method" in self.scope else "head"
+            self._refuse(408, f"The request's {part} did not arrive in {self.timeout:g} s; send it at once.")
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

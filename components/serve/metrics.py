@@ -1,34 +1,45 @@
 """What Prometheus reads at /metrics.
 
-modelyard_requests_total{model,version,code,traffic}        prediction requests that were answered
+modelyard_requests_total{model,version,traffic,code}        prediction requests that were answered
 modelyard_request_seconds{model,version,traffic}            their time, from the head to the answer
 modelyard_predictions_total{model,version,traffic}          examples that were predicted
 modelyard_requests_in_progress{model}                       prediction requests being answered now
 modelyard_model_version{model,version}                      1 for the version that is served
 
 `traffic` is `golden` for requests with the header `x-modelyard-golden: 1`, which deploy sends, else `client`.
+A code of 499 is a client that went away before its request was whole, or was too slow (408).
+
+Requests are counted in plain numbers, on the event loop alone, and become Prometheus's only when it asks.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 from components.serve.replies import Reply
 
-BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LABELS = ("model", "version", "traffic")
 
 
-class _Series(NamedTuple):
-    """The series of one version, code and kind of traffic, looked up once."""
+@dataclass
+class _Seen:
+    """What one version answered to one kind of traffic; `buckets` are not cumulative."""
 
-    requests: Counter
-    seconds: Histogram
-    predictions: Counter
+    codes: Counter[int] = field(default_factory=Counter)
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    seconds: float = 0.0
+    rows: int = 0
 
 
-class Metrics:
+class Metrics(Collector):
     """The metrics of one server.
 
     Args:
@@ -37,56 +48,53 @@ class Metrics:
     """
 
     def __init__(self, model: str, in_progress: Callable[[], int]) -> None:
-        self._model = model
+        self.version = 0
+        self._model, self._in_progress = model, in_progress
+        self._seen: dict[tuple[int, bool], _Seen] = {}
         self._registry = CollectorRegistry()
+        self._registry.register(self)
         ProcessCollector(registry=self._registry)
-        labels = ("model", "version", "traffic")
-        self._requests = Counter(
-            "modelyard_requests", "Prediction requests that were answered.", (*labels, "code"),
-            registry=self._registry,
-        )  # fmt: skip
-        self._seconds = Histogram(
-            "modelyard_request_seconds", "Seconds to answer a prediction request.", labels,
-            buckets=BUCKETS, registry=self._registry,
-        )  # fmt: skip
-        self._predictions = Counter(
-            "modelyard_predictions", "Examples that were predicted.", labels, registry=self._registry
-        )
-        self._version = Gauge(
-            "modelyard_model_version", "1 for the version that is served.", ("model", "version"),
-            registry=self._registry,
-        )  # fmt: skip
-        gauge = Gauge(
-            "modelyard_requests_in_progress", "Prediction requests being answered now.", ("model",),
-            registry=self._registry,
-        )  # fmt: skip
-        gauge.labels(model).set_function(in_progress)
-        self._series: dict[tuple[str, int, bool], _Series] = {}
 
-    def answered(self, version: str, code: int, golden: bool, seconds: float, rows: int) -> None:
+    def answered(self, version: int, code: int, golden: bool, seconds: float, rows: int) -> None:
         """Count one prediction request."""
-        key = (version, code, golden)
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = self._make(version, code, golden)
-        series.requests.inc()
-        series.seconds.observe(seconds)
-        if rows:
-            series.predictions.inc(rows)
-
-    def serving(self, version: int) -> None:
-        """Say which version is served from now on."""
-        self._version.clear()
-        self._version.labels(self._model, str(version)).set(1)
+        seen = self._seen.get((version, golden))
+        if seen is None:
+            seen = self._seen[version, golden] = _Seen()
+        seen.codes[code] += 1
+        seen.buckets[bisect_left(BUCKETS, seconds)] += 1
+        seen.seconds += seconds
+        seen.rows += rows
 
     def page(self) -> Reply:
         """Return all of it in Prometheus's text format."""
         return Reply(generate_latest(self._registry), kind=CONTENT_TYPE_LATEST.encode())
 
-    def _make(self, version: str, code: int, golden: bool) -> _Series:
-        labels = (self._model, version, "golden" if golden else "client")
-        return _Series(
-            self._requests.labels(*labels, str(code)),
-            self._seconds.labels(*labels),
-            self._predictions.labels(*labels),
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics as Prometheus's client wants them."""
+        requests = CounterMetricFamily(
+            "modelyard_requests", "Prediction requests that were answered.", labels=(*LABELS, "code")
         )
+        seconds = HistogramMetricFamily(
+            "modelyard_request_seconds", "Seconds to answer a prediction request.", labels=LABELS
+        )
+        predictions = CounterMetricFamily(
+            "modelyard_predictions", "Examples that were predicted.", labels=LABELS
+        )
+        bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
+        for (version, golden), seen in self._seen.items():
+            labels = [self._model, str(version), "golden" if golden else "client"]
+            for code, count in seen.codes.items():
+                requests.add_metric([*labels, str(code)], count)
+            buckets = list(zip(bounds, accumulate(seen.buckets), strict=True))
+            seconds.add_metric(labels, buckets, seen.seconds)
+            predictions.add_metric(labels, seen.rows)
+        yield from (requests, seconds, predictions)
+        progress = GaugeMetricFamily(
+            "modelyard_requests_in_progress", "Prediction requests being answered now.", labels=["model"]
+        )
+        progress.add_metric([self._model], self._in_progress())
+        served = GaugeMetricFamily(
+            "modelyard_model_version", "1 for the version that is served.", labels=["model", "version"]
+        )
+        served.add_metric([self._model, str(self.version)], 1)
+        yield from (progress, served)

@@ -68,8 +68,8 @@ class Predictor:
         expected = (1, len(self.signature.classes))
         if answer.shape != expected or answer.dtype != np.float32 or not np.isfinite(answer).all():
             raise ServeError(
-                f"it gives {answer.dtype} of shape {answer.shape}, and finite float32 {expected} is expected, "
-                "one probability for each class. Train and publish it again."
+                f"it gives {answer.dtype} of shape {answer.shape}, and finite float32 {expected} is "
+                "expected, one probability for each class. Train and publish it again."
             )
         return seconds
 

@@ -10,6 +10,7 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_binary_data.html
 """
 
+import re
 from importlib.metadata import version as package_version
 from typing import Any
 
@@ -19,7 +20,7 @@ from simdjson import Array, Object
 
 from components.serve import tensors
 from components.serve.model import Predictor
-from components.serve.replies import Refused, Reply, encode
+from components.serve.replies import Refused, Reply, encode, short
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 HEADER_LENGTH = b"inference-header-content-length"
@@ -81,8 +82,8 @@ def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_ba
         "shape": list(probabilities.shape),
     }
     answer: dict[str, Any] = {"model_name": predictor.name, "model_version": str(predictor.version)}
-    if "id" in document:
-        answer["id"] = str(document["id"])
+    if isinstance(identity := document.get("id"), str):
+        answer["id"] = identity
     answer["outputs"] = [output]
     if not as_bytes:
         output["data"] = probabilities.ravel().tolist()
@@ -98,11 +99,11 @@ def _parts(body: bytes, header_length: bytes | None) -> tuple[bytes, bytes | Non
     """Return the JSON and, when a length is given, the bytes behind it."""
     if header_length is None:
         return body, None
-    if not header_length.isdigit() or not 0 < int(header_length) <= len(body):
+    if not re.fullmatch(rb"\d{1,12}", header_length) or not 0 < int(header_length) <= len(body):
         raise Refused(
             400,
-            f"Inference-Header-Content-Length is {header_length.decode('latin-1')!r}, and the length in bytes of "
-            f"the JSON at the start of the body is expected, 1 to {len(body)}.",
+            f"Inference-Header-Content-Length is {short(header_length.decode('latin-1'))}, and the length in "
+            f"bytes of the JSON at the start of the body is expected, 1 to {len(body)}.",
         )
     return body[: int(header_length)], body[int(header_length) :]
 
@@ -140,8 +141,8 @@ def _batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_batch: i
         if binary is None or size != len(binary):
             raise Refused(
                 400,
-                f"binary_data_size is {_short(size)} and {len(binary or b'')} bytes follow the JSON; they must be "
-                "equal, and the header Inference-Header-Content-Length must say where the bytes begin.",
+                f"binary_data_size is {_short(size)} and {len(binary or b'')} bytes follow the JSON. They "
+                "must be equal, and the header Inference-Header-Content-Length must say where they begin.",
             )
         return tensors.from_bytes(binary, shape, signature)
     data = tensor.get("data")
@@ -161,15 +162,15 @@ def _batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_batch: i
 def _shape(tensor: Any, expected: tuple[int, ...], max_batch: int) -> tuple[int, ...]:
     shape = tensor.get("shape")
     found = shape.as_list() if isinstance(shape, Array) else None
-    if found is None or found[1:] != list(expected) or type(found[0]) is not int or found[0] < 1:
+    if not found or found[1:] != list(expected) or type(found[0]) is not int or found[0] < 1:
         raise Refused(
             400,
-            f"The input's shape is {_short(found)}, and [n, {', '.join(map(str, expected))}] with n of at least "
-            "1 is expected.",
+            f"The input's shape is {_short(shape)}, and [n, {', '.join(map(str, expected))}] with n of at "
+            "least 1 is expected.",
         )
     if found[0] > max_batch:
         tensors.too_many(found[0], max_batch)
-    return tuple(found)
+    return (found[0], *expected)
 
 
 def _wants_bytes(predictor: Predictor, document: Any) -> bool:
@@ -180,20 +181,16 @@ def _wants_bytes(predictor: Predictor, document: Any) -> bool:
         if output.get("name") not in (predictor.output, "output"):
             raise Refused(
                 400,
-                f"The output {_short(output.get('name'))} is asked for, and there is one, {predictor.output!r}; "
-                '"output" is understood too.',
+                f"The output {_short(output.get('name'))} is asked for, and there is one, "
+                f'{predictor.output!r}; "output" is understood too.',
             )
-    parameters = [asked[0].get("parameters")] if asked else []
-    for place, key in (
-        *((place, "binary_data") for place in parameters),
-        (document.get("parameters"), "binary_data_output"),
-    ):
+    places = [(asked[0].get("parameters"), "binary_data")] if asked else []
+    for place, key in (*places, (document.get("parameters"), "binary_data_output")):
         if isinstance(place, Object) and key in place:
             return place[key] is True
     return False
 
 
 def _short(value: Any) -> str:
-    """Return a value from a request as text that is not too long."""
-    text = repr(value) if not isinstance(value, Array | Object) else value.mini.decode()
-    return text if len(text) <= 80 else text[:77] + "..."
+    """Return a JSON value from a request as text that is not too long."""
+    return short(value.mini if isinstance(value, Array | Object) else value)

@@ -1,9 +1,14 @@
 """What goes back to a client: a reply, or a refusal with its reason."""
 
 import json
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 JSON = b"application/json"
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Reply(NamedTuple):
@@ -24,6 +29,23 @@ class Refused(Exception):  # noqa: N818 - not an error of ours: the request's
         self.reply = Reply(encode({"error": message}), status, headers=headers)
 
 
+def short(value: object) -> str:
+    """Return a value from a request as quoted text that is not too long for a message."""
+    text = value if isinstance(value, str) else repr(value)
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
 def encode(value: Any) -> bytes:
     """Return `value` as compact JSON."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _encode(value).encode()
+
+
+def encode_rows(rows: NDArray[np.float32]) -> str:
+    """Return (n, m) numbers as JSON, with the nine digits that tell any two float32 apart."""
+    one = _row(rows.shape[1])
+    return f"[{','.join([one % tuple(row) for row in rows.tolist()])}]"
+
+
+@lru_cache(maxsize=16)
+def _row(size: int) -> str:
+    return f"[{','.join(['%.9g'] * size)}]"

@@ -4,6 +4,7 @@ serve("digits", store, serving)                follows the champion
 serve("digits", store, serving, version=7)     pinned
 """
 
+import gc
 import json
 import logging
 import signal
@@ -23,7 +24,6 @@ from components.store.models import ModelStore, open_store
 from components.store.settings import Store
 
 KEEP_ALIVE = 30  # seconds that an idle connection stays open
-BODY_MARGIN = 1.0  # the app's own limit, with its own words, comes first
 
 
 def serve(name: str, store: Store, serving: Serving, version: int | None = None) -> None:
@@ -50,6 +50,8 @@ def serve(name: str, store: Store, serving: Serving, version: int | None = None)
         follower = Follower(models, predictor, serving.poll_interval, serving.threads, app.take)
         if version is None:
             follower.start()
+        gc.collect()
+        gc.freeze()  # what is there now stays: a collection need not look at it again
         Server(app, serving, predictor).run(sockets=[listener])
         follower.stop()
 
@@ -60,8 +62,8 @@ class Server(uvicorn.Server):
     def __init__(self, app: App, serving: Serving, predictor: Predictor) -> None:
         super().__init__(
             uvicorn.Config(
-                app,  # type: ignore[arg-type]
-                http=limited(serving.body_timeout + BODY_MARGIN),
+                app,
+                http=limited(serving.body_timeout),
                 loop="uvloop",
                 ws="none",
                 lifespan="off",
@@ -104,8 +106,8 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ServeError(
-            f"Port {port} of {host} cannot be listened on: {error.strerror or error}. Stop what uses it, or choose "
-            "another with serving.port (0 takes a free one) or serving.host."
+            f"Port {port} of {host} cannot be listened on: {error.strerror or error}. Stop what uses it, or "
+            "choose another with serving.port (0 takes a free one) or serving.host."
         ) from error
     return listener
 
@@ -117,7 +119,7 @@ def _first(models: ModelStore, name: str, version: int | None, threads: int) -> 
     champion = models.champion(name)
     if champion is None:
         raise NotFoundError(
-            f"{name} has no champion in {models.url}, so there is nothing to serve. `modelyard run` makes one; "
-            f"`modelyard models promote {name} VERSION` makes one of the versions that there are the champion."
+            f"{name} has no champion in {models.url}, so there is nothing to serve. `modelyard run` makes "
+            f"one; `modelyard models promote {name} VERSION` promotes a version that is there."
         )
     return load(models, name, champion.version, champion.digest, threads)

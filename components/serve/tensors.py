@@ -32,7 +32,7 @@ def parse(text: bytes) -> Any:
     except (ValueError, RuntimeError) as error:
         raise Refused(
             400,
-            f"The body is not valid JSON ({str(error).split(':')[0]}): it has {len(text)} bytes and starts with "
+            f"The body is not valid JSON ({str(error).split(':')[0]}); its {len(text)} bytes start with "
             f"{text[:40].decode(errors='replace')!r}. Send one JSON object; NaN and Infinity are not JSON.",
         ) from None
     if not isinstance(document, Object):
@@ -66,7 +66,7 @@ def finite(values: NDArray[np.float32]) -> None:
 def _bytes(array: Any) -> NDArray[np.uint8]:
     try:
         integers = np.frombuffer(array.as_buffer(of_type="u"), np.uint64)
-        if not integers.size or integers.max() <= 255:
+        if not integers.size or np.maximum.reduce(integers) <= 255:
             return integers.astype(np.uint8)
     except (TypeError, ValueError):
         pass  # negative, or written as 12.0
@@ -184,7 +184,8 @@ def from_bytes(data: bytes, shape: Sequence[int], signature: Signature) -> NDArr
     if len(data) != expected:
         raise Refused(
             400,
-            f"The binary tensor has {len(data)} bytes, and shape {_text(shape)} of {signature.dtype} has {expected}.",
+            f"The binary tensor has {len(data)} bytes, and {expected} are expected for shape {_text(shape)} "
+            f"of {signature.dtype}.",
         )
     values = np.frombuffer(data, dtype).reshape(shape)
     if signature.dtype == "float32":

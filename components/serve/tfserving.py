@@ -20,7 +20,7 @@ from components.artifacts import Signature
 from components.errors import DataError
 from components.serve import tensors
 from components.serve.model import Predictor
-from components.serve.replies import Refused, Reply, encode
+from components.serve.replies import Refused, Reply, encode, encode_rows, short
 
 ANSWERS = {"instances": "predictions", "inputs": "outputs"}
 
@@ -47,11 +47,11 @@ def predict(predictor: Predictor, text: bytes, max_batch: int) -> Reply:
         Refused: 400 or 413, the body is not a request for this model.
     """
     document = tensors.parse(text)
-    keys = [key for key in ANSWERS if key in document]
+    keys = [key for key in document if key in ANSWERS]
     if len(keys) != 1:
         raise Refused(
             400,
-            f'The body has the keys {", ".join(document) or "(none)"}, and one of "instances" (a list of '
+            f'The body has the keys {short(", ".join(document))}, and one of "instances" (a list of '
             'examples) and "inputs" (the batch) is expected.',
         )
     (key,) = keys
@@ -59,8 +59,8 @@ def predict(predictor: Predictor, text: bytes, max_batch: int) -> Reply:
     if isinstance(value, Object) and key == "inputs":
         value = _only(value, predictor)
     batch = _batch(predictor, value, key, text, max_batch)
-    answer = {ANSWERS[key]: predictor.run(batch).tolist()}
-    return Reply(encode(answer), rows=len(batch))
+    answer = encode_rows(predictor.run(batch))
+    return Reply(f'{{"{ANSWERS[key]}":{answer}}}'.encode(), rows=len(batch))
 
 
 def _batch(predictor: Predictor, value: Any, key: str, text: bytes, max_batch: int) -> NDArray[Any]:
@@ -95,7 +95,7 @@ def _only(item: Any, predictor: Predictor) -> Any:
     if len(item) != 1 or (name := next(iter(item))) not in names:
         raise Refused(
             400,
-            f"An input is named {', '.join(item) or '(nothing)'}, and {predictor.name} has one, "
+            f"An input is named {short(', '.join(item))}, and {predictor.name} has one, "
             f'{predictor.input!r}; "input" is understood too.',
         )
     return item[name]
@@ -106,8 +106,8 @@ def _picture(text: Any, number: int, signature: Signature) -> NDArray[Any]:
     if signature.image is None:
         raise Refused(
             400,
-            f"Example {number} is a picture, and this model was not trained on pictures. Send a nested list of "
-            f"shape {'x'.join(map(str, signature.shape))}.",
+            f"Example {number} is a picture, and this model was not trained on pictures. Send a nested list "
+            f"of shape {'x'.join(map(str, signature.shape))}.",
         )
     if not isinstance(text, str):
         raise Refused(400, f"The b64 of example {number} is not a string; send a picture's file in base64.")

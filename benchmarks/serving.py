@@ -1,0 +1,226 @@
+"""The server beside a bare handler and FastAPI: `make bench-serving`.
+
+The tutorial's CNN (Conv32-pool-Conv64-pool-Dense64-Dense10 on 32x32x3, pixels / 255 inside) with random
+weights, one picture as JSON in a request, 8 clients (wrk), one core for the server and one for the load. The
+three servers take turns; ours has everything on: store, checks, limits, metrics, the champion followed.
+"""
+
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from components import artifacts
+from components.artifacts import Decision, ImageFormat, Interval, Manifest, Metrics, Signature
+from components.store.models import open_store
+from components.store.settings import Store
+from measure import Result, result, show
+
+HERE = Path(__file__).parent
+NAME = "tutorial"
+ROUNDS, SECONDS, STARTS = 5, 3, 3
+CLIENTS = 8
+SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+local file = io.open("{body}", "rb")
+wrk.body = file:read("*a")
+done = function(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format('{{"requests_per_second": %f, "p50": %f, "p99": %f, "errors": %d}}',
+    summary.requests / summary.duration * 1e6, latency:percentile(50) / 1000, latency:percentile(99) / 1000,
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
+"""
+
+
+def cnn(path: Path) -> None:
+    """Write the tutorial's CNN with random weights."""
+    random = np.random.default_rng(0)
+    sizes = {"k1": (32, 3, 3, 3), "k2": (64, 32, 3, 3), "d1": (64 * 6 * 6, 64), "d2": (64, 10)}
+    weights = {name: random.normal(0, 0.05, size).astype(np.float32) for name, size in sizes.items()}
+    weights |= {
+        f"b_{name}": np.zeros(size[0] if name[0] == "k" else size[1], np.float32)
+        for name, size in sizes.items()
+    }
+    weights["scale"] = np.float32(255)
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        node("Div", ["floats", "scale"], ["scaled"]),
+        node("Transpose", ["scaled"], ["channels"], perm=[0, 3, 1, 2]),
+        node("Conv", ["channels", "k1", "b_k1"], ["c1"]),
+        node("Relu", ["c1"], ["r1"]),
+        node("MaxPool", ["r1"], ["p1"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", ["p1", "k2", "b_k2"], ["c2"]),
+        node("Relu", ["c2"], ["r2"]),
+        node("MaxPool", ["r2"], ["p2"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Flatten", ["p2"], ["flat"]),
+        node("Gemm", ["flat", "d1", "b_d1"], ["g1"]),
+        node("Relu", ["g1"], ["r3"]),
+        node("Gemm", ["r3", "d2", "b_d2"], ["logits"]),
+        node("Softmax", ["logits"], ["probabilities"], axis=-1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        NAME,
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", 32, 32, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 10])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+
+
+def publish(model: Path, store: Store) -> None:
+    """Make `model` the champion of a store."""
+    models = open_store(store)
+    version = models.reserve(NAME, "bench")
+    image = ImageFormat(height=32, width=32, channels=3, resize="stretch")
+    one = Interval(value=1, low=1, high=1)
+    manifest = Manifest(
+        model=NAME,
+        version=version,
+        run="bench",
+        created="2026-01-01T00:00:00+00:00",
+        data="",
+        code="",
+        config={},
+        files={"model.onnx": artifacts.sha256(model)},
+        signature=Signature(shape=(32, 32, 3), dtype="uint8", classes=tuple("0123456789"), image=image),
+        metrics=Metrics(rows=1, accuracy=one, loss=0, per_class=(), confusion=()),
+        decision=Decision(decision="promote", reason="bench"),
+        packages={},
+    )
+    models.publish(NAME, version, {"model.onnx": model}, manifest)
+    models.promote(NAME, version, reason="bench", by="bench")
+
+
+def commands(model: Path, store: Store) -> dict[str, list[str]]:
+    """Return the command line of each server; `{port}` stands for its port."""
+    ours = ["-m", "components.serve", "--name", NAME, "--store", store.text()]
+    return {
+        "ours": [*ours, "--serving", '{"port": {port}}'],
+        "bare": [str(HERE / "bare_server.py"), str(model), "{port}"],
+        "fastapi": [str(HERE / "fastapi_server.py"), str(model), "{port}"],
+    }
+
+
+@contextmanager
+def running(command: Sequence[str], body: Path) -> Iterator[tuple[int, str, float]]:
+    """Start a server on core 0; give its process id, its URL, and the seconds to its first answer."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    line = ["taskset", "-c", "0", sys.executable, *(part.replace("{port}", str(port)) for part in command)]
+    started = time.perf_counter()
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}/v1/models/{NAME}:predict"
+    try:
+        yield process.pid, url, first_answer(url, body.read_bytes(), process) - started
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def first_answer(url: str, body: bytes, process: subprocess.Popen[bytes]) -> float:
+    """Return the time of the first answer."""
+    with httpx.Client(headers={"content-type": "application/json"}) as client:
+        while process.poll() is None:
+            try:
+                client.post(url, content=body).raise_for_status()
+                return time.perf_counter()
+            except httpx.TransportError:
+                time.sleep(0.005)
+    raise SystemExit(f"the server ended with {process.returncode}")
+
+
+def load(url: str, script: Path, seconds: int) -> dict[str, float]:
+    """Put load on a server from core 1 and return what wrk saw."""
+    command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{CLIENTS}", f"-d{seconds}s", "-s", script, url]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seen: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    assert not seen["errors"], f"{url}: {seen}"
+    return seen
+
+
+def memory(process: int) -> float:
+    """Return the MiB of a process, shared pages divided by those who share them (PSS)."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def measure(scratch: Path) -> dict[str, dict[str, float]]:
+    """Return the medians of each server."""
+    model, body, script = scratch / "cnn.onnx", scratch / "picture.json", scratch / "post.lua"
+    cnn(model)
+    picture = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3))
+    body.write_text(json.dumps({"instances": picture.tolist()}, separators=(",", ":")))
+    script.write_text(SCRIPT.format(body=body))
+    store = Store(url=str(scratch / "store"))
+    publish(model, store)
+    lines = commands(model, store)
+    seen: dict[str, dict[str, list[float]]] = {name: {} for name in lines}
+    for _ in range(STARTS):
+        for name, line in lines.items():
+            with running(line, body) as (_, _, seconds):
+                seen[name].setdefault("ready", []).append(seconds)
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(running(line, body)) for name, line in lines.items()}
+        for turn in range(1 + ROUNDS):  # the first warms up
+            for name, (_, url, _) in servers.items():
+                for key, value in load(url, script, SECONDS if turn else 1).items():
+                    seen[name].setdefault(key, []).extend([value] if turn else [])
+        for name, (process, _, _) in servers.items():
+            seen[name]["memory"] = [memory(process)]
+    return {
+        name: {key: statistics.median(values) for key, values in kinds.items()}
+        for name, kinds in seen.items()
+    }
+
+
+def compare(seen: dict[str, dict[str, float]]) -> list[Result]:
+    """Return our server beside each of the others."""
+    measures = [
+        ("requests_per_second", "requests/s", {"bare": ">= 0.8x", "fastapi": ">= 5x"}),
+        ("p50", "ms", {}),
+        ("p99", "ms", {}),
+        ("memory", "MiB", {}),
+        ("ready", "s", {}),
+    ]
+    titles = {"requests_per_second": "served", "memory": "memory (PSS)", "ready": "start to first answer"}
+    return [
+        result(
+            f"{titles.get(key, key)}, beside {other}", seen["ours"][key], seen[other][key], unit,
+            goals.get(other, ""),
+        )
+        for other in ("bare", "fastapi")
+        for key, unit, goals in measures
+    ]  # fmt: skip
+
+
+def main() -> None:
+    if not shutil.which("wrk"):
+        raise SystemExit(
+            "This needs wrk, an HTTP load generator: apt-get install -y wrk (or brew install wrk)."
+        )
+    if len(os.sched_getaffinity(0)) < 2:
+        raise SystemExit("This needs two cores: one for the server and one for the load.")
+    with tempfile.TemporaryDirectory() as scratch:
+        show("Serving one 32x32x3 picture as JSON, 8 clients", compare(measure(Path(scratch))))
+
+
+if __name__ == "__main__":
+    main()
