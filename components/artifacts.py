@@ -135,6 +135,22 @@ class Normalization(Record):
     deviation: tuple[float, ...] = (1.0,)
 
 
+class Statistics(Record):
+    """What preprocess saw (`statistics.json`).
+
+    `rows` maps each split to its rows per class, in label order. `duplicates` counts the rows of the source
+    that repeat an earlier one, `leakage` the test rows that are training rows too. `mean`, `minimum` and
+    `maximum` are over all values of the training rows.
+    """
+
+    rows: dict[str, tuple[int, ...]]
+    duplicates: int
+    leakage: int
+    mean: float
+    minimum: float
+    maximum: float
+
+
 class ShardWriter:
     """Writes one split of a dataset, in shards of bounded size, from batches of any size.
 
