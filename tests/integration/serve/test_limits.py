@@ -1,0 +1,139 @@
+"""What a client may not do to the server: each limit answers with its status, and serving goes on."""
+
+import json
+import socket
+import time
+
+import httpx
+import numpy as np
+import pytest
+
+WHITE = np.full((4, 4, 3), 255).tolist()
+BODY = json.dumps({"instances": [WHITE]}).encode()
+HEAD = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\n"
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def error(answer: bytes) -> str:
+    return str(json.loads(answer.partition(b"\r\n\r\n")[2])["error"])
+
+
+@pytest.fixture(autouse=True)
+def goes_on(pictures):
+    yield
+    assert pictures.predict([WHITE]).json() == {"predictions": [[0, 1]]}
+
+
+@pytest.mark.parametrize(
+    ("data", "part"),
+    [
+        (HEAD + b"content-length: 1000\r\n\r\n" + BODY[:10], "body"),
+        (HEAD + b"content-length: 1000\r\n\r\n", "body"),
+        (HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{", "body"),
+        (HEAD + b"content-len", "head"),
+        (b"P", "head"),
+    ],
+)
+def test_half_a_request_gets_408_and_is_closed(pictures, data, part):
+    answer = pictures.raw(data)
+    assert status(answer) == 408
+    assert f"The request's {part} did not arrive in 1 s" in error(answer)
+
+
+def test_a_silent_connection_is_closed(pictures):
+    assert pictures.raw(b"") == b""
+
+
+def test_half_a_request_after_a_whole_one_gets_408(pictures):
+    whole = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+    answer = pictures.raw(whole + HEAD + b"content-length: 1000\r\n\r\n{")
+    assert status(answer) == 200
+    assert b"HTTP/1.1 408" in answer
+
+
+def test_a_client_that_hangs_up_in_the_middle_is_no_error(pictures):
+    before = pictures.metric("modelyard_requests_total", code="499")
+    with socket.create_connection(pictures.address) as connection:
+        connection.sendall(HEAD + b"content-length: 1000\r\n\r\n{")
+    assert pictures.predict([WHITE]).status_code == 200
+    assert pictures.metric("modelyard_requests_total", code="499") == before + 1
+    assert pictures.metric("modelyard_requests_in_progress") == 0
+    assert "Traceback" not in pictures.log.read_text()
+
+
+def test_a_body_over_the_limit_gets_413_without_being_read(pictures):
+    with socket.create_connection(pictures.address, 10) as connection:
+        connection.sendall(HEAD + b"content-length: 99999999999\r\n\r\n")
+        answer = connection.recv(65536)
+    assert status(answer) == 413
+    assert "99999999999 bytes, and at most 100000 are taken" in error(answer)
+
+
+def test_a_chunked_body_over_the_limit_gets_413(pictures):
+    chunks = (b" " * 10_000 for _ in range(20))
+    response = httpx.post(f"{pictures.url}/v1/models/tiny:predict", content=chunks)
+    assert response.status_code == 413
+    assert "at most 100000" in response.json()["error"]
+
+
+def test_a_large_body_is_refused_on_a_connection_that_goes_on(pictures):
+    with httpx.Client() as client:
+        url = f"{pictures.url}/v1/models/tiny:predict"
+        assert client.post(url, content=b" " * 2_000_000).status_code == 413
+        assert client.post(url, json={"instances": [WHITE]}).status_code == 200
+
+
+def test_a_request_without_a_length_gets_411(pictures):
+    answer = pictures.raw(HEAD + b"connection: close\r\n\r\n")
+    assert status(answer) == 411
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"HELLO\r\n\r\n",
+        HEAD + b"content-length: x\r\n\r\n",
+        HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+def test_what_is_not_http_gets_400(pictures, data):
+    answer = pictures.raw(data)
+    assert status(answer) == 400
+    assert "HTTP" in error(answer)
+
+
+def test_a_head_without_end_gets_431(pictures):
+    with socket.create_connection(pictures.address, 10) as connection:
+        connection.sendall(HEAD + b"x: y\r\n" * 10_900)
+        time.sleep(0.2)
+        connection.sendall(b"x: y\r\n" * 20)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert status(answer) == 431
+    assert "65536 bytes" in error(answer)
+
+
+def test_more_requests_than_the_queue_takes_get_503_and_when_to_come_again(shelf, start):
+    shelf.publish()
+    with start(shelf, max_queue=2) as server:
+        waiting = []
+        for _ in range(2):
+            connection = socket.create_connection(server.address)
+            connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(BODY))
+            waiting.append(connection)
+        while server.metric("modelyard_requests_in_progress") < 2:
+            pass
+        refused = server.predict([WHITE])
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        assert "at most 2 are taken" in refused.json()["error"]
+        assert httpx.get(f"{server.url}/v2/health/ready").status_code == 200
+        for connection in waiting:
+            connection.sendall(BODY)
+            assert status(connection.recv(65536)) == 200
+            connection.close()
+        assert server.predict([WHITE]).status_code == 200
+        assert server.metric("modelyard_requests_total", code="503") == 1

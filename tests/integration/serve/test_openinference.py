@@ -1,0 +1,138 @@
+"""Open Inference v2 on a real server, in JSON and in bytes."""
+
+import json
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+BRIGHT = np.stack([np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)])
+
+
+def tensor(values: np.ndarray = BRIGHT, **changes: Any) -> dict[str, Any]:
+    kind = {"uint8": "UINT8", "float32": "FP32"}[str(values.dtype)]
+    whole = {
+        "name": "pixels",
+        "shape": list(values.shape),
+        "datatype": kind,
+        "data": values.ravel().tolist(),
+        **changes,
+    }
+    return {key: value for key, value in whole.items() if value is not None}
+
+
+def infer(server: Any, body: Any, path: str = "/v2/models/tiny/infer") -> httpx.Response:
+    return httpx.post(server.url + path, json=body)
+
+
+def binary(server: Any, document: Any, data: bytes, length: str | None = None) -> httpx.Response:
+    head = json.dumps(document).encode()
+    headers = {"inference-header-content-length": length or str(len(head))}
+    return httpx.post(f"{server.url}/v2/models/tiny/infer", content=head + data, headers=headers)
+
+
+def test_health_server_and_model(pictures):
+    assert httpx.get(f"{pictures.url}/v2/health/live").json() == {"live": True}
+    assert httpx.get(f"{pictures.url}/v2/health/ready").json() == {"ready": True}
+    assert httpx.get(f"{pictures.url}/v2/models/tiny/ready").status_code == 200
+    assert httpx.get(f"{pictures.url}/v2/models/other/ready").status_code == 404
+    assert "binary_tensor_data" in httpx.get(f"{pictures.url}/v2").json()["extensions"]
+    about = httpx.get(f"{pictures.url}/v2/models/tiny").json()
+    assert about["versions"] == ["1"]
+    assert about["inputs"] == [{"name": "pixels", "datatype": "UINT8", "shape": [-1, 4, 4, 3]}]
+    assert about["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}]
+    assert about["parameters"]["classes"] == ["dark", "bright"]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_json_in_json_out(pictures, nested):
+    given = tensor(data=BRIGHT.tolist()) if nested else tensor()
+    answer = infer(pictures, {"id": "q7", "inputs": [given]}, "/v2/models/tiny/versions/1/infer").json()
+    assert (answer["model_name"], answer["model_version"], answer["id"]) == ("tiny", "1", "q7")
+    assert answer["outputs"] == [
+        {"name": "probabilities", "datatype": "FP32", "shape": [2, 2], "data": [1, 0, 0, 1]}
+    ]
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        {"outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}]},
+        {"parameters": {"binary_data_output": True}},
+    ],
+)
+def test_bytes_in_bytes_out(pictures, asks):
+    data = BRIGHT.tobytes()
+    given = tensor(data=None, parameters={"binary_data_size": len(data)})
+    response = binary(pictures, {"inputs": [given], **asks}, data)
+    assert response.status_code == 200, response.text
+    length = int(response.headers["inference-header-content-length"])
+    (output,) = json.loads(response.content[:length])["outputs"]
+    assert output["parameters"] == {"binary_data_size": 16}
+    assert "data" not in output
+    np.testing.assert_array_equal(np.frombuffer(response.content[length:], "<f4"), [1, 0, 0, 1])
+
+
+def test_bytes_in_json_out(numbers):
+    data = np.full((1, 3, 2), 0.25, "<f4")
+    given = tensor(data, data=None, parameters={"binary_data_size": data.nbytes})
+    response = binary(numbers, {"inputs": [given]}, data.tobytes())
+    assert response.json()["outputs"][0]["data"] == [0.75, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({}, 400, "exactly one tensor"),
+        ({"inputs": []}, 400, "exactly one tensor"),
+        ({"inputs": [tensor(), tensor()]}, 400, "exactly one tensor"),
+        ({"inputs": [7]}, 400, "exactly one tensor"),
+        ({"inputs": [tensor(name="other")]}, 400, "named 'other', and 'pixels' is expected"),
+        ({"inputs": [tensor(datatype="FP32")]}, 400, "datatype is 'FP32', and UINT8 is expected"),
+        ({"inputs": [tensor(datatype=None)]}, 400, "UINT8 is expected"),
+        ({"inputs": [tensor(shape=[2, 3, 4, 4])]}, 400, "[n, 4, 4, 3]"),
+        ({"inputs": [tensor(shape=[0, 4, 4, 3])]}, 400, "n of at least 1"),
+        ({"inputs": [tensor(shape=[-2, 4, 4, 3])]}, 400, "n of at least 1"),
+        ({"inputs": [tensor(shape=[2.5, 4, 4, 3])]}, 400, "n of at least 1"),
+        ({"inputs": [tensor(shape=[])]}, 400, "n of at least 1"),
+        ({"inputs": [tensor(shape="2x4x4x3")]}, 400, "[n, 4, 4, 3]"),
+        ({"inputs": [tensor(shape=[1, 4, 4, 3])]}, 400, "has 96 values"),
+        ({"inputs": [tensor(shape=[10**15, 4, 4, 3])]}, 413, "at most 8"),
+        ({"inputs": [tensor(data=None)]}, 400, '"data"'),
+        ({"inputs": [tensor(data=[300] * 96)]}, 400, "Value 0 of the input is 300"),
+        ({"inputs": [tensor(data=["a"] * 96)]}, 400, "not a number"),
+        ({"inputs": [tensor(data=None, parameters={"binary_data_size": 96})]}, 400, "0 bytes follow"),
+        ({"inputs": [tensor()], "outputs": [{"name": "logits"}]}, 400, "'logits' is asked for"),
+    ],
+)
+def test_a_wrong_request_is_refused_and_the_server_goes_on(pictures, body, status, words):
+    response = infer(pictures, body)
+    assert response.status_code == status
+    assert words in response.json()["error"]
+    assert infer(pictures, {"inputs": [tensor()]}).status_code == 200
+
+
+@pytest.mark.parametrize("length", ["0", "-1", "x", "999999", "9" * 5000])
+def test_a_wrong_header_length_is_refused(pictures, length):
+    response = binary(pictures, {"inputs": [tensor()]}, b"", length)
+    assert response.status_code == 400
+    assert "Inference-Header-Content-Length" in response.json()["error"]
+
+
+def test_wrong_bytes_are_refused(numbers):
+    data = np.zeros((1, 3, 2), "<f4")
+    for size, sent, words in (
+        (24, data.tobytes()[:-1], "binary_data_size is '24' and 23 bytes follow"),
+        (20, data.tobytes()[:-4], "20 bytes, and 24 are expected"),
+        (24, (data + np.nan).tobytes(), "Value 0 of the input is NaN"),
+    ):
+        given = tensor(data, data=None, parameters={"binary_data_size": size})
+        response = binary(numbers, {"inputs": [given]}, sent)
+        assert response.status_code == 400
+        assert words in response.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/other/infer", "/v2/models/tiny/versions/2/infer"])
+def test_another_model_or_version_is_404(pictures, path):
+    assert infer(pictures, {"inputs": [tensor()]}, path).status_code == 404

@@ -1,0 +1,139 @@
+"""How a server starts, refuses to start, and ends."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from components.errors import ConfigError, NotFoundError, ServeError, StoreError
+
+IMAGE = np.zeros((4, 4, 3), int).tolist()
+BODY = json.dumps({"instances": [IMAGE]}).encode()
+
+
+def refused(
+    shelf: Any, kind: type[Any], *words: str, serving: str = '{"port": 0}', more: tuple[str, ...] = ()
+) -> None:
+    """Assert that a server ends with the exit code of its error and one line that has the words."""
+    line = [
+        "-m",
+        "components.serve",
+        "--name",
+        "tiny",
+        "--store",
+        shelf.settings.text(),
+        "--serving",
+        serving,
+    ]
+    done = subprocess.run([sys.executable, *line, *more], capture_output=True, text=True, timeout=60)
+    assert done.returncode == kind.exit_code
+    assert done.stdout == ""
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"{kind.__name__}: ")
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in last
+
+
+def test_no_champion(shelf):
+    refused(shelf, NotFoundError, "tiny has no champion", "modelyard models promote tiny")
+
+
+def test_no_such_version(shelf):
+    shelf.publish()
+    refused(shelf, NotFoundError, "tiny has no version 9", more=("--version", "9"))
+
+
+def test_a_port_in_use(shelf):
+    shelf.publish()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        refused(shelf, ServeError, f"Port {port} of 127.0.0.1", "serving.port", serving=f'{{"port": {port}}}')
+
+
+def test_an_address_of_another_machine(shelf):
+    shelf.publish()
+    refused(shelf, ServeError, "192.0.2.1", "serving.host", serving='{"port": 0, "host": "192.0.2.1"}')
+
+
+def test_settings_that_are_none(shelf):
+    refused(shelf, ConfigError, "max_bodies", serving='{"max_bodies": 3}')
+    refused(shelf, ConfigError, "port", serving='{"port": "x"}')
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_tampered_file_is_never_ready(shelf, pinned):
+    version = shelf.publish()
+    file = shelf.file(version)
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes() + b"x")
+    refused(shelf, StoreError, "model.onnx", "SHA-256", more=("--version", "1") if pinned else ())
+
+
+def test_a_tampered_manifest_is_never_ready(shelf):
+    file = shelf.file(shelf.publish(), "manifest.json")
+    file.chmod(0o644)
+    file.write_text(file.read_text() + " ")
+    refused(shelf, StoreError, "manifest.json", "somebody changed it")
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_ends_with_0(shelf, start, sign):
+    shelf.publish()
+    with start(shelf) as server:
+        head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\ncontent-length: %d\r\n\r\n" % len(
+            BODY
+        )
+        with (
+            socket.create_connection(server.address, 20) as slow,
+            httpx.Client(base_url=server.url) as kept,
+        ):
+            slow.sendall(head + BODY[:20])
+            assert kept.get("/v2/health/ready").status_code == 200
+            server.process.send_signal(sign)
+            while True:  # the listener closes, the request in progress stays
+                try:
+                    socket.create_connection(server.address, 1).close()
+                except OSError:
+                    break
+                time.sleep(0.02)
+            assert server.process.poll() is None
+            slow.sendall(BODY[20:])
+            answer = b"".join(iter(lambda: slow.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer
+        assert b"predictions" in answer
+        assert server.process.wait(20) == 0
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_a_request_that_never_ends_does_not_keep_the_server(shelf, start):
+    shelf.publish()
+    with (
+        start(shelf, drain_timeout=0.5, body_timeout=60.0) as server,
+        socket.create_connection(server.address) as endless,
+    ):
+        endless.sendall(b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\ncontent-length: 9\r\n\r\n{")
+        time.sleep(0.1)
+        server.process.terminate()
+        assert server.process.wait(20) == 0
+
+
+def test_the_ready_line_names_model_version_and_address(shelf, start):
+    shelf.publish()
+    version = shelf.publish()
+    with start(shelf) as server:
+        assert {**server.ready, "url": ""} == {
+            "event": "ready",
+            "name": "tiny",
+            "version": version,
+            "url": "",
+        }
+        assert httpx.get(f"{server.url}/v2/health/live").status_code == 200

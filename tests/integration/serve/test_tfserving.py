@@ -1,0 +1,193 @@
+"""TF Serving v1 on a real server: right answers, and a 4xx with its reason for what is wrong."""
+
+import base64
+import io
+import json
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+WHITE = np.full((4, 4, 3), 255)
+BLACK = np.zeros((4, 4, 3), int)
+
+
+def picture(level: int, size: tuple[int, int] = (9, 5), kind: str = "PNG") -> dict[str, str]:
+    file = io.BytesIO()
+    Image.new("RGB", size, (level,) * 3).save(file, kind)
+    return {"b64": base64.b64encode(file.getvalue()).decode()}
+
+
+def test_a_batch_of_instances_gets_a_prediction_for_each(pictures):
+    response = pictures.predict([BLACK.tolist(), WHITE.tolist(), (BLACK + 51).tolist()])
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    np.testing.assert_allclose(response.json()["predictions"], [[1, 0], [0, 1], [0.8, 0.2]], atol=1e-6)
+
+
+def test_columnar_inputs_give_outputs(pictures):
+    url = f"{pictures.url}/v1/models/tiny:predict"
+    for inputs in ([WHITE.tolist()], {"input": [WHITE.tolist()]}, {"pixels": [WHITE.tolist()]}):
+        body = {"signature_name": "serving_default", "inputs": inputs}
+        response = httpx.post(url, json=body)
+        assert response.json() == {"outputs": [[0, 1]]}
+
+
+def test_a_form_as_curl_sends_it_is_json_too(pictures):
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    body = json.dumps({"instances": [WHITE.tolist()]})
+    response = httpx.post(f"{pictures.url}/v1/models/tiny:predict", content=body, headers=kind)
+    assert response.json() == {"predictions": [[0, 1]]}
+
+
+def test_a_chunked_body_is_joined(pictures):
+    text = json.dumps({"instances": [WHITE.tolist()]}).encode()
+    chunks = (text[start : start + 7] for start in range(0, len(text), 7))
+    response = httpx.post(f"{pictures.url}/v1/models/tiny:predict", content=chunks)
+    assert response.json() == {"predictions": [[0, 1]]}
+
+
+def test_pictures_are_decoded_and_resized(pictures):
+    instances = [picture(255), {"input": picture(0, kind="JPEG")}, {"pixels": picture(51)}, WHITE.tolist()]
+    response = pictures.predict(instances)
+    assert response.status_code == 200, response.text
+    np.testing.assert_allclose(
+        response.json()["predictions"], [[0, 1], [1, 0], [0.8, 0.2], [0, 1]], atol=1e-6
+    )
+
+
+def test_the_state_of_the_model_and_of_its_version(pictures):
+    for path in ("/v1/models/tiny", "/v1/models/tiny/versions/1"):
+        (state,) = httpx.get(pictures.url + path).json()["model_version_status"]
+        assert (state["version"], state["state"]) == ("1", "AVAILABLE")
+
+
+def test_a_version_in_the_path_is_answered(pictures):
+    url = f"{pictures.url}/v1/models/tiny/versions/1:predict"
+    assert httpx.post(url, json={"instances": [WHITE.tolist()]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("instances", "words"),
+    [
+        ([[[1, 2], [3, 4]]], "shape 1x2x2, and 1x4x4x3 is expected"),
+        (WHITE.tolist(), "shape 4x4x3, and 4x4x4x3 is expected"),
+        ([(WHITE + 1).tolist()], "Value 0 of the input is 256"),
+        ([(WHITE / 2).tolist()], "is 127.5, and this model takes uint8"),
+        ([], "no examples"),
+        ("text", "a JSON string"),
+        (["text"], "neither a nested list of numbers"),
+        ([{"b64": "***"}], "not base64"),
+        ([{"b64": base64.b64encode(b"no picture").decode()}], "Example 0"),
+        ([{"b64": 7}], "is not a string"),
+        ([{"wrong": [1]}], "'wrong', and tiny has one, 'pixels'"),
+        ([{}], "tiny has one, 'pixels'"),
+        ([picture(1), None], "Example 1 is neither"),
+        ([picture(1), [[1]]], "shape 1x1, and 4x4x3 is expected"),
+    ],
+)
+def test_wrong_instances_get_400_and_the_server_goes_on(pictures, instances, words):
+    response = pictures.predict(instances)
+    assert response.status_code == 400
+    assert words in response.json()["error"]
+    assert pictures.predict([WHITE.tolist()]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "not valid JSON (EMPTY)"),
+        (b"not json", "start with 'not json'"),
+        (b'{"instances": [[[[NaN]]]]}', "NaN and Infinity are not JSON"),
+        (b"[1, 2]", "an object is expected"),
+        (b"{}", '"instances"'),
+        (b'{"instances": [1], "inputs": [1]}', "one of"),
+        (b'{"instance": [1]}', "'instance'"),
+        (b'{"inputs": {"a": [1], "b": [2]}}', "'a, b', and tiny has one"),
+        (b"\xff\xfe\x00", "not valid JSON"),
+    ],
+)
+def test_a_wrong_body_gets_400(pictures, body, words):
+    response = httpx.post(f"{pictures.url}/v1/models/tiny:predict", content=body)
+    assert response.status_code == 400
+    assert words in response.json()["error"]
+
+
+def test_too_many_examples_get_413(pictures):
+    response = pictures.predict([WHITE.tolist()] * 9)
+    assert response.status_code == 413
+    assert "9 examples and at most 8" in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("POST", "/v1/models/other:predict", 404, "no model 'other' here; this server serves 'tiny'"),
+        (
+            "POST",
+            "/v1/models/tiny/versions/9:predict",
+            404,
+            "Version 9 of tiny is not served here, version 1 is",
+        ),
+        ("GET", "/v1/models/tiny/versions/x", 404, "Version x"),
+        ("GET", "/v1/models/other", 404, "no model 'other'"),
+        ("GET", "/v1/models/tiny:predict", 405, "use POST"),
+        ("POST", "/v1/models/tiny", 405, "use GET"),
+        ("GET", "/elsewhere", 404, "nothing at /elsewhere"),
+    ],
+)
+def test_an_unknown_model_version_path_or_method(pictures, method, path, status, words):
+    content = b'{"instances": []}' if method == "POST" else None
+    response = httpx.request(method, pictures.url + path, content=content)
+    assert response.status_code == status
+    assert words in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"content-type": "image/png"}, "'image/png', and application/json is expected"),
+        ({"content-type": "multipart/form-data; boundary=x"}, "application/json is expected"),
+        ({"content-encoding": "gzip"}, "'gzip'; send it as it is, uncompressed"),
+    ],
+)
+def test_other_kinds_of_bodies_get_415(pictures, headers, words):
+    response = httpx.post(f"{pictures.url}/v1/models/tiny:predict", content=b"{}", headers=headers)
+    assert response.status_code == 415
+    assert words in response.json()["error"]
+
+
+def test_numbers_are_taken_and_pictures_explained(numbers):
+    values = np.full((2, 3, 2), 0.25)
+    np.testing.assert_allclose(numbers.predict(values.tolist()).json()["predictions"], [[0.75, 0.25]] * 2)
+    response = numbers.predict([picture(1)])
+    assert response.status_code == 400
+    assert "not trained on pictures. Send a nested list of shape 3x2" in response.json()["error"]
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e39", "1e999"])
+def test_numbers_that_are_not_finite_get_400(numbers, value):
+    body = f'{{"instances": [[[1, 2], [3, {value}], [5, 6]]]}}'
+    response = httpx.post(f"{numbers.url}/v1/models/tiny:predict", content=body)
+    assert response.status_code == 400
+
+
+def test_golden_requests_are_counted_apart(numbers):
+    def count(traffic: str) -> float:
+        return numbers.metric("modelyard_predictions_total", traffic=traffic)
+
+    clients, golden = count("client"), count("golden")
+    numbers.predict(np.zeros((2, 3, 2)).tolist(), headers={"x-modelyard-golden": "1"})
+    numbers.predict(np.zeros((1, 3, 2)).tolist())
+    assert (count("client") - clients, count("golden") - golden) == (1, 2)
+
+
+def test_the_page_names_the_model_and_needs_nothing_from_elsewhere(pictures):
+    response = httpx.get(pictures.url)
+    assert response.headers["content-type"].startswith("text/html")
+    assert "<h1>tiny</h1>" in response.text
+    assert "{{" not in response.text
+    assert "http://" not in response.text
+    assert "https://" not in response.text
+    assert "default-src 'none'" in response.headers["content-security-policy"]

@@ -1,0 +1,156 @@
+"""Which version a server takes, and when: followed, pinned, swapped under load, refused."""
+
+import threading
+import time
+from collections import Counter
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+
+from components.artifacts import Signature
+
+IMAGE = np.zeros((4, 4, 3), int).tolist()
+
+
+def until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def served(server):
+    return int(httpx.get(f"{server.url}/v2/models/tiny").json()["versions"][0])
+
+
+class Clients:
+    """Threads that ask without a pause, on connections of their own, and keep every answer."""
+
+    def __init__(self, server, number=4):
+        self.answers: Counter[tuple[float, ...] | str] = Counter()
+        self._server, self._stop = server, threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(number)]
+
+    def _ask(self):
+        with httpx.Client(timeout=20) as client:
+            url = f"{self._server.url}/v1/models/tiny:predict"
+            while not self._stop.is_set():
+                try:
+                    response = client.post(url, json={"instances": [IMAGE]})
+                    (answer,) = response.raise_for_status().json()["predictions"]
+                    self.answers[tuple(answer)] += 1
+                except (httpx.HTTPError, KeyError) as error:
+                    self.answers[repr(error)] += 1
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_a_new_champion_is_taken_under_load_without_a_failed_request(shelf, start):
+    old, new = (0.25, 0.75), (0.5, 0.5)
+    shelf.publish(answer=old)
+    with start(shelf) as server, Clients(server) as clients:
+        until(lambda: clients.answers[old] > 50)
+        second = shelf.publish(answer=new)
+        until(lambda: clients.answers[new] > 50)
+        assert served(server) == second
+        shelf.models.rollback("tiny", reason="test", by="test")
+        before = clients.answers[old]
+        until(lambda: clients.answers[old] > before + 50)
+    assert set(clients.answers) == {old, new}
+
+
+def test_a_swap_changes_the_signature_too(shelf, start):
+    shelf.publish()
+    with start(shelf) as server:
+        shelf.publish(Signature(shape=(2,), dtype="float32", classes=("dark", "bright")))
+        until(lambda: served(server) == 2)
+        assert server.predict([[0.5, 0.5]]).json() == {"predictions": [[0.5, 0.5]]}
+        assert server.predict([IMAGE]).status_code == 400
+
+
+def test_a_pinned_server_stays(shelf, start):
+    first = shelf.publish(answer=(0.25, 0.75))
+    shelf.publish(answer=(0.5, 0.5))
+    with start(shelf, version=first) as server:
+        assert server.ready["version"] == first
+        shelf.publish(answer=(0.0, 1.0))
+        time.sleep(0.3)
+        assert server.predict([IMAGE]).json() == {"predictions": [[0.25, 0.75]]}
+        response = httpx.post(f"{server.url}/v1/models/tiny/versions/2:predict", json={"instances": [IMAGE]})
+        assert response.status_code == 404
+
+
+def test_a_damaged_version_is_not_taken_and_the_next_good_one_is(shelf, start):
+    shelf.publish(answer=(0.25, 0.75))
+    with start(shelf) as server:
+        bad = shelf.publish(answer=(0.5, 0.5), promote=False)
+        file = shelf.file(bad)
+        file.chmod(0o644)
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+        shelf.models.promote("tiny", bad, reason="test", by="test")
+        until(lambda: "SHA-256" in server.log.read_text())
+        assert server.predict([IMAGE]).json() == {"predictions": [[0.25, 0.75]]}
+        shelf.publish(answer=(0.0, 1.0))
+        until(lambda: server.predict([IMAGE]).json() == {"predictions": [[0.0, 1.0]]})
+        assert server.log.read_text().count("SHA-256") == 1
+
+
+def test_a_store_that_is_away_for_a_while_changes_nothing(shelf, start):
+    shelf.publish(answer=(0.25, 0.75))
+    pointer = shelf.file(1).parents[2] / "champion.json"
+    with start(shelf) as server:
+        text = pointer.read_text()
+        pointer.write_text("{ torn")
+        until(lambda: "still serving version 1" in server.log.read_text())
+        assert server.predict([IMAGE]).json() == {"predictions": [[0.25, 0.75]]}
+        pointer.write_text(text)
+        shelf.publish(answer=(0.5, 0.5))
+        until(lambda: server.predict([IMAGE]).json() == {"predictions": [[0.5, 0.5]]})
+
+
+def identity(path):
+    """A model that gives its input back: not a probability for each class."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Cast", ["x"], ["y"], to=onnx.TensorProto.FLOAT)],
+        "identity",
+        [value("x", onnx.TensorProto.UINT8, ["n", 4, 4, 3])],
+        [value("y", onnx.TensorProto.FLOAT, ["n", 4, 4, 3])],
+    )
+    opset = onnx.helper.make_opsetid("", 18)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.write_bytes(b"not onnx"), "cannot be loaded by ONNX Runtime"),
+        (identity, "gives float32 of shape (1, 4, 4, 3), and finite float32 (1, 2) is expected"),
+    ],
+)
+def test_a_version_that_is_no_such_model_is_not_taken(shelf, start, make, words):
+    shelf.publish()
+    with start(shelf) as server:
+        shelf.publish(make=make)
+        until(lambda: words in server.log.read_text())
+        assert served(server) == 1
+        assert server.process.poll() is None
+
+
+def test_a_request_too_large_for_the_event_loop_is_answered(shelf, start):
+    wide = Signature(shape=(300, 300), dtype="uint8", classes=("dark", "bright"))
+    shelf.publish(wide)
+    with start(shelf) as server:
+        response = server.predict(np.full((2, 300, 300), 51).tolist())
+        np.testing.assert_allclose(response.json()["predictions"], [[0.8, 0.2]] * 2, atol=1e-6)
+        assert server.predict([[1]]).status_code == 400

@@ -1,0 +1,41 @@
+from prometheus_client.parser import text_string_to_metric_families
+
+from components.serve.metrics import Metrics
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
+    families = text_string_to_metric_families(metrics.page().body.decode())
+    return {
+        (sample.name, tuple(sorted(sample.labels.values()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_requests_are_counted_by_code_version_and_traffic():
+    metrics = Metrics("digits", lambda: 3)
+    metrics.version = 7
+    metrics.answered(7, 200, False, 0.002, 5)
+    metrics.answered(7, 400, False, 0.2, 0)
+    metrics.answered(7, 200, True, 0.002, 1)
+    found = samples(metrics)
+    assert found["modelyard_requests_total", ("200", "7", "client", "digits")] == 1
+    assert found["modelyard_requests_total", ("400", "7", "client", "digits")] == 1
+    assert found["modelyard_requests_total", ("200", "7", "digits", "golden")] == 1
+    assert found["modelyard_predictions_total", ("7", "client", "digits")] == 5
+    assert found["modelyard_requests_in_progress", ("digits",)] == 3
+    assert found["modelyard_model_version", ("7", "digits")] == 1
+
+
+def test_the_histogram_is_cumulative_and_a_bound_belongs_to_its_bucket():
+    metrics = Metrics("digits", lambda: 0)
+    for seconds in (0.0001, 0.0025, 0.003, 99.0):
+        metrics.answered(1, 200, False, seconds, 1)
+    found = samples(metrics)
+    buckets = {
+        bound: found["modelyard_request_seconds_bucket", tuple(sorted((bound, "1", "client", "digits")))]
+        for bound in ("0.0005", "0.0025", "0.005", "10.0", "+Inf")
+    }
+    assert buckets == {"0.0005": 1, "0.0025": 2, "0.005": 3, "10.0": 3, "+Inf": 4}
+    assert found["modelyard_request_seconds_count", ("1", "client", "digits")] == 4
+    assert found["modelyard_request_seconds_sum", ("1", "client", "digits")] == 99.0056

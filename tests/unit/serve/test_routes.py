@@ -1,0 +1,49 @@
+import pytest
+
+from components.serve.app import Call, _resolve
+from components.serve.replies import Refused
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "call"),
+    [
+        ("POST", "/v1/models/digits:predict", Call("predict", "digits", None)),
+        ("POST", "/v1/models/digits/versions/7:predict", Call("predict", "digits", "7")),
+        ("GET", "/v1/models/digits", Call("status", "digits", None)),
+        ("GET", "/v1/models/digits/versions/7", Call("status", "digits", "7")),
+        ("GET", "/v2", Call("server", None, None)),
+        ("GET", "/v2/models/digits", Call("metadata", "digits", None)),
+        ("GET", "/v2/models/digits/versions/7", Call("metadata", "digits", "7")),
+        ("GET", "/v2/models/digits/ready", Call("model_ready", "digits", None)),
+        ("POST", "/v2/models/digits/infer", Call("infer", "digits", None)),
+        ("POST", "/v2/models/digits/versions/7/infer", Call("infer", "digits", "7")),
+        ("GET", "/", Call("page", None, None)),
+    ],
+)
+def test_a_path_is_understood(method, path, call):
+    assert _resolve(method, path) == call
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/models/digits:predict", 405),
+        ("POST", "/metrics", 405),
+        ("GET", "/v1/models/a/b:predict", 404),
+        ("POST", "/v1/models/:predict", 404),
+        ("GET", "/nothing", 404),
+        ("GET", "/" + "a" * 100_000, 404),
+    ],
+)
+def test_another_path_or_method_is_refused_with_a_remedy(method, path, status):
+    with pytest.raises(Refused) as refused:
+        _resolve(method, path)
+    assert refused.value.reply.status == status
+    assert len(str(refused.value)) < 400
+    assert ("use " in str(refused.value)) or ("/v1/models/NAME:predict" in str(refused.value))
+
+
+def test_what_is_allowed_stands_in_the_header():
+    with pytest.raises(Refused) as refused:
+        _resolve("GET", "/v2/models/digits/infer")
+    assert refused.value.reply.headers == ((b"allow", b"POST"),)

@@ -1,0 +1,137 @@
+import json
+
+import numpy as np
+import pytest
+
+from components.artifacts import Signature
+from components.serve import tensors
+from components.serve.replies import Refused, encode_rows
+
+PIXELS = Signature(shape=(2, 3), dtype="uint8", classes=("a", "b"))
+FLOATS = Signature(shape=(2, 3), dtype="float32", classes=("a", "b"))
+
+
+def batch(text: str, signature: Signature = PIXELS, key: str = "instances") -> np.ndarray:
+    data = text.encode()
+    return tensors.batch(tensors.parse(data)[key], key, data, signature, max_batch=4)
+
+
+def refusal(text: str, signature: Signature = PIXELS) -> tuple[int, str]:
+    with pytest.raises(Refused) as refused:
+        batch(text, signature)
+    return refused.value.reply.status, str(refused.value)
+
+
+@pytest.mark.parametrize("signature", [PIXELS, FLOATS])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n", "\t: ")])
+def test_a_batch_has_its_shape_dtype_and_values(signature, separators):
+    values = np.arange(18).reshape(3, 2, 3)
+    found = batch(json.dumps({"instances": values.tolist()}, separators=separators), signature)
+    assert found.dtype == signature.dtype
+    np.testing.assert_array_equal(found, values)
+
+
+def test_the_array_may_stand_behind_other_keys():
+    found = batch('{"signature_name": "[[", "x": [[1]], "instances": [[[1, 2, 3], [4, 5, 6]]]}')
+    np.testing.assert_array_equal(found, [[[1, 2, 3], [4, 5, 6]]])
+
+
+def test_whole_numbers_written_as_floats_are_pixels():
+    np.testing.assert_array_equal(
+        batch('{"instances": [[[1.0, 2e0, 255.0], [0, 0.0, 12.0]]]}'), [[[1, 2, 255], [0, 0, 12]]]
+    )
+
+
+def test_floats_keep_their_values():
+    values = [[[-1.5, 2e-7, 3.25e8], [0, -0.0, 1]]]
+    np.testing.assert_array_equal(
+        batch(json.dumps({"instances": values}), FLOATS), np.asarray(values, np.float32)
+    )
+
+
+@pytest.mark.parametrize("value", ["256", "-1", "12.5", "1e9", "18446744073709551615"])
+def test_a_pixel_that_is_none_is_named(value):
+    status, message = refusal(f'{{"instances": [[[1, 2, 3], [4, {value}, 6]]]}}')
+    assert status == 400
+    assert f"Value 4 of the input is {float(value):g}" in message
+    assert "integers 0 to 255" in message
+
+
+def test_a_float_beyond_float32_is_refused():
+    status, message = refusal('{"instances": [[[1, 2, 3], [4, 1e39, 6]]]}', FLOATS)
+    assert (status, message.startswith("Value 4")) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        ("[[1, 2, 3], [4, 5, 6]]", "shape 2x3, and 2x2x3 is expected"),
+        ("[[[1, 2], [3, 4], [5, 6]]]", "shape 1x3x2, and 1x2x3 is expected"),
+        ("[[[1, 2, 3], [4, 5, 6, 7]]]", "rows of different lengths"),
+        ("[[[1, 2, 3, 4], [5, 6]]]", "shape 1x2x4"),
+        ("[[[1, 2, 3], [4, 5], [6]]]", "shape 1x3x3"),
+        ("[[[1, 2, 3], [4, [5], 6]]]", "rows of different lengths or depths"),
+        ("[[[1, 2, 3], [4, 5, 6]], [[1, 2, 3], [4, 5, 6], []]]", "rows of different lengths"),
+        ("[[[[1], [2], [3]], [[4], [5], [6]]]]", "shape 1x2x3x1"),
+        ("[]", "no examples"),
+        ("[[]]", "shape 1x0"),
+        ("7", "a JSON number"),
+        ("null", "a JSON null"),
+        ('{"a": 1}', "a JSON object"),
+        ('[[["1", 2, 3], [4, 5, 6]]]', "not a number"),
+        ("[[[null, 2, 3], [4, 5, 6]]]", "not a number"),
+        ("[[[true, 2, 3], [4, 5, 6]]]", "not a number"),
+    ],
+)
+@pytest.mark.parametrize("signature", [PIXELS, FLOATS])
+def test_another_shape_or_type_says_what_came_and_what_is_expected(array, words, signature):
+    status, message = refusal(f'{{"instances": {array}}}', signature)
+    assert status == 400
+    assert words in message
+
+
+def test_too_many_examples_are_refused_with_413():
+    status, message = refusal(json.dumps({"instances": np.zeros((5, 2, 3), int).tolist()}))
+    assert status == 413
+    assert "5 examples" in message
+    assert "at most 4" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        '{"instances": [NaN]}',
+        '{"instances": [Infinity]}',
+        '{"a": 1} x',
+        "\x00",
+        '{"instances": ' + "[" * 5000,
+    ],
+)
+def test_what_is_not_json_is_refused(text):
+    with pytest.raises(Refused, match="not valid JSON"):
+        tensors.parse(text.encode())
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", '"a"', "null"])
+def test_json_that_is_no_object_is_refused(text):
+    with pytest.raises(Refused, match="an object is expected"):
+        tensors.parse(text.encode())
+
+
+def test_bytes_become_a_batch_of_the_signature():
+    values = np.arange(12, dtype="<f4").reshape(2, 2, 3)
+    np.testing.assert_array_equal(tensors.from_bytes(values.tobytes(), (2, 2, 3), FLOATS), values)
+
+
+def test_bytes_of_another_length_or_nan_are_refused():
+    with pytest.raises(Refused, match="5 bytes, and 6 are expected for shape 1x2x3 of uint8"):
+        tensors.from_bytes(b"12345", (1, 2, 3), PIXELS)
+    with pytest.raises(Refused, match="Value 3 of the input is NaN"):
+        tensors.from_bytes(np.array([0, 0, 0, np.nan, 0, 0], "<f4").tobytes(), (1, 2, 3), FLOATS)
+
+
+def test_rows_are_encoded_without_loss():
+    rows = np.random.default_rng(0).random((50, 7)).astype(np.float32) ** 9
+    np.testing.assert_array_equal(np.asarray(json.loads(encode_rows(rows)), np.float32), rows)
