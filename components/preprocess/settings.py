@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components.settings import Settings
 
@@ -27,3 +27,12 @@ class Preparation(Settings):
         "of the training rows, per channel; none. Becomes part of the exported model.",
     )
     scale: float = Field(default=255.0, gt=0, description="What `scale` divides by.")
+
+    @field_validator("validation", "test")
+    @classmethod
+    def _amount(cls, amount: float | str) -> float | str:
+        if isinstance(amount, int) and amount < 1:
+            raise ValueError(f"{amount} rows are none: give a share (0.1) or at least 1 row")
+        if isinstance(amount, float) and not 0 < amount < 1:
+            raise ValueError(f"{amount} is no share: give one between 0 and 1, or a whole number of rows")
+        return amount

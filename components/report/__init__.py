@@ -1,1 +1,1 @@
-"""The report: one self-contained HTML page about a run."""
+"""The report of an evaluation: one self-contained HTML page."""

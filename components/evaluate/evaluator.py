@@ -1,0 +1,182 @@
+"""The work of the step `evaluate`: score candidate and champion on the same test rows, and decide.
+
+    result = evaluate(model, features, history, "digits", "null", store, 3, "report.html", "evaluation")
+    result.promote
+
+The exported ONNX model is scored, because that is what is served.
+"""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components import artifacts
+from components.artifacts import (
+    Decision,
+    Golden,
+    History,
+    Manifest,
+    Metrics,
+    Schema,
+    Signature,
+    Split,
+    Statistics,
+)
+from components.errors import EvaluateError
+from components.evaluate.gate import decide
+from components.evaluate.scorer import Scorer
+from components.evaluate.scoring import Scores, measure
+from components.evaluate.settings import Gate
+from components.report.page import render
+from components.store.models import open_store
+from components.store.settings import Store
+
+GOLDEN_ROWS = 16
+GOLDEN_VALUES = 2**20
+
+
+class MetricsArtifact(Protocol):
+    """What we need of KFP's Metrics."""
+
+    path: str
+
+    def log_metric(self, metric: str, value: float) -> None:
+        """Record a number."""
+
+
+class ConfusionArtifact(Protocol):
+    """What we need of KFP's ClassificationMetrics."""
+
+    path: str
+
+    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
+        """Record a confusion matrix."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What evaluate found."""
+
+    metrics: Metrics
+    decision: Decision
+
+    @property
+    def promote(self) -> bool:
+        """Whether the candidate becomes the champion."""
+        return self.decision.decision == "promote"
+
+    def log(self, metrics: MetricsArtifact, confusion: ConfusionArtifact) -> None:
+        """Tell the KFP UI, and write the artifacts' files: without one, the task is never cached."""
+        found = self.metrics
+        numbers = {"accuracy": found.accuracy.value, "loss": found.loss, "rows": float(found.rows)}
+        numbers |= {"accuracy_low": found.accuracy.low, "accuracy_high": found.accuracy.high}
+        if found.champion_accuracy and found.gain:
+            numbers |= {"champion_accuracy": found.champion_accuracy.value, "gain": found.gain.value}
+        for name, value in numbers.items():
+            metrics.log_metric(name, value)
+        matrix = [list(row) for row in found.confusion]
+        categories = [one.name for one in found.per_class]
+        confusion.log_confusion_matrix(categories, matrix)
+        _write_text(Path(metrics.path), json.dumps(numbers))
+        _write_text(Path(confusion.path), json.dumps({"categories": categories, "matrix": matrix}))
+
+
+def evaluate(
+    model: str,
+    features: str,
+    history: str,
+    name: str,
+    gate: str,
+    store: str,
+    champion: int,
+    report: str,
+    evaluation: str,
+) -> Evaluation:
+    """Score the candidate and the champion, decide, and write the evaluation and the report.
+
+    Args:
+        model: directory that train wrote.
+        features: directory that preprocess wrote.
+        history: directory with history.json.
+        name: the model's name.
+        gate: Gate as JSON, or `null`.
+        store: Store as JSON.
+        champion: version to compare with; 0 for none.
+        report: file to write, HTML.
+        evaluation: directory to write: decision.json, golden.json and metrics.json.
+
+    Raises:
+        EvaluateError: a model cannot be scored on these rows.
+        StoreError: the champion cannot be read.
+        DataError: an input is missing or malformed.
+    """
+    schema = artifacts.read(Path(features) / "schema.json", Schema)
+    statistics = artifacts.read(Path(features) / "statistics.json", Statistics)
+    record = artifacts.read(Path(history) / "history.json", History)
+    signature = artifacts.read(Path(model) / "signature.json", Signature)
+    _check_same(schema, signature, "the candidate", "Train it again on these features.")
+    test = Split(Path(features), "test")
+    candidate = Scorer(Path(model) / "model.onnx", len(schema.classes), "the candidate")
+    other = _champion(Store.of(store), name, champion, schema, test) if champion else None
+    metrics = measure(test.labels, schema.classes, candidate.scores(test), other)
+    decision = decide(metrics, None if gate == "null" else Gate.of(gate), champion or None)
+    page = render(name, metrics, decision, record, schema, statistics)
+    with artifacts.writing(Path(evaluation)) as directory:
+        artifacts.write(directory / "decision.json", decision)
+        artifacts.write(directory / "golden.json", _golden(candidate, test, len(schema.classes)))
+        artifacts.write(directory / "metrics.json", metrics)
+    _write_text(Path(report), page)
+    return Evaluation(metrics, decision)
+
+
+def _champion(store: Store, name: str, version: int, schema: Schema, test: Split) -> Scores:
+    who = f"the champion, version {version} of {name},"
+    with tempfile.TemporaryDirectory() as folder:
+        into = Path(folder) / "champion"
+        manifest: Manifest = open_store(store).fetch(name, version, into, only=["model.onnx"])
+        remedy = f"The two cannot be compared: give the new model a name of its own instead of {name}."
+        _check_same(schema, manifest.signature, who, remedy)
+        return Scorer(into / "model.onnx", len(schema.classes), who).scores(test)
+
+
+def _check_same(schema: Schema, signature: Signature, who: str, remedy: str) -> None:
+    for what in ("shape", "dtype", "classes"):
+        theirs, ours = getattr(signature, what), getattr(schema, what)
+        if theirs != ours:
+            raise EvaluateError(
+                f"The {what} of {who} is {_short(theirs)}, but the data's is {_short(ours)}. {remedy}"
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _golden(candidate: Scorer, test: Split, classes: int) -> Golden:
+    """Return requests and answers for a few test rows, of as many classes as possible."""
+    rows = spread(test.labels, classes, GOLDEN_ROWS)
+    values = test.gather(rows[:1]).size
+    instances = test.gather(rows[: max(1, GOLDEN_VALUES // values)])
+    return Golden(instances=instances.tolist(), predictions=candidate.probabilities(instances).tolist())
+
+
+def spread(labels: NDArray[np.int64], classes: int, count: int) -> NDArray[np.int64]:
+    """Return `count` rows, or all: the first of each class, then the second of each, and so on."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.cumsum([0, *np.bincount(labels, minlength=classes)])
+    turn = np.empty_like(labels)
+    turn[order] = np.arange(len(labels)) - starts[labels[order]]
+    return np.sort(np.lexsort((labels, turn))[:count])
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,37 @@
+"""Whether a candidate is promoted: a pure function of what was measured and what was asked for."""
+
+from components.artifacts import Decision, Metrics
+from components.evaluate.settings import Gate
+
+
+def decide(metrics: Metrics, gate: Gate | None, champion: int | None) -> Decision:
+    """Return the decision and its reason, in a sentence.
+
+    Args:
+        metrics: of the candidate, with the gain over the champion if there is one.
+        gate: what is asked for; None promotes every model.
+        champion: the version that the gain is over; None when there is none.
+    """
+    accuracy = metrics.accuracy.value
+    if gate is None:
+        return Decision(
+            decision="promote",
+            reason=f"accuracy is {accuracy:.4f}, and no gate is configured",
+            champion=champion,
+        )
+    if accuracy < gate.floor:
+        reason = f"accuracy {accuracy:.4f} is below the floor of {gate.floor:.4f}"
+        return Decision(decision="reject", reason=reason, champion=champion)
+    if champion is None or metrics.gain is None or metrics.champion_accuracy is None:
+        reason = f"accuracy {accuracy:.4f} reaches the floor of {gate.floor:.4f}, and there is no champion"
+        return Decision(decision="promote", reason=f"{reason} to beat", champion=champion)
+    gain, other = metrics.gain.value, metrics.champion_accuracy.value
+    asked = f"at least {gate.min_gain:.4f} was asked for" if gate.min_gain else "any gain is enough"
+    if gain > 0 and gain >= gate.min_gain:
+        reason = f"accuracy {accuracy:.4f} beats version {champion}'s {other:.4f} by {gain:.4f}, and {asked}"
+        return Decision(decision="promote", reason=reason, champion=champion)
+    if gain > 0:
+        reason = f"accuracy {accuracy:.4f} beats version {champion}'s {other:.4f} by {gain:.4f}, but {asked}"
+    else:
+        reason = f"accuracy {accuracy:.4f} does not beat version {champion}'s {other:.4f}"
+    return Decision(decision="hold", reason=reason, champion=champion)
