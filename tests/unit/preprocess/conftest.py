@@ -1,0 +1,44 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from components import artifacts
+from components.artifacts import Schema, ShardWriter
+
+Rows = tuple[NDArray[Any], NDArray[np.int64]]
+Raw = Callable[..., Path]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Raw:
+    """Write a raw dataset: split name to (examples, labels)."""
+
+    def build(splits: dict[str, Rows], classes: tuple[str, ...] = ("cat", "dog", "emu")) -> Path:
+        directory = tmp_path / "raw"
+        directory.mkdir()
+        examples = next(iter(splits.values()))[0]
+        shape, dtype = examples.shape[1:], str(examples.dtype)
+        for name, (rows, labels) in splits.items():
+            with ShardWriter(directory, name, shape, dtype) as writer:
+                writer.append(rows, labels)
+        sizes = {name: len(rows) for name, (rows, _) in splits.items()}
+        schema = Schema.model_validate({"shape": shape, "dtype": dtype, "classes": classes, "splits": sizes})
+        artifacts.write(directory / "schema.json", schema)
+        return directory
+
+    return build
+
+
+@pytest.fixture
+def pictures() -> Callable[[int], Rows]:
+    """Give n random 4x4 RGB pictures of three classes."""
+
+    def build(count: int, seed: int = 0) -> Rows:
+        random = np.random.default_rng(seed)
+        return random.integers(0, 256, (count, 4, 4, 3)).astype(np.uint8), np.arange(count) % 3
+
+    return build

@@ -1,0 +1,166 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from components import artifacts
+from components.artifacts import Normalization, Schema, Split, Statistics
+from components.errors import DataError
+from components.preprocess.features import preprocess
+from components.preprocess.settings import Preparation
+
+
+def run(raw: Path, **settings: object) -> Path:
+    features = raw.parent / "features"
+    preprocess(str(raw), Preparation.model_validate(settings).text(), str(features))
+    return features
+
+
+def rows(features: Path, split: str) -> set[bytes]:
+    part = Split(features, split)
+    return {row.tobytes() for row in part.gather(np.arange(len(part)))}
+
+
+def test_every_row_lands_in_one_split_with_its_label(raw, pictures) -> None:
+    examples, labels = pictures(600)
+    features = run(raw({"all": (examples, labels)}))
+    label_of = {row.tobytes(): label for row, label in zip(examples, labels, strict=True)}
+    seen = 0
+    for split, size in artifacts.read(features / "schema.json", Schema).splits.items():
+        part = Split(features, split)
+        assert len(part) == size
+        for row, label in zip(part.gather(np.arange(size)), part.labels, strict=True):
+            assert label_of.pop(row.tobytes()) == label
+            seen += 1
+    assert seen == 600
+    assert 90 < len(Split(features, "test")) < 150  # a fifth of 600
+    assert 25 < len(Split(features, "validation")) < 75  # a tenth of the rest
+
+
+def test_official_splits_are_respected_and_numbers_of_rows_exact(raw, pictures) -> None:
+    train, test = pictures(300), pictures(60, seed=1)
+    features = run(raw({"train": train, "test": test}), validation=50)
+    assert rows(features, "test") == {row.tobytes() for row in test[0]}
+    assert len(Split(features, "validation")) == 50
+    assert len(Split(features, "train")) == 250
+
+
+def test_a_validation_part_of_the_source_is_used_as_it_is(raw, pictures) -> None:
+    own = pictures(30, seed=2)
+    splits = {"train": pictures(90), "validation": own, "test": pictures(30, seed=1)}
+    features = run(raw(splits), validation=5)
+    assert rows(features, "validation") == {row.tobytes() for row in own[0]}
+    assert len(Split(features, "train")) == 90
+
+
+@pytest.mark.parametrize("names", [("all",), ("train", "test")])
+def test_validating_on_the_test_rows(raw, pictures, names) -> None:
+    features = run(raw({name: pictures(90, seed) for seed, name in enumerate(names)}), validation="test")
+    assert rows(features, "validation") == rows(features, "test") != set()
+    assert not rows(features, "train") & rows(features, "test")
+
+
+def test_duplicates_and_leakage_are_counted(raw, pictures) -> None:
+    examples, labels = pictures(90)
+    train = np.concatenate([examples, examples[:4]]), np.concatenate([labels, labels[:4]])
+    other, theirs = pictures(30, seed=1)
+    test = np.concatenate([other, examples[:7]]), np.concatenate([theirs, labels[:7]])
+    features = run(raw({"train": train, "test": test}), validation=1)
+    statistics = artifacts.read(features / "statistics.json", Statistics)
+    held = rows(features, "validation") & {row.tobytes() for row in examples[:7]}
+    assert statistics.duplicates == 11
+    assert statistics.leakage == 7 - len(held)
+    assert sum(statistics.rows["test"]) == 37
+
+
+def test_standardize_measures_the_training_rows_per_channel(raw, pictures) -> None:
+    examples, labels = pictures(300)
+    examples[..., 1] = 7
+    features = run(raw({"all": (examples, labels)}), normalize="standardize")
+    train = Split(features, "train")
+    expected = train.gather(np.arange(len(train))).astype(np.float64)
+    found = artifacts.read(features / "normalization.json", Normalization)
+    np.testing.assert_allclose(found.mean, expected.mean(axis=(0, 1, 2)))
+    deviation = expected.std(axis=(0, 1, 2))
+    np.testing.assert_allclose(found.deviation, [deviation[0], 1.0, deviation[2]])
+
+
+@pytest.mark.parametrize(("normalize", "deviation"), [("scale", 16.0), ("none", 1.0)])
+def test_scale_and_none(raw, pictures, normalize, deviation) -> None:
+    features = run(raw({"all": pictures(90)}), normalize=normalize, scale=16.0)
+    found = artifacts.read(features / "normalization.json", Normalization)
+    assert (found.mean, found.deviation) == ((0.0,), (deviation,))
+
+
+def refused(raw: Path, *words: str, **settings: object) -> None:
+    with pytest.raises(DataError) as caught:
+        run(raw, **settings)
+    for word in words:
+        assert word in str(caught.value)
+    assert sorted(path.name for path in raw.parent.iterdir()) == ["raw"]
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_out_of_range(raw, pictures, label) -> None:
+    examples, labels = pictures(60)
+    labels[41] = label
+    refused(raw({"train": (examples, labels)}), "Row 41 of train", f"label {label}", "Correct the label")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_no_number(raw, value) -> None:
+    examples = np.zeros((60, 5), np.float32)
+    examples[33, 2] = value
+    refused(raw({"all": (examples, np.arange(60) % 3)}), "Row 33 of all", str(value), "[2]", "Remove the row")
+
+
+def test_an_empty_dataset(raw, pictures) -> None:
+    refused(raw({"all": pictures(0)}), "empty", "0 rows", "data.source")
+
+
+def test_one_class_in_the_data_or_in_the_schema(raw, pictures) -> None:
+    examples, labels = pictures(60)
+    refused(raw({"all": (examples, labels * 0)}), "'cat'", "second class")
+
+
+def test_one_class_in_the_schema(raw, pictures) -> None:
+    examples, labels = pictures(60)
+    refused(raw({"all": (examples, labels * 0)}, classes=("cat",)), "'cat'", "second class")
+
+
+def test_a_class_without_training_rows(raw, pictures) -> None:
+    examples, labels = pictures(60)
+    refused(raw({"all": (examples, labels % 2)}), "'emu'", "label 2", "no training rows", "remove the class")
+
+
+def test_a_split_that_takes_everything_or_nothing(raw, pictures) -> None:
+    directory = raw({"train": pictures(60), "test": pictures(30, 1)})
+    refused(directory, "split train has 0", "data.validation", validation=60)
+    refused(directory, "split validation has 0", "data.validation", validation=1e-9)
+
+
+def test_shards_that_are_not_what_the_schema_says(raw, pictures) -> None:
+    directory = raw({"all": pictures(60)})
+    schema = artifacts.read(directory / "schema.json", Schema)
+    for change, word in (
+        ({"shape": (8, 8, 1)}, "(8, 8, 1)"),
+        ({"dtype": "float32"}, "float32"),
+        ({"splits": {"all": 61}}, "61"),
+        ({"splits": {"everything": 60}}, "everything"),
+    ):
+        artifacts.write(directory / "schema.json", schema.model_copy(update=change))
+        refused(directory, word)
+
+
+def test_a_shard_that_is_cut_off(raw, pictures) -> None:
+    directory = raw({"all": pictures(60)})
+    shard = next(directory.glob("all-*-of-00001.npy"))
+    shard.write_bytes(shard.read_bytes()[:200])
+    refused(directory, "shard of all", "Ingest the source again")
+
+
+@pytest.mark.parametrize("amount", [0, -3, 0.0, 1.0, 1.5])
+def test_an_amount_that_cannot_be(amount) -> None:
+    with pytest.raises(ValidationError, match=str(amount)):
+        Preparation(test=amount)
