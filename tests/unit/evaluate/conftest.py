@@ -1,0 +1,83 @@
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from components import artifacts
+from components.artifacts import History, Schema, ShardWriter, Signature, Statistics
+
+CLASSES = ("cat", "dog", "<i>emu</i>")
+SHAPE = (2, 2, 3)
+
+
+def save_onnx(path: Path, weights: NDArray[np.float32], last: str = "Softmax") -> None:
+    """Write a model: uint8 (n, *SHAPE) -> cast, flatten, times `weights`, `last`."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["f"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+        helper.make_node(last, ["logits"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["n", *SHAPE])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", weights.shape[1]])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, path)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What evaluate takes, on disk."""
+
+    root: Path
+
+    @staticmethod
+    def weights(classes: int = 3, swapped: bool = False) -> NDArray[np.float32]:
+        """Let the brightest of the first values win; `swapped` takes the first two for each other."""
+        matrix = 0.05 * np.eye(12, classes, dtype=np.float32)
+        return matrix[:, [1, 0, 2]] if swapped else matrix
+
+    def model(self, name: str, matrix: NDArray[np.float32], last: str = "Softmax", **changes: Any) -> Path:
+        folder = self.root / name
+        folder.mkdir()
+        save_onnx(folder / "model.onnx", matrix, last)
+        signature = Signature(shape=SHAPE, dtype="uint8", classes=CLASSES).model_copy(update=changes)
+        artifacts.write(folder / "signature.json", signature)
+        return folder
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Inputs:
+    """Features of three classes, told apart by their brightest value, and a history."""
+    features, history = tmp_path / "features", tmp_path / "history"
+    features.mkdir()
+    history.mkdir()
+    labels = np.arange(600) % 3
+    examples = np.random.default_rng(0).integers(0, 100, (600, 12)).astype(np.uint8)
+    examples[np.arange(600), labels] = 200
+    with ShardWriter(features, "test", SHAPE, "uint8") as writer:
+        writer.append(examples.reshape(600, *SHAPE), labels)
+    schema = Schema(shape=SHAPE, dtype="uint8", classes=CLASSES, splits={"test": 600})
+    artifacts.write(features / "schema.json", schema)
+    facts: dict[str, Any] = {"duplicates": 2, "leakage": 1, "mean": 1.0, "minimum": 0.0, "maximum": 200.0}
+    artifacts.write(features / "statistics.json", Statistics(rows={"test": (200, 200, 200)}, **facts))
+    record = History(
+        metrics={"loss": [1.0, 0.5], "accuracy": [0.5, 0.9]},
+        epochs=2,
+        stopped_early=False,
+        seconds=1.5,
+        samples_per_second=100.0,
+        parameters=36,
+        packages={"keras": "3"},
+    )
+    artifacts.write(history / "history.json", record)
+    return Inputs(tmp_path)

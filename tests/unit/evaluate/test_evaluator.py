@@ -1,0 +1,161 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components import artifacts
+from components.artifacts import Decision, Golden, Manifest, Metrics, Signature, Split
+from components.errors import EvaluateError, NotFoundError
+from components.evaluate.evaluator import Evaluation, evaluate, spread
+from components.evaluate.settings import Gate
+from components.store.models import open_store
+from components.store.settings import Store
+
+
+def run(inputs, model: Path, gate: str = "null", champion: int = 0) -> Evaluation:
+    root = inputs.root
+    store = Store(url=f"file://{root}/store").text()
+    history, report, evaluation = root / "history", root / "out" / "report.html", root / "evaluation"
+    folders = (str(model), str(root / "features"), str(history))
+    return evaluate(*folders, "birds", gate, store, champion, str(report), str(evaluation))
+
+
+def publish(inputs, model: Path, metrics: Metrics) -> int:
+    store = open_store(Store(url=f"file://{inputs.root}/store"))
+    version = store.reserve("birds", "run-1")
+    files = {name: model / name for name in ("model.onnx", "signature.json")}
+    manifest = Manifest(
+        model="birds",
+        version=version,
+        run="run-1",
+        created="2026-01-01T00:00:00+00:00",
+        data="d",
+        code="c",
+        config={},
+        files={name: artifacts.sha256(path) for name, path in files.items()},
+        signature=artifacts.read(model / "signature.json", Signature),
+        metrics=metrics,
+        decision=Decision(decision="promote", reason="first"),
+        packages={},
+    )
+    store.publish("birds", version, files, manifest)
+    return version
+
+
+def test_a_perfect_model_without_a_champion(inputs) -> None:
+    found = run(inputs, inputs.model("model", inputs.weights()), Gate(floor=0.9).text())
+    assert found.promote
+    assert found.metrics.accuracy.value == 1.0
+    assert found.metrics.confusion == ((200, 0, 0), (0, 200, 0), (0, 0, 200))
+    folder = inputs.root / "evaluation"
+    assert artifacts.read(folder / "metrics.json", Metrics) == found.metrics
+    assert artifacts.read(folder / "decision.json", Decision) == found.decision
+    assert "&lt;i&gt;emu&lt;/i&gt;" in (inputs.root / "out" / "report.html").read_text()
+
+
+def test_golden_rows_are_raw_and_their_answers_the_models(inputs) -> None:
+    run(inputs, inputs.model("model", inputs.weights()))
+    golden = artifacts.read(inputs.root / "evaluation" / "golden.json", Golden)
+    instances = np.array(golden.instances)
+    assert instances.shape == (16, 2, 2, 3)
+    logits = instances.reshape(16, 12) @ inputs.weights()
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(golden.predictions, expected, atol=1e-5)
+    assert sorted(np.bincount(np.argmax(golden.predictions, axis=1))) == [5, 5, 6]
+
+
+def test_golden_rows_are_spread_over_the_classes() -> None:
+    labels = np.array([0] * 90 + [2] * 3 + [1] * 2)
+    assert np.bincount(labels[spread(labels, 3, 16)]).tolist() == [11, 2, 3]
+    assert spread(labels[:5], 3, 16).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_champion_is_scored_on_the_same_rows(inputs) -> None:
+    worse = inputs.model("worse", inputs.weights(swapped=True))
+    first = run(inputs, worse)
+    version = publish(inputs, worse, first.metrics)
+    better = inputs.model("better", inputs.weights())
+    found = run(inputs, better, Gate(min_gain=0.5).text(), version)
+    assert found.promote
+    assert found.metrics.champion_accuracy == first.metrics.accuracy
+    assert found.metrics.gain.value == pytest.approx(2 / 3)
+    assert "beats version 1's 0.3333 by 0.6667" in found.decision.reason
+    assert run(inputs, worse, Gate().text(), version).decision.decision == "hold"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"shape": (8, 8, 1)}, ("shape", "(8, 8, 1)", "(2, 2, 3)")),
+        ({"classes": ("a", "b", "c")}, ("classes", "('a', 'b', 'c')", "cat")),
+    ],
+)
+def test_a_champion_of_another_kind_is_refused(inputs, change, words) -> None:
+    model = inputs.model("model", inputs.weights())
+    version = publish(inputs, inputs.model("other", inputs.weights(), **change), run(inputs, model).metrics)
+    with pytest.raises(EvaluateError) as caught:
+        run(inputs, model, Gate().text(), version)
+    for word in (*words, "version 1 of birds", "a name of its own"):
+        assert word in str(caught.value)
+
+
+def test_a_champion_that_is_not_there(inputs) -> None:
+    with pytest.raises(NotFoundError):
+        run(inputs, inputs.model("model", inputs.weights()), champion=7)
+    assert not (inputs.root / "evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "factor", "last", "words"),
+    [
+        (4, 1, "Softmax", ("(256, 4)", "3 classes", "one unit per class")),
+        (3, 1, "Identity", ("no probabilities", "model.logits")),
+        (3, np.nan, "Softmax", ("nan for class", "train again")),
+    ],
+)
+def test_output_that_is_no_probabilities_of_the_classes(inputs, classes, factor, last, words) -> None:
+    model = inputs.model("model", inputs.weights(classes) * np.float32(factor), last)
+    with pytest.raises(EvaluateError) as caught:
+        run(inputs, model)
+    for word in ("the candidate", *words):
+        assert word in str(caught.value)
+    assert not (inputs.root / "evaluation").exists()
+    assert not (inputs.root / "out").exists()
+
+
+def test_a_file_that_is_no_model(inputs) -> None:
+    model = inputs.model("model", inputs.weights())
+    (model / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(
+        EvaluateError, match=r"model\.onnx of the candidate cannot be loaded.*Export it again"
+    ):
+        run(inputs, model)
+
+
+class Artifact:
+    """Takes what KFP's Metrics and ClassificationMetrics take."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.logged = str(path), {}
+
+    def log_metric(self, metric: str, value: float) -> None:
+        self.logged[metric] = value
+
+    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
+        self.logged["matrix"] = (categories, matrix)
+
+
+def test_kfp_is_told_and_the_artifacts_have_files(inputs) -> None:
+    found = run(inputs, inputs.model("model", inputs.weights()))
+    metrics, confusion = Artifact(inputs.root / "a" / "metrics"), Artifact(inputs.root / "a" / "confusion")
+    found.log(metrics, confusion)
+    assert metrics.logged["accuracy"] == 1.0
+    assert confusion.logged["matrix"][1][0] == [200, 0, 0]
+    assert json.loads(Path(metrics.path).read_text()) == metrics.logged
+    assert len(json.loads(Path(confusion.path).read_text())["categories"]) == 3
+
+
+def test_the_test_split_is_the_one_that_was_scored(inputs) -> None:
+    found = run(inputs, inputs.model("model", inputs.weights()))
+    assert found.metrics.rows == len(Split(inputs.root / "features", "test"))

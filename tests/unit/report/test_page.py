@@ -1,0 +1,81 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from components.artifacts import ClassMetrics, Interval
+
+VOID = {"meta", "br", "img", "line", "circle", "polyline", "link", "input"}
+
+
+class Balance(HTMLParser):
+    """Fails on a tag that is closed and not open; collects the names of all tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
+        self.tags.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_needs_nothing_else(page) -> None:
+    html = page(("a", "b"))
+    parsed = Balance()
+    parsed.feed(html)
+    assert parsed.open == []
+    assert not parsed.tags & {"script", "link", "img", "iframe"}
+    assert not re.search(r"https?://|url\(|@import|src=", html)
+    assert "prefers-color-scheme: dark" in html
+
+
+def test_names_from_the_data_are_escaped(page) -> None:
+    html = page(('<script>alert("x")</script>', '" onmouseover="alert(1)'))
+    assert "<script>" not in html
+    assert 'onmouseover="' not in html
+    assert "&lt;script&gt;" in html
+    assert "<em>good" not in html
+
+
+def test_it_says_what_was_measured(page) -> None:
+    html = page(
+        ("a", "b"),
+        champion_accuracy=Interval(value=0.85, low=0.82, high=0.88),
+        gain=Interval(value=0.05, low=0.01, high=0.09),
+    )
+    for fact in ("90.00", "0.8500", "+0.0500", "5,678", "1,234", "3.15.0", "8 × 8 × 1", "stopped early"):
+        assert fact in html
+    assert html.count("<polyline") == 2
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_an_accuracy_without_spread(page, value) -> None:
+    assert f"{value:.4f}" in page(("a", "b"), accuracy=Interval(value=value, low=value, high=value))
+
+
+@pytest.mark.parametrize("metrics", [{}, {"loss": [1.0], "accuracy": [1.0]}])
+def test_no_curve_or_one_epoch(page, metrics) -> None:
+    assert page(("a", "b"), metrics).count("<polyline") == len(metrics)
+
+
+def test_classes_are_ranked_and_one_without_a_score_comes_last(page) -> None:
+    scored = [
+        ClassMetrics(name=name, rows=1, precision=f1, recall=f1, f1=f1)
+        for name, f1 in (("nothing", None), ("good", 0.9), ("bad", 0.1))
+    ]
+    html = page(("nothing", "good", "bad"), per_class=tuple(scored))
+    assert re.findall(r'<tr><td title="(\w+)"', html) == ["bad", "good", "nothing"]
+
+
+def test_many_classes_get_their_worst_confusions(page) -> None:
+    html = page(tuple(f"class {number}" for number in range(40)))
+    assert "Most frequent confusions" in html
+    assert 'class="matrix"' not in html
+    assert 'class="matrix"' in page(tuple(f"class {number}" for number in range(30)))
