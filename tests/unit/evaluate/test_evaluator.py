@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kfp import dsl
 
 from components import artifacts
 from components.artifacts import Decision, Golden, Manifest, Metrics, Signature, Split
@@ -133,26 +134,14 @@ def test_a_file_that_is_no_model(inputs) -> None:
         run(inputs, model)
 
 
-class Artifact:
-    """Takes what KFP's Metrics and ClassificationMetrics take."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.logged = str(path), {}
-
-    def log_metric(self, metric: str, value: float) -> None:
-        self.logged[metric] = value
-
-    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
-        self.logged["matrix"] = (categories, matrix)
-
-
 def test_kfp_is_told_and_the_artifacts_have_files(inputs) -> None:
     found = run(inputs, inputs.model("model", inputs.weights()))
-    metrics, confusion = Artifact(inputs.root / "a" / "metrics"), Artifact(inputs.root / "a" / "confusion")
+    metrics = dsl.Metrics(uri=str(inputs.root / "a" / "metrics"))
+    confusion = dsl.ClassificationMetrics(uri=str(inputs.root / "a" / "confusion"))
     found.log(metrics, confusion)
-    assert metrics.logged["accuracy"] == 1.0
-    assert confusion.logged["matrix"][1][0] == [200, 0, 0]
-    assert json.loads(Path(metrics.path).read_text()) == metrics.logged
+    assert metrics.metadata["accuracy"] == 1.0
+    assert confusion.metadata["confusionMatrix"]["rows"][0] == {"row": [200, 0, 0]}
+    assert json.loads(Path(metrics.path).read_text()) == metrics.metadata
     assert len(json.loads(Path(confusion.path).read_text())["categories"]) == 3
 
 
