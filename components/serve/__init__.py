@@ -9,6 +9,8 @@ openinference   Open Inference v2
 tensors         JSON and bytes become a checked batch
 model           a version, loaded and warmed up
 pointer         takes the champion when it changes
-metrics         what Prometheus reads
+replies         replies and refusals
+metrics         counts requests
+exposition      what Prometheus reads
 page.html       drop a picture, see the classes
 """

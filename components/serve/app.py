@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.serve import openinference, tfserving
+from components.serve import connection, openinference, tfserving
 from components.serve.metrics import Metrics
 from components.serve.model import Predictor
 from components.serve.replies import Refused, Reply, encode
@@ -44,7 +44,7 @@ _ROUTES = {
     "status": ("GET", r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?"),
     "predict": ("POST", r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?:predict"),
 }
-_GONE = Reply(b"", 499)  # as nginx counts it; nobody reads it
+_GONE, _TOO_LATE = Reply(b"", 499), Reply(b"", 408)  # counted, not sent: nobody is there, or it was sent
 _FAILED = Reply(encode({"error": "The server failed; its log says why. Report this as a bug."}), 500)
 _PATTERNS = [(route, method, re.compile(pattern)) for route, (method, pattern) in _ROUTES.items()]
 
@@ -100,7 +100,7 @@ class App:
         except Refused as refused:
             reply = refused.reply
         except Disconnected:
-            reply = _GONE
+            reply = _TOO_LATE if connection.LATE in scope else _GONE
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             reply = _FAILED
@@ -112,7 +112,7 @@ class App:
                 time.perf_counter() - started,
                 reply.rows,
             )
-        if reply is not _GONE:
+        if reply.body:
             await self._send(reply, send)
 
     async def _send(self, reply: Reply, send: Send) -> None:

@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from components.serve.replies import encode
 
 MAX_HEAD = 64 * 2**10
+LATE = "modelyard.late"  # in the scope of a request that was answered with 408 here
 
 
 class Connection(HttpToolsProtocol):
@@ -72,6 +73,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()  # nothing came at all, or it was answered before its body ended
         else:
             part = "body" if "method" in self.scope else "head"
+            self.scope[LATE] = True  # type: ignore[literal-required]
             self._refuse(408, f"The request's {part} did not arrive in {self.timeout:g} s; send it at once.")
 
     def _stop_timer(self) -> None:

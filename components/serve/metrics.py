@@ -7,30 +7,27 @@ modelyard_requests_in_progress{model}                       prediction requests 
 modelyard_model_version{model,version}                      1 for the version that is served
 
 `traffic` is `golden` for requests with the header `x-modelyard-golden: 1`, which deploy sends, else `client`.
-A code of 499 is a client that went away before its request was whole, or was too slow (408).
+A code of 499 is a client that went away before its request was whole.
 
 Requests are counted in plain numbers, on the event loop alone, and become Prometheus's only when it asks.
 """
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import accumulate
-
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector
+from typing import TYPE_CHECKING
 
 from components.serve.replies import Reply
 
+if TYPE_CHECKING:  # imported when Prometheus asks: a server is ready without it
+    from prometheus_client import CollectorRegistry
+
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-LABELS = ("model", "version", "traffic")
 
 
 @dataclass
-class _Seen:
+class Seen:
     """What one version answered to one kind of traffic; `buckets` are not cumulative."""
 
     codes: Counter[int] = field(default_factory=Counter)
@@ -39,8 +36,8 @@ class _Seen:
     rows: int = 0
 
 
-class Metrics(Collector):
-    """The metrics of one server.
+class Metrics:
+    """The metrics of one server; `version` is the one that is served.
 
     Args:
         model: the model's name.
@@ -48,18 +45,15 @@ class Metrics(Collector):
     """
 
     def __init__(self, model: str, in_progress: Callable[[], int]) -> None:
-        self.version = 0
-        self._model, self._in_progress = model, in_progress
-        self._seen: dict[tuple[int, bool], _Seen] = {}
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+        self.model, self.version, self.in_progress = model, 0, in_progress
+        self.seen: dict[tuple[int, bool], Seen] = {}
+        self._registry: CollectorRegistry | None = None
 
     def answered(self, version: int, code: int, golden: bool, seconds: float, rows: int) -> None:
         """Count one prediction request."""
-        seen = self._seen.get((version, golden))
+        seen = self.seen.get((version, golden))
         if seen is None:
-            seen = self._seen[version, golden] = _Seen()
+            seen = self.seen[version, golden] = Seen()
         seen.codes[code] += 1
         seen.buckets[bisect_left(BUCKETS, seconds)] += 1
         seen.seconds += seconds
@@ -67,34 +61,8 @@ class Metrics(Collector):
 
     def page(self) -> Reply:
         """Return all of it in Prometheus's text format."""
-        return Reply(generate_latest(self._registry), kind=CONTENT_TYPE_LATEST.encode())
+        from components.serve import exposition
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metrics as Prometheus's client wants them."""
-        requests = CounterMetricFamily(
-            "modelyard_requests", "Prediction requests that were answered.", labels=(*LABELS, "code")
-        )
-        seconds = HistogramMetricFamily(
-            "modelyard_request_seconds", "Seconds to answer a prediction request.", labels=LABELS
-        )
-        predictions = CounterMetricFamily(
-            "modelyard_predictions", "Examples that were predicted.", labels=LABELS
-        )
-        bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
-        for (version, golden), seen in self._seen.items():
-            labels = [self._model, str(version), "golden" if golden else "client"]
-            for code, count in seen.codes.items():
-                requests.add_metric([*labels, str(code)], count)
-            buckets = list(zip(bounds, accumulate(seen.buckets), strict=True))
-            seconds.add_metric(labels, buckets, seen.seconds)
-            predictions.add_metric(labels, seen.rows)
-        yield from (requests, seconds, predictions)
-        progress = GaugeMetricFamily(
-            "modelyard_requests_in_progress", "Prediction requests being answered now.", labels=["model"]
-        )
-        progress.add_metric([self._model], self._in_progress())
-        served = GaugeMetricFamily(
-            "modelyard_model_version", "1 for the version that is served.", labels=["model", "version"]
-        )
-        served.add_metric([self._model, str(self.version)], 1)
-        yield from (progress, served)
+        if self._registry is None:
+            self._registry = exposition.registry(self)
+        return Reply(exposition.text(self._registry), kind=exposition.KIND)

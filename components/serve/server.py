@@ -23,6 +23,7 @@ from components.serve.settings import Serving
 from components.store.models import ModelStore, open_store
 from components.store.settings import Store
 
+BACKLOG = 2048
 KEEP_ALIVE = 30  # seconds that an idle connection stays open
 
 
@@ -46,6 +47,7 @@ def serve(name: str, store: Store, serving: Serving, version: int | None = None)
     models = open_store(store)
     with _bind(serving.host, serving.port) as listener:
         predictor = _first(models, name, version, serving.threads)
+        _listen(listener, serving.host, serving.port)
         app = App(predictor, serving)
         follower = Follower(models, predictor, serving.poll_interval, serving.threads, app.take)
         if version is None:
@@ -72,6 +74,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=serving.drain_timeout,  # type: ignore[arg-type]
             )
@@ -105,11 +108,23 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise ServeError(
-            f"Port {port} of {host} cannot be listened on: {error.strerror or error}. Stop what uses it, or "
-            "choose another with serving.port (0 takes a free one) or serving.host."
-        ) from error
+        raise _cannot_listen(host, port, error) from error
     return listener
+
+
+def _listen(listener: socket.socket, host: str, port: int) -> None:
+    """Take connections; fails when another server bound the same port and was ready first."""
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> ServeError:
+    return ServeError(
+        f"Port {port} of {host} cannot be listened on: {error.strerror or error}. Stop what uses it, or "
+        "choose another with serving.port (0 takes a free one) or serving.host."
+    )
 
 
 def _first(models: ModelStore, name: str, version: int | None, threads: int) -> Predictor:

@@ -111,15 +111,16 @@ def _picture(text: Any, number: int, signature: Signature) -> NDArray[Any]:
         )
     if not isinstance(text, str):
         raise Refused(400, f"The b64 of example {number} is not a string; send a picture's file in base64.")
-    from components import images  # Pillow, which a model of numbers does not need
-
     try:
         data = binascii.a2b_base64(text, strict_mode=True)
-        picture = images.decode(data, signature.image)
     except (binascii.Error, ValueError) as error:
         raise Refused(
             400, f"The b64 of example {number} is not base64 ({error}); encode the picture's file."
         ) from None
+    from components import images  # Pillow, which a model of numbers does not need
+
+    try:
+        picture = images.decode(data, signature.image)
     except DataError as error:
         raise Refused(400, f"Example {number}: {error}") from None
     return picture.astype(signature.dtype, copy=False)

@@ -38,8 +38,10 @@ def goes_on(pictures):
     ],
 )
 def test_half_a_request_gets_408_and_is_closed(pictures, data, part):
+    before = pictures.metric("modelyard_requests_total", code="408")
     answer = pictures.raw(data)
     assert status(answer) == 408
+    assert pictures.metric("modelyard_requests_total", code="408") == before + (part == "body")
     assert f"The request's {part} did not arrive in 1 s" in error(answer)
 
 
