@@ -81,6 +81,7 @@ def leakage(source: Mapping[str, Words], targets: Mapping[str, Mapping[ModelSpli
     """Return how many test rows are training rows too."""
     parts: dict[str, list[Words]] = {"train": [], "test": []}
     for name, masks in targets.items():
-        for split in parts.keys() & masks.keys():
-            parts[split].append(source[name][masks[split], 0])  # type: ignore[index]
+        for split, mask in masks.items():
+            if split in parts:
+                parts[split].append(source[name][mask, 0])
     return int(np.isin(np.concatenate(parts["test"]), np.concatenate(parts["train"])).sum())
