@@ -19,7 +19,7 @@ session = onnxruntime.InferenceSession(MODEL, options, providers=["CPUExecutionP
 name, shape = session.get_inputs()[0].name, session.get_inputs()[0].shape[1:]
 
 
-async def app(scope, receive, send):
+async def app(scope, receive, send):  # noqa: ARG001 - ASGI's signature
     """Answer every request as a prediction."""
     body, more = b"", True
     while more:

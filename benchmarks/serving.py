@@ -126,17 +126,22 @@ def running(command: Sequence[str], body: Path) -> Iterator[tuple[int, str, floa
         port = free.getsockname()[1]
     line = ["taskset", "-c", "0", sys.executable, *(part.replace("{port}", str(port)) for part in command)]
     started = time.perf_counter()
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+    log = body.with_name(f"{port}.log")
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=stderr)
     url = f"http://127.0.0.1:{port}/v1/models/{NAME}:predict"
     try:
-        yield process.pid, url, first_answer(url, body.read_bytes(), process) - started
+        answered = first_answer(url, body.read_bytes(), process)
+        if answered is None:
+            raise SystemExit(f"The server ended: {log.read_text()}")
+        yield process.pid, url, answered - started
     finally:
         process.terminate()
         process.wait(30)
 
 
-def first_answer(url: str, body: bytes, process: subprocess.Popen[bytes]) -> float:
-    """Return the time of the first answer."""
+def first_answer(url: str, body: bytes, process: subprocess.Popen[bytes]) -> float | None:
+    """Return the time of the first answer; None when the server ended before."""
     with httpx.Client(headers={"content-type": "application/json"}) as client:
         while process.poll() is None:
             try:
@@ -144,7 +149,7 @@ def first_answer(url: str, body: bytes, process: subprocess.Popen[bytes]) -> flo
                 return time.perf_counter()
             except httpx.TransportError:
                 time.sleep(0.005)
-    raise SystemExit(f"the server ended with {process.returncode}")
+    return None
 
 
 def load(url: str, script: Path, seconds: int) -> dict[str, float]:
