@@ -77,7 +77,7 @@ def _example(predictor: Predictor, item: Any, number: int) -> NDArray[Any]:
     signature = predictor.signature
     if isinstance(item, Object) and "b64" not in item:
         item = _only(item, predictor)
-    if isinstance(item, Object):
+    if isinstance(item, Object) and "b64" in item:
         return _picture(item["b64"], number, signature)
     if not isinstance(item, Array):
         raise Refused(

@@ -83,6 +83,8 @@ def test_a_version_in_the_path_is_answered(pictures):
         ([{"b64": 7}], "is not a string"),
         ([{"wrong": [1]}], "'wrong', and tiny has one, 'pixels'"),
         ([{}], "tiny has one, 'pixels'"),
+        ([{"input": {}}], "Example 0 is neither"),
+        ([{"input": {"b65": "x"}}], "Example 0 is neither"),
         ([picture(1), None], "Example 1 is neither"),
         ([picture(1), [[1]]], "shape 1x1, and 4x4x3 is expected"),
     ],
