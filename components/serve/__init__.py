@@ -3,7 +3,9 @@
 __main__        the command line
 server          starts, follows or pins a version, drains
 connection      one HTTP connection: time and size of what arrives
-app             routes, limits and errors
+app             who answers what, the queue, errors as replies
+routes          which requests there are
+body            reads a request's body
 tfserving       TF Serving v1
 openinference   Open Inference v2
 tensors         JSON and bytes become a checked batch

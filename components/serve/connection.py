@@ -51,7 +51,8 @@ class Connection(HttpToolsProtocol):
             self._timer = self.loop.call_later(self.timeout, self._late)
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """A request begins, and so does its time."""
+        self._stop_timer()
         self._whole, self._head = False, 0
         super().on_message_begin()
 
@@ -86,10 +87,8 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         body = encode({"error": message})
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(
-            body
-        )
-        self.transport.write(STATUS_LINE[status] + head + body)
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(STATUS_LINE[status] + head % len(body) + body)
         self.transport.close()
 
 

@@ -49,6 +49,15 @@ def test_a_silent_connection_is_closed(pictures):
     assert pictures.raw(b"") == b""
 
 
+def test_the_time_begins_with_the_request_and_not_with_the_connection(pictures):
+    with socket.create_connection(pictures.address, 10) as connection:
+        time.sleep(0.7)
+        connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY[:10])
+        time.sleep(0.6)
+        connection.sendall(BODY[10:])
+        assert status(connection.recv(65536)) == 200
+
+
 def test_half_a_request_after_a_whole_one_gets_408(pictures):
     whole = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
     answer = pictures.raw(whole + HEAD + b"content-length: 1000\r\n\r\n{")

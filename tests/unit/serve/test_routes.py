@@ -1,7 +1,7 @@
 import pytest
 
-from components.serve.app import Call, _resolve
 from components.serve.replies import Refused
+from components.serve.routes import Call, resolve
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from components.serve.replies import Refused
     ],
 )
 def test_a_path_is_understood(method, path, call):
-    assert _resolve(method, path) == call
+    assert resolve(method, path) == call
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_path_is_understood(method, path, call):
 )
 def test_another_path_or_method_is_refused_with_a_remedy(method, path, status):
     with pytest.raises(Refused) as refused:
-        _resolve(method, path)
+        resolve(method, path)
     assert refused.value.reply.status == status
     assert len(str(refused.value)) < 400
     assert ("use " in str(refused.value)) or ("/v1/models/NAME:predict" in str(refused.value))
@@ -45,5 +45,5 @@ def test_another_path_or_method_is_refused_with_a_remedy(method, path, status):
 
 def test_what_is_allowed_stands_in_the_header():
     with pytest.raises(Refused) as refused:
-        _resolve("GET", "/v2/models/digits/infer")
+        resolve("GET", "/v2/models/digits/infer")
     assert refused.value.reply.headers == ((b"allow", b"POST"),)
