@@ -1,0 +1,132 @@
+"""YAML for configurations: what it says is what a person reads.
+
+Scalars are those of YAML 1.2 (`no` is text, `1e-3` is a number, `010` is ten); duplicate keys, anchors,
+tags, and keys that are not text are errors. What is read is plain JSON with the line of every key.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from components.errors import ConfigError
+
+Keys = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A value of JSON's types, and the line (from 1) on which each key path of it begins."""
+
+    value: Any
+    lines: dict[Keys, int] = field(default_factory=dict)
+
+
+def parse(text: str, origin: str) -> Parsed:
+    """Return what a YAML text says.
+
+    Args:
+        text: one YAML document.
+        origin: where it comes from, for messages.
+
+    Raises:
+        ConfigError: it is not YAML, or not of the kind that a configuration may be.
+    """
+    try:
+        node = yaml.compose(text, _Loader)
+        lines: dict[Keys, int] = {}
+        return Parsed(None if node is None else _value(node, (), lines), lines)
+    except _RefusedError as error:
+        raise ConfigError(f"{origin}, line {error.line}: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(
+            f"{origin}{where}: this is not YAML: {error.problem or error.context}. "
+            "Check the indentation, the colons and the quotes there."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin}: this is not YAML: {error}. Save it as plain UTF-8 text.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{origin}: it is nested too deeply; a configuration has a few levels.") from error
+
+
+def dump(value: dict[str, Any]) -> str:
+    """Return YAML that every reader, of YAML 1.1 or 1.2, understands alike."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_TAG = "tag:yaml.org,2002:"
+_SCALARS: dict[str, tuple[re.Pattern[str] | None, list[str], Callable[[str], Any]]] = {
+    "null": (re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""], lambda _: None),
+    "bool": (re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"), lambda text: text[0] in "tT"),
+    "int": (re.compile(r"[-+]?[0-9]+"), list("-+0123456789"), int),
+    "float": (_FLOAT, list("-+.0123456789"), float),
+    "str": (None, [], str),
+}
+
+
+class _RefusedError(Exception):
+    """What YAML allows and a configuration does not."""
+
+    def __init__(self, node_or_event: Any, message: str) -> None:
+        super().__init__(message)
+        self.line = node_or_event.start_mark.line + 1
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - YAML 1.2's are added below
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise _RefusedError(event, f"the alias *{event.anchor} is not allowed: write the value out.")
+        return super().compose_node(parent, index)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.1 or 1.2 would read as something else than text."""
+
+
+for _name, (_pattern, _first, _) in _SCALARS.items():
+    if _pattern:
+        _whole = re.compile(rf"(?:{_pattern.pattern})\Z")
+        _Loader.add_implicit_resolver(_TAG + _name, _whole, _first)
+        _Dumper.add_implicit_resolver(_TAG + _name, _whole, _first)
+
+
+def _value(node: yaml.Node, path: Keys, lines: dict[Keys, int]) -> Any:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node)
+    if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
+        return [_value(child, (*path, number), lines) for number, child in enumerate(node.value)]
+    if not isinstance(node, yaml.MappingNode) or node.tag != f"{_TAG}map":
+        raise _RefusedError(node, f"the tag {node.tag} is not allowed: remove it.")
+    values: dict[str, Any] = {}
+    for key, child in node.value:
+        name = _scalar(key) if isinstance(key, yaml.ScalarNode) else key
+        if not isinstance(name, str):
+            raise _RefusedError(key, f"the key {key.value!r} is not text: put it in quotes.")
+        if name in values:
+            raise _RefusedError(key, f"the key {name!r} is there a second time: keep one of the two.")
+        lines[(*path, name)] = key.start_mark.line + 1
+        values[name] = _value(child, (*path, name), lines)
+    return values
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    name = node.tag.removeprefix(_TAG)
+    if name not in _SCALARS:
+        raise _RefusedError(node, f"the tag {node.tag} is not allowed: remove it.")
+    try:
+        value = _SCALARS[name][2](node.value)
+    except ValueError:
+        raise _RefusedError(node, f"{node.value[:40]!r} is no {name}: correct it.") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _RefusedError(node, f"{node.value!r} is too large for a number.")
+    return value
