@@ -1,0 +1,23 @@
+"""The command line, `modelyard`: one file per group of commands, each command a call into the library.
+
+app            the commands together
+options        what several commands take, and how they print
+failures       from an error to a message and an exit code
+pipeline       run, compile, report
+run            what `run` shows
+models         models list, show, promote, history; rollback
+serving        serve, predict
+configuration  config show, schema, init, reference
+doctor         doctor
+
+What a command needs is imported when it runs: `modelyard --help` pays for Typer and rich alone.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    from pipelines.cli import failures
+
+    sys.exit(failures.guarded(sys.argv[1:]))

@@ -1,0 +1,51 @@
+"""The commands together."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines.cli import configuration, doctor, models, pipeline, serving
+
+EPILOG = """Exit codes: 0 done, also when the gate holds or rejects · 1 a bug, or a failed check of doctor ·
+2 configuration or command line · 3 data · 4 training · 5 evaluation · 6 deployment · 7 model store ·
+8 server · 130 Ctrl-C. docs/cli.md says more."""
+
+app = typer.Typer(
+    name="modelyard",
+    help="Take a model from data to a served, guarded endpoint.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its help imports half of rich, 0.2 s
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"modelyard {version('modelyard')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Take a model from data to a served, guarded endpoint."""
+
+
+app.command()(pipeline.run)
+app.command()(serving.serve)
+app.command()(serving.predict)
+app.add_typer(models.app)
+app.command()(models.rollback)
+app.command("compile")(pipeline.compile_)
+app.add_typer(configuration.app)
+app.command()(pipeline.report)
+app.command()(doctor.doctor)

@@ -1,0 +1,58 @@
+"""`config show|schema|init|reference`: the configuration itself."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import ConfigFile, Output, OutputFormat, Overrides, emit
+
+app = typer.Typer(name="config", help="Look at the configuration, and begin one.", no_args_is_help=True)
+
+
+@app.command()
+def show(config: ConfigFile = None, overrides: Overrides = None, output: OutputFormat = Output.TEXT) -> None:
+    """Show what holds, defaults included."""
+    from pipelines.config import load
+
+    settings = load(config, overrides or ())
+    if output is Output.JSON:
+        emit(settings.model_dump(mode="json"))
+    else:
+        typer.echo(settings.dump(), nl=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema, for editors."""
+    from pipelines.config_reference import schema
+
+    typer.echo(schema())
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path(
+        "modelyard.yaml"
+    ),
+) -> None:
+    """Write a configuration to begin with."""
+    from components.errors import ConfigError
+    from pipelines.config_reference import starter
+
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(starter())
+    except FileExistsError as error:
+        raise ConfigError(f"{file} exists already and was left as it is. Name another file.") from error
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}. Name another file.") from error
+    typer.echo(f"{file} is written. Try: modelyard run {file}")
+
+
+@app.command()
+def reference() -> None:
+    """Print the meaning of every key, in Markdown."""
+    from pipelines.config_reference import page
+
+    typer.echo(page(), nl=False)

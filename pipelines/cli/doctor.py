@@ -1,0 +1,22 @@
+"""`doctor`: whether this machine can run the pipeline and serve."""
+
+import typer
+
+from pipelines.cli.options import Output, OutputFormat, StoreUrl, emit, show_rows, store_section
+
+
+def doctor(store: StoreUrl = None, output: OutputFormat = Output.TEXT) -> None:
+    """Check this machine.
+
+    Python, packages, processor, disk, model store, port. Ends with 1 when a check fails.
+    """
+    from components.serve.settings import Serving
+    from pipelines.checkup import checkup
+    from pipelines.config import load_section
+
+    checks = checkup(store_section(store), load_section("serving", Serving))
+    if output is Output.JSON:
+        emit([check._asdict() for check in checks])
+    else:
+        show_rows([("✓" if check.ok else "✗", check.name, check.found) for check in checks])
+    raise typer.Exit(0 if all(check.ok for check in checks) else 1)

@@ -1,0 +1,74 @@
+"""From an error to a message and an exit code: one paragraph for people, one object for scripts."""
+
+import itertools
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from components.errors import ModelyardError
+
+UsageError: Any = typer.BadParameter.__base__
+
+
+def guarded(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code.
+
+    A ModelyardError has the code of its class, a wrong command line 2, Ctrl-C 130, and a bug 1: its
+    traceback goes to a file, or to the screen with --debug.
+    """
+    as_json, debug = wants_json(arguments), "--debug" in arguments
+    try:
+        from pipelines.cli.app import app
+
+        code = app(list(arguments), prog_name="modelyard", standalone_mode=not as_json)
+    except KeyboardInterrupt:
+        code = 130
+    except UsageError as error:
+        code = report("UsageError", error.format_message(), 2, as_json)
+    except ModelyardError as error:
+        if debug:
+            traceback.print_exception(error)
+        code = report(type(error).__name__, str(error), error.exit_code, as_json)
+    except Exception as error:
+        code = report(type(error).__name__, unexpected(error, debug), 1, as_json)
+    return code if isinstance(code, int) else 0
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Say whether a command line asks for JSON; also one that cannot be parsed."""
+    pairs = itertools.pairwise(arguments)
+    return "--output=json" in arguments or ("--output", "json") in pairs
+
+
+def report(kind: str, message: str, exit_code: int, as_json: bool) -> int:
+    """Tell what went wrong, to people on stderr or to a script on stdout, and return the exit code."""
+    if as_json:
+        error = {"kind": kind, "message": message, "exit_code": exit_code}
+        typer.echo(json.dumps({"error": error}, indent=2))
+    else:
+        typer.echo(typer.style("error: ", fg="red", bold=True) + message, err=True)
+    return exit_code
+
+
+def unexpected(error: Exception, debug: bool) -> str:
+    """Show or keep the traceback of a bug, and return what to tell about it."""
+    what = f"{type(error).__name__}: {error}. This is a bug in modelyard"
+    if debug:
+        traceback.print_exception(error)
+        return f"{what}; the traceback is above."
+    try:
+        from datetime import datetime
+
+        from pipelines.runs import home
+
+        path = home() / "errors" / f"{datetime.now():%Y%m%d-%H%M%S}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command = f"{sys.argv}\n{''.join(traceback.format_exception(error))}"
+        path.write_text(command, encoding="utf-8")
+    except Exception:
+        return f"{what}; `modelyard --debug …` shows the traceback."
+    return f"{what}; the traceback is in {path}, and `modelyard --debug …` shows it."

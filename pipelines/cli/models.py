@@ -1,0 +1,179 @@
+"""`models list|show|promote|history` and `rollback`: what is in the model store, and who is champion."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.cli.options import (
+    ModelName,
+    Output,
+    OutputFormat,
+    Reason,
+    StoreUrl,
+    emit,
+    models_in,
+    show_rows,
+    user,
+)
+
+if TYPE_CHECKING:
+    from components.artifacts import Manifest
+    from components.store.models import ModelStore
+
+app = typer.Typer(name="models", help="Look into the model store, and promote by hand.", no_args_is_help=True)
+Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Its version.", show_default=False)]
+
+
+@app.command("list")
+def list_(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="List this model's versions.", show_default=False)
+    ] = None,
+    store: StoreUrl = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """List the models, or the versions of one."""
+    models = models_in(store)
+    rows = _versions(models, name) if name else [_model(models, one) for one in models.names()]
+    if output is Output.JSON:
+        emit(rows)
+    elif rows:
+        show_rows([tuple(_cell(value) for value in row.values()) for row in rows], tuple(rows[0]))
+    else:
+        typer.echo(f"There are no models in {models.url}. `modelyard run` makes one.")
+
+
+@app.command()
+def show(
+    name: ModelName,
+    version: Annotated[
+        int | None, typer.Argument(metavar="VERSION", min=1, help="The champion, or the latest.")
+    ] = None,
+    store: StoreUrl = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Show where a version comes from and how good it is."""
+    models = models_in(store)
+    champion = models.champion(name)
+    manifest = models.manifest(name, version or (champion.version if champion else _latest(models, name)))
+    is_champion = champion is not None and champion.version == manifest.version
+    if output is Output.JSON:
+        emit({**manifest.model_dump(mode="json"), "champion": is_champion})
+    else:
+        show_rows(list(_facts(manifest, is_champion).items()))
+
+
+@app.command()
+def promote(
+    name: ModelName,
+    version: Version,
+    reason: Reason = "promoted by hand",
+    store: StoreUrl = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Make a version the champion.
+
+    Running servers take it without dropping a request.
+    """
+    champion = models_in(store).promote(name, version, reason=reason, by=user())
+    if output is Output.JSON:
+        emit(champion.model_dump(mode="json"))
+    else:
+        typer.echo(f"Version {champion.version} is the champion of {name}.")
+
+
+def rollback(
+    name: ModelName,
+    to: Annotated[
+        int | None,
+        typer.Option("--to", min=1, metavar="VERSION", help="To this version, not the previous champion."),
+    ] = None,
+    reason: Reason = "rolled back by hand",
+    store: StoreUrl = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Make the previous champion champion again.
+
+    Running servers take it without dropping a request.
+    """
+    champion = models_in(store).rollback(name, to, reason=reason, by=user())
+    if output is Output.JSON:
+        emit(champion.model_dump(mode="json"))
+    else:
+        typer.echo(f"Version {champion.version} is the champion of {name}.")
+
+
+@app.command()
+def history(name: ModelName, store: StoreUrl = None, output: OutputFormat = Output.TEXT) -> None:
+    """List promotions and rollbacks, oldest first."""
+    models = models_in(store)
+    entries = models.history(name)
+    if output is Output.JSON:
+        emit([entry.model_dump(mode="json") for entry in entries])
+    elif entries:
+        keys = ("number", "at", "action", "version", "previous", "by", "reason", "attempt")
+        show_rows([tuple(_cell(getattr(entry, key)) for key in keys) for entry in entries], keys)
+    else:
+        typer.echo(f"{name} has no history in {models.url}: no version of it was ever promoted.")
+
+
+def _model(models: "ModelStore", name: str) -> dict[str, Any]:
+    champion, versions = models.champion(name), models.versions(name)
+    best = models.manifest(name, champion.version).metrics.accuracy.value if champion else None
+    return {
+        "model": name,
+        "champion": champion.version if champion else None,
+        "accuracy": best,
+        "versions": len(versions),
+        "latest": versions[-1],
+    }
+
+
+def _versions(models: "ModelStore", name: str) -> list[dict[str, Any]]:
+    champion = models.champion(name)
+    _latest(models, name)
+    manifests = [models.manifest(name, version) for version in models.versions(name)]
+    return [
+        {
+            "version": manifest.version,
+            "champion": champion is not None and champion.version == manifest.version,
+            "accuracy": manifest.metrics.accuracy.value,
+            "created": manifest.created,
+            "run": manifest.run,
+        }
+        for manifest in manifests
+    ]
+
+
+def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
+    accuracy, signature = manifest.metrics.accuracy, manifest.signature
+    return {
+        "version": f"{manifest.version} of {manifest.model}" + (", the champion" if is_champion else ""),
+        "created": manifest.created,
+        "accuracy": f"{accuracy.value:.4f}  (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f})",
+        "decision": f"{manifest.decision.decision}: {manifest.decision.reason}",
+        "takes": f"{signature.dtype} {' x '.join(map(str, signature.shape))}",
+        "classes": ", ".join(signature.classes),
+        "run": manifest.run,
+        "data": manifest.data,
+        "files": ", ".join(manifest.files),
+    }
+
+
+def _latest(models: "ModelStore", name: str) -> int:
+    if versions := models.versions(name):
+        return versions[-1]
+    from components.errors import NotFoundError
+
+    raise NotFoundError(
+        f"There is no model {name} in {models.url}; models there: {', '.join(models.names()) or 'none'}. "
+        "Is it another store (--store, MODELYARD_STORE__URL)?"
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,91 @@
+"""What several commands take, and how they print."""
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from components.store.models import ModelStore
+    from components.store.settings import Store
+
+
+class Output(StrEnum):
+    """Who reads what a command prints."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="CONFIG", help="The YAML file; without one, the digits.", show_default=False),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a key of the configuration, as in training.epochs=3."
+    ),
+]
+OutputFormat = Annotated[Output, typer.Option("--output", help="For people (text) or for scripts (json).")]
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="The model store: gs://bucket/prefix, file:///path or a path. Default: MODELYARD_STORE__URL, "
+        "or .modelyard/models.",
+        show_default=False,
+    ),
+]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the history.")]
+
+
+def store_section(url: str | None) -> "Store":
+    """Return the `store` section for a command that needs no configuration."""
+    from components.store.settings import Store
+    from pipelines.config import load_section
+
+    return load_section("store", Store, [f"store.url={json.dumps(url)}"] if url is not None else [])
+
+
+def models_in(url: str | None) -> "ModelStore":
+    """Return the model store for a command that needs no configuration."""
+    from components.store.models import open_store
+
+    return open_store(store_section(url))
+
+
+def emit(value: Any) -> None:
+    """Print a value as JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_rows(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> None:
+    """Print rows of text as a table; a script gets each row on one line."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console() if sys.stdout.isatty() else Console(width=1000)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(head), header_style="dim")
+    for name in head or rows[0] if rows else ():
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def user() -> str:
+    """Return who gives this command, for the history."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "somebody"

@@ -1,0 +1,73 @@
+"""`run`, `compile`, `report`: the pipeline and what it leaves."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import ConfigFile, Output, OutputFormat, Overrides, emit
+
+
+def run(config: ConfigFile = None, overrides: Overrides = None, output: OutputFormat = Output.TEXT) -> None:
+    """Run the pipeline on this machine.
+
+    From data to a gated model that a server has answered with. Progress goes to stderr, the summary to
+    stdout; a second run with nothing changed uses the cache.
+    """
+    from rich.console import Console
+
+    from pipelines.cli.failures import report
+    from pipelines.cli.run import run_with_table, show, show_failure
+    from pipelines.config import load
+
+    settings = load(config, overrides or ())
+    summary = run_with_table(settings, Console(stderr=True))
+    if output is Output.JSON:
+        emit(summary.model_dump(mode="json"))
+    elif summary.failure:
+        show_failure(summary, Console(stderr=True))
+        report(summary.failure.kind, summary.failure.message, summary.failure.exit_code, as_json=False)
+    else:
+        show(summary, settings, Console())
+    raise typer.Exit(summary.failure.exit_code if summary.failure else 0)
+
+
+def compile_(
+    file: Annotated[Path, typer.Option("-o", "--file", help="Where to write: a .yaml file.")],
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Write the pipeline as KFP's YAML.
+
+    The configuration becomes the default arguments.
+    """
+    if file.suffix not in (".yaml", ".yml") or not file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"{file} is not a .yaml file in a folder that exists.", param_hint="-o")
+    from pipelines.compiler import compile_to
+    from pipelines.config import load
+
+    compile_to(load(config, overrides or ()), file)
+    typer.echo(str(file))
+
+
+def report(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's name; without it, the latest.")] = None,
+    browse: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Say where the report of a run is."""
+    from components.errors import NotFoundError
+    from pipelines import runs
+
+    summary = runs.find(runs.home(), run)
+    if summary.report is None or not Path(summary.report).is_file():
+        raise NotFoundError(
+            f"The run {summary.run} has no report: it {summary.state} before there was one, or it was "
+            "cleaned up. `modelyard run` makes another."
+        )
+    if output is Output.JSON:
+        emit({"run": summary.run, "report": summary.report})
+    else:
+        typer.echo(summary.report)
+    if browse:
+        typer.launch(Path(summary.report).as_uri())

@@ -1,0 +1,74 @@
+"""`serve` and `predict`: answers from a version in the model store."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import (
+    ModelName,
+    Output,
+    OutputFormat,
+    StoreUrl,
+    emit,
+    models_in,
+    show_rows,
+    store_section,
+)
+
+Version = Annotated[
+    int | None,
+    typer.Option("--version", min=1, metavar="VERSION", help="This version, and not the champion."),
+]
+
+
+def serve(
+    name: ModelName,
+    version: Version = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: serving.host.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one; default: serving.port.")] = None,
+    store: StoreUrl = None,
+) -> None:
+    """Serve a model over HTTP.
+
+    Without --version, the champion, and a new one as soon as there is one.
+    """
+    from components.serve.server import serve
+    from components.serve.settings import Serving
+    from pipelines.config import load_section
+
+    given = {"host": host, "port": port}
+    overrides = [f"serving.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    serve(name, store_section(store), load_section("serving", Serving, overrides), version)
+
+
+def predict(
+    name: ModelName,
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE…", help="Pictures, or .npy files of one example or of many."),
+    ],
+    version: Version = None,
+    store: StoreUrl = None,
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="ENDPOINT", help="Ask this server, as http://host:8501.")
+    ] = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Predict the class of images.
+
+    One or many, here or on a running server (--url).
+    """
+    from pipelines import prediction
+
+    model = (
+        prediction.Endpoint(url, name, version) if url else prediction.Loaded(models_in(store), name, version)
+    )
+    answers = prediction.predict(model, images)
+    if output is Output.JSON:
+        predictions = [answer.model_dump(mode="json") for answer in answers]
+        emit({"model": name, "version": model.version, "predictions": predictions})
+    else:
+        rows = [(answer.image, answer.label, f"{answer.probability:.4f}") for answer in answers]
+        show_rows(rows, ("image", "class", "probability"))

@@ -1,0 +1,104 @@
+"""A real store with two versions of a tiny real model, and the command line in this process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from components import artifacts
+from components.artifacts import Decision, Interval, Manifest, Metrics, Signature
+from components.store.models import ModelStore, open_store
+from components.store.settings import Store
+from pipelines.cli.failures import guarded
+
+SIGNATURE = Signature(shape=(2, 2), dtype="uint8", classes=("dark", "bright"))
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, without the variables of whoever runs the tests."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODELYARD_HOME", raising=False)
+    monkeypatch.delenv("MODELYARD_STORE__URL", raising=False)
+
+
+@dataclass
+class Ended:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def modelyard(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    def run(*arguments: object) -> Ended:
+        try:
+            code = guarded([str(argument) for argument in arguments])
+        except SystemExit as left:
+            code = int(left.code or 0)
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    """The default store of the working directory with two versions of `tiny`; version 1 is the champion."""
+    models = open_store(Store(url=str(tmp_path / ".modelyard/models")))
+    model = tmp_path / "model.onnx"
+    write_model(model)
+    for run in ("first", "second"):
+        version = models.reserve("tiny", run)
+        models.publish("tiny", version, {"model.onnx": model}, manifest(version, run, model))
+    models.promote("tiny", 1, reason="first of all", by="test")
+    return models
+
+
+def manifest(version: int, run: str, model: Path) -> Manifest:
+    accuracy = Interval(value=0.9, low=0.8, high=1.0)
+    return Manifest(
+        model="tiny",
+        version=version,
+        run=run,
+        created="2026-01-01T00:00:00+00:00",
+        data="d",
+        code="c",
+        config={},
+        files={"model.onnx": artifacts.sha256(model)},
+        signature=SIGNATURE,
+        metrics=Metrics(rows=10, accuracy=accuracy, loss=0.1, per_class=(), confusion=()),
+        decision=Decision(decision="promote", reason="good"),
+        packages={},
+    )
+
+
+def write_model(path: Path) -> None:
+    """Write a model that says `bright` with the mean of its pixels over 255."""
+    constants = {
+        "axes": np.array([1, 2]),
+        "scale": np.float32(1 / 255),
+        "one": np.float32(1),
+        "last": np.array([1]),
+    }
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "scale"], ["bright"]),
+        helper.make_node("Unsqueeze", ["bright", "last"], ["p"]),
+        helper.make_node("Sub", ["one", "p"], ["q"]),
+        helper.make_node("Concat", ["q", "p"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", *SIGNATURE.shape])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)

@@ -1,0 +1,280 @@
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components import errors
+from pipelines import runs
+from pipelines.runs import RunSummary
+
+DOCS = Path(__file__).parents[3] / "docs"
+COMMANDS = ("run", "serve", "predict", "models", "rollback", "compile", "config", "report", "doctor")
+HEAVY = "pydantic numpy yaml kfp httpx PIL onnxruntime tensorflow keras google sklearn uvicorn"
+
+
+MODELYARD = (sys.executable, "-c", "from pipelines.cli import main; main()")
+
+
+def command(*arguments):
+    line = [*MODELYARD, *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def test_help_lists_the_commands_and_imports_nothing_heavy():
+    script = (
+        "import sys\nfrom pipelines.cli import main\nsys.argv = ['modelyard', '--help']\ntry:\n    main()\n"
+        f"finally:\n    print('heavy:', [m for m in '{HEAVY}'.split() if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "heavy: []" in out
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} ", out, re.M)
+    assert "Exit codes: 0 done" in out
+
+
+def test_version(modelyard):
+    assert re.fullmatch(r"modelyard \d+\.\d+\.\d+\n", modelyard("-V").out)
+
+
+# Errors and exit codes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["nope"], 2),
+        (["models", "list", "--nope"], 2),
+        (["run", "gone.yaml"], 2),
+        (["models", "show", "gone"], 7),
+        (["predict", "gone", "x.npy"], 7),
+        (["serve", "gone", "--port", "0"], 7),
+        (["models", "list", "--store", "ftp://x"], 2),
+        (["predict", "x", "y", "--url", "http://127.0.0.1:9"], 8),
+    ],
+)
+def test_a_process_ends_with_the_code_of_its_error_and_no_traceback(arguments, code):
+    ended = command(*arguments)
+    assert ended.returncode == code
+    assert "error: " in ended.stderr.lower()
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code", "said"),
+    [
+        (["nope"], "UsageError", 2, "nope"),
+        (["models", "show"], "UsageError", 2, "NAME"),
+        (["run", "gone.yaml"], "ConfigError", 2, "gone.yaml: there is no such file"),
+        (["config", "show", "--set", "training.epochs=x"], "ConfigError", 2, 'training.epochs is "x"'),
+        (["models", "list", "gone"], "NotFoundError", 7, "There is no model gone"),
+    ],
+)
+def test_a_script_reads_errors_as_json(modelyard, arguments, kind, code, said):
+    ended = modelyard(*arguments, "--output", "json")
+    error = json.loads(ended.out)["error"]
+    assert (ended.code, error["kind"], error["exit_code"]) == (code, kind, code)
+    assert said in error["message"]
+    assert modelyard(*arguments, "--output=json").out == ended.out
+
+
+def test_every_error_has_its_code_in_the_docs():
+    text = (DOCS / "cli.md").read_text(encoding="utf-8")
+    kinds = errors.ModelyardError.__subclasses__() + errors.StoreError.__subclasses__()
+    for kind in kinds:
+        assert re.search(rf"\| {kind.exit_code} \| .*`{kind.__name__}`", text), kind
+
+
+@pytest.fixture
+def _bug(monkeypatch):
+    def broken(*_):
+        raise KeyError("boom")
+
+    monkeypatch.setattr("components.store.models.open_store", broken)
+
+
+@pytest.mark.usefixtures("_bug")
+def test_a_bug_leaves_its_traceback_in_a_file(modelyard, tmp_path):
+    ended = modelyard("models", "list")
+    (log,) = (tmp_path / ".modelyard" / "errors").iterdir()
+    assert ended.code == 1
+    assert f"KeyError: 'boom'. This is a bug in modelyard; the traceback is in {log}" in ended.err
+    assert "in broken" in log.read_text()
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.usefixtures("_bug")
+def test_debug_shows_the_traceback(modelyard, tmp_path):
+    ended = modelyard("--debug", "models", "list")
+    assert ended.code == 1
+    assert "in broken" in ended.err
+    assert not (tmp_path / ".modelyard").exists()
+
+
+def test_ctrl_c_ends_with_130():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        line = [*MODELYARD, "predict", "tiny", "x.npy", "--url", url]
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+            connection, _ = silent.accept()
+            waiting.send_signal(signal.SIGINT)
+            out, err = waiting.communicate(timeout=30)
+            connection.close()
+    assert (waiting.returncode, out) == (130, "")
+    assert "Traceback" not in err
+
+
+# The model store
+
+
+@pytest.mark.usefixtures("store")
+def test_models_are_listed(modelyard):
+    rows = json.loads(modelyard("models", "list", "--output", "json").out)
+    assert rows == [{"model": "tiny", "champion": 1, "accuracy": 0.9, "versions": 2, "latest": 2}]
+    text = modelyard("models", "list").out
+    assert re.search(r"^tiny +1 +0.9000 +2 +2", text, re.M)
+    versions = json.loads(modelyard("models", "list", "tiny", "--output", "json").out)
+    assert [(row["version"], row["champion"], row["run"]) for row in versions] == [
+        (1, True, "first"),
+        (2, False, "second"),
+    ]
+
+
+def test_an_empty_store_says_what_makes_a_model(modelyard):
+    assert "`modelyard run` makes one" in modelyard("models", "list").out
+    assert json.loads(modelyard("models", "list", "--output", "json").out) == []
+
+
+@pytest.mark.usefixtures("store")
+def test_a_version_is_shown(modelyard):
+    text = modelyard("models", "show", "tiny").out
+    assert "1 of tiny, the champion" in text
+    assert "uint8 2 x 2" in text
+    shown = json.loads(modelyard("models", "show", "tiny", 2, "--output", "json").out)
+    assert (shown["version"], shown["champion"], shown["run"]) == (2, False, "second")
+    missing = modelyard("models", "show", "tiny", 3)
+    assert missing.code == 7
+    assert "tiny has no version 3" in missing.err
+    assert modelyard("models", "show", "tiny", 0).code == 2
+
+
+def test_promotion_and_rollback_move_the_champion_and_are_in_the_history(modelyard, store):
+    assert "Version 2 is the champion" in modelyard("models", "promote", "tiny", 2, "--reason", "why not").out
+    back = json.loads(modelyard("rollback", "tiny", "--output", "json").out)
+    assert back["version"] == store.champion("tiny").version == 1
+    modelyard("rollback", "tiny", "--to", 2)
+    assert store.champion("tiny").version == 2
+    entries = json.loads(modelyard("models", "history", "tiny", "--output", "json").out)
+    assert [(entry["action"], entry["version"]) for entry in entries] == [
+        ("promote", 1),
+        ("promote", 2),
+        ("rollback", 1),
+        ("rollback", 2),
+    ]
+    assert entries[1]["reason"] == "why not"
+    assert "why not" in modelyard("models", "history", "tiny").out
+
+
+def test_nothing_to_roll_back_to_is_an_error(modelyard, store):
+    ended = modelyard("rollback", "tiny")
+    assert ended.code == 7
+    assert "--to" in ended.err
+    assert store.champion("tiny").version == 1
+
+
+def test_the_option_for_the_store_wins_over_the_environment(modelyard, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("MODELYARD_STORE__URL", str(tmp_path / "other"))
+    assert str(tmp_path / "other") in modelyard("models", "list").out
+    assert "tiny" in modelyard("models", "list", "--store", store.url).out
+    assert "tiny" in modelyard("models", "list", "--store", f"file://{store.url}").out
+
+
+# Configuration, compilation, reports, doctor
+
+
+def test_config_shows_what_holds(modelyard, monkeypatch):
+    monkeypatch.setenv("MODELYARD_TRAINING__BATCH_SIZE", "8")
+    arguments = ("config", "show", "--set", "training.epochs=3")
+    for shown in (
+        yaml.safe_load(modelyard(*arguments).out),
+        json.loads(modelyard(*arguments, "--output", "json").out),
+    ):
+        assert shown["training"]["epochs"] == 3
+        assert shown["training"]["batch_size"] == 8
+        assert shown["serving"]["port"] == 8501
+
+
+def test_config_init_writes_what_loads_and_never_over_a_file(modelyard, tmp_path):
+    assert modelyard("config", "init").code == 0
+    assert modelyard("config", "show", "modelyard.yaml").out == modelyard("config", "show").out
+    (tmp_path / "modelyard.yaml").write_text("mine")
+    ended = modelyard("config", "init")
+    assert (ended.code, (tmp_path / "modelyard.yaml").read_text()) == (2, "mine")
+    assert "modelyard.yaml exists already" in ended.err
+    assert "cannot be written: No such file" in modelyard("config", "init", "gone/x.yaml").err
+
+
+def test_config_schema_is_json_and_reference_is_the_page(modelyard):
+    assert json.loads(modelyard("config", "schema").out)["required"] == ["name", "data"]
+    assert modelyard("config", "reference").out == (DOCS / "config.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", ["x.txt", "gone/x.yaml"])
+def test_compile_refuses_a_file_that_it_cannot_write(modelyard, file):
+    ended = modelyard("compile", "-o", file, "--output=json")
+    assert ended.code == 2
+
+
+def test_report_says_where_the_latest_is(modelyard, tmp_path):
+    assert modelyard("report").code == 7
+    for name in ("20260101-000000-aaaa", "20260102-000000-bbbb"):
+        folder = tmp_path / ".modelyard" / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "report.html").write_text("<p>fine</p>")
+        state = {"run": name, "model": "x", "state": "succeeded", "steps": (), "seconds": 1.0, "store": "s"}
+        runs.finish(folder, RunSummary(**state, report=str(folder / "report.html")))
+    assert modelyard("report").out == f"{folder / 'report.html'}\n"
+    assert json.loads(modelyard("report", "20260101-000000-aaaa", "--output", "json").out)["run"].endswith(
+        "aaaa"
+    )
+    (folder / "report.html").unlink()
+    gone = modelyard("report")
+    assert gone.code == 7
+    assert "20260102-000000-bbbb has no report" in gone.err
+
+
+def test_doctor_passes_and_fails_with_a_remedy(modelyard, monkeypatch, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("MODELYARD_SERVING__PORT", str(taken.getsockname()[1]))
+        ended = modelyard("doctor", "--output", "json")
+    checks = {check["name"]: check for check in json.loads(ended.out)}
+    assert ended.code == 1
+    assert not checks["port"]["ok"]
+    assert "--port" in checks["port"]["found"]
+    assert list(checks) == ["python", "packages", "processor", "disk", "store", "port"]
+    assert all(checks[name]["ok"] for name in ("python", "packages", "disk", "store"))
+    monkeypatch.setenv("MODELYARD_SERVING__PORT", "0")
+    assert modelyard("doctor").code == 0
+    (tmp_path / "file").write_text("")
+    assert modelyard("doctor", "--store", tmp_path / "file").code == 1
+    assert not (tmp_path / ".modelyard").exists()
+
+
+@pytest.mark.usefixtures("store")
+def test_serve_listens_where_it_is_told():
+    line = [*MODELYARD, "serve", "tiny", "--version", "2", "--port", "0", "--host", "127.0.0.1"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            ready = json.loads(server.stdout.readline())
+            assert (ready["event"], ready["name"], ready["version"]) == ("ready", "tiny", 2)
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0

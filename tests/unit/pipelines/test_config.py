@@ -1,0 +1,283 @@
+from pathlib import Path
+
+import pytest
+
+from components.errors import ConfigError
+from components.ingest.settings import Source
+from components.preprocess.settings import Preparation
+from components.store.settings import Store
+from pipelines.config import load, load_section
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+DIGITS = "name: x\ndata:\n  kind: digits\n"
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Load a text as the file `folder/x.yaml`."""
+
+    def one(text, *overrides, **environ):
+        path = tmp_path / "folder" / "x.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return load(path, overrides, environ)
+
+    return one
+
+
+@pytest.fixture
+def refused(config):
+    """Load a text that is wrong and return the message."""
+
+    def one(text, *overrides, **environ):
+        with pytest.raises(ConfigError) as caught:
+            config(text, *overrides, **environ)
+        return str(caught.value)
+
+    return one
+
+
+def test_without_a_file_the_digits_example_holds():
+    assert load(environ={}) == load(EXAMPLES / "digits.yaml", environ={})
+    assert load(environ={}).gate.floor == 0.9
+
+
+def test_the_cifar10_example_is_the_tutorial():
+    config = load(EXAMPLES / "cifar10.yaml", environ={})
+    assert config.data.kind == "cifar10"
+    assert config.data.source == "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+    assert (config.data.normalize, config.data.scale, config.data.validation) == ("scale", 255, 5000)
+    assert (config.model.filters, config.model.kernel, config.model.dense) == ((32, 64), 3, (64,))
+    assert (config.model.build, config.model.dropout) == (None, 0)
+    assert config.training.optimizer == "adam"
+    assert (config.training.batch_size, config.training.epochs) == (32, 10)
+    assert config.training.early_stopping is None
+
+
+def test_an_option_wins_over_the_environment_over_the_file_over_the_default(config):
+    text = DIGITS + "training: {epochs: 2, batch_size: 2, seed: 2}\n"
+    environ = {"MODELYARD_TRAINING__EPOCHS": "3", "MODELYARD_TRAINING__BATCH_SIZE": "3"}
+    training = config(text, "training.epochs=4", **environ).training
+    found = (training.epochs, training.batch_size, training.seed, training.optimizer)
+    assert found == (4, 3, 2, "adam")
+
+
+def test_the_last_of_two_equal_options_wins(config):
+    assert config(DIGITS, "training.epochs=4", "training.epochs=5").training.epochs == 5
+
+
+def test_options_and_variables_are_yaml_and_make_keys_that_are_not_there(config):
+    loaded = config(
+        DIGITS,
+        "training.early_stopping.patience=1",
+        "training.optimizer_settings.learning_rate=1e-3",
+        "model.filters=[8, 16]",
+        "gate=null",
+        MODELYARD_TRAINING__OPTIMIZER_SETTINGS__BETA_1="0.5",
+        MODELYARD_NAME="other",
+    )
+    assert loaded.training.early_stopping.patience == 1
+    assert loaded.training.optimizer_settings == {"learning_rate": 0.001, "beta_1": 0.5}
+    assert (loaded.name, loaded.model.filters, loaded.gate) == ("other", (8, 16), None)
+
+
+def test_other_variables_are_for_other_purposes(config):
+    assert config(DIGITS, MODELYARD_HOME="/x", MODELYARD_LIFELINE="/y", OTHER__X="1").name == "x"
+
+
+def test_paths_are_relative_to_whoever_says_them(config, tmp_path):
+    (tmp_path / "folder" / "code").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    text = "name: x\ndata: {kind: npz, source: ../a.npz}\nmodel: {build: 'm:f', code: code}\n"
+    loaded = config(text)
+    assert loaded.data.source == str(tmp_path / "a.npz")
+    assert loaded.model.code == str(tmp_path / "folder" / "code")
+    assert config(text, "model.code=here").model.code == str(tmp_path / "here")
+    assert config(text, "data={kind: npz, source: b}").data.source == str(tmp_path / "b")
+    assert config(text, MODELYARD_DATA__SOURCE="c").data.source == str(tmp_path / "c")
+    assert config(text, "data.source=gs://b/x.npz").data.source == "gs://b/x.npz"
+    assert config(text).store.url == ".modelyard/models"
+
+
+def test_the_parts_of_data_are_what_two_steps_take(config):
+    loaded = config("name: x\ndata: {kind: images, source: /p, resize: {height: 2, width: 3}, test: 10}\n")
+    assert Source.of(loaded.source().text()) == loaded.source()
+    assert Preparation.of(loaded.preparation().text()) == loaded.preparation()
+    assert (loaded.source().resize.width, loaded.preparation().test) == (3, 10)
+
+
+def test_what_is_dumped_is_loaded_alike(config):
+    loaded = config(
+        "name: x\ndata: {kind: npz, source: /a, classes: [no, '1e-3', '010', 'true', é]}\ngate: null\n"
+        "training: {optimizer_settings: {learning_rate: 1e-7}}\n"
+    )
+    assert loaded.data.classes == ("no", "1e-3", "010", "true", "é")
+    assert config(loaded.dump()) == loaded
+
+
+def test_a_configuration_cannot_be_changed(config):
+    with pytest.raises(ValueError, match="frozen"):
+        config(DIGITS).name = "y"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("data: {knd: digits}", ["data.kind is missing", "data.knd is not a key; did you mean data.kind?"]),
+        ("training: {epoch: 3}", ["line 4", "training.epoch is not a key; did you mean training.epochs?"]),
+        ("epochs: 3", ["epochs is not a key; did you mean training.epochs?"]),
+        ("zzz: 3", ["zzz is not a key; remove it.", "name, data, model, training"]),
+        ("training: {epochs: ten}", ['training.epochs is "ten"', "whole number", "default is 10"]),
+        ("training: {epochs: 3.5}", ["training.epochs is 3.5", "whole number"]),
+        ("training: {epochs: true}", ["training.epochs is true", "whole number"]),
+        ("training: {epochs: 0}", ["training.epochs is 0", "at least 1"]),
+        ("training: {epochs: '3'}", ['training.epochs is "3"', "whole number"]),
+        ("training:", ["training is null", "section with keys"]),
+        ("training: {loss: mse}", ['training.loss is "mse"', "sparse_categorical_crossentropy"]),
+        ("training: {early_stopping: true}", ["training.early_stopping is true", "section with keys"]),
+        ("gate: {floor: 90}", ["gate.floor is 90", "at most 1"]),
+        ("model: {filters: 32}", ["model.filters is 32", "a list"]),
+        ("model: {filters: [32, a]}", ['model.filters.1 is "a"', "whole number"]),
+        ("model: {filters: [0]}", ["sizes of at least 1"]),
+        ("model: {build: 'm:f'}", ["model.build and model.code go together"]),
+        ("model: {build: nope, code: .}", ['model.build is "nope"', "module:function"]),
+        ("model: {build: 'm:f', code: gone}", ["gone', which is no folder", "model.build"]),
+        ("model: {dropout: 1}", ["model.dropout is 1", "less than 1"]),
+        ("model: {logits: yes}", ['model.logits is "yes"', "true or false"]),
+        ("serving: {port: 70000}", ["serving.port is 70000", "at most 65535"]),
+        ("store: {url: 3}", ["store.url is 3", "text"]),
+        ("name: x", ["line 4", "'name' is there a second time", "keep one"]),
+    ],
+)
+def test_a_wrong_key_or_value_is_told_with_its_place_and_remedy(refused, lines, said):
+    head = DIGITS if not lines.startswith("data:") else "name: x\n"
+    message = refused(f"{head}{lines}\n")
+    assert "x.yaml" in message
+    assert [part for part in said if part not in message] == []
+    assert "pydantic" not in message
+
+
+@pytest.mark.parametrize("key", ["validation", "test"])
+@pytest.mark.parametrize("value", ["-1", "0", "0.0", "1.0", "1.5", "-0.1"])
+def test_an_impossible_amount_of_rows_is_refused(refused, key, value):
+    message = refused(f"{DIGITS}  {key}: {value}\n")
+    assert f"line 4: data.{key}: {value} " in message
+    assert "give" in message
+
+
+@pytest.mark.parametrize("value", ["ten", "true", "null", ".nan", "[1]", "{a: 1}"])
+def test_an_amount_of_rows_of_another_type_is_refused_once(refused, value):
+    message = refused(f"{DIGITS}  validation: {value}\n")
+    assert "line 4: data.validation is " in message
+    assert "a share (0.1) or a number (5000)" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("value", ["0.1", "0.999", "1", "5000"])
+def test_a_share_or_a_number_of_rows_is_taken(config, value):
+    data = config(f"{DIGITS}  validation: {value}\n  test: {value}\n").data
+    assert data.validation == data.test == float(value)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("kind: digit", ['data.kind is "digit"', "did you mean digits?"]),
+        ("kind: digits\n  source: x.npz", ["remove data.source"]),
+        ("kind: npz", ["npz needs data.source"]),
+        (
+            "kind: npz\n  source: x\n  resize: {height: 1, width: 1}",
+            ["data.resize is for images, not for npz"],
+        ),
+        ("kind: images\n  source: x\n  resize: {height: 0, width: 1}", ["data.resize.height is 0"]),
+        ("kind: npz\n  source: x\n  sha256: abc", ['data.sha256 is "abc"', "SHA-256 of the archive"]),
+        ("kind: digits\n  scale: 0", ["data.scale is 0", "greater than 0"]),
+        ("kind: digits\n  scale: 1e999", ["line 4", "too large"]),
+    ],
+)
+def test_impossible_data_is_refused(refused, data, said):
+    message = refused(f"name: x\ndata:\n  {data}\n")
+    assert [part for part in said if part not in message] == []
+
+
+def test_validating_on_the_test_rows_excludes_what_would_choose_by_them(config, refused):
+    text = DIGITS + "  validation: test\n"
+    message = refused(text + "training: {early_stopping: {}}\n")
+    for part in ("training.early_stopping", "gate: null", "data.validation: 0.1", "judge"):
+        assert part in message
+    assert "early_stopping" not in refused(text)
+    assert config(text + "gate: null\n").data.validation == "test"
+
+
+@pytest.mark.parametrize("name", ["Digits", "-x", "x-", "a_b", "a" * 64, "''", "../x"])
+def test_a_name_that_is_none_is_refused(refused, name):
+    assert "lower-case letters, digits and dashes" in refused(f"name: {name}\ndata: {{kind: digits}}\n")
+
+
+def test_every_problem_is_told_at_once_with_its_own_origin(refused):
+    message = refused(
+        DIGITS + "serving: 3\n",
+        "training.epochs=ten",
+        MODELYARD_DATA__SORCE="x",
+        MODELYARD_STORE="gs://x",
+    )
+    first, *lines = message.splitlines()
+    assert first == "The configuration has 4 problems."
+    assert len(lines) == 4
+    for part in (
+        "x.yaml, line 4: serving is 3",
+        '--set training.epochs: training.epochs is "ten"',
+        "MODELYARD_DATA__SORCE: data.sorce is not a key; did you mean data.source",
+        'MODELYARD_STORE: store is "gs://x" and must be a section',
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("epochs", "--set epochs: this is not KEY=VALUE"),
+        ("=3", "--set =3: this is not KEY=VALUE"),
+        ("a..b=3", "--set a..b=3: this is not KEY=VALUE"),
+        ("name.x=3", "name is 'x' and has no keys"),
+        ("training.epochs=[", "--set training.epochs, line 1: this is not YAML"),
+    ],
+)
+def test_an_option_that_cannot_be_set_is_refused(refused, override, said):
+    assert said in refused(DIGITS, override)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the configuration is empty. It needs `name`"),
+        ("# nothing\n", "the configuration is empty"),
+        ("[1, 2]", "the configuration is [1, 2], no sections"),
+        ("digits", 'the configuration is "digits", no sections'),
+    ],
+)
+def test_a_file_without_sections_is_refused(refused, text, said):
+    message = refused(text)
+    assert said in message
+    assert "modelyard config init" in message
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"gone.yaml: there is no such file\. `modelyard config init"):
+        load(tmp_path / "gone.yaml", environ={})
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(tmp_path, environ={})
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe9")
+    with pytest.raises(ConfigError, match="it is not UTF-8 text"):
+        load(tmp_path / "latin.yaml", environ={})
+
+
+def test_one_section_is_loaded_without_the_others():
+    environ = {"MODELYARD_STORE__URL": "gs://b/p", "MODELYARD_DATA__SOURCE": "x"}
+    assert load_section("store", Store, environ=environ).url == "gs://b/p"
+    assert load_section("store", Store, ["store.url=here"], environ).url == "here"
+    assert load_section("store", Store, environ={}).url == ".modelyard/models"
+    with pytest.raises(
+        ConfigError, match=r"MODELYARD_STORE__URI: store\.uri is not a key; did you mean store\.url"
+    ):
+        load_section("store", Store, environ={"MODELYARD_STORE__URI": "x"})

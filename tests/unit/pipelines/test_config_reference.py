@@ -1,0 +1,39 @@
+import json
+from pathlib import Path
+
+from pipelines.config import load
+from pipelines.config_reference import page, schema, starter
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_the_page_in_docs_is_up_to_date():
+    told = "run `modelyard config reference > docs/config.md`"
+    assert (DOCS / "config.md").read_text(encoding="utf-8") == page(), told
+
+
+def test_every_key_is_explained():
+    schemas = json.loads(schema())
+    for kind in (schemas, *schemas["$defs"].values()):
+        assert kind["additionalProperties"] is False
+        for name, field in kind["properties"].items():
+            assert field.get("description") or "$ref" in field, name
+            assert f"| `{name}` |" in page()
+
+
+def test_the_file_to_begin_with_is_the_digits_and_names_every_key(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(starter())
+    assert load(path, environ={}) == load(environ={})
+    for kind in json.loads(schema())["$defs"].values():
+        if kind["title"] not in ("Resize", "EarlyStopping"):
+            assert all(f"{name}:" in starter() for name in kind["properties"])
+
+
+def test_comments_of_the_file_to_begin_with_are_the_defaults(tmp_path):
+    path = tmp_path / "x.yaml"
+    text = starter()
+    path.write_text(
+        text.replace("# serving:", "serving:").replace("#   port", "  port").replace("8501", "8502")
+    )
+    assert load(path, environ={}).serving.port == 8502

@@ -1,0 +1,77 @@
+import pytest
+
+from components.errors import ConfigError
+from pipelines.config_text import dump, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("no", "no"),
+        ("on", "on"),
+        ("y", "y"),
+        ("True", True),
+        ("~", None),
+        ("", None),
+        ("010", 10),
+        ("0x10", "0x10"),
+        ("-3", -3),
+        ("1e-3", 0.001),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("1_000", "1_000"),
+        ("12:30", "12:30"),
+        ("2026-01-01", "2026-01-01"),
+        ("<<", "<<"),
+        ("'3'", "3"),
+        ("!!str 3", "3"),
+        ("gs://bucket/a", "gs://bucket/a"),
+        (".inf", ".inf"),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text, value):
+    found = parse(text, "x").value
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_the_line_of_every_key_is_known():
+    parsed = parse("a: 1\nb:\n  c: 2\n  d:\n  - 1\n  - x\n", "x")
+    assert parsed.value == {"a": 1, "b": {"c": 2, "d": [1, "x"]}}
+    assert parsed.lines["a",] == 1
+    assert parsed.lines["b", "c"] == 3
+    assert parsed.lines["b", "d"] == 4
+    assert parsed.lines["b", "d", 1] == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1\nb:\n  c: 1\n  c: 2\n", "x, line 4: the key 'c' is there a second time: keep one"),
+        ("a: &k 1\nb: *k\n", r"x, line 2: the alias \*k is not allowed: write the value out"),
+        ("a: &k [*k]\n", r"x, line 1: the alias \*k is not allowed"),
+        (
+            "a: !!python/object/apply:os.system [ls]\n",
+            "x, line 1: the tag .*os.system is not allowed: remove",
+        ),
+        ("a: !!python/name:os.system x\n", "x, line 1: the tag .* is not allowed: remove it"),
+        ("a: !!set {x}\n", "x, line 1: the tag .*set is not allowed"),
+        ("a: !!int x\n", "x, line 1: 'x' is no int: correct it"),
+        ("1: a\n", "x, line 1: the key '1' is not text: put it in quotes"),
+        ("? [a]\n: b\n", "x, line 1: the key .* is not text"),
+        ("a: [1\n", "x, line 2: this is not YAML: .* Check the indentation"),
+        ("a: 1\n---\nb: 2\n", "x, line 2: this is not YAML: but found another document"),
+        ("a: \x01\n", "x: this is not YAML: .*special characters"),
+        ("a: " + "9" * 5000, "x, line 1: '99.*' is no int"),
+        ("a: 1e999", "x, line 1: '1e999' is too large"),
+        ("[" * 5000, "x: it is nested too deeply"),
+    ],
+)
+def test_what_a_configuration_may_not_be_is_refused(text, said):
+    with pytest.raises(ConfigError, match=said):
+        parse(text, "x")
+
+
+def test_what_is_dumped_is_parsed_alike():
+    value = {"a": ["no", "1e-3", "010", "true", "~", "", "2026-01-01", "é: #"], "b": {"c": 1e-7, "d": None}}
+    assert parse(dump(value), "x").value == value

@@ -1,0 +1,118 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from components.errors import DataError, NotFoundError
+from pipelines.prediction import Loaded, predict
+
+
+@pytest.fixture
+def model(store):
+    return Loaded(store, "tiny")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(values, dtype="uint8", name="x.npy"):
+        np.save(tmp_path / name, np.asarray(values, dtype))
+        return tmp_path / name
+
+    return save
+
+
+def test_one_example_and_a_batch_in_the_order_of_the_files(model, saved):
+    one, many = saved(np.full((2, 2), 255)), saved([[[0, 0]] * 2, [[51, 51]] * 2], name="many.npy")
+    answers = predict(model, [one, many])
+    assert [(answer.image, answer.label) for answer in answers] == [
+        (str(one), "bright"),
+        (f"{many}[0]", "dark"),
+        (f"{many}[1]", "dark"),
+    ]
+    assert [answer.probability for answer in answers] == pytest.approx([1, 1, 0.8])
+    assert answers[2].probabilities == pytest.approx({"dark": 0.8, "bright": 0.2})
+
+
+def test_many_examples_are_split_into_batches(model, saved):
+    answers = predict(model, [saved(np.arange(1000 * 4).reshape(1000, 2, 2) % 256)])
+    assert len(answers) == 1000
+    assert answers[999].probabilities["bright"] == pytest.approx((3996 % 256 + 1.5) / 255)
+
+
+def test_whole_numbers_of_another_type_are_taken(model, saved):
+    assert predict(model, [saved(np.full((2, 2), 255), "float64")])[0].label == "bright"
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "said"),
+    [
+        ([[1, 2, 3]], "uint8", "uint8 of shape 1 x 3; this model takes uint8 of shape 2 x 2, or n x 2 x 2"),
+        (np.empty((0, 2, 2)), "uint8", "shape 0 x 2 x 2"),
+        (3, "uint8", "shape no axis"),
+        ([[256, 0], [0, 0]], "int64", "whole numbers from 0 to 255.* Send raw pixels"),
+        ([[-1, 0], [0, 0]], "int64", "whole numbers from 0 to 255"),
+        ([[0.5, 0], [0, 0]], "float32", "whole numbers from 0 to 255"),
+        ([[np.nan, 0], [0, 0]], "float32", "whole numbers from 0 to 255"),
+        ([["a", "b"], ["c", "d"]], "U1", "whole numbers from 0 to 255"),
+    ],
+)
+def test_what_the_model_does_not_take_is_refused_with_the_file(model, saved, values, dtype, said):
+    with pytest.raises(DataError, match=f"x.npy has .*{said}"):
+        predict(model, [saved(values, dtype)])
+
+
+def test_a_file_that_is_none_is_refused(model, tmp_path):
+    with pytest.raises(DataError, match=r"gone.npy cannot be read: No such file.*Name pictures or"):
+        predict(model, [tmp_path / "gone.npy"])
+    with pytest.raises(
+        DataError, match=r"x.png is not a .npy file, and this model was not trained on pictures"
+    ):
+        predict(model, [tmp_path / "x.png"])
+    (tmp_path / "bad.npy").write_text("hello")
+    with pytest.raises(DataError, match=r"bad.npy is not a .npy file of numbers.*numpy\.save"):
+        predict(model, [tmp_path / "bad.npy"])
+    np.save(tmp_path / "object.npy", np.array([print], object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"object.npy is not a .npy file of numbers"):
+        predict(model, [tmp_path / "object.npy"])
+
+
+def test_a_model_without_champion_names_its_versions(store):
+    with pytest.raises(NotFoundError, match=r"gone has no champion .*there are: none"):
+        Loaded(store, "gone")
+    assert Loaded(store, "tiny", 2).version == 2
+
+
+@pytest.mark.usefixtures("store")
+def test_the_command_tells_people_and_scripts(modelyard, saved):
+    file = saved([[[0, 0]] * 2, [[255, 255]] * 2])
+    told = json.loads(modelyard("predict", "tiny", file, file, "--output", "json").out)
+    assert (told["model"], told["version"], len(told["predictions"])) == ("tiny", 1, 4)
+    assert told["predictions"][1]["label"] == "bright"
+    text = modelyard("predict", "tiny", file, "--version", 2).out.split("\n")
+    assert text[2].split() == [f"{file}[1]", "bright", "1.0000"]
+
+
+def test_a_running_server_answers_like_the_version_here(modelyard, store, saved):
+    file = saved(np.arange(300 * 4).reshape(300, 2, 2) % 256)
+    line = [sys.executable, "-m", "components.serve", "--name", "tiny", "--serving", '{"port": 0}']
+    line += ["--store", json.dumps({"url": store.url})]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            url = json.loads(server.stdout.readline())["url"]
+            there = modelyard("predict", "tiny", file, "--url", url, "--output", "json")
+            unknown = modelyard("predict", "gone", file, "--url", url)
+            wrong = modelyard("predict", "tiny", file, "--url", url, "--version", 2)
+        finally:
+            server.terminate()
+    assert json.loads(there.out) == json.loads(modelyard("predict", "tiny", file, "--output", "json").out)
+    assert (unknown.code, wrong.code) == (8, 8)
+    assert "404" in unknown.err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "http://[", "ftp://x"])
+def test_an_address_without_a_server_is_told(modelyard, saved, url):
+    ended = modelyard("predict", "tiny", saved([[0, 0]] * 2), "--url", url)
+    assert ended.code == 8
+    assert "modelyard serve" in ended.err
