@@ -89,18 +89,6 @@ class Config(Settings):
             )
         return self
 
-    @model_validator(mode="after")
-    def _optimizer(self) -> Self:
-        try:
-            from components.train.optimizers import NAMES
-        except ImportError:
-            return self
-
-        if (name := self.training.optimizer) not in NAMES:
-            near = did_you_mean(name, NAMES) or f"; they are {', '.join(NAMES)}"
-            raise ValueError(f'training.optimizer is "{name}", which is no Keras optimizer{near}')
-        return self
-
 
 S = TypeVar("S", bound=Settings)
 
@@ -128,11 +116,8 @@ def load(
         config = Config.model_validate(document.values)
     except ValidationError as error:
         raise explain(error, Config, document) from error
-    if (code := config.model.code) and not Path(code).is_dir():
-        raise ConfigError(
-            f"{document.origin(('model', 'code'))}: model.code is {code!r}, which is no folder. Name the "
-            "folder that holds the module of model.build."
-        )
+    _check_code(config, document)
+    _check_optimizer(config, document)
     return config
 
 
@@ -158,3 +143,22 @@ def load_section(
         return kind.model_validate(document.values[name])
     except ValidationError as error:
         raise explain(error, kind, document, (name,)) from error
+
+
+def _check_code(config: Config, document: Document) -> None:
+    if (code := config.model.code) and not Path(code).is_dir():
+        raise ConfigError(
+            f"{document.origin(('model', 'code'))}: model.code is {code!r}, which is no folder. Name the "
+            "folder that holds the module of model.build."
+        )
+
+
+def _check_optimizer(config: Config, document: Document) -> None:
+    try:
+        from components.train.optimizers import NAMES
+    except ImportError:  # goes when train is complete
+        return
+    if (name := config.training.optimizer) not in NAMES:
+        near = did_you_mean(name, NAMES) or f"; they are {', '.join(NAMES)}."
+        where = document.origin(("training", "optimizer"))
+        raise ConfigError(f'{where}: training.optimizer is "{name}", which is no Keras optimizer{near}')

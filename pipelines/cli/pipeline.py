@@ -51,7 +51,9 @@ def compile_(
 
 
 def report(
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's name; without it, the latest.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Its name; the latest if left out.")
+    ] = None,
     browse: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     output: OutputFormat = Output.TEXT,
 ) -> None:
