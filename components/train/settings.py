@@ -13,8 +13,8 @@ class Model(Settings):
     build: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
-        description="module:function in model.code that returns a Keras model; it is called with input_shape, "
-        "classes and model.arguments. Without it the built-in CNN is used.",
+        description="module:function in model.code that returns a Keras model; it is called with "
+        "input_shape, classes and model.arguments. Without it the built-in CNN is used.",
     )
     code: str | None = Field(
         default=None,

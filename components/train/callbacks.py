@@ -1,0 +1,73 @@
+"""What happens at the end of each epoch: the loss is checked, and one line is printed."""
+
+import math
+import time
+from typing import Any
+
+from components.errors import TrainError
+from components.train.backend import keras
+
+Logs = dict[str, Any] | None
+
+
+class Finite(keras.callbacks.Callback):  # type: ignore[misc]
+    """Stops training with a TrainError as soon as the loss is no number any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
+        """Remember the epoch."""
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002
+        """Look at the loss of the epoch so far."""
+        self._check(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
+        """Look at all metrics, those of the validation rows too."""
+        self._check(logs)
+
+    def _check(self, logs: Logs) -> None:
+        for name, value in (logs or {}).items():
+            if not math.isfinite(value):
+                raise TrainError(
+                    f"{name} is {float(value)} in epoch {self._epoch}, so the weights are lost. Lower "
+                    "training.optimizer_settings.learning_rate, set clipnorm: 1.0 beside it, or check "
+                    "data.normalize and data.scale."
+                )
+
+
+class Progress(keras.callbacks.Callback):  # type: ignore[misc]
+    """Prints a line per epoch and keeps the epochs' times.
+
+    Args:
+        epochs: how many there will be at most.
+        rows: training rows of an epoch.
+
+    `seconds` has one value per epoch, validation included.
+    """
+
+    def __init__(self, epochs: int, rows: int) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+        self._epochs, self._rows, self._started = epochs, rows, 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Stop the clock and print the line."""
+        self.seconds.append(seconds := time.perf_counter() - self._started)
+        order = ("loss", "accuracy", "val_loss", "val_accuracy")
+        metrics = "  ".join(f"{name} {logs[name]:.4f}" for name in order if logs and name in logs)
+        pace = f"({seconds:.1f} s, {self._rows / seconds:,.0f} samples/s)"
+        print(f"epoch {epoch + 1}/{self._epochs}  {metrics}  {pace}", flush=True)  # noqa: T201 - the step's log
+
+    @property
+    def samples_per_second(self) -> float:
+        """Training rows a second, without the first epoch, which also traces, when there are more."""
+        steady = self.seconds[1:] or self.seconds
+        return self._rows * len(steady) / sum(steady)

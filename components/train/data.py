@@ -1,0 +1,88 @@
+"""The input of training: batches of raw rows, gathered from memory maps.
+
+Rows are read in chunks of many batches, so that Python is entered a few times an epoch and not once a
+step, and memory stays the same whatever the size of the dataset. TensorFlow cuts the chunks into batches,
+ahead of their use; what normalises them is inside the model.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components import artifacts
+from components.artifacts import Normalization, Schema, Split
+from components.errors import DataError
+from components.train.backend import tf
+
+CHUNK_BYTES = 8 * 2**20
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What preprocess wrote, as far as training needs it."""
+
+    schema: Schema
+    normalization: Normalization
+    train: Split
+    validation: Split
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Open the features in `directory`.
+
+        Raises:
+            DataError: a file is missing or malformed, or there are no training rows.
+        """
+        schema = artifacts.read(directory / "schema.json", Schema)
+        normalization = artifacts.read(directory / "normalization.json", Normalization)
+        train, validation = Split(directory, "train"), Split(directory, "validation")
+        for name, split in (("train", train), ("validation", validation)):
+            if not len(split) == len(split.labels) == schema.splits.get(name, 0):
+                raise DataError(
+                    f"{directory} has {len(split)} rows of {name}, but schema.json says "
+                    f"{schema.splits.get(name, 0)}. Preprocess the data again."
+                )
+        if not len(train):
+            raise DataError(f"{directory} has no training rows. Lower data.validation and data.test.")
+        return cls(schema, normalization, train, validation)
+
+
+def shuffled(split: Split, size: int, seed: int) -> Any:
+    """Return the rows as batches, each epoch in an order of its own that `seed` alone decides.
+
+    Returns:
+        tf.data.Dataset of (examples (n, *shape), labels (n,) int64) with n = size, less in the last batch.
+    """
+    epochs = itertools.count()
+    return _batches(split, size, lambda: np.random.default_rng((seed, next(epochs))).permutation(len(split)))
+
+
+def ordered(split: Split, size: int) -> Any:
+    """Return the rows as batches, in their order; see `shuffled`."""
+    return _batches(split, size, lambda: np.arange(len(split)))
+
+
+def _batches(split: Split, size: int, order: Callable[[], Rows]) -> Any:
+    example = split.gather(np.arange(1))
+    chunk = size * max(1, CHUNK_BYTES // (size * max(1, example.nbytes)))
+
+    def chunks() -> Iterator[tuple[NDArray[Any], Rows]]:
+        rows = order()
+        for start in range(0, len(rows), chunk):
+            mine = rows[start : start + chunk]
+            yield split.gather(mine), split.labels[mine]
+
+    signature = (
+        tf.TensorSpec((None, *example.shape[1:]), example.dtype),
+        tf.TensorSpec((None,), tf.int64),
+    )
+    dataset = tf.data.Dataset.from_generator(chunks, output_signature=signature).prefetch(1).rebatch(size)
+    steps = math.ceil(len(split) / size)
+    return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)

@@ -1,0 +1,123 @@
+"""The network: raw examples in, normalised inside, one output per class.
+
+Built-in is the CNN of the Keras tutorials: convolution and pooling, repeated, then dense layers. Any other
+Keras model comes from the user's own code (user_code.py) and is put in the same frame.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.artifacts import Normalization, Schema
+from components.errors import TrainError
+from components.train import user_code
+from components.train.backend import keras
+from components.train.settings import Model
+
+POOL = 2
+
+
+def build(settings: Model, schema: Schema, normalization: Normalization, code: Path, code_sha256: str) -> Any:
+    """Return an untrained `keras.Model`.
+
+    It takes raw examples (batch, *schema.shape) of `schema.dtype` and gives (batch, classes): probabilities,
+    or logits with `settings.logits`.
+
+    Args:
+        settings: which network.
+        schema: what the examples are.
+        normalization: what is done to them first.
+        code: folder with the user's own code; not looked at for the built-in CNN.
+        code_sha256: what that folder's fingerprint has to be.
+
+    Raises:
+        TrainError: the network does not fit the examples or the classes, or the user's code fails.
+    """
+    raw = keras.Input(schema.shape, dtype=schema.dtype, name="input")
+    examples = _normalise(raw, normalization)
+    if settings.build is None:
+        outputs = _cnn(settings, schema)(examples)
+    else:
+        outputs = user_code.apply(settings, schema, examples, code, code_sha256)
+    return keras.Model(raw, outputs, name="model")
+
+
+def with_probabilities(network: Any, logits: bool) -> Any:
+    """Return the network that is exported: the same layers, ending with a softmax when they give logits."""
+    outputs = network.outputs[0]
+    if logits:
+        outputs = keras.layers.Softmax(name="probabilities")(outputs)
+    return keras.Model(network.inputs[0], outputs, name="model")
+
+
+def _normalise(raw: Any, normalization: Normalization) -> Any:
+    """Return `(raw - mean) / deviation` in float32.
+
+    Plain operations, because the constants of keras.layers.Normalization become inputs of the ONNX graph;
+    and a division, because keras.layers.Rescaling multiplies with the reciprocal.
+    """
+    mean, deviation = (
+        np.asarray(values, np.float32) if len(values) > 1 else values[0]
+        for values in (normalization.mean, normalization.deviation)
+    )
+    examples = keras.ops.cast(raw, "float32")
+    if any(normalization.mean):
+        examples = keras.ops.subtract(examples, mean)
+    if any(value != 1 for value in normalization.deviation):
+        examples = keras.ops.divide(examples, deviation)
+    return examples
+
+
+def _cnn(settings: Model, schema: Schema) -> Callable[[Any], Any]:
+    """Return the built-in CNN as a function on examples; without filters it is a plain dense network."""
+    _check_room(settings, schema.shape)
+    layers: list[Any] = []
+    if settings.filters and len(schema.shape) == 2:
+        layers.append(keras.layers.Reshape((*schema.shape, 1), name="channel"))
+    for number, filters in enumerate(settings.filters, 1):
+        layers.append(
+            keras.layers.Conv2D(filters, settings.kernel, activation="relu", name=f"convolution_{number}")
+        )
+        layers.append(keras.layers.MaxPooling2D(POOL, name=f"pooling_{number}"))
+    layers.append(keras.layers.Flatten(name="flatten"))
+    for number, units in enumerate(settings.dense, 1):
+        layers.append(keras.layers.Dense(units, activation="relu", name=f"dense_{number}"))
+    if settings.dropout:
+        layers.append(keras.layers.Dropout(settings.dropout, name="dropout"))
+    activation = None if settings.logits else "softmax"
+    layers.append(keras.layers.Dense(len(schema.classes), activation=activation, name="classes"))
+
+    def network(examples: Any) -> Any:
+        for layer in layers:
+            examples = layer(examples)
+        return examples
+
+    return network
+
+
+def _check_room(settings: Model, shape: tuple[int, ...]) -> None:
+    """Raise unless each convolution and pooling still has pixels to work on."""
+    if not settings.filters:
+        return
+    if len(shape) not in (2, 3):
+        raise TrainError(
+            f"The built-in CNN takes pictures, (height, width) or (height, width, channels), but an example "
+            f"has shape {shape}. Set model.filters to [] for dense layers only, or name a network of your "
+            "own in model.build."
+        )
+    sides = shape[:2]
+    for number in range(1, len(settings.filters) + 1):
+        convolved = tuple(side - settings.kernel + 1 for side in sides)
+        for layer, given, left in (
+            (f"convolution_{number} ({settings.kernel}x{settings.kernel})", sides, convolved),
+            (f"pooling_{number} ({POOL}x{POOL})", convolved, tuple(side // POOL for side in convolved)),
+        ):
+            if min(left) < 1:
+                raise TrainError(
+                    f"{layer} has no room: of examples of shape {shape} only {given[0]}x{given[1]} pixels "
+                    f"reach it. Give fewer model.filters (now {list(settings.filters)}), a smaller "
+                    "model.kernel, or larger pictures."
+                )
+        sides = tuple(side // POOL for side in convolved)

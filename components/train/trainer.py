@@ -1,0 +1,131 @@
+"""Fits the model and exports it; what the step `train` calls.
+
+    train("features", Model().text(), Training().text(), "", "", "model", "history")
+
+The rows come through memory maps (data.py), the network takes them raw (model.py), and nothing is left behind
+unless the exported files predict what the trained model does (export.py).
+"""
+
+import math
+import platform
+import time
+from contextlib import nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components import artifacts
+from components.artifacts import History
+from components.errors import TrainError
+from components.train import data, optimizers, user_code
+from components.train import model as networks
+from components.train.backend import keras, tf
+from components.train.callbacks import Finite, Progress
+from components.train.data import Features
+from components.train.export import export
+from components.train.settings import EarlyStopping, Model, Training
+
+CHECKED_ROWS = 32
+PACKAGES = ("keras", "tensorflow", "numpy", "onnx", "onnxruntime", "tf2onnx")
+
+
+def train(
+    features: str,
+    architecture: str,
+    training: str,
+    code: str,
+    code_sha256: str,
+    model: str,
+    history: str,
+) -> None:
+    """Fit the model on `features` and write `model` and `history`; a failure writes neither.
+
+    Args:
+        features: directory that preprocess wrote.
+        architecture: Model as JSON.
+        training: Training as JSON.
+        code: folder with the user's own code; empty without one.
+        code_sha256: the folder's fingerprint.
+        model: directory to write: model.keras, model.onnx, saved_model/ and signature.json.
+        history: directory to write: history.json.
+
+    Raises:
+        DataError: the features are malformed.
+        TrainError: the model cannot be built, trained or exported.
+    """
+    settings, plan = Model.of(architecture), Training.of(training)
+    rows = Features.read(Path(features))
+    keras.utils.set_random_seed(plan.seed)
+    optimizer = optimizers.build(plan.optimizer, plan.optimizer_settings)
+    network = networks.build(settings, rows.schema, rows.normalization, Path(code), code_sha256)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=settings.logits)
+    network.compile(
+        optimizer,
+        loss,
+        metrics=["accuracy"],
+        steps_per_execution=min(plan.steps_per_execution, math.ceil(len(rows.train) / plan.batch_size)),
+    )
+    with user_code.explained(Path(code), "Training") if settings.build else nullcontext():
+        record = fit(network, rows, plan)
+    exported = networks.with_probabilities(network, settings.logits)
+    checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
+    with artifacts.writing(Path(history)) as written, artifacts.writing(Path(model)) as directory:
+        export(exported, rows.schema, checked, directory)
+        artifacts.write(written / "history.json", record)
+
+
+def fit(network: Any, rows: Features, plan: Training) -> History:
+    """Fit a compiled network, with validation after each epoch, and return what happened.
+
+    Every training row is seen exactly once an epoch. With early stopping, the best epoch's weights are
+    those that stay.
+
+    Raises:
+        TrainError: a metric is no number any more, early stopping has no validation rows, or the memory of
+            the device is too small.
+    """
+    progress = Progress(plan.epochs, len(rows.train))
+    callbacks: list[Any] = [Finite(), progress]
+    if plan.early_stopping:
+        callbacks.append(_early_stopping(plan.early_stopping, len(rows.validation)))
+    validation = data.ordered(rows.validation, plan.batch_size) if len(rows.validation) else None
+    started = time.perf_counter()
+    try:
+        seen = network.fit(
+            data.shuffled(rows.train, plan.batch_size, plan.seed),
+            epochs=plan.epochs,
+            validation_data=validation,
+            callbacks=callbacks,
+            shuffle=False,  # the dataset shuffles itself
+            verbose=0,
+        )
+    except tf.errors.ResourceExhaustedError as error:
+        raise TrainError(
+            f"A batch of {plan.batch_size} does not fit into the device's memory. Lower training.batch_size."
+        ) from error
+    return History(
+        metrics={name: [float(value) for value in values] for name, values in seen.history.items()},
+        epochs=len(progress.seconds),
+        stopped_early=len(progress.seconds) < plan.epochs,
+        seconds=time.perf_counter() - started,
+        samples_per_second=progress.samples_per_second,
+        parameters=network.count_params(),
+        packages={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    )
+
+
+def _early_stopping(settings: EarlyStopping, rows: int) -> Any:
+    if not rows:
+        raise TrainError(
+            f"training.early_stopping watches {settings.monitor}, but there are no validation rows. Raise "
+            "data.validation, or remove training.early_stopping."
+        )
+    return keras.callbacks.EarlyStopping(
+        monitor=settings.monitor,
+        mode="max" if settings.monitor == "val_accuracy" else "min",
+        patience=settings.patience,
+        min_delta=settings.min_delta,
+        restore_best_weights=True,
+    )

@@ -1,0 +1,127 @@
+"""A Keras model from the user's own code: `module:function` in a folder that the configuration names.
+
+    # networks/small.py, with model.build: small:build and model.code: networks
+    def build(input_shape, classes, width=64):
+        return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), ...])
+
+The function gets the shape of one example, the number of classes and model.arguments. Its model takes
+normalised float32 examples and gives (None, classes): probabilities, or logits with model.logits. How it was
+compiled, if it was, is not used.
+"""
+
+import difflib
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from components import artifacts
+from components.artifacts import Schema
+from components.errors import ModelyardError, TrainError
+from components.train.backend import keras
+from components.train.cause import said
+from components.train.settings import Model
+
+
+def apply(settings: Model, schema: Schema, examples: Any, code: Path, code_sha256: str) -> Any:
+    """Return what the user's model makes of normalised examples.
+
+    Args:
+        settings: with `build` and `arguments`.
+        schema: the shape of an example, and the classes.
+        examples: symbolic, float32 (None, *shape).
+        code: the folder.
+        code_sha256: what its fingerprint has to be; checked before anything in it runs.
+
+    Raises:
+        TrainError: the folder changed, there is no such function, it fails, or its model does not fit.
+    """
+    _check_unchanged(code, code_sha256)
+    function = _function(str(settings.build), code)
+    classes = len(schema.classes)
+    with explained(code, f"model.build {settings.build}"):
+        model = function(input_shape=schema.shape, classes=classes, **settings.arguments)
+    if not isinstance(model, keras.Model):
+        raise TrainError(
+            f"model.build {settings.build} returned {type(model).__name__}, not a keras.Model. "
+            "Return the model."
+        )
+    with explained(code, f"The model of {settings.build}, called with examples of shape {schema.shape},"):
+        outputs = model(examples)
+    got = getattr(outputs, "shape", None)
+    if got != (None, classes):
+        raise TrainError(
+            f"The model of {settings.build} gives {got or type(outputs).__name__}, but {(None, classes)} is "
+            f"expected: one value for each of the {classes} classes. Let it have one output, a Dense layer "
+            "of `classes` units."
+        )
+    return outputs
+
+
+@contextmanager
+def explained(code: Path, what: str) -> Iterator[None]:
+    """Turn an exception of the user's code into a TrainError with file, line and cause."""
+    try:
+        yield
+    except ModelyardError:
+        raise
+    except Exception as error:
+        raise TrainError(f"{what} failed{_place(error, code)}: {said(error)} Correct it there.") from error
+
+
+def _place(error: Exception, code: Path) -> str:
+    """Return ` at file:line` of the innermost frame inside the folder, or nothing."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" at {error.filename}:{error.lineno}"
+    folder = code.resolve()
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).resolve().is_relative_to(folder)
+    ]
+    return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _check_unchanged(code: Path, expected: str) -> None:
+    if not code.is_dir():
+        raise TrainError(f"model.code is {code}, which is no folder. Name the folder that holds the module.")
+    if (found := artifacts.tree_sha256(code)) != expected:
+        raise TrainError(
+            f"The code in {code} has the fingerprint {found[:12]}, but the run began with {expected[:12]}: "
+            "a file changed meanwhile. Run again."
+        )
+
+
+def _function(build: str, code: Path) -> Callable[..., Any]:
+    name, _, attribute = build.partition(":")
+    module = _module(name, build, code)
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        near = difflib.get_close_matches(attribute, known, n=3) or known
+        raise TrainError(
+            f"model.build is {build}, but {module.__file__} has no function {attribute}. "
+            f"{'It has ' + ', '.join(near) + '.' if near else 'Define it there.'}"
+        )
+    return function  # type: ignore[no-any-return]
+
+
+def _module(name: str, build: str, code: Path) -> ModuleType:
+    """Import the module from the folder, which stays importable: layers may import more while they train."""
+    folder = code.resolve()
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    with explained(code, f"The import of {name} for model.build {build}"):
+        module = importlib.import_module(name)
+    file = getattr(module, "__file__", None)
+    if not file or not Path(file).resolve().is_relative_to(folder):
+        raise TrainError(
+            f"model.build is {build}, but the name {name} belongs to {file or 'Python itself'} and not to "
+            f"{code}. Give the module in {code} another name."
+        )
+    return module
