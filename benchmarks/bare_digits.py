@@ -10,9 +10,10 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-from pipelines.config import load
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+
+from pipelines.config import load
 
 config = load(None)
 digits = load_digits()

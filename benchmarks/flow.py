@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 
 import training
-from pipelines.config import load
-
 from measure import Result, interleaved, result, show, wall
 from pipelines.compiler import arguments
+from pipelines.config import load
 
 HERE = Path(__file__).parent
 MODELYARD = Path(sys.executable).parent / "modelyard"

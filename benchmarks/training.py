@@ -1,7 +1,8 @@
 """Training beside the tutorial's own script, at equal maths: `make bench-training`.
 
-The same rows, layers, optimizer, batch and validation, each side in a process of its own, in turns. Both count
-the training rows a second after the first epoch, validation included. Takes about three minutes on two cores.
+The same rows, layers, optimizer, batch and validation, each side in a process of its own, in turns. Both
+count the training rows a second after the first epoch, validation included. Takes about three minutes on two
+cores.
 """
 
 import subprocess

@@ -49,7 +49,7 @@ def follow() -> None:
 
 def _leave_with(path: str) -> None:
     try:
-        with open(path) as file:  # noqa: PTH123 - pathlib is not imported for this alone
+        with open(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH)
     except OSError:
         pass  # the file went with the run that it belonged to

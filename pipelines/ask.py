@@ -4,11 +4,11 @@ import tempfile
 from pathlib import Path
 
 import httpx
-from components.store.models import open_store
 
 from components.artifacts import Golden, read
 from components.deploy import server
 from components.errors import DeployError
+from components.store.models import open_store
 from pipelines.config import Config
 from pipelines.runs import Prediction
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from components.artifacts import tree_sha256
+from components.artifacts import sha256, tree_sha256
 from pipelines.config import Config
 from pipelines.train_to_serve import STEPS, build
 
 COMPONENTS = Path(__file__).parent.parent / "components"
-SHARED = ("artifacts.py", "images.py", "settings.py")
+SHARED = ("artifacts.py", "images.py", "settings.py", "source")
 DECISIVE = ("ingest", "preprocess", "train", "evaluate")  # whose code decides what a version is
 
 
@@ -48,7 +48,7 @@ def arguments(config: Config) -> dict[str, str]:
 
 def step_sha256(step: str) -> str:
     """Return the fingerprint of a step: its own source, the shared source, the installed packages."""
-    shared = [_digest((COMPONENTS / name).read_text()) for name in SHARED]
+    shared = [_source_sha256(COMPONENTS / name) for name in SHARED]
     return _digest([tree_sha256(COMPONENTS / step), shared, _packages()])
 
 
@@ -77,6 +77,10 @@ def _packages() -> dict[str, str]:
         except PackageNotFoundError:
             continue  # not for this platform
     return found
+
+
+def _source_sha256(path: Path) -> str:
+    return tree_sha256(path) if path.is_dir() else sha256(path)
 
 
 def _digest(value: Any) -> str:

@@ -16,10 +16,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from components.errors import ConfigError
 from components.evaluate.settings import Gate
-from components.ingest.settings import Source
 from components.preprocess.settings import Preparation
 from components.serve.settings import Serving
 from components.settings import Settings
+from components.source.settings import Source
 from components.store.settings import Store
 from components.train.settings import Model, Training
 from pipelines import config_text

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.store.models import open_store
-
 from components.artifacts import Decision, Metrics, Outcome, read
 from components.errors import ModelyardError, from_log
+from components.store.models import open_store
 from pipelines import runs
 from pipelines.ask import ask
 from pipelines.compiler import arguments, local_images

@@ -32,9 +32,7 @@ def schema() -> None:
 
 @app.command()
 def init(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path(
-        "modelyard.yaml"
-    ),
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path("modelyard.yaml"),
 ) -> None:
     """Write a configuration to begin with."""
     from components.errors import ConfigError

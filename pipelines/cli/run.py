@@ -11,7 +11,6 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from pipelines.config import Config
-
     from pipelines.runs import RunSummary
     from pipelines.steplog import StepLog
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from components.errors import ConfigError
-from components.ingest.settings import Source
 from components.preprocess.settings import Preparation
+from components.source.settings import Source
 from components.store.settings import Store
 from pipelines.config import load, load_section
 

@@ -56,6 +56,10 @@ class Source(Settings):
     timeout: float = Field(
         default=30.0, gt=0, description="Seconds without a byte after which a download is given up."
     )
+    endpoint: str | None = Field(
+        default=None,
+        description="Address of a GCS emulator, with its scheme; only for gs:// and for tests.",
+    )
 
     @model_validator(mode="after")
     def _combination(self) -> "Source":
@@ -67,4 +71,6 @@ class Source(Settings):
             raise ValueError(f"data.resize is for images, not for {self.kind}: remove it")
         if self.kind != "npz" and self.classes:
             raise ValueError(f"data.classes is for npz, not for {self.kind}: remove it")
+        if self.endpoint and not (self.source or "").startswith("gs://"):
+            raise ValueError("data.endpoint is for a data.source at gs://: remove it")
         return self
