@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from components import artifacts
-from components.artifacts import History, Normalization, Schema, ShardWriter
+from components.artifacts import History, Normalization, Schema
+from components.shards import ShardWriter
 from components.train.settings import Model, Training
 from measure import Result, interleaved, result, show
 

@@ -13,7 +13,7 @@ from pipelines.config import Config
 from pipelines.train_to_serve import STEPS, build
 
 COMPONENTS = Path(__file__).parent.parent / "components"
-SHARED = ("artifacts.py", "images.py", "settings.py", "source")
+SHARED = ("artifacts.py", "images.py", "settings.py", "shards.py", "source")
 DECISIVE = ("ingest", "preprocess", "train", "evaluate")  # whose code decides what a version is
 
 

@@ -16,23 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components import artifacts
-from components.artifacts import (
-    Decision,
-    Golden,
-    History,
-    Manifest,
-    Metrics,
-    Schema,
-    Signature,
-    Split,
-    Statistics,
-)
+from components.artifacts import Decision, Golden, History, Manifest, Metrics, Schema, Signature, Statistics
 from components.errors import EvaluateError
 from components.evaluate.gate import decide
 from components.evaluate.scorer import Scorer
 from components.evaluate.scoring import Scores, measure
 from components.evaluate.settings import Gate
 from components.report.page import render
+from components.shards import Split
 from components.store.models import open_store
 from components.store.settings import Store
 

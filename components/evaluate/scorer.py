@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts import Split
 from components.errors import EvaluateError
 from components.evaluate.scoring import Scores
+from components.shards import Split
 
 BATCH = 256
 TOLERANCE = 1e-3

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components import artifacts
-from components.artifacts import ModelSplit, Schema, ShardWriter, Split, Statistics
+from components.artifacts import ModelSplit, Schema, Statistics
 from components.errors import DataError
 from components.preprocess import split as splitting
 from components.preprocess.normalization import Moments, normalization
 from components.preprocess.settings import Preparation
 from components.preprocess.split import Mask, Words
 from components.preprocess.validation import check_rows, check_source, check_splits
+from components.shards import ShardWriter, Split
 
 BATCH_BYTES = 2**20
 SPLITS: tuple[ModelSplit, ...] = get_args(ModelSplit)

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components import artifacts
-from components.artifacts import Normalization, Schema, Split
+from components.artifacts import Normalization, Schema
 from components.errors import DataError
+from components.shards import Split
 from components.train.backend import tf
 
 CHUNK_BYTES = 8 * 2**20

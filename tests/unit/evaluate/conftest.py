@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from components import artifacts
-from components.artifacts import History, Schema, ShardWriter, Signature, Statistics
+from components.artifacts import History, Schema, Signature, Statistics
+from components.shards import ShardWriter
 
 CLASSES = ("cat", "dog", "<i>emu</i>")
 SHAPE = (2, 2, 3)

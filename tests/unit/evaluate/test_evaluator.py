@@ -6,10 +6,11 @@ import pytest
 from kfp import dsl
 
 from components import artifacts
-from components.artifacts import Decision, Golden, Manifest, Metrics, Signature, Split
+from components.artifacts import Decision, Golden, Manifest, Metrics, Signature
 from components.errors import EvaluateError, NotFoundError
 from components.evaluate.evaluator import Evaluation, evaluate, spread
 from components.evaluate.settings import Gate
+from components.shards import Split
 from components.store.models import open_store
 from components.store.settings import Store
 

@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from components import artifacts
-from components.artifacts import Schema, ShardWriter
+from components.artifacts import Schema
+from components.shards import ShardWriter
 
 Rows = tuple[NDArray[Any], NDArray[np.int64]]
 Raw = Callable[..., Path]

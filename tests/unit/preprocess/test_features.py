@@ -5,10 +5,11 @@ import pytest
 from pydantic import ValidationError
 
 from components import artifacts
-from components.artifacts import Normalization, Schema, Split, Statistics
+from components.artifacts import Normalization, Schema, Statistics
 from components.errors import DataError
 from components.preprocess.features import preprocess
 from components.preprocess.settings import Preparation
+from components.shards import Split
 
 
 def run(raw: Path, **settings: object) -> Path:
