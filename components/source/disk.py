@@ -1,0 +1,95 @@
+"""A source on this machine: a file or a directory."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components import artifacts
+from components.errors import DataError
+
+HASHED_BYTES = 256 * 2**20
+"""A file up to this size is identified by its content: a copy or a touched file is the same data."""
+
+
+class OnDisk:
+    """See Location.
+
+    Args:
+        path: the file or directory.
+        sha256: what the file must have; None when it is not known.
+    """
+
+    def __init__(self, path: Path, sha256: str | None = None) -> None:
+        self._path = path
+        self._sha256 = sha256
+
+    def identity(self) -> str:
+        """See Location."""
+        with self._plainly():
+            status = self._status()
+            if stat.S_ISDIR(status.st_mode):
+                return _listing(self._path)
+            if self._sha256:
+                return self._sha256
+            if status.st_size > HASHED_BYTES:
+                return f"{status.st_size} {status.st_mtime_ns}"
+            return artifacts.sha256(self._path)
+
+    def fetch(self, scratch: Path) -> Path:  # noqa: ARG002 - it is here already
+        """See Location."""
+        with self._plainly():
+            self._status()
+            if self._sha256 and (found := artifacts.sha256(self._path)) != self._sha256:
+                raise DataError(
+                    f"The SHA-256 of {self._path} is {found} and data.sha256 says {self._sha256}: it is "
+                    "another file, or was changed or damaged. Get the right file, or correct data.sha256."
+                )
+        return self._path
+
+    def _status(self) -> os.stat_result:
+        """Return what the system knows about the path, when it is something that can be read."""
+        status = self._path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            if self._sha256:
+                raise DataError(
+                    f"data.sha256 is for one file and {self._path} is a directory: remove data.sha256, or "
+                    "make an archive of the directory."
+                )
+        elif not stat.S_ISREG(status.st_mode):
+            raise self._unusable("it is neither a file nor a directory. Correct data.source.")
+        return status
+
+    @contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """Turn what the system says into errors about the data."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise self._unusable(f"there is no {error.filename}. Correct data.source.") from error
+        except OSError as error:
+            raise self._unusable(
+                f"{error.strerror or error} ({error.filename}). Correct data.source, or let this user "
+                "read it."
+            ) from error
+
+    def _unusable(self, why: str) -> DataError:
+        return DataError(f"Cannot read {self._path} (data.source): {why}")
+
+
+def _listing(root: Path) -> str:
+    """Return one SHA-256 over the names, sizes and times of all files below a directory."""
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(root, onerror=_raise):
+        folders.sort()
+        inside = os.path.relpath(folder, root)
+        for name in sorted(files):
+            status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - of 10^5 files
+            digest.update(os.fsencode(f"{inside}/{name}\0{status.st_size} {status.st_mtime_ns}\n"))
+    return digest.hexdigest()
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,215 @@
+"""A source on the web: one file at an https:// or http:// address.
+
+A lost connection and a busy server are tried again a few times; a server that stalls is not. The address
+may hold a password or a token, so messages and logs show it without them.
+"""
+
+import hashlib
+import logging
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+from components.errors import ConfigError, DataError
+from components.source.address import shown
+from components.source.settings import Source
+
+PAUSES = (0.5, 1.0, 2.0)
+BUSY = frozenset({408, 429, 500, 502, 503, 504})
+CHUNK_BYTES = 2**20
+
+T = TypeVar("T")
+
+
+class _BusyError(Exception):
+    """The server answered with a status that may pass."""
+
+
+class OnWeb:
+    """See Location.
+
+    Args:
+        address: an http:// or https:// address.
+        source: gives the limits, and the SHA-256 when it is known.
+
+    Raises:
+        ConfigError: the address is malformed.
+    """
+
+    def __init__(self, address: str, source: Source) -> None:
+        self._shown = shown(address)
+        self._source = source
+        try:
+            self._url = httpx.URL(address)
+        except httpx.InvalidURL:
+            raise self._malformed() from None  # its message quotes the address
+        if not self._url.host:
+            raise self._malformed()
+
+    def identity(self) -> str:
+        """See Location."""
+        if self._source.sha256:
+            return self._source.sha256
+        # Servers make an ETag of size and time, so two files may share it: the address tells them apart.
+        return f"{self._shown} {self._persistently(self._look)}"
+
+    def fetch(self, scratch: Path) -> Path:
+        """See Location."""
+        target = scratch / _file_name(self._url.path)
+        partial = target.with_name(f"{target.name}.partial")
+        try:
+            self._persistently(lambda: self._download(partial))
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+    def _look(self) -> str:
+        """Return what the server says about the file's version."""
+        with self._client() as client:
+            answer = client.head(self._url)
+            if answer.is_success and (version := _version(answer.headers)):
+                return version
+            # Some servers answer HEAD with an error, or with less.
+            with client.stream("GET", self._url, headers={"Range": "bytes=0-0"}) as answer:
+                self._check(answer)
+                if version := _version(answer.headers):
+                    return version
+        raise self._unusable(
+            "the server gives neither an ETag nor a Last-Modified with a Content-Length, so nobody can see "
+            "whether the file changed. Set data.sha256 to the file's SHA-256."
+        )
+
+    def _download(self, path: Path) -> None:
+        digest, size = hashlib.sha256(), 0
+        with self._client() as client, client.stream("GET", self._url) as answer, path.open("wb") as file:
+            self._check(answer)
+            self._check_size(int(answer.headers.get("content-length", 0)))
+            for chunk in answer.iter_raw(CHUNK_BYTES):  # raw: a .tar.gz may be sent as a gzip-encoded .tar
+                size += len(chunk)
+                self._check_size(size)
+                digest.update(chunk)
+                file.write(chunk)
+        if self._source.sha256 not in (None, digest.hexdigest()):
+            raise DataError(
+                f"The SHA-256 of {self._shown} is {digest.hexdigest()} and data.sha256 says "
+                f"{self._source.sha256}: the file was changed or damaged. Correct data.sha256 only if you "
+                "trust the new file."
+            )
+
+    def _client(self) -> httpx.Client:
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # below that it logs whole addresses
+        return httpx.Client(
+            headers={"Accept-Encoding": "identity"},
+            timeout=self._source.timeout,
+            follow_redirects=True,
+            event_hooks={"request": [self._check_redirect]},
+        )
+
+    def _check_redirect(self, request: httpx.Request) -> None:
+        if self._url.scheme == "https" and request.url.scheme != "https":
+            raise self._unusable(
+                f"the server redirects to {shown(str(request.url))}, which is not encrypted. Give the "
+                "address of a server that stays with https://."
+            )
+
+    def _check(self, answer: httpx.Response) -> None:
+        code = answer.status_code
+        if code in BUSY:
+            raise _BusyError(f"the server is busy or broken ({code}), also when asked again. Try later.")
+        if code in (401, 403, 407):
+            raise self._unusable(
+                f"the server does not permit it ({code}). Give an address that this machine may read; a "
+                "signed address may have expired."
+            )
+        if code in (404, 410):
+            raise self._unusable(f"the server has no such file ({code}). Correct data.source.")
+        if not answer.is_success:
+            raise self._unusable(f"the server answered {code}. Correct data.source.")
+        if answer.headers.get("content-type", "").lower().startswith("text/html"):
+            raise self._unusable(
+                "the server sent a web page and not a file; it may be one that asks for a login or leads to "
+                "the download. Give the address of the file itself."
+            )
+
+    def _check_size(self, size: int) -> None:
+        limit = self._source.max_bytes
+        if size > limit:
+            raise self._unusable(
+                f"it has more than the {limit:,} bytes that data.max_bytes allows. Raise data.max_bytes if "
+                "that is right."
+            )
+
+    def _persistently(self, act: Callable[[], T]) -> T:
+        """Return what `act` returns, tried again after what may pass."""
+        with self._plainly():
+            for pause in PAUSES:
+                try:
+                    return act()
+                except (httpx.NetworkError, httpx.RemoteProtocolError, _BusyError):
+                    time.sleep(pause)
+            return act()
+
+    @contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """Turn what the client library and the system raise into errors about the data."""
+        try:
+            yield
+        except _BusyError as error:
+            raise self._unusable(str(error)) from error
+        except httpx.TimeoutException as error:
+            raise self._unusable(
+                f"the server sent nothing for {self._source.timeout:g} seconds. Try later, or raise "
+                "data.timeout."
+            ) from error
+        except httpx.RequestError as error:
+            raise self._unusable(_failure(error, self._url.host)) from error
+        except OSError as error:
+            raise self._unusable(f"{error}. Make room for the file on this machine.") from error
+
+    def _unusable(self, why: str) -> DataError:
+        return DataError(f"Cannot read {self._shown} (data.source): {why}")
+
+    def _malformed(self) -> ConfigError:
+        return ConfigError(
+            f"data.source is {self._shown}, which is not a web address: use https://host/path, and write "
+            "special characters of a password as %XX."
+        )
+
+
+def _version(headers: httpx.Headers) -> str | None:
+    """Return what the headers say about the file's version; None when it is not enough."""
+    if etag := headers.get("etag"):
+        return str(etag)
+    modified = headers.get("last-modified")
+    size = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length")
+    return f"{modified} {size}" if modified and size and size != "*" else None
+
+
+def _file_name(path: str) -> str:
+    """Return the name of the file at a URL's path, safe as a name on this machine."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", path.rpartition("/")[2])
+    return name[-100:].lstrip(".") or "download"
+
+
+def _failure(error: httpx.RequestError, host: str) -> str:
+    """Return in plain words why a server could not be talked to, and what to do."""
+    causes: list[BaseException] = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    said = " ".join(str(error).split())[:300]
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return f"there is no host {host} ({said}). Correct data.source, or check the network."
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        return (
+            f"no encrypted connection can be made ({said}). If your network has a certificate authority of "
+            "its own, set SSL_CERT_FILE to its certificate."
+        )
+    return f"the connection failed ({said}), also when tried again. Check the address and the network, then retry."
