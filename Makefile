@@ -39,6 +39,9 @@ format: setup ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: setup ## Write docs/config.md from the code
+	$(BIN)/modelyard config reference > docs/config.md
+
 lock: setup ## Resolve requirements/dev.txt anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url \

@@ -1,0 +1,131 @@
+"""A yard: a working directory in which the real `modelyard` runs, with its own runs, cache and store."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from components.store.models import ModelStore, open_store
+from components.store.settings import Store
+
+MODELYARD = str(Path(sys.executable).parent / "modelyard")
+
+
+@dataclass(frozen=True)
+class Yard:
+    """The directory, and what a user does in it; `quick` are settings for a run of few seconds."""
+
+    folder: Path
+    quick: ClassVar[tuple[str, ...]] = ("training.epochs=2", "gate.floor=0.2")
+
+    def command(self, *arguments: str | Path, settings: tuple[str, ...] = ()) -> list[str]:
+        line = [MODELYARD, *map(str, arguments)]
+        return line + [part for setting in settings for part in ("--set", setting)]
+
+    def modelyard(self, *arguments: str | Path, settings: tuple[str, ...] = ()) -> Any:
+        """Run a command and return its completed process."""
+        return subprocess.run(
+            self.command(*arguments, settings=settings),
+            cwd=self.folder,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+
+    def json(self, *arguments: str | Path, settings: tuple[str, ...] = (), code: int = 0) -> Any:
+        """Run a command with `--output json` and return what it says."""
+        done = self.modelyard(*arguments, "--output", "json", settings=settings)
+        assert done.returncode == code, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    @property
+    def models(self) -> ModelStore:
+        return open_store(Store(url=str(self.folder / ".modelyard" / "models")))
+
+    def leftovers(self) -> list[str]:
+        """Return what no ended run may leave: halves, scratch."""
+        names = self.folder.rglob("*")
+        return [str(path) for path in names if path.name == "scratch" or path.name.endswith(".partial")]
+
+    def processes(self) -> list[int]:
+        """Return the living processes that work for this yard: children inherit where it is."""
+        mark = f"{self.folder}/".encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it ended meanwhile
+                if process.stat().st_uid == os.getuid() and mark in (process / "environ").read_bytes():
+                    found.append(int(process.name))
+        return found
+
+    def settled(self) -> None:
+        """Wait until nothing works for this yard any more."""
+        deadline = time.monotonic() + 30
+        while living := self.processes():
+            assert time.monotonic() < deadline, f"orphans: {living}"
+            time.sleep(0.05)
+
+    def state(self, name: str = "digits") -> dict[str, Any]:
+        """Return what the store holds, once every byte of every version is verified."""
+        models, state = self.models, {}
+        for version in models.versions(name):
+            manifest = models.fetch(name, version, self.folder / "fetched" / str(version))
+            state[version] = (manifest.run, manifest.metrics, manifest.decision)
+        champion = models.champion(name)
+        moves = [(entry.action, entry.version) for entry in models.history(name) if not entry.attempt]
+        return {"versions": state, "champion": champion and champion.version, "moves": moves}
+
+    @contextmanager
+    def serving(self, name: str) -> Iterator[str]:
+        """Run `modelyard serve` on a free port and give its URL."""
+        command = self.command("serve", name, "--port", "0")
+        log = (self.folder / "serve.log").open("wb")
+        with log, subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=log) as server:
+            try:
+                assert server.stdout
+                line = server.stdout.readline()
+                assert line, (self.folder / "serve.log").read_text()
+                yield json.loads(line)["url"]
+            finally:
+                server.terminate()
+                server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def new_yard(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Yard]:
+    return lambda: Yard(tmp_path_factory.mktemp("yard"))
+
+
+@pytest.fixture
+def yard(new_yard: Callable[[], Yard]) -> Yard:
+    return new_yard()
+
+
+@pytest.fixture(scope="session")
+def digits(new_yard: Callable[[], Yard]) -> tuple[Yard, Any]:
+    """A yard in which `modelyard run`, as shipped, has run once, and its summary."""
+    yard = new_yard()
+    return yard, yard.json("run")
+
+
+@pytest.fixture
+def paragraph() -> Callable[[str], str]:
+    """Return what a failed command tells people; it must be one paragraph, without a traceback."""
+
+    def of(stderr: str) -> str:
+        found = re.search(r"^error: (.+)\Z", stderr.strip(), re.MULTILINE | re.DOTALL)
+        assert found, stderr
+        assert "\n" not in found[1].strip(), found[1]
+        assert "Traceback" not in found[1]
+        return found[1]
+
+    return of

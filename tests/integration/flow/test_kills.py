@@ -1,0 +1,120 @@
+"""`kill -9` of a run at any moment: the next run ends as an undisturbed one does, and nobody is left behind.
+
+`make test` kills a few times, `make soak` many; MODELYARD_SEED repeats a sequence of moments.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.errors import NotFoundError
+
+STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
+LENGTHS = {
+    "fingerprint": 0.5,
+    "ingest": 0.5,
+    "preprocess": 0.5,
+    "train": 12.0,
+    "evaluate": 1.5,
+    "deploy": 2.5,
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(new_yard: Callable[[], Any]) -> tuple[Any, Any]:
+    """What a run in peace ends with: its summary and the store's state."""
+    yard = new_yard()
+    return yard.json("run", settings=yard.quick), yard.state()
+
+
+@pytest.fixture(scope="module")
+def chance() -> random.Random:
+    seed = os.environ.get("MODELYARD_SEED") or str(time.time_ns())
+    print(f"MODELYARD_SEED={seed}")  # noqa: T201 - shown when a test fails
+    return random.Random(seed)  # noqa: S311 - moments, not secrets
+
+
+def kill_during(yard: Any, step: str | None, delay: float) -> bool:
+    """Start a run, kill it `delay` seconds into `step` (or from its start); say whether it still ran."""
+    before = set(yard.folder.glob(".modelyard/runs/*"))
+    command = yard.command("run", settings=yard.quick)
+    with subprocess.Popen(
+        command, cwd=yard.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as run:
+        while step and run.poll() is None and not _begun(yard, step, before):
+            time.sleep(0.01)
+        time.sleep(delay)
+        alive = run.poll() is None
+        run.send_signal(signal.SIGKILL)
+    return alive
+
+
+def _begun(yard: Any, step: str, before: set[Path]) -> bool:
+    runs = set(yard.folder.glob(".modelyard/runs/*")) - before
+    return any((run / "logs" / f"{step}.log").is_file() for run in runs)
+
+
+def check_store_is_whole(yard: Any) -> None:
+    """Whatever is in the store now is whole: every version verifies, and the champion is one of them."""
+    state = yard.state()
+    assert state["champion"] is None or state["champion"] in state["versions"]
+
+
+def check_the_next_run(yard: Any, undisturbed: tuple[Any, Any]) -> None:
+    summary, state = undisturbed
+    again = yard.json("run", settings=yard.quick)
+    for key in ("fingerprint", "version", "champion", "decision", "reason", "metrics"):
+        assert again[key] == summary[key], key
+    assert again["prediction"]["version"] == 1
+    assert yard.state() == state
+    assert yard.leftovers() == []
+
+
+@pytest.mark.parametrize("step", ["preprocess", "train", "deploy"])
+def test_a_run_killed_in_a_step_is_finished_by_the_next(yard, undisturbed, chance, step):
+    kill_during(yard, step, chance.uniform(0, LENGTHS.get(step, 0.5)))
+    yard.settled()
+    check_store_is_whole(yard)
+    check_the_next_run(yard, undisturbed)
+
+
+def test_a_step_that_is_killed_fails_the_run_and_says_so(yard):
+    command = yard.command("run", settings=yard.quick)
+    with subprocess.Popen(command, cwd=yard.folder, stderr=subprocess.PIPE, text=True) as run:
+        while not (children := [pid for pid in yard.processes() if b"executor_main" in _command(pid)]):
+            assert run.poll() is None
+            time.sleep(0.01)
+        os.kill(children[-1], signal.SIGKILL)
+        assert run.stderr
+        said = run.stderr.read()
+    assert run.returncode == 1
+    assert "ended unexpectedly" in said
+    assert "Killed" in said or "signal 9" in said or "memory" in said
+    with pytest.raises(NotFoundError):
+        yard.models.manifest("digits", 1)
+    yard.settled()
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", range(25))
+def test_runs_killed_at_many_moments_one_after_the_other(yard, undisturbed, chance, number):  # noqa: ARG001
+    for _ in range(chance.randint(1, 3)):
+        step = chance.choice([None, *STEPS])
+        kill_during(yard, step, chance.uniform(0, LENGTHS.get(step, 0.5) if step else 4.0))
+        yard.settled()
+        check_store_is_whole(yard)
+    check_the_next_run(yard, undisturbed)

@@ -1,0 +1,108 @@
+"""The main job: `modelyard run` on the digits, as a newcomer does it."""
+
+import json
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+
+STEPS = ["fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy"]
+
+
+def test_a_first_run_ends_with_a_champion_that_answered_over_http(digits):
+    yard, summary = digits
+    assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "promote", 1)
+    assert "no champion" in summary["reason"]
+    assert [(step["name"], step["state"]) for step in summary["steps"]] == [
+        (name, "succeeded") for name in STEPS
+    ]
+    assert summary["metrics"]["accuracy"] > 0.95
+    low, high = summary["metrics"]["accuracy_interval"]
+    assert low < summary["metrics"]["accuracy"] < high
+    assert summary["prediction"]["version"] == 1
+    assert summary["prediction"]["label"] in "0123456789"
+    assert "</html>" in Path(summary["report"]).read_text()
+    assert yard.state()["moves"] == [("promote", 1)]
+    assert yard.leftovers() == []
+    yard.settled()
+
+
+def test_a_second_run_takes_everything_from_the_cache_and_gives_back_the_recorded_decision(digits):
+    yard, first = digits
+    before = yard.state()
+    again = yard.json("run")
+    cached = [step["name"] for step in again["steps"] if step["cached"]]
+    assert cached == ["ingest", "preprocess", "train", "evaluate"]
+    for key in ("version", "decision", "reason", "fingerprint", "metrics", "prediction"):
+        assert again[key] == first[key], key
+    assert yard.state() == before
+
+
+def test_a_serving_option_does_not_train_again(digits):
+    yard, first = digits
+    again = yard.json("run", settings=("serving.max_queue=7",))
+    assert again["version"] == first["version"]
+    assert all(step["cached"] for step in again["steps"] if step["name"] not in ("fingerprint", "deploy"))
+
+
+def test_people_are_told_the_decision_the_report_and_how_to_serve(digits):
+    yard, summary = digits
+    done = yard.modelyard("run")
+    assert done.returncode == 0, done.stderr
+    for words in ("promote", "95 % interval", "over HTTP", "modelyard serve digits", summary["store"]):
+        assert words in done.stdout
+    assert yard.json("report")["report"] in done.stdout
+
+
+def test_a_candidate_without_gain_is_held_and_the_champion_still_answers(digits):
+    yard, _ = digits
+    before = yard.state()
+    summary = yard.json("run", settings=("training.epochs=2", "gate.floor=0.1", "gate.min_gain=1"))
+    assert summary["decision"] == "hold"
+    assert summary["version"] is None
+    assert "does not beat version 1's" in summary["reason"]
+    assert summary["metrics"]["gain"]["value"] < 0
+    assert summary["prediction"]["version"] == summary["champion"] == 1
+    assert next(step["state"] for step in summary["steps"] if step["name"] == "deploy") == "skipped"
+    assert yard.state() == before
+
+
+def test_a_candidate_below_the_floor_is_rejected_and_the_run_is_a_success(yard):
+    summary = yard.json("run", settings=("training.epochs=1", "gate.floor=1.0"))
+    assert (summary["state"], summary["decision"], summary["champion"]) == ("succeeded", "reject", None)
+    assert "below the floor of 1.0000" in summary["reason"]
+    assert summary["prediction"] is None
+    assert yard.state()["versions"] == {}
+
+
+def test_the_commands_around_a_model_agree_with_the_run(digits, tmp_path):
+    yard, summary = digits
+    assert yard.json("models", "list")[0]["champion"] == 1
+    manifest = yard.json("models", "show", "digits")
+    assert manifest["run"] == summary["fingerprint"]
+    assert manifest["config"]["training"]["epochs"] == 20
+    assert [entry["version"] for entry in yard.json("models", "history", "digits")] == [1]
+    golden = yard.models.fetch("digits", 1, tmp_path / "one", only=["golden.json"])
+    assert golden.version == 1
+    saved = json.loads((tmp_path / "one" / "golden.json").read_text())
+    np.save(tmp_path / "many.npy", np.asarray(saved["instances"], np.uint8))
+    answers = yard.json("predict", "digits", tmp_path / "many.npy")["predictions"]
+    for answer, expected in zip(answers, saved["predictions"], strict=True):
+        assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-4)
+    with yard.serving("digits") as url:
+        status = httpx.get(f"{url}/v1/models/digits").json()["model_version_status"]
+        assert [(one["version"], one["state"]) for one in status] == [("1", "AVAILABLE")]
+        over_http = yard.json("predict", "digits", tmp_path / "many.npy", "--url", url)
+    assert [answer["label"] for answer in over_http["predictions"]] == [answer["label"] for answer in answers]
+
+
+def test_what_is_compiled_is_what_runs(digits, tmp_path):
+    yard, _ = digits
+    done = yard.modelyard("compile", "-o", tmp_path / "pipeline.yaml")
+    assert done.returncode == 0, done.stderr
+    pipeline = yaml.safe_load((tmp_path / "pipeline.yaml").read_text())
+    executors = pipeline["deploymentSpec"]["executors"]
+    assert sorted(name.removeprefix("exec-") for name in executors) == sorted(STEPS)
+    assert "pip install" not in (tmp_path / "pipeline.yaml").read_text()

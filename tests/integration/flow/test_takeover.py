@@ -1,0 +1,61 @@
+"""A running `modelyard serve` takes a new champion without dropping a request."""
+
+import threading
+import time
+
+import httpx
+import numpy as np
+
+
+class Client(threading.Thread):
+    """Asks for predictions one after the other, and keeps every answer's status and version."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.url, self.stopped = url, threading.Event()
+        self.statuses: list[int | str] = []
+
+    def run(self) -> None:
+        instances = np.zeros((1, 8, 8, 1), int).tolist()
+        with httpx.Client(timeout=30) as client:
+            while not self.stopped.is_set():
+                try:
+                    path = f"{self.url}/v1/models/digits:predict"
+                    self.statuses.append(client.post(path, json={"instances": instances}).status_code)
+                except httpx.HTTPError as error:
+                    self.statuses.append(repr(error))
+
+
+def versions(url: str) -> list[str]:
+    status = httpx.get(f"{url}/v1/models/digits").json()["model_version_status"]
+    return [one["version"] for one in status]
+
+
+def test_a_server_takes_each_new_champion_and_every_request_is_answered(yard):
+    yard.json("run", settings=yard.quick)
+    with yard.serving("digits") as url:
+        clients = [Client(url) for _ in range(4)]
+        for client in clients:
+            client.start()
+        second = yard.json("run", settings=(*yard.quick, "training.seed=1", "gate=null"))
+        assert second["version"] == second["champion"] == 2
+        wait_for(lambda: versions(url) == ["2"])
+        yard.json("rollback", "digits")
+        wait_for(lambda: versions(url) == ["1"])
+        for client in clients:
+            client.stopped.set()
+        for client in clients:
+            client.join(30)
+        answers = [status for client in clients for status in client.statuses]
+    assert len(answers) > 100
+    assert set(answers) == {200}
+    again = yard.json("run", settings=(*yard.quick, "training.seed=1", "gate=null"))
+    assert (again["decision"], again["champion"]) == ("hold", 1)
+    assert "was rolled back" in again["reason"]
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
