@@ -1,10 +1,10 @@
-"""How an address is shown: messages and logs never hold what gives access to it."""
+"""What of an address may be shown, and the file that it names."""
 
 import re
 
 
 def shown(address: str) -> str:
-    """Return `scheme://host/path`: without user, password, query and fragment.
+    """Return `scheme://host/path`, without what may give access: user, password, query and fragment.
 
     What does not look like an address after that is not shown at all: a password with a `/` in it is one.
     """
@@ -14,3 +14,9 @@ def shown(address: str) -> str:
     if not re.fullmatch(r"([^:\[\]]*|\[[^\]]*\])(:\d*)?", host):
         return f"{scheme}://…"
     return f"{scheme}://{host}{slash}{path}"
+
+
+def file_name(path: str) -> str:
+    """Return the name of the file at the path of an address, safe as a name on this machine."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", path.rpartition("/")[2])
+    return name[-100:].lstrip(".") or "download"

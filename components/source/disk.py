@@ -9,6 +9,7 @@ from pathlib import Path
 
 from components import artifacts
 from components.errors import DataError
+from components.source.checks import check_sha256
 
 HASHED_BYTES = 256 * 2**20
 """A file up to this size is identified by its content: a copy or a touched file is the same data."""
@@ -42,11 +43,8 @@ class OnDisk:
         """See Location."""
         with self._plainly():
             self._status()
-            if self._sha256 and (found := artifacts.sha256(self._path)) != self._sha256:
-                raise DataError(
-                    f"The SHA-256 of {self._path} is {found} and data.sha256 says {self._sha256}: it is "
-                    "another file, or was changed or damaged. Get the right file, or correct data.sha256."
-                )
+            if self._sha256:
+                check_sha256(str(self._path), artifacts.sha256(self._path), self._sha256)
         return self._path
 
     def _status(self) -> os.stat_result:

@@ -37,7 +37,6 @@ def locate(source: Source) -> Location:
 
     Raises:
         ConfigError: the address is of another kind, or incomplete.
-        DataError: there are no credentials for it.
     """
     address = source.source or ""
     scheme, separator, rest = address.partition("://")
@@ -47,6 +46,11 @@ def locate(source: Source) -> Location:
         from components.source.web import OnWeb
 
         return OnWeb(address, source)
+    if scheme.lower() == "gs" and rest:
+        from components.source.bucket import InBucket
+
+        bucket, _, name = rest.partition("/")
+        return InBucket(bucket, name, source)
     named = shown(address) if separator else repr(address)
     raise ConfigError(
         f"data.source is {named}, which is not a place that modelyard reads from: use a path, "

@@ -6,9 +6,6 @@ may hold a password or a token, so messages and logs show it without them.
 
 import hashlib
 import logging
-import re
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +15,9 @@ from typing import TypeVar
 import httpx
 
 from components.errors import ConfigError, DataError
-from components.source.address import shown
+from components.source.address import file_name, shown
+from components.source.checks import check_sha256, check_size
+from components.source.failures import failure, refusal
 from components.source.settings import Source
 
 PAUSES = (0.5, 1.0, 2.0)
@@ -62,7 +61,7 @@ class OnWeb:
 
     def fetch(self, scratch: Path) -> Path:
         """See Location."""
-        target = scratch / _file_name(self._url.path)
+        target = scratch / file_name(self._url.path)
         partial = target.with_name(f"{target.name}.partial")
         try:
             self._persistently(lambda: self._download(partial))
@@ -91,18 +90,13 @@ class OnWeb:
         digest, size = hashlib.sha256(), 0
         with self._client() as client, client.stream("GET", self._url) as answer, path.open("wb") as file:
             self._check(answer)
-            self._check_size(int(answer.headers.get("content-length", 0)))
+            check_size(self._shown, int(answer.headers.get("content-length", 0)), self._source.max_bytes)
             for chunk in answer.iter_raw(CHUNK_BYTES):  # raw: a .tar.gz may be sent as a gzip-encoded .tar
                 size += len(chunk)
-                self._check_size(size)
+                check_size(self._shown, size, self._source.max_bytes)
                 digest.update(chunk)
                 file.write(chunk)
-        if self._source.sha256 not in (None, digest.hexdigest()):
-            raise DataError(
-                f"The SHA-256 of {self._shown} is {digest.hexdigest()} and data.sha256 says "
-                f"{self._source.sha256}: the file was changed or damaged. Correct data.sha256 only if you "
-                "trust the new file."
-            )
+        check_sha256(self._shown, digest.hexdigest(), self._source.sha256)
 
     def _client(self) -> httpx.Client:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # below that it logs whole addresses
@@ -121,31 +115,10 @@ class OnWeb:
             )
 
     def _check(self, answer: httpx.Response) -> None:
-        code = answer.status_code
-        if code in BUSY:
-            raise _BusyError(f"the server is busy or broken ({code}), also when asked again. Try later.")
-        if code in (401, 403, 407):
-            raise self._unusable(
-                f"the server does not permit it ({code}). Give an address that this machine may read; a "
-                "signed address may have expired."
-            )
-        if code in (404, 410):
-            raise self._unusable(f"the server has no such file ({code}). Correct data.source.")
-        if not answer.is_success:
-            raise self._unusable(f"the server answered {code}. Correct data.source.")
-        if answer.headers.get("content-type", "").lower().startswith("text/html"):
-            raise self._unusable(
-                "the server sent a web page and not a file; it may be one that asks for a login or leads to "
-                "the download. Give the address of the file itself."
-            )
-
-    def _check_size(self, size: int) -> None:
-        limit = self._source.max_bytes
-        if size > limit:
-            raise self._unusable(
-                f"it has more than the {limit:,} bytes that data.max_bytes allows. Raise data.max_bytes if "
-                "that is right."
-            )
+        if answer.status_code in BUSY:
+            raise _BusyError(answer.status_code)
+        if why := refusal(answer):
+            raise self._unusable(why)
 
     def _persistently(self, act: Callable[[], T]) -> T:
         """Return what `act` returns, tried again after what may pass."""
@@ -163,14 +136,16 @@ class OnWeb:
         try:
             yield
         except _BusyError as error:
-            raise self._unusable(str(error)) from error
+            raise self._unusable(
+                f"the server is busy or broken ({error}), also when asked again. Try later."
+            ) from error
         except httpx.TimeoutException as error:
             raise self._unusable(
                 f"the server sent nothing for {self._source.timeout:g} seconds. Try later, or raise "
                 "data.timeout."
             ) from error
         except httpx.RequestError as error:
-            raise self._unusable(_failure(error, self._url.host)) from error
+            raise self._unusable(failure(error, self._url.host)) from error
         except OSError as error:
             raise self._unusable(f"{error}. Make room for the file on this machine.") from error
 
@@ -191,25 +166,3 @@ def _version(headers: httpx.Headers) -> str | None:
     modified = headers.get("last-modified")
     size = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length")
     return f"{modified} {size}" if modified and size and size != "*" else None
-
-
-def _file_name(path: str) -> str:
-    """Return the name of the file at a URL's path, safe as a name on this machine."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", path.rpartition("/")[2])
-    return name[-100:].lstrip(".") or "download"
-
-
-def _failure(error: httpx.RequestError, host: str) -> str:
-    """Return in plain words why a server could not be talked to, and what to do."""
-    causes: list[BaseException] = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    said = " ".join(str(error).split())[:300]
-    if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return f"there is no host {host} ({said}). Correct data.source, or check the network."
-    if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        return (
-            f"no encrypted connection can be made ({said}). If your network has a certificate authority of "
-            "its own, set SSL_CERT_FILE to its certificate."
-        )
-    return f"the connection failed ({said}), also when tried again. Check the address and the network, then retry."

@@ -5,13 +5,13 @@ bounded in time, and tried again while the service is busy or out of reach. A re
 meets its own write when it is tried again: an object that already holds the very bytes counts as written.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from components.errors import ConflictError, NotFoundError, StoreError
+from components.store.client import no_credentials, open_client, said
 from components.store.objects import checked
 
 CONNECT_TIMEOUT = 5.0
@@ -44,7 +44,7 @@ class Bucket:
         }
         self._seen = False
         with self._plainly("open", ""):
-            self._bucket = _client(endpoint).bucket(bucket)
+            self._bucket = open_client(endpoint).bucket(bucket)
 
     def read(self, key: str) -> tuple[bytes, str]:
         """See Objects."""
@@ -131,7 +131,7 @@ class Bucket:
         except (exceptions.Forbidden, exceptions.Unauthorized) as error:
             raise self._unusable(verb, key, self._forbidden(int(error.code or 403))) from error
         except GoogleAuthError as error:
-            raise self._unusable(verb, key, _no_credentials(error)) from error
+            raise self._unusable(verb, key, no_credentials(error)) from error
         except (exceptions.GoogleAPIError, RequestException, ConnectionError, DataCorruption) as error:
             raise self._unusable(verb, key, self._unreachable(error)) from error
         except OSError as error:
@@ -166,30 +166,7 @@ class Bucket:
 
     def _unreachable(self, error: Exception) -> str:
         where = self._endpoint or "https://storage.googleapis.com"
-        said = " ".join(str(error).split())[:300]
         return (
-            f"{where} did not answer as it should ({said}). Check the network and store.endpoint, then retry."
+            f"{where} did not answer as it should ({said(error)}). Check the network and "
+            "store.endpoint, then retry."
         )
-
-
-def _no_credentials(error: Exception) -> str:
-    said = " ".join(str(error).split())[:300]
-    return (
-        f"no usable Google credentials ({said}). Run `gcloud auth application-default login`, or give the "
-        "step's service account access."
-    )
-
-
-def _client(endpoint: str | None) -> Any:
-    # Else the library looks the bucket itself up in a thread, for traces, and again with every 404.
-    os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
-    from google.auth.credentials import AnonymousCredentials
-    from google.cloud import storage
-
-    if endpoint is None:
-        return storage.Client()
-    return storage.Client(
-        project="emulator",
-        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
-        client_options={"api_endpoint": endpoint},
-    )

@@ -1,0 +1,85 @@
+"""The work of the step `fingerprint`: what identifies the data and the run, and the champion to beat."""
+
+import hashlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from components import artifacts
+from components.errors import DataError
+from components.source.settings import Source
+from components.store.models import ModelStore, open_store
+from components.store.settings import Store
+
+WITHOUT_EFFECT = {"source", "timeout", "max_bytes", "endpoint"}
+"""Keys of Source that do not change what ingest makes; where the data lies does not matter, what it is does."""
+
+
+def identify(name: str, source: str, recipe: str, store: str, run: str, champion: str) -> str:
+    """Return the data's fingerprint; write the run's, and the version to compare with.
+
+    Args:
+        name: the model's name.
+        source: Source as JSON.
+        recipe: fingerprint of the configuration and the code that decide the result.
+        store: Store as JSON.
+        run: file for the run's fingerprint.
+        champion: file for the version to compare with; 0 when there is none.
+
+    Raises:
+        ConfigError: `data.source` or `store.url` is no address that modelyard knows.
+        DataError: the data is missing or cannot be looked at.
+        StoreError: the model store cannot be read.
+    """
+    data = data_fingerprint(Source.of(source))
+    this = _digest({"data": data, "recipe": recipe})
+    version = champion_of(open_store(Store.of(store)), name, this)
+    _write(Path(run), this)
+    _write(Path(champion), str(version))
+    beaten = f"version {version}" if version else "none yet"
+    print(f"data {data[:12]}, run {this[:12]}, champion to compare with: {beaten}")  # noqa: T201 - the step's log
+    return data
+
+
+def data_fingerprint(source: Source) -> str:
+    """Return one SHA-256 over what the data is and what makes examples of it; nothing is fetched."""
+    made = source.model_dump(mode="json", exclude=WITHOUT_EFFECT)
+    return _digest({**made, "identity": _identity(source)})
+
+
+def champion_of(store: ModelStore, name: str, run: str) -> int:
+    """Return the version that a run must be compared with; 0 when there is none.
+
+    It is the champion, or, when this very run made the champion, the version that it was compared with then.
+    """
+    current = store.champion(name)
+    if current is None:
+        return 0
+    if current.run == run:
+        return store.manifest(name, current.version).decision.champion or 0
+    return current.version
+
+
+def _identity(source: Source) -> str:
+    if source.kind == "digits":
+        return artifacts.sha256(_digits())
+    from components.source.location import locate
+
+    return locate(source).identity()
+
+
+def _digits() -> Path:
+    """Return the file of the digits, without importing scikit-learn."""
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise DataError("The digits ship with scikit-learn, which is not installed: install scikit-learn.")
+    return Path(package.origin).parent / "datasets/data/digits.csv.gz"
+
+
+def _digest(value: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
