@@ -68,7 +68,7 @@ class LocalRun:
             raise self._cause() from error
         finally:
             self.log.settle()
-        return Path(task.outputs["evaluation"].path)
+        return Path(task.output.path)
 
     def _failed_step(self) -> str | None:
         return next((step.name for step in self.log.steps() if step.state == "failed"), None)

@@ -61,8 +61,7 @@ def steps_table(log: "StepLog") -> Group:
 
 def show(summary: "RunSummary", config: "Config", console: Console) -> None:
     """Print the short summary of a run that succeeded."""
-    table = Table.grid(padding=(0, 2))
-    rows = {"decision": f"[bold]{summary.decision}[/]: {summary.reason}"}
+    rows = {"decision": f"{summary.decision}: {summary.reason}"}
     if summary.version:
         rows["version"] = f"{summary.version} of {summary.model}"
     if metrics := summary.metrics:
@@ -78,9 +77,8 @@ def show(summary: "RunSummary", config: "Config", console: Console) -> None:
     rows["store"] = summary.store
     if summary.champion:
         rows["serve it"] = serve_command(summary.model, config)
-    for name, value in rows.items():
-        table.add_row(Text(name, "dim"), Text.from_markup(value) if name == "decision" else value)
-    console.print(table, soft_wrap=True)
+    for name, value in rows.items():  # whole lines: paths and commands are there to be copied
+        console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
 
 
 def serve_command(name: str, config: "Config") -> str:
