@@ -2,17 +2,15 @@
 
 import hashlib
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
-from components import artifacts
-from components.errors import DataError
+from components.source.location import locate
 from components.source.settings import Source
 from components.store.models import ModelStore, open_store
 from components.store.settings import Store
 
 WITHOUT_EFFECT = {"source", "timeout", "max_bytes", "endpoint"}
-"""Keys of Source that do not change what ingest makes; where the data lies does not matter, what it is does."""
+"""Keys of Source that do not change what ingest makes: what the data is matters, not where it lies."""
 
 
 def identify(name: str, source: str, recipe: str, store: str, run: str, champion: str) -> str:
@@ -44,7 +42,7 @@ def identify(name: str, source: str, recipe: str, store: str, run: str, champion
 def data_fingerprint(source: Source) -> str:
     """Return one SHA-256 over what the data is and what makes examples of it; nothing is fetched."""
     made = source.model_dump(mode="json", exclude=WITHOUT_EFFECT)
-    return _digest({**made, "identity": _identity(source)})
+    return _digest({**made, "identity": locate(source).identity()})
 
 
 def champion_of(store: ModelStore, name: str, run: str) -> int:
@@ -58,22 +56,6 @@ def champion_of(store: ModelStore, name: str, run: str) -> int:
     if current.run == run:
         return store.manifest(name, current.version).decision.champion or 0
     return current.version
-
-
-def _identity(source: Source) -> str:
-    if source.kind == "digits":
-        return artifacts.sha256(_digits())
-    from components.source.location import locate
-
-    return locate(source).identity()
-
-
-def _digits() -> Path:
-    """Return the file of the digits, without importing scikit-learn."""
-    package = find_spec("sklearn")
-    if package is None or package.origin is None:
-        raise DataError("The digits ship with scikit-learn, which is not installed: install scikit-learn.")
-    return Path(package.origin).parent / "datasets/data/digits.csv.gz"
 
 
 def _digest(value: dict[str, object]) -> str:

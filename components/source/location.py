@@ -5,10 +5,11 @@ place.identity()        # looks at it, and fetches nothing
 place.fetch(scratch)    # the file or directory, on this machine
 """
 
+from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-from components.errors import ConfigError
+from components.errors import ConfigError, DataError
 from components.source.address import shown
 from components.source.disk import OnDisk
 from components.source.settings import Source
@@ -35,9 +36,14 @@ class Location(Protocol):
 def locate(source: Source) -> Location:
     """Return the place that `source.source` names; a relative path starts at the working directory.
 
+    The digits are a file of scikit-learn, found without importing it.
+
     Raises:
         ConfigError: the address is of another kind, or incomplete.
+        DataError: scikit-learn is not installed.
     """
+    if source.kind == "digits":
+        return OnDisk(_digits())
     address = source.source or ""
     scheme, separator, rest = address.partition("://")
     if not separator and address and "\0" not in address:
@@ -56,3 +62,11 @@ def locate(source: Source) -> Location:
         f"data.source is {named}, which is not a place that modelyard reads from: use a path, "
         "https://host/path, or gs://bucket/path."
     )
+
+
+def _digits() -> Path:
+    try:
+        package = metadata.distribution("scikit-learn")
+    except metadata.PackageNotFoundError as error:
+        raise DataError("The digits ship with scikit-learn, which is not installed: install it.") from error
+    return Path(str(package.locate_file("sklearn/datasets/data/digits.csv.gz")))
