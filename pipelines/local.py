@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shutil
 import time
 import warnings
 from collections.abc import Iterator
@@ -110,7 +111,7 @@ class LocalRun:
                 rows=metrics.rows,
                 gain=metrics.gain,
             ),
-            "report": str(evaluation.parent / "report"),
+            "report": str(shutil.copyfile(evaluation.parent / "report", self.folder / "report.html")),
         }
 
     def _outcome(self) -> Outcome | None:

@@ -2,6 +2,7 @@
 
 <home>/runs/20261124-091502-3f9a/
     run.json      the summary, written when the run ends
+    report.html   what evaluate says, for people
     lifeline      held for as long as the run lives
     logs/         one file a step
     artifacts/    what the steps wrote; the cache points into it
