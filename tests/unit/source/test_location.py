@@ -1,0 +1,28 @@
+import pytest
+
+from components.errors import ConfigError
+from components.source.location import locate
+from components.source.settings import Source
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["ftp://host/x", "file:///data", "https://", "gs://", "gs:///x", "gs://-bucket/x", "https:///x", "http://[/x",
+     "https://host:99999/x", "https://host name/x"],
+)  # fmt: skip
+def test_another_place_is_refused_with_those_that_work(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"data\.source is .*: use .*(https://host/path|gs://bucket/path)"):
+        locate(Source(kind="npz", source=address))
+
+
+def test_a_refused_address_keeps_its_secrets() -> None:
+    for address in ("ftp://me:secret@host/x?secret", "https://me:sec/secret@host/x", "https://me:secret@[/x"):
+        with pytest.raises(ConfigError) as caught:
+            locate(Source(kind="npz", source=address))
+        assert "secret" not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+
+def test_an_emulator_has_a_scheme() -> None:
+    with pytest.raises(ConfigError, match=r"data\.endpoint is 'localhost:1'.*http://host:port"):
+        locate(Source(kind="npz", source="gs://bucket/x", endpoint="localhost:1"))
