@@ -1,0 +1,196 @@
+import io
+import struct
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from components import images
+from components.artifacts import ImageFormat
+from components.errors import DataError
+
+
+def file_of(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def form(height: int, width: int, channels: int = 3, resize: str = "stretch") -> ImageFormat:
+    return ImageFormat.model_validate(
+        {"height": height, "width": width, "channels": channels, "resize": resize}
+    )
+
+
+def random_pixels(height: int, width: int, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad", "exact"])
+def test_a_picture_of_the_right_size_keeps_every_pixel(resize) -> None:
+    pixels = random_pixels(6, 4)
+    found = images.decode(file_of(Image.fromarray(pixels)), form(6, 4, 3, resize))
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, pixels)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_of_png_shows_the_same_picture(mode, channels) -> None:
+    grey = np.where(random_pixels(6, 4, 1) < 128, 0, 255).astype(np.uint8)
+    picture = Image.fromarray(grey[..., 0]).convert(mode)
+    found = images.decode(file_of(picture), form(6, 4, channels))
+    np.testing.assert_array_equal(found, grey.repeat(channels, axis=2))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_every_mode_of_jpeg_shows_the_same_picture(mode) -> None:
+    picture = Image.new("RGB", (16, 16), (200, 200, 200)).convert(mode)
+    found = images.decode(file_of(picture, "JPEG", quality=95), form(16, 16))
+    assert np.abs(found.astype(int) - 200).max() <= 2
+
+
+def test_of_16_bits_the_upper_8_count() -> None:
+    pixels = np.array([[0, 255, 256, 0x8040, 0xFFFF]], np.uint16)
+    found = images.decode(file_of(Image.fromarray(pixels)), form(1, 5, 1))
+    assert found[0, :, 0].tolist() == [0, 0, 1, 0x80, 0xFF]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_shows_white(mode) -> None:
+    drawing = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    drawing.putpixel((1, 2), (0, 0, 0, 255))
+    found = images.decode(file_of(drawing.convert(mode)), form(4, 4, 1))[..., 0]
+    assert found[2, 1] == 0
+    assert (np.delete(found.ravel(), 9) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_upright(orientation, kind) -> None:
+    upright = Image.new("L", (32, 16))
+    ImageDraw.Draw(upright).rectangle((0, 0, 15, 7), fill=255)  # top left
+    stored = {
+        1: upright,
+        2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: upright.transpose(Image.Transpose.ROTATE_180),
+        4: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: upright.transpose(Image.Transpose.TRANSPOSE),
+        6: upright.transpose(Image.Transpose.ROTATE_90),
+        7: upright.transpose(Image.Transpose.TRANSVERSE),
+        8: upright.transpose(Image.Transpose.ROTATE_270),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    data = file_of(stored, kind, exif=exif)
+    assert images.size(data) == (16, 32)
+    found = images.decode(data, form(16, 32, 1, "exact"))[..., 0]
+    assert np.abs(found.astype(int) - np.asarray(upright)).max() < 60  # JPEG's own noise
+
+
+def test_a_damaged_exif_does_not_hide_the_picture() -> None:
+    data = file_of(Image.new("RGB", (4, 4), "red"), "JPEG", exif=b"Exif\0\0nonsense")
+    assert images.decode(data, form(4, 4))[0, 0, 0] > 250
+
+
+def bars() -> bytes:
+    """A picture twice as wide as high: red, then green in the middle half, then blue."""
+    picture = Image.new("RGB", (80, 40), (0, 255, 0))
+    picture.paste((255, 0, 0), (0, 0, 20, 40))
+    picture.paste((0, 0, 255), (60, 0, 80, 40))
+    return file_of(picture)
+
+
+def test_stretch_keeps_everything() -> None:
+    found = images.decode(bars(), form(8, 8, 3, "stretch"))
+    assert found[4, 0].argmax() == 0
+    assert found[4, 4].argmax() == 1
+    assert found[4, 7].argmax() == 2
+
+
+def test_crop_keeps_the_middle() -> None:
+    found = images.decode(bars(), form(8, 8, 3, "crop"))
+    assert (found.argmax(axis=2) == 1).all()
+
+
+def test_pad_keeps_the_aspect_ratio_and_fills_with_black() -> None:
+    found = images.decode(bars(), form(8, 8, 3, "pad"))
+    assert not found[:2].any()
+    assert not found[6:].any()
+    assert found[2:6].any(axis=2).all()
+    assert found[4, 0].argmax() == 0
+    assert found[4, 7].argmax() == 2
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (1, 1), (3, 7)])
+def test_any_size_becomes_the_one_that_is_asked_for(resize, shape) -> None:
+    picture = Image.new("RGB", shape, (9, 9, 9))
+    for kind in ("PNG", "JPEG"):
+        assert images.decode(file_of(picture, kind), form(5, 6, 3, resize)).shape == (5, 6, 3)
+
+
+def test_a_large_jpeg_looks_the_same_when_it_is_decoded_smaller() -> None:
+    small = Image.fromarray(random_pixels(6, 8))
+    picture = small.resize((1600, 1200), Image.Resampling.BICUBIC)
+    expected = images.decode(file_of(picture), form(24, 32))
+    found = images.decode(file_of(picture, "JPEG", quality=95), form(24, 32))
+    assert np.abs(found.astype(int) - expected).mean() < 2
+
+
+def test_exact_refuses_another_size_and_says_both() -> None:
+    data = file_of(Image.new("RGB", (20, 30)))
+    with pytest.raises(DataError, match=r"30 x 20 pixels .* 32 x 32.* data\.resize"):
+        images.decode(data, form(32, 32, 3, "exact"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello, I am a text",
+        b"\x89PNG\r\n\x1a\n",
+        file_of(Image.new("RGB", (4, 4)), "GIF"),
+        file_of(Image.new("RGB", (4, 4)), "BMP"),
+    ],
+)
+def test_what_is_no_png_or_jpeg_is_refused(data) -> None:
+    with pytest.raises(DataError, match="not a PNG or JPEG"):
+        images.decode(data, form(4, 4))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_picture_cut_off_anywhere_is_refused(kind) -> None:
+    data = file_of(Image.fromarray(random_pixels(40, 40)), kind)
+    for stop in range(0, len(data) - 60, 97):
+        with pytest.raises(DataError, match="The picture is"):
+            images.decode(data[:stop], form(8, 8))
+
+
+@pytest.mark.parametrize("side", [8_000, 50_000])
+def test_a_small_file_that_claims_many_pixels_is_refused_before_it_is_decoded(side) -> None:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 10_000))
+    with pytest.raises(DataError, match=r"at most 50,000,000"):
+        images.decode(bomb + chunk(b"IEND", b""), form(8, 8))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about EXIF
+def test_damaged_bytes_give_a_picture_or_a_data_error_and_nothing_else() -> None:
+    random = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x112], exif[0x10E] = 6, "a description"
+    whole = [file_of(Image.fromarray(random_pixels(20, 24)), kind, exif=exif) for kind in ("PNG", "JPEG")]
+    for number in range(600):
+        data = bytearray(whole[number % 2])
+        for _ in range(random.integers(1, 4)):
+            data[random.integers(2, 200)] = random.integers(256)
+        with suppress(DataError):
+            assert images.decode(bytes(data), form(8, 8)).shape == (8, 8, 3)
