@@ -57,6 +57,11 @@ class Document:
             document._make_absolute(keys, path.absolute().parent)
         return document
 
+    def add(self, parsed: Parsed, name: str) -> None:
+        """Set what another document says, key by key, over what is here."""
+        _lay_over(self.values, parsed.value)
+        self._origins.update({keys: f"{name}, line {line}" for keys, line in parsed.lines.items()})
+
     def add_environment(self, environ: Mapping[str, str], sections: Collection[str]) -> None:
         """Set what variables such as MODELYARD_DATA__SOURCE say.
 
@@ -128,3 +133,11 @@ class Document:
         for key in keys:
             value = value[key]
         return value
+
+
+def _lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _lay_over(below[key], value)
+        else:
+            below[key] = value
