@@ -93,7 +93,7 @@ def _sentence(
     path, value, first = ".".join(map(str, place)), document.get(place), details[0]
     if first["type"] == "extra_forbidden":
         return f"{path} is not a key{_instead(place, known)}"
-    if first["loc"][-1] == "[key]":
+    if first["loc"][-1:] == ("[key]",):
         return f"{path} is not a key; the keys are {_expected(first)}."
     field = known.get(place)
     description = field.description if field and field.description else ""
