@@ -9,6 +9,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from components.artifacts import sha256, tree_sha256
+from components.deploy.settings import Target
 from pipelines.config import Config
 from pipelines.train_to_serve import STEPS, build
 
@@ -17,8 +18,13 @@ SHARED = ("artifacts.py", "images.py", "settings.py", "shards.py", "source")
 DECISIVE = ("ingest", "preprocess", "train", "evaluate")  # whose code decides what a version is
 
 
-def arguments(config: Config) -> dict[str, str]:
-    """Return the pipeline's arguments: each section of the configuration as JSON, and what identifies it."""
+def arguments(config: Config, target: Target = Target()) -> dict[str, str]:  # noqa: B008 - it is frozen
+    """Return the pipeline's arguments: each section of the configuration as JSON, and what identifies it.
+
+    Args:
+        config: the configuration.
+        target: where the version is served in the end; it is no part of what identifies the run.
+    """
     code = Path(config.model.code) if config.model.code else None
     code_sha256 = tree_sha256(code) if code else ""
     gate = config.gate.text() if config.gate else "null"
@@ -39,6 +45,8 @@ def arguments(config: Config) -> dict[str, str]:
         "gate": gate,
         "serving": config.serving.text(),
         "store": config.store.text(),
+        "rollout": config.rollout.text(),
+        "target": target.text(),
         "config": json.dumps(config.model_dump(mode="json"), sort_keys=True),
         "recipe": _digest(decisive),
         "code": str(code or ""),

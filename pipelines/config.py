@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from components.deploy.settings import Rollout
 from components.errors import ConfigError
 from components.evaluate.settings import Gate
 from components.preprocess.settings import Preparation
@@ -56,6 +57,9 @@ class Config(Settings):
         description="What a candidate must reach to be promoted. `gate: null` promotes every candidate.",
     )
     serving: Serving = Field(default=Serving(), description="How the server listens, and its limits.")
+    rollout: Rollout = Field(
+        default=Rollout(), description="How a version is put before clients on a cluster."
+    )
     store: Store = Field(default=Store(), description="Where models live.")
 
     def source(self) -> Source:

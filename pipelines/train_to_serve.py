@@ -43,6 +43,8 @@ def build(images: Mapping[str, str]) -> Callable[..., dsl.PipelineTask]:
         gate: str,
         serving: str,
         store: str,
+        rollout: str,
+        target: str,
         config: str,
         recipe: str,
         code: str,
@@ -92,6 +94,8 @@ def build(images: Mapping[str, str]) -> Callable[..., dsl.PipelineTask]:
                 config=config,
                 serving=serving,
                 store=store,
+                rollout=rollout,
+                target=target,
             )
             deployed.set_caching_options(False).set_container_image(images["deploy"])
 

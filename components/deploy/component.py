@@ -17,6 +17,8 @@ def deploy(
     config: str,
     serving: str,
     store: str,
+    rollout: str,
+    target: str,
     outcome: dsl.Output[dsl.Artifact],
 ) -> int:
     """Publish an immutable version, verify it in a real server, make it the champion.
@@ -34,6 +36,8 @@ def deploy(
         config: the resolved configuration as JSON, for the manifest.
         serving: `serving` section as JSON.
         store: `store` section as JSON.
+        rollout: `rollout` section as JSON.
+        target: where the server runs, as JSON (`components.deploy.settings.Target`).
         outcome: outcome.json, the version and the decision in the end.
 
     Returns:
@@ -43,5 +47,5 @@ def deploy(
 
     return deploy(
         model.path, history.path, evaluation.path, report.path,
-        name, run, champion, data, code, config, serving, store, outcome.path,
+        name, run, champion, data, code, config, serving, store, rollout, target, outcome.path,
     )  # fmt: skip

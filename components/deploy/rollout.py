@@ -32,6 +32,8 @@ def deploy(
     config: str,
     serving: str,
     store: str,
+    rollout: str,  # noqa: ARG001 - for a cluster
+    target: str,  # noqa: ARG001
     outcome: str,
 ) -> int:
     """Publish, verify and promote; the arguments are those of the component `deploy`.

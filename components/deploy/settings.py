@@ -1,0 +1,82 @@
+"""`rollout`: how a version is put before clients. The target, where it runs, comes from the environment."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from components.settings import Settings
+
+
+class Rollout(Settings):
+    """How a version is put before clients on a cluster, and what sends it back."""
+
+    canary_share: float = Field(
+        default=0.1,
+        gt=0,
+        le=0.5,
+        description="Share of the requests that the candidate gets while it is watched, by replicas; it has "
+        "at least one.",
+    )
+    watch_seconds: float = Field(
+        default=60.0, ge=0, description="Seconds that the candidate is watched among clients' requests."
+    )
+    min_requests: int = Field(
+        default=100,
+        ge=1,
+        description="Least requests that the candidate is judged by. Golden ones make "
+        "up for what clients do not send.",
+    )
+    max_error_rate: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Largest share of requests that end with a server's error (5xx).",
+    )
+    max_latency_ratio: float = Field(
+        default=2.0, ge=1, description="Largest mean time of an answer, as a multiple of stable's meanwhile."
+    )
+    latency_margin: float = Field(
+        default=0.01, ge=0, description="Seconds by which the candidate may always be slower than stable."
+    )
+    max_restarts: int = Field(
+        default=0, ge=0, description="Most restarts of the candidate's containers while it is watched."
+    )
+    ready_timeout: float = Field(
+        default=120.0, gt=0, description="Seconds that a pod has from its start on a node until it is ready."
+    )
+    store_timeout: float = Field(
+        default=120.0, ge=0, description="Seconds that a model store which does not answer is waited for."
+    )
+
+
+class Resources(Settings):
+    """What a server asks of its node; its limits are the same, but for the processor, which has none."""
+
+    cpu: str = Field(default="100m", description="Cores that are kept for it, as 500m or 2.")
+    memory: str = Field(default="256Mi", description="Memory that is kept for it and that it cannot exceed.")
+
+
+class Target(Settings):
+    """Where the server runs: on this machine while it is verified, or on Kubernetes for clients."""
+
+    kind: Literal["local", "kubernetes"] = Field(default="local", description="local or kubernetes.")
+    namespace: str = Field(default="modelyard-serving", description="Namespace of the servers.")
+    image: str | None = Field(default=None, description="Reference of the image `serve`, with its digest.")
+    service_account: str = Field(default="modelyard-serve", description="Account of the servers' pods.")
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        description="Servers of stable to begin with; scaling them later is not undone.",
+    )
+    resources: Resources = Field(default=Resources(), description="What each server asks of its node.")
+    start_timeout: float = Field(
+        default=300.0, gt=0, description="Seconds that a pod has until a node that is being made takes it."
+    )
+    url: str | None = Field(default=None, description="Where clients reach the Service from outside.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        """Refuse a cluster without an image."""
+        if self.kind == "kubernetes" and not self.image:
+            raise ValueError("a Kubernetes target needs the reference of the image `serve`")
+        return self
