@@ -94,9 +94,7 @@ class InBucket:
         with artifacts.writing(target) as folder, ThreadPoolExecutor(READERS) as readers:
 
             def one(item: tuple[str, Any]) -> None:
-                path = folder / item[0]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._download(item[1], path)
+                self._download(item[1], folder / item[0])
 
             list(readers.map(one, objects))  # after an error, those that have not begun are cancelled
 
@@ -127,6 +125,7 @@ class InBucket:
         return inside
 
     def _download(self, blob: Any, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # Raw: a gzip-encoded object stays the bytes that are stored, whose size was checked.
         blob.download_to_filename(str(path), raw_download=True, **self._bounds)
 

@@ -26,7 +26,7 @@ def refusal(answer: httpx.Response) -> str | None:
     return None
 
 
-def failure(error: httpx.RequestError, host: str) -> str:
+def failure(error: Exception, host: str) -> str:
     """Return why the server at `host` could not be talked to."""
     said = " ".join(str(error).split())[:300]
     if _caused_by(error, socket.gaierror):

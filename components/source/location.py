@@ -28,8 +28,8 @@ class Location(Protocol):
         """Return the local file or directory, its SHA-256 checked when the configuration gives one.
 
         Args:
-            scratch: directory for what has to be downloaded; it keeps its name, and is there whole or not
-                at all. What is on this machine already is returned where it is.
+            scratch: directory for what has to be downloaded, made when it is needed. What is downloaded keeps
+                its name, and is there whole or not at all; what is on this machine stays where it is.
         """
 
 

@@ -47,10 +47,14 @@ class OnWeb:
         self._source = source
         try:
             self._url = httpx.URL(address)
-        except httpx.InvalidURL:
-            raise self._malformed() from None  # its message quotes the address
-        if not self._url.host or "%" in self._url.host or not 0 < (self._url.port or 80) < 2**16:
-            raise self._malformed()
+            named = self._url.host.encode("idna")
+        except (httpx.InvalidURL, UnicodeError):
+            named = b""
+        if not named or b"%" in named or not 0 < (self._url.port or 80) < 2**16:
+            raise ConfigError(
+                f"data.source is {self._shown}, which is not a web address: use https://host/path, and write "
+                "special characters of a password as %XX."
+            )
 
     def identity(self) -> str:
         """See Location."""
@@ -74,7 +78,7 @@ class OnWeb:
         """Return what the server says about the file's version."""
         with self._client() as client:
             answer = client.head(self._url)
-            if answer.is_success and (version := _version(answer.headers)):
+            if not refusal(answer) and (version := _version(answer.headers)):
                 return version
             # Some servers answer HEAD with an error, or with less.
             with client.stream("GET", self._url, headers={"Range": "bytes=0-0"}) as answer:
@@ -88,6 +92,7 @@ class OnWeb:
 
     def _download(self, path: Path) -> None:
         digest, size = hashlib.sha256(), 0
+        path.parent.mkdir(parents=True, exist_ok=True)
         with self._client() as client, client.stream("GET", self._url) as answer, path.open("wb") as file:
             self._check(answer)
             check_size(self._shown, int(answer.headers.get("content-length", 0)), self._source.max_bytes)
@@ -144,19 +149,13 @@ class OnWeb:
                 f"the server sent nothing for {self._source.timeout:g} seconds. Try later, or raise "
                 "data.timeout."
             ) from error
-        except httpx.RequestError as error:
+        except (httpx.RequestError, UnicodeError) as error:  # UnicodeError: a redirect to no host
             raise self._unusable(failure(error, self._url.host)) from error
         except OSError as error:
             raise self._unusable(f"{error}. Make room for the file on this machine.") from error
 
     def _unusable(self, why: str) -> DataError:
         return DataError(f"Cannot read {self._shown} (data.source): {why}")
-
-    def _malformed(self) -> ConfigError:
-        return ConfigError(
-            f"data.source is {self._shown}, which is not a web address: use https://host/path, and write "
-            "special characters of a password as %XX."
-        )
 
 
 def _version(headers: httpx.Headers) -> str | None:

@@ -1,0 +1,198 @@
+"""A source in a bucket: the real fake-gcs-server, and a server that refuses."""
+
+import gzip
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from components.errors import DataError
+from components.source.bucket import InBucket
+from components.source.location import Location, locate
+from components.source.settings import Source
+
+BUCKET = "data-for-tests"
+PICTURES = {"cat/1.png": b"cat 1", "cat/2.png": b"cat 2", "dog/deep/1.png": b"dog 1", "empty.txt": b""}
+
+
+@pytest.fixture(scope="module")
+def bucket(emulator: str) -> str:
+    """The emulator's URL; it has the bucket."""
+    httpx.post(f"{emulator}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
+    return emulator
+
+
+@pytest.fixture
+def put(bucket: str) -> Callable[..., None]:
+    def one(name: str, data: bytes, encoding: str = "") -> None:
+        query = f"uploadType=media&name={quote(name, safe='')}&contentEncoding={encoding}"
+        httpx.post(f"{bucket}/upload/storage/v1/b/{BUCKET}/o?{query}", content=data).raise_for_status()
+
+    return one
+
+
+@pytest.fixture
+def prefix() -> str:
+    return uuid4().hex
+
+
+@pytest.fixture
+def pictures(put: Any, prefix: str) -> str:
+    """A folder of class folders, as consoles and tools leave it; its name."""
+    for name, data in PICTURES.items():
+        put(f"{prefix}/pictures/{name}", data)
+    put(f"{prefix}/pictures/empty/", b"")
+    put(f"{prefix}/pictures-of-others/1.png", b"other")
+    return f"{prefix}/pictures"
+
+
+@pytest.fixture
+def place(bucket: str) -> Callable[..., Location]:
+    def at(name: str, **keys: object) -> Location:
+        address = f"gs://{BUCKET}/{name}"
+        return locate(Source.model_validate({"kind": "npz", "source": address, "endpoint": bucket, **keys}))
+
+    return at
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def refused(use: Callable[[], object], match: str) -> None:
+    with pytest.raises(DataError, match=match) as caught:
+        use()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_object(put: Any, place: Any, prefix: str, tmp_path: Path) -> None:
+    put(f"{prefix}/set.npz", b"one")
+    place = place(f"{prefix}/set.npz")
+    first = place.identity()
+    assert place.identity() == first
+    path = place.fetch(tmp_path / "scratch")
+    assert (path, path.read_bytes()) == (tmp_path / "scratch/set.npz", b"one")
+    put(f"{prefix}/set.npz", b"two")
+    assert place.identity() != first
+    assert place.fetch(tmp_path / "scratch").read_bytes() == b"two"
+    assert files(tmp_path) == {"scratch/set.npz": b"two"}
+
+
+def test_an_encoded_object_stays_as_it_is_stored(put: Any, place: Any, prefix: str, tmp_path: Path) -> None:
+    packed = gzip.compress(bytes(2**20))
+    put(f"{prefix}/set.tar.gz", packed, "gzip")
+    sha256 = hashlib.sha256(packed).hexdigest()
+    path = place(f"{prefix}/set.tar.gz", sha256=sha256, max_bytes=2**15).fetch(tmp_path)
+    assert path.read_bytes() == packed
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_prefix_is_a_directory(place: Any, pictures: str, tmp_path: Path, slash: str) -> None:
+    folder = place(pictures + slash).fetch(tmp_path)
+    assert folder == tmp_path / "pictures"
+    assert files(folder) == PICTURES
+
+
+@pytest.mark.parametrize("name", ["cat/1.png", "cat/3.png"])
+def test_a_prefix_changes_with_its_objects_only(put: Any, place: Any, pictures: str, name: str) -> None:
+    first = place(pictures).identity()
+    put(f"{pictures}-of-others/2.png", b"other")
+    assert place(pictures).identity() == place(f"{pictures}/").identity() == first
+    put(f"{pictures}/{name}", b"cat 1")
+    assert place(pictures).identity() != first
+
+
+def test_a_whole_bucket(bucket: str, tmp_path: Path) -> None:
+    httpx.post(f"{bucket}/storage/v1/b", json={"name": "pets"}).raise_for_status()
+    source = Source(kind="images", source="gs://pets", endpoint=bucket)
+    refused(locate(source).identity, "no such object and none below it")
+    url = f"{bucket}/upload/storage/v1/b/pets/o?uploadType=media&name=cat%2F1.png"
+    httpx.post(url, content=b"cat").raise_for_status()
+    assert locate(source).identity()
+    assert files(locate(source).fetch(tmp_path)) == {"cat/1.png": b"cat"}
+
+
+@pytest.mark.parametrize("name", ["../../outside", "..", "a/../../b", "/etc/passwd", "a//b", "./a", "a\0b"])
+def test_no_object_leads_out(put: Any, place: Any, pictures: str, tmp_path: Path, name: str) -> None:
+    put(f"{pictures}/{name}", b"evil")
+    refused(lambda: place(pictures).fetch(tmp_path / "a/scratch"), r"cannot become a file.*Rename the object")
+    assert not files(tmp_path)
+
+
+def test_an_object_that_is_a_file_and_a_folder(put: Any, place: Any, pictures: str, tmp_path: Path) -> None:
+    put(f"{pictures}/cat", b"not a folder")
+    refused(lambda: place(pictures).fetch(tmp_path), r"pictures.*cat")
+    assert not files(tmp_path)
+
+
+def test_a_sha256_is_believed_and_then_checked(put: Any, place: Any, prefix: str, tmp_path: Path) -> None:
+    put(f"{prefix}/set.npz", b"one")
+    right, wrong = hashlib.sha256(b"one").hexdigest(), "0" * 64
+    assert place(f"{prefix}/set.npz", sha256=right).fetch(tmp_path / "right").read_bytes() == b"one"
+    assert place(f"{prefix}/set.npz", sha256=wrong).identity() == wrong
+    changed = place(f"{prefix}/set.npz", sha256=wrong)
+    refused(lambda: changed.fetch(tmp_path / "wrong"), f"set.npz is {right} and data.sha256 says {wrong}")
+    assert not files(tmp_path / "wrong")
+
+
+def test_a_sha256_is_for_one_object(place: Any, pictures: str, tmp_path: Path) -> None:
+    refused(lambda: place(pictures, sha256="0" * 64).fetch(tmp_path), r"has many: remove data\.sha256")
+
+
+def test_more_bytes_than_allowed(place: Any, pictures: str, tmp_path: Path) -> None:
+    assert files(place(pictures, max_bytes=15).fetch(tmp_path / "right")) == PICTURES
+    for name in (pictures, f"{pictures}/cat/1.png"):
+        refused(lambda name=name: place(name, max_bytes=4).fetch(tmp_path / "wrong"), r"max_bytes allows 4\.")
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_nothing_there(bucket: str, place: Any, prefix: str, tmp_path: Path) -> None:
+    for name in (f"{prefix}/no.npz", f"{prefix}/"):
+        for use in (place(name).identity, lambda name=name: place(name).fetch(tmp_path)):
+            refused(use, rf"gs://{BUCKET}/{name} .*no such object and none below it.*Correct data\.source")
+    gone = locate(Source(kind="npz", source="gs://no-such-bucket/set.npz", endpoint=bucket))
+    refused(gone.identity, "there is no bucket no-such-bucket")
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_without_permission(site: Any, tmp_path: Path, code: int) -> None:
+    site.answer = lambda request: request.send(code, b'{"error": {"message": "no"}}')
+    place = locate(Source(kind="npz", source="gs://private/set.npz", endpoint=site.url))
+    for use in (place.identity, lambda: place.fetch(tmp_path)):
+        refused(use, r"credentials|no permission \(403\).*roles/storage\.objectViewer on gs://private")
+
+
+def test_a_service_that_is_busy_or_stalls(site: Any) -> None:
+    source = Source(kind="npz", source="gs://data/set.npz", endpoint=site.url, timeout=0.2)
+    place = InBucket("data", "set.npz", source, patience=0.3)
+    site.answer = lambda request: request.send(503)
+    refused(place.identity, f"{site.url} did not answer as it should.*Check the network")
+    site.answer = lambda request: request.stall()
+    refused(place.identity, f"{site.url} did not answer as it should")
+
+
+def test_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "gone.json"))
+    place = locate(Source(kind="npz", source="gs://private/set.npz"))
+    refused(place.identity, r"gs://private/set\.npz.*gone\.json.*application-default login")
+
+
+def test_an_object_with_a_sha256_is_identified_without_the_client(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from components.source.location import locate
+from components.source.settings import Source
+locate(Source(kind="npz", source="gs://data/set.npz", sha256="{"0" * 64}")).identity()
+assert "google" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
