@@ -78,12 +78,17 @@ class OnDisk:
 
 
 def _listing(root: Path) -> str:
-    """Return one SHA-256 over the names, sizes and times of all files below a directory."""
+    """Return one SHA-256 over all folders and files below a directory: names, and the files' sizes and times.
+
+    What is hidden does not count, and no link to a folder is followed: ingest leaves out the one and refuses
+    the other.
+    """
     digest = hashlib.sha256()
     for folder, folders, files in os.walk(root, onerror=_raise):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(folder, root)
-        for name in sorted(files):
+        digest.update(os.fsencode(f"{inside}\n"))
+        for name in sorted(name for name in files if not name.startswith(".")):
             status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - of 10^5 files
             digest.update(os.fsencode(f"{inside}/{name}\0{status.st_size} {status.st_mtime_ns}\n"))
     return digest.hexdigest()

@@ -52,12 +52,13 @@ def test_a_file_too_large_to_read_is_told_by_its_size_and_time(
         lambda folder: (folder / "cat/1.png").rename(folder / "dog/3.png"),
         lambda folder: (folder / "cat/1.png").write_bytes(b"longer than before"),
         lambda folder: (folder / "cat/4.png").touch(),
+        lambda folder: (folder / "bird").mkdir(),
         lambda folder: (folder / "dog/1.png").unlink(),
         lambda folder: os.utime(folder / "dog/1.png", LATER),
     ],
-    ids=["renamed", "moved", "rewritten", "added", "removed", "touched"],
+    ids=["renamed", "moved", "rewritten", "added", "a new class", "removed", "touched"],
 )
-def test_a_directory_changes_with_any_file_in_it(pictures: Path, change: Callable[[Path], object]) -> None:
+def test_a_directory_changes_with_anything_in_it(pictures: Path, change: Callable[[Path], object]) -> None:
     before = OnDisk(pictures).identity()
     change(pictures)
     assert OnDisk(pictures).identity() != before
@@ -67,6 +68,14 @@ def test_a_directory_may_be_moved(pictures: Path, tmp_path: Path) -> None:
     before = OnDisk(pictures).identity()
     shutil.copytree(pictures, tmp_path / "elsewhere")
     assert OnDisk(tmp_path / "elsewhere").identity() == before
+
+
+def test_hidden_files_are_not_data(pictures: Path) -> None:
+    before = OnDisk(pictures).identity()
+    (pictures / "cat/.DS_Store").touch()
+    (pictures / ".git").mkdir()
+    (pictures / ".git/config").touch()
+    assert OnDisk(pictures).identity() == before
 
 
 def test_what_is_here_is_fetched_from_where_it_is(pictures: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from components.source.settings import Source
 @pytest.mark.parametrize(
     "address",
     ["ftp://host/x", "file:///data", "https://", "gs://", "gs:///x", "gs://-bucket/x", "https:///x", "http://[/x",
-     "https://host:99999/x", "https://host name/x"],
+     "https://host:99999/x", "https://host name/x", "https://host..net/x"],
 )  # fmt: skip
 def test_another_place_is_refused_with_those_that_work(address: str) -> None:
     with pytest.raises(ConfigError, match=r"data\.source is .*: use .*(https://host/path|gs://bucket/path)"):
