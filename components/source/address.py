@@ -1,6 +1,9 @@
 """What of an address may be shown, and the file that it names."""
 
 import re
+from urllib.parse import parse_qs, urlsplit
+
+SIGNATURES = frozenset({"x-goog-signature", "x-amz-signature", "signature", "sig", "token", "access_token"})
 
 
 def shown(address: str) -> str:
@@ -14,6 +17,16 @@ def shown(address: str) -> str:
     if not re.fullmatch(r"([^:\[\]]*|\[[^\]]*\])(:\d*)?", host):
         return f"{scheme}://…"
     return f"{scheme}://{host}{slash}{path}"
+
+
+def holds_secret(address: str) -> bool:
+    """Say whether an address has a user or password, or a query that gives access by itself."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # malformed, which `locate` says
+        return False
+    names = {name.lower() for name in parse_qs(parts.query, keep_blank_values=True)}
+    return bool(parts.scheme) and ("@" in parts.netloc or not names.isdisjoint(SIGNATURES))
 
 
 def file_name(path: str) -> str:

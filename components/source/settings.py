@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from components.settings import Settings
+from components.source.address import holds_secret
 
 
 class Resize(Settings):
@@ -29,7 +30,7 @@ class Source(Settings):
     source: str | None = Field(
         default=None,
         description="Path, https:// or gs:// address. A relative path is relative to the configuration file. "
-        "Not for digits.",
+        "User and password come from ~/.netrc. Not for digits.",
     )
     sha256: str | None = Field(
         default=None,
@@ -71,6 +72,12 @@ class Source(Settings):
             raise ValueError(f"data.resize is for images, not for {self.kind}: remove it")
         if self.kind != "npz" and self.classes:
             raise ValueError(f"data.classes is for npz, not for {self.kind}: remove it")
+        if self.source and holds_secret(self.source):
+            raise ValueError(
+                "data.source holds a password or a signature, which would be kept in logs and in the "
+                "version's manifest: put user and password into ~/.netrc; download what has a signed address "
+                "yourself"
+            )
         if self.endpoint and not (self.source or "").startswith("gs://"):
             raise ValueError("data.endpoint is for a data.source at gs://: remove it")
         return self

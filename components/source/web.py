@@ -1,11 +1,13 @@
 """A source on the web: one file at an https:// or http:// address.
 
-A lost connection and a busy server are tried again a few times; a server that stalls is not. The address
-may hold a password or a token, so messages and logs show it without them.
+A lost connection and a busy server are tried again a few times; a server that stalls is not. User and
+password come from ~/.netrc (or the file that NETRC names). A redirect may lead to an address with a token, so
+messages and logs show addresses without their query.
 """
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,8 +54,7 @@ class OnWeb:
             named = b""
         if not named or b"%" in named or not 0 < (self._url.port or 80) < 2**16:
             raise ConfigError(
-                f"data.source is {self._shown}, which is not a web address: use https://host/path, and write "
-                "special characters of a password as %XX."
+                f"data.source is {self._shown}, which is not a web address: use https://host/path."
             )
 
     def identity(self) -> str:
@@ -106,6 +107,7 @@ class OnWeb:
     def _client(self) -> httpx.Client:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # below that it logs whole addresses
         return httpx.Client(
+            auth=_netrc(),
             headers={"Accept-Encoding": "identity"},
             timeout=self._source.timeout,
             follow_redirects=True,
@@ -156,6 +158,11 @@ class OnWeb:
 
     def _unusable(self, why: str) -> DataError:
         return DataError(f"Cannot read {self._shown} (data.source): {why}")
+
+
+def _netrc() -> httpx.Auth | None:
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return httpx.NetRCAuth(str(path)) if path.is_file() else None
 
 
 def _version(headers: httpx.Headers) -> str | None:

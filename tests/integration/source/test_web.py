@@ -91,10 +91,10 @@ def test_a_server_that_tells_nothing_needs_a_sha256(site: Any, place: Any, heade
     refused(place().identity, r"neither an ETag nor .* Set data\.sha256")
 
 
-def test_two_files_with_one_etag_are_two_and_a_new_token_is_not_a_new_file(site: Any, place: Any) -> None:
+def test_two_files_with_one_etag_are_two_and_a_new_query_is_not_a_new_file(site: Any, place: Any) -> None:
     site.answer = lambda request: request.send(200, BODY, etag='"mtime-size"')
     assert place("/a.npz").identity() != place("/b.npz").identity()
-    assert place("/a.npz?token=1").identity() == place("/a.npz?token=2").identity()
+    assert place("/a.npz?key=1").identity() == place("/a.npz?key=2").identity()
 
 
 def test_a_given_sha256_needs_no_look(site: Any, place: Any) -> None:
@@ -108,7 +108,7 @@ def test_a_given_sha256_needs_no_look(site: Any, place: Any) -> None:
 def test_a_file_keeps_its_name_and_its_bytes(site: Any, place: Any, scratch: Path) -> None:
     packed = gzip.compress(BODY)
     site.answer = lambda request: request.send(200, packed, content_encoding="gzip")
-    path = place("/my/set.tar.gz?token=1", sha256=hashlib.sha256(packed).hexdigest()).fetch(scratch)
+    path = place("/my/set.tar.gz?key=1", sha256=hashlib.sha256(packed).hexdigest()).fetch(scratch)
     assert path == scratch / "set.tar.gz"
     assert path.read_bytes() == packed
     assert list(scratch.iterdir()) == [path]
@@ -128,15 +128,18 @@ def test_redirects_are_followed_to_their_end(site: Any, place: Any, scratch: Pat
     refused(lambda: place().fetch(scratch / "again"), "redirect")
 
 
-def test_a_password_is_sent(site: Any, place: Any, scratch: Path) -> None:
+def test_a_password_comes_from_netrc(
+    site: Any, place: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def answer(request: Any) -> None:
         right = request.headers["authorization"] == "Basic bWU6c2VjcmV0"  # me:secret
         request.send(200 if right else 401, BODY)
 
     site.answer = answer
-    address = site.url.replace("//", "//me:secret@") + "/set.npz"
-    assert locate(Source(kind="npz", source=address)).fetch(scratch).read_bytes() == BODY
-    refused(lambda: place().fetch(scratch / "again"), r"does not permit it \(401\)")
+    refused(lambda: place().fetch(scratch), r"does not permit it \(401\)")
+    (netrc := scratch / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert place().fetch(scratch).read_bytes() == BODY
 
 
 @pytest.mark.parametrize(
@@ -259,7 +262,7 @@ def test_secrets_of_an_address_are_in_no_message_and_no_log(
     site: Any, scratch: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    address = site.url.replace("//", "//me:hunter2@") + "/set.npz?token=hunter2#hunter2"
+    address = f"{site.url}/set.npz?key=hunter2#hunter2"
     place = locate(Source(kind="npz", source=address, timeout=0.2, sha256="0" * 64))
     look = locate(Source(kind="npz", source=address, timeout=0.2))
     for answer in (

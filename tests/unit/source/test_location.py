@@ -1,4 +1,5 @@
 import pytest
+from pydantic import ValidationError
 
 from components.errors import ConfigError
 from components.source.location import locate
@@ -16,11 +17,20 @@ def test_another_place_is_refused_with_those_that_work(address: str) -> None:
 
 
 def test_a_refused_address_keeps_its_secrets() -> None:
-    for address in ("ftp://me:secret@host/x?secret", "https://me:sec/secret@host/x", "https://me:secret@[/x"):
+    for address in ("ftp://host/x?secret", "https://me:sec/secret@host/x", "https://me:secret@[/x"):
         with pytest.raises(ConfigError) as caught:
             locate(Source(kind="npz", source=address))
         assert "secret" not in str(caught.value)
         assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://me:hunter2@host/x", "https://hunter2@host/x", "https://host/x?X-Goog-Signature=hunter2"],
+)
+def test_a_secret_in_an_address_is_refused_before_it_gets_into_a_log(address: str) -> None:
+    with pytest.raises(ValidationError, match="holds a password or a signature"):
+        Source(kind="npz", source=address)
 
 
 def test_an_emulator_has_a_scheme() -> None:
