@@ -9,22 +9,32 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from components.artifacts import sha256, tree_sha256
-from components.deploy.settings import Target
+from components.errors import ConfigError
 from pipelines.config import Config
-from pipelines.train_to_serve import STEPS, build
+from pipelines.environment_settings import Environment
+from pipelines.train_to_serve import STEPS
 
 COMPONENTS = Path(__file__).parent.parent / "components"
 SHARED = ("artifacts.py", "images.py", "settings.py", "shards.py", "source")
 DECISIVE = ("ingest", "preprocess", "train", "evaluate")  # whose code decides what a version is
 
 
-def arguments(config: Config, target: Target = Target()) -> dict[str, str]:  # noqa: B008 - it is frozen
+LOCAL = Environment(kind="local")
+
+
+def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str]:
     """Return the pipeline's arguments: each section of the configuration as JSON, and what identifies it.
 
     Args:
         config: the configuration.
-        target: where the version is served in the end; it is no part of what identifies the run.
+        environment: where steps and servers run. Of it, only the steps' images are part of what identifies
+            the run, as the fingerprint of the code that they hold.
+
+    Raises:
+        ConfigError: the configuration names files of this machine, and the environment is a cluster.
     """
+    if environment.kind == "kubernetes":
+        config = _inside(config, environment)
     code = Path(config.model.code) if config.model.code else None
     code_sha256 = tree_sha256(code) if code else ""
     gate = config.gate.text() if config.gate else "null"
@@ -34,7 +44,7 @@ def arguments(config: Config, target: Target = Target()) -> dict[str, str]:  # n
         "model": {**json.loads(config.model.text()), "code": code_sha256},
         "training": config.training.text(),
         "gate": gate,
-        "code": [step_sha256(step) for step in DECISIVE],
+        "code": [_code(step, environment) for step in DECISIVE],
     }
     return {
         "name": config.name,
@@ -46,7 +56,7 @@ def arguments(config: Config, target: Target = Target()) -> dict[str, str]:  # n
         "serving": config.serving.text(),
         "store": config.store.text(),
         "rollout": config.rollout.text(),
-        "target": target.text(),
+        "target": environment.target().text(),
         "config": json.dumps(config.model_dump(mode="json"), sort_keys=True),
         "recipe": _digest(decisive),
         "code": str(code or ""),
@@ -68,11 +78,33 @@ def local_images() -> dict[str, str]:
     return {step: f"modelyard/python-{step}:{step_sha256(step)[:16]}" for step in STEPS}
 
 
-def compile_to(config: Config, path: Path) -> None:
+def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> None:
     """Write the pipeline as KFP's YAML, with the configuration as its default arguments."""
     from kfp.compiler import Compiler
 
-    Compiler().compile(build(local_images()), str(path), pipeline_parameters=arguments(config))
+    from pipelines.placement import pipeline
+
+    Compiler().compile(pipeline(environment), str(path), pipeline_parameters=arguments(config, environment))
+
+
+def _inside(config: Config, environment: Environment) -> Config:
+    """Return the configuration as pods see the world: no file of this machine, the store's own address."""
+    if config.model.code:
+        raise ConfigError(
+            f"model.code is {config.model.code}, a folder of this machine, which pods do not see. "
+            "Run it with -e local, or use the built-in model (remove model.build and model.code)."
+        )
+    if config.data.source and "://" not in config.data.source:
+        raise ConfigError(
+            f"data.source is {config.data.source}, a file of this machine, which pods do not see. "
+            "Put it into a bucket and give its gs:// address, or its https:// address."
+        )
+    return config.model_copy(update={"store": environment.inside(config.store)})
+
+
+def _code(step: str, environment: Environment) -> str:
+    """Return what identifies the code of a step: here its source, on a cluster the image that holds it."""
+    return environment.image(step) if environment.kind == "kubernetes" else step_sha256(step)
 
 
 def _packages() -> dict[str, str]:

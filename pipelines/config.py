@@ -98,7 +98,10 @@ S = TypeVar("S", bound=Settings)
 
 
 def load(
-    path: Path | None = None, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    store: Store | None = None,
 ) -> Config:
     """Return the checked configuration.
 
@@ -109,13 +112,18 @@ def load(
         path: the YAML file; the digits when None.
         overrides: `key=value` with dotted keys; the values are YAML.
         environ: the environment variables.
+        store: that of the environment in which it runs, over what the file says.
 
     Raises:
         ConfigError: names every problem with its place, the value and the remedy.
     """
     document = Document.read(path) if path else Document(Parsed(deepcopy(DIGITS)), "the digits configuration")
-    document.add_environment(environ, Config.model_fields)
-    document.add_overrides(overrides)
+    if store:
+        document.add(Parsed({"store": store.model_dump()}), "the store of the environment")
+    # what begins with `environment` is for pipelines/environment.py
+    mine = {key: text for key, text in environ.items() if not key.startswith("MODELYARD_ENVIRONMENT__")}
+    document.add_environment(mine, Config.model_fields)
+    document.add_overrides([one for one in overrides if not one.startswith("environment.")])
     try:
         config = Config.model_validate(document.values)
     except ValidationError as error:

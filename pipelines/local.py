@@ -14,11 +14,12 @@ from components.errors import ModelyardError, from_log
 from components.store.models import open_store
 from pipelines import runs
 from pipelines.ask import ask
-from pipelines.compiler import arguments, local_images
+from pipelines.compiler import LOCAL, arguments
 from pipelines.config import Config
+from pipelines.placement import pipeline
 from pipelines.runs import Failure, MetricsSummary, RunSummary
 from pipelines.steplog import CacheHits, StepLog
-from pipelines.train_to_serve import STEPS, build
+from pipelines.train_to_serve import STEPS
 
 
 class LocalRun:
@@ -61,10 +62,10 @@ class LocalRun:
             enable_caching=True,
             cache_root=str(self.folder.parent.parent / "cache"),
         )
-        pipeline = build(local_images())
+        train_to_serve = pipeline(LOCAL)
         try:
             with _captured(self.log):
-                task = pipeline(**arguments(self.config))
+                task = train_to_serve(**arguments(self.config))
         except RuntimeError as error:
             raise self._cause() from error
         finally:

@@ -8,11 +8,11 @@
 6. deploy:      only if the gate says so: publish, verify in a real server, promote
 
 The sections of the configuration arrive as JSON texts, one for each step, so that a changed serving
-option does not train again. Images come from the environment: their reference enters the cache key, and
-carries the fingerprint of the code.
+option does not train again. Where a step runs, in which image and on which node, comes from the environment.
+The image's reference enters the cache key, and carries the fingerprint of the code.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from kfp import dsl
 
@@ -26,14 +26,18 @@ from components.train.component import train
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
 
 
-def build(images: Mapping[str, str]) -> Callable[..., dsl.PipelineTask]:
-    """Return the pipeline with each step in its image.
+Place = Callable[[str, dsl.PipelineTask], object]
+
+
+def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..., dsl.PipelineTask]:
+    """Return the pipeline.
 
     Args:
-        images: step name to image reference.
+        place: gives a step, by its name, the image, resources and node that its task gets.
+        config: what holds for a whole run.
     """
 
-    @dsl.pipeline(name="train-to-serve")
+    @dsl.pipeline(name="train-to-serve", pipeline_config=config)
     def train_to_serve(
         name: str,
         source: str,
@@ -51,13 +55,14 @@ def build(images: Mapping[str, str]) -> Callable[..., dsl.PipelineTask]:
         code_sha256: str,
     ) -> dsl.Artifact:
         identity = fingerprint(name=name, source=source, recipe=recipe, store=store)
-        identity.set_caching_options(False).set_container_image(images["fingerprint"])
+        identity.set_caching_options(False)
+        place("fingerprint", identity)
 
         ingested = ingest(source=source, fingerprint=identity.outputs["Output"])
-        ingested.set_container_image(images["ingest"])
+        place("ingest", ingested)
 
         prepared = preprocess(raw=ingested.outputs["raw"], preparation=preparation)
-        prepared.set_container_image(images["preprocess"])
+        place("preprocess", prepared)
 
         trained = train(
             features=prepared.outputs["features"],
@@ -66,7 +71,7 @@ def build(images: Mapping[str, str]) -> Callable[..., dsl.PipelineTask]:
             code=code,
             code_sha256=code_sha256,
         )
-        trained.set_container_image(images["train"])
+        place("train", trained)
 
         evaluated = evaluate(
             model=trained.outputs["model"],
@@ -77,7 +82,7 @@ def build(images: Mapping[str, str]) -> Callable[..., dsl.PipelineTask]:
             store=store,
             champion=identity.outputs["champion"],
         )
-        evaluated.set_container_image(images["evaluate"])
+        place("evaluate", evaluated)
 
         # On the unnamed output: kfp.local silently skips a condition on a named one.
         with dsl.If(evaluated.outputs["Output"] == True, name="promote"):  # noqa: E712
@@ -97,7 +102,8 @@ def build(images: Mapping[str, str]) -> Callable[..., dsl.PipelineTask]:
                 rollout=rollout,
                 target=target,
             )
-            deployed.set_caching_options(False).set_container_image(images["deploy"])
+            deployed.set_caching_options(False)
+            place("deploy", deployed)
 
         return evaluated.outputs["evaluation"]
 

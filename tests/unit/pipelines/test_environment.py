@@ -3,7 +3,8 @@ import json
 import pytest
 
 from components.errors import ConfigError
-from pipelines.environment import Environment, load_environment
+from pipelines.environment import load_environment
+from pipelines.environment_settings import Environment
 
 GKE = "store: gs://bucket/models\npipeline_root: gs://bucket/runs\n"
 TPU = "environment.steps.train.accelerator={type: tpu-v6e-slice, count: 4, topology: 2x2}"
@@ -142,7 +143,17 @@ def test_a_missing_image_says_how_to_get_it():
 
 def test_a_store_in_an_emulator_is_reached_by_another_address_from_outside():
     environment = load("kind")
-    assert environment.model_store(outside=False).endpoint == "http://gcs.modelyard-storage:4443"
-    assert environment.artifacts(outside=True).endpoint == "http://127.0.0.1:30443"
-    assert load("gke").model_store(outside=True).endpoint is None
-    assert load("local").model_store(outside=True) is None
+    assert environment.artifacts().endpoint == "http://127.0.0.1:30443"
+    assert environment.inside(environment.artifacts()).endpoint == "http://gcs.modelyard-storage:4443"
+    assert load("gke").model_store().endpoint is None
+    assert load("local").model_store() is None
+
+
+# The server
+
+
+def test_deploy_is_told_where_to_put_the_server():
+    target = load("kind", "environment.images={serve: a/s:1}", "environment.start_timeout=7").target()
+    assert (target.kind, target.namespace, target.image) == ("kubernetes", "modelyard-serving", "a/s:1")
+    assert (target.resources.memory, target.start_timeout) == ("256Mi", 7)
+    assert load("local").target().kind == "local"

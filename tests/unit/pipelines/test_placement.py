@@ -1,0 +1,160 @@
+"""What the compiled pipeline says about pods: facts of its YAML, as KFP's driver reads it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.errors import ConfigError
+from pipelines.compiler import arguments, compile_to
+from pipelines.config import load
+from pipelines.environment import load_environment
+from pipelines.train_to_serve import STEPS
+
+ENVIRONMENT = """
+kind: kubernetes
+store: gs://bucket/models
+pipeline_root: gs://bucket/runs
+storage_endpoint: http://inside:1
+storage_endpoint_outside: http://outside:2
+images: {fingerprint: a/f, ingest: a/i, preprocess: a/p, train: a/t, train-cuda: a/c, train-tpu: a/j,
+  evaluate: a/e, deploy: a/d, serve: a/s}
+active_deadline: 1234
+defaults: {cpu: 1, memory: 2Gi, ephemeral_storage: 3Gi}
+steps:
+"""
+GPU = (
+    ENVIRONMENT + "  train: {accelerator: {type: nvidia-l4, count: 2}, spot: true, timeout: 60, retries: 2}\n"
+)
+TPU = ENVIRONMENT.replace("kind:", "keras_backend: jax\nkind:") + (
+    "  train: {accelerator: {type: tpu-v6e-slice, count: 4, topology: 2x2}}\n"
+)
+
+
+def environment_of(text: str):
+    Path("environment.yaml").write_text(text)
+    return load_environment("./environment.yaml", environ={})
+
+
+@pytest.fixture
+def compiled(tmp_path):
+    """Compile the digits for an environment; return a step's container, its pod's settings, and the whole."""
+
+    def one(text):
+        environment = environment_of(text)
+        path = tmp_path / "pipeline.yaml"
+        compile_to(load(environ={}, store=environment.model_store()), path, environment)
+        spec, platform = yaml.safe_load_all(path.read_text())
+        executors = spec["deploymentSpec"]["executors"]
+        kubernetes = platform["platforms"]["kubernetes"]
+        pods = kubernetes["deploymentSpec"]["executors"]
+        return (
+            {step: executors[f"exec-{step}"]["container"] for step in STEPS},
+            {step: pods[f"exec-{step}"] for step in STEPS},
+            {"spec": spec, "pipeline": kubernetes["pipelineConfig"]},
+        )
+
+    return one
+
+
+def test_every_step_has_its_image_size_user_and_disk(compiled):
+    containers, pods, whole = compiled(ENVIRONMENT + "  train: {memory: 8Gi}\n")
+    assert {step: one["image"] for step, one in containers.items()} == {
+        step: f"a/{step[0]}" for step in STEPS
+    }
+    for step in STEPS:
+        memory = "8Gi" if step == "train" else "2Gi"
+        assert containers[step]["resources"]["resourceCpuRequest"] == "1"
+        assert containers[step]["resources"]["resourceMemoryLimit"] == memory
+        assert containers[step]["resources"]["resourceMemoryRequest"] == memory
+        assert "resourceCpuLimit" not in containers[step]["resources"]
+        assert pods[step]["securityContext"] == {
+            "runAsUser": "65532",
+            "runAsGroup": "65532",
+            "runAsNonRoot": True,
+        }
+        assert pods[step]["emptyDirMounts"] == [
+            {"volumeName": "tmp", "mountPath": "/tmp", "sizeLimit": "3Gi"}  # noqa: S108
+        ]
+        assert "nodeSelector" not in pods[step]
+    assert whole["pipeline"] == {"activeDeadlineSeconds": 1234}
+
+
+def test_a_gpu_is_asked_for_by_resource_label_and_taint_and_spot_likewise(compiled):
+    containers, pods, whole = compiled(GPU)
+    accelerator = containers["train"]["resources"]["accelerator"]
+    assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "2")
+    assert pods["train"]["nodeSelector"]["labels"] == {
+        "cloud.google.com/gke-accelerator": "nvidia-l4",
+        "cloud.google.com/gke-spot": "true",
+    }
+    assert pods["train"]["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"},
+    ]
+    assert containers["train"]["image"] == "a/c"
+    assert {"name": "MODELYARD_ACCELERATOR", "value": "gpu"} in containers["train"]["env"]
+    assert pods["train"]["activeDeadlineSeconds"] == "60"
+    assert whole["spec"]["root"]["dag"]["tasks"]["train"]["retryPolicy"]["maxRetryCount"] == 2
+    assert "accelerator" not in containers["evaluate"]["resources"]
+
+
+def test_a_tpu_is_asked_for_by_resource_type_topology_and_taint(compiled):
+    containers, pods, _ = compiled(TPU)
+    accelerator = containers["train"]["resources"]["accelerator"]
+    assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("google.com/tpu", "4")
+    assert pods["train"]["nodeSelector"]["labels"] == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice",
+        "cloud.google.com/gke-tpu-topology": "2x2",
+    }
+    assert pods["train"]["tolerations"] == [
+        {"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"}
+    ]
+    environment = containers["train"]["env"]
+    assert {"name": "KERAS_BACKEND", "value": "jax"} in environment
+    assert {"name": "MODELYARD_ACCELERATOR", "value": "tpu"} in environment
+    assert containers["train"]["image"] == "a/j"
+
+
+def test_an_accelerator_that_may_be_missing_is_said_so(compiled):
+    containers, _, _ = compiled(GPU.replace("kind:", "accelerator_optional: true\nkind:"))
+    assert {"name": "MODELYARD_ACCELERATOR_OPTIONAL", "value": "1"} in containers["train"]["env"]
+
+
+# Arguments
+
+
+def test_steps_are_told_the_stores_address_inside_the_cluster():
+    environment = environment_of(ENVIRONMENT + "  train: {}\n")
+    config = load(environ={}, store=environment.model_store())
+    assert config.store.endpoint == "http://outside:2"
+    given = arguments(config, environment)
+    assert given["store"] == '{"endpoint":"http://inside:1","url":"gs://bucket/models"}'
+    assert '"kind":"kubernetes"' in given["target"]
+
+
+def test_an_option_for_the_store_wins_over_the_environment():
+    environment = environment_of(ENVIRONMENT + "  train: {}\n")
+    config = load(overrides=["store.url=gs://other"], environ={}, store=environment.model_store())
+    assert config.store.url == "gs://other"
+
+
+def test_another_image_is_another_run_and_another_server_is_not():
+    def recipe(text):
+        return arguments(load(environ={}), environment_of(text + "  train: {}\n"))["recipe"]
+
+    assert recipe(ENVIRONMENT) != recipe(ENVIRONMENT.replace("train: a/t", "train: a/new"))
+    assert recipe(ENVIRONMENT) == recipe(ENVIRONMENT.replace("serve: a/s", "serve: a/new"))
+    assert recipe(ENVIRONMENT) == recipe(ENVIRONMENT + "  evaluate: {cpu: 3}\n")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data={kind: npz, source: /data/x.npz}"],
+        ["model={build: 'small:build', code: .}"],
+    ],
+)
+def test_files_of_this_machine_are_refused_for_a_cluster_with_the_remedy(overrides):
+    with pytest.raises(ConfigError, match="which pods do not see"):
+        arguments(load(overrides=overrides, environ={}), environment_of(ENVIRONMENT + "  train: {}\n"))
