@@ -8,8 +8,10 @@
     ├── DeployError                6   the version cannot be verified or promoted
     ├── StoreError                 7   the model store cannot be reached, read or written
     │   ├── NotFoundError          7   no such model, version or object
-    │   └── ConflictError          7   somebody else changed it meanwhile
-    └── ServeError                 8   the server cannot start
+    │   ├── ConflictError          7   somebody else changed it meanwhile
+    │   └── UnreachableError       7   it does not answer; later it may
+    ├── ServeError                 8   the server cannot start
+    └── ClusterError               9   the cluster cannot be reached, or refuses what is asked
 
 A message is one paragraph: what was found (the bad value), what is wrong with it, what to do next.
 An exception outside the family is a bug and ends with exit code 1.
@@ -71,10 +73,20 @@ class ConflictError(StoreError):
     """Somebody else changed the object meanwhile."""
 
 
+class UnreachableError(StoreError):
+    """The store does not answer; later it may."""
+
+
 class ServeError(ModelyardError):
     """The server cannot start."""
 
     exit_code = 8
+
+
+class ClusterError(ModelyardError):
+    """The cluster cannot be reached, or refuses what is asked."""
+
+    exit_code = 9
 
 
 _FAMILY: dict[str, type[ModelyardError]] = {
@@ -88,7 +100,9 @@ _FAMILY: dict[str, type[ModelyardError]] = {
         StoreError,
         NotFoundError,
         ConflictError,
+        UnreachableError,
         ServeError,
+        ClusterError,
     )
 }
 _LAST_LINE = re.compile(r"^\s*components\.errors\.(\w+): (.*)$")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.errors import ConflictError, NotFoundError, StoreError
+from components.errors import ConflictError, NotFoundError, StoreError, UnreachableError
 from components.store.client import no_credentials, open_client, said
 from components.store.objects import checked
 
@@ -133,7 +133,7 @@ class Bucket:
         except GoogleAuthError as error:
             raise self._unusable(verb, key, no_credentials(error)) from error
         except (exceptions.GoogleAPIError, RequestException, ConnectionError, DataCorruption) as error:
-            raise self._unusable(verb, key, self._unreachable(error)) from error
+            raise UnreachableError(str(self._unusable(verb, key, self._unreachable(error)))) from error
         except OSError as error:
             raise self._unusable(verb, key, f"{error}. Make room for the file on this machine.") from error
 

@@ -1,0 +1,199 @@
+"""A thin client: the objects of one namespace as plain JSON, written by server-side apply.
+
+    cluster = connect("modelyard-serving")
+    cluster.apply({"apiVersion": "apps/v1", "kind": "Deployment", ...}, "modelyard-deploy")
+
+Inside a pod it speaks as the pod's service account, elsewhere as KUBECONFIG says. Reads, applies and
+deletions are repeated while the API server is away for a moment: each may be done twice.
+"""
+
+import json
+import time
+from functools import cached_property
+from typing import Any
+
+import urllib3
+from kubernetes.client import ApiClient, ApiException, Configuration
+from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+
+from components.errors import ClusterError
+from components.kubernetes.refusals import refusal
+from components.kubernetes.trouble import Json
+
+PATHS = {
+    "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
+    "Service": "/api/v1/namespaces/{namespace}/services",
+    "Pod": "/api/v1/namespaces/{namespace}/pods",
+    "Event": "/api/v1/namespaces/{namespace}/events",
+    "Node": "/api/v1/nodes",
+}
+APPLY = "application/apply-patch+yaml"
+BUSY = (429, 500, 502, 503, 504)
+PATIENCE = 30.0
+PAUSE = 0.5
+TIMEOUT = (5.0, 60.0)
+
+
+def connect(namespace: str) -> "Cluster":
+    """Return the namespace of the cluster that this process belongs to, or that KUBECONFIG names.
+
+    Raises:
+        ClusterError: there is no such cluster.
+    """
+    settings = Configuration()
+    inside = True
+    try:
+        load_incluster_config(client_configuration=settings)
+    except ConfigException:
+        inside = False
+        try:
+            load_kube_config(client_configuration=settings)
+        except (ConfigException, OSError) as error:
+            raise ClusterError(
+                f"There is no cluster to talk to: {str(error).rstrip('.')}. Name one in KUBECONFIG, or in "
+                "~/.kube/config."
+            ) from error
+    settings.retries = False
+    return Cluster(ApiClient(settings), namespace, inside)
+
+
+class Cluster:
+    """The objects of one namespace.
+
+    Args:
+        api: the official client.
+        namespace: where the objects are.
+        inside: whether this process is a pod, which reaches other pods directly.
+    """
+
+    def __init__(self, api: Any, namespace: str, inside: bool) -> None:
+        self._api, self.namespace, self.inside = api, namespace, inside
+
+    def get(self, kind: str, name: str) -> Json | None:
+        """Return an object, or None when there is none of that name."""
+        try:
+            return dict(self._json("GET", self._path(kind, name)))
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise self._plainly(error) from error
+
+    def find(self, kind: str, labels: str = "", fields: str = "") -> list[Json]:
+        """Return the objects that have the labels and fields, as in `app=digits,track!=stable`."""
+        query = [("labelSelector", labels), ("fieldSelector", fields)]
+        try:
+            answer = self._json("GET", self._path(kind), query=[pair for pair in query if pair[1]])
+        except ApiException as error:
+            raise self._plainly(error) from error
+        return list(answer["items"])
+
+    def apply(self, wanted: Json, manager: str) -> Json | None:
+        """Make an object as wanted, as far as `wanted` says; what others set beside it stays.
+
+        With a `resourceVersion` in its metadata, the object must not have changed since; None if it did.
+
+        Raises:
+            ClusterError: the cluster refuses it, or does not answer.
+        """
+        path = self._path(wanted["kind"], wanted["metadata"]["name"])
+        query = [("fieldManager", manager), ("force", "true")]
+        try:
+            return dict(self._json("PATCH", path, wanted, query, APPLY))
+        except ApiException as error:
+            if error.status == 409:
+                return None
+            raise self._plainly(error) from error
+
+    def delete(self, kind: str, seen: Json) -> bool:
+        """Delete an object with all that it owns if it is still as it was seen; say whether it was."""
+        facts = {key: seen["metadata"][key] for key in ("uid", "resourceVersion")}
+        body = {"propagationPolicy": "Foreground", "preconditions": facts}
+        try:
+            self._json("DELETE", self._path(kind, seen["metadata"]["name"]), body)
+        except ApiException as error:
+            if error.status in (404, 409):
+                return False
+            raise self._plainly(error) from error
+        return True
+
+    def events(self, of: Json) -> list[Json]:
+        """Return the events of an object, oldest first; none when they may not be read."""
+        try:
+            found = self.find("Event", fields=f"involvedObject.uid={of['metadata']['uid']}")
+        except ClusterError:
+            return []
+        return sorted(found, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+
+    @cached_property
+    def nodes(self) -> list[Json]:
+        """The nodes, as they were when they were first asked for; none when they may not be read."""
+        try:
+            return self.find("Node")
+        except ClusterError:
+            return []
+
+    def proxied(
+        self, kind: str, name: str, port: int, method: str, path: str, body: Any = None, head: Any = None
+    ) -> bytes:
+        """Ask a Pod or a Service over HTTP through the API server, once, and return the answer's body.
+
+        Raises:
+            ApiException: it, or the API server, answers with an error; `status` says which.
+            HTTPError: of urllib3: nobody answers.
+        """
+        return self._ask(method, f"{self._path(kind, name)}:{port}/proxy{path}", body, (), head=head)
+
+    def _path(self, kind: str, name: str = "") -> str:
+        folder = PATHS[kind].format(namespace=self.namespace)
+        return f"{folder}/{name}" if name else folder
+
+    def _json(
+        self, method: str, path: str, body: Any = None, query: Any = (), content: str = "application/json"
+    ) -> Any:
+        """Ask the API server, again while it is away."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return json.loads(self._ask(method, path, body, query, content))
+            except ApiException as error:
+                if error.status not in BUSY or time.monotonic() > deadline:
+                    raise
+            except urllib3.exceptions.HTTPError as error:
+                if time.monotonic() > deadline:
+                    raise ClusterError(
+                        f"The cluster {self._api.configuration.host} does not answer: {error}. Does it run, "
+                        "and is it the one that KUBECONFIG should name?"
+                    ) from error
+            time.sleep(PAUSE)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        query: Any,
+        content: str = "application/json",
+        head: Any = None,
+    ) -> bytes:
+        answer = self._api.call_api(
+            path,
+            method,
+            query_params=list(query),
+            header_params={"Content-Type": content, "Accept": "application/json, */*", **(head or {})},
+            body=body,
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            _preload_content=False,
+            _request_timeout=TIMEOUT,
+        )
+        return bytes(answer.data)
+
+    def _plainly(self, error: ApiException) -> ClusterError:
+        try:
+            said = str(json.loads(error.body)["message"])
+        except (TypeError, ValueError, KeyError):
+            said = f"{error.status} {error.reason}"
+        if error.status == 401:
+            said = "The cluster does not know who asks (401). Renew the credentials that KUBECONFIG names."
+            return ClusterError(said)
+        return ClusterError(refusal(said).message)

@@ -1,0 +1,24 @@
+"""How far a Deployment is."""
+
+from components.kubernetes.refusals import refusal
+from components.kubernetes.trouble import Json, Trouble
+
+
+def complete(deployment: Json) -> bool:
+    """Say whether all its pods are of the present template and available, and no other is left."""
+    status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
+    counts = (status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas"))
+    return _seen(deployment) and all(count == wanted for count in counts)
+
+
+def refused(deployment: Json) -> Trouble | None:
+    """Return why its pods may not be created, or None when they may."""
+    for condition in deployment.get("status", {}).get("conditions", []):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True" and _seen(deployment):
+            return refusal(condition.get("message", ""))
+    return None
+
+
+def _seen(deployment: Json) -> bool:
+    generation = deployment["metadata"].get("generation", 0)
+    return bool(deployment.get("status", {}).get("observedGeneration", 0) >= generation)

@@ -1,0 +1,85 @@
+"""Why no node takes a pod, and what would fit."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from components.kubernetes.quantities import number, requests, words
+from components.kubernetes.trouble import Json, Trouble
+
+AUTOSCALER_ANSWERS = 15.0  # seconds in which a cluster autoscaler says whether it makes a node
+NAMED = 3
+ASIDE = re.compile(r"\.? (?:no new claims|preemption:)")  # what it says about other means
+
+
+def unschedulable(pod: Json, said: str, events: Sequence[Json], nodes: Sequence[Json]) -> Trouble:
+    """Return why a pod waits for a node.
+
+    Args:
+        pod: the pod.
+        said: the scheduler's words.
+        events: of the pod; an autoscaler's are among them.
+        nodes: of the cluster; none when they may not be read.
+    """
+    asked = requests(pod)
+    request = _list(asked) or "nothing in particular"
+    selector = pod["spec"].get("nodeSelector", {})
+    place = f" on a node with {_labels(selector)}" if selector else ""
+    begin = f"Pod {pod['metadata']['name']} cannot be scheduled: it asks for {request}{place}"
+    reasons = {event.get("reason") for event in events}
+    patience: float | None = AUTOSCALER_ANSWERS
+    if "TriggeredScaleUp" in reasons:
+        begin, patience = f"{begin}; a node is being made for it", None
+    elif "NotTriggerScaleUp" in reasons:
+        begin, patience = f"{begin}, and the autoscaler makes no node for it", 0.0
+    message = f"{begin}. {_fitting(pod, asked, nodes)} The scheduler says: {ASIDE.split(said)[0]}."
+    return Trouble(reason="Unschedulable", message=message.strip(), patience=patience)
+
+
+def _fitting(pod: Json, asked: Mapping[str, float], nodes: Sequence[Json]) -> str:
+    """Say which nodes there are for the pod, and what would fit on one."""
+    if not nodes:
+        return "Ask for less, or add a node that has it."
+    selector = pod["spec"].get("nodeSelector", {})
+    labelled = [node for node in nodes if selector.items() <= node["metadata"].get("labels", {}).items()]
+    if not labelled:
+        return f"None of the {len(nodes)} nodes has these labels. Add such a node, or correct the selector."
+    open_to_it = [node for node in labelled if not _taints(node, pod)]
+    if not open_to_it:
+        taints = ", ".join(sorted({taint for node in labelled for taint in _taints(node, pod)}))
+        return f"Each such node is tainted ({taints}). Tolerate the taint, or add a node without it."
+    largest = {r: max(_has(node, r) for node in open_to_it) for r in asked}
+    named = ", ".join(node["metadata"]["name"] for node in open_to_it[:NAMED])
+    named += f" and {len(open_to_it) - NAMED} more" if len(open_to_it) > NAMED else ""
+    if any(all(_has(node, r) >= amount for r, amount in asked.items()) for node in open_to_it):
+        return f"It would fit on an empty {named}, but others use it. Free some, or add a node."
+    return f"At most {_list(largest)} fit on an empty node ({named}). Ask for less, or add a larger node."
+
+
+def _has(node: Json, resource: str) -> float:
+    return number(node["status"].get("allocatable", {}).get(resource, "0"))
+
+
+def _taints(node: Json, pod: Json) -> list[str]:
+    """Return the taints of a node that keep the pod away."""
+    tolerations = pod["spec"].get("tolerations", [])
+    return [
+        f"{taint['key']}={taint.get('value', '')}:{taint['effect']}"
+        for taint in node["spec"].get("taints", [])
+        if taint["effect"] != "PreferNoSchedule" and not any(_tolerates(one, taint) for one in tolerations)
+    ]
+
+
+def _tolerates(toleration: Json, taint: Json) -> bool:
+    if toleration.get("effect") not in (None, "", taint["effect"]):
+        return False
+    if toleration.get("key") not in (None, "", taint["key"]):
+        return False
+    return toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", "")
+
+
+def _list(amounts: Mapping[str, float]) -> str:
+    return " and ".join(words(resource, amount) for resource, amount in sorted(amounts.items()))
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
