@@ -1,4 +1,4 @@
-"""`python -m components.serve --store JSON --serving JSON --name NAME [--version V]`.
+"""`python -m components.serve --store JSON --serving JSON --name NAME [--version V] [--digest D]`.
 
 One JSON line on stdout says when the server is ready and where; the log goes to stderr. It ends with 0
 after SIGTERM, or with the exit code of its error.
@@ -21,7 +21,10 @@ def main() -> None:
     parser.add_argument("--store", default="{}", help="`store` section as JSON")
     parser.add_argument("--serving", default="{}", help="`serving` section as JSON")
     parser.add_argument("--version", type=int, help="the version to serve; default: follow the champion")
+    parser.add_argument("--digest", help="SHA-256 that the version's manifest.json must have")
     options = parser.parse_args()
+    if options.digest and options.version is None:
+        parser.error("--digest needs --version")
     try:
         _serve(options)
     except ModelyardError as error:
@@ -42,7 +45,7 @@ def _serve(options: argparse.Namespace) -> None:
         ) from error
     from components.serve.server import serve
 
-    serve(options.name, store, serving, options.version)
+    serve(options.name, store, serving, options.version, options.digest)
 
 
 if __name__ == "__main__":

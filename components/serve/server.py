@@ -1,7 +1,7 @@
 """Starts the server: binds, loads, serves, follows the champion, drains.
 
 serve("digits", store, serving)                follows the champion
-serve("digits", store, serving, version=7)     pinned
+serve("digits", store, serving, version=7)     pinned, on a cluster by its digest as well
 """
 
 import gc
@@ -10,6 +10,7 @@ import logging
 import signal
 import socket
 import sys
+import time
 from types import FrameType
 
 import uvicorn
@@ -27,7 +28,9 @@ BACKLOG = 2048
 KEEP_ALIVE = 30  # seconds that an idle connection stays open
 
 
-def serve(name: str, store: Store, serving: Serving, version: int | None = None) -> None:
+def serve(
+    name: str, store: Store, serving: Serving, version: int | None = None, digest: str | None = None
+) -> None:
     """Serve a model until SIGTERM or SIGINT; one JSON line on stdout says when and where it is ready.
 
     Args:
@@ -35,6 +38,7 @@ def serve(name: str, store: Store, serving: Serving, version: int | None = None)
         store: where the model lives.
         serving: where to listen, and the limits.
         version: the version to serve; None follows the champion.
+        digest: what the SHA-256 of the version's manifest must be; not checked when None.
 
     Raises:
         ServeError: the address cannot be listened on, or the version cannot be loaded.
@@ -46,7 +50,7 @@ def serve(name: str, store: Store, serving: Serving, version: int | None = None)
     )
     models = open_store(store)
     with _bind(serving.host, serving.port) as listener:
-        predictor = _first(models, name, version, serving.threads)
+        predictor = _first(models, name, version, digest, serving.threads)
         _listen(listener, serving.host, serving.port)
         app = App(predictor, serving)
         follower = Follower(models, predictor, serving.poll_interval, serving.threads, app.take)
@@ -79,7 +83,8 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=serving.drain_timeout,  # type: ignore[arg-type]
             )
         )
-        self._app, self._predictor = app, predictor
+        self._app, self._predictor, self._linger = app, predictor, serving.linger
+        self._end: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
@@ -94,10 +99,18 @@ class Server(uvicorn.Server):
         print(json.dumps(ready), flush=True)  # noqa: T201 - what starts the server waits for it
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Drain; a second Ctrl-C leaves at once. uvicorn would raise the signal again at the end."""
-        self._app.draining = True
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
+        """Linger, then drain; a second signal does not linger, a second Ctrl-C leaves at once.
+
+        uvicorn would raise the signal again at the end.
+        """
+        again, self._app.draining = self._app.draining, True
+        self.force_exit = again and sig == signal.SIGINT
+        self._end = time.monotonic() + (0.0 if again else self._linger)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say whether to take no more requests."""
+        lingered = self._end is not None and time.monotonic() >= self._end
+        return await super().on_tick(counter) or lingered
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -127,10 +140,10 @@ def _cannot_listen(host: str, port: int, error: OSError) -> ServeError:
     )
 
 
-def _first(models: ModelStore, name: str, version: int | None, threads: int) -> Predictor:
+def _first(models: ModelStore, name: str, version: int | None, digest: str | None, threads: int) -> Predictor:
     """Load the version to begin with: `version`, or the champion when None."""
     if version is not None:
-        return load(models, name, version, None, threads)
+        return load(models, name, version, digest, threads)
     champion = models.champion(name)
     if champion is None:
         raise NotFoundError(

@@ -26,6 +26,12 @@ class Serving(Settings):
     drain_timeout: float = Field(
         default=20.0, gt=0, description="Seconds that requests have to finish after SIGTERM."
     )
+    linger: float = Field(
+        default=0.0,
+        ge=0,
+        description="Seconds that requests are still taken after SIGTERM, and clients asked to close their "
+        "connections, before the server drains; on a cluster at least 5.",
+    )
     poll_interval: float = Field(
         default=1.0, gt=0, description="Seconds between looks at the champion pointer."
     )

@@ -137,3 +137,23 @@ def test_the_ready_line_names_model_version_and_address(shelf, start):
             "url": "",
         }
         assert httpx.get(f"{server.url}/v2/health/live").status_code == 200
+
+
+def test_another_digest_than_was_asked_for(shelf):
+    version = str(shelf.publish())
+    refused(shelf, StoreError, "somebody changed it", more=("--version", version, "--digest", "0" * 64))
+
+
+def test_lingers_for_those_who_have_not_heard_of_its_end(shelf, start):
+    shelf.publish()
+    with start(shelf, linger=60.0) as server, httpx.Client(base_url=server.url) as client:
+        assert client.get("/v2/health/ready").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        while (ready := client.get("/v2/health/ready")).status_code == 200:
+            time.sleep(0.02)
+        assert ready.status_code == 503, "no new client is sent here"
+        late = server.predict([IMAGE])  # on a new connection
+        assert late.status_code == 200
+        assert late.headers["connection"] == "close"
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0, "a second signal does not wait"
