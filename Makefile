@@ -3,9 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= examples/digits.yaml
+IMAGES := fingerprint ingest preprocess train evaluate deploy serve gcs-emulator
+ACCELERATORS := train-cuda train-tpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs lock bench-flow bench-training bench-serving soak clean
+.PHONY: help setup run test lint format docs lock lock-images images images-accelerators bench-flow bench-training bench-serving soak clean
 
 ##@ Start here
 
@@ -17,6 +19,14 @@ run: setup ## Run the pipeline on CONFIG (default: the digits) and ask the serve
 
 test: setup ## Run the tests
 	$(BIN)/pytest -q
+
+##@ Cluster
+
+images: setup ## Build the images: BASE=image to stand on, REGISTRY=host to push to
+	$(BIN)/python -m pipelines.images $(IMAGES) $(BASE:%=--base %) $(REGISTRY:%=--registry %)
+
+images-accelerators: setup ## Build the images of train for NVIDIA and for TPU, which are large
+	$(BIN)/python -m pipelines.images $(ACCELERATORS) $(BASE:%=--base %) $(REGISTRY:%=--registry %)
 
 ##@ Development
 
@@ -42,10 +52,21 @@ format: setup ## Rewrite the code in the project's style
 docs: setup ## Write docs/config.md from the code
 	$(BIN)/modelyard config reference > docs/config.md
 
+COMPILE = $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
+FOR_IMAGE = --constraint requirements/dev.txt --python-version 3.11 --group pyproject.toml:
+
 lock: setup ## Resolve requirements/dev.txt anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url \
-	  --no-header --no-annotate --quiet --upgrade --output-file requirements/dev.txt
+	$(COMPILE) pyproject.toml --group dev --upgrade --output-file requirements/dev.txt
+	$(MAKE) lock-images
+
+lock-images: setup ## Resolve the images' requirements from pyproject.toml, at the versions of requirements/dev.txt
+	for name in $(IMAGES) $(ACCELERATORS); do \
+	  $(COMPILE) $(FOR_IMAGE)$$name --output-file requirements/$$name.txt || exit; \
+	done
+	for name in kfp digits; do \
+	  $(COMPILE) $(FOR_IMAGE)$$name --no-deps --output-file requirements/$$name.txt || exit; \
+	done
 
 clean: ## Remove what runs left behind (.modelyard) and caches
 	rm -rf .modelyard .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,146 @@
+"""Builds the images and says what they are: `python -m pipelines.images TARGET...`, as `make images` does.
+
+An image is called after what it holds: `modelyard/serve:4f0c…`, the digest of its layers and settings, is the
+same whenever the same bytes were built. Pushed to a registry, it is called by the registry's digest.
+`build/images.json` maps each target to its reference, for the environments to read.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parent.parent
+BUDGETS = ROOT / "components/image-budgets.yaml"
+REFERENCES = ROOT / "build/images.json"
+MEGABYTE = 10**6
+EPOCH = "315532800"  # 1980: the date of every file, and of the image where the builder lets one choose
+BUILDER = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}  # attestations tell the time
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image: its size in bytes, uncompressed, and the seconds that its build took."""
+
+    target: str
+    reference: str
+    size: int
+    seconds: float
+
+
+def build(target: str, base: str | None = None, registry: str | None = None) -> Image:
+    """Build a target of components/Dockerfile, and push it when a registry is given.
+
+    Args:
+        target: the stage, and the image's name.
+        base: an image of Python on Debian, instead of the Dockerfile's own.
+        registry: host and path in front of `modelyard/`.
+
+    Raises:
+        CalledProcessError: docker failed, and has said why.
+    """
+    started = time.monotonic()
+    arguments = {"VERSION": version("modelyard"), "SOURCE_DATE_EPOCH": EPOCH} | (
+        {"BASE": base} if base else {}
+    )
+    options = [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
+    latest = f"modelyard/{target}:latest"
+    _docker("build", "--file", "components/Dockerfile", "--target", target, "--tag", latest, *options, ".")
+    built = _inspect(latest)
+    name = f"{registry.rstrip('/')}/modelyard/{target}" if registry else f"modelyard/{target}"
+    reference = f"{name}:{_content(built)}"
+    _docker("tag", latest, reference)
+    if registry:
+        _docker("push", "--quiet", reference)
+        pushed = _inspect(reference)["RepoDigests"]
+        reference = next(one for one in pushed if one.startswith(f"{name}@"))
+    return Image(target, reference, built["Size"], time.monotonic() - started)
+
+
+def _content(built: dict[str, Any]) -> str:
+    """Return a digest of an image's layers and settings, without the time at which it was built."""
+    parts = ("Cmd", "Entrypoint", "Env", "ExposedPorts", "Labels", "User", "WorkingDir")
+    settings = {part: built["Config"].get(part) for part in parts}
+    held = json.dumps([built["Architecture"], built["RootFS"]["Layers"], settings], sort_keys=True)
+    return hashlib.sha256(held.encode()).hexdigest()[:16]
+
+
+def _inspect(reference: str) -> dict[str, Any]:
+    text = _docker("image", "inspect", reference, output=subprocess.PIPE)
+    return json.loads(text)[0]  # type: ignore[no-any-return]
+
+
+def _docker(*arguments: str, output: int = sys.stderr.fileno()) -> bytes:
+    environment = {**BUILDER, **os.environ}
+    done = subprocess.run(["docker", *arguments], cwd=ROOT, env=environment, check=True, stdout=output)
+    return done.stdout or b""
+
+
+def remember(images: Sequence[Image], path: Path = REFERENCES) -> None:
+    """Write the images' references into the JSON file at `path`, beside those of other targets."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known | {image.target: image.reference for image in images}, indent=2) + "\n")
+
+
+def too_large(images: Sequence[Image], budgets: Mapping[str, int]) -> list[str]:
+    """Return a sentence for each image that is larger than its budget in megabytes."""
+    return [
+        f"{image.target} holds {image.size / MEGABYTE:.0f} MB and its budget is {budgets[image.target]} MB. "
+        "See what came in (`docker history`), or raise the budget in components/image-budgets.yaml."
+        for image in images
+        if image.size > budgets[image.target] * MEGABYTE
+    ]
+
+
+def table(images: Sequence[Image], budgets: Mapping[str, int]) -> Table:
+    """Return the images with their sizes, their budgets and their references."""
+    shown = Table("image", "MB", "budget", "seconds", "reference", box=None)
+    for image in images:
+        size, seconds = f"{image.size / MEGABYTE:.0f}", f"{image.seconds:.0f}"
+        shown.add_row(image.target, size, str(budgets[image.target]), seconds, image.reference)
+    for column in shown.columns[1:4]:
+        column.justify = "right"
+    shown.columns[4].overflow = "fold"
+    return shown
+
+
+def main() -> int:
+    """Build what the command line names; 1 when docker fails or an image is too large."""
+    budgets: dict[str, int] = yaml.safe_load(BUDGETS.read_text())
+    parser = argparse.ArgumentParser(prog="python -m pipelines.images", description="Build the images.")
+    parser.add_argument("targets", nargs="+", choices=budgets, help="what to build")
+    parser.add_argument("--base", help="base image; default: that of components/Dockerfile")
+    parser.add_argument("--registry", help="push there, for example localhost:5000")
+    options = parser.parse_args()
+    errors = Console(stderr=True)
+    try:
+        images = [build(target, options.base, options.registry) for target in options.targets]
+    except FileNotFoundError:
+        errors.print("There is no docker here. Install Docker with BuildKit, then try again.")
+        return 1
+    except subprocess.CalledProcessError as error:
+        errors.print(f"{' '.join(error.cmd[:3])} failed; the lines above say why.")
+        return 1
+    remember(images)
+    Console().print(table(images, budgets))
+    problems = too_large(images, budgets)
+    for problem in problems:
+        errors.print(problem, style="red")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
