@@ -28,7 +28,7 @@ from components.train.export import export
 from components.train.settings import EarlyStopping, Model, Training
 
 CHECKED_ROWS = 32
-PACKAGES = ("keras", "tensorflow", "numpy", "onnx", "onnxruntime", "tf2onnx")
+PACKAGES = ("keras", "numpy", "onnx", "onnxruntime", "tf2onnx")
 
 
 def train(
@@ -112,8 +112,14 @@ def fit(network: Any, rows: Features, plan: Training) -> History:
         seconds=time.perf_counter() - started,
         samples_per_second=progress.samples_per_second,
         parameters=network.count_params(),
-        packages={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        packages=_packages(),
     )
+
+
+def _packages() -> dict[str, str]:
+    """Return the versions of what trained and exported the model."""
+    named = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "tensorflow": tf.__version__, **named}  # or tensorflow-cpu
 
 
 def _early_stopping(settings: EarlyStopping, rows: int) -> Any:
