@@ -19,6 +19,18 @@ def ask(config: Config) -> Prediction | None:
     Raises:
         DeployError: the server does not start or does not answer.
     """
+    if not open_store(config.store).champion(config.name):
+        return None
+    with server.running(config.name, config.store.text(), config.serving.text()) as url:
+        return ask_at(url, config)
+
+
+def ask_at(url: str, config: Config) -> Prediction | None:
+    """Ask the server at `url` for one prediction; None when the model has no champion.
+
+    Raises:
+        DeployError: it does not answer.
+    """
     models = open_store(config.store)
     if not (champion := models.champion(config.name)):
         return None
@@ -26,17 +38,16 @@ def ask(config: Config) -> Prediction | None:
         version = Path(scratch) / "version"
         manifest = models.fetch(config.name, champion.version, version, only=["golden.json"])
         instance = read(version / "golden.json", Golden).instances[0]
-    with server.running(config.name, config.store.text(), config.serving.text()) as url:
-        try:
-            response = httpx.post(
-                f"{url}/v1/models/{config.name}:predict", json={"instances": [instance]}, timeout=30
-            )
-            (probabilities,) = response.raise_for_status().json()["predictions"]
-        except (httpx.HTTPError, KeyError, ValueError) as error:
-            raise DeployError(
-                f"The server of {config.name} started but did not answer a prediction: {error}. "
-                f"`modelyard serve {config.name}` shows its log."
-            ) from error
+    try:
+        response = httpx.post(
+            f"{url}/v1/models/{config.name}:predict", json={"instances": [instance]}, timeout=30
+        )
+        (probabilities,) = response.raise_for_status().json()["predictions"]
+    except (httpx.HTTPError, KeyError, ValueError) as error:
+        raise DeployError(
+            f"The server of {config.name} at {url} did not answer a prediction: {error}. "
+            f"`modelyard serve {config.name}` shows what a server of it says."
+        ) from error
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
     return Prediction(
         version=champion.version, label=manifest.signature.classes[best], probability=probabilities[best]

@@ -5,7 +5,7 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from pipelines import runs
 from pipelines.ask import ask
 from pipelines.compiler import LOCAL, arguments
 from pipelines.config import Config
+from pipelines.environment_settings import Environment
 from pipelines.placement import pipeline
-from pipelines.runs import Failure, MetricsSummary, RunSummary
+from pipelines.runs import Failure, MetricsSummary, Prediction, RunSummary
 from pipelines.steplog import CacheHits, StepLog
 from pipelines.train_to_serve import STEPS
 
@@ -25,9 +26,10 @@ from pipelines.train_to_serve import STEPS
 class LocalRun:
     """One run of the pipeline; `log` tells how it is going while `__call__` works."""
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    def __init__(self, config: Config, folder: Path, environment: Environment = LOCAL) -> None:
         self.config = config
         self.folder = folder
+        self.environment = environment
         self.log = StepLog(STEPS, folder / "logs")
 
     def __call__(self) -> RunSummary:
@@ -37,7 +39,7 @@ class LocalRun:
         try:
             evaluation = self._execute()
             result = {"state": "succeeded", **self._result(evaluation)}
-            result["prediction"] = ask(self.config)
+            result["prediction"] = self._ask()
         except ModelyardError as error:
             result = {"state": "failed", "failure": self._failure(error)}
         summary = RunSummary(
@@ -62,15 +64,27 @@ class LocalRun:
             enable_caching=True,
             cache_root=str(self.folder.parent.parent / "cache"),
         )
-        train_to_serve = pipeline(LOCAL)
+        train_to_serve = self._pipeline()
         try:
             with _captured(self.log):
-                task = train_to_serve(**arguments(self.config))
+                task = train_to_serve(**arguments(self.config, self.environment))
         except RuntimeError as error:
             raise self._cause() from error
         finally:
             self.log.settle()
-        return Path(task.output.path)
+        return self._here(task.output)
+
+    def _pipeline(self) -> Callable[..., Any]:
+        """Return what kfp.local runs."""
+        return pipeline(self.environment)
+
+    def _here(self, evaluation: Any) -> Path:
+        """Return the folder that holds the evaluation; the report is beside it."""
+        return Path(evaluation.path)
+
+    def _ask(self) -> Prediction | None:
+        """Ask the server of the champion for a prediction."""
+        return ask(self.config)
 
     def _failed_step(self) -> str | None:
         return next((step.name for step in self.log.steps() if step.state == "failed"), None)

@@ -31,6 +31,15 @@ Overrides = Annotated[
         "--set", metavar="KEY=VALUE", help="Set a key of the configuration, as in training.epochs=3."
     ),
 ]
+EnvironmentName = Annotated[
+    str,
+    typer.Option(
+        "-e",
+        "--environment",
+        metavar="ENV",
+        help="Where it runs: local, kind, gke, the name of a file in ./environments, or a .yaml file.",
+    ),
+]
 OutputFormat = Annotated[Output, typer.Option("--output", help="For people (text) or for scripts (json).")]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
 StoreUrl = Annotated[

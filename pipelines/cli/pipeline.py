@@ -5,11 +5,16 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import ConfigFile, Output, OutputFormat, Overrides, emit
+from pipelines.cli.options import ConfigFile, EnvironmentName, Output, OutputFormat, Overrides, emit
 
 
-def run(config: ConfigFile = None, overrides: Overrides = None, output: OutputFormat = Output.TEXT) -> None:
-    """Run the pipeline on this machine.
+def run(
+    config: ConfigFile = None,
+    environment: EnvironmentName = "local",
+    overrides: Overrides = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Run the pipeline on this machine, or with its steps as pods of a cluster.
 
     From data to a gated model that a server has answered with. Progress goes to stderr, the summary to
     stdout; a second run with nothing changed uses the cache.
@@ -19,9 +24,11 @@ def run(config: ConfigFile = None, overrides: Overrides = None, output: OutputFo
     from pipelines.cli.failures import report
     from pipelines.cli.run import run_with_table, show, show_failure
     from pipelines.config import load
+    from pipelines.environment import load_environment
 
-    settings = load(config, overrides or ())
-    summary = run_with_table(settings, Console(stderr=True))
+    place = load_environment(environment, overrides or ())
+    settings = load(config, overrides or (), store=place.model_store())
+    summary = run_with_table(settings, place, Console(stderr=True))
     if output is Output.JSON:
         emit(summary.model_dump(mode="json"))
     elif summary.failure:
@@ -35,18 +42,21 @@ def run(config: ConfigFile = None, overrides: Overrides = None, output: OutputFo
 def compile_(
     file: Annotated[Path, typer.Option("-o", "--file", help="Where to write: a .yaml file.")],
     config: ConfigFile = None,
+    environment: EnvironmentName = "local",
     overrides: Overrides = None,
 ) -> None:
     """Write the pipeline as KFP's YAML.
 
-    The configuration becomes the default arguments.
+    The configuration becomes the default arguments, the environment each step's image, size and node.
     """
     if file.suffix not in (".yaml", ".yml") or not file.absolute().parent.is_dir():
         raise typer.BadParameter(f"{file} is not a .yaml file in a folder that exists.", param_hint="-o")
     from pipelines.compiler import compile_to
     from pipelines.config import load
+    from pipelines.environment import load_environment
 
-    compile_to(load(config, overrides or ()), file)
+    place = load_environment(environment, overrides or ())
+    compile_to(load(config, overrides or (), store=place.model_store()), file, place)
     typer.echo(str(file))
 
 

@@ -1,4 +1,4 @@
-"""`modelyard run`: the pipeline on this machine, with a live table of its steps."""
+"""`modelyard run`: the pipeline with a live table of its steps."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from pipelines.config import Config
+    from pipelines.environment_settings import Environment
     from pipelines.runs import RunSummary
     from pipelines.steplog import StepLog
 
@@ -24,13 +25,14 @@ MARKS = {
 LAST_LINES = 8
 
 
-def run_with_table(config: "Config", console: Console) -> "RunSummary":
-    """Run the pipeline on this machine and show its steps on `console` while it works."""
+def run_with_table(config: "Config", environment: "Environment", console: Console) -> "RunSummary":
+    """Run the pipeline here or in pods, and show its steps on `console` while it works."""
     with console.status("starting"):
         from pipelines import runs
         from pipelines.local import LocalRun
+        from pipelines.pods.run import PodRun
     with runs.start(runs.home()) as folder:
-        run = LocalRun(config, folder)
+        run = (LocalRun if environment.kind == "local" else PodRun)(config, folder, environment)
         with Live(
             get_renderable=lambda: steps_table(run.log),
             console=console,

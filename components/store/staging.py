@@ -1,0 +1,70 @@
+"""Artifacts of a run, between a bucket and the folder /gcs, in which KFP's steps look for them.
+
+    python -m components.store.staging fetch gs://bucket/runs/7/train/model    # before a step, into /gcs/…
+    python -m components.store.staging put gs://bucket/runs/7/evaluate         # after it, from there
+
+An artifact is a file, or a folder with all that is in it.
+"""
+
+import argparse
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from components.store.address import open_objects
+from components.store.objects import Objects
+from components.store.settings import Store
+
+MOUNTED = Path("/gcs")
+
+
+def fetch(uri: str, path: Path, endpoint: str | None = None) -> None:
+    """Write the file or the folder at `uri` to `path`.
+
+    Raises:
+        NotFoundError: there is nothing at `uri`.
+        StoreError: the bucket cannot be read.
+    """
+    objects, key = _place(uri, endpoint)
+    found = {one: path / one.removeprefix(f"{key}/") for one in objects.keys(f"{key}/")}
+    for one, target in (found or {key: path}).items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        objects.download(one, target)
+
+
+def put(path: Path, uri: str, endpoint: str | None = None) -> None:
+    """Write the files in the folder at `path` below `uri`.
+
+    Raises:
+        StoreError: the bucket cannot be written.
+    """
+    objects, key = _place(uri, endpoint)
+    for file in sorted(one for one in path.rglob("*") if one.is_file()):
+        objects.upload(f"{key}/{file.relative_to(path).as_posix()}", file)
+
+
+def mounted(uri: str) -> Path:
+    """Return where KFP's steps look for what is at `uri`."""
+    return MOUNTED / uri.removeprefix("gs://")
+
+
+def _place(uri: str, endpoint: str | None) -> tuple[Objects, str]:
+    parts = urlsplit(uri)
+    return open_objects(Store(url=f"gs://{parts.netloc}", endpoint=endpoint)), parts.path.strip("/")
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description="Move artifacts between a bucket and /gcs.")
+    parser.add_argument("--endpoint", help="address of an emulator")
+    parser.add_argument("action", choices=("fetch", "put"))
+    parser.add_argument("uri", nargs="*")
+    options = parser.parse_args()
+    for uri in options.uri:
+        if options.action == "fetch":
+            fetch(uri, mounted(uri), options.endpoint)
+        else:
+            put(mounted(uri), uri, options.endpoint)
+
+
+if __name__ == "__main__":
+    main()

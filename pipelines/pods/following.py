@@ -1,0 +1,136 @@
+"""A pod from its start to its end: what keeps it from running, what it prints, how it ends."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from kubernetes.client import ApiException, CoreV1Api
+from kubernetes.config import load_config
+
+from components.errors import ClusterError
+from components.kubernetes.cluster import Cluster
+from components.kubernetes.pods import trouble
+
+MANAGER = "modelyard-run"
+STEP = "step"
+PAUSE = 0.3
+Json = dict[str, Any]
+
+
+def run(cluster: Cluster, pod: Json, start_timeout: float) -> int:
+    """Make a pod, print what its step prints, remove it; return the step's exit code.
+
+    Args:
+        cluster: with the pod's namespace.
+        pod: the pod; see step.yaml.
+        start_timeout: seconds that it may wait for what may still come, such as a node.
+
+    Raises:
+        ClusterError: it is refused, cannot run, or was stopped.
+    """
+    name = pod["metadata"]["name"]
+    if not cluster.apply(pod, MANAGER):
+        raise ClusterError(f"The pod {name} was made by somebody else meanwhile. Run it again.")
+    try:
+        for container in (STEP, "put"):
+            _await(cluster, name, container, start_timeout)
+            if code := _print_log(cluster, name, container):
+                _explain(cluster, name)
+                return code
+        return 0
+    finally:
+        remove(cluster, name)
+
+
+def remove(cluster: Cluster, name: str) -> None:
+    """Delete a pod, whatever its state."""
+    while (seen := cluster.get("Pod", name)) and "deletionTimestamp" not in seen["metadata"]:
+        cluster.delete("Pod", seen)
+
+
+def _await(cluster: Cluster, name: str, container: str, start_timeout: float) -> None:
+    """Return when a container has started.
+
+    Raises:
+        ClusterError: it cannot start, or one before it failed.
+    """
+    since: dict[str, float] = {}
+    while True:
+        pod = _get(cluster, name)
+        if "running" in (state := _state(pod, container)) or "terminated" in state:
+            return
+        now = time.monotonic()
+        if found := trouble(pod, cluster.events(pod), cluster.nodes):
+            patience = start_timeout if found.patience is None else found.patience
+            if now - since.setdefault(found.reason, now) >= patience:
+                raise ClusterError(found.message)
+        elif now - since.setdefault("start", now) > start_timeout:
+            raise ClusterError(
+                f"The pod {name} did not start within {start_timeout:g} s, and Kubernetes does not say why. "
+                f"`kubectl describe pods -n {cluster.namespace}` shows more."
+            )
+        time.sleep(PAUSE)
+
+
+def _print_log(cluster: Cluster, name: str, container: str) -> int:
+    """Print a container's log until it ends, and return its exit code."""
+    load_config()
+    lines = 0
+    while True:
+        for number, line in enumerate(_log(cluster, name, container), 1):
+            if number > lines:
+                print(line.decode(errors="replace"), flush=True)  # noqa: T201
+                lines = number
+        if ended := _state(_get(cluster, name), container).get("terminated"):
+            return int(ended["exitCode"])
+        time.sleep(PAUSE)
+
+
+def _log(cluster: Cluster, name: str, container: str) -> Iterator[bytes]:
+    try:
+        answer = CoreV1Api().read_namespaced_pod_log(
+            name, cluster.namespace, container=container, follow=True, _preload_content=False
+        )
+    except ApiException as error:
+        if error.status in (400, 404):  # its log is not there yet, or no longer
+            return
+        raise ClusterError(f"The log of pod {name} cannot be read: {error.status} {error.reason}.") from error
+    rest = b""
+    for part in answer.stream():
+        *lines, rest = (rest + part).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def _explain(cluster: Cluster, name: str) -> None:
+    """Say why a pod failed, where its log does not.
+
+    Raises:
+        ClusterError: Kubernetes stopped it.
+    """
+    pod = _get(cluster, name)
+    if pod["status"].get("reason") == "DeadlineExceeded":
+        seconds = pod["spec"]["activeDeadlineSeconds"]
+        raise ClusterError(
+            f"The pod {name} was stopped because it did not end within {seconds} s. Give it more time "
+            "(environment.steps.*.timeout), or less to do."
+        )
+    found = trouble(pod)
+    if found and found.reason in ("OOMKilled", "Failed"):
+        raise ClusterError(found.message)
+
+
+def _get(cluster: Cluster, name: str) -> Json:
+    if pod := cluster.get("Pod", name):
+        return pod
+    raise ClusterError(
+        f"The pod {name} was deleted while it ran. Run it again; what is done comes from the cache."
+    )
+
+
+def _state(pod: Json, container: str) -> Json:
+    status = pod["status"]
+    every = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    state: Json = next((one["state"] for one in every if one["name"] == container), {})
+    return state

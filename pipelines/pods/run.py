@@ -1,0 +1,87 @@
+"""A run whose steps are pods: kfp.local keeps order, conditions and cache; a launcher starts each pod."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components import lifeline
+from components.artifacts import Outcome, read, write
+from components.kubernetes.cluster import connect
+from components.store import staging
+from pipelines.ask import ask_at
+from pipelines.compiler import compile_to
+from pipelines.config import Config
+from pipelines.environment_settings import Environment
+from pipelines.local import LocalRun
+from pipelines.pods import following, launcher
+from pipelines.pods.launcher import Plan
+from pipelines.pods.pod import pod
+from pipelines.runs import Prediction
+from pipelines.train_to_serve import STEPS
+
+LAUNCHER = ["python3", "-m", launcher.__name__]
+
+
+class PodRun(LocalRun):
+    """One run of the pipeline on a cluster; artifacts and models are in its bucket."""
+
+    def __init__(self, config: Config, folder: Path, environment: Environment) -> None:
+        super().__init__(config, folder, environment)
+        self._cluster = connect(environment.runs.namespace)
+        bucket = environment.artifacts()
+        self._there, self._endpoint = f"{bucket.url.rstrip('/')}/{folder.name}", bucket.endpoint
+
+    def _pipeline(self) -> Callable[..., Any]:
+        """Return the compiled pipeline with the launcher in front of each step's command."""
+        from kfp.components import load_component_from_text
+
+        self._clear()
+        path = self.folder / "pipeline.yaml"
+        compile_to(self.config, path, self.environment)
+        compiled = pipeline, platform = tuple(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        plan = Plan(
+            run=self.folder.name,
+            namespace=self.environment.runs.namespace,
+            pods={step: pod(compiled, step, self.environment) for step in STEPS},
+            here=str(self.folder / "artifacts"),
+            there=self._there,
+            endpoint=self._endpoint,
+            inside=self.environment.storage_endpoint,
+            start_timeout=self.environment.start_timeout,
+        )
+        write(self.folder / "pods.json", plan)
+        os.environ[launcher.VARIABLE] = str(self.folder / "pods.json")
+        for step in STEPS:
+            container = pipeline["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
+            container["command"] = [*LAUNCHER, step, *container["command"]]
+        return load_component_from_text(yaml.safe_dump_all([pipeline, platform]))  # type: ignore[no-any-return]
+
+    def _here(self, evaluation: Any) -> Path:
+        folder = self.folder / "artifacts" / "evaluate"
+        uri = str(evaluation.uri)
+        staging.fetch(uri, folder / "evaluation", self._endpoint)
+        staging.fetch(f"{uri.rpartition('/')[0]}/report", folder / "report", self._endpoint)
+        return folder / "evaluation"
+
+    def _outcome(self) -> Outcome | None:
+        artifacts = self.folder / "artifacts"
+        for said in artifacts.glob("*/deploy/executor_output.json"):
+            path = said.parent / "outcome"
+            uri = f"{self._there}/{path.relative_to(artifacts).as_posix()}"
+            staging.fetch(uri, path, self._endpoint)
+            return read(path, Outcome)
+        return None
+
+    def _ask(self) -> Prediction | None:
+        url = self.environment.serving.url
+        return ask_at(url, self.config) if url else None
+
+    def _clear(self) -> None:
+        """Remove the pods of runs of this machine that were killed."""
+        for one in self._cluster.find("Pod", labels="app.kubernetes.io/component=step,modelyard.dev/run"):
+            run = self.folder.parent / one["metadata"]["labels"]["modelyard.dev/run"]
+            if run.is_dir() and not lifeline.held(run / "lifeline"):
+                following.remove(self._cluster, one["metadata"]["name"])
