@@ -43,7 +43,7 @@ def deploy(
     Returns:
         The version.
     """
-    from components.deploy.rollout import deploy
+    from components.deploy.deployer import deploy
 
     return deploy(
         model.path, history.path, evaluation.path, report.path,

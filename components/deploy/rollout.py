@@ -1,118 +1,152 @@
-"""Publish a version, verify it in a real server, make it the champion.
+"""A version is put before clients, in an order that may be killed anywhere and started again.
 
-Every part may be killed and started again: the run's fingerprint finds the version that was begun, the
-manifest makes it whole, and the pointer moves by compare-and-swap.
+1. settle    stable is brought to the champion pointer
+2. claim     the candidate becomes this rollout's; the Service leads to stable alone
+3. verify, join, watch   (stages.py)
+4. promote   the pointer by compare-and-swap, then stable, then the candidate goes
+
+Whoever moves the pointer brings stable to it, and looks at the pointer again. Of two rollouts at once, the
+later one takes the candidate over, and the earlier one ends when it sees that.
 """
 
-import json
-from datetime import UTC, datetime
-from importlib.metadata import version as package_version
-from pathlib import Path
+from contextlib import suppress
+from uuid import uuid4
 
-from components import artifacts
-from components.artifacts import Decision, Golden, History, Manifest, Metrics, Outcome, Signature
-from components.deploy import golden, server
-from components.errors import ConflictError
-from components.store.models import ModelStore, open_store
-from components.store.settings import Store
-
-PACKAGES = ("modelyard", "numpy", "onnxruntime")
+from components.artifacts import Outcome
+from components.deploy import candidate, objects, stable, stages
+from components.deploy.candidate import Superseded
+from components.deploy.site import Site
+from components.deploy.version import Served
+from components.errors import ClusterError, ConflictError, DeployError, NotFoundError, StoreError
 
 
-def deploy(
-    model: str,
-    history: str,
-    evaluation: str,
-    report: str,
-    name: str,
-    run: str,
-    champion: int,
-    data: str,
-    code: str,
-    config: str,
-    serving: str,
-    store: str,
-    rollout: str,  # noqa: ARG001 - for a cluster
-    target: str,  # noqa: ARG001
-    outcome: str,
-) -> int:
-    """Publish, verify and promote; the arguments are those of the component `deploy`.
+def roll_out(site: Site, served: Served, expected: int | None, reason: str, by: str) -> Outcome:
+    """Put a version before clients, or say why not.
 
-    Returns:
-        The version, which is the same whenever the same run is deployed.
+    Args:
+        site: the model's place.
+        served: the version.
+        expected: the champion that it was compared with, 0 for none; None for whichever it is now.
+        reason: why it is promoted.
+        by: who wants it, for the history.
 
     Raises:
-        DeployError: the server does not start, or does not answer as evaluate saw.
-        StoreError: the store cannot be reached, read or written.
+        DeployError: it was rolled back, with the reason in a sentence; stable was not touched.
+        ClusterError: the cluster refuses it, or does not answer.
+        StoreError: the store does not answer, or is not what it should be.
     """
-    models = open_store(Store.of(store))
-    version = models.reserve(name, run)
-    parts = [Path(model), Path(evaluation) / "golden.json", Path(history) / "history.json"]
-    files = _files([*parts, Path(report)])
-    manifest = Manifest(
-        model=name,
-        version=version,
-        run=run,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        data=data,
-        code=code,
-        config=json.loads(config),
-        files={path: artifacts.sha256(file) for path, file in files.items()},
-        signature=artifacts.read(Path(model) / "signature.json", Signature),
-        metrics=artifacts.read(Path(evaluation) / "metrics.json", Metrics),
-        decision=artifacts.read(Path(evaluation) / "decision.json", Decision),
-        packages=_packages(Path(history) / "history.json"),
-    )
-    models.publish(name, version, files, manifest)
-    print(f"published version {version} of {name}")  # noqa: T201 - the step's log
-    result = _promote(models, name, version, champion, store, serving, Path(evaluation) / "golden.json")
-    artifacts.write(Path(outcome), result)
-    print(f"{result.decision}: {result.reason}")  # noqa: T201
-    return version
-
-
-def _promote(
-    models: ModelStore, name: str, version: int, champion: int, store: str, serving: str, requests: Path
-) -> Outcome:
-    """Make `version` the champion, unless it is already or somebody has decided otherwise."""
-    recorded = models.manifest(name, version).decision
-    current = models.champion(name)
-    if current and current.version == version:
-        return Outcome(version=version, decision=recorded.decision, reason=recorded.reason)
-    if entry := models.rolled_back(name, version):
-        return Outcome(
-            version=version,
-            decision="hold",
-            reason=f"version {version} was rolled back at {entry.at} ({entry.reason}); "
-            f"`modelyard models promote {name} {version}` brings it back",
-        )
-    with server.running(name, store, serving, version) as url:
-        golden.replay(url, name, version, artifacts.read(requests, Golden))
+    champion = stable.settle(site)
+    if champion and champion.version == served.version:
+        stable.put(site)
+        candidate.clear(site, served.version)
+        return Outcome(version=served.version, decision="promote", reason=champion.reason)
+    current = champion.version if champion else 0
+    if expected not in (None, current):
+        return _changed(served.version, expected, f"it is version {current or 'none'} now")
+    attempt = uuid4().hex
     try:
-        models.promote(name, version, reason=recorded.reason, by="pipeline", expected=champion)
+        candidate.claim(site, served, attempt)
+        judged = _try(site, served, attempt)
+        candidate.owner(site, attempt)(site.deployment("candidate"))
+        _move(site, served, current, f"{reason}; watched: {judged}", by)
+    except Superseded as end:
+        return _superseded(site, served.version, str(end))
     except ConflictError as error:
-        return Outcome(
-            version=version,
-            decision="hold",
-            reason=f"the champion changed while this run was compared with version {champion} ({error}); "
-            "run again to compare with the new one",
+        candidate.withdraw(site, attempt)
+        return _changed(served.version, expected, str(error))
+    except (DeployError, ClusterError, StoreError, KeyboardInterrupt) as error:
+        _give_up(site, served, attempt, error, by)
+        raise
+    _finish(site, served, current, attempt, by)
+    return Outcome(version=served.version, decision="promote", reason=reason)
+
+
+def promote(site: Site, served: Served, reason: str, by: str) -> Outcome:
+    """Promote the candidate that is there without watching it further; it answers the golden requests first.
+
+    Raises:
+        DeployError: it is not this version, does not run, or answers otherwise than evaluate saw.
+    """
+    found = site.deployment("candidate")
+    if found is None or objects.version(found) != served.version:
+        raise DeployError(
+            f"Version {served.version} of {site.name} is no candidate. `modelyard deploy {site.name} "
+            f"{served.version}` makes it one."
         )
-    return Outcome(version=version, decision="promote", reason=recorded.reason)
+    champion = site.champion()
+    current = champion.version if champion else 0
+    attempt = uuid4().hex
+    candidate.claim(site, served, attempt)
+    stages.verify(site, served.version, served.golden, candidate.owner(site, attempt))
+    _move(site, served, current, reason, by)
+    _finish(site, served, current, attempt, by)
+    return Outcome(version=served.version, decision="promote", reason=reason)
 
 
-def _files(parts: list[Path]) -> dict[str, Path]:
-    """Return the files of a version by their path inside it; a folder gives all that it holds."""
-    files = {}
-    for part in parts:
-        if part.is_dir():
-            inside = (path for path in sorted(part.rglob("*")) if path.is_file())
-            files.update({path.relative_to(part).as_posix(): path for path in inside})
-        else:
-            files["report.html" if part.name == "report" else part.name] = part
-    return files
+def _try(site: Site, served: Served, attempt: str) -> str:
+    """Take the candidate through its stages; return what it was judged by."""
+    mine = candidate.owner(site, attempt)
+    stages.verify(site, served.version, served.golden, mine)
+    stages.join(site, mine)
+    judged = stages.watch(site, served.golden, mine)
+    site.say(f"watched: {judged}")
+    return judged
 
 
-def _packages(history: Path) -> dict[str, str]:
-    """Return the versions of what trained the model and of what evaluated and serves it."""
-    trained = dict(artifacts.read(history, History).packages)
-    return trained | {name: package_version(name) for name in PACKAGES}
+def _move(site: Site, served: Served, current: int, reason: str, by: str) -> None:
+    """Make the version the champion, if the champion is still `current`."""
+    site.patiently(
+        lambda: site.models.promote(site.name, served.version, reason=reason, by=by, expected=current)
+    )
+    site.say(f"promoted: version {served.version} is the champion of {site.name}")
+
+
+def _finish(site: Site, served: Served, previous: int, attempt: str, by: str) -> None:
+    """Bring stable to the pointer and let the candidate go; go back if stable cannot be brought there."""
+    try:
+        stable.put(site)
+    except DeployError as error:
+        if previous:
+            with suppress(ConflictError, NotFoundError):  # somebody else moved the pointer: it is right
+                site.models.promote(
+                    site.name,
+                    previous,
+                    reason=f"stable could not be brought to version {served.version}: {error}",
+                    by=by,
+                    action="rollback",
+                    expected=served.version,
+                )
+            stable.put(site)
+            candidate.withdraw(site, attempt)
+        raise DeployError(
+            f"Version {served.version} of {site.name} was promoted, but stable could not be brought to it"
+            f"{f' and was brought back to version {previous}' if previous else ''}: {error}"
+        ) from error
+    candidate.withdraw(site, attempt)
+    site.say(f"stable serves version {served.version}; the candidate is gone")
+
+
+def _give_up(site: Site, served: Served, attempt: str, error: BaseException, by: str) -> None:
+    """Withdraw the candidate and leave the reason in the history, as far as that is still possible."""
+    why = str(error) or "it was interrupted"
+    site.say(f"rolling back: {why}")
+    with suppress(ClusterError):
+        candidate.withdraw(site, attempt)
+    with suppress(StoreError):
+        site.models.record_attempt(site.name, served.version, reason=f"not promoted: {why}", by=by)
+
+
+def _superseded(site: Site, version: int, why: str) -> Outcome:
+    champion = site.champion()
+    if champion and champion.version == version:
+        return Outcome(version=version, decision="promote", reason=champion.reason)
+    return Outcome(version=version, decision="hold", reason=why)
+
+
+def _changed(version: int, expected: int | None, why: str) -> Outcome:
+    return Outcome(
+        version=version,
+        decision="hold",
+        reason=f"the champion changed while this run was compared with version {expected} ({why}); run again "
+        "to compare with the new one",
+    )

@@ -133,15 +133,22 @@ class Cluster:
             return []
 
     def proxied(
-        self, kind: str, name: str, port: int, method: str, path: str, body: Any = None, head: Any = None
-    ) -> bytes:
-        """Ask a Pod or a Service over HTTP through the API server, once, and return the answer's body.
+        self, kind: str, name: str, port: int, method: str, path: str, body: Any, head: dict[str, str]
+    ) -> tuple[int, bytes]:
+        """Ask a Pod or a Service over HTTP through the API server, once; return its status and its answer.
 
         Raises:
-            ApiException: it, or the API server, answers with an error; `status` says which.
-            HTTPError: of urllib3: nobody answers.
+            ClusterError: the API server does not answer, or does not allow it.
         """
-        return self._ask(method, f"{self._path(kind, name)}:{port}/proxy{path}", body, (), head=head)
+        try:
+            return 200, self._ask(method, f"{self._path(kind, name)}:{port}/proxy{path}", body, (), head=head)
+        except ApiException as error:
+            said = error.body if isinstance(error.body, bytes) else str(error.body).encode()
+            if error.status == 403:
+                raise self._plainly(error) from error
+            return error.status, said
+        except urllib3.exceptions.HTTPError as error:
+            raise self._away(error) from error
 
     def _path(self, kind: str, name: str = "") -> str:
         folder = PATHS[kind].format(namespace=self.namespace)
@@ -160,10 +167,7 @@ class Cluster:
                     raise
             except urllib3.exceptions.HTTPError as error:
                 if time.monotonic() > deadline:
-                    raise ClusterError(
-                        f"The cluster {self._api.configuration.host} does not answer: {error}. Does it run, "
-                        "and is it the one that KUBECONFIG should name?"
-                    ) from error
+                    raise self._away(error) from error
             time.sleep(PAUSE)
 
     def _ask(
@@ -187,6 +191,12 @@ class Cluster:
             _request_timeout=TIMEOUT,
         )
         return bytes(answer.data)
+
+    def _away(self, error: Exception) -> ClusterError:
+        return ClusterError(
+            f"The cluster {self._api.configuration.host} does not answer: {error}. Does it run, and is it "
+            "what KUBECONFIG should name?"
+        )
 
     def _plainly(self, error: ApiException) -> ClusterError:
         try:

@@ -131,6 +131,24 @@ class ModelStore(Versions):
             )
         return self.promote(name, target, reason=reason, by=by, action="rollback", expected=current.version)
 
+    def record_attempt(self, name: str, version: int, *, reason: str, by: str) -> None:
+        """Write into the history that `version` was not promoted, and why; the champion stays.
+
+        Raises:
+            NotFoundError: there is no such version.
+        """
+        manifest = self.manifest(name, version)
+        entry = HistoryEntry(
+            action="promote",
+            version=version,
+            digest=self.digest(name, version),
+            run=manifest.run,
+            reason=reason,
+            by=by,
+            at=documents.now(),
+        )
+        self._enter(name, entry, self.champion(name))
+
     def history(self, name: str) -> list[HistoryEntry]:
         """Return the promotions and rollbacks of a model, oldest first, attempts among them."""
         return self._history(name, self.champion(name))

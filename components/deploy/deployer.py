@@ -1,0 +1,141 @@
+"""Publish a version and put it before clients: on this machine, or on a cluster.
+
+Every part may be killed and started again: the run's fingerprint finds the version that was begun, the
+manifest makes it whole, and the pointer moves by compare-and-swap.
+"""
+
+import json
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from pathlib import Path
+
+from components import artifacts
+from components.artifacts import Decision, Golden, History, Manifest, Metrics, Outcome, Signature
+from components.deploy import local
+from components.deploy.settings import Rollout, Target
+from components.store.models import ModelStore, open_store
+from components.store.settings import Store
+
+PACKAGES = ("modelyard", "numpy", "onnxruntime")
+BY = "pipeline"
+
+
+def deploy(
+    model: str,
+    history: str,
+    evaluation: str,
+    report: str,
+    name: str,
+    run: str,
+    champion: int,
+    data: str,
+    code: str,
+    config: str,
+    serving: str,
+    store: str,
+    rollout: str,
+    target: str,
+    outcome: str,
+) -> int:
+    """Publish, verify and promote; the arguments are those of the component `deploy`.
+
+    Returns:
+        The version, which is the same whenever the same run is deployed.
+
+    Raises:
+        DeployError: its server does not run, or does not do what is asked of it.
+        ClusterError: the cluster refuses it, or does not answer.
+        StoreError: the store cannot be reached, read or written.
+    """
+    models = open_store(Store.of(store))
+    version = models.reserve(name, run)
+    parts = [Path(model), Path(evaluation) / "golden.json", Path(history) / "history.json"]
+    files = _files([*parts, Path(report)])
+    manifest = Manifest(
+        model=name,
+        version=version,
+        run=run,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        data=data,
+        code=code,
+        config=json.loads(config),
+        files={path: artifacts.sha256(file) for path, file in files.items()},
+        signature=artifacts.read(Path(model) / "signature.json", Signature),
+        metrics=artifacts.read(Path(evaluation) / "metrics.json", Metrics),
+        decision=artifacts.read(Path(evaluation) / "decision.json", Decision),
+        packages=_packages(Path(history) / "history.json"),
+    )
+    models.publish(name, version, files, manifest)
+    print(f"published version {version} of {name}", flush=True)  # noqa: T201 - the step's log
+    requests = artifacts.read(Path(evaluation) / "golden.json", Golden)
+    result = _promote(models, name, version, champion, requests, store, serving, rollout, Target.of(target))
+    artifacts.write(Path(outcome), result)
+    print(f"{result.decision}: {result.reason}", flush=True)  # noqa: T201
+    return version
+
+
+def _promote(
+    models: ModelStore,
+    name: str,
+    version: int,
+    champion: int,
+    requests: Golden,
+    store: str,
+    serving: str,
+    rollout: str,
+    target: Target,
+) -> Outcome:
+    """Make `version` the champion, unless it is already or somebody has decided otherwise."""
+    recorded = models.manifest(name, version).decision
+    current = models.champion(name)
+    is_champion = current is not None and current.version == version
+    if is_champion and target.kind == "local":
+        return Outcome(version=version, decision=recorded.decision, reason=recorded.reason)
+    if not is_champion and (entry := models.rolled_back(name, version)):
+        return Outcome(
+            version=version,
+            decision="hold",
+            reason=f"version {version} was rolled back at {entry.at} ({entry.reason}); "
+            f"`modelyard models promote {name} {version}` brings it back",
+        )
+    if target.kind == "local":
+        return local.promote(models, name, version, champion, requests, recorded.reason, store, serving)
+    from components.deploy.rollout import roll_out
+    from components.deploy.site import Site, say
+    from components.deploy.version import served
+    from components.kubernetes.cluster import connect
+
+    site = Site(
+        name=name,
+        cluster=connect(target.namespace),
+        models=models,
+        store=store,
+        serving=json.loads(serving),
+        rollout=Rollout.of(rollout),
+        target=target,
+        say=say,
+    )
+    return roll_out(site, served(models, name, version), champion, recorded.reason, BY)
+
+
+def _files(parts: list[Path]) -> dict[str, Path]:
+    """Return the files of a version by their path inside it; a folder gives all that it holds."""
+    files = {}
+    for part in parts:
+        if part.is_dir():
+            inside = (path for path in sorted(part.rglob("*")) if path.is_file())
+            files.update({path.relative_to(part).as_posix(): path for path in inside})
+        else:
+            files["report.html" if part.name == "report" else part.name] = part
+    return files
+
+
+def _packages(history: Path) -> dict[str, str]:
+    """Return the versions of what trained the model, and of what is installed here to serve it."""
+    found = dict(artifacts.read(history, History).packages)
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # on a cluster the server has an image of its own
+            found[name] = package_version(name)
+    return found

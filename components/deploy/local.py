@@ -1,0 +1,46 @@
+"""Verify a version in a real server on this machine, and make it the champion."""
+
+from components.artifacts import Golden, Outcome
+from components.deploy import golden, server
+from components.deploy.peer import Direct
+from components.errors import ConflictError
+from components.store.models import ModelStore
+
+
+def promote(
+    models: ModelStore,
+    name: str,
+    version: int,
+    expected: int,
+    requests: Golden,
+    reason: str,
+    store: str,
+    serving: str,
+) -> Outcome:
+    """Make a version the champion, if it answers as evaluate saw.
+
+    Args:
+        models: the store.
+        name: the model's name.
+        version: a whole version.
+        expected: the champion that it was compared with, 0 for none.
+        requests: golden requests.
+        reason: why it is promoted.
+        store: `store` section as JSON.
+        serving: `serving` section as JSON.
+
+    Raises:
+        DeployError: the server does not start, or does not answer as evaluate saw.
+    """
+    with server.running(name, store, serving, version) as url:
+        golden.replay(Direct(url), name, version, requests)
+    try:
+        models.promote(name, version, reason=reason, by="pipeline", expected=expected)
+    except ConflictError as error:
+        return Outcome(
+            version=version,
+            decision="hold",
+            reason=f"the champion changed while this run was compared with version {expected} ({error}); "
+            "run again to compare with the new one",
+        )
+    return Outcome(version=version, decision="promote", reason=reason)

@@ -1,0 +1,118 @@
+"""The objects of a model on a cluster, made from templates/*.yaml: two Deployments and a Service.
+
+The Service selects stable alone, except while the candidate is watched among clients' requests: then both.
+"""
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import Any, Literal
+
+import yaml
+
+from components.deploy.settings import Rollout, Target
+from components.kubernetes.trouble import Json
+
+Track = Literal["stable", "candidate"]
+
+PORT = 8501
+LINGER = 5.0  # seconds; every proxy of a cluster has then heard that a server ends
+NAME, PART, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/part-of", "app.kubernetes.io/component"
+TRACK, VERSION, DIGEST = "modelyard.dev/track", "modelyard.dev/version", "modelyard.dev/digest"
+ATTEMPT = "modelyard.dev/rollout"
+
+
+def deployment(
+    name: str,
+    track: Track,
+    version: int,
+    digest: str,
+    *,
+    target: Target,
+    rollout: Rollout,
+    store: str,
+    serving: Json,
+    attempt: str | None = None,
+) -> Json:
+    """Return a Deployment without its number of replicas.
+
+    Args:
+        name: the model's name.
+        track: stable or candidate.
+        version: what it serves.
+        digest: of the version's manifest.
+        target: where and with what it runs.
+        rollout: how long its pods may take to be ready.
+        store: `store` section as JSON, as pods reach it.
+        serving: `serving` section.
+        attempt: the rollout that a candidate belongs to.
+    """
+    serving = {**serving, "host": "0.0.0.0", "port": PORT}  # noqa: S104 - the pod's own address
+    serving["linger"] = max(LINGER, serving.get("linger", 0.0))
+    args = ["--name", name, "--version", str(version), "--digest", digest]
+    args += ["--store", store, "--serving", json.dumps(serving, sort_keys=True)]
+    return _filled(
+        "deployment",
+        name=name,
+        track=track,
+        namespace=target.namespace,
+        labels={**_labels(name), COMPONENT: "serve", TRACK: track, VERSION: str(version)},
+        annotations={DIGEST: digest, **({ATTEMPT: attempt} if attempt else {})},
+        digest=digest,
+        service_account=target.service_account,
+        grace=math.ceil(serving["linger"] + serving.get("drain_timeout", 20.0)) + 10,
+        image=target.image,
+        args=args,
+        cpu=target.resources.cpu,
+        memory=target.resources.memory,
+        startup_failures=math.ceil(rollout.ready_timeout) + 30,
+    )
+
+
+def service(name: str, namespace: str, canary: bool) -> Json:
+    """Return the Service, which leads to the candidate too when `canary`."""
+    selector = {**_labels(name), **({} if canary else {TRACK: "stable"})}
+    return _filled("service", name=name, namespace=namespace, selector=selector)
+
+
+def selector(name: str, track: Track) -> str:
+    """Return what selects the pods of a track."""
+    return ",".join(f"{key}={value}" for key, value in {**_labels(name), TRACK: track}.items())
+
+
+def version(found: Json) -> int:
+    """Return the version that a Deployment or pod of ours serves; 0 when it does not say."""
+    label = found["metadata"].get("labels", {}).get(VERSION, "")
+    return int(label) if label.isdecimal() else 0
+
+
+def annotation(found: Json, key: str) -> str:
+    """Return an annotation of an object; empty when it has none."""
+    return str(found["metadata"].get("annotations", {}).get(key, ""))
+
+
+def _labels(name: str) -> dict[str, str]:
+    return {NAME: name, PART: "modelyard"}
+
+
+def _filled(template: str, **values: Any) -> Json:
+    return dict(_fill(_template(template), values))
+
+
+@cache
+def _template(name: str) -> Json:
+    return dict(yaml.safe_load((Path(__file__).parent / "templates" / f"{name}.yaml").read_text()))
+
+
+def _fill(node: Any, values: Json) -> Any:
+    """Return a copy of a template's node with its `${…}` filled in; one that stands alone keeps its type."""
+    if isinstance(node, dict):
+        return {key: _fill(value, values) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_fill(value, values) for value in node]
+    if not isinstance(node, str) or "${" not in node:
+        return node
+    alone = node[2:-1] if node.startswith("${") and node.endswith("}") else ""
+    return values[alone] if alone in values else Template(node).substitute(values)

@@ -1,0 +1,156 @@
+"""A model's place on a cluster: its store, its two Deployments, its Service, its pods.
+
+The champion pointer in the store is the truth, and `settle` brings stable to it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from components.deploy import objects
+from components.deploy.objects import Track
+from components.deploy.peer import Direct, Peer, Proxied
+from components.deploy.settings import Rollout, Target
+from components.errors import UnreachableError
+from components.kubernetes import pods
+from components.kubernetes.cluster import Cluster
+from components.kubernetes.trouble import Json
+from components.store.models import ModelStore
+from components.store.records import Champion
+
+MANAGER = "modelyard-deploy"
+STORE_PAUSE = 2.0
+
+T = TypeVar("T")
+
+
+def say(sentence: str) -> None:
+    """Print a sentence about how it goes, into the step's log."""
+    print(sentence, flush=True)  # noqa: T201
+
+
+@dataclass
+class Site:
+    """A model on a cluster.
+
+    Args:
+        name: the model's name.
+        cluster: the namespace of the servers.
+        models: the store, as this process reaches it.
+        store: `store` section as JSON, as pods reach it.
+        serving: `serving` section.
+        rollout: the thresholds.
+        target: where and with what servers run.
+        say: takes each sentence about how it goes.
+    """
+
+    name: str
+    cluster: Cluster
+    models: ModelStore
+    store: str
+    serving: Json
+    rollout: Rollout
+    target: Target
+    say: Callable[[str], None]
+
+    def deployment(self, track: Track) -> Json | None:
+        """Return the Deployment of a track, or None."""
+        return self.cluster.get("Deployment", f"{self.name}-{track}")
+
+    def pods(self, track: Track) -> list[Json]:
+        """Return the pods of a track that are not being deleted."""
+        found = self.cluster.find("Pod", objects.selector(self.name, track))
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def ready_pods(self, track: Track) -> list[Json]:
+        """Return the pods of a track that take requests."""
+        return [pod for pod in self.pods(track) if pods.ready(pod)]
+
+    def peer(self, pod: Json) -> Peer:
+        """Return a pod as one who answers requests."""
+        if not self.cluster.inside:
+            return Proxied(self.cluster, "Pod", pod["metadata"]["name"])
+        address = pod["status"]["podIP"]
+        return Direct(
+            f"http://[{address}]:{objects.PORT}" if ":" in address else f"http://{address}:{objects.PORT}"
+        )
+
+    def front(self) -> Peer:
+        """Return the Service as one who answers requests."""
+        if not self.cluster.inside:
+            return Proxied(self.cluster, "Service", self.name)
+        return Direct(f"http://{self.name}.{self.cluster.namespace}:{objects.PORT}")
+
+    def lead(self, *, canary: bool) -> None:
+        """Let the Service lead to stable alone, or to the candidate as well."""
+        self.cluster.apply(objects.service(self.name, self.cluster.namespace, canary), MANAGER)
+
+    def put_stable(self, version: int, digest: str) -> Json:
+        """Write stable's Deployment; its replicas stay with whoever scaled it since it was made."""
+        while True:
+            wanted = self._wanted("stable", version, digest)
+            seen = self.deployment("stable")
+            if seen is None or _owns_replicas(seen):
+                wanted["spec"]["replicas"] = self.target.replicas
+            if seen is not None:
+                wanted["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"]
+            if written := self.cluster.apply(wanted, MANAGER):
+                return written
+
+    def put_candidate(self, version: int, digest: str, attempt: str, seen: Json | None) -> Json | None:
+        """Write the candidate's Deployment over the one that was seen; None when it changed meanwhile."""
+        wanted = self._wanted("candidate", version, digest, attempt)
+        wanted["spec"]["replicas"] = self._canary_replicas()
+        if seen is not None:
+            wanted["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"]
+        return self.cluster.apply(wanted, MANAGER)
+
+    def champion(self) -> Champion | None:
+        """Return the champion pointer, however long the store needs (`rollout.store_timeout`)."""
+        return self.patiently(lambda: self.models.champion(self.name))
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Return what `action` returns; a store that does not answer is asked again for a while.
+
+        Raises:
+            UnreachableError: it did not answer for `rollout.store_timeout` seconds.
+        """
+        deadline, said = time.monotonic() + self.rollout.store_timeout, False
+        while True:
+            try:
+                return action()
+            except UnreachableError as error:
+                if time.monotonic() > deadline:
+                    raise
+                if not said:
+                    self.say(f"waiting up to {self.rollout.store_timeout:g} s for the model store: {error}")
+                said = True
+            time.sleep(STORE_PAUSE)
+
+    def _wanted(self, track: Track, version: int, digest: str, attempt: str | None = None) -> Json:
+        return objects.deployment(
+            self.name,
+            track,
+            version,
+            digest,
+            target=self.target,
+            rollout=self.rollout,
+            store=self.store,
+            serving=self.serving,
+            attempt=attempt,
+        )
+
+    def _canary_replicas(self) -> int:
+        """Return how many candidates get the wanted share of the requests beside stable's pods."""
+        stable = self.deployment("stable")
+        beside = stable["spec"].get("replicas", 1) if stable else 1
+        return max(1, round(beside * self.rollout.canary_share / (1 - self.rollout.canary_share)))
+
+
+def _owns_replicas(deployment: Json) -> bool:
+    """Say whether nobody but deploy set the number of replicas since."""
+    return any(
+        entry["manager"] == MANAGER and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+        for entry in deployment["metadata"].get("managedFields", [])
+    )

@@ -1,0 +1,142 @@
+"""The stages of a rollout, each with its verdict: a stage that fails raises, and nothing is promoted.
+
+verify   the candidate, outside the Service, answers golden.json as evaluate saw
+join     the Service leads to it as well
+watch    it is judged among clients' requests, and by golden ones where clients send too few
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+
+from components.artifacts import Golden
+from components.deploy import golden, traffic, verdict
+from components.deploy.objects import Track
+from components.deploy.site import Site
+from components.deploy.traffic import Counts, Tally
+from components.deploy.waiting import POLL, Watchman, until_complete
+from components.errors import DeployError
+from components.kubernetes import pods
+from components.kubernetes.trouble import Json
+
+EXTRA = 60.0  # seconds after the watch in which golden requests may still make up what is missing
+BURST = 1.0  # seconds of golden requests between two looks
+
+Mine = Callable[[Json | None], Json]
+"""Returns the candidate's Deployment, or raises when it belongs to another rollout or is gone."""
+
+
+def verify(site: Site, version: int, requests: Golden, mine: Mine) -> None:
+    """Wait for the candidates and compare their answers with what evaluate saw.
+
+    Raises:
+        DeployError: one does not run, or answers otherwise.
+    """
+    until_complete(site, "candidate", mine)
+    candidates = site.ready_pods("candidate")
+    for pod in candidates:
+        golden.replay(site.peer(pod), site.name, version, requests)
+    if not candidates:
+        raise DeployError("The candidate's pods went before they could be asked. Deploy again.")
+    site.say(f"verified: {len(requests.instances)} golden requests, {len(candidates)} candidate(s)")
+
+
+def join(site: Site, mine: Mine) -> None:
+    """Let the Service lead to the candidate as well."""
+    mine(site.deployment("candidate"))
+    site.lead(canary=True)
+    try:
+        mine(site.deployment("candidate"))
+    except DeployError:
+        site.lead(canary=False)  # another rollout's candidate is not verified yet
+        raise
+    site.say(f"canary: {site.name} leads to the candidate too; watching for {site.rollout.watch_seconds:g} s")
+
+
+def watch(site: Site, requests: Golden, mine: Mine) -> str:
+    """Judge the candidate for as long as `rollout.watch_seconds` says; return what was judged.
+
+    Raises:
+        DeployError: it fails, is slow, restarts or cannot be judged.
+    """
+    rollout = site.rollout
+    candidate, stable = _Watched(site, "candidate"), _Watched(site, "stable")
+    sender = _Sender(site, requests)
+    begin = time.monotonic()
+    while True:
+        mine(site.deployment("candidate"))
+        seen, beside = candidate.look(), stable.look()
+        if why := verdict.objection(seen, beside, rollout):
+            raise DeployError(f"It was not promoted, because {why}.")
+        elapsed = time.monotonic() - begin
+        pace = min(1.0, elapsed / rollout.watch_seconds) if rollout.watch_seconds else 1.0
+        missing = math.ceil(rollout.min_requests * pace) - seen.requests
+        if missing <= 0 and elapsed >= rollout.watch_seconds:
+            return verdict.judged(seen, beside)
+        if elapsed > rollout.watch_seconds + EXTRA:
+            raise DeployError(
+                f"Only {seen.requests} of {rollout.min_requests} requests (rollout.min_requests) reached the "
+                f"candidate, so it could not be judged and was not promoted. {sender.trouble}".strip()
+            )
+        if missing > 0:
+            sender.send(missing)
+        else:
+            time.sleep(POLL)
+
+
+class _Watched:
+    """The pods of a track while they are watched; only a candidate's troubles count."""
+
+    def __init__(self, site: Site, track: Track) -> None:
+        self._site, self._track = site, track
+        self._watchman = Watchman(site)
+        self._memory: dict[str, float] = {}
+        self._tally = Tally({})
+        self.look()
+        self._tally = Tally(dict(self._tally.latest))
+
+    def look(self) -> Counts:
+        """Return what the pods answered since the watch began."""
+        for pod in self._site.pods(self._track):
+            uid = pod["metadata"]["uid"]
+            if self._track == "candidate":
+                self._judge(pod, self._memory.get(uid))
+            if not pods.ready(pod):
+                continue
+            try:
+                reading = traffic.read(self._site.peer(pod).get("/metrics").decode())
+            except (DeployError, ValueError):
+                continue  # it ends, or is busy; what keeps it is seen at its pod
+            self._memory[uid] = reading.memory
+            self._tally.note(f"{uid}/{pods.restarts(pod)}", reading.counts)
+        return self._tally.total()
+
+    def _judge(self, pod: Json, used: float | None) -> None:
+        if pods.restarts(pod) > self._site.rollout.max_restarts and (trouble := pods.trouble(pod, used=used)):
+            raise DeployError(trouble.message)
+        self._watchman.judge(pod, used)
+
+
+class _Sender:
+    """Sends golden requests through the Service, which chooses who answers each."""
+
+    def __init__(self, site: Site, requests: Golden) -> None:
+        self._site, self._front = site, site.front()
+        self._instances = itertools.cycle(requests.instances)
+        self.trouble = ""
+
+    def send(self, missing: int) -> None:
+        """Send as many as bring `missing` to the candidate, or what fits between two looks."""
+        share = len(self._site.ready_pods("candidate")) / max(1, len(self._site.ready_pods("stable")) + 1)
+        end = time.monotonic() + BURST
+        for _ in range(math.ceil(missing / max(share, 0.01))):
+            if time.monotonic() > end:
+                return
+            try:
+                self._front.post(
+                    f"/v1/models/{self._site.name}:predict", {"instances": [next(self._instances)]}
+                )
+            except DeployError as error:  # the server's failures are in its metrics
+                self.trouble = f"The last that went wrong: {error}"
+                time.sleep(0.05)

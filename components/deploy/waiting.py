@@ -1,0 +1,102 @@
+"""Waiting for pods, with a reason at hand: it ends as soon as Kubernetes knows that waiting does not help."""
+
+import time
+from collections.abc import Callable
+
+from components.deploy.objects import Track
+from components.deploy.site import Site
+from components.errors import DeployError, UnreachableError
+from components.kubernetes import pods
+from components.kubernetes.deployments import complete, refused
+from components.kubernetes.trouble import Json, Trouble
+
+POLL = 0.5
+LONGEST_BACKOFF = 60.0  # seconds in which the kubelet starts a server again that did not reach its store
+CRASHES = ("Crashed", "CrashLoopBackOff")
+
+
+def until_complete(site: Site, track: Track, expected: Callable[[Json | None], Json]) -> None:
+    """Wait until all pods of a track are of its Deployment's template and available.
+
+    Args:
+        site: the model's place.
+        track: which Deployment.
+        expected: returns the Deployment, or raises when it is not the one that is waited for any more.
+
+    Raises:
+        DeployError: a pod cannot be made, does not start, ends or is not ready in time; why, in a sentence.
+    """
+    watchman, begin = Watchman(site), time.monotonic()
+    while True:
+        deployment = expected(site.deployment(track))
+        if complete(deployment):
+            return
+        if refusal := refused(deployment):
+            raise DeployError(refusal.message)
+        mine = [pod for pod in site.pods(track) if _of(deployment, pod)]
+        for pod in mine:
+            watchman.judge(pod)
+        if not mine and time.monotonic() - begin > site.target.start_timeout:
+            raise DeployError(
+                f"Kubernetes made no pod for {deployment['metadata']['name']} within "
+                f"{site.target.start_timeout:g} s. `kubectl describe deployment` says why."
+            )
+        time.sleep(POLL)
+
+
+class Watchman:
+    """Looks at pods again and again, says each trouble once, and raises when waiting does not help."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._since: dict[str, float] = {}
+        self._running: dict[str, float] = {}
+        self._said: set[tuple[str, str]] = set()
+
+    def judge(self, pod: Json, used: float | None = None) -> None:
+        """Look at a pod.
+
+        Args:
+            pod: the pod.
+            used: bytes of memory that it was last seen to use.
+
+        Raises:
+            DeployError: it cannot run as it should, or had its time.
+        """
+        if pods.ready(pod):
+            return
+        events = self._site.cluster.events(pod)
+        now, uid = time.monotonic(), pod["metadata"]["uid"]
+        waited = now - self._since.setdefault(uid, now)
+        if trouble := pods.trouble(pod, events, self._site.cluster.nodes, used):
+            self._say(uid, trouble)
+            if waited >= self._patience(pod, trouble):
+                raise DeployError(trouble.message)
+        elif pod["status"].get("phase") == "Running":
+            limit = self._site.rollout.ready_timeout
+            if now - self._running.setdefault(uid, now) > limit:
+                raise DeployError(pods.unready(pod, events, limit).message)
+        elif waited > (limit := self._site.target.start_timeout):
+            last = f": {events[-1]['message'].rstrip('.')}" if events else ""
+            name = pod["metadata"]["name"]
+            raise DeployError(f"Pod {name} did not start within {limit:g} s{last}. Give it more time.")
+
+    def _say(self, uid: str, trouble: Trouble) -> None:
+        if (uid, trouble.reason) not in self._said:
+            self._said.add((uid, trouble.reason))
+            self._site.say(trouble.message)
+
+    def _patience(self, pod: Json, trouble: Trouble) -> float:
+        """Return how many seconds a pod with this trouble has."""
+        rollout = self._site.rollout
+        if trouble.reason in CRASHES:
+            if f"{UnreachableError.__name__}: " in trouble.message:
+                return rollout.store_timeout + LONGEST_BACKOFF
+            return rollout.ready_timeout if pods.restarts(pod) <= rollout.max_restarts else 0.0
+        return self._site.target.start_timeout if trouble.patience is None else trouble.patience
+
+
+def _of(deployment: Json, pod: Json) -> bool:
+    """Say whether a pod was made from a Deployment's present template."""
+    wanted, found = (spec["containers"][0] for spec in (deployment["spec"]["template"]["spec"], pod["spec"]))
+    return all(wanted.get(key) == found.get(key) for key in ("image", "args", "resources"))
