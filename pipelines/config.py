@@ -134,7 +134,11 @@ def load(
 
 
 def load_section(
-    name: str, kind: type[S], overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ
+    name: str,
+    kind: type[S],
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    below: S | None = None,
 ) -> S:
     """Return one section for a command that needs no other, from --set, the environment and its defaults.
 
@@ -143,11 +147,12 @@ def load_section(
         kind: its model.
         overrides: `key=value`, with the section's name in the key.
         environ: the environment variables.
+        below: what holds instead of the defaults.
 
     Raises:
         ConfigError: see `load`.
     """
-    document = Document(Parsed({name: {}}), f"the section {name}")
+    document = Document(Parsed({name: below.model_dump() if below else {}}), f"the section {name}")
     mine = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{name.upper()}__")}
     document.add_environment(mine, ())
     document.add_overrides(overrides)

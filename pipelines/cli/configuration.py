@@ -5,21 +5,33 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import ConfigFile, Output, OutputFormat, Overrides, emit
+from pipelines.cli.options import ConfigFile, EnvironmentName, Output, OutputFormat, Overrides, emit
 
 app = typer.Typer(name="config", help="Look at the configuration, and begin one.", no_args_is_help=True)
 
 
 @app.command()
-def show(config: ConfigFile = None, overrides: Overrides = None, output: OutputFormat = Output.TEXT) -> None:
-    """Show what holds, defaults included."""
+def show(
+    config: ConfigFile = None,
+    environment: EnvironmentName = "",
+    overrides: Overrides = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Show what holds, defaults included; with -e, also the environment."""
+    from pipelines import config_text
     from pipelines.config import load
+    from pipelines.environment import load_environment
 
-    settings = load(config, overrides or ())
+    place = load_environment(environment, overrides or ()) if environment else None
+    values = load(config, overrides or (), store=place.model_store() if place else None).model_dump(
+        mode="json"
+    )
+    if place:
+        values["environment"] = place.model_dump(mode="json")
     if output is Output.JSON:
-        emit(settings.model_dump(mode="json"))
+        emit(values)
     else:
-        typer.echo(settings.dump(), nl=False)
+        typer.echo(config_text.dump(values), nl=False)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli.options import (
+    EnvironmentName,
     ModelName,
     Output,
     OutputFormat,
@@ -30,10 +31,11 @@ def list_(
         str | None, typer.Argument(metavar="NAME", help="List this model's versions.", show_default=False)
     ] = None,
     store: StoreUrl = None,
+    environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """List the models, or the versions of one."""
-    models = models_in(store)
+    models = models_in(store, environment)
     rows = _versions(models, name) if name else [_model(models, one) for one in models.names()]
     if output is Output.JSON:
         emit(rows)
@@ -50,10 +52,11 @@ def show(
         int | None, typer.Argument(metavar="VERSION", min=1, help="The champion, or the latest.")
     ] = None,
     store: StoreUrl = None,
+    environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Show where a version comes from and how good it is."""
-    models = models_in(store)
+    models = models_in(store, environment)
     champion = models.champion(name)
     manifest = models.manifest(name, version or (champion.version if champion else _latest(models, name)))
     is_champion = champion is not None and champion.version == manifest.version
@@ -104,9 +107,14 @@ def rollback(
 
 
 @app.command()
-def history(name: ModelName, store: StoreUrl = None, output: OutputFormat = Output.TEXT) -> None:
+def history(
+    name: ModelName,
+    store: StoreUrl = None,
+    environment: EnvironmentName = "local",
+    output: OutputFormat = Output.TEXT,
+) -> None:
     """List promotions and rollbacks, oldest first."""
-    models = models_in(store)
+    models = models_in(store, environment)
     entries = models.history(name)
     if output is Output.JSON:
         emit([entry.model_dump(mode="json") for entry in entries])

@@ -48,26 +48,28 @@ StoreUrl = Annotated[
         "--store",
         metavar="URL",
         help="The model store: gs://bucket/prefix, file:///path or a path. Default: MODELYARD_STORE__URL, "
-        "or .modelyard/models.",
+        "or that of the environment, or .modelyard/models.",
         show_default=False,
     ),
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the history.")]
 
 
-def store_section(url: str | None) -> "Store":
+def store_section(url: str | None, environment: str = "local") -> "Store":
     """Return the `store` section for a command that needs no configuration."""
     from components.store.settings import Store
     from pipelines.config import load_section
+    from pipelines.environment import load_environment
 
-    return load_section("store", Store, [f"store.url={json.dumps(url)}"] if url is not None else [])
+    given = [f"store.url={json.dumps(url)}"] if url is not None else []
+    return load_section("store", Store, given, below=load_environment(environment).model_store())
 
 
-def models_in(url: str | None) -> "ModelStore":
+def models_in(url: str | None, environment: str = "local") -> "ModelStore":
     """Return the model store for a command that needs no configuration."""
     from components.store.models import open_store
 
-    return open_store(store_section(url))
+    return open_store(store_section(url, environment))
 
 
 def emit(value: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.options import (
+    EnvironmentName,
     ModelName,
     Output,
     OutputFormat,
@@ -54,17 +55,21 @@ def predict(
     url: Annotated[
         str | None, typer.Option("--url", metavar="ENDPOINT", help="Ask this server, as http://host:8501.")
     ] = None,
+    environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Predict the class of images.
 
-    One or many, here or on a running server (--url).
+    One or many, here or on a running server (--url, or that of the environment).
     """
     from pipelines import prediction
+    from pipelines.environment import load_environment
 
-    model = (
-        prediction.Endpoint(url, name, version) if url else prediction.Loaded(models_in(store), name, version)
-    )
+    model: prediction.Model
+    if url := url or load_environment(environment).serving.url:
+        model = prediction.Endpoint(url, name, version)
+    else:
+        model = prediction.Loaded(models_in(store, environment), name, version)
     answers = prediction.predict(model, images)
     if output is Output.JSON:
         predictions = [answer.model_dump(mode="json") for answer in answers]
