@@ -2,21 +2,20 @@
 
     ingest(Source(kind="digits").text(), fingerprint, "…/raw")
 
-Each kind has a module that reads it; nothing read is ever executed, and no more than a few batches are in
-memory at a time.
+Each kind has a module that reads it, a few batches at a time. Nothing that is read is executed, and nothing
+but the shards is written.
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from components import artifacts
 from components.artifacts import Schema
-from components.errors import DataError
-from components.ingest import digits
 from components.ingest.examples import Examples
 from components.shards import ShardWriter
+from components.source.location import locate
 from components.source.settings import Source
 
 log = logging.getLogger(__name__)
@@ -33,8 +32,10 @@ def ingest(source: str, fingerprint: str, raw: str) -> None:
     Raises:
         DataError: the source is missing, damaged, or not what the settings say.
     """
-    with _open(Source.of(source)) as examples, artifacts.writing(Path(raw)) as directory:
-        rows = {split: _write(directory, split, examples) for split in examples.splits}
+    settings = Source.of(source)
+    with tempfile.TemporaryDirectory() as scratch, artifacts.writing(Path(raw)) as directory:
+        examples = _read(locate(settings).fetch(Path(scratch)), settings)
+        rows = _write(directory, examples)
         schema = Schema(
             shape=examples.shape,
             dtype=examples.dtype,
@@ -46,17 +47,32 @@ def ingest(source: str, fingerprint: str, raw: str) -> None:
     log.info("rows: %s of %s %s, data %s", rows, examples.dtype, examples.shape, fingerprint)
 
 
-@contextmanager
-def _open(source: Source) -> Iterator[Examples]:
-    """Give the examples of a source; what was fetched for them goes when the block ends."""
-    if source.kind != "digits":
-        raise DataError(f"data.kind {source.kind} cannot be read by this version; use digits.")
-    yield digits.read()
+def _read(path: Path, source: Source) -> Examples:
+    """Return the examples in the local file or directory; a reader is imported when it is needed."""
+    if source.kind == "digits":
+        from components.ingest import digits
+
+        return digits.read(path)
+    if source.kind == "cifar10":
+        from components.ingest import cifar10
+
+        return cifar10.read(path, source)
+    if source.kind == "npz":
+        from components.ingest import npz
+
+        return npz.read(path, source)
+    from components.ingest import class_folders
+
+    return class_folders.read(path, source)
 
 
-def _write(directory: Path, split: str, examples: Examples) -> int:
-    """Write one split, and return its rows."""
-    with ShardWriter(directory, split, examples.shape, examples.dtype) as writer:
-        for batch, labels in examples.splits[split]:
-            writer.append(batch, labels)
-    return writer.rows
+def _write(directory: Path, examples: Examples) -> dict[str, int]:
+    """Write the shards, and return the rows of each split."""
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(ShardWriter(directory, split, examples.shape, examples.dtype))
+            for split in examples.splits
+        }
+        for split, batch, labels in examples.batches:
+            writers[split].append(batch, labels)
+    return {split: writer.rows for split, writer in writers.items()}

@@ -1,32 +1,30 @@
 """The 1,797 handwritten digits that scikit-learn ships, read without importing it (0.7 s)."""
 
-from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 
 from components.errors import DataError
 from components.ingest.examples import Examples
 
-FILE = "sklearn/datasets/data/digits.csv.gz"
 SHAPE = (8, 8, 1)
 
 
-def read() -> Examples:
-    """Return the digits: uint8 (8, 8, 1), grey from 0 to 16, classes "0" to "9".
+def read(path: Path) -> Examples:
+    """Return the digits: uint8 (8, 8, 1), grey from 0 to 16, classes "0" to "9", the one split `all`.
 
-    They have no ImageFormat: their greys come from counting pixels in the original bitmaps, so a picture of
-    today, 0 to 255, is not one of them.
+    They have no ImageFormat: their greys count pixels of the original bitmaps, so a picture file, whose
+    greys are 0 to 255, is not one of them.
+
+    Args:
+        path: the packed table; a row has 64 pixels and the label.
 
     Raises:
-        DataError: scikit-learn is not installed, or its file is missing or damaged.
+        DataError: the file is damaged.
     """
     try:
-        path = metadata.distribution("scikit-learn").locate_file(FILE)
-        table = np.loadtxt(str(path), dtype=np.uint8, delimiter=",")  # 64 pixels and the label, row by row
+        table = np.loadtxt(path, np.uint8, delimiter=",")
         pixels = table[:, :-1].reshape(-1, *SHAPE)
-    except (metadata.PackageNotFoundError, OSError, EOFError, ValueError, IndexError) as error:
-        raise DataError(
-            f"The digits that scikit-learn ships cannot be read: {error}. Install scikit-learn again."
-        ) from error
-    labels = table[:, -1].astype(np.int64)
-    return Examples(SHAPE, "uint8", tuple("0123456789"), {"all": iter([(pixels, labels)])})
+    except (OSError, EOFError, ValueError, IndexError) as error:
+        raise DataError(f"{path} is damaged: {error}. Install scikit-learn again.") from error
+    return Examples(SHAPE, "uint8", tuple("0123456789"), ("all",), iter([("all", pixels, table[:, -1])]))

@@ -1,0 +1,149 @@
+"""CIFAR-10 as its authors publish it, in binary or in Python form, packed or unpacked.
+
+https://www.cs.toronto.edu/~kriz/cifar.html: `cifar-10-binary.tar.gz` has rows of a label and 3,072 pixels;
+`cifar-10-python.tar.gz` has the same as pickles.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.artifacts import ImageFormat
+from components.errors import DataError
+from components.ingest import pickled
+from components.ingest.examples import BATCH_BYTES, Batch, Examples
+from components.ingest.member import Member
+from components.ingest.members import members
+from components.source.settings import Source
+
+SIDE = 32
+PIXELS = 3 * SIDE * SIDE
+CLASSES = 10
+TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
+TEST = "test_batch"
+BINARY = [*(f"{name}.bin" for name in (*TRAIN, TEST)), "batches.meta.txt"]
+PYTHON = [*TRAIN, TEST, "batches.meta"]
+FORM = ImageFormat(height=SIDE, width=SIDE, channels=3, resize="stretch")
+
+Rows = Iterator[tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]]
+
+
+def read(path: Path, source: Source) -> Examples:
+    """Return the pictures: uint8 (32, 32, 3), the official splits train and test.
+
+    Args:
+        path: archive or directory.
+        source: its `max_bytes`.
+
+    Raises:
+        DataError: a file of the official archive is missing or damaged, or has a label that is no class; see
+            also `members.members`.
+    """
+    return Examples(
+        shape=(SIDE, SIDE, 3),
+        dtype="uint8",
+        classes=_classes(path, source.max_bytes),
+        splits=("train", "test"),
+        batches=_batches(path, source.max_bytes),
+        image=FORM,
+    )
+
+
+def _classes(path: Path, max_bytes: int) -> tuple[str, ...]:
+    """Check that every file is there once, and return the names of the classes."""
+    files: dict[str, Member] = {}
+    names: tuple[str, ...] = ()
+    for member in members(path, max_bytes):
+        name = _file_name(member)
+        if not member.folder and name in (*BINARY, *PYTHON):
+            if name in files:
+                raise member.refused(f"and {files[name].name!r} are the same file. Keep one of them.")
+            files[name] = member
+            if name.startswith("batches.meta"):
+                names = _names(member)
+    expected = PYTHON if files.keys() & set(PYTHON) else BINARY
+    if missing := [name for name in expected if name not in files]:
+        raise DataError(
+            f"{path} has no {missing[0]}, so it is not CIFAR-10 as published. Give the whole archive "
+            "(cifar-10-binary.tar.gz or cifar-10-python.tar.gz), or the folder that it unpacks to."
+        )
+    if extra := files.keys() - set(expected):
+        raise files[min(extra)].refused("belongs to the other form of CIFAR-10. Keep one form.")
+    return names
+
+
+def _names(meta: Member) -> tuple[str, ...]:
+    if meta.name.endswith(".txt"):
+        names = meta.content().decode("latin-1").split()
+    else:
+        (names,) = _unpickled(meta, "label_names")
+    texts = isinstance(names, list) and all(isinstance(name, str) and name.isprintable() for name in names)
+    if not texts or not len(names) == len(set(names)) == CLASSES:
+        raise meta.refused(f"does not name {CLASSES} classes. Get it again.")
+    return tuple(names)
+
+
+def _batches(path: Path, max_bytes: int) -> Iterator[Batch]:
+    for member in members(path, max_bytes):
+        name = _file_name(member)
+        if name.removesuffix(".bin") not in (*TRAIN, TEST) or member.folder:
+            continue
+        start = 0
+        for pixels, labels in _binary(member) if name.endswith(".bin") else _python(member):
+            wrong = np.flatnonzero((labels < 0) | (labels >= CLASSES))
+            if len(wrong):
+                raise member.refused(
+                    f"has the label {labels[wrong[0]]} in row {start + wrong[0]}, and labels are 0 to "
+                    f"{CLASSES - 1}. Get it again."
+                )
+            pictures = pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+            yield "test" if name.startswith(TEST) else "train", pictures, labels
+            start += len(labels)
+        if not start:
+            raise member.refused("is empty. Get it again.")
+
+
+def _binary(member: Member) -> Rows:
+    """Yield pixels (n, 3072), channel by channel, and labels (n,)."""
+    row = 1 + PIXELS
+    with member.open() as file:
+        while data := file.read(row * (BATCH_BYTES // row)):
+            if len(data) % row:
+                raise member.refused(f"ends within a row of {row} bytes. Get it again.")
+            table = np.frombuffer(data, np.uint8).reshape(-1, row)
+            yield table[:, 1:], table[:, 0]
+
+
+def _python(member: Member) -> Rows:
+    """Yield pixels (n, 3072), channel by channel, and labels (n,)."""
+    data, given = _unpickled(member, "data", "labels")
+    try:
+        pixels, labels = pickled.array(data), np.array(given, np.int64)
+    except DataError as error:
+        raise member.refused(str(error)) from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise member.refused(f"has labels that are no integers ({error}). Get it again.") from error
+    if pixels.shape[1:] != (PIXELS,) or labels.shape != pixels.shape[:1]:
+        raise member.refused(
+            f"has pixels {pixels.shape} and labels {labels.shape}, and (n, {PIXELS}) and (n,) are expected. "
+            "Get it again."
+        )
+    yield pixels, labels
+
+
+def _unpickled(member: Member, *keys: str) -> list[Any]:
+    """Return values of the dictionary in a pickle."""
+    try:
+        value = pickled.load(member.content())
+    except DataError as error:
+        raise member.refused(str(error)) from error
+    if missing := [key for key in keys if not isinstance(value, dict) or key not in value]:
+        raise member.refused(f"is a pickle without {', '.join(missing)}. Get it again.")
+    return [value[key] for key in keys]
+
+
+def _file_name(member: Member) -> str:
+    return member.name.rpartition("/")[2]

@@ -1,0 +1,152 @@
+"""Arrays in an .npz, as `numpy.savez` writes them: x and y, or x_train, y_train, x_test and y_test.
+
+x has a row per example, y its label. Rows are read from the archive in batches, so that an array larger than
+memory is no difficulty, and one that only claims to be is no danger. A picture without a channel axis stays
+so: the built-in network adds it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.errors import DataError
+from components.ingest.array_file import ArrayFile
+from components.ingest.examples import BATCH_BYTES, Batch, Examples
+from components.ingest.member import DAMAGE, MAX_FILE_BYTES
+from components.ingest.zip_archive import zip_members
+from components.source.settings import Source
+
+SPLITS = (
+    {"all": ("x", "y")},
+    {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")},
+)
+INTEGERS, FLOATS = "bui", "f"
+
+Pairs = Mapping[str, tuple[ArrayFile, ArrayFile]]
+"""Split name to x and y."""
+
+
+def read(path: Path, source: Source) -> Examples:
+    """Return the examples: integers from 0 to 255 as uint8, floating point as float32.
+
+    Args:
+        path: the .npz.
+        source: its `classes` and `max_bytes`.
+
+    Raises:
+        DataError: the arrays have other names, shapes, types or values; or the file is damaged, or larger
+            than `max_bytes` when it is unpacked.
+    """
+    with _opened(path, source.max_bytes) as pairs:
+        for x, y in pairs.values():
+            _check(x, y)
+        (x, _), *others = pairs.values()
+        if different := next((other for other, _ in others if _form(other) != _form(x)), None):
+            raise different.refused(
+                f"is {different.form}, and {x.name} is {x.form}. Give both examples of one form."
+            )
+        labels = _check_labels(pairs, len(source.classes) if source.classes else None)
+        return Examples(
+            shape=x.shape[1:],
+            dtype="uint8" if x.dtype.kind in INTEGERS else "float32",
+            classes=source.classes or tuple(map(str, range(labels))),
+            splits=tuple(pairs),
+            batches=_batches(path, source.max_bytes),
+        )
+
+
+@contextmanager
+def _opened(path: Path, max_bytes: int) -> Iterator[Pairs]:
+    """Give the arrays of an .npz, which can be read within the block."""
+    try:
+        archive = ZipFile(path)
+    except DAMAGE as error:
+        raise DataError(f"{path} is no .npz ({error}). Write it with numpy.savez.") from error
+    with archive:
+        files = [member for member in zip_members(archive, path, max_bytes) if not member.folder]
+        found = {array.name: array for array in map(ArrayFile, files)}
+        for splits in SPLITS:
+            if found.keys() == {name for pair in splits.values() for name in pair}:
+                yield {split: (found[x], found[y]) for split, (x, y) in splits.items()}
+                return
+    raise DataError(
+        f"{path} has the arrays {', '.join(sorted(found)) or '(none)'}. Name them x and y, or x_train, "
+        "y_train, x_test and y_test."
+    )
+
+
+def _form(array: ArrayFile) -> tuple[tuple[int, ...], bool]:
+    return array.shape[1:], array.dtype.kind in INTEGERS
+
+
+def _check(x: ArrayFile, y: ArrayFile) -> None:
+    """Refuse arrays that cannot be examples and labels, by their headers."""
+    if x.dtype.kind not in INTEGERS + FLOATS:
+        raise x.refused(f"is {x.form}, and numbers are expected. Nothing else is ever loaded.")
+    if len(x.shape) < 2 or 0 in x.shape:
+        raise x.refused(f"is {x.form}, and (rows, …) is expected: a row per example, with values in it.")
+    if x.row_bytes > MAX_FILE_BYTES:
+        raise x.refused(
+            f"is {x.form}: an example has {x.row_bytes:,} bytes, and at most {MAX_FILE_BYTES:,} are read."
+        )
+    if y.dtype.kind not in INTEGERS or y.shape not in (x.shape[:1], (x.shape[0], 1)):
+        raise y.refused(f"is {y.form}, and an integer per row of {x.name}, ({x.shape[0]},), is expected.")
+
+
+def _check_labels(pairs: Pairs, classes: int | None) -> int:
+    """Return the number of classes; as many as the largest label says, when they have no names."""
+    rows = sum(y.shape[0] for _, y in pairs.values())
+    limit, why = (
+        (rows, f"there are only {rows} rows")
+        if classes is None
+        else (classes, f"data.classes names {classes}")
+    )
+    largest = 0
+    for _, y in pairs.values():
+        start = 0
+        for labels in y.batches(BATCH_BYTES):
+            wrong = np.flatnonzero((labels < 0) | (labels >= limit))
+            if len(wrong):
+                raise y.refused(
+                    f"has the label {labels.flat[wrong[0]]} in row {start + wrong[0]}, but {why}: labels are "
+                    "0, 1, 2, … without gaps. Correct it."
+                )
+            largest = max(largest, int(labels.max()))
+            start += len(labels)
+    return largest + 1
+
+
+def _batches(path: Path, max_bytes: int) -> Iterator[Batch]:
+    with _opened(path, max_bytes) as pairs:
+        for split, (x, y) in pairs.items():
+            rows = max(1, BATCH_BYTES // x.row_bytes)
+            start = 0
+            for examples, labels in zip(x.batches(rows), y.batches(rows), strict=True):
+                yield split, _converted(x, start, examples), labels.reshape(-1)
+                start += len(labels)
+
+
+def _converted(x: ArrayFile, start: int, examples: NDArray[Any]) -> NDArray[Any]:
+    """Return rows as uint8 or float32; `start` is the first one's number."""
+    if examples.dtype.kind in INTEGERS:
+        wrong, remedy = (
+            (examples < 0) | (examples > 255),
+            "integers are pixels, 0 to 255. Save others as float32",
+        )
+        converted = examples.astype(np.uint8)
+    else:
+        with np.errstate(over="ignore"):
+            converted = examples.astype(np.float32)
+        wrong, remedy = (
+            ~np.isfinite(converted),
+            "finite float32 numbers are expected. Replace it, or remove the row",
+        )
+    if wrong.any():
+        place = tuple(np.argwhere(wrong)[0])
+        raise x.refused(f"has the value {examples[place]} in row {start + place[0]}: {remedy}.")
+    return converted

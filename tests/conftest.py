@@ -1,0 +1,96 @@
+"""CIFAR-10 archives in both official layouts, from generated pictures that can be learned."""
+
+import colorsys
+import io
+import pickle
+import struct
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pytest
+
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+
+
+@pytest.fixture(scope="session")
+def cifar10_archive() -> Callable[..., Path]:
+    """Write an archive as CIFAR-10's authors do: write(path, layout, rows_per_batch=20, seed=0)."""
+    return write_cifar10
+
+
+def write_cifar10(
+    path: Path, layout: Literal["binary", "python"], rows_per_batch: int = 20, seed: int = 0
+) -> Path:
+    write = write_binary if layout == "binary" else write_python
+    write(path, rows_per_batch, seed)
+    return path
+
+
+def write_binary(path: Path, rows_per_batch: int, seed: int) -> None:
+    files = {"batches.meta.txt": "\n".join([*CLASSES, ""]).encode()}
+    for number, name in enumerate(BATCHES):
+        pictures, labels = generated(rows_per_batch, (seed, number))
+        files[f"{name}.bin"] = np.hstack([labels[:, None], channels_first(pictures)]).tobytes()
+    write_tar(path, {f"cifar-10-batches-bin/{name}": data for name, data in files.items()})
+
+
+def write_python(path: Path, rows_per_batch: int, seed: int) -> None:
+    meta = {"num_cases_per_batch": rows_per_batch, "label_names": CLASSES, "num_vis": 3072}
+    files = {"batches.meta": python2_pickle(meta), "readme.html": b"<p>CIFAR-10</p>"}
+    for number, name in enumerate(BATCHES):
+        pictures, labels = generated(rows_per_batch, (seed, number))
+        batch = {
+            "batch_label": f"training batch {number + 1} of 5",
+            "labels": labels.tolist(),
+            "data": channels_first(pictures),
+            "filenames": [f"picture_{row}.png" for row in range(rows_per_batch)],
+        }
+        files[name] = python2_pickle(batch)
+    write_tar(path, {f"cifar-10-batches-py/{name}": data for name, data in files.items()})
+
+
+def generated(rows: int, seed: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Give pictures (rows, 32, 32, 3) with a colour and a bar per class, plus noise, and labels (rows,)."""
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.arange(rows) % 10).astype(np.uint8)
+    colours = np.array([colorsys.hsv_to_rgb(label / 10, 0.6, 0.7) for label in range(10)]) * 255
+    pictures = np.repeat(colours[labels], 32 * 32, axis=0).reshape(rows, 32, 32, 3)
+    for picture, label in zip(pictures, labels, strict=True):
+        picture[:, 3 * label : 3 * label + 4] = 255
+    pictures += random.normal(0, 25, pictures.shape)
+    return pictures.clip(0, 255).astype(np.uint8), labels
+
+
+def channels_first(pictures: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2).reshape(len(pictures), -1))
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes texts and bytes as Python 2 wrote its `str`, which the official files are full of."""
+
+    def save_string(self, value: str | bytes) -> None:
+        data = value.encode("latin-1") if isinstance(value, str) else value
+        short = len(data) < 256
+        head = pickle.SHORT_BINSTRING + bytes([len(data)]) if short else pickle.BINSTRING
+        self.write(head + (b"" if short else struct.pack("<i", len(data))) + data)
+        self.memoize(value)
+
+    dispatch: ClassVar[dict[type, Any]] = {**pickle._Pickler.dispatch, str: save_string, bytes: save_string}
+
+
+def python2_pickle(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    Python2Pickler(buffer, protocol=2).dump(value)
+    return buffer.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
