@@ -110,7 +110,7 @@ def no_picture(folder: Path) -> list[str]:
 
 def wrong_sha256(folder: Path) -> list[str]:
     path = zipped(folder / "good.zip", classes())
-    return ["data.kind=images", f"data.source={path}", f"data.sha256={'0' * 64}"]
+    return ["data.kind=images", f"data.source={path}", f"data.sha256={'a' * 64}"]
 
 
 def arrays(folder: Path, **arrays: Any) -> list[str]:
