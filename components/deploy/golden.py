@@ -18,12 +18,12 @@ def replay(peer: Peer, name: str, version: int, golden: Golden) -> None:
             differences = [abs(p - q) for p, q in zip(answer, expected, strict=True)]
         except (DeployError, LookupError, TypeError, ValueError) as error:
             raise DeployError(
-                f"Version {version} of {name} did not answer golden request {number} ({error}), so it "
-                "was not promoted. `modelyard serve` with --version shows the server's own words."
+                f"Version {version} of {name} did not answer golden request {number} as it should "
+                f"({error}). `modelyard serve` with --version shows the server's own words."
             ) from error
         if not all(difference <= golden.tolerance for difference in differences):  # NaN is not
             raise DeployError(
                 f"Version {version} of {name} answers golden request {number} otherwise than evaluate "
                 f"saw: probabilities differ by {max(differences):.2g} and {golden.tolerance:.2g} is allowed. "
-                "It was not promoted. Evaluate and serve with the same onnxruntime, then run again."
+                "Evaluate and serve with the same onnxruntime, then run again."
             )

@@ -3,7 +3,7 @@
 from components.artifacts import Golden, Outcome
 from components.deploy import golden, server
 from components.deploy.peer import Direct
-from components.errors import ConflictError
+from components.errors import ConflictError, DeployError
 from components.store.models import ModelStore
 
 
@@ -32,8 +32,11 @@ def promote(
     Raises:
         DeployError: the server does not start, or does not answer as evaluate saw.
     """
-    with server.running(name, store, serving, version) as url:
-        golden.replay(Direct(url), name, version, requests)
+    try:
+        with server.running(name, store, serving, version) as url:
+            golden.replay(Direct(url), name, version, requests)
+    except DeployError as error:
+        raise DeployError(f"{error} Version {version} was not promoted.") from error
     try:
         models.promote(name, version, reason=reason, by="pipeline", expected=expected)
     except ConflictError as error:

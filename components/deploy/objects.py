@@ -77,9 +77,10 @@ def service(name: str, namespace: str, canary: bool) -> Json:
     return _filled("service", name=name, namespace=namespace, selector=selector)
 
 
-def selector(name: str, track: Track) -> str:
-    """Return what selects the pods of a track."""
-    return ",".join(f"{key}={value}" for key, value in {**_labels(name), TRACK: track}.items())
+def selector(name: str, track: Track, version: int | None = None) -> str:
+    """Return what selects the pods of a track, or those of one version."""
+    labels = {**_labels(name), TRACK: track, **({VERSION: str(version)} if version else {})}
+    return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
 def version(found: Json) -> int:

@@ -2,7 +2,7 @@
 
 1. settle    stable is brought to the champion pointer
 2. claim     the candidate becomes this rollout's; the Service leads to stable alone
-3. verify, join, watch   (stages.py)
+3. verify, watch   (stages.py)
 4. promote   the pointer by compare-and-swap, then stable, then the candidate goes
 
 Whoever moves the pointer brings stable to it, and looks at the pointer again. Of two rollouts at once, the
@@ -54,7 +54,11 @@ def roll_out(site: Site, served: Served, expected: int | None, reason: str, by: 
     except ConflictError as error:
         candidate.withdraw(site, attempt)
         return _changed(served.version, expected, str(error))
-    except (DeployError, ClusterError, StoreError, KeyboardInterrupt) as error:
+    except DeployError as error:
+        _give_up(site, served, attempt, error, by)
+        kept = f"stable serves version {current} as before" if current else "there is no stable yet"
+        raise DeployError(f"{error} Version {served.version} was not promoted, and {kept}.") from error
+    except (ClusterError, StoreError, KeyboardInterrupt) as error:
         _give_up(site, served, attempt, error, by)
         raise
     _finish(site, served, current, attempt, by)
@@ -77,7 +81,7 @@ def promote(site: Site, served: Served, reason: str, by: str) -> Outcome:
     current = champion.version if champion else 0
     attempt = uuid4().hex
     candidate.claim(site, served, attempt)
-    stages.verify(site, served.version, served.golden, candidate.owner(site, attempt))
+    stages.verify(site, served, candidate.owner(site, attempt))
     _move(site, served, current, reason, by)
     _finish(site, served, current, attempt, by)
     return Outcome(version=served.version, decision="promote", reason=reason)
@@ -86,9 +90,8 @@ def promote(site: Site, served: Served, reason: str, by: str) -> Outcome:
 def _try(site: Site, served: Served, attempt: str) -> str:
     """Take the candidate through its stages; return what it was judged by."""
     mine = candidate.owner(site, attempt)
-    stages.verify(site, served.version, served.golden, mine)
-    stages.join(site, mine)
-    judged = stages.watch(site, served.golden, mine)
+    stages.verify(site, served, mine)
+    judged = stages.watch(site, served, mine)
     site.say(f"watched: {judged}")
     return judged
 

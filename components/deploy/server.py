@@ -74,6 +74,4 @@ def _url(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
             break
     log.seek(0)
     tail = b" | ".join(log.read().splitlines()[-5:]).decode(errors="replace")
-    raise DeployError(
-        f"The server was not ready within {READY_TIMEOUT:.0f} s, so nothing was promoted. It said: {tail}"
-    )
+    raise DeployError(f"The server was not ready within {READY_TIMEOUT:.0f} s. It said: {tail}")

@@ -58,14 +58,14 @@ class Site:
         """Return the Deployment of a track, or None."""
         return self.cluster.get("Deployment", f"{self.name}-{track}")
 
-    def pods(self, track: Track) -> list[Json]:
-        """Return the pods of a track that are not being deleted."""
-        found = self.cluster.find("Pod", objects.selector(self.name, track))
+    def pods(self, track: Track, version: int | None = None) -> list[Json]:
+        """Return the pods of a track, or those of one version, that are not being deleted."""
+        found = self.cluster.find("Pod", objects.selector(self.name, track, version))
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
-    def ready_pods(self, track: Track) -> list[Json]:
-        """Return the pods of a track that take requests."""
-        return [pod for pod in self.pods(track) if pods.ready(pod)]
+    def ready_pods(self, track: Track, version: int | None = None) -> list[Json]:
+        """Return the pods of a track, or those of one version, that take requests."""
+        return [pod for pod in self.pods(track, version) if pods.ready(pod)]
 
     def peer(self, pod: Json) -> Peer:
         """Return a pod as one who answers requests."""

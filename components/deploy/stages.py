@@ -1,8 +1,8 @@
 """The stages of a rollout, each with its verdict: a stage that fails raises, and nothing is promoted.
 
 verify   the candidate, outside the Service, answers golden.json as evaluate saw
-join     the Service leads to it as well
-watch    it is judged among clients' requests, and by golden ones where clients send too few
+watch    the Service leads to it as well; it is judged by clients' requests, and by golden ones where clients
+         send too few
 """
 
 import itertools
@@ -10,11 +10,11 @@ import math
 import time
 from collections.abc import Callable
 
-from components.artifacts import Golden
 from components.deploy import golden, traffic, verdict
 from components.deploy.objects import Track
 from components.deploy.site import Site
 from components.deploy.traffic import Counts, Tally
+from components.deploy.version import Served
 from components.deploy.waiting import POLL, Watchman, until_complete
 from components.errors import DeployError
 from components.kubernetes import pods
@@ -27,22 +27,54 @@ Mine = Callable[[Json | None], Json]
 """Returns the candidate's Deployment, or raises when it belongs to another rollout or is gone."""
 
 
-def verify(site: Site, version: int, requests: Golden, mine: Mine) -> None:
+def verify(site: Site, served: Served, mine: Mine) -> None:
     """Wait for the candidates and compare their answers with what evaluate saw.
 
     Raises:
         DeployError: one does not run, or answers otherwise.
     """
     until_complete(site, "candidate", mine)
-    candidates = site.ready_pods("candidate")
+    candidates = site.ready_pods("candidate", served.version)
     for pod in candidates:
-        golden.replay(site.peer(pod), site.name, version, requests)
+        golden.replay(site.peer(pod), site.name, served.version, served.golden)
     if not candidates:
         raise DeployError("The candidate's pods went before they could be asked. Deploy again.")
-    site.say(f"verified: {len(requests.instances)} golden requests, {len(candidates)} candidate(s)")
+    site.say(f"verified: {len(served.golden.instances)} golden requests, {len(candidates)} candidate(s)")
 
 
-def join(site: Site, mine: Mine) -> None:
+def watch(site: Site, served: Served, mine: Mine) -> str:
+    """Judge the candidate among clients for as long as `rollout.watch_seconds` says; return what was judged.
+
+    Raises:
+        DeployError: it fails, is slow, restarts or cannot be judged.
+    """
+    rollout = site.rollout
+    candidate, stable = _Watched(site, "candidate", served.version), _Watched(site, "stable")
+    sender = _Sender(site, served)
+    _join(site, mine)
+    begin = time.monotonic()
+    while True:
+        mine(site.deployment("candidate"))
+        seen, beside = candidate.look(), stable.look()
+        if why := verdict.objection(seen, beside, rollout):
+            raise DeployError(f"Version {served.version} of {site.name} did not pass its watch: {why}.")
+        elapsed = time.monotonic() - begin
+        pace = min(1.0, elapsed / rollout.watch_seconds) if rollout.watch_seconds else 1.0
+        missing = math.ceil(rollout.min_requests * pace) - seen.requests
+        if missing <= 0 and elapsed >= rollout.watch_seconds:
+            return verdict.judged(seen, beside)
+        if elapsed > rollout.watch_seconds + EXTRA:
+            raise DeployError(
+                f"Only {seen.requests} of {rollout.min_requests} requests (rollout.min_requests) reached the "
+                f"candidate, so it could not be judged. {sender.trouble}".strip()
+            )
+        if missing > 0:
+            sender.send(missing)
+        else:
+            time.sleep(POLL)
+
+
+def _join(site: Site, mine: Mine) -> None:
     """Let the Service lead to the candidate as well."""
     mine(site.deployment("candidate"))
     site.lead(canary=True)
@@ -54,42 +86,11 @@ def join(site: Site, mine: Mine) -> None:
     site.say(f"canary: {site.name} leads to the candidate too; watching for {site.rollout.watch_seconds:g} s")
 
 
-def watch(site: Site, requests: Golden, mine: Mine) -> str:
-    """Judge the candidate for as long as `rollout.watch_seconds` says; return what was judged.
-
-    Raises:
-        DeployError: it fails, is slow, restarts or cannot be judged.
-    """
-    rollout = site.rollout
-    candidate, stable = _Watched(site, "candidate"), _Watched(site, "stable")
-    sender = _Sender(site, requests)
-    begin = time.monotonic()
-    while True:
-        mine(site.deployment("candidate"))
-        seen, beside = candidate.look(), stable.look()
-        if why := verdict.objection(seen, beside, rollout):
-            raise DeployError(f"It was not promoted, because {why}.")
-        elapsed = time.monotonic() - begin
-        pace = min(1.0, elapsed / rollout.watch_seconds) if rollout.watch_seconds else 1.0
-        missing = math.ceil(rollout.min_requests * pace) - seen.requests
-        if missing <= 0 and elapsed >= rollout.watch_seconds:
-            return verdict.judged(seen, beside)
-        if elapsed > rollout.watch_seconds + EXTRA:
-            raise DeployError(
-                f"Only {seen.requests} of {rollout.min_requests} requests (rollout.min_requests) reached the "
-                f"candidate, so it could not be judged and was not promoted. {sender.trouble}".strip()
-            )
-        if missing > 0:
-            sender.send(missing)
-        else:
-            time.sleep(POLL)
-
-
 class _Watched:
     """The pods of a track while they are watched; only a candidate's troubles count."""
 
-    def __init__(self, site: Site, track: Track) -> None:
-        self._site, self._track = site, track
+    def __init__(self, site: Site, track: Track, version: int | None = None) -> None:
+        self._site, self._track, self._version = site, track, version
         self._watchman = Watchman(site)
         self._memory: dict[str, float] = {}
         self._tally = Tally({})
@@ -98,7 +99,7 @@ class _Watched:
 
     def look(self) -> Counts:
         """Return what the pods answered since the watch began."""
-        for pod in self._site.pods(self._track):
+        for pod in self._site.pods(self._track, self._version):
             uid = pod["metadata"]["uid"]
             if self._track == "candidate":
                 self._judge(pod, self._memory.get(uid))
@@ -121,9 +122,9 @@ class _Watched:
 class _Sender:
     """Sends golden requests through the Service, which chooses who answers each."""
 
-    def __init__(self, site: Site, requests: Golden) -> None:
+    def __init__(self, site: Site, served: Served) -> None:
         self._site, self._front = site, site.front()
-        self._instances = itertools.cycle(requests.instances)
+        self._instances = itertools.cycle(served.golden.instances)
         self.trouble = ""
 
     def send(self, missing: int) -> None:

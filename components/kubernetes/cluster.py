@@ -105,9 +105,9 @@ class Cluster:
             raise self._plainly(error) from error
 
     def delete(self, kind: str, seen: Json) -> bool:
-        """Delete an object with all that it owns if it is still as it was seen; say whether it was."""
+        """Delete an object, and soon what it owns, if it is still as it was seen; say whether it was."""
         facts = {key: seen["metadata"][key] for key in ("uid", "resourceVersion")}
-        body = {"propagationPolicy": "Foreground", "preconditions": facts}
+        body = {"propagationPolicy": "Background", "preconditions": facts}
         try:
             self._json("DELETE", self._path(kind, seen["metadata"]["name"]), body)
         except ApiException as error:

@@ -1,0 +1,110 @@
+"""What must not reach clients goes back by itself, with a sentence, and stable never fails a request."""
+
+import re
+import time
+
+import pytest
+
+from components.errors import DeployError
+
+
+@pytest.fixture(scope="module")
+def stable(new_yard):
+    """A model whose version 1 is served to clients; each test tries to put another before them."""
+    yard = new_yard()
+    yard.deploy(yard.publish())
+    return yard
+
+
+@pytest.fixture
+def refused(stable):
+    """Deploy a version that must not stay, and return why it did not, in a paragraph."""
+
+    def deploy(version, site=None, **load):
+        with stable.load(**load).running() as clients, pytest.raises(DeployError) as error:
+            stable.deploy(version, site)
+        stable.settled(1)
+        time.sleep(2)  # the node's proxy has heard of it
+        attempt = stable.site.models.history(stable.name)[-1]
+        assert (attempt.version, attempt.attempt) == (version, True)
+        assert str(error.value.__cause__) in attempt.reason
+        assert f"Version {version} was not promoted, and stable serves version 1 as before" in str(
+            error.value
+        )
+        assert "\n" not in str(error.value)
+        return str(error.value), clients
+
+    return deploy
+
+
+def test_answers_otherwise_than_evaluate_saw(refused, stable):
+    why, clients = refused(stable.publish(answer=0.7))
+    assert "probabilities differ by 0.7" in why
+    assert clients.failed == [], "it never joined the Service"
+
+
+def test_slower_than_stable(refused, stable):
+    why, clients = refused(stable.publish("slow"))
+    assert re.search(r"an answer takes \d+\.\d ms, \d+\.\d times stable's", why)
+    assert "rollout.max_latency_ratio" in why
+    assert clients.failed == []
+
+
+def test_uses_too_much_memory_for_some_requests(refused, stable):
+    why, _ = refused(stable.publish("hungry"), instance=[1.0] * 4)
+    assert "was killed because it used too much memory: its limit is 256 MiB" in why
+    assert re.search(r"last seen to use \d+ MiB", why)
+    answered = stable.site.peer(stable.site.ready_pods("stable")[0]).get("/metrics").decode()
+    assert not re.search(r'code="5\d\d"', answered), "stable answered whatever reached it"
+
+
+def test_is_no_model(refused, stable):
+    why, clients = refused(stable.publish(onnx=b"nonsense"))
+    assert "exit code 8" in why
+    assert "cannot be loaded by ONNX Runtime" in why
+    assert clients.failed == []
+
+
+def test_never_ready(refused, stable):
+    why, clients = refused(stable.publish("endless"), stable.where(ready_timeout=6.0))
+    assert "was not ready within 6 s" in why
+    assert "connection refused" in why
+    assert clients.failed == []
+
+
+def test_an_image_that_does_not_exist(refused, stable):
+    began = time.monotonic()
+    why, clients = refused(stable.publish(), stable.where(image="modelyard/serve:absent"))
+    assert "Image modelyard/serve:absent" in why
+    assert "not found" in why
+    assert time.monotonic() - began < stable.site.target.start_timeout, "known at once"
+    assert clients.failed == []
+
+
+def test_a_pod_too_large_for_every_node(refused, stable):
+    resources = stable.site.target.resources.model_copy(update={"cpu": "64"})
+    why, clients = refused(stable.publish(), stable.where(resources=resources))
+    assert "it asks for 64 cores and 256 MiB of memory" in why
+    assert re.search(r"At most \d+ cores and \S+ GiB of memory fit on an empty node", why)
+    assert clients.failed == []
+
+
+def test_one_byte_of_it_was_changed(refused, stable, bucket):
+    version = stable.publish()
+    bucket.flip(f"store/{stable.name}/versions/{version:06d}/model.onnx")
+    why, clients = refused(version)
+    assert "is damaged: its SHA-256 is" in why
+    assert clients.failed == []
+
+
+def test_a_version_without_golden_requests(stable):
+    version = stable.publish(golden=False)
+    with pytest.raises(DeployError, match=r"has no golden\.json"):
+        stable.deploy(version)
+    stable.settled(1)
+
+
+def test_a_service_account_that_is_not_there(refused, stable):
+    why, clients = refused(stable.publish(), stable.where(service_account="nobody"))
+    assert 'serviceaccount "nobody" not found' in why
+    assert clients.failed == []
