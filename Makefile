@@ -3,11 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= examples/digits.yaml
+CLUSTER ?= kind
 IMAGES := fingerprint ingest preprocess train evaluate deploy serve gcs-emulator
 ACCELERATORS := train-cuda train-tpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs lock lock-images images images-accelerators bench-flow bench-training bench-serving soak clean
+.PHONY: help setup run test lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-flow bench-training bench-serving soak clean
 
 ##@ Start here
 
@@ -27,6 +28,19 @@ images: setup ## Build the images: BASE=image to stand on, REGISTRY=host to push
 
 images-accelerators: setup ## Build the images of train for NVIDIA and for TPU, which are large
 	$(BIN)/python -m pipelines.images $(ACCELERATORS) $(BASE:%=--base %) $(REGISTRY:%=--registry %)
+
+kind-up: setup ## Make a kind cluster with modelyard on it; CLUSTER=current takes what KUBECONFIG names, REGISTRY its registry
+	CLUSTER=$(CLUSTER) manifests/kind/cluster up
+
+kind-run: setup ## Run CONFIG with its steps as pods, roll the model out, ask its server for a prediction
+	$(BIN)/modelyard run $(CONFIG) -e kind
+
+kind-down: setup ## Remove what kind-up made
+	CLUSTER=$(CLUSTER) manifests/kind/cluster down
+
+test-cluster: setup ## Run the cluster tests on what KUBECONFIG names, whose nodes pull from REGISTRY
+	CLUSTER=current manifests/kind/cluster up
+	$(BIN)/pytest -q -m cluster tests/cluster
 
 ##@ Development
 
