@@ -104,7 +104,7 @@ def _promote(
         return local.promote(models, name, version, champion, requests, recorded.reason, store, serving)
     from components.deploy.rollout import roll_out
     from components.deploy.site import Site, say
-    from components.deploy.version import served
+    from components.deploy.version import pinned
     from components.kubernetes.cluster import connect
 
     site = Site(
@@ -117,7 +117,7 @@ def _promote(
         target=target,
         say=say,
     )
-    return roll_out(site, served(models, name, version), champion, recorded.reason, BY)
+    return roll_out(site, pinned(models, name, version), champion, recorded.reason, BY)
 
 
 def _files(parts: list[Path]) -> dict[str, Path]:

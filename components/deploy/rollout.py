@@ -16,8 +16,9 @@ from components.artifacts import Outcome
 from components.deploy import candidate, objects, stable, stages
 from components.deploy.candidate import Superseded
 from components.deploy.site import Site
-from components.deploy.version import Served
+from components.deploy.version import Served, pinned
 from components.errors import ClusterError, ConflictError, DeployError, NotFoundError, StoreError
+from components.store.records import Champion
 
 
 def roll_out(site: Site, served: Served, expected: int | None, reason: str, by: str) -> Outcome:
@@ -65,26 +66,48 @@ def roll_out(site: Site, served: Served, expected: int | None, reason: str, by: 
     return Outcome(version=served.version, decision="promote", reason=reason)
 
 
-def promote(site: Site, served: Served, reason: str, by: str) -> Outcome:
+def promote_candidate(site: Site, reason: str, by: str) -> Outcome:
     """Promote the candidate that is there without watching it further; it answers the golden requests first.
 
     Raises:
-        DeployError: it is not this version, does not run, or answers otherwise than evaluate saw.
+        DeployError: there is none, it does not run, or it answers otherwise than evaluate saw.
     """
     found = site.deployment("candidate")
-    if found is None or objects.version(found) != served.version:
-        raise DeployError(
-            f"Version {served.version} of {site.name} is no candidate. `modelyard deploy {site.name} "
-            f"{served.version}` makes it one."
-        )
+    if found is None or "deletionTimestamp" in found["metadata"]:
+        raise DeployError(f"{site.name} has no candidate to promote. `modelyard deploy` makes one.")
+    version = pinned(site.models, site.name, objects.version(found))
     champion = site.champion()
     current = champion.version if champion else 0
     attempt = uuid4().hex
-    candidate.claim(site, served, attempt)
-    stages.verify(site, served, candidate.owner(site, attempt))
-    _move(site, served, current, reason, by)
-    _finish(site, served, current, attempt, by)
-    return Outcome(version=served.version, decision="promote", reason=reason)
+    candidate.claim(site, version, attempt)
+    stages.verify(site, version, candidate.owner(site, attempt))
+    _move(site, version, current, reason, by)
+    _finish(site, version, current, attempt, by)
+    return Outcome(version=version.version, decision="promote", reason=reason)
+
+
+def abort(site: Site, reason: str, by: str) -> int | None:
+    """Take the candidate from clients, whoever's it is; return its version, None when there is none."""
+    version = candidate.withdraw(site)
+    if version:
+        site.models.record_attempt(site.name, version, reason=f"not promoted: {reason}", by=by)
+    return version
+
+
+def rollback(site: Site, to: int | None, reason: str, by: str) -> Champion:
+    """Make an earlier version the champion again and bring stable to it; a candidate is taken from clients.
+
+    Raises:
+        NotFoundError: there is none, or no version `to`.
+        ConflictError: somebody else moved the pointer at the same moment.
+        DeployError: its servers do not run.
+    """
+    champion = site.patiently(lambda: site.models.rollback(site.name, to, reason=reason, by=by))
+    site.say(f"rolled back: version {champion.version} is the champion of {site.name}")
+    candidate.withdraw(site)
+    stable.put(site)
+    site.say(f"stable serves version {champion.version}")
+    return champion
 
 
 def _try(site: Site, served: Served, attempt: str) -> str:

@@ -26,7 +26,7 @@ class Served:
         return self.version, self.digest
 
 
-def served(models: ModelStore, name: str, version: int) -> Served:
+def pinned(models: ModelStore, name: str, version: int) -> Served:
     """Return a version with its golden requests, verified against its manifest.
 
     Raises:

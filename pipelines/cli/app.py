@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import configuration, doctor, models, pipeline, serving
+from pipelines.cli import configuration, doctor, models, pipeline, rollouts, serving
 
 EPILOG = """Exit codes: 0 done, also when the gate holds or rejects · 1 a bug, or a failed check of doctor ·
 2 configuration or command line · 3 data · 4 training · 5 evaluation · 6 deployment · 7 model store ·
@@ -45,6 +45,8 @@ app.command()(serving.serve)
 app.command()(serving.predict)
 app.add_typer(models.app)
 app.command()(models.rollback)
+app.command()(rollouts.deploy)
+app.add_typer(rollouts.app)
 app.command("compile")(pipeline.compile_)
 app.add_typer(configuration.app)
 app.command()(pipeline.report)

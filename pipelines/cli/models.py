@@ -20,6 +20,7 @@ from pipelines.cli.options import (
 if TYPE_CHECKING:
     from components.artifacts import Manifest
     from components.store.models import ModelStore
+    from components.store.records import Champion
 
 app = typer.Typer(name="models", help="Look into the model store, and promote by hand.", no_args_is_help=True)
 Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Its version.", show_default=False)]
@@ -93,13 +94,21 @@ def rollback(
     ] = None,
     reason: Reason = "rolled back by hand",
     store: StoreUrl = None,
+    environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Make the previous champion champion again.
 
-    Running servers take it without dropping a request.
+    Running servers take it without dropping a request; on a cluster, stable is brought to it.
     """
-    champion = models_in(store).rollback(name, to, reason=reason, by=user())
+    from pipelines.environment import load_environment
+
+    if load_environment(environment).kind == "kubernetes":
+        if store is not None:
+            raise typer.BadParameter(f"{environment} has a store of its own.", param_hint="--store")
+        champion = _rollback_there(name, to, reason, environment)
+    else:
+        champion = models_in(store, environment).rollback(name, to, reason=reason, by=user())
     if output is Output.JSON:
         emit(champion.model_dump(mode="json"))
     else:
@@ -123,6 +132,15 @@ def history(
         show_rows([tuple(_cell(getattr(entry, key)) for key in keys) for entry in entries], keys)
     else:
         typer.echo(f"{name} has no history in {models.url}: no version of it was ever promoted.")
+
+
+def _rollback_there(name: str, to: int | None, reason: str, environment: str) -> "Champion":
+    """Roll back on a cluster."""
+    from components.deploy.rollout import rollback
+    from pipelines.site import find_site
+
+    site = find_site(name, environment, (), lambda sentence: typer.echo(sentence, err=True), to)
+    return rollback(site, to, reason, user())
 
 
 def _model(models: "ModelStore", name: str) -> dict[str, Any]:

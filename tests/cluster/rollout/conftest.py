@@ -28,7 +28,7 @@ from components.artifacts import Decision, Golden, Interval, Manifest, Metrics, 
 from components.deploy import rollout
 from components.deploy.settings import Resources, Rollout, Target
 from components.deploy.site import Site
-from components.deploy.version import served
+from components.deploy.version import pinned
 from components.kubernetes.cluster import connect
 from components.store.models import open_store
 from components.store.settings import Store
@@ -74,6 +74,7 @@ def write_model(path: Path, kind: str = "plain") -> None:
         "matrix": np.full((side, side), 0.01, np.float32),
         "hunger": np.float32(3e8 if kind == "hungry" else 1),
     }
+    fill = numpy_helper.from_array(np.array([1], np.float32))
     nodes = [
         helper.make_node("Loop", ["turns", "go", "matrix"], ["spun"], body=loop),
         helper.make_node("ReduceMean", ["spun"], ["mean_of_spun"], keepdims=0),
@@ -83,7 +84,7 @@ def write_model(path: Path, kind: str = "plain") -> None:
         helper.make_node("Mul", ["is_bright", "hunger"], ["size"]),
         helper.make_node("Cast", ["size"], ["whole"], to=TensorProto.INT64),
         helper.make_node("Reshape", ["whole", "last"], ["shape"]),
-        helper.make_node("ConstantOfShape", ["shape"], ["eaten"], value=numpy_helper.from_array(np.array([1.0], np.float32))),
+        helper.make_node("ConstantOfShape", ["shape"], ["eaten"], value=fill),
         helper.make_node("ReduceSum", ["eaten"], ["sum"], keepdims=0),
         helper.make_node("Add", ["sum", "mean_of_spun"], ["work"]),
         helper.make_node("Mul", ["work", "zero"], ["nothing"]),
@@ -233,7 +234,34 @@ class Yard:
     def deploy(self, version: int, site: Site | None = None, expected: int | None = None) -> Outcome:
         """Do what the pipeline's step does on the cluster."""
         site = site or self.site
-        return rollout.roll_out(site, served(site.models, self.name, version), expected, "better", "test")
+        return rollout.roll_out(site, pinned(site.models, self.name, version), expected, "better", "test")
+
+    def modelyard(self, *arguments: str) -> list[str]:
+        """Return the command line of a command on this cluster."""
+        target, store = self.site.target, Store.of(self.site.store)
+        environment = {
+            "kind": "kubernetes",
+            "images": {"serve": target.image},
+            "store": store.url,
+            "pipeline_root": f"gs://{BUCKET}/runs",
+            "storage_endpoint": store.endpoint,
+            "start_timeout": 60,
+            "serving": {
+                "namespace": target.namespace,
+                "cpu": target.resources.cpu,
+                "memory": target.resources.memory,
+            },
+        }
+        path = self.scratch / "yard.yaml"
+        path.write_text(json.dumps(environment))
+        return [MODELYARD, *arguments, "-e", str(path)]
+
+    def run(self, *arguments: str, code: int = 0) -> Any:
+        """Run a command with `--output json` and return what it says."""
+        line = [*self.modelyard(*arguments), "--output", "json"]
+        done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=240)
+        assert done.returncode == code, done.stdout + done.stderr
+        return json.loads(done.stdout)
 
     def where(self, **changes: Any) -> Site:
         """Return the site with another target or rollout."""

@@ -1,0 +1,89 @@
+"""How a model fares on its cluster: what the pointer names, what serves, what keeps pods from it."""
+
+from components.artifacts import Record
+from components.deploy import objects
+from components.deploy.objects import Track
+from components.deploy.site import Site
+from components.kubernetes import pods
+from components.kubernetes.deployments import refused
+from components.kubernetes.trouble import Json
+
+
+class Servers(Record):
+    """A Deployment: what it serves, and how many of its pods are ready."""
+
+    version: int
+    image: str
+    wanted: int
+    ready: int
+
+
+class Status(Record):
+    """A model on a cluster.
+
+    `canary` says whether the Service leads to the candidate too; `troubles` are sentences; `last` is what the
+    history says last, of a promotion, a rollback, or a version that was not promoted.
+    """
+
+    model: str
+    namespace: str
+    champion: int | None
+    stable: Servers | None
+    candidate: Servers | None
+    canary: bool
+    troubles: tuple[str, ...]
+    last: str | None
+
+
+def status(site: Site) -> Status:
+    """Look at a model once.
+
+    Raises:
+        ClusterError: the cluster does not answer, or does not allow it.
+        StoreError: the store does not answer.
+    """
+    champion, history = site.models.champion(site.name), site.models.history(site.name)
+    last = history[-1] if history else None
+    service = site.cluster.get("Service", site.name)
+    selector = service["spec"].get("selector") if service else None
+    stable, candidate = site.deployment("stable"), site.deployment("candidate")
+    found = _servers(site, "stable", stable)
+    troubles = [*_troubles(site, "stable", stable), *_troubles(site, "candidate", candidate)]
+    if champion and (found is None or found.version != champion.version):
+        serves = f"version {found.version}" if found else "nothing"
+        troubles.append(
+            f"The champion is version {champion.version} and stable serves {serves}. `modelyard deploy "
+            f"{site.name} {champion.version}` brings it there, as every deploy does."
+        )
+    return Status(
+        model=site.name,
+        namespace=site.cluster.namespace,
+        champion=champion.version if champion else None,
+        stable=found,
+        candidate=_servers(site, "candidate", candidate),
+        canary=bool(candidate and selector and objects.TRACK not in selector),
+        troubles=tuple(troubles),
+        last=f"{last.at}, version {last.version}, by {last.by}: {last.reason}" if last else None,
+    )
+
+
+def _servers(site: Site, track: Track, deployment: Json | None) -> Servers | None:
+    if deployment is None:
+        return None
+    return Servers(
+        version=objects.version(deployment),
+        image=deployment["spec"]["template"]["spec"]["containers"][0]["image"],
+        wanted=deployment["spec"].get("replicas", 1),
+        ready=len(site.ready_pods(track, objects.version(deployment))),
+    )
+
+
+def _troubles(site: Site, track: Track, deployment: Json | None) -> list[str]:
+    if deployment is None:
+        return []
+    refusal = refused(deployment)
+    found = [refusal] if refusal else []
+    for pod in site.pods(track):
+        trouble = pods.trouble(pod, site.cluster.events(pod), site.cluster.nodes)
+        found += [trouble] if trouble else []
+    return [trouble.message for trouble in found]
