@@ -22,6 +22,12 @@ def cifar10_archive() -> Callable[..., Path]:
     return write_cifar10
 
 
+@pytest.fixture(scope="session")
+def python2_pickle() -> Callable[[Any], bytes]:
+    """Pickle a value as Python 2 did: protocol 2, `str` for texts and bytes."""
+    return as_python2_pickle
+
+
 def write_cifar10(
     path: Path, layout: Literal["binary", "python"], rows_per_batch: int = 20, seed: int = 0
 ) -> Path:
@@ -40,7 +46,7 @@ def write_binary(path: Path, rows_per_batch: int, seed: int) -> None:
 
 def write_python(path: Path, rows_per_batch: int, seed: int) -> None:
     meta = {"num_cases_per_batch": rows_per_batch, "label_names": CLASSES, "num_vis": 3072}
-    files = {"batches.meta": python2_pickle(meta), "readme.html": b"<p>CIFAR-10</p>"}
+    files = {"batches.meta": as_python2_pickle(meta), "readme.html": b"<p>CIFAR-10</p>"}
     for number, name in enumerate(BATCHES):
         pictures, labels = generated(rows_per_batch, (seed, number))
         batch = {
@@ -49,7 +55,7 @@ def write_python(path: Path, rows_per_batch: int, seed: int) -> None:
             "data": channels_first(pictures),
             "filenames": [f"picture_{row}.png" for row in range(rows_per_batch)],
         }
-        files[name] = python2_pickle(batch)
+        files[name] = as_python2_pickle(batch)
     write_tar(path, {f"cifar-10-batches-py/{name}": data for name, data in files.items()})
 
 
@@ -90,7 +96,7 @@ class Python2Pickler(pickle._Pickler):
     dispatch: ClassVar[dict[type, Any]] = {**pickle._Pickler.dispatch, str: save_string, bytes: save_string}
 
 
-def python2_pickle(value: Any) -> bytes:
+def as_python2_pickle(value: Any) -> bytes:
     buffer = io.BytesIO()
     Python2Pickler(buffer, protocol=2).dump(value)
     return buffer.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")

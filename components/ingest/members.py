@@ -37,7 +37,7 @@ def members(source: Path, max_bytes: int) -> Iterator[Member]:
     last = "its beginning"
     try:
         for member in _all(source, max_bytes):
-            if not any(map(_left_out, member.name.split("/"))):
+            if member.name and not any(map(_left_out, member.name.split("/"))):
                 yield member
             last = repr(member.name)
     except DAMAGE as error:

@@ -31,6 +31,7 @@ def tar_members(source: Path, max_bytes: int) -> Iterator[Member]:
             member = Member(source, inside(source, entry.name), entry.size, opener)
             if not (entry.isdir() or entry.isreg()) or entry.issparse():
                 raise member.special()
+            check_size(f"{source}, unpacked,", stream.tell() + entry.size, max_bytes)
             names.add(member)
             yield member
         stream.finish()

@@ -1,0 +1,89 @@
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components import artifacts
+from components.artifacts import Schema
+from components.ingest.dataset import ingest
+from components.shards import Split
+from components.source.settings import Source
+
+Files = dict[str, bytes]
+Pack = Callable[[Files], Path]
+
+
+class Raw(NamedTuple):
+    schema: Schema
+    examples: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+
+
+@pytest.fixture
+def ingested(tmp_path: Path) -> Callable[..., Raw]:
+    """Run the step on a source and read what it wrote."""
+
+    def run(kind: str, source: Path | None = None, **settings: Any) -> Raw:
+        given = {"kind": kind, "source": str(source) if source else None, **settings}
+        raw = tmp_path / "artifacts" / "raw"
+        ingest(Source.model_validate(given).text(), "fingerprint", str(raw))
+        schema = artifacts.read(raw / "schema.json", Schema)
+        splits = {name: Split(raw, name) for name in schema.splits}
+        examples = {name: split.gather(np.arange(len(split))) for name, split in splits.items()}
+        return Raw(schema, examples, {name: split.labels for name, split in splits.items()})
+
+    return run
+
+
+def png(pixels: Any = 7, shape: tuple[int, ...] = (4, 4, 3)) -> bytes:
+    buffer = io.BytesIO()
+    array = np.broadcast_to(np.asarray(pixels, np.uint8), shape) if np.ndim(pixels) < 2 else pixels
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def as_folder(path: Path, files: Files) -> Path:
+    for name, data in files.items():
+        target = path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            target.write_bytes(data)
+        else:
+            target.mkdir(exist_ok=True)
+    return path
+
+
+def as_zip(path: Path, files: Files) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def as_tar(path: Path, files: Files) -> Path:
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name.rstrip("/"))
+            entry.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture(params=["folder", "zip", "tar"])
+def pack(request: pytest.FixtureRequest, tmp_path: Path) -> Pack:
+    """Give files in each of the three forms; a name that ends with / is a folder."""
+    write = {"folder": as_folder, "zip": as_zip, "tar": as_tar}[request.param]
+    return lambda files: write(tmp_path / f"source.{request.param}", files)
+
+
+@pytest.fixture
+def picture() -> Callable[..., bytes]:
+    """Give a PNG file: of one colour and a shape, or of an array."""
+    return png

@@ -1,0 +1,157 @@
+import io
+import pickle
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.artifacts import ImageFormat
+from components.errors import DataError
+
+BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
+
+
+@pytest.fixture(params=["binary", "python"])
+def archive(request: pytest.FixtureRequest, tmp_path: Path, cifar10_archive) -> Path:
+    return cifar10_archive(tmp_path / f"cifar-10-{request.param}.tar.gz", request.param)
+
+
+@pytest.fixture(params=["binary", "python"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, cifar10_archive) -> Path:
+    """Give an unpacked archive."""
+    archive = cifar10_archive(tmp_path / "packed.tar.gz", request.param)
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path / "unpacked", filter="data")
+    return next((tmp_path / "unpacked").iterdir())
+
+
+def official(path: Path, name: str) -> tuple[np.ndarray, list[int]]:
+    """Read a batch of the Python form the way its authors tell to: pictures (n, 32, 32, 3) and labels."""
+    with tarfile.open(path) as archive:
+        member = archive.extractfile(f"{PYTHON}/{name}")
+        assert member
+        batch: dict[bytes, Any] = pickle.load(member, encoding="bytes")
+    return batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), batch[b"labels"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy's, about its old pickles
+def test_both_forms_packed_and_unpacked_give_the_rows_that_their_authors_mean(
+    tmp_path, archive, folder, ingested, cifar10_archive
+) -> None:
+    reference = cifar10_archive(tmp_path / "reference.tar.gz", "python")
+    train = [official(reference, f"data_batch_{number}") for number in range(1, 6)]
+    test = official(reference, "test_batch")
+    for source in (archive, folder, folder.parent):
+        found = ingested("cifar10", source)
+        np.testing.assert_array_equal(found.examples["train"], np.concatenate([batch[0] for batch in train]))
+        assert found.labels["train"].tolist() == [label for batch in train for label in batch[1]]
+        np.testing.assert_array_equal(found.examples["test"], test[0])
+        assert found.labels["test"].tolist() == test[1]
+        assert found.schema.classes[:2] == ("airplane", "automobile")
+        assert found.schema.image == ImageFormat(height=32, width=32, channels=3, resize="stretch")
+
+
+def test_a_missing_file_is_named(folder, ingested) -> None:
+    missing = next(path for path in folder.iterdir() if path.name.startswith("data_batch_3"))
+    missing.unlink()
+    with pytest.raises(DataError, match=rf"has no {missing.name}.*Give the whole archive"):
+        ingested("cifar10", folder)
+
+
+def test_other_data_is_refused(pack, picture, ingested) -> None:
+    with pytest.raises(DataError, match=r"has no data_batch_1\.bin"):
+        ingested("cifar10", pack({"cats/1.png": picture()}))
+
+
+def test_two_copies_and_both_forms_at_once_are_refused(tmp_path, folder, cifar10_archive, ingested) -> None:
+    copy = shutil.copytree(folder, folder.parent / "copy")
+    with pytest.raises(DataError, match="are the same file"):
+        ingested("cifar10", folder.parent)
+    shutil.rmtree(copy)
+    for layout in ("binary", "python"):
+        with tarfile.open(cifar10_archive(tmp_path / "other.tar.gz", layout)) as packed:
+            packed.extractall(folder.parent, filter="data")
+    with pytest.raises(DataError, match="belongs to the other form"):
+        ingested("cifar10", folder.parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data[: 3073 * 4 + 100], "ends within a row"),
+        (lambda _: b"", "is empty"),
+        (lambda data: data[: 3073 * 7] + b"\x0a" + data[3073 * 7 + 1 :], "the label 10 in row 7"),
+    ],
+)
+def test_a_binary_batch_that_is_not_right_is_named_with_its_row(
+    tmp_path, cifar10_archive, ingested, change, said
+) -> None:
+    with tarfile.open(cifar10_archive(tmp_path / "packed.tar.gz", "binary")) as packed:
+        packed.extractall(tmp_path, filter="data")
+    batch = tmp_path / BINARY / "data_batch_2.bin"
+    batch.write_bytes(change(batch.read_bytes()))
+    with pytest.raises(DataError, match=rf"data_batch_2\.bin' in .* {said}"):
+        ingested("cifar10", tmp_path / BINARY)
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        ({"labels": [0, 1]}, "without data"),
+        ([1, 2], "without data, labels"),
+        ({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 11]}, "the label 11 in row 1"),
+        ({"data": np.zeros((2, 3072), np.uint8), "labels": [0, -1]}, "the label -1 in row 1"),
+        ({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, "labels"),
+        ({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 2**70]}, "no integers"),
+        ({"data": np.zeros((2, 3072), np.uint8), "labels": ["cat", "dog"]}, "no integers"),
+        ({"data": np.zeros((2, 3000), np.uint8), "labels": [0, 1]}, "3072"),
+        ({"data": np.zeros((2, 3072), np.float32), "labels": [0, 1]}, "another array"),
+        ({"data": [[1, 2]], "labels": [0]}, "array"),
+    ],
+)
+def test_a_python_batch_that_is_not_right_is_named_with_its_row(
+    tmp_path, cifar10_archive, python2_pickle, ingested, batch, said
+) -> None:
+    with tarfile.open(cifar10_archive(tmp_path / "packed.tar.gz", "python")) as packed:
+        packed.extractall(tmp_path, filter="data")
+    (tmp_path / PYTHON / "data_batch_2").write_bytes(python2_pickle(batch))
+    with pytest.raises(DataError, match=rf"data_batch_2' in .* {said}"):
+        ingested("cifar10", tmp_path / PYTHON)
+
+
+@pytest.mark.parametrize(
+    "names", [[], ["cat"] * 10, list("abcdefghi"), "abcdefghij", [1, 2, 3], ["a\nb"] * 10]
+)
+def test_class_names_that_are_not_ten_are_refused(
+    tmp_path, cifar10_archive, python2_pickle, ingested, names
+) -> None:
+    with tarfile.open(cifar10_archive(tmp_path / "packed.tar.gz", "python")) as packed:
+        packed.extractall(tmp_path, filter="data")
+    (tmp_path / PYTHON / "batches.meta").write_bytes(python2_pickle({"label_names": names}))
+    with pytest.raises(DataError, match=r"batches\.meta' in .* does not name 10 classes"):
+        ingested("cifar10", tmp_path / PYTHON)
+
+
+class Malicious:
+    def __init__(self, canary: Path) -> None:
+        self._canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return io.open, (str(self._canary), "w")
+
+
+@pytest.mark.parametrize("name", ["data_batch_4", "batches.meta"])
+def test_a_batch_that_would_run_code_is_refused_and_leaves_nothing(
+    tmp_path, cifar10_archive, ingested, name
+) -> None:
+    with tarfile.open(cifar10_archive(tmp_path / "packed.tar.gz", "python")) as packed:
+        packed.extractall(tmp_path, filter="data")
+    evil = pickle.dumps({"data": Malicious(tmp_path / "canary"), "labels": []}, protocol=2)
+    (tmp_path / PYTHON / name).write_bytes(evil)
+    with pytest.raises(DataError, match=rf"{name}' in .* wants to use '.*open'.* Nothing of it was run"):
+        ingested("cifar10", tmp_path / PYTHON)
+    assert not (tmp_path / "canary").exists()
+    assert not any((tmp_path / "artifacts").iterdir())

@@ -1,0 +1,49 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from components.errors import DataError
+from components.ingest.dataset import ingest
+from components.source.settings import Source
+
+
+def test_the_digits_are_those_of_scikit_learn(ingested) -> None:
+    found = ingested("digits")
+    expected = load_digits()
+    np.testing.assert_array_equal(found.examples["all"][..., 0], expected.images)
+    np.testing.assert_array_equal(found.labels["all"], expected.target)
+    assert found.schema.classes == tuple(map(str, expected.target_names))
+    assert found.schema.image is None
+
+
+def test_neither_scikit_learn_nor_pillow_is_imported_for_the_digits(tmp_path) -> None:
+    code = (
+        "import sys; from components.ingest.dataset import ingest; "
+        f"ingest({Source(kind='digits').text()!r}, '', {str(tmp_path / 'raw')!r}); "
+        "print({'sklearn', 'PIL', 'tensorflow', 'kfp'} & sys.modules.keys())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_source_that_turns_bad_leaves_what_was_there_before(tmp_path, picture) -> None:
+    raw = tmp_path / "raw"
+    ingest(Source(kind="digits").text(), "", str(raw))
+    before = {path.name: path.read_bytes() for path in raw.iterdir()}
+    for number in range(50):
+        folder = tmp_path / "source" / f"class {number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number:02d}.png").write_bytes(picture() if number < 49 else b"no picture")
+    with pytest.raises(DataError, match=r"49\.png"):
+        ingest(Source(kind="images", source=str(tmp_path / "source")).text(), "", str(raw))
+    assert {path.name: path.read_bytes() for path in raw.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "source"]
+
+
+def test_another_sha256_than_expected_is_refused_before_anything_is_read(tmp_path: Path, ingested) -> None:
+    (tmp_path / "s.npz").write_bytes(b"anything")
+    with pytest.raises(DataError, match=r"SHA-256"):
+        ingested("npz", tmp_path / "s.npz", sha256="0" * 64)

@@ -1,0 +1,259 @@
+import gzip
+import io
+import os
+import re
+import stat
+import tarfile
+import tracemalloc
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.errors import DataError
+from components.ingest.members import members
+
+PLENTY = 2**30
+OUTSIDE = [
+    "../evil.png",
+    "cats/../../evil.png",
+    "/etc/evil.png",
+    "\\evil.png",
+    "C:\\evil.png",
+    "..\\evil.png",
+]
+
+
+def contents(source: Path, max_bytes: int = PLENTY) -> dict[str, bytes | None]:
+    return {member.name: None if member.folder else member.content() for member in members(source, max_bytes)}
+
+
+def zip_of(path: Path, *entries: tuple[zipfile.ZipInfo | str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    return path
+
+
+def tar_of(
+    path: Path, *entries: tarfile.TarInfo, data: bytes = b"data", form: int = tarfile.PAX_FORMAT
+) -> Path:
+    with tarfile.open(path, "w:gz", format=form, compresslevel=1) as archive:
+        for entry in entries:
+            archive.addfile(entry, io.BytesIO(data) if entry.isreg() else None)
+    return path
+
+
+def entry(name: str, size: int = 4, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size if kind == tarfile.REGTYPE else 0, kind, target
+    return info
+
+
+def test_all_three_forms_hold_the_same(pack) -> None:
+    files = {"a/1.bin": b"one", "a/2.bin": os.urandom(100_000), "c/ä ö.txt": b"", "b/": b""}
+    found = contents(pack(files))
+    assert {name: data for name, data in found.items() if data is not None} == {
+        name: data for name, data in files.items() if not name.endswith("/")
+    }
+    assert found["b"] is None
+
+
+def test_an_archive_of_the_folder_itself_has_no_nameless_member(tmp_path) -> None:
+    folder = tarfile.TarInfo("./")
+    folder.type = tarfile.DIRTYPE
+    source = tar_of(tmp_path / "s.tgz", folder, entry("./cats/1.png"))
+    assert contents(source) == {"cats/1.png": b"data"}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_name_that_leads_out_is_refused_and_nothing_is_written(tmp_path, name) -> None:
+    for source in (
+        zip_of(tmp_path / "s.zip", ("cats/1.png", b"data"), (name, b"data")),
+        tar_of(tmp_path / "s.tar.gz", entry("cats/1.png"), entry(name)),
+    ):
+        before = sorted(tmp_path.parent.rglob("*"))
+        with pytest.raises(DataError, match=r"evil\.png.*leads out of it") as caught:
+            contents(source)
+        assert str(source) in str(caught.value)
+        assert sorted(tmp_path.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (tarfile.SYMTYPE, "/etc/passwd"),
+        (tarfile.LNKTYPE, "cats/1.png"),
+        (tarfile.CHRTYPE, ""),
+        (tarfile.BLKTYPE, ""),
+        (tarfile.FIFOTYPE, ""),
+        (tarfile.GNUTYPE_SPARSE, ""),
+    ],
+)
+def test_a_special_file_in_a_tar_is_refused(tmp_path, kind, target) -> None:
+    source = tar_of(
+        tmp_path / "s.tar.gz",
+        entry("cats/1.png"),
+        entry("cats/odd", 0, kind, target),
+        form=tarfile.GNU_FORMAT,
+    )
+    with pytest.raises(DataError, match=r"'cats/odd' in .* special file"):
+        contents(source)
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
+def test_a_special_file_in_a_zip_is_refused(tmp_path, kind) -> None:
+    info = zipfile.ZipInfo("cats/odd")
+    info.external_attr = (kind | 0o644) << 16
+    with pytest.raises(DataError, match=r"'cats/odd' in .* special file"):
+        contents(zip_of(tmp_path / "s.zip", ("cats/1.png", b"data"), (info, b"/etc/passwd")))
+
+
+def test_in_a_folder_linked_files_are_read_and_linked_folders_refused(tmp_path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/1.png").write_bytes(b"data")
+    source = tmp_path / "source"
+    (source / "cats").mkdir(parents=True)
+    (source / "cats/1.png").symlink_to(tmp_path / "elsewhere/1.png")
+    assert contents(source)["cats/1.png"] == b"data"
+    (source / "dogs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"'dogs' in .* link to a folder"):
+        contents(source)
+
+
+def test_in_a_folder_a_pipe_and_a_link_to_nothing_are_refused(tmp_path) -> None:
+    (tmp_path / "cats").mkdir()
+    os.mkfifo(tmp_path / "cats/pipe")
+    with pytest.raises(DataError, match=r"'cats/pipe' in .* special file"):
+        contents(tmp_path)
+    (tmp_path / "cats/pipe").unlink()
+    (tmp_path / "cats/lost").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"No such file.*lost"):
+        contents(tmp_path)
+
+
+def test_the_same_name_twice_is_refused(tmp_path) -> None:
+    tar = tar_of(tmp_path / "s.tar.gz", entry("cats/1.png"), entry("./cats//1.png"))
+    with pytest.warns(UserWarning, match="Duplicate"):
+        zipped = zip_of(tmp_path / "s.zip", ("cats/1.png", b"data"), ("cats/1.png", b"other"))
+    for source in (tar, zipped):
+        with pytest.raises(DataError, match=r"'cats/1\.png' in .* is there twice"):
+            contents(source)
+
+
+def test_an_encrypted_zip_is_refused(tmp_path) -> None:
+    source = zip_of(tmp_path / "s.zip", ("cats/1.png", b"data"))
+    data = bytearray(source.read_bytes())
+    data[data.index(b"PK\1\2") + 8] |= 1
+    source.write_bytes(data)
+    with pytest.raises(DataError, match=r"'cats/1\.png' in .* is encrypted"):
+        contents(source)
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "a\x1b[2Jb.png", "a\u2028b.png"])
+def test_a_name_that_would_garble_the_log_is_refused(tmp_path, name) -> None:
+    for source in (zip_of(tmp_path / "s.zip", (name, b"")), tar_of(tmp_path / "s.tgz", entry(name))):
+        with pytest.raises(DataError, match="control characters") as caught:
+            contents(source)
+        assert str(caught.value).isprintable()
+
+
+def test_a_bomb_is_refused_by_what_it_declares_or_by_what_comes_out_of_it(tmp_path) -> None:
+    zeros = bytes(8 * 2**20)
+    sources = [
+        zip_of(tmp_path / "one.zip", ("cats/1.png", zeros)),
+        zip_of(tmp_path / "many.zip", *((f"cats/{number}.png", zeros[: 2**18]) for number in range(32))),
+        tar_of(tmp_path / "s.tar.gz", entry("cats/1.png", len(zeros)), data=zeros),
+    ]
+    (tmp_path / "padding.tar.gz").write_bytes(gzip.compress(bytes(8 * 2**20)))
+    for source in [*sources, tmp_path / "padding.tar.gz"]:
+        assert source.stat().st_size < 2**16
+        tracemalloc.start()
+        try:
+            with pytest.raises(DataError, match=r"unpacked, has .* data\.max_bytes allows 1,048,576"):
+                contents(source, 2**20)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 4 * 2**20
+
+
+def test_a_zip_that_says_less_than_it_holds_is_refused(tmp_path) -> None:
+    source = zip_of(tmp_path / "s.zip", ("cats/1.png", bytes(100_000)))
+    data = bytearray(source.read_bytes())
+    place = data.index(b"PK\1\2") + 24
+    data[place : place + 4] = (10).to_bytes(4, "little")
+    source.write_bytes(data)
+    with pytest.raises(DataError, match=r"'cats/1\.png' in .* is damaged"):
+        contents(source, 1000)
+
+
+@pytest.mark.parametrize("size", [-512, -(2**40), 2**60])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_forged_size_neither_hangs_nor_fills_the_memory(tmp_path, size, kind) -> None:
+    info = tarfile.TarInfo("cats/2.png")
+    info.size, info.type = size, kind
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as archive:
+        archive.addfile(entry("cats/1.png"), io.BytesIO(b"data"))
+        archive.fileobj.write(info.tobuf(tarfile.GNU_FORMAT))
+        archive.fileobj.write(bytes(1024))
+    (tmp_path / "s.tar.gz").write_bytes(gzip.compress(plain.getvalue()))
+    with pytest.raises(DataError, match=r"s\.tar\.gz.*(forged or damaged|data\.max_bytes)"):
+        list(members(tmp_path / "s.tar.gz", PLENTY))
+
+
+def test_an_archive_cut_off_anywhere_is_refused(tmp_path, pack) -> None:
+    whole = pack({f"cats/{number}.png": os.urandom(700) for number in range(5)})
+    if whole.is_dir():
+        return
+    data = whole.read_bytes()
+    for stop in range(0, len(data) - 1, 211):
+        (tmp_path / "cut").write_bytes(data[:stop])
+        with pytest.raises(DataError, match=re.escape(f"{tmp_path}/cut")):
+            contents(tmp_path / "cut")
+
+
+def test_a_tar_with_a_damaged_header_is_refused_and_not_taken_for_shorter(tmp_path) -> None:
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as archive:
+        for number in range(3):
+            archive.addfile(entry(f"cats/{number}.png"), io.BytesIO(b"data"))
+    data = bytearray(plain.getvalue())
+    data[1024 + 150] ^= 1  # in the checksum of the second header
+    (tmp_path / "s.tar.gz").write_bytes(gzip.compress(data))
+    with pytest.raises(DataError, match=r"is no file\. Get it again"):
+        contents(tmp_path / "s.tar.gz")
+
+
+@pytest.mark.parametrize("data", [b"", b"a text", b"BZh91AY&SY", b"7z\xbc\xaf\x27\x1c"])
+def test_another_kind_of_file_is_refused(tmp_path, data) -> None:
+    (tmp_path / "s.tar.gz").write_bytes(data)
+    with pytest.raises(DataError, match=r"neither a directory nor a \.zip nor a \.tar\.gz"):
+        contents(tmp_path / "s.tar.gz")
+
+
+def test_a_huge_file_is_not_read_as_a_whole(tmp_path) -> None:
+    (tmp_path / "huge.png").touch()
+    os.truncate(tmp_path / "huge.png", 2**40)  # sparse: takes no room
+    with pytest.raises(DataError, match=r"'huge\.png' in .* 1,099,511,627,776 bytes, and at most"):
+        contents(tmp_path)
+
+
+def test_damaged_archives_are_read_or_refused_and_nothing_else(tmp_path, pack) -> None:
+    whole = pack({f"{name}/{number}.png": os.urandom(90) for name in ("cats", "dogs") for number in range(3)})
+    if whole.is_dir():
+        return
+    random = np.random.default_rng(0)
+    packed = gzip.decompress(whole.read_bytes()) if whole.suffix == ".tar" else whole.read_bytes()
+    used = len(packed.rstrip(b"\0"))
+    for _ in range(400):
+        data = bytearray(packed)
+        for _ in range(random.integers(1, 5)):
+            data[random.integers(used)] = random.choice([0, 1, 46, 47, 255, random.integers(256)])
+        damaged = gzip.compress(data, 1) if whole.suffix == ".tar" else bytes(data)
+        (tmp_path / "damaged").write_bytes(damaged)
+        with suppress(DataError):
+            contents(tmp_path / "damaged")
