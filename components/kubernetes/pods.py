@@ -93,7 +93,8 @@ def _image_trouble(pod: Json, image: str, reason: str, said: str) -> Trouble:
 
 
 def _memory_trouble(pod: Json, container: str, used: float | None) -> Trouble:
-    spec = next(one for one in pod["spec"]["containers"] if one["name"] == container)
+    containers = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+    spec = next(one for one in containers if one["name"] == container)
     limit = spec.get("resources", {}).get("limits", {}).get("memory")
     allowed = f"its limit is {size(number(limit))}" if limit else "its node ran out of memory"
     seen = f", and it was last seen to use {size(used)}" if used else ""

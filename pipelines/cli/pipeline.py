@@ -35,7 +35,7 @@ def run(
         show_failure(summary, Console(stderr=True))
         report(summary.failure.kind, summary.failure.message, summary.failure.exit_code, as_json=False)
     else:
-        show(summary, settings, Console())
+        show(summary, settings, place, Console())
     raise typer.Exit(summary.failure.exit_code if summary.failure else 0)
 
 

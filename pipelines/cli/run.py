@@ -61,7 +61,7 @@ def steps_table(log: "StepLog") -> Group:
     return Group(table, Text(said, "dim", no_wrap=True, overflow="ellipsis"))
 
 
-def show(summary: "RunSummary", config: "Config", console: Console) -> None:
+def show(summary: "RunSummary", config: "Config", environment: "Environment", console: Console) -> None:
     """Print the short summary of a run that succeeded."""
     rows = {"decision": f"{summary.decision}: {summary.reason}"}
     if summary.version:
@@ -77,8 +77,10 @@ def show(summary: "RunSummary", config: "Config", console: Console) -> None:
         )
     rows["report"] = str(summary.report)
     rows["store"] = summary.store
-    if summary.champion:
+    if summary.champion and environment.kind == "local":
         rows["serve it"] = serve_command(summary.model, config)
+    elif summary.champion and environment.serving.url:
+        rows["served at"] = f"{environment.serving.url}/v1/models/{summary.model}"
     for name, value in rows.items():  # whole lines: paths and commands are there to be copied
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
 

@@ -35,7 +35,7 @@ def run(cluster: Cluster, pod: Json, start_timeout: float) -> int:
         for container in (STEP, "put"):
             _await(cluster, name, container, start_timeout)
             if code := _print_log(cluster, name, container):
-                _explain(cluster, name)
+                _raise_if_stopped(cluster, name)
                 return code
         return 0
     finally:
@@ -59,12 +59,14 @@ def _await(cluster: Cluster, name: str, container: str, start_timeout: float) ->
         pod = _get(cluster, name)
         if "running" in (state := _state(pod, container)) or "terminated" in state:
             return
+        if pod["status"].get("phase") == "Failed":
+            raise ClusterError(_why(pod))
         now = time.monotonic()
-        if found := trouble(pod, cluster.events(pod), cluster.nodes):
-            patience = start_timeout if found.patience is None else found.patience
-            if now - since.setdefault(found.reason, now) >= patience:
-                raise ClusterError(found.message)
-        elif now - since.setdefault("start", now) > start_timeout:
+        found = trouble(pod, cluster.events(pod), cluster.nodes)
+        waited = now - since.setdefault(found.reason if found else "", now)
+        if found and waited >= (start_timeout if found.patience is None else found.patience):
+            raise ClusterError(found.message)
+        if not found and waited > start_timeout:
             raise ClusterError(
                 f"The pod {name} did not start within {start_timeout:g} s, and Kubernetes does not say why. "
                 f"`kubectl describe pods -n {cluster.namespace}` shows more."
@@ -103,22 +105,28 @@ def _log(cluster: Cluster, name: str, container: str) -> Iterator[bytes]:
         yield rest
 
 
-def _explain(cluster: Cluster, name: str) -> None:
-    """Say why a pod failed, where its log does not.
+def _raise_if_stopped(cluster: Cluster, name: str) -> None:
+    """Say why a pod was stopped, which its log does not; of an error of its own, the log says it.
 
     Raises:
         ClusterError: Kubernetes stopped it.
     """
     pod = _get(cluster, name)
+    found = trouble(pod)
+    if pod["status"].get("reason") or (found and found.reason == "OOMKilled"):
+        raise ClusterError(_why(pod))
+
+
+def _why(pod: Json) -> str:
+    """Say why a pod failed."""
     if pod["status"].get("reason") == "DeadlineExceeded":
-        seconds = pod["spec"]["activeDeadlineSeconds"]
-        raise ClusterError(
-            f"The pod {name} was stopped because it did not end within {seconds} s. Give it more time "
-            "(environment.steps.*.timeout), or less to do."
+        return (
+            f"The pod {pod['metadata']['name']} was stopped because it did not end within "
+            f"{pod['spec']['activeDeadlineSeconds']} s. Give it more time (environment.steps.*.timeout), or "
+            "less to do."
         )
     found = trouble(pod)
-    if found and found.reason in ("OOMKilled", "Failed"):
-        raise ClusterError(found.message)
+    return found.message if found else f"The pod {pod['metadata']['name']} failed, and does not say why."
 
 
 def _get(cluster: Cluster, name: str) -> Json:
