@@ -59,8 +59,7 @@ def watch(site: Site, served: Served, mine: Mine) -> str:
         if why := verdict.objection(seen, beside, rollout):
             raise DeployError(f"Version {served.version} of {site.name} did not pass its watch: {why}.")
         elapsed = time.monotonic() - begin
-        pace = min(1.0, elapsed / rollout.watch_seconds) if rollout.watch_seconds else 1.0
-        missing = math.ceil(rollout.min_requests * pace) - seen.requests
+        missing = math.ceil(rollout.min_requests * _due(elapsed, rollout.watch_seconds)) - seen.requests
         if missing <= 0 and elapsed >= rollout.watch_seconds:
             return verdict.judged(seen, beside)
         if elapsed > rollout.watch_seconds + EXTRA:
@@ -84,6 +83,11 @@ def _join(site: Site, mine: Mine) -> None:
         site.lead(canary=False)  # another rollout's candidate is not verified yet
         raise
     site.say(f"canary: {site.name} leads to the candidate too; watching for {site.rollout.watch_seconds:g} s")
+
+
+def _due(elapsed: float, whole: float) -> float:
+    """Return the share of the requests that is due; clients have the first half of the watch to send them."""
+    return min(1.0, max(0.0, 2 * elapsed / whole - 1)) if whole else 1.0
 
 
 class _Watched:

@@ -311,13 +311,25 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
 
 
 @pytest.fixture(scope="session")
+def kubectl() -> Callable[..., str]:
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            ["kubectl", *arguments], check=False, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def serve_image() -> str:
     """The image of the server, on the node."""
     return json.loads(Path("build/images.json").read_text())["serve"]
 
 
 @pytest.fixture(scope="session")
-def namespace() -> Iterator[str]:
+def namespace(kubectl: Callable[..., str]) -> Iterator[str]:
     """A namespace in which Pod Security is as strict as where servers live."""
     name = f"rollout-{uuid4().hex[:8]}"
     kubectl("create", "namespace", name)
@@ -325,14 +337,6 @@ def namespace() -> Iterator[str]:
     kubectl("create", "serviceaccount", "modelyard-serve", "-n", name)
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
-
-
-def kubectl(*arguments: str, text: str | None = None) -> str:
-    done = subprocess.run(
-        ["kubectl", *arguments], input=text, check=False, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,103 @@
+"""Rollouts that are killed, started twice, or lose their store end in one state, without a failed request."""
+
+import random
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def served(new_yard):
+    """A model with version 1 before clients."""
+    yard = new_yard()
+    yard.deploy(yard.publish())
+    return yard
+
+
+@contextmanager
+def deploying(yard, version, seconds=2):
+    """Deploy a version in a process of its own; what it says can be read line by line."""
+    settings = ("--set", f"rollout.watch_seconds={seconds}", "--set", "rollout.min_requests=20")
+    line = yard.modelyard("deploy", yard.name, str(version), *settings)
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(process, word):
+    """Read what a process says until a line begins with the word."""
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith(word):
+            return
+    raise AssertionError("".join(said))
+
+
+@pytest.mark.parametrize("moment", ["candidate: ", "canary: ", "promoted: "])
+def test_killed_and_run_again(served, moment):
+    old, new = served.stable(), served.publish()
+    with served.load().running() as clients:
+        with deploying(served, new) as process:
+            until(process, moment)
+            time.sleep(random.random() / 2)  # noqa: S311 - any moment of the stage
+        champion = served.site.models.champion(served.name).version
+        assert (champion, served.stable()) in [(old, old), (new, old), (new, new)]
+        assert served.deploy(new).decision == "promote"
+        served.settled(new)
+        time.sleep(6)  # until the last server of the old version is gone
+    assert clients.failed == []
+
+
+def test_the_same_version_twice_at_once(served):
+    version = served.publish()
+    with served.load().running() as clients, ThreadPoolExecutor() as two:
+        outcomes = list(two.map(lambda _: served.deploy(version).decision, range(2)))
+    assert "promote" in outcomes
+    assert clients.failed == []
+    served.settled(version)
+
+
+def test_two_versions_at_once(served):
+    early, late = served.publish(), served.publish()
+    with deploying(served, early, seconds=600) as process:
+        until(process, "canary: ")
+        with served.load().running() as clients:
+            assert served.deploy(late).decision == "promote"
+            said, _ = process.communicate(timeout=60)
+    assert "hold: " in said
+    assert (
+        f"of version {late}, took the candidate's place" in said or "was withdrawn by somebody else" in said
+    )
+    assert clients.failed == []
+    served.settled(late)
+
+
+def test_a_stale_candidate_of_a_killed_rollout_gives_way(served):
+    with deploying(served, served.publish(), seconds=600) as process:
+        until(process, "canary: ")
+    version = served.publish()
+    assert served.deploy(version).decision == "promote"
+    served.settled(version)
+
+
+def test_the_store_is_away_for_a_while(served, bucket):
+    version = served.publish()
+    with served.load().running() as clients, deploying(served, version) as process:
+        until(process, "candidate: ")
+        bucket.stop()  # while the candidate fetches its model
+        time.sleep(8)
+        bucket.start()
+        until(process, "canary: ")
+        bucket.stop()  # while the pointer is to be moved
+        until(process, "waiting up to 120 s for the model store")
+        bucket.start()
+        said, _ = process.communicate(timeout=120)
+    assert "promote: " in said
+    assert clients.failed == []
+    served.settled(version)

@@ -1,0 +1,113 @@
+"""Rollouts that succeed: clients notice nothing, and what others set stays."""
+
+import time
+
+import pytest
+
+WATCHED = "0 client requests and 40 golden ones, 0 failed"
+
+
+def test_first_rollout_without_clients(yard):
+    one = yard.publish()
+    outcome = yard.deploy(one, expected=0)
+    assert (outcome.decision, outcome.version) == ("promote", one)
+    yard.settled(one)
+    assert WATCHED in yard.words(), "it is judged by golden requests, and says so"
+    assert "no stable to compare" in yard.words()
+    assert WATCHED in yard.site.models.champion(yard.name).reason
+
+
+@pytest.fixture(scope="module")
+def served(new_yard):
+    """A model with version 1 before clients."""
+    yard = new_yard()
+    yard.deploy(yard.publish())
+    return yard
+
+
+def next_version(yard):
+    """Deploy another version, and return it."""
+    version = yard.publish()
+    assert yard.deploy(version).decision == "promote"
+    yard.settled(version)
+    return version
+
+
+def test_promotion_under_load(served):
+    with served.load().running(8) as clients:
+        version = next_version(served)
+        time.sleep(7)  # until the last server of the old version is gone
+    assert clients.failed == []
+    assert clients.sent > 1000
+    judged = next(line for line in reversed(served.said) if line.startswith("watched: "))
+    assert "and 0 golden ones" in judged, "clients sent enough"
+    assert version == served.stable()
+
+
+def test_the_same_again_changes_nothing(served):
+    version = served.stable()
+    before = served.site.deployment("stable")
+    assert served.deploy(version, expected=version - 1).decision == "promote"
+    after = served.site.deployment("stable")
+    assert after["metadata"]["generation"] == before["metadata"]["generation"]
+    served.settled(version)
+
+
+def test_one_compared_with_another_champion_is_held(served):
+    version = served.stable()
+    outcome = served.deploy(served.publish(), expected=version + 100)
+    assert outcome.decision == "hold"
+    assert f"it is version {version} now" in outcome.reason
+    served.settled(version)
+
+
+def test_what_others_set_is_kept(served, kubectl):
+    name, namespace = f"deployment/{served.name}-stable", served.site.cluster.namespace
+    kubectl("annotate", name, "team=vision", "-n", namespace)
+    kubectl("scale", name, "--replicas=2", "-n", namespace)
+    kubectl("patch", "service", served.name, "-n", namespace, "-p", '{"spec": {"type": "NodePort"}}')
+    next_version(served)
+    stable, service = served.site.deployment("stable"), served.site.cluster.get("Service", served.name)
+    assert stable["metadata"]["annotations"]["team"] == "vision"
+    assert stable["spec"]["replicas"] == 2
+    assert service["spec"]["type"] == "NodePort"
+    kubectl("scale", name, "--replicas=1", "-n", namespace)
+
+
+def test_an_autoscaler_owns_the_replicas(served, kubectl):
+    name, namespace = f"{served.name}-stable", served.site.cluster.namespace
+    kubectl("autoscale", "deployment", name, "--min=2", "--max=3", "-n", namespace)
+    deadline = time.monotonic() + 60
+    while served.site.deployment("stable")["spec"]["replicas"] != 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    next_version(served)
+    assert served.site.deployment("stable")["spec"]["replicas"] == 2
+    kubectl("delete", "hpa", name, "-n", namespace)
+    kubectl("scale", "deployment", name, "--replicas=1", "-n", namespace)
+
+
+def test_stable_is_brought_to_the_pointer_first(served):
+    old, new = served.stable(), served.publish()
+    served.site.models.promote(served.name, new, reason="past the cluster", by="test")
+    version = next_version(served)
+    assert f"stable serves version {old} and the champion is version {new}" in served.words()
+    assert version == served.stable()
+
+
+def test_a_model_that_was_only_ever_promoted_in_the_store(yard):
+    one, two = yard.publish(), yard.publish()
+    yard.site.models.promote(yard.name, one, reason="on a laptop", by="test")
+    assert yard.deploy(two).decision == "promote"
+    yard.settled(two)
+    assert f"stable serves nothing and the champion is version {one}" in yard.words()
+
+
+def test_pods_have_no_rights(served):
+    (pod,) = served.site.ready_pods("stable")
+    spec, container = pod["spec"], pod["spec"]["containers"][0]
+    assert spec["automountServiceAccountToken"] is False
+    assert not any("serviceAccountToken" in str(volume) for volume in spec["volumes"])
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["imagePullPolicy"] == "IfNotPresent"
+    assert container["resources"]["limits"]["memory"] == "256Mi"
