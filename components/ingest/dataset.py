@@ -8,13 +8,16 @@ but the shards is written.
 
 import logging
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from components import artifacts
 from components.artifacts import Schema
+from components.errors import DataError
 from components.ingest.examples import Examples
 from components.shards import ShardWriter
+from components.source.address import shown
 from components.source.location import locate
 from components.source.settings import Source
 
@@ -34,8 +37,10 @@ def ingest(source: str, fingerprint: str, raw: str) -> None:
     """
     settings = Source.of(source)
     with tempfile.TemporaryDirectory() as scratch, artifacts.writing(Path(raw)) as directory:
-        examples = _read(locate(settings).fetch(Path(scratch)), settings)
-        rows = _write(directory, examples)
+        path = locate(settings).fetch(Path(scratch))
+        with _by_address(path, settings):
+            examples = _read(path, settings)
+            rows = _write(directory, examples)
         schema = Schema(
             shape=examples.shape,
             dtype=examples.dtype,
@@ -45,6 +50,17 @@ def ingest(source: str, fingerprint: str, raw: str) -> None:
         )
         artifacts.write(directory / "schema.json", schema)
     log.info("rows: %s of %s %s, data %s", rows, examples.dtype, examples.shape, fingerprint)
+
+
+@contextmanager
+def _by_address(path: Path, source: Source) -> Iterator[None]:
+    """Call what was downloaded by its address in an error, and not by where it lies for a while."""
+    try:
+        yield
+    except DataError as error:
+        if "://" not in (source.source or ""):
+            raise
+        raise DataError(str(error).replace(str(path), shown(str(source.source)))) from error
 
 
 def _read(path: Path, source: Source) -> Examples:

@@ -26,24 +26,24 @@ def champion(digits: Any, new_yard: Callable[[], Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:
-    """A server: /stall sends half of what it promises and waits; everything else is not there."""
+    """A server: /stall sends half of what it promises and waits, /half.npz is none; nothing else is there."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self.do_GET()
 
         def do_GET(self) -> None:
-            if self.path != "/stall":
+            if self.path not in ("/stall", "/half.npz"):
                 self.send_error(404)
                 return
             self.send_response(200)
-            self.send_header("Content-Length", "1000")
+            self.send_header("Content-Length", "1000" if self.path == "/stall" else "500")
             self.send_header("ETag", '"one"')
             self.end_headers()
             if self.command == "GET":
                 self.wfile.write(b"x" * 500)
                 self.wfile.flush()
-                time.sleep(4)
+                time.sleep(4 if self.path == "/stall" else 0)
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -179,7 +179,9 @@ def test_bad_input_ends_the_run_with_a_paragraph_and_changes_nothing(champion, t
     assert not list(tmp_path.rglob("evil.png"))
 
 
-@pytest.mark.parametrize(("path", "words"), [("/none.npz", "404"), ("/stall", "1 s")])
+@pytest.mark.parametrize(
+    ("path", "words"), [("/none.npz", "404"), ("/stall", "1 s"), ("/half.npz", "no .npz")]
+)
 def test_an_address_that_does_not_give_the_data_is_named(champion, web, paragraph, path, words):
     settings = ("data.kind=npz", f"data.source={web}{path}", "data.timeout=1.0")
     done = champion.modelyard("run", settings=settings)
