@@ -25,7 +25,8 @@ class Source(Settings):
     kind: Literal["digits", "cifar10", "images", "npz"] = Field(
         description="digits: the set that scikit-learn ships; cifar10: the official archive (binary or "
         "python form); images: PNG and JPEG, one folder per class, or such folders in train, test and "
-        "validation, as a directory, .zip or .tar.gz; npz: arrays x and y, or x_train, y_train, x_test, y_test."
+        "validation, as a directory, .zip or .tar.gz; npz: arrays x and y, or x_train, y_train, x_test and "
+        "y_test."
     )
     source: str | None = Field(
         default=None,
