@@ -3,6 +3,10 @@
 import subprocess
 import time
 
+import pytest
+
+pytestmark = pytest.mark.cluster
+
 QUICK = ("--set", "rollout.watch_seconds=2", "--set", "rollout.min_requests=20")
 LONG = ("--set", "rollout.watch_seconds=600")
 

@@ -7,6 +7,8 @@ import pytest
 
 from components.errors import DeployError
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def stable(new_yard):

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def served(new_yard):

@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.cluster
+
 WATCHED = "0 client requests and 40 golden ones, 0 failed"
 
 

@@ -284,3 +284,19 @@ def test_nothing_is_written_by_looking(settings: Store, objects: Objects) -> Non
     store.champion("digits")
     store.history("digits")
     assert objects.keys("") == []
+
+
+def test_a_version_that_was_not_promoted_is_in_the_history_as_an_attempt(store, publish):
+    first, second = publish("a"), publish("b")
+    store.promote("digits", first, reason="good", by="me")
+    before = store.champion("digits")
+    store.record_attempt("digits", second, reason="not promoted: slow", by="deploy")
+    assert store.champion("digits") == before
+    store.promote("digits", second, reason="better", by="me")
+    history = [(entry.version, entry.attempt, entry.reason) for entry in store.history("digits")]
+    assert history == [
+        (first, False, "good"),
+        (second, True, "not promoted: slow"),
+        (second, False, "better"),
+    ]
+    assert store.rollback("digits", reason="r", by="me").version == first

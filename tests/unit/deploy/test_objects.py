@@ -1,0 +1,63 @@
+"""The objects that are made from the templates."""
+
+import json
+
+import pytest
+
+from components.deploy import objects
+from components.deploy.settings import Resources, Rollout, Target
+from components.serve.settings import Serving
+
+TARGET = Target(kind="kubernetes", image="r/serve@sha256:1", resources=Resources(cpu="2", memory="1Gi"))
+DIGEST = "d" * 64
+
+
+def deployment(**changes):
+    given = {"target": TARGET, "rollout": Rollout(), "store": '{"url": "gs://b"}', "serving": {}, **changes}
+    return objects.deployment("digits", "candidate", 7, DIGEST, **given)
+
+
+def test_a_server_is_pinned_by_number_and_digest():
+    made = deployment()
+    args = made["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert args[:6] == ["--name", "digits", "--version", "7", "--digest", DIGEST]
+    assert objects.version(made) == 7
+    assert objects.annotation(made, objects.DIGEST) == DIGEST
+
+
+def test_serving_reaches_the_server_but_for_where_it_listens():
+    serving = Serving(host="127.0.0.1", port=1, max_batch=9, linger=30.0, drain_timeout=25.0)
+    made = deployment(serving=serving.model_dump())["spec"]["template"]["spec"]
+    told = Serving.of(json.dumps(json.loads(made["containers"][0]["args"][-1])))
+    assert (told.host, told.port, told.max_batch, told.linger) == ("0.0.0.0", 8501, 9, 30.0)
+    assert made["terminationGracePeriodSeconds"] >= told.linger + told.drain_timeout
+
+
+def test_a_server_on_a_cluster_always_lingers():
+    told = Serving.of(deployment()["spec"]["template"]["spec"]["containers"][0]["args"][-1])
+    assert told.linger == objects.LINGER
+
+
+def test_the_kubelet_gives_a_server_more_time_than_deploy_does():
+    probe = deployment(rollout=Rollout(ready_timeout=500.0))["spec"]["template"]["spec"]["containers"][0]
+    assert probe["startupProbe"]["failureThreshold"] * probe["startupProbe"]["periodSeconds"] > 500
+
+
+def test_nothing_in_a_value_is_filled_in_again():
+    made = deployment(store="${digest} $name {}")
+    assert "${digest} $name {}" in made["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+@pytest.mark.parametrize("canary", [True, False])
+def test_the_service_leads_to_the_candidate_only_in_a_canary(canary):
+    candidate = deployment()["spec"]["template"]["metadata"]["labels"]
+    selector = objects.service("digits", "here", canary)["spec"]["selector"]
+    assert (selector.items() <= candidate.items()) is canary
+
+
+def test_a_number_stays_a_number_and_a_name_stays_text():
+    made = deployment(target=TARGET.model_copy(update={"resources": Resources(cpu="2", memory="1Gi")}))
+    container = made["spec"]["template"]["spec"]["containers"][0]
+    assert container["resources"]["requests"] == {"cpu": "2", "memory": "1Gi"}
+    assert made["metadata"]["labels"][objects.VERSION] == "7"
+    assert isinstance(made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], int)

@@ -1,0 +1,54 @@
+"""What a cluster refuses, in plain words."""
+
+import pytest
+
+from components.kubernetes.deployments import complete, refused
+from components.kubernetes.refusals import refusal
+
+
+def test_quota(recorded):
+    trouble = refused(recorded("quota")["deployment"])
+    assert trouble
+    assert trouble.reason == "Quota"
+    assert "The quota small of the namespace allows no pod: requested: requests.cpu=64" in trouble.message
+
+
+def test_pod_security(recorded):
+    trouble = refused(recorded("pod-security")["deployment"])
+    assert trouble
+    assert trouble.reason == "PodSecurity"
+    assert "(restricted) refuses the pod: allowPrivilegeEscalation != false" in trouble.message
+
+
+def test_a_refusal_of_an_older_template_is_over(recorded):
+    deployment = recorded("quota")["deployment"]
+    deployment["metadata"]["generation"] += 1
+    assert refused(deployment) is None
+    assert not complete(deployment)
+
+
+RUN = "system:serviceaccount:modelyard-runs:modelyard-run"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            f'deployments.apps "m-stable" is forbidden: User "{RUN}" cannot patch resource "deployments" in '
+            'API group "apps" in the namespace "modelyard-serving"',
+            [
+                "The service account modelyard-runs/modelyard-run may not patch deployments.apps",
+                "in the namespace modelyard-serving. Add a rule to a Role that is bound to it",
+                '(apiGroups: ["apps"], resources: ["deployments"], verbs: ["patch"])',
+            ],
+        ),
+        (
+            'nodes is forbidden: User "ann" cannot list resource "nodes" in API group "" at the cluster scope',
+            ["The user ann may not list nodes in the whole cluster.", "ClusterRole", 'apiGroups: [""]'],
+        ),
+        ("the server is on fire", ["The cluster refuses: the server is on fire."]),
+    ],
+)
+def test_forbidden_names_the_rule_that_is_missing(said, words):
+    for word in words:
+        assert word in refusal(said).message
