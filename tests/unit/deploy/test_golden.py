@@ -44,5 +44,5 @@ def test_answers_within_the_tolerance_pass():
     ],
 )
 def test_others_do_not(answer):
-    with pytest.raises(DeployError, match="Version 7 of digits .* golden request 1 "):
+    with pytest.raises(DeployError, match=r"Version 7 of digits .* golden request 1 "):
         golden.replay(Server([{"predictions": [[0.25, 0.75]]}, answer]), "digits", 7, SEEN)

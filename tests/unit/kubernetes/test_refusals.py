@@ -43,7 +43,8 @@ RUN = "system:serviceaccount:modelyard-runs:modelyard-run"
             ],
         ),
         (
-            'nodes is forbidden: User "ann" cannot list resource "nodes" in API group "" at the cluster scope',
+            'nodes is forbidden: User "ann" cannot list resource "nodes" in API group "" at the cluster '
+            "scope",
             ["The user ann may not list nodes in the whole cluster.", "ClusterRole", 'apiGroups: [""]'],
         ),
         ("the server is on fire", ["The cluster refuses: the server is on fire."]),
