@@ -1,8 +1,9 @@
-"""Keras on TensorFlow, imported in this one place, quietly.
+"""Keras on TensorFlow or on JAX, imported in this one place, quietly.
 
-    from components.train.backend import keras, tf
+    from components.train.backend import BACKEND, keras, tf
 
-The import costs seconds: what others import (settings, component, optimizers) does it inside functions.
+TensorFlow is there in both cases: it cuts the rows into batches, and it writes the exported files. The import
+costs seconds: what others import (settings, component, optimizers) does it inside functions.
 """
 
 import os
@@ -15,10 +16,11 @@ import tensorflow as tf
 
 from components.errors import TrainError
 
-if keras.backend.backend() != "tensorflow":
+BACKEND: str = keras.backend.backend()
+
+if BACKEND not in ("tensorflow", "jax"):
     raise TrainError(
-        f"KERAS_BACKEND is {keras.backend.backend()}, but this step trains and exports with TensorFlow. "
-        "Unset KERAS_BACKEND."
+        f"KERAS_BACKEND is {BACKEND}, but this step trains with tensorflow or jax. Set it to one of them."
     )
 
-__all__ = ["keras", "tf"]
+__all__ = ["BACKEND", "keras", "tf"]

@@ -4,8 +4,6 @@ Each file is loaded again from disk and asked about real rows: what cannot be re
 otherwise, is not exported.
 """
 
-import logging
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,12 @@ from numpy.typing import NDArray
 from components import artifacts
 from components.artifacts import Schema, Signature
 from components.errors import TrainError
+from components.train import conversion
 from components.train.backend import keras, tf
 from components.train.cause import said
+from components.train.conversion import OUTPUT
 
 TOLERANCE = 1e-4
-OUTPUT = "probabilities"
 
 Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 
@@ -40,17 +39,18 @@ def export(model: Any, schema: Schema, rows: NDArray[Any], directory: Path) -> N
         TrainError: a format cannot be written or read back, or predicts otherwise than the model.
     """
     expected = np.asarray(model(rows, training=False))
-    for name, write, load in (
-        ("model.keras", _write_keras, _load_keras),
-        ("model.onnx", _write_onnx, _load_onnx),
-        ("saved_model", _write_saved_model, _load_saved_model),
-    ):
-        write(model, directory / name)
-        predict = load(directory / name)
-        _check_same(name, predict(rows), expected)
-        _check_same(name, predict(rows[:1]), expected[:1])
+    _write_keras(model, directory / "model.keras")
+    _check("model.keras", _load_keras(directory / "model.keras"), rows, expected)
+    conversion.convert(model, directory)
+    _check("model.onnx", _load_onnx(directory / "model.onnx"), rows, expected)
+    _check("saved_model", _load_saved_model(directory / "saved_model"), rows, expected)
     signature = Signature(shape=schema.shape, dtype=schema.dtype, classes=schema.classes, image=schema.image)
     artifacts.write(directory / "signature.json", signature)
+
+
+def _check(name: str, predict: Predict, rows: NDArray[Any], expected: NDArray[np.float32]) -> None:
+    _check_same(name, predict(rows), expected)
+    _check_same(name, predict(rows[:1]), expected[:1])
 
 
 def _check_same(name: str, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
@@ -88,35 +88,6 @@ def _load_keras(path: Path) -> Predict:
     return lambda rows: np.asarray(model(rows, training=False))
 
 
-def _write_onnx(model: Any, path: Path) -> None:
-    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # Keras' own patch of tf2onnx
-            model.export(path, format="onnx", verbose=False)
-        _name_tensors(path)
-    except Exception as error:
-        raise TrainError(
-            f"The model cannot be exported to ONNX: {said(error)} Replace the layer that uses this operation "
-            "by layers of Keras."
-        ) from error
-
-
-def _name_tensors(path: Path) -> None:
-    """Name the output and the axis of rows, which the converter numbers."""
-    import onnx
-
-    proto = onnx.load(path)
-    (output,) = proto.graph.output
-    for node in proto.graph.node:
-        for names in (node.input, node.output):
-            names[:] = [OUTPUT if name == output.name else name for name in names]
-    output.name = OUTPUT
-    for value in (*proto.graph.input, output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    onnx.save(proto, path)
-
-
 def _load_onnx(path: Path) -> Predict:
     import onnxruntime
 
@@ -133,17 +104,6 @@ def _load_onnx(path: Path) -> Predict:
             "holds tensors that are neither weights nor Python numbers. Make them weights, with add_weight()."
         )
     return lambda rows: np.asarray(session.run([OUTPUT], {"input": rows})[0])
-
-
-def _write_saved_model(model: Any, path: Path) -> None:
-    tf.get_logger().setLevel("ERROR")
-    try:
-        model.export(path, format="tf_saved_model", verbose=False)
-    except Exception as error:
-        raise TrainError(
-            f"The model cannot be exported as SavedModel: {said(error)} Use operations of Keras or "
-            "TensorFlow in layers of your own, and no NumPy."
-        ) from error
 
 
 def _load_saved_model(path: Path) -> Predict:

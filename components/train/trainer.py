@@ -19,9 +19,9 @@ import numpy as np
 from components import artifacts
 from components.artifacts import History
 from components.errors import TrainError
-from components.train import data, optimizers, user_code
+from components.train import accelerator, data, optimizers, user_code
 from components.train import model as networks
-from components.train.backend import keras, tf
+from components.train.backend import BACKEND, keras, tf
 from components.train.callbacks import Finite, Progress
 from components.train.data import Features
 from components.train.export import export
@@ -53,9 +53,11 @@ def train(
 
     Raises:
         DataError: the features are malformed.
-        TrainError: the model cannot be built, trained or exported.
+        TrainError: the accelerator that is asked for is not there, or the model cannot be built, trained or
+            exported.
     """
     settings, plan = Model.of(architecture), Training.of(training)
+    print(f"training on {', '.join(accelerator.devices())} with {BACKEND}", flush=True)  # noqa: T201
     rows = Features.read(Path(features))
     keras.utils.set_random_seed(plan.seed)
     optimizer = optimizers.build(plan.optimizer, plan.optimizer_settings)
@@ -101,7 +103,9 @@ def fit(network: Any, rows: Features, plan: Training) -> History:
             shuffle=False,  # the dataset shuffles itself
             verbose=0,
         )
-    except tf.errors.ResourceExhaustedError as error:
+    except Exception as error:
+        if not accelerator.out_of_memory(error):
+            raise
         raise TrainError(
             f"A batch of {plan.batch_size} does not fit into the device's memory. Lower training.batch_size."
         ) from error
@@ -118,8 +122,10 @@ def fit(network: Any, rows: Features, plan: Training) -> History:
 
 def _packages() -> dict[str, str]:
     """Return the versions of what trained and exported the model."""
-    named = {name: version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "tensorflow": tf.__version__, **named}  # or tensorflow-cpu
+    names = (*PACKAGES, "jax") if BACKEND == "jax" else PACKAGES
+    # TensorFlow's package is tensorflow or tensorflow-cpu
+    versions = {"python": platform.python_version(), "tensorflow": tf.__version__}
+    return versions | {name: version(name) for name in names}
 
 
 def _early_stopping(settings: EarlyStopping, rows: int) -> Any:

@@ -1,0 +1,57 @@
+"""The way from a model that JAX trained to the files that are served, seen from a model.keras alone."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from components.errors import TrainError
+from components.train import conversion
+from components.train.backend import keras, tf
+
+ROWS = np.random.default_rng(0).integers(0, 255, (5, 4, 4, 1), dtype=np.uint8)
+
+OWN = """
+import keras
+
+@keras.saving.register_keras_serializable("own")
+class Half(keras.layers.Layer):
+    def call(self, x):
+        return x / 2
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[keras.Model]:
+    """A model with a layer of the user's own, which is in model.keras as another backend would leave it."""
+    (tmp_path / "own_layers.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    import own_layers
+
+    raw = keras.Input((4, 4, 1), dtype="uint8", name="input")
+    examples = own_layers.Half()(keras.ops.cast(raw, "float32"))
+    outputs = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(examples))
+    model = keras.Model(raw, outputs)
+    model.save(tmp_path / "model.keras")
+    monkeypatch.setattr(conversion, "BACKEND", "jax")
+    yield model
+    del sys.modules["own_layers"]
+    keras.saving.get_custom_objects().clear()
+
+
+def test_a_model_of_another_backend_becomes_the_same_files(model: keras.Model, tmp_path: Path) -> None:
+    conversion.convert(model, tmp_path)
+    expected = np.asarray(model(ROWS))
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    np.testing.assert_allclose(session.run([conversion.OUTPUT], {"input": ROWS})[0], expected, atol=1e-5)
+    served = tf.saved_model.load(str(tmp_path / "saved_model"))
+    np.testing.assert_allclose(served.serve(ROWS), expected, atol=1e-5)
+
+
+def test_a_layer_that_only_another_backend_can_run_is_refused(model: keras.Model, tmp_path: Path) -> None:
+    (tmp_path / "own_layers.py").write_text(OWN.replace("x / 2", "x.at[0].set(0)"))
+    with pytest.raises(TrainError, match=r"cannot run the model: .*'at'.* keras.ops alone"):
+        conversion.convert(model, tmp_path)
