@@ -8,7 +8,7 @@ IMAGES := fingerprint ingest preprocess train evaluate deploy serve gcs-emulator
 ACCELERATORS := train-cuda train-tpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-flow bench-training bench-serving soak clean
+.PHONY: help setup run test lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-flow bench-training bench-serving bench-rollout soak clean
 
 ##@ Start here
 
@@ -95,6 +95,9 @@ bench-training: setup ## Training beside the tutorial's own script
 
 bench-serving: setup ## The server beside a bare handler and FastAPI
 	$(BIN)/python benchmarks/serving.py
+
+bench-rollout: setup ## Promotions and rollbacks under load, on the cluster of `make kind-up`
+	$(BIN)/python benchmarks/rollout.py
 
 soak: setup ## Kill the run at many moments; long
 	$(BIN)/pytest -q -m soak --timeout 3600

@@ -1,0 +1,241 @@
+"""A rollout under load, on the cluster of the environment `kind`: `make bench-rollout`, after `make kind-up`.
+
+The tutorial's CNN with random weights, in two versions that take turns: promotion, rollback, and again, while
+clients send some 800 requests a second, half on connections that stay and half on new ones. Then the time of
+a rollout beside a bare rolling update of the same Deployment, and of a request with and without a canary.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import onnxruntime
+import yaml
+
+from components import artifacts
+from components.artifacts import Decision, Golden, ImageFormat, Interval, Manifest, Metrics, Signature
+from components.deploy import rollout
+from components.deploy.site import Site
+from components.deploy.version import Served, pinned
+from measure import Result, result, show
+from pipelines.images import BUDGETS, MEGABYTE, REFERENCES
+from pipelines.site import find_site
+from serving import cnn
+
+NAME = "bench-rollout"
+REQUESTS = 100_000
+ROUNDS, SECONDS = 3, 10
+CLIENTS, PAUSE = 4, 8  # of each of the two kinds; milliseconds between two requests of a client
+SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Connection"] = "{connection}"
+local file = io.open("{body}", "rb")
+wrk.body = file:read("*a")
+function delay() return {pause} end
+done = function(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format('{{"sent": %d, "p50": %f, "p99": %f, "failed": %d}}',
+    summary.requests, latency:percentile(50) / 1000, latency:percentile(99) / 1000,
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The model on its cluster, its two versions, and what clients send."""
+
+    site: Site
+    one: Served
+    two: Served
+    scratch: Path
+
+    @contextmanager
+    def load(self) -> Iterator[list[dict[str, float]]]:
+        """Send requests during a block; the list is filled at its end with what each kind of client saw."""
+        service = self.site.cluster.get("Service", NAME)
+        assert service
+        url = f"http://{service['spec']['clusterIP']}:8501/v1/models/{NAME}:predict"
+        clients, seen = [], []
+        for connection in ("keep-alive", "close"):
+            script = self.scratch / f"{connection}.lua"
+            body = self.scratch / "picture.json"
+            script.write_text(SCRIPT.format(connection=connection, body=body, pause=PAUSE))
+            line = ["wrk", "-t1", f"-c{CLIENTS}", "-d1h", "-s", str(script), url]
+            clients.append(subprocess.Popen(line, stdout=subprocess.PIPE, text=True))
+        yield seen
+        for client in clients:
+            client.send_signal(signal.SIGINT)
+            said, _ = client.communicate(timeout=60)
+            seen.append(json.loads(said.splitlines()[-1]))
+
+    def promote(self, site: Site | None = None) -> float:
+        """Deploy the second version and return the seconds it took, without the watch."""
+        site = site or self.site
+        started = time.perf_counter()
+        outcome = rollout.roll_out(site, self.two, None, "bench", "bench")
+        assert outcome.decision == "promote", outcome
+        return time.perf_counter() - started - site.rollout.watch_seconds
+
+    def back(self) -> float:
+        """Roll back to the first version and return the seconds it took."""
+        started = time.perf_counter()
+        rollout.rollback(self.site, self.one.version, "bench", "bench")
+        return time.perf_counter() - started
+
+
+def publish(site: Site, scratch: Path) -> Served:
+    """Publish a version with golden requests."""
+    folder = scratch / uuid4().hex
+    folder.mkdir()
+    cnn(folder / "model.onnx")
+    pictures = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    (answers,) = session.run(None, {"pixels": pictures})
+    artifacts.write(folder / "golden.json", Golden(instances=pictures.tolist(), predictions=answers.tolist()))
+    (scratch / "picture.json").write_text(json.dumps({"instances": pictures[:1].tolist()}))
+    files = {path.name: path for path in folder.iterdir()}
+    version = site.models.reserve(NAME, folder.name)
+    one = Interval(value=1, low=1, high=1)
+    image = ImageFormat(height=32, width=32, channels=3, resize="stretch")
+    manifest = Manifest(
+        model=NAME,
+        version=version,
+        run=folder.name,
+        created="2026-01-01T00:00:00+00:00",
+        data="",
+        code="",
+        config={},
+        files={name: artifacts.sha256(path) for name, path in files.items()},
+        signature=Signature(shape=(32, 32, 3), dtype="uint8", classes=tuple("0123456789"), image=image),
+        metrics=Metrics(rows=1, accuracy=one, loss=0, per_class=(), confusion=()),
+        decision=Decision(decision="promote", reason="bench"),
+        packages={},
+    )
+    site.models.publish(NAME, version, files, manifest)
+    return pinned(site.models, NAME, version)
+
+
+def under_load(bench: Bench) -> tuple[list[Result], list[float]]:
+    """Promote and roll back until enough requests were sent; also return the seconds of each promotion."""
+    sent = failed = turns = 0
+    promotions: list[float] = []
+    rollbacks: list[float] = []
+    while sent < REQUESTS:
+        with bench.load() as seen:
+            promotions.append(bench.promote())
+            rollbacks.append(bench.back())
+            time.sleep(8)  # until the last server of the second version is gone
+        sent += int(sum(one["sent"] for one in seen))
+        failed += int(sum(one["failed"] for one in seen))
+        turns += 1
+        print(f"{turns} promotions and rollbacks, {sent} requests, {failed} failed")
+    return [
+        result("requests failed in promotions and rollbacks, beside sent", failed, sent, "requests", "0"),
+        result(
+            "rollback, beside promotion without watch",
+            statistics.median(rollbacks),
+            statistics.median(promotions),
+            "s",
+            "",
+        ),
+    ], promotions
+
+
+def bare_update(bench: Bench) -> float:
+    """Return the seconds of a bare rolling update of stable."""
+    name, namespace = f"deployment/{NAME}-stable", bench.site.cluster.namespace
+    started = time.perf_counter()
+    for verb in ("restart", "status"):
+        line = ["kubectl", "rollout", verb, name, "-n", namespace]
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+@contextmanager
+def canary(bench: Bench) -> Iterator[None]:
+    """Hold the second version in its watch during a block."""
+    joined = threading.Event()
+    patient = bench.site.rollout.model_copy(update={"watch_seconds": 3600.0})
+    site = replace(
+        bench.site, rollout=patient, say=lambda said: joined.set() if said.startswith("canary") else None
+    )
+    watching = threading.Thread(target=rollout.roll_out, args=(site, bench.two, None, "bench", "bench"))
+    watching.start()
+    assert joined.wait(120)
+    yield
+    rollout.abort(bench.site, "bench", "bench")
+    watching.join()
+
+
+def canary_overhead(bench: Bench) -> list[Result]:
+    """Measure clients' latency with stable alone and with a canary, in turns."""
+    seen: dict[str, list[dict[str, float]]] = {"canary": [], "plain": []}
+    for _ in range(ROUNDS):
+        for kind, state in (("plain", nullcontext()), ("canary", canary(bench))):
+            with state, bench.load() as clients:
+                time.sleep(SECONDS)
+            seen[kind] += clients
+    return [
+        result(
+            f"clients' {key} with a canary, beside without",
+            *(statistics.median(one[key] for one in clients) for clients in seen.values()),
+            "ms",
+            "",
+        )
+        for key in ("p50", "p99")
+    ]
+
+
+def image_sizes() -> list[Result]:
+    """Return the size of each image that was built, beside its budget."""
+    budgets = yaml.safe_load(BUDGETS.read_text())
+    results = []
+    for target, reference in json.loads(REFERENCES.read_text()).items():
+        line = ["docker", "image", "inspect", "--format", "{{.Size}}", reference]
+        done = subprocess.run(line, check=False, capture_output=True, text=True)
+        if done.returncode == 0:
+            size = int(done.stdout) / MEGABYTE
+            results.append(result(f"image {target}, beside its budget", size, budgets[target], "MB", "<= 1x"))
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--environment", default="kind")
+    environment = parser.parse_args().environment
+    if not shutil.which("wrk"):
+        raise SystemExit(
+            "This needs wrk, an HTTP load generator: apt-get install -y wrk (or brew install wrk)."
+        )
+    overrides = ["rollout.watch_seconds=5.0", "rollout.min_requests=100"]
+    with tempfile.TemporaryDirectory() as scratch:
+        site = find_site(NAME, environment, overrides, print, None)
+        first, second = (publish(site, Path(scratch)) for _ in range(2))
+        bench = Bench(site, first, second, Path(scratch))
+        rollout.roll_out(site, bench.one, None, "bench", "bench")
+        results, promotions = under_load(bench)
+        bare = statistics.median(bare_update(bench) for _ in range(ROUNDS))
+        title = "deploy to promoted without watch, beside a bare rolling update"
+        results.append(result(title, statistics.median(promotions), bare, "s", ""))
+        results += canary_overhead(bench)
+    objects = ["deployment,service", "-l", f"app.kubernetes.io/name={NAME}", "-n", site.cluster.namespace]
+    subprocess.run(["kubectl", "delete", *objects], check=True, stdout=subprocess.DEVNULL)
+    show("Rollouts on Kubernetes", [*results, *image_sizes()])
+
+
+if __name__ == "__main__":
+    main()
