@@ -1,0 +1,118 @@
+"""Confined containers of the images, on a network of their own with no way out, and an emulator of the store."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from kfp import local
+
+from components.store.settings import Store
+from pipelines.compiler import arguments
+from pipelines.config import load
+from pipelines.train_to_serve import build
+
+ROOT = Path(__file__).parents[3]
+CONFINED = ("--read-only", "--tmpfs=/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+BUCKET = "modelyard"
+EMULATOR = ("-scheme", "http", "-backend", "memory", "-external-url", "http://gcs:4443")
+
+
+@pytest.fixture(scope="session")
+def docker() -> Callable[..., str]:
+    """Run docker and return what it prints; an error is a failure of the test."""
+    return run
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def confined() -> Callable[[str, str], str]:
+    """Run a script of Python in an image, without a network, and return what it prints."""
+    options = ("--rm", "--network", "none", *CONFINED, "--entrypoint", "python")
+    return lambda image, script: run("run", *options, image, "-c", script)
+
+
+@pytest.fixture
+def network() -> Iterator[str]:
+    name = f"modelyard-{uuid4().hex[:8]}"
+    run("network", "create", "--internal", name)
+    try:
+        yield name
+    finally:
+        run("network", "rm", name)
+
+
+@pytest.fixture
+def server(network: str) -> Iterator[Callable[..., str]]:
+    """Start a server's image, wait until it answers, and give its address."""
+    with ExitStack() as stack:
+
+        def start(
+            image: str, *command: str, health: str = ":8501/v2/health/ready", alias: str = "one"
+        ) -> str:
+            address = stack.enter_context(started(image, network, *command, alias=alias))
+            answers(f"http://{address}{health}")
+            return address
+
+        yield start
+
+
+@contextmanager
+def started(image: str, network: str, *command: str, alias: str) -> Iterator[str]:
+    where = ("--network", network, "--network-alias", alias)
+    name = run("run", "--detach", *CONFINED, *where, image, *command).strip()
+    try:
+        yield json.loads(run("inspect", name))[0]["NetworkSettings"]["Networks"][network]["IPAddress"]
+    finally:
+        sys.stdout.write(run("logs", name))
+        run("rm", "--force", name)
+
+
+def answers(url: str) -> None:
+    for _ in range(300):
+        with suppress(httpx.TransportError):
+            if httpx.get(url).is_success:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"{url} does not answer")
+
+
+@pytest.fixture
+def stores(images: dict[str, str], server: Callable[..., str]) -> tuple[Store, Store]:
+    """The store in an emulator, as containers and as this machine reach it."""
+    health = ":4443/_internal/healthcheck"
+    address = server(images["gcs-emulator"], *EMULATOR, health=health, alias="gcs")
+    outside = Store(url=f"gs://{BUCKET}/models", endpoint=f"http://{address}:4443")
+    httpx.post(f"{outside.endpoint}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
+    return outside.model_copy(update={"endpoint": "http://gcs:4443"}), outside
+
+
+@pytest.fixture
+def evaluated(network: str, stores: tuple[Store, Store], tmp_path: Path) -> Callable[..., Path]:
+    """Run the digits in containers, up to a gate that no model passes, and give the evaluation's folder."""
+    root = tmp_path / "artifacts"
+    root.mkdir()
+    root.chmod(0o777)  # the containers' user is nobody's here
+    confined: dict[str, Any] = {"network": network, "read_only": True, "cap_drop": ["ALL"]}
+    confined["tmpfs"] = {"/tmp": ""}  # noqa: S108
+
+    def one(images: Mapping[str, str]) -> Path:
+        local.init(local.DockerRunner(**confined), pipeline_root=str(root))
+        pipeline = build(lambda step, task: task.set_container_image(images[step]))
+        pipeline(**arguments(load(None, ["training.epochs=5", "gate.floor=1.0"], {}, stores[0])))
+        (evaluation,) = root.glob("*/evaluate/evaluation")
+        return evaluation
+
+    return one

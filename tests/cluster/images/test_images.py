@@ -1,0 +1,125 @@
+"""The images as users run them: without rights, with a root that cannot be written, without a way out."""
+
+import json
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from components import artifacts
+from components.artifacts import Decision, Golden, Manifest, Metrics, Signature
+from components.store.models import open_store
+from components.store.settings import Store
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+TMP = "/tmp"  # noqa: S108 - the containers'
+
+Run = Callable[..., Any]
+
+# Large packages, and which image holds them: what is not named here must not be there.
+HOLDS = {
+    "fingerprint": {"kfp", "google-cloud-storage", "scikit-learn"},
+    "ingest": {"kfp", "google-cloud-storage", "numpy", "pillow", "scikit-learn"},
+    "preprocess": {"kfp", "numpy"},
+    "train": {"kfp", "numpy", "tensorflow_cpu", "keras", "onnx", "onnxruntime", "tf2onnx"},
+    "evaluate": {"kfp", "google-cloud-storage", "numpy", "onnxruntime"},
+    "deploy": {"kfp", "google-cloud-storage", "kubernetes"},
+    "serve": {"google-cloud-storage", "numpy", "onnxruntime", "pillow"},
+}
+LARGE = set().union(*HOLDS.values()) | {"tensorflow", "jax", "jaxlib", "scipy", "pandas", "pip"}
+
+RIGHTS = """
+import os, pathlib, tempfile
+for folder in ("/", "/app", "/app/components", "/venv/lib"):
+    assert not os.access(folder, os.W_OK), folder
+tempfile.TemporaryFile()
+print(os.getuid(), os.getgid(), tempfile.gettempdir(), pathlib.Path.home())
+"""
+
+# Imports all modules of the image, and finds all that they import later, inside functions.
+IMPORTS = """
+import ast, importlib, importlib.metadata, importlib.util, json, pathlib
+for path in pathlib.Path("/app/components").rglob("*.py"):
+    if path.name in ("component.py", "__main__.py"):
+        continue  # KFP takes the function out of component.py and leaves the module
+    module = ".".join(path.relative_to("/app").with_suffix("").parts).removesuffix(".__init__")
+    importlib.import_module(module)
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            assert importlib.util.find_spec(name), f"{module} imports {name}"
+print(json.dumps([each.name for each in importlib.metadata.distributions()]))
+"""
+
+
+@pytest.mark.parametrize("target", HOLDS)
+def test_an_image_runs_without_rights_and_writes_to_tmp_alone(
+    images: dict[str, str], confined: Run, target: str
+) -> None:
+    assert confined(images[target], RIGHTS).split() == ["65532", "65532", TMP, TMP]
+
+
+@pytest.mark.parametrize("target", HOLDS)
+def test_an_image_holds_what_its_code_imports_and_nothing_large_beside(
+    images: dict[str, str], confined: Run, target: str
+) -> None:
+    held = set(json.loads(confined(images[target], IMPORTS).splitlines()[-1]))
+    assert held & LARGE == HOLDS[target]
+
+
+def test_the_same_bytes_in_give_the_same_layers_out(images: dict[str, str], docker: Run) -> None:
+    version = f"VERSION={metadata.version('modelyard')}"
+    build = ("build", "--quiet", "--no-cache", "--build-arg", version, "--file", "components/Dockerfile")
+    again = docker(*build, "--target", "fingerprint", ".").strip()
+    held = [json.loads(docker("image", "inspect", one))[0] for one in (again, images["fingerprint"])]
+    assert held[0]["RootFS"] == held[1]["RootFS"]
+
+
+def test_the_digits_are_trained_evaluated_and_served_in_the_images(
+    images: dict[str, str], evaluated: Run, stores: tuple[Store, Store], server: Run
+) -> None:
+    evaluation: Path = evaluated(images)
+    assert artifacts.read(evaluation / "decision.json", Decision).decision == "reject"
+    inside, outside = stores
+    version = publish(outside, evaluation)
+    golden = artifacts.read(evaluation / "golden.json", Golden)
+
+    command = ["--name", "digits", "--version", str(version), "--store", inside.text()]
+    address = server(images["serve"], *command, "--serving", '{"host": "0.0.0.0"}')
+    url = f"http://{address}:8501/v1/models/digits/versions/{version}:predict"
+    answer = httpx.post(url, json={"instances": golden.instances}).json()
+    for given, expected in zip(answer["predictions"], golden.predictions, strict=True):
+        assert given == pytest.approx(expected, abs=golden.tolerance)
+
+
+def publish(settings: Store, evaluation: Path) -> int:
+    """Publish what was evaluated, as deploy does."""
+    (model,) = evaluation.parent.parent.glob("train/model")
+    folders = [path for folder in (model, evaluation) for path in folder.rglob("*") if path.is_file()]
+    files = {
+        path.relative_to(model if path.is_relative_to(model) else evaluation).as_posix(): path
+        for path in folders
+    }
+    store = open_store(settings)
+    version = store.reserve("digits", "run")
+    manifest = Manifest(
+        model="digits",
+        version=version,
+        run="run",
+        created="2026-01-01T00:00:00+00:00",
+        data="data",
+        code="code",
+        config={},
+        files={name: artifacts.sha256(path) for name, path in files.items()},
+        signature=artifacts.read(model / "signature.json", Signature),
+        metrics=artifacts.read(evaluation / "metrics.json", Metrics),
+        decision=artifacts.read(evaluation / "decision.json", Decision),
+        packages={},
+    )
+    store.publish("digits", version, files, manifest)
+    return version
