@@ -1,0 +1,60 @@
+"""The cluster that KUBECONFIG names, with modelyard on it as `make kind-up CLUSTER=current` leaves it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Ended:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def ran(*command: object, text: str | None = None, cwd: Path | None = None) -> Ended:
+    line = [str(part) for part in command]
+    done = subprocess.run(line, input=text, capture_output=True, text=True, check=False, cwd=cwd)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> Callable[..., str]:
+    """Run kubectl and return what it prints; an error is a failure of the test."""
+
+    def one(*arguments: object, text: str | None = None) -> str:
+        ended = ran("kubectl", *arguments, text=text)
+        assert ended.code == 0, ended.err
+        return ended.out
+
+    return one
+
+
+@pytest.fixture(scope="session")
+def images() -> dict[str, str]:
+    """The images that `make images` built, by what they are for."""
+    return json.loads((ROOT / "build/images.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def modelyard(tmp_path_factory: pytest.TempPathFactory, images: dict[str, str]) -> Callable[..., Ended]:
+    """Give a command of modelyard's in a folder of its own, in which `make images` has been."""
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "build").mkdir()
+    (folder / "build/images.json").write_text(json.dumps(images))
+    program = Path(sys.executable).parent / "modelyard"
+    return lambda *arguments: ran(program, *arguments, cwd=folder)

@@ -1,0 +1,122 @@
+"""What the accounts may and may not do, per namespace, asked of the real API server."""
+
+import json
+import subprocess
+
+import pytest
+
+pytestmark = pytest.mark.cluster
+
+RUN, SERVE = "modelyard-runs:modelyard-run", "modelyard-serving:modelyard-serve"
+RUNS, SERVING, STORAGE = "modelyard-runs", "modelyard-serving", "modelyard-storage"
+
+MAY = {
+    (RUN, SERVING): [
+        "get deployments.apps",
+        "list deployments.apps",
+        "watch deployments.apps",
+        "create deployments.apps",
+        "patch deployments.apps",
+        "delete deployments.apps",
+        "get services",
+        "create services",
+        "patch services",
+        "list pods",
+        "get pods/log",
+        "list events",
+    ],
+    (RUN, RUNS): [
+        "get pods",
+        "patch pods",
+        "get pods/log",
+        "get configmap/kfp-launcher",
+    ],
+}
+
+MAY_NOT = {
+    (RUN, SERVING): [
+        "create pods",
+        "delete pods",
+        "create pods/exec",
+        "get pods/proxy",
+        "get secrets",
+        "get configmaps",
+        "delete services",
+        "create serviceaccounts/token",
+        "create roles.rbac.authorization.k8s.io",
+        "patch limitranges",
+    ],
+    (RUN, RUNS): [
+        "create pods",
+        "delete pods",
+        "create pods/exec",
+        "get secrets",
+        "get configmap/other",
+        "create deployments.apps",
+        "create serviceaccounts/token",
+    ],
+    (RUN, STORAGE): ["get pods", "get secrets", "patch deployments.apps"],
+    (RUN, "kube-system"): ["get pods", "get secrets", "patch deployments.apps"],
+    (RUN, ""): [
+        "list nodes",
+        "list namespaces",
+        "list pods",
+        "create clusterroles.rbac.authorization.k8s.io",
+    ],
+    (SERVE, SERVING): ["get pods", "get secrets", "get configmaps", "get services", "patch deployments.apps"],
+    (SERVE, RUNS): ["get pods", "get secrets", "get configmaps"],
+    (SERVE, ""): ["list nodes", "list pods"],
+    (f"{RUNS}:default", RUNS): ["get pods", "get secrets"],
+    (f"{SERVING}:default", SERVING): ["get pods", "get secrets"],
+}
+
+
+def may(account: str, namespace: str, what: str) -> str:
+    """Return `yes` or `no`."""
+    verb, resource = what.split()
+    where = ["-n", namespace] if namespace else ["-A"]
+    kind, slash, sub = resource.partition("/")
+    if slash and kind != "configmap":
+        resource, where = kind, [*where, "--subresource", sub]
+    command = ["kubectl", "auth", "can-i", verb, resource, "--as", f"system:serviceaccount:{account}", *where]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()[0]
+
+
+def answers(table):
+    return {
+        (account, namespace, what): may(account, namespace, what)
+        for (account, namespace), several in table.items()
+        for what in several
+    }
+
+
+def test_an_account_may_do_what_it_needs():
+    found = answers(MAY)
+    assert not [asked for asked, answer in found.items() if answer != "yes"]
+
+
+def test_an_account_may_do_nothing_else():
+    found = answers(MAY_NOT)
+    assert not [asked for asked, answer in found.items() if answer != "no"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "allowed"),
+    [
+        ("create", "workflowtaskresults", True),
+        ("patch", "workflowtaskresults", True),
+        ("get", "workflows", True),
+        ("delete", "workflows", False),
+        ("create", "workflows", False),
+    ],
+)
+def test_an_executor_of_argo_may_report_and_not_start(kubectl, verb, resource, allowed):
+    """Asked as a review, since kubectl knows only resources that the cluster has."""
+    asked = {"namespace": RUNS, "group": "argoproj.io", "verb": verb, "resource": resource}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": f"system:serviceaccount:{RUN}", "resourceAttributes": asked},
+    }
+    answer = json.loads(kubectl("create", "-o", "json", "-f", "-", text=json.dumps(review)))
+    assert answer["status"]["allowed"] is allowed

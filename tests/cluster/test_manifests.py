@@ -1,0 +1,53 @@
+"""What `kubectl apply -k` puts on a cluster, asked of a real API server."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).parents[2]
+OVERLAYS = ("kind", "gke", "gke-node-pools")
+CONFIG_CONNECTOR = "cnrm.cloud.google.com"  # whose CRDs only Google's clusters have
+NAMESPACES = ("modelyard-runs", "modelyard-serving", "modelyard-storage")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_api_server_takes_every_object_of_an_overlay(kubectl, overlay):
+    objects = list(yaml.safe_load_all(kubectl("kustomize", ROOT / "manifests/overlays" / overlay)))
+    plain = [one for one in objects if CONFIG_CONNECTOR not in one["apiVersion"]]
+    assert len(plain) > 10
+    kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=yaml.safe_dump_all(plain))
+
+
+@pytest.mark.parametrize("component", ["autoscaling", "disruption-budget"])
+def test_the_api_server_takes_an_option(kubectl, component):
+    (path,) = [
+        one
+        for one in (ROOT / "manifests/components" / component).glob("*.yaml")
+        if one.name != "kustomization.yaml"
+    ]
+    kubectl("apply", "--dry-run=server", "--validate=strict", "-f", path)
+
+
+def test_applied_again_the_overlay_changes_nothing(kubectl):
+    kubectl("apply", "-k", ROOT / "build/kind")
+    again = kubectl("apply", "-k", ROOT / "build/kind").splitlines()
+    assert len(again) > 10
+    assert all(line.endswith(" unchanged") for line in again), again
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_a_pod_of_root_is_refused(namespace):
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "root", "namespace": namespace},
+        "spec": {"containers": [{"name": "root", "image": "x", "securityContext": {"runAsUser": 0}}]},
+    }
+    command = ["kubectl", "apply", "--dry-run=server", "-f", "-"]
+    done = subprocess.run(command, input=yaml.safe_dump(pod), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'violates PodSecurity "restricted' in done.stderr

@@ -1,0 +1,136 @@
+"""Where the real scheduler puts the pods of the compiled pipeline, among node objects made like GKE's pools.
+
+The nodes have no kubelet: nothing runs on them. Each has taints, so that no other pod comes there.
+"""
+
+import json
+import time
+from uuid import uuid4
+
+import pytest
+import yaml
+
+from components.kubernetes.cluster import connect
+from components.kubernetes.pods import trouble
+from pipelines.compiler import compile_to
+from pipelines.config import load
+from pipelines.environment import load_environment
+from pipelines.pods.pod import pod
+from pipelines.train_to_serve import STEPS
+
+pytestmark = pytest.mark.cluster
+
+NAMESPACE = "modelyard-runs"
+GPU, TPU, SPOT = "nvidia.com/gpu", "google.com/tpu", "cloud.google.com/gke-spot"
+ACCELERATOR, TPU_TYPE = "cloud.google.com/gke-accelerator", "cloud.google.com/gke-tpu-accelerator"
+TOPOLOGY = "cloud.google.com/gke-tpu-topology"
+
+# What GKE gives the nodes of a pool: labels, the resource and how many, and which taints.
+POOLS = {
+    "l4": ({ACCELERATOR: "nvidia-l4"}, (GPU, 2), [(GPU, "present")]),
+    "l4-spot": ({ACCELERATOR: "nvidia-l4", SPOT: "true"}, (GPU, 2), [(GPU, "present"), (SPOT, "true")]),
+    "t4": ({ACCELERATOR: "nvidia-tesla-t4"}, (GPU, 4), [(GPU, "present")]),
+    "v6e-2x2": ({TPU_TYPE: "tpu-v6e-slice", TOPOLOGY: "2x2"}, (TPU, 4), [(TPU, "present")]),
+    "v6e-2x4": ({TPU_TYPE: "tpu-v6e-slice", TOPOLOGY: "2x4"}, (TPU, 8), [(TPU, "present")]),
+    "v5e-2x4": ({TPU_TYPE: "tpu-v5-lite-podslice", TOPOLOGY: "2x4"}, (TPU, 8), [(TPU, "present")]),
+}
+
+ASKED = {
+    "l4": "accelerator: {type: nvidia-l4, count: 2}",
+    "l4-spot": "accelerator: {type: nvidia-l4, count: 2}, spot: true",
+    "t4": "accelerator: {type: nvidia-tesla-t4, count: 4}",
+    "v6e-2x2": "accelerator: {type: tpu-v6e-slice, count: 4, topology: 2x2}",
+    "v6e-2x4": "accelerator: {type: tpu-v6e-slice, count: 8, topology: 2x4}",
+    "v5e-2x4": "accelerator: {type: tpu-v5-lite-podslice, count: 8, topology: 2x4}",
+}
+
+ENVIRONMENT = """
+kind: kubernetes
+store: gs://modelyard/models
+pipeline_root: gs://modelyard/runs
+keras_backend: {backend}
+images: {{fingerprint: a, ingest: a, preprocess: a, train: a, train-cuda: a, train-tpu: a, evaluate: a,
+  deploy: a, serve: a}}
+defaults: {{cpu: 100m, memory: 64Mi}}
+steps: {{train: {{{train}}}}}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pools(kubectl):
+    """Put up the nodes, and take them away with all that was bound to them."""
+    for name, (labels, (resource, count), taints) in POOLS.items():
+        node = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": f"pool-{name}", "labels": {**labels, "modelyard.dev/test": "pool"}},
+            "spec": {
+                "taints": [{"key": key, "value": value, "effect": "NoSchedule"} for key, value in taints]
+            },
+        }
+        kubectl("apply", "-f", "-", text=json.dumps(node))
+        size = {"cpu": "8", "memory": "32Gi", "pods": "20", resource: str(count)}
+        ready = {"type": "Ready", "status": "True", "reason": "Test"}
+        status = {"status": {"capacity": size, "allocatable": size, "conditions": [ready]}}
+        kubectl("patch", "node", f"pool-{name}", "--subresource=status", "-p", json.dumps(status))
+    yield
+    kubectl("delete", "node", "-l", "modelyard.dev/test=pool")
+
+
+@pytest.fixture
+def started(kubectl, tmp_path):
+    """Make the pod of a step, as compiled for what `train` asks for, and return its name."""
+    names = []
+
+    def one(train, step="train"):
+        path = tmp_path / "environment.yaml"
+        backend = "jax" if "tpu" in train else "tensorflow"
+        path.write_text(ENVIRONMENT.format(train=train, backend=backend))
+        environment = load_environment(str(path), environ={})
+        compile_to(load(environ={}), tmp_path / "pipeline.yaml", environment)
+        compiled = tuple(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
+        wanted = pod(compiled, step, environment)
+        name = f"pool-{uuid4().hex[:8]}"
+        wanted["metadata"] |= {"name": name, "namespace": NAMESPACE}
+        names.append(name)
+        kubectl("apply", "-f", "-", text=json.dumps(wanted))
+        return name
+
+    yield one
+    kubectl("delete", "pod", "-n", NAMESPACE, "--force", "--grace-period=0", "--ignore-not-found", *names)
+
+
+def node_of(name: str) -> str:
+    """Return the node that the scheduler binds a pod to, or why there is none."""
+    cluster = connect(NAMESPACE)
+    for _ in range(100):
+        seen = cluster.get("Pod", name)
+        if bound := seen["spec"].get("nodeName"):
+            return bound
+        if found := trouble(seen, cluster.events(seen), cluster.nodes):
+            return found.message
+        time.sleep(0.1)
+    raise AssertionError(f"nothing is said of {name}")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_train_comes_to_the_pool_that_it_asks_for_and_to_no_other(started, pool):
+    assert node_of(started(ASKED[pool])) == f"pool-{pool}"
+    second = node_of(started(ASKED[pool]))  # the pool is full now, and the others are free
+    assert "cannot be scheduled" in second
+    assert f"(pool-{pool})" in second or f"empty pool-{pool}" in second
+
+
+def test_any_gpu_is_one_of_the_gpus_and_not_on_spot(started):
+    assert node_of(started("accelerator: {type: gpu, count: 2}")) in ("pool-l4", "pool-t4")
+
+
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "train"])
+def test_the_other_steps_stay_off_the_pools(started, step):
+    assert not node_of(started(ASKED["l4"], step)).startswith("pool-")
+
+
+def test_a_pool_that_there_is_not_is_said_with_its_labels(started):
+    said = node_of(started("accelerator: {type: nvidia-h100-80gb, count: 8}"))
+    assert "cannot be scheduled" in said
+    assert "cloud.google.com/gke-accelerator=nvidia-h100-80gb" in said.replace(": ", "=")

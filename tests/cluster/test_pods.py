@@ -1,0 +1,118 @@
+"""`modelyard run -e kind`: the digits with their steps as pods, to a prediction over the node's port."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+RUNS, SERVING = "modelyard-runs", "modelyard-serving"
+QUICK = ("--set", "rollout.watch_seconds=1", "--set", "rollout.min_requests=20")
+PROGRAM = str(Path(sys.executable).parent / "modelyard")
+
+
+@pytest.fixture(scope="module")
+def place():
+    """Options that give these tests a model store and a pipeline root of their own."""
+    mine = uuid4().hex[:8]
+    keys = {"store": f"gs://modelyard/{mine}/models", "pipeline_root": f"gs://modelyard/{mine}/runs"}
+    return [part for key, value in keys.items() for part in ("--set", f"environment.{key}={value}")]
+
+
+@pytest.fixture(scope="module")
+def first(modelyard, place, kubectl):
+    """The digits, run on an empty cluster."""
+    kubectl("delete", "deployment", "-n", SERVING, "--ignore-not-found", "digits-stable", "digits-candidate")
+    return modelyard("run", "-e", "kind", *place, *QUICK, "--output", "json")
+
+
+def states(summary):
+    return {step["name"]: "cached" if step["cached"] else step["state"] for step in summary["steps"]}
+
+
+def pods(kubectl):
+    """Return the steps' pods that nobody has deleted yet."""
+    seen = json.loads(kubectl("get", "pods", "-n", RUNS, "-l", "modelyard.dev/step", "-o", "json"))["items"]
+    return [one for one in seen if "deletionTimestamp" not in one["metadata"]]
+
+
+def test_the_digits_go_from_data_to_a_prediction_over_the_nodes_port(first, modelyard, kubectl, tmp_path):
+    assert first.code == 0, first.err
+    summary = first.json
+    assert set(states(summary).values()) == {"succeeded"}
+    assert (summary["decision"], summary["version"], summary["champion"]) == ("promote", 1, 1)
+    assert summary["prediction"]["version"] == 1
+    assert Path(summary["report"]).read_text().startswith("<!")
+    assert pods(kubectl) == []
+
+    picture = tmp_path / "digit.npy"
+    np.save(picture, np.zeros((8, 8, 1), "uint8"))
+    answer = modelyard("predict", "digits", picture, "-e", "kind", "--output", "json")
+    assert (answer.json["version"], len(answer.json["predictions"])) == (1, 1)
+
+
+def test_the_servers_run_the_image_that_was_built(first, kubectl, images):
+    assert first.code == 0
+    seen = json.loads(kubectl("get", "deployment", "digits-stable", "-n", SERVING, "-o", "json"))
+    (server,) = seen["spec"]["template"]["spec"]["containers"]
+    assert server["image"] == images["serve"]
+    assert server["resources"]["limits"]["memory"] == "256Mi"
+
+
+def test_run_again_all_comes_from_the_cache_and_it_is_the_same_version(first, modelyard, place):
+    again = modelyard("run", "-e", "kind", *place, *QUICK, "--output", "json").json
+    cached = dict.fromkeys(("ingest", "preprocess", "train", "evaluate"), "cached")
+    assert states(again) == {"fingerprint": "succeeded", **cached, "deploy": "succeeded"}
+    assert (again["version"], again["decision"]) == (1, "promote")
+    assert again["fingerprint"] == first.json["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ("steps.fingerprint.memory=99Gi", "ClusterError", "cannot be scheduled: it asks for"),
+        ("images.ingest=modelyard/gone:1", "ClusterError", "Image modelyard/gone:1 of pod"),
+        ("steps.fingerprint.timeout=1", "ClusterError", "did not end within 1 s"),
+        ("runs.namespace=gone", "ClusterError", "gone"),
+    ],
+)
+def test_a_pod_that_cannot_run_says_why_at_once(modelyard, place, kubectl, change, kind, said):
+    started = time.monotonic()
+    ended = modelyard("run", "-e", "kind", *place, "--set", f"environment.{change}", "--output", "json")
+    failure = ended.json["failure"]
+    assert (ended.code, failure["kind"]) == (9, kind)
+    assert said in failure["message"]
+    assert time.monotonic() - started < 120  # the start time-out alone is 180 s
+    assert pods(kubectl) == []
+
+
+def test_a_step_that_fails_says_what_it_says_on_a_laptop(modelyard, place):
+    nowhere = "data={kind: npz, source: 'http://127.0.0.1:1/x.npz'}"
+    ended = modelyard("run", "-e", "kind", *place, "--set", nowhere, "--output", "json")
+    assert (ended.code, ended.json["failure"]["kind"]) == (3, "DataError")
+    assert ended.json["failure"]["step"] == "fingerprint"
+
+
+def test_the_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, place, images, tmp_path):
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/images.json").write_text(json.dumps(images))
+    command = [PROGRAM, "run", "-e", "kind", *place, "--set", "training.epochs=100"]
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while not pods(kubectl):
+        assert run.poll() is None
+        time.sleep(0.2)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    (left,) = pods(kubectl)
+
+    nobody = ["--set", "environment.steps.fingerprint.memory=99Gi"]
+    subprocess.run([*command, *nobody], cwd=tmp_path, capture_output=True, check=False)
+    assert left["metadata"]["name"] not in [one["metadata"]["name"] for one in pods(kubectl)]
