@@ -1,0 +1,94 @@
+"""What kustomize builds of the overlays; `make test-cluster` also asks a real API server."""
+
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.environment import load_environment
+
+MANIFESTS = Path(__file__).parents[3] / "manifests"
+OVERLAYS = ("kind", "gke", "gke-node-pools")
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="there is no kubectl; `make test-cluster` builds the overlays"
+)
+
+
+def built(overlay: str) -> list[dict]:
+    command = ["kubectl", "kustomize", str(MANIFESTS / "overlays" / overlay)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # kustomize warns of what is deprecated
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def one(objects: list[dict], kind: str, name: str) -> dict:
+    (found,) = [each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_namespace_enforces_restricted_pods_and_closes_its_network(overlay):
+    objects = built(overlay)
+    namespaces = {each["metadata"]["name"]: each for each in objects if each["kind"] == "Namespace"}
+    assert {"modelyard-runs", "modelyard-serving"} <= set(namespaces)
+    closed = {
+        each["metadata"]["namespace"]
+        for each in objects
+        if each["kind"] == "NetworkPolicy" and set(each["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    }
+    for name, namespace in namespaces.items():
+        assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+        assert name in closed
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_role_has_a_wildcard_or_reaches_beyond_its_namespace(overlay):
+    for each in built(overlay):
+        assert not each["kind"].startswith("ClusterRole")
+        if each["kind"] == "Role":
+            assert "*" not in str(each["rules"])
+
+
+def test_on_gke_the_accounts_are_those_of_the_project():
+    project = yaml.safe_load((MANIFESTS / "overlays/gke/project.yaml").read_text())["data"]
+    objects = built("gke")
+    for name, key in (("modelyard-run", "run_account"), ("modelyard-serve", "serve_account")):
+        annotations = one(objects, "ServiceAccount", name)["metadata"]["annotations"]
+        assert annotations["iam.gke.io/gcp-service-account"] == project[key]
+    root = one(objects, "ConfigMap", "kfp-launcher")["data"]["defaultPipelineRoot"]
+    assert root == project["pipeline_root"]
+    assert not [each for each in objects if each["metadata"]["name"] == "project"]
+
+
+def test_the_node_pools_are_those_that_the_environment_asks_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keys = ["environment.store=gs://b/m", "environment.pipeline_root=gs://b/r"]
+    train = load_environment("gke", keys, {}).resources("train")
+    pool = one(built("gke-node-pools"), "ContainerNodePool", "modelyard-gpu")["spec"]["nodeConfig"]
+    assert pool["guestAccelerator"][0]["type"] == train.accelerator.type
+    assert pool["guestAccelerator"][0]["count"] == train.accelerator.count
+    assert pool["spot"] is train.spot is True
+
+
+def test_the_environment_kind_and_its_overlay_agree():
+    environment, objects = load_environment("kind", environ={}), built("kind")
+    gcs, digits = one(objects, "Service", "gcs"), one(objects, "Service", "digits")
+    inside = f"http://gcs.{gcs['metadata']['namespace']}:{gcs['spec']['ports'][0]['port']}"
+    assert environment.storage_endpoint == inside
+    assert environment.storage_endpoint_outside.endswith(f":{gcs['spec']['ports'][0]['nodePort']}")
+    assert environment.serving.url.endswith(f":{digits['spec']['ports'][0]['nodePort']}")
+    for place in (environment.runs, environment.serving):
+        account = one(objects, "ServiceAccount", place.service_account)
+        assert account["metadata"]["namespace"] == place.namespace
+
+
+def test_third_party_manifests_are_pinned_to_the_version_that_the_client_has():
+    release = version("kfp")
+    for path in (MANIFESTS / "third-party").rglob("kustomization.yaml"):
+        (resource,) = yaml.safe_load(path.read_text())["resources"]
+        assert resource.endswith(f"?ref={release}")

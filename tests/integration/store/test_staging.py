@@ -1,0 +1,58 @@
+"""Artifacts on their way between a real bucket and a step's folder."""
+
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from components.errors import NotFoundError, StoreError
+from components.store import staging
+
+BUCKET = "models-for-tests"
+
+
+@pytest.fixture
+def uri(emulator) -> str:  # noqa: ARG001 - the bucket is the emulator's
+    return f"gs://{BUCKET}/{uuid4().hex}/train"
+
+
+def test_a_folder_and_a_file_come_back_as_they_were(uri, emulator, tmp_path):
+    there, back = tmp_path / "there", tmp_path / "back"
+    (there / "model/saved_model").mkdir(parents=True)
+    (there / "model/saved_model/weights").write_bytes(b"\x00" * 9_000_000)  # more than one request's worth
+    (there / "model/signature.json").write_text("{}")
+    (there / "report").write_text("<p>fine</p>")
+    staging.put(there, uri, emulator)
+
+    staging.fetch(f"{uri}/model", back / "model", emulator)
+    staging.fetch(f"{uri}/report", back / "report", emulator)
+    files = {path.relative_to(there): path for path in there.rglob("*") if path.is_file()}
+    assert {path.relative_to(back) for path in back.rglob("*") if path.is_file()} == set(files)
+    assert all((back / name).read_bytes() == path.read_bytes() for name, path in files.items())
+
+
+def test_an_artifact_whose_name_begins_like_another_is_not_taken_with_it(uri, emulator, tmp_path):
+    for name in ("model", "model-old"):
+        (tmp_path / "there" / name).mkdir(parents=True)
+        (tmp_path / "there" / name / "file").write_text(name)
+    staging.put(tmp_path / "there", uri, emulator)
+    staging.fetch(f"{uri}/model", tmp_path / "back", emulator)
+    assert [path.read_text() for path in (tmp_path / "back").rglob("*") if path.is_file()] == ["model"]
+
+
+def test_nothing_there_is_an_error_that_names_it(uri, emulator, tmp_path):
+    with pytest.raises(NotFoundError, match="train/model"):
+        staging.fetch(f"{uri}/model", tmp_path / "back", emulator)
+
+
+def test_a_name_that_would_lead_elsewhere_is_refused(emulator, tmp_path):
+    with pytest.raises(StoreError, match="not a name for an object"):
+        staging.fetch(f"gs://{BUCKET}/../../etc/passwd", tmp_path / "back", emulator)
+
+
+def test_as_a_program_it_uses_the_folder_in_which_steps_look():
+    assert staging.mounted("gs://bucket/runs/7") == Path("/gcs/bucket/runs/7")
+    command = [sys.executable, "-m", "components.store.staging", "--endpoint", "http://127.0.0.1:9", "fetch"]
+    assert subprocess.run(command, check=False).returncode == 0  # a step without inputs needs no bucket

@@ -1,0 +1,116 @@
+"""The pod of a step, and what becomes of a task's artifacts."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.compiler import compile_to
+from pipelines.config import load
+from pipelines.environment import load_environment
+from pipelines.pods.launcher import Plan, Task
+from pipelines.pods.pod import pod
+from pipelines.train_to_serve import STEPS
+
+ENVIRONMENT = """
+kind: kubernetes
+store: gs://bucket/models
+pipeline_root: gs://bucket/runs
+images: {fingerprint: a/f, ingest: a/i, preprocess: a/p, train: a/t, train-cuda: a/c, evaluate: a/e,
+  deploy: a/d, serve: a/s}
+active_deadline: 1234
+defaults: {cpu: 1, memory: 2Gi, ephemeral_storage: 3Gi}
+steps: {train: {accelerator: {type: nvidia-l4, count: 2}, timeout: 60}}
+"""
+
+
+@pytest.fixture(scope="module")
+def pods(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compiled")
+    (folder / "environment.yaml").write_text(ENVIRONMENT)
+    environment = load_environment(str(folder / "environment.yaml"), environ={})
+    compile_to(load(environ={}), folder / "pipeline.yaml", environment)
+    compiled = tuple(yaml.safe_load_all((folder / "pipeline.yaml").read_text()))
+    return {step: pod(compiled, step, environment) for step in STEPS}
+
+
+def test_inputs_come_before_the_step_and_outputs_go_after_it(pods):
+    for step, made in pods.items():
+        first, second = made["spec"]["initContainers"]
+        (last,) = made["spec"]["containers"]
+        assert [one["name"] for one in (first, second, last)] == ["fetch", "step", "put"]
+        assert second["image"] == ("a/c" if step == "train" else f"a/{step[0]}")
+        assert first["image"] == last["image"] == "a/f"
+        assert made["spec"]["restartPolicy"] == "Never"
+
+
+def test_every_container_is_as_restricted_as_pod_security_asks(pods):
+    for made in pods.values():
+        spec = made["spec"]
+        assert spec["securityContext"] == {
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "fsGroup": 65532,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        for container in [*spec["initContainers"], *spec["containers"]]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def test_only_deploy_gets_a_token_for_kubernetes(pods):
+    tokens = {step: made["spec"]["automountServiceAccountToken"] for step, made in pods.items()}
+    assert tokens == {step: step == "deploy" for step in STEPS}
+
+
+def test_a_step_gets_what_the_compiled_pipeline_says(pods):
+    train, evaluate = (pods[step]["spec"]["initContainers"][1] for step in ("train", "evaluate"))
+    assert train["resources"] == {
+        "requests": {"cpu": "1", "memory": "2Gi"},
+        "limits": {"memory": "2Gi", "nvidia.com/gpu": "2"},
+    }
+    assert evaluate["resources"]["limits"] == {"memory": "2Gi"}
+    assert pods["train"]["spec"]["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+    assert pods["train"]["spec"]["tolerations"][0]["key"] == "nvidia.com/gpu"
+    assert pods["train"]["spec"]["activeDeadlineSeconds"] == 60
+    assert pods["evaluate"]["spec"]["activeDeadlineSeconds"] == 1234
+    assert {"name": "MODELYARD_ACCELERATOR", "value": "gpu"} in train["env"]
+    assert pods["train"]["spec"]["volumes"][0] == {"name": "tmp", "emptyDir": {"sizeLimit": "3Gi"}}
+
+
+def test_a_task_writes_below_gcs_what_goes_to_the_bucket_and_reads_artifacts_where_they_are():
+    plan = Plan(
+        run="r1",
+        namespace="runs",
+        pods={},
+        here="/home/me/artifacts",
+        there="gs://bucket/runs/r1",
+        endpoint=None,
+        inside=None,
+        start_timeout=1,
+    )
+    folder = "/home/me/artifacts/pipeline-1/train"
+    asked = {
+        "inputs": {"artifacts": {"features": {"artifacts": [{"uri": "gs://bucket/runs/r0/x/features"}]}}},
+        "outputs": {
+            "outputFile": f"{folder}/executor_output.json",
+            "parameters": {"epochs": {"outputFile": f"{folder}/epochs"}},
+            "artifacts": {"model": {"artifacts": [{"uri": f"{folder}/model", "name": "model"}]}},
+        },
+    }
+    before = json.dumps(asked)
+    task = Task(asked, plan)
+    assert json.dumps(asked) == before
+    outputs = task.asked["outputs"]
+    assert outputs["outputFile"] == "/gcs/bucket/runs/r1/pipeline-1/train/executor_output.json"
+    assert outputs["parameters"]["epochs"]["outputFile"] == "/gcs/bucket/runs/r1/pipeline-1/train/epochs"
+    (model,) = outputs["artifacts"]["model"]["artifacts"]
+    assert model == {"uri": "gs://bucket/runs/r1/pipeline-1/train/model", "name": "model"}
+    assert task.inputs == ["gs://bucket/runs/r0/x/features"]
+    assert task.output == "gs://bucket/runs/r1/pipeline-1/train"
+    assert task.parameters == [Path(folder, "executor_output.json"), Path(folder, "epochs")]
