@@ -49,7 +49,9 @@ def read(path: Path, kind: type[R]) -> R:
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; the step that writes it did not finish.") from error
     except ValidationError as error:
-        raise DataError(f"{path} is not a {kind.__name__}: {error}") from error
+        problems = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors())
+        said = "; ".join(f"{key}: {message}" if key else message for key, message in problems)
+        raise DataError(f"{path} is not a {kind.__name__}: {said}. Run its step again.") from error
 
 
 def write(path: Path, record: Record) -> None:

@@ -22,6 +22,7 @@ from components.serve.settings import Serving
 from components.settings import Settings
 from components.source.settings import Source
 from components.store.settings import Store
+from components.train import optimizers
 from components.train.settings import Model, Training
 from pipelines import config_text
 from pipelines.config_layers import Document
@@ -171,11 +172,7 @@ def _check_code(config: Config, document: Document) -> None:
 
 
 def _check_optimizer(config: Config, document: Document) -> None:
-    try:
-        from components.train.optimizers import NAMES
-    except ImportError:  # goes when train is complete
-        return
-    if (name := config.training.optimizer) not in NAMES:
-        near = did_you_mean(name, NAMES) or f"; they are {', '.join(NAMES)}."
+    if (name := config.training.optimizer) not in optimizers.NAMES:
+        near = did_you_mean(name, optimizers.NAMES) or f"; they are {', '.join(optimizers.NAMES)}."
         where = document.origin(("training", "optimizer"))
         raise ConfigError(f'{where}: training.optimizer is "{name}", which is no Keras optimizer{near}')

@@ -20,6 +20,7 @@ from components.artifacts import Normalization, Schema
 from components.errors import DataError
 from components.shards import Split
 from components.train.backend import tf
+from components.train.cause import said
 
 CHUNK_BYTES = 8 * 2**20
 Rows = NDArray[np.int64]
@@ -43,16 +44,32 @@ class Features:
         """
         schema = artifacts.read(directory / "schema.json", Schema)
         normalization = artifacts.read(directory / "normalization.json", Normalization)
-        train, validation = Split(directory, "train"), Split(directory, "validation")
-        for name, split in (("train", train), ("validation", validation)):
-            if not len(split) == len(split.labels) == schema.splits.get(name, 0):
-                raise DataError(
-                    f"{directory} has {len(split)} rows of {name}, but schema.json says "
-                    f"{schema.splits.get(name, 0)}. Preprocess the data again."
-                )
+        train, validation = (_rows(directory, name, schema) for name in ("train", "validation"))
         if not len(train):
             raise DataError(f"{directory} has no training rows. Lower data.validation and data.test.")
         return cls(schema, normalization, train, validation)
+
+
+def _rows(directory: Path, name: str, schema: Schema) -> Split:
+    """Open the rows of one split, which must be what the schema says."""
+    try:
+        split = Split(directory, name)
+        first = split.gather(np.arange(1)) if len(split) else None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"The {name} rows in {directory} cannot be read: {said(error)} Preprocess the data again."
+        ) from error
+    rows, classes = schema.splits.get(name, 0), len(schema.classes)
+    wrong = ""
+    if not len(split) == len(split.labels) == rows:
+        wrong = f"{len(split)} examples and {len(split.labels)} labels, but schema.json says {rows} rows"
+    elif first is not None and (first.shape[1:] != schema.shape or first.dtype != schema.dtype):
+        wrong = f"{first.dtype} {first.shape[1:]}, but schema.json says {schema.dtype} {schema.shape}"
+    elif rows and not (split.labels.min() >= 0 and split.labels.max() < classes):
+        wrong = f"labels {split.labels.min()} to {split.labels.max()}, but schema.json has {classes} classes"
+    if wrong:
+        raise DataError(f"The {name} rows in {directory} are {wrong}. Preprocess the data again.")
+    return split
 
 
 def shuffled(split: Split, size: int, seed: int) -> Any:

@@ -36,9 +36,15 @@ def export(model: Any, schema: Schema, rows: NDArray[Any], directory: Path) -> N
         directory: where the files go; it exists.
 
     Raises:
-        TrainError: a format cannot be written or read back, or predicts otherwise than the model.
+        TrainError: the model gives no numbers, or a format cannot be written or read back, or predicts
+            otherwise than the model.
     """
     expected = np.asarray(model(rows, training=False))
+    if not np.isfinite(expected).all():
+        raise TrainError(
+            f"The model predicts {expected[~np.isfinite(expected)][0]} for training rows, so its weights are "
+            "lost. Lower training.optimizer_settings.learning_rate, or set clipnorm: 1.0 beside it."
+        )
     _write_keras(model, directory / "model.keras")
     _check("model.keras", _load_keras(directory / "model.keras"), rows, expected)
     conversion.convert(model, directory)

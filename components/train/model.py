@@ -4,7 +4,6 @@ Built-in is the CNN of the Keras tutorials: convolution and pooling, repeated, t
 Keras model comes from the user's own code (user_code.py) and is put in the same frame.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def build(settings: Model, schema: Schema, normalization: Normalization, code: P
     raw = keras.Input(schema.shape, dtype=schema.dtype, name="input")
     examples = _normalise(raw, normalization)
     if settings.build is None:
-        outputs = _cnn(settings, schema)(examples)
+        outputs = _cnn(settings, schema, examples)
     else:
         outputs = user_code.apply(settings, schema, examples, code, code_sha256)
     return keras.Model(raw, outputs, name="model")
@@ -48,15 +47,14 @@ def with_probabilities(network: Any, logits: bool) -> Any:
     """Return the network that is exported: the same layers, ending with a softmax when they give logits."""
     outputs = network.outputs[0]
     if logits:
-        outputs = keras.layers.Softmax(name="probabilities")(outputs)
+        outputs = keras.layers.Softmax(name="probabilities", dtype="float32")(outputs)
     return keras.Model(network.inputs[0], outputs, name="model")
 
 
 def _normalise(raw: Any, normalization: Normalization) -> Any:
     """Return `(raw - mean) / deviation` in float32.
 
-    Plain operations, because the constants of keras.layers.Normalization become inputs of the ONNX graph;
-    and a division, because keras.layers.Rescaling multiplies with the reciprocal.
+    Plain operations, because the constants of keras.layers.Normalization become inputs of the ONNX graph.
     """
     mean, deviation = (
         np.asarray(values, np.float32) if len(values) > 1 else values[0]
@@ -70,8 +68,8 @@ def _normalise(raw: Any, normalization: Normalization) -> Any:
     return examples
 
 
-def _cnn(settings: Model, schema: Schema) -> Callable[[Any], Any]:
-    """Return the built-in CNN as a function on examples; without filters it is a plain dense network."""
+def _cnn(settings: Model, schema: Schema, examples: Any) -> Any:
+    """Return what the built-in CNN makes of examples; without filters it is a plain dense network."""
     _check_room(settings, schema.shape)
     layers: list[Any] = []
     if settings.filters and len(schema.shape) == 2:
@@ -88,13 +86,9 @@ def _cnn(settings: Model, schema: Schema) -> Callable[[Any], Any]:
         layers.append(keras.layers.Dropout(settings.dropout, name="dropout"))
     activation = None if settings.logits else "softmax"
     layers.append(keras.layers.Dense(len(schema.classes), activation=activation, name="classes"))
-
-    def network(examples: Any) -> Any:
-        for layer in layers:
-            examples = layer(examples)
-        return examples
-
-    return network
+    for layer in layers:
+        examples = layer(examples)
+    return examples
 
 
 def _check_room(settings: Model, shape: tuple[int, ...]) -> None:

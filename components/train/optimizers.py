@@ -20,6 +20,7 @@ NAMES = (
     "adamax",
     "adamw",
     "ftrl",
+    "lamb",
     "lion",
     "muon",
     "nadam",
@@ -50,13 +51,12 @@ def build(name: str, settings: Mapping[str, Any]) -> Any:
             raise TrainError(
                 f"training.optimizer_settings.{key} is no setting of {name}. {_instead(key, tuple(defaults))}"
             )
-        if not _fits(value, defaults[key]) or (key == "learning_rate" and value <= 0):
+        if wanted := _wanted_instead(key, value, defaults[key]):
             raise TrainError(
-                f"training.optimizer_settings.{key} is {value!r}, which {name} cannot use. Give "
-                f"{_wanted(key, defaults[key])}."
+                f"training.optimizer_settings.{key} is {value!r}, which {name} cannot use. Give {wanted}."
             )
     try:
-        return kind(**settings)
+        return kind(**{key: _as_default(value, defaults[key]) for key, value in settings.items()})
     except (ValueError, TypeError) as error:
         given = ", ".join(f"{key}: {value!r}" for key, value in settings.items())
         raise TrainError(
@@ -75,25 +75,30 @@ def _kind(name: str) -> Any:
     return kinds[name.replace("_", "")]
 
 
+def _as_default(value: Any, default: object) -> Any:
+    """Return a whole number as a float where the default is one: Keras refuses a learning rate of 1."""
+    return float(value) if isinstance(default, float) else value
+
+
 def _instead(wrong: str, known: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(wrong, known, n=3)
     return f"Did you mean {' or '.join(near)}?" if near else f"Choose one of {', '.join(known)}."
 
 
-def _fits(value: object, default: object) -> bool:
-    """Say whether a value is of the kind of its setting's default; a setting that is None is a number."""
+def _wanted_instead(key: str, value: object, default: object) -> str:
+    """Return what a setting has to be, or nothing when its value is that."""
+    if value is None and default is None:
+        return ""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if isinstance(default, bool):
-        return isinstance(value, bool)
-    if value is None:
-        return default is None
-    if isinstance(default, str | list | tuple):
-        return isinstance(value, type(default))
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _wanted(key: str, default: object) -> str:
-    if isinstance(default, bool):
-        return "true or false"
-    if isinstance(default, str | list | tuple):
-        return f"a value such as {default!r}"
-    return "a number above 0" if key == "learning_rate" else "a finite number"
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif key == "exclude_layers":
+        fits = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        wanted = "a list of names"
+    elif key.endswith(("_steps", "_frequency")):
+        fits, wanted = number and isinstance(value, int), "a whole number"
+    elif key == "learning_rate":
+        fits, wanted = number and value > 0, "a number above 0"  # type: ignore[operator]
+    else:
+        fits, wanted = number, "a finite number"
+    return "" if fits else wanted

@@ -47,6 +47,10 @@ class Model(Settings):
             raise ValueError("model.build and model.code go together: give both, or neither")
         if self.build is None and self.arguments:
             raise ValueError("model.arguments are for model.build: remove them")
+        if given := self.arguments.keys() & {"input_shape", "classes"}:
+            raise ValueError(
+                f"model.arguments must not give {' and '.join(sorted(given))}, which the data decides"
+            )
         if any(size < 1 for size in (*self.filters, *self.dense)):
             raise ValueError("model.filters and model.dense are sizes of at least 1")
         return self
@@ -80,7 +84,7 @@ class Training(Settings):
     early_stopping: EarlyStopping | None = Field(
         default=None, description="Stop when validation no longer improves; off without it."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of weights, shuffling and dropout.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights, shuffling and dropout.")
     steps_per_execution: int = Field(
         default=64,
         ge=1,

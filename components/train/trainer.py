@@ -8,6 +8,7 @@ unless the exported files predict what the trained model does (export.py).
 
 import math
 import platform
+import tempfile
 import time
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -69,10 +70,14 @@ def train(
         metrics=["accuracy"],
         steps_per_execution=min(plan.steps_per_execution, math.ceil(len(rows.train) / plan.batch_size)),
     )
-    with user_code.explained(Path(code), "Training") if settings.build else nullcontext():
-        record = fit(network, rows, plan)
     exported = networks.with_probabilities(network, settings.logits)
     checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
+    if settings.build:
+        user_code.check_outputs(network, settings.logits, checked)
+        with tempfile.TemporaryDirectory() as rehearsal:  # what cannot be exported fails now, not after hours
+            export(exported, rows.schema, checked, Path(rehearsal))
+    with user_code.explained(Path(code), "Training") if settings.build else nullcontext():
+        record = fit(network, rows, plan)
     with artifacts.writing(Path(history)) as written, artifacts.writing(Path(model)) as directory:
         export(exported, rows.schema, checked, directory)
         artifacts.write(written / "history.json", record)

@@ -11,13 +11,17 @@ compiled, if it was, is not used.
 
 import difflib
 import importlib
+import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from components import artifacts
 from components.artifacts import Schema
@@ -43,8 +47,10 @@ def apply(settings: Model, schema: Schema, examples: Any, code: Path, code_sha25
     _check_unchanged(code, code_sha256)
     function = _function(str(settings.build), code)
     classes = len(schema.classes)
+    arguments = {"input_shape": schema.shape, "classes": classes, **settings.arguments}
+    _check_arguments(str(settings.build), function, arguments)
     with explained(code, f"model.build {settings.build}"):
-        model = function(input_shape=schema.shape, classes=classes, **settings.arguments)
+        model = function(**arguments)
     if not isinstance(model, keras.Model):
         raise TrainError(
             f"model.build {settings.build} returned {type(model).__name__}, not a keras.Model. "
@@ -59,7 +65,38 @@ def apply(settings: Model, schema: Schema, examples: Any, code: Path, code_sha25
             f"expected: one value for each of the {classes} classes. Let it have one output, a Dense layer "
             "of `classes` units."
         )
+    if outputs.dtype != "float32":
+        raise TrainError(
+            f"The model of {settings.build} gives {outputs.dtype}, but clients are promised float32. Give "
+            'its last layer dtype="float32".'
+        )
     return outputs
+
+
+def check_outputs(network: Any, logits: bool, rows: NDArray[Any]) -> None:
+    """Raise a TrainError when the untrained network gives logits instead of probabilities, or the reverse.
+
+    Either way training would go on without a word, to a worse model.
+
+    Args:
+        network: what `build` of model.py returned.
+        logits: what the configuration says about it.
+        rows: raw examples (n, *shape), n >= 1.
+    """
+    outputs = np.asarray(network(rows, training=False))
+    sums = outputs.sum(axis=1)
+    probabilities = bool((outputs >= 0).all() and np.allclose(sums, 1, atol=1e-3))
+    if logits and probabilities:
+        raise TrainError(
+            "model.logits is true, but the model gives probabilities already. Remove model.logits, or the "
+            "softmax at the model's end."
+        )
+    if not (logits or probabilities):
+        raise TrainError(
+            f"The model gives values from {outputs.min():.3g} to {outputs.max():.3g} that sum to "
+            f"{sums[0]:.3g} for an example, which are no probabilities. End it with a softmax, or set "
+            "model.logits: true if these are logits."
+        )
 
 
 @contextmanager
@@ -69,11 +106,13 @@ def explained(code: Path, what: str) -> Iterator[None]:
         yield
     except ModelyardError:
         raise
-    except Exception as error:
-        raise TrainError(f"{what} failed{_place(error, code)}: {said(error)} Correct it there.") from error
+    except (Exception, SystemExit) as error:
+        place = _place(error, code)
+        where = "there" if place else f"in {code}"
+        raise TrainError(f"{what} failed{place}: {said(error)} Correct it {where}.") from error
 
 
-def _place(error: Exception, code: Path) -> str:
+def _place(error: BaseException, code: Path) -> str:
     """Return ` at file:line` of the innermost frame inside the folder, or nothing."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" at {error.filename}:{error.lineno}"
@@ -94,6 +133,17 @@ def _check_unchanged(code: Path, expected: str) -> None:
             f"The code in {code} has the fingerprint {found[:12]}, but the run began with {expected[:12]}: "
             "a file changed meanwhile. Run again."
         )
+
+
+def _check_arguments(build: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    signature = inspect.signature(function)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise TrainError(
+            f"model.build {build} is called with {', '.join(arguments)}, but takes {signature}: {error}. "
+            "Change model.arguments or the function."
+        ) from error
 
 
 def _function(build: str, code: Path) -> Callable[..., Any]:

@@ -1,0 +1,112 @@
+"""A desk to train at: features on disk, code of the user's own, and the step as KFP calls it."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from components import artifacts
+from components.artifacts import History, Normalization, Schema
+from components.shards import ShardWriter
+from components.train.backend import keras
+from components.train.settings import Model, Training
+from components.train.trainer import train
+
+SMALL: dict[str, Any] = {"filters": [4], "dense": [8]}
+QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 16}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A folder with what one run of the step takes and gives."""
+
+    root: Path
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "history"
+
+    def pictures(
+        self, count: int = 60, shape: tuple[int, ...] = (8, 8, 1), dtype: str = "uint8", seed: int = 0
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Give pictures of three classes, each with a bright row of its own under noise."""
+        random, labels = np.random.default_rng(seed), np.arange(count) % 3
+        pictures = random.integers(0, 60, (count, *shape))
+        pictures[np.arange(count), 2 * labels % shape[0]] += 190
+        return pictures.astype(dtype), labels
+
+    def features(
+        self,
+        *train: NDArray[Any],
+        validation: int = 12,
+        mean: tuple[float, ...] = (0.0,),
+        deviation: tuple[float, ...] = (255.0,),
+    ) -> Path:
+        """Write features as preprocess does; without rows of its own, from `pictures`."""
+        examples, labels = train or self.pictures()
+        shape, dtype = examples.shape[1:], str(examples.dtype)
+        held = self.pictures(validation, shape, dtype, seed=1)
+        directory = self.root / "features"
+        directory.mkdir()
+        for split, (rows, classes) in {"train": (examples, labels), "validation": held}.items():
+            with ShardWriter(directory, split, shape, dtype) as writer:
+                writer.append(rows, classes)
+        sizes = {"train": len(examples), "validation": validation}
+        facts = {"shape": shape, "dtype": dtype, "classes": ("cat", "dog", "emu"), "splits": sizes}
+        artifacts.write(directory / "schema.json", Schema.model_validate(facts))
+        artifacts.write(directory / "normalization.json", Normalization(mean=mean, deviation=deviation))
+        return directory
+
+    def code(self, **modules: str) -> Path:
+        """Write the user's own modules into a folder."""
+        folder = self.root / "networks"
+        folder.mkdir(exist_ok=True)
+        for name, text in modules.items():
+            (folder / f"{name}.py").write_text("import keras\nfrom keras import layers\n\n" + dedent(text))
+        return folder
+
+    def train(self, model: dict[str, Any] | None = None, code_sha256: str = "", **training: Any) -> History:
+        """Run the step and return its history; `model` and `training` are as in the configuration."""
+        settings = Model.model_validate(SMALL if model is None else model)
+        code = settings.code or ""
+        known = code_sha256 or (artifacts.tree_sha256(Path(code)) if code else "")
+        if not (self.root / "features").is_dir():
+            self.features()
+        texts = [settings.text(), Training.model_validate(QUICK | training).text(), code, known]
+        train(str(self.root / "features"), *texts, str(self.model), str(self.history))
+        return artifacts.read(self.history / "history.json", History)
+
+    def train_own(self, build: str, arguments: dict[str, Any] | None = None, **settings: Any) -> History:
+        """Run the step with the user's own code, `build` being module:function."""
+        own = {"build": build, "code": str(self.root / "networks"), "arguments": arguments or {}}
+        return self.train(own | settings.pop("model", {}), **settings)
+
+    def trained(self) -> Any:
+        """Load model.keras."""
+        return keras.saving.load_model(self.model / "model.keras")
+
+    def left(self) -> list[str]:
+        """Return the names of what the step wrote, halves too."""
+        return sorted(path.name for path in self.root.iterdir() if path.name.startswith(("model", "history")))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """A desk of one's own, whose code is forgotten afterwards."""
+    path, modules = sys.path.copy(), set(sys.modules)
+    yield Desk(tmp_path)
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+    keras.saving.get_custom_objects().clear()

@@ -1,0 +1,129 @@
+"""The rows as training sees them."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components import shards
+from components.errors import DataError
+from components.train import data
+from components.train.data import Features
+
+
+@pytest.fixture
+def numbered(desk, monkeypatch) -> Any:
+    """50 training rows in several shards, each example and label telling its row's number modulo 3."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 7 * 4)
+    numbers = np.arange(50)
+    return Features.read(desk.features(numbers.astype(np.float32)[:, None], numbers % 3)).train
+
+
+def epoch(dataset: Any) -> list[int]:
+    seen = []
+    for examples, labels in dataset:
+        rows = examples.numpy()[:, 0].astype(int)
+        np.testing.assert_array_equal(labels, rows % 3)
+        seen += rows.tolist()
+    return seen
+
+
+@pytest.mark.parametrize("chunk", [1, 4 * 16, 2**20])
+def test_every_row_comes_once_an_epoch_in_an_order_of_its_own(numbered, monkeypatch, chunk) -> None:
+    monkeypatch.setattr(data, "CHUNK_BYTES", chunk)
+    rows = data.shuffled(numbered, 8, seed=1)
+    first, second = epoch(rows), epoch(rows)
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first != second
+    assert first != sorted(first)
+    again = data.shuffled(numbered, 8, seed=1)
+    assert [epoch(again), epoch(again)] == [first, second]
+    assert epoch(data.shuffled(numbered, 8, seed=2)) != first
+
+
+def test_batches_are_full_but_the_last_and_their_number_is_known(numbered) -> None:
+    rows = data.shuffled(numbered, 16, seed=0)
+    assert [len(labels) for _, labels in rows] == [16, 16, 16, 2]
+    assert rows.cardinality() == 4
+
+
+def test_validation_rows_keep_their_order(numbered) -> None:
+    assert epoch(data.ordered(numbered, 8)) == list(range(50))
+
+
+@pytest.mark.parametrize("steps", [1, 4, 64])
+def test_fit_learns_from_every_row_once_an_epoch(desk, steps) -> None:
+    code = """
+        from pathlib import Path
+        import tensorflow as tf
+
+        @keras.saving.register_keras_serializable("seen")
+        class Count(layers.Layer):
+            def build(self, shape):
+                self.rows = self.add_weight(shape=(60,), initializer="zeros", trainable=False)
+
+            def call(self, x, training=False):
+                if training:
+                    self.rows.assign_add(tf.reduce_sum(tf.one_hot(tf.cast(x[:, 0] * 255.0 + 0.5, tf.int32), 60), 0))
+                return x
+
+        def build(input_shape, classes):
+            x = keras.Input(input_shape)
+            return keras.Model(x, layers.Dense(classes, activation="softmax")(Count()(x)))
+    """
+    desk.code(counting=code)
+    desk.features(np.arange(60, dtype=np.uint8)[:, None], np.arange(60) % 3)
+    desk.train_own("counting:build", epochs=3, batch_size=8, steps_per_execution=steps)
+    (counts,) = (w for w in desk.trained().get_weights() if w.shape == (60,))
+    assert Counter(counts.tolist()) == {3.0: 60}
+
+
+def rewrite(change: dict[str, Any]) -> Callable[[Path], None]:
+    def damage(features: Path) -> None:
+        schema = json.loads((features / "schema.json").read_text())
+        (features / "schema.json").write_text(json.dumps(schema | change))
+
+    return damage
+
+
+def truncate(features: Path) -> None:
+    shard = features / "train-00000-of-00001.npy"
+    shard.write_bytes(shard.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda features: (features / "schema.json").unlink(), r"schema.json is missing"),
+        (lambda features: (features / "schema.json").write_text("{"), r"schema.json is not a Schema: .*JSON"),
+        (rewrite({"dtype": "int8"}), r"is not a Schema: dtype: Input should be 'uint8' or 'float32'"),
+        (truncate, r"The train rows in .* cannot be read: ValueError: mmap"),
+        (
+            lambda features: (features / "train-00000-of-00001.labels.npy").unlink(),
+            r"The train rows in .* cannot be read: FileNotFoundError",
+        ),
+        (
+            lambda features: np.save(features / "train-00000-of-00001.labels.npy", np.zeros(3, np.int64)),
+            r"are 60 examples and 3 labels, but schema.json says 60 rows. Preprocess",
+        ),
+        (rewrite({"splits": {"train": 60}}), r"The validation rows .* are 12 .* schema.json says 0 rows"),
+        (rewrite({"shape": [8, 8, 3]}), r"are uint8 \(8, 8, 1\), but schema.json says uint8 \(8, 8, 3\)"),
+        (rewrite({"classes": ["cat", "dog"]}), r"are labels 0 to 2, but schema.json has 2 classes"),
+    ],
+)
+def test_malformed_features_are_refused(desk, damage, message) -> None:
+    features = desk.features()
+    damage(features)
+    with pytest.raises(DataError, match=message) as refused:
+        Features.read(features)
+    assert "\n" not in str(refused.value)
+
+
+def test_features_without_training_rows_are_refused(desk) -> None:
+    features = desk.features(*desk.pictures(0))
+    with pytest.raises(DataError, match=r"has no training rows. Lower data.validation and data.test"):
+        Features.read(features)

@@ -1,0 +1,121 @@
+"""The built-in CNN, and what is in front of it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.artifacts import Normalization, Schema
+from components.errors import TrainError
+from components.train import data, trainer
+from components.train import model as networks
+from components.train.backend import keras
+from components.train.data import Features
+from components.train.settings import Model, Training
+
+TEN = tuple("0123456789")
+
+
+def build(shape: tuple[int, ...], dtype: str = "uint8", scale: float = 255.0, **settings: Any) -> Any:
+    schema = Schema.model_validate({"shape": shape, "dtype": dtype, "classes": TEN, "splits": {}})
+    model = Model.model_validate(settings)
+    return networks.build(model, schema, Normalization(deviation=(scale,)), Path(), "")
+
+
+def tutorial() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Conv2D(32, 3, activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Conv2D(64, 3, activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def kinds(model: Any) -> list[tuple[str, tuple[int, ...]]]:
+    names = ("Conv2D", "MaxPooling2D", "Flatten", "Dense")
+    return [(type(layer).__name__, layer.output.shape) for layer in model.layers if type(layer).__name__ in names]
+
+
+def test_the_defaults_are_the_tutorials_network() -> None:
+    keras.utils.set_random_seed(3)
+    ours = build((32, 32, 3))
+    keras.utils.set_random_seed(3)
+    theirs = tutorial()
+    assert kinds(ours) == kinds(theirs)
+    assert ours.count_params() == theirs.count_params() == 167_562
+    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_training_it_is_the_tutorials_maths(desk) -> None:
+    pictures, labels = desk.pictures(100, (32, 32, 3))
+    rows = Features.read(desk.features(pictures, labels, deviation=(256.0,)))  # exact, however it is computed
+    schema = rows.schema.model_copy(update={"classes": TEN})
+    keras.utils.set_random_seed(3)
+    ours = networks.build(Model(), schema, rows.normalization, Path(), "")
+    ours.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", steps_per_execution=4)
+    trainer.fit(ours, rows, Training(epochs=2, seed=5))
+
+    keras.utils.set_random_seed(3)
+    theirs = tutorial()
+    theirs.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    same_order = data.shuffled(rows.train, 32, 5)
+    for _ in range(2):
+        for examples, classes in same_order:
+            theirs.train_on_batch(examples.numpy() / 256.0, classes)
+
+    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-6)
+
+
+def test_every_pixel_is_scaled_as_the_tutorial_scales_it() -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    raw = keras.Input((16, 16, 1), dtype="uint8")
+    scale = keras.Model(raw, networks._normalise(raw, Normalization(deviation=(255.0,))))
+    expected = (values / 255.0).astype(np.float32)
+    np.testing.assert_array_max_ulp(scale.predict(values, verbose=0), expected, maxulp=1)
+
+
+def test_standardizing_is_done_per_channel() -> None:
+    values = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3)).astype(np.uint8)
+    mean, deviation = (1.0, 50.0, 128.0), (2.0, 30.0, 1.0)
+    raw = keras.Input((2, 2, 3), dtype="uint8")
+    model = keras.Model(raw, networks._normalise(raw, Normalization(mean=mean, deviation=deviation)))
+    np.testing.assert_allclose(np.asarray(model(values)), (values - mean) / deviation, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [
+        ((8, 8), {"filters": [4]}),
+        ((8, 8, 1), {"filters": [4], "dense": [], "dropout": 0.5}),
+        ((6,), {"filters": [], "dense": [4]}),
+        ((2, 3, 4, 5), {"filters": [], "dense": []}),
+    ],
+)
+def test_sizes_are_settings_and_examples_of_any_rank_are_taken(shape, settings) -> None:
+    model = build(shape, **settings)
+    outputs = np.asarray(model(np.ones((5, *shape), np.uint8)))
+    assert outputs.shape == (5, 10)
+    np.testing.assert_allclose(outputs.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "message"),
+    [
+        ((6, 9, 3), {"kernel": 7}, r"convolution_1 \(7x7\) has no room: .* only 6x9 pixels .* smaller model.kernel"),
+        ((5, 5), {"filters": [4, 4]}, r"convolution_2 \(3x3\) has no room: .* only 1x1 .* \(now \[4, 4\]\)"),
+        ((3, 3), {"filters": [4]}, r"pooling_1 \(2x2\) has no room: .* only 1x1"),
+        ((40,), {}, r"an example has shape \(40,\). Set model.filters to \[\]"),
+    ],
+)
+def test_a_network_without_room_for_its_layers_is_refused(shape, settings, message) -> None:
+    with pytest.raises(TrainError, match=message):
+        build(shape, **settings)
