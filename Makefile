@@ -63,8 +63,9 @@ format: setup ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: setup ## Write docs/config.md from the code
+docs: setup ## Write docs/config.md and docs/environment-keys.md from the code
 	$(BIN)/modelyard config reference > docs/config.md
+	$(BIN)/modelyard config reference --environments > docs/environment-keys.md
 
 COMPILE = $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 FOR_IMAGE = --constraint requirements/dev.txt --python-version 3.11 --group pyproject.toml:

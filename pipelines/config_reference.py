@@ -3,6 +3,7 @@
 Both are made from the `Field`s, so that a key is documented once. docs/config.md is this page:
 
     modelyard config reference > docs/config.md
+    modelyard config reference --environments > docs/environment-keys.md
 """
 
 import json
@@ -16,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pipelines import config_text
 from pipelines.config import DIGITS, Config
 from pipelines.config_problems import section_of
+from pipelines.environment_settings import Environment
 
 HEAD = """\
 # The configuration
@@ -40,6 +42,14 @@ YAML is read as version 1.2: `no` is text and `1e-3` is a number.
 `MODELYARD_HOME` (default `.modelyard`) is where runs, caches and logs go; it is no key of the configuration.
 """
 
+ENVIRONMENTS = """\
+# The keys of an environment
+
+<!-- Made by `modelyard config reference --environments > docs/environment-keys.md` from the code. -->
+
+[environments.md](environments.md) says what an environment is.
+"""
+
 WORDS = {
     "boolean": "true or false",
     "integer": "whole number",
@@ -51,10 +61,17 @@ WORDS = {
 
 
 def page() -> str:
-    """Return the reference in Markdown."""
-    schema = Config.model_json_schema()
-    parts = [HEAD, *_section(Config, "", schema)]
-    return "\n".join(parts) + "\n"
+    """Return the reference of the configuration in Markdown."""
+    return _page(HEAD, Config)
+
+
+def environments_page() -> str:
+    """Return the reference of environments in Markdown."""
+    return _page(ENVIRONMENTS, Environment)
+
+
+def _page(head: str, kind: type[BaseModel]) -> str:
+    return "\n".join([head, *_section(kind, "", kind.model_json_schema(), set())]) + "\n"
 
 
 def schema() -> str:
@@ -69,7 +86,11 @@ def starter() -> str:
     return head + "\n".join(_keys(Config.model_validate(DIGITS), DIGITS)) + "\n"
 
 
-def _section(kind: type[BaseModel], path: str, schema: Mapping[str, Any]) -> Iterator[str]:
+def _section(
+    kind: type[BaseModel], path: str, schema: Mapping[str, Any], shown: set[type[BaseModel]]
+) -> Iterator[str]:
+    """Yield the table of a section and of those in it; one that is there several times is shown once."""
+    shown.add(kind)
     properties = (schema["$defs"][kind.__name__] if path else schema)["properties"]
     yield f"## {path}\n" if path else "## At the top\n"
     yield "| key | type | default | |\n|---|---|---|---|"
@@ -78,8 +99,8 @@ def _section(kind: type[BaseModel], path: str, schema: Mapping[str, Any]) -> Ite
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""
     for name, field in kind.model_fields.items():
-        if section := section_of(field):
-            yield from _section(section, f"{path}.{name}".strip("."), schema)
+        if (section := section_of(field)) and section not in shown:
+            yield from _section(section, f"{path}.{name}".strip("."), schema, shown)
 
 
 def _type(schema: Mapping[str, Any]) -> str:

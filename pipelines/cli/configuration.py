@@ -61,8 +61,10 @@ def init(
 
 
 @app.command()
-def reference() -> None:
+def reference(
+    environments: Annotated[bool, typer.Option("--environments", help="The keys of an environment.")] = False,
+) -> None:
     """Print the meaning of every key, in Markdown."""
-    from pipelines.config_reference import page
+    from pipelines.config_reference import environments_page, page
 
-    typer.echo(page(), nl=False)
+    typer.echo(environments_page() if environments else page(), nl=False)

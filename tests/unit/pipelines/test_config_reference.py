@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 from pipelines.config import load
-from pipelines.config_reference import page, schema, starter
+from pipelines.config_reference import environments_page, page, schema, starter
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -10,6 +10,11 @@ DOCS = Path(__file__).parents[3] / "docs"
 def test_the_page_in_docs_is_up_to_date():
     told = "run `modelyard config reference > docs/config.md`"
     assert (DOCS / "config.md").read_text(encoding="utf-8") == page(), told
+
+
+def test_the_page_of_environments_in_docs_is_up_to_date():
+    told = "run `modelyard config reference --environments > docs/environment-keys.md`"
+    assert (DOCS / "environment-keys.md").read_text(encoding="utf-8") == environments_page(), told
 
 
 def test_every_key_is_explained():
