@@ -63,8 +63,11 @@ def withdraw(site: Site, attempt: str | None = None) -> int | None:
     while seen := site.deployment("candidate"):
         if attempt and objects.annotation(seen, objects.ATTEMPT) != attempt:
             return None
-        site.lead(canary=False)
-        if "deletionTimestamp" in seen["metadata"] or site.cluster.delete("Deployment", seen):
+        try:
+            site.lead(canary=False)
+        finally:
+            gone = "deletionTimestamp" in seen["metadata"] or site.cluster.delete("Deployment", seen)
+        if gone:
             return objects.version(seen)
     return None
 

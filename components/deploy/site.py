@@ -12,7 +12,7 @@ from components.deploy import objects
 from components.deploy.objects import Track
 from components.deploy.peer import Direct, Peer, Proxied
 from components.deploy.settings import Rollout, Target
-from components.errors import UnreachableError
+from components.errors import ConfigError, UnreachableError
 from components.kubernetes import pods
 from components.kubernetes.cluster import Cluster
 from components.kubernetes.trouble import Json
@@ -43,6 +43,9 @@ class Site:
         rollout: the thresholds.
         target: where and with what servers run.
         say: takes each sentence about how it goes.
+
+    Raises:
+        ConfigError: Kubernetes has no such names.
     """
 
     name: str
@@ -53,6 +56,13 @@ class Site:
     rollout: Rollout
     target: Target
     say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        if not self.name[:1].isalpha():
+            raise ConfigError(
+                f"{self.name!r} cannot be served on Kubernetes, where a Service's name begins with a letter: "
+                "give the model such a name."
+            )
 
     def deployment(self, track: Track) -> Json | None:
         """Return the Deployment of a track, or None."""

@@ -7,7 +7,7 @@ from components.deploy.objects import Track
 from components.deploy.site import Site
 from components.errors import DeployError, UnreachableError
 from components.kubernetes import pods
-from components.kubernetes.deployments import complete, refused
+from components.kubernetes.deployments import complete, progress, refused
 from components.kubernetes.trouble import Json, Trouble
 
 POLL = 0.5
@@ -26,20 +26,23 @@ def until_complete(site: Site, track: Track, expected: Callable[[Json | None], J
     Raises:
         DeployError: a pod cannot be made, does not start, ends or is not ready in time; why, in a sentence.
     """
-    watchman, begin = Watchman(site), time.monotonic()
+    watchman, seen, since = Watchman(site), (-1, -1), time.monotonic()
+    limit = site.target.start_timeout + site.rollout.ready_timeout + site.rollout.store_timeout
     while True:
         deployment = expected(site.deployment(track))
         if complete(deployment):
             return
         if refusal := refused(deployment):
             raise DeployError(refusal.message)
-        mine = [pod for pod in site.pods(track) if _of(deployment, pod)]
-        for pod in mine:
-            watchman.judge(pod)
-        if not mine and time.monotonic() - begin > site.target.start_timeout:
+        for pod in site.pods(track):
+            if _of(deployment, pod):
+                watchman.judge(pod)
+        if (now := progress(deployment)) != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since > limit:
             raise DeployError(
-                f"Kubernetes made no pod for {deployment['metadata']['name']} within "
-                f"{site.target.start_timeout:g} s. `kubectl describe deployment` says why."
+                f"{deployment['metadata']['name']} came no further for {limit:g} s: {now[0]} pods are new, "
+                f"{now[1]} are available. `kubectl describe deployment` says what Kubernetes waits for."
             )
         time.sleep(POLL)
 

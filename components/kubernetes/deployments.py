@@ -11,6 +11,12 @@ def complete(deployment: Json) -> bool:
     return _seen(deployment) and all(count == wanted for count in counts)
 
 
+def progress(deployment: Json) -> tuple[int, int]:
+    """Return how many of its pods are of the present template, and how many are available."""
+    status = deployment.get("status", {})
+    return status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
+
+
 def refused(deployment: Json) -> Trouble | None:
     """Return why its pods may not be created, or None when they may."""
     for condition in deployment.get("status", {}).get("conditions", []):

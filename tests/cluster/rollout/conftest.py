@@ -335,6 +335,7 @@ def namespace(kubectl: Callable[..., str]) -> Iterator[str]:
     kubectl("create", "namespace", name)
     kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
     kubectl("create", "serviceaccount", "modelyard-serve", "-n", name)
+    kubectl("create", "quota", "memory", "--hard=requests.memory=100Gi", "-n", name)
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
 

@@ -2,10 +2,13 @@
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
+from kubernetes.config import new_client_from_config
 
-from components.errors import DeployError
+from components.errors import ClusterError, DeployError
+from components.kubernetes.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -103,6 +106,24 @@ def test_a_version_without_golden_requests(stable):
     version = stable.publish(golden=False)
     with pytest.raises(DeployError, match=r"has no golden\.json"):
         stable.deploy(version)
+    stable.settled(1)
+
+
+def test_more_than_the_quota_allows(refused, stable):
+    resources = stable.site.target.resources.model_copy(update={"memory": "200Gi"})
+    why, clients = refused(stable.publish(), stable.where(resources=resources))
+    assert "The quota memory of the namespace allows no pod: requested: requests.memory=200Gi" in why
+    assert clients.failed == []
+
+
+def test_an_account_without_the_right(stable):
+    namespace = stable.site.cluster.namespace
+    api = new_client_from_config()
+    api.set_default_header("Impersonate-User", f"system:serviceaccount:{namespace}:modelyard-serve")
+    site = replace(stable.site, cluster=Cluster(api, namespace, inside=False))
+    with pytest.raises(ClusterError, match=r"may not get deployments\.apps in the namespace") as error:
+        stable.deploy(stable.publish(), site)
+    assert 'resources: ["deployments"], verbs: ["get"]' in str(error.value)
     stable.settled(1)
 
 
