@@ -68,7 +68,8 @@ def test_fit_learns_from_every_row_once_an_epoch(desk, steps) -> None:
 
             def call(self, x, training=False):
                 if training:
-                    self.rows.assign_add(tf.reduce_sum(tf.one_hot(tf.cast(x[:, 0] * 255.0 + 0.5, tf.int32), 60), 0))
+                    numbers = tf.cast(x[:, 0] * 255.0 + 0.5, tf.int32)
+                    self.rows.assign_add(tf.reduce_sum(tf.one_hot(numbers, 60), 0))
                 return x
 
         def build(input_shape, classes):

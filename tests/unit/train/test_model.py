@@ -40,7 +40,9 @@ def tutorial() -> Any:
 
 def kinds(model: Any) -> list[tuple[str, tuple[int, ...]]]:
     names = ("Conv2D", "MaxPooling2D", "Flatten", "Dense")
-    return [(type(layer).__name__, layer.output.shape) for layer in model.layers if type(layer).__name__ in names]
+    return [
+        (type(layer).__name__, layer.output.shape) for layer in model.layers if type(layer).__name__ in names
+    ]
 
 
 def test_the_defaults_are_the_tutorials_network() -> None:
@@ -110,7 +112,11 @@ def test_sizes_are_settings_and_examples_of_any_rank_are_taken(shape, settings) 
 @pytest.mark.parametrize(
     ("shape", "settings", "message"),
     [
-        ((6, 9, 3), {"kernel": 7}, r"convolution_1 \(7x7\) has no room: .* only 6x9 pixels .* smaller model.kernel"),
+        (
+            (6, 9, 3),
+            {"kernel": 7},
+            r"convolution_1 \(7x7\) has no room: .* only 6x9 pixels .* smaller model.kernel",
+        ),
         ((5, 5), {"filters": [4, 4]}, r"convolution_2 \(3x3\) has no room: .* only 1x1 .* \(now \[4, 4\]\)"),
         ((3, 3), {"filters": [4]}, r"pooling_1 \(2x2\) has no room: .* only 1x1"),
         ((40,), {}, r"an example has shape \(40,\). Set model.filters to \[\]"),

@@ -20,7 +20,9 @@ def test_every_optimizer_of_keras_is_known_by_its_name() -> None:
 
 
 def test_names_are_known_without_tensorflow() -> None:
-    check = "import sys, components.train.optimizers; sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
+    check = (
+        "import sys, components.train.optimizers; sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 
 

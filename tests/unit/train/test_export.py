@@ -1,0 +1,96 @@
+"""The exported files, each read back as whoever uses it would read it."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from components import artifacts
+from components.artifacts import Signature
+from components.errors import TrainError
+from components.train.backend import keras, tf
+
+
+def predictions(model: Path, rows: Any) -> dict[str, Any]:
+    session = onnxruntime.InferenceSession(str(model / "model.onnx"))
+    served = tf.saved_model.load(str(model / "saved_model"))
+    return {
+        "keras": np.asarray(keras.saving.load_model(model / "model.keras")(rows)),
+        "onnx": session.run(["probabilities"], {"input": rows})[0],
+        "saved_model": np.asarray(served.serve(rows)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "model"),
+    [
+        ((8, 8, 3), "uint8", {"filters": [4], "dense": [8], "dropout": 0.2}),
+        ((8, 8), "float32", {"filters": [4], "logits": True}),
+        ((5,), "float32", {"filters": []}),
+    ],
+)
+def test_all_files_take_raw_examples_and_predict_what_was_trained(desk, shape, dtype, model) -> None:
+    examples, labels = desk.pictures(60, shape, dtype)
+    channels = shape[-1] if len(shape) == 3 else 1
+    desk.features(examples, labels, mean=(30.0,) * channels, deviation=(90.0,) * channels)
+    history = desk.train(model, epochs=20, optimizer_settings={"learning_rate": 0.01})
+    assert history.metrics["accuracy"][-1] > 0.8
+    rows, classes = desk.pictures(30, shape, dtype, seed=2)
+    found = predictions(desk.model, rows)
+    np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
+    np.testing.assert_allclose(found["saved_model"], found["keras"], atol=1e-5)
+    np.testing.assert_allclose(found["onnx"].sum(axis=1), 1, atol=1e-5)
+    assert (found["onnx"].argmax(axis=1) == classes).mean() > 0.8
+    signature = artifacts.read(desk.model / "signature.json", Signature)
+    assert (signature.shape, signature.dtype, signature.classes) == (shape, dtype, ("cat", "dog", "emu"))
+
+
+def test_a_model_whose_weights_are_lost_in_the_last_step_leaves_nothing(desk) -> None:
+    desk.features(*desk.pictures(16), validation=0)
+    settings = {"learning_rate": 1e38}
+    with pytest.raises(TrainError, match=r"predicts nan for training rows.*learning_rate, or set clipnorm"):
+        desk.train(epochs=1, batch_size=16, optimizer="sgd", optimizer_settings=settings)
+    assert desk.left() == []
+
+
+def test_a_layer_that_computes_otherwise_when_it_is_exported_is_refused(desk) -> None:
+    desk.code(
+        moody="""
+        import random
+
+        @keras.saving.register_keras_serializable("moody")
+        class Moody(layers.Layer):
+            def call(self, x):
+                return x * random.random()  # once for every graph
+
+        def build(input_shape, classes):
+            x = keras.Input(input_shape)
+            return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Moody()(x))))
+        """
+    )
+    with pytest.raises(
+        TrainError, match=r"predicts otherwise than the trained model: .* differ by 0.*Look for"
+    ):
+        desk.train_own("moody:build")
+    assert desk.left() == []
+
+
+def test_a_killed_export_is_no_export_and_the_next_run_is_whole(desk) -> None:
+    features = desk.features()
+    program = (
+        "import os, sys; from components.train import conversion, trainer;"
+        "conversion.convert = lambda *_: os.kill(os.getpid(), 9); trainer.train(*sys.argv[1:])"
+    )
+    places = [str(features), '{"filters":[4]}', '{"epochs":1}', "", "", str(desk.model), str(desk.history)]
+    killed = subprocess.run([sys.executable, "-c", program, *places], capture_output=True)
+    assert killed.returncode == -9
+    assert not desk.model.exists()
+    assert not desk.history.exists()
+    desk.train(epochs=1)
+    assert desk.left() == ["history", "model"]
+    names = sorted(path.name for path in desk.model.iterdir())
+    assert names == ["model.keras", "model.onnx", "saved_model", "signature.json"]

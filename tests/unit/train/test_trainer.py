@@ -1,0 +1,69 @@
+"""The step: what it does with its settings, and what it leaves behind."""
+
+import numpy as np
+import pytest
+
+from components.errors import TrainError
+
+FAST = {"learning_rate": 0.05}
+
+
+def test_the_history_tells_every_epoch_with_validation(desk, capsys) -> None:
+    history = desk.train(epochs=3)
+    assert set(history.metrics) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert all(len(values) == 3 for values in history.metrics.values())
+    assert (history.epochs, history.stopped_early) == (3, False)
+    assert history.parameters == desk.trained().count_params()
+    assert history.samples_per_second > 0
+    assert {"python", "keras", "tensorflow", "onnx"} <= set(history.packages)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
+    assert f"val_accuracy {history.metrics['val_accuracy'][-1]:.4f}" in lines[-1]
+
+
+def test_training_goes_without_validation_rows(desk) -> None:
+    desk.features(*desk.pictures(), validation=0)
+    assert set(desk.train().metrics) == {"loss", "accuracy"}
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(desk) -> None:
+    runs = []
+    for seed in (1, 1, 2):
+        desk.train({"filters": [4], "dense": [8], "dropout": 0.3}, seed=seed, epochs=3)
+        runs.append(desk.trained().get_weights())
+    for first, second, other in zip(*runs, strict=True):
+        np.testing.assert_array_equal(first, second)
+        assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("patience", [1, 50])
+def test_early_stopping_keeps_the_best_epoch(desk, patience) -> None:
+    """Whether it stops or reaches the last epoch: labels without sense make validation worse soon."""
+    pictures, labels = desk.pictures(48)
+    desk.features(pictures, np.random.default_rng(0).permutation(labels), validation=30)
+    stopping = {"monitor": "val_loss", "patience": patience}
+    history = desk.train(epochs=20, early_stopping=stopping, optimizer_settings=FAST)
+    losses = history.metrics["val_loss"]
+    assert history.epochs == len(losses)
+    assert history.stopped_early == (patience == 1) == (len(losses) < 20)
+    assert losses[-1] > min(losses)
+    model = desk.trained()
+    model.compile(loss="sparse_categorical_crossentropy")
+    rows, classes = desk.pictures(30, seed=1)
+    assert model.evaluate(rows, classes, verbose=0) == pytest.approx(min(losses), abs=1e-4)
+
+
+def test_early_stopping_without_validation_rows_is_refused(desk) -> None:
+    desk.features(*desk.pictures(), validation=0)
+    with pytest.raises(TrainError, match=r"early_stopping watches val_loss, but .* Raise data.validation"):
+        desk.train(early_stopping={})
+    assert desk.left() == []
+
+
+@pytest.mark.parametrize("steps", [1, 64])
+def test_a_loss_that_is_no_number_stops_training_with_a_remedy(desk, steps) -> None:
+    with pytest.raises(TrainError, match=r"loss is (nan|inf) in epoch 1, .*learning_rate, set clipnorm"):
+        desk.train(
+            epochs=50, optimizer="sgd", optimizer_settings={"learning_rate": 1e38}, steps_per_execution=steps
+        )
+    assert desk.left() == []

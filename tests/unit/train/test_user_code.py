@@ -1,0 +1,207 @@
+"""A model from the user's own code: what works, and what is said when it does not."""
+
+import pytest
+
+from components.errors import TrainError
+
+NETWORK = """
+    def build(input_shape, classes, units=4):
+        return keras.Sequential(
+            [layers.Flatten(), layers.Dense(units), layers.Dense(classes, activation="softmax")]
+        )
+"""
+HEAD = """
+    def build(input_shape, classes):
+        x = keras.Input(input_shape)
+        return keras.Model(x, {})
+"""
+
+
+def network(body: str, head: str = "layers.Dense(classes, activation='softmax')(layers.Flatten()(x))") -> str:
+    return body + HEAD.format(head)
+
+
+def test_a_function_with_arguments_builds_the_model(desk) -> None:
+    desk.code(plain=NETWORK)
+    history = desk.train_own("plain:build", {"units": 6})
+    assert history.parameters == 64 * 6 + 6 + 6 * 3 + 3
+
+
+def test_it_imports_modules_and_packages_beside_it(desk) -> None:
+    folder = desk.code(helper="UNITS = 5", entry=NETWORK.replace("units=4", "units=None"))
+    (folder / "nets").mkdir()
+    (folder / "nets" / "__init__.py").write_text("")
+    text = (folder / "entry.py").read_text().replace("layers.Dense(units)", "layers.Dense(helper.UNITS)")
+    (folder / "nets" / "small.py").write_text("import helper\n" + text)
+    assert desk.train_own("nets.small:build").parameters == 64 * 5 + 5 + 5 * 3 + 3
+
+
+def test_a_layer_of_the_users_own_is_exported(desk) -> None:
+    desk.code(
+        scaled=network(
+            """
+    @keras.saving.register_keras_serializable("scaled")
+    class Scale(layers.Layer):
+        def __init__(self, factor, **kwargs):
+            super().__init__(**kwargs)
+            self.factor = factor
+
+        def call(self, x):
+            return x * self.factor
+
+        def get_config(self):
+            return {**super().get_config(), "factor": self.factor}
+""",
+            "layers.Dense(classes, activation='softmax')(layers.Flatten()(Scale(2.0)(x)))",
+        )
+    )
+    desk.train_own("scaled:build")
+    assert (desk.model / "model.onnx").is_file()
+
+
+def test_logits_end_with_a_softmax_in_the_export_only(desk) -> None:
+    desk.code(raw=network("", "layers.Dense(classes)(layers.Flatten()(x))"))
+    desk.train_own("raw:build", model={"logits": True})
+    pictures, _ = desk.pictures(5)
+    assert desk.trained()(pictures).numpy().sum(axis=1) == pytest.approx(1)
+
+
+def test_code_that_changed_since_the_run_began_is_not_run(desk) -> None:
+    desk.code(changed="raise SystemExit('it ran')")
+    with pytest.raises(
+        TrainError, match=r"fingerprint \w{12}, but the run began with abababababab: .* Run again"
+    ):
+        desk.train_own("changed:build", code_sha256="ab" * 32)
+
+
+def test_a_folder_that_is_none_is_named(desk) -> None:
+    with pytest.raises(TrainError, match=r"model.code is .*networks, which is no folder. Name the folder"):
+        desk.train_own("absent:build", code_sha256="ab" * 32)
+
+
+@pytest.mark.parametrize(
+    ("build", "code", "message"),
+    [
+        ("typo:bild", NETWORK, r"typo.py has no function bild. It has build\.$"),
+        ("nothing:build", "build = 3", r"has no function build. Define it there"),
+        (
+            "elsewhere:build",
+            None,
+            r"The import of elsewhere .* failed: ModuleNotFoundError: .*'elsewhere'. Correct",
+        ),
+        ("json:dumps", NETWORK, r"the name json belongs to .*json/__init__.py and not to .*another name"),
+        ("broken:build", "x = 1 +", r"The import of broken .* failed at .*broken.py:4: SyntaxError"),
+        (
+            "needs:build",
+            "import no_such_thing",
+            r"failed at .*needs.py:4: .*'no_such_thing'. Correct it there",
+        ),
+        ("leaves:build", "raise SystemExit(0)", r"failed at .*leaves.py:4: SystemExit: 0"),
+        (
+            "unasked:build",
+            "def build(input_shape, classes, depth): ...",
+            r"called with input_shape, classes, but takes \(input_shape, classes, depth\): missing .*'depth'",
+        ),
+        (
+            "raises:build",
+            "def build(input_shape, classes):\n        raise ValueError('seven\\nlines')",
+            r"model.build raises:build failed at .*raises.py:5: ValueError: seven lines. Correct it there",
+        ),
+        (
+            "number:build",
+            "def build(input_shape, classes):\n        return 7",
+            r"returned int, not a keras.Model",
+        ),
+        (
+            "units:build",
+            network("", "layers.Dense(classes + 1, activation='softmax')(layers.Flatten()(x))"),
+            r"gives \(None, 4\), but \(None, 3\) is expected: one value for each of the 3 classes",
+        ),
+        ("two:build", network("", "[x, x]"), r"gives list, but \(None, 3\) is expected"),
+        (
+            "half:build",
+            network("", "layers.Dense(classes, activation='softmax', dtype='float16')(layers.Flatten()(x))"),
+            r'gives float16, but clients are promised float32. .*dtype="float32"',
+        ),
+        (
+            "logits:build",
+            network("", "layers.Dense(classes)(layers.Flatten()(x))"),
+            r"sum to \S+ for an example, which are no probabilities. .*or set model.logits: true",
+        ),
+        (
+            "shapes:build",
+            network("", "layers.Dense(classes)(layers.Reshape((7,))(x))"),
+            r"model.build shapes:build failed at .*shapes.py:7: ValueError",
+        ),
+        (
+            "anonymous:build",
+            network(
+                "", "layers.Dense(classes, activation='softmax')(layers.Lambda(lambda v: v[:, 0, :, 0])(x))"
+            ),
+            r"model.keras cannot be loaded again: .*ambda.*use no Lambda layer",
+        ),
+        (
+            "opaque:build",
+            network(
+                """
+    class Opaque(layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def call(self, x):
+            return self.function(x)
+""",
+                "layers.Dense(classes, activation='softmax')(layers.Flatten()(Opaque(lambda v: v)(x)))",
+            ),
+            r"cannot be saved as .keras: NotImplementedError: Object Opaque .*get_config\(\)",
+        ),
+        (
+            "outside:build",
+            network(
+                """
+    import numpy as np
+    import tensorflow as tf
+
+    @keras.saving.register_keras_serializable("outside")
+    class Outside(layers.Layer):
+        def call(self, x):
+            return tf.ensure_shape(tf.numpy_function(np.abs, [x], tf.float32), x.shape)
+
+        def compute_output_shape(self, shape):
+            return shape
+""",
+                "layers.Dense(classes, activation='softmax')(layers.Flatten()(Outside()(x)))",
+            ),
+            r"ONNX Runtime cannot run the exported model: .*PyFunc.* Replace the layer that it names",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_before_training(desk, capsys, build, code, message) -> None:
+    desk.code(**({build.partition(":")[0]: code} if code else {}))
+    with pytest.raises(TrainError, match=message) as refused:
+        desk.train_own(build)
+    assert not set("\n\x1b") & set(str(refused.value))
+    assert "epoch" not in capsys.readouterr().out
+    assert desk.left() == []
+
+
+def test_an_exception_while_it_trains_is_said_with_its_place(desk) -> None:
+    desk.code(
+        late=network(
+            """
+    @keras.saving.register_keras_serializable("late")
+    class Late(layers.Layer):
+        def call(self, x, training=False):
+            if training:
+                raise KeyError("forgotten")
+            return x
+""",
+            "layers.Dense(classes, activation='softmax')(layers.Flatten()(Late()(x)))",
+        )
+    )
+    with pytest.raises(
+        TrainError, match=r"Training failed at .*late.py:9: KeyError: .*forgotten .*Correct it there"
+    ):
+        desk.train_own("late:build")
+    assert desk.left() == []
