@@ -31,6 +31,7 @@ class LocalRun:
         self.folder = folder
         self.environment = environment
         self.log = StepLog(STEPS, folder / "logs")
+        self.cache = folder.parent.parent / "cache"
 
     def __call__(self) -> RunSummary:
         """Run to the end and record the summary; a failure is in the summary, not raised."""
@@ -62,7 +63,7 @@ class LocalRun:
             pipeline_root=str(self.folder / "artifacts"),
             workspace_root=str(self.folder / "scratch" / "workspace"),
             enable_caching=True,
-            cache_root=str(self.folder.parent.parent / "cache"),
+            cache_root=str(self.cache),
         )
         train_to_serve = self._pipeline()
         try:

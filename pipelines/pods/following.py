@@ -17,6 +17,10 @@ PAUSE = 0.3
 Json = dict[str, Any]
 
 
+class PodLostError(ClusterError):
+    """The pod was deleted or evicted while it ran: another attempt may do."""
+
+
 def run(cluster: Cluster, pod: Json, start_timeout: float) -> int:
     """Make a pod, print what its step prints, remove it; return the step's exit code.
 
@@ -27,6 +31,7 @@ def run(cluster: Cluster, pod: Json, start_timeout: float) -> int:
 
     Raises:
         ClusterError: it is refused, cannot run, or was stopped.
+        PodLostError: it was deleted, or its node was taken away.
     """
     name = pod["metadata"]["name"]
     if not cluster.apply(pod, MANAGER):
@@ -60,7 +65,7 @@ def _await(cluster: Cluster, name: str, container: str, start_timeout: float) ->
         if "running" in (state := _state(pod, container)) or "terminated" in state:
             return
         if pod["status"].get("phase") == "Failed":
-            raise ClusterError(_why(pod))
+            raise _failure(pod)
         now = time.monotonic()
         found = trouble(pod, cluster.events(pod), cluster.nodes)
         waited = now - since.setdefault(found.reason if found else "", now)
@@ -112,29 +117,37 @@ def _raise_if_stopped(cluster: Cluster, name: str) -> None:
         ClusterError: Kubernetes stopped it.
     """
     pod = _get(cluster, name)
+    if "deletionTimestamp" in pod["metadata"]:
+        raise _lost(name)
     found = trouble(pod)
     if pod["status"].get("reason") or (found and found.reason == "OOMKilled"):
-        raise ClusterError(_why(pod))
+        raise _failure(pod)
 
 
-def _why(pod: Json) -> str:
-    """Say why a pod failed."""
-    if pod["status"].get("reason") == "DeadlineExceeded":
-        return (
-            f"The pod {pod['metadata']['name']} was stopped because it did not end within "
-            f"{pod['spec']['activeDeadlineSeconds']} s. Give it more time (environment.steps.*.timeout), or "
-            "less to do."
+def _failure(pod: Json) -> ClusterError:
+    """Return why a pod failed."""
+    reason, name = pod["status"].get("reason"), pod["metadata"]["name"]
+    if reason == "DeadlineExceeded":
+        seconds = pod["spec"]["activeDeadlineSeconds"]
+        return ClusterError(
+            f"The pod {name} was stopped because it did not end within {seconds} s. Give it more time "
+            "(environment.steps.*.timeout), or less to do."
         )
+    if reason:  # evicted, preempted, on a node that shut down
+        said = pod["status"].get("message", "").rstrip(".") or "it does not say more"
+        return PodLostError(f"The pod {name} was stopped by its node ({reason}: {said}). Give it retries.")
     found = trouble(pod)
-    return found.message if found else f"The pod {pod['metadata']['name']} failed, and does not say why."
+    return ClusterError(found.message if found else f"The pod {name} failed, and does not say why.")
 
 
 def _get(cluster: Cluster, name: str) -> Json:
     if pod := cluster.get("Pod", name):
         return pod
-    raise ClusterError(
-        f"The pod {name} was deleted while it ran. Run it again; what is done comes from the cache."
-    )
+    raise _lost(name)
+
+
+def _lost(name: str) -> PodLostError:
+    return PodLostError(f"The pod {name} was deleted while it ran. Run it again: what is done is cached.")
 
 
 def _state(pod: Json, container: str) -> Json:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import Record, read
-from components.errors import ModelyardError, NotFoundError
+from components.errors import ClusterError, ModelyardError, NotFoundError
 from components.kubernetes.cluster import connect
 from components.store import staging
 from pipelines.pods import following
@@ -30,7 +30,8 @@ class Plan(Record):
     """What all tasks of a run need to know.
 
     `pods` is each step's pod; `here` and `there` are where the task's outputs are, for kfp.local and in the
-    bucket; `endpoint` is an emulator's address for this machine and `inside` for pods.
+    bucket; `endpoint` is an emulator's address for this machine and `inside` for pods. `retries` is how
+    often a step is tried again when it fails or its pod is lost, and not when its pod cannot run.
     """
 
     run: str
@@ -41,6 +42,7 @@ class Plan(Record):
     endpoint: str | None
     inside: str | None
     start_timeout: float
+    retries: dict[str, int]
 
     def uri(self, path: Path) -> str:
         """Return the address in the bucket of what kfp.local expects at `path`."""
@@ -70,11 +72,28 @@ def run(step: str, command: list[str], plan: Plan) -> int:
     # kfp.local wrote this machine's Python into the command
     inside = [part.replace(sys.executable, "python3") for part in command]
     inside[place] = json.dumps(task.asked)
-    pod = _pod(step, inside, task, plan)
-    code = following.run(connect(plan.namespace), pod, plan.start_timeout)
+    code = _attempts(step, inside, task, plan)
     for path in task.parameters if code == 0 else ():
         with suppress(NotFoundError):  # a function that gives back its value writes no file for it
             staging.fetch(plan.uri(path), path, plan.endpoint)
+    return code
+
+
+def _attempts(step: str, command: list[str], task: "Task", plan: Plan) -> int:
+    """Run the pod, again if another attempt may help; return the last exit code."""
+    cluster = connect(plan.namespace)
+    for left in range(plan.retries[step], -1, -1):
+        try:
+            code = following.run(cluster, _pod(step, command, task, plan), plan.start_timeout)
+        except following.PodLostError as lost:
+            if not left:
+                raise ClusterError(str(lost)) from lost
+            print(lost, flush=True)  # noqa: T201
+        else:
+            if code == 0:
+                return 0
+        if left:
+            print(f"{step} failed and is tried again; {left} attempts are left.", flush=True)  # noqa: T201
     return code
 
 

@@ -1,6 +1,7 @@
 """A run whose steps are pods: kfp.local keeps order, conditions and cache; a launcher starts each pod."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from components import lifeline
 from components.artifacts import Outcome, read, write
 from components.kubernetes.cluster import connect
 from components.store import staging
+from components.store.address import open_objects
 from pipelines.ask import ask_at
 from pipelines.compiler import compile_to
 from pipelines.config import Config
@@ -39,6 +41,7 @@ class PodRun(LocalRun):
         from kfp.components import load_component_from_text
 
         self._clear()
+        self._forget()
         path = self.folder / "pipeline.yaml"
         compile_to(self.config, path, self.environment)
         compiled = pipeline, platform = tuple(yaml.safe_load_all(path.read_text(encoding="utf-8")))
@@ -51,12 +54,16 @@ class PodRun(LocalRun):
             endpoint=self._endpoint,
             inside=self.environment.storage_endpoint,
             start_timeout=self.environment.start_timeout,
+            retries={step: self.environment.resources(step).retries for step in STEPS},
         )
         write(self.folder / "pods.json", plan)
         os.environ[launcher.VARIABLE] = str(self.folder / "pods.json")
         for step in STEPS:
             container = pipeline["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
             container["command"] = [*LAUNCHER, step, *container["command"]]
+        for dag in (pipeline["root"], *pipeline["components"].values()):
+            for task in dag.get("dag", {}).get("tasks", {}).values():
+                task.pop("retryPolicy", None)  # the launcher knows what is worth another attempt
         return load_component_from_text(yaml.safe_dump_all([pipeline, platform]))  # type: ignore[no-any-return]
 
     def _here(self, evaluation: Any) -> Path:
@@ -78,6 +85,15 @@ class PodRun(LocalRun):
     def _ask(self) -> Prediction | None:
         url = self.environment.serving.url
         return ask_at(url, self.config) if url else None
+
+    def _forget(self) -> None:
+        """Remove what the cache has of runs that are gone from the bucket: kfp.local would trust it."""
+        bucket = self.environment.artifacts()
+        there = set(open_objects(bucket).folders(""))
+        ours = re.compile(re.escape(f"{bucket.url.rstrip('/')}/") + r"([^/\"]+)/")
+        for entry in self.cache.glob("*.json"):
+            if not set(ours.findall(entry.read_text(encoding="utf-8"))) <= there:
+                entry.unlink()
 
     def _clear(self) -> None:
         """Remove the pods of runs of this machine that were killed."""

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote
 from uuid import uuid4
 
+import httpx
 import numpy as np
 import pytest
 
@@ -20,10 +22,15 @@ PROGRAM = str(Path(sys.executable).parent / "modelyard")
 
 
 @pytest.fixture(scope="module")
-def place():
+def prefix():
+    """What is these tests' own in the bucket."""
+    return uuid4().hex[:8]
+
+
+@pytest.fixture(scope="module")
+def place(prefix):
     """Options that give these tests a model store and a pipeline root of their own."""
-    mine = uuid4().hex[:8]
-    keys = {"store": f"gs://modelyard/{mine}/models", "pipeline_root": f"gs://modelyard/{mine}/runs"}
+    keys = {"store": f"gs://modelyard/{prefix}/models", "pipeline_root": f"gs://modelyard/{prefix}/runs"}
     return [part for key, value in keys.items() for part in ("--set", f"environment.{key}={value}")]
 
 
@@ -101,14 +108,24 @@ def test_a_step_that_fails_says_what_it_says_on_a_laptop(modelyard, place):
     assert ended.json["failure"]["step"] == "fingerprint"
 
 
-def test_the_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, place, images, tmp_path):
+@pytest.fixture
+def begun(kubectl, place, images, tmp_path):
+    """A run whose first pod is there: the process, and its command."""
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps(images))
-    command = [PROGRAM, "run", "-e", "kind", *place, "--set", "training.epochs=100"]
+    command = [PROGRAM, "run", "-e", "kind", *place, "--set", "environment.steps.fingerprint.retries=1"]
+    command += ["--set", "environment.images.train=modelyard/gone:1"]
     run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     while not pods(kubectl):
         assert run.poll() is None
         time.sleep(0.2)
+    yield run, command
+    run.kill()
+    run.wait()
+
+
+def test_the_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, begun, tmp_path):
+    run, command = begun
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     (left,) = pods(kubectl)
@@ -116,3 +133,23 @@ def test_the_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, place, imag
     nobody = ["--set", "environment.steps.fingerprint.memory=99Gi"]
     subprocess.run([*command, *nobody], cwd=tmp_path, capture_output=True, check=False)
     assert left["metadata"]["name"] not in [one["metadata"]["name"] for one in pods(kubectl)]
+
+
+def test_a_step_whose_pod_is_lost_is_tried_again(kubectl, begun, tmp_path):
+    run, _ = begun
+    kubectl("delete", "pod", "-n", RUNS, "--now", "-l", "modelyard.dev/step=fingerprint")
+    assert run.wait(120) == 9  # there is no image for train
+    (log,) = (tmp_path / ".modelyard/runs").glob("*/logs/fingerprint.log")
+    assert "was deleted while it ran" in log.read_text()
+    (summary,) = (tmp_path / ".modelyard/runs").glob("*/run.json")
+    assert states(json.loads(summary.read_text()))["fingerprint"] == "succeeded"
+
+
+def test_what_the_bucket_lost_is_made_again(first, modelyard, place, prefix):
+    assert first.code == 0
+    bucket = "http://127.0.0.1:30443/storage/v1/b/modelyard/o"
+    for one in httpx.get(bucket, params={"prefix": f"{prefix}/runs/"}).json()["items"]:
+        httpx.delete(f"{bucket}/{quote(one['name'], safe='')}").raise_for_status()
+    stop = ["--set", "environment.images.train=modelyard/gone:1"]
+    again = modelyard("run", "-e", "kind", *place, *stop, "--output", "json").json
+    assert states(again)["ingest"] == states(again)["preprocess"] == "succeeded"

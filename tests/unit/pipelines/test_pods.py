@@ -93,6 +93,7 @@ def test_a_task_writes_below_gcs_what_goes_to_the_bucket_and_reads_artifacts_whe
         endpoint=None,
         inside=None,
         start_timeout=1,
+        retries={},
     )
     folder = "/home/me/artifacts/pipeline-1/train"
     asked = {
