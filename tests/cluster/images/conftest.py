@@ -1,4 +1,4 @@
-"""Confined containers of the images, on a network of their own with no way out, and an emulator of the store."""
+"""Confined containers of the images, on a network with no way out, and an emulator of the store in it."""
 
 import json
 import subprocess

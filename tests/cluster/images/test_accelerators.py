@@ -1,0 +1,106 @@
+"""The images of train for NVIDIA and for TPU, on a machine that has neither.
+
+They are large: `make soak` builds and runs them; with REGISTRY as for `make test-cluster`, as one is a pod.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from components import artifacts
+from components.artifacts import History, Metrics
+from components.errors import TrainError
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
+
+ROOT = Path(__file__).parents[3]
+Run = Callable[..., Any]
+
+DEVICES = """
+import os
+os.environ.update({environment})
+from components.train import accelerator
+print(accelerator.devices())
+"""
+
+ENVIRONMENT = """
+kind: kubernetes
+store: gs://modelyard/{place}/models
+pipeline_root: gs://modelyard/{place}/runs
+storage_endpoint: http://gcs.modelyard-storage:4443
+storage_endpoint_outside: http://127.0.0.1:30443
+start_timeout: 600
+accelerator_optional: {optional}
+defaults: {{cpu: 100m, memory: 1Gi}}
+steps: {{train: {{memory: 4Gi, accelerator: {{type: gpu}}}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def accelerators() -> dict[str, str]:
+    """The references of all images, those for accelerators among them."""
+    subprocess.run(["make", "images", "images-accelerators"], check=True, cwd=ROOT)
+    return json.loads((ROOT / "build/images.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "backend"), [("train-cuda", "gpu", "tensorflow"), ("train-tpu", "tpu", "jax")]
+)
+def test_an_accelerator_that_is_missing_is_said_and_not_trained_without(
+    accelerators: dict[str, str], confined: Run, target: str, asked: str, backend: str
+) -> None:
+    with pytest.raises(
+        AssertionError, match=f"asks for a {asked.upper()}, but Keras on {backend} finds only cpu:0"
+    ):
+        confined(accelerators[target], DEVICES.format(environment={"MODELYARD_ACCELERATOR": asked}))
+
+
+def test_jax_trains_the_digits_to_the_same_files(accelerators: dict[str, str], evaluated: Run) -> None:
+    evaluation: Path = evaluated({**accelerators, "train": accelerators["train-tpu"]})
+    trained = evaluation.parent.parent / "train"
+    assert "jax" in artifacts.read(trained / "history/history.json", History).packages
+    assert {path.name for path in (trained / "model").iterdir()} >= {
+        "model.keras",
+        "model.onnx",
+        "saved_model",
+    }
+    assert artifacts.read(evaluation / "metrics.json", Metrics).accuracy.value > 0.8
+
+
+@pytest.fixture
+def _claimed_gpu(kubectl: Run) -> Iterator[None]:
+    """Let the node claim a GPU that it has not."""
+    node = kubectl("get", "nodes", "-o", "name").split()[0]
+    patch = ("patch", node, "--subresource=status", "--type=json", "-p")
+    path = "/status/capacity/nvidia.com~1gpu"
+    kubectl(*patch, json.dumps([{"op": "add", "path": path, "value": "1"}]))
+    yield
+    kubectl(*patch, json.dumps([{"op": "remove", "path": path}]))
+
+
+@pytest.mark.skipif("KUBECONFIG" not in os.environ, reason="KUBECONFIG names no cluster")
+@pytest.mark.usefixtures("_claimed_gpu")
+@pytest.mark.parametrize("optional", [False, True])
+def test_a_pod_on_a_node_that_only_claims_a_gpu_says_so_or_trains_without(
+    accelerators: dict[str, str], modelyard: Run, tmp_path: Path, optional: bool
+) -> None:
+    environment = tmp_path / "claimed.yaml"
+    text = ENVIRONMENT.format(place=uuid4().hex[:8], optional=json.dumps(optional))
+    images = {name: one for name, one in accelerators.items() if name != "gcs-emulator"}
+    environment.write_text(f"{text}images: {json.dumps(images)}\n")
+    quick = ("--set", "training.epochs=2", "--set", "gate.floor=1.0", "--output", "json")
+    ended = modelyard("run", "-e", environment, *quick)
+    if optional:
+        assert ended.code == 0, ended.err
+        assert ended.json["decision"] == "reject"
+        (log,) = Path(ended.json["report"]).parent.glob("logs/train.log")
+        assert "training on cpu:0 with tensorflow" in log.read_text()
+    else:
+        assert ended.code == TrainError.exit_code
+        assert "asks for a GPU, but Keras on tensorflow finds only cpu:0" in ended.json["failure"]["message"]
