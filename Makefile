@@ -100,5 +100,5 @@ bench-serving: setup ## The server beside a bare handler and FastAPI
 bench-rollout: setup ## Promotions and rollbacks under load, on the cluster of `make kind-up`
 	$(BIN)/python benchmarks/rollout.py
 
-soak: setup ## Kill the run at many moments; long
+soak: setup ## Kill the run at many moments, build and run the images for accelerators; long
 	$(BIN)/pytest -q -m soak --timeout 3600

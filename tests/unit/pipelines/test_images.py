@@ -1,0 +1,31 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from pipelines.images import Image, too_large
+
+REQUIREMENTS = Path(__file__).parents[3] / "requirements"
+IMAGES = sorted(path.stem for path in REQUIREMENTS.glob("*.txt") if path.stem != "dev")
+
+
+def pins(name: str) -> dict[str, set[str]]:
+    """Return the versions that a requirements file allows, by package; more than one where Pythons differ."""
+    found: dict[str, set[str]] = {}
+    for package, version in re.findall(r"^([\w-]+)==(\S+)", (REQUIREMENTS / f"{name}.txt").read_text(), re.M):
+        found.setdefault(package, set()).add(version)
+    return found
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_holds_the_versions_that_the_tests_run_with(image: str) -> None:
+    tested = pins("dev")
+    held = {package: versions for package, versions in pins(image).items() if package in tested}
+    assert held
+    assert held == {package: tested[package] for package in held}
+
+
+def test_an_image_above_its_budget_is_named_with_both_sizes() -> None:
+    images = [Image("serve", "serve:1", 481 * 10**6, 1.0), Image("deploy", "deploy:1", 100 * 10**6, 1.0)]
+    (problem,) = too_large(images, {"serve": 480, "deploy": 100})
+    assert problem.startswith("serve holds 481 MB and its budget is 480 MB.")
