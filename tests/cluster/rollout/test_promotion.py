@@ -64,29 +64,23 @@ def test_one_compared_with_another_champion_is_held(served):
 
 
 def test_what_others_set_is_kept(served, kubectl):
-    name, namespace = f"deployment/{served.name}-stable", served.site.cluster.namespace
-    kubectl("annotate", name, "team=vision", "-n", namespace)
-    kubectl("scale", name, "--replicas=2", "-n", namespace)
-    kubectl("patch", "service", served.name, "-n", namespace, "-p", '{"spec": {"type": "NodePort"}}')
-    next_version(served)
-    stable, service = served.site.deployment("stable"), served.site.cluster.get("Service", served.name)
-    assert stable["metadata"]["annotations"]["team"] == "vision"
-    assert stable["spec"]["replicas"] == 2
-    assert service["spec"]["type"] == "NodePort"
-    kubectl("scale", name, "--replicas=1", "-n", namespace)
-
-
-def test_an_autoscaler_owns_the_replicas(served, kubectl):
     name, namespace = f"{served.name}-stable", served.site.cluster.namespace
+    kubectl("annotate", "deployment", name, "team=vision", "-n", namespace)
+    kubectl("patch", "service", served.name, "-n", namespace, "-p", '{"spec": {"type": "NodePort"}}')
     kubectl("autoscale", "deployment", name, "--min=2", "--max=3", "-n", namespace)
     deadline = time.monotonic() + 60
     while served.site.deployment("stable")["spec"]["replicas"] != 2:
         assert time.monotonic() < deadline
         time.sleep(0.5)
     next_version(served)
-    assert served.site.deployment("stable")["spec"]["replicas"] == 2
+    stable, service = served.site.deployment("stable"), served.site.cluster.get("Service", served.name)
+    assert stable["spec"]["replicas"] == 2, "they are the autoscaler's"
+    assert stable["metadata"]["annotations"]["team"] == "vision"
+    assert service["spec"]["type"] == "NodePort"
     kubectl("delete", "hpa", name, "-n", namespace)
     kubectl("scale", "deployment", name, "--replicas=1", "-n", namespace)
+    next_version(served)
+    assert served.site.deployment("stable")["spec"]["replicas"] == 1, "they belong to who scaled it last"
 
 
 def test_stable_is_brought_to_the_pointer_first(served):

@@ -1,0 +1,41 @@
+"""Two rollouts at a time, killed at any moment, again and again: `make soak`, with a cluster."""
+
+import random
+import subprocess
+import time
+
+import pytest
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
+
+ROUNDS = 15
+LONGEST = 14.0  # seconds; an undisturbed deploy takes less
+
+
+def test_one_state_in_the_end_whatever_was_killed(new_yard):
+    yard = new_yard()
+    yard.deploy(yard.publish())
+    quick = ("--set", "rollout.watch_seconds=2", "--set", "rollout.min_requests=20")
+    chance = random.Random(time.time_ns())  # noqa: S311
+    with yard.load().running() as clients:
+        for _ in range(ROUNDS):
+            deploys = []
+            for version in (yard.publish(), yard.publish()):
+                line = yard.modelyard("deploy", yard.name, str(version), *quick)
+                deploys.append(
+                    subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                )
+                time.sleep(chance.uniform(0, 4))
+            for process in deploys:
+                if chance.random() < 0.6:
+                    time.sleep(chance.uniform(0, LONGEST))
+                    process.kill()
+            said = [process.communicate(timeout=240)[0] for process in deploys]
+            assert [process.returncode for process in deploys if process.returncode not in (0, -9)] == [], (
+                said
+            )
+            last = yard.publish() if chance.random() < 0.5 else version
+            assert yard.deploy(last).decision == "promote", said
+            yard.settled(last)
+            assert clients.failed == [], said
+    assert clients.sent > 10_000
