@@ -130,8 +130,8 @@ def test_the_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, begun, tmp_
     run.wait()
     (left,) = pods(kubectl)
 
-    nobody = ["--set", "environment.steps.fingerprint.memory=99Gi"]
-    subprocess.run([*command, *nobody], cwd=tmp_path, capture_output=True, check=False)
+    short = ["--set", "environment.images.fingerprint=modelyard/gone:1"]
+    subprocess.run([*command, *short], cwd=tmp_path, capture_output=True, check=False)
     assert left["metadata"]["name"] not in [one["metadata"]["name"] for one in pods(kubectl)]
 
 
