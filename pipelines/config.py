@@ -154,8 +154,8 @@ def load_section(
         ConfigError: see `load`.
     """
     document = Document(Parsed({name: below.model_dump() if below else {}}), f"the section {name}")
-    mine = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{name.upper()}__")}
-    document.add_environment(mine, ())
+    mine = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{name.upper()}_")}
+    document.add_environment(mine, (name,))
     document.add_overrides(overrides)
     try:
         return kind.model_validate(document.values[name])

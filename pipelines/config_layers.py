@@ -67,12 +67,18 @@ class Document:
 
         A variable with a double underscore is one of ours, and so is one that is named after a section or
         key at the top, such as MODELYARD_NAME. Others (MODELYARD_HOME) are for other purposes.
+
+        Raises:
+            ConfigError: the underscore between section and key is single, or a value is no YAML.
         """
-        for variable in sorted(environ):
+        for variable in sorted(name for name in environ if name.startswith(PREFIX)):
             keys = tuple(variable.removeprefix(PREFIX).lower().split("__"))
-            ours = len(keys) > 1 or keys[0] in sections
-            if variable.startswith(PREFIX) and ours:
+            section, underscore, key = keys[0].partition("_")
+            if len(keys) > 1 or keys[0] in sections:
                 self.set(keys, environ[variable], variable)
+            elif section in sections and underscore:
+                meant = f"{PREFIX}{section}__{key}".upper()
+                raise ConfigError(f"{variable} sets nothing. Did you mean {meant}, with two underscores?")
 
     def add_overrides(self, overrides: Sequence[str]) -> None:
         """Set what options such as `--set training.epochs=3` say."""

@@ -96,8 +96,11 @@ class LocalRun:
         lines = self.log.lines(step) if step else []
         if known := from_log(lines):
             return known
-        last = next((line for line in reversed(lines) if line.strip()), "it left no message")
-        return ModelyardError(f"The step {step} ended unexpectedly: {last.strip()}")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it left no message")
+        if last == "Killed":  # the shell's word for SIGKILL
+            last = "Killed. If nobody did that, the machine has too little memory for it; lower the sizes in "
+            last += "`model` or training.batch_size, or use a larger machine."
+        return ModelyardError(f"The step {step} ended unexpectedly: {last}")
 
     def _failure(self, error: ModelyardError) -> Failure:
         step = self._failed_step()

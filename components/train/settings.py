@@ -1,10 +1,13 @@
 """`model` and `training`: what is trained, and how."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from components.settings import Settings
+
+Size = Annotated[int, Field(ge=1, le=2**16)]
+BUILT_IN = ("filters", "kernel", "dense", "dropout")
 
 
 class Model(Settings):
@@ -28,13 +31,15 @@ class Model(Settings):
         default=False,
         description="The model's last layer gives logits; the export then ends with a softmax.",
     )
-    filters: tuple[int, ...] = Field(
+    filters: tuple[Size, ...] = Field(
         default=(32, 64),
         strict=False,
         description="Built-in CNN: filters of each convolution, each followed by a 2x2 max pooling.",
     )
-    kernel: int = Field(default=3, ge=1, description="Built-in CNN: size of the convolution kernels.")
-    dense: tuple[int, ...] = Field(
+    kernel: int = Field(
+        default=3, ge=1, le=2**10, description="Built-in CNN: size of the convolution kernels."
+    )
+    dense: tuple[Size, ...] = Field(
         default=(64,), strict=False, description="Built-in CNN: units of each dense layer."
     )
     dropout: float = Field(
@@ -51,8 +56,10 @@ class Model(Settings):
             raise ValueError(
                 f"model.arguments must not give {' and '.join(sorted(given))}, which the data decides"
             )
-        if any(size < 1 for size in (*self.filters, *self.dense)):
-            raise ValueError("model.filters and model.dense are sizes of at least 1")
+        changed = [key for key in BUILT_IN if getattr(self, key) != type(self).model_fields[key].default]
+        if self.build and changed:
+            given = " and ".join(f"model.{key}" for key in changed)
+            raise ValueError(f"{given} is for the built-in CNN, and model.build is {self.build}: remove it")
         return self
 
 
@@ -69,8 +76,8 @@ class EarlyStopping(Settings):
 class Training(Settings):
     """How the model is fitted."""
 
-    epochs: int = Field(default=10, ge=1, description="Passes over the training rows.")
-    batch_size: int = Field(default=32, ge=1, description="Examples in a step.")
+    epochs: int = Field(default=10, ge=1, le=100_000, description="Passes over the training rows.")
+    batch_size: int = Field(default=32, ge=1, le=100_000, description="Examples in a step.")
     optimizer: str = Field(
         default="adam", description="Keras optimizer by its name, in snake_case: sgd, adam, adamw, …"
     )
@@ -88,5 +95,6 @@ class Training(Settings):
     steps_per_execution: int = Field(
         default=64,
         ge=1,
+        le=100_000,
         description="Training steps per call into TensorFlow: same maths, less overhead.",
     )

@@ -85,6 +85,11 @@ def test_other_variables_are_for_other_purposes(config):
     assert config(DIGITS, MODELYARD_HOME="/x", MODELYARD_LIFELINE="/y", OTHER__X="1").name == "x"
 
 
+def test_a_variable_with_one_underscore_is_not_ignored(config):
+    with pytest.raises(ConfigError, match="Did you mean MODELYARD_TRAINING__BATCH_SIZE"):
+        config(DIGITS, MODELYARD_TRAINING_BATCH_SIZE="8")
+
+
 def test_paths_are_relative_to_whoever_says_them(config, tmp_path):
     (tmp_path / "folder" / "code").mkdir(parents=True)
     (tmp_path / "here").mkdir()
@@ -138,7 +143,8 @@ def test_a_configuration_cannot_be_changed(config):
         ("gate: {floor: 90}", ["gate.floor is 90", "at most 1"]),
         ("model: {filters: 32}", ["model.filters is 32", "a list"]),
         ("model: {filters: [32, a]}", ['model.filters.1 is "a"', "whole number"]),
-        ("model: {filters: [0]}", ["sizes of at least 1"]),
+        ("model: {build: 'a:b', code: ., filters: [8]}", ["model.filters is for the built-in CNN", "a:b"]),
+        ("model: {filters: [0]}", ["model.filters.0 is 0", "at least 1"]),
         ("model: {build: 'm:f'}", ["model.build and model.code go together"]),
         ("model: {build: nope, code: .}", ['model.build is "nope"', "module:function"]),
         ("model: {build: 'm:f', code: gone}", ["gone', which is no folder", "model.build"]),
