@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # a laptop needs no client of Kubernetes
 
 MARK = {"x-modelyard-golden": "1"}
 TIMEOUT = 30.0
+SAID = 300  # bytes of an error that are told
 
 
 class Peer(Protocol):
@@ -46,9 +47,9 @@ class Direct:
     def _ask(self, method: str, path: str, **more: Any) -> bytes:
         try:
             answer = httpx.request(method, f"{self.url}{path}", headers=MARK, timeout=TIMEOUT, **more)
-            return answer.raise_for_status().content
         except httpx.HTTPError as error:
-            raise DeployError(f"{self.url}: {error}") from error
+            raise DeployError(f"{self.url} did not answer: {error}") from error
+        return _successful(self.url, answer.status_code, answer.content)
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,14 @@ class Proxied:
 
     def _ask(self, method: str, path: str, body: Any = None) -> bytes:
         status, answer = self.cluster.proxied(self.kind, self.name, PORT, method, path, body, MARK)
-        if status >= 400:
-            raise DeployError(f"{self.kind} {self.name} answered {status}: {answer[:300]!r}")
-        return answer
+        return _successful(f"{self.kind} {self.name}", status, answer)
+
+
+def _successful(who: str, status: int, answer: bytes) -> bytes:
+    if status >= 400:
+        said = " ".join(answer[:SAID].decode(errors="replace").split())
+        raise DeployError(f"{who} answered {status}: {said}")
+    return answer
 
 
 def _parsed(answer: bytes) -> Any:

@@ -50,12 +50,14 @@ def roll_out(site: Site, served: Served, expected: int | None, reason: str, by: 
         judged = _try(site, served, attempt)
         candidate.owner(site, attempt)(site.deployment("candidate"))
         _move(site, served, current, f"{reason}; watched: {judged}", by)
-    except Superseded as end:
-        return _superseded(site, served.version, str(end))
     except ConflictError as error:
         candidate.withdraw(site, attempt)
         return _changed(served.version, expected, str(error))
     except DeployError as error:
+        if by_hand := _champion_already(site, served.version):
+            return by_hand
+        if isinstance(error, Superseded):
+            return Outcome(version=served.version, decision="hold", reason=str(error))
         _give_up(site, served, attempt, error, by)
         kept = f"stable serves version {current} as before" if current else "there is no stable yet"
         raise DeployError(f"{error} Version {served.version} was not promoted, and {kept}.") from error
@@ -78,8 +80,7 @@ def promote_candidate(site: Site, reason: str, by: str) -> Outcome:
     version = pinned(site.models, site.name, objects.version(found))
     champion = site.champion()
     current = champion.version if champion else 0
-    attempt = uuid4().hex
-    candidate.claim(site, version, attempt)
+    attempt = objects.annotation(found, objects.ATTEMPT)  # whose rollout sees in the end that it is promoted
     stages.verify(site, version, candidate.owner(site, attempt))
     _move(site, version, current, reason, by)
     _finish(site, version, current, attempt, by)
@@ -162,11 +163,13 @@ def _give_up(site: Site, served: Served, attempt: str, error: BaseException, by:
         site.models.record_attempt(site.name, served.version, reason=f"not promoted: {why}", by=by)
 
 
-def _superseded(site: Site, version: int, why: str) -> Outcome:
-    champion = site.champion()
-    if champion and champion.version == version:
-        return Outcome(version=version, decision="promote", reason=champion.reason)
-    return Outcome(version=version, decision="hold", reason=why)
+def _champion_already(site: Site, version: int) -> Outcome | None:
+    """Return the outcome of a version that somebody promoted while it was watched."""
+    with suppress(StoreError):
+        champion = site.models.champion(site.name)
+        if champion and champion.version == version:
+            return Outcome(version=version, decision="promote", reason=champion.reason)
+    return None
 
 
 def _changed(version: int, expected: int | None, why: str) -> Outcome:

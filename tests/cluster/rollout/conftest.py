@@ -311,24 +311,6 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
 
 
 @pytest.fixture(scope="session")
-def kubectl() -> Callable[..., str]:
-    def run(*arguments: str) -> str:
-        done = subprocess.run(
-            ["kubectl", *arguments], check=False, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def serve_image() -> str:
-    """The image of the server, on the node."""
-    return json.loads(Path("build/images.json").read_text())["serve"]
-
-
-@pytest.fixture(scope="session")
 def namespace(kubectl: Callable[..., str]) -> Iterator[str]:
     """A namespace in which Pod Security is as strict as where servers live."""
     name = f"rollout-{uuid4().hex[:8]}"
@@ -342,7 +324,7 @@ def namespace(kubectl: Callable[..., str]) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def new_yard(
-    bucket: Bucket, serve_image: str, namespace: str, tmp_path_factory: pytest.TempPathFactory
+    bucket: Bucket, images: dict[str, str], namespace: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], Yard]:
     def new() -> Yard:
         store = Store(url=f"gs://{BUCKET}/store", endpoint=bucket.url)
@@ -357,7 +339,7 @@ def new_yard(
             target=Target(
                 kind="kubernetes",
                 namespace=namespace,
-                image=serve_image,
+                image=images["serve"],
                 resources=Resources(cpu="50m", memory="256Mi"),
                 start_timeout=60.0,
             ),
