@@ -62,16 +62,18 @@ def _await(cluster: Cluster, name: str, container: str, start_timeout: float) ->
     since: dict[str, float] = {}
     while True:
         pod = _get(cluster, name)
-        if "running" in (state := _state(pod, container)) or "terminated" in state:
+        if _begun(_states(pod).get(container, {})):
             return
         if pod["status"].get("phase") == "Failed":
             raise _failure(pod)
         now = time.monotonic()
         found = trouble(pod, cluster.events(pod), cluster.nodes)
+        if found and found.reason not in since:
+            print(found.message, flush=True)  # noqa: T201
         waited = now - since.setdefault(found.reason if found else "", now)
         if found and waited >= (start_timeout if found.patience is None else found.patience):
             raise ClusterError(found.message)
-        if not found and waited > start_timeout:
+        if not found and waited > start_timeout and not any(map(_begun, _states(pod).values())):
             raise ClusterError(
                 f"The pod {name} did not start within {start_timeout:g} s, and Kubernetes does not say why. "
                 f"`kubectl describe pods -n {cluster.namespace}` shows more."
@@ -88,7 +90,7 @@ def _print_log(cluster: Cluster, name: str, container: str) -> int:
             if number > lines:
                 print(line.decode(errors="replace"), flush=True)  # noqa: T201
                 lines = number
-        if ended := _state(_get(cluster, name), container).get("terminated"):
+        if ended := _states(_get(cluster, name))[container].get("terminated"):
             return int(ended["exitCode"])
         time.sleep(PAUSE)
 
@@ -150,8 +152,12 @@ def _lost(name: str) -> PodLostError:
     return PodLostError(f"The pod {name} was deleted while it ran. Run it again: what is done is cached.")
 
 
-def _state(pod: Json, container: str) -> Json:
+def _states(pod: Json) -> dict[str, Json]:
+    """Return the state of each container of which there is one."""
     status = pod["status"]
     every = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    state: Json = next((one["state"] for one in every if one["name"] == container), {})
-    return state
+    return {one["name"]: one["state"] for one in every}
+
+
+def _begun(state: Json) -> bool:
+    return "running" in state or "terminated" in state
