@@ -33,10 +33,25 @@ def convert(model: Any, directory: Path) -> None:
         TrainError: a format cannot be written.
     """
     if BACKEND == "tensorflow":
-        _write_onnx(model, directory / "model.onnx")
-        _write_saved_model(model, directory / "saved_model")
+        predicting = _predicting(model)
+        _write_onnx(predicting, directory / "model.onnx")
+        _write_saved_model(predicting, directory / "saved_model")
     else:
         _convert_elsewhere(directory)
+
+
+def _predicting(model: Any) -> Any:
+    """Return the model with `training=False` built in: Keras' layers of augmentation take part otherwise."""
+    (examples,) = model.inputs
+    same = keras.Input(examples.shape[1:], dtype=examples.dtype, name=examples.name)
+    predicting = keras.Model(same, model(same, training=False))
+    predicting(_zeros(examples))
+    return predicting
+
+
+def _zeros(examples: Any) -> Any:
+    """Return one example of zeros: Keras exports only what was called before."""
+    return np.zeros((1, *examples.shape[1:]), examples.dtype)
 
 
 def _convert_elsewhere(directory: Path) -> None:
@@ -104,7 +119,7 @@ def main() -> None:
     try:
         model = keras.saving.load_model(Path(directory) / "model.keras", compile=False)
         (examples,) = model.inputs
-        model(np.zeros((1, *examples.shape[1:]), examples.dtype))  # Keras exports what was called before
+        model(_zeros(examples))
     except Exception as error:
         raise TrainError(
             f"TensorFlow, which exports what another backend trained, cannot run the model: {said(error)} "

@@ -58,8 +58,8 @@ class Model(Settings):
             )
         changed = [key for key in BUILT_IN if getattr(self, key) != type(self).model_fields[key].default]
         if self.build and changed:
-            given = " and ".join(f"model.{key}" for key in changed)
-            raise ValueError(f"{given} is for the built-in CNN, and model.build is {self.build}: remove it")
+            keys = " and ".join(f"model.{key}" for key in changed)
+            raise ValueError(f"{keys} is for the built-in CNN, and model.build is {self.build}: remove it")
         return self
 
 

@@ -19,7 +19,7 @@ def predictions(model: Path, rows: Any) -> dict[str, Any]:
     session = onnxruntime.InferenceSession(str(model / "model.onnx"))
     served = tf.saved_model.load(str(model / "saved_model"))
     return {
-        "keras": np.asarray(keras.saving.load_model(model / "model.keras")(rows)),
+        "keras": np.asarray(keras.saving.load_model(model / "model.keras")(rows, training=False)),
         "onnx": session.run(["probabilities"], {"input": rows})[0],
         "saved_model": np.asarray(served.serve(rows)),
     }
@@ -55,6 +55,24 @@ def test_a_model_whose_weights_are_lost_in_the_last_step_leaves_nothing(desk) ->
     with pytest.raises(TrainError, match=r"predicts nan for training rows.*learning_rate, or set clipnorm"):
         desk.train(epochs=1, batch_size=16, optimizer="sgd", optimizer_settings=settings)
     assert desk.left() == []
+
+
+def test_augmentation_takes_part_in_training_alone(desk) -> None:
+    desk.code(
+        turned="""
+        def build(input_shape, classes):
+            return keras.Sequential([
+                layers.RandomFlip(), layers.RandomRotation(0.2), layers.RandomContrast(0.3),
+                layers.Flatten(), layers.Dense(classes, activation="softmax"),
+            ])
+        """
+    )
+    desk.features(*desk.pictures(24))
+    desk.train_own("turned:build")
+    rows, _ = desk.pictures(8, seed=2)
+    found = predictions(desk.model, rows)
+    np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
+    np.testing.assert_allclose(found["saved_model"], found["keras"], atol=1e-5)
 
 
 def test_a_layer_that_computes_otherwise_when_it_is_exported_is_refused(desk) -> None:
