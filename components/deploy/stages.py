@@ -21,6 +21,7 @@ from components.kubernetes import pods
 from components.kubernetes.trouble import Json
 
 EXTRA = 60.0  # seconds after the watch in which golden requests may still make up what is missing
+TRACKS: tuple[Track, Track] = ("candidate", "stable")
 BURST = 1.0  # seconds of golden requests between two looks
 
 Mine = Callable[[Json | None], Json]
@@ -133,7 +134,8 @@ class _Sender:
 
     def send(self, missing: int) -> None:
         """Send as many as bring `missing` to the candidate, or what fits between two looks."""
-        share = len(self._site.ready_pods("candidate")) / max(1, len(self._site.ready_pods("stable")) + 1)
+        candidates, stable = (len(self._site.ready_pods(track)) for track in TRACKS)
+        share = candidates / max(1, candidates + stable)
         end = time.monotonic() + BURST
         for _ in range(math.ceil(missing / max(share, 0.01))):
             if time.monotonic() > end:
