@@ -1,7 +1,10 @@
 """Run the pipeline on this machine: the same KFP pipeline, with its steps as processes, without Docker."""
 
 import contextlib
+import errno
 import logging
+import os
+import re
 import shutil
 import time
 import warnings
@@ -21,6 +24,9 @@ from pipelines.placement import pipeline
 from pipelines.runs import Failure, MetricsSummary, Prediction, RunSummary
 from pipelines.steplog import CacheHits, StepLog
 from pipelines.train_to_serve import STEPS
+
+# What the system says, and what numpy.save makes of it.
+NO_ROOM = re.compile(rf"{os.strerror(errno.ENOSPC)}|OSError: \d+ requested and \d+ written")
 
 
 class LocalRun:
@@ -94,6 +100,11 @@ class LocalRun:
         """Make the error again that the failed step ended with."""
         step = self._failed_step()
         lines = self.log.lines(step) if step else []
+        if any(map(NO_ROOM.search, lines)):
+            return ModelyardError(
+                f"The step {step} found no room on the disk of {self.folder}. Make room, or set "
+                "MODELYARD_HOME to a folder on another disk."
+            )
         if known := from_log(lines):
             return known
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it left no message")

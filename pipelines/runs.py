@@ -20,7 +20,7 @@ from typing import Literal
 
 from components import lifeline
 from components.artifacts import Interval, Record, read, write
-from components.errors import NotFoundError
+from components.errors import ConfigError, NotFoundError
 
 State = Literal["waiting", "running", "succeeded", "failed", "skipped"]
 
@@ -92,13 +92,23 @@ def home() -> Path:
 
 @contextmanager
 def start(base: Path) -> Iterator[Path]:
-    """Make the folder of a new run and hold its lifeline; clear up after runs that were killed."""
+    """Make the folder of a new run and hold its lifeline; clear up after runs that were killed.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
     for dead in _dead(base):
         _clear(dead)
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     run = base / "runs" / name
-    for part in ("logs", "artifacts", "scratch"):
-        (run / part).mkdir(parents=True)
+    try:
+        for part in ("logs", "artifacts", "scratch"):
+            (run / part).mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(
+            f"Runs are kept in {base}, which cannot be written: {error.strerror}. Set MODELYARD_HOME to a "
+            "folder that can, or change its permissions."
+        ) from error
     with (
         lifeline.hold(run / "lifeline") as variables,
         _environment({**variables, "TMPDIR": str(run / "scratch")}),

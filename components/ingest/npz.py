@@ -102,7 +102,7 @@ def _check_labels(pairs: Pairs, classes: int | None) -> int:
     """Return the number of classes; as many as the largest label says, when they have no names."""
     rows = sum(y.shape[0] for _, y in pairs.values())
     limit, why = (
-        (rows, f"there are only {rows} rows")
+        (rows, f"there can be no more classes than the {rows} rows")
         if classes is None
         else (classes, f"data.classes names {classes}")
     )
@@ -113,7 +113,7 @@ def _check_labels(pairs: Pairs, classes: int | None) -> int:
             wrong = np.flatnonzero((labels < 0) | (labels >= limit))
             if len(wrong):
                 raise y.refused(
-                    f"has the label {labels.flat[wrong[0]]} in row {start + wrong[0]}, but {why}: labels are "
+                    f"has the label {labels.flat[wrong[0]]} in row {start + wrong[0]}, and {why}: labels are "
                     "0, 1, 2, … without gaps. Correct it."
                 )
             largest = max(largest, int(labels.max()))

@@ -71,7 +71,7 @@ def check_splits(schema: Schema, rows: dict[str, NDArray[np.int64]]) -> None:
             key = "data.test or data.validation" if split == "train" else f"data.{split}"
             raise DataError(
                 f"The split {split} has 0 of the {sum(schema.splits.values())} rows of the dataset. "
-                f"Change {key}, or add examples."
+                f"Change {key}, or add examples; equal ones always stay together."
             )
     for label in np.flatnonzero(rows["train"] == 0):
         held = ", ".join(f"{split} {counts[label]}" for split, counts in rows.items())

@@ -12,7 +12,7 @@ https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/pro
 
 import re
 from importlib.metadata import version as package_version
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,4 +193,6 @@ def _wants_bytes(predictor: Predictor, document: Any) -> bool:
 
 def _short(value: Any) -> str:
     """Return a JSON value from a request as text that is not too long."""
-    return short(value.mini if isinstance(value, Array | Object) else value)
+    if isinstance(value, Array | Object):
+        value = cast(bytes, value.mini).decode()  # its stub says str
+    return short(value)

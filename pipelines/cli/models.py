@@ -125,6 +125,8 @@ def history(
     """List promotions and rollbacks, oldest first."""
     models = models_in(store, environment)
     entries = models.history(name)
+    if not entries:
+        _latest(models, name)  # raises when there is no such model
     if output is Output.JSON:
         emit([entry.model_dump(mode="json") for entry in entries])
     elif entries:
