@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -34,6 +34,13 @@ def result(measure: str, ours: float, baseline: float, unit: str, goal: str) -> 
     return Result(measure, round(ours, 4), round(baseline, 4), unit, round(ratio, 3), goal)
 
 
+def paired(measure: str, ours: Sequence[float], baseline: Sequence[float], unit: str, goal: str) -> Result:
+    """Return the medians of rounds, and the median of the rounds' own ratios: a round has one speed."""
+    ratio = statistics.median(mine / theirs for mine, theirs in zip(ours, baseline, strict=True))
+    medians = result(measure, statistics.median(ours), statistics.median(baseline), unit, goal)
+    return replace(medians, ratio=round(ratio, 3))
+
+
 def wall(command: Sequence[str | Path], **environment: str) -> float:
     """Return the seconds that a command takes; it must succeed."""
     started = time.perf_counter()
@@ -48,11 +55,16 @@ def wall(command: Sequence[str | Path], **environment: str) -> float:
 
 def interleaved(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, float]:
     """Return each contender's median over rounds in which they take turns, as the machine's speed drifts."""
+    return {name: statistics.median(values) for name, values in turns(rounds, contenders).items()}
+
+
+def turns(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Return what each contender gave in each round; see `interleaved`."""
     seen: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
             seen[name].append(contender())
-    return {name: statistics.median(values) for name, values in seen.items()}
+    return seen
 
 
 def show(title: str, results: Sequence[Result]) -> None:
