@@ -39,7 +39,7 @@ class Versions:
 
     def find(self, name: str, run: str) -> int | None:
         """Return the version that `run` reserved, whole or not, or None."""
-        return self._reserved_by(name, run, self._last(name))
+        return _number_of(run, self._reservations(name))
 
     def reserve(self, name: str, run: str) -> int:
         """Return the version of `run`: the one that it reserved before, or the next number.
@@ -48,10 +48,10 @@ class Versions:
             name: the model's name.
             run: fingerprint of data, config and code; the same run always gets the same number.
         """
-        last = self._last(name)
-        if (mine := self._reserved_by(name, run, last)) is not None:
+        reserved = self._reservations(name)
+        if (mine := _number_of(run, reserved)) is not None:
             return mine
-        for version in count(last + 1):
+        for version in count(max(reserved, default=0) + 1):
             key = f"{_folder(name, version)}/{RUN}"
             try:
                 self._objects.create(key, documents.text(Run(run=run, at=documents.now())))
@@ -137,22 +137,23 @@ class Versions:
                 self._fetch(manifest, path, partial)
         return manifest
 
-    def _last(self, name: str) -> int:
-        folders = self._objects.folders(f"{model_folder(name)}/versions/")
-        return max((int(folder) for folder in folders if re.fullmatch(r"\d{6,}", folder)), default=0)
+    def _reservations(self, name: str) -> dict[int, str]:
+        """Return the run of each number that is reserved.
 
-    def _reserved_by(self, name: str, run: str, last: int) -> int | None:
-        """Return the number up to `last` that `run` reserved.
-
-        A listing may miss what is written while it is made, so each number up to its last is read: they
-        were all reserved before the last one was.
+        A listing may miss what is written while it is made, so each number up to its last is read. On a disk
+        the last may be a folder whose run.json is not there yet: that number is still to be won. Numbers
+        are taken in order, so one that was not there before a higher one was seen is read again.
         """
-        versions = range(last, 0, -1)
-        reserved = documents.read_all(
-            self._objects, (f"{_folder(name, version)}/{RUN}" for version in versions), Run
-        )
-        mine = (version for version, by in zip(versions, reserved, strict=True) if by and by.run == run)
-        return next(mine, None)
+        folders = self._objects.folders(f"{model_folder(name)}/versions/")
+        last = max((int(folder) for folder in folders if re.fullmatch(r"\d{6,}", folder)), default=0)
+        reserved = self._runs(name, range(1, last + 1))
+        below = range(1, max(reserved, default=0))
+        return reserved | self._runs(name, [number for number in below if number not in reserved])
+
+    def _runs(self, name: str, numbers: Sequence[int]) -> dict[int, str]:
+        keys = (f"{_folder(name, number)}/{RUN}" for number in numbers)
+        found = documents.read_all(self._objects, keys, Run)
+        return {number: by.run for number, by in zip(numbers, found, strict=True) if by}
 
     def _check(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> None:
         if (manifest.model, manifest.version, set(manifest.files)) != (name, version, set(files)):
@@ -200,6 +201,10 @@ def model_folder(name: str) -> str:
             "dash at either end, such as `digits` or `cifar10-cnn`."
         )
     return name
+
+
+def _number_of(run: str, reserved: Mapping[int, str]) -> int | None:
+    return next((number for number, by in reserved.items() if by == run), None)
 
 
 def _sha256(data: bytes) -> str:
