@@ -7,6 +7,8 @@ import pytest
 
 from components.errors import ConflictError, NotFoundError, StoreError
 from components.store.folder import Folder
+from components.store.models import open_store
+from components.store.settings import Store
 
 BLOCKED = """
 import sys
@@ -69,3 +71,11 @@ def test_hidden_files_and_folders_are_not_objects(tmp_path: Path) -> None:
     (tmp_path / ".git" / "config").touch()
     assert folder.keys("") == ["m/a"]
     assert folder.folders("") == ["m"]
+
+
+def test_a_number_whose_folder_was_made_is_still_to_be_won(tmp_path):
+    store = open_store(Store(url=str(tmp_path)))
+    assert store.reserve("digits", "first") == 1
+    (tmp_path / "digits/versions/000002").mkdir()  # as another process has it just before run.json
+    assert store.reserve("digits", "second") == 2
+    assert store.reserve("digits", "third") == 3
