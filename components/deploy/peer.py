@@ -4,6 +4,7 @@ Requests are marked as golden: the server's metrics keep them apart from clients
 """
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:  # a laptop needs no client of Kubernetes
 MARK = {"x-modelyard-golden": "1"}
 TIMEOUT = 30.0
 SAID = 300  # bytes of an error that are told
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request, and a watch sends thousands
 
 
 class Peer(Protocol):
