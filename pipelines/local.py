@@ -107,10 +107,13 @@ class LocalRun:
             )
         if known := from_log(lines):
             return known
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it left no message")
-        if last == "Killed":  # the shell's word for SIGKILL
-            last = "Killed. If nobody did that, the machine has too little memory for it; lower the sizes in "
-            last += "`model` or training.batch_size, or use a larger machine."
+        if not any(line.lstrip().startswith("Traceback") for line in lines):
+            return ModelyardError(
+                f"The step {step} ended unexpectedly and left no message: it was killed. If nobody did that, "
+                "the machine has too little memory for it: lower the sizes in `model` or "
+                "training.batch_size, or use a larger machine."
+            )
+        last = next(line.strip() for line in reversed(lines) if line.strip())
         return ModelyardError(f"The step {step} ended unexpectedly: {last}")
 
     def _failure(self, error: ModelyardError) -> Failure:

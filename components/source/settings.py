@@ -79,6 +79,8 @@ class Source(Settings):
                 "version's manifest: put user and password into ~/.netrc; download what has a signed address "
                 "yourself"
             )
+        if self.classes and len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"data.classes is {list(self.classes)}, with a name twice: give each its own")
         if self.endpoint and not (self.source or "").startswith("gs://"):
             raise ValueError("data.endpoint is for a data.source at gs://: remove it")
         return self

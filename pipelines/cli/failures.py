@@ -11,6 +11,7 @@ import typer
 
 from components.errors import ModelyardError
 
+INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__base__
 
 
@@ -25,8 +26,10 @@ def guarded(arguments: Sequence[str]) -> int:
         from pipelines.cli.app import app
 
         code = app(list(arguments), prog_name="modelyard", standalone_mode=not as_json)
+        if code == INTERRUPTED and as_json:  # Typer has told people already
+            report("Interrupted", "Stopped by Ctrl-C. Run it again: what is done is cached.", code, as_json)
     except KeyboardInterrupt:
-        code = 130
+        code = INTERRUPTED
     except UsageError as error:
         code = report("UsageError", error.format_message(), 2, as_json)
     except ModelyardError as error:

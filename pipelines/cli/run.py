@@ -1,9 +1,8 @@
 """`modelyard run`: the pipeline with a live table of its steps."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -99,13 +98,5 @@ def show_failure(summary: "RunSummary", console: Console) -> None:
     said = [line for line in lines if line.strip() and not line.startswith("[KFP")]
     console.print(f"last lines of {failure.step}:", style="dim")
     for line in said[-LAST_LINES:]:
-        console.print(f"  {line}", style="dim", markup=False, highlight=False)
-    console.print(f"whole log: {failure.log}", style="dim", markup=False)
-
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key of the configuration, as in training.epochs=3."
-    ),
-]
+        console.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"whole log: {failure.log}", style="dim", markup=False, soft_wrap=True)
