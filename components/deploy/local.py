@@ -2,6 +2,7 @@
 
 from components.artifacts import Golden, Outcome
 from components.deploy import golden, server
+from components.deploy.outcomes import overtaken
 from components.deploy.peer import Direct
 from components.errors import ConflictError, DeployError
 from components.store.models import ModelStore
@@ -40,10 +41,5 @@ def promote(
     try:
         models.promote(name, version, reason=reason, by="pipeline", expected=expected)
     except ConflictError as error:
-        return Outcome(
-            version=version,
-            decision="hold",
-            reason=f"the champion changed while this run was compared with version {expected} ({error}); "
-            "run again to compare with the new one",
-        )
+        return overtaken(version, expected, str(error))
     return Outcome(version=version, decision="promote", reason=reason)

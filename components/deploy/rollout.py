@@ -15,6 +15,7 @@ from uuid import uuid4
 from components.artifacts import Outcome
 from components.deploy import candidate, objects, stable, stages
 from components.deploy.candidate import Superseded
+from components.deploy.outcomes import overtaken
 from components.deploy.site import Site
 from components.deploy.version import Served, pinned
 from components.errors import ClusterError, ConflictError, DeployError, NotFoundError, StoreError
@@ -43,7 +44,7 @@ def roll_out(site: Site, served: Served, expected: int | None, reason: str, by: 
         return Outcome(version=served.version, decision="promote", reason=champion.reason)
     current = champion.version if champion else 0
     if expected not in (None, current):
-        return _changed(served.version, expected, f"it is version {current or 'none'} now")
+        return overtaken(served.version, expected, f"it is version {current or 'none'} now")
     attempt = uuid4().hex
     try:
         candidate.claim(site, served, attempt)
@@ -52,7 +53,7 @@ def roll_out(site: Site, served: Served, expected: int | None, reason: str, by: 
         _move(site, served, current, f"{reason}; watched: {judged}", by)
     except ConflictError as error:
         candidate.withdraw(site, attempt)
-        return _changed(served.version, expected, str(error))
+        return overtaken(served.version, expected, str(error))
     except DeployError as error:
         if by_hand := _champion_already(site, served.version):
             return by_hand
@@ -170,12 +171,3 @@ def _champion_already(site: Site, version: int) -> Outcome | None:
         if champion and champion.version == version:
             return Outcome(version=version, decision="promote", reason=champion.reason)
     return None
-
-
-def _changed(version: int, expected: int | None, why: str) -> Outcome:
-    return Outcome(
-        version=version,
-        decision="hold",
-        reason=f"the champion changed while this run was compared with version {expected} ({why}); run again "
-        "to compare with the new one",
-    )
