@@ -4,7 +4,7 @@ from components.artifacts import Outcome
 
 
 def overtaken(version: int, expected: int | None, why: str) -> Outcome:
-    """Return that `version` is held: the champion changed while it was compared with `expected`, 0 for none."""
+    """Return that `version` is held: the champion changed while it was compared with `expected` (0: none)."""
     beaten = f"version {expected}" if expected else "no champion"
     return Outcome(
         version=version,
