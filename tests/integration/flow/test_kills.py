@@ -123,7 +123,13 @@ def test_runs_killed_at_many_moments_one_after_the_other(yard, undisturbed, chan
 
 def test_ctrl_c_ends_a_run_with_its_own_code_and_tells_a_script(yard):
     command = yard.command("run", "--output", "json", settings=yard.quick)
-    with subprocess.Popen(command, cwd=yard.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+    with subprocess.Popen(
+        command,
+        cwd=yard.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    ) as run:
         while run.poll() is None and not _begun(yard, "train", set()):
             time.sleep(0.01)
         run.send_signal(signal.SIGINT)
