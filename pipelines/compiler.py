@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str
     }
 
 
+@cache
 def step_sha256(step: str) -> str:
     """Return the fingerprint of a step: its own source, the shared source, the installed packages."""
     shared = [_source_sha256(COMPONENTS / name) for name in SHARED]
@@ -107,6 +109,7 @@ def _code(step: str, environment: Environment) -> str:
     return environment.image(step) if environment.kind == "kubernetes" else step_sha256(step)
 
 
+@cache
 def _packages() -> dict[str, str]:
     """Return the installed versions of the packages that modelyard depends on."""
     found = {}

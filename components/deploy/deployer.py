@@ -13,7 +13,6 @@ from pathlib import Path
 
 from components import artifacts
 from components.artifacts import Decision, Golden, History, Manifest, Metrics, Outcome, Signature
-from components.deploy import local
 from components.deploy.settings import Rollout, Target
 from components.store.models import ModelStore, open_store
 from components.store.settings import Store
@@ -101,6 +100,8 @@ def _promote(
             f"`modelyard models promote {name} {version}` brings it back",
         )
     if target.kind == "local":
+        from components.deploy import local
+
         return local.promote(models, name, version, champion, requests, recorded.reason, store, serving)
     from components.deploy.rollout import roll_out
     from components.deploy.site import Site, say

@@ -13,6 +13,7 @@ doctor         doctor
 What a command needs is imported when it runs: `modelyard --help` pays for Typer and rich alone.
 """
 
+import gc
 import sys
 
 
@@ -20,4 +21,5 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     from pipelines.cli import failures
 
+    gc.set_threshold(200_000)  # imports make many objects and little garbage: a tenth of a second less
     sys.exit(failures.guarded(sys.argv[1:]))
