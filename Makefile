@@ -83,8 +83,8 @@ lock-images: setup ## Resolve the images' requirements from pyproject.toml, at t
 	  $(COMPILE) $(FOR_IMAGE)$$name --no-deps --output-file requirements/$$name.txt || exit; \
 	done
 
-clean: ## Remove what runs left behind (.modelyard) and caches
-	rm -rf .modelyard .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+clean: ## Remove what runs left behind and caches, but no models
+	rm -rf .modelyard/runs .modelyard/cache .modelyard/errors .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 ##@ Measure
 

@@ -11,7 +11,6 @@ when it is whole (`writing`), so that nobody ever sees a half-written one.
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.errors import DataError
+from components.errors import ConfigError, DataError
 
 ModelSplit = Literal["train", "validation", "test"]
 
@@ -29,10 +28,6 @@ class Record(BaseModel):
     """A small frozen value that crosses a border as JSON; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def canonical(self) -> str:
-        """Return the one JSON text for this value: sorted keys, no spaces."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
 
 R = TypeVar("R", bound=Record)
@@ -84,13 +79,18 @@ def sha256(path: Path) -> str:
 def tree_sha256(folder: Path) -> str:
     """Return one SHA-256 over the names and contents of all files below `folder`.
 
-    Hidden files, links and compiled Python are left out: they do not change what the code does.
+    Hidden files and compiled Python are left out: they do not change what the code does.
+
+    Raises:
+        ConfigError: there is a link to a folder, whose content would not be seen.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
-        if path.is_file() and not path.is_symlink() and not hidden:
+        if not hidden and path.is_symlink() and path.is_dir():
+            raise ConfigError(f"{path} is a link to a folder, which is not followed. Put the folder there.")
+        if path.is_file() and not hidden:
             digest.update(f"{name}\0{sha256(path)}\n".encode())
     return digest.hexdigest()
 
@@ -238,7 +238,8 @@ class Manifest(Record):
     """What a version is (`manifest.json`), written last: without it the version does not exist.
 
     `files` maps each file's path inside the version to its SHA-256. `run` is the fingerprint of data,
-    config and code; `created` an ISO 8601 time in UTC.
+    config and code, `data` of the data, `code` of the configuration and the code that decide the result,
+    `model_code` of the user's own model code, empty without it; `created` is an ISO 8601 time in UTC.
     """
 
     model: str
@@ -247,6 +248,7 @@ class Manifest(Record):
     created: str
     data: str
     code: str
+    model_code: str = ""
     config: dict[str, Any]
     files: dict[str, str]
     signature: Signature

@@ -77,7 +77,13 @@ def local_images() -> dict[str, str]:
 
     The reference enters the cache key, which otherwise does not cover imported code.
     """
-    return {step: f"modelyard/python-{step}:{step_sha256(step)[:16]}" for step in STEPS}
+    tags = {step: _digest([step_sha256(step), _shown(step)]) for step in STEPS}
+    return {step: f"modelyard/python-{step}:{tag[:16]}" for step, tag in tags.items()}
+
+
+def _shown(step: str) -> str:
+    """Return the fingerprint of what changes what people see of a step, and not what comes of the run."""
+    return tree_sha256(COMPONENTS / "report") if step == "evaluate" else ""
 
 
 def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> None:

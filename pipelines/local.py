@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import Decision, Metrics, Outcome, read
-from components.errors import ModelyardError, from_log
+from components.errors import ModelyardError, StoreError, from_log
 from components.store.models import open_store
 from pipelines import runs
 from pipelines.ask import ask
@@ -76,7 +76,7 @@ class LocalRun:
             with _captured(self.log):
                 task = train_to_serve(**arguments(self.config, self.environment))
         except RuntimeError as error:
-            raise self._cause() from error
+            raise self._cause(error) from error
         finally:
             self.log.settle()
         return self._here(task.output)
@@ -96,16 +96,19 @@ class LocalRun:
     def _failed_step(self) -> str | None:
         return next((step.name for step in self.log.steps() if step.state == "failed"), None)
 
-    def _cause(self) -> ModelyardError:
+    def _cause(self, error: Exception) -> ModelyardError:
         """Make the error again that the failed step ended with."""
         step = self._failed_step()
         lines = self.log.lines(step) if step else []
-        if any(map(NO_ROOM.search, lines)):
+        if step is None:
+            return ModelyardError(f"KFP's local runner failed: {error}. `modelyard --debug run` shows more.")
+        known = from_log(lines)
+        if any(map(NO_ROOM.search, lines)) and not isinstance(known, StoreError):  # which says where itself
             return ModelyardError(
                 f"The step {step} found no room on the disk of {self.folder}. Make room, or set "
                 "MODELYARD_HOME to a folder on another disk."
             )
-        if known := from_log(lines):
+        if known:
             return known
         if not any(line.lstrip().startswith("Traceback") for line in lines):
             return ModelyardError(

@@ -112,6 +112,7 @@ class Endpoint:
         head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(data)}}]}).encode()
         length = {"inference-header-content-length": str(len(head))}
         answer = self._ask("POST", f"{self._url}/infer", content=head + data, headers=length)
+        self.version = int(answer["model_version"])  # a swap may have come between
         output = answer["outputs"][0]
         return np.asarray(output["data"], np.float32).reshape(output["shape"])
 
@@ -188,10 +189,12 @@ def _from_numbers(path: Path, signature: Signature) -> Iterator[tuple[str, NDArr
         array = np.load(path, allow_pickle=False)
     except OSError as error:
         raise _unreadable(path, error) from error
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise DataError(
             f"{path} is not a .npy file of numbers: {error}. Write it with numpy.save."
         ) from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} is an archive of arrays, not a .npy file. Write one with numpy.save.")
     if array.shape == signature.shape:
         yield str(path), _cast(path, array, signature)
     elif array.shape[1:] == signature.shape and array.ndim and len(array):

@@ -102,7 +102,7 @@ def start(base: Path) -> Iterator[Path]:
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     run = base / "runs" / name
     try:
-        for part in ("logs", "artifacts", "scratch"):
+        for part in ("logs", "artifacts"):
             (run / part).mkdir(parents=True)
     except OSError as error:
         raise ConfigError(
@@ -113,6 +113,7 @@ def start(base: Path) -> Iterator[Path]:
         lifeline.hold(run / "lifeline") as variables,
         _environment({**variables, "TMPDIR": str(run / "scratch")}),
     ):
+        (run / "scratch").mkdir()  # under the lifeline: a run with scratch and without it is dead
         try:
             yield run
         finally:
@@ -130,8 +131,9 @@ def find(base: Path, name: str | None = None) -> RunSummary:
     Raises:
         NotFoundError: there is no such run.
     """
-    pattern = name or "*"
-    found = sorted((base / "runs").glob(f"{pattern}/run.json"))
+    found = sorted((base / "runs").glob("*/run.json"))
+    if name:
+        found = [path for path in found if path.parent.name == name]
     if not found:
         wanted = f"run {name!r}" if name else "finished run"
         raise NotFoundError(f"There is no {wanted} in {base / 'runs'}. `modelyard run` makes one.")

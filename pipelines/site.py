@@ -1,22 +1,15 @@
 """A model's place on the cluster of an environment, for the commands that do by hand what deploy does."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
-from pydantic import ValidationError
-
-from components.artifacts import Manifest
 from components.deploy.settings import Rollout
 from components.deploy.site import Site
 from components.errors import ConfigError
 from components.kubernetes.cluster import connect
 from components.serve.settings import Serving
-from components.settings import Settings
 from components.store.models import open_store
-from pipelines.config import load_section
+from pipelines import recorded
 from pipelines.environment import load_environment
-
-S = TypeVar("S", bound=Settings)
 
 
 def find_site(
@@ -48,27 +41,15 @@ def find_site(
             "with -e, such as kind; `modelyard serve` serves here."
         )
     models = open_store(store)
-    champion = models.champion(name) if version is None else None
-    version = champion.version if champion else version
-    manifest = models.manifest(name, version) if version is not None else None
+    manifest = recorded.manifest_of(models, name, version)
     target = environment.target()
     return Site(
         name=name,
         cluster=connect(target.namespace),
         models=models,
         store=environment.inside(store).text(),
-        serving=_section("serving", Serving, overrides, manifest).model_dump(mode="json"),
-        rollout=_section("rollout", Rollout, overrides, manifest),
+        serving=recorded.section("serving", Serving, overrides, manifest).model_dump(mode="json"),
+        rollout=recorded.section("rollout", Rollout, overrides, manifest),
         target=target,
         say=say,
     )
-
-
-def _section(name: str, kind: type[S], overrides: Sequence[str], manifest: Manifest | None) -> S:
-    """Return a section as a version's run had it, or its defaults if that modelyard knew other keys."""
-    try:
-        recorded = kind.model_validate(manifest.config.get(name, {})) if manifest else None
-    except ValidationError:
-        recorded = None
-    mine = [one for one in overrides if one.startswith(f"{name}.")]
-    return load_section(name, kind, mine, below=recorded)

@@ -96,6 +96,7 @@ def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..
                 champion=identity.outputs["champion"],
                 data=identity.outputs["Output"],
                 code=recipe,
+                model_code=code_sha256,
                 config=config,
                 serving=serving,
                 store=store,

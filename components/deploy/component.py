@@ -14,6 +14,7 @@ def deploy(
     champion: int,
     data: str,
     code: str,
+    model_code: str,
     config: str,
     serving: str,
     store: str,
@@ -32,7 +33,8 @@ def deploy(
         run: the run's fingerprint; the same run gives the same version, however often it starts.
         champion: the version that the candidate was compared with; 0 when there was none.
         data: the data's fingerprint.
-        code: fingerprint of the code.
+        code: fingerprint of the configuration and the code that decide the result.
+        model_code: fingerprint of the user's own model code; empty for the built-in network.
         config: the resolved configuration as JSON, for the manifest.
         serving: `serving` section as JSON.
         store: `store` section as JSON.
@@ -47,5 +49,5 @@ def deploy(
 
     return deploy(
         model.path, history.path, evaluation.path, report.path,
-        name, run, champion, data, code, config, serving, store, rollout, target, outcome.path,
+        name, run, champion, data, code, model_code, config, serving, store, rollout, target, outcome.path,
     )  # fmt: skip

@@ -31,6 +31,7 @@ def deploy(
     champion: int,
     data: str,
     code: str,
+    model_code: str,
     config: str,
     serving: str,
     store: str,
@@ -59,6 +60,7 @@ def deploy(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         data=data,
         code=code,
+        model_code=model_code,
         config=json.loads(config),
         files={path: artifacts.sha256(file) for path, file in files.items()},
         signature=artifacts.read(Path(model) / "signature.json", Signature),
@@ -93,11 +95,13 @@ def _promote(
     if is_champion and target.kind == "local":
         return Outcome(version=version, decision=recorded.decision, reason=recorded.reason)
     if not is_champion and (entry := models.rolled_back(name, version)):
+        here = target.kind == "local"
+        again = f"models promote {name} {version}" if here else f"deploy {name} {version} -e ENV"
         return Outcome(
             version=version,
             decision="hold",
             reason=f"version {version} was rolled back at {entry.at} ({entry.reason}); "
-            f"`modelyard models promote {name} {version}` brings it back",
+            f"`modelyard {again}` brings it back",
         )
     if target.kind == "local":
         from components.deploy import local

@@ -69,4 +69,6 @@ def _url(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
             break
     log.seek(0)
     tail = b" | ".join(log.read().splitlines()[-5:]).decode(errors="replace")
-    raise DeployError(f"The server was not ready within {READY_TIMEOUT:.0f} s. It said: {tail}")
+    ended = process.poll()
+    what = f"was not ready within {READY_TIMEOUT:.0f} s" if ended is None else f"ended with {ended}"
+    raise DeployError(f"The server {what}. It said: {tail}")

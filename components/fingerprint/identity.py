@@ -9,7 +9,7 @@ from components.source.settings import Source
 from components.store.models import ModelStore, open_store
 from components.store.settings import Store
 
-WITHOUT_EFFECT = {"source", "timeout", "max_bytes", "endpoint"}
+WITHOUT_EFFECT = {"source", "sha256", "timeout", "max_bytes", "endpoint"}
 """Keys of Source that do not change what ingest makes: what the data is matters, not where it lies."""
 
 

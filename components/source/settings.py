@@ -71,6 +71,8 @@ class Source(Settings):
             raise ValueError(f"{self.kind} needs data.source: a path, https:// or gs:// address")
         if self.kind != "images" and self.resize:
             raise ValueError(f"data.resize is for images, not for {self.kind}: remove it")
+        if self.kind != "images" and self.channels != 3:
+            raise ValueError(f"data.channels is for images, not for {self.kind}: remove it")
         if self.kind != "npz" and self.classes:
             raise ValueError(f"data.classes is for npz, not for {self.kind}: remove it")
         if self.source and holds_secret(self.source):

@@ -72,11 +72,12 @@ def train(
     )
     exported = networks.with_probabilities(network, settings.logits)
     checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
-    if settings.build:
-        user_code.check_outputs(network, settings.logits, checked)
-        with tempfile.TemporaryDirectory() as rehearsal:  # what cannot be exported fails now, not after hours
-            export(exported, rows.schema, checked, Path(rehearsal))
     with user_code.explained(Path(code), "Training") if settings.build else nullcontext():
+        if settings.build:
+            user_code.check_outputs(network, settings.logits, checked)
+            # What cannot be exported fails now, and not after hours.
+            with tempfile.TemporaryDirectory() as rehearsal:
+                export(exported, rows.schema, checked, Path(rehearsal))
         record = fit(network, rows, plan)
     with artifacts.writing(Path(history)) as written, artifacts.writing(Path(model)) as directory:
         export(exported, rows.schema, checked, directory)

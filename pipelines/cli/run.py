@@ -1,5 +1,6 @@
 """`modelyard run`: the pipeline with a live table of its steps."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,8 @@ def show(summary: "RunSummary", config: "Config", environment: "Environment", co
 
 def serve_command(name: str, config: "Config") -> str:
     """Return the command that serves the model's champion."""
-    return f"modelyard serve {name} --store {config.store.url}"
+    endpoint = [f"MODELYARD_STORE__ENDPOINT={config.store.endpoint}"] if config.store.endpoint else []
+    return shlex.join([*endpoint, "modelyard", "serve", name, "--store", config.store.url])
 
 
 def show_failure(summary: "RunSummary", console: Console) -> None:

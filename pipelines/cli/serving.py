@@ -33,15 +33,19 @@ def serve(
 ) -> None:
     """Serve a model over HTTP.
 
-    Without --version, the champion, and a new one as soon as there is one.
+    Without --version, the champion, and a new one as soon as there is one. How it listens, and its limits,
+    are what the run that made it said in `serving`, unless options or environment variables say otherwise.
     """
     from components.serve.server import serve
     from components.serve.settings import Serving
-    from pipelines.config import load_section
+    from components.store.models import open_store
+    from pipelines import recorded
 
     given = {"host": host, "port": port}
     overrides = [f"serving.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
-    serve(name, store_section(store), load_section("serving", Serving, overrides), version)
+    where = store_section(store)
+    manifest = recorded.manifest_of(open_store(where), name, version)
+    serve(name, where, recorded.section("serving", Serving, overrides, manifest), version)
 
 
 def predict(

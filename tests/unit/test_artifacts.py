@@ -2,7 +2,7 @@ import pytest
 
 from components import artifacts
 from components.artifacts import Decision
-from components.errors import DataError
+from components.errors import ConfigError, DataError
 
 
 def test_an_artifact_appears_whole_or_not_at_all(tmp_path):
@@ -36,3 +36,16 @@ def test_the_fingerprint_of_a_folder_is_that_of_its_code(tmp_path):
     renamed = artifacts.tree_sha256(tmp_path)
     (tmp_path / "other.py").write_text("a = 2")
     assert len({before, renamed, artifacts.tree_sha256(tmp_path)}) == 3
+
+
+def test_what_a_link_leads_to_is_part_of_the_fingerprint(tmp_path):
+    code, other = tmp_path / "code", tmp_path / "other.py"
+    code.mkdir()
+    other.write_text("a = 1")
+    (code / "net.py").symlink_to(other)
+    before = artifacts.tree_sha256(code)
+    other.write_text("a = 2")
+    assert artifacts.tree_sha256(code) != before
+    (code / "more").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="more is a link to a folder"):
+        artifacts.tree_sha256(code)

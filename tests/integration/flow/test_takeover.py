@@ -32,8 +32,10 @@ def versions(url: str) -> list[str]:
 
 
 def test_a_server_takes_each_new_champion_and_every_request_is_answered(yard):
-    yard.json("run", settings=yard.quick)
+    yard.json("run", settings=(*yard.quick, "serving.max_batch=3"))
     with yard.serving("digits") as url:
+        four = {"instances": np.zeros((4, 8, 8, 1), int).tolist()}
+        assert httpx.post(f"{url}/v1/models/digits:predict", json=four).status_code == 413  # as it was run
         clients = [Client(url) for _ in range(4)]
         for client in clients:
             client.start()

@@ -144,6 +144,7 @@ def test_a_configuration_cannot_be_changed(config):
         ("model: {filters: 32}", ["model.filters is 32", "a list"]),
         ("model: {filters: [32, a]}", ['model.filters.1 is "a"', "whole number"]),
         ("model: {build: 'a:b', code: ., filters: [8]}", ["model.filters is for the built-in CNN", "a:b"]),
+        ("data: {kind: cifar10, source: x, channels: 1}", ["data.channels is for images, not for cifar10"]),
         ("model: {filters: [0]}", ["model.filters.0 is 0", "at least 1"]),
         ("model: {build: 'm:f'}", ["model.build and model.code go together"]),
         ("model: {build: nope, code: .}", ['model.build is "nope"', "module:function"]),

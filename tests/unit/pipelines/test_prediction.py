@@ -73,6 +73,13 @@ def test_a_file_that_is_none_is_refused(model, tmp_path):
     (tmp_path / "bad.npy").write_text("hello")
     with pytest.raises(DataError, match=r"bad.npy is not a .npy file of numbers.*numpy\.save"):
         predict(model, [tmp_path / "bad.npy"])
+    (tmp_path / "empty.npy").touch()
+    with pytest.raises(DataError, match=r"empty.npy is not a .npy file of numbers"):
+        predict(model, [tmp_path / "empty.npy"])
+    with (tmp_path / "many.npy").open("wb") as file:
+        np.savez(file, x=np.zeros(3))
+    with pytest.raises(DataError, match=r"many.npy is an archive of arrays"):
+        predict(model, [tmp_path / "many.npy"])
     np.save(tmp_path / "object.npy", np.array([print], object), allow_pickle=True)
     with pytest.raises(DataError, match=r"object.npy is not a .npy file of numbers"):
         predict(model, [tmp_path / "object.npy"])

@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from components import lifeline
 from components.errors import NotFoundError
 from pipelines import runs
 from pipelines.runs import RunSummary
@@ -42,3 +43,23 @@ def test_runs_are_found_by_name_or_the_latest(tmp_path):
     assert runs.find(tmp_path, "20260101-000000-aaaa").run == "20260101-000000-aaaa"
     with pytest.raises(NotFoundError, match="'nope'"):
         runs.find(tmp_path, "nope")
+
+
+def test_a_run_is_found_by_its_whole_name_alone(tmp_path):
+    for name in ("/etc", "../..", "*", ""):
+        with pytest.raises(NotFoundError):
+            runs.find(tmp_path, name)
+
+
+def test_a_starting_run_is_never_taken_for_a_dead_one(tmp_path, monkeypatch):
+    seen = []
+    hold = lifeline.hold
+
+    def watched(path):
+        seen.append(runs._dead(tmp_path))
+        return hold(path)
+
+    monkeypatch.setattr(lifeline, "hold", watched)
+    with runs.start(tmp_path) as run:
+        assert (run / "scratch").is_dir()
+    assert seen == [[]]
