@@ -10,7 +10,7 @@
     │   ├── NotFoundError          7   no such model, version or object
     │   ├── ConflictError          7   somebody else changed it meanwhile
     │   └── UnreachableError       7   it does not answer; later it may
-    ├── ServeError                 8   the server cannot start
+    ├── ServeError                 8   the server cannot start, or does not answer
     └── ClusterError               9   the cluster cannot be reached, or refuses what is asked
 
 A message is one paragraph: what was found (the bad value), what is wrong with it, what to do next.

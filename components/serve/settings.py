@@ -21,7 +21,7 @@ class Serving(Settings):
         description="Most requests in progress; more get 503 with Retry-After.",
     )
     body_timeout: float = Field(
-        default=10.0, gt=0, description="Seconds in which a request's body must arrive (408)."
+        default=10.0, gt=0, description="Seconds in which a request must have arrived whole (408)."
     )
     drain_timeout: float = Field(
         default=20.0, gt=0, description="Seconds that requests have to finish after SIGTERM."
