@@ -6,8 +6,8 @@ import typer
 
 from pipelines.cli import configuration, doctor, models, pipeline, rollouts, serving
 
-EPILOG = """Exit codes: 0 done, also when the gate holds or rejects · 1 a bug, no room or memory for a step, or a
-failed check of doctor · 2 configuration or command line · 3 data · 4 training · 5 evaluation · 6 deployment ·
+EPILOG = """Exit codes: 0 done, also when the gate holds or rejects · 1 a bug, no room or memory, or a failed
+check of doctor · 2 configuration or command line · 3 data · 4 training · 5 evaluation · 6 deployment ·
 7 model store · 8 server · 9 cluster · 130 Ctrl-C. docs/cli.md says more."""
 
 app = typer.Typer(
