@@ -9,7 +9,10 @@ deletions are repeated while the API server is away for a moment: each may be do
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import urllib3
@@ -132,6 +135,34 @@ class Cluster:
         except ClusterError:
             return []
 
+    def log(self, pod: str, container: str, skip: int = 0) -> Iterator[str]:
+        """Yield the lines of a container's log after the first `skip`, as they come, until it ends.
+
+        A stream that is cut goes on after its last whole line. It also ends when there is no log (yet), or
+        when it cannot be read for a while, as when the node is away: the pod's state says more then.
+
+        Raises:
+            ClusterError: it may not be read.
+        """
+        path, query = f"{self._path('Pod', pod)}/log", [("container", container), ("follow", "true")]
+        answered = time.monotonic()
+        while time.monotonic() <= answered + PATIENCE:
+            try:
+                with suppress(urllib3.exceptions.HTTPError), self._open("GET", path, query=query) as answer:
+                    try:
+                        for line in islice(_lines(answer), skip, None):
+                            skip += 1
+                            yield line
+                    finally:
+                        answered = time.monotonic()
+                    return
+            except ApiException as error:
+                if error.status in (400, 404):
+                    return
+                if error.status not in BUSY:
+                    raise self._plainly(error) from error
+            time.sleep(PAUSE)
+
     def proxied(
         self, kind: str, name: str, port: int, method: str, path: str, body: Any, head: dict[str, str]
     ) -> tuple[int, bytes]:
@@ -170,16 +201,19 @@ class Cluster:
                     raise self._away(error) from error
             time.sleep(PAUSE)
 
-    def _ask(
+    def _ask(self, *request: Any, **options: Any) -> bytes:
+        return bytes(self._open(*request, **options).data)
+
+    def _open(
         self,
         method: str,
         path: str,
-        body: Any,
-        query: Any,
+        body: Any = None,
+        query: Any = (),
         content: str = "application/json",
         head: Any = None,
-    ) -> bytes:
-        answer = self._api.call_api(
+    ) -> urllib3.HTTPResponse:
+        answer: urllib3.HTTPResponse = self._api.call_api(
             path,
             method,
             query_params=list(query),
@@ -190,7 +224,7 @@ class Cluster:
             _preload_content=False,
             _request_timeout=TIMEOUT,
         )
-        return bytes(answer.data)
+        return answer
 
     def _away(self, error: Exception) -> ClusterError:
         return ClusterError(
@@ -207,3 +241,12 @@ class Cluster:
             said = "The cluster does not know who asks (401). Renew the credentials that KUBECONFIG names."
             return ClusterError(said)
         return ClusterError(refusal(said).message)
+
+
+def _lines(answer: urllib3.HTTPResponse) -> Iterator[str]:
+    rest = b""
+    for part in answer.stream():
+        *lines, rest = (rest + part).split(b"\n")
+        yield from (line.decode(errors="replace") for line in lines)
+    if rest:
+        yield rest.decode(errors="replace")

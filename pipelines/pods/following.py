@@ -1,11 +1,7 @@
 """A pod from its start to its end: what keeps it from running, what it prints, how it ends."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
-
-from kubernetes.client import ApiException, CoreV1Api
-from kubernetes.config import load_config
 
 from components.errors import ClusterError
 from components.kubernetes.cluster import Cluster
@@ -83,33 +79,16 @@ def _await(cluster: Cluster, name: str, container: str, start_timeout: float) ->
 
 def _print_log(cluster: Cluster, name: str, container: str) -> int:
     """Print a container's log until it ends, and return its exit code."""
-    load_config()
     lines = 0
     while True:
-        for number, line in enumerate(_log(cluster, name, container), 1):
-            if number > lines:
-                print(line.decode(errors="replace"), flush=True)  # noqa: T201
-                lines = number
-        if ended := _states(_get(cluster, name))[container].get("terminated"):
+        # asked before the log is read: what it printed between a cut of the stream and its end is read, too
+        ended = _states(_get(cluster, name))[container].get("terminated")
+        for line in cluster.log(name, container, skip=lines):
+            print(line, flush=True)  # noqa: T201
+            lines += 1
+        if ended:
             return int(ended["exitCode"])
         time.sleep(PAUSE)
-
-
-def _log(cluster: Cluster, name: str, container: str) -> Iterator[bytes]:
-    try:
-        answer = CoreV1Api().read_namespaced_pod_log(
-            name, cluster.namespace, container=container, follow=True, _preload_content=False
-        )
-    except ApiException as error:
-        if error.status in (400, 404):  # its log is not there yet, or no longer
-            return
-        raise ClusterError(f"The log of pod {name} cannot be read: {error.status} {error.reason}.") from error
-    rest = b""
-    for part in answer.stream():
-        *lines, rest = (rest + part).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest
 
 
 def _raise_if_stopped(cluster: Cluster, name: str) -> None:

@@ -1,0 +1,97 @@
+"""A container's log, over HTTP from a server that is cut, busy or away."""
+
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+
+import pytest
+from kubernetes.client import ApiClient, Configuration
+
+from components.errors import ClusterError
+from components.kubernetes import cluster as client
+from components.kubernetes.cluster import Cluster
+
+Answer = int | list[bytes]
+CUT = b""
+SILENT = b"SILENT"
+
+
+@pytest.fixture
+def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]:
+    """Return a cluster that answers each request with a status or with a log, the last one ever again."""
+    monkeypatch.setattr(client, "PAUSE", 0.01)
+    servers, over = [], Event()
+
+    def start(*answers: Answer) -> tuple[Cluster, list[str]]:
+        left, asked = list(answers), []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                asked.append(f"{self.headers['Authorization']} {self.path}")
+                answer = left.pop(0) if len(left) > 1 else left[0]
+                self.close_connection = True
+                self.send_response(answer if isinstance(answer, int) else 200)
+                if isinstance(answer, int):
+                    self.send_header("Content-Length", "0")
+                else:
+                    self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                for part in answer if isinstance(answer, list) else ():
+                    if part == CUT:
+                        return
+                    if part == SILENT:
+                        over.wait()
+                        return
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+                if isinstance(answer, list):
+                    self.wfile.write(b"0\r\n\r\n")
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        settings = Configuration(host=f"http://127.0.0.1:{server.server_port}")
+        settings.api_key["authorization"] = "Bearer mine"
+        settings.retries = False
+        return Cluster(ApiClient(settings), "runs", inside=False), asked
+
+    yield start
+    over.set()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_log_that_is_cut_goes_on_after_its_last_whole_line(answering):
+    cluster, asked = answering(503, [b"one\ntw", CUT], 429, [b"one\ntwo\nthr", b"ee"])
+    assert list(cluster.log("r1-train", "step")) == ["one", "two", "three"]
+    path = "Bearer mine /api/v1/namespaces/runs/pods/r1-train/log?container=step&follow=true"
+    assert asked == [path] * 4
+
+
+def test_a_log_goes_on_after_the_lines_that_were_printed(answering):
+    cluster, _ = answering([b"one\n", CUT], [b"one\ntwo\nthree\n"])
+    assert list(cluster.log("r1-train", "step", skip=1)) == ["two", "three"]
+
+
+def test_a_log_that_is_silent_is_asked_for_again(answering, monkeypatch):
+    monkeypatch.setattr(client, "TIMEOUT", (5.0, 0.05))
+    cluster, _ = answering([b"one\n", SILENT], [b"one\ntwo\n"])
+    assert list(cluster.log("r1-train", "step")) == ["one", "two"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+def test_a_log_that_is_not_there_or_cannot_be_read_ends(answering, monkeypatch, status):
+    monkeypatch.setattr(client, "PATIENCE", 0.1)
+    cluster, _ = answering(status)
+    assert list(cluster.log("r1-train", "step")) == []
+
+
+def test_a_log_that_may_not_be_read_is_an_error(answering):
+    cluster, _ = answering(403)
+    with pytest.raises(ClusterError, match="403"):
+        list(cluster.log("r1-train", "step"))

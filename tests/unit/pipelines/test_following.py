@@ -1,0 +1,43 @@
+"""A pod whose log is cut while it runs."""
+
+from pipelines.pods import following
+
+POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "r1-train"}}
+
+
+class Cut:
+    """A cluster in which each container prints, its log is cut, and it prints once more and ends."""
+
+    namespace, nodes = "runs", ()
+
+    def __init__(self) -> None:
+        self.ended = {"step": False, "put": False}
+        self.there = True
+
+    def apply(self, pod, _manager):
+        return pod
+
+    def get(self, _kind, _name):
+        states = [
+            {"name": one, "state": {"terminated": {"exitCode": 0}} if ended else {"running": {}}}
+            for one, ended in self.ended.items()
+        ]
+        status = {"phase": "Running", "containerStatuses": states}
+        return {**POD, "status": status} if self.there else None
+
+    def log(self, _pod, container, skip):
+        lines = [f"{container} began"]
+        if self.ended[container]:
+            lines.append(f"{container} ended")
+        self.ended[container] = True
+        yield from lines[skip:]
+
+    def delete(self, _kind, _seen):
+        assert all(self.ended.values()), "the pod was removed while it ran"
+        self.there = False
+
+
+def test_a_cut_log_neither_ends_the_run_nor_loses_the_last_lines(capsys, monkeypatch):
+    monkeypatch.setattr(following, "PAUSE", 0.0)
+    assert following.run(Cut(), POD, start_timeout=1) == 0
+    assert capsys.readouterr().out.splitlines() == ["step began", "step ended", "put began", "put ended"]
