@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from components.kubernetes.quantities import number, requests, words
 from components.kubernetes.trouble import Json, Trouble
 
-AUTOSCALER_ANSWERS = 15.0  # seconds in which a cluster autoscaler says whether it makes a node
+# Seconds in which a cluster autoscaler says whether it makes a node: 30 on a small cluster, 60 on a large.
+AUTOSCALER_ANSWERS = 60.0
 NAMED = 3
 ASIDE = re.compile(r"\.? (?:no new claims|preemption:)")  # what it says about other means
 

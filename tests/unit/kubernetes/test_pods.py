@@ -11,7 +11,7 @@ from components.kubernetes import pods
         (
             "unschedulable",
             "Unschedulable",
-            15,
+            60,
             ["asks for 64 cores and 1 GiB of memory", "1 Insufficient cpu."],
         ),
         ("image-not-found", "ImagePull", 0, ["Image modelyard/serve:absent", "absent: not found."]),

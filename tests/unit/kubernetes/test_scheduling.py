@@ -56,7 +56,7 @@ def test_an_accelerator_that_no_node_has(pod, node):
 
 
 @pytest.mark.parametrize(
-    ("events", "patience"), [((), 15.0), (("TriggeredScaleUp",), None), (("NotTriggerScaleUp",), 0.0)]
+    ("events", "patience"), [((), 60.0), (("TriggeredScaleUp",), None), (("NotTriggerScaleUp",), 0.0)]
 )
 def test_waiting_helps_only_while_an_autoscaler_works(pod, node, events, patience):
     assert why(pod, [node], *events).patience == patience
