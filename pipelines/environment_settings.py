@@ -49,13 +49,6 @@ class Servers(Settings):
     )
 
 
-class Kfp(Settings):
-    """The Kubeflow Pipelines that `submit` talks to."""
-
-    endpoint: str | None = Field(default=None, description="Address of its API; none where there is none.")
-    namespace: str = Field(default="kubeflow", description="The namespace in which it runs.")
-
-
 class Environment(Settings):
     """Where steps and servers run, what they ask for, and where models and artifacts are."""
 
@@ -94,7 +87,6 @@ class Environment(Settings):
     )
     runs: Runs = Field(default=Runs(), description="Where the steps run.")
     serving: Servers = Field(default=Servers(), description="Where the servers run.")
-    kfp: Kfp = Field(default=Kfp(), description="The Kubeflow Pipelines that `submit` talks to.")
     active_deadline: int = Field(
         default=86400, ge=1, description="Seconds after which a whole run is stopped."
     )
@@ -109,7 +101,9 @@ class Environment(Settings):
     def resources(self, step: str) -> StepResources:
         """Return what a step asks for."""
         mine: StepResources = getattr(self.steps, step)
-        return mine.over(self.defaults)
+        # another attempt of deploy puts a version before clients again that was just rolled back
+        never = {"retries": 0} if step == "deploy" else {}
+        return mine.over(self.defaults.model_copy(update=never))
 
     def image(self, name: str) -> str:
         """Return the reference of an image; for train, the one that has its accelerator's libraries.
@@ -156,7 +150,6 @@ class Environment(Settings):
             replicas=servers.replicas,
             resources=Resources(cpu=servers.cpu, memory=servers.memory),
             start_timeout=self.start_timeout,
-            url=servers.url,
         )
 
     def _outside(self) -> str | None:

@@ -49,7 +49,11 @@ class StepResources(Settings):
         description="Run on GKE's Spot nodes: cheaper, and taken away at any time; give retries.",
     )
     timeout: int | None = Field(default=None, ge=1, description="Seconds after which an attempt is stopped.")
-    retries: int = Field(default=0, ge=0, description="How often it is tried again.")
+    retries: int = Field(
+        default=0,
+        ge=0,
+        description="How often it is tried again; deploy, only as often as it says itself, not `defaults`.",
+    )
 
     def over(self, defaults: Self) -> Self:
         """Return these resources, with `defaults` where nothing is said."""

@@ -67,6 +67,14 @@ def test_a_step_asks_for_what_it_says_over_the_defaults():
     assert (evaluate.cpu, evaluate.memory, evaluate.retries) == ("1", "1Gi", 2)
 
 
+def test_deploy_is_tried_again_only_when_it_says_so_itself():
+    defaults = "environment.defaults={cpu: 3, retries: 2}"
+    deploy = load("kind", defaults).resources("deploy")
+    assert (deploy.cpu, deploy.retries) == ("3", 0)
+    assert load("kind", defaults, "environment.steps.deploy.retries=1").resources("deploy").retries == 1
+    assert load("gke").resources("deploy").retries == 0
+
+
 # Problems
 
 
