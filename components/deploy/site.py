@@ -1,6 +1,6 @@
 """A model's place on a cluster: its store, its two Deployments, its Service, its pods.
 
-The champion pointer in the store is the truth, and `settle` brings stable to it.
+The champion pointer in the store is the truth, and `settle` (stable.py) brings stable to it.
 """
 
 import time
@@ -21,6 +21,7 @@ from components.store.records import Champion
 
 MANAGER = "modelyard-deploy"
 STORE_PAUSE = 2.0
+ENDED = ("Failed", "Succeeded")  # an evicted pod stays as such beside the one that replaced it
 
 T = TypeVar("T")
 
@@ -69,9 +70,13 @@ class Site:
         return self.cluster.get("Deployment", f"{self.name}-{track}")
 
     def pods(self, track: Track, version: int | None = None) -> list[Json]:
-        """Return the pods of a track, or those of one version, that are not being deleted."""
+        """Return the pods of a track, or those of one version, that neither ended nor are being deleted."""
         found = self.cluster.find("Pod", objects.selector(self.name, track, version))
-        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+        return [
+            pod
+            for pod in found
+            if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") not in ENDED
+        ]
 
     def ready_pods(self, track: Track, version: int | None = None) -> list[Json]:
         """Return the pods of a track, or those of one version, that take requests."""

@@ -96,7 +96,7 @@ class _Watched:
 
     def __init__(self, site: Site, track: Track, version: int | None = None) -> None:
         self._site, self._track, self._version = site, track, version
-        self._watchman = Watchman(site)
+        self._watchman = Watchman(site, site.pods(track, version))
         self._memory: dict[str, float] = {}
         self._tally = Tally({})
         self.look()
@@ -119,7 +119,8 @@ class _Watched:
         return self._tally.total()
 
     def _judge(self, pod: Json, used: float | None) -> None:
-        if pods.restarts(pod) > self._site.rollout.max_restarts and (trouble := pods.trouble(pod, used=used)):
+        restarts = self._watchman.restarts(pod)
+        if restarts > self._site.rollout.max_restarts and (trouble := pods.trouble(pod, used=used)):
             raise DeployError(trouble.message)
         self._watchman.judge(pod, used)
 

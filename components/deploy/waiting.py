@@ -1,7 +1,7 @@
 """Waiting for pods, with a reason at hand: it ends as soon as Kubernetes knows that waiting does not help."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from components.deploy.objects import Track
 from components.deploy.site import Site
@@ -48,10 +48,16 @@ def until_complete(site: Site, track: Track, expected: Callable[[Json | None], J
 
 
 class Watchman:
-    """Looks at pods again and again, says each trouble once, and raises when waiting does not help."""
+    """Looks at pods again and again, says each trouble once, and raises when waiting does not help.
 
-    def __init__(self, site: Site) -> None:
+    Args:
+        site: the model's place.
+        known: pods whose restarts up to now do not count.
+    """
+
+    def __init__(self, site: Site, known: Sequence[Json] = ()) -> None:
         self._site = site
+        self._before = {pod["metadata"]["uid"]: pods.restarts(pod) for pod in known}
         self._since: dict[str, float] = {}
         self._running: dict[str, float] = {}
         self._said: set[tuple[str, str]] = set()
@@ -66,10 +72,12 @@ class Watchman:
         Raises:
             DeployError: it cannot run as it should, or had its time.
         """
+        now, uid = time.monotonic(), pod["metadata"]["uid"]
         if pods.ready(pod):
+            self._since.pop(uid, None)  # what comes later has its whole time again
+            self._running.pop(uid, None)
             return
         events = self._site.cluster.events(pod)
-        now, uid = time.monotonic(), pod["metadata"]["uid"]
         waited = now - self._since.setdefault(uid, now)
         if trouble := pods.trouble(pod, events, self._site.cluster.nodes, used):
             self._say(uid, trouble)
@@ -84,6 +92,10 @@ class Watchman:
             name = pod["metadata"]["name"]
             raise DeployError(f"Pod {name} did not start within {limit:g} s{last}. Give it more time.")
 
+    def restarts(self, pod: Json) -> int:
+        """Return how often a pod's containers ended since this watchman began."""
+        return pods.restarts(pod) - self._before.get(pod["metadata"]["uid"], 0)
+
     def _say(self, uid: str, trouble: Trouble) -> None:
         if (uid, trouble.reason) not in self._said:
             self._said.add((uid, trouble.reason))
@@ -95,7 +107,7 @@ class Watchman:
         if trouble.reason in CRASHES:
             if f"{UnreachableError.__name__}: " in trouble.message:
                 return rollout.store_timeout + LONGEST_BACKOFF
-            return rollout.ready_timeout if pods.restarts(pod) <= rollout.max_restarts else 0.0
+            return rollout.ready_timeout if self.restarts(pod) <= rollout.max_restarts else 0.0
         return self._site.target.start_timeout if trouble.patience is None else trouble.patience
 
 
