@@ -53,7 +53,7 @@ def status(site: Site) -> Status:
         serves = f"version {found.version}" if found else "nothing"
         troubles.append(
             f"The champion is version {champion.version} and stable serves {serves}. `modelyard deploy "
-            f"{site.name} {champion.version}` brings it there, as every deploy does."
+            f"{site.name} {champion.version} -e ENV` brings it there, as every deploy does."
         )
     return Status(
         model=site.name,
@@ -84,6 +84,8 @@ def _troubles(site: Site, track: Track, deployment: Json | None) -> list[str]:
     refusal = refused(deployment)
     found = [refusal] if refusal else []
     for pod in site.pods(track):
+        if pods.ready(pod):
+            continue  # a trouble that it had is over
         trouble = pods.trouble(pod, site.cluster.events(pod), site.cluster.nodes)
         found += [trouble] if trouble else []
     return [trouble.message for trouble in found]

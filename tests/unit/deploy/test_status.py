@@ -1,0 +1,32 @@
+"""What `rollout status` says of pods and of a stable that does not follow."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from components.deploy.status import status
+
+
+@pytest.fixture
+def looked_at(site):
+    site.models = SimpleNamespace(champion=lambda _: SimpleNamespace(version=1), history=lambda _: [])
+    site.put_candidate(2, "d" * 64, "attempt", None)
+    return lambda: status(site).troubles
+
+
+def test_the_trouble_of_a_pod_that_is_ready_again_is_over(looked_at, pod):
+    pod.runs(restarts=2, ready=False)
+    assert "ended 2 times" in looked_at()[0]
+    pod.runs(restarts=2)
+    assert not any("ended" in trouble for trouble in looked_at())
+
+
+def test_an_evicted_pod_is_no_trouble_for_ever(looked_at, pod):
+    pod.runs(restarts=2, ready=False)
+    pod.json["status"] |= {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}
+    assert [trouble[:12] for trouble in looked_at()] == ["The champion"]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_to_do_about_a_stable_that_does_not_follow_is_a_whole_command(looked_at):
+    assert "`modelyard deploy digits 1 -e ENV` brings it there" in looked_at()[0]
