@@ -135,14 +135,17 @@ def _finish(site: Site, served: Served, previous: int, attempt: str, by: str) ->
         stable.put(site)
     except DeployError as error:
         if previous:
+            why = f"stable could not be brought to version {served.version}: {error}"
             with suppress(ConflictError, NotFoundError):  # somebody else moved the pointer: it is right
-                site.models.promote(
-                    site.name,
-                    previous,
-                    reason=f"stable could not be brought to version {served.version}: {error}",
-                    by=by,
-                    action="rollback",
-                    expected=served.version,
+                site.patiently(
+                    lambda: site.models.promote(
+                        site.name,
+                        previous,
+                        reason=why,
+                        by=by,
+                        action="rollback",
+                        expected=served.version,
+                    )
                 )
             stable.put(site)
             candidate.withdraw(site, attempt)

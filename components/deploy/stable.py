@@ -1,6 +1,5 @@
 """Stable: the servers of the champion. The pointer in the store is the truth, and stable follows it."""
 
-from contextlib import suppress
 from functools import partial
 
 from components.deploy import objects
@@ -39,8 +38,10 @@ def put(site: Site) -> Champion | None:
     """
     while champion := site.champion():
         written = site.put_stable(champion.version, champion.digest)
-        with suppress(_Outdated):
+        try:
             until_complete(site, "stable", partial(_same, written))
+        except _Outdated:
+            continue
         if site.champion() == champion:
             break
     if site.deployment("candidate") is None:

@@ -1,0 +1,73 @@
+"""Stable follows the champion pointer, also where somebody else or an absent store interferes."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from components.artifacts import Golden
+from components.deploy import deployer, objects, rollout, stable
+from components.deploy import site as places
+from components.deploy.settings import Target
+from components.deploy.version import Served
+from components.errors import DeployError, UnreachableError
+
+DIGEST = "d" * 64
+
+
+def test_stable_is_written_again_after_a_race_that_was_lost(site, cluster):
+    site.models = SimpleNamespace(champion=lambda _: SimpleNamespace(version=2, digest=DIGEST))
+    races = [1]
+    apply = cluster.apply
+
+    def overtaken(wanted, manager):
+        written = apply(wanted, manager)
+        if races and wanted["kind"] == "Deployment":
+            apply(
+                {**wanted, "metadata": {**wanted["metadata"], "labels": {objects.VERSION: f"{races.pop()}"}}},
+                "",
+            )
+        return written
+
+    cluster.apply = overtaken
+    stable.put(site)
+    assert objects.version(cluster.get("Deployment", "digits-stable")) == 2
+
+
+def test_the_pointer_goes_back_also_when_the_store_is_away_for_a_moment(site, monkeypatch):
+    monkeypatch.setattr(places, "STORE_PAUSE", 0.0)
+    fails, moves = [UnreachableError("the store is away")], []
+
+    def put(_):
+        if not moves:
+            raise DeployError("its pods do not run")
+
+    def promote(_, version, **more):
+        if fails:
+            raise fails.pop()
+        moves.append((version, more["action"], more["expected"], more["reason"]))
+
+    monkeypatch.setattr(stable, "put", put)
+    site.models = SimpleNamespace(promote=promote)
+    served = Served(2, DIGEST, Golden(instances=[], predictions=[]))
+    with pytest.raises(DeployError, match="was brought back to version 1: its pods do not run"):
+        rollout._finish(site, served, 1, "attempt", "test")
+    assert moves == [(1, "rollback", 2, "stable could not be brought to version 2: its pods do not run")]
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        (Target(), "modelyard models promote digits 2"),
+        (Target(kind="kubernetes", image="serve:1"), "modelyard deploy digits 2 -e ENV"),
+    ],
+)
+def test_what_brings_a_version_back_that_was_rolled_back_fits_where_it_is_served(target, command):
+    models = SimpleNamespace(
+        manifest=lambda *_: SimpleNamespace(decision=None),
+        champion=lambda _: None,
+        rolled_back=lambda *_: SimpleNamespace(at="noon", reason="bad"),
+    )
+    golden = Golden(instances=[], predictions=[])
+    held = deployer._promote(models, "digits", 2, 1, golden, "{}", "{}", "{}", target)
+    assert held.decision == "hold"
+    assert held.reason.endswith(f"was rolled back at noon (bad); `{command}` brings it back")
