@@ -72,7 +72,6 @@ class Target(Settings):
     start_timeout: float = Field(
         default=300.0, gt=0, description="Seconds that a pod has until a node that is being made takes it."
     )
-    url: str | None = Field(default=None, description="Where clients reach the Service from outside.")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
