@@ -14,6 +14,7 @@ from pipelines.cli.options import (
     emit,
     models_in,
     show_rows,
+    store_section,
     user,
 )
 
@@ -73,17 +74,26 @@ def promote(
     version: Version,
     reason: Reason = "promoted by hand",
     store: StoreUrl = None,
+    environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Make a version the champion.
 
-    Running servers take it without dropping a request.
+    Running servers take it without dropping a request; on a cluster, the next deploy brings stable to it.
     """
-    champion = models_in(store).promote(name, version, reason=reason, by=user())
+    from pipelines.environment import load_environment
+
+    place = load_environment(environment)
+    champion = models_in(store, environment).promote(name, version, reason=reason, by=user())
     if output is Output.JSON:
         emit(champion.model_dump(mode="json"))
     else:
         typer.echo(f"Version {champion.version} is the champion of {name}.")
+        if place.kind == "kubernetes" and store_section(store, environment) == place.model_store():
+            typer.echo(
+                "The servers of the cluster still have the version that they had: the next deploy, or "
+                f"`modelyard deploy {name} {version} -e {environment}`, brings them to it."
+            )
 
 
 def rollback(

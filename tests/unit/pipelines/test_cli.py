@@ -187,6 +187,22 @@ def test_promotion_and_rollback_move_the_champion_and_are_in_the_history(modelya
     assert "why not" in modelyard("models", "history", "tiny").out
 
 
+def test_promotion_on_a_cluster_moves_its_pointer_and_says_what_moves_the_servers(
+    modelyard, store, tmp_path, monkeypatch
+):
+    (tmp_path / "there.yaml").write_text(
+        "kind: kubernetes\nstore: gs://b/models\npipeline_root: gs://b/runs\n"
+    )
+    asked = []
+    monkeypatch.setattr("pipelines.cli.models.models_in", lambda *where: asked.append(where) or store)
+    said = modelyard("models", "promote", "tiny", 2, "-e", "there.yaml").out
+    assert asked == [(None, "there.yaml")]
+    assert store.champion("tiny").version == 2
+    assert "`modelyard deploy tiny 2 -e there.yaml`" in " ".join(said.split())
+    elsewhere = modelyard("models", "promote", "tiny", 1, "-e", "there.yaml", "--store", "gs://c/models").out
+    assert "modelyard deploy" not in elsewhere
+
+
 def test_nothing_to_roll_back_to_is_an_error(modelyard, store):
     ended = modelyard("rollback", "tiny")
     assert ended.code == 7
