@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import re
 import shutil
 import tarfile
 import threading
@@ -60,10 +61,6 @@ def png(colour: tuple[int, int, int] = (255, 0, 0)) -> bytes:
     return file.getvalue()
 
 
-def no_rows(folder: Path) -> list[str]:
-    return arrays(folder, x=np.zeros((0, 4, 4, 1), np.uint8), y=np.zeros(0, int))
-
-
 def zipped(path: Path, members: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
@@ -118,6 +115,10 @@ def arrays(folder: Path, **arrays: Any) -> list[str]:
     return ["data.kind=npz", f"data.source={folder / 'data.npz'}"]
 
 
+def no_rows(folder: Path) -> list[str]:
+    return arrays(folder, x=np.zeros((0, 4, 4, 1), np.uint8), y=np.zeros(0, int))
+
+
 def pickled(folder: Path) -> list[str]:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -140,11 +141,7 @@ def not_a_number(folder: Path) -> list[str]:
 
 CASES: dict[str, tuple[Callable[[Path], list[str]], int, str]] = {
     "a missing dataset": (lambda f: ["data.kind=npz", f"data.source={f}/none.npz"], 3, "none.npz"),
-    "an empty dataset": (
-        lambda f: [*arrays(f, x=np.zeros((0, 4, 4, 1), np.uint8), y=np.zeros(0, int))],
-        3,
-        "",
-    ),
+    "an empty dataset": (no_rows, 3, "(0, 4, 4, 1)"),
     "a truncated archive": (truncated, 3, "half.zip"),
     "an archive that climbs": (climbing, 3, "evil.png"),
     "an archive with a link": (linked, 3, "passwd.png"),
@@ -212,6 +209,16 @@ def test_a_failed_run_tells_a_script_the_step_and_its_log(champion, tmp_path):
     assert summary["state"] == "failed"
     assert summary["failure"]["kind"] == "DataError"
     assert Path(summary["failure"]["log"]).is_file()
+
+
+def test_a_failed_run_shows_people_the_end_of_the_steps_log_and_where_the_whole_is(champion, tmp_path):
+    done = champion.modelyard("run", settings=tuple(no_picture(tmp_path)))
+    assert done.returncode == 3, done.stderr
+    shown = re.search(r"^last lines of ingest:\n((?:  .+\n)+)whole log: (.+)$", done.stderr, re.MULTILINE)
+    assert shown, done.stderr
+    log = Path(shown[2]).read_text()
+    assert all(line.strip() in log for line in shown[1].splitlines())
+    assert "readme.png" in shown[1]
 
 
 def test_a_port_in_use_ends_serve_with_its_own_code(champion, paragraph):

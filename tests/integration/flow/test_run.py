@@ -83,6 +83,7 @@ def test_the_commands_around_a_model_agree_with_the_run(digits, tmp_path):
     manifest = yard.json("models", "show", "digits")
     assert manifest["run"] == summary["fingerprint"]
     assert manifest["config"]["training"]["epochs"] == 20
+    assert manifest["model_code"] == ""
     assert [entry["version"] for entry in yard.json("models", "history", "digits")] == [1]
     golden = yard.models.fetch("digits", 1, tmp_path / "one", only=["golden.json"])
     assert golden.version == 1
