@@ -74,7 +74,7 @@ class App:
             reply = refused.reply
         except body.Disconnected:
             reply = _TOO_LATE if connection.LATE in scope else _GONE
-        except Exception:
+        except Exception:  # a bug ends one request, with its traceback in the log, and not the server
             log.exception("%s %s failed", scope["method"], scope["path"])
             reply = _FAILED
         if call and call.route in ("predict", "infer"):

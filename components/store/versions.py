@@ -37,10 +37,6 @@ class Versions:
         manifests = (re.fullmatch(rf"{name}/versions/(\d{{6,}})/{MANIFEST}", key) for key in keys)
         return sorted(int(found[1]) for found in manifests if found)
 
-    def find(self, name: str, run: str) -> int | None:
-        """Return the version that `run` reserved, whole or not, or None."""
-        return _number_of(run, self._reservations(name))
-
     def reserve(self, name: str, run: str) -> int:
         """Return the version of `run`: the one that it reserved before, or the next number.
 

@@ -72,6 +72,6 @@ def unexpected(error: Exception, debug: bool) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         command = f"{sys.argv}\n{''.join(traceback.format_exception(error))}"
         path.write_text(command, encoding="utf-8")
-    except Exception:
+    except OSError:
         return f"{what}; `modelyard --debug …` shows the traceback."
     return f"{what}; the traceback is in {path}, and `modelyard --debug …` shows it."

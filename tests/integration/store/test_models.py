@@ -27,7 +27,6 @@ def promote(store: ModelStore, *versions: int) -> None:
 def test_an_empty_store_has_nothing(store: ModelStore) -> None:
     assert store.names() == []
     assert store.versions("digits") == []
-    assert store.find("digits", "run") is None
     assert store.champion("digits") is None
     assert store.history("digits") == []
     assert store.rolled_back("digits", 1) is None
@@ -37,7 +36,7 @@ def test_a_run_gets_one_number_and_the_next_run_the_next(store: ModelStore) -> N
     assert store.reserve("digits", "first") == 1
     assert store.reserve("digits", "second") == 2
     assert store.reserve("digits", "first") == 1
-    assert store.find("digits", "second") == 2
+    assert store.reserve("digits", "second") == 2
     assert store.reserve("other", "first") == 1
 
 
@@ -50,7 +49,7 @@ def test_a_version_exists_when_it_has_a_manifest(store: ModelStore, publish: Pub
     assert publish("whole") == 2
     assert store.versions("digits") == [2]
     assert store.names() == ["digits"]
-    assert store.find("digits", "killed") == 1
+    assert store.reserve("digits", "killed") == 1
 
 
 def test_the_layout_is_the_documented_one(store: ModelStore, publish: Publish, objects: Objects) -> None:

@@ -104,7 +104,7 @@ def test_one_run_gets_one_number_and_two_runs_get_two(settings: Store, store: Mo
             assert first == second != other
             numbers += [first, other]
     assert sorted(numbers) == list(range(1, 41))
-    assert store.find("digits", "same 7") == numbers[14]
+    assert store.reserve("digits", "same 7") == numbers[14]
 
 
 @pytest.mark.parametrize("place", ["model.onnx", "report.html", "saved_model/variables/variables.index"])

@@ -117,16 +117,16 @@ def test_debug_shows_the_traceback(modelyard, tmp_path):
     assert not (tmp_path / ".modelyard").exists()
 
 
-def listen_to_ctrl_c():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job, which CI may be, ignores it
-
-
 def test_ctrl_c_ends_with_130():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         line = [*MODELYARD, "predict", "tiny", "x.npy", "--url", url]
         with subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen_to_ctrl_c
+            line,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
         ) as waiting:
             connection, _ = silent.accept()
             waiting.send_signal(signal.SIGINT)
