@@ -11,7 +11,10 @@
     │   ├── ConflictError          7   somebody else changed it meanwhile
     │   └── UnreachableError       7   it does not answer; later it may
     ├── ServeError                 8   the server cannot start, or does not answer
-    └── ClusterError               9   the cluster cannot be reached, or refuses what is asked
+    ├── ClusterError               9   the cluster cannot be reached, or refuses what is asked
+    ├── BackendError              10   Kubeflow Pipelines cannot be reached, or refuses what is asked
+    ├── StuckError                11   a pod of a run cannot start: no node has room, or no image comes
+    └── CancelledError            12   the run was cancelled
 
 A message is one paragraph: what was found (the bad value), what is wrong with it, what to do next.
 An exception outside the family is a bug and ends with exit code 1.
@@ -89,6 +92,24 @@ class ClusterError(ModelyardError):
     exit_code = 9
 
 
+class BackendError(ModelyardError):
+    """Kubeflow Pipelines cannot be reached, or refuses what is asked."""
+
+    exit_code = 10
+
+
+class StuckError(ModelyardError):
+    """A pod of a run cannot start: no node has room for it, or its image does not come."""
+
+    exit_code = 11
+
+
+class CancelledError(ModelyardError):
+    """The run was cancelled."""
+
+    exit_code = 12
+
+
 _FAMILY: dict[str, type[ModelyardError]] = {
     kind.__name__: kind
     for kind in (
@@ -103,6 +124,9 @@ _FAMILY: dict[str, type[ModelyardError]] = {
         UnreachableError,
         ServeError,
         ClusterError,
+        BackendError,
+        StuckError,
+        CancelledError,
     )
 }
 _LAST_LINE = re.compile(r"^\s*components\.errors\.(\w+): (.*)$")

@@ -8,7 +8,8 @@ from pipelines.cli import configuration, doctor, models, pipeline, rollouts, ser
 
 EPILOG = """Exit codes: 0 done, also when the gate holds or rejects · 1 a bug, no room or memory, or a failed
 check of doctor · 2 configuration or command line · 3 data · 4 training · 5 evaluation · 6 deployment ·
-7 model store · 8 server · 9 cluster · 130 Ctrl-C. docs/cli.md says more."""
+7 model store · 8 server · 9 cluster · 10 Kubeflow Pipelines · 11 a pod that cannot start · 12 cancelled ·
+130 Ctrl-C. docs/cli.md says more."""
 
 app = typer.Typer(
     name="modelyard",

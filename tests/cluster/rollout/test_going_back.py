@@ -26,14 +26,15 @@ def refused(stable):
     """Deploy a version that must not stay, and return why it did not, in a paragraph."""
 
     def deploy(version, site=None, **load):
+        serves = stable.stable()
         with stable.load(**load).running() as clients, pytest.raises(DeployError) as error:
             stable.deploy(version, site)
-        stable.settled(1)
+        stable.settled(serves)
         time.sleep(2)  # the node's proxy has heard of it
         attempt = stable.site.models.history(stable.name)[-1]
         assert (attempt.version, attempt.attempt) == (version, True)
         assert str(error.value.__cause__) in attempt.reason
-        assert f"Version {version} was not promoted, and stable serves version 1 as before" in str(
+        assert f"Version {version} was not promoted, and stable serves version {serves} as before" in str(
             error.value
         )
         assert "\n" not in str(error.value)
