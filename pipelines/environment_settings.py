@@ -12,6 +12,7 @@ from pipelines.step_resources import Cpu, Memory, StepResources
 
 BUILT = "build/images.json"
 ENDPOINT = r"^https?://[^/]+$"
+URL = r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$"
 
 Step = Literal["fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy"]
 Image = Literal[Step, "train-cuda", "train-tpu", "serve"]
@@ -46,6 +47,22 @@ class Servers(Settings):
     url: str | None = Field(
         default=None,
         description="Address at which clients outside the cluster reach the models, if there is one.",
+    )
+
+
+class Pipelines(Settings):
+    """Where Kubeflow Pipelines is."""
+
+    endpoint: str | None = Field(
+        default=None,
+        pattern=URL,
+        description="Address of its API, as in https://kubeflow.example.com/pipeline; if left out, it is reached "
+        "through the cluster that KUBECONFIG names.",
+    )
+    namespace: str = Field(
+        default="kubeflow",
+        description="Where it is installed. It starts the steps there too, unless it is shared by several "
+        "users (multi-user): then in runs.namespace.",
     )
 
 
@@ -85,6 +102,7 @@ class Environment(Settings):
     accelerator_optional: bool = Field(
         default=False, description="Train on the processor when the accelerator is not there, and say so."
     )
+    kfp: Pipelines = Field(default=Pipelines(), description="Where Kubeflow Pipelines is.")
     runs: Runs = Field(default=Runs(), description="Where the steps run.")
     serving: Servers = Field(default=Servers(), description="Where the servers run.")
     active_deadline: int = Field(
