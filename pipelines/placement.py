@@ -1,6 +1,7 @@
 """Where a step runs: its image, its resources and its node, written into its KFP task."""
 
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from kfp import dsl, kubernetes
 
@@ -28,6 +29,9 @@ def _in_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=resources.ephemeral_storage)  # noqa: S108
     kubernetes.add_pod_label(task, "modelyard.dev/step", step)
+    if environment.storage_endpoint:
+        # for the launcher of Kubeflow Pipelines, which wants no scheme; our own client is told the endpoint
+        task.set_env_variable("STORAGE_EMULATOR_HOST", urlsplit(environment.storage_endpoint).netloc)
     if step == "train":
         _backend(task, environment, resources)
     _size(task, resources)

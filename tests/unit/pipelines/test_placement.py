@@ -121,6 +121,15 @@ def test_an_accelerator_that_may_be_missing_is_said_so(compiled):
     assert {"name": "MODELYARD_ACCELERATOR_OPTIONAL", "value": "1"} in containers["train"]["env"]
 
 
+def test_the_launcher_of_kfp_is_told_the_emulators_address_without_a_scheme_and_only_of_an_emulator(compiled):
+    said = {"name": "STORAGE_EMULATOR_HOST", "value": "inside:1"}
+    containers, _, _ = compiled(ENVIRONMENT + "  train: {}\n")
+    assert [step for step in STEPS if said not in containers[step]["env"]] == []
+    real = ENVIRONMENT.replace("storage_endpoint", "#").replace("#_outside", "#") + "  train: {}\n"
+    containers, _, _ = compiled(real)
+    assert "STORAGE_EMULATOR_HOST" not in str(containers)
+
+
 # Arguments
 
 
