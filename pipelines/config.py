@@ -7,6 +7,7 @@ default. Without a file, the digits are the configuration. Each key is documente
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from components.artifacts import tree_sha256
 from components.deploy.settings import Rollout
 from components.errors import ConfigError
 from components.evaluate.settings import Gate
@@ -23,7 +25,7 @@ from components.settings import Settings
 from components.source.settings import Source
 from components.store.settings import Store
 from components.train import optimizers
-from components.train.settings import Model, Training
+from components.train.settings import Code, Model, Training
 from pipelines import config_text
 from pipelines.config_layers import Document
 from pipelines.config_problems import did_you_mean, explain
@@ -36,6 +38,10 @@ DIGITS: dict[str, Any] = {
     "training": {"epochs": 20},
     "gate": {"floor": 0.9},
 }
+
+
+UPLOADED = re.compile(r"gs://.+/uploads/code/([0-9a-f]{64})\.zip")
+"""Where `uploads.py` puts the model's own code."""
 
 
 class Data(Preparation, Source):
@@ -70,6 +76,19 @@ class Config(Settings):
     def preparation(self) -> Preparation:
         """Return the part of `data` that says how the examples are split and normalised."""
         return Preparation(**{key: getattr(self.data, key) for key in Preparation.model_fields})
+
+    def code(self) -> Code | None:
+        """Return where the model's own code is, if it has any."""
+        if not (place := self.model.code):
+            return None
+        return Code(place=place, endpoint=self.store.endpoint if UPLOADED.fullmatch(place) else None)
+
+    def code_sha256(self) -> str:
+        """Return the fingerprint of the model's own code, wherever it is; empty without any."""
+        if not (place := self.model.code):
+            return ""
+        uploaded = UPLOADED.fullmatch(place)
+        return uploaded[1] if uploaded else tree_sha256(Path(place))
 
     def dump(self) -> str:
         """Return the whole configuration, defaults included, as YAML that `load` reads."""
@@ -153,7 +172,7 @@ def load_section(
     Raises:
         ConfigError: see `load`.
     """
-    document = Document(Parsed({name: below.model_dump() if below else {}}), f"the section {name}")
+    document = Document(Parsed({name: below.model_dump(exclude_unset=True) if below else {}}), f"the section {name}")
     mine = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{name.upper()}_")}
     document.add_environment(mine, (name,))
     document.add_overrides(overrides)
@@ -164,7 +183,7 @@ def load_section(
 
 
 def _check_code(config: Config, document: Document) -> None:
-    if (code := config.model.code) and not Path(code).is_dir():
+    if (code := config.model.code) and not Path(code).is_dir() and not UPLOADED.fullmatch(code):
         raise ConfigError(
             f"{document.origin(('model', 'code'))}: model.code is {code!r}, which is no folder. Name the "
             "folder that holds the module of model.build."

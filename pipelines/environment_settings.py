@@ -27,6 +27,7 @@ class Steps(Settings):
     train: StepResources = Field(default=StepResources(), description="What train asks for.")
     evaluate: StepResources = Field(default=StepResources(), description="What evaluate asks for.")
     deploy: StepResources = Field(default=StepResources(), description="What deploy asks for.")
+    explain: StepResources = Field(default=StepResources(), description="What explain asks for.")
 
 
 class Runs(Settings):
@@ -126,12 +127,15 @@ class Environment(Settings):
     def image(self, name: str) -> str:
         """Return the reference of an image; for train, the one that has its accelerator's libraries.
 
+        explain has that of deploy, which holds all that it needs.
+
         Raises:
             ConfigError: neither the environment nor `make images` names it.
         """
         accelerator = self.resources(name).accelerator if name in Steps.model_fields else None
         if name == "train" and accelerator:
             name = {"gpu": "train-cuda", "tpu": "train-tpu"}[accelerator.kind]
+        name = "deploy" if name == "explain" else name
         images = dict[str, str](self.images.items())
         if name not in images:
             target = "images-accelerators" if name in ("train-cuda", "train-tpu") else "images"
@@ -155,15 +159,15 @@ class Environment(Settings):
         """Return a place in a bucket as pods reach it."""
         return place.model_copy(update={"endpoint": self.storage_endpoint})
 
-    def target(self) -> Target:
-        """Return where deploy puts the server."""
+    def target(self, image: str | None = None) -> Target:
+        """Return where deploy puts the server, and with which image: `serve`, if none is given."""
         if self.kind == "local":
             return Target()
         servers = self.serving
         return Target(
             kind="kubernetes",
             namespace=servers.namespace,
-            image=self.image("serve"),
+            image=image or self.image("serve"),
             service_account=servers.service_account,
             replicas=servers.replicas,
             resources=Resources(cpu=servers.cpu, memory=servers.memory),

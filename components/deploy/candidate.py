@@ -5,9 +5,10 @@ sees that; so no lock is ever left behind.
 """
 
 import time
+from dataclasses import replace
 
 from components.deploy import objects
-from components.deploy.site import Site
+from components.deploy.site import Place, Site
 from components.deploy.stages import Mine
 from components.deploy.version import Served
 from components.deploy.waiting import POLL
@@ -53,7 +54,32 @@ def owner(site: Site, attempt: str) -> Mine:
     return check
 
 
-def withdraw(site: Site, attempt: str | None = None) -> int | None:
+def find(place: Place) -> Json:
+    """Return the Deployment of the candidate that is there.
+
+    Raises:
+        DeployError: there is none.
+    """
+    found = place.deployment("candidate")
+    if found is None or "deletionTimestamp" in found["metadata"]:
+        raise DeployError(
+            f"{place.name} has no candidate to promote. `modelyard deploy {place.name} VERSION -e ENV` "
+            "makes one."
+        )
+    return found
+
+
+def taken_over(site: Site, found: Json) -> Site:
+    """Return the site with a candidate's image and section `serving`: stable gets what was verified."""
+    version, section = objects.version(found), objects.serving(found)
+    return replace(
+        site,
+        serving=lambda wanted: section if wanted == version else site.serving(wanted),
+        target=site.target.model_copy(update={"image": objects.image(found)}),
+    )
+
+
+def withdraw(site: Place, attempt: str | None = None) -> int | None:
     """Take the candidate from the Service and delete it; return its version, or None when there was none.
 
     Args:

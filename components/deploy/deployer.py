@@ -5,6 +5,7 @@ manifest makes it whole, and the pointer moves by compare-and-swap.
 """
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
@@ -14,6 +15,7 @@ from pathlib import Path
 from components import artifacts
 from components.artifacts import Decision, Golden, History, Manifest, Metrics, Outcome, Signature
 from components.deploy.settings import Rollout, Target
+from components.kubernetes.trouble import Json
 from components.store.models import ModelStore, open_store
 from components.store.settings import Store
 
@@ -117,12 +119,27 @@ def _promote(
         cluster=connect(target.namespace),
         models=models,
         store=store,
-        serving=json.loads(serving),
+        serving=_sections(models, name, version, json.loads(serving)),
         rollout=Rollout.of(rollout),
         target=target,
         say=say,
     )
     return roll_out(site, pinned(models, name, version), champion, recorded.reason, BY)
+
+
+def _sections(models: ModelStore, name: str, version: int, given: Json) -> Callable[[int], Json]:
+    """Return what gives the section `serving` of a version: this run's as given, another's as its run had it.
+
+    Another run's modelyard may have known other keys; those are left out.
+    """
+
+    def section(wanted: int) -> Json:
+        if wanted == version:
+            return given
+        recorded = models.manifest(name, wanted).config.get("serving", {})
+        return given | {key: value for key, value in recorded.items() if key in given}
+
+    return section
 
 
 def _files(parts: list[Path]) -> dict[str, Path]:

@@ -89,9 +89,24 @@ def version(found: Json) -> int:
     return int(label) if label.isdecimal() else 0
 
 
+def image(deployment: Json) -> str:
+    """Return the image that a Deployment's servers run."""
+    return str(_server(deployment)["image"])
+
+
+def serving(deployment: Json) -> Json:
+    """Return the section `serving` of a Deployment's servers."""
+    args = _server(deployment)["args"]
+    return dict(json.loads(args[args.index("--serving") + 1]))
+
+
 def annotation(found: Json, key: str) -> str:
     """Return an annotation of an object; empty when it has none."""
     return str(found["metadata"].get("annotations", {}).get(key, ""))
+
+
+def _server(deployment: Json) -> Json:
+    return dict(deployment["spec"]["template"]["spec"]["containers"][0])
 
 
 def _labels(name: str) -> dict[str, str]:

@@ -16,9 +16,10 @@ from components.artifacts import Outcome
 from components.deploy import candidate, objects, stable, stages
 from components.deploy.candidate import Superseded
 from components.deploy.outcomes import overtaken
-from components.deploy.site import Site
+from components.deploy.site import Place, Site
 from components.deploy.version import Served, pinned
 from components.errors import ClusterError, ConflictError, DeployError, NotFoundError, StoreError
+from components.kubernetes.trouble import Json
 from components.store.records import Champion
 
 
@@ -69,16 +70,20 @@ def roll_out(site: Site, served: Served, expected: int | None, reason: str, by: 
     return Outcome(version=served.version, decision="promote", reason=reason)
 
 
-def promote_candidate(site: Site, reason: str, by: str) -> Outcome:
-    """Promote the candidate that is there without watching it further; it answers the golden requests first.
+def promote_candidate(site: Site, found: Json, reason: str, by: str) -> Outcome:
+    """Promote a candidate without watching it further; it answers the golden requests first.
+
+    Args:
+        site: the model's place.
+        found: the candidate's Deployment; stable gets its image and its section `serving`.
+        reason: why it is promoted.
+        by: who wants it, for the history.
 
     Raises:
-        DeployError: there is none, it does not run, or it answers otherwise than evaluate saw.
+        DeployError: it is gone, it does not run, or it answers otherwise than evaluate saw.
     """
-    found = site.deployment("candidate")
-    if found is None or "deletionTimestamp" in found["metadata"]:
-        raise DeployError(f"{site.name} has no candidate to promote. `modelyard deploy` makes one.")
     version = pinned(site.models, site.name, objects.version(found))
+    site = candidate.taken_over(site, found)
     champion = site.champion()
     current = champion.version if champion else 0
     attempt = objects.annotation(found, objects.ATTEMPT)  # whose rollout sees in the end that it is promoted
@@ -88,7 +93,7 @@ def promote_candidate(site: Site, reason: str, by: str) -> Outcome:
     return Outcome(version=version.version, decision="promote", reason=reason)
 
 
-def abort(site: Site, reason: str, by: str) -> int | None:
+def abort(site: Place, reason: str, by: str) -> int | None:
     """Take the candidate from clients, whoever's it is; return its version, None when there is none."""
     version = candidate.withdraw(site)
     if version:

@@ -32,18 +32,13 @@ def say(sentence: str) -> None:
 
 
 @dataclass
-class Site:
-    """A model on a cluster.
+class Place:
+    """A model on a cluster, as far as it is looked at.
 
     Args:
         name: the model's name.
         cluster: the namespace of the servers.
         models: the store, as this process reaches it.
-        store: `store` section as JSON, as pods reach it.
-        serving: `serving` section.
-        rollout: the thresholds.
-        target: where and with what servers run.
-        say: takes each sentence about how it goes.
 
     Raises:
         ConfigError: Kubernetes has no such names.
@@ -52,11 +47,6 @@ class Site:
     name: str
     cluster: Cluster
     models: ModelStore
-    store: str
-    serving: Json
-    rollout: Rollout
-    target: Target
-    say: Callable[[str], None]
 
     def __post_init__(self) -> None:
         if not self.name[:1].isalpha():
@@ -82,6 +72,29 @@ class Site:
         """Return the pods of a track, or those of one version, that take requests."""
         return [pod for pod in self.pods(track, version) if pods.ready(pod)]
 
+    def lead(self, *, canary: bool) -> None:
+        """Let the Service lead to stable alone, or to the candidate as well."""
+        self.cluster.apply(objects.service(self.name, self.cluster.namespace, canary), MANAGER)
+
+
+@dataclass
+class Site(Place):
+    """A model on a cluster, with what its servers are made of.
+
+    Args:
+        store: `store` section as JSON, as pods reach it.
+        serving: gives the section `serving` with which a version is served.
+        rollout: the thresholds.
+        target: where and with what servers run.
+        say: takes each sentence about how it goes.
+    """
+
+    store: str
+    serving: Callable[[int], Json]
+    rollout: Rollout
+    target: Target
+    say: Callable[[str], None]
+
     def peer(self, pod: Json) -> Peer:
         """Return a pod as one who answers requests."""
         if not self.cluster.inside:
@@ -96,10 +109,6 @@ class Site:
         if not self.cluster.inside:
             return Proxied(self.cluster, "Service", self.name)
         return Direct(f"http://{self.name}.{self.cluster.namespace}:{objects.PORT}")
-
-    def lead(self, *, canary: bool) -> None:
-        """Let the Service lead to stable alone, or to the candidate as well."""
-        self.cluster.apply(objects.service(self.name, self.cluster.namespace, canary), MANAGER)
 
     def put_stable(self, version: int, digest: str) -> Json:
         """Write stable's Deployment; its replicas stay with whoever scaled it since it was made."""
@@ -152,7 +161,7 @@ class Site:
             target=self.target,
             rollout=self.rollout,
             store=self.store,
-            serving=self.serving,
+            serving=self.patiently(lambda: self.serving(version)),
             attempt=attempt,
         )
 

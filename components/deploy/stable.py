@@ -3,14 +3,28 @@
 from functools import partial
 
 from components.deploy import objects
-from components.deploy.site import Site
+from components.deploy.site import Place, Site
 from components.deploy.waiting import until_complete
 from components.kubernetes.trouble import Json
 from components.store.records import Champion
 
+REVISION = "deployment.kubernetes.io/revision"  # grows with each use of a ReplicaSet
+
 
 class _Outdated(Exception):  # noqa: N818
     """Stable is being brought to another version by somebody else: look at the pointer again."""
+
+
+def image(place: Place, version: int | None) -> str | None:
+    """Return the image with which stable served a version last, as far as Kubernetes remembers it.
+
+    Else the one that it has now; None when there is no stable.
+    """
+    labels = objects.selector(place.name, "stable", version)
+    sets = place.cluster.find("ReplicaSet", labels) if version else []
+    last = max(sets, key=lambda one: int(objects.annotation(one, REVISION) or 0), default=None)
+    found = last or place.deployment("stable")
+    return objects.image(found) if found else None
 
 
 def settle(site: Site) -> Champion | None:

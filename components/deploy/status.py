@@ -3,7 +3,7 @@
 from components.artifacts import Record
 from components.deploy import objects
 from components.deploy.objects import Track
-from components.deploy.site import Site
+from components.deploy.site import Place
 from components.kubernetes import pods
 from components.kubernetes.deployments import refused
 from components.kubernetes.trouble import Json
@@ -35,7 +35,7 @@ class Status(Record):
     last: str | None
 
 
-def status(site: Site) -> Status:
+def status(site: Place) -> Status:
     """Look at a model once.
 
     Raises:
@@ -67,18 +67,18 @@ def status(site: Site) -> Status:
     )
 
 
-def _servers(site: Site, track: Track, deployment: Json | None) -> Servers | None:
+def _servers(site: Place, track: Track, deployment: Json | None) -> Servers | None:
     if deployment is None:
         return None
     return Servers(
         version=objects.version(deployment),
-        image=deployment["spec"]["template"]["spec"]["containers"][0]["image"],
+        image=objects.image(deployment),
         wanted=deployment["spec"].get("replicas", 1),
         ready=len(site.ready_pods(track, objects.version(deployment))),
     )
 
 
-def _troubles(site: Site, track: Track, deployment: Json | None) -> list[str]:
+def _troubles(site: Place, track: Track, deployment: Json | None) -> list[str]:
     if deployment is None:
         return []
     refusal = refused(deployment)

@@ -8,6 +8,7 @@ deletions are repeated while the API server is away for a moment: each may be do
 """
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 import urllib3
-from kubernetes.client import ApiClient, ApiException, Configuration
+from kubernetes.client import ApiClient, ApiException, Configuration, CoreV1Api
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
 from components.errors import ClusterError
@@ -25,6 +26,7 @@ from components.kubernetes.trouble import Json
 
 PATHS = {
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
+    "ReplicaSet": "/apis/apps/v1/namespaces/{namespace}/replicasets",
     "Service": "/api/v1/namespaces/{namespace}/services",
     "Pod": "/api/v1/namespaces/{namespace}/pods",
     "Event": "/api/v1/namespaces/{namespace}/events",
@@ -180,6 +182,25 @@ class Cluster:
             return error.status, said
         except urllib3.exceptions.HTTPError as error:
             raise self._away(error) from error
+
+    def forward(self, pod: str, port: int) -> socket.socket:
+        """Return a socket that leads to a port of a pod; this machine opens no port for it.
+
+        Raises:
+            ClusterError: it is not allowed, or the pod is away.
+        """
+        from kubernetes.stream import portforward
+
+        ask = CoreV1Api(self._api).connect_get_namespaced_pod_portforward
+        try:
+            opened: socket.socket = portforward(ask, pod, self.namespace, ports=str(port)).socket(port)
+        except ApiException as error:
+            said = str(error.reason).splitlines()[0].split(" -+-+- ")[0]
+            raise ClusterError(
+                f"The cluster opens no way to port {port} of the pod {pod} in {self.namespace}: {said}. It "
+                'takes the verb "create" on pods/portforward there, and a pod that listens.'
+            ) from error
+        return opened
 
     def _path(self, kind: str, name: str = "") -> str:
         folder = PATHS[kind].format(namespace=self.namespace)

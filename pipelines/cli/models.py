@@ -147,11 +147,16 @@ def history(
 
 
 def _rollback_there(name: str, to: int | None, reason: str, environment: str) -> "Champion":
-    """Roll back on a cluster."""
+    """Roll back on a cluster, to the image with which the version was served."""
+    from components.deploy import stable
     from components.deploy.rollout import rollback
-    from pipelines.site import find_site
+    from pipelines.site import find_place, find_site
 
-    site = find_site(name, environment, (), lambda sentence: typer.echo(sentence, err=True), to)
+    place = find_place(name, environment)
+    champion = place.models.champion(name)
+    version = to or (champion.previous if champion else None)
+    image = stable.image(place, version)
+    site = find_site(name, environment, (), lambda said: typer.echo(said, err=True), version, image)
     return rollback(site, to, reason, user())
 
 

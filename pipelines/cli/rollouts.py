@@ -50,9 +50,9 @@ def deploy(
 def status(name: ModelName, environment: EnvironmentName, output: OutputFormat = Output.TEXT) -> None:
     """Show what serves a model, and what keeps pods from it."""
     from components.deploy.status import status
-    from pipelines.site import find_site
+    from pipelines.site import find_place
 
-    found = status(find_site(name, environment, (), _say, None))
+    found = status(find_place(name, environment))
     if output is Output.JSON:
         emit(found.model_dump(mode="json"))
     else:
@@ -67,11 +67,13 @@ def promote(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Promote the candidate now, without watching it further."""
+    from components.deploy import candidate, objects
     from components.deploy.rollout import promote_candidate
-    from pipelines.site import find_site
+    from pipelines.site import find_place, find_site
 
-    site = find_site(name, environment, (), _say, None)
-    _show(promote_candidate(site, reason, user()), output)
+    found = candidate.find(find_place(name, environment))
+    site = find_site(name, environment, (), _say, objects.version(found), objects.image(found))
+    _show(promote_candidate(site, found, reason, user()), output)
 
 
 @app.command()
@@ -83,9 +85,9 @@ def abort(
 ) -> None:
     """Take the candidate from clients and delete it; the deploy that made it ends."""
     from components.deploy.rollout import abort
-    from pipelines.site import find_site
+    from pipelines.site import find_place
 
-    version = abort(find_site(name, environment, (), _say, None), reason, user())
+    version = abort(find_place(name, environment), reason, user())
     if output is Output.JSON:
         emit({"model": name, "aborted": version})
     else:

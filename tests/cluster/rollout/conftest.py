@@ -180,7 +180,7 @@ def new_yard(
             cluster=connect(namespace),
             models=open_store(store),
             store=store.text(),
-            serving={},
+            serving=lambda _: {},
             rollout=QUICK,
             target=Target(
                 kind="kubernetes",

@@ -44,6 +44,9 @@ class Cluster:
         self.objects[f"{found['kind']} {found['metadata']['name']}"] = found
         return found
 
+    def delete(self, kind: str, seen: Any) -> bool:
+        return bool(self.objects.pop(f"{kind} {seen['metadata']['name']}", None))
+
     def events(self, _of: Any) -> list[Any]:
         return []
 
@@ -92,7 +95,7 @@ def site(cluster: Any) -> Site:
         cluster=cluster,
         models=models,
         store="{}",
-        serving={},
+        serving=lambda _: {},
         rollout=Rollout(watch_seconds=0.0, min_requests=3, ready_timeout=100.0),
         target=Target(kind="kubernetes", image="serve:1"),
         say=lambda _: None,

@@ -1,0 +1,57 @@
+"""The pulse of a rollout: a time at its candidate, which says that somebody still watches it.
+
+A rollout that is killed leaves its candidate behind, perhaps before clients. Nobody is kept from anything by
+a pulse: it only tells such a candidate from one that is being watched.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+from components.deploy import objects
+from components.deploy.site import Place
+from components.errors import ClusterError
+from components.kubernetes.trouble import Json
+
+BEAT = 10.0  # seconds
+SILENCE = timedelta(seconds=60)  # clocks differ, and an API server may be away for a moment
+MANAGER = "modelyard-pulse"  # it owns the time alone, so that the rest of the Deployment stays deploy's
+
+
+@contextmanager
+def beating(place: Place, attempt: str) -> Iterator[None]:
+    """Let the candidate of a rollout show during a block that it is watched."""
+    end = threading.Event()
+    thread = threading.Thread(target=_beat, args=(place, attempt, end), name="pulse", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+
+
+def last(candidate: Json) -> datetime | None:
+    """Return when a candidate was watched last; None when it does not say."""
+    with suppress(ValueError):
+        return datetime.fromisoformat(objects.annotation(candidate, objects.WATCHED))
+    return None
+
+
+def stopped(candidate: Json) -> bool:
+    """Say whether nobody watches a candidate any more."""
+    seen = last(candidate)
+    return seen is None or datetime.now(UTC) - seen > SILENCE
+
+
+def beat(place: Place, attempt: str) -> None:
+    """Write the time at the candidate, if it is of this rollout."""
+    found = place.deployment("candidate")
+    if found and objects.annotation(found, objects.ATTEMPT) == attempt:
+        place.cluster.apply(objects.watched(found), MANAGER)
+
+
+def _beat(place: Place, attempt: str, end: threading.Event) -> None:
+    while not end.wait(BEAT):
+        with suppress(ClusterError):
+            beat(place, attempt)
