@@ -1,0 +1,139 @@
+"""The API server's pipelines, versions and experiments."""
+
+from datetime import UTC, datetime
+from email.parser import BytesParser
+from typing import Any
+from uuid import uuid4
+
+import kfp_server_api as kfp
+import yaml
+
+from tests.integration.backend.server import EXISTS, INVALID, NOT_FOUND, BackendServer, RefusalError, Request
+
+V2 = "/apis/v2beta1"
+
+
+class Pipelines:
+    """Pipelines, their versions, and experiments; `specs` holds the packages by the version's id."""
+
+    def __init__(self, server: BackendServer) -> None:
+        self._server = server
+        self.pipelines: dict[str, Any] = {}
+        self.versions: dict[str, Any] = {}
+        self.experiments: dict[str, Any] = {}
+        self.specs: dict[str, list[Any]] = {}
+        one = rf"{V2}/pipelines/(?P<pipeline_id>[^/:]+)"
+        self.routes = {
+            ("POST", f"{V2}/pipelines"): self.create,
+            ("GET", f"{V2}/pipelines"): self.list,
+            ("GET", rf"{V2}/pipelines/names/(?P<name>[^/]+)"): self.by_name,
+            ("POST", f"{V2}/pipelines/upload_version"): self.upload_version,
+            ("GET", one): self.get,
+            ("DELETE", one): self.delete,
+            ("GET", f"{one}/versions"): self.list_versions,
+            ("GET", rf"{one}/versions/(?P<version_id>[^/:]+)"): self.get_version,
+            ("DELETE", rf"{one}/versions/(?P<version_id>[^/:]+)"): self.delete_version,
+            ("POST", f"{V2}/experiments"): self.create_experiment,
+            ("GET", f"{V2}/experiments"): self.list_experiments,
+            ("GET", rf"{V2}/experiments/(?P<experiment_id>[^/:]+)"): self.get_experiment,
+        }
+
+    def create(self, request: Request) -> Any:
+        made = request.read("V2beta1Pipeline")
+        if any(one.name == made.name and one.namespace == made.namespace for one in self.pipelines.values()):
+            raise RefusalError(EXISTS, f"Already exist error: The name {made.name} already exist")
+        made.pipeline_id, made.created_at = str(uuid4()), datetime.now(UTC)
+        self.pipelines[made.pipeline_id] = made
+        return made
+
+    def list(self, request: Request) -> Any:
+        found = list(self.pipelines.values())
+        return self._server.page(request, found, "pipelines", "V2beta1ListPipelinesResponse")
+
+    def by_name(self, request: Request, name: str) -> Any:
+        space = request.query.get("namespace")
+        for one in self.pipelines.values():
+            if one.name == name and one.namespace == space:
+                return one
+        raise RefusalError(NOT_FOUND, f"ResourceNotFoundError: Pipeline {name} not found")
+
+    def get(self, _: Request, pipeline_id: str) -> Any:
+        return _known(self.pipelines, "Pipeline", pipeline_id)
+
+    def delete(self, _: Request, pipeline_id: str) -> Any:
+        _known(self.pipelines, "Pipeline", pipeline_id)
+        if any(one.pipeline_id == pipeline_id for one in self.versions.values()):
+            raise RefusalError(INVALID, "pipelines that have versions cannot be deleted")
+        del self.pipelines[pipeline_id]
+        return {}
+
+    def upload_version(self, request: Request) -> Any:
+        pipeline_id, name = request.query["pipelineid"], request.query["name"]
+        _known(self.pipelines, "Pipeline", pipeline_id)
+        if any(one.pipeline_id == pipeline_id and one.name == name for one in self.versions.values()):
+            raise RefusalError(EXISTS, f"Already exist error: The name {name} already exist")
+        spec = list(yaml.safe_load_all(_file(request)))
+        if "pipelineInfo" not in spec[0]:
+            raise RefusalError(INVALID, "InvalidInputError: unknown template format")
+        made = kfp.V2beta1PipelineVersion(
+            pipeline_id=pipeline_id,
+            pipeline_version_id=str(uuid4()),
+            name=name,
+            display_name=name,
+            description=request.query.get("description"),
+            created_at=datetime.now(UTC),
+            pipeline_spec={"pipeline_spec": spec[0], "platform_spec": spec[1]} if spec[1:] else spec[0],
+        )
+        self.versions[made.pipeline_version_id] = made
+        self.specs[made.pipeline_version_id] = spec
+        return made
+
+    def list_versions(self, request: Request, pipeline_id: str) -> Any:
+        _known(self.pipelines, "Pipeline", pipeline_id)
+        found = [one for one in self.versions.values() if one.pipeline_id == pipeline_id]
+        return self._server.page(request, found, "pipeline_versions", "V2beta1ListPipelineVersionsResponse")
+
+    def get_version(self, _: Request, pipeline_id: str, version_id: str) -> Any:
+        _known(self.pipelines, "Pipeline", pipeline_id)
+        return _known(self.versions, "PipelineVersion", version_id)
+
+    def delete_version(self, _: Request, pipeline_id: str, version_id: str) -> Any:
+        _known(self.pipelines, "Pipeline", pipeline_id)
+        _known(self.versions, "PipelineVersion", version_id)
+        del self.versions[version_id]
+        return {}
+
+    def create_experiment(self, request: Request) -> Any:
+        made = request.read("V2beta1Experiment")
+        if self._server.multi_user and not made.namespace:
+            raise RefusalError(INVALID, "InvalidInputError: Namespace is required in multi-user mode")
+        if any(
+            (one.display_name, one.namespace) == (made.display_name, made.namespace)
+            for one in self.experiments.values()
+        ):
+            raise RefusalError(EXISTS, f"Already exist error: The name {made.display_name} already exist")
+        made.experiment_id, made.created_at = str(uuid4()), datetime.now(UTC)
+        self.experiments[made.experiment_id] = made
+        return made
+
+    def list_experiments(self, request: Request) -> Any:
+        space = request.query.get("namespace")
+        found = [one for one in self.experiments.values() if one.namespace == space]
+        return self._server.page(request, found, "experiments", "V2beta1ListExperimentsResponse")
+
+    def get_experiment(self, _: Request, experiment_id: str) -> Any:
+        return _known(self.experiments, "Experiment", experiment_id)
+
+
+def _known(table: dict[str, Any], kind: str, key: str) -> Any:
+    if key not in table:
+        raise RefusalError(NOT_FOUND, f"Failed to get it: ResourceNotFoundError: {kind} {key} not found")
+    return table[key]
+
+
+def _file(request: Request) -> bytes:
+    """Return the file of a form."""
+    head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
+    form = BytesParser().parsebytes(head + request.body)
+    (part,) = form.get_payload()
+    return bytes(part.get_payload(decode=True))

@@ -1,0 +1,75 @@
+"""What is sent to Kubeflow Pipelines, and what of it only once."""
+
+import pytest
+import yaml
+
+from components.errors import BackendError
+from pipelines.backend import submission
+from pipelines.backend.client import Backend, connect
+from pipelines.backend.submission import Submission
+from pipelines.config import load
+from pipelines.environment_settings import Environment
+from tests.integration.backend.conftest import Site
+from tests.integration.backend.server import Fault
+
+
+@pytest.fixture
+def backend(environment: Environment) -> Backend:
+    return connect(environment)
+
+
+def prepare(environment: Environment, *overrides: str) -> Submission:
+    config = load(overrides=overrides, environ={}, store=environment.model_store())
+    return submission.prepare(config, environment)
+
+
+def test_same_bytes(environment: Environment) -> None:
+    first, second = prepare(environment), prepare(environment)
+    assert first == second
+    other = prepare(environment, "training.epochs=1")
+    assert (other.package, other.version) == (first.package, first.version)
+    assert other.arguments != first.arguments
+
+
+def test_run(site: Site, backend: Backend, environment: Environment) -> None:
+    prepared = prepare(environment)
+    started = submission.submit(backend, prepared)
+    run = site.runs.runs[started.run_id]
+    assert run.runtime_config.pipeline_root == "gs://bucket/runs"
+    assert run.runtime_config.parameters == prepared.arguments
+    assert run.service_account == "modelyard-run"
+    (pipeline,) = site.pipelines.pipelines.values()
+    (version,) = site.pipelines.versions.values()
+    (experiment,) = site.pipelines.experiments.values()
+    assert (pipeline.name, experiment.display_name) == ("digits", "digits")
+    assert site.pipelines.specs[version.pipeline_version_id] == list(yaml.safe_load_all(prepared.package))
+    assert run.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
+    assert run.experiment_id == experiment.experiment_id
+
+
+def test_content_is_uploaded_once(site: Site, backend: Backend, environment: Environment) -> None:
+    assert submission.upload(backend, prepare(environment)).new == ("pipeline", "version")
+    assert submission.upload(backend, prepare(environment, "training.epochs=1")).new == ()
+    larger = environment.model_copy(update={"active_deadline": 7})
+    assert submission.upload(backend, prepare(larger)).new == ("version",)
+    assert len(site.pipelines.pipelines) == 1
+    assert len(site.pipelines.versions) == 2
+
+
+def test_name_of_something_else(site: Site, backend: Backend, environment: Environment) -> None:
+    submission.upload(backend, prepare(environment))
+    (pipeline,) = site.pipelines.pipelines.values()
+    pipeline.description = "A pipeline of my own"
+    with pytest.raises(BackendError, match=r"There is a pipeline 'digits' at .* modelyard did not make it"):
+        submission.upload(backend, prepare(environment))
+
+
+@pytest.mark.parametrize("path", ["/pipelines", "upload_version", "/runs"])
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_answer_that_is_lost(
+    site: Site, backend: Backend, environment: Environment, path: str, cut: str
+) -> None:
+    site.server.faults.append(Fault(cut=cut, path=path, method="POST"))
+    submission.submit(backend, prepare(environment))
+    made = (site.pipelines.pipelines, site.pipelines.versions, site.runs.runs)
+    assert [len(one) for one in made] == [1, 1, 1]
