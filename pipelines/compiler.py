@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 
@@ -21,6 +24,13 @@ DECISIVE = ("ingest", "preprocess", "train", "evaluate")  # whose code decides w
 
 
 LOCAL = Environment(kind="local")
+UPLOADS = "`modelyard run` and `modelyard submit` upload it; a compiled pipeline needs"
+ELSEWHERE = {
+    "model.code": f"{UPLOADS} the gs:// address that they show.",
+    "data.source": f"{UPLOADS} a gs:// or https:// address.",
+    "data.endpoint": "Give the address that the emulator has inside the cluster, or remove it.",
+    "store.url": "Give gs://bucket/prefix, or leave it to the environment.",
+}
 
 
 def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str]:
@@ -36,8 +46,7 @@ def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str
     """
     if environment.kind == "kubernetes":
         config = _inside(config, environment)
-    code = Path(config.model.code) if config.model.code else None
-    code_sha256 = tree_sha256(code) if code else ""
+    code, code_sha256 = config.code(), config.code_sha256()
     gate = config.gate.text() if config.gate else "null"
     decisive = {
         "preparation": config.preparation().text(),
@@ -58,9 +67,9 @@ def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str
         "store": config.store.text(),
         "rollout": config.rollout.text(),
         "target": environment.target().text(),
-        "config": json.dumps(config.model_dump(mode="json"), sort_keys=True),
+        "config": json.dumps(config.model_dump(mode="json", exclude={"schedule"}), sort_keys=True),
         "recipe": _digest(decisive),
-        "code": str(code or ""),
+        "code": code.text() if code else "",
         "code_sha256": code_sha256,
     }
 
@@ -95,19 +104,39 @@ def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> 
     Compiler().compile(pipeline(environment), str(path), pipeline_parameters=arguments(config, environment))
 
 
+def compile_package(environment: Environment) -> bytes:
+    """Return the pipeline as KFP's YAML, without arguments: of an environment, always the same bytes."""
+    from kfp.compiler import Compiler
+
+    from pipelines.placement import pipeline
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        Compiler().compile(pipeline(environment), str(path))
+        return path.read_bytes()
+
+
 def _inside(config: Config, environment: Environment) -> Config:
     """Return the configuration as pods see the world: no file of this machine, the store's own address."""
-    if config.model.code:
-        raise ConfigError(
-            f"model.code is {config.model.code}, a folder of this machine, which pods do not see. "
-            "Run it with -e local, or use the built-in model (remove model.build and model.code)."
-        )
-    if config.data.source and "://" not in config.data.source:
-        raise ConfigError(
-            f"data.source is {config.data.source}, a file of this machine, which pods do not see. "
-            "Put it into a bucket and give its gs:// address, or its https:// address."
-        )
+    here = {
+        "model.code": config.model.code,
+        "data.source": config.data.source,
+        "data.endpoint": config.data.endpoint,
+        "store.url": config.store.url,
+    }
+    for key, value in here.items():
+        if value and (why := _only_here(value)):
+            raise ConfigError(f"{key} is {value}, {why}, which pods do not see. {ELSEWHERE[key]}")
     return config.model_copy(update={"store": environment.inside(config.store)})
+
+
+def _only_here(address: str) -> str | None:
+    """Return what a place is that only this machine has; None when pods reach it, too."""
+    parts = urlsplit(address)
+    if parts.scheme in ("http", "https"):
+        host = parts.hostname or ""
+        return "this machine itself" if host == "localhost" or re.match(r"127\.|::1$", host) else None
+    return None if parts.scheme == "gs" else "a place of this machine"
 
 
 def _code(step: str, environment: Environment) -> str:

@@ -30,6 +30,7 @@ from pipelines import config_text
 from pipelines.config_layers import Document
 from pipelines.config_problems import did_you_mean, explain
 from pipelines.config_text import Parsed
+from pipelines.schedule.settings import Schedule
 
 DIGITS: dict[str, Any] = {
     "name": "digits",
@@ -68,6 +69,9 @@ class Config(Settings):
         default=Rollout(), description="How a version is put before clients on a cluster."
     )
     store: Store = Field(default=Store(), description="Where models live.")
+    schedule: Schedule | None = Field(
+        default=None, description="When the pipeline runs by itself; `modelyard schedule apply` makes it so."
+    )
 
     def source(self) -> Source:
         """Return the part of `data` that says where the examples come from."""
@@ -172,7 +176,8 @@ def load_section(
     Raises:
         ConfigError: see `load`.
     """
-    document = Document(Parsed({name: below.model_dump(exclude_unset=True) if below else {}}), f"the section {name}")
+    said = below.model_dump(exclude_unset=True) if below else {}
+    document = Document(Parsed({name: said}), f"the section {name}")
     mine = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{name.upper()}_")}
     document.add_environment(mine, (name,))
     document.add_overrides(overrides)
