@@ -25,11 +25,17 @@ def ask(config: Config) -> Prediction | None:
         return ask_at(url, config)
 
 
-def ask_at(url: str, config: Config) -> Prediction | None:
+def ask_at(url: str, config: Config, transport: httpx.BaseTransport | None = None) -> Prediction | None:
     """Ask the server at `url` for one prediction; None when the model has no champion.
+
+    Args:
+        url: of the server.
+        config: the configuration.
+        transport: takes the request there; httpx's own when None.
 
     Raises:
         DeployError: it does not answer.
+        ClusterError: it is in a cluster that does not lead to it.
     """
     models = open_store(config.store)
     if not (champion := models.champion(config.name)):
@@ -39,9 +45,8 @@ def ask_at(url: str, config: Config) -> Prediction | None:
         manifest = models.fetch(config.name, champion.version, version, only=["golden.json"])
         instance = read(version / "golden.json", Golden).instances[0]
     try:
-        response = httpx.post(
-            f"{url}/v1/models/{config.name}:predict", json={"instances": [instance]}, timeout=30
-        )
+        with httpx.Client(transport=transport, timeout=30) as client:
+            response = client.post(f"{url}/v1/models/{config.name}:predict", json={"instances": [instance]})
         (probabilities,) = response.raise_for_status().json()["predictions"]
     except (httpx.HTTPError, KeyError, ValueError) as error:
         raise DeployError(

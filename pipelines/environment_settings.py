@@ -45,9 +45,10 @@ class Servers(Settings):
     replicas: int = Field(default=1, ge=1, description="Servers of a model when it is deployed first.")
     cpu: Cpu = Field(default="250m", description="Cores that are kept for a server.")
     memory: Memory = Field(default="512Mi", description="Memory of a server, kept for it and its limit.")
-    url: str | None = Field(
-        default=None,
-        description="Address at which clients outside the cluster reach the models, if there is one.",
+    urls: dict[str, str] = Field(
+        default_factory=dict,
+        description="Address at which clients outside the cluster reach a model, by the model's name; one "
+        "that is not here is asked through the API server.",
     )
 
 

@@ -1,7 +1,7 @@
 """Predictions for files, from a version loaded here or from a running server.
 
     predict(Loaded(models, "digits"), [Path("seven.png")])
-    predict(Endpoint("http://localhost:8501", "digits"), [Path("many.npy")])
+    predict(Endpoint(Address("http://localhost:8501"), "digits"), [Path("many.npy")])
 
 Both read the files alike, by the model's signature: pictures as in training, `.npy` as one example or many.
 """
@@ -9,7 +9,7 @@ Both read the files alike, by the model's signature: pictures as in training, `.
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from components.artifacts import Record, Signature
 from components.errors import DataError, NotFoundError, ServeError
 from components.store.models import ModelStore
+
+if TYPE_CHECKING:  # a laptop needs no client of Kubernetes
+    from pipelines.serving_address import Address
 
 BATCH_BYTES = 8 * 2**20
 BATCH_ROWS = 256
@@ -77,17 +80,18 @@ class Endpoint:
     """A model on a server that speaks the Open Inference Protocol.
 
     Args:
-        url: of the server.
+        address: of the server.
         name: the model's name.
         version: its version; the one that is served when None.
 
     Raises:
         ServeError: the server does not answer, or has no such model.
+        ClusterError: it is in a cluster that does not lead to it.
     """
 
-    def __init__(self, url: str, name: str, version: int | None = None) -> None:
+    def __init__(self, address: "Address", name: str, version: int | None = None) -> None:
         path = f"/v2/models/{name}" + (f"/versions/{version}" if version else "")
-        self._url = f"{url.rstrip('/')}{path}"
+        self._url, self._transport = f"{address.url.rstrip('/')}{path}", address.transport
         about = self._ask("GET", self._url)
         try:
             (given,), parameters = about["inputs"], about["parameters"]
@@ -120,7 +124,8 @@ class Endpoint:
         import httpx
 
         try:
-            response = httpx.request(method, url, timeout=TIMEOUT, **request)
+            with httpx.Client(transport=self._transport, timeout=TIMEOUT) as client:
+                response = client.request(method, url, **request)
             answer = response.json()
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise ServeError(

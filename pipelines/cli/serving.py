@@ -64,14 +64,18 @@ def predict(
 ) -> None:
     """Predict the class of images.
 
-    One or many, here or on a running server (--url, or that of the environment).
+    One or many, here or on a running server (--url, or that of the environment's cluster).
     """
     from pipelines import prediction
     from pipelines.environment import load_environment
+    from pipelines.serving_address import Address, address_of
 
+    place = load_environment(environment)
     model: prediction.Model
-    if url := url or load_environment(environment).serving.url:
-        model = prediction.Endpoint(url, name, version)
+    if url:
+        model = prediction.Endpoint(Address(url), name, version)
+    elif place.kind == "kubernetes" and store is None:
+        model = prediction.Endpoint(address_of(name, place), name, version)
     else:
         model = prediction.Loaded(models_in(store, environment), name, version)
     answers = prediction.predict(model, images)

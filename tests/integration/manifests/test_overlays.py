@@ -81,7 +81,7 @@ def test_the_environment_kind_and_its_overlay_agree():
     inside = f"http://gcs.{gcs['metadata']['namespace']}:{gcs['spec']['ports'][0]['port']}"
     assert environment.storage_endpoint == inside
     assert environment.storage_endpoint_outside.endswith(f":{gcs['spec']['ports'][0]['nodePort']}")
-    assert environment.serving.url.endswith(f":{digits['spec']['ports'][0]['nodePort']}")
+    assert environment.serving.urls["digits"].endswith(f":{digits['spec']['ports'][0]['nodePort']}")
     for place in (environment.runs, environment.serving):
         account = one(objects, "ServiceAccount", place.service_account)
         assert account["metadata"]["namespace"] == place.namespace

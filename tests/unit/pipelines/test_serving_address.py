@@ -1,0 +1,104 @@
+"""A model on a cluster, asked through an API server that does what Kubernetes' own does with a Service."""
+
+import json
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+from kubernetes.config import kube_config
+
+from pipelines.environment import load_environment
+from pipelines.serving_address import address_of
+
+PROXY = "/api/v1/namespaces/servers/services/tiny:8501/proxy"
+
+
+@pytest.fixture
+def server(store):
+    """A real server of `tiny`: its address."""
+    line = [sys.executable, "-m", "components.serve", "--name", "tiny", "--serving", '{"port": 0}']
+    line += ["--store", json.dumps({"url": store.url})]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
+        yield json.loads(running.stdout.readline())["url"]
+        running.terminate()
+
+
+@pytest.fixture
+def environment(server, tmp_path, monkeypatch):
+    """The path of an environment whose cluster has the Service `tiny` alone."""
+
+    class ApiServer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith(PROXY):
+                status = {"kind": "Status", "message": 'services "gone" not found'}
+                return self.reply(404, json.dumps(status).encode())
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            head = {key: value for key, value in self.headers.items() if key.lower() != "host"}
+            url = f"{server}{self.path.removeprefix(PROXY)}"
+            answer = httpx.request(self.command, url, content=body, headers=head)
+            return self.reply(answer.status_code, answer.content)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def reply(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    api = ThreadingHTTPServer(("127.0.0.1", 0), ApiServer)
+    Thread(target=api.serve_forever, args=(0.01,), daemon=True).start()
+    cluster = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{api.server_port}"}}
+    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+    kubeconfig = {"clusters": [cluster], "contexts": [context], "users": [{"name": "u", "user": {}}]}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump({**kubeconfig, "current-context": "c"}))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    path = tmp_path / "environment.yaml"
+    keys = {"kind": "kubernetes", "store": "gs://b/models", "pipeline_root": "gs://b/runs"}
+    path.write_text(json.dumps({**keys, "serving": {"namespace": "servers"}}))
+    yield path
+    api.shutdown()
+    api.server_close()
+
+
+@pytest.fixture
+def picture(tmp_path):
+    np.save(tmp_path / "x.npy", np.full((2, 2), 255, "uint8"))
+    return tmp_path / "x.npy"
+
+
+def test_a_model_without_an_address_is_asked_through_the_api_server(modelyard, environment, picture):
+    ended = modelyard("predict", "tiny", picture, "-e", environment, "--output", "json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["predictions"][0]["label"] == "bright"
+
+
+def test_a_model_that_is_not_served_there_is_told(modelyard, environment, picture):
+    ended = modelyard("predict", "gone", picture, "-e", environment)
+    assert ended.code == 9
+    assert 'The cluster leads to no server of gone in servers: services "gone" not found.' in ended.err
+    assert "modelyard rollout status gone" in ended.err
+
+
+def test_a_version_that_the_server_has_not_is_the_servers_own_answer(modelyard, environment, picture):
+    ended = modelyard("predict", "tiny", picture, "-e", environment, "--version", 2)
+    assert ended.code == 8
+    assert "404" in ended.err
+
+
+def test_an_address_is_used_for_the_model_whose_it_is_and_for_no_other(environment):
+    given = ["environment.serving.urls={tiny: 'http://127.0.0.1:30851/'}"]
+    place = load_environment(str(environment), given, {})
+    assert address_of("tiny", place) == ("http://127.0.0.1:30851", None)
+    other = address_of("other", place)
+    assert other.url == "http://other.servers:8501"
+    assert other.transport is not None
