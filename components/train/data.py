@@ -104,10 +104,10 @@ def _batches(split: Split, size: int, order: Callable[[], Rows]) -> Any:
     dataset = tf.data.Dataset.from_generator(chunks, output_signature=signature).prefetch(1).rebatch(size)
     steps = math.ceil(len(split) / size)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
-    return dataset.with_options(_one_quiet_thread())
+    return dataset.with_options(one_quiet_thread())
 
 
-def _one_quiet_thread() -> Any:
+def one_quiet_thread() -> Any:
     """Return options that leave the processors to the training steps: there is nothing here to tune."""
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -61,15 +61,8 @@ def train(
     print(f"training on {', '.join(accelerator.devices())} with {BACKEND}", flush=True)  # noqa: T201
     rows = Features.read(Path(features))
     keras.utils.set_random_seed(plan.seed)
-    optimizer = optimizers.build(plan.optimizer, plan.optimizer_settings)
     network = networks.build(settings, rows.schema, rows.normalization, Path(code), code_sha256)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=settings.logits)
-    network.compile(
-        optimizer,
-        loss,
-        metrics=["accuracy"],
-        steps_per_execution=min(plan.steps_per_execution, math.ceil(len(rows.train) / plan.batch_size)),
-    )
+    compile_(network, settings, plan, len(rows.train))
     exported = networks.with_probabilities(network, settings.logits)
     checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
     with user_code.explained(Path(code), "Training") if settings.build else nullcontext():
@@ -82,6 +75,26 @@ def train(
     with artifacts.writing(Path(history)) as written, artifacts.writing(Path(model)) as directory:
         export(exported, rows.schema, checked, directory)
         artifacts.write(written / "history.json", record)
+
+
+def compile_(network: Any, settings: Model, plan: Training, rows: int) -> None:
+    """Give a network its optimizer, loss and metric.
+
+    Args:
+        network: what `build` of model.py returned.
+        settings: the network's.
+        plan: the optimizer and the sizes.
+        rows: training rows of an epoch.
+
+    Raises:
+        TrainError: the optimizer refuses its settings.
+    """
+    network.compile(
+        optimizers.build(plan.optimizer, plan.optimizer_settings),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=settings.logits),
+        metrics=["accuracy"],
+        steps_per_execution=min(plan.steps_per_execution, math.ceil(rows / plan.batch_size)),
+    )
 
 
 def fit(network: Any, rows: Features, plan: Training) -> History:

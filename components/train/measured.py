@@ -1,0 +1,109 @@
+"""What tracing and probing a model found, as they hand it over: JSON, read without TensorFlow.
+
+Sizes are in bytes, times in seconds, arithmetic in floating-point operations.
+"""
+
+from typing import Any
+
+from components.artifacts import Normalization, Record, Schema
+
+
+class Question(Record):
+    """The model that is asked about.
+
+    `rows` is how many training rows an epoch has, `validation` how many follow it; None when nobody knows.
+    """
+
+    schema_: Schema
+    normalization: Normalization
+    architecture: dict[str, Any]
+    training: dict[str, Any]
+    code: str = ""
+    code_sha256: str = ""
+    rows: int | None = None
+    validation: int | None = None
+
+
+class Traced(Record):
+    """What a training step is made of, exactly, as long as `lower_bound` is empty.
+
+    `flops` are those of one step with a full batch, `backward` the part of the gradients. `activations` is
+    what the forward pass keeps for the backward pass, an upper bound, as memory is reused; `working`
+    the largest operation's inputs and outputs. `optimizer` are the bytes of the optimizer's variables.
+    """
+
+    parameters: int
+    trainable: int
+    weights: int
+    gradients: int
+    optimizer: int
+    batch_size: int
+    flops: int
+    backward: int
+    lower_bound: tuple[str, ...]
+    activations: int
+    working: int
+    batch: int
+    dtype: str
+    seconds: float
+
+
+class Trial(Record):
+    """What is to be probed, and for how long.
+
+    `features` is the folder that preprocess wrote; empty for rows of noise of the same shape.
+    """
+
+    question: Question
+    features: str = ""
+    seconds: float = 20.0
+
+
+class Pace(Record):
+    """How long n of something take: `fixed + n * each`; `low` and `high` are what windows took of that.
+
+    `low` and `high` are the 10 % and 90 % quantiles of measured by expected time, over `windows` windows.
+    """
+
+    fixed: float
+    each: float
+    windows: int
+    low: float
+    high: float
+
+    def seconds(self, count: float) -> float:
+        """Return how long `count` of them take."""
+        return self.fixed + count * self.each if count else 0.0
+
+
+class Probed(Record):
+    """What real steps took, on this machine.
+
+    `inside` is the time between the imports and the end; whoever started the process knows the rest.
+    `first_epoch` is what the first call takes beyond its steps: tracing, compiling. `epoch` counts training
+    steps with the real input, `compute` and `half` those of a batch in memory (the whole batch, half of it),
+    `input` batches read without training; `validation` batches of validation. `score` is what ONNX Runtime
+    takes for a row. `memory` is the highest resident memory of the process; `device_memory` that of the
+    accelerator, None on a processor.
+    """
+
+    device: str
+    backend: str
+    synthetic: bool
+    steps: int
+    inside: float
+    opening: float
+    building: float
+    export: float
+    first_epoch: float
+    first_validation: float
+    epoch: Pace
+    validation: Pace | None
+    compute: Pace
+    half: Pace | None
+    input: Pace
+    score: float
+    memory: int
+    device_memory: int | None
+    model_bytes: int
+    traced: Traced

@@ -1,0 +1,125 @@
+"""Traces a training step and says what it is made of; no data and no accelerator are needed.
+
+    python -m components.train.trace QUESTION.json TRACED.json
+
+Nothing is trained: Keras' own training step becomes a TensorFlow graph with a fixed batch, and the graph is
+read. Also for a model that JAX will train: the mathematics are Keras' and the same.
+"""
+
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components import artifacts
+from components.train import graph, trainer, user_code
+from components.train import model as networks
+from components.train.backend import keras, tf
+from components.train.measured import Question, Traced
+from components.train.operations import UnknownShapeError
+from components.train.settings import Model, Training
+
+NO_ACTIVATION = ("Const", "Placeholder", "ReadVariableOp", "VariableShape", "Shape", "ShapeN")
+
+
+def trace(question: Question) -> Traced:
+    """Return what a training step of a model is made of.
+
+    Raises:
+        TrainError: the model cannot be built, or its code fails.
+    """
+    started = time.perf_counter()
+    network, plan = compiled(question)
+    step = traced_step(network, question.schema_.shape, plan.batch_size)
+    work = graph.walk(step)
+    activations, unknown = kept(step)
+    variables = network.optimizer.variables
+    return Traced(
+        parameters=network.count_params(),
+        trainable=sum(int(np.prod(one.shape)) for one in network.trainable_variables),
+        weights=_bytes(network.variables),
+        gradients=_bytes(network.trainable_variables),
+        optimizer=_bytes(variables),
+        batch_size=plan.batch_size,
+        flops=work.flops,
+        backward=work.backward,
+        lower_bound=tuple(work.unknown + [one for one in unknown if one not in work.unknown]),
+        activations=activations + work.pushed,
+        working=_largest(step),
+        batch=sum(graph.size(one) for one in step.inputs if one.dtype != tf.resource),
+        dtype=keras.config.dtype_policy().name,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def compiled(question: Question) -> tuple[Any, Training]:
+    """Return the network that the step `train` would fit, untrained, and how it would fit it."""
+    settings = Model.model_validate(question.architecture)
+    plan = Training.model_validate(question.training)
+    keras.utils.set_random_seed(plan.seed)
+    code = Path(question.code)
+    network = networks.build(settings, question.schema_, question.normalization, code, question.code_sha256)
+    trainer.compile_(network, settings, plan, question.rows or plan.batch_size * plan.steps_per_execution)
+    with user_code.explained(code, "Tracing") if settings.build else nullcontext():
+        network.optimizer.build(network.trainable_variables)
+    return network, plan
+
+
+def traced_step(network: Any, shape: tuple[int, ...], batch_size: int) -> Any:
+    """Return the graph of one training step with a full batch."""
+    dtype = network.inputs[0].dtype
+    few = np.zeros((2, *shape), dtype), np.zeros(2, np.int64)
+    network._symbolic_build(data_batch=few)  # the metrics, whose variables a graph must not make
+    step = tf.function(lambda examples, labels: network.train_step((examples, labels)))
+    batch = tf.TensorSpec((batch_size, *shape), dtype), tf.TensorSpec((batch_size,), tf.int64)
+    return step.get_concrete_function(*batch).graph
+
+
+def kept(step: Any) -> tuple[int, list[str]]:
+    """Return the bytes that the forward pass keeps for the gradients, and what has an unknown size."""
+    used: dict[str, Any] = {}
+    for operation in graph.alive(step):
+        if graph.is_backward(operation):
+            for tensor in map(graph.source, operation.inputs):
+                if (
+                    not graph.is_backward(tensor.op)
+                    and tensor.op.type not in NO_ACTIVATION
+                    and tensor.dtype.is_numpy_compatible
+                ):
+                    used[tensor.name] = tensor
+    total, unknown = 0, []
+    for tensor in used.values():
+        try:
+            total += graph.size(tensor)
+        except UnknownShapeError:
+            unknown.append(f"an activation of unknown shape ({tensor.op.name})")
+    return total, unknown
+
+
+def _largest(step: Any) -> int:
+    """Return the bytes that the largest operation has in its hands at once."""
+    most = 0
+    for operation in graph.alive(step):
+        held = 0
+        for tensor in (*operation.inputs, *operation.outputs):
+            if tensor.dtype.is_numpy_compatible and tensor.shape.is_fully_defined():
+                held += graph.size(tensor)
+        most = max(most, held)
+    return most
+
+
+def _bytes(variables: Any) -> int:
+    return sum(int(np.prod(one.shape)) * tf.as_dtype(one.dtype).size for one in variables)
+
+
+def main() -> None:
+    """Read the question, trace, and write the answer."""
+    question, answer = map(Path, sys.argv[1:])
+    artifacts.write(answer, trace(artifacts.read(question, Question)))
+
+
+if __name__ == "__main__":
+    main()
