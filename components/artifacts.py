@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from components.errors import ConfigError, DataError
 
 ModelSplit = Literal["train", "validation", "test"]
+UNCHANGED = "unchanged"
+"""What fingerprint gives instead of the data's fingerprint when nothing is new and the run is to end."""
 
 
 class Record(BaseModel):
@@ -85,14 +87,20 @@ def tree_sha256(folder: Path) -> str:
         ConfigError: there is a link to a folder, whose content would not be seen.
     """
     digest = hashlib.sha256()
+    for name, path in tree_files(folder):
+        digest.update(f"{name}\0{sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def tree_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield what counts for `tree_sha256`, in order: each file's name below `folder`, and its path."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
         if not hidden and path.is_symlink() and path.is_dir():
             raise ConfigError(f"{path} is a link to a folder, which is not followed. Put the folder there.")
         if path.is_file() and not hidden:
-            digest.update(f"{name}\0{sha256(path)}\n".encode())
-    return digest.hexdigest()
+            yield name, path
 
 
 # Datasets ---------------------------------------------------------------------------------------
@@ -217,7 +225,6 @@ class Golden(Record):
 
     instances: list[Any]
     predictions: list[list[float]]
-    tolerance: float = 1e-4
 
 
 class Decision(Record):

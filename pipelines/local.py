@@ -1,19 +1,19 @@
 """Run the pipeline on this machine: the same KFP pipeline, with its steps as processes, without Docker."""
 
 import contextlib
-import errno
+import json
 import logging
-import os
-import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import Decision, Metrics, Outcome, read
-from components.errors import ModelyardError, StoreError, from_log
+from components.artifacts import UNCHANGED, Decision, Metrics, Outcome, read
+from components.errors import ModelyardError
+from components.explain import here
+from components.fingerprint.unchanged import reason_in
 from components.store.models import open_store
 from pipelines import runs
 from pipelines.ask import ask
@@ -25,17 +25,31 @@ from pipelines.runs import Failure, MetricsSummary, Prediction, RunSummary
 from pipelines.steplog import CacheHits, StepLog
 from pipelines.train_to_serve import STEPS
 
-# What the system says, and what numpy.save makes of it.
-NO_ROOM = re.compile(rf"{os.strerror(errno.ENOSPC)}|OSError: \d+ requested and \d+ written")
+NO_OPTIONS: Mapping[str, bool | int] = {}
 
 
 class LocalRun:
     """One run of the pipeline; `log` tells how it is going while `__call__` works."""
 
-    def __init__(self, config: Config, folder: Path, environment: Environment = LOCAL) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        environment: Environment = LOCAL,
+        options: Mapping[str, bool | int] = NO_OPTIONS,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            config: the configuration.
+            folder: the run's folder; see pipelines/runs.py.
+            environment: where it runs.
+            options: arguments of the pipeline that no configuration has: `skip_unchanged`, `force_after`.
+        """
         self.config = config
         self.folder = folder
         self.environment = environment
+        self.options = options
         self.log = StepLog(STEPS, folder / "logs")
         self.cache = folder.parent.parent / "cache"
 
@@ -44,9 +58,8 @@ class LocalRun:
         started = time.monotonic()
         result: dict[str, Any]
         try:
-            evaluation = self._execute()
-            result = {"state": "succeeded", **self._result(evaluation)}
-            result["prediction"] = self._ask()
+            self._execute()
+            result = {"state": "succeeded", **self._result()}
         except ModelyardError as error:
             result = {"state": "failed", "failure": self._failure(error)}
         summary = RunSummary(
@@ -60,8 +73,8 @@ class LocalRun:
         runs.finish(self.folder, summary)
         return summary
 
-    def _execute(self) -> Path:
-        """Run the pipeline in kfp.local and return the evaluation artifact's folder."""
+    def _execute(self) -> None:
+        """Run the pipeline in kfp.local."""
         from kfp import local
 
         local.init(
@@ -74,20 +87,33 @@ class LocalRun:
         train_to_serve = self._pipeline()
         try:
             with _captured(self.log):
-                task = train_to_serve(**arguments(self.config, self.environment))
+                train_to_serve(**arguments(self.config, self.environment), **self.options)
         except RuntimeError as error:
             raise self._cause(error) from error
         finally:
             self.log.settle()
-        return self._here(task.output)
 
     def _pipeline(self) -> Callable[..., Any]:
         """Return what kfp.local runs."""
         return pipeline(self.environment)
 
-    def _here(self, evaluation: Any) -> Path:
+    def _evaluation(self) -> Path:
         """Return the folder that holds the evaluation; the report is beside it."""
-        return Path(evaluation.path)
+        return Path(self._address("evaluate", "evaluation"))
+
+    def _address(self, step: str, output: str) -> str:
+        """Return where an artifact is that a step wrote in this run, or in the one that filled the cache.
+
+        No output of a task under a condition can be an output of the pipeline, which would say so itself.
+        """
+        if key := self.log.hits.get(step):
+            entry = json.loads(next(self.cache.glob(f"{key}*.json")).read_text(encoding="utf-8"))
+            return str(entry[output]["uri"])
+        return self._written(step, output)
+
+    def _written(self, step: str, output: str) -> str:
+        """Return where an artifact is that a step wrote in this run."""
+        return str(next((self.folder / "artifacts").glob(f"*/{step}")) / output)
 
     def _ask(self) -> Prediction | None:
         """Ask the server of the champion for a prediction."""
@@ -98,26 +124,9 @@ class LocalRun:
 
     def _cause(self, error: Exception) -> ModelyardError:
         """Make the error again that the failed step ended with."""
-        step = self._failed_step()
-        lines = self.log.lines(step) if step else []
-        if step is None:
-            return ModelyardError(f"KFP's local runner failed: {error}. `modelyard --debug run` shows more.")
-        known = from_log(lines)
-        if any(map(NO_ROOM.search, lines)) and not isinstance(known, StoreError):  # which says where itself
-            return ModelyardError(
-                f"The step {step} found no room on the disk of {self.folder}. Make room, or set "
-                "MODELYARD_HOME to a folder on another disk."
-            )
-        if known:
-            return known
-        if not any(line.lstrip().startswith("Traceback") for line in lines):
-            return ModelyardError(
-                f"The step {step} ended unexpectedly and left no message: it was killed. If nobody did that, "
-                "the machine has too little memory for it: lower the sizes in `model` or "
-                "training.batch_size, or use a larger machine."
-            )
-        last = next(line.strip() for line in reversed(lines) if line.strip())
-        return ModelyardError(f"The step {step} ended unexpectedly: {last}")
+        if step := self._failed_step():
+            return here.cause(self.folder, step)
+        return ModelyardError(f"KFP's local runner failed: {error}. `modelyard --debug run` shows more.")
 
     def _failure(self, error: ModelyardError) -> Failure:
         step = self._failed_step()
@@ -129,16 +138,24 @@ class LocalRun:
             log=str(self.log.path(step)) if step else None,
         )
 
-    def _result(self, evaluation: Path) -> dict[str, Any]:
-        """Read what the steps decided, and what the store holds now."""
+    def _result(self) -> dict[str, Any]:
+        """Read what the steps decided, and what the store holds now; ask the server for a prediction."""
+        champion = open_store(self.config.store).champion(self.config.name)
+        result = {
+            "fingerprint": self._parameter("fingerprint", "run"),
+            "champion": champion.version if champion else None,
+        }
+        if reason := reason_in(self.log.lines("fingerprint")):
+            return {**result, "decision": UNCHANGED, "reason": reason}
+        return {**result, **self._scores(), "prediction": self._ask()}
+
+    def _scores(self) -> dict[str, Any]:
+        evaluation = self._evaluation()
         decision = read(evaluation / "decision.json", Decision)
         metrics = read(evaluation / "metrics.json", Metrics)
-        champion = open_store(self.config.store).champion(self.config.name)
         outcome = self._outcome()
         return {
-            "fingerprint": self._parameter("fingerprint", "run"),
             "version": outcome.version if outcome else None,
-            "champion": champion.version if champion else None,
             "decision": outcome.decision if outcome else decision.decision,
             "reason": outcome.reason if outcome else decision.reason,
             "metrics": MetricsSummary(
@@ -150,10 +167,12 @@ class LocalRun:
             "report": str(shutil.copyfile(evaluation.parent / "report", self.folder / "report.html")),
         }
 
+    def _deployed(self) -> bool:
+        return any(step.name == "deploy" and step.state == "succeeded" for step in self.log.steps())
+
     def _outcome(self) -> Outcome | None:
-        """Read deploy's last word; deploy is never cached, so it is in this run's own folder."""
-        found = list((self.folder / "artifacts").glob("*/deploy/outcome"))
-        return read(found[0], Outcome) if found else None
+        """Read deploy's last word, if it came to that."""
+        return read(Path(self._written("deploy", "outcome")), Outcome) if self._deployed() else None
 
     def _parameter(self, step: str, name: str) -> str:
         return next((self.folder / "artifacts").glob(f"*/{step}/{name}")).read_text()

@@ -21,6 +21,7 @@ from typing import Literal
 from components import lifeline
 from components.artifacts import Interval, Record, read, write
 from components.errors import ConfigError, NotFoundError
+from components.explain import here
 
 State = Literal["waiting", "running", "succeeded", "failed", "skipped"]
 
@@ -65,7 +66,8 @@ class RunSummary(Record):
     """What `modelyard run` tells, as text or as JSON.
 
     `run` names this run, `fingerprint` what it made: the same data, config and code give the same version.
-    `version` is None when nothing was published; `champion` is the version in force in the end.
+    `version` is None when nothing was published; `champion` is the version in force in the end. A run that
+    was asked to skip what is unchanged, and did, has the decision `unchanged` and neither metrics nor report.
     """
 
     run: str
@@ -74,7 +76,7 @@ class RunSummary(Record):
     fingerprint: str | None = None
     version: int | None = None
     champion: int | None = None
-    decision: Literal["promote", "hold", "reject"] | None = None
+    decision: Literal["promote", "hold", "reject", "unchanged"] | None = None
     reason: str | None = None
     metrics: MetricsSummary | None = None
     steps: tuple[Step, ...]
@@ -111,7 +113,7 @@ def start(base: Path) -> Iterator[Path]:
         ) from error
     with (
         lifeline.hold(run / "lifeline") as variables,
-        _environment({**variables, "TMPDIR": str(run / "scratch")}),
+        _environment({**variables, "TMPDIR": str(run / "scratch"), here.VARIABLE: str(run)}),
     ):
         (run / "scratch").mkdir()  # under the lifeline: a run with scratch and without it is dead
         try:

@@ -18,7 +18,7 @@ _EVENT = re.compile(
     r"^\d\d:\d\d:\d\d\.\d+ - (?:INFO|ERROR) - Task '(?P<ended>[\w-]+)' finished with status (?P<status>\w+)"
     r"|^\d\d:\d\d:\d\d\.\d+ - INFO - Executing task '(?P<started>[\w-]+)'"
 )
-_CACHED = re.compile(r"^Task (?P<task>[\w-]+) cache hit")
+_CACHED = re.compile(r"^Task (?P<task>[\w-]+) cache hit \(key=(?P<key>\w+)\)")
 
 
 class StepLog(io.TextIOBase):
@@ -27,10 +27,15 @@ class StepLog(io.TextIOBase):
     Args:
         steps: the steps' names, in order.
         logs: folder for one `<step>.log` each.
+
+    Attributes:
+        last_line: what the step at work said last.
+        hits: for each step whose outputs came from the cache, with what the name of its entry begins.
     """
 
     def __init__(self, steps: tuple[str, ...], logs: Path) -> None:
         self.last_line = ""
+        self.hits: dict[str, str] = {}
         self._steps = {name: _Timer() for name in steps}
         self._logs = logs
         self._current: str | None = None
@@ -48,9 +53,10 @@ class StepLog(io.TextIOBase):
             self._line(_COLOUR.sub("", line))
         return len(text)
 
-    def cached(self, step: str) -> None:
-        """Note that the step's outputs came from the cache."""
+    def cached(self, step: str, key: str) -> None:
+        """Note that the step's outputs came from the cache, from the entry whose name begins with `key`."""
         self._steps[step].end("succeeded", cached=True)
+        self.hits[step] = key
 
     def steps(self) -> tuple[Step, ...]:
         """Return every step as it is now."""
@@ -109,7 +115,7 @@ class CacheHits(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Look for a hit in the record."""
         if found := _CACHED.match(record.getMessage()):
-            self._log.cached(found["task"])
+            self._log.cached(found["task"], found["key"])
 
 
 class _Timer:

@@ -1,11 +1,13 @@
 """The pipeline, from data to a served and guarded model. Read it top to bottom: it is the flow.
 
-1. fingerprint: what identifies the data and this run, and which champion is to be beaten
+1. fingerprint: what identifies the data and this run, and which champion is to be beaten; the end when it
+                was asked to skip a run in which nothing is new
 2. ingest:      fetch, verify, decode
 3. preprocess:  validate, split, measure
 4. train:       fit, export with the preprocessing inside
 5. evaluate:    score candidate and champion on the same rows; the gate decides
 6. deploy:      only if the gate says so: publish, verify in a real server, promote
+7. explain:     whatever happened: say how the run ended, and why
 
 The sections of the configuration arrive as JSON texts, one for each step, so that a changed serving
 option does not train again. Where a step runs, in which image and on which node, comes from the environment.
@@ -16,15 +18,16 @@ from collections.abc import Callable
 
 from kfp import dsl
 
+from components.artifacts import UNCHANGED
 from components.deploy.component import deploy
 from components.evaluate.component import evaluate
+from components.explain.component import explain
 from components.fingerprint.component import fingerprint
 from components.ingest.component import ingest
 from components.preprocess.component import preprocess
 from components.train.component import train
 
-STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
-
+STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy", "explain")
 
 Place = Callable[[str, dsl.PipelineTask], object]
 
@@ -53,59 +56,72 @@ def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..
         recipe: str,
         code: str,
         code_sha256: str,
-    ) -> dsl.Artifact:
-        identity = fingerprint(name=name, source=source, recipe=recipe, store=store)
-        identity.set_caching_options(False)
-        place("fingerprint", identity)
+        skip_unchanged: bool = False,
+        force_after: int = 0,
+    ) -> None:
+        ending = explain(name=name, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
+        ending.set_caching_options(False)
+        place("explain", ending)
 
-        ingested = ingest(source=source, fingerprint=identity.outputs["Output"])
-        place("ingest", ingested)
-
-        prepared = preprocess(raw=ingested.outputs["raw"], preparation=preparation)
-        place("preprocess", prepared)
-
-        trained = train(
-            features=prepared.outputs["features"],
-            architecture=architecture,
-            training=training,
-            code=code,
-            code_sha256=code_sha256,
-        )
-        place("train", trained)
-
-        evaluated = evaluate(
-            model=trained.outputs["model"],
-            features=prepared.outputs["features"],
-            history=trained.outputs["history"],
-            name=name,
-            gate=gate,
-            store=store,
-            champion=identity.outputs["champion"],
-        )
-        place("evaluate", evaluated)
-
-        # On the unnamed output: kfp.local silently skips a condition on a named one.
-        with dsl.If(evaluated.outputs["Output"] == True, name="promote"):  # noqa: E712
-            deployed = deploy(
-                model=trained.outputs["model"],
-                history=trained.outputs["history"],
-                evaluation=evaluated.outputs["evaluation"],
-                report=evaluated.outputs["report"],
+        with dsl.ExitHandler(ending, name="whole"):
+            identity = fingerprint(
                 name=name,
-                run=identity.outputs["run"],
-                champion=identity.outputs["champion"],
-                data=identity.outputs["Output"],
-                code=recipe,
-                model_code=code_sha256,
-                config=config,
-                serving=serving,
+                source=source,
+                recipe=recipe,
                 store=store,
-                rollout=rollout,
-                target=target,
+                skip_unchanged=skip_unchanged,
+                force_after=force_after,
             )
-            deployed.set_caching_options(False)
-            place("deploy", deployed)
+            identity.set_caching_options(False)
+            place("fingerprint", identity)
 
-        return evaluated.outputs["evaluation"]
+            # Conditions are on unnamed outputs: kfp.local silently skips one on a named output.
+            with dsl.If(identity.outputs["Output"] != UNCHANGED, name="changed"):
+                ingested = ingest(source=source, fingerprint=identity.outputs["Output"])
+                place("ingest", ingested)
+
+                prepared = preprocess(raw=ingested.outputs["raw"], preparation=preparation)
+                place("preprocess", prepared)
+
+                trained = train(
+                    features=prepared.outputs["features"],
+                    architecture=architecture,
+                    training=training,
+                    code=code,
+                    code_sha256=code_sha256,
+                )
+                place("train", trained)
+
+                evaluated = evaluate(
+                    model=trained.outputs["model"],
+                    features=prepared.outputs["features"],
+                    history=trained.outputs["history"],
+                    name=name,
+                    gate=gate,
+                    store=store,
+                    champion=identity.outputs["champion"],
+                )
+                place("evaluate", evaluated)
+
+                with dsl.If(evaluated.outputs["Output"] == True, name="promote"):  # noqa: E712
+                    deployed = deploy(
+                        model=trained.outputs["model"],
+                        history=trained.outputs["history"],
+                        evaluation=evaluated.outputs["evaluation"],
+                        report=evaluated.outputs["report"],
+                        name=name,
+                        run=identity.outputs["run"],
+                        champion=identity.outputs["champion"],
+                        data=identity.outputs["data"],
+                        code=recipe,
+                        model_code=code_sha256,
+                        config=config,
+                        serving=serving,
+                        store=store,
+                        rollout=rollout,
+                        target=target,
+                    )
+                    deployed.set_caching_options(False)
+                    place("deploy", deployed)
 
     return train_to_serve

@@ -122,6 +122,7 @@ def evaluate(
         artifacts.write(directory / "golden.json", _golden(candidate, test, len(schema.classes)))
         artifacts.write(directory / "metrics.json", metrics)
     _write_text(Path(report), page)
+    print(f"{decision.decision}: {decision.reason}", flush=True)  # noqa: T201 - the step's log
     return Evaluation(metrics, decision)
 
 

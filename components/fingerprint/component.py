@@ -9,8 +9,11 @@ def fingerprint(
     source: str,
     recipe: str,
     store: str,
+    skip_unchanged: bool,
+    force_after: int,
     run: dsl.OutputPath(str),  # type: ignore[valid-type]
     champion: dsl.OutputPath(int),  # type: ignore[valid-type]
+    data: dsl.OutputPath(str),  # type: ignore[valid-type]
 ) -> str:
     """Identify the data, the run and the champion to beat, without fetching anything.
 
@@ -19,12 +22,16 @@ def fingerprint(
         source: `data` section (Source) as JSON.
         recipe: fingerprint of the configuration and the code that decide the result.
         store: `store` section as JSON.
+        skip_unchanged: end the run when the champion was made of the same data, configuration and code.
+        force_after: seconds after whose passing such a champion is trained again all the same; 0: never.
         run: the run's fingerprint, from data and recipe.
         champion: the version to compare with; 0 when there is none.
+        data: the data's fingerprint.
 
     Returns:
-        The data's fingerprint.
+        What ingest is asked for: the data's fingerprint, another key when the champion is trained again all
+        the same, and "unchanged" when the run is to end.
     """
     from components.fingerprint.identity import identify
 
-    return identify(name, source, recipe, store, run, champion)
+    return identify(name, source, recipe, store, skip_unchanged, force_after, run, champion, data)

@@ -4,6 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from components.artifacts import UNCHANGED
+from components.fingerprint.unchanged import made_of
 from components.source.location import locate
 from components.source.settings import Source
 from components.store.models import ModelStore, open_store
@@ -13,30 +15,52 @@ WITHOUT_EFFECT = {"source", "sha256", "timeout", "max_bytes", "endpoint"}
 """Keys of Source that do not change what ingest makes: what the data is matters, not where it lies."""
 
 
-def identify(name: str, source: str, recipe: str, store: str, run: str, champion: str) -> str:
-    """Return the data's fingerprint; write the run's, and the version to compare with.
+def identify(
+    name: str,
+    source: str,
+    recipe: str,
+    store: str,
+    skip_unchanged: bool,
+    force_after: int,
+    run: str,
+    champion: str,
+    data: str,
+) -> str:
+    """Return what ingest is asked for, or "unchanged"; write the data's and the run's fingerprint.
 
     Args:
         name: the model's name.
         source: Source as JSON.
         recipe: fingerprint of the configuration and the code that decide the result.
         store: Store as JSON.
+        skip_unchanged: end the run when the champion was made of the same data, configuration and code.
+        force_after: seconds after whose passing such a champion is trained again all the same; 0: never.
         run: file for the run's fingerprint.
         champion: file for the version to compare with; 0 when there is none.
+        data: file for the data's fingerprint.
 
     Raises:
         ConfigError: `data.source` or `store.url` is no address that modelyard knows.
         DataError: the data is missing or cannot be looked at.
         StoreError: the model store cannot be read.
     """
-    data = data_fingerprint(Source.of(source))
-    this = _digest({"data": data, "recipe": recipe})
-    version = champion_of(open_store(Store.of(store)), name, this)
+    found = asked = data_fingerprint(Source.of(source))
+    models = open_store(Store.of(store))
+    made = made_of(models, name, found, recipe) if skip_unchanged else None
+    if made and (times := made.overdue(force_after)):
+        _say(f"version {made.version} is the champion for longer than {force_after} s: it is trained again")
+        asked = _digest({"data": found, "again": times})
+    this = _digest({"data": asked, "recipe": recipe})
+    version = champion_of(models, name, this)
     _write(Path(run), this)
     _write(Path(champion), str(version))
+    _write(Path(data), found)
+    if made and asked == found:
+        _say(f"{UNCHANGED}: {made.reason()}")
+        return UNCHANGED
     beaten = f"version {version}" if version else "none yet"
-    print(f"data {data[:12]}, run {this[:12]}, champion to compare with: {beaten}")  # noqa: T201 - the step's log
-    return data
+    _say(f"data {found[:12]}, run {this[:12]}, champion to compare with: {beaten}")
+    return asked
 
 
 def data_fingerprint(source: Source) -> str:
@@ -60,6 +84,10 @@ def champion_of(store: ModelStore, name: str, run: str) -> int:
 
 def _digest(value: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)  # noqa: T201 - the step's log
 
 
 def _write(path: Path, text: str) -> None:

@@ -153,6 +153,14 @@ class ModelStore(Versions):
         """Return the promotions and rollbacks of a model, oldest first, attempts among them."""
         return self._history(name, self.champion(name))
 
+    def entry(self, name: str, number: int) -> HistoryEntry:
+        """Return one entry of a model's history. Reads one object.
+
+        Raises:
+            NotFoundError: there is none of that number.
+        """
+        return documents.read(self._objects, _entry(model_folder(name), number), HistoryEntry)
+
     def rolled_back(self, name: str, version: int) -> HistoryEntry | None:
         """Return the rollback that left `version`, unless it became champion again since."""
         return lineage.rolled_back(_effective(self.history(name)), version)
@@ -172,7 +180,7 @@ class ModelStore(Versions):
             linked = {"number": number, "after": after, "token": uuid4().hex}
             entry = wanted.model_copy(update={**linked, "previous": current.version if current else None})
             try:
-                self._objects.create(f"{name}/history/{number:06d}.json", documents.text(entry, {"attempt"}))
+                self._objects.create(_entry(name, number), documents.text(entry, {"attempt"}))
             except ConflictError:
                 continue
             return entry
@@ -207,6 +215,10 @@ class ModelStore(Versions):
         keys = self._objects.keys(f"{model_folder(name)}/history/")
         entries = [entry for entry in documents.read_all(self._objects, keys, HistoryEntry) if entry]
         return lineage.marked(entries, current.history if current else 0)
+
+
+def _entry(folder: str, number: int) -> str:
+    return f"{folder}/history/{number:06d}.json"
 
 
 def _effective(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:

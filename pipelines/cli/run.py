@@ -1,6 +1,7 @@
 """`modelyard run`: the pipeline with a live table of its steps."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,14 +26,22 @@ MARKS = {
 LAST_LINES = 8
 
 
-def run_with_table(config: "Config", environment: "Environment", console: Console) -> "RunSummary":
+def run_with_table(
+    config: "Config", environment: "Environment", options: Mapping[str, bool | int], console: Console
+) -> "RunSummary":
     """Run the pipeline here or in pods, and show its steps on `console` while it works."""
     with console.status("starting"):
         from pipelines import runs
         from pipelines.local import LocalRun
         from pipelines.pods.run import PodRun
+        from pipelines.uploads import gather
+
+        uploads = gather(config, environment)
+    uploads.send(console)
     with runs.start(runs.home()) as folder:
-        run = (LocalRun if environment.kind == "local" else PodRun)(config, folder, environment)
+        run = (LocalRun if environment.kind == "local" else PodRun)(
+            uploads.config, folder, environment, options
+        )
         with Live(
             get_renderable=lambda: steps_table(run.log),
             console=console,
@@ -75,14 +84,25 @@ def show(summary: "RunSummary", config: "Config", environment: "Environment", co
         rows["prediction"] = (
             f"version {answer.version} says {answer.label} ({answer.probability:.3f}) over HTTP"
         )
-    rows["report"] = str(summary.report)
+    if summary.report:
+        rows["report"] = summary.report
     rows["store"] = summary.store
     if summary.champion and environment.kind == "local":
         rows["serve it"] = serve_command(summary.model, config)
-    elif summary.champion and environment.serving.url:
-        rows["served at"] = f"{environment.serving.url}/v1/models/{summary.model}"
+    elif summary.champion:
+        rows["served at"] = served_at(summary.model, environment)
     for name, value in rows.items():  # whole lines: paths and commands are there to be copied
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
+
+
+def served_at(name: str, environment: "Environment") -> str:
+    """Return where clients of a cluster find a model."""
+    from components.deploy.objects import PORT
+
+    servers = environment.serving
+    if url := servers.urls.get(name):
+        return f"{url}/v1/models/{name}"
+    return f"http://{name}.{servers.namespace}:{PORT}/v1/models/{name} (inside the cluster)"
 
 
 def serve_command(name: str, config: "Config") -> str:

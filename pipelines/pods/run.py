@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,29 @@ from pipelines.ask import ask_at
 from pipelines.compiler import compile_to
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
-from pipelines.local import LocalRun
+from pipelines.local import NO_OPTIONS, LocalRun
 from pipelines.pods import following, launcher
 from pipelines.pods.launcher import Plan
 from pipelines.pods.pod import pod
 from pipelines.runs import Prediction
+from pipelines.serving_address import address_of
 from pipelines.train_to_serve import STEPS
 
 LAUNCHER = ["python3", "-m", launcher.__name__]
+IN_PODS = tuple(step for step in STEPS if step != "explain")  # which says what this machine knows of the run
 
 
 class PodRun(LocalRun):
     """One run of the pipeline on a cluster; artifacts and models are in its bucket."""
 
-    def __init__(self, config: Config, folder: Path, environment: Environment) -> None:
-        super().__init__(config, folder, environment)
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        environment: Environment,
+        options: Mapping[str, bool | int] = NO_OPTIONS,
+    ) -> None:
+        super().__init__(config, folder, environment, options)
         self._cluster = connect(environment.runs.namespace)
         bucket = environment.artifacts()
         self._there, self._endpoint = f"{bucket.url.rstrip('/')}/{folder.name}", bucket.endpoint
@@ -48,17 +56,17 @@ class PodRun(LocalRun):
         plan = Plan(
             run=self.folder.name,
             namespace=self.environment.runs.namespace,
-            pods={step: pod(compiled, step, self.environment) for step in STEPS},
+            pods={step: pod(compiled, step, self.environment) for step in IN_PODS},
             here=str(self.folder / "artifacts"),
             there=self._there,
             endpoint=self._endpoint,
             inside=self.environment.storage_endpoint,
             start_timeout=self.environment.start_timeout,
-            retries={step: self.environment.resources(step).retries for step in STEPS},
+            retries={step: self.environment.resources(step).retries for step in IN_PODS},
         )
         write(self.folder / "pods.json", plan)
         os.environ[launcher.VARIABLE] = str(self.folder / "pods.json")
-        for step in STEPS:
+        for step in IN_PODS:
             container = pipeline["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
             container["command"] = [*LAUNCHER, step, *container["command"]]
         for dag in (pipeline["root"], *pipeline["components"].values()):
@@ -66,25 +74,27 @@ class PodRun(LocalRun):
                 task.pop("retryPolicy", None)  # the launcher knows what is worth another attempt
         return load_component_from_text(yaml.safe_dump_all([pipeline, platform]))  # type: ignore[no-any-return]
 
-    def _here(self, evaluation: Any) -> Path:
+    def _evaluation(self) -> Path:
         folder = self.folder / "artifacts" / "evaluate"
-        uri = str(evaluation.uri)
-        staging.fetch(uri, folder / "evaluation", self._endpoint)
-        staging.fetch(f"{uri.rpartition('/')[0]}/report", folder / "report", self._endpoint)
+        address = self._address("evaluate", "evaluation")
+        staging.fetch(address, folder / "evaluation", self._endpoint)
+        staging.fetch(f"{address.rpartition('/')[0]}/report", folder / "report", self._endpoint)
         return folder / "evaluation"
 
+    def _written(self, step: str, output: str) -> str:
+        here = Path(super()._written(step, output)).relative_to(self.folder / "artifacts")
+        return f"{self._there}/{here.as_posix()}"
+
     def _outcome(self) -> Outcome | None:
-        artifacts = self.folder / "artifacts"
-        for said in artifacts.glob("*/deploy/executor_output.json"):
-            path = said.parent / "outcome"
-            uri = f"{self._there}/{path.relative_to(artifacts).as_posix()}"
-            staging.fetch(uri, path, self._endpoint)
-            return read(path, Outcome)
-        return None
+        if not self._deployed():
+            return None
+        path = self.folder / "artifacts" / "deploy" / "outcome"
+        staging.fetch(self._written("deploy", "outcome"), path, self._endpoint)
+        return read(path, Outcome)
 
     def _ask(self) -> Prediction | None:
-        url = self.environment.serving.url
-        return ask_at(url, self.config) if url else None
+        address = address_of(self.config.name, self.environment)
+        return ask_at(address.url, self.config, address.transport)
 
     def _forget(self) -> None:
         """Remove what the cache has of runs that are gone from the bucket: kfp.local would trust it."""

@@ -1,13 +1,17 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from components.artifacts import Decision, Interval, Manifest, Metrics, Signature
 from components.errors import DataError
+from components.fingerprint import unchanged
 from components.fingerprint.identity import data_fingerprint, identify
+from components.fingerprint.unchanged import reason_in
 from components.source.settings import Resize, Source
 from components.store.models import ModelStore, open_store
 from components.store.settings import Store
@@ -27,22 +31,34 @@ def store(settings: Store) -> ModelStore:
 
 @pytest.fixture
 def fingerprints(tmp_path: Path, settings: Store) -> Identify:
-    """Run the step; give the fingerprints of data and run, and the version to compare with."""
+    """Run the step; give what ingest is asked for, the run's fingerprint, and the version to compare with."""
 
-    def one(recipe: str = "recipe", source: Source = Source(kind="digits")) -> tuple[str, str, int]:  # noqa: B008
-        run, champion = tmp_path / "outputs/run/data", tmp_path / "outputs/champion/data"
-        data = identify("digits", source.text(), recipe, settings.text(), str(run), str(champion))
-        return data, run.read_text(), int(champion.read_text())
+    def one(
+        recipe: str = "recipe",
+        source: Source = Source(kind="digits"),  # noqa: B008
+        *,
+        skip: bool = False,
+        force_after: int = 0,
+    ) -> tuple[str, str, int]:
+        run, champion, data = (tmp_path / f"outputs/{name}/data" for name in ("run", "champion", "data"))
+        asked = identify(
+            "digits", source.text(), recipe, settings.text(), skip, force_after,
+            str(run), str(champion), str(data),
+        )  # fmt: skip
+        assert data.read_text() == data_fingerprint(source)
+        return asked, run.read_text(), int(champion.read_text())
 
     return one
 
 
-def publish(store: ModelStore, run: str, compared_with: int | None) -> int:
+def publish(
+    store: ModelStore, run: str, compared_with: int | None, data: str = "d", recipe: str = "c"
+) -> int:
     """Publish a version as `run`, which compared it with another, and make it the champion."""
     version = store.reserve("digits", run)
     one = Interval(value=0.9, low=0.8, high=1.0)
     manifest = Manifest(
-        model="digits", version=version, run=run, created="2026-01-01T00:00:00+00:00", data="d", code="c",
+        model="digits", version=version, run=run, created="2026-01-01T00:00:00+00:00", data=data, code=recipe,
         config={}, files={}, signature=Signature(shape=(8, 8, 1), dtype="uint8", classes=("0", "1")),
         metrics=Metrics(rows=10, accuracy=one, loss=0.1, per_class=(), confusion=()),
         decision=Decision(decision="promote", reason="good", champion=compared_with), packages={},
@@ -125,11 +141,78 @@ def test_the_run_that_made_the_champion_is_compared_as_it_was_then(
     assert fingerprints("other recipe")[2] == 2
 
 
+# Skipping
+
+
+@pytest.fixture
+def made(fingerprints: Identify, store: ModelStore) -> str:
+    """Make a champion of the digits with `recipe`; return their fingerprint."""
+    data, run, _ = fingerprints()
+    publish(store, run, None, data, "recipe")
+    return data
+
+
+def test_a_run_that_is_to_skip_ends_when_the_champion_was_made_of_the_same(
+    fingerprints: Identify, made: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fingerprints(skip=True)[0] == "unchanged"
+    reason = reason_in(capsys.readouterr().out.splitlines())
+    assert reason is not None
+    assert reason.startswith("version 1, the champion since ")
+    assert fingerprints()[0] == made
+
+
+def test_a_run_that_is_to_skip_goes_on_when_anything_is_new(
+    fingerprints: Identify, store: ModelStore, made: str, tmp_path: Path
+) -> None:
+    assert fingerprints("other recipe", skip=True)[0] == made
+    assert fingerprints(source=npz(tmp_path), skip=True)[0] != "unchanged"
+    publish(store, "another run", 1)
+    assert fingerprints(skip=True)[0] == made
+    store.rollback("digits", reason="wrong", by="test")
+    assert fingerprints(skip=True)[0] == "unchanged"
+
+
+def test_without_a_champion_nothing_is_skipped(fingerprints: Identify) -> None:
+    assert fingerprints(skip=True)[0] == fingerprints()[0]
+
+
+def test_a_champion_that_is_too_old_is_trained_again_once_each_time(
+    fingerprints: Identify, store: ModelStore, made: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(days: float) -> tuple[str, str, int]:
+        monkeypatch.setattr(unchanged, "datetime", Clock.after(days))
+        return fingerprints(skip=True, force_after=10 * 86400)
+
+    assert at(9)[0] == "unchanged"
+    first = at(11)
+    assert first[0] not in ("unchanged", made)
+    assert (at(19), first[2]) == (first, 1)
+    assert at(21)[:2] != first[:2]
+    publish(store, first[1], 1, made, "recipe")
+    assert at(0)[0] == "unchanged"
+
+
+class Clock(datetime):
+    """A clock that is ahead."""
+
+    ahead = timedelta()
+
+    @classmethod
+    def after(cls, days: float) -> type["Clock"]:
+        return type("Ahead", (cls,), {"ahead": timedelta(days=days)})
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) + cls.ahead
+
+
 def test_looking_at_a_file_imports_nothing_heavy(tmp_path: Path) -> None:
     code = """
 import sys
 from components.fingerprint.identity import identify
-identify("digits", '{"kind": "digits"}', "recipe", '{"url": "models"}', "run", "champion")
+store = '{"url": "models"}'
+identify("digits", '{"kind": "digits"}', "recipe", store, True, 9, "run", "champion", "data")
 heavy = ("numpy", "google", "httpx", "requests", "sklearn", "tensorflow", "kfp")
 assert not [name for name in heavy if name in sys.modules]
 """

@@ -57,11 +57,16 @@ def compiled(tmp_path):
     return one
 
 
+def tasks(spec):
+    """Return every task of a pipeline, whatever group it is in."""
+    dags = [spec["root"], *spec["components"].values()]
+    return {name: task for dag in dags for name, task in dag.get("dag", {}).get("tasks", {}).items()}
+
+
 def test_every_step_has_its_image_size_user_and_disk(compiled):
     containers, pods, whole = compiled(ENVIRONMENT + "  train: {memory: 8Gi}\n")
-    assert {step: one["image"] for step, one in containers.items()} == {
-        step: f"a/{step[0]}" for step in STEPS
-    }
+    images = {step: f"a/{step[0]}" for step in STEPS} | {"explain": "a/d"}
+    assert {step: one["image"] for step, one in containers.items()} == images
     for step in STEPS:
         memory = "8Gi" if step == "train" else "2Gi"
         assert containers[step]["resources"]["resourceCpuRequest"] == "1"
@@ -95,7 +100,7 @@ def test_a_gpu_is_asked_for_by_resource_label_and_taint_and_spot_likewise(compil
     assert containers["train"]["image"] == "a/c"
     assert {"name": "MODELYARD_ACCELERATOR", "value": "gpu"} in containers["train"]["env"]
     assert pods["train"]["activeDeadlineSeconds"] == "60"
-    assert whole["spec"]["root"]["dag"]["tasks"]["train"]["retryPolicy"]["maxRetryCount"] == 2
+    assert tasks(whole["spec"])["train"]["retryPolicy"]["maxRetryCount"] == 2
     assert "accelerator" not in containers["evaluate"]["resources"]
 
 
@@ -158,12 +163,24 @@ def test_another_image_is_another_run_and_another_server_is_not():
 
 
 @pytest.mark.parametrize(
-    "overrides",
+    ("key", "override"),
     [
-        ["data={kind: npz, source: /data/x.npz}"],
-        ["model={build: 'small:build', code: .}"],
+        ("data.source", "data={kind: npz, source: /data/x.npz}"),
+        ("data.source", "data={kind: npz, source: 'http://localhost:8000/x.npz'}"),
+        ("data.source", "data={kind: npz, source: 'https://127.0.0.1/x.npz'}"),
+        ("data.endpoint", "data={kind: npz, source: 'gs://a/x.npz', endpoint: 'http://[::1]:4443'}"),
+        ("model.code", "model={build: 'small:build', code: .}"),
+        ("store.url", "store={url: 'file:///models'}"),
     ],
 )
-def test_files_of_this_machine_are_refused_for_a_cluster_with_the_remedy(overrides):
-    with pytest.raises(ConfigError, match="which pods do not see"):
-        arguments(load(overrides=overrides, environ={}), environment_of(ENVIRONMENT + "  train: {}\n"))
+def test_what_only_this_machine_has_is_refused_for_a_cluster_with_its_key_and_the_remedy(key, override):
+    with pytest.raises(ConfigError, match=rf"^{key} is .*, which pods do not see\. [`G]"):
+        arguments(load(overrides=[override], environ={}), environment_of(ENVIRONMENT + "  train: {}\n"))
+
+
+def test_what_everybody_has_is_not_refused():
+    data = "data={kind: npz, source: 'gs://a/x.npz', endpoint: 'http://inside:1'}"
+    store = "store={url: 'gs://bucket/models', endpoint: 'http://127.0.0.1:1'}"
+    config = load(overrides=[data, store], environ={})
+    given = arguments(config, environment_of(ENVIRONMENT + "  train: {}\n"))
+    assert "127.0.0.1:1" not in str(given)

@@ -11,7 +11,7 @@ from pipelines.config import load
 from pipelines.environment import load_environment
 from pipelines.pods.launcher import Plan, Task
 from pipelines.pods.pod import pod
-from pipelines.train_to_serve import STEPS
+from pipelines.pods.run import IN_PODS
 
 ENVIRONMENT = """
 kind: kubernetes
@@ -32,7 +32,7 @@ def pods(tmp_path_factory):
     environment = load_environment(str(folder / "environment.yaml"), environ={})
     compile_to(load(environ={}), folder / "pipeline.yaml", environment)
     compiled = tuple(yaml.safe_load_all((folder / "pipeline.yaml").read_text()))
-    return {step: pod(compiled, step, environment) for step in STEPS}
+    return {step: pod(compiled, step, environment) for step in IN_PODS}
 
 
 def test_inputs_come_before_the_step_and_outputs_go_after_it(pods):
@@ -65,7 +65,7 @@ def test_every_container_is_as_restricted_as_pod_security_asks(pods):
 
 def test_only_deploy_gets_a_token_for_kubernetes(pods):
     tokens = {step: made["spec"]["automountServiceAccountToken"] for step, made in pods.items()}
-    assert tokens == {step: step == "deploy" for step in STEPS}
+    assert tokens == {step: step == "deploy" for step in IN_PODS}
 
 
 def test_a_step_gets_what_the_compiled_pipeline_says(pods):
