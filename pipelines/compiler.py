@@ -118,10 +118,11 @@ def compile_package(environment: Environment) -> bytes:
 
 def _inside(config: Config, environment: Environment) -> Config:
     """Return the configuration as pods see the world: no file of this machine, the store's own address."""
+    given = config.data.endpoint
     here = {
         "model.code": config.model.code,
         "data.source": config.data.source,
-        "data.endpoint": config.data.endpoint,
+        "data.endpoint": None if given == environment.storage_endpoint else given,
         "store.url": config.store.url,
     }
     for key, value in here.items():

@@ -7,16 +7,19 @@ meets its own write when it is tried again: an object that already holds the ver
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from components.errors import ConflictError, NotFoundError, StoreError, UnreachableError
 from components.store.client import no_credentials, open_client, said
-from components.store.objects import checked
+from components.store.objects import Entry, checked
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 60.0
 ABSENT = "0"
+PART_BYTES = 8 * 2**20
+LISTED = "items(name,size,generation,metageneration,updated,customTime),nextPageToken"
 
 
 class Bucket:
@@ -66,6 +69,48 @@ class Bucket:
         with self._plainly("write", key):
             self._blob(key).upload_from_filename(str(path), **self._bounds)
 
+    def add(self, key: str, file: IO[bytes], size: int) -> None:
+        """See Objects."""
+        from google.api_core.exceptions import PreconditionFailed
+
+        blob = self._blob(key)
+        blob.chunk_size = PART_BYTES  # which is what is held in memory
+        with self._plainly("write", key):
+            try:
+                blob.upload_from_file(file, size=size, if_generation_match=int(ABSENT), **self._bounds)
+            except PreconditionFailed as error:
+                raise ConflictError(f"{self.url}/{key} exists already.") from error
+
+    def touch(self, key: str) -> bool:
+        """See Objects."""
+        from google.api_core.exceptions import NotFound
+
+        blob = self._blob(key)
+        blob.custom_time = datetime.now(UTC)  # a new metageneration, too
+        with self._plainly("write", key):
+            try:
+                blob.patch(**self._bounds)
+            except NotFound:
+                if not self._bucket_exists():
+                    raise
+                return False
+        return True
+
+    def delete(self, seen: Entry) -> bool:
+        """See Objects."""
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        names = ("if_generation_match", "if_metageneration_match")
+        as_seen = dict(zip(names, map(int, seen.generation.split(".")), strict=True))
+        with self._plainly("delete", seen.key):
+            try:
+                self._blob(seen.key).delete(**as_seen, **self._bounds)
+            except NotFound:
+                return True
+            except PreconditionFailed:
+                return False
+        return True
+
     def download(self, key: str, path: Path) -> None:
         """See Objects."""
         with self._plainly("read", key):
@@ -82,12 +127,23 @@ class Bucket:
             blobs = self._bucket.list_blobs(prefix=self._prefix + prefix, **self._bounds)
             return sorted(str(blob.name).removeprefix(self._prefix) for blob in blobs)
 
+    def entries(self, prefix: str) -> list[Entry]:
+        """See Objects."""
+        with self._plainly("list", prefix):
+            blobs = self._bucket.list_blobs(prefix=self._prefix + prefix, fields=LISTED, **self._bounds)
+            return sorted((self._entry(blob) for blob in blobs), key=lambda entry: entry.key)
+
     def folders(self, prefix: str) -> list[str]:
         """See Objects."""
         with self._plainly("list", prefix):
             pages = self._bucket.list_blobs(prefix=self._prefix + prefix, delimiter="/", **self._bounds)
             names = {name for page in pages.pages for name in page.prefixes}
         return sorted(name.removeprefix(self._prefix + prefix).rstrip("/") for name in names)
+
+    def _entry(self, blob: Any) -> Entry:
+        changed = max(time for time in (blob.updated, blob.custom_time) if time)
+        generation = f"{blob.generation}.{blob.metageneration}"
+        return Entry(blob.name.removeprefix(self._prefix), blob.size, changed.timestamp(), generation)
 
     def _blob(self, key: str) -> Any:
         return self._bucket.blob(self._prefix + checked(key))

@@ -10,13 +10,15 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
 from components.errors import ConflictError, NotFoundError, StoreError
-from components.store.objects import checked
+from components.store.objects import Entry, checked
+
+PART_BYTES = 2**20
 
 
 class Folder:
@@ -38,11 +40,7 @@ class Folder:
         with self._plainly("write", key), _hidden(path) as (hidden, file):
             file.write(data)
             _flush(file)
-            try:
-                os.link(hidden, path)
-            except FileExistsError as error:
-                raise ConflictError(f"{path} exists already.") from error
-            _flush_folder(path.parent)
+            _link(hidden, path)
 
     def replace(self, key: str, data: bytes, generation: str) -> str:
         """See Objects."""
@@ -61,10 +59,44 @@ class Folder:
         target = self._path(key)
         with self._plainly("write", key), _hidden(target) as (hidden, file):
             with path.open("rb") as source:
-                shutil.copyfileobj(source, file, 2**20)
+                shutil.copyfileobj(source, file, PART_BYTES)
             _flush(file)
             hidden.replace(target)
             _flush_folder(target.parent)
+
+    def add(self, key: str, file: IO[bytes], size: int) -> None:  # noqa: ARG002 - for buckets
+        """See Objects."""
+        target = self._path(key)
+        with self._plainly("write", key), _hidden(target) as (hidden, written):
+            shutil.copyfileobj(file, written, PART_BYTES)
+            _flush(written)
+            _link(hidden, target)
+
+    def touch(self, key: str) -> bool:
+        """See Objects."""
+        with self._plainly("write", key):
+            try:
+                os.utime(self._path(key))
+            except FileNotFoundError:
+                return False
+        return True
+
+    def delete(self, seen: Entry) -> bool:
+        """See Objects."""
+        path = self._path(seen.key)
+        hidden = path.with_name(f".{path.name}.{uuid4().hex}")
+        with self._plainly("delete", seen.key):
+            try:
+                path.rename(hidden)  # looked at where nobody writes any more
+            except FileNotFoundError:
+                return True
+            changed = str(hidden.stat().st_mtime_ns) != seen.generation
+            if changed:
+                with suppress(FileExistsError):
+                    os.link(hidden, path)
+            hidden.unlink()
+            self._prune(path.parent)
+        return not changed
 
     def download(self, key: str, path: Path) -> None:
         """See Objects."""
@@ -90,6 +122,16 @@ class Folder:
                 keys += [(inside / name).as_posix() for name in files if not name.startswith(".")]
         return sorted(keys)
 
+    def entries(self, prefix: str) -> list[Entry]:
+        """See Objects."""
+        found = []
+        with self._plainly("list", prefix):
+            for key in self.keys(prefix):
+                with suppress(FileNotFoundError):  # gone meanwhile
+                    status = self._path(key).stat()
+                    found.append(Entry(key, status.st_size, status.st_mtime, str(status.st_mtime_ns)))
+        return found
+
     def folders(self, prefix: str) -> list[str]:
         """See Objects."""
         with self._plainly("list", prefix):
@@ -104,6 +146,15 @@ class Folder:
 
     def _below(self, prefix: str) -> Path:
         return self._path(prefix.removesuffix("/")) if prefix else self.root
+
+    def _prune(self, folder: Path) -> None:
+        """Remove the folders that are empty now, as a bucket has none; but not the root."""
+        while folder != self.root:
+            try:
+                folder.rmdir()
+            except OSError:  # something is in it
+                return
+            folder = folder.parent
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
@@ -135,16 +186,32 @@ def _generation(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _link(hidden: Path, path: Path) -> None:
+    """Give what is on the disk its name, unless something has it."""
+    try:
+        os.link(hidden, path)
+    except FileExistsError as error:
+        raise ConflictError(f"{path} exists already.") from error
+    _flush_folder(path.parent)
+
+
 @contextmanager
 def _hidden(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
     """Give a new hidden file beside `path`, with the permissions that the umask says; remove its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(f".{path.name}.{uuid4().hex}")
-    with hidden.open("xb") as file:
+    with _opened(hidden) as file:
         try:
             yield hidden, file
         finally:
             hidden.unlink(missing_ok=True)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Make a file in a folder that is made for it, and again if somebody finds that folder empty."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            return path.open("xb")
 
 
 def _flush(file: IO[bytes]) -> None:

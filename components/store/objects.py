@@ -5,10 +5,24 @@ safe: `create` fails when the key exists, and `replace` fails when the object is
 read. Both are atomic: a reader sees all of an object or nothing of it.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from components.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object as it was listed: its size in bytes, and when it was written or touched last (epoch seconds).
+
+    `generation` is different once it was written or touched again.
+    """
+
+    key: str
+    size: int
+    changed: float
+    generation: str
 
 
 class Objects(Protocol):
@@ -44,6 +58,19 @@ class Objects(Protocol):
     def upload(self, key: str, path: Path) -> None:
         """Write the file at `path`, over an older object if there is one."""
 
+    def add(self, key: str, file: IO[bytes], size: int) -> None:
+        """Write a new object of `size` bytes from an open file, a part at a time.
+
+        Raises:
+            ConflictError: the object exists.
+        """
+
+    def touch(self, key: str) -> bool:
+        """Make an object count as written now, for `entries` and `delete`; say whether there is one."""
+
+    def delete(self, seen: Entry) -> bool:
+        """Delete an object unless it was written or touched since it was listed; say whether it is gone."""
+
     def download(self, key: str, path: Path) -> None:
         """Write the object into a file at `path`, whose folder exists.
 
@@ -56,6 +83,9 @@ class Objects(Protocol):
 
     def keys(self, prefix: str) -> list[str]:
         """Return the keys below `prefix` (which ends with `/`, or is empty), in order."""
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """Return what `keys` returns, with sizes and times."""
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names directly below `prefix` that have keys below them, in order."""

@@ -19,8 +19,8 @@ def train(
         features: what preprocess wrote.
         architecture: `model` section as JSON.
         training: `training` section as JSON.
-        code: folder with the user's own code; empty without one.
-        code_sha256: the folder's fingerprint, checked before it is imported.
+        code: where the user's own code is (Code), as JSON; empty without one.
+        code_sha256: its fingerprint, checked before it is imported.
         model: model.keras, model.onnx, saved_model/ and signature.json.
         history: history.json, the metrics of each epoch.
     """

@@ -22,7 +22,8 @@ class Model(Settings):
     code: str | None = Field(
         default=None,
         description="Folder with the user's own code, relative to the configuration file. Its fingerprint is "
-        "part of the cache key and of the version's manifest.",
+        "part of the cache key and of the version's manifest. A run on a cluster uploads it, and names it "
+        "gs://…/uploads/code/<fingerprint>.zip.",
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Keyword arguments for the function in model.build."
@@ -61,6 +62,16 @@ class Model(Settings):
             keys = " and ".join(f"model.{key}" for key in changed)
             raise ValueError(f"{keys} is for the built-in CNN, and model.build is {self.build}: remove it")
         return self
+
+
+class Code(Settings):
+    """Where the user's own code is: a folder, or the archive of one in a bucket.
+
+    `endpoint` is the address of the bucket's emulator, if it is one.
+    """
+
+    place: str
+    endpoint: str | None = None
 
 
 class EarlyStopping(Settings):

@@ -20,13 +20,13 @@ import numpy as np
 from components import artifacts
 from components.artifacts import History
 from components.errors import TrainError
-from components.train import accelerator, data, optimizers, user_code
+from components.train import accelerator, code_archive, data, optimizers, user_code
 from components.train import model as networks
 from components.train.backend import BACKEND, keras, tf
 from components.train.callbacks import Finite, Progress
 from components.train.data import Features
 from components.train.export import export
-from components.train.settings import EarlyStopping, Model, Training
+from components.train.settings import Code, EarlyStopping, Model, Training
 
 CHECKED_ROWS = 32
 PACKAGES = ("keras", "numpy", "onnx", "onnxruntime", "tf2onnx")
@@ -47,8 +47,8 @@ def train(
         features: directory that preprocess wrote.
         architecture: Model as JSON.
         training: Training as JSON.
-        code: folder with the user's own code; empty without one.
-        code_sha256: the folder's fingerprint.
+        code: Code as JSON; empty without code of the user's own.
+        code_sha256: its fingerprint.
         model: directory to write: model.keras, model.onnx, saved_model/ and signature.json.
         history: directory to write: history.json.
 
@@ -56,16 +56,18 @@ def train(
         DataError: the features are malformed.
         TrainError: the accelerator that is asked for is not there, or the model cannot be built, trained or
             exported.
+        StoreError: the user's own code cannot be fetched.
     """
     settings, plan = Model.of(architecture), Training.of(training)
     print(f"training on {', '.join(accelerator.devices())} with {BACKEND}", flush=True)  # noqa: T201
     rows = Features.read(Path(features))
     keras.utils.set_random_seed(plan.seed)
-    network = networks.build(settings, rows.schema, rows.normalization, Path(code), code_sha256)
+    folder = code_archive.folder_of(Code.of(code)) if code else Path()
+    network = networks.build(settings, rows.schema, rows.normalization, folder, code_sha256)
     compile_(network, settings, plan, len(rows.train))
     exported = networks.with_probabilities(network, settings.logits)
     checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
-    with user_code.explained(Path(code), "Training") if settings.build else nullcontext():
+    with user_code.explained(folder, "Training") if settings.build else nullcontext():
         if settings.build:
             user_code.check_outputs(network, settings.logits, checked)
             # What cannot be exported fails now, and not after hours.

@@ -102,7 +102,7 @@ def test_a_pod_that_cannot_run_says_why_at_once(modelyard, place, kubectl, chang
 
 
 def test_a_step_that_fails_says_what_it_says_on_a_laptop(modelyard, place):
-    nowhere = "data={kind: npz, source: 'http://127.0.0.1:1/x.npz'}"
+    nowhere = "data={kind: npz, source: 'gs://modelyard/gone.npz', endpoint: 'http://gcs.modelyard-storage:4443'}"
     ended = modelyard("run", "-e", "kind", *place, "--set", nowhere, "--output", "json")
     assert (ended.code, ended.json["failure"]["kind"]) == (3, "DataError")
     assert ended.json["failure"]["step"] == "fingerprint"

@@ -85,6 +85,20 @@ def test_every_step_has_its_image_size_user_and_disk(compiled):
     assert whole["pipeline"] == {"activeDeadlineSeconds": 1234}
 
 
+def test_only_explain_gets_the_webhook_and_from_a_secret(compiled):
+    webhook = "webhook: {secret: chat, key: url}\n"
+    _, pods, whole = compiled(webhook + ENVIRONMENT + "  train: {}\n")
+    assert pods["explain"]["secretAsEnv"] == [
+        {
+            "secretName": "chat",
+            "secretNameParameter": {"runtimeValue": {"constant": "chat"}},
+            "keyToEnv": [{"secretKey": "url", "envVar": "MODELYARD_WEBHOOK"}],
+            "optional": True,
+        }
+    ]
+    assert not [step for step in STEPS if step != "explain" and "secretAsEnv" in pods[step]]
+
+
 def test_a_gpu_is_asked_for_by_resource_label_and_taint_and_spot_likewise(compiled):
     containers, pods, whole = compiled(GPU)
     accelerator = containers["train"]["resources"]["accelerator"]
@@ -155,7 +169,9 @@ def test_an_option_for_the_store_wins_over_the_environment():
 
 def test_another_image_is_another_run_and_another_server_is_not():
     def recipe(text):
-        return arguments(load(environ={}), environment_of(text + "  train: {}\n"))["recipe"]
+        environment = environment_of(text + "  train: {}\n")
+        config = load(environ={}, store=environment.model_store())
+        return arguments(config, environment)["recipe"]
 
     assert recipe(ENVIRONMENT) != recipe(ENVIRONMENT.replace("train: a/t", "train: a/new"))
     assert recipe(ENVIRONMENT) == recipe(ENVIRONMENT.replace("serve: a/s", "serve: a/new"))

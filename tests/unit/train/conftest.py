@@ -15,7 +15,7 @@ from components import artifacts
 from components.artifacts import History, Normalization, Schema
 from components.shards import ShardWriter
 from components.train.backend import keras
-from components.train.settings import Model, Training
+from components.train.settings import Code, Model, Training
 from components.train.trainer import train
 
 SMALL: dict[str, Any] = {"filters": [4], "dense": [8]}
@@ -82,7 +82,8 @@ class Desk:
         known = code_sha256 or (artifacts.tree_sha256(Path(code)) if code else "")
         if not (self.root / "features").is_dir():
             self.features()
-        texts = [settings.text(), Training.model_validate(QUICK | training).text(), code, known]
+        place = Code(place=code).text() if code else ""
+        texts = [settings.text(), Training.model_validate(QUICK | training).text(), place, known]
         train(str(self.root / "features"), *texts, str(self.model), str(self.history))
         return artifacts.read(self.history / "history.json", History)
 

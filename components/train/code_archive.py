@@ -1,0 +1,79 @@
+"""The user's own code where no folder of theirs is: an archive in a bucket, and the folder that it was.
+
+The archive is a .zip without compression, so that it cannot become larger than it is. What comes out of it is
+compared with its fingerprint before anything in it runs (user_code.py).
+"""
+
+import re
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+from components.errors import NotFoundError, TrainError
+from components.store.address import open_objects
+from components.store.settings import Store
+from components.train.settings import Code
+
+MAX_BYTES = 64 * 2**20
+
+
+def folder_of(code: Code) -> Path:
+    """Return the folder with the code: the user's own, or a new one with what its archive holds.
+
+    Raises:
+        TrainError: there is no such archive, or it is not one that modelyard makes.
+        StoreError: the bucket cannot be read.
+    """
+    if "://" not in code.place:
+        return Path(code.place)
+    folder = Path(tempfile.mkdtemp(prefix="code-"))
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = Path(scratch, "code.zip")
+        parts = urlsplit(code.place)
+        objects = open_objects(Store(url=f"{parts.scheme}://{parts.netloc}", endpoint=code.endpoint))
+        try:
+            objects.download(parts.path.lstrip("/"), archive)
+        except NotFoundError as error:
+            raise TrainError(
+                f"The code of the model is not at {code.place} any more. Submit again from where model.code "
+                "is: that uploads it."
+            ) from error
+        unpack(archive, folder)
+    return folder
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Write what is in an archive into a folder.
+
+    Raises:
+        TrainError: it is too large, or no archive of plain files that stay in the folder.
+    """
+    if archive.stat().st_size > MAX_BYTES:
+        raise TrainError(
+            f"The archive of model.code has {archive.stat().st_size:,} bytes, and at most {MAX_BYTES:,} are "
+            "read. Keep data out of that folder."
+        )
+    try:
+        with ZipFile(archive) as files:
+            for entry in files.infolist():
+                target = folder / _checked(entry)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with files.open(entry) as source, target.open("xb") as file:
+                    shutil.copyfileobj(source, file)
+    except (BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
+        raise TrainError(f"The archive of model.code cannot be unpacked ({error}). Submit again.") from error
+
+
+def _checked(entry: ZipInfo) -> str:
+    """Return the name of a file in the archive."""
+    parts = re.split(r"[/\\]", entry.filename)
+    plain = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
+    if entry.compress_type != ZIP_STORED or not plain or any(part in ("", ".", "..") for part in parts):
+        raise TrainError(
+            f"The archive of model.code has {entry.filename!a}, which is no plain file in it: somebody else "
+            "made it. Submit again, and see who may write to the store."
+        )
+    return entry.filename

@@ -1,0 +1,284 @@
+"""A dataset and code of this machine, for pods: sent to a real bucket, fetched as the steps do."""
+
+import dataclasses
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from components.artifacts import tree_sha256
+from components.errors import ConfigError, DataError, TrainError
+from components.fingerprint.identity import data_fingerprint
+from components.ingest import class_folders
+from components.source.location import locate
+from components.store.address import open_objects
+from components.store.objects import Objects
+from components.train.code_archive import folder_of, unpack
+from components.train.settings import Code
+from pipelines import uploads
+from pipelines.compiler import arguments
+from pipelines.config import Config, load
+from pipelines.environment_settings import Environment
+from pipelines.uploads import Uploads, gather
+
+BUCKET = "uploads-for-tests"
+STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy", "explain", "serve")
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def bucket(emulator: str) -> str:
+    """The emulator, with a bucket in it."""
+    httpx.post(f"{emulator}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
+    return emulator
+
+
+@pytest.fixture
+def environment(bucket: str) -> Environment:
+    """A cluster whose pods reach the emulator at the same address."""
+    base = f"gs://{BUCKET}/{uuid4().hex}"
+    return Environment.model_validate(
+        {
+            "kind": "kubernetes",
+            "store": f"{base}/models",
+            "pipeline_root": f"{base}/runs",
+            "storage_endpoint": bucket,
+            "images": {step: f"modelyard/{step}:0123456789abcdef" for step in STEPS if step != "explain"},
+        }
+    )
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Pictures in class folders, with what is left out beside them."""
+    for name, number in (("cat", 1), ("cat", 2), ("dog", 3)):
+        path = tmp_path / "pictures" / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4, 3), number, np.uint8)).save(path)
+    (tmp_path / "pictures" / ".DS_Store").write_text("")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> Path:
+    folder = tmp_path / "networks"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "small.py").write_text("def build(input_shape, classes): ...\n")
+    (folder / "deep" / "blocks.py").write_text("WIDTH = 64\n")
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "small.cpython-311.pyc").write_bytes(b"\0")
+    return folder
+
+
+def config(environment: Environment, *settings: str) -> Config:
+    return load(overrides=settings, environ={}, store=environment.model_store())
+
+
+def objects(environment: Environment) -> Objects:
+    store = environment.model_store()
+    assert store
+    return open_objects(store)
+
+
+def own(networks: Path) -> str:
+    return f"model={{build: 'small:build', code: {networks}}}"
+
+
+def images(pictures: Path) -> str:
+    return f"data={{kind: images, source: {pictures}}}"
+
+
+def sent(environment: Environment, *settings: str) -> Uploads:
+    found = gather(config(environment, *settings), environment)
+    found.send(QUIET)
+    return found
+
+
+def test_nothing_is_sent_for_a_run_on_this_machine(pictures: Path, networks: Path) -> None:
+    here = load(overrides=[images(pictures), own(networks)], environ={})
+    found = gather(here, Environment(kind="local"))
+    assert (found.config, found.files) == (here, ())
+
+
+def test_what_only_this_machine_has_is_in_the_store_and_the_configuration_says_so(
+    environment: Environment, pictures: Path, networks: Path
+) -> None:
+    found = sent(environment, images(pictures), own(networks))
+    names = [one.name for one in found.files]
+    assert [one.key for one in found.files] == ["data.source", "model.code"]
+    assert objects(environment).keys("") == sorted(names)
+    assert [found.config.data.source, found.config.model.code] == [f"{environment.store}/{n}" for n in names]
+    assert names[1] == f"uploads/code/{tree_sha256(networks)}.zip"
+    given = arguments(found.config, environment)
+    assert str(pictures.parent) not in json.dumps(given)
+    assert given["code_sha256"] == tree_sha256(networks)
+
+
+def test_ingest_reads_of_the_archive_what_it_reads_of_the_folder(
+    environment: Environment, pictures: Path, tmp_path: Path
+) -> None:
+    there = sent(environment, images(pictures)).config.source()
+    fetched = class_folders.read(locate(there).fetch(tmp_path / "scratch"), there)
+    here = class_folders.read(pictures, there)
+    assert (fetched.classes, fetched.splits, fetched.shape) == (here.classes, here.splits, here.shape)
+    for one, other in zip(fetched.batches, here.batches, strict=True):
+        assert one[0] == other[0]
+        np.testing.assert_array_equal(one[1], other[1])
+        np.testing.assert_array_equal(one[2], other[2])
+
+
+def test_the_same_content_is_sent_once_and_is_the_same_run_wherever_it_lies(
+    environment: Environment, pictures: Path, networks: Path, tmp_path: Path
+) -> None:
+    first = sent(environment, images(pictures), own(networks))
+    before = {entry.key: entry for entry in objects(environment).entries("")}
+    for path in pictures.rglob("*.png"):
+        os.utime(path, (1, 1))
+    moved, copied = pictures.rename(tmp_path / "moved"), networks.rename(tmp_path / "copied")
+    second = sent(environment, images(moved), own(copied))
+    assert arguments(second.config, environment) == arguments(first.config, environment)
+    after = {entry.key: entry for entry in objects(environment).entries("")}
+    assert after.keys() == before.keys()
+    for key, entry in after.items():  # not written again, but new for `gc`
+        assert entry.generation == before[key].generation
+        assert entry.changed > before[key].changed
+
+
+def test_a_file_has_the_fingerprint_that_it_has_on_this_machine(
+    environment: Environment, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "set.npz", x=np.zeros((4, 2, 2), np.uint8), y=np.arange(4))
+    here = config(environment, f"data={{kind: npz, source: {tmp_path}/set.npz}}")
+    found = gather(here, environment)
+    found.send(QUIET)
+    assert data_fingerprint(found.config.source()) == data_fingerprint(here.source())
+    path = locate(found.config.source()).fetch(tmp_path / "scratch")
+    assert path.read_bytes() == (tmp_path / "set.npz").read_bytes()
+
+
+def test_code_is_the_same_run_as_its_folder(environment: Environment, networks: Path) -> None:
+    here = load(overrides=[own(networks)], environ={})
+    there = sent(environment, own(networks)).config
+    assert there.code_sha256() == here.code_sha256() == tree_sha256(networks)
+    local = Environment(kind="local")
+    by_hand = here.model_copy(update={"model": there.model, "store": there.store})
+    assert arguments(by_hand, local)["recipe"] == arguments(here, local)["recipe"]
+
+
+def test_train_gets_the_folder_that_was_sent(environment: Environment, networks: Path) -> None:
+    code = sent(environment, own(networks)).config.code()
+    assert code
+    folder = folder_of(Code.of(code.text()))
+    assert tree_sha256(folder) == tree_sha256(networks)
+    assert (folder / "deep" / "blocks.py").read_text() == "WIDTH = 64\n"
+    assert not list(folder.rglob("__pycache__"))
+
+
+def test_code_that_is_not_there_says_so(environment: Environment, networks: Path) -> None:
+    code = gather(config(environment, own(networks)), environment).config.code()
+    assert code
+    with pytest.raises(TrainError, match="Submit again from where"):
+        folder_of(code)
+
+
+@pytest.mark.parametrize("name", ["../out.py", "/out.py", "a/../../out.py", "a\\..\\out.py"])
+def test_an_archive_that_leads_out_of_its_folder_is_refused(name: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
+        archive.writestr(name, "print(1)")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(TrainError, match="somebody else made it"):
+        unpack(tmp_path / "code.zip", tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["code.zip", "folder"]
+
+
+@pytest.mark.parametrize("kind", ["bomb", "link"])
+def test_an_archive_that_is_none_of_ours_is_refused(kind: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
+        entry = zipfile.ZipInfo("small.py")
+        if kind == "bomb":
+            entry.compress_type = zipfile.ZIP_DEFLATED
+        else:
+            entry.external_attr = 0o120777 << 16
+        archive.writestr(entry, b"/" * 2**20)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(TrainError, match="no plain file"):
+        unpack(tmp_path / "code.zip", tmp_path / "folder")
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "code.zip").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(TrainError, match="cannot be unpacked"):
+        unpack(tmp_path / "code.zip", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "said"),
+    [
+        ("data={kind: npz, source: /nowhere/x.npz}", DataError, "/nowhere/x.npz"),
+        ("data={kind: npz, source: .}", DataError, "npz is a file"),
+        ("data={kind: npz, source: x.npz, sha256: '" + "0" * 64 + "'}", DataError, "data.sha256 says"),
+        ("data={kind: npz, source: x.npz, max_bytes: 2}", DataError, "data.max_bytes allows 2"),
+    ],
+)
+def test_a_dataset_that_cannot_be_used_is_refused_before_anything_is_sent(
+    environment: Environment, settings: str, kind: Any, said: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.npz").write_bytes(b"data")
+    with pytest.raises(kind, match=said):
+        gather(config(environment, settings), environment)
+
+
+def test_code_with_data_in_it_is_refused(environment: Environment, networks: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(uploads, "MAX_BYTES", 40)
+    with pytest.raises(ConfigError, match=r"model.code .* Keep data"):
+        gather(config(environment, own(networks)), environment)
+
+
+def test_what_changes_while_it_is_sent_does_not_stay(environment: Environment, tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    path.write_bytes(b"before")
+    found = gather(config(environment, f"data={{kind: npz, source: {path}}}"), environment)
+    (data,) = found.files
+
+    class Changing:
+        def __enter__(self) -> Any:
+            self.opened = data.open()
+            file = self.opened.__enter__()
+            path.write_bytes(b"after!!")
+            return file
+
+        def __exit__(self, *error: Any) -> Any:
+            return self.opened.__exit__(*error)
+
+    changed = dataclasses.replace(found, files=(dataclasses.replace(data, open=Changing),))
+    with pytest.raises(DataError, match="changed while it was sent"):
+        changed.send(QUIET)
+    assert objects(environment).keys("") == []
+
+
+def test_a_folder_that_changes_before_it_is_sent_is_not_sent(
+    environment: Environment, pictures: Path
+) -> None:
+    found = gather(config(environment, images(pictures)), environment)
+    (pictures / "dog" / "4.png").write_bytes(b"new")
+    with pytest.raises(DataError, match="changed while it was packed"):
+        found.send(QUIET)
+    assert objects(environment).keys("") == []
+
+
+def test_progress_is_shown(environment: Environment, tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(bytes(2**20))
+    found = gather(config(environment, f"data={{kind: npz, source: {tmp_path}/x.npz}}"), environment)
+    text = io.StringIO()
+    found.send(Console(file=text, force_terminal=True))
+    assert "sending x.npz" in text.getvalue()
