@@ -68,6 +68,13 @@ class Pipelines(Settings):
     )
 
 
+class Webhook(Settings):
+    """Where the address is that is told how a run on Kubeflow Pipelines ended: who knows it can write there."""
+
+    secret: str = Field(description="The Secret that holds it, in the namespace where the steps run.")
+    key: str = Field(default="address", description="Its key in the Secret.")
+
+
 class Environment(Settings):
     """Where steps and servers run, what they ask for, and where models and artifacts are."""
 
@@ -107,6 +114,11 @@ class Environment(Settings):
     kfp: Pipelines = Field(default=Pipelines(), description="Where Kubeflow Pipelines is.")
     runs: Runs = Field(default=Runs(), description="Where the steps run.")
     serving: Servers = Field(default=Servers(), description="Where the servers run.")
+    webhook: Webhook | None = Field(
+        default=None,
+        description="Address that is told how a run on Kubeflow Pipelines ended, as JSON; a run that this "
+        "machine leads tells the one in MODELYARD_WEBHOOK.",
+    )
     active_deadline: int = Field(
         default=86400, ge=1, description="Seconds after which a whole run is stopped."
     )

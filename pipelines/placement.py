@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 
+from components.explain.webhook import VARIABLE as WEBHOOK
 from pipelines.compiler import local_images
 from pipelines.environment_settings import Environment
 from pipelines.step_resources import StepResources
@@ -24,6 +25,8 @@ def pipeline(environment: Environment) -> Callable[..., dsl.PipelineTask]:
 
 
 def _in_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None:
+    from kfp import kubernetes  # which a run on this machine need not wait for
+
     resources = environment.resources(step)
     task.set_container_image(environment.image(step))
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
@@ -34,6 +37,8 @@ def _in_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None
         task.set_env_variable("STORAGE_EMULATOR_HOST", urlsplit(environment.storage_endpoint).netloc)
     if step == "train":
         _backend(task, environment, resources)
+    if step == "explain" and (webhook := environment.webhook):
+        kubernetes.use_secret_as_env(task, webhook.secret, {webhook.key: WEBHOOK}, optional=True)
     _size(task, resources)
     _node(task, resources)
     _time(task, resources)
@@ -51,6 +56,8 @@ def _size(task: dsl.PipelineTask, resources: StepResources) -> None:
 
 
 def _node(task: dsl.PipelineTask, resources: StepResources) -> None:
+    from kfp import kubernetes
+
     for label, value in resources.selector().items():
         kubernetes.add_node_selector(task, label, value)
     for one in resources.tolerated():
@@ -58,6 +65,8 @@ def _node(task: dsl.PipelineTask, resources: StepResources) -> None:
 
 
 def _time(task: dsl.PipelineTask, resources: StepResources) -> None:
+    from kfp import kubernetes
+
     if resources.timeout:
         kubernetes.set_timeout(task, resources.timeout)
     if resources.retries:

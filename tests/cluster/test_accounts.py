@@ -29,6 +29,7 @@ MAY = {
         "get pods",
         "patch pods",
         "get pods/log",
+        "list events",
         "get configmap/kfp-launcher",
     ],
 }
