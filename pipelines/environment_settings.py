@@ -69,7 +69,7 @@ class Pipelines(Settings):
 
 
 class Webhook(Settings):
-    """Where the address is that is told how a run on Kubeflow Pipelines ended: who knows it can write there."""
+    """Where the address is that is told how a run ended; whoever knows it can write there."""
 
     secret: str = Field(description="The Secret that holds it, in the namespace where the steps run.")
     key: str = Field(default="address", description="Its key in the Secret.")
