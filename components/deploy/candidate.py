@@ -4,16 +4,20 @@ A candidate carries the token of its rollout. A later rollout takes it over, and
 sees that; so no lock is ever left behind.
 """
 
+import itertools
 import time
 from dataclasses import replace
 
-from components.deploy import objects
+from components.deploy import objects, pulse
 from components.deploy.site import Place, Site
 from components.deploy.stages import Mine
+from components.deploy.tries import until_written
 from components.deploy.version import Served
 from components.deploy.waiting import POLL
-from components.errors import DeployError
+from components.errors import ClusterError, DeployError
 from components.kubernetes.trouble import Json
+
+ENDING = 60.0  # seconds; a server that is told to end has less, unless its node is gone
 
 
 class Superseded(DeployError):  # noqa: N818 - an end, not a failure
@@ -21,22 +25,15 @@ class Superseded(DeployError):  # noqa: N818 - an end, not a failure
 
 
 def claim(site: Site, served: Served, attempt: str) -> None:
-    """Make the candidate this rollout's, and lead clients to stable alone."""
-    deadline = time.monotonic() + site.target.start_timeout
-    while True:
-        seen = site.deployment("candidate")
-        same = seen and (objects.version(seen), objects.annotation(seen, objects.DIGEST)) == served.identity
-        if seen and not same and "deletionTimestamp" not in seen["metadata"]:
-            site.say(f"taking the place of the candidate of version {objects.version(seen)}")
-            site.lead(canary=False)
-            site.cluster.delete("Deployment", seen)
-        elif seen and "deletionTimestamp" in seen["metadata"]:
-            if time.monotonic() > deadline:
-                raise DeployError(f"The old candidate of {site.name} does not end. Delete its pods by hand.")
-            time.sleep(POLL)
-        elif site.put_candidate(*served.identity, attempt, seen):
-            break
-    site.lead(canary=False)
+    """Make the candidate this rollout's, and lead clients to stable alone.
+
+    Raises:
+        DeployError: an old candidate does not end.
+        ClusterError: the cluster refuses it, or does not answer.
+    """
+    until_written(f"Deployment {site.name}-candidate", lambda: _take(site, served, attempt))
+    site.lead(canary=False, attempt=attempt)  # the earlier rollout may have joined it just now
+    pulse.beat(site, attempt)
     site.say(f"candidate: version {served.version} of {site.name}")
 
 
@@ -44,7 +41,7 @@ def owner(site: Site, attempt: str) -> Mine:
     """Return what gives the candidate's Deployment, and raises Superseded when it is not this rollout's."""
 
     def check(found: Json | None) -> Json:
-        if found is None or "deletionTimestamp" in found["metadata"]:
+        if found is None or _ending(found):
             raise Superseded(f"the candidate of {site.name} was withdrawn by somebody else; deploy it again")
         if objects.annotation(found, objects.ATTEMPT) != attempt:
             other = objects.version(found)
@@ -61,7 +58,7 @@ def find(place: Place) -> Json:
         DeployError: there is none.
     """
     found = place.deployment("candidate")
-    if found is None or "deletionTimestamp" in found["metadata"]:
+    if found is None or _ending(found):
         raise DeployError(
             f"{place.name} has no candidate to promote. `modelyard deploy {place.name} VERSION -e ENV` "
             "makes one."
@@ -86,20 +83,68 @@ def withdraw(site: Place, attempt: str | None = None) -> int | None:
         site: the model's place.
         attempt: only if it belongs to this rollout; whoever's when None.
     """
-    while seen := site.deployment("candidate"):
-        if attempt and objects.annotation(seen, objects.ATTEMPT) != attempt:
-            return None
+
+    def write() -> int | None:
+        service, seen = site.service(), site.deployment("candidate")
+        if seen is None or (attempt and objects.annotation(seen, objects.ATTEMPT) != attempt):
+            return 0
         try:
-            site.lead(canary=False)
-        finally:
-            gone = "deletionTimestamp" in seen["metadata"] or site.cluster.delete("Deployment", seen)
-        if gone:
-            return objects.version(seen)
-    return None
+            if not site.lead(service, canary=False):
+                return None
+        except ClusterError:
+            site.cluster.delete("Deployment", seen)
+            raise
+        gone = _ending(seen) or site.cluster.delete("Deployment", seen)
+        return objects.version(seen) if gone else None
+
+    return until_written(f"The candidate of {site.name}", write) or None
 
 
-def clear(site: Site, version: int) -> None:
-    """Delete the candidate that a killed rollout of `version` left behind."""
+def clear(site: Site, version: int | None = None) -> None:
+    """Delete the candidate if it is of `version`, which stable serves, or if nobody watches it any more.
+
+    It stays where stable answers nobody: it may be all that clients have.
+    """
     found = site.deployment("candidate")
-    if found and objects.version(found) == version:
+    if found is None or not site.ready_pods("stable"):
+        return
+    if objects.version(found) == version or pulse.stopped(found):
+        site.say(
+            f"taking away the candidate of version {objects.version(found)}, which nobody needs any more"
+        )
         withdraw(site, objects.annotation(found, objects.ATTEMPT))
+
+
+def _take(site: Site, served: Served, attempt: str) -> Json | None:
+    """Write the candidate over the one that is there; None when that one is to go first, or changed."""
+    seen = site.deployment("candidate")
+    site.lead(canary=False, attempt=attempt)  # nobody joins from here on
+    if seen is None or _ending(seen):
+        _until_gone(site)
+        if seen or site.deployment("candidate"):
+            return None
+    elif (objects.version(seen), objects.annotation(seen, objects.DIGEST)) != served.identity:
+        site.say(f"taking the place of the candidate of version {objects.version(seen)}")
+        site.cluster.delete("Deployment", seen)
+        return None
+    return site.put_candidate(*served.identity, attempt, seen)
+
+
+def _until_gone(site: Site) -> None:
+    """Wait for an earlier candidate's servers: a quota may have no room for new ones beside them."""
+    deadline, labels = time.monotonic() + ENDING, objects.selector(site.name, "candidate")
+    for number in itertools.count():
+        seen = site.deployment("candidate")
+        if (seen and not _ending(seen)) or not (seen or site.cluster.find("Pod", labels)):
+            return
+        if time.monotonic() > deadline:
+            if seen:
+                raise DeployError(f"The old candidate of {site.name} does not end. Delete it by hand.")
+            return  # a node is gone; there may be room on others
+        if number == 0:
+            site.say("waiting for the servers of the candidate before to end")
+        time.sleep(POLL)
+
+
+def _ending(found: Json) -> bool:
+    return "deletionTimestamp" in found["metadata"]

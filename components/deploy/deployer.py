@@ -108,7 +108,10 @@ def _promote(
     if target.kind == "local":
         from components.deploy import local
 
-        return local.promote(models, name, version, champion, requests, recorded.reason, store, serving)
+        tolerance = Rollout.of(rollout).golden_tolerance
+        return local.promote(
+            models, name, version, champion, requests, recorded.reason, store, serving, tolerance
+        )
     from components.deploy.rollout import roll_out
     from components.deploy.site import Site, say
     from components.deploy.version import pinned

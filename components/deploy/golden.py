@@ -5,11 +5,11 @@ from components.deploy.peer import Peer
 from components.errors import DeployError
 
 
-def replay(peer: Peer, name: str, version: int, golden: Golden) -> None:
+def replay(peer: Peer, name: str, version: int, golden: Golden, tolerance: float) -> None:
     """Send each golden request to the server and compare its answer.
 
     Raises:
-        DeployError: an answer is missing or differs by more than `golden.tolerance`.
+        DeployError: an answer is missing, or a probability differs by more than `tolerance`.
     """
     path = f"/v1/models/{name}/versions/{version}:predict"
     for number, (instance, expected) in enumerate(zip(golden.instances, golden.predictions, strict=True)):
@@ -21,9 +21,9 @@ def replay(peer: Peer, name: str, version: int, golden: Golden) -> None:
                 f"Version {version} of {name} did not answer golden request {number} as it should "
                 f"({error}). `modelyard serve` with --version shows the server's own words."
             ) from error
-        if not all(difference <= golden.tolerance for difference in differences):  # NaN is not
+        if not all(difference <= tolerance for difference in differences):  # NaN is not
             raise DeployError(
                 f"Version {version} of {name} answers golden request {number} otherwise than evaluate "
-                f"saw: probabilities differ by {max(differences):.2g} and {golden.tolerance:.2g} is allowed. "
-                "Evaluate and serve with the same onnxruntime, then run again."
+                f"saw: probabilities differ by {max(differences):.2g} and {tolerance:.2g} is allowed "
+                "(rollout.golden_tolerance). Evaluate and serve with the same onnxruntime, then run again."
             )

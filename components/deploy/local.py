@@ -17,6 +17,7 @@ def promote(
     reason: str,
     store: str,
     serving: str,
+    tolerance: float,
 ) -> Outcome:
     """Make a version the champion, if it answers as evaluate saw.
 
@@ -29,13 +30,14 @@ def promote(
         reason: why it is promoted.
         store: `store` section as JSON.
         serving: `serving` section as JSON.
+        tolerance: by how much a probability may differ from what evaluate saw.
 
     Raises:
         DeployError: the server does not start, or does not answer as evaluate saw.
     """
     try:
         with server.running(name, store, serving, version) as url:
-            golden.replay(Direct(url), name, version, requests)
+            golden.replay(Direct(url), name, version, requests, tolerance)
     except DeployError as error:
         raise DeployError(f"{error} Version {version} was not promoted.") from error
     try:

@@ -5,6 +5,7 @@ The Service selects stable alone, except while the candidate is watched among cl
 
 import json
 import math
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -21,7 +22,7 @@ PORT = 8501
 LINGER = 5.0  # seconds; every proxy of a cluster has then heard that a server ends
 NAME, PART, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/part-of", "app.kubernetes.io/component"
 TRACK, VERSION, DIGEST = "modelyard.dev/track", "modelyard.dev/version", "modelyard.dev/digest"
-ATTEMPT = "modelyard.dev/rollout"
+ATTEMPT, WATCHED = "modelyard.dev/rollout", "modelyard.dev/watched"
 
 
 def deployment(
@@ -71,10 +72,18 @@ def deployment(
     )
 
 
-def service(name: str, namespace: str, canary: bool) -> Json:
-    """Return the Service, which leads to the candidate too when `canary`."""
+def service(name: str, namespace: str, canary: bool, attempt: str = "") -> Json:
+    """Return the Service, which leads to the candidate too when `canary`; the rollout `attempt` says so."""
     selector = {**_labels(name), **({} if canary else {TRACK: "stable"})}
-    return _filled("service", name=name, namespace=namespace, selector=selector)
+    annotations = {ATTEMPT: attempt} if attempt else {}
+    return _filled("service", name=name, namespace=namespace, selector=selector, annotations=annotations)
+
+
+def watched(candidate: Json) -> Json:
+    """Return the time at which a candidate is watched, to be applied to that very Deployment."""
+    same = {key: candidate["metadata"][key] for key in ("name", "namespace", "uid")}
+    at = {WATCHED: datetime.now(UTC).isoformat(timespec="seconds")}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {**same, "annotations": at}}
 
 
 def selector(name: str, track: Track, version: int | None = None) -> str:

@@ -1,6 +1,6 @@
 """A version is put before clients, in an order that may be killed anywhere and started again.
 
-1. settle    stable is brought to the champion pointer
+1. settle    stable is brought to the champion pointer, if that version can run
 2. claim     the candidate becomes this rollout's; the Service leads to stable alone
 3. verify, watch   (stages.py)
 4. promote   the pointer by compare-and-swap, then stable, then the candidate goes
@@ -13,12 +13,19 @@ from contextlib import suppress
 from uuid import uuid4
 
 from components.artifacts import Outcome
-from components.deploy import candidate, objects, stable, stages
+from components.deploy import candidate, interruption, objects, promotion, pulse, stable, stages
 from components.deploy.candidate import Superseded
 from components.deploy.outcomes import overtaken
 from components.deploy.site import Place, Site
 from components.deploy.version import Served, pinned
-from components.errors import ClusterError, ConflictError, DeployError, NotFoundError, StoreError
+from components.errors import (
+    CancelledError,
+    ClusterError,
+    ConflictError,
+    DeployError,
+    ModelyardError,
+    StoreError,
+)
 from components.kubernetes.trouble import Json
 from components.store.records import Champion
 
@@ -34,40 +41,17 @@ def roll_out(site: Site, served: Served, expected: int | None, reason: str, by: 
         by: who wants it, for the history.
 
     Raises:
-        DeployError: it was rolled back, with the reason in a sentence; stable was not touched.
+        DeployError: it was rolled back; the reason, and what serves now, in a sentence or two.
+        CancelledError: the process was told to end (SIGTERM), and took the candidate from clients.
         ClusterError: the cluster refuses it, or does not answer.
         StoreError: the store does not answer, or is not what it should be.
     """
-    champion = stable.settle(site)
-    if champion and champion.version == served.version:
-        stable.put(site)
-        candidate.clear(site, served.version)
-        return Outcome(version=served.version, decision="promote", reason=champion.reason)
-    current = champion.version if champion else 0
-    if expected not in (None, current):
-        return overtaken(served.version, expected, f"it is version {current or 'none'} now")
     attempt = uuid4().hex
-    try:
-        candidate.claim(site, served, attempt)
-        judged = _try(site, served, attempt)
-        candidate.owner(site, attempt)(site.deployment("candidate"))
-        _move(site, served, current, f"{reason}; watched: {judged}", by)
-    except ConflictError as error:
-        candidate.withdraw(site, attempt)
-        return overtaken(served.version, expected, str(error))
-    except DeployError as error:
-        if by_hand := _champion_already(site, served.version):
-            return by_hand
-        if isinstance(error, Superseded):
-            return Outcome(version=served.version, decision="hold", reason=str(error))
-        _give_up(site, served, attempt, error, by)
-        kept = f"stable serves version {current} as before" if current else "there is no stable yet"
-        raise DeployError(f"{error} Version {served.version} was not promoted, and {kept}.") from error
-    except (ClusterError, StoreError, KeyboardInterrupt) as error:
-        _give_up(site, served, attempt, error, by)
-        raise
-    _finish(site, served, current, attempt, by)
-    return Outcome(version=served.version, decision="promote", reason=reason)
+    with interruption.heeded(), pulse.beating(site, attempt):
+        champion = site.champion()
+        if champion and champion.version == served.version:
+            return _again(site, champion, by)
+        return _put_before_clients(site, served, attempt, expected, reason, by)
 
 
 def promote_candidate(site: Site, found: Json, reason: str, by: str) -> Outcome:
@@ -87,9 +71,10 @@ def promote_candidate(site: Site, found: Json, reason: str, by: str) -> Outcome:
     champion = site.champion()
     current = champion.version if champion else 0
     attempt = objects.annotation(found, objects.ATTEMPT)  # whose rollout sees in the end that it is promoted
-    stages.verify(site, version, candidate.owner(site, attempt))
-    _move(site, version, current, reason, by)
-    _finish(site, version, current, attempt, by)
+    with interruption.heeded(), pulse.beating(site, attempt):
+        stages.verify(site, version, candidate.owner(site, attempt))
+        promotion.move(site, version.version, current, reason, by)
+        _finish(site, version.version, current, attempt, by)
     return Outcome(version=version.version, decision="promote", reason=reason)
 
 
@@ -107,14 +92,69 @@ def rollback(site: Site, to: int | None, reason: str, by: str) -> Champion:
     Raises:
         NotFoundError: there is none, or no version `to`.
         ConflictError: somebody else moved the pointer at the same moment.
-        DeployError: its servers do not run.
+        DeployError: its servers do not run; pointer and stable are back where they were.
     """
+    before = site.champion()
     champion = site.patiently(lambda: site.models.rollback(site.name, to, reason=reason, by=by))
     site.say(f"rolled back: version {champion.version} is the champion of {site.name}")
     candidate.withdraw(site)
-    stable.put(site)
+    promotion.follow(site, champion.version, before.version if before else 0, by)
     site.say(f"stable serves version {champion.version}")
     return champion
+
+
+def _again(site: Site, champion: Champion, by: str) -> Outcome:
+    """Bring stable to the champion, whose servers may be gone or of other settings."""
+    version = champion.version
+    try:
+        stable.bring(site)
+    except (ClusterError, DeployError) as error:
+        with suppress(StoreError):
+            site.models.record_attempt(site.name, version, reason=f"not deployed: {error}", by=by)
+        raise
+    candidate.clear(site, version)
+    return Outcome(version=version, decision="promote", reason=champion.reason)
+
+
+def _put_before_clients(
+    site: Site, served: Served, attempt: str, expected: int | None, reason: str, by: str
+) -> Outcome:
+    """Take a version that is not the champion through all of it."""
+    try:
+        champion = _settle(site)
+        current = champion.version if champion else 0
+        if expected not in (None, current):
+            candidate.clear(site)
+            return overtaken(served.version, expected, f"it is version {current or 'none'} now")
+        candidate.claim(site, served, attempt)
+        judged = _try(site, served, attempt)
+        candidate.owner(site, attempt)(site.deployment("candidate"))
+        promotion.move(site, served.version, current, f"{reason}; watched: {judged}", by)
+    except ConflictError as error:
+        candidate.withdraw(site, attempt)
+        return overtaken(served.version, expected, str(error))
+    except DeployError as error:
+        if by_hand := _champion_already(site, served.version):
+            return by_hand
+        if isinstance(error, Superseded):
+            return Outcome(version=served.version, decision="hold", reason=str(error))
+        raise DeployError(f"{error} {_give_up(site, served, attempt, error, by)}") from error
+    except CancelledError as error:
+        raise CancelledError(f"{error} {_give_up(site, served, attempt, error, by)}") from error
+    except (ClusterError, StoreError, KeyboardInterrupt) as error:
+        _give_up(site, served, attempt, error, by)
+        raise
+    _finish(site, served.version, current, attempt, by)
+    return Outcome(version=served.version, decision="promote", reason=reason)
+
+
+def _settle(site: Site) -> Champion | None:
+    """Bring stable to the champion; one that cannot run keeps no other version from clients."""
+    try:
+        return stable.settle(site)
+    except DeployError as error:
+        site.say(f"{error} Going on: a version that runs takes its place.")
+        return site.champion()
 
 
 def _try(site: Site, served: Served, attempt: str) -> str:
@@ -126,50 +166,42 @@ def _try(site: Site, served: Served, attempt: str) -> str:
     return judged
 
 
-def _move(site: Site, served: Served, current: int, reason: str, by: str) -> None:
-    """Make the version the champion, if the champion is still `current`."""
-    site.patiently(
-        lambda: site.models.promote(site.name, served.version, reason=reason, by=by, expected=current)
-    )
-    site.say(f"promoted: version {served.version} is the champion of {site.name}")
-
-
-def _finish(site: Site, served: Served, previous: int, attempt: str, by: str) -> None:
-    """Bring stable to the pointer and let the candidate go; go back if stable cannot be brought there."""
+def _finish(site: Site, version: int, before: int, attempt: str, by: str) -> None:
+    """Bring stable to the pointer and let the candidate go, which also goes where stable cannot follow."""
     try:
-        stable.put(site)
-    except DeployError as error:
-        if previous:
-            why = f"stable could not be brought to version {served.version}: {error}"
-            with suppress(ConflictError, NotFoundError):  # somebody else moved the pointer: it is right
-                site.patiently(
-                    lambda: site.models.promote(
-                        site.name,
-                        previous,
-                        reason=why,
-                        by=by,
-                        action="rollback",
-                        expected=served.version,
-                    )
-                )
-            stable.put(site)
-            candidate.withdraw(site, attempt)
-        raise DeployError(
-            f"Version {served.version} of {site.name} was promoted, but stable could not be brought to it"
-            f"{f' and was brought back to version {previous}' if previous else ''}: {error}"
-        ) from error
-    candidate.withdraw(site, attempt)
-    site.say(f"stable serves version {served.version}; the candidate is gone")
+        promotion.follow(site, version, before, by)
+    except (ModelyardError, KeyboardInterrupt) as error:
+        with interruption.deferred(), suppress(ClusterError):
+            if site.ready_pods("stable"):  # else the candidate is all that clients have
+                candidate.withdraw(site, attempt)
+        if isinstance(error, CancelledError):
+            again = f"Version {version} is the champion; deploy it again to see stable brought to it."
+            raise CancelledError(f"{error} {again}") from error
+        raise
+    with interruption.deferred():
+        candidate.withdraw(site, attempt)
+    site.say(f"stable serves version {version}; the candidate is gone")
 
 
-def _give_up(site: Site, served: Served, attempt: str, error: BaseException, by: str) -> None:
-    """Withdraw the candidate and leave the reason in the history, as far as that is still possible."""
+def _give_up(site: Site, served: Served, attempt: str, error: BaseException, by: str) -> str:
+    """Withdraw the candidate and leave the reason in the history, as far as that is still possible.
+
+    Returns:
+        How it is now, in a sentence.
+    """
     why = str(error) or "it was interrupted"
     site.say(f"rolling back: {why}")
-    with suppress(ClusterError):
-        candidate.withdraw(site, attempt)
-    with suppress(StoreError):
-        site.models.record_attempt(site.name, served.version, reason=f"not promoted: {why}", by=by)
+    kept = "stable was not touched"
+    with interruption.deferred():
+        with suppress(ClusterError):
+            candidate.withdraw(site, attempt)
+            found = site.deployment("stable")
+            kept = (
+                f"stable serves version {objects.version(found)} as before" if found else "there is no stable"
+            )
+        with suppress(StoreError):
+            site.models.record_attempt(site.name, served.version, reason=f"not promoted: {why}", by=by)
+    return f"Version {served.version} was not promoted, and {kept}."
 
 
 def _champion_already(site: Site, version: int) -> Outcome | None:

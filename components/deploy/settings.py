@@ -10,6 +10,13 @@ from components.settings import Settings
 class Rollout(Settings):
     """How a version is put before clients on a cluster, and what sends it back."""
 
+    golden_tolerance: float = Field(
+        default=1e-4,
+        ge=0,
+        lt=1,
+        description="Largest difference of a probability between what the server answers to a golden request "
+        "and what evaluate saw.",
+    )
     canary_share: float = Field(
         default=0.1,
         gt=0,

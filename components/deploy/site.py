@@ -12,6 +12,7 @@ from components.deploy import objects
 from components.deploy.objects import Track
 from components.deploy.peer import Direct, Peer, Proxied
 from components.deploy.settings import Rollout, Target
+from components.deploy.tries import until_written
 from components.errors import ConfigError, UnreachableError
 from components.kubernetes import pods
 from components.kubernetes.cluster import Cluster
@@ -72,9 +73,25 @@ class Place:
         """Return the pods of a track, or those of one version, that take requests."""
         return [pod for pod in self.pods(track, version) if pods.ready(pod)]
 
-    def lead(self, *, canary: bool) -> None:
-        """Let the Service lead to stable alone, or to the candidate as well."""
-        self.cluster.apply(objects.service(self.name, self.cluster.namespace, canary), MANAGER)
+    def service(self) -> Json | None:
+        """Return the Service, or None."""
+        return self.cluster.get("Service", self.name)
+
+    def lead(self, seen: Json | None = None, *, canary: bool, attempt: str = "") -> bool:
+        """Let the Service lead to stable alone, or to the candidate as well.
+
+        Args:
+            seen: the Service that must not have changed since; whatever it is when None.
+            canary: whether to the candidate as well.
+            attempt: the rollout that wants it so.
+
+        Returns:
+            Whether it was not changed meanwhile.
+        """
+        wanted = objects.service(self.name, self.cluster.namespace, canary, attempt)
+        if seen is not None:
+            wanted["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"]
+        return self.cluster.apply(wanted, MANAGER) is not None
 
 
 @dataclass
@@ -110,17 +127,26 @@ class Site(Place):
             return Proxied(self.cluster, "Service", self.name)
         return Direct(f"http://{self.name}.{self.cluster.namespace}:{objects.PORT}")
 
-    def put_stable(self, version: int, digest: str) -> Json:
-        """Write stable's Deployment; its replicas stay with whoever scaled it since it was made."""
-        while True:
-            wanted = self._wanted("stable", version, digest)
-            seen = self.deployment("stable")
+    def put_stable(self, version: int, digest: str, like: Json | None = None) -> Json:
+        """Write stable's Deployment; its replicas stay with whoever scaled it since it was made.
+
+        Args:
+            version: what it serves.
+            digest: of the version's manifest.
+            like: a Deployment whose pods it gets, down to the image; as the target says when None.
+        """
+
+        def write() -> Json | None:
+            wanted, seen = self._wanted("stable", version, digest), self.deployment("stable")
+            if like is not None:
+                wanted["spec"]["template"] = like["spec"]["template"]
             if seen is None or _owns_replicas(seen):
                 wanted["spec"]["replicas"] = self.target.replicas
             if seen is not None:
                 wanted["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"]
-            if written := self.cluster.apply(wanted, MANAGER):
-                return written
+            return self.cluster.apply(wanted, MANAGER)
+
+        return until_written(f"Deployment {self.name}-stable", write)
 
     def put_candidate(self, version: int, digest: str, attempt: str, seen: Json | None) -> Json | None:
         """Write the candidate's Deployment over the one that was seen; None when it changed meanwhile."""

@@ -5,6 +5,8 @@ from functools import partial
 from components.deploy import objects
 from components.deploy.site import Place, Site
 from components.deploy.waiting import until_complete
+from components.errors import ClusterError, DeployError, NotFoundError
+from components.kubernetes.deployments import complete
 from components.kubernetes.trouble import Json
 from components.store.records import Champion
 
@@ -31,17 +33,51 @@ def settle(site: Site) -> Champion | None:
     """Bring stable to the champion pointer, unless it is there already; return the pointer.
 
     Raises:
-        DeployError: its pods do not run.
+        DeployError: its pods do not run; why, and what stable serves instead.
     """
     champion, stable = site.champion(), site.deployment("stable")
     if champion is None:
         return None
     found = stable and (objects.version(stable), objects.annotation(stable, objects.DIGEST))
-    if found == (champion.version, champion.digest):
+    if found != (champion.version, champion.digest):
+        was = f"version {found[0]}" if found else "nothing"
+        site.say(f"stable serves {was} and the champion is version {champion.version}: bringing it there")
+    elif stable and complete(stable):
         return champion
-    was = f"version {found[0]}" if found else "nothing"
-    site.say(f"stable serves {was} and the champion is version {champion.version}: bringing it there")
-    return put(site)
+    return bring(site)
+
+
+def bring(site: Site) -> Champion | None:
+    """Bring stable to the champion pointer, or back to what it was; return the pointer.
+
+    Raises:
+        DeployError: its pods do not run; why, and what stable serves instead.
+    """
+    seen = site.deployment("stable")
+    try:
+        return put(site)
+    except DeployError as error:
+        raise DeployError(f"{error} {put_back(site, seen)}") from error
+
+
+def put_back(site: Site, seen: Json | None) -> str:
+    """Bring stable back to the Deployment that was seen, None for none; say in a sentence how that went."""
+    now = site.deployment("stable")
+    if seen is None:
+        if now:
+            site.cluster.delete("Deployment", now)
+        return "Stable serves nothing, as before."
+    version = objects.version(seen)
+    if now and now["spec"]["template"] == seen["spec"]["template"]:
+        return f"Stable goes on with the servers of version {version} that run."
+    try:
+        written = site.put_stable(version, objects.annotation(seen, objects.DIGEST), like=seen)
+        until_complete(site, "stable", partial(_same, written))
+    except _Outdated:
+        return "Somebody else brings stable to another version."
+    except (ClusterError, DeployError) as error:
+        return f"Stable could not be brought back to version {version}, and goes on with what runs: {error}"
+    return f"Stable serves version {version} as before."
 
 
 def put(site: Site) -> Champion | None:
@@ -51,15 +87,20 @@ def put(site: Site) -> Champion | None:
         DeployError: its pods do not run.
     """
     while champion := site.champion():
-        written = site.put_stable(champion.version, champion.digest)
         try:
+            written = site.put_stable(champion.version, champion.digest)
             until_complete(site, "stable", partial(_same, written))
         except _Outdated:
             continue
+        except (DeployError, NotFoundError) as error:
+            raise DeployError(
+                f"Stable of {site.name} could not be brought to version {champion.version}: {error}"
+            ) from error
         if site.champion() == champion:
             break
+    service = site.service()
     if site.deployment("candidate") is None:
-        site.lead(canary=False)
+        site.lead(service, canary=False)  # a rollout that begins just now does the same
     return champion
 
 

@@ -10,10 +10,11 @@ import math
 import time
 from collections.abc import Callable
 
-from components.deploy import golden, traffic, verdict
+from components.deploy import golden, objects, traffic, verdict
 from components.deploy.objects import Track
 from components.deploy.site import Site
 from components.deploy.traffic import Counts, Tally
+from components.deploy.tries import until_written
 from components.deploy.version import Served
 from components.deploy.waiting import POLL, Watchman, until_complete
 from components.errors import DeployError
@@ -23,6 +24,7 @@ from components.kubernetes.trouble import Json
 EXTRA = 60.0  # seconds after the watch in which golden requests may still make up what is missing
 TRACKS: tuple[Track, Track] = ("candidate", "stable")
 BURST = 1.0  # seconds of golden requests between two looks
+TAKING = 5.0  # seconds after which a rollout that marked the Service and took no candidate counts as killed
 
 Mine = Callable[[Json | None], Json]
 """Returns the candidate's Deployment, or raises when it belongs to another rollout or is gone."""
@@ -37,7 +39,7 @@ def verify(site: Site, served: Served, mine: Mine) -> None:
     until_complete(site, "candidate", mine)
     candidates = site.ready_pods("candidate", served.version)
     for pod in candidates:
-        golden.replay(site.peer(pod), site.name, served.version, served.golden)
+        golden.replay(site.peer(pod), site.name, served.version, served.golden, site.rollout.golden_tolerance)
     if not candidates:
         raise DeployError("The candidate's pods went before they could be asked. Deploy again.")
     site.say(f"verified: {len(served.golden.instances)} golden requests, {len(candidates)} candidate(s)")
@@ -75,14 +77,22 @@ def watch(site: Site, served: Served, mine: Mine) -> str:
 
 
 def _join(site: Site, mine: Mine) -> None:
-    """Let the Service lead to the candidate as well."""
-    mine(site.deployment("candidate"))
-    site.lead(canary=True)
-    try:
-        mine(site.deployment("candidate"))
-    except DeployError:
-        site.lead(canary=False)  # another rollout's candidate is not verified yet
-        raise
+    """Let the Service lead to the candidate as well.
+
+    A rollout that takes the candidate over marks the Service first. So where its mark is seen, or the Service
+    changes after it was looked at, the candidate may not be this rollout's any more.
+    """
+    deadline = time.monotonic() + TAKING
+
+    def write() -> bool | None:
+        service = site.service()
+        attempt = objects.annotation(mine(site.deployment("candidate")), objects.ATTEMPT)
+        marked = service is not None and objects.annotation(service, objects.ATTEMPT) not in ("", attempt)
+        if marked and time.monotonic() < deadline:
+            return None
+        return site.lead(service, canary=True, attempt=attempt) or None
+
+    until_written(f"Service {site.name}", write)
     site.say(f"canary: {site.name} leads to the candidate too; watching for {site.rollout.watch_seconds:g} s")
 
 

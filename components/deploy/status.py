@@ -1,7 +1,7 @@
 """How a model fares on its cluster: what the pointer names, what serves, what keeps pods from it."""
 
 from components.artifacts import Record
-from components.deploy import objects
+from components.deploy import objects, pulse
 from components.deploy.objects import Track
 from components.deploy.site import Place
 from components.kubernetes import pods
@@ -21,8 +21,9 @@ class Servers(Record):
 class Status(Record):
     """A model on a cluster.
 
-    `canary` says whether the Service leads to the candidate too; `troubles` are sentences; `last` is what the
-    history says last, of a promotion, a rollback, or a version that was not promoted.
+    `canary` says whether the Service leads to the candidate too, and `watched` whether a rollout watches the
+    candidate, None when there is none; `troubles` are sentences; `last` is what the history says last, of a
+    promotion, a rollback, or a version that was not promoted.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Status(Record):
     stable: Servers | None
     candidate: Servers | None
     canary: bool
+    watched: bool | None
     troubles: tuple[str, ...]
     last: str | None
 
@@ -55,6 +57,8 @@ def status(site: Place) -> Status:
             f"The champion is version {champion.version} and stable serves {serves}. `modelyard deploy "
             f"{site.name} {champion.version} -e ENV` brings it there, as every deploy does."
         )
+    if candidate and pulse.stopped(candidate):
+        troubles.append(_abandoned(site, candidate))
     return Status(
         model=site.name,
         namespace=site.cluster.namespace,
@@ -62,8 +66,18 @@ def status(site: Place) -> Status:
         stable=found,
         candidate=_servers(site, "candidate", candidate),
         canary=bool(candidate and selector and objects.TRACK not in selector),
+        watched=not pulse.stopped(candidate) if candidate else None,
         troubles=tuple(troubles),
         last=f"{last.at}, version {last.version}, by {last.by}: {last.reason}" if last else None,
+    )
+
+
+def _abandoned(site: Place, candidate: Json) -> str:
+    last = pulse.last(candidate)
+    since = f", since {last:%Y-%m-%d %H:%M} UTC" if last else ""
+    return (
+        f"Nobody watches the candidate, version {objects.version(candidate)}{since}: its deploy was killed. "
+        f"The next deploy takes its place; `modelyard rollout abort {site.name} -e ENV` takes it away."
     )
 
 

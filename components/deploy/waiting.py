@@ -37,7 +37,7 @@ def until_complete(site: Site, track: Track, expected: Callable[[Json | None], J
         for pod in site.pods(track):
             if _of(deployment, pod):
                 watchman.judge(pod)
-        if (now := progress(deployment)) != seen:
+        if (now := progress(deployment)) > seen:  # pods that come and go are none
             seen, since = now, time.monotonic()
         elif time.monotonic() - since > limit:
             raise DeployError(
@@ -79,7 +79,8 @@ class Watchman:
             return
         events = self._site.cluster.events(pod)
         waited = now - self._since.setdefault(uid, now)
-        if trouble := pods.trouble(pod, events, self._site.cluster.nodes, used):
+        trouble = pods.trouble(pod, events, self._site.cluster.nodes, used)
+        if trouble and not self._over(pod, trouble):
             self._say(uid, trouble)
             if waited >= self._patience(pod, trouble):
                 raise DeployError(trouble.message)
@@ -95,6 +96,11 @@ class Watchman:
     def restarts(self, pod: Json) -> int:
         """Return how often a pod's containers ended since this watchman began."""
         return pods.restarts(pod) - self._before.get(pod["metadata"]["uid"], 0)
+
+    def _over(self, pod: Json, trouble: Trouble) -> bool:
+        """Say whether a pod's container ended before this watchman began, and runs since."""
+        ended = trouble.reason in ("Crashed", "OOMKilled") and pod["metadata"]["uid"] in self._before
+        return ended and not self.restarts(pod) and pods.running(pod)
 
     def _say(self, uid: str, trouble: Trouble) -> None:
         if (uid, trouble.reason) not in self._said:

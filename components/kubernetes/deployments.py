@@ -12,8 +12,8 @@ def complete(deployment: Json) -> bool:
 
 
 def progress(deployment: Json) -> tuple[int, int]:
-    """Return how many of its pods are of the present template, and how many are available."""
-    status = deployment.get("status", {})
+    """Return how many of its pods are of the present template, and how many are available, if known."""
+    status = deployment.get("status", {}) if _seen(deployment) else {}
     return status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
 
 

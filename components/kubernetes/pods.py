@@ -42,6 +42,13 @@ def ready(pod: Json) -> bool:
     return bool(_condition(pod, "Ready", "True")) and "deletionTimestamp" not in pod["metadata"]
 
 
+def running(pod: Json) -> bool:
+    """Say whether a pod's containers run, ready or not."""
+    return all(
+        "running" in status.get("state", {}) for status in pod["status"].get("containerStatuses", [{}])
+    )
+
+
 def restarts(pod: Json) -> int:
     """Return how often the pod's containers ended when they should have run."""
     return sum(

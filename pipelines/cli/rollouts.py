@@ -111,7 +111,7 @@ def _rows(found: "Status") -> list[tuple[str, str]]:
         ("model", f"{found.model} in {found.namespace}"),
         ("champion", f"version {found.champion}" if found.champion else "none"),
         ("stable", _servers(found.stable)),
-        ("candidate", _servers(found.candidate)),
+        ("candidate", _servers(found.candidate) + (", nobody watches it" if found.watched is False else "")),
         ("clients reach", leads),
     ]
     rows += [("trouble", trouble) for trouble in found.troubles]

@@ -1,6 +1,7 @@
 """A model's place on a cluster that is a few objects in memory, with a recorded pod of a real one."""
 
 import copy
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.deploy import objects
+from components.deploy import objects, pulse
 from components.deploy.settings import Rollout, Target
 from components.deploy.site import Site
 
@@ -17,41 +18,79 @@ METRICS = 'modelyard_requests_total{{code="200",traffic="client"}} {}\n'
 
 
 class Cluster:
-    """As much of a Cluster as a rollout asks for; its pods have answered one more request at each look."""
+    """As much of a Cluster as a rollout asks for; its pods have answered one more request at each look.
+
+    A Deployment's only pod is there at once. Pods of the `broken` versions are refused; then the earlier one
+    stays, as in a rolling update.
+    """
 
     namespace, inside, nodes = "serving", False, ()
 
     def __init__(self) -> None:
         self.pods: list[Any] = []
         self.objects: dict[str, Any] = {}
+        self.broken: set[int] = set()
         self.answered = 0
         self.look: Callable[[], None] = lambda: None
+        self._of: dict[str, Any] = {}
+        self._writes = itertools.count(1)
 
     def find(self, _kind: str, labels: str) -> list[Any]:
         self.look()
         wanted = dict(label.split("=") for label in labels.split(","))
-        return [pod for pod in self.pods if wanted.items() <= pod["metadata"]["labels"].items()]
+        there = [*self.pods, *self._of.values()]
+        return [pod for pod in there if wanted.items() <= pod["metadata"]["labels"].items()]
 
     def get(self, kind: str, name: str) -> Any:
-        return self.objects.get(f"{kind} {name}")
+        return copy.deepcopy(self.objects.get(f"{kind} {name}"))
 
-    def apply(self, wanted: Any, _manager: str) -> Any:
-        found = copy.deepcopy(wanted)
-        found["metadata"] |= {"uid": "u", "resourceVersion": "1", "generation": 1}
-        replicas = found["spec"].get("replicas", 1)
-        counts = {f"{word}Replicas": replicas for word in ("updated", "available")}
-        found["status"] = {"observedGeneration": 1, "replicas": replicas, **counts}
-        self.objects[f"{found['kind']} {found['metadata']['name']}"] = found
-        return found
+    def apply(self, wanted: Any, manager: str) -> Any:
+        """Write as the API server does: over what was seen only, and no write where nothing changes."""
+        key = f"{wanted['kind']} {wanted['metadata']['name']}"
+        seen, found = self.objects.get(key), copy.deepcopy(wanted)
+        for fact in ("uid", "resourceVersion"):
+            expected = found["metadata"].pop(fact, None)
+            if expected and (seen is None or seen["metadata"][fact] != expected):
+                return None
+        if manager == pulse.MANAGER:
+            seen["metadata"]["annotations"] |= found["metadata"]["annotations"]
+            seen["metadata"]["resourceVersion"] = str(next(self._writes))
+            return self.get(*key.split())
+        if seen and all(found.get(part) == seen["wanted"].get(part) for part in ("metadata", "spec")):
+            return self.get(*key.split())
+        uid = seen["metadata"]["uid"] if seen else f"u{next(self._writes)}"
+        found["wanted"] = copy.deepcopy(found)
+        found["metadata"] |= {"uid": uid, "resourceVersion": str(next(self._writes)), "generation": 1}
+        self.objects[key] = found
+        if found["kind"] == "Deployment":
+            self._run(found)
+        return self.get(*key.split())
 
     def delete(self, kind: str, seen: Any) -> bool:
-        return bool(self.objects.pop(f"{kind} {seen['metadata']['name']}", None))
+        name = seen["metadata"]["name"]
+        self._of.pop(name, None)
+        return bool(self.objects.pop(f"{kind} {name}", None))
+
+    def _run(self, deployment: Any) -> None:
+        name, labels = deployment["metadata"]["name"], deployment["metadata"]["labels"]
+        if objects.version(deployment) in self.broken:
+            said = f'pods "{name}" is forbidden: exceeded quota: small, requested: pods=1, used: pods=1'
+            refusal = {"type": "ReplicaFailure", "status": "True", "message": f"{said}, limited: pods=1"}
+            deployment["status"] = {"observedGeneration": 1, "conditions": [refusal]}
+            return
+        one = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), 1)
+        deployment["status"] = {"observedGeneration": 1, **one}
+        pod = Pod(f"{name}-{objects.version(deployment)}").json
+        pod["metadata"]["labels"] = labels
+        self._of[name] = pod
 
     def events(self, _of: Any) -> list[Any]:
         return []
 
-    def proxied(self, *_: Any) -> tuple[int, bytes]:
+    def proxied(self, _kind: str, _name: str, _port: int, method: str, *_: Any) -> tuple[int, bytes]:
         self.answered += 1
+        if method == "POST":
+            return 200, b'{"predictions": [[1.0]]}'
         return 200, METRICS.format(self.answered).encode()
 
 

@@ -9,7 +9,7 @@ from components.artifacts import Golden
 from components.deploy import golden
 from components.errors import DeployError
 
-SEEN = Golden(instances=[[0.0], [1.0]], predictions=[[0.25, 0.75], [0.5, 0.5]], tolerance=0.01)
+SEEN = Golden(instances=[[0.0], [1.0]], predictions=[[0.25, 0.75], [0.5, 0.5]])
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Server:
 
 def test_answers_within_the_tolerance_pass():
     answers = [{"predictions": [[0.255, 0.745]]}, {"predictions": [[0.5, 0.5]]}]
-    golden.replay(Server(answers), "digits", 7, SEEN)
+    golden.replay(Server(answers), "digits", 7, SEEN, 0.01)
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_answers_within_the_tolerance_pass():
 )
 def test_others_do_not(answer):
     with pytest.raises(DeployError, match=r"Version 7 of digits .* golden request 1 "):
-        golden.replay(Server([{"predictions": [[0.25, 0.75]]}, answer]), "digits", 7, SEEN)
+        golden.replay(Server([{"predictions": [[0.25, 0.75]]}, answer]), "digits", 7, SEEN, 0.01)

@@ -5,11 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from components.artifacts import Golden
-from components.deploy import deployer, objects, rollout, stable
-from components.deploy import site as places
+from components.deploy import deployer, objects, stable
 from components.deploy.settings import Target
-from components.deploy.version import Served
-from components.errors import DeployError, UnreachableError
 
 DIGEST = "d" * 64
 
@@ -31,27 +28,6 @@ def test_stable_is_written_again_after_a_race_that_was_lost(site, cluster):
     cluster.apply = overtaken
     stable.put(site)
     assert objects.version(cluster.get("Deployment", "digits-stable")) == 2
-
-
-def test_the_pointer_goes_back_also_when_the_store_is_away_for_a_moment(site, monkeypatch):
-    monkeypatch.setattr(places, "STORE_PAUSE", 0.0)
-    fails, moves = [UnreachableError("the store is away")], []
-
-    def put(_):
-        if not moves:
-            raise DeployError("its pods do not run")
-
-    def promote(_, version, **more):
-        if fails:
-            raise fails.pop()
-        moves.append((version, more["action"], more["expected"], more["reason"]))
-
-    monkeypatch.setattr(stable, "put", put)
-    site.models = SimpleNamespace(promote=promote)
-    served = Served(2, DIGEST, Golden(instances=[], predictions=[]))
-    with pytest.raises(DeployError, match="was brought back to version 1: its pods do not run"):
-        rollout._finish(site, served, 1, "attempt", "test")
-    assert moves == [(1, "rollback", 2, "stable could not be brought to version 2: its pods do not run")]
 
 
 @pytest.mark.parametrize(

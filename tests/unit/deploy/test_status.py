@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from components.deploy import pulse
 from components.deploy.status import status
 
 
@@ -11,6 +12,7 @@ from components.deploy.status import status
 def looked_at(site):
     site.models = SimpleNamespace(champion=lambda _: SimpleNamespace(version=1), history=lambda _: [])
     site.put_candidate(2, "d" * 64, "attempt", None)
+    pulse.beat(site, "attempt")
     return lambda: status(site).troubles
 
 

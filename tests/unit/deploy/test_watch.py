@@ -12,7 +12,7 @@ SERVED = Served(2, "d" * 64, Golden(instances=[[0]], predictions=[[1.0]]))
 
 
 def watch(site):
-    return stages.watch(site, SERVED, lambda found: found or {})
+    return stages.watch(site, SERVED, lambda found: found or {"metadata": {}})
 
 
 @pytest.mark.usefixtures("pod")

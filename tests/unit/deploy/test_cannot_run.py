@@ -1,0 +1,247 @@
+"""Versions whose servers cannot run: nobody is locked out, and what served goes on serving."""
+
+import pytest
+
+from components.artifacts import Golden
+from components.deploy import objects, rollout
+from components.deploy import site as places
+from components.deploy.version import Served
+from components.errors import DeployError, UnreachableError
+from components.store.models import open_store
+from components.store.settings import Store
+from tests.integration.store.conftest import manifest_of
+
+
+@pytest.fixture
+def said(site):
+    sentences = []
+    site.say = sentences.append
+    return sentences
+
+
+@pytest.fixture(autouse=True)
+def version(site, tmp_path):
+    """Publish a version in a real store, and return it."""
+    site.models = open_store(Store(url=f"file://{tmp_path}/models"))
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"onnx")
+
+    def publish():
+        run = f"run {len(site.models.versions('digits'))}"
+        number = site.models.reserve("digits", run)
+        files = {file.name: file}
+        site.models.publish("digits", number, files, manifest_of("digits", number, run, files))
+        golden = Golden(instances=[[0]], predictions=[[1.0]])
+        return Served(number, site.models.digest("digits", number), golden)
+
+    return publish
+
+
+@pytest.fixture
+def deploy(site):
+    return lambda served: rollout.roll_out(site, served, None, "better", "test")
+
+
+@pytest.fixture
+def state(site):
+    """Return the champion, what stable serves, the candidate, and whether clients reach stable alone."""
+
+    def look():
+        champion, stable = site.models.champion("digits"), site.deployment("stable")
+        service, candidate = site.service(), site.deployment("candidate")
+        return (
+            champion.version,
+            objects.version(stable) if stable else None,
+            objects.version(candidate) if candidate else None,
+            service is None or objects.TRACK in service["spec"]["selector"],
+        )
+
+    return look
+
+
+def entries(site):
+    return [(one.action, one.version, one.attempt) for one in site.models.history("digits")]
+
+
+def test_a_champion_that_cannot_run_keeps_no_other_version_from_clients(
+    site, cluster, version, deploy, state, said
+):
+    one, two, three = version(), version(), version()
+    deploy(one)
+    site.models.promote("digits", two.version, reason="past the cluster", by="test")
+    cluster.broken.add(two.version)
+
+    with pytest.raises(DeployError, match="Stable of digits could not be brought to version 2: The quota"):
+        deploy(two)
+    assert state() == (2, 1, None, True), "what served goes on"
+    last = site.models.history("digits")[-1]
+    assert (last.version, last.attempt) == (2, True)
+    assert last.reason.startswith(
+        "not deployed: Stable of digits could not be brought to version 2: The quota"
+    )
+    assert last.reason.endswith("Stable serves version 1 as before.")
+
+    assert deploy(three).decision == "promote"
+    assert state() == (3, 3, None, True)
+    assert "Stable serves version 1 as before. Going on: a version that runs takes its place." in "\n".join(
+        said
+    )
+
+
+def test_where_the_other_version_fails_too_the_sentence_says_what_serves(
+    site, cluster, version, deploy, state
+):
+    one, two, three = version(), version(), version()
+    deploy(one)
+    site.models.promote("digits", two.version, reason="past the cluster", by="test")
+    cluster.broken |= {two.version, three.version}
+    with pytest.raises(
+        DeployError, match=r"Version 3 was not promoted, and stable serves version 1 as before\."
+    ):
+        deploy(three)
+    assert state() == (2, 1, None, True)
+    assert entries(site)[-1] == ("promote", 3, True)
+
+
+def test_a_champion_that_never_ran_leaves_no_stable_behind(site, cluster, version, deploy, state):
+    one, two = version(), version()
+    site.models.promote("digits", one.version, reason="on a laptop", by="test")
+    cluster.broken.add(one.version)
+    with pytest.raises(DeployError, match="Stable serves nothing, as before"):
+        deploy(one)
+    assert state() == (1, None, None, True)
+    assert deploy(two).decision == "promote"
+    assert state() == (2, 2, None, True)
+
+
+def test_a_champion_whose_files_are_gone_keeps_no_other_version_from_clients(site, version, deploy, state):
+    one, two, three = version(), version(), version()
+    deploy(one)
+    site.models.promote("digits", two.version, reason="past the cluster", by="test")
+    site.serving = lambda number: site.models.manifest("digits", number + 100 * (number == 2)).config
+    with pytest.raises(DeployError, match="could not be brought to version 2: "):
+        deploy(two)
+    assert deploy(three).decision == "promote"
+    assert state() == (3, 3, None, True)
+
+
+def test_a_rollback_to_a_version_that_cannot_run_comes_back(site, cluster, version, deploy, state):
+    one, two = version(), version()
+    deploy(one)
+    deploy(two)
+    before = site.deployment("stable")["spec"]["template"]
+    cluster.broken.add(one.version)
+    with pytest.raises(
+        DeployError, match=r"Version 2 is the champion again\. Stable serves version 2 as before"
+    ):
+        rollout.rollback(site, None, "it is bad", "test")
+    assert state() == (2, 2, None, True)
+    assert site.deployment("stable")["spec"]["template"] == before
+    assert entries(site)[-2:] == [("rollback", 1, False), ("rollback", 2, False)]
+    assert "could not be brought to version 1: The quota" in site.models.champion("digits").reason
+
+
+def test_pods_get_back_the_image_that_served(site, cluster, version, deploy):
+    one, two = version(), version()
+    deploy(one)
+    deploy(two)
+    cluster.broken.add(one.version)
+    site.target = site.target.model_copy(update={"image": "serve:of-another-environment"})
+    with pytest.raises(DeployError, match="Stable serves version 2 as before"):
+        rollout.rollback(site, one.version, "it is bad", "test")
+    assert objects.image(site.deployment("stable")) == "serve:1"
+
+
+@pytest.fixture
+def stable_refuses(site, cluster):
+    """Let versions run as candidates, and not as stable."""
+    refused = set()
+    put = site.put_stable
+
+    def put_stable(version, *rest, **more):
+        cluster.broken = set(refused)
+        try:
+            return put(version, *rest, **more)
+        finally:
+            cluster.broken = set()
+
+    site.put_stable = put_stable
+    return refused
+
+
+def test_stable_that_cannot_follow_goes_back_with_the_pointer(site, stable_refuses, version, deploy, state):
+    one, two = version(), version()
+    deploy(one)
+    stable_refuses.add(two.version)
+    with pytest.raises(
+        DeployError, match=r"version 2: .*Version 1 is the champion again\. Stable serves vers"
+    ):
+        deploy(two)
+    assert state() == (1, 1, None, True)
+    assert entries(site)[-2:] == [("promote", 2, False), ("rollback", 1, False)]
+
+
+def test_neither_version_runs_as_stable_any_more(stable_refuses, version, deploy, state):
+    one, two = version(), version()
+    deploy(one)
+    stable_refuses.update({one.version, two.version})
+    with pytest.raises(
+        DeployError, match="could not be brought back to version 1, and goes on with what runs"
+    ):
+        deploy(two)
+    assert state() == (1, 1, None, True)
+
+
+def test_the_first_version_answers_as_candidate_where_stable_cannot(stable_refuses, version, deploy, state):
+    one = version()
+    stable_refuses.add(one.version)
+    with pytest.raises(DeployError, match="its candidate goes on answering clients"):
+        deploy(one)
+    assert state() == (1, 1, 1, False)
+    stable_refuses.clear()
+    assert deploy(one).decision == "promote"
+    assert state() == (1, 1, None, True)
+
+
+@pytest.mark.parametrize("away", [1, 99])
+def test_the_store_is_away_when_the_pointer_is_to_go_back(
+    site, stable_refuses, version, deploy, state, monkeypatch, away
+):
+    monkeypatch.setattr(places, "STORE_PAUSE", 0.0)
+    site.rollout = site.rollout.model_copy(update={"store_timeout": 0.05})
+    one, two = version(), version()
+    deploy(one)
+    stable_refuses.add(two.version)
+    promote, left = site.models.promote, [away]
+
+    def interrupted(*arguments, **more):
+        if more.get("action") == "rollback" and left[0]:
+            left[0] -= away == 1
+            raise UnreachableError("the store is away")
+        return promote(*arguments, **more)
+
+    monkeypatch.setattr(site.models, "promote", interrupted)
+    said = "is the champion again" if away == 1 else "`modelyard models promote digits 1 -e ENV` moves it"
+    with pytest.raises(DeployError, match=said):
+        deploy(two)
+    assert state() == (1 if away == 1 else 2, 1, None, True), "stable goes back in any case"
+
+
+def test_somebody_else_moves_the_pointer_before_it_goes_back(site, stable_refuses, version, deploy, state):
+    one, two, three = version(), version(), version()
+    deploy(one)
+    stable_refuses.add(two.version)
+    put = site.put_stable
+
+    def put_stable(number, *rest, **more):
+        written = put(number, *rest, **more)
+        if number == two.version:
+            site.models.promote("digits", three.version, reason="by hand", by="somebody")
+        return written
+
+    site.put_stable = put_stable
+    with pytest.raises(
+        DeployError, match=r"Somebody else moved the pointer meanwhile\. Stable serves version 3"
+    ):
+        deploy(two)
+    assert state() == (3, 3, None, True)
