@@ -11,7 +11,7 @@ uploaded once, and a run with another configuration is another run of the same v
 import hashlib
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from pipelines.environment_settings import Environment
 from pipelines.train_to_serve import STEPS
 
 MADE_BY = "Made by modelyard."
+NO_OPTIONS: Mapping[str, bool | int] = {}
 T = TypeVar("T")
 
 
@@ -50,7 +51,7 @@ class Submission:
     sha256: str
     pipeline: str
     version: str
-    arguments: dict[str, str]
+    arguments: dict[str, str | bool | int]
     images: dict[str, str]
     pipeline_root: str
     service_account: str
@@ -70,12 +71,15 @@ class Uploaded:
     new: tuple[str, ...] = field(default=())
 
 
-def prepare(config: Config, environment: Environment) -> Submission:
+def prepare(
+    config: Config, environment: Environment, options: Mapping[str, bool | int] = NO_OPTIONS
+) -> Submission:
     """Return what would be sent; the same configuration and environment give the same bytes.
 
     Args:
         config: the configuration, which names no files of this machine.
         environment: where it runs.
+        options: arguments of the pipeline that no configuration has: `skip_unchanged`, `force_after`.
 
     Raises:
         ConfigError: it cannot run there.
@@ -87,7 +91,7 @@ def prepare(config: Config, environment: Environment) -> Submission:
         sha256=sha256,
         pipeline=config.name,
         version=f"sha256-{sha256[:16]}",
-        arguments=arguments(config, environment),
+        arguments={**arguments(config, environment), **options},
         images={step: environment.image(step) for step in STEPS},
         pipeline_root=str(environment.pipeline_root),
         service_account=environment.runs.service_account,
@@ -102,7 +106,7 @@ def submit(backend: Backend, submission: Submission) -> kfp.V2beta1Run:
     """
     uploaded = upload(backend, submission)
     body = kfp.V2beta1Run(
-        display_name=f"{submission.pipeline}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+        display_name=run_name(submission.pipeline),
         experiment_id=experiment(backend, submission.pipeline),
         pipeline_version_reference=kfp.V2beta1PipelineVersionReference(
             pipeline_id=uploaded.pipeline_id, pipeline_version_id=uploaded.version_id
@@ -110,7 +114,17 @@ def submit(backend: Backend, submission: Submission) -> kfp.V2beta1Run:
         runtime_config=submission.runtime_config(),
         service_account=submission.service_account,
     )
+    return start(backend, body)
+
+
+def start(backend: Backend, body: kfp.V2beta1Run) -> kfp.V2beta1Run:
+    """Start a run with a name of its own, once, and return it."""
     return once(lambda: backend.runs.run_service_create_run(body), lambda: _started(backend, body))
+
+
+def run_name(name: str) -> str:
+    """Return a name of its own for a run of a model."""
+    return f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def upload(backend: Backend, submission: Submission) -> Uploaded:

@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from components.store.models import ModelStore
     from components.store.settings import Store
+    from pipelines.environment_settings import Environment
 
 
 class Output(StrEnum):
@@ -41,6 +42,26 @@ EnvironmentName = Annotated[
     ),
 ]
 OutputFormat = Annotated[Output, typer.Option("--output", help="For people (text) or for scripts (json).")]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        help="Address of Kubeflow Pipelines' API. Default: KF_PIPELINES_ENDPOINT, or that of the environment, "
+        "or through the cluster that KUBECONFIG names.",
+        show_default=False,
+    ),
+]
+KfpNamespace = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace",
+        metavar="NAME",
+        help="Where Kubeflow Pipelines is installed. Default: kfp.namespace of the environment.",
+        show_default=False,
+    ),
+]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or its id.", show_default=False)]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
 StoreUrl = Annotated[
     str | None,
@@ -70,6 +91,14 @@ def models_in(url: str | None, environment: str = "local") -> "ModelStore":
     from components.store.models import open_store
 
     return open_store(store_section(url, environment))
+
+
+def pipelines_environment(name: str, namespace: str | None, overrides: Sequence[str] = ()) -> "Environment":
+    """Return an environment for a command about Kubeflow Pipelines, installed in another namespace if given."""
+    from pipelines.environment import load_environment
+
+    given = [f"environment.kfp.namespace={json.dumps(namespace)}"] if namespace is not None else []
+    return load_environment(name, [*overrides, *given])
 
 
 def emit(value: Any) -> None:
