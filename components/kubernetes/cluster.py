@@ -31,6 +31,7 @@ PATHS = {
     "Pod": "/api/v1/namespaces/{namespace}/pods",
     "Event": "/api/v1/namespaces/{namespace}/events",
     "Node": "/api/v1/nodes",
+    "Workflow": "/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows",
 }
 APPLY = "application/apply-patch+yaml"
 BUSY = (429, 500, 502, 503, 504)

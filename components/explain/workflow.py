@@ -1,0 +1,116 @@
+"""What a Workflow of Argo says of a run of Kubeflow Pipelines: its pods, in words of steps.
+
+A task of the pipeline is a node, and the pod in it, or the pods of its attempts, are called `executor`. Before
+each task, and before each group of tasks, goes a driver, a pod of Kubeflow Pipelines itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from components.kubernetes.trouble import Json
+
+ENDED_BADLY = ("Failed", "Error")
+DRIVER = "-driver"
+ON_EXIT = ".onExit"
+STOPPED = ("Terminate", "Stop")
+
+
+@dataclass(frozen=True)
+class PodNode:
+    """One pod of a run.
+
+    `step` is the task that it works for. `driver` says that it is not the task's own, but one of Kubeflow
+    Pipelines. `phase` is Pending, Running, Succeeded, Failed, Error or Omitted; `started` and `finished` are
+    ISO 8601 times, empty while there are none.
+    """
+
+    step: str
+    driver: bool
+    pod: str
+    phase: str
+    message: str
+    started: str
+    finished: str
+
+    @property
+    def ended_badly(self) -> bool:
+        """Whether it failed."""
+        return self.phase in ENDED_BADLY
+
+
+class Workflow:
+    """A Workflow as its API gives it, or as Kubeflow Pipelines kept it."""
+
+    def __init__(self, manifest: Json) -> None:
+        self._manifest = manifest
+        self._nodes: dict[str, Json] = manifest.get("status", {}).get("nodes") or {}
+
+    @property
+    def name(self) -> str:
+        """Its name, with which those of its pods begin."""
+        return str(self._manifest["metadata"]["name"])
+
+    @property
+    def phase(self) -> str:
+        """Pending, Running, Succeeded, Failed or Error."""
+        return str(self._manifest.get("status", {}).get("phase") or "Pending")
+
+    @property
+    def message(self) -> str:
+        """What it says of itself as a whole."""
+        return str(self._manifest.get("status", {}).get("message") or "")
+
+    @property
+    def terminated(self) -> bool:
+        """Whether somebody ended it."""
+        return self._manifest.get("spec", {}).get("shutdown") in STOPPED
+
+    def pods(self) -> Sequence[PodNode]:
+        """Return its pods in the order in which they started."""
+        found = [self._pod(key, node) for key, node in self._nodes.items() if node.get("type") == "Pod"]
+        return sorted(found, key=lambda one: one.started)
+
+    def failed(self) -> PodNode | None:
+        """Return the pod that failed first and for good; an attempt that another one followed did not."""
+        bad = [one for one in self.pods() if one.ended_badly and not self._made_good(one)]
+        return min(bad, key=lambda one: one.finished, default=None)
+
+    def waiting(self) -> PodNode | None:
+        """Return the first pod that has not begun its work."""
+        return next((one for one in self.pods() if one.phase == "Pending"), None)
+
+    def working(self) -> PodNode | None:
+        """Return the last pod that is at work."""
+        return next((one for one in reversed(self.pods()) if one.phase == "Running"), None)
+
+    def own(self, step: str) -> PodNode | None:
+        """Return the last pod of a step itself; None when it did not run, or came from the cache."""
+        pods = [one for one in self.pods() if one.step == step and not one.driver]
+        return pods[-1] if pods else None
+
+    def _pod(self, key: str, node: Json) -> PodNode:
+        name = str(node.get("displayName", key))
+        driver = name.endswith(DRIVER)
+        task = name.removesuffix(DRIVER) if driver else str(self._task(node).get("displayName", name))
+        return PodNode(
+            step=task.removesuffix(ON_EXIT),
+            driver=driver,
+            pod=self._pod_name(key, node),
+            phase=str(node.get("phase", "Pending")),
+            message=str(node.get("message") or ""),
+            started=str(node.get("startedAt") or ""),
+            finished=str(node.get("finishedAt") or ""),
+        )
+
+    def _task(self, node: Json) -> Json:
+        """Return the node of the task that a pod works for."""
+        return self._nodes.get(str(node.get("boundaryID")), {})
+
+    def _pod_name(self, key: str, node: Json) -> str:
+        """Return a pod's name as Argo makes it: workflow, template, and the number in the node's id."""
+        return "-".join(filter(None, (self.name, node.get("templateName"), key.rpartition("-")[2])))
+
+    def _made_good(self, pod: PodNode) -> bool:
+        """Say whether a pod was an attempt and a later one did the work."""
+        later = [one for one in self.pods() if (one.step, one.driver) == (pod.step, pod.driver)]
+        return any(one.phase == "Succeeded" and one.started > pod.started for one in later)
