@@ -1,5 +1,6 @@
 """What the accounts may and may not do, per namespace, asked of the real API server."""
 
+import itertools
 import json
 import subprocess
 
@@ -13,8 +14,6 @@ RUNS, SERVING, STORAGE = "modelyard-runs", "modelyard-serving", "modelyard-stora
 MAY = {
     (RUN, SERVING): [
         "get deployments.apps",
-        "list deployments.apps",
-        "watch deployments.apps",
         "create deployments.apps",
         "patch deployments.apps",
         "delete deployments.apps",
@@ -22,12 +21,11 @@ MAY = {
         "create services",
         "patch services",
         "list pods",
-        "get pods/log",
         "list events",
     ],
     (RUN, RUNS): [
         "get pods",
-        "patch pods",
+        "list pods",
         "get pods/log",
         "list events",
         "get configmap/kfp-launcher",
@@ -36,6 +34,14 @@ MAY = {
 
 MAY_NOT = {
     (RUN, SERVING): [
+        "list deployments.apps",
+        "watch deployments.apps",
+        "list services",
+        "watch services",
+        "get pods",
+        "watch pods",
+        "get events",
+        "get pods/log",
         "create pods",
         "delete pods",
         "create pods/exec",
@@ -48,6 +54,9 @@ MAY_NOT = {
         "patch limitranges",
     ],
     (RUN, RUNS): [
+        "watch pods",
+        "patch pods",
+        "get events",
         "create pods",
         "delete pods",
         "create pods/exec",
@@ -99,6 +108,19 @@ def test_an_account_may_do_what_it_needs():
 def test_an_account_may_do_nothing_else():
     found = answers(MAY_NOT)
     assert not [asked for asked, answer in found.items() if answer != "no"]
+
+
+@pytest.mark.parametrize("namespace", [RUNS, SERVING])
+def test_a_role_grants_no_more_than_is_asked_above(kubectl, namespace):
+    """Argo's resources are asked for below."""
+    asked = set(MAY[RUN, namespace])
+    for role in json.loads(kubectl("get", "roles", "-n", namespace, "-o", "json"))["items"]:
+        for rule in role["rules"]:
+            (group,) = rule["apiGroups"]
+            for resource, verb in itertools.product(rule["resources"], rule["verbs"]):
+                named = [f"configmap/{name}" for name in rule.get("resourceNames", ())]
+                whole = f"{resource}.{group}" if group else resource
+                assert group == "argoproj.io" or {f"{verb} {one}" for one in named or [whole]} <= asked
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,35 @@ def test_the_api_server_takes_every_object_of_an_overlay(kubectl, overlay):
     kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=yaml.safe_dump_all(plain))
 
 
+@pytest.fixture(scope="module")
+def _config_connector(kubectl):
+    """The kinds of Config Connector; those of a cluster that has it stay as they are."""
+    missing = []
+    for path in sorted((ROOT / "tests/cluster/config_connector").glob("*.yaml")):
+        name = yaml.safe_load(path.read_text())["metadata"]["name"]
+        if not kubectl("get", "crd", name, "--ignore-not-found"):
+            kubectl("create", "-f", path)
+            missing.append(f"crd/{name}")
+    if missing:
+        kubectl("wait", "--for=condition=Established", "--timeout=60s", *missing)
+    yield
+    if missing:
+        kubectl("delete", *missing)
+
+
+@pytest.mark.usefixtures("_config_connector")
+def test_an_api_server_with_config_connector_takes_the_node_pools_and_the_registry(kubectl):
+    objects = yaml.safe_load_all(kubectl("kustomize", ROOT / "manifests/overlays/gke-node-pools"))
+    made = [one for one in objects if CONFIG_CONNECTOR in one["apiVersion"]]
+    assert {one["kind"] for one in made} == {"ContainerNodePool", "ArtifactRegistryRepository"}
+    command = ("apply", "--dry-run=server", "--validate=strict", "-f", "-")
+    kubectl(*command, text=yaml.safe_dump_all(made))
+    pool = next(one for one in made if one["metadata"]["name"] == "modelyard-gpu")
+    pool["spec"]["nodeConfig"]["guestAccelerators"] = pool["spec"]["nodeConfig"].pop("guestAccelerator")
+    with pytest.raises(AssertionError, match=r'unknown field "spec.nodeConfig.guestAccelerators"'):
+        kubectl(*command, text=yaml.safe_dump(pool))
+
+
 @pytest.mark.parametrize("component", ["autoscaling", "disruption-budget"])
 def test_the_api_server_takes_an_option(kubectl, component):
     (path,) = [
@@ -37,6 +66,14 @@ def test_applied_again_the_overlay_changes_nothing(kubectl):
     again = kubectl("apply", "-k", ROOT / "build/kind").splitlines()
     assert len(again) > 10
     assert all(line.endswith(" unchanged") for line in again), again
+
+
+def test_the_overlay_as_it_is_differs_from_what_kind_up_applies_only_in_the_emulators_image(kubectl):
+    kubectl("apply", "-k", ROOT / "build/kind")
+    again = kubectl("apply", "--dry-run=server", "-k", ROOT / "manifests/overlays/kind").splitlines()
+    assert len(again) > 10
+    changed = [line for line in again if " unchanged" not in line]
+    assert changed == ["deployment.apps/gcs configured (server dry run)"]
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)

@@ -1,5 +1,6 @@
 """What kustomize builds of the overlays; `make test-cluster` also asks a real API server."""
 
+import ipaddress
 import shutil
 import subprocess
 from importlib.metadata import version
@@ -8,10 +9,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.deploy.objects import deployment
+from components.deploy.settings import Rollout, Target
 from pipelines.environment import load_environment
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 OVERLAYS = ("kind", "gke", "gke-node-pools")
+
+TARGET = Target(kind="kubernetes", image="serve:1")
+METADATA_SERVER = ipaddress.ip_address("169.254.169.254")
 
 pytestmark = pytest.mark.skipif(
     shutil.which("kubectl") is None, reason="there is no kubectl; `make test-cluster` builds the overlays"
@@ -54,8 +60,39 @@ def test_no_role_has_a_wildcard_or_reaches_beyond_its_namespace(overlay):
             assert "*" not in str(each["rules"])
 
 
+def reached(policy: dict, port: int) -> bool:
+    """Say whether a policy lets pods reach a cloud's metadata server on a port."""
+    for rule in policy["spec"].get("egress", []):
+        if port not in [each["port"] for each in rule.get("ports", [{"port": port}])]:
+            continue
+        for peer in rule.get("to", [{"ipBlock": {"cidr": "0.0.0.0/0"}}]):
+            block = peer.get("ipBlock", {"cidr": "255.255.255.255/32"})
+            inside = [METADATA_SERVER in ipaddress.ip_network(each) for each in block.get("except", [])]
+            if METADATA_SERVER in ipaddress.ip_network(block["cidr"]) and not any(inside):
+                return True
+    return False
+
+
+@pytest.mark.parametrize(("overlay", "allowed"), [("kind", False), ("gke", True), ("gke-node-pools", True)])
+def test_pods_reach_the_metadata_server_only_where_they_get_their_tokens_from_it(overlay, allowed):
+    objects = built(overlay)
+    for name in ("steps", "servers"):
+        assert reached(one(objects, "NetworkPolicy", name), 80) is allowed
+
+
+def test_the_disruption_budget_counts_the_servers_of_every_model():
+    (labels,) = (
+        each["spec"]["selector"]["matchLabels"]
+        for each in built("gke")
+        if each["kind"] == "PodDisruptionBudget"
+    )
+    made = deployment("digits", "stable", 1, "d", target=TARGET, rollout=Rollout(), store="{}", serving={})
+    assert labels.items() <= made["spec"]["template"]["metadata"]["labels"].items()
+    assert "app.kubernetes.io/name" not in labels
+
+
 def test_on_gke_the_accounts_are_those_of_the_project():
-    project = yaml.safe_load((MANIFESTS / "overlays/gke/project.yaml").read_text())["data"]
+    project = yaml.safe_load((MANIFESTS / "overlays/gke/config-map.yaml").read_text())["data"]
     objects = built("gke")
     for name, key in (("modelyard-run", "run_account"), ("modelyard-serve", "serve_account")):
         annotations = one(objects, "ServiceAccount", name)["metadata"]["annotations"]
