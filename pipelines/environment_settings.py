@@ -2,12 +2,13 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.deploy.settings import Resources, Target
 from components.errors import ConfigError
 from components.settings import Settings
 from components.store.settings import Store
+from pipelines.schedule.settings import known_zone
 from pipelines.step_resources import Cpu, Memory, StepResources
 
 BUILT = "build/images.json"
@@ -58,14 +59,25 @@ class Pipelines(Settings):
     endpoint: str | None = Field(
         default=None,
         pattern=URL,
-        description="Address of its API, as in https://kubeflow.example.com/pipeline; if left out, it is reached "
-        "through the cluster that KUBECONFIG names.",
+        description="Address of its API, as in https://kubeflow.example.com/pipeline; if left out, it is "
+        "reached through the cluster that KUBECONFIG names.",
     )
     namespace: str = Field(
         default="kubeflow",
         description="Where it is installed. It starts the steps there too, unless it is shared by several "
         "users (multi-user): then in runs.namespace.",
     )
+    time_zone: str = Field(
+        default="UTC",
+        description="The zone in which its server reads cron lines (cronScheduleTimezone in its ConfigMap "
+        "pipeline-install-config).",
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        """Refuse a zone that nobody knows."""
+        return known_zone(name)
 
 
 class Webhook(Settings):

@@ -7,6 +7,7 @@ It uses the generated client below kfp.Client, which prints nothing and starts i
 server that has answered once is given time to come back: what may be asked twice is asked again meanwhile.
 """
 
+import re
 import time
 from functools import cached_property
 from pathlib import Path
@@ -88,9 +89,12 @@ class Backend:
 
     def _healthy(self) -> Any:
         try:
-            return kfp_server_api.HealthzServiceApi(self._client).healthz_service_get_healthz()
+            found = kfp_server_api.HealthzServiceApi(self._client).healthz_service_get_healthz()
         except NotFoundError as error:
             raise refusals.stranger("does not know /apis/v2beta1/healthz", self.endpoint) from error
+        if found.multi_user is None:
+            raise refusals.stranger("says something else at /apis/v2beta1/healthz", self.endpoint)
+        return found
 
 
 def connect(environment: Environment, endpoint: str | None = None) -> Backend:
@@ -188,7 +192,7 @@ class _AwayError(Exception):
 
 
 def _reason(error: urllib3.exceptions.HTTPError) -> str:
-    """Return what went wrong with a connection, without the object that the SDK's libraries print with it."""
-    return (
-        str(error).rpartition(">: ")[2].rpartition(": Failed to establish a new connection: ")[2].rstrip(".")
-    )
+    """Return what went wrong with a connection, without the objects that urllib3 puts before it."""
+    return re.sub(
+        r"^\w+\([^)]*\): |^.*(?:>|\)): |Failed to establish a new connection: ", "", str(error)
+    ).rstrip(".")

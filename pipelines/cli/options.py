@@ -47,8 +47,8 @@ Endpoint = Annotated[
     typer.Option(
         "--endpoint",
         metavar="URL",
-        help="Address of Kubeflow Pipelines' API. Default: KF_PIPELINES_ENDPOINT, or that of the environment, "
-        "or through the cluster that KUBECONFIG names.",
+        help="Address of Kubeflow Pipelines' API. Default: KF_PIPELINES_ENDPOINT, or that of the "
+        "environment, or through the cluster that KUBECONFIG names.",
         show_default=False,
     ),
 ]
@@ -94,7 +94,7 @@ def models_in(url: str | None, environment: str = "local") -> "ModelStore":
 
 
 def pipelines_environment(name: str, namespace: str | None, overrides: Sequence[str] = ()) -> "Environment":
-    """Return an environment for a command about Kubeflow Pipelines, installed in another namespace if given."""
+    """Return an environment, with another namespace of Kubeflow Pipelines if one is given."""
     from pipelines.environment import load_environment
 
     given = [f"environment.kfp.namespace={json.dumps(namespace)}"] if namespace is not None else []

@@ -94,7 +94,7 @@ class BackendServer:
     """The server: what it holds, what it was asked, and how it fails.
 
     Attributes:
-        token: what a request must carry, if anything.
+        token: what a request must carry, if anything; so `cookie`.
         multi_user: whether several users share it.
         old: whether it knows v1beta1 only.
         page_limit: the largest page that it gives.
@@ -103,6 +103,7 @@ class BackendServer:
     """
 
     token: str | None = None
+    cookie: str | None = None
     multi_user: bool = False
     old: bool = False
     page_limit: int = 100
@@ -111,6 +112,10 @@ class BackendServer:
     port: int = 0
     _services: list[Service] = field(default_factory=list)
     _http: ThreadingHTTPServer | None = None
+
+    @property
+    def listens(self) -> bool:
+        return self._http is not None
 
     @property
     def url(self) -> str:
@@ -133,10 +138,12 @@ class BackendServer:
         assert self._http
         self._http.shutdown()
         self._http.server_close()
+        self._http = None
 
     def answer(self, request: Request) -> Any:
         """Return what a service answers."""
-        if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
+        wanted = {"authorization": self.token and f"Bearer {self.token}", "cookie": self.cookie}
+        if any(value and request.headers.get(name) != value for name, value in wanted.items()):
             raise RefusalError(UNAUTHENTICATED, "Request header error: there is no valid identity")
         if self.old and "/v2beta1/" in request.path:
             raise RefusalError(NOT_FOUND, "Not Found")
@@ -179,6 +186,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         server, parts = self.server_of, urlsplit(self.path)
+        if not server.listens:  # a connection that was kept
+            self.close_connection = True
+            return
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         headers = {key.lower(): value for key, value in self.headers.items()}
         request = Request(self.command, parts.path, dict(parse_qsl(parts.query)), body, headers)
