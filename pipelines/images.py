@@ -1,7 +1,8 @@
 """Builds the images and says what they are: `python -m pipelines.images TARGET...`, as `make images` does.
 
 An image is called after what it holds: `modelyard/serve:4f0c…`, the digest of its layers and settings, is the
-same whenever the same bytes were built. Pushed to a registry, it is called by the registry's digest.
+same whenever the same bytes were built. Pushed to a registry, it is called by the registry's digest, and goes
+on being called that when the same image is built again without a registry.
 `build/images.json` maps each target to its reference, for the environments to read.
 """
 
@@ -25,6 +26,8 @@ from rich.table import Table
 ROOT = Path(__file__).parent.parent
 BUDGETS = ROOT / "components/image-budgets.yaml"
 REFERENCES = ROOT / "build/images.json"
+LABEL = "org.opencontainers.image"
+NO_LABELS: Mapping[str, str] = {}
 MEGABYTE = 10**6
 WIDTH = 200  # a reference with its digest is long, and is there to be copied
 EPOCH = "315532800"  # 1980: the date of every file, and of the image where the builder lets one choose
@@ -41,13 +44,21 @@ class Image:
     seconds: float
 
 
-def build(target: str, base: str | None = None, registry: str | None = None) -> Image:
+def build(
+    target: str,
+    base: str | None = None,
+    registry: str | None = None,
+    labels: Mapping[str, str] = NO_LABELS,
+    known: str | None = None,
+) -> Image:
     """Build a target of components/Dockerfile, and push it when a registry is given.
 
     Args:
         target: the stage, and the image's name.
         base: an image of Python on Debian, instead of the Dockerfile's own.
         registry: host and path in front of `modelyard/`.
+        labels: OCI labels beside those of the Dockerfile.
+        known: what the target's image was called until now.
 
     Raises:
         CalledProcessError: docker failed, and has said why.
@@ -57,6 +68,7 @@ def build(target: str, base: str | None = None, registry: str | None = None) -> 
         {"BASE": base} if base else {}
     )
     options = [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
+    options += [part for key, value in labels.items() for part in ("--label", f"{LABEL}.{key}={value}")]
     latest = f"modelyard/{target}:latest"
     _docker("build", "--file", "components/Dockerfile", "--target", target, "--tag", latest, *options, ".")
     built = _inspect(latest)
@@ -67,6 +79,8 @@ def build(target: str, base: str | None = None, registry: str | None = None) -> 
         _docker("push", "--quiet", reference)
         pushed = _inspect(reference)["RepoDigests"]
         reference = next(one for one in pushed if one.startswith(f"{name}@"))
+    elif known and known in built["RepoDigests"]:
+        reference = known
     return Image(target, reference, built["Size"], time.monotonic() - started)
 
 
@@ -89,11 +103,26 @@ def _docker(*arguments: str, output: int = sys.stderr.fileno()) -> bytes:
     return done.stdout or b""
 
 
+def remembered(path: Path = REFERENCES) -> dict[str, str]:
+    """Return the references in the JSON file at `path`, by target; none when there is no file."""
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
 def remember(images: Sequence[Image], path: Path = REFERENCES) -> None:
     """Write the images' references into the JSON file at `path`, beside those of other targets."""
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = remembered(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(known | {image.target: image.reference for image in images}, indent=2) + "\n")
+
+
+def no_longer_pushed(images: Sequence[Image], known: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each image whose name was a registry's and is one of this machine now."""
+    return [
+        f"{image.target} is another image than {known[image.target]}, which was pushed, and only this "
+        "machine has it. `make images` with REGISTRY pushes it, for a cluster to pull."
+        for image in images
+        if "@" in known.get(image.target, "") and "@" not in image.reference
+    ]
 
 
 def too_large(images: Sequence[Image], budgets: Mapping[str, int]) -> list[str]:
@@ -124,10 +153,16 @@ def main() -> int:
     parser.add_argument("targets", nargs="+", choices=budgets, help="what to build")
     parser.add_argument("--base", help="base image; default: that of components/Dockerfile")
     parser.add_argument("--registry", help="push there, for example localhost:5000")
+    parser.add_argument("--source", help="where the source is, for the label of a release")
+    parser.add_argument("--revision", help="the source's revision, for the label of a release")
     options = parser.parse_args()
-    errors = Console(stderr=True)
+    errors, known = Console(stderr=True), remembered()
+    labels = {key: value for key in ("source", "revision") if (value := getattr(options, key))}
     try:
-        images = [build(target, options.base, options.registry) for target in options.targets]
+        images = [
+            build(target, options.base, options.registry, labels, known.get(target))
+            for target in options.targets
+        ]
     except FileNotFoundError:
         errors.print("There is no docker here. Install Docker with BuildKit, then try again.")
         return 1
@@ -136,6 +171,8 @@ def main() -> int:
         return 1
     remember(images)
     Console(width=WIDTH).print(table(images, budgets))
+    for sentence in no_longer_pushed(images, known):
+        errors.print(sentence, style="yellow")
     problems = too_large(images, budgets)
     for problem in problems:
         errors.print(problem, style="red")

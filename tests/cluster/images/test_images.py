@@ -13,6 +13,7 @@ from components import artifacts
 from components.artifacts import Decision, Golden, Manifest, Metrics, Signature
 from components.store.models import open_store
 from components.store.settings import Store
+from pipelines.images import LABEL, build
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -70,6 +71,32 @@ def test_an_image_holds_what_its_code_imports_and_nothing_large_beside(
 ) -> None:
     held = set(json.loads(confined(images[target], IMPORTS).splitlines()[-1]))
     assert held & LARGE == HOLDS[target]
+
+
+@pytest.mark.parametrize("target", HOLDS)
+def test_an_image_says_what_it_is(images: dict[str, str], docker: Run, target: str) -> None:
+    (found,) = json.loads(docker("image", "inspect", images[target]))
+    labels = {key.removeprefix(f"{LABEL}."): value for key, value in found["Config"]["Labels"].items()}
+    assert labels["title"] == "modelyard"
+    assert labels["version"] == metadata.version("modelyard")
+    assert labels["licenses"] == "Apache-2.0"
+    assert labels["base.name"]
+    assert labels["description"]
+    assert "revision" not in labels, "it would give an image another digest although it holds the same"
+
+
+def test_a_release_says_its_source_and_the_same_image_keeps_the_name_that_it_was_pushed_by(
+    images: dict[str, str], docker: Run
+) -> None:
+    release = {"source": "https://example.com/modelyard", "revision": "abc"}
+    try:
+        made = build("gcs-emulator", labels=release, known=images["gcs-emulator"])
+    finally:
+        again = build("gcs-emulator", known=images["gcs-emulator"])
+    assert again.reference == images["gcs-emulator"]
+    assert made.reference.startswith("modelyard/gcs-emulator:")
+    (found,) = json.loads(docker("image", "inspect", made.reference))
+    assert {key: found["Config"]["Labels"][f"{LABEL}.{key}"] for key in release} == release
 
 
 def test_the_same_bytes_in_give_the_same_layers_out(images: dict[str, str], docker: Run) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.images import Image, too_large
+from pipelines.images import Image, no_longer_pushed, too_large
 
 REQUIREMENTS = Path(__file__).parents[3] / "requirements"
 IMAGES = sorted(path.stem for path in REQUIREMENTS.glob("*.txt") if path.stem != "dev")
@@ -29,3 +29,15 @@ def test_an_image_above_its_budget_is_named_with_both_sizes() -> None:
     images = [Image("serve", "serve:1", 481 * 10**6, 1.0), Image("deploy", "deploy:1", 100 * 10**6, 1.0)]
     (problem,) = too_large(images, {"serve": 480, "deploy": 100})
     assert problem.startswith("serve holds 481 MB and its budget is 480 MB.")
+
+
+def test_an_image_that_was_pushed_and_changed_since_is_named() -> None:
+    images = [Image(target, f"modelyard/{target}:1", 1, 1.0) for target in ("serve", "deploy", "train")]
+    images.append(Image("ingest", "host/modelyard/ingest@sha256:2", 1, 1.0))
+    known = {
+        "serve": "host/modelyard/serve@sha256:1",
+        "deploy": "modelyard/deploy:0",
+        "ingest": "host/i@sha256:1",
+    }
+    (said,) = no_longer_pushed(images, known)
+    assert said.startswith("serve is another image than host/modelyard/serve@sha256:1, which was pushed")
