@@ -29,6 +29,7 @@ PATHS = {
     "ReplicaSet": "/apis/apps/v1/namespaces/{namespace}/replicasets",
     "Service": "/api/v1/namespaces/{namespace}/services",
     "Pod": "/api/v1/namespaces/{namespace}/pods",
+    "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps",
     "Event": "/api/v1/namespaces/{namespace}/events",
     "Node": "/api/v1/nodes",
     "Workflow": "/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows",
