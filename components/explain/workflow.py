@@ -1,7 +1,7 @@
 """What a Workflow of Argo says of a run of Kubeflow Pipelines: its pods, in words of steps.
 
-A task of the pipeline is a node, and the pod in it, or the pods of its attempts, are called `executor`. Before
-each task, and before each group of tasks, goes a driver, a pod of Kubeflow Pipelines itself.
+A task of the pipeline is a node, and the pod in it, or the pods of its attempts, are called `executor`.
+Before each task, and before each group of tasks, goes a driver, a pod of Kubeflow Pipelines itself.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,105 @@
+"""How a run ends: as unchanged when nothing is new, and with a paragraph in any case, also for a webhook."""
+
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ADDRESS = "/hooks/T0P-5ECRET"
+WITHOUT_DATA = ("data.kind=npz", "data.source=none.npz")
+
+
+@pytest.fixture
+def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Listen at the address in MODELYARD_WEBHOOK; give what is posted there, with its path."""
+    found: list[tuple[str, dict[str, Any]]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            found.append((self.path, json.loads(body)))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("MODELYARD_WEBHOOK", f"http://127.0.0.1:{server.server_port}{ADDRESS}")
+    yield found
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def champion(digits: Any, new_yard: Callable[[], Any]) -> Any:
+    """A yard of its own with a champion that the digits, as shipped, made."""
+    yard = new_yard()
+    shutil.copytree(digits[0].folder / ".modelyard" / "models", yard.folder / ".modelyard" / "models")
+    return yard
+
+
+def states(summary: dict[str, Any]) -> dict[str, str]:
+    return {step["name"]: step["state"] for step in summary["steps"]}
+
+
+def explanation(yard: Any, summary: dict[str, Any]) -> str:
+    run = yard.folder / ".modelyard" / "runs" / summary["run"]
+    (found,) = run.glob("artifacts/*/explain/explanation")
+    return found.read_text()
+
+
+def holding_the_address(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and ADDRESS.encode() in path.read_bytes()]
+
+
+def test_a_run_that_is_to_skip_ends_after_fingerprint_when_nothing_is_new(champion, posted):
+    before = champion.state()
+    summary = champion.json("run", "--skip-unchanged")
+    assert (summary["state"], summary["decision"]) == ("succeeded", "unchanged")
+    assert summary["reason"].startswith("version 1, the champion since ")
+    assert (summary["version"], summary["champion"]) == (None, 1)
+    ran = [name for name, state in states(summary).items() if state == "succeeded"]
+    assert ran == ["fingerprint", "explain"]
+    assert set(states(summary).values()) == {"succeeded", "skipped"}
+    assert champion.state() == before
+    ((_, told),) = posted
+    assert told["state"] == "succeeded"
+    assert f"unchanged: {summary['reason']}" in told["text"]
+
+
+def test_people_are_told_that_nothing_is_new(champion):
+    done = champion.modelyard("run", "--skip-unchanged")
+    assert done.returncode == 0, done.stderr
+    assert "unchanged: version 1, the champion since" in done.stdout
+    assert "report" not in done.stdout
+
+
+def test_a_champion_that_is_too_old_is_trained_again(champion, new_yard):
+    yard = new_yard()
+    shutil.copytree(champion.folder / ".modelyard" / "models", yard.folder / ".modelyard" / "models")
+    entry = yard.folder / ".modelyard/models/digits/history/000001.json"
+    entry.write_text(json.dumps(json.loads(entry.read_text()) | {"at": "2020-01-01T00:00:00+00:00"}))
+    summary = yard.json("run", "--skip-unchanged", "--force-after", "30d")
+    assert states(summary)["train"] == "succeeded"
+    assert summary["fingerprint"] != yard.models.champion("digits").run
+    assert summary["decision"] == "hold"
+    again = yard.json("run", "--skip-unchanged", "--force-after", "30d")
+    assert [step["name"] for step in again["steps"] if step["cached"]][-1] == "evaluate"
+
+
+def test_the_webhook_is_told_why_a_run_failed_and_its_address_is_nowhere(champion, posted):
+    summary = champion.json("run", settings=WITHOUT_DATA, code=3)
+    ((path, told),) = posted
+    assert path == ADDRESS
+    assert (told["run"], told["model"], told["state"]) == (summary["run"], "digits", "failed")
+    assert told["step"] == "fingerprint"
+    assert summary["failure"]["message"] in told["text"]
+    assert explanation(champion, summary).strip() == told["text"]
+    assert states(summary)["explain"] == "succeeded"
+    assert holding_the_address(champion.folder / ".modelyard") == []

@@ -1,0 +1,116 @@
+"""What is posted to a webhook, and that its address is repeated nowhere; with a real HTTP server."""
+
+import http.server
+import json
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from components.explain import webhook
+from components.explain.explanation import failed
+from components.explain.report import report
+
+TOLD = failed("run-1", "digits", "train", "the loss is no number.")
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Keeps what is posted to it; answers with `status`."""
+
+    status = 200
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.posted: list[tuple[str, dict[str, str]]] = []
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.posted.append((self.path, json.loads(body)))
+        self.send_response(self.server.status)
+        self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with Server() as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        monkeypatch.setenv(webhook.VARIABLE, f"http://127.0.0.1:{found.server_port}/hooks/s3cr3t")
+        yield found
+        found.shutdown()
+
+
+def test_what_is_posted_is_the_paragraph_and_its_parts(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    assert webhook.post(TOLD.json()) is None
+    assert server.posted == [
+        (
+            "/hooks/s3cr3t",
+            {
+                "text": "The run run-1 of digits failed in the step train: the loss is no number.",
+                "run": "run-1",
+                "model": "digits",
+                "state": "failed",
+                "step": "train",
+            },
+        )
+    ]
+    assert [record for record in caplog.records if "httpx" in record.name] == []
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_a_webhook_that_does_not_take_it_is_said_and_not_asked_elsewhere(server: Server, status: int) -> None:
+    server.status = status
+    assert webhook.post(TOLD.json()) == f"The webhook was not told: it answered with status {status}."
+    assert [path for path, _ in server.posted] == ["/hooks/s3cr3t"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://example.org/s3cr3t",
+        "ftp://127.0.0.1/s3cr3t",
+        "s3cr3t",
+        "https://[s3cr3t",
+        "http://127.0.0.1:1/s3cr3t",
+    ],
+)
+def test_an_address_that_is_none_or_not_safe_or_away_is_said_without_it(
+    address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv(webhook.VARIABLE, address)
+    problem = webhook.post(TOLD.json())
+    assert problem is not None
+    assert problem.startswith("The webhook was not told: ")
+    assert "s3cr3t" not in problem + caplog.text
+
+
+def test_without_a_webhook_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(webhook.VARIABLE, raising=False)
+    assert webhook.post(TOLD.json()) is None
+
+
+def test_a_webhook_that_fails_is_said_in_the_log_and_fails_nothing(
+    server: Server, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.status = 500
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "evaluate.log").write_text("hold: it does not beat version 3\n")
+    monkeypatch.setenv("MODELYARD_RUN", str(tmp_path))
+    report("digits", "ignored", "SUCCEEDED", str(tmp_path / "out" / "explanation"))
+    text = f"The run {tmp_path.name} of digits succeeded: hold: it does not beat version 3.\n"
+    assert (tmp_path / "out" / "explanation").read_text() == text
+    said = capsys.readouterr().out
+    assert said == f"{text}The webhook was not told: it answered with status 500.\n"
