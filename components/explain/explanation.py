@@ -15,7 +15,7 @@ class Explanation:
     """
 
     run: str
-    model: str
+    model: str | None
     state: State
     step: str | None
     text: str
@@ -25,53 +25,57 @@ class Explanation:
         return {"text": self.text, **asdict(self)}
 
 
-def failed(run: str, model: str, step: str | None, cause: str) -> Explanation:
+def failed(run: str, model: str | None, step: str | None, cause: str) -> Explanation:
     """Return that a run failed.
 
     Args:
         run: its name.
-        model: the model's name.
+        model: the model's name, if it is known.
         step: the step that failed.
         cause: a paragraph: why, and what to do.
     """
     where = f" in the step {step}" if step else ""
-    return Explanation(run, model, "failed", step, f"The run {run} of {model} failed{where}: {cause}")
+    return Explanation(run, model, "failed", step, f"{_name(run, model)} failed{where}: {cause}")
 
 
-def succeeded(run: str, model: str, decision: str | None) -> Explanation:
+def succeeded(run: str, model: str | None, decision: str | None) -> Explanation:
     """Return that a run succeeded.
 
     Args:
         run: its name.
-        model: the model's name.
+        model: the model's name, if it is known.
         decision: what was decided, and why; None when nobody said so.
     """
     what = f": {decision}" if decision else ", and nothing was put before clients"
-    return Explanation(run, model, "succeeded", None, f"The run {run} of {model} succeeded{what}.")
+    return Explanation(run, model, "succeeded", None, f"{_name(run, model)} succeeded{what}.")
 
 
-def cancelled(run: str, model: str, step: str | None, by: str) -> Explanation:
+def cancelled(run: str, model: str | None, step: str | None, by: str) -> Explanation:
     """Return that a run was ended from outside.
 
     Args:
         run: its name.
-        model: the model's name.
+        model: the model's name, if it is known.
         step: the step that was at work.
         by: what ended it, and what to do.
     """
     when = f" during the step {step}" if step else ""
-    return Explanation(run, model, "cancelled", step, f"The run {run} of {model} was cancelled{when}: {by}")
+    return Explanation(run, model, "cancelled", step, f"{_name(run, model)} was cancelled{when}: {by}")
 
 
-def running(run: str, model: str, step: str | None, trouble: str | None) -> Explanation:
+def running(run: str, model: str | None, step: str | None, trouble: str | None) -> Explanation:
     """Return that a run has not ended.
 
     Args:
         run: its name.
-        model: the model's name.
+        model: the model's name, if it is known.
         step: the step that is at work.
         trouble: what keeps it from working.
     """
     what = f": {step} is at work" if step else ""
     what = f": the step {step} waits. {trouble}" if trouble else f"{what}."
-    return Explanation(run, model, "running", step, f"The run {run} of {model} is running{what}")
+    return Explanation(run, model, "running", step, f"{_name(run, model)} is running{what}")
+
+
+def _name(run: str, model: str | None) -> str:
+    return f"The run {run} of {model}" if model else f"The run {run}"

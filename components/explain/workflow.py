@@ -62,8 +62,9 @@ class Workflow:
 
     @property
     def terminated(self) -> bool:
-        """Whether somebody ended it."""
-        return self._manifest.get("spec", {}).get("shutdown") in STOPPED
+        """Whether somebody ended it: as Argo does, or by a deadline of 0, as Kubeflow Pipelines does."""
+        spec = self._manifest.get("spec", {})
+        return spec.get("shutdown") in STOPPED or spec.get("activeDeadlineSeconds") == 0
 
     def pods(self) -> Sequence[PodNode]:
         """Return its pods in the order in which they started."""
@@ -87,6 +88,11 @@ class Workflow:
         """Return the last pod of a step itself; None when it did not run, or came from the cache."""
         pods = [one for one in self.pods() if one.step == step and not one.driver]
         return pods[-1] if pods else None
+
+    def cached(self, step: str) -> bool:
+        """Say whether a step's outputs came from the cache: its driver ran, and its own pod was left out."""
+        left_out = [node for node in self._nodes.values() if node.get("type") == "Skipped"]
+        return any(self._task(node).get("displayName") == step for node in left_out)
 
     def _pod(self, key: str, node: Json) -> PodNode:
         name = str(node.get("displayName", key))

@@ -1,0 +1,70 @@
+"""How a run of this machine or on Kubeflow Pipelines ended or fares, for whoever asks after its exit task."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components import lifeline
+from components.errors import ClusterError, NotFoundError
+from components.explain import here
+from components.explain.explanation import Explanation, cancelled, failed, running, succeeded
+from pipelines import runs
+
+if TYPE_CHECKING:
+    from pipelines.environment_settings import Environment
+
+
+def of_this_machine(base: Path, name: str | None = None) -> Explanation:
+    """Return how a run ended that this machine led, by its name; the latest if none is given.
+
+    Args:
+        base: the folder of runs and cache.
+        name: the run's name.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    found = sorted(path for path in (base / "runs").glob("*") if name in (None, path.name))
+    if not found:
+        raise NotFoundError(f"There is no run {name or 'yet'} in {base / 'runs'}. `modelyard run` makes one.")
+    run = found[-1]
+    if not (run / "run.json").exists():
+        return _unfinished(run)
+    summary = runs.find(base, run.name)
+    if failure := summary.failure:
+        return failed(run.name, summary.model, failure.step, failure.message)
+    return succeeded(run.name, summary.model, f"{summary.decision}: {summary.reason}")
+
+
+def on_pipelines(name: str, environment: "Environment", endpoint: str | None) -> Explanation:
+    """Return how a run ended or fares on Kubeflow Pipelines, also when its pods are gone.
+
+    Args:
+        name: the run's name, or its id.
+        environment: where it ran.
+        endpoint: the address of Kubeflow Pipelines on the command line.
+
+    Raises:
+        NotFoundError: there is no such run.
+        BackendError: Kubeflow Pipelines does not answer.
+    """
+    from components.explain import there
+    from components.kubernetes.cluster import connect
+    from pipelines.backend import client, records
+    from pipelines.backend.kept import Kept
+
+    backend = client.connect(environment, endpoint)
+    run = records.find(backend, name)
+    try:
+        cluster = connect(backend.namespace)
+    except ClusterError:  # then what Kubeflow Pipelines keeps has to do
+        cluster = None
+    model = str((run.runtime_config.parameters or {}).get("name", ""))
+    return there.explain(run.display_name, model, Kept(backend, run.run_id, cluster))
+
+
+def _unfinished(run: Path) -> Explanation:
+    step = here.last_step(run)
+    if lifeline.held(run / "lifeline"):
+        return running(run.name, None, step, None)
+    why = "it was killed, or the machine went down. Run it again: what is done is cached."
+    return cancelled(run.name, None, step, why)
