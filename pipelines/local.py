@@ -3,14 +3,13 @@
 import contextlib
 import json
 import logging
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import UNCHANGED, Decision, Metrics, Outcome, read
+from components.artifacts import UNCHANGED, Outcome, read
 from components.errors import ModelyardError
 from components.explain import here
 from components.fingerprint.unchanged import reason_in
@@ -21,7 +20,8 @@ from pipelines.compiler import LOCAL, arguments
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.placement import pipeline
-from pipelines.runs import Failure, MetricsSummary, Prediction, RunSummary
+from pipelines.results import scores
+from pipelines.runs import Failure, Prediction, RunSummary
 from pipelines.steplog import CacheHits, StepLog
 from pipelines.train_to_serve import STEPS
 
@@ -147,24 +147,10 @@ class LocalRun:
         }
         if reason := reason_in(self.log.lines("fingerprint")):
             return {**result, "decision": UNCHANGED, "reason": reason}
-        return {**result, **self._scores(), "prediction": self._ask()}
-
-    def _scores(self) -> dict[str, Any]:
-        evaluation = self._evaluation()
-        decision = read(evaluation / "decision.json", Decision)
-        metrics = read(evaluation / "metrics.json", Metrics)
-        outcome = self._outcome()
         return {
-            "version": outcome.version if outcome else None,
-            "decision": outcome.decision if outcome else decision.decision,
-            "reason": outcome.reason if outcome else decision.reason,
-            "metrics": MetricsSummary(
-                accuracy=metrics.accuracy.value,
-                accuracy_interval=(metrics.accuracy.low, metrics.accuracy.high),
-                rows=metrics.rows,
-                gain=metrics.gain,
-            ),
-            "report": str(shutil.copyfile(evaluation.parent / "report", self.folder / "report.html")),
+            **result,
+            **scores(self._evaluation(), self._outcome(), self.folder),
+            "prediction": self._ask(),
         }
 
     def _deployed(self) -> bool:

@@ -72,7 +72,7 @@ class RunSummary(Record):
 
     run: str
     model: str
-    state: Literal["succeeded", "failed"]
+    state: Literal["succeeded", "failed", "cancelled"]
     fingerprint: str | None = None
     version: int | None = None
     champion: int | None = None
@@ -133,7 +133,7 @@ def find(base: Path, name: str | None = None) -> RunSummary:
     Raises:
         NotFoundError: there is no such run.
     """
-    found = sorted((base / "runs").glob("*/run.json"))
+    found = sorted((base / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
     if name:
         found = [path for path in found if path.parent.name == name]
     if not found:

@@ -27,6 +27,7 @@ from components.ingest.component import ingest
 from components.preprocess.component import preprocess
 from components.train.component import train
 
+NAME = "train-to-serve"
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy", "explain")
 
 Place = Callable[[str, dsl.PipelineTask], object]
@@ -40,7 +41,7 @@ def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..
         config: what holds for a whole run.
     """
 
-    @dsl.pipeline(name="train-to-serve", pipeline_config=config)
+    @dsl.pipeline(name=NAME, pipeline_config=config)
     def train_to_serve(
         name: str,
         source: str,

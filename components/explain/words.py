@@ -36,8 +36,12 @@ def silent(lines: Sequence[str]) -> bool:
 
 def last_words(lines: Sequence[str], count: int = LAST) -> str:
     """Return the last lines that a step itself wrote, on one line."""
-    own = [line.strip() for line in lines if line.strip() and not NOISE.match(line)]
-    return " | ".join(own[-count:])
+    return " | ".join(line.strip() for line in own(lines)[-count:])
+
+
+def own(lines: Sequence[str]) -> list[str]:
+    """Return the lines that a step itself wrote."""
+    return [line for line in lines if line.strip() and not NOISE.match(line)]
 
 
 def decision(log: Callable[[str], Sequence[str]]) -> str | None:

@@ -56,6 +56,11 @@ class Workflow:
         return str(self._manifest.get("status", {}).get("phase") or "Pending")
 
     @property
+    def ended(self) -> bool:
+        """Whether nothing of it goes on."""
+        return self.phase in ("Succeeded", *ENDED_BADLY)
+
+    @property
     def message(self) -> str:
         """What it says of itself as a whole."""
         return str(self._manifest.get("status", {}).get("message") or "")

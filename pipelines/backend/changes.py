@@ -43,18 +43,32 @@ def compare(backend: Backend, submission: Submission) -> Changes:
     last = _last_run(backend, submission.pipeline) if pipeline_id else None
     if last is None:
         return Changes(pipeline_id is None, version_id is None, None, ())
-    parameters = (last.runtime_config.parameters if last.runtime_config else None) or {}
+    differences = against(backend, last, submission, version_id)
+    return Changes(pipeline_id is None, version_id is None, last.display_name, differences)
+
+
+def against(
+    backend: Backend, made: Any, submission: Submission, version_id: str | None
+) -> tuple[Change, ...]:
+    """Return how a submission differs from what was made before.
+
+    Args:
+        backend: the server.
+        made: a run, or a recurring run.
+        submission: what would be sent.
+        version_id: that of its package, if the server has it.
+    """
+    parameters = (made.runtime_config.parameters if made.runtime_config else None) or {}
     before, after = dict(_leaves(parameters)), dict(_leaves(submission.arguments))
-    reference = last.pipeline_version_reference
+    reference = made.pipeline_version_reference
     if reference and reference.pipeline_version_id != version_id:
         before |= _images(backend, reference)
         after |= {f"image of {step}": image for step, image in submission.images.items()}
-    differences = tuple(
+    return tuple(
         Change(key, before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     )
-    return Changes(pipeline_id is None, version_id is None, last.display_name, differences)
 
 
 def _last_run(backend: Backend, name: str) -> Any:

@@ -81,11 +81,9 @@ class Backend:
         return {"namespace": self.scope} if self.scope else {}
 
     def text(self, path: str) -> str:
-        """Return the text at a path, such as a log."""
-        answer = self._client.call_api(
-            path, "GET", response_type="str", auth_settings=["Bearer"], _return_http_data_only=True
-        )
-        return str(answer or "")
+        """Return the text at a path of which the description does not know, such as a log."""
+        self._client.call_api(path, "GET")
+        return str(self._client.last_response.data)
 
     def _healthy(self) -> Any:
         try:

@@ -37,8 +37,7 @@ def run(
     """
     from rich.console import Console
 
-    from pipelines.cli.failures import report
-    from pipelines.cli.run import run_with_table, show, show_failure
+    from pipelines.cli.run import conclude, run_with_table
     from pipelines.config import load
     from pipelines.durations import seconds
     from pipelines.environment import load_environment
@@ -49,15 +48,7 @@ def run(
     options: dict[str, bool | int] = {"skip_unchanged": skip_unchanged, "force_after": after}
     place = load_environment(environment, overrides or ())
     settings = load(config, overrides or (), store=place.model_store())
-    summary = run_with_table(settings, place, options, Console(stderr=True))
-    if output is Output.JSON:
-        emit(summary.model_dump(mode="json"))
-    elif summary.failure:
-        show_failure(summary, Console(stderr=True))
-        report(summary.failure.kind, summary.failure.message, summary.failure.exit_code, as_json=False)
-    else:
-        show(summary, settings, place, Console())
-    raise typer.Exit(summary.failure.exit_code if summary.failure else 0)
+    conclude(run_with_table(settings, place, options, Console(stderr=True)), settings, place, output)
 
 
 def compile_(

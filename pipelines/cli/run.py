@@ -3,18 +3,20 @@
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
+import typer
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.cli.options import Output, emit
+
 if TYPE_CHECKING:
     from pipelines.config import Config
     from pipelines.environment_settings import Environment
-    from pipelines.runs import RunSummary
-    from pipelines.steplog import StepLog
+    from pipelines.runs import RunSummary, Step
 
 MARKS = {
     "waiting": ("·", "dim"),
@@ -52,7 +54,16 @@ def run_with_table(
             return run()
 
 
-def steps_table(log: "StepLog") -> Group:
+class Progress(Protocol):
+    """How a run goes."""
+
+    last_line: str
+
+    def steps(self) -> tuple["Step", ...]:
+        """Return every step as it is now."""
+
+
+def steps_table(log: Progress) -> Group:
     """Return the steps with their states and times, and what the running one said last."""
     table = Table.grid(padding=(0, 2))
     for step in log.steps():
@@ -70,7 +81,33 @@ def steps_table(log: "StepLog") -> Group:
     return Group(table, Text(said, "dim", no_wrap=True, overflow="ellipsis"))
 
 
-def show(summary: "RunSummary", config: "Config", environment: "Environment", console: Console) -> None:
+def conclude(
+    summary: "RunSummary", config: "Config | None", environment: "Environment", output: Output
+) -> NoReturn:
+    """Tell how a run ended, and end with its exit code.
+
+    Args:
+        summary: of the run.
+        config: its configuration, if it ran on this machine.
+        environment: where it ran.
+        output: for whom.
+    """
+    from pipelines.cli.failures import report
+
+    failure = summary.failure
+    if output is Output.JSON:
+        emit(summary.model_dump(mode="json"))
+    elif failure:
+        show_failure(summary, Console(stderr=True))
+        report(failure.kind, failure.message, failure.exit_code, as_json=False)
+    else:
+        show(summary, config, environment, Console())
+    raise typer.Exit(failure.exit_code if failure else 0)
+
+
+def show(
+    summary: "RunSummary", config: "Config | None", environment: "Environment", console: Console
+) -> None:
     """Print the short summary of a run that succeeded."""
     rows = {"decision": f"{summary.decision}: {summary.reason}"}
     if summary.version:
@@ -87,7 +124,7 @@ def show(summary: "RunSummary", config: "Config", environment: "Environment", co
     if summary.report:
         rows["report"] = summary.report
     rows["store"] = summary.store
-    if summary.champion and environment.kind == "local":
+    if summary.champion and config and environment.kind == "local":
         rows["serve it"] = serve_command(summary.model, config)
     elif summary.champion:
         rows["served at"] = served_at(summary.model, environment)
@@ -113,11 +150,13 @@ def serve_command(name: str, config: "Config") -> str:
 
 def show_failure(summary: "RunSummary", console: Console) -> None:
     """Print the last lines of the failed step's log and where the whole of it is."""
+    from components.explain.words import own
+
     failure = summary.failure
     if failure is None or failure.log is None:
         return
     lines = Path(failure.log).read_text(encoding="utf-8", errors="replace").splitlines()
-    said = [line for line in lines if line.strip() and not line.startswith("[KFP")]
+    said = own(lines)
     console.print(f"last lines of {failure.step}:", style="dim")
     for line in said[-LAST_LINES:]:
         console.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,174 @@
+"""A run on Kubeflow Pipelines, followed to its end: its steps as they go, what keeps them, how it ends.
+
+    following = Following(backend, run, environment)
+    summary = following()        # meanwhile following.steps() and following.last_line say how it goes
+
+The Workflow of a run says it all. Kubeflow Pipelines itself says no more of a failure than that there was
+one, and leaves a run whose pod cannot start running for ever.
+"""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from components.errors import CancelledError, ClusterError, NotFoundError, StuckError
+from components.explain import words
+from components.explain.cause import Evidence, cause
+from components.explain.stuck import Stuck, stuck
+from components.explain.workflow import Workflow
+from pipelines import runs
+from pipelines.backend import failures, records
+from pipelines.backend.client import Backend
+from pipelines.backend.kept import Kept, cluster_of
+from pipelines.backend.results import results
+from pipelines.backend.steps import steps
+from pipelines.config import Config
+from pipelines.environment_settings import Environment
+from pipelines.runs import RunSummary, Step
+
+PAUSE = 2.0
+
+
+class Following:
+    """A run that is followed; calling it waits for the end.
+
+    Attributes:
+        last_line: what the step at work said last.
+    """
+
+    def __init__(
+        self, backend: Backend, run: Any, environment: Environment, leave_stuck: bool = False
+    ) -> None:
+        """Begin to follow a run.
+
+        Args:
+            backend: the server.
+            run: the run, as the server gives it.
+            environment: where it runs.
+            leave_stuck: do not cancel it when one of its pods cannot start.
+        """
+        self.last_line = ""
+        self._backend, self._run, self._environment = backend, run, environment
+        self._leave_stuck = leave_stuck
+        self._cluster = cluster_of(backend.namespace)
+        self._kept = Kept(backend, run.run_id, self._cluster)
+        self._workflow = Workflow({"metadata": {"name": ""}})
+        self._waits: dict[str, float] = {}
+        self._stuck_in: str | None = None
+
+    def __call__(self) -> RunSummary:
+        """Follow the run to its end and record the summary; how it failed is in the summary, not raised.
+
+        Raises:
+            BackendError: the server does not answer any more; the run goes on.
+            StoreError: the run succeeded, and what came of it cannot be read.
+        """
+        config, folder = _config(self._run, self._environment), _folder(self._run)
+        result: dict[str, Any]
+        try:
+            self._await_end()
+        except CancelledError as error:
+            result = {"state": "cancelled", "failure": failures.told(error, None, None)}
+        except StuckError as error:
+            result = {"state": "failed", "failure": failures.told(error, self._stuck_in, None)}
+        else:
+            if records.state(self._run) == "failed":
+                failure = failures.of(self._kept, self._workflow, folder / "logs")
+                result = {"state": "failed", "failure": failure}
+            else:
+                came = results(
+                    self._run.run_id, self._kept, self._workflow, config, self._environment, folder
+                )
+                result = {"state": "succeeded", **came}
+        summary = RunSummary(
+            run=self._run.display_name,
+            model=config.name,
+            steps=self.steps(),
+            seconds=records.record(self._run).seconds,
+            store=config.store.url,
+            **result,
+        )
+        runs.finish(folder, summary)
+        return summary
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return every step as it is now."""
+        return steps(self._workflow, records.state(self._run) in records.ENDED)
+
+    def look(self) -> str:
+        """Look once how it goes, and return the run's state.
+
+        Raises:
+            CancelledError: somebody deleted the run.
+            BackendError: the server does not answer.
+        """
+        try:
+            run = records.get(self._backend, self._run.run_id)
+            self._workflow, self._run = self._kept.workflow(), run
+        except NotFoundError as error:
+            raise CancelledError(
+                f"The run {self._run.display_name} was deleted by somebody, and nothing of it goes on. What "
+                "it has published stays; `modelyard submit` starts another."
+            ) from error
+        return records.state(run)
+
+    def _await_end(self) -> None:
+        """Return when the run has succeeded or failed.
+
+        Raises:
+            CancelledError: somebody ended it.
+            StuckError: one of its pods cannot start.
+        """
+        while (state := self.look()) not in records.ENDED:
+            self._raise_if_stuck()
+            if node := self._workflow.working():
+                self.last_line = words.last_words(self._kept.log(node), 1) if not node.driver else ""
+            time.sleep(PAUSE)
+        if state == "cancelled":
+            raise CancelledError(
+                f"The run {self._run.display_name} was cancelled. What is done is cached: `modelyard runs "
+                "retry` goes on with it, `modelyard submit` starts another."
+            )
+
+    def _raise_if_stuck(self) -> None:
+        found = self._stuck()
+        if found is None:
+            return
+        now, limit = time.monotonic(), self._environment.start_timeout
+        patience = limit if found.patience is None else min(limit, found.patience)
+        if now - self._waits.setdefault(found.step, now) < patience:
+            return
+        self._stuck_in = found.step
+        if not self._leave_stuck:
+            records.cancel(self._backend, self._run)
+        ending = "It still waits: " if self._leave_stuck else "It was cancelled; "
+        raise StuckError(
+            f"The run {self._run.display_name} is stuck in the step {found.step}: {found.message} {ending}"
+            + ("`modelyard runs cancel` ends it." if self._leave_stuck else "what is done is cached.")
+        )
+
+    def _stuck(self) -> Stuck | None:
+        """Return the pod that waits, if one does: the cluster says more of it than the Workflow."""
+        if self._cluster:
+            try:
+                return stuck(self._cluster, self._run.run_id)
+            except ClusterError:
+                self._cluster = None  # it may not be looked at from here
+        node = self._workflow.waiting()
+        return Stuck(node.step, cause(Evidence(node)), None) if node and node.message else None
+
+
+def _config(run: Any, environment: Environment) -> Config:
+    """Return the configuration with which a run was started, with the store as it is reached from here."""
+    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
+    config = Config.model_validate(json.loads(parameters["config"]))
+    return config.model_copy(update={"store": environment.model_store() or config.store})
+
+
+def _folder(run: Any) -> Path:
+    """Return the folder here for what is fetched of a run."""
+    folder = runs.home() / "runs" / re.sub(r"[^\w.-]+", "-", run.display_name).strip(".")
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,71 @@
+"""What Kubeflow Pipelines keeps of a run: its Workflow and its logs, also when the pods are gone.
+
+The API's description has neither: the Workflow is in v1beta1's run, a log at an address of its own. While
+there is a cluster to ask, its pods say more.
+"""
+
+import json
+from collections.abc import Sequence
+
+from components.errors import ClusterError, NotFoundError
+from components.explain.cause import Evidence
+from components.explain.workflow import PodNode, Workflow
+from components.kubernetes.cluster import Cluster, connect
+from pipelines.backend.client import Backend
+
+REFUSAL = '{"error_message":'
+
+
+class Kept:
+    """The records of a run, as `components.explain` reads them.
+
+    Args:
+        backend: the server.
+        run_id: the run's id.
+        cluster: with the namespace of the run's pods, if it can be asked.
+    """
+
+    def __init__(self, backend: Backend, run_id: str, cluster: Cluster | None = None) -> None:
+        self._backend, self._run_id, self._cluster = backend, run_id, cluster
+
+    def workflow(self) -> Workflow:
+        """Return its Workflow as it was last reported; one without nodes when it was not yet.
+
+        Raises:
+            NotFoundError: there is no such run any more.
+            BackendError: the server does not answer.
+        """
+        found = json.loads(self._backend.text(f"/apis/v1beta1/runs/{self._run_id}"))
+        manifest = found.get("pipeline_runtime", {}).get("workflow_manifest")
+        return Workflow(json.loads(manifest) if manifest else {"metadata": {"name": ""}})
+
+    def log(self, node: PodNode) -> Sequence[str]:
+        """Return what a pod wrote; nothing when nobody has it any more."""
+        try:
+            text = self._backend.text(f"/apis/v1alpha1/runs/{self._run_id}/nodes/{node.pod}/log")
+        except NotFoundError:
+            return []
+        # the server says that all is well before it looks, and what was not after that
+        return text.partition(REFUSAL)[0].splitlines()
+
+    def evidence(self, node: PodNode) -> Evidence:
+        """Return what is known of a pod."""
+        pod = self._cluster.get("Pod", node.pod) if self._cluster else None
+        if self._cluster is None or pod is None:
+            return Evidence(node, self.log(node))
+        waits = node.phase == "Pending"
+        return Evidence(
+            node,
+            [] if waits else self.log(node),
+            pod,
+            self._cluster.events(pod),
+            self._cluster.nodes if waits else [],
+        )
+
+
+def cluster_of(namespace: str) -> Cluster | None:
+    """Return the cluster with a namespace, if there is one to ask from here."""
+    try:
+        return connect(namespace)
+    except ClusterError:
+        return None

@@ -1,0 +1,77 @@
+"""A run on Kubeflow Pipelines with a live table of its steps, to its end."""
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pipelines.cli.options import Output, emit
+
+if TYPE_CHECKING:
+    from pipelines.backend.client import Backend
+    from pipelines.environment_settings import Environment
+
+
+def follow(
+    backend: "Backend", run: Any, environment: "Environment", name: str, leave_stuck: bool, output: Output
+) -> None:
+    """Follow a run to its end, show what came of it, and end with its exit code.
+
+    Ctrl-C ends this command and not the run.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from components.errors import BackendError
+    from pipelines.backend.following import Following
+    from pipelines.cli.failures import INTERRUPTED, report
+    from pipelines.cli.run import conclude, steps_table
+
+    console = Console(stderr=True)
+    following = Following(backend, run, environment, leave_stuck)
+    again = command(run.display_name, name)
+    try:
+        with Live(
+            get_renderable=lambda: steps_table(following),
+            console=console,
+            refresh_per_second=8,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ):
+            summary = following()
+    except KeyboardInterrupt:
+        said = f"The run {run.display_name} goes on. Follow it: {again}"
+        raise typer.Exit(report("Interrupted", said, INTERRUPTED, output is Output.JSON)) from None
+    except BackendError as error:
+        raise BackendError(f"{error} The run {run.display_name} goes on. Follow it: {again}") from error
+    conclude(summary, None, environment, output)
+
+
+def show_once(backend: "Backend", run: Any, environment: "Environment", output: Output) -> None:
+    """Show a run as it is now."""
+    from rich.console import Console
+
+    from pipelines.backend import records
+    from pipelines.backend.following import Following
+    from pipelines.cli.run import steps_table
+
+    following = Following(backend, run, environment)
+    following.look()
+    shown = records.record(run)
+    if output is Output.JSON:
+        steps = [step.model_dump(mode="json") for step in following.steps()]
+        emit({**shown.json(), "steps": steps})
+        return
+    console = Console()
+    console.print(
+        f"{shown.name}: {shown.state}, started {shown.created_at:%Y-%m-%d %H:%M:%S} UTC, "
+        f"{shown.seconds:.0f} s, {shown.id}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(steps_table(following))
+
+
+def command(run: str, environment: str) -> str:
+    """Return the command that follows a run."""
+    return shlex.join(["modelyard", "runs", "show", run, "-e", environment, "--wait"])

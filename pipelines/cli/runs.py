@@ -1,0 +1,163 @@
+"""`runs list|show|cancel|retry`, `logs`: what runs on Kubeflow Pipelines, and what it says."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.options import (
+    Endpoint,
+    EnvironmentName,
+    KfpNamespace,
+    Output,
+    OutputFormat,
+    RunName,
+    emit,
+    pipelines_environment,
+    show_rows,
+)
+
+if TYPE_CHECKING:
+    from pipelines.backend.records import RunRecord
+
+app = typer.Typer(name="runs", help="Look at runs on Kubeflow Pipelines, and end them.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    environment: EnvironmentName,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="Of this model only.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most, the latest first.")] = 20,
+    endpoint: Endpoint = None,
+    namespace: KfpNamespace = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """List the latest runs."""
+    from pipelines.backend.client import connect
+    from pipelines.backend.records import latest
+
+    backend = connect(pipelines_environment(environment, namespace), endpoint)
+    found = latest(backend, model, limit)
+    if output is Output.JSON:
+        emit([one.json() for one in found])
+    else:
+        head = ("run", "state", "started (UTC)", "seconds", "id")
+        show_rows([_row(one) for one in found], head)
+
+
+@app.command()
+def show(
+    run: RunName,
+    environment: EnvironmentName,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow it to its end, and end with its exit code.")
+    ] = False,
+    leave_stuck: Annotated[
+        bool, typer.Option("--leave-stuck", help="With --wait: do not cancel it when a pod cannot start.")
+    ] = False,
+    endpoint: Endpoint = None,
+    namespace: KfpNamespace = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Show a run with its steps; with --wait, to its end."""
+    from pipelines.backend.client import connect
+    from pipelines.backend.records import find
+    from pipelines.cli.follow import follow, show_once
+
+    place = pipelines_environment(environment, namespace)
+    backend = connect(place, endpoint)
+    found = find(backend, run)
+    if wait:
+        follow(backend, found, place, environment, leave_stuck, output)
+    else:
+        show_once(backend, found, place, output)
+
+
+@app.command()
+def cancel(
+    run: RunName,
+    environment: EnvironmentName,
+    endpoint: Endpoint = None,
+    namespace: KfpNamespace = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """End a run; what it has published stays."""
+    from pipelines.backend import records
+    from pipelines.backend.client import connect
+
+    backend = connect(pipelines_environment(environment, namespace), endpoint)
+    found = records.find(backend, run)
+    records.cancel(backend, found)
+    _done(found.display_name, found.run_id, "cancelled", output)
+
+
+@app.command()
+def retry(
+    run: RunName,
+    environment: EnvironmentName,
+    endpoint: Endpoint = None,
+    namespace: KfpNamespace = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Start the failed steps of a run again; what succeeded stays."""
+    from pipelines.backend import records
+    from pipelines.backend.client import connect
+
+    backend = connect(pipelines_environment(environment, namespace), endpoint)
+    found = records.find(backend, run)
+    records.retry(backend, found)
+    _done(found.display_name, found.run_id, "started again", output)
+
+
+def _row(one: "RunRecord") -> tuple[str, ...]:
+    return one.name, one.state, f"{one.created_at:%Y-%m-%d %H:%M:%S}", f"{one.seconds:.0f}", one.id
+
+
+def _done(name: str, run_id: str, what: str, output: Output) -> None:
+    if output is Output.JSON:
+        emit({"run": name, "id": run_id, "done": what})
+    else:
+        typer.echo(f"{name} is {what}.")
+
+
+def logs(
+    run: RunName,
+    environment: EnvironmentName,
+    step: Annotated[
+        str | None, typer.Argument(metavar="STEP", help="Of this step only.", show_default=False)
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while it runs.")] = False,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Also what Kubeflow Pipelines and Argo write around a step's lines.")
+    ] = False,
+    endpoint: Endpoint = None,
+    namespace: KfpNamespace = None,
+) -> None:
+    """Print what the steps of a run wrote, also after their pods are gone."""
+    from components.errors import ConfigError
+    from components.explain.words import own
+    from pipelines.backend.client import connect
+    from pipelines.backend.kept import Kept, cluster_of
+    from pipelines.backend.logs import Logs
+    from pipelines.backend.records import find
+    from pipelines.train_to_serve import STEPS
+
+    if step and step not in STEPS:
+        raise ConfigError(f"There is no step {step!r}; they are {', '.join(STEPS)}.")
+    backend = connect(pipelines_environment(environment, namespace), endpoint)
+    cluster = cluster_of(backend.namespace)
+    found = Logs(Kept(backend, find(backend, run).run_id, cluster), cluster)
+    steps = (step,) if step else STEPS
+    said = False
+    for name, lines in (found.following if follow else found.now)(steps):
+        said = True
+        if not step:
+            typer.echo(typer.style(f"{name}:", bold=True))
+        for line in lines:
+            if whole or own([line]):
+                typer.echo(line)
+    if not said:
+        typer.echo(
+            "Nothing has been written: no pod has started, or the outputs came from the cache.", err=True
+        )

@@ -1,0 +1,133 @@
+"""`submit`: the pipeline on Kubeflow Pipelines."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.cli.options import (
+    ConfigFile,
+    Endpoint,
+    EnvironmentName,
+    KfpNamespace,
+    Output,
+    OutputFormat,
+    Overrides,
+    emit,
+    pipelines_environment,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipelines.backend.changes import Changes
+    from pipelines.backend.client import Backend
+    from pipelines.backend.submission import Submission
+    from pipelines.uploads import Uploads
+
+
+def submit(
+    environment: EnvironmentName,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and show what would be sent; send nothing.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow the run to its end, and end with its exit code.")
+    ] = False,
+    leave_stuck: Annotated[
+        bool, typer.Option("--leave-stuck", help="With --wait: do not cancel a run whose pod cannot start.")
+    ] = False,
+    endpoint: Endpoint = None,
+    namespace: KfpNamespace = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Start a run on Kubeflow Pipelines.
+
+    It is checked first, and what it changes is shown. A dataset and code of this machine go to the store, the
+    pipeline and its version to the server: each once.
+    """
+    from rich.console import Console
+
+    from pipelines.backend import submission
+    from pipelines.backend.changes import compare
+    from pipelines.backend.client import connect
+    from pipelines.config import load
+    from pipelines.uploads import gather
+
+    console = Console(stderr=True)
+    place = pipelines_environment(environment, namespace, overrides or ())
+    settings = load(config, overrides or (), store=place.model_store())
+    with console.status("checking"):
+        uploads = gather(settings, place)
+        prepared = submission.prepare(uploads.config, place)
+        backend = connect(place, endpoint)
+        facts = _facts(prepared, compare(backend, prepared), uploads, backend)
+    if dry_run:
+        emit(facts) if output is Output.JSON else _show(facts, Console())
+        return
+    _show(facts, console)
+    uploads.send(console)
+    run = submission.submit(backend, prepared)
+    if wait:
+        from pipelines.cli.follow import follow
+
+        follow(backend, run, place, environment, leave_stuck, output)
+    elif output is Output.JSON:
+        emit({"run": run.display_name, "id": run.run_id, **facts})
+    else:
+        from pipelines.cli.follow import command
+
+        typer.echo(f"{run.display_name} is accepted. Follow it: {command(run.display_name, environment)}")
+
+
+def _facts(
+    prepared: "Submission", changes: "Changes", uploads: "Uploads", backend: "Backend"
+) -> dict[str, Any]:
+    """Return what will run and what it changes."""
+    return {
+        "pipeline": prepared.pipeline,
+        "new_pipeline": changes.new_pipeline,
+        "version": prepared.version,
+        "new_version": changes.new_version,
+        "since": changes.since,
+        "differences": [one._asdict() for one in changes.differences],
+        "images": prepared.images,
+        "uploads": [f"{one.key}: {one.name}" for one in uploads.files],
+        "endpoint": backend.endpoint.url,
+        "namespace": backend.namespace,
+        "service_account": prepared.service_account,
+        "pipeline_root": prepared.pipeline_root,
+    }
+
+
+def _show(facts: dict[str, Any], console: "Console") -> None:
+    from rich.text import Text
+
+    for name, value in _rows(facts):  # whole lines: addresses are there to be copied
+        console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
+
+
+def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    new = {True: "new", False: "known"}
+    yield "pipeline", f"{facts['pipeline']} ({new[facts['new_pipeline']]})"
+    yield "version", f"{facts['version']} ({new[facts['new_version']]})"
+    yield (
+        "runs in",
+        f"{facts['namespace']} as {facts['service_account']}, artifacts in {facts['pipeline_root']}",
+    )
+    for step, image in facts["images"].items():
+        yield "image", f"{step}: {image}"
+    for upload in facts["uploads"]:
+        yield "upload", upload
+    if facts["since"] is None:
+        yield "changes", "its first run here"
+    for one in facts["differences"]:
+        yield "changes", f"{one['key']}: {_word(one['before'])} -> {_word(one['after'])}"
+    if facts["since"] and not facts["differences"]:
+        yield "changes", f"nothing since {facts['since']}"
+
+
+def _word(value: Any) -> str:
+    return "none" if value is None else str(value)
