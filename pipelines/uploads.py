@@ -68,6 +68,8 @@ class Uploads:
             DataError: the dataset changed while it was sent.
             StoreError: the store cannot be written.
         """
+        if not self.files:
+            return
         objects = open_objects(self.config.store)
         for one in self.files:
             if not objects.touch(one.name):  # touched, it counts as new for `modelyard gc`

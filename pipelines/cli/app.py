@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import configuration, doctor, models, pipeline, rollouts, serving
+from pipelines.cli import (
+    configuration,
+    doctor,
+    explain,
+    models,
+    pipeline,
+    rollouts,
+    runs,
+    schedule,
+    serving,
+    submit,
+)
 
 EPILOG = """Exit codes: 0 done, also when the gate holds or rejects · 1 a bug, no room or memory, or a failed
 check of doctor · 2 configuration or command line · 3 data · 4 training · 5 evaluation · 6 deployment ·
@@ -49,6 +60,11 @@ app.command()(models.rollback)
 app.command()(rollouts.deploy)
 app.add_typer(rollouts.app)
 app.command("compile")(pipeline.compile_)
+app.add_typer(schedule.app)
+app.command()(submit.submit)
+app.add_typer(runs.app)
+app.command()(runs.logs)
 app.add_typer(configuration.app)
 app.command()(pipeline.report)
+app.command()(explain.explain)
 app.command()(doctor.doctor)

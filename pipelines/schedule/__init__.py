@@ -1,10 +1,9 @@
-"""Runs that recur: a schedule makes what starts them be what the configuration says.
+"""Runs that recur: what starts them is made to be what the configuration says.
 
-settings        the section `schedule`
-cron            a cron line: its fires, in another zone, in other programs' words
-mark            how a schedule says that it is ours, and of what
-wanted          what the configuration asks for
-recurring       as a recurring run of Kubeflow Pipelines
-systemd         as a timer of this machine's systemd
-crontab         as a line of this machine's crontab
+settings     the section `schedule`
+cron         a cron line: its fires, in another zone, in other programs' words
+mark         how a schedule says that it is modelyard's, and of what
+state        what is asked for and what is there, and what every scheduler does
+recurring/   as a recurring run of Kubeflow Pipelines
+local/       on this machine: as a timer of systemd, or a line of the crontab
 """

@@ -55,10 +55,7 @@ class Schedule(Settings):
     @classmethod
     def _known(cls, name: str) -> str:
         """Refuse a zone that nobody knows."""
-        if name != "UTC" and name not in (known := available_timezones()):
-            near = did_you_mean(name, sorted(known)) or ". Write it as Europe/Berlin, or UTC"
-            raise ValueError(f'"{name}" is no time zone that this machine knows{near}'.rstrip("?."))
-        return name
+        return known_zone(name)
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -69,3 +66,15 @@ class Schedule(Settings):
                 "remove one of the two"
             )
         return self
+
+
+def known_zone(name: str) -> str:
+    """Return the name of a time zone.
+
+    Raises:
+        ValueError: nobody knows it.
+    """
+    if name != "UTC" and name not in (known := available_timezones()):
+        near = did_you_mean(name, sorted(known)) or ". Write it as Europe/Berlin, or UTC"
+        raise ValueError(f'"{name}" is no time zone that this machine knows{near}'.rstrip("?."))
+    return name

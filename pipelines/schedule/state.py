@@ -14,16 +14,15 @@ from pipelines.schedule.cron import Cron
 from pipelines.schedule.mark import Mark
 from pipelines.schedule.settings import Schedule
 
-Flat = Mapping[str, Any]
-CODE = "code, images or environment"
+CODE = "code or environment"
 
 
 class Change(Record):
-    """A key whose value is not what the configuration says; None where there is no value."""
+    """A key whose value is not what the configuration says; None where there is no value to show."""
 
     key: str
-    now: Any
-    wanted: Any
+    before: Any = None
+    after: Any = None
 
 
 class Plan(Record):
@@ -112,37 +111,36 @@ def mark_of(config: Config, contents: Mapping[str, Any], generation: int = 1) ->
     )
 
 
-def check_owner(mark: Mark | None, config: Config, where: str) -> None:
+def check_owner(there: Mark | None, wanted: Mark, where: str) -> None:
     """Refuse a name that something else has.
 
     Args:
-        mark: that of what has the name, if it has one.
-        config: the configuration that asks for the name.
+        there: the mark of what has the name; None when it has none.
+        wanted: that of what is asked for.
         where: what has the name.
 
     Raises:
         ConflictError: it is not of this model and store.
     """
-    if mark is None:
+    if there is None:
         raise ConflictError(
-            f"There is {where}, and modelyard did not make it, so it is left alone. Rename or remove it, "
-            "or give the model another name."
+            f"There is {where}, and modelyard did not make it, so it is left alone. Remove it, or give the "
+            "model another name."
         )
-    if mark.store != config.store.url:
+    if there.store != wanted.store:
         raise ConflictError(
-            f"There is {where}, for the model {mark.name} in the store {mark.store}, and the store of this "
-            f"configuration is {config.store.url}. Remove it with `modelyard schedule delete {mark.name}` if "
-            "it is yours, or give the model another name."
+            f"There is {where}, for models in the store {there.store}, and this configuration's store is "
+            f"{wanted.store}. Remove it with `modelyard schedule delete {there.name}` if it is yours, or "
+            "give the model another name."
         )
 
 
-def differences(now: Flat, wanted: Flat) -> tuple[Change, ...]:
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
     """Return the keys with different values."""
-    keys = sorted(now.keys() | wanted.keys())
     return tuple(
-        Change(key=key, now=now.get(key), wanted=wanted.get(key))
-        for key in keys
-        if now.get(key) != wanted.get(key)
+        Change(key=key, before=before.get(key), after=after.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
     )
 
 

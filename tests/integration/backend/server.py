@@ -182,6 +182,7 @@ class BackendServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes
     server_of: ClassVar[BackendServer]
 
     def handle_any(self) -> None:

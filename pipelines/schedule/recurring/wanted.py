@@ -1,0 +1,121 @@
+"""What a configuration asks for, in the words of Kubeflow Pipelines."""
+
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import kfp_server_api as kfp
+
+from components.errors import ConfigError
+from pipelines.backend import submission
+from pipelines.backend.client import Backend
+from pipelines.backend.submission import Submission
+from pipelines.config import Config
+from pipelines.durations import seconds
+from pipelines.environment_settings import Environment
+from pipelines.schedule.cron import Cron
+from pipelines.schedule.mark import Mark
+from pipelines.schedule.recurring.inventory import OFF, ON
+from pipelines.schedule.settings import Schedule
+from pipelines.schedule.state import mark_of, schedule_of
+from pipelines.uploads import Uploads, gather
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be there.
+
+    Attributes:
+        schedule: the section.
+        uploads: what has to be in the store.
+        submission: what each run is made of.
+        trigger: the cron line, with seconds, in the server's zone.
+        mark: that of all this, of the first generation.
+    """
+
+    schedule: Schedule
+    uploads: Uploads
+    submission: Submission
+    trigger: str
+    mark: Mark
+
+    @classmethod
+    def of(cls, config: Config, environment: Environment) -> "Wanted":
+        """Return what a configuration asks for.
+
+        Raises:
+            ConfigError: it has no schedule, or one that Kubeflow Pipelines cannot keep, or cannot run there.
+            DataError: the dataset of this machine is missing, or not what the configuration says.
+        """
+        schedule = schedule_of(config)
+        trigger = _trigger(schedule, environment.kfp.time_zone)
+        uploads = gather(config, environment)
+        age = seconds(schedule.force_after, "schedule.force_after") if schedule.force_after else 0
+        options = {"skip_unchanged": schedule.skip_unchanged, "force_after": age}
+        prepared = submission.prepare(uploads.config, environment, options)
+        contents = {
+            "package": prepared.sha256,
+            "arguments": prepared.arguments,
+            "pipeline_root": prepared.pipeline_root,
+            "service_account": prepared.service_account,
+            "trigger": trigger,
+        }
+        return cls(schedule, uploads, prepared, trigger, mark_of(config, contents))
+
+    def body(self, backend: Backend, generation: int) -> kfp.V2beta1RecurringRun:
+        """Return the recurring run; what it starts is on the server then."""
+        uploaded = submission.upload(backend, self.submission)
+        return kfp.V2beta1RecurringRun(
+            display_name=self.mark.name,
+            description=description(self.mark.model_copy(update={"generation": generation})),
+            experiment_id=submission.experiment(backend, self.submission.pipeline),
+            namespace=backend.scope,
+            pipeline_version_reference=kfp.V2beta1PipelineVersionReference(
+                pipeline_id=uploaded.pipeline_id, pipeline_version_id=uploaded.version_id
+            ),
+            runtime_config=self.submission.runtime_config(),
+            service_account=self.submission.service_account,
+            max_concurrency=str(self.schedule.concurrency),
+            no_catchup=not self.schedule.catch_up,
+            trigger=kfp.V2beta1Trigger(cron_schedule=kfp.V2beta1CronSchedule(cron=self.trigger)),
+            mode=OFF if self.schedule.paused else ON,
+        )
+
+
+def again(run: Any, mark: Mark) -> kfp.V2beta1RecurringRun:
+    """Return a recurring run like one that is there, switched on."""
+    kept = (
+        "display_name",
+        "experiment_id",
+        "namespace",
+        "pipeline_version_reference",
+        "runtime_config",
+        "service_account",
+        "max_concurrency",
+        "no_catchup",
+        "trigger",
+    )
+    return kfp.V2beta1RecurringRun(
+        **{key: getattr(run, key) for key in kept}, description=description(mark), mode=ON
+    )
+
+
+def description(mark: Mark) -> str:
+    """Return what people read of a recurring run, and modelyard."""
+    when = f"{mark.schedule['cron']} in {mark.schedule['time_zone']}"
+    return f"Made by `modelyard schedule apply`, which replaces it: {when}.\n{mark.text()}"
+
+
+def _trigger(schedule: Schedule, there: str) -> str:
+    """Return the cron line in the zone of the server, with its seconds."""
+    try:
+        line = Cron.parse(schedule.cron).in_zone(ZoneInfo(schedule.time_zone), ZoneInfo(there))
+    except ValueError as error:
+        raise ConfigError(
+            f'schedule.cron is "{schedule.cron}" in {schedule.time_zone}. Kubeflow Pipelines reads it in the '
+            f"zone of its server, {there} (environment.kfp.time_zone), and there no cron line says that: "
+            f"{error}. Set schedule.time_zone to {there}; or have the server read it in {schedule.time_zone} "
+            "(cronScheduleTimezone in its ConfigMap pipeline-install-config) and say so in "
+            "environment.kfp.time_zone."
+        ) from error
+    return line.with_seconds()

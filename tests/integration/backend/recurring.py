@@ -1,0 +1,185 @@
+"""The API server's recurring runs, with the controller that starts them by a clock that a test moves.
+
+A workflow belongs to the recurring run that started it and is deleted with it, unless the deletion says
+ORPHAN. One that is not on record (`report`) when its recurring run goes is deleted, too, as by the real one.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import kfp_server_api as kfp
+from cronsim import CronSim
+
+from tests.integration.backend.pipelines import V2, Pipelines
+from tests.integration.backend.runs import Runs
+from tests.integration.backend.server import INVALID, NOT_FOUND, BackendServer, RefusalError, Request
+
+POLICIES = ("FOREGROUND", "BACKGROUND", "ORPHAN")
+
+
+@dataclass
+class Workflow:
+    """What runs in the cluster: started by `owner`, on record as a run or not yet."""
+
+    run: Any
+    owner: str
+    started: datetime
+    deadline: timedelta
+
+
+class RecurringRuns:
+    """Recurring runs by their id; `now` is the controller's clock.
+
+    Attributes:
+        since_2_16: whether it knows a policy for deletions.
+        prompt: whether a workflow is on record as soon as it starts.
+        killed: the runs whose workflow was deleted under them.
+    """
+
+    def __init__(self, server: BackendServer, pipelines: Pipelines, runs: Runs) -> None:
+        self._server, self._pipelines, self._runs = server, pipelines, runs
+        self.recurring: dict[str, Any] = {}
+        self.workflows: list[Workflow] = []
+        self.killed: list[str] = []
+        self.since_2_16 = self.prompt = True
+        self.now = datetime.now(UTC).replace(second=30, microsecond=0)
+        self._last: dict[str, datetime] = {}
+        one = rf"{V2}/recurringruns/(?P<recurring_run_id>[^/:]+)"
+        self.routes = {
+            ("POST", f"{V2}/recurringruns"): self.create,
+            ("GET", f"{V2}/recurringruns"): self.find,
+            ("GET", one): self.get,
+            ("DELETE", one): self.delete,
+            ("POST", f"{one}:enable"): self.enable,
+            ("POST", f"{one}:disable"): self.disable,
+        }
+
+    def create(self, request: Request) -> Any:
+        made = request.read("V2beta1RecurringRun")
+        version = made.pipeline_version_reference.pipeline_version_id
+        if version not in self._pipelines.versions:
+            raise RefusalError(NOT_FOUND, f"ResourceNotFoundError: PipelineVersion {version} not found")
+        if made.experiment_id not in self._pipelines.experiments:
+            raise RefusalError(NOT_FOUND, "ResourceNotFoundError: Experiment not found")
+        if not 1 <= int(made.max_concurrency or 0) <= 10:
+            raise RefusalError(
+                INVALID, "Max concurrency of a recurring run must be at least 1 and at most 10"
+            )
+        _clock(made, self.now)
+        self._runs._check(made, self._pipelines.specs[version][0])
+        made.recurring_run_id, made.created_at = str(uuid4()), datetime.now(UTC)
+        made.status = "ENABLED" if made.mode == "ENABLE" else "DISABLED"
+        self.recurring[made.recurring_run_id] = made
+        self._last[made.recurring_run_id] = self.now
+        return made
+
+    def find(self, request: Request) -> Any:
+        found = list(self.recurring.values())
+        if self._server.multi_user and not request.query.get("namespace"):
+            raise RefusalError(INVALID, "InvalidInputError: A namespace is required")
+        return self._server.page(request, found, "recurring_runs", "V2beta1ListRecurringRunsResponse")
+
+    def get(self, _: Request, recurring_run_id: str) -> Any:
+        if recurring_run_id not in self.recurring:
+            raise RefusalError(NOT_FOUND, f"ResourceNotFoundError: Job {recurring_run_id} not found")
+        return self.recurring[recurring_run_id]
+
+    def delete(self, request: Request, recurring_run_id: str) -> Any:
+        policy = request.query.get("propagation_policy") if self.since_2_16 else None
+        if policy not in (None, *POLICIES):
+            raise RefusalError(INVALID, f'parsing field "propagation_policy": {policy} is not valid')
+        self.get(request, recurring_run_id)
+        for workflow in [one for one in self.workflows if one.owner == recurring_run_id]:
+            if policy == "ORPHAN" and workflow.run.run_id in self._runs.runs:
+                workflow.owner = ""
+            else:
+                self.workflows.remove(workflow)
+                self.killed.append(workflow.run.run_id)
+        del self.recurring[recurring_run_id]
+        return {}
+
+    def enable(self, request: Request, recurring_run_id: str) -> Any:
+        return self._switch(request, recurring_run_id, "ENABLE", "ENABLED")
+
+    def disable(self, request: Request, recurring_run_id: str) -> Any:
+        return self._switch(request, recurring_run_id, "DISABLE", "DISABLED")
+
+    @property
+    def firing(self) -> list[Any]:
+        """The recurring runs that are switched on."""
+        return [one for one in self.recurring.values() if one.mode == "ENABLE"]
+
+    def pass_time(self, **time: int) -> None:
+        """Let the clock go on, minute by minute, and the controller work."""
+        end = self.now + timedelta(**time)
+        while self.now < end:
+            self.now = min(end, self.now + timedelta(minutes=1))
+            self._stop_late()
+            for one in self.firing:
+                self._fire(one)
+
+    def report(self) -> None:
+        """Put on record what has started."""
+        for workflow in self.workflows:
+            self._runs.runs.setdefault(workflow.run.run_id, workflow.run)
+
+    def end(self, run_id: str, state: str = "SUCCEEDED") -> None:
+        """Let a run end."""
+        self.workflows = [one for one in self.workflows if one.run.run_id != run_id]
+        self._runs.become(run_id, state)
+
+    def runs_of(self, recurring_run_id: str) -> list[Any]:
+        """Return the runs that one has started and that are on record, the oldest first."""
+        return [one for one in self._runs.runs.values() if one.recurring_run_id == recurring_run_id]
+
+    def _switch(self, request: Request, recurring_run_id: str, mode: str, status: str) -> Any:
+        found = self.get(request, recurring_run_id)
+        found.mode, found.status, found.updated_at = mode, status, datetime.now(UTC)
+        return {}
+
+    def _stop_late(self) -> None:
+        for workflow in list(self.workflows):
+            if self.now - workflow.started >= workflow.deadline:
+                self.report()
+                self.end(workflow.run.run_id, "FAILED")
+
+    def _fire(self, one: Any) -> None:
+        """Start what is due, if there is room; of several that were missed the last, without catch-up."""
+        while True:
+            active = [workflow for workflow in self.workflows if workflow.owner == one.recurring_run_id]
+            due = next(_clock(one, self._last[one.recurring_run_id]))
+            if due > self.now or len(active) >= int(one.max_concurrency):
+                return
+            if one.no_catchup:
+                due = next(_clock(one, self.now + timedelta(seconds=1), reverse=True))
+            self._last[one.recurring_run_id] = due
+            self._start(one)
+
+    def _start(self, one: Any) -> None:
+        run = kfp.V2beta1Run(
+            run_id=str(uuid4()),
+            recurring_run_id=one.recurring_run_id,
+            display_name=f"{one.display_name}{len(self.workflows)}",
+            experiment_id=one.experiment_id,
+            pipeline_version_reference=one.pipeline_version_reference,
+            runtime_config=one.runtime_config,
+            service_account=one.service_account,
+            created_at=datetime.now(UTC),
+            state="RUNNING",
+        )
+        spec = self._pipelines.specs[one.pipeline_version_reference.pipeline_version_id]
+        config = spec[1]["platforms"]["kubernetes"]["pipelineConfig"]
+        deadline = timedelta(seconds=config.get("activeDeadlineSeconds", 10**9))
+        self.workflows.append(Workflow(run, one.recurring_run_id, self.now, deadline))
+        if self.prompt:
+            self.report()
+
+
+def _clock(one: Any, after: datetime, reverse: bool = False) -> CronSim:
+    cron = one.trigger.cron_schedule.cron
+    if len(cron.split()) != 6 or "7" in cron.split()[5]:
+        # five would be read as second, minute, hour, day, month
+        raise RefusalError(INVALID, f"Schedule cron is not a supported format: {cron}")
+    return CronSim(cron, after, reverse=reverse)
