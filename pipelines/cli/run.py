@@ -16,6 +16,7 @@ from pipelines.cli.options import Output, emit
 if TYPE_CHECKING:
     from pipelines.config import Config
     from pipelines.environment_settings import Environment
+    from pipelines.local import LocalRun
     from pipelines.runs import RunSummary, Step
 
 MARKS = {
@@ -33,17 +34,16 @@ def run_with_table(
 ) -> "RunSummary":
     """Run the pipeline here or in pods, and show its steps on `console` while it works."""
     with console.status("starting"):
-        from pipelines import runs
-        from pipelines.local import LocalRun
-        from pipelines.pods.run import PodRun
+        from pipelines import lean_kfp, runs
+
+        lean_kfp.load()
         from pipelines.uploads import gather
 
+        kind = _kind(environment)
         uploads = gather(config, environment)
     uploads.send(console)
     with runs.start(runs.home()) as folder:
-        run = (LocalRun if environment.kind == "local" else PodRun)(
-            uploads.config, folder, environment, options
-        )
+        run = kind(uploads.config, folder, environment, options)
         with Live(
             get_renderable=lambda: steps_table(run.log),
             console=console,
@@ -52,6 +52,17 @@ def run_with_table(
             redirect_stderr=False,
         ):
             return run()
+
+
+def _kind(environment: "Environment") -> "type[LocalRun]":
+    """Return the kind of run; a cluster's client takes a while to import."""
+    if environment.kind == "local":
+        from pipelines.local import LocalRun
+
+        return LocalRun
+    from pipelines.pods.run import PodRun
+
+    return PodRun
 
 
 class Progress(Protocol):
