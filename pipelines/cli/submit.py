@@ -1,6 +1,6 @@
 """`submit`: the pipeline on Kubeflow Pipelines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,6 +54,7 @@ def submit(
     from pipelines.backend.changes import compare
     from pipelines.backend.client import connect
     from pipelines.config import load
+    from pipelines.lint.check import check
     from pipelines.uploads import gather
 
     console = Console(stderr=True)
@@ -62,8 +63,9 @@ def submit(
     with console.status("checking"):
         uploads = gather(settings, place)
         prepared = submission.prepare(uploads.config, place)
+        notes = check(prepared.package, prepared.arguments, place)
         backend = connect(place, endpoint)
-        facts = _facts(prepared, compare(backend, prepared), uploads, backend)
+        facts = _facts(prepared, compare(backend, prepared), uploads, backend, notes)
     if dry_run:
         emit(facts) if output is Output.JSON else _show(facts, Console())
         return
@@ -83,7 +85,11 @@ def submit(
 
 
 def _facts(
-    prepared: "Submission", changes: "Changes", uploads: "Uploads", backend: "Backend"
+    prepared: "Submission",
+    changes: "Changes",
+    uploads: "Uploads",
+    backend: "Backend",
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     """Return what will run and what it changes."""
     return {
@@ -93,6 +99,7 @@ def _facts(
         "new_version": changes.new_version,
         "since": changes.since,
         "differences": [one._asdict() for one in changes.differences],
+        "notes": list(notes),
         "images": prepared.images,
         "uploads": [f"{one.key}: {one.name}" for one in uploads.files],
         "endpoint": backend.endpoint.url,
@@ -121,6 +128,8 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "image", f"{step}: {image}"
     for upload in facts["uploads"]:
         yield "upload", upload
+    for note in facts["notes"]:
+        yield "note", note
     if facts["since"] is None:
         yield "changes", "its first run here"
     for one in facts["differences"]:

@@ -1,5 +1,7 @@
 """The API server's runs: accepted as the real one accepts them; a test says how they go on."""
 
+import json
+import zlib
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -9,6 +11,7 @@ import kfp_server_api as kfp
 from tests.integration.backend.pipelines import V2, Pipelines
 from tests.integration.backend.server import INVALID, NOT_FOUND, BackendServer, RefusalError, Request
 
+WORKFLOW = "train-to-serve-x7k2p"
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED")
 
 
@@ -18,6 +21,7 @@ class Runs:
     def __init__(self, server: BackendServer, pipelines: Pipelines) -> None:
         self._server, self._pipelines = server, pipelines
         self.runs: dict[str, Any] = {}
+        self.workflows: dict[str, Any] = {}
         self.logs: dict[str, str] = {}
         one = rf"{V2}/runs/(?P<run_id>[^/:]+)"
         self.routes = {
@@ -27,6 +31,7 @@ class Runs:
             ("DELETE", one): self.delete,
             ("POST", f"{one}:terminate"): self.terminate,
             ("POST", f"{one}:retry"): self.retry,
+            ("GET", r"/apis/v1beta1/runs/(?P<run_id>[^/]+)"): self.kept,
             ("GET", r"/apis/v1alpha1/runs/(?P<run_id>[^/]+)/nodes/(?P<pod>[^/]+)/log"): self.log,
         }
 
@@ -45,6 +50,7 @@ class Runs:
         run.run_id, run.created_at = str(uuid4()), datetime.now(UTC)
         run.storage_state = "AVAILABLE"
         self.runs[run.run_id] = run
+        self.workflows[run.run_id] = {"metadata": {"name": WORKFLOW}, "spec": {}, "status": {"nodes": {}}}
         self.become(run.run_id, "PENDING")
         return run
 
@@ -55,25 +61,63 @@ class Runs:
         status = kfp.V2beta1RuntimeStatus(state=state, update_time=datetime.now(UTC))
         run.state_history = [*(run.state_history or []), status]
         run.finished_at = datetime.now(UTC) if state in ENDED else None
+        phase = {"SUCCEEDED": "Succeeded", "FAILED": "Failed"}.get(state, "Running")
+        self.workflows[run_id]["status"]["phase"] = phase
 
-    def task(self, run_id: str, name: str, state: str, pod: str | None = None) -> None:
-        """Let a task of a run be in a state: listed as the step, and as the pod that does it."""
-        run = self.runs[run_id]
-        now = datetime.now(UTC)
-        details = run.run_details or kfp.V2beta1RunDetails(task_details=[])
-        kept = [one for one in details.task_details if one.display_name != name]
-        started = next((one.start_time for one in details.task_details if one.display_name == name), now)
-        made = kfp.V2beta1PipelineTaskDetail(
-            run_id=run_id,
-            task_id=str(uuid4()),
-            display_name=name,
-            create_time=started,
-            start_time=started,
-            end_time=now if state in ENDED else None,
-            state=state,
-            pod_name=pod,
-        )
-        run.run_details = kfp.V2beta1RunDetails(task_details=[*kept, made])
+    def step(self, run_id: str, name: str, phase: str, log: str | None = None, message: str = "") -> str:
+        """Let the pod of a step be in a phase, and have written a log; return the pod's name.
+
+        "Cached" is the phase of a step whose pod was left out, "Driver" of one whose driver is at work.
+        """
+        own = {"Cached": [], "Driver": []}.get(phase, [("executor", "Pod", phase)])
+        own = [("executor", "Skipped", "Skipped")] if phase == "Cached" else own
+        driver = ("driver", "Pod", "Running" if phase == "Driver" else "Succeeded")
+        self.node(run_id, f"{name}-driver", None, *driver[1:])
+        self.node(run_id, name, None, "DAG", "Succeeded" if phase == "Cached" else phase)
+        for display, kind, state in own:
+            self.node(run_id, display, name, kind, state, message)
+        return self._log(run_id, "executor", name, log)
+
+    def driver(self, run_id: str, name: str, log: str) -> None:
+        """Let the driver of a group have ended, and have written a log."""
+        self.node(run_id, f"{name}-driver", None, "Pod", "Succeeded")
+        self._log(run_id, f"{name}-driver", None, log)
+
+    def node(
+        self, run_id: str, name: str, task: str | None, kind: str, phase: str, message: str = ""
+    ) -> None:
+        """Put a node into the Workflow of a run, as Argo does."""
+        nodes = self.workflows[run_id]["status"]["nodes"]
+        key, before = _key(name, task), nodes.get(_key(name, task), {})
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        nodes[key] = {
+            "id": key,
+            "name": f"{WORKFLOW}.root.{task}.{name}" if task else f"{WORKFLOW}.root.{name}",
+            "displayName": name,
+            "type": kind,
+            "templateName": "system-container-impl" if task else "system-container-driver",
+            "boundaryID": _key(task, None) if task else _key("root", None),
+            "phase": phase,
+            "message": message,
+            "startedAt": before.get("startedAt", now),
+            "finishedAt": now if phase in ("Succeeded", "Failed", "Error", "Skipped") else None,
+        }
+
+    def _log(self, run_id: str, name: str, task: str | None, log: str | None) -> str:
+        node = self.workflows[run_id]["status"]["nodes"].get(_key(name, task))
+        pod = f"{WORKFLOW}-{node['templateName']}-{_key(name, task).rpartition('-')[2]}" if node else ""
+        if log is not None:
+            self.logs[pod] = log
+        return pod
+
+    def kept(self, request: Request, run_id: str) -> Any:
+        """Answer as v1beta1 does, which alone tells the Workflow."""
+        run = self.get(request, run_id)
+        manifest = json.dumps(self.workflows[run_id])
+        return {
+            "run": {"id": run_id, "name": run.display_name},
+            "pipeline_runtime": {"workflow_manifest": manifest},
+        }
 
     def list(self, request: Request) -> Any:
         query = request.query
@@ -101,6 +145,7 @@ class Runs:
         if self.get(request, run_id).state in ENDED:
             raise RefusalError(INVALID, f"Failed to terminate a run: the run {run_id} has ended")
         self.become(run_id, "CANCELING")
+        self.workflows[run_id]["spec"]["shutdown"] = "Terminate"
         self.become(run_id, "FAILED")  # as the real one does
         return {}
 
@@ -112,9 +157,8 @@ class Runs:
 
     def log(self, request: Request, run_id: str, pod: str) -> Any:
         self.get(request, run_id)
-        if pod not in self.logs:
-            raise RefusalError(NOT_FOUND, f"Failed to read the log: pod {pod} not found")
-        return self.logs[pod]
+        # the real one has said 200 before it looks
+        return self.logs.get(pod, '{"error_message":"Failed to read logs","error_details":"pod not found"}')
 
     def _check(self, run: Any, spec: Any) -> None:
         """Refuse parameters that the pipeline lacks, and miss those that it needs."""
@@ -128,3 +172,8 @@ class Runs:
             raise RefusalError(INVALID, f"Failed to create a run: {message}")
         if missing := sorted(needed - given.keys()):
             raise RefusalError(INVALID, f"Failed to create a run: parameter(s) missing: {', '.join(missing)}")
+
+
+def _key(name: str, task: str | None) -> str:
+    """Return the id of a node, which ends with a number made of its name."""
+    return f"{WORKFLOW}-{zlib.crc32(f'{task}.{name}'.encode())}"
