@@ -123,8 +123,8 @@ def start(backend: Backend, body: kfp.V2beta1Run) -> kfp.V2beta1Run:
 
 
 def run_name(name: str) -> str:
-    """Return a name of its own for a run of a model."""
-    return f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    """Return a name of its own for a run of a model; it begins as runs of this machine do, and sorts."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}-{name}"
 
 
 def upload(backend: Backend, submission: Submission) -> Uploaded:
