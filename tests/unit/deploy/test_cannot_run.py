@@ -2,61 +2,9 @@
 
 import pytest
 
-from components.artifacts import Golden
 from components.deploy import objects, rollout
 from components.deploy import site as places
-from components.deploy.version import Served
 from components.errors import DeployError, UnreachableError
-from components.store.models import open_store
-from components.store.settings import Store
-from tests.integration.store.conftest import manifest_of
-
-
-@pytest.fixture
-def said(site):
-    sentences = []
-    site.say = sentences.append
-    return sentences
-
-
-@pytest.fixture(autouse=True)
-def version(site, tmp_path):
-    """Publish a version in a real store, and return it."""
-    site.models = open_store(Store(url=f"file://{tmp_path}/models"))
-    file = tmp_path / "model.onnx"
-    file.write_bytes(b"onnx")
-
-    def publish():
-        run = f"run {len(site.models.versions('digits'))}"
-        number = site.models.reserve("digits", run)
-        files = {file.name: file}
-        site.models.publish("digits", number, files, manifest_of("digits", number, run, files))
-        golden = Golden(instances=[[0]], predictions=[[1.0]])
-        return Served(number, site.models.digest("digits", number), golden)
-
-    return publish
-
-
-@pytest.fixture
-def deploy(site):
-    return lambda served: rollout.roll_out(site, served, None, "better", "test")
-
-
-@pytest.fixture
-def state(site):
-    """Return the champion, what stable serves, the candidate, and whether clients reach stable alone."""
-
-    def look():
-        champion, stable = site.models.champion("digits"), site.deployment("stable")
-        service, candidate = site.service(), site.deployment("candidate")
-        return (
-            champion.version,
-            objects.version(stable) if stable else None,
-            objects.version(candidate) if candidate else None,
-            service is None or objects.TRACK in service["spec"]["selector"],
-        )
-
-    return look
 
 
 def entries(site):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.deploy import pulse
+from components.deploy import objects, pulse
 from components.deploy.status import status
 
 
@@ -32,3 +32,16 @@ def test_an_evicted_pod_is_no_trouble_for_ever(looked_at, pod):
 @pytest.mark.usefixtures("cluster")
 def test_what_to_do_about_a_stable_that_does_not_follow_is_a_whole_command(looked_at):
     assert "`modelyard deploy digits 1 -e ENV` brings it there" in looked_at()[0]
+
+
+@pytest.mark.usefixtures("looked_at")
+def test_a_candidate_that_nobody_watches_is_shown_as_such(site, cluster):
+    assert status(site).watched is True
+    annotations = cluster.objects["Deployment digits-candidate"]["metadata"]["annotations"]
+    annotations[objects.WATCHED] = "2026-01-02T03:04:05+00:00"
+    found = status(site)
+    assert found.watched is False
+    assert found.troubles[-1] == (
+        "Nobody watches the candidate, version 2, since 2026-01-02 03:04 UTC: its deploy was killed. The "
+        "next deploy takes its place; `modelyard rollout abort digits -e ENV` takes it away."
+    )

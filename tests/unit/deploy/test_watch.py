@@ -43,3 +43,42 @@ def test_pods_that_ended_are_not_looked_at(site, pod):
     assert len(site.pods("candidate")) == 1
     pod.json["status"]["phase"] = "Failed"
     assert site.pods("candidate") == []
+
+
+def killed(pod, *, restarts, ready):
+    """Let the pod's container have used too much memory the last time that it ended."""
+    pod.runs(restarts=restarts, ready=ready)
+    ended = {"exitCode": 137, "reason": "OOMKilled"}
+    pod.json["status"]["containerStatuses"][0]["lastState"] = {"terminated": ended}
+
+
+def test_memory_that_was_short_before_the_watch_does_not_make_a_blip_fatal(site, pod):
+    killed(pod, restarts=2, ready=True)
+    watchman = Watchman(site, [pod.json])
+    killed(pod, restarts=2, ready=False)
+    watchman.judge(pod.json)
+    killed(pod, restarts=3, ready=False)
+    with pytest.raises(DeployError, match="was killed because it used too much memory"):
+        watchman.judge(pod.json)
+
+
+def test_memory_that_is_short_in_the_watch_is_fatal_at_once(site, cluster, pod):
+    killed(pod, restarts=2, ready=True)
+    cluster.look = lambda: killed(pod, restarts=3 if cluster.answered else 2, ready=not cluster.answered)
+    with pytest.raises(DeployError, match="was killed because it used too much memory"):
+        watch(site)
+
+
+def test_a_pod_that_comes_and_goes_is_no_progress(site, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(waiting.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(waiting.time, "sleep", lambda _: now.__setitem__(0, now[0] + 10))
+    site.put_candidate(2, "d" * 64, "attempt", None)
+
+    def flapping(found):
+        status = {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1}
+        return {**found, "status": {**status, "availableReplicas": int(now[0] / 10) % 2}}
+
+    with pytest.raises(DeployError, match="came no further for 520 s"):
+        waiting.until_complete(site, "candidate", flapping)
+    assert now[0] < 600

@@ -1,0 +1,108 @@
+"""A rollout that is told to end takes its candidate from clients, and says so."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from components.deploy import interruption
+from components.errors import CancelledError
+
+
+@pytest.fixture
+def one(version, deploy):
+    """Version 1, before clients."""
+    served = version()
+    deploy(served)
+    return served
+
+
+@pytest.fixture
+def told(cluster):
+    """Tell this process to end when the cluster is asked for something for the n-th time from now."""
+
+    def tell(number, which=signal.SIGTERM):
+        left = [number]
+
+        def look():
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), which)
+
+        cluster.look = look
+
+    return tell
+
+
+@pytest.mark.usefixtures("one")
+@pytest.mark.parametrize("moment", range(1, 12))
+def test_at_any_moment_of_verify_and_watch_the_candidate_goes(site, version, deploy, state, told, moment):
+    two = version()
+    told(moment)
+    with pytest.raises(
+        CancelledError, match=r"told to end \(SIGTERM\).*2 was not promoted, and stable serves"
+    ):
+        deploy(two)
+    assert state() == (1, 1, None, True)
+    attempt = site.models.history("digits")[-1]
+    assert (attempt.version, attempt.attempt) == (2, True)
+    assert attempt.reason == "not promoted: This rollout was told to end (SIGTERM)."
+
+
+@pytest.mark.usefixtures("one")
+def test_ctrl_c_does_the_same(site, version, deploy, state, told):
+    two = version()
+    told(5, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        deploy(two)
+    assert state() == (1, 1, None, True)
+    assert site.models.history("digits")[-1].reason == "not promoted: it was interrupted"
+
+
+@pytest.mark.usefixtures("one")
+def test_once_the_pointer_has_moved_the_version_stays_and_the_candidate_goes(site, version, deploy, state):
+    two, put = version(), site.put_stable
+
+    def put_stable(*arguments, **more):
+        written = put(*arguments, **more)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return written
+
+    site.put_stable = put_stable
+    with pytest.raises(CancelledError, match="Version 2 is the champion; deploy it again to see stable"):
+        deploy(two)
+    assert state() == (2, 2, None, True)
+
+
+def test_a_second_signal_does_not_break_off_what_the_first_began():
+    done = []
+    with pytest.raises(CancelledError), interruption.heeded():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("tidied up")
+    assert done == ["tidied up"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_what_is_deferred_is_done_first():
+    done = []
+    with interruption.heeded(), interruption.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("withdrawn")
+    assert done == ["withdrawn"]
+
+
+def test_another_thread_is_left_alone():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def work():
+        with interruption.heeded(), interruption.deferred():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
