@@ -43,7 +43,12 @@ class Yard:
         return self.site.name
 
     def publish(
-        self, kind: str = "plain", answer: float = 0.0, golden: bool = True, onnx: bytes | None = None
+        self,
+        kind: str = "plain",
+        answer: float = 0.0,
+        golden: bool = True,
+        onnx: bytes | None = None,
+        config: dict[str, Any] | None = None,
     ) -> int:
         """Publish a version; evaluate saw `answer` for `bright` of the dark example."""
         models, name = self.site.models, self.name
@@ -67,7 +72,7 @@ class Yard:
             created="2026-01-01T00:00:00+00:00",
             data="",
             code="",
-            config={},
+            config=config or {},
             files={key: artifacts.sha256(path) for key, path in files.items()},
             signature=SIGNATURE,
             metrics=Metrics(rows=1, accuracy=certain, loss=0, per_class=(), confusion=()),
