@@ -1,0 +1,169 @@
+"""`submit`, `runs` and `logs` as a person types them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.backend import following
+from pipelines.cli.failures import guarded
+from pipelines.environment_settings import Environment
+from tests.integration.backend.conftest import Site
+from tests.integration.backend.server import Fault
+
+MODELYARD = str(Path(sys.executable).parent / "modelyard")
+Command = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(following, "PAUSE", 0.02)
+    monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+
+
+@pytest.fixture
+def there(environment: Environment, tmp_path: Path) -> str:
+    path = tmp_path / "there.yaml"
+    path.write_text(yaml.safe_dump(environment.model_dump(mode="json", exclude_defaults=True)))
+    return str(path)
+
+
+@pytest.fixture
+def modelyard(there: str, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command; return its exit code, and its JSON or its text."""
+
+    def modelyard(*words: str) -> tuple[int, Any]:
+        try:
+            code = guarded([*words, "-e", there])
+        except SystemExit as end:  # Typer ends so when it prints for people
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code, json.loads(said.out) if "json" in words else said.out + said.err
+
+    return modelyard
+
+
+def test_dry_run(site: Site, modelyard: Command) -> None:
+    code, plan = modelyard("submit", "--dry-run", "--output", "json")
+    assert code == 0
+    assert (plan["pipeline"], plan["new_pipeline"], plan["new_version"]) == ("digits", True, True)
+    assert plan["images"]["train"].startswith("registry.example/modelyard/train@sha256:")
+    assert (site.pipelines.pipelines, site.runs.runs) == ({}, {})
+
+
+def test_what_changes(modelyard: Command) -> None:
+    modelyard("submit")
+    _, plan = modelyard("submit", "--dry-run", "--output", "json")
+    assert (plan["new_pipeline"], plan["new_version"], plan["differences"]) == (False, False, [])
+    change = ("--set", "training.epochs=3", "--set", "environment.images.train=other@sha256:" + 64 * "1")
+    _, plan = modelyard("submit", "--dry-run", *change, "--output", "json")
+    keys = {one["key"]: (one["before"], one["after"]) for one in plan["differences"]}
+    assert plan["new_version"]
+    assert keys["training.epochs"] == (20, 3)
+    assert keys["image of train"][1] == "other@sha256:" + 64 * "1"
+    _, text = modelyard("submit", "--dry-run", *change)
+    assert "training.epochs: 20 -> 3" in text
+
+
+def test_what_cannot_run(site: Site, modelyard: Command) -> None:
+    code, text = modelyard("submit", "--set", "environment.images.train=repo/train:latest")
+    assert code == 2
+    assert "The image of train is repo/train:latest, which is another one tomorrow" in text
+    assert site.server.asked == []
+
+
+def test_list_and_show(site: Site, modelyard: Command) -> None:
+    names = [modelyard("submit", "--output", "json")[1]["run"] for _ in range(3)]
+    site.server.page_limit = 2
+    _, found = modelyard("runs", "list", "--output", "json")
+    assert [one["name"] for one in found] == names[::-1]
+    assert {one["state"] for one in found} == {"pending"}
+    _, found = modelyard("runs", "list", "--limit", "1", "--model", "digits", "--output", "json")
+    assert [one["name"] for one in found] == names[-1:]
+    code, text = modelyard("runs", "list", "--model", "cats")
+    assert code == 7
+    assert "There is no run of 'cats'" in text
+    site.runs.step(found[0]["id"], "fingerprint", "Running")
+    _, shown = modelyard("runs", "show", found[0]["id"], "--output", "json")
+    assert shown["steps"][0]["state"] == "running"
+    code, text = modelyard("runs", "show", names[0])
+    assert code == 0
+    assert names[0] in text
+
+
+def test_cancel_and_retry(modelyard: Command) -> None:
+    name = modelyard("submit", "--output", "json")[1]["run"]
+    code, text = modelyard("runs", "retry", name)
+    assert code == 10
+    assert "is pending, and only a failed or cancelled run" in text
+    assert modelyard("runs", "cancel", name)[0] == 0
+    assert modelyard("runs", "show", name, "--output", "json")[1]["state"] == "cancelled"
+    code, text = modelyard("runs", "cancel", name)
+    assert code == 10
+    assert "was cancelled already" in text
+    assert modelyard("runs", "retry", name)[0] == 0
+    assert modelyard("runs", "show", name, "--output", "json")[1]["state"] == "running"
+
+
+def test_logs(site: Site, modelyard: Command) -> None:
+    run = modelyard("submit", "--output", "json")[1]
+    code, text = modelyard("logs", run["run"])
+    assert code == 0
+    assert "Nothing has been written" in text
+    site.runs.step(run["id"], "fingerprint", "Succeeded", 'time="x" level=info\nlooked at the data\n')
+    site.runs.step(run["id"], "ingest", "Failed", "fetched\n")
+    assert modelyard("logs", run["run"])[1] == "fingerprint:\nlooked at the data\ningest:\nfetched\n"
+    assert modelyard("logs", run["run"], "ingest")[1] == "fetched\n"
+    assert 'time="x"' in modelyard("logs", run["run"], "fingerprint", "--all")[1]
+    code, text = modelyard("logs", run["run"], "fetch")
+    assert code == 2
+    assert "There is no step 'fetch'" in text
+    site.runs.become(run["id"], "FAILED")
+    assert modelyard("logs", run["run"], "--follow")[1].endswith("ingest:\nfetched\n")
+
+
+def test_wait(site: Site, modelyard: Command) -> None:
+    name = modelyard("submit", "--output", "json")[1]["run"]
+    (run,) = site.runs.runs.values()
+    site.runs.step(run.run_id, "ingest", "Failed", "components.errors.DataError: No such file. Name one.\n")
+    site.runs.become(run.run_id, "FAILED")
+    code, summary = modelyard("runs", "show", name, "--wait", "--output", "json")
+    assert (code, summary["failure"]["message"]) == (3, "No such file. Name one.")
+    code, text = modelyard("runs", "show", name, "--wait")
+    assert code == 3
+    assert "last lines of ingest:" in text
+    assert "error: No such file. Name one." in text
+
+
+def test_interrupted(site: Site, there: str) -> None:
+    """Ctrl-C ends the command, not the run."""
+    words = [MODELYARD, "submit", "--wait", "-e", there]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        while f"GET /apis/v1beta1/runs/{next(iter(site.runs.runs), None)}" not in site.server.asked:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    (run,) = site.runs.runs.values()
+    assert process.returncode == 130
+    assert f"modelyard runs show {run.display_name} -e {there} --wait" in said.replace("\n", "")
+    assert "Traceback" not in said
+    assert "Warning" not in said
+    assert run.state == "PENDING"
+
+
+def test_no_endpoint(site: Site, modelyard: Command) -> None:
+    site.server.faults.append(Fault(status=200, body="<html>", content_type="text/html"))
+    code, text = modelyard("runs", "list")
+    assert code == 10
+    assert text.startswith("error: ")
+    assert "answers with a web page" in text
