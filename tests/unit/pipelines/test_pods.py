@@ -30,7 +30,8 @@ def pods(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compiled")
     (folder / "environment.yaml").write_text(ENVIRONMENT)
     environment = load_environment(str(folder / "environment.yaml"), environ={})
-    compile_to(load(environ={}), folder / "pipeline.yaml", environment)
+    config = load(environ={}, store=environment.model_store())
+    compile_to(config, folder / "pipeline.yaml", environment)
     compiled = tuple(yaml.safe_load_all((folder / "pipeline.yaml").read_text()))
     return {step: pod(compiled, step, environment) for step in IN_PODS}
 
