@@ -1,0 +1,49 @@
+"""Two models on a cluster: each is asked at its own server, though no address of either is known outside."""
+
+import numpy as np
+import pytest
+
+from components.deploy import stable
+from components.store.settings import Store
+from pipelines.ask import ask_at
+from pipelines.config import load
+from pipelines.environment import load_environment
+from pipelines.serving_address import address_of
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def served(new_yard):
+    """Two models; the first serves its version 1 and the second its version 2."""
+    yards = [new_yard(), new_yard()]
+    for version, yard in enumerate(yards, start=1):
+        for _ in range(version):
+            yard.publish()
+        yard.site.models.promote(yard.name, version, reason="first", by="test")
+        stable.put(yard.site)
+    return yards
+
+
+def test_predict_asks_the_server_of_the_model_that_is_named(served, tmp_path):
+    np.save(tmp_path / "many.npy", np.ones((600, 4), "float32"))
+    for version, yard in enumerate(served, start=1):
+        said = yard.run("predict", yard.name, str(tmp_path / "many.npy"))
+        assert (said["model"], said["version"], len(said["predictions"])) == (yard.name, version, 600)
+        assert {one["label"] for one in said["predictions"]} == {"bright"}
+
+
+def test_a_run_asks_the_server_of_its_own_model(served):
+    for version, yard in enumerate(served, start=1):
+        environment = load_environment(yard.modelyard()[-1], environ={})
+        config = load(None, [f"name={yard.name}"], {}, Store.of(yard.site.store))
+        address = address_of(yard.name, environment)
+        answer = ask_at(address.url, config, address.transport)
+        assert (answer.version, answer.label, answer.probability) == (version, "dark", 1.0)
+
+
+def test_a_model_that_nobody_serves_is_told(served):
+    said = served[0].run("predict", "nobody", "x.npy", code=9)["error"]["message"]
+    assert "The cluster leads to no server of nobody in " in said
+    assert 'services "nobody" not found' in said
+    assert "modelyard rollout status nobody" in said
