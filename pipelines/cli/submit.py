@@ -50,6 +50,9 @@ def submit(
     """
     from rich.console import Console
 
+    from pipelines import lean_kfp
+
+    lean_kfp.load()
     from pipelines.backend import submission
     from pipelines.backend.changes import compare
     from pipelines.backend.client import connect

@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from components.errors import ClusterError
-from components.kubernetes.cluster import connect
 from pipelines.environment_settings import Environment, Steps
 
 CONTROLLER = "workflow-controller-configmap"
@@ -69,6 +68,8 @@ def _seen(environment: Environment) -> tuple[bool, Json | None]:
     """Return whether the controller's defaults can be read, and what they are."""
     if environment.kfp.endpoint:  # it may be on another cluster than the one that KUBECONFIG names
         return False, None
+    from components.kubernetes.cluster import connect  # nearly half a second
+
     try:
         found = connect(environment.kfp.namespace).get("ConfigMap", CONTROLLER)
     except ClusterError:
