@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from components.errors import NotFoundError
 from pipelines.backend.client import Backend
-from pipelines.backend.submission import Submission, find_experiment, known
+from pipelines.backend.submission import Found, Submission
 
 TOLD = ("config", "target")
 """The arguments that say it all: the others are sections of them, or follow from them."""
@@ -33,18 +33,22 @@ class Changes(NamedTuple):
     differences: tuple[Change, ...]
 
 
-def compare(backend: Backend, submission: Submission) -> Changes:
+def compare(backend: Backend, submission: Submission, found: Found) -> Changes:
     """Return what a submission changes; nothing is sent.
 
+    Args:
+        backend: the server.
+        submission: what would be sent.
+        found: what is there of it.
+
     Raises:
-        BackendError: the server does not answer, or the pipeline's name is taken by something else.
+        BackendError: the server does not answer.
     """
-    pipeline_id, version_id = known(backend, submission)
-    last = _last_run(backend, submission.pipeline) if pipeline_id else None
+    new = (found.pipeline_id is None, found.version_id is None)
+    last = _last_run(backend, found.experiment_id) if found.experiment_id else None
     if last is None:
-        return Changes(pipeline_id is None, version_id is None, None, ())
-    differences = against(backend, last, submission, version_id)
-    return Changes(pipeline_id is None, version_id is None, last.display_name, differences)
+        return Changes(*new, None, ())
+    return Changes(*new, last.display_name, against(backend, last, submission, found.version_id))
 
 
 def against(
@@ -71,10 +75,7 @@ def against(
     )
 
 
-def _last_run(backend: Backend, name: str) -> Any:
-    experiment = find_experiment(backend, name)
-    if experiment is None:
-        return None
+def _last_run(backend: Backend, experiment: str) -> Any:
     page = backend.runs.run_service_list_runs(
         experiment_id=experiment, page_size=1, sort_by="created_at desc"
     )

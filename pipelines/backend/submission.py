@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import kfp_server_api as kfp
 
@@ -62,6 +62,14 @@ class Submission:
         return kfp.V2beta1RuntimeConfig(parameters=self.arguments, pipeline_root=self.pipeline_root)
 
 
+class Found(NamedTuple):
+    """What the server has of a submission: ids, and None for what is not there."""
+
+    pipeline_id: str | None
+    version_id: str | None
+    experiment_id: str | None
+
+
 @dataclass(frozen=True)
 class Uploaded:
     """Where a submission's package is; `new` names what was not there before."""
@@ -98,16 +106,22 @@ def prepare(
     )
 
 
-def submit(backend: Backend, submission: Submission) -> kfp.V2beta1Run:
+def submit(backend: Backend, submission: Submission, found: Found | None = None) -> kfp.V2beta1Run:
     """Upload what is not there yet, and start a run; return it.
+
+    Args:
+        backend: the server.
+        submission: what is sent.
+        found: what was there a moment ago, to spare the same questions.
 
     Raises:
         BackendError: Kubeflow Pipelines refuses it, or does not answer.
     """
-    uploaded = upload(backend, submission)
+    found = found or look(backend, submission)
+    uploaded = upload(backend, submission, found)
     body = kfp.V2beta1Run(
         display_name=run_name(submission.pipeline),
-        experiment_id=experiment(backend, submission.pipeline),
+        experiment_id=found.experiment_id or experiment(backend, submission.pipeline),
         pipeline_version_reference=kfp.V2beta1PipelineVersionReference(
             pipeline_id=uploaded.pipeline_id, pipeline_version_id=uploaded.version_id
         ),
@@ -127,13 +141,13 @@ def run_name(name: str) -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}-{name}"
 
 
-def upload(backend: Backend, submission: Submission) -> Uploaded:
-    """Bring the pipeline and its version to the server, unless they are there.
+def upload(backend: Backend, submission: Submission, found: Found | None = None) -> Uploaded:
+    """Bring the pipeline and its version to the server, unless they are there; the arguments are `submit`'s.
 
     Raises:
         BackendError: the server refuses it, or the pipeline's name is taken by something else.
     """
-    pipeline_id, version_id = known(backend, submission)
+    pipeline_id, version_id = found[:2] if found else known(backend, submission)
     new: list[str] = []
     if pipeline_id is None:
         pipeline_id = _create_pipeline(backend, submission)
@@ -142,6 +156,15 @@ def upload(backend: Backend, submission: Submission) -> Uploaded:
         version_id = _upload_version(backend, submission, pipeline_id)
         new.append("version")
     return Uploaded(pipeline_id, version_id, tuple(new))
+
+
+def look(backend: Backend, submission: Submission) -> Found:
+    """Return what the server has of a submission.
+
+    Raises:
+        BackendError: a pipeline of this name was not made by modelyard.
+    """
+    return Found(*known(backend, submission), find_experiment(backend, submission.pipeline))
 
 
 def known(backend: Backend, submission: Submission) -> tuple[str | None, str | None]:

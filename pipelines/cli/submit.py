@@ -68,13 +68,14 @@ def submit(
         prepared = submission.prepare(uploads.config, place)
         notes = check(prepared.package, prepared.arguments, place)
         backend = connect(place, endpoint)
-        facts = _facts(prepared, compare(backend, prepared), uploads, backend, notes)
+        found = submission.look(backend, prepared)
+        facts = _facts(prepared, compare(backend, prepared, found), uploads, backend, notes)
     if dry_run:
         emit(facts) if output is Output.JSON else _show(facts, Console())
         return
     _show(facts, console)
     uploads.send(console)
-    run = submission.submit(backend, prepared)
+    run = submission.submit(backend, prepared, found)
     if wait:
         from pipelines.cli.follow import follow
 
