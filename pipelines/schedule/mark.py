@@ -15,7 +15,8 @@ class Mark(BaseModel):
     """What a schedule is, as recorded in it; keys that a later modelyard adds are passed over.
 
     `sha256` is of all that the configuration asked for, but whether it is paused. `generation` grows with
-    each replacement, so that of several the last one is known. `schedule` is the section, as written.
+    each replacement, so that of several the last one is known. `schedule` is the section, as written;
+    `config` on this machine the file with the whole configuration.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -25,6 +26,7 @@ class Mark(BaseModel):
     sha256: str
     generation: int = 1
     schedule: dict[str, Any]
+    config: str | None = None
 
     def text(self) -> str:
         """Return the line."""

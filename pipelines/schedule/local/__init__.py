@@ -1,0 +1,7 @@
+"""A schedule on this machine, without Kubeflow Pipelines.
+
+scheduler   what a schedule does here, whatever starts it
+job         what is started: a command, and the configuration as it was applied
+systemd     a timer of systemd, where it runs
+crontab     a line of the crontab, elsewhere
+"""

@@ -1,0 +1,78 @@
+"""What starts jobs at their time on this machine: cron or systemd."""
+
+import subprocess
+from dataclasses import dataclass
+from typing import Protocol
+
+from components.errors import ConfigError
+from pipelines.schedule.local.job import Job
+from pipelines.schedule.mark import Mark
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job of modelyard's: its mark, None when it was damaged; whether it is started, None when half."""
+
+    mark: Mark | None
+    on: bool | None
+
+
+class Table(Protocol):
+    """The jobs of a user; `where` is in words.
+
+    Its methods raise ConfigError when the program behind it fails.
+    """
+
+    where: str
+
+    def check(self, job: Job) -> None:
+        """Look whether a job can be kept.
+
+        Raises:
+            ConfigError: not as asked for.
+            ConflictError: somebody else has its name.
+        """
+
+    def entries(self) -> dict[str, Entry]:
+        """Return modelyard's jobs by the model's name."""
+
+    def put(self, job: Job, *, on: bool) -> None:
+        """Write a job in the place of the one of its name; what that started goes on."""
+
+    def switch(self, name: str, *, on: bool) -> None:
+        """Let a job be started, or not."""
+
+    def remove(self, name: str) -> None:
+        """Remove a job; what it started goes on."""
+
+    def start(self, name: str) -> str:
+        """Start a job now, and return where to read what it says."""
+
+    def note(self) -> str | None:
+        """Return what one must know beside, if anything."""
+
+
+def call(*words: str, given: str | None = None, unless: str = "") -> str:
+    """Run a program and return what it prints.
+
+    Args:
+        words: the program and its arguments.
+        given: its standard input.
+        unless: what it complains about when nothing is wrong.
+
+    Raises:
+        ConfigError: it fails.
+    """
+    ended = subprocess.run(
+        words,
+        input=given,
+        capture_output=True,
+        check=False,
+        timeout=60,
+        encoding="utf-8",
+        errors="surrogateescape",  # whatever bytes others wrote come back as they were
+    )
+    if ended.returncode and not (unless and unless in ended.stderr):
+        said = ended.stderr.strip() or f"it ends with {ended.returncode}"
+        raise ConfigError(f"`{' '.join(words)}` fails on this machine: {said}. Try it by hand.")
+    return ended.stdout
