@@ -21,7 +21,7 @@ class Runs:
     def __init__(self, server: BackendServer, pipelines: Pipelines) -> None:
         self._server, self._pipelines = server, pipelines
         self.runs: dict[str, Any] = {}
-        self.workflows: dict[str, Any] = {}
+        self._workflows: dict[str, Any] = {}
         self.logs: dict[str, str] = {}
         one = rf"{V2}/runs/(?P<run_id>[^/:]+)"
         self.routes = {
@@ -50,9 +50,13 @@ class Runs:
         run.run_id, run.created_at = str(uuid4()), datetime.now(UTC)
         run.storage_state = "AVAILABLE"
         self.runs[run.run_id] = run
-        self.workflows[run.run_id] = {"metadata": {"name": WORKFLOW}, "spec": {}, "status": {"nodes": {}}}
         self.become(run.run_id, "PENDING")
         return run
+
+    def workflow(self, run_id: str) -> Any:
+        """Return the Workflow of a run, as Argo has it."""
+        empty = {"metadata": {"name": WORKFLOW}, "spec": {}, "status": {"nodes": {}}}
+        return self._workflows.setdefault(run_id, empty)
 
     def become(self, run_id: str, state: str) -> None:
         """Let a run be in a state from now on."""
@@ -62,7 +66,7 @@ class Runs:
         run.state_history = [*(run.state_history or []), status]
         run.finished_at = datetime.now(UTC) if state in ENDED else None
         phase = {"SUCCEEDED": "Succeeded", "FAILED": "Failed"}.get(state, "Running")
-        self.workflows[run_id]["status"]["phase"] = phase
+        self.workflow(run_id)["status"]["phase"] = phase
 
     def step(self, run_id: str, name: str, phase: str, log: str | None = None, message: str = "") -> str:
         """Let the pod of a step be in a phase, and have written a log; return the pod's name.
@@ -87,7 +91,7 @@ class Runs:
         self, run_id: str, name: str, task: str | None, kind: str, phase: str, message: str = ""
     ) -> None:
         """Put a node into the Workflow of a run, as Argo does."""
-        nodes = self.workflows[run_id]["status"]["nodes"]
+        nodes = self.workflow(run_id)["status"]["nodes"]
         key, before = _key(name, task), nodes.get(_key(name, task), {})
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         nodes[key] = {
@@ -104,7 +108,7 @@ class Runs:
         }
 
     def _log(self, run_id: str, name: str, task: str | None, log: str | None) -> str:
-        node = self.workflows[run_id]["status"]["nodes"].get(_key(name, task))
+        node = self.workflow(run_id)["status"]["nodes"].get(_key(name, task))
         pod = f"{WORKFLOW}-{node['templateName']}-{_key(name, task).rpartition('-')[2]}" if node else ""
         if log is not None:
             self.logs[pod] = log
@@ -113,7 +117,7 @@ class Runs:
     def kept(self, request: Request, run_id: str) -> Any:
         """Answer as v1beta1 does, which alone tells the Workflow."""
         run = self.get(request, run_id)
-        manifest = json.dumps(self.workflows[run_id])
+        manifest = json.dumps(self.workflow(run_id))
         return {
             "run": {"id": run_id, "name": run.display_name},
             "pipeline_runtime": {"workflow_manifest": manifest},
@@ -145,7 +149,7 @@ class Runs:
         if self.get(request, run_id).state in ENDED:
             raise RefusalError(INVALID, f"Failed to terminate a run: the run {run_id} has ended")
         self.become(run_id, "CANCELING")
-        self.workflows[run_id]["spec"]["shutdown"] = "Terminate"
+        self.workflow(run_id)["spec"]["shutdown"] = "Terminate"
         self.become(run_id, "FAILED")  # as the real one does
         return {}
 
