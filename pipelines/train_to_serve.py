@@ -60,7 +60,7 @@ def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..
         skip_unchanged: bool = False,
         force_after: int = 0,
     ) -> None:
-        ending = explain(name=name, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
+        ending = explain(name=name, run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER)
         ending.set_caching_options(False)
         place("explain", ending)
 

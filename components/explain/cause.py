@@ -26,7 +26,7 @@ EXIT = re.compile(r"exit code (\d+)")
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a pod that did not do its work; a pod that is gone is None."""
+    """What is known of a pod that did not do its work; `pod` is None when it is gone."""
 
     node: PodNode
     log: Sequence[str] = ()
@@ -104,16 +104,16 @@ def _waits(found: Evidence, reason: str, said: str) -> str:
 
 def _memory(found: Evidence) -> str:
     step, seen = found.node.step, found.trouble
-    begin = (
+    known = (
         seen.message if seen and seen.reason == MEMORY else "it was killed because it used too much memory."
     )
-    smaller = ", or lower training.batch_size or the sizes in `model`" if step == "train" else ""
-    return f"{begin} Its limit is environment.steps.{step}.memory: raise it{smaller}."
+    batch = ", its batch training.batch_size" if step == "train" else ""
+    return f"{known} Its memory is environment.steps.{step}.memory{batch}."
 
 
 def _driver(found: Evidence) -> str:
     """Return why a pod of Kubeflow Pipelines itself failed."""
-    last = words.last_words(found.log, 1) or found.node.message or "it left no message"
+    last = words.last_words(found.log) or found.node.message or "it left no message"
     return (
         "the driver of Kubeflow Pipelines, which goes before it, ended with an error of its own: "
         f"{last.rstrip('.')}. Ask who runs Kubeflow Pipelines, or run it again."
@@ -129,7 +129,7 @@ def _unexpected(found: Evidence) -> str:
     )
     last = words.last_words(found.log)
     if not last:
-        return f"{ended} and left no message. Its log, if there is one, is all that is known."
+        return f"{ended}, and no log of it can be read from here. `modelyard logs` may show more."
     return f"{ended}. Its log ends: {last.rstrip('.')}."
 
 

@@ -14,7 +14,7 @@ def explain(
 
     Args:
         name: the model's name.
-        run: the run's id.
+        run: the run's name.
         status: how the steps ended, as KFP says it.
         explanation: one paragraph.
     """

@@ -59,4 +59,4 @@ def cause(run: Path, step: str) -> ModelyardError:
             "the machine has too little memory for it: lower the sizes in `model` or "
             "training.batch_size, or use a larger machine."
         )
-    return ModelyardError(f"The step {step} ended unexpectedly: {words.last_words(said, 1)}")
+    return ModelyardError(f"The step {step} ended unexpectedly: {words.last_words(said)}")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from components.explain.cause import Evidence, waiting
 from components.explain.there import RUN
-from components.explain.workflow import DRIVER, PodNode
+from components.explain.workflow import PodNode, task_of
 from components.kubernetes.cluster import Cluster
 from components.kubernetes.trouble import Json
 
@@ -44,7 +44,6 @@ def stuck(cluster: Cluster, run: str) -> Stuck | None:
 def node_of(pod: Json) -> PodNode:
     """Return a pod as the node of its Workflow, whose path is in its annotations: `….train.executor`."""
     meta = pod["metadata"]
-    *_, task, name = ("", *str(meta.get("annotations", {}).get(NODE_NAME, meta["name"])).split("."))
-    driver = name.endswith(DRIVER)
-    step = name.removesuffix(DRIVER) if driver else task or name
+    *_, parent, name = ("", *str(meta.get("annotations", {}).get(NODE_NAME, meta["name"])).split("."))
+    step, driver = task_of(name, parent or name)
     return PodNode(step, driver, meta["name"], pod["status"].get("phase", "Pending"), "", "", "")

@@ -66,8 +66,11 @@ class Living:
         return Evidence(node, self.log(node) if node.finished else [], pod, events, nodes)
 
     def log(self, node: PodNode) -> Sequence[str]:
-        """Return the last lines that a pod wrote."""
-        return deque(self._cluster.log(node.pod, MAIN), maxlen=LINES)
+        """Return the last lines that a pod wrote; none when they may not be read."""
+        try:
+            return deque(self._cluster.log(node.pod, MAIN), maxlen=LINES)
+        except ClusterError:
+            return ()
 
 
 def own(environ: os._Environ[str] = os.environ) -> Living:
@@ -88,7 +91,7 @@ def explain(run: str, model: str, records: Records, ended_well: bool | None = No
     """Return how a run ended, or how it fares.
 
     Args:
-        run: the run's id.
+        run: the run's name.
         model: the model's name.
         records: what there is to read of it.
         ended_well: what is known of its end before its Workflow knows it, by its exit task.

@@ -11,12 +11,13 @@ from components.errors import ModelyardError, StoreError, from_log
 NO_ROOM = re.compile(rf"{os.strerror(errno.ENOSPC)}|OSError: \d+ requested and \d+ written")
 DECISION = re.compile(r"^(?:promote|hold|reject|unchanged): .+")
 DECIDING = ("deploy", "evaluate", "fingerprint")  # the later has the last word
-# What KFP's executor and launcher and Argo's executor write around a step's own lines.
+# What KFP's executor and launcher and Argo's write around a step's own lines, and the marks of tracebacks.
 NOISE = re.compile(
-    r"^\[KFP Executor|^time=\"|^[IWEF]\d{4} \d\d:\d\d:\d\d|^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d "
-    r"|^\s*(?:\^+|~+\^*~*)\s*$|^Error: exit status \d+$"
+    r"^\[KFP Executor|^time=|^[IWEF]\d{4} \d\d:\d\d:\d\d|^\s*[\^~]+\s*$|^Error: exit status \d+$|^\s*$"
 )
-LAST = 3
+VALUES = re.compile(r"Got executor_input:$|^I\d{4} .*\{$")  # behind them comes a value as JSON on many lines
+FAULT = re.compile(r"^[EF]\d{4} [^\]]*\] (.*)")
+LAST, MOST = 3, 5
 
 
 def error_in(lines: Sequence[str]) -> ModelyardError | None:
@@ -34,14 +35,34 @@ def silent(lines: Sequence[str]) -> bool:
     return not any(line.lstrip().startswith("Traceback") for line in lines)
 
 
-def last_words(lines: Sequence[str], count: int = LAST) -> str:
-    """Return the last lines that a step itself wrote, on one line."""
-    return " | ".join(line.strip() for line in own(lines)[-count:])
+def last_words(lines: Sequence[str]) -> str:
+    """Return on one line what a step said last: its exception, else its last lines, else KFP's launcher's."""
+    mine = own(lines)
+    said = _exception(mine) or mine[-LAST:] or [found[1] for line in lines if (found := FAULT.match(line))]
+    return " | ".join(line.strip() for line in said[:MOST])
 
 
 def own(lines: Sequence[str]) -> list[str]:
     """Return the lines that a step itself wrote."""
-    return [line for line in lines if line.strip() and not NOISE.match(line)]
+    kept, within = [], False
+    for line in lines:
+        if within:
+            within = line != "}"
+        elif VALUES.search(line):
+            within = True
+        elif not NOISE.match(line):
+            kept.append(line)
+    return kept
+
+
+def _exception(lines: Sequence[str]) -> Sequence[str]:
+    """Return the lines of the last exception that was not caught, below its traceback."""
+    starts = [number for number, line in enumerate(lines) if line.startswith("Traceback ")]
+    if not starts:
+        return ()
+    below = lines[starts[-1] + 1 :]
+    first = next((number for number, line in enumerate(below) if not line.startswith(" ")), len(below))
+    return below[first:]
 
 
 def decision(log: Callable[[str], Sequence[str]]) -> str | None:

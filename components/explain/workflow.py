@@ -4,6 +4,7 @@ A task of the pipeline is a node, and the pod in it, or the pods of its attempts
 Before each task, and before each group of tasks, goes a driver, a pod of Kubeflow Pipelines itself.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,21 @@ from components.kubernetes.trouble import Json
 
 ENDED_BADLY = ("Failed", "Error")
 DRIVER = "-driver"
-ON_EXIT = ".onExit"
+ATTEMPT = re.compile(r"\(\d+\)$")  # where the controller has a retry strategy for every template
 STOPPED = ("Terminate", "Stop")
+
+
+def task_of(pod: str, parent: str) -> tuple[str, bool]:
+    """Return the task that a pod works for, and whether it is the driver that goes before it.
+
+    Args:
+        pod: the displayed name of its node.
+        parent: that of the node around it.
+    """
+    name = ATTEMPT.sub("", pod)
+    if name.endswith(DRIVER):
+        return name.removesuffix(DRIVER), True
+    return ATTEMPT.sub("", parent), False
 
 
 @dataclass(frozen=True)
@@ -101,10 +115,9 @@ class Workflow:
 
     def _pod(self, key: str, node: Json) -> PodNode:
         name = str(node.get("displayName", key))
-        driver = name.endswith(DRIVER)
-        task = name.removesuffix(DRIVER) if driver else str(self._task(node).get("displayName", name))
+        step, driver = task_of(name, str(self._task(node).get("displayName", name)))
         return PodNode(
-            step=task.removesuffix(ON_EXIT),
+            step=step,
             driver=driver,
             pod=self._pod_name(key, node),
             phase=str(node.get("phase", "Pending")),
