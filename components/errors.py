@@ -14,7 +14,8 @@
     ├── ClusterError               9   the cluster cannot be reached, or refuses what is asked
     ├── BackendError              10   Kubeflow Pipelines cannot be reached, or refuses what is asked
     ├── StuckError                11   a pod of a run cannot start: no node has room, or no image comes
-    └── CancelledError            12   the run was cancelled
+    ├── CancelledError            12   the run was cancelled
+    └── PlanError                 13   a plan speaks against the run: memory, budget, deadline, no node
 
 A message is one paragraph: what was found (the bad value), what is wrong with it, what to do next.
 An exception outside the family is a bug and ends with exit code 1.
@@ -110,6 +111,12 @@ class CancelledError(ModelyardError):
     exit_code = 12
 
 
+class PlanError(ModelyardError):
+    """A plan speaks against the run: it does not fit, or takes or costs too much."""
+
+    exit_code = 13
+
+
 _FAMILY: dict[str, type[ModelyardError]] = {
     kind.__name__: kind
     for kind in (
@@ -127,6 +134,7 @@ _FAMILY: dict[str, type[ModelyardError]] = {
         BackendError,
         StuckError,
         CancelledError,
+        PlanError,
     )
 }
 _LAST_LINE = re.compile(r"^\s*components\.errors\.(\w+): (.*)$")

@@ -20,6 +20,7 @@ from pipelines.compiler import LOCAL, arguments
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.placement import pipeline
+from pipelines.plan import comparison
 from pipelines.results import scores
 from pipelines.runs import Failure, Prediction, RunSummary
 from pipelines.steplog import CacheHits, StepLog
@@ -71,6 +72,7 @@ class LocalRun:
             **result,
         )
         runs.finish(self.folder, summary)
+        comparison.keep(self.folder, self.config, self.environment, summary)
         return summary
 
     def _execute(self) -> None:

@@ -36,6 +36,26 @@ def unschedulable(pod: Json, said: str, events: Sequence[Json], nodes: Sequence[
     return Trouble(reason="Unschedulable", message=message.strip(), patience=patience)
 
 
+def impossible(pod: Json, nodes: Sequence[Json]) -> str | None:
+    """Return why none of the nodes could take a pod even if it were empty; None when one could.
+
+    Args:
+        pod: with what the scheduler looks at.
+        nodes: of the cluster; of none, nothing is known.
+    """
+    asked = requests(pod)
+    if not nodes or any(_takes(node, pod, asked) for node in nodes):
+        return None
+    wants = _list(asked) or "nothing in particular"
+    return f"{pod['metadata']['name']} asks for {wants}. {_fitting(pod, asked, nodes)}".rstrip(".")
+
+
+def _takes(node: Json, pod: Json, asked: Mapping[str, float]) -> bool:
+    labelled = pod["spec"].get("nodeSelector", {}).items() <= node["metadata"].get("labels", {}).items()
+    enough = all(_has(node, resource) >= amount for resource, amount in asked.items())
+    return labelled and enough and not _taints(node, pod)
+
+
 def _fitting(pod: Json, asked: Mapping[str, float], nodes: Sequence[Json]) -> str:
     """Say which nodes there are for the pod, and what would fit on one."""
     if not nodes:

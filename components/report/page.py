@@ -6,8 +6,21 @@ One page without scripts and without anything from elsewhere. Names come from th
 template escapes everything.
 """
 
+from typing import Any, NamedTuple
+
 from components.artifacts import Decision, History, Metrics, Schema, Statistics
 from components.report import plots
+
+END = "</main>"
+
+
+class Planned(NamedTuple):
+    """What was planned and what happened, in words; `ratio` is actual / planned, None without one of them."""
+
+    name: str
+    planned: str
+    actual: str
+    ratio: float | None
 
 
 def render(
@@ -19,20 +32,11 @@ def render(
     statistics: Statistics,
 ) -> str:
     """Return the page as HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("components.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     pictures = (
         plots.curves("Accuracy", "accuracy", history.metrics),
         plots.curves("Loss", "loss", history.metrics),
     )
-    return environment.get_template("report.html").render(
+    page: str = _template("report.html").render(
         name=name,
         metrics=metrics,
         decision=decision,
@@ -46,3 +50,29 @@ def render(
         ranked=plots.ranked(metrics),
         view=(plots.WIDTH, plots.HEIGHT, plots.LEFT, plots.RIGHT, plots.TOP, plots.BOTTOM),
     )
+    return page
+
+
+def with_plan(page: str, rows: list[Planned], about: str) -> str:
+    """Return a page with a section, at its end, that compares the plan with what happened.
+
+    Args:
+        page: what `render` returned.
+        rows: what is compared.
+        about: a sentence on where the plan came from.
+    """
+    before, end, after = page.rpartition(END)
+    return f"{before}{_template('plan.html').render(rows=rows, about=about)}{end}{after}" if end else page
+
+
+def _template(name: str) -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("components.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)

@@ -14,7 +14,7 @@ class Question(Record):
     `rows` is how many training rows an epoch has, `validation` how many follow it; None when nobody knows.
     """
 
-    schema_: Schema
+    examples: Schema
     normalization: Normalization
     architecture: dict[str, Any]
     training: dict[str, Any]
@@ -107,3 +107,26 @@ class Probed(Record):
     device_memory: int | None
     model_bytes: int
     traced: Traced
+
+
+class CurvePoint(Record):
+    """The share of validation rows that a model of so many rows gets wrong, with an 80 % interval."""
+
+    rows: int
+    error: float
+    low: float
+    high: float
+
+
+class LearningCurve(Record):
+    """How the error falls as rows grow: `points` are trained, `beyond` is `a · rows^-b + c` through them.
+
+    `refused` says why nothing is extrapolated; then `beyond` is empty.
+    """
+
+    points: tuple[CurvePoint, ...]
+    beyond: tuple[CurvePoint, ...]
+    exponent: float | None
+    floor: float | None
+    refused: str | None
+    seconds: float

@@ -162,7 +162,7 @@ def _noise(trial: Trial, directory: Path) -> Path:
     """Write features of noise of the model's shape, as many rows as there are, or as fit into a bound."""
     directory.mkdir()
     question = trial.question
-    schema: Schema = question.schema_
+    schema: Schema = question.examples
     row = int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize
     plan = Training.model_validate(question.training)
     most = max(plan.batch_size * 2, NOISE_BYTES // row)

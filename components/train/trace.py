@@ -33,7 +33,7 @@ def trace(question: Question) -> Traced:
     """
     started = time.perf_counter()
     network, plan = compiled(question)
-    step = traced_step(network, question.schema_.shape, plan.batch_size)
+    step = traced_step(network, question.examples.shape, plan.batch_size)
     work = graph.walk(step)
     activations, unknown = kept(step)
     variables = network.optimizer.variables
@@ -61,7 +61,7 @@ def compiled(question: Question) -> tuple[Any, Training]:
     plan = Training.model_validate(question.training)
     keras.utils.set_random_seed(plan.seed)
     code = Path(question.code)
-    network = networks.build(settings, question.schema_, question.normalization, code, question.code_sha256)
+    network = networks.build(settings, question.examples, question.normalization, code, question.code_sha256)
     trainer.compile_(network, settings, plan, question.rows or plan.batch_size * plan.steps_per_execution)
     with user_code.explained(code, "Tracing") if settings.build else nullcontext():
         network.optimizer.build(network.trainable_variables)

@@ -5,6 +5,7 @@ options        what several commands take, and how they print
 failures       from an error to a message and an exit code
 pipeline       run, compile, report
 run            what `run` shows
+plan           plan
 models         models list, show, promote, history; rollback
 serving        serve, predict
 configuration  config show, schema, init, reference

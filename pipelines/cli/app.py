@@ -10,6 +10,7 @@ from pipelines.cli import (
     explain,
     models,
     pipeline,
+    plan,
     rollouts,
     runs,
     schedule,
@@ -20,7 +21,7 @@ from pipelines.cli import (
 EPILOG = """Exit codes: 0 done, also when the gate holds or rejects · 1 a bug, no room or memory, or a failed
 check of doctor · 2 configuration or command line · 3 data · 4 training · 5 evaluation · 6 deployment ·
 7 model store · 8 server · 9 cluster · 10 Kubeflow Pipelines · 11 a pod that cannot start · 12 cancelled ·
-130 Ctrl-C. docs/cli.md says more."""
+13 a plan that says no · 130 Ctrl-C. docs/cli.md says more."""
 
 app = typer.Typer(
     name="modelyard",
@@ -53,6 +54,7 @@ def root(
 
 
 app.command()(pipeline.run)
+app.command()(plan.plan)
 app.command()(serving.serve)
 app.command()(serving.predict)
 app.add_typer(models.app)

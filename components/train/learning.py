@@ -1,0 +1,126 @@
+"""Trains on growing parts of the data and says what more rows would bring.
+
+    python -m components.train.learning TRIAL.json CURVE.json
+
+The parts are an eighth, a quarter, a half and all of the training rows, each within the next; each is trained
+as a run would do it, so this takes about twice as long as one training. error = a · rows^-b + c is fitted to
+what the same validation rows say, and never asked about more than four times the rows that there are.
+"""
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components import artifacts
+from components.shards import Split
+from components.train import trace, trainer
+from components.train.backend import keras
+from components.train.data import Features
+from components.train.measured import CurvePoint, LearningCurve, Question, Trial
+from components.train.power_law import fit
+
+PARTS = (1 / 8, 1 / 4, 1 / 2, 1.0)
+BEYOND = (2, 4)
+LEAST_POINTS, LEAST_VALIDATION, PER_CLASS = 3, 50, 5
+DRAWS = 200
+QUANTILES = (0.1, 0.9)
+
+
+class Part(Split):
+    """Some rows of a split."""
+
+    def __init__(self, split: Split, rows: NDArray[np.int64]) -> None:
+        self._split, self._rows = split, rows
+        self.labels = split.labels[rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the examples at `rows` of this part."""
+        return self._split.gather(self._rows[rows])
+
+
+def learning_curve(trial: Trial) -> LearningCurve:
+    """Return the curve of a model on its features.
+
+    Raises:
+        DataError: the features are malformed.
+        TrainError: the model cannot be trained.
+    """
+    began = time.perf_counter()
+    rows = Features.read(Path(trial.features))
+    held, classes = len(rows.validation), len(rows.schema.classes)
+    counts = [math.floor(part * len(rows.train)) for part in PARTS]
+    counts = [count for count in counts if count >= PER_CLASS * classes]
+    refused = None
+    if held < LEAST_VALIDATION:
+        refused = (
+            f"{held} validation rows tell too little; {LEAST_VALIDATION} are needed: raise data.validation"
+        )
+    elif len(counts) < LEAST_POINTS:
+        refused = (
+            f"{len(rows.train)} training rows make {len(counts)} parts with {PER_CLASS} rows a class; a "
+            f"curve needs {LEAST_POINTS}: get more rows"
+        )
+    if refused:
+        return LearningCurve(points=(), beyond=(), exponent=None, floor=None, refused=refused, seconds=0.0)
+    order = np.random.default_rng(0).permutation(len(rows.train))
+    errors = [_error(trial.question, rows, order[:count]) for count in counts]
+    return extrapolate(counts, errors, held, time.perf_counter() - began)
+
+
+def extrapolate(counts: list[int], errors: list[float], held: int, seconds: float) -> LearningCurve:
+    """Return the curve through points, with intervals for how few rows they were measured on.
+
+    Args:
+        counts: training rows of each point.
+        errors: share of validation rows that were wrong.
+        held: how many validation rows there are.
+        seconds: that the training took.
+    """
+    size, random = np.asarray(counts, float), np.random.default_rng(0)
+    drawn = random.binomial(held, errors, (DRAWS, len(errors))) / held
+    laws = [fit(size, one) for one in drawn]
+    best = fit(size, np.asarray(errors))
+    points = [_point(count, errors[place], drawn[:, place]) for place, count in enumerate(counts)]
+    more = [counts[-1] * times for times in BEYOND]
+    beyond = [_point(rows, best.at(rows), np.array([law.at(rows) for law in laws])) for rows in more]
+    return LearningCurve(
+        points=tuple(points),
+        beyond=tuple(beyond),
+        exponent=best.b,
+        floor=best.c,
+        refused=None,
+        seconds=seconds,
+    )
+
+
+def _error(question: Question, rows: Features, chosen: NDArray[np.int64]) -> float:
+    """Train on some rows as a run would, and return the share of validation rows that are wrong."""
+    part = Features(rows.schema, rows.normalization, Part(rows.train, chosen), rows.validation)
+    network, plan = trace.compiled(question.model_copy(update={"rows": len(chosen)}))
+    history = trainer.fit(network, part, plan)
+    keras.backend.clear_session()
+    best = max if plan.early_stopping else (lambda values: values[-1])
+    return 1.0 - best(history.metrics["val_accuracy"])
+
+
+def _point(rows: int, error: float, drawn: NDArray[np.float64]) -> CurvePoint:
+    low, high = np.quantile(drawn, QUANTILES)
+    return CurvePoint(rows=rows, error=error, low=float(low), high=float(high))
+
+
+def main() -> None:
+    """Read the trial, train, and write the curve."""
+    trial, answer = map(Path, sys.argv[1:])
+    artifacts.write(answer, learning_curve(artifacts.read(trial, Trial)))
+
+
+if __name__ == "__main__":
+    main()

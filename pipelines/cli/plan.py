@@ -1,0 +1,89 @@
+"""`plan`: will it fit, how long, how much, and what can go wrong."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import ConfigFile, EnvironmentName, Output, OutputFormat, Overrides, emit
+
+
+def plan(
+    config: ConfigFile = None,
+    environment: EnvironmentName = "local",
+    overrides: Overrides = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", metavar="ACCELERATOR[xN]", help="Look at this one, as nvidia-l4x2."),
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Train for some seconds here, and measure what it takes.")
+    ] = False,
+    probe_seconds: Annotated[
+        float, typer.Option("--probe-seconds", min=1, metavar="S", help="How long, besides start and export.")
+    ] = 20.0,
+    learning_curve: Annotated[
+        bool,
+        typer.Option("--learning-curve", help="Train on growing parts: what would more data bring?"),
+    ] = False,
+    budget: Annotated[
+        float | None, typer.Option("--budget", min=0, metavar="USD", help="Refuse what costs more.")
+    ] = None,
+    deadline: Annotated[
+        float | None, typer.Option("--deadline", min=0, metavar="HOURS", help="Refuse what takes longer.")
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option("--price", min=0, metavar="USD", help="An hour of the machine costs this.")
+    ] = None,
+    hardware: Annotated[
+        Path | None, typer.Option("--hardware", metavar="FILE", help="Accelerators and prices of your own.")
+    ] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Download data that is not here; --probe does so, too.")
+    ] = False,
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=1, metavar="N", help="There are so many examples.")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option("--classes", min=2, metavar="N", help="So many classes, beside --rows.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All accelerators and inputs.")] = False,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Say before anything is launched: will it fit, how long, how much, what can go wrong.
+
+    Nothing is deployed, and the run after it takes prepared data from the cache. Ends with 13 when memory,
+    --budget or --deadline speak against the run.
+    """
+    from rich.console import Console
+
+    from components.errors import PlanError
+    from pipelines import runs
+    from pipelines.config import load
+    from pipelines.environment import load_environment
+    from pipelines.plan.plan import Wishes
+    from pipelines.plan.planning import make
+    from pipelines.plan.render import show
+
+    place = load_environment(environment, overrides or ())
+    settings = load(config, overrides or (), store=place.model_store())
+    wishes = Wishes(
+        on=tuple(on or ()),
+        probe=probe,
+        seconds=probe_seconds,
+        learning_curve=learning_curve,
+        fetch=fetch,
+        rows=rows,
+        classes=classes,
+        hardware=hardware,
+        price=price,
+        budget=budget,
+        deadline=deadline,
+    )
+    with Console(stderr=True).status("starting") as status:
+        made = make(settings, place, environment, wishes, runs.home(), say=status.update)
+    if output is Output.JSON:
+        emit(made.model_dump(mode="json"))
+    else:
+        show(made, Console(), everything)
+    raise typer.Exit(PlanError.exit_code if made.refusals else 0)

@@ -1,0 +1,63 @@
+"""What training keeps in a device's memory, and whether that fits.
+
+weights + gradients + optimizer                      exact: P · 16 bytes with Adam in float32 + activations
+kept for the backward pass + the largest operation + the batch     an upper bound: memory is reused
+
+It fits when the upper bound is below 0.8 of the memory, it does not when the exact part alone is above 0.95
+of it, and between these only a probe knows: what the driver, the libraries and fragmentation take is not in
+the graph.
+"""
+
+from typing import Literal
+
+from components.artifacts import Record
+from components.train.measured import Traced
+
+SURE, HOPELESS = 0.8, 0.95
+Fit = Literal["fits", "does not fit", "unknown"]
+
+
+class Memory(Record):
+    """Bytes on one device; `each` is what one more example in the batch takes."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    working: int
+    batch: int
+    each: float
+
+    @property
+    def fixed(self) -> int:
+        """Return what is needed whatever the batch."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def most(self) -> int:
+        """Return the upper bound."""
+        return self.fixed + self.activations + self.working + self.batch
+
+    def fit(self, capacity: float) -> Fit:
+        """Say whether it fits into a device's memory of so many bytes."""
+        if self.fixed > HOPELESS * capacity:
+            return "does not fit"
+        return "fits" if self.most < SURE * capacity else "unknown"
+
+    def largest_batch(self, capacity: float) -> int:
+        """Return the largest batch that fits for sure; 0 when not even one example does."""
+        return max(0, int((SURE * capacity - self.fixed) / self.each)) if self.each else 0
+
+
+def memory(traced: Traced) -> Memory:
+    """Return what a traced step keeps in memory."""
+    moving = traced.activations + traced.working + traced.batch
+    return Memory(
+        weights=traced.weights,
+        gradients=traced.gradients,
+        optimizer=traced.optimizer,
+        activations=traced.activations,
+        working=traced.working,
+        batch=traced.batch,
+        each=moving / traced.batch_size,
+    )

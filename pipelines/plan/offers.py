@@ -1,0 +1,163 @@
+"""Where the model can train: each accelerator with what it can hold, how long it takes and what it costs."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from components.artifacts import Record
+from components.errors import ConfigError
+from pipelines.accelerators import known
+from pipelines.config_problems import did_you_mean
+from pipelines.plan import money
+from pipelines.plan.compute import Compute, step_seconds
+from pipelines.plan.hardware import Hardware, Row
+from pipelines.plan.memory import Fit, Memory
+from pipelines.plan.quantity import Quantity, unknown
+
+ASKED = re.compile(r"^(?P<name>.+?)(?:x(?P<count>\d+))?$")
+
+
+class Offer(Record):
+    """An accelerator and whether it can do it; `refused` says why not, with the remedy.
+
+    `train` are the seconds of all training steps, without start, compilation and export, which depend on the
+    host. `remark` is what one has to know.
+    """
+
+    accelerator: str
+    count: int
+    kind: Literal["gpu", "tpu"]
+    memory: float
+    fit: Fit
+    refused: str | None
+    train: Quantity
+    on_demand: Quantity
+    spot: Quantity
+    price: str
+    remark: str = ""
+
+
+def wanted(texts: Sequence[str], hardware: Hardware) -> list[tuple[str, int]]:
+    """Return what `--on nvidia-l4x2` means; each accelerator of the file when nothing is asked.
+
+    Raises:
+        ConfigError: no such accelerator, or no node has so many.
+    """
+    if not texts:
+        return [(name, min(_counts(name))) for name in hardware.rows if name in known()]
+    return [_wanted(text, hardware) for text in texts]
+
+
+def offers(
+    asked: Sequence[tuple[str, int]],
+    hardware: Hardware,
+    memory: Memory,
+    work: Compute,
+    dtype: str,
+    backend: str,
+) -> list[Offer]:
+    """Return what the accelerators offer, the best first: those that can do it, by money, then by time."""
+    found = [_offer(*one, hardware, memory, work, dtype, backend) for one in asked]
+    return sorted(found, key=_rank)
+
+
+def _offer(
+    name: str,
+    count: int,
+    hardware: Hardware,
+    memory: Memory,
+    work: Compute,
+    dtype: str,
+    backend: str,
+) -> Offer:
+    row, kind = hardware.rows[name], known()[name].kind
+    fit = memory.fit(row.memory)
+    refused = _refusal(name, row, kind, backend, dtype, memory)
+    seconds = unknown(refused) if refused else step_seconds(work, row, dtype).scaled(work.steps)
+    price = row.price
+    return Offer(
+        accelerator=name,
+        count=count,
+        kind=kind,
+        memory=row.memory,
+        fit=fit,
+        refused=refused,
+        train=seconds,
+        on_demand=money.cost(seconds, price, count, spot=False),
+        spot=money.cost(seconds, price, count, spot=True),
+        price=_priced(row, hardware),
+        remark=_remark(count, fit, row, memory),
+    )
+
+
+def _refusal(name: str, row: Row, kind: str, backend: str, dtype: str, memory: Memory) -> str | None:
+    if kind == "tpu" and backend == "tensorflow":
+        return "TensorFlow 2.21 has no TPU build: set environment.keras_backend: jax (image train-tpu)"
+    if memory.fit(row.memory) == "does not fit":
+        needs = f"{memory.fixed / 1e9:.3g} GB of variables and gradients for {row.memory / 1e9:.3g} GB"
+        return f"{needs}: Keras on TensorFlow cannot split a model over devices; take a smaller one"
+    if dtype in ("mixed_bfloat16", "bfloat16") and row.peak_tflops.bf16 == "unsupported":
+        return f"{name} has no bfloat16: use mixed_float16"
+    return None
+
+
+def _remark(count: int, fit: Fit, row: Row, memory: Memory) -> str:
+    said = []
+    if count > 1:
+        said.append(f"the step trains on one device: the other {count - 1} would idle")
+    if fit == "unknown":
+        batch = memory.largest_batch(row.memory)
+        sure = f"a batch of {batch} fits for sure" if batch else "not even one example fits for sure"
+        said.append(f"whether it fits is known by --probe there only; {sure}")
+    return "; ".join(said)
+
+
+def _priced(row: Row, hardware: Hardware) -> str:
+    if row.price is None:
+        return "unknown"
+    price = row.price
+    of = f"{price.count} accelerators" if price.count > 1 else "one accelerator"
+    scope = f"a machine with {of}" if price.scope == "vm" else f"{of} alone"
+    return f"{scope}, {price.region}, {hardware.sources[price.source]}, read {hardware.read}"
+
+
+def _rank(offer: Offer) -> tuple[bool, bool, float, float]:
+    """Order by whether it works and is known to fit, then by money, then by time."""
+    dollars = offer.on_demand.value or offer.on_demand.low or math.inf
+    seconds = offer.train.value or offer.train.low or math.inf
+    return offer.refused is not None, offer.fit != "fits", dollars, seconds
+
+
+def _wanted(text: str, hardware: Hardware) -> tuple[str, int]:
+    found = ASKED.match(text)
+    name = _named(text, hardware) or (found["name"] if found else text)
+    name = _named(name, hardware) or name
+    if name in hardware.rejected:
+        raise ConfigError(
+            f"--on {text}: the row of {name} in {hardware.path} was left out: {hardware.rejected[name]}."
+        )
+    if name not in hardware.rows or name not in known():
+        names = [one for one in hardware.rows if one in known()]
+        near = did_you_mean(name, names) or f"; they are {', '.join(names)}."
+        raise ConfigError(f"--on {text}: {name!r} is no accelerator of {hardware.path}{near}")
+    counts = _counts(name)
+    count = int(found["count"]) if found and found["count"] and not _named(text, hardware) else min(counts)
+    if count not in counts:
+        raise ConfigError(
+            f"--on {text}: a node has {', '.join(map(str, counts))} of {name}, not {count}. Take one of them."
+        )
+    return name, count
+
+
+def _named(text: str, hardware: Hardware) -> str | None:
+    """Return the row that a name, or its unmistakable end, means: l4, h100-80gb."""
+    if text in hardware.rows:
+        return text
+    ends = [name for name in hardware.rows if name.endswith(f"-{text}")]
+    return ends[0] if len(ends) == 1 else None
+
+
+def _counts(name: str) -> list[int]:
+    one = known()[name]
+    return sorted(one.counts or one.topologies.values())

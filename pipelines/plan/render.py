@@ -1,0 +1,145 @@
+"""The plan on one screen."""
+
+from collections.abc import Callable
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.plan.offers import Offer
+from pipelines.plan.plan import Plan
+from pipelines.plan.quantity import Quantity
+from pipelines.plan.words import count, dollars, seconds, size
+
+OFFERS = 5
+
+
+def show(plan: Plan, console: Console, everything: bool) -> None:
+    """Print a plan.
+
+    Args:
+        plan: the plan.
+        console: where.
+        everything: all accelerators and all inputs, too.
+    """
+    for name, value in _facts(plan).items():
+        console.print(Text.assemble((f"{name:<11}", "dim"), value), soft_wrap=not console.is_terminal)
+    offers = plan.offers if everything else plan.offers[:OFFERS]
+    if offers:
+        console.print(_offers(offers))
+        if len(offers) < len(plan.offers):
+            console.print(f"{len(plan.offers) - len(offers)} more with --all", style="dim")
+    for name, reason in plan.rejected.items():
+        console.print(f"left out: {name}: {reason}", style="yellow", markup=False, soft_wrap=True)
+    if plan.spot:
+        console.print(_spot(plan))
+    console.print(_risks(plan))
+    if everything:
+        console.print(_inputs(plan))
+    for reason in plan.refusals:
+        console.print(Text.assemble(("no: ", "bold red"), reason, "."), soft_wrap=True)
+
+
+def _facts(plan: Plan) -> dict[str, str]:
+    memory, work = plan.memory, plan.compute
+    bound = "at least " if work.lower_bound else ""
+    rows = ", ".join(f"{name} {rows:,}" for name, rows in plan.rows.items())
+    found = {
+        "model": f"{plan.model}: {plan.parameters:,} parameters in {plan.dtype}; rows: {rows}",
+        "compute": f"{bound}{count(work.per_example)} FLOP an example, {count(work.per_step)} a step, "
+        f"{count(work.total)} in {work.steps:,} steps",
+        "memory": f"{plan.fit} in {plan.place}: {size(memory.fixed)} for variables and gradients, at most "
+        f"{size(memory.most)} with activations",
+        "storage": f"{size(plan.storage.run)} a run, {size(plan.storage.version)} a version, "
+        f"{size(plan.storage.checkpoint)} a checkpoint",
+        "train": _estimate(plan.train, seconds) + f" on {plan.machine}",
+        "run": _estimate(plan.run, seconds),
+        "money": _estimate(plan.money, dollars),
+    }
+    if work.lower_bound:
+        found["not counted"] = "; ".join(work.lower_bound[:3])
+    if time := plan.duration:
+        overhead = "" if time.overhead is None else f", of which {seconds(time.overhead)} whatever the batch"
+        found["of that"] = (
+            f"start {seconds(time.start)}, compile {seconds(time.compile)}, {time.epochs} epochs of "
+            f"{seconds(time.epoch)} (validation {seconds(time.validation)}), export {seconds(time.export)}; "
+            f"a step {seconds(time.step)}{overhead}; {time.input_share:.0%} waits for input"
+        )
+    if probed := plan.probed:
+        found["probe"] = f"{size(probed.memory)} of memory at most; {probed.epoch.windows} windows"
+    if curve := plan.learning_curve:
+        points = ", ".join(f"{one.rows:,}: {one.error:.1%}" for one in curve.points)
+        beyond = "; ".join(
+            f"{one.rows:,} rows: {one.error:.1%} ({one.low:.1%} to {one.high:.1%})" for one in curve.beyond
+        )
+        found["more data"] = curve.refused or f"validation error by rows {points}; expected with {beyond}"
+    return found
+
+
+def _estimate(found: Quantity, say: Callable[[float], str]) -> str:
+    why = f" ({found.why})" if found.why else ""
+    if found.value is None:
+        least = f"at least {say(found.low)}; more is " if found.low else ""
+        return f"{least}unknown{why}"
+    if found.low == found.high:
+        return say(found.value)
+    high = "?" if found.high is None else say(found.high)
+    return f"{say(found.value)}, {say(found.low or 0.0)} to {high}{why}"
+
+
+def _offers(offers: tuple[Offer, ...]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("accelerator", "memory", "steps", "USD", "USD on Spot", "remark"):
+        table.add_column(name, overflow="fold")
+    for offer in offers:
+        table.add_row(
+            f"{offer.accelerator} x{offer.count}",
+            f"{size(offer.memory)}: {offer.fit}",
+            *(
+                ("–",) * 3
+                if offer.refused
+                else (
+                    _short(offer.train, seconds),
+                    _short(offer.on_demand, dollars),
+                    _short(offer.spot, dollars),
+                )
+            ),
+            Text(offer.refused or "; ".join(filter(None, (offer.train.why, offer.remark)))),
+        )
+    return table
+
+
+def _short(found: Quantity, say: Callable[[float], str]) -> str:
+    if found.value is None:
+        return f"≥ {say(found.low)}" if found.low else "unknown"
+    return f"{say(found.low or 0.0)} to {'?' if found.high is None else say(found.high)}"
+
+
+def _spot(plan: Plan) -> Group:
+    lines = [
+        Text(
+            f"Spot, taken away every {row.hours_between:g} h on average: x{row.without:.3g} as it is; "
+            f"x{row.with_checkpoints:.3g} with a checkpoint every {seconds(row.interval)}",
+            "dim",
+        )
+        for row in plan.spot
+    ]
+    return Group(*lines)
+
+
+def _risks(plan: Plan) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("what can go wrong", "probability", "what lowers it"):
+        table.add_column(name, overflow="fold")
+    for risk in plan.risks:
+        table.add_row(Text(risk.what), Text(risk.probability), Text(risk.lowers))
+    return table
+
+
+def _inputs(plan: Plan) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("input", "value", "known", "from"):
+        table.add_column(name, overflow="fold")
+    for one in plan.inputs:
+        table.add_row(Text(one.name), Text(one.value), one.basis, Text(one.source))
+    return table

@@ -1,0 +1,183 @@
+"""What earlier runs say about plans: each run keeps what was planned beside what happened.
+
+<home>/plans/<key>.json           the last plan of a configuration in an environment
+<home>/runs/<run>/plan.json       planned and actual of a run
+
+The next plan takes the quantiles of actual / planned over the runs on the same machine, and says over how
+many.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+from components.artifacts import History, Record, read, tree_sha256, write
+from components.errors import DataError
+from pipelines.config import Config
+from pipelines.environment_settings import Environment
+from pipelines.plan.quantity import Quantity
+from pipelines.plan.time import Duration
+from pipelines.runs import RunSummary
+
+FEW, ENOUGH = 3, 10
+RECENT = 50
+PREPARED = ("ingest", "preprocess")  # which the plan itself leaves in the cache
+
+
+class Prediction(Record):
+    """What was planned for a configuration on a machine; `refusals` are those that no limit made."""
+
+    created: str
+    machine: str
+    train: Quantity
+    whole: Quantity
+    money: Quantity
+    parts: Duration | None
+    refusals: tuple[str, ...]
+
+
+class Residual(Record):
+    """What was planned for a run, and what happened, in seconds.
+
+    `planned` is for the epochs that there were in the end; None when nobody planned the run, or its probe was
+    on another machine. `actual` is None when the step `train` came from the cache.
+    """
+
+    run: str
+    key: str
+    machine: str
+    planned: float | None
+    actual: float | None
+    planned_whole: float | None
+    actual_whole: float
+    epochs: int | None
+    plan: Prediction | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Return actual / planned of the step `train`."""
+        return self.actual / self.planned if self.actual and self.planned else None
+
+
+def machine(environment: Environment) -> str:
+    """Return what the times of a plan hold for: the processor here, or the accelerator of the environment."""
+    if environment.kind != "local":
+        accelerator = environment.resources("train").accelerator
+        return f"{accelerator.type}x{accelerator.count}" if accelerator else "a node of the cluster"
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def key(config: Config, environment: Environment) -> str:
+    """Return what identifies a plan: what decides how long a run takes."""
+    model = config.model.model_dump(mode="json")
+    if config.model.code and Path(config.model.code).is_dir():
+        model["code"] = tree_sha256(Path(config.model.code))
+    sections = [config.source().text(), config.preparation().text(), model, config.training.text()]
+    place = [environment.kind, environment.resources("train").text()]
+    return hashlib.sha256(json.dumps([sections, place], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def keep(home: Path, plan_key: str, prediction: Prediction) -> None:
+    """Keep a prediction for the runs that come."""
+    (home / "plans").mkdir(parents=True, exist_ok=True)
+    write(home / "plans" / f"{plan_key}.json", prediction)
+
+
+def planned(home: Path, plan_key: str) -> Prediction | None:
+    """Return the last prediction for a configuration, if there is one that this modelyard can read."""
+    try:
+        return read(home / "plans" / f"{plan_key}.json", Prediction)
+    except DataError:
+        return None
+
+
+def record(folder: Path, config: Config, environment: Environment, summary: RunSummary) -> Residual | None:
+    """Write what was planned and what happened into a run's folder; nothing of a run that failed.
+
+    Args:
+        folder: the run's.
+        config: its configuration.
+        environment: where it ran.
+        summary: how it went.
+    """
+    if summary.state != "succeeded":
+        return None
+    here = machine(environment)
+    mine = key(config, environment)
+    before = planned(folder.parent.parent, mine)
+    history = next(iter(sorted((folder / "artifacts").glob("*/train/history/history.json"))), None)
+    epochs = read(history, History).epochs if history else None
+    step = next((one for one in summary.steps if one.name == "train" and not one.cached), None)
+    ran_all = not any(one.cached for one in summary.steps if one.name not in PREPARED)
+    usable = before if before and before.machine == here else None
+    found = Residual(
+        run=summary.run,
+        key=mine,
+        machine=here,
+        planned=_for(usable, epochs) if usable and step else None,
+        actual=step.seconds if step else None,
+        planned_whole=usable.whole.value if usable and ran_all else None,
+        actual_whole=summary.seconds,
+        epochs=epochs,
+        plan=before,
+    )
+    write(folder / "plan.json", found)
+    return found
+
+
+def correction(home: Path, here: str) -> Quantity | None:
+    """Return by what planned times of `train` have to be multiplied, if enough runs say so.
+
+    With fewer than ten runs the interval is from the smallest to the largest ratio, and no narrower than the
+    ±15 % of a plan without any; with more, from the 10 % to the 90 % quantile.
+    """
+    ratios = [one.ratio for one in _residuals(home) if one.machine == here and one.ratio][-RECENT:]
+    if len(ratios) < FEW:
+        return None
+    middle = statistics.median(ratios)
+    if len(ratios) < ENOUGH:
+        low, high = min(*ratios, 0.85 * middle), max(*ratios, 1.15 * middle)
+    else:
+        low, *_, high = statistics.quantiles(ratios, n=10, method="inclusive")
+    why = f"actual / planned of the last {len(ratios)} planned runs on this machine"
+    return Quantity(value=middle, low=low, high=high, why=why)
+
+
+def past_steps(home: Path, plan_key: str) -> dict[str, float]:
+    """Return the median seconds of each step but `train`, over the last runs of the same configuration."""
+    seen: dict[str, list[float]] = {}
+    for one in list(_residuals(home))[-RECENT:]:
+        if one.key == plan_key:
+            for step in read(home / "runs" / one.run / "run.json", RunSummary).steps:
+                if step.state == "succeeded" and not step.cached and step.name != "train":
+                    seen.setdefault(step.name, []).append(step.seconds)
+    return {name: statistics.median(values) for name, values in seen.items()}
+
+
+def _residuals(home: Path) -> Iterator[Residual]:
+    """Yield those of all runs, oldest first; what an older modelyard wrote otherwise is left out."""
+    for path in sorted((home / "runs").glob("*/plan.json")):
+        try:
+            yield read(path, Residual)
+        except DataError:
+            continue
+
+
+def _for(plan: Prediction, epochs: int | None) -> float | None:
+    """Return the planned seconds of `train`, for the epochs that there were."""
+    if plan.train.value is None or plan.parts is None or epochs is None:
+        return plan.train.value
+    return plan.train.value * plan.parts.seconds(epochs) / plan.parts.seconds()
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,101 @@
+"""What can go wrong, in plain words: how likely it is, or "unknown", and the setting that lowers it."""
+
+from typing import TYPE_CHECKING
+
+from components.artifacts import Record
+from components.train.settings import Training
+from pipelines.environment_settings import Environment
+from pipelines.plan.dataset import Dataset
+from pipelines.plan.words import size
+
+if TYPE_CHECKING:
+    from pipelines.plan.plan import Plan
+
+FEW_ROWS = 1_000
+INPUT_BOUND = 0.2
+
+
+class Risk(Record):
+    """One thing; `probability` is in words, "unknown" where nobody measured it."""
+
+    what: str
+    probability: str
+    lowers: str
+
+
+def risks(plan: "Plan", environment: Environment, training: Training, data: Dataset) -> tuple[Risk, ...]:
+    """Return the list for a plan, what is measured before what is unknown.
+
+    Args:
+        plan: without its risks.
+        environment: where it would run.
+        training: how it is trained.
+        data: the rows.
+    """
+    memory, time = plan.memory, plan.duration
+    parameters, dtype, fits = plan.parameters, plan.dtype, plan.fit
+    found = []
+    if fits != "fits":
+        found.append(
+            Risk(
+                what="the device runs out of memory",
+                probability="certain" if fits == "does not fit" else "unknown: between the two bounds",
+                lowers=f"training.batch_size, now {training.batch_size}: {size(memory.each)} an example",
+            )
+        )
+    if time and time.input_share > INPUT_BOUND:
+        found.append(
+            Risk(
+                what=f"reading takes {time.input_share:.0%} of a step: a faster device would wait for it",
+                probability="measured",
+                lowers="more cores for train (environment.steps.train.cpu), or a larger model",
+            )
+        )
+    rows = data.rows.get("train", 0)
+    if rows < FEW_ROWS or parameters > 100 * rows:
+        found.append(
+            Risk(
+                what=f"{rows:,} rows are few for {parameters:,} parameters: it learns them by heart",
+                probability="unknown; --learning-curve measures what more rows would bring",
+                lowers="more data, model.dropout, training.early_stopping",
+            )
+        )
+    found.append(
+        Risk(
+            what="the loss is no number any more, and the run stops",
+            probability="unknown" if dtype == "float32" else f"unknown, higher in {dtype}",
+            lowers="training.optimizer_settings: a lower learning_rate, clipnorm: 1.0",
+        )
+    )
+    if environment.kind != "local":
+        found += _on_a_cluster(environment)
+    return tuple(found)
+
+
+def _on_a_cluster(environment: Environment) -> list[Risk]:
+    train = environment.resources("train")
+    found = [
+        Risk(
+            what="the pods wait for a node, in a queue or for quota",
+            probability="unknown: not estimable from outside; a pod waits "
+            f"{environment.start_timeout} s at most",
+            lowers="environment.start_timeout; another zone or accelerator; a reservation",
+        )
+    ]
+    if train.spot:
+        found.append(
+            Risk(
+                what="the Spot node is taken away, and the step begins again",
+                probability="unknown for any zone; the table shows 1, 6 and 24 hours between two",
+                lowers=f"environment.steps.train.spot: false, or more retries than {train.retries}",
+            )
+        )
+    if train.accelerator and not environment.accelerator_optional:
+        found.append(
+            Risk(
+                what="the node's driver and the image's CUDA do not match: the step ends at its start",
+                probability="unknown",
+                lowers="the node pool's driver version; the image train-cuda",
+            )
+        )
+    return found

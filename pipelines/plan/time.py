@@ -1,0 +1,140 @@
+"""How long the step `train` and the whole run take.
+
+train = start + build + [rehearsed export] + compile + epochs · (a + b · steps + validation) + export
+
+The parts come from a probe on the same machine; then the interval is that of its windows, and of no less than
+±15 %, until runs that were planned and measured say better (residuals.py). The other steps take what they
+took in earlier runs here, or what they took where modelyard is developed.
+"""
+
+import math
+from collections.abc import Mapping
+
+from components.artifacts import Record
+from components.train.measured import Probed
+from components.train.settings import Training
+from pipelines.plan.dataset import Dataset
+from pipelines.plan.quantity import Quantity, exactly, unknown
+
+LEAST = 0.15
+ELSEWHERE = {"fingerprint": 0.3, "ingest": 0.5, "preprocess": 0.5, "evaluate": 0.8, "deploy": 1.5}
+ELSEWHERE_SOURCE = "digits on two cores, 2026-11-26"
+ELSEWHERE_FACTOR = 2.0
+CACHED = ("ingest", "preprocess")
+
+
+class Duration(Record):
+    """Seconds of the step `train` in parts: `once`, and `epoch` for each of `epochs`, validation included.
+
+    `low` and `high` are what an epoch may take by its windows, as shares of `epoch`. `input_share` is the
+    part of a step that reading takes beyond what hides behind the training; `overhead` the part of a step
+    that does not depend on the size of the batch.
+    """
+
+    once: float
+    epoch: float
+    validation: float
+    epochs: int
+    least_epochs: int
+    low: float
+    high: float
+    start: float
+    compile: float
+    export: float
+    step: float
+    input_share: float
+    overhead: float | None
+
+    def seconds(self, epochs: int | None = None) -> float:
+        """Return the seconds of so many epochs; of all when None."""
+        return self.once + self.epoch * (self.epochs if epochs is None else epochs)
+
+
+def duration(probed: Probed, wall: float, plan: Training, data: Dataset, rehearsed: bool) -> Duration:
+    """Return how long training takes on the machine that was probed.
+
+    Args:
+        probed: what the probe found.
+        wall: seconds of its whole process.
+        plan: the training.
+        data: the rows.
+        rehearsed: a model of the user's own is exported once before it is trained.
+    """
+    steps, held = (math.ceil(data.rows.get(name, 0) / plan.batch_size) for name in ("train", "validation"))
+    validation = probed.validation.seconds(held) if probed.validation else 0.0
+    start = max(0.0, wall - probed.inside) + probed.opening + probed.building
+    export = probed.export * (2 if rehearsed else 1)
+    compiling = probed.first_epoch + (probed.first_validation if held else 0.0)
+    step, bare = probed.epoch.each, probed.compute.each
+    half = probed.half
+    size = plan.batch_size // 2
+    overhead = None
+    if half and plan.batch_size > 1:  # t = o + p·B at two sizes
+        overhead = max(0.0, half.each - size * (bare - half.each) / (plan.batch_size - size))
+    return Duration(
+        once=start + compiling + export,
+        epoch=probed.epoch.seconds(steps) + validation,
+        validation=validation,
+        epochs=plan.epochs,
+        least_epochs=min(plan.epochs, plan.early_stopping.patience + 1)
+        if plan.early_stopping
+        else plan.epochs,
+        low=min(1 - LEAST, probed.epoch.low),
+        high=max(1 + LEAST, probed.epoch.high),
+        start=start,
+        compile=compiling,
+        export=export,
+        step=step,
+        input_share=max(0.0, step - bare) / step if step else 0.0,
+        overhead=None if overhead is None else min(overhead, bare),
+    )
+
+
+def train_seconds(found: Duration | None, correction: Quantity | None) -> Quantity:
+    """Return how long the step `train` takes.
+
+    Args:
+        found: what a probe said; None without one.
+        correction: how actual times compared with planned ones in earlier runs, if there were enough.
+    """
+    if found is None:
+        return unknown("--probe measures it")
+    value, least = found.seconds(), found.seconds(found.least_epochs)
+    if correction and correction.value and correction.low and correction.high:
+        low, high, middle = correction.low, correction.high, correction.value
+        return Quantity(value=value * middle, low=least * low, high=value * high, why=correction.why)
+    return Quantity(
+        value=value,
+        low=found.once * (1 - LEAST) + found.epoch * found.least_epochs * found.low,
+        high=found.once * (1 + LEAST) + found.epoch * found.epochs * found.high,
+        why="the probe's windows, at least ±15 %",
+    )
+
+
+def other_steps(data: Dataset, probed: Probed | None, past: Mapping[str, float]) -> dict[str, Quantity]:
+    """Return how long each step but `train` takes on this machine.
+
+    Args:
+        data: what the plan itself prepared is in the cache, and costs the run nothing.
+        probed: what scoring a row takes.
+        past: medians of earlier runs of the same configuration here, by step.
+    """
+    found = {}
+    for step, assumed in ELSEWHERE.items():
+        if step in CACHED and data.features:
+            found[step] = exactly(0.0)
+        elif step in past:
+            found[step] = Quantity(value=past[step], low=past[step] / 1.5, high=past[step] * 1.5)
+        else:
+            scoring = probed.score * data.rows.get("test", 0) if probed and step == "evaluate" else 0.0
+            value = assumed + scoring
+            found[step] = Quantity(value=value, low=value / ELSEWHERE_FACTOR, high=value * ELSEWHERE_FACTOR)
+    return found
+
+
+def whole(train: Quantity, others: Mapping[str, Quantity]) -> Quantity:
+    """Return how long the whole run takes, if every step runs."""
+    total = exactly(0.0)
+    for one in (train, *others.values()):
+        total = total.plus(one)
+    return total.model_copy(update={"why": train.why})
