@@ -27,6 +27,7 @@ from components.store.settings import Store
 from components.train import optimizers
 from components.train.settings import Code, Model, Training
 from pipelines import config_text
+from pipelines.cleanup.settings import Retention
 from pipelines.config_layers import Document
 from pipelines.config_problems import did_you_mean, explain
 from pipelines.config_text import Parsed
@@ -68,6 +69,7 @@ class Config(Settings):
     rollout: Rollout = Field(
         default=Rollout(), description="How a version is put before clients on a cluster."
     )
+    retention: Retention = Field(default=Retention(), description="What `modelyard gc` keeps.")
     store: Store = Field(default=Store(), description="Where models live.")
     schedule: Schedule | None = Field(
         default=None, description="When the pipeline runs by itself; `modelyard schedule apply` makes it so."

@@ -10,6 +10,7 @@
 """
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from components.artifacts import Interval, Record, read, write
 from components.errors import ConfigError, NotFoundError
 from components.explain import here
 
+NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
 State = Literal["waiting", "running", "succeeded", "failed", "skipped"]
 
 
@@ -68,6 +70,7 @@ class RunSummary(Record):
     `run` names this run, `fingerprint` what it made: the same data, config and code give the same version.
     `version` is None when nothing was published; `champion` is the version in force in the end. A run that
     was asked to skip what is unchanged, and did, has the decision `unchanged` and neither metrics nor report.
+    `uses` names the runs whose artifacts came from the cache.
     """
 
     run: str
@@ -83,6 +86,7 @@ class RunSummary(Record):
     seconds: float
     report: str | None = None
     store: str
+    uses: tuple[str, ...] = ()
     prediction: Prediction | None = None
     failure: Failure | None = None
 

@@ -104,6 +104,7 @@ class ModelStore(Versions):
             entry = self._enter(name, wanted, current)
             pointer = self._pointer_for(name, entry, current)
             if self._move(name, pointer, generation):
+                self._check_not_removed(name, pointer, current)
                 return pointer
         raise ConflictError(
             f"The champion of {name} was changed by others {ROUNDS} times in a row, so version {version} was "
@@ -210,6 +211,23 @@ class ModelStore(Versions):
         except ConflictError:
             return False
         return True
+
+    def _check_not_removed(self, name: str, pointer: Champion, before: Champion | None) -> None:
+        """Move the pointer back when its version was removed while it became champion.
+
+        Who removes a version looks at the pointer after the manifest is gone, and puts the manifest back:
+        one of the two sees the other.
+
+        Raises:
+            NotFoundError: it was removed.
+        """
+        try:
+            self.manifest(name, pointer.version)
+        except NotFoundError:
+            found, generation = self._pointer(name)
+            if found == pointer and before:
+                self._move(name, before, generation)
+            raise
 
     def _history(self, name: str, current: Champion | None) -> list[HistoryEntry]:
         keys = self._objects.keys(f"{model_folder(name)}/history/")

@@ -61,8 +61,8 @@ class Versions:
         """Write a version's files, then its manifest; return the manifest's digest.
 
         A version that has a manifest is left as it is. One without is written anew, whatever a killed
-        predecessor left. Two processes that publish different bytes as the same run at the same moment are
-        not kept apart: `fetch` refuses such a mixture.
+        predecessor left, or somebody who removed the version. Two processes that publish different bytes as
+        the same run at the same moment are not kept apart: `fetch` refuses such a mixture.
 
         Args:
             name: the model's name.
@@ -76,12 +76,14 @@ class Versions:
         """
         folder = _folder(name, version)
         self._check(name, version, files, manifest)
-        for path, file in files.items():
-            if self._objects.exists(f"{folder}/{MANIFEST}"):
-                break
-            self._objects.upload(f"{folder}/{path}", file)
-        with contextlib.suppress(ConflictError):  # published before: immutable
-            self._objects.create(f"{folder}/{MANIFEST}", documents.text(manifest))
+        while not self._objects.exists(f"{folder}/{MANIFEST}"):  # published before: immutable
+            for path, file in files.items():
+                if self._objects.exists(f"{folder}/{MANIFEST}"):
+                    break
+                self._objects.upload(f"{folder}/{path}", file)
+            else:
+                with contextlib.suppress(ConflictError):
+                    self._objects.create(f"{folder}/{MANIFEST}", documents.text(manifest))
         return self.digest(name, version)
 
     def manifest(self, name: str, version: int) -> Manifest:

@@ -26,6 +26,7 @@ from pipelines.serving_address import address_of
 from pipelines.train_to_serve import STEPS
 
 LAUNCHER = ["python3", "-m", launcher.__name__]
+REMOVED = "removed/"  # in the bucket: names of runs that `modelyard gc` is removing
 IN_PODS = tuple(step for step in STEPS if step != "explain")  # which says what this machine knows of the run
 
 
@@ -99,7 +100,8 @@ class PodRun(LocalRun):
     def _forget(self) -> None:
         """Remove what the cache has of runs that are gone from the bucket: kfp.local would trust it."""
         bucket = self.environment.artifacts()
-        there = set(open_objects(bucket).folders(""))
+        objects = open_objects(bucket)
+        there = set(objects.folders("")) - {key.removeprefix(REMOVED) for key in objects.keys(REMOVED)}
         ours = re.compile(re.escape(f"{bucket.url.rstrip('/')}/") + r"([^/\"]+)/")
         for entry in self.cache.glob("*.json"):
             if not set(ours.findall(entry.read_text(encoding="utf-8"))) <= there:

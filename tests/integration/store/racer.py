@@ -6,7 +6,8 @@ from pathlib import Path
 
 from components.artifacts import Manifest
 from components.errors import ModelyardError
-from components.store.models import ModelStore, open_store
+from components.store.models import ModelStore
+from components.store.removal import open_removal
 from components.store.settings import Store
 
 
@@ -25,7 +26,7 @@ def say(answer: object) -> None:
 
 
 def main() -> None:
-    store = open_store(Store.of(sys.argv[1]))
+    store = open_removal(Store.of(sys.argv[1]))
     store.names()  # everything is imported before the first race
     say("ready")
     for line in sys.stdin:

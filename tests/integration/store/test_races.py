@@ -1,55 +1,18 @@
 """Real processes at the same store at the same moment, and killed in the middle."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from components.artifacts import Manifest
 from components.store.models import ModelStore
 from components.store.settings import Store
+from tests.integration.store.racers import racers
 
-RACER = Path(__file__).with_name("racer.py")
 Publish = Callable[[str], int]
-
-
-class Racer:
-    def __init__(self, settings: Store) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(RACER), settings.text()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def ask(self, method: str, **arguments: object) -> None:
-        assert self.process.stdin
-        self.process.stdin.write(json.dumps({"method": method, "arguments": arguments}) + "\n")
-        self.process.stdin.flush()
-
-    def answer(self) -> Any:
-        assert self.process.stdout
-        return json.loads(self.process.stdout.readline())
-
-
-@contextmanager
-def racers(settings: Store, number: int) -> Iterator[list[Racer]]:
-    started = [Racer(settings) for _ in range(number)]
-    try:
-        for racer in started:
-            assert racer.answer() == "ready"
-        yield started
-    finally:
-        for racer in started:
-            racer.process.kill()
-            racer.process.communicate()
 
 
 def test_of_two_promotions_that_expect_the_same_champion_one_wins(

@@ -1,0 +1,148 @@
+"""Runs of the model on Kubeflow Pipelines: their records, and their artifacts in the bucket.
+
+    <pipeline_root>/train-to-serve/<id of the run>/…
+
+The record goes first, and with it what the server's cache has of the run: no run that starts after that uses
+its artifacts. They go when no run is in flight that might have begun before; else the next `gc` takes them.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from components.errors import NotFoundError
+from components.store.address import open_objects
+from components.store.objects import Objects
+from components.store.removal import clear
+from pipelines.backend import records
+from pipelines.backend.submission import find_experiment
+from pipelines.cleanup.place import Place
+from pipelines.cleanup.thing import Thing, age
+from pipelines.train_to_serve import NAME
+
+PAGE = 100
+ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def find(place: Place) -> Iterator[Thing]:
+    """Yield the model's runs, and artifacts whose run is gone.
+
+    Raises:
+        BackendError: the server stopped to answer.
+        StoreError: the bucket cannot be read.
+    """
+    if not place.backend:
+        return
+    everything = {run.run_id: run for run in runs(place.backend)}
+    mine = _of_model(place, everything.values())
+    kept = _why_kept(place, mine)
+    objects = open_objects(place.environment.artifacts())
+    with_artifacts = objects.folders(f"{NAME}/")
+    for run in mine:
+        yield Thing(
+            "run",
+            run.display_name,
+            _size(objects, run.run_id) if run.run_id in with_artifacts else 0,
+            age(place.now - run.created_at.timestamp()),
+            kept.get(run.run_id),
+            partial(_remove, place, objects, run.run_id),
+        )
+    for run_id in with_artifacts:
+        if ID.fullmatch(run_id) and run_id not in everything:
+            entries = objects.entries(f"{NAME}/{run_id}/")
+            changed = max((entry.changed for entry in entries), default=0.0)
+            yield Thing(
+                "artifacts",
+                f"{NAME}/{run_id}",
+                sum(entry.size for entry in entries),
+                "its run is gone",
+                f"younger than {place.policy.younger_than}" if changed > place.oldest else None,
+                partial(_remove, place, objects, run_id),
+            )
+
+
+def runs(backend: Any) -> Iterator[Any]:
+    """Yield the runs on the server, the latest first."""
+    token = ""
+    while True:
+        page = backend.runs.run_service_list_runs(
+            page_size=PAGE, page_token=token, sort_by="created_at desc", **backend.scoped()
+        )
+        yield from page.runs or ()
+        if not (token := page.next_page_token or ""):
+            return
+
+
+def recurring_runs(backend: Any) -> Iterator[Any]:
+    """Yield the recurring runs on the server, whoever made them."""
+    token = ""
+    while True:
+        page = backend.recurring_runs.recurring_run_service_list_recurring_runs(
+            page_size=PAGE, page_token=token, **backend.scoped()
+        )
+        yield from page.recurring_runs or ()
+        if not (token := page.next_page_token or ""):
+            return
+
+
+def in_flight(run: Any) -> bool:
+    """Say whether a run has not ended."""
+    return records.state(run) not in records.ENDED
+
+
+def _of_model(place: Place, everything: Any) -> list[Any]:
+    """Return the runs of the model, the latest first."""
+    experiment = find_experiment(place.backend, place.config.name)
+    return [run for run in everything if experiment and run.experiment_id == experiment]
+
+
+def _why_kept(place: Place, mine: list[Any]) -> dict[str, str]:
+    kept: dict[str, str] = {}
+    for number, run in enumerate(mine):
+        if in_flight(run):
+            kept[run.run_id] = "it runs"
+        elif number < place.policy.runs:
+            kept[run.run_id] = f"one of the last {place.policy.runs}"
+        elif run.created_at.timestamp() > place.oldest:
+            kept[run.run_id] = f"younger than {place.policy.younger_than}"
+    names = {run.run_id: run.display_name for run in mine}
+    for run_id in list(kept):
+        for used in _uses(place, run_id) - kept.keys():
+            kept[used] = f"{names[run_id]} uses it"
+    return kept
+
+
+def _uses(place: Place, run_id: str) -> set[str]:
+    """Return the runs whose artifacts a run took from the cache, as far as its record tells."""
+    try:
+        text = place.backend.text(f"/apis/v1beta1/runs/{run_id}")  # with the Workflow, which names artifacts
+    except NotFoundError:
+        return set()
+    return set(re.findall(rf"/{NAME}/({ID.pattern})/", text))
+
+
+def _remove(place: Place, objects: Objects, run_id: str) -> bool:
+    try:
+        run = place.backend.runs.run_service_get_run(run_id)
+        if in_flight(run):  # somebody tries it again
+            return False
+        place.backend.runs.run_service_delete_run(run_id)
+    except NotFoundError:
+        pass  # a `gc` before was killed, or somebody else was faster
+    if any(in_flight(run) for run in _recent(place)):
+        return False
+    return clear(objects, objects.entries(f"{NAME}/{run_id}/"))
+
+
+def _recent(place: Place) -> Iterator[Any]:
+    """Yield the runs that may be in flight: none lasts longer than its deadline."""
+    for run in runs(place.backend):
+        if (datetime.now(UTC) - run.created_at).total_seconds() > 2 * place.environment.active_deadline:
+            return
+        yield run
+
+
+def _size(objects: Objects, run_id: str) -> int:
+    return sum(entry.size for entry in objects.entries(f"{NAME}/{run_id}/"))

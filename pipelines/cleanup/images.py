@@ -1,0 +1,67 @@
+"""Tags of images in this machine's Docker that `make images` made, and that nothing names any more.
+
+A registry's own tags are left alone: clusters pull from it by digest, nobody here sees all of them, and each
+registry has a policy of its own for that.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from components.deploy import objects
+from pipelines.cleanup.place import MANAGED, Place
+from pipelines.cleanup.thing import Thing
+from pipelines.environment_settings import BUILT
+
+OURS = re.compile(r"(.+/)?modelyard/[a-z-]+:[0-9a-f]{16}")
+
+
+def find(place: Place) -> Iterator[Thing]:
+    """Yield the tags; none where there is no Docker, or where nobody ran `make images`.
+
+    Raises:
+        ClusterError: it cannot be seen what the servers use.
+    """
+    if not Path(BUILT).is_file():  # then it is not known which of them are needed
+        return
+    tags = [line for line in _docker("image", "ls", "--format", "{{json .}}") if line]
+    images = [json.loads(line) for line in tags]
+    references = {f"{one['Repository']}:{one['Tag']}": one["Digest"] for one in images}
+    used = _used(place)
+    for reference, digest in sorted(references.items()):
+        if OURS.fullmatch(reference):
+            names = {reference, f"{reference.rpartition(':')[0]}@{digest}"}
+            yield Thing(
+                "image",
+                reference,
+                None,
+                "another one was built since",
+                next((used[name] for name in names if name in used), None),
+                partial(_remove, reference),
+            )
+
+
+def _used(place: Place) -> dict[str, str]:
+    """Return why an image is in use, by its reference."""
+    used = dict.fromkeys(json.loads(Path(BUILT).read_text(encoding="utf-8")).values(), f"{BUILT} names it")
+    used |= dict.fromkeys(place.environment.images.values(), "the environment names it")
+    if place.remote:
+        for one in place.cluster(place.environment.serving.namespace).find("Deployment", MANAGED):
+            used[objects.image(one)] = f"{one['metadata']['name']} runs it"
+    return used
+
+
+def _remove(reference: str) -> bool:
+    _docker("image", "rm", "--no-prune", reference)  # refused while a container runs it
+    return reference not in _docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
+
+
+def _docker(*arguments: str) -> list[str]:
+    try:
+        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return []
+    return done.stdout.splitlines()

@@ -1,0 +1,86 @@
+"""Runs of this machine: their folders, and what the cache has of them."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from components.artifacts import read
+from components.errors import DataError
+from pipelines.cleanup.place import Place
+from pipelines.cleanup.thing import Thing, age, latest
+from pipelines.runs import NAME, RunSummary
+
+
+def find(place: Place) -> Iterator[Thing]:
+    """Yield the runs, and what a killed `gc` left of others."""
+    runs = place.home / "runs"
+    names = [path.name for path in runs.glob("*") if NAME.fullmatch(path.name)]
+    kept = why_kept(place, names)
+    for name in sorted(names):
+        yield Thing(
+            "run",
+            f"{name} (this machine)",
+            _size(runs / name),
+            age(place.now - began(name)),
+            kept.get(name),
+            partial(_remove, place, name),
+        )
+    for path in sorted((place.home / "removed").glob("*")):
+        yield Thing("run", f"{path.name} (the rest of it)", _size(path), "", None, partial(_wipe, path))
+
+
+def why_kept(place: Place, names: list[str]) -> dict[str, str]:
+    """Return why runs are kept: here, or in the bucket of an environment."""
+    count = place.policy.runs
+    kept = {name: f"younger than {place.policy.younger_than}" for name in names if began(name) > place.oldest}
+    kept |= dict.fromkeys(latest(names, count), f"one of the last {count}")
+    kept |= dict.fromkeys(place.alive(), "it runs")
+    for name in list(kept):
+        kept = {**dict.fromkeys(_uses(place.home / "runs" / name), f"{name} uses it"), **kept}
+    return kept
+
+
+def began(name: str) -> float:
+    """Return when a run of this name began, in epoch seconds."""
+    return datetime.strptime(name[:15], "%Y%m%d-%H%M%S").timestamp()
+
+
+def forget(home: Path, name: str) -> None:
+    """Take what the cache has of a run: no run that starts after that uses it."""
+    for entry in (home / "cache").glob("*.json"):
+        with suppress(FileNotFoundError):  # somebody else was faster
+            if f"/{name}/" in entry.read_text(encoding="utf-8"):
+                entry.unlink()
+
+
+def _uses(run: Path) -> tuple[str, ...]:
+    """Return the runs whose artifacts a run took from the cache."""
+    if not (run / "run.json").is_file():
+        return ()
+    try:
+        return read(run / "run.json", RunSummary).uses
+    except DataError:  # of an older modelyard
+        return ()
+
+
+def _remove(place: Place, name: str) -> bool:
+    forget(place.home, name)
+    if any(place.alive()):  # it may have begun before that
+        return False
+    removed = place.home / "removed" / name
+    removed.parent.mkdir(exist_ok=True)
+    with suppress(FileNotFoundError):
+        (place.home / "runs" / name).rename(removed)  # at once: nobody sees half a run
+    return _wipe(removed)
+
+
+def _wipe(folder: Path) -> bool:
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

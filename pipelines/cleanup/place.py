@@ -1,0 +1,100 @@
+"""Where to look, and what is known of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components import lifeline
+from components.errors import BackendError
+from components.kubernetes.cluster import Cluster, connect
+from pipelines.cleanup.settings import Retention
+from pipelines.config import Config
+from pipelines.durations import seconds
+from pipelines.environment_settings import Environment
+
+Json = dict[str, Any]
+STEPS = "app.kubernetes.io/component=step,modelyard.dev/run"
+MANAGED = "app.kubernetes.io/part-of=modelyard"
+OVER = ("Succeeded", "Failed")
+
+
+@dataclass
+class Place:
+    """An environment with a configuration.
+
+    Attributes:
+        config: names the model and the policy.
+        environment: the environment.
+        home: this machine's runs and cache.
+        now: epoch seconds.
+        backend: Kubeflow Pipelines, if there is one.
+        blind: why it is not known what Kubeflow Pipelines uses; empty when it is known.
+    """
+
+    config: Config
+    environment: Environment
+    home: Path
+    now: float
+    backend: Any = None
+    blind: str = ""
+    _clusters: dict[str, Cluster] = field(default_factory=dict)
+
+    @property
+    def policy(self) -> Retention:
+        """What is kept."""
+        return self.config.retention
+
+    @property
+    def oldest(self) -> float:
+        """The time after which everything is kept, in epoch seconds."""
+        return self.now - seconds(self.policy.younger_than, "retention.younger_than")
+
+    @property
+    def remote(self) -> bool:
+        """Say whether it is a cluster."""
+        return self.environment.kind == "kubernetes"
+
+    def look(self, endpoint: str | None) -> None:
+        """Find Kubeflow Pipelines; without an answer it is not known what it uses.
+
+        Raises:
+            ClusterError: there is no cluster.
+        """
+        from pipelines.backend import client
+        from pipelines.backend.endpoint import SERVICE, find_endpoint
+
+        if not self.remote:
+            return
+        found = find_endpoint(self.environment, endpoint)
+        if found.tunnel and self.cluster(found.tunnel).get("Service", SERVICE) is None:
+            return  # it is not installed
+        try:
+            self.backend = client.connect(self.environment, endpoint)
+        except BackendError as error:
+            self.blind = str(error)
+
+    def cluster(self, namespace: str) -> Cluster:
+        """Return a namespace of the cluster."""
+        if namespace not in self._clusters:
+            self._clusters[namespace] = connect(namespace)
+        return self._clusters[namespace]
+
+    def pods(self) -> list[Json]:
+        """Return the pods of steps that `modelyard run` started; none on this machine."""
+        return self.cluster(self.environment.runs.namespace).find("Pod", STEPS) if self.remote else []
+
+    def alive(self) -> Iterator[str]:
+        """Yield the names of the runs that live: here, and those whose pods are at work."""
+        for run in (self.home / "runs").glob("*/lifeline"):
+            if lifeline.held(run):
+                yield run.parent.name
+        for pod in self.pods():
+            name = pod["metadata"]["labels"]["modelyard.dev/run"]
+            if pod["status"].get("phase") not in OVER and not self.dead(name):
+                yield name
+
+    def dead(self, run: str) -> bool:
+        """Say whether a run is one of this machine that ended or was killed."""
+        folder = self.home / "runs" / run
+        return folder.is_dir() and not lifeline.held(folder / "lifeline")

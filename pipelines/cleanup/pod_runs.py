@@ -1,0 +1,71 @@
+"""Runs whose steps were pods of `modelyard run`: their artifacts in the bucket, and their pods.
+
+<pipeline_root>/20261124-091502-3f9a/…            the artifacts
+<pipeline_root>/removed/20261124-091502-3f9a      it goes: no cache believes in it any more
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+
+from components.errors import ConflictError
+from components.store.address import open_objects
+from components.store.objects import Objects
+from components.store.removal import clear
+from pipelines.cleanup.local_runs import began, forget, why_kept
+from pipelines.cleanup.place import OVER, Json, Place
+from pipelines.cleanup.thing import Thing, age
+from pipelines.pods import following
+from pipelines.pods.run import REMOVED
+from pipelines.runs import NAME
+
+
+def find(place: Place) -> Iterator[Thing]:
+    """Yield the pods and the artifacts."""
+    if not place.remote:
+        return
+    yield from _pods(place)
+    objects = open_objects(place.environment.artifacts())
+    going = [key.removeprefix(REMOVED) for key in objects.keys(REMOVED)]
+    names = [name for name in objects.folders("") if NAME.fullmatch(name)]
+    kept = why_kept(place, names)
+    for name in sorted({*names, *going}):
+        entries = objects.entries(f"{name}/")
+        yield Thing(
+            "artifacts",
+            name,
+            sum(entry.size for entry in entries),
+            age(place.now - began(name)),
+            None if name in going else kept.get(name),
+            partial(_remove, place, objects, name),
+        )
+
+
+def _pods(place: Place) -> Iterator[Thing]:
+    for pod in place.pods():
+        run = pod["metadata"]["labels"]["modelyard.dev/run"]
+        over, dead = pod["status"].get("phase") in OVER, place.dead(run)
+        yield Thing(
+            "pod",
+            pod["metadata"]["name"],
+            None,
+            "its run is dead" if dead else "it ended",
+            None if over or dead else "it runs",
+            partial(_remove_pod, place, pod),
+        )
+
+
+def _remove_pod(place: Place, pod: Json) -> bool:
+    following.remove(place.cluster(place.environment.runs.namespace), pod["metadata"]["name"])
+    return True
+
+
+def _remove(place: Place, objects: Objects, name: str) -> bool:
+    with suppress(ConflictError):  # a `gc` before was killed, or did not dare
+        objects.create(f"{REMOVED}{name}", b"")
+    forget(place.home, name)
+    if any(place.alive()):  # it may have begun before that
+        return False
+    if not clear(objects, objects.entries(f"{name}/")):
+        return False
+    return all(objects.delete(mark) for mark in objects.entries(REMOVED) if mark.key == f"{REMOVED}{name}")

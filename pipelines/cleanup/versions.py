@@ -1,0 +1,64 @@
+"""Versions of the model that nothing needs any more, and what killed runs left of others."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
+
+from components.deploy import objects
+from components.store.removal import GRACE, Held, Removal, open_removal
+from pipelines.cleanup.place import MANAGED, Place
+from pipelines.cleanup.thing import Thing, age
+
+
+def find(place: Place) -> Iterator[Thing]:
+    """Yield the versions of the model.
+
+    Raises:
+        ClusterError: it cannot be seen what the servers use.
+        StoreError: the store cannot be read.
+    """
+    models, name = open_removal(place.config.store), place.config.name
+    held = models.held(name)
+    used = _used(place, models) if held else {}
+    last = [one.version for one in held if one.whole][::-1][: place.policy.versions]
+    for one in held:
+        why = used.get(one.version) or (
+            f"one of the last {place.policy.versions}" if one.version in last else None
+        )
+        yield Thing(
+            "version",
+            f"{name}/{one.version}",
+            one.size,
+            age(place.now - one.changed) if one.whole else "left behind by a run that was killed",
+            why or _young(place, one),
+            partial(models.remove, name, one.version),
+        )
+
+
+def _young(place: Place, one: Held) -> str | None:
+    if one.changed > place.oldest or (not one.whole and one.changed > place.now - GRACE):
+        return f"younger than {place.policy.younger_than}" if one.whole else "perhaps still written"
+    return None
+
+
+def _used(place: Place, models: Removal) -> dict[int, str]:
+    """Return why a version is in use."""
+    name = place.config.name
+    used: dict[int, str] = {}
+    since = place.now - place.environment.active_deadline
+    for entry in models.history(name):
+        # a run that began before may still compare with it
+        if datetime.fromisoformat(entry.at).timestamp() > since:
+            used |= {
+                version: "champion a short time ago" for version in (entry.version, entry.previous) if version
+            }
+    if champion := models.champion(name):
+        compared = models.manifest(name, champion.version).decision.champion
+        used |= {compared: "what the champion was compared with"} if compared else {}
+        used |= {champion.previous: "the champion before"} if champion.previous else {}
+        used[champion.version] = "the champion"
+    if place.remote:
+        cluster = place.cluster(place.environment.serving.namespace)
+        for one in cluster.find("Deployment", f"{MANAGED},{objects.NAME}={name}"):
+            used[objects.version(one)] = f"served by {one['metadata']['name']}"
+    return used
