@@ -69,6 +69,7 @@ class LocalRun:
             steps=self.log.steps(),
             seconds=round(time.monotonic() - started, 3),
             store=self.config.store.url,
+            uses=self._uses(),
             **result,
         )
         runs.finish(self.folder, summary)
@@ -112,6 +113,12 @@ class LocalRun:
             entry = json.loads(next(self.cache.glob(f"{key}*.json")).read_text(encoding="utf-8"))
             return str(entry[output]["uri"])
         return self._written(step, output)
+
+    def _uses(self) -> tuple[str, ...]:
+        """Return the runs whose artifacts came from the cache."""
+        entries = [path for key in self.log.hits.values() for path in self.cache.glob(f"{key}*.json")]
+        found = [name for path in entries for name in runs.NAME.findall(path.read_text(encoding="utf-8"))]
+        return tuple(sorted(set(found)))
 
     def _written(self, step: str, output: str) -> str:
         """Return where an artifact is that a step wrote in this run."""

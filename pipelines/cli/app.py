@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli import (
+    cleanup,
     configuration,
     doctor,
     explain,
@@ -66,6 +67,7 @@ app.add_typer(schedule.app)
 app.command()(submit.submit)
 app.add_typer(runs.app)
 app.command()(runs.logs)
+app.command()(cleanup.gc)
 app.add_typer(configuration.app)
 app.command()(pipeline.report)
 app.command()(explain.explain)
