@@ -109,7 +109,7 @@ def test_status_says_what_keeps_a_candidate(yard):
         [*line, *patient], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as deploying:
         seen = status_when(yard.run, yard, lambda status: status["troubles"])
-        deploying.terminate()
+        deploying.kill()  # told to end, it would take the candidate away
     assert "cannot be loaded by ONNX Runtime" in seen["troubles"][0]
     assert seen["candidate"]["ready"] == 0
     text = subprocess.run(

@@ -30,7 +30,6 @@ def refused(stable):
         with stable.load(**load).running() as clients, pytest.raises(DeployError) as error:
             stable.deploy(version, site)
         stable.settled(serves)
-        time.sleep(2)  # the node's proxy has heard of it
         attempt = stable.site.models.history(stable.name)[-1]
         assert (attempt.version, attempt.attempt) == (version, True)
         assert str(error.value.__cause__) in attempt.reason

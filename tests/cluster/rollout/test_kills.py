@@ -5,8 +5,12 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
+
+from components.deploy import objects
+from components.errors import CancelledError
 
 pytestmark = pytest.mark.cluster
 
@@ -80,12 +84,53 @@ def test_two_versions_at_once(served):
     served.settled(late)
 
 
-def test_a_stale_candidate_of_a_killed_rollout_gives_way(served):
+def test_a_stale_candidate_of_a_killed_rollout_gives_way(served, kubectl):
+    """Also where a quota has no room for two: its servers count until they have ended."""
+    namespace = ("-n", served.site.cluster.namespace)
+    mine = ("-l", f"app.kubernetes.io/name={served.name}", *namespace)
+
+    def say(sentence):
+        if sentence.startswith("verified: "):  # stable is to have room for its rolling update
+            kubectl("delete", "quota", "pods", *namespace)
+
     with deploying(served, served.publish(), seconds=600) as process:
         until(process, "canary: ")
+    while len(kubectl("get", "pods", "-o", "name", *mine).split()) != 2:
+        time.sleep(0.5)  # until the servers of earlier tests have ended
+    there = kubectl("get", "pods", "-o", "name", *namespace).split()
+    kubectl("create", "quota", "pods", f"--hard=pods={len(there)}", *namespace)
     version = served.publish()
-    assert served.deploy(version).decision == "promote"
+    assert served.deploy(version, replace(served.site, say=say)).decision == "promote"
     served.settled(version)
+
+
+def test_a_candidate_that_nobody_watches_is_shown_and_cleared(served, kubectl):
+    serves, version = served.stable(), served.publish()
+    with deploying(served, version, seconds=600) as process:
+        until(process, "canary: ")
+        assert served.run("rollout", "status", served.name)["watched"] is True
+    long_ago = f"{objects.WATCHED}=2026-01-02T03:04:05+00:00"
+    where = ("-n", served.site.cluster.namespace, "--overwrite")
+    kubectl("annotate", "deployment", f"{served.name}-candidate", long_ago, *where)
+    seen = served.run("rollout", "status", served.name)
+    assert (seen["watched"], seen["canary"]) == (False, True)
+    assert f"Nobody watches the candidate, version {version}, since 2026" in seen["troubles"][-1]
+    assert served.deploy(serves).decision == "promote"
+    served.settled(serves)
+
+
+def test_told_to_end_it_takes_the_candidate_from_clients(served):
+    serves, version = served.stable(), served.publish()
+    with served.load().running() as clients, deploying(served, version, seconds=600) as process:
+        until(process, "canary: ")
+        process.terminate()
+        said, _ = process.communicate(timeout=30)
+    assert process.returncode == CancelledError.exit_code
+    assert f"Version {version} was not promoted, and stable serves version {serves} as before" in said
+    assert clients.failed == []
+    served.settled(serves)
+    attempt = served.site.models.history(served.name)[-1]
+    assert (attempt.version, attempt.attempt) == (version, True)
 
 
 def test_the_store_is_away_for_a_while(served, bucket):

@@ -1,0 +1,69 @@
+"""A version whose servers cannot run locks nobody out, and what served goes on serving."""
+
+from dataclasses import replace
+
+import pytest
+
+from components.deploy import rollout
+from components.errors import DeployError
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def served(new_yard):
+    """A model whose version 1 is served to clients, and whose version 2 is no model."""
+    yard = new_yard()
+    yard.deploy(yard.publish())
+    yard.publish(onnx=b"nonsense")
+    return yard
+
+
+def entries(yard, number):
+    """Return the last entries of the history."""
+    return [(one.action, one.version, one.attempt) for one in yard.site.models.history(yard.name)[-number:]]
+
+
+def test_a_champion_that_cannot_run_keeps_no_other_version_from_clients(served):
+    served.site.models.promote(served.name, 2, reason="past the cluster", by="test")
+    with served.load().running() as clients:
+        with pytest.raises(
+            DeployError, match=r"could not be brought to version 2: .* loaded by ONNX"
+        ) as error:
+            served.deploy(2)
+        assert str(error.value).endswith("Stable serves version 1 as before.")
+        assert served.stable() == 1
+        assert entries(served, 1) == [("promote", 2, True)]
+
+        three = served.publish()
+        assert served.deploy(three).decision == "promote"
+    assert clients.failed == []
+    served.settled(three)
+    assert "Stable serves version 1 as before. Going on" in served.words()
+
+
+def test_a_rollback_to_a_version_that_cannot_run_comes_back(served):
+    serves = served.stable()
+    with served.load().running() as clients, pytest.raises(
+        DeployError, match=f"Version {serves} is the champion again. Stable serves version"
+    ):
+        rollout.rollback(served.site, 2, "a mistake", "test")
+    assert clients.failed == []
+    served.settled(serves)
+    assert entries(served, 2) == [("rollback", 2, False), ("rollback", serves, False)]
+
+
+def test_stable_that_cannot_follow_the_pointer_goes_back_with_it(served, bucket):
+    serves, version = served.stable(), served.publish()
+
+    def say(sentence):
+        if sentence.startswith("promoted: "):  # its candidate runs, and no other server of it will
+            bucket.flip(f"store/{served.name}/versions/{version:06d}/model.onnx")
+
+    with served.load().running() as clients, pytest.raises(
+        DeployError, match=r"is damaged: its SHA-256 is .* is the champion again\. Stable ser"
+    ):
+        served.deploy(version, replace(served.site, say=say))
+    assert clients.failed == []
+    served.settled(serves)
+    assert entries(served, 2) == [("promote", version, False), ("rollback", serves, False)]
