@@ -30,6 +30,7 @@ MAY = {
         "list events",
         "get configmap/kfp-launcher",
     ],
+    (RUN, ""): ["list nodes"],
 }
 
 MAY_NOT = {
@@ -68,7 +69,10 @@ MAY_NOT = {
     (RUN, STORAGE): ["get pods", "get secrets", "patch deployments.apps"],
     (RUN, "kube-system"): ["get pods", "get secrets", "patch deployments.apps"],
     (RUN, ""): [
-        "list nodes",
+        "get nodes",
+        "watch nodes",
+        "patch nodes",
+        "get nodes/proxy",
         "list namespaces",
         "list pods",
         "create clusterroles.rbac.authorization.k8s.io",
@@ -121,6 +125,36 @@ def test_a_role_grants_no_more_than_is_asked_above(kubectl, namespace):
                 named = [f"configmap/{name}" for name in rule.get("resourceNames", ())]
                 whole = f"{resource}.{group}" if group else resource
                 assert group == "argoproj.io" or {f"{verb} {one}" for one in named or [whole]} <= asked
+
+
+@pytest.fixture
+def _as_a_server(kubectl, tmp_path, monkeypatch):
+    """Let KUBECONFIG name the account of the servers, which may do nothing."""
+    config = json.loads(kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))
+    token = kubectl("create", "token", "modelyard-serve", "-n", SERVING, "--duration=10m").strip()
+    config["users"][0]["user"] = {"token": token}
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+
+
+@pytest.mark.usefixtures("_as_a_server")
+@pytest.mark.parametrize(
+    ("command", "what", "rule"),
+    [
+        (("run",), f"list pods in the namespace {RUNS}", 'resources: ["pods"], verbs: ["list"]'),
+        (
+            ("rollout", "status", "digits"),
+            f"get services in the namespace {SERVING}",
+            'resources: ["services"], verbs: ["get"]',
+        ),
+    ],
+)
+def test_who_may_not_do_it_is_told_which_rule_is_missing(modelyard, command, what, rule):
+    ended = modelyard(*command, "-e", "kind", "--output", "json")
+    assert ended.code == 9
+    said = ended.json["error"]["message"]
+    assert f"The service account {SERVE.replace(':', '/')} may not {what}." in said
+    assert rule in said
 
 
 @pytest.mark.parametrize(

@@ -82,11 +82,30 @@ def test_run_again_all_comes_from_the_cache_and_it_is_the_same_version(first, mo
     assert again["fingerprint"] == first.json["fingerprint"]
 
 
+def test_a_rollout_that_fails_in_the_steps_own_pod_says_what_would_fit(first, modelyard, place, tmp_path):
+    """The account of the steps may look at nodes; and what served goes on serving."""
+    assert first.code == 0
+    large = ("--set", "environment.serving.cpu=64")
+    ended = modelyard("run", "-e", "kind", *place, *QUICK, *large, "--output", "json")
+    failure = ended.json["failure"]
+    assert (ended.code, failure["kind"], failure["step"]) == (6, "DeployError", "deploy")
+    assert "cannot be scheduled: it asks for 64 cores and 256 MiB of memory. At most" in failure["message"]
+    assert failure["message"].endswith("Stable serves version 1 as before.")
+    np.save(tmp_path / "digit.npy", np.zeros((8, 8, 1), "uint8"))
+    answer = modelyard("predict", "digits", tmp_path / "digit.npy", "-e", "kind", "--output", "json")
+    assert answer.json["version"] == 1
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "said"),
     [
         ("steps.fingerprint.memory=99Gi", "ClusterError", "cannot be scheduled: it asks for"),
         ("images.fingerprint=modelyard/gone:1", "ClusterError", "Image modelyard/gone:1 of pod"),
+        (
+            "steps.fingerprint.memory=16Mi",
+            "ClusterError",
+            "was killed because it used too much memory: its limit is 16 MiB",
+        ),
         ("steps.fingerprint.timeout=1", "ClusterError", "did not end within 1 s"),
         ("runs.namespace=gone", "ClusterError", "gone"),
     ],
@@ -102,7 +121,9 @@ def test_a_pod_that_cannot_run_says_why_at_once(modelyard, place, kubectl, chang
 
 
 def test_a_step_that_fails_says_what_it_says_on_a_laptop(modelyard, place):
-    nowhere = "data={kind: npz, source: 'gs://modelyard/gone.npz', endpoint: 'http://gcs.modelyard-storage:4443'}"
+    nowhere = (
+        "data={kind: npz, source: 'gs://modelyard/gone.npz', endpoint: 'http://gcs.modelyard-storage:4443'}"
+    )
     ended = modelyard("run", "-e", "kind", *place, "--set", nowhere, "--output", "json")
     assert (ended.code, ended.json["failure"]["kind"]) == (3, "DataError")
     assert ended.json["failure"]["step"] == "fingerprint"

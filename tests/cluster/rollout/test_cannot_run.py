@@ -44,8 +44,9 @@ def test_a_champion_that_cannot_run_keeps_no_other_version_from_clients(served):
 
 def test_a_rollback_to_a_version_that_cannot_run_comes_back(served):
     serves = served.stable()
-    with served.load().running() as clients, pytest.raises(
-        DeployError, match=f"Version {serves} is the champion again. Stable serves version"
+    with (
+        served.load().running() as clients,
+        pytest.raises(DeployError, match=f"Version {serves} is the champion again. Stable serves version"),
     ):
         rollout.rollback(served.site, 2, "a mistake", "test")
     assert clients.failed == []
@@ -60,8 +61,9 @@ def test_stable_that_cannot_follow_the_pointer_goes_back_with_it(served, bucket)
         if sentence.startswith("promoted: "):  # its candidate runs, and no other server of it will
             bucket.flip(f"store/{served.name}/versions/{version:06d}/model.onnx")
 
-    with served.load().running() as clients, pytest.raises(
-        DeployError, match=r"is damaged: its SHA-256 is .* is the champion again\. Stable ser"
+    with (
+        served.load().running() as clients,
+        pytest.raises(DeployError, match=r"is damaged: its SHA-256 is .* is the champion again\. Stable ser"),
     ):
         served.deploy(version, replace(served.site, say=say))
     assert clients.failed == []

@@ -53,11 +53,16 @@ def test_every_namespace_enforces_restricted_pods_and_closes_its_network(overlay
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_no_role_has_a_wildcard_or_reaches_beyond_its_namespace(overlay):
-    for each in built(overlay):
-        assert not each["kind"].startswith("ClusterRole")
+def test_no_role_has_a_wildcard_or_reaches_beyond_its_namespace_but_to_look_at_nodes(overlay):
+    objects = built(overlay)
+    for each in objects:
         if each["kind"] == "Role":
             assert "*" not in str(each["rules"])
+    (beyond,) = [each for each in objects if each["kind"] == "ClusterRole"]
+    assert beyond["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}]
+    (binding,) = [each for each in objects if each["kind"] == "ClusterRoleBinding"]
+    account = {"kind": "ServiceAccount", "name": "modelyard-run", "namespace": "modelyard-runs"}
+    assert binding["subjects"] == [account]
 
 
 def reached(policy: dict, port: int) -> bool:
