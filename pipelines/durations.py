@@ -21,3 +21,9 @@ def seconds(text: str, key: str) -> int:
     if not re.match(PATTERN, text):
         raise ConfigError(f"{key} is {text!r}, which is no duration. Write it as 90m, 12h, 30d or 8w.")
     return int(text[:-1]) * SECONDS[text[-1]]
+
+
+def text(seconds: int) -> str:
+    """Return a duration of whole minutes in its largest unit."""
+    unit = max((unit for unit, size in SECONDS.items() if seconds % size == 0), key=SECONDS.__getitem__)
+    return f"{seconds // SECONDS[unit]}{unit}"

@@ -105,7 +105,7 @@ def mark_of(config: Config, contents: Mapping[str, Any], generation: int = 1) ->
     return Mark(
         name=config.name,
         store=config.store.url,
-        sha256=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest(),
+        sha256=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32],
         generation=generation,
         schedule=schedule.model_dump(mode="json"),
     )

@@ -2,6 +2,7 @@
 
 scheduler   the order in which that is done
 wanted      what the configuration asks for, in Kubeflow Pipelines' words
+stamp       its mark
 inventory   the recurring runs that are there
 retirement  how one is deleted without its runs
 """

@@ -7,8 +7,8 @@ from typing import Any
 from components.errors import ConflictError
 from pipelines.backend.client import Backend
 from pipelines.backend.submission import equals
-from pipelines.schedule import mark as marks
 from pipelines.schedule.mark import Mark
+from pipelines.schedule.recurring import stamp
 
 ON, OFF = "ENABLE", "DISABLE"
 PAGE = 100
@@ -25,6 +25,11 @@ class Ours:
     def id(self) -> str:
         """Return what Kubeflow Pipelines calls it."""
         return str(self.run.recurring_run_id)
+
+    @property
+    def edition(self) -> tuple[int, str]:
+        """Return which of its name it is, and of what."""
+        return self.mark.generation, self.mark.sha256
 
     @property
     def on(self) -> bool:
@@ -70,8 +75,8 @@ def _ranked(ours: Any) -> list[Ours]:
 
 
 def _ours(run: Any) -> Ours | None:
-    mark = marks.find(run.description or "")
-    return Ours(mark, run) if mark and mark.name == run.display_name else None
+    mark = stamp.read(run)
+    return Ours(mark, run) if mark else None
 
 
 def _pages(backend: Backend, **wanted: str) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from pipelines.backend.client import Backend
 from pipelines.backend.submission import once
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
-from pipelines.schedule import mark as marks
+from pipelines.schedule.mark import Mark
 from pipelines.schedule.recurring import inventory
 from pipelines.schedule.recurring.inventory import Ours, switch
 from pipelines.schedule.recurring.retirement import retire
@@ -54,7 +54,8 @@ class RecurringRuns:
             switch(self.backend, there[-1], on=False)
         elif plan.action != "nothing":
             wanted.uploads.send(self.console)
-            there = self._take_over(wanted.body(self.backend, _next_generation(there)))
+            mark = wanted.mark.model_copy(update={"generation": _next_generation(there)})
+            there = self._take_over(mark, wanted.body(self.backend, mark))
         left = retire(self.backend, there[:-1], self.console)
         return plan.model_copy(update={"note": _still_there(left)}) if left else plan
 
@@ -80,7 +81,7 @@ class RecurringRuns:
             switch(self.backend, last, on=True)
         elif not last.on:
             mark = last.mark.model_copy(update={"generation": _next_generation(there)})
-            there = self._take_over(again(last.run, mark))
+            there = self._take_over(mark, again(last.run, mark))
         retire(self.backend, there[:-1], self.console)
 
     def delete(self, name: str) -> None:
@@ -124,7 +125,7 @@ class RecurringRuns:
         sent = against(self.backend, last.run, wanted.submission, version_id)
         before = {**last.mark.schedule, "paused": not last.on}
         return (
-            *differences(flat({"schedule": before}), flat({"schedule": wanted.mark.schedule})),
+            *differences(flat({"schedule": before}), flat({"schedule": wanted.schedule_as_read()})),
             *(Change(**one._asdict()) for one in sent),
         )
 
@@ -138,23 +139,25 @@ class RecurringRuns:
             return True
         return False
 
-    def _take_over(self, body: kfp.V2beta1RecurringRun) -> list[Ours]:
-        """Make a recurring run, and return those of its name, the one that stays last.
+    def _take_over(self, mark: Mark, body: kfp.V2beta1RecurringRun) -> list[Ours]:
+        """Make a recurring run with a mark, and return those of its name, the one that stays last.
 
         Raises:
             ConflictError: somebody else made another meanwhile, and that one stays.
         """
-        name, mine = body.display_name, marks.find(body.description)
+        mine = mark.generation, mark.sha256
         created = once(
             lambda: self.backend.recurring_runs.recurring_run_service_create_recurring_run(body),
-            lambda: next((one.run for one in inventory.named(self.backend, name) if one.mark == mine), None),
+            lambda: next(
+                (one.run for one in inventory.named(self.backend, mark.name) if one.edition == mine), None
+            ),
         )
-        there = inventory.named(self.backend, name)
-        if mine and there[-1].mark.sha256 != mine.sha256:
+        there = inventory.named(self.backend, mark.name)
+        if there[-1].mark.sha256 != mark.sha256:
             retire(self.backend, [one for one in there if one.id == created.recurring_run_id], self.console)
             raise ConflictError(
-                f"Somebody else applied another configuration of {name} at the same moment, and that one "
-                "holds. `modelyard schedule diff` shows how it differs; apply again to replace it."
+                f"Somebody else applied another configuration of {mark.name} at the same moment, and that "
+                "one holds. `modelyard schedule diff` shows how it differs; apply again to replace it."
             )
         return there
 

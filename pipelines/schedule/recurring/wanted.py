@@ -7,14 +7,15 @@ from zoneinfo import ZoneInfo
 import kfp_server_api as kfp
 
 from components.errors import ConfigError
+from pipelines import durations
 from pipelines.backend import submission
 from pipelines.backend.client import Backend
 from pipelines.backend.submission import Submission
 from pipelines.config import Config
-from pipelines.durations import seconds
 from pipelines.environment_settings import Environment
 from pipelines.schedule.cron import Cron
 from pipelines.schedule.mark import Mark
+from pipelines.schedule.recurring import stamp
 from pipelines.schedule.recurring.inventory import OFF, ON
 from pipelines.schedule.settings import Schedule
 from pipelines.schedule.state import mark_of, schedule_of
@@ -50,7 +51,7 @@ class Wanted:
         schedule = schedule_of(config)
         trigger = _trigger(schedule, environment.kfp.time_zone)
         uploads = gather(config, environment)
-        age = seconds(schedule.force_after, "schedule.force_after") if schedule.force_after else 0
+        age = durations.seconds(schedule.force_after, "schedule.force_after") if schedule.force_after else 0
         options = {"skip_unchanged": schedule.skip_unchanged, "force_after": age}
         prepared = submission.prepare(uploads.config, environment, options)
         contents = {
@@ -60,14 +61,21 @@ class Wanted:
             "service_account": prepared.service_account,
             "trigger": trigger,
         }
-        return cls(schedule, uploads, prepared, trigger, mark_of(config, contents))
+        mark = mark_of(config, contents)
+        stamp.text(mark)  # looks whether there is room for it
+        return cls(schedule, uploads, prepared, trigger, mark)
 
-    def body(self, backend: Backend, generation: int) -> kfp.V2beta1RecurringRun:
-        """Return the recurring run; what it starts is on the server then."""
+    def schedule_as_read(self) -> dict[str, Any]:
+        """Return the section as it is read back from a recurring run."""
+        age = self.submission.arguments["force_after"]
+        return {**self.schedule.model_dump(), "force_after": durations.text(int(age)) if age else None}
+
+    def body(self, backend: Backend, mark: Mark) -> kfp.V2beta1RecurringRun:
+        """Return the recurring run with a mark; what it starts is on the server then."""
         uploaded = submission.upload(backend, self.submission)
         return kfp.V2beta1RecurringRun(
-            display_name=self.mark.name,
-            description=description(self.mark.model_copy(update={"generation": generation})),
+            display_name=mark.name,
+            description=stamp.text(mark),
             experiment_id=submission.experiment(backend, self.submission.pipeline),
             namespace=backend.scope,
             pipeline_version_reference=kfp.V2beta1PipelineVersionReference(
@@ -96,14 +104,8 @@ def again(run: Any, mark: Mark) -> kfp.V2beta1RecurringRun:
         "trigger",
     )
     return kfp.V2beta1RecurringRun(
-        **{key: getattr(run, key) for key in kept}, description=description(mark), mode=ON
+        **{key: getattr(run, key) for key in kept}, description=stamp.text(mark), mode=ON
     )
-
-
-def description(mark: Mark) -> str:
-    """Return what people read of a recurring run, and modelyard."""
-    when = f"{mark.schedule['cron']} in {mark.schedule['time_zone']}"
-    return f"Made by `modelyard schedule apply`, which replaces it: {when}.\n{mark.text()}"
 
 
 def _trigger(schedule: Schedule, there: str) -> str:

@@ -16,6 +16,7 @@ from tests.integration.backend.pipelines import V2, Pipelines
 from tests.integration.backend.runs import Runs
 from tests.integration.backend.server import INVALID, NOT_FOUND, BackendServer, RefusalError, Request
 
+INTERNAL = (500, 13)
 POLICIES = ("FOREGROUND", "BACKGROUND", "ORPHAN")
 
 
@@ -67,6 +68,8 @@ class RecurringRuns:
             raise RefusalError(
                 INVALID, "Max concurrency of a recurring run must be at least 1 and at most 10"
             )
+        if len(made.description) > 191:
+            raise RefusalError(INTERNAL, "Failed to store job: Data too long for column 'Description'")
         _clock(made, self.now)
         self._runs._check(made, self._pipelines.specs[version][0])
         made.recurring_run_id, made.created_at = str(uuid4()), datetime.now(UTC)

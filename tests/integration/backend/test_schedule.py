@@ -262,6 +262,14 @@ def test_a_clock_that_the_server_does_not_have(
     assert made.trigger.cron_schedule.cron == "0 0 3 * * *"
 
 
+def test_a_cron_line_for_which_the_server_has_no_room(site: Site, schedules: RecurringRuns) -> None:
+    minutes = ",".join(map(str, range(0, 60, 2)))
+    hours = ",".join(map(str, range(0, 24)))
+    with pytest.raises(ConfigError, match="Kubeflow Pipelines has room for"):
+        schedules.apply(config(f'schedule.cron="{minutes} {hours} * * *"'))
+    assert changing(site) == []
+
+
 def test_run_now_starts_what_the_schedule_would(
     site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
