@@ -139,6 +139,23 @@ class Cluster:
         except ClusterError:
             return []
 
+    def memory(self, pod: Json, container: str) -> float | None:
+        """Return the bytes of memory that a pod's container uses, as its node says; None when it does not.
+
+        Raises:
+            ClusterError: it may not be read, or the cluster does not answer.
+        """
+        path = f"{PATHS['Node']}/{pod['spec']['nodeName']}/proxy/stats/summary"
+        try:
+            summary = self._json("GET", path, query=[("only_cpu_and_memory", "true")])
+        except ApiException as error:
+            raise self._plainly(error) from error
+        for one in summary["pods"]:
+            if one["podRef"]["uid"] == pod["metadata"]["uid"]:
+                used = {each["name"]: each.get("memory", {}) for each in one.get("containers", [])}
+                return float(used.get(container, {}).get("workingSetBytes", 0)) or None
+        return None
+
     def log(self, pod: str, container: str, skip: int = 0) -> Iterator[str]:
         """Yield the lines of a container's log after the first `skip`, as they come, until it ends.
 

@@ -6,6 +6,7 @@ from typing import Any
 from components.errors import ClusterError
 from components.kubernetes.cluster import Cluster
 from components.kubernetes.pods import trouble
+from pipelines.pods import memory
 
 MANAGER = "modelyard-run"
 STEP = "step"
@@ -34,9 +35,11 @@ def run(cluster: Cluster, pod: Json, start_timeout: float) -> int:
         raise ClusterError(f"The pod {name} was made by somebody else meanwhile. Run it again.")
     try:
         for container in (STEP, "put"):
-            _await(cluster, name, container, start_timeout)
-            if code := _print_log(cluster, name, container):
-                _raise_if_stopped(cluster, name)
+            started = _await(cluster, name, container, start_timeout)
+            with memory.watched(cluster, started, container) as last_use:
+                code = _print_log(cluster, name, container)
+            if code:
+                _raise_if_stopped(cluster, name, last_use())
                 return code
         return 0
     finally:
@@ -49,8 +52,8 @@ def remove(cluster: Cluster, name: str) -> None:
         cluster.delete("Pod", seen)
 
 
-def _await(cluster: Cluster, name: str, container: str, start_timeout: float) -> None:
-    """Return when a container has started.
+def _await(cluster: Cluster, name: str, container: str, start_timeout: float) -> Json:
+    """Return the pod when a container has started.
 
     Raises:
         ClusterError: it cannot start, or one before it failed.
@@ -59,7 +62,7 @@ def _await(cluster: Cluster, name: str, container: str, start_timeout: float) ->
     while True:
         pod = _get(cluster, name)
         if _begun(_states(pod).get(container, {})):
-            return
+            return pod
         if pod["status"].get("phase") == "Failed":
             raise _failure(pod)
         now = time.monotonic()
@@ -91,8 +94,13 @@ def _print_log(cluster: Cluster, name: str, container: str) -> int:
         time.sleep(PAUSE)
 
 
-def _raise_if_stopped(cluster: Cluster, name: str) -> None:
+def _raise_if_stopped(cluster: Cluster, name: str, used: float | None) -> None:
     """Say why a pod was stopped, which its log does not; of an error of its own, the log says it.
+
+    Args:
+        cluster: with the pod's namespace.
+        name: of the pod.
+        used: bytes of memory that its container was last seen to use.
 
     Raises:
         ClusterError: Kubernetes stopped it.
@@ -102,10 +110,10 @@ def _raise_if_stopped(cluster: Cluster, name: str) -> None:
         raise _lost(name)
     found = trouble(pod)
     if pod["status"].get("reason") or (found and found.reason == "OOMKilled"):
-        raise _failure(pod)
+        raise _failure(pod, used)
 
 
-def _failure(pod: Json) -> ClusterError:
+def _failure(pod: Json, used: float | None = None) -> ClusterError:
     """Return why a pod failed."""
     reason, name = pod["status"].get("reason"), pod["metadata"]["name"]
     if reason == "DeadlineExceeded":
@@ -117,7 +125,7 @@ def _failure(pod: Json) -> ClusterError:
     if reason:  # evicted, preempted, on a node that shut down
         said = pod["status"].get("message", "").rstrip(".") or "it does not say more"
         return PodLostError(f"The pod {name} was stopped by its node ({reason}: {said}). Give it retries.")
-    found = trouble(pod)
+    found = trouble(pod, used=used)
     return ClusterError(found.message if found else f"The pod {name} failed, and does not say why.")
 
 

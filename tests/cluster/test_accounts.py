@@ -152,7 +152,7 @@ def _as_a_server(kubectl, tmp_path, monkeypatch):
 def test_who_may_not_do_it_is_told_which_rule_is_missing(modelyard, command, what, rule):
     ended = modelyard(*command, "-e", "kind", "--output", "json")
     assert ended.code == 9
-    said = ended.json["error"]["message"]
+    said = (ended.json.get("error") or ended.json["failure"])["message"]  # of a command, or of a run
     assert f"The service account {SERVE.replace(':', '/')} may not {what}." in said
     assert rule in said
 

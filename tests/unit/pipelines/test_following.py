@@ -1,5 +1,6 @@
 """A pod whose log is cut while it runs."""
 
+from components.errors import ClusterError
 from pipelines.pods import following
 
 POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "r1-train"}}
@@ -31,6 +32,9 @@ class Cut:
             lines.append(f"{container} ended")
         self.ended[container] = True
         yield from lines[skip:]
+
+    def memory(self, _pod, _container):
+        raise ClusterError("it may not be read")
 
     def delete(self, _kind, _seen):
         assert all(self.ended.values()), "the pod was removed while it ran"

@@ -1,0 +1,37 @@
+"""A step that needs more memory than it may use."""
+
+import re
+
+import pytest
+import yaml
+
+from components.errors import ClusterError
+from components.kubernetes.cluster import connect
+from pipelines.pods import following
+from pipelines.pods.pod import TEMPLATE
+
+pytestmark = pytest.mark.cluster
+
+GREEDY = "import time; held = bytearray(50_000_000); time.sleep(10); held += bytearray(500_000_000)"
+
+
+@pytest.fixture
+def greedy(images):
+    """The pod of a step that uses some 60 MB for a while and then more than its limit."""
+    pod = yaml.safe_load(TEMPLATE.read_text())
+    pod["metadata"]["name"] = "greedy"
+    pod["spec"]["securityContext"] |= {"runAsUser": 65532, "runAsNonRoot": True}
+    fetch, step = pod["spec"]["initContainers"]
+    (put,) = pod["spec"]["containers"]
+    for container in (fetch, step, put):
+        container.update(image=images["fingerprint"], command=["true"])
+    step.update(command=["python3", "-c", GREEDY], resources={"limits": {"memory": "100Mi"}})
+    return pod
+
+
+def test_a_step_that_is_killed_says_its_limit_and_what_it_was_last_seen_to_use(greedy):
+    with pytest.raises(ClusterError) as ended:
+        following.run(connect("modelyard-runs"), greedy, start_timeout=60)
+    said = re.search(r"its limit is 100 MiB, and it was last seen to use ([\d.]+) MiB", str(ended.value))
+    assert said, ended.value
+    assert 45 < float(said[1]) <= 100
