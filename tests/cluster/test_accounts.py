@@ -25,7 +25,6 @@ MAY = {
     ],
     (RUN, RUNS): [
         "get pods",
-        "list pods",
         "get pods/log",
         "list events",
         "get configmap/kfp-launcher",
@@ -55,6 +54,7 @@ MAY_NOT = {
         "patch limitranges",
     ],
     (RUN, RUNS): [
+        "list pods",
         "watch pods",
         "patch pods",
         "get events",
