@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import lifeline
-from components.errors import ClusterError, NotFoundError
+from components.errors import NotFoundError
 from components.explain import here
 from components.explain.explanation import Explanation, cancelled, failed, running, succeeded
 from pipelines import runs
@@ -23,7 +23,8 @@ def of_this_machine(base: Path, name: str | None = None) -> Explanation:
     Raises:
         NotFoundError: there is no such run.
     """
-    found = sorted(path for path in (base / "runs").glob("*") if name in (None, path.name))
+    known = (path for path in (base / "runs").glob("*") if name in (None, path.name))
+    found = sorted(path for path in known if any((path / file).exists() for file in ("run.json", "lifeline")))
     if not found:
         raise NotFoundError(f"There is no run {name or 'yet'} in {base / 'runs'}. `modelyard run` makes one.")
     run = found[-1]
@@ -31,7 +32,8 @@ def of_this_machine(base: Path, name: str | None = None) -> Explanation:
         return _unfinished(run)
     summary = runs.find(base, run.name)
     if failure := summary.failure:
-        return failed(run.name, summary.model, failure.step, failure.message)
+        how = cancelled if summary.state == "cancelled" else failed
+        return how(run.name, summary.model, failure.step, failure.message)
     return succeeded(run.name, summary.model, f"{summary.decision}: {summary.reason}")
 
 
@@ -48,18 +50,14 @@ def on_pipelines(name: str, environment: "Environment", endpoint: str | None) ->
         BackendError: Kubeflow Pipelines does not answer.
     """
     from components.explain import there
-    from components.kubernetes.cluster import connect
     from pipelines.backend import client, records
-    from pipelines.backend.kept import Kept
+    from pipelines.backend.kept import Kept, cluster_of
 
     backend = client.connect(environment, endpoint)
     run = records.find(backend, name)
-    try:
-        cluster = connect(backend.namespace)
-    except ClusterError:  # then what Kubeflow Pipelines keeps has to do
-        cluster = None
-    model = str((run.runtime_config.parameters or {}).get("name", ""))
-    return there.explain(run.display_name, model, Kept(backend, run.run_id, cluster))
+    kept = Kept(backend, run.run_id, cluster_of(backend.namespace))
+    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
+    return there.explain(run.display_name, parameters.get("name"), kept)
 
 
 def _unfinished(run: Path) -> Explanation:

@@ -45,7 +45,7 @@ def cause(found: Evidence) -> str:
     step, said = found.node.step, found.node.message
     if found.node.driver:
         return _driver(found)
-    if MEMORY in said or (found.trouble and found.trouble.reason == MEMORY):
+    if MEMORY in said or words.killed(found.log) or (found.trouble and found.trouble.reason == MEMORY):
         return _memory(found)
     if LATE.search(said) or _status(found, "reason") == "DeadlineExceeded":
         return (
@@ -130,6 +130,8 @@ def _unexpected(found: Evidence) -> str:
     last = words.last_words(found.log)
     if not last:
         return f"{ended}, and no log of it can be read from here. `modelyard logs` may show more."
+    if REFUSED.search(last):
+        return refusal(last).message
     return f"{ended}. Its log ends: {last.rstrip('.')}."
 
 

@@ -87,7 +87,7 @@ def own(environ: os._Environ[str] = os.environ) -> Living:
     return Living(cluster, str(pod["metadata"].get("labels", {}).get(WORKFLOW, "")))
 
 
-def explain(run: str, model: str, records: Records, ended_well: bool | None = None) -> Explanation:
+def explain(run: str, model: str | None, records: Records, ended_well: bool | None = None) -> Explanation:
     """Return how a run ended, or how it fares.
 
     Args:

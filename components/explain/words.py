@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from components.errors import ModelyardError, StoreError, from_log
 
@@ -16,6 +16,7 @@ NOISE = re.compile(
     r"^\[KFP Executor|^time=|^[IWEF]\d{4} \d\d:\d\d:\d\d|^\s*[\^~]+\s*$|^Error: exit status \d+$|^\s*$"
 )
 VALUES = re.compile(r"Got executor_input:$|^I\d{4} .*\{$")  # behind them comes a value as JSON on many lines
+KILLED = re.compile(r"exit status 137|signal: killed")
 FAULT = re.compile(r"^[EF]\d{4} [^\]]*\] (.*)")
 LAST, MOST = 3, 5
 
@@ -30,6 +31,11 @@ def no_room(lines: Sequence[str]) -> bool:
     return any(map(NO_ROOM.search, lines)) and not isinstance(error_in(lines), StoreError)
 
 
+def killed(lines: Sequence[str]) -> bool:
+    """Say whether KFP's launcher saw its step killed, as the kernel does that is short of memory."""
+    return any(FAULT.match(line) and KILLED.search(line) for line in lines)
+
+
 def silent(lines: Sequence[str]) -> bool:
     """Say whether a step left no message: something ended it from outside."""
     return not any(line.lstrip().startswith("Traceback") for line in lines)
@@ -42,17 +48,21 @@ def last_words(lines: Sequence[str]) -> str:
     return " | ".join(line.strip() for line in said[:MOST])
 
 
-def own(lines: Sequence[str]) -> list[str]:
+def own(lines: Iterable[str]) -> list[str]:
     """Return the lines that a step itself wrote."""
-    kept, within = [], False
+    return list(spoken(lines))
+
+
+def spoken(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines that a step itself writes, as they come."""
+    within = False
     for line in lines:
         if within:
             within = line != "}"
         elif VALUES.search(line):
             within = True
         elif not NOISE.match(line):
-            kept.append(line)
-    return kept
+            yield line
 
 
 def _exception(lines: Sequence[str]) -> Sequence[str]:

@@ -111,7 +111,7 @@ class Workflow:
     def cached(self, step: str) -> bool:
         """Say whether a step's outputs came from the cache: its driver ran, and its own pod was left out."""
         left_out = [node for node in self._nodes.values() if node.get("type") == "Skipped"]
-        return any(self._task(node).get("displayName") == step for node in left_out)
+        return any(self._pod("", node).step == step for node in left_out)
 
     def _pod(self, key: str, node: Json) -> PodNode:
         name = str(node.get("displayName", key))
