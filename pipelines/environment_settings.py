@@ -184,6 +184,10 @@ class Environment(Settings):
         """Return a place in a bucket as pods reach it."""
         return place.model_copy(update={"endpoint": self.storage_endpoint})
 
+    def outside(self, place: Store) -> Store:
+        """Return a place in a bucket, as pods reach it, as this machine does."""
+        return place.model_copy(update={"endpoint": place.endpoint and self._outside()})
+
     def target(self, image: str | None = None) -> Target:
         """Return where deploy puts the server, and with which image: `serve`, if none is given."""
         if self.kind == "local":

@@ -55,6 +55,7 @@ class Following:
         self._cluster = cluster_of(backend.namespace)
         self._kept = Kept(backend, run.run_id, self._cluster)
         self._workflow = Workflow({"metadata": {"name": ""}})
+        self._seen: object = None
         self._waits: dict[str, float] = {}
         self._stuck_in: str | None = None
 
@@ -78,9 +79,7 @@ class Following:
                 failure = failures.of(self._kept, self._workflow, folder / "logs")
                 result = {"state": "failed", "failure": failure}
             else:
-                came = results(
-                    self._run.run_id, self._kept, self._workflow, config, self._environment, folder
-                )
+                came = results(self._run, self._kept, self._workflow, config, self._environment, folder)
                 result = {"state": "succeeded", **came}
         summary = RunSummary(
             run=self._run.display_name,
@@ -106,7 +105,9 @@ class Following:
         """
         try:
             run = records.get(self._backend, self._run.run_id)
-            self._workflow, self._run = self._kept.workflow(), run
+            if (seen := _seen(run)) != self._seen:  # it is much larger than all the rest
+                self._workflow, self._seen = self._kept.workflow(), seen
+            self._run = run
         except NotFoundError as error:
             raise CancelledError(
                 f"The run {self._run.display_name} was deleted by somebody, and nothing of it goes on. What "
@@ -123,8 +124,9 @@ class Following:
         """
         while (state := self.look()) not in records.ENDED:
             self._raise_if_stuck()
-            if node := self._workflow.working():
-                self.last_line = words.last_words(self._kept.log(node), 1) if not node.driver else ""
+            node = self._workflow.working()
+            said = words.own(self._kept.log(node)) if node and not node.driver else ()
+            self.last_line = said[-1].strip() if said else ""
             time.sleep(PAUSE)
         if state == "cancelled":
             raise CancelledError(
@@ -160,11 +162,17 @@ class Following:
         return Stuck(node.step, cause(Evidence(node)), None) if node and node.message else None
 
 
+def _seen(run: Any) -> object:
+    """Return what is different when the run's Workflow is."""
+    details = run.run_details.task_details if run.run_details else None
+    return run.state, [(one.display_name, one.state) for one in details or ()]
+
+
 def _config(run: Any, environment: Environment) -> Config:
     """Return the configuration with which a run was started, with the store as it is reached from here."""
     parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
     config = Config.model_validate(json.loads(parameters["config"]))
-    return config.model_copy(update={"store": environment.model_store() or config.store})
+    return config.model_copy(update={"store": environment.outside(config.store)})
 
 
 def _folder(run: Any) -> Path:

@@ -17,6 +17,7 @@ from components.fingerprint.unchanged import reason_in
 from components.store import staging
 from components.store.address import open_objects
 from components.store.models import open_store
+from components.store.settings import Store
 from pipelines.ask import ask_at
 from pipelines.backend.kept import Kept
 from pipelines.config import Config
@@ -31,12 +32,12 @@ CHANNEL = "pipelinechannel--"
 
 
 def results(
-    run_id: str, kept: Kept, workflow: Workflow, config: Config, environment: Environment, folder: Path
+    run: Any, kept: Kept, workflow: Workflow, config: Config, environment: Environment, folder: Path
 ) -> dict[str, Any]:
     """Return the part of a run's summary that says what came of it.
 
     Args:
-        run_id: the run's id.
+        run: the run, as the server gives it.
         kept: its records.
         workflow: its Workflow, which has succeeded.
         config: its configuration.
@@ -55,11 +56,12 @@ def results(
     fingerprint = workflow.own("fingerprint")
     if reason := reason_in(kept.log(fingerprint)) if fingerprint else None:
         return {**result, "decision": UNCHANGED, "reason": reason}
-    endpoint = environment.artifacts().endpoint
+    # the run's own root: the environment may have another one by now
+    root = environment.artifacts().model_copy(update={"url": run.runtime_config.pipeline_root})
     evaluation = folder / "artifacts" / "evaluate" / "evaluation"
     for name, path in {"evaluation": evaluation, "report": evaluation.parent / "report"}.items():
-        staging.fetch(_uri(given, f"evaluate-{name}"), path, endpoint)
-    outcome = _outcome(run_id, workflow, environment, folder)
+        staging.fetch(_uri(given, f"evaluate-{name}"), path, root.endpoint)
+    outcome = _outcome(run.run_id, workflow, root, folder)
     return {**result, **scores(evaluation, outcome, folder), "prediction": _ask(config, environment)}
 
 
@@ -79,11 +81,11 @@ def _uri(given: Mapping[str, Any], name: str) -> str:
     return str(artifact["uri"])
 
 
-def _outcome(run_id: str, workflow: Workflow, environment: Environment, folder: Path) -> Outcome | None:
+def _outcome(run_id: str, workflow: Workflow, root: Store, folder: Path) -> Outcome | None:
     """Read deploy's last word, if it came to that; deploy is never cached, so it is in this run's folder."""
     if workflow.own("deploy") is None:
         return None
-    bucket = open_objects(environment.artifacts())
+    bucket = open_objects(root)
     entries = bucket.entries(f"{NAME}/{run_id}/deploy/")
     last = max((one for one in entries if one.key.endswith("/outcome")), key=lambda one: one.changed)
     path = folder / "artifacts" / "deploy" / "outcome"
