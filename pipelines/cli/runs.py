@@ -136,7 +136,7 @@ def logs(
 ) -> None:
     """Print what the steps of a run wrote, also after their pods are gone."""
     from components.errors import ConfigError
-    from components.explain.words import own
+    from components.explain.words import spoken
     from pipelines.backend.client import connect
     from pipelines.backend.kept import Kept, cluster_of
     from pipelines.backend.logs import Logs
@@ -154,9 +154,8 @@ def logs(
         said = True
         if not step:
             typer.echo(typer.style(f"{name}:", bold=True))
-        for line in lines:
-            if whole or own([line]):
-                typer.echo(line)
+        for line in lines if whole else spoken(lines):
+            typer.echo(line)
     if not said:
         typer.echo(
             "Nothing has been written: no pod has started, or the outputs came from the cache.", err=True
