@@ -22,6 +22,13 @@ def test_the_api_server_takes_every_object_of_an_overlay(kubectl, overlay):
     kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=yaml.safe_dump_all(plain))
 
 
+def test_the_api_server_takes_what_is_beside_kubeflow_pipelines(kubectl):
+    """In a namespace that is there, as not every cluster has Kubeflow Pipelines."""
+    made = kubectl("kustomize", ROOT / "manifests/overlays/kubeflow")
+    here = made.replace("namespace: kubeflow", "namespace: modelyard-runs")
+    kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=here)
+
+
 @pytest.fixture(scope="module")
 def _config_connector(kubectl):
     """The kinds of Config Connector; those of a cluster that has it stay as they are."""

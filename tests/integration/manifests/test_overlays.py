@@ -129,6 +129,22 @@ def test_the_environment_kind_and_its_overlay_agree():
         assert account["metadata"]["namespace"] == place.namespace
 
 
+def test_the_account_of_a_run_has_in_kubeflow_the_rights_that_it_has_in_its_own_namespace():
+    there, here = built("kubeflow"), built("kind")
+    assert one(there, "Role", "modelyard-run")["rules"] == one(here, "Role", "modelyard-run")["rules"]
+    bound = {
+        (each["kind"], each["roleRef"]["name"]): each for each in there if each["kind"].endswith("Binding")
+    }
+    assert set(bound) == {
+        (each["kind"], each["roleRef"]["name"]) for each in here if each["kind"].endswith("Binding")
+    }
+    for each in bound.values():
+        assert [subject["namespace"] for subject in each["subjects"]] == ["kubeflow"]
+    mine, theirs = ({(each["kind"], each["metadata"]["name"]) for each in part} for part in (there, here))
+    both = {("ServiceAccount", "modelyard-run"), ("Role", "modelyard-run"), ("RoleBinding", "modelyard-run")}
+    assert mine & theirs == both, "what is the whole cluster's would be taken from the other overlay"
+
+
 def test_third_party_manifests_are_pinned_to_the_version_that_the_client_has():
     release = version("kfp")
     for path in (MANIFESTS / "third-party").rglob("kustomization.yaml"):
