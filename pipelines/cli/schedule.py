@@ -184,8 +184,8 @@ def _show(plan: "Plan", output: Output, planned: bool) -> None:
     ]
     rows += [("next", fire, "") for fire in plan.next] or [("next", "none: it is paused", "")]
     show_rows(rows)
-    if plan.note:
-        typer.echo(plan.note)
+    for note in plan.notes:
+        typer.echo(note)
 
 
 def _done(name: str, state: str, sentence: str, output: Output) -> None:

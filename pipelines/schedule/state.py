@@ -26,14 +26,14 @@ class Change(Record):
 
 
 class Plan(Record):
-    """What `apply` does, or did: `next` are the next fires, `note` what one must know beside."""
+    """What `apply` does, or did: `next` are the next fires, `notes` what one must know beside."""
 
     name: str
     action: Literal["create", "replace", "pause", "resume", "nothing"]
     changes: tuple[Change, ...] = ()
     next: tuple[str, ...] = ()
     where: str
-    note: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Scheduled(Record):

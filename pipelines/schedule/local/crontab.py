@@ -102,9 +102,9 @@ class Crontab:
         )
         return shlex.split(command)[-2]
 
-    def note(self) -> str | None:
+    def notes(self) -> tuple[str, ...]:
         """Return what one must know beside: nothing."""
-        return None
+        return ()
 
 
 def _read() -> list[str]:

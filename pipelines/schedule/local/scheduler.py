@@ -50,7 +50,7 @@ class LocalScheduler:
                 self.table.put(job, on=not paused)
             elif plan.action != "nothing":
                 self.table.switch(job.name, on=not paused)
-        return plan.model_copy(update={"note": self.table.note()})
+        return plan
 
     def all(self) -> list[Scheduled]:
         """Return modelyard's jobs."""
@@ -92,6 +92,7 @@ class LocalScheduler:
             "name": job.name,
             "where": self.table.where,
             "next": next_fires(job.mark.schedule, paused),
+            "notes": self.table.notes(),
         }
         if entry is None:
             return Plan(action="create", **common)

@@ -94,11 +94,11 @@ class Timers:
         _systemctl("start", "--no-block", service)
         return f"journalctl --user -u {service}"
 
-    def note(self) -> str | None:
+    def notes(self) -> tuple[str, ...]:
         """Return what one must know beside."""
         if (LINGER / getuser()).exists():
-            return None
-        return "systemd starts it only while you are logged in; `loginctl enable-linger` changes that."
+            return ()
+        return ("systemd starts it only while you are logged in; `loginctl enable-linger` changes that.",)
 
 
 def runs_here() -> bool:

@@ -48,8 +48,8 @@ class Table(Protocol):
     def start(self, name: str) -> str:
         """Start a job now, and return where to read what it says."""
 
-    def note(self) -> str | None:
-        """Return what one must know beside, if anything."""
+    def notes(self) -> tuple[str, ...]:
+        """Return what one must know beside."""
 
 
 def call(*words: str, given: str | None = None, unless: str = "") -> str:

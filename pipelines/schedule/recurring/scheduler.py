@@ -57,7 +57,7 @@ class RecurringRuns:
             mark = wanted.mark.model_copy(update={"generation": _next_generation(there)})
             there = self._take_over(mark, wanted.body(self.backend, mark))
         left = retire(self.backend, there[:-1], self.console)
-        return plan.model_copy(update={"note": _still_there(left)}) if left else plan
+        return plan.model_copy(update={"notes": (*plan.notes, _still_there(left))}) if left else plan
 
     def all(self) -> list[Scheduled]:
         """Return modelyard's recurring runs: of each name the one that stays."""
@@ -108,6 +108,7 @@ class RecurringRuns:
             "name": mark.name,
             "where": where,
             "next": next_fires(mark.schedule, paused),
+            "notes": wanted.notes,
         }
         if not there:
             return Plan(action="create", **common)

@@ -13,6 +13,7 @@ from pipelines.backend.client import Backend
 from pipelines.backend.submission import Submission
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
+from pipelines.lint.check import check
 from pipelines.schedule.cron import Cron
 from pipelines.schedule.mark import Mark
 from pipelines.schedule.recurring import stamp
@@ -32,6 +33,7 @@ class Wanted:
         submission: what each run is made of.
         trigger: the cron line, with seconds, in the server's zone.
         mark: that of all this, of the first generation.
+        notes: what one must know of it.
     """
 
     schedule: Schedule
@@ -39,6 +41,7 @@ class Wanted:
     submission: Submission
     trigger: str
     mark: Mark
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, config: Config, environment: Environment) -> "Wanted":
@@ -63,7 +66,9 @@ class Wanted:
         }
         mark = mark_of(config, contents)
         stamp.text(mark)  # looks whether there is room for it
-        return cls(schedule, uploads, prepared, trigger, mark)
+        copies = (f"{one.key} is of this machine: each run gets the copy of now." for one in uploads.files)
+        notes = (*check(prepared.package, prepared.arguments, environment), *copies)
+        return cls(schedule, uploads, prepared, trigger, mark, notes)
 
     def schedule_as_read(self) -> dict[str, Any]:
         """Return the section as it is read back from a recurring run."""

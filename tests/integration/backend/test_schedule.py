@@ -157,7 +157,7 @@ def test_a_server_that_would_end_the_run_keeps_the_old_one_switched_off_until_it
     controller.pass_time(hours=1)
     (run,) = controller.runs_of(old.recurring_run_id)
     plan = schedules.apply(config(DAILY))
-    assert f"({old.recurring_run_id}) is switched off" in str(plan.note)
+    assert f"({old.recurring_run_id}) is switched off" in str(plan.notes)
     assert [one.trigger.cron_schedule.cron for one in controller.firing] == ["0 0 3 * * *"]
     assert [one.cron for one in schedules.all()] == ["0 3 * * *"]
     assert controller.killed == []
