@@ -22,6 +22,7 @@ from components.store import staging
 from pipelines.pods import following
 
 VARIABLE = "MODELYARD_PODS"
+RUNTIME = "_KFP_RUNTIME=true "  # before the Python of a step
 INPUT = "--executor_input"
 Json = dict[str, Any]
 
@@ -69,8 +70,13 @@ def run(step: str, command: list[str], plan: Plan) -> int:
     place = command.index(INPUT) + 1
     asked = json.loads(command[place])
     task = Task(asked, plan)
-    # kfp.local wrote this machine's Python into the command
-    inside = [part.replace(sys.executable, "python3") for part in command]
+    # kfp.local wrote this machine's Python into the command; as the pod's first process it hears of its end
+    inside = [
+        part.replace(f"{RUNTIME}{sys.executable}", f"{RUNTIME}exec python3").replace(
+            sys.executable, "python3"
+        )
+        for part in command
+    ]
     inside[place] = json.dumps(task.asked)
     code = _attempts(step, inside, task, plan)
     for path in task.parameters if code == 0 else ():

@@ -96,6 +96,34 @@ def test_a_rollout_that_fails_in_the_steps_own_pod_says_what_would_fit(first, mo
     assert answer.json["version"] == 1
 
 
+def test_a_deploy_whose_pod_is_told_to_end_takes_its_candidate_from_clients(
+    first, place, kubectl, prefix, images, tmp_path
+):
+    """Of another store, where nothing is deployed yet; its first steps come from the cache."""
+    assert first.code == 0
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/images.json").write_text(json.dumps(images))
+    other = (
+        "--set",
+        f"environment.store=gs://modelyard/{prefix}/others",
+        "--set",
+        "rollout.watch_seconds=600",
+    )
+    run = subprocess.Popen(
+        [PROGRAM, "run", "-e", "kind", *place, *other], cwd=tmp_path, stderr=subprocess.DEVNULL
+    )
+    service = ("get", "service", "digits", "-n", SERVING, "-o", "jsonpath={.spec.selector}")
+    while "track" in kubectl(*service):
+        assert run.poll() is None
+        time.sleep(0.5)
+    kubectl("delete", "pod", "-n", RUNS, "-l", "modelyard.dev/step=deploy")
+    assert run.wait(60) == 9
+    assert "track" in kubectl(*service)
+    left = kubectl("get", "deployment", "-n", SERVING, "-o", "name")
+    assert "digits-candidate" not in left
+    assert "digits-stable" in left
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "said"),
     [
