@@ -8,6 +8,7 @@ run            what `run` shows
 plan           plan
 models         models list, show, promote, history; rollback
 serving        serve, predict
+schedule       schedule apply, diff, list, pause, resume, delete, run-now
 configuration  config show, schema, init, reference
 doctor         doctor
 
