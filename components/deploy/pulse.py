@@ -45,13 +45,13 @@ def stopped(candidate: Json) -> bool:
 
 
 def beat(place: Place, attempt: str) -> None:
-    """Write the time at the candidate, if it is of this rollout."""
-    found = place.deployment("candidate")
-    if found and objects.annotation(found, objects.ATTEMPT) == attempt:
-        place.cluster.apply(objects.watched(found), MANAGER)
+    """Write the time at the candidate, if it is of this rollout; a beat that fails is no trouble."""
+    with suppress(ClusterError):
+        found = place.deployment("candidate")
+        if found and objects.annotation(found, objects.ATTEMPT) == attempt:
+            place.cluster.apply(objects.watched(found), MANAGER)
 
 
 def _beat(place: Place, attempt: str, end: threading.Event) -> None:
     while not end.wait(BEAT):
-        with suppress(ClusterError):
-            beat(place, attempt)
+        beat(place, attempt)
