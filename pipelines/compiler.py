@@ -128,7 +128,10 @@ def _inside(config: Config, environment: Environment) -> Config:
     for key, value in here.items():
         if value and (why := _only_here(value)):
             raise ConfigError(f"{key} is {value}, {why}, which pods do not see. {ELSEWHERE[key]}")
-    return config.model_copy(update={"store": environment.inside(config.store)})
+    changed: dict[str, Any] = {"store": environment.inside(config.store)}
+    if (config.data.source or "").startswith("gs://") and not given:  # as the store's, and the artifacts'
+        changed["data"] = config.data.model_copy(update={"endpoint": environment.storage_endpoint})
+    return config.model_copy(update=changed)
 
 
 def _only_here(address: str) -> str | None:

@@ -94,7 +94,8 @@ class Following:
 
     def steps(self) -> tuple[Step, ...]:
         """Return every step as it is now."""
-        return steps(self._workflow, records.state(self._run) in records.ENDED)
+        over = records.state(self._run) in records.ENDED or (self._stuck_in and not self._leave_stuck)
+        return steps(self._workflow, bool(over))
 
     def look(self) -> str:
         """Look once how it goes, and return the run's state.

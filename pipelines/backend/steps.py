@@ -43,10 +43,10 @@ def _step(name: str, workflow: Workflow, ended: bool) -> Step:
 def _seconds(pods: list[PodNode], running: bool) -> float:
     """Return the time from a step's first pod to the end of its last, its driver's included."""
     begun = [_time(one.started) for one in pods if one.started]
-    ended = [_time(one.finished) for one in pods if one.finished]
-    if not begun or not (running or ended):
+    if not begun:
         return 0.0
-    last = datetime.now(UTC) if running else max(ended)
+    ended = [_time(one.finished) for one in pods if one.finished]
+    last = datetime.now(UTC) if running or not pods[-1].finished else max(ended)
     return round(max(0.0, (last - min(begun)).total_seconds()), 3)
 
 
