@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pipelines.cleanup.place import Place
 from pipelines.cleanup.thing import Thing
+
+if TYPE_CHECKING:
+    from pipelines.schedule.recurring.inventory import Ours
 
 
 def find(place: Place) -> Iterator[Thing]:
@@ -12,13 +16,10 @@ def find(place: Place) -> Iterator[Thing]:
 
     Raises:
         BackendError: the server stopped to answer.
-        ConflictError: one of that name is not modelyard's.
     """
     if not place.backend:
         return
-    from pipelines.schedule.recurring.inventory import named
-
-    ours = named(place.backend, place.config.name)
+    ours = _ours(place)
     for one in ours:
         generation = f"generation {one.mark.generation}"
         kept = "it is in force" if one is ours[-1] else "it fires" if one.on else None
@@ -32,12 +33,19 @@ def find(place: Place) -> Iterator[Thing]:
         )
 
 
+def _ours(place: Place) -> list["Ours"]:
+    """Return the model's, the one in force last."""
+    from pipelines.schedule.recurring.inventory import everything
+
+    known = (place.config.name, place.config.store.url)
+    return [one for one in everything(place.backend) if (one.mark.name, one.mark.store) == known]
+
+
 def _remove(place: Place, run_id: str) -> bool:
     """Delete a recurring run, unless its own runs would go with it."""
     from rich.console import Console
 
-    from pipelines.schedule.recurring.inventory import named
     from pipelines.schedule.recurring.retirement import retire
 
-    old = [one for one in named(place.backend, place.config.name)[:-1] if one.id == run_id and not one.on]
+    old = [one for one in _ours(place)[:-1] if one.id == run_id and not one.on]
     return not retire(place.backend, old, Console(quiet=True))

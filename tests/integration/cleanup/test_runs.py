@@ -1,0 +1,205 @@
+"""Runs go with their records, artifacts, pods and what a cache has of them; what another one uses stays."""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import lifeline
+from pipelines.backend import submission
+from pipelines.backend.client import connect
+from pipelines.pods.run import PodRun
+from pipelines.schedule.recurring.wanted import Wanted
+from pipelines.train_to_serve import NAME
+from tests.integration.cleanup.conftest import DAY, Yard
+
+OLD = [f"2026010{day}-120000-aaaa" for day in range(1, 6)]
+
+
+# On Kubeflow Pipelines
+
+
+def submitted(yard: Yard, state: str = "SUCCEEDED") -> Any:
+    """Let a run have happened, with an artifact in the bucket."""
+    run = submission.submit(connect(yard.environment), submission.prepare(yard.config(), yard.environment))
+    yard.site.runs.become(run.run_id, state)
+    yard.write(f"{NAME}/{run.run_id}/train/7/model/model.onnx")
+    return run
+
+
+def took(yard: Yard, run: Any, other: Any) -> None:
+    """Let a run have taken an artifact of another one from the cache."""
+    address = f"{yard.environment.pipeline_root}/{NAME}/{other.run_id}/train/7/model"
+    name = yard.site.runs.step(run.run_id, "evaluate", "Succeeded")
+    nodes = yard.site.runs.workflow(run.run_id)["status"]["nodes"]
+    patch = {"name": "pod-spec-patch", "value": json.dumps({"args": [json.dumps({"uri": address})]})}
+    next(iter(nodes.values()))["outputs"] = {"parameters": [patch]}
+    assert name
+
+
+def with_artifacts(yard: Yard) -> list[str]:
+    return yard.bucket.folders(f"{NAME}/")
+
+
+def test_old_runs_go_with_their_artifacts_and_the_latest_and_what_it_uses_stay(yard: Yard) -> None:
+    gone, used, last = (submitted(yard) for _ in range(3))
+    took(yard, last, used)
+    found = yard.found()
+    assert [found[run.display_name].kept for run in (gone, used, last)] == [
+        None,
+        f"{last.display_name} uses it",
+        "one of the last 1",
+    ]
+    assert all(thing.kept for thing in yard.found(later=DAY).values())
+    assert yard.gc() == ({gone.display_name}, set())
+    assert yard.site.runs.runs.keys() == {used.run_id, last.run_id}
+    assert set(with_artifacts(yard)) == {used.run_id, last.run_id}
+
+
+def test_artifacts_wait_for_a_run_in_flight_that_may_use_them(yard: Yard) -> None:
+    gone, busy = submitted(yard), submitted(yard, "RUNNING")
+    assert yard.gc() == (set(), {gone.display_name})
+    assert yard.site.runs.runs.keys() == {busy.run_id}  # nobody takes them from the cache any more
+    assert set(with_artifacts(yard)) == {gone.run_id, busy.run_id}
+    yard.site.runs.become(busy.run_id, "SUCCEEDED")
+    orphan = f"{NAME}/{gone.run_id}"
+    assert yard.found()[orphan].why == "its run is gone"
+    assert yard.gc() == ({orphan}, set())
+    assert with_artifacts(yard) == [busy.run_id]
+
+
+def test_a_run_that_is_tried_again_meanwhile_stays(yard: Yard) -> None:
+    failed = submitted(yard, "FAILED")
+    submitted(yard)
+    thing = yard.found()[failed.display_name]
+    yard.site.runs.become(failed.run_id, "RUNNING")
+    assert thing.kept is None
+    assert not thing.remove()
+    assert failed.run_id in yard.site.runs.runs
+    assert failed.run_id in with_artifacts(yard)
+
+
+def test_what_others_have_under_the_pipeline_root_is_left_alone(yard: Yard) -> None:
+    for key in ("other-pipeline/1/model", f"{NAME}/notes/readme.txt", "notes.txt"):
+        yard.write(key)
+    assert yard.found() == {}
+
+
+def test_runs_of_another_model_are_left_alone(yard: Yard) -> None:
+    other = yard.config("name=other")
+    run = submission.submit(connect(yard.environment), submission.prepare(other, yard.environment))
+    yard.site.runs.become(run.run_id, "SUCCEEDED")
+    yard.write(f"{NAME}/{run.run_id}/train/7/model/model.onnx")
+    assert yard.found() == {}
+
+
+# Of `modelyard run`, here and in pods
+
+
+def ran(yard: Yard, name: str, uses: tuple[str, ...] = ()) -> Path:
+    """Let a run of this machine have ended, with artifacts, which the cache knows."""
+    run = yard.home / "runs" / name
+    (run / "artifacts/train/model").mkdir(parents=True)
+    (run / "artifacts/train/model/model.onnx").write_bytes(b"onnx" * 100)
+    (run / "lifeline").touch()
+    summary = {"run": name, "model": "digits", "state": "succeeded", "steps": [], "seconds": 1.0}
+    (run / "run.json").write_text(json.dumps({**summary, "store": "s", "uses": uses}))
+    entry = {"model": {"uri": f"{run}/artifacts/train/model"}}
+    (yard.home / f"cache/{name}.json").write_text(json.dumps(entry))
+    return run
+
+
+def cached(yard: Yard) -> list[str]:
+    return sorted(path.stem for path in (yard.home / "cache").glob("*.json"))
+
+
+@contextmanager
+def alive(run: Path) -> Any:
+    with lifeline.hold(run / "lifeline"):
+        yield
+
+
+def test_runs_of_this_machine_go_and_the_latest_and_what_it_uses_stay(yard: Yard) -> None:
+    for name in OLD[:3]:
+        ran(yard, name)
+    ran(yard, OLD[3], uses=(OLD[1],))
+    gone = {f"{OLD[0]} (this machine)", f"{OLD[2]} (this machine)"}
+    assert yard.found()[f"{OLD[0]} (this machine)"].size > 400
+    assert yard.gc() == (gone, set())
+    assert sorted(path.name for path in (yard.home / "runs").iterdir()) == [OLD[1], OLD[3]]
+    assert cached(yard) == [OLD[1], OLD[3]]
+    assert list((yard.home / "removed").iterdir()) == []
+
+
+def test_nothing_of_this_machine_goes_while_a_run_may_use_it(yard: Yard) -> None:
+    old, busy = ran(yard, OLD[0]), ran(yard, OLD[1])
+    with alive(busy):
+        assert yard.gc() == (set(), {f"{OLD[0]} (this machine)"})
+        assert (old / "artifacts/train/model/model.onnx").is_file()
+        assert cached(yard) == [OLD[1]]  # nobody begins to use it
+    assert yard.gc() == ({f"{OLD[0]} (this machine)"}, set())
+
+
+def test_what_a_killed_gc_left_of_a_run_goes(yard: Yard) -> None:
+    (yard.home / "removed" / OLD[0]).mkdir(parents=True)
+    assert yard.gc() == ({f"{OLD[0]} (the rest of it)"}, set())
+    assert list((yard.home / "removed").iterdir()) == []
+
+
+def test_artifacts_of_pods_go_and_no_cache_believes_in_what_is_left_of_them(yard: Yard) -> None:
+    for name in OLD[:3]:
+        yard.write(f"{name}/x/train/model/model.onnx")
+    for name in OLD[:2]:
+        entry = {"model": {"uri": f"{yard.environment.pipeline_root}/{name}/x/train/model"}}
+        (yard.home / f"cache/{name}.json").write_text(json.dumps(entry))
+    yard.kubernetes.runs("20260901-120000-bbbb")  # somebody else's, at work
+    assert yard.gc() == (set(), {OLD[0], OLD[1]})
+    assert yard.bucket.exists(f"{OLD[0]}/x/train/model/model.onnx")
+    assert cached(yard) == []
+    entry = {"model": {"uri": f"{yard.environment.pipeline_root}/{OLD[0]}/x/train/model"}}
+    (yard.home / "cache/late.json").write_text(json.dumps(entry))  # on another machine
+    PodRun(yard.config(), ran(yard, OLD[4]), yard.environment)._forget()
+    assert "late" not in cached(yard)
+
+    yard.kubernetes.pods.clear()
+    assert yard.gc("retention.runs=2")[0] == {OLD[0], OLD[1]}
+    assert yard.bucket.keys("") == [f"{OLD[2]}/x/train/model/model.onnx"]
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed", "Running"])
+def test_pods_go_when_they_or_their_run_ended(yard: Yard, phase: str) -> None:
+    run = ran(yard, OLD[0])
+    yard.kubernetes.runs(OLD[0], "Running")  # its run was killed
+    yard.kubernetes.runs("20260901-120000-bbbb", phase)  # of another machine
+    with alive(run):
+        assert yard.found()[f"{OLD[0]}-train"].kept == "it runs"
+    gone = {f"{OLD[0]}-train"} | ({"20260901-120000-bbbb-train"} if phase != "Running" else set())
+    assert yard.gc("retention.runs=9")[0] == gone
+    assert len(yard.kubernetes.pods) == (1 if phase == "Running" else 0)
+
+
+# Schedules
+
+
+def test_schedules_that_another_one_replaced_go_and_others_stay(yard: Yard) -> None:
+    for number, mode in ((1, "DISABLE"), (2, "ENABLE"), (3, "ENABLE")):
+        recurring(yard, number, mode)
+    found = {name: one.kept for name, one in yard.found().items() if one.kind == "schedule"}
+    assert found == {
+        "digits, generation 1": None,
+        "digits, generation 2": "it fires",
+        "digits, generation 3": "it is in force",
+    }
+    assert yard.gc() == ({"digits, generation 1"}, set())
+    assert len(yard.schedules.recurring) == 2
+
+
+def recurring(yard: Yard, generation: int, mode: str) -> None:
+    backend = connect(yard.environment)
+    config = yard.config("schedule={cron: '0 3 1 1 *'}")
+    wanted = Wanted.of(config, yard.environment)
+    body = wanted.body(backend, wanted.mark.model_copy(update={"generation": generation}))
+    body.mode = mode
+    backend.recurring_runs.recurring_run_service_create_recurring_run(body)

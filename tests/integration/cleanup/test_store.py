@@ -1,0 +1,134 @@
+"""Versions and uploads: what is in use stays, whatever the policy says."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kubernetes.config import kube_config
+
+from components.errors import ClusterError, NotFoundError
+from pipelines.backend import submission
+from pipelines.backend.client import connect
+from tests.integration.cleanup.conftest import DAY, Yard
+
+Publish = Callable[..., int]
+DATA = [f"uploads/data/{number * 64}" for number in "0123456789"]
+CODE = f"uploads/code/{'a' * 64}.zip"
+
+
+def kept(yard: Yard, *overrides: str) -> dict[str, str | None]:
+    return {name: thing.kept for name, thing in yard.found(*overrides).items()}
+
+
+def test_what_is_champion_was_champion_is_served_or_new_stays(yard: Yard, publish: Publish) -> None:
+    versions = [publish(f"run {number}") for number in range(7)]
+    for version in (2, 4):
+        yard.models.promote("digits", version, reason="better", by="test")
+    yard.kubernetes.serves("digits", 1)
+    yard.kubernetes.serves("other", 3)
+    assert kept(yard) == {
+        "digits/1": "served by digits-stable",
+        "digits/2": "the champion before",
+        "digits/3": None,
+        "digits/4": "the champion",
+        "digits/5": None,
+        "digits/6": None,
+        "digits/7": "one of the last 1",
+    }
+    assert yard.gc() == ({"digits/3", "digits/5", "digits/6"}, set())
+    assert yard.models.versions("digits") == [1, 2, 4, 7]
+    assert [entry.version for entry in yard.models.history("digits")] == [2, 4]
+    assert versions == [1, 2, 3, 4, 5, 6, 7]
+    assert yard.models.rollback("digits", reason="worse", by="test").version == 2
+    assert yard.gc() == ({"digits/4"}, set())  # which was rolled back
+
+
+def test_what_is_young_stays_and_so_does_what_a_run_may_still_compare_with(
+    yard: Yard, publish: Publish
+) -> None:
+    for number in range(3):
+        publish(f"run {number}")
+    for version in (1, 2, 3):
+        yard.models.promote("digits", version, reason="better", by="test")
+    younger = "retention.younger_than=1m"
+    assert yard.found(later=DAY)["digits/1"].kept == "younger than 30d"
+    assert (
+        yard.found(younger, "retention.versions=0", later=600)["digits/1"].kept == "champion a short time ago"
+    )
+    assert yard.found(younger, later=2 * DAY)["digits/1"].kept is None
+
+
+def test_what_a_killed_run_left_goes_once_nobody_can_be_at_it(yard: Yard, tmp_path: Path) -> None:
+    (tmp_path / "half").write_bytes(b"half")
+    yard.models.reserve("digits", "killed")
+    yard.store.upload("digits/versions/000001/model.onnx", tmp_path / "half")
+    (one,) = yard.found("retention.younger_than=1m", later=600).values()
+    assert (one.name, one.kept) == ("digits/1", "perhaps still written")
+    assert yard.found()["digits/1"].kept is None
+    assert not yard.found()["digits/1"].remove()  # the clock of its own says that it is new
+    assert yard.store.exists("digits/versions/000001/model.onnx")
+
+
+def test_versions_stay_when_it_cannot_be_seen_what_is_served(
+    yard: Yard, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("run")
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", "/nowhere")
+    with pytest.raises(ClusterError):
+        yard.found()
+    assert yard.models.versions("digits") == [1]
+
+
+def test_another_models_versions_are_left_alone(yard: Yard, publish: Publish) -> None:
+    for number in range(3):
+        publish(f"run {number}", name="other")
+    assert kept(yard) == {}
+
+
+def test_an_upload_stays_for_a_version_a_run_a_schedule_and_its_own_youth(
+    yard: Yard, publish: Publish
+) -> None:
+    for key in (*DATA[:5], CODE):
+        yard.upload(key)
+    yard.upload("uploads/data/what-somebody-put-here")
+    publish(
+        "other's",
+        name="other",
+        data={"source": f"gs://b/models/{DATA[0]}"},
+        model={"code": f"gs://b/m/{CODE}"},
+    )
+    publish("gone", data={"source": f"gs://b/models/{DATA[1]}"})
+    publish("last")
+    backend = connect(yard.environment)
+    source = {"source": f'{{"source": "gs://b/models/{DATA[2]}"}}'}
+    prepared = submission.prepare(yard.config(), yard.environment)
+    prepared.arguments.update(source)
+    run = submission.submit(backend, prepared)
+    expected = {
+        DATA[0]: "other 1 was made of it",
+        DATA[1]: None,
+        DATA[2]: f"{run.display_name} was made of it",
+        DATA[3]: None,
+        DATA[4]: None,
+        CODE: "other 1 was made of it",
+    }
+    assert {name: why for name, why in kept(yard).items() if name.startswith("uploads/")} == expected
+    assert all(thing.kept for thing in yard.found(later=DAY).values())
+    gone, left = yard.gc()
+    assert (gone & set(DATA), left) == ({DATA[1], DATA[3], DATA[4]}, set())
+    assert yard.store.keys("uploads/data/") == [DATA[0], DATA[2], "uploads/data/what-somebody-put-here"]
+
+
+def test_what_kubeflow_pipelines_uses_stays_while_it_does_not_answer(yard: Yard, publish: Publish) -> None:
+    publish("first")
+    publish("second")
+    yard.upload(DATA[0])
+    text = yard.environment_file.read_text()
+    yard.environment_file.write_text(text.replace(yard.site.server.url, "http://127.0.0.1:1"))
+    place = yard.place()
+    assert place.blind
+    found = yard.found()
+    assert found[DATA[0]].kept == place.blind
+    assert yard.gc() == ({"digits/1"}, set())
+    with pytest.raises(NotFoundError):
+        yard.models.manifest("digits", 1)
