@@ -25,7 +25,7 @@ import onnxruntime
 import yaml
 
 from components import artifacts
-from components.artifacts import Decision, Golden, ImageFormat, Interval, Manifest, Metrics, Signature
+from components.artifacts import Golden, ImageFormat, Signature
 from components.deploy import rollout
 from components.deploy.site import Site
 from components.deploy.version import Served, pinned
@@ -33,6 +33,7 @@ from measure import Result, result, show
 from pipelines.images import BUDGETS, MEGABYTE, REFERENCES
 from pipelines.site import find_site
 from serving import cnn
+from tests.published import publish
 
 NAME = "bench-rollout"
 REQUESTS = 100_000
@@ -97,7 +98,7 @@ class Bench:
         return time.perf_counter() - started
 
 
-def publish(site: Site, scratch: Path) -> Served:
+def version(site: Site, scratch: Path) -> Served:
     """Publish a version with golden requests."""
     folder = scratch / uuid4().hex
     folder.mkdir()
@@ -108,25 +109,9 @@ def publish(site: Site, scratch: Path) -> Served:
     artifacts.write(folder / "golden.json", Golden(instances=pictures.tolist(), predictions=answers.tolist()))
     (scratch / "picture.json").write_text(json.dumps({"instances": pictures[:1].tolist()}))
     files = {path.name: path for path in folder.iterdir()}
-    version = site.models.reserve(NAME, folder.name)
-    one = Interval(value=1, low=1, high=1)
     image = ImageFormat(height=32, width=32, channels=3, resize="stretch")
-    manifest = Manifest(
-        model=NAME,
-        version=version,
-        run=folder.name,
-        created="2026-01-01T00:00:00+00:00",
-        data="",
-        code="",
-        config={},
-        files={name: artifacts.sha256(path) for name, path in files.items()},
-        signature=Signature(shape=(32, 32, 3), dtype="uint8", classes=tuple("0123456789"), image=image),
-        metrics=Metrics(rows=1, accuracy=one, loss=0, per_class=(), confusion=()),
-        decision=Decision(decision="promote", reason="bench"),
-        packages={},
-    )
-    site.models.publish(NAME, version, files, manifest)
-    return pinned(site.models, NAME, version)
+    signature = Signature(shape=(32, 32, 3), dtype="uint8", classes=tuple("0123456789"), image=image)
+    return pinned(site.models, NAME, publish(site.models, NAME, files, signature))
 
 
 def under_load(bench: Bench) -> tuple[list[Result], list[float]]:
@@ -224,7 +209,7 @@ def main() -> None:
     overrides = ["rollout.watch_seconds=5.0", "rollout.min_requests=100"]
     with tempfile.TemporaryDirectory() as scratch:
         site = find_site(NAME, environment, overrides, print, None)
-        first, second = (publish(site, Path(scratch)) for _ in range(2))
+        first, second = (version(site, Path(scratch)) for _ in range(2))
         bench = Bench(site, first, second, Path(scratch))
         rollout.roll_out(site, bench.one, None, "bench", "bench")
         results, promotions = under_load(bench)

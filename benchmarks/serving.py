@@ -23,11 +23,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from components import artifacts
-from components.artifacts import Decision, ImageFormat, Interval, Manifest, Metrics, Signature
+from components.artifacts import ImageFormat, Signature
 from components.store.models import open_store
 from components.store.settings import Store
 from measure import Result, result, show
+from tests.published import publish
 
 HERE = Path(__file__).parent
 NAME = "tutorial"
@@ -84,27 +84,12 @@ def cnn(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
 
 
-def publish(model: Path, store: Store) -> None:
+def promote(model: Path, store: Store) -> None:
     """Make `model` the champion of a store."""
     models = open_store(store)
-    version = models.reserve(NAME, "bench")
     image = ImageFormat(height=32, width=32, channels=3, resize="stretch")
-    one = Interval(value=1, low=1, high=1)
-    manifest = Manifest(
-        model=NAME,
-        version=version,
-        run="bench",
-        created="2026-01-01T00:00:00+00:00",
-        data="",
-        code="",
-        config={},
-        files={"model.onnx": artifacts.sha256(model)},
-        signature=Signature(shape=(32, 32, 3), dtype="uint8", classes=tuple("0123456789"), image=image),
-        metrics=Metrics(rows=1, accuracy=one, loss=0, per_class=(), confusion=()),
-        decision=Decision(decision="promote", reason="bench"),
-        packages={},
-    )
-    models.publish(NAME, version, {"model.onnx": model}, manifest)
+    signature = Signature(shape=(32, 32, 3), dtype="uint8", classes=tuple("0123456789"), image=image)
+    version = publish(models, NAME, {"model.onnx": model}, signature)
     models.promote(NAME, version, reason="bench", by="bench")
 
 
@@ -175,7 +160,7 @@ def measure(scratch: Path) -> dict[str, dict[str, float]]:
     body.write_text(json.dumps({"instances": picture.tolist()}, separators=(",", ":")))
     script.write_text(SCRIPT.format(body=body))
     store = Store(url=str(scratch / "store"))
-    publish(model, store)
+    promote(model, store)
     lines = commands(model, store)
     seen: dict[str, dict[str, list[float]]] = {name: {} for name in lines}
     for _ in range(STARTS):

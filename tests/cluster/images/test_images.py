@@ -10,10 +10,11 @@ import httpx
 import pytest
 
 from components import artifacts
-from components.artifacts import Decision, Golden, Manifest, Metrics, Signature
+from components.artifacts import Decision, Golden, Metrics, Signature
 from components.store.models import open_store
 from components.store.settings import Store
 from pipelines.images import LABEL, build
+from tests.published import publish
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -113,7 +114,7 @@ def test_the_digits_are_trained_evaluated_and_served_in_the_images(
     evaluation: Path = evaluated(images)
     assert artifacts.read(evaluation / "decision.json", Decision).decision == "reject"
     inside, outside = stores
-    version = publish(outside, evaluation)
+    version = published(outside, evaluation)
     golden = artifacts.read(evaluation / "golden.json", Golden)
 
     command = ["--name", "digits", "--version", str(version), "--store", inside.text()]
@@ -124,7 +125,7 @@ def test_the_digits_are_trained_evaluated_and_served_in_the_images(
         assert given == pytest.approx(expected, abs=1e-4)
 
 
-def publish(settings: Store, evaluation: Path) -> int:
+def published(settings: Store, evaluation: Path) -> int:
     """Publish what was evaluated, as deploy does."""
     (model,) = evaluation.parent.parent.glob("train/model")
     folders = [path for folder in (model, evaluation) for path in folder.rglob("*") if path.is_file()]
@@ -132,21 +133,7 @@ def publish(settings: Store, evaluation: Path) -> int:
         path.relative_to(model if path.is_relative_to(model) else evaluation).as_posix(): path
         for path in folders
     }
-    store = open_store(settings)
-    version = store.reserve("digits", "run")
-    manifest = Manifest(
-        model="digits",
-        version=version,
-        run="run",
-        created="2026-01-01T00:00:00+00:00",
-        data="data",
-        code="code",
-        config={},
-        files={name: artifacts.sha256(path) for name, path in files.items()},
-        signature=artifacts.read(model / "signature.json", Signature),
-        metrics=artifacts.read(evaluation / "metrics.json", Metrics),
-        decision=artifacts.read(evaluation / "decision.json", Decision),
-        packages={},
-    )
-    store.publish("digits", version, files, manifest)
-    return version
+    decided = artifacts.read(evaluation / "decision.json", Decision)
+    metrics = artifacts.read(evaluation / "metrics.json", Metrics)
+    signature = artifacts.read(model / "signature.json", Signature)
+    return publish(open_store(settings), "digits", files, signature, decision=decided, metrics=metrics)

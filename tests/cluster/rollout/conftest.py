@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from components import artifacts
-from components.artifacts import Decision, Golden, Interval, Manifest, Metrics, Outcome, Signature
+from components.artifacts import Golden, Outcome, Signature
 from components.deploy import rollout
 from components.deploy.settings import Resources, Rollout, Target
 from components.deploy.site import Site
@@ -23,6 +23,7 @@ from components.store.settings import Store
 from tests.cluster.rollout.bucket import BUCKET, Bucket
 from tests.cluster.rollout.load import Load
 from tests.cluster.rollout.tiny_model import write_model
+from tests.published import publish
 
 DARK, BRIGHT = [0.0] * 4, [1.0] * 4
 SIGNATURE = Signature(shape=(4,), dtype="float32", classes=("dark", "bright"))
@@ -51,10 +52,7 @@ class Yard:
         config: dict[str, Any] | None = None,
     ) -> int:
         """Publish a version; evaluate saw `answer` for `bright` of the dark example."""
-        models, name = self.site.models, self.name
-        run = uuid4().hex
-        version = models.reserve(name, run)
-        folder = self.scratch / run
+        folder = self.scratch / uuid4().hex
         folder.mkdir()
         if onnx is None:
             write_model(folder / "model.onnx", kind)
@@ -64,23 +62,7 @@ class Yard:
             seen = Golden(instances=[DARK], predictions=[[1 - answer, answer]])
             artifacts.write(folder / "golden.json", seen)
         files = {path.name: path for path in folder.iterdir()}
-        certain = Interval(value=1, low=1, high=1)
-        manifest = Manifest(
-            model=name,
-            version=version,
-            run=run,
-            created="2026-01-01T00:00:00+00:00",
-            data="",
-            code="",
-            config=config or {},
-            files={key: artifacts.sha256(path) for key, path in files.items()},
-            signature=SIGNATURE,
-            metrics=Metrics(rows=1, accuracy=certain, loss=0, per_class=(), confusion=()),
-            decision=Decision(decision="promote", reason="good"),
-            packages={},
-        )
-        models.publish(name, version, files, manifest)
-        return version
+        return publish(self.site.models, self.name, files, SIGNATURE, config=config or {})
 
     def deploy(self, version: int, site: Site | None = None, expected: int | None = None) -> Outcome:
         """Do what the pipeline's step does on the cluster."""

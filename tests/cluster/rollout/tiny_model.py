@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 def write_model(path: Path, kind: str = "plain") -> None:
     """Write a model that says `bright` with the mean of its input.
 
-    slow: takes a tenth of a second or more for it, on whatever machine. endless: never says it. hungry: takes 1.2 GB to say it of a bright input.
+    slow: takes a tenth of a second or more for it, on whatever machine. endless: never says it. hungry: takes
+    1.2 GB to say it of a bright input.
     """
     side = 128
     loop = helper.make_graph(

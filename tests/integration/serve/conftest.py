@@ -19,11 +19,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from components import artifacts
-from components.artifacts import Decision, ImageFormat, Interval, Manifest, Metrics, Signature
+from components.artifacts import ImageFormat, Signature
 from components.serve.settings import Serving
 from components.store.models import ModelStore, open_store
 from components.store.settings import Store
+from tests.published import publish
 
 NAME = "tiny"
 CLASSES = ("dark", "bright")
@@ -86,30 +86,12 @@ class Shelf:
         promote: bool = True,
         make: Callable[[Path], None] | None = None,
     ) -> int:
-        run = f"run-{len(self.models.versions(NAME))}"
-        version = self.models.reserve(NAME, run)
-        path = self.scratch / f"{version}.onnx"
+        path = self.scratch / f"{len(self.models.versions(NAME))}.onnx"
         if make:
             make(path)
         else:
             write_model(path, signature, answer)
-        files = {"model.onnx": path}
-        certain = Interval(value=1, low=1, high=1)
-        manifest = Manifest(
-            model=NAME,
-            version=version,
-            run=run,
-            created="2026-01-01T00:00:00+00:00",
-            data="",
-            code="",
-            config={},
-            files={name: artifacts.sha256(file) for name, file in files.items()},
-            signature=signature,
-            metrics=Metrics(rows=1, accuracy=certain, loss=0, per_class=(), confusion=()),
-            decision=Decision(decision="promote", reason="first"),
-            packages={},
-        )
-        self.models.publish(NAME, version, files, manifest)
+        version = publish(self.models, NAME, {"model.onnx": path}, signature)
         if promote:
             self.models.promote(NAME, version, reason="test", by="test")
         return version

@@ -6,13 +6,14 @@ import pytest
 from kfp import dsl
 
 from components import artifacts
-from components.artifacts import Decision, Golden, Manifest, Metrics, Signature
+from components.artifacts import Decision, Golden, Metrics, Signature
 from components.errors import EvaluateError, NotFoundError
 from components.evaluate.evaluator import Evaluation, evaluate, spread
 from components.evaluate.settings import Gate
 from components.shards import Split
 from components.store.models import open_store
 from components.store.settings import Store
+from tests.published import publish
 
 
 def run(inputs, model: Path, gate: str = "null", champion: int = 0) -> Evaluation:
@@ -23,26 +24,11 @@ def run(inputs, model: Path, gate: str = "null", champion: int = 0) -> Evaluatio
     return evaluate(*folders, "birds", gate, store, champion, str(report), str(evaluation))
 
 
-def publish(inputs, model: Path, metrics: Metrics) -> int:
+def published(inputs, model: Path, metrics: Metrics) -> int:
     store = open_store(Store(url=f"file://{inputs.root}/store"))
-    version = store.reserve("birds", "run-1")
     files = {name: model / name for name in ("model.onnx", "signature.json")}
-    manifest = Manifest(
-        model="birds",
-        version=version,
-        run="run-1",
-        created="2026-01-01T00:00:00+00:00",
-        data="d",
-        code="c",
-        config={},
-        files={name: artifacts.sha256(path) for name, path in files.items()},
-        signature=artifacts.read(model / "signature.json", Signature),
-        metrics=metrics,
-        decision=Decision(decision="promote", reason="first"),
-        packages={},
-    )
-    store.publish("birds", version, files, manifest)
-    return version
+    signature = artifacts.read(model / "signature.json", Signature)
+    return publish(store, "birds", files, signature, metrics=metrics)
 
 
 def test_a_perfect_model_without_a_champion(inputs) -> None:
@@ -76,7 +62,7 @@ def test_golden_rows_are_spread_over_the_classes() -> None:
 def test_the_champion_is_scored_on_the_same_rows(inputs) -> None:
     worse = inputs.model("worse", inputs.weights(swapped=True))
     first = run(inputs, worse)
-    version = publish(inputs, worse, first.metrics)
+    version = published(inputs, worse, first.metrics)
     better = inputs.model("better", inputs.weights())
     found = run(inputs, better, Gate(min_gain=0.5).text(), version)
     assert found.promote
@@ -95,7 +81,7 @@ def test_the_champion_is_scored_on_the_same_rows(inputs) -> None:
 )
 def test_a_champion_of_another_kind_is_refused(inputs, change, words) -> None:
     model = inputs.model("model", inputs.weights())
-    version = publish(inputs, inputs.model("other", inputs.weights(), **change), run(inputs, model).metrics)
+    version = published(inputs, inputs.model("other", inputs.weights(), **change), run(inputs, model).metrics)
     with pytest.raises(EvaluateError) as caught:
         run(inputs, model, Gate().text(), version)
     for word in (*words, "version 1 of birds", "a name of its own"):

@@ -7,7 +7,7 @@ from typing import Self
 
 import pytest
 
-from components.artifacts import Decision, Interval, Manifest, Metrics, Signature
+from components.artifacts import Decision, Signature
 from components.errors import DataError
 from components.fingerprint import unchanged
 from components.fingerprint.identity import data_fingerprint, identify
@@ -15,6 +15,7 @@ from components.fingerprint.unchanged import reason_in
 from components.source.settings import Resize, Source
 from components.store.models import ModelStore, open_store
 from components.store.settings import Store
+from tests.published import publish
 
 Identify = Callable[..., tuple[str, str, int]]
 
@@ -51,19 +52,13 @@ def fingerprints(tmp_path: Path, settings: Store) -> Identify:
     return one
 
 
-def publish(
+def promoted(
     store: ModelStore, run: str, compared_with: int | None, data: str = "d", recipe: str = "c"
 ) -> int:
     """Publish a version as `run`, which compared it with another, and make it the champion."""
-    version = store.reserve("digits", run)
-    one = Interval(value=0.9, low=0.8, high=1.0)
-    manifest = Manifest(
-        model="digits", version=version, run=run, created="2026-01-01T00:00:00+00:00", data=data, code=recipe,
-        config={}, files={}, signature=Signature(shape=(8, 8, 1), dtype="uint8", classes=("0", "1")),
-        metrics=Metrics(rows=10, accuracy=one, loss=0.1, per_class=(), confusion=()),
-        decision=Decision(decision="promote", reason="good", champion=compared_with), packages={},
-    )  # fmt: skip
-    store.publish("digits", version, {}, manifest)
+    signature = Signature(shape=(8, 8, 1), dtype="uint8", classes=("0", "1"))
+    decided = Decision(decision="promote", reason="good", champion=compared_with)
+    version = publish(store, "digits", {}, signature, run=run, data=data, code=recipe, decision=decided)
     store.promote("digits", version, reason="good", by="test")
     return version
 
@@ -124,8 +119,8 @@ def test_the_first_run_has_nothing_to_compare_with(fingerprints: Identify) -> No
 
 
 def test_a_new_run_is_compared_with_the_champion(fingerprints: Identify, store: ModelStore) -> None:
-    publish(store, "an older run", None)
-    second = publish(store, "another run", 1)
+    promoted(store, "an older run", None)
+    second = promoted(store, "another run", 1)
     assert fingerprints()[2] == second
     store.rollback("digits", reason="wrong", by="test")
     assert fingerprints()[2] == 1
@@ -135,8 +130,8 @@ def test_a_new_run_is_compared_with_the_champion(fingerprints: Identify, store: 
 def test_the_run_that_made_the_champion_is_compared_as_it_was_then(
     fingerprints: Identify, store: ModelStore, compared_with: int | None
 ) -> None:
-    publish(store, "an older run", None)
-    publish(store, fingerprints()[1], compared_with)
+    promoted(store, "an older run", None)
+    promoted(store, fingerprints()[1], compared_with)
     assert fingerprints()[2] == (compared_with or 0)
     assert fingerprints("other recipe")[2] == 2
 
@@ -148,7 +143,7 @@ def test_the_run_that_made_the_champion_is_compared_as_it_was_then(
 def made(fingerprints: Identify, store: ModelStore) -> str:
     """Make a champion of the digits with `recipe`; return their fingerprint."""
     data, run, _ = fingerprints()
-    publish(store, run, None, data, "recipe")
+    promoted(store, run, None, data, "recipe")
     return data
 
 
@@ -167,7 +162,7 @@ def test_a_run_that_is_to_skip_goes_on_when_anything_is_new(
 ) -> None:
     assert fingerprints("other recipe", skip=True)[0] == made
     assert fingerprints(source=npz(tmp_path), skip=True)[0] != "unchanged"
-    publish(store, "another run", 1)
+    promoted(store, "another run", 1)
     assert fingerprints(skip=True)[0] == made
     store.rollback("digits", reason="wrong", by="test")
     assert fingerprints(skip=True)[0] == "unchanged"
@@ -189,7 +184,7 @@ def test_a_champion_that_is_too_old_is_trained_again_once_each_time(
     assert first[0] not in ("unchanged", made)
     assert (at(19), first[2]) == (first, 1)
     assert at(21)[:2] != first[:2]
-    publish(store, first[1], 1, made, "recipe")
+    promoted(store, first[1], 1, made, "recipe")
     assert at(0)[0] == "unchanged"
 
 

@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from components import artifacts
-from components.artifacts import Decision, Interval, Manifest, Metrics, Signature
+from components.artifacts import Interval, Metrics, Signature
 from components.store.models import ModelStore, open_store
 from components.store.settings import Store
 from pipelines.cli.failures import guarded
+from tests.published import publish
 
 SIGNATURE = Signature(shape=(2, 2), dtype="uint8", classes=("dark", "bright"))
 
@@ -53,29 +53,14 @@ def store(tmp_path: Path) -> ModelStore:
     models = open_store(Store(url=str(tmp_path / ".modelyard/models")))
     model = tmp_path / "model.onnx"
     write_model(model)
+    accuracy = Interval(value=0.9, low=0.8, high=1.0)
+    metrics = Metrics(rows=10, accuracy=accuracy, loss=0.1, per_class=(), confusion=())
     for run in ("first", "second"):
-        version = models.reserve("tiny", run)
-        models.publish("tiny", version, {"model.onnx": model}, manifest(version, run, model))
+        publish(
+            models, "tiny", {"model.onnx": model}, SIGNATURE, run=run, data="d", code="c", metrics=metrics
+        )
     models.promote("tiny", 1, reason="first of all", by="test")
     return models
-
-
-def manifest(version: int, run: str, model: Path) -> Manifest:
-    accuracy = Interval(value=0.9, low=0.8, high=1.0)
-    return Manifest(
-        model="tiny",
-        version=version,
-        run=run,
-        created="2026-01-01T00:00:00+00:00",
-        data="d",
-        code="c",
-        config={},
-        files={"model.onnx": artifacts.sha256(model)},
-        signature=SIGNATURE,
-        metrics=Metrics(rows=10, accuracy=accuracy, loss=0.1, per_class=(), confusion=()),
-        decision=Decision(decision="promote", reason="good"),
-        packages={},
-    )
 
 
 def write_model(path: Path) -> None:
