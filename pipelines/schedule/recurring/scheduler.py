@@ -81,7 +81,7 @@ class RecurringRuns:
             switch(self.backend, last, on=True)
         elif not last.on:
             mark = last.mark.model_copy(update={"generation": _next_generation(there)})
-            there = self._take_over(mark, again(last.run, mark))
+            there = self._take_over(mark, again(self.backend, last.run, mark))
         retire(self.backend, there[:-1], self.console)
 
     def delete(self, name: str) -> None:

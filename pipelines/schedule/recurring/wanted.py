@@ -95,12 +95,11 @@ class Wanted:
         )
 
 
-def again(run: Any, mark: Mark) -> kfp.V2beta1RecurringRun:
+def again(backend: Backend, run: Any, mark: Mark) -> kfp.V2beta1RecurringRun:
     """Return a recurring run like one that is there, switched on."""
     kept = (
         "display_name",
         "experiment_id",
-        "namespace",
         "pipeline_version_reference",
         "runtime_config",
         "service_account",
@@ -109,7 +108,10 @@ def again(run: Any, mark: Mark) -> kfp.V2beta1RecurringRun:
         "trigger",
     )
     return kfp.V2beta1RecurringRun(
-        **{key: getattr(run, key) for key in kept}, description=stamp.text(mark), mode=ON
+        **{key: getattr(run, key) for key in kept},
+        namespace=backend.scope,
+        description=stamp.text(mark),
+        mode=ON,
     )
 
 

@@ -68,10 +68,13 @@ class RecurringRuns:
             raise RefusalError(
                 INVALID, "Max concurrency of a recurring run must be at least 1 and at most 10"
             )
+        if made.namespace and not self._server.multi_user:
+            raise RefusalError(INVALID, f"Experiment belongs to namespace '' instead of '{made.namespace}'")
         if len(made.description) > 191:
             raise RefusalError(INTERNAL, "Failed to store job: Data too long for column 'Description'")
         _clock(made, self.now)
         self._runs._check(made, self._pipelines.specs[version][0])
+        made.namespace = made.namespace or "kubeflow"
         made.recurring_run_id, made.created_at = str(uuid4()), datetime.now(UTC)
         made.status = "ENABLED" if made.mode == "ENABLE" else "DISABLED"
         self.recurring[made.recurring_run_id] = made
