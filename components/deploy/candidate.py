@@ -4,7 +4,6 @@ A candidate carries the token of its rollout. A later rollout takes it over, and
 sees that; so no lock is ever left behind.
 """
 
-import itertools
 import time
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from components.deploy.tries import until_written
 from components.deploy.version import Served
 from components.deploy.waiting import POLL
 from components.errors import ClusterError, DeployError
+from components.kubernetes.deployments import refused
 from components.kubernetes.trouble import Json
 
 ENDING = 60.0  # seconds; a server that is told to end has less, unless its node is gone
@@ -31,7 +31,11 @@ def claim(site: Site, served: Served, attempt: str) -> None:
         DeployError: an old candidate does not end.
         ClusterError: the cluster refuses it, or does not answer.
     """
-    until_written(f"Deployment {site.name}-candidate", lambda: _take(site, served, attempt))
+    what = f"Deployment {site.name}-candidate"
+    until_written(what, lambda: _take(site, served, attempt))
+    if _crowded_out(site, served, attempt):
+        _until_gone(site)
+        until_written(what, lambda: _take(site, served, attempt))
     site.lead(canary=False, attempt=attempt)  # the earlier rollout may have joined it just now
     pulse.beat(site, attempt)
     site.say(f"candidate: version {served.version} of {site.name}")
@@ -119,31 +123,52 @@ def _take(site: Site, served: Served, attempt: str) -> Json | None:
     """Write the candidate over the one that is there; None when that one is to go first, or changed."""
     seen = site.deployment("candidate")
     site.lead(canary=False, attempt=attempt)  # nobody joins from here on
-    if seen is None or _ending(seen):
+    if seen and _ending(seen):
         _until_gone(site)
-        if seen or site.deployment("candidate"):
-            return None
-    elif (objects.version(seen), objects.annotation(seen, objects.DIGEST)) != served.identity:
+        return None
+    if seen and (objects.version(seen), objects.annotation(seen, objects.DIGEST)) != served.identity:
         site.say(f"taking the place of the candidate of version {objects.version(seen)}")
         site.cluster.delete("Deployment", seen)
         return None
     return site.put_candidate(*served.identity, attempt, seen)
 
 
+def _crowded_out(site: Site, served: Served, attempt: str) -> bool:
+    """Say whether a quota has no room for the candidate beside the servers of an earlier one, which end.
+
+    The candidate is deleted then: made anew when they have ended, it is tried at once, and not ever later.
+    """
+    labels = objects.selector(site.name, "candidate")
+    while any(
+        _ending(pod) or objects.version(pod) != served.version for pod in site.cluster.find("Pod", labels)
+    ):
+        found = site.deployment("candidate")
+        if found is None or objects.annotation(found, objects.ATTEMPT) != attempt:
+            return False
+        if refused(found):
+            if site.cluster.delete("Deployment", found):
+                return True
+        elif site.pods("candidate", served.version):
+            return False
+        time.sleep(POLL)
+    return False
+
+
 def _until_gone(site: Site) -> None:
-    """Wait for an earlier candidate's servers: a quota may have no room for new ones beside them."""
+    """Wait for an earlier candidate and its servers to end.
+
+    Raises:
+        DeployError: its Deployment does not.
+    """
     deadline, labels = time.monotonic() + ENDING, objects.selector(site.name, "candidate")
-    for number in itertools.count():
+    site.say("waiting for the servers of the candidate before to end")
+    while time.monotonic() < deadline:
         seen = site.deployment("candidate")
         if (seen and not _ending(seen)) or not (seen or site.cluster.find("Pod", labels)):
             return
-        if time.monotonic() > deadline:
-            if seen:
-                raise DeployError(f"The old candidate of {site.name} does not end. Delete it by hand.")
-            return  # a node is gone; there may be room on others
-        if number == 0:
-            site.say("waiting for the servers of the candidate before to end")
         time.sleep(POLL)
+    if site.deployment("candidate"):
+        raise DeployError(f"The old candidate of {site.name} does not end. Delete it by hand.")
 
 
 def _ending(found: Json) -> bool:

@@ -109,25 +109,41 @@ def test_what_others_write_each_time_is_not_written_for_ever(site, cluster, monk
         site.put_stable(1, "d" * 64)
 
 
-@pytest.mark.usefixtures("one")
-def test_the_servers_of_the_candidate_before_end_first(site, cluster, pod, version, said, monkeypatch):
-    def end(_):
-        assert site.deployment("candidate") is None, "a quota may have no room for both"
-        cluster.pods.remove(pod.json)
-
+@pytest.fixture
+def quota(cluster, pod):
+    """Have no room for version 2 beside the server of an earlier candidate, which ends."""
     pod.json["metadata"]["deletionTimestamp"] = "now"
+    cluster.broken.add(2)
+
+
+@pytest.mark.usefixtures("one", "quota")
+def test_a_candidate_that_a_quota_has_no_room_for_waits_for_the_one_before(
+    site, cluster, pod, version, said, monkeypatch
+):
+    def end(_):
+        assert site.deployment("candidate") is None, "it is made anew, for Kubernetes to try at once"
+        cluster.pods.remove(pod.json)
+        cluster.broken.clear()
+
     monkeypatch.setattr(candidate.time, "sleep", end)
     candidate.claim(site, version(), "mine")
-    assert cluster.pods == []
     assert said[-2].startswith("waiting for the servers of the candidate before")
+    assert len(site.ready_pods("candidate")) == 1
+
+
+@pytest.mark.usefixtures("one", "quota")
+def test_servers_that_never_end_hold_nobody_up(site, version, monkeypatch):
+    monkeypatch.setattr(candidate, "ENDING", 0.0)  # as when their node is gone
+    candidate.claim(site, version(), "mine")
+    assert objects.version(candidate.find(site)) == 2
 
 
 @pytest.mark.usefixtures("one")
-def test_servers_that_never_end_hold_nobody_up(site, pod, version, monkeypatch):
-    pod.json["metadata"]["deletionTimestamp"] = "now"  # its node is gone
-    monkeypatch.setattr(candidate, "ENDING", 0.0)
+def test_where_there_is_room_nobody_is_waited_for(site, pod, version, said):
+    pod.json["metadata"]["deletionTimestamp"] = "now"
     candidate.claim(site, version(), "mine")
-    assert objects.version(candidate.find(site)) == 2
+    assert said[-1].startswith("candidate: ")
+    assert not any("waiting" in sentence for sentence in said)
 
 
 @pytest.mark.parametrize("how", ["deploy", "overtaken", "rollback"])
