@@ -11,9 +11,8 @@ from components.kubernetes.refusals import refusal
 from components.kubernetes.trouble import Json, Trouble
 
 MEMORY = "OOMKilled"
-LATE = re.compile(
-    r"DeadlineExceeded|exceeded (?:its|workflow) deadline|longer than (?:the )?specified deadline"
-)
+LATE = re.compile(r"DeadlineExceeded|longer than (?:the )?specified deadline")
+WHOLE_RUN_LATE = re.compile(r"exceeded (?:its|workflow) deadline")
 LOST = re.compile(
     r"pod deleted|Evicted|Preempt|NodeLost|node (?:was|is) (?:low|shut|not)|Terminat", re.IGNORECASE
 )
@@ -43,6 +42,11 @@ class Evidence:
 def cause(found: Evidence) -> str:
     """Return why a pod failed, and what to change, as a paragraph."""
     step, said = found.node.step, found.node.message
+    if WHOLE_RUN_LATE.search(said):
+        return (
+            "the whole run was stopped because it did not end in time. Give it more "
+            "(environment.active_deadline), or less to do."
+        )
     if found.node.driver:
         return _driver(found)
     if MEMORY in said or words.killed(found.log) or (found.trouble and found.trouble.reason == MEMORY):
@@ -50,8 +54,7 @@ def cause(found: Evidence) -> str:
     if LATE.search(said) or _status(found, "reason") == "DeadlineExceeded":
         return (
             "it was stopped because it did not end in time. Give it more "
-            f"(environment.steps.{step}.timeout, or environment.active_deadline for the whole run), or less "
-            "to do."
+            f"(environment.steps.{step}.timeout), or less to do."
         )
     if REFUSED.search(said):
         return refusal(said).message

@@ -13,6 +13,7 @@ from components.kubernetes.trouble import Json
 ENDED_BADLY = ("Failed", "Error")
 DRIVER = "-driver"
 ATTEMPT = re.compile(r"\(\d+\)$")  # where the controller has a retry strategy for every template
+EXIT_TASK = "explain"
 STOPPED = ("Terminate", "Stop")
 
 
@@ -91,9 +92,14 @@ class Workflow:
         return sorted(found, key=lambda one: one.started)
 
     def failed(self) -> PodNode | None:
-        """Return the pod that failed first and for good; an attempt that another one followed did not."""
-        bad = [one for one in self.pods() if one.ended_badly and not self._made_good(one)]
-        return min(bad, key=lambda one: one.finished, default=None)
+        """Return the pod that failed first and for good.
+
+        An attempt that another one follows did not. When the time of a run is over, its exit task fails with
+        the rest: it is named last.
+        """
+        last = {(one.step, one.driver): one for one in self.pods()}
+        bad = [one for one in last.values() if one.ended_badly and not self._goes_on(one)]
+        return min(bad, key=lambda one: (one.step == EXIT_TASK, one.finished), default=None)
 
     def waiting(self) -> PodNode | None:
         """Return the first pod that has not begun its work."""
@@ -134,7 +140,7 @@ class Workflow:
         """Return a pod's name as Argo makes it: workflow, template, and the number in the node's id."""
         return "-".join(filter(None, (self.name, node.get("templateName"), key.rpartition("-")[2])))
 
-    def _made_good(self, pod: PodNode) -> bool:
-        """Say whether a pod was an attempt and a later one did the work."""
-        later = [one for one in self.pods() if (one.step, one.driver) == (pod.step, pod.driver)]
-        return any(one.phase == "Succeeded" and one.started > pod.started for one in later)
+    def _goes_on(self, pod: PodNode) -> bool:
+        """Say whether the task of a pod has not ended: there will be another attempt."""
+        tasks = (node for node in self._nodes.values() if node.get("displayName") == pod.step)
+        return any(node.get("phase") == "Running" for node in tasks)

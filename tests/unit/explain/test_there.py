@@ -1,0 +1,151 @@
+"""How runs of Kubeflow Pipelines are explained, on recorded ones."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from components.explain.stuck import node_of
+from components.explain.there import explain
+from components.explain.workflow import Workflow
+
+Run = Callable[..., Any]
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["while the pods are there", "when they are gone"])
+@pytest.mark.parametrize(
+    ("name", "step", "said"),
+    [
+        ("data-error", "fingerprint", "Cannot read http://10.0.0.1:1/x.npz (data.source): the connection"),
+        (
+            "exception",
+            "preprocess",
+            "exit code 1. Its log ends: pydantic_core._pydantic_core.ValidationError",
+        ),
+        ("out-of-memory", "train", "too much memory"),
+        ("too-late", "fingerprint", "environment.steps.fingerprint.timeout"),
+        ("deadline", "fingerprint", "environment.active_deadline"),
+    ],
+)
+def test_a_failed_run_says_the_step_the_cause_and_what_to_change(
+    recorded: Run, name: str, step: str, said: str, gone: bool
+) -> None:
+    found = explain("r1", "digits", recorded(name, gone))
+    assert (found.state, found.step) == ("failed", step)
+    assert found.text.startswith(f"The run r1 of digits failed in the step {step}: ")
+    assert said in found.text
+    assert "\n" not in found.text
+
+
+def test_a_step_that_used_too_much_memory_says_its_limit_and_where_it_is_set(recorded: Run) -> None:
+    text = explain("r1", "digits", recorded("out-of-memory")).text
+    assert "its limit is 200 MiB" in text
+    assert "environment.steps.train.memory" in text
+    assert "training.batch_size" in text
+
+
+def test_what_the_launcher_writes_is_not_the_steps_last_word(recorded: Run) -> None:
+    text = explain("r1", "digits", recorded("exception")).text
+    assert "Extra inputs are not permitted" in text
+    for noise in ("launcher_v2", "argo=true", "KFP Executor", "^^^", "exit status"):
+        assert noise not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "key"),
+    [
+        ("no-node", "it asks for 64 cores and 512 MiB of memory", "environment.steps.fingerprint"),
+        ("no-image", "modelyard/nope:1", "environment.images.fingerprint"),
+    ],
+)
+def test_a_run_whose_pod_cannot_start_is_running_and_says_what_keeps_it(
+    recorded: Run, name: str, said: str, key: str
+) -> None:
+    found = explain("r1", "digits", recorded(name))
+    assert (found.state, found.step) == ("running", "fingerprint")
+    assert said in found.text
+    assert key in found.text
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("no-node", "no node took its pod"), ("no-image", "its image could not be pulled")]
+)
+def test_its_workflow_alone_says_that_too_once_it_is_ended(recorded: Run, name: str, said: str) -> None:
+    run = recorded(name, gone=True)
+    node = run.found["workflow"]["status"]["nodes"]
+    waiting = next(one for one in node.values() if one["phase"] == "Pending" and one["type"] == "Pod")
+    waiting |= {
+        "phase": "Error",
+        "message": f"Pod failed before main container starts due to {waiting['message']}",
+    }
+    for one in node.values():
+        one["phase"] = "Failed" if one["phase"] == "Running" else one["phase"]
+    run.found["workflow"]["status"]["phase"] = "Failed"
+    assert said in explain("r1", "digits", run).text
+
+
+def test_a_terminated_run_was_cancelled_and_did_not_fail(recorded: Run) -> None:
+    found = explain("r1", "digits", recorded("cancelled"))
+    assert (found.state, found.step) == ("cancelled", "train")
+
+
+def test_a_run_that_succeeded_says_what_was_decided(recorded: Run) -> None:
+    run = recorded("rejected")
+    run.found["logs"] = {"evaluate": ["scoring", "reject: accuracy 0.7 is below the floor of 1.0000"]}
+    found = explain("r1", "digits", run)
+    assert found.state == "succeeded"
+    assert found.text == "The run r1 of digits succeeded: reject: accuracy 0.7 is below the floor of 1.0000."
+
+
+def test_an_attempt_that_is_followed_by_another_is_no_failure(recorded: Run) -> None:
+    run = recorded("lost-pod")
+    assert [one.phase for one in run.workflow().pods() if one.step == "train" and not one.driver] == [
+        "Error",
+        "Succeeded",
+    ]
+    assert run.workflow().failed() is None
+    assert run.workflow().own("train").phase == "Succeeded"
+
+
+def test_a_lost_pod_is_no_failure_while_another_attempt_may_come(recorded: Run) -> None:
+    run = recorded("lost-pod")
+    nodes = run.found["workflow"]["status"]["nodes"]
+    (second,) = [key for key, one in nodes.items() if one["displayName"] == "executor(1)"]
+    del nodes[second]
+    assert run.workflow().failed().message == "pod deleted"
+    (task,) = [one for one in nodes.values() if one["displayName"] == "train" and one["type"] == "Retry"]
+    task["phase"] = "Running"
+    assert run.workflow().failed() is None
+
+
+def test_the_exit_task_knows_of_a_failure_before_the_workflow_has_ended(recorded: Run) -> None:
+    run = recorded("data-error")
+    run.found["workflow"]["status"]["phase"] = "Running"
+    assert explain("r1", "digits", run, ended_well=False).step == "fingerprint"
+
+
+def test_a_pod_is_called_as_argo_calls_it(recorded: Run) -> None:
+    names = {one.pod: one for one in recorded("out-of-memory").workflow().pods()}
+    pod = recorded("out-of-memory").found["pod"]
+    assert names[pod["metadata"]["name"]].step == "train"
+
+
+def test_a_pod_says_itself_for_which_step_it_works(recorded: Run) -> None:
+    pod = recorded("no-node").found["pod"]
+    assert (node_of(pod).step, node_of(pod).driver) == ("fingerprint", False)
+    pod["metadata"]["annotations"]["workflows.argoproj.io/node-name"] = "w.root.condition-1.train-driver"
+    assert (node_of(pod).step, node_of(pod).driver) == ("train", True)
+
+
+def test_a_controller_without_a_retry_strategy_numbers_no_nodes(recorded: Run) -> None:
+    text = json.dumps(recorded("data-error").found["workflow"]).replace("(0)", "")
+    assert Workflow(json.loads(text)).failed().step == "fingerprint"
+
+
+def test_a_workflow_without_nodes_is_a_run_that_has_not_begun() -> None:
+    class Empty:
+        def workflow(self) -> Workflow:
+            return Workflow({"metadata": {"name": ""}})
+
+    assert explain("r1", None, Empty()).text == "The run r1 is running."  # type: ignore[arg-type]
