@@ -53,6 +53,13 @@ def wall(command: Sequence[str | Path], **environment: str) -> float:
     return time.perf_counter() - started
 
 
+def finished(command: list[str | Path]) -> str:
+    """Run a command and return its output."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def interleaved(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, float]:
     """Return each contender's median over rounds in which they take turns, as the machine's speed drifts."""
     return {name: statistics.median(values) for name, values in turns(rounds, contenders).items()}

@@ -5,7 +5,6 @@ count the training rows a second after the first epoch, validation included; the
 rounds' own ratios. Takes about three minutes on two cores.
 """
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +15,7 @@ from components import artifacts
 from components.artifacts import History, Normalization, Schema
 from components.shards import ShardWriter
 from components.train.settings import Model, Training
-from measure import Result, paired, show, turns
+from measure import Result, finished, paired, show, turns
 
 HERE = Path(__file__).parent
 ROUNDS, EPOCHS = 7, 4
@@ -67,13 +66,6 @@ def ours(scratch: Path) -> float:
 def tutorial(scratch: Path) -> float:
     """Run the tutorial's script in a process and return what it printed."""
     return float(finished([sys.executable, HERE / "tutorial.py", scratch / "arrays.npz", str(EPOCHS)]))
-
-
-def finished(command: list[str | Path]) -> str:
-    """Run a command and return its output."""
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def alive(graph: Any) -> list[Operation]:
 def is_backward(operation: Operation) -> bool:
     """Say whether an operation belongs to the gradients."""
     called = operation.get_attr("f").name if operation.type in CALLS else ""
-    return operation.name.startswith(GRADIENT) or called.startswith("__backward")
+    return operation.name.startswith(GRADIENT) or "__backward_" in called
 
 
 def trips(graph: Any, loop: Operation, bindings: Bindings) -> int | None:

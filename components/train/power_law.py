@@ -29,18 +29,13 @@ def fit(rows: Numbers, errors: Numbers) -> Law:
         rows: of each point.
         errors: of each point.
     """
-    laws = [_linear(rows, errors, float(b)) for b in EXPONENTS]
-    return min(laws, key=lambda law: sum((law.at(n) - e) ** 2 for n, e in zip(rows, errors, strict=True)))
-
-
-def _linear(rows: Numbers, errors: Numbers, b: float) -> Law:
-    """Return the best a and c for one b; what would be negative is 0."""
-    falling = rows**-b
-    spread = falling - falling.mean()
-    a = float((spread * (errors - errors.mean())).sum() / (spread**2).sum())
-    c = float(errors.mean() - a * falling.mean())
-    if c < 0:
-        a, c = float((falling * errors).sum() / (falling**2).sum()), 0.0
-    if a < 0:
-        a, c = 0.0, float(errors.mean())
-    return Law(a, b, c)
+    falling = rows[None, :] ** -EXPONENTS[:, None]
+    spread = falling - falling.mean(1, keepdims=True)
+    a = (spread * (errors - errors.mean())).sum(1) / (spread**2).sum(1)
+    c = errors.mean() - a * falling.mean(1)
+    without_floor = (falling * errors).sum(1) / (falling**2).sum(1)
+    a, c = np.where(c < 0, without_floor, a), np.maximum(c, 0.0)
+    a, c = np.maximum(a, 0.0), np.where(a < 0, errors.mean(), c)  # what does not fall is flat
+    differences = ((a[:, None] * falling + c[:, None] - errors) ** 2).sum(1)
+    best = int(differences.argmin())
+    return Law(float(a[best]), float(EXPONENTS[best]), float(c[best]))

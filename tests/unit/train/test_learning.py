@@ -1,0 +1,70 @@
+"""Learning curves: laws that are known, and features that are too few."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components import artifacts
+from components.artifacts import Normalization, Schema
+from components.train.learning import extrapolate, learning_curve
+from components.train.measured import Question, Trial
+from components.train.power_law import fit
+
+ROWS = np.array([500.0, 1000.0, 2000.0, 4000.0])
+
+
+@pytest.mark.parametrize(("a", "b", "c"), [(3.0, 0.5, 0.05), (10.0, 0.9, 0.0), (0.8, 0.25, 0.02)])
+def test_a_law_is_found_again(a: float, b: float, c: float) -> None:
+    law = fit(ROWS, a * ROWS**-b + c)
+    assert law.at(16000) == pytest.approx(a * 16000**-b + c, abs=0.003)
+
+
+def test_what_does_not_fall_is_flat() -> None:
+    law = fit(ROWS, np.array([0.1, 0.12, 0.13, 0.14]))
+    assert law.at(16000) == pytest.approx(0.1225)
+
+
+def test_beyond_are_twice_and_four_times_the_rows_with_an_interval() -> None:
+    errors = [float(3 * rows**-0.5 + 0.05) for rows in ROWS]
+    few = extrapolate([int(one) for one in ROWS], errors, held=100, seconds=1.0)
+    many = extrapolate([int(one) for one in ROWS], errors, held=10_000, seconds=1.0)
+    assert [one.rows for one in few.beyond] == [8000, 16000]
+    for curve in (few, many):
+        for one in curve.beyond:
+            assert one.low <= 3 * one.rows**-0.5 + 0.05 <= one.high
+    assert many.beyond[1].high - many.beyond[1].low < few.beyond[1].high - few.beyond[1].low
+
+
+def trial(desk: Any, rows: int, validation: int) -> Trial:
+    features = desk.features(*desk.pictures(rows), validation=validation)
+    schema = artifacts.read(features / "schema.json", Schema)
+    normalization = artifacts.read(features / "normalization.json", Normalization)
+    asked = Question(
+        examples=schema,
+        normalization=normalization,
+        architecture={"filters": [], "dense": [8]},
+        training={"epochs": 2, "batch_size": 16},
+    )
+    return Trial(question=asked, features=str(features))
+
+
+def test_too_few_rows_are_refused(desk: Any) -> None:
+    curve = learning_curve(trial(desk, rows=40, validation=60))
+    assert (
+        curve.refused == "40 training rows make 2 parts with 5 rows a class; a curve needs 3: get more rows"
+    )
+    assert curve.points == curve.beyond == ()
+
+
+def test_too_few_validation_rows_are_refused(desk: Any) -> None:
+    curve = learning_curve(trial(desk, rows=400, validation=12))
+    assert curve.refused
+    assert curve.refused.startswith("12 validation rows tell too little")
+
+
+def test_a_real_curve_has_a_point_a_part(desk: Any) -> None:
+    curve = learning_curve(trial(desk, rows=160, validation=60))
+    assert curve.refused is None
+    assert [one.rows for one in curve.points] == [20, 40, 80, 160]
+    assert all(0 <= one.low <= one.high <= 1 for one in (*curve.points, *curve.beyond))
