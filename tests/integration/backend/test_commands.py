@@ -131,6 +131,26 @@ def test_logs(site: Site, modelyard: Command) -> None:
     assert modelyard("logs", run["run"], "--follow")[1].endswith("ingest:\nfetched\n")
 
 
+def test_explain(site: Site, modelyard: Command) -> None:
+    run = modelyard("submit", "--output", "json")[1]
+    assert modelyard("explain", run["run"], "--output", "json")[1]["state"] == "running"
+    error = "Traceback (most recent call last):\ncomponents.errors.DataError: No such file. Name one.\n"
+    site.runs.step(run["id"], "ingest", "Failed", error, "main: Error (exit code 1)")
+    site.runs.become(run["id"], "FAILED")
+    text = f"The run {run['run']} of digits failed in the step ingest: No such file. Name one."
+    assert modelyard("explain", run["id"]) == (0, f"{text}\n")
+    code, found = modelyard("explain", run["run"], "--output", "json")
+    assert (code, found) == (
+        0,
+        {"text": text, "run": run["run"], "model": "digits", "state": "failed", "step": "ingest"},
+    )
+    second = modelyard("submit", "--output", "json")[1]
+    assert modelyard("runs", "cancel", second["run"])[0] == 0
+    assert "was cancelled" in modelyard("explain", second["run"])[1]
+    assert modelyard("explain", "nobody")[0] == 7
+    assert modelyard("explain")[0] == 2
+
+
 def test_wait(site: Site, modelyard: Command) -> None:
     name = modelyard("submit", "--output", "json")[1]["run"]
     (run,) = site.runs.runs.values()

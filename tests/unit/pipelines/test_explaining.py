@@ -1,0 +1,53 @@
+"""How `modelyard explain` tells of runs of this machine."""
+
+import json
+
+from components import lifeline
+from pipelines import runs
+from pipelines.runs import Failure, RunSummary
+
+
+def ended(base, name, **result):
+    (base / "runs" / name).mkdir(parents=True)
+    summary = RunSummary(run=name, model="digits", steps=(), seconds=1.0, store="x", **result)
+    runs.finish(base / "runs" / name, summary)
+
+
+def test_the_latest_run_is_explained_or_the_one_that_is_named(tmp_path, modelyard):
+    home = tmp_path / ".modelyard"
+    failure = Failure(kind="DataError", message="No such file.", exit_code=3, step="ingest", log=None)
+    ended(home, "20260101-000000-aaaa", state="failed", failure=failure)
+    ended(home, "20260102-000000-bbbb", state="succeeded", decision="hold", reason="no gain")
+    assert modelyard("explain").out == "The run 20260102-000000-bbbb of digits succeeded: hold: no gain.\n"
+    told = json.loads(modelyard("explain", "20260101-000000-aaaa", "--output", "json").out)
+    assert told == {
+        "text": "The run 20260101-000000-aaaa of digits failed in the step ingest: No such file.",
+        "run": "20260101-000000-aaaa",
+        "model": "digits",
+        "state": "failed",
+        "step": "ingest",
+    }
+    missing = modelyard("explain", "20260103-000000-cccc")
+    assert missing.code == 7
+    assert "20260103-000000-cccc" in missing.err
+
+
+def test_without_a_run_the_next_command_is_named(modelyard):
+    ended = modelyard("explain")
+    assert ended.code == 7
+    assert "modelyard run" in ended.err
+
+
+def test_a_run_that_lives_is_running_and_one_that_was_killed_says_during_what(tmp_path, modelyard):
+    run = tmp_path / ".modelyard" / "runs" / "20260101-000000-aaaa"
+    (run / "logs").mkdir(parents=True)
+    (run / "logs" / "ingest.log").write_text("read")
+    with lifeline.hold(run / "lifeline"):
+        assert modelyard("explain").out == "The run 20260101-000000-aaaa is running: ingest is at work.\n"
+    text = modelyard("explain").out
+    assert text.startswith("The run 20260101-000000-aaaa was cancelled during the step ingest: it was killed")
+
+
+def test_what_is_here_of_a_run_elsewhere_is_no_run_of_this_machine(tmp_path, modelyard):
+    (tmp_path / ".modelyard" / "runs" / "20260101-000000-digits" / "logs").mkdir(parents=True)
+    assert modelyard("explain").code == 7
