@@ -88,8 +88,10 @@ def test_a_stale_candidate_of_a_killed_rollout_gives_way(served, kubectl):
     """Also where a quota has no room for two: its servers count until they have ended."""
     namespace = ("-n", served.site.cluster.namespace)
     mine = ("-l", f"app.kubernetes.io/name={served.name}", *namespace)
+    said = []
 
     def say(sentence):
+        said.append(sentence)
         if sentence.startswith("verified: "):  # stable is to have room for its rolling update
             kubectl("delete", "quota", "pods", *namespace)
 
@@ -101,6 +103,7 @@ def test_a_stale_candidate_of_a_killed_rollout_gives_way(served, kubectl):
     kubectl("create", "quota", "pods", f"--hard=pods={len(there)}", *namespace)
     version = served.publish()
     assert served.deploy(version, replace(served.site, say=say)).decision == "promote"
+    assert "waiting for the servers of the candidate before to end" in said
     served.settled(version)
 
 
