@@ -106,16 +106,16 @@ def _raise_if_stopped(cluster: Cluster, name: str, used: float | None) -> None:
         ClusterError: Kubernetes stopped it.
     """
     pod = _get(cluster, name)
-    if "deletionTimestamp" in pod["metadata"]:
-        raise _lost(name)
     found = trouble(pod)
-    if pod["status"].get("reason") or (found and found.reason == "OOMKilled"):
+    if _deleted(pod) or pod["status"].get("reason") or (found and found.reason == "OOMKilled"):
         raise _failure(pod, used)
 
 
 def _failure(pod: Json, used: float | None = None) -> ClusterError:
     """Return why a pod failed."""
     reason, name = pod["status"].get("reason"), pod["metadata"]["name"]
+    if _deleted(pod):
+        return _lost(name)
     if reason == "DeadlineExceeded":
         seconds = pod["spec"]["activeDeadlineSeconds"]
         return ClusterError(
@@ -133,6 +133,10 @@ def _get(cluster: Cluster, name: str) -> Json:
     if pod := cluster.get("Pod", name):
         return pod
     raise _lost(name)
+
+
+def _deleted(pod: Json) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def _lost(name: str) -> PodLostError:

@@ -1,5 +1,7 @@
 """A pod whose log is cut while it runs."""
 
+import pytest
+
 from components.errors import ClusterError
 from pipelines.pods import following
 
@@ -45,3 +47,14 @@ def test_a_cut_log_neither_ends_the_run_nor_loses_the_last_lines(capsys, monkeyp
     monkeypatch.setattr(following, "PAUSE", 0.0)
     assert following.run(Cut(), POD, start_timeout=1) == 0
     assert capsys.readouterr().out.splitlines() == ["step began", "step ended", "put began", "put ended"]
+
+
+def test_a_pod_that_is_deleted_before_its_step_began_is_lost(monkeypatch):
+    class Deleted(Cut):
+        def get(self, _kind, _name):
+            status = {"phase": "Failed", "initContainerStatuses": []}
+            return {**POD, "metadata": {**POD["metadata"], "deletionTimestamp": "now"}, "status": status}
+
+    monkeypatch.setattr(following, "PAUSE", 0.0)
+    with pytest.raises(following.PodLostError, match="was deleted while it ran"):
+        following.run(Deleted(), POD, start_timeout=1)
