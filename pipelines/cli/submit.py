@@ -71,9 +71,9 @@ def submit(
         found = submission.look(backend, prepared)
         facts = _facts(prepared, compare(backend, prepared, found), uploads, backend, notes)
     if dry_run:
-        emit(facts) if output is Output.JSON else _show(facts, Console())
+        emit(facts) if output is Output.JSON else _show(facts, Console(), whole=True)
         return
-    _show(facts, console)
+    _show(facts, console, whole=False)
     uploads.send(console)
     run = submission.submit(backend, prepared, found)
     if wait:
@@ -113,14 +113,14 @@ def _facts(
     }
 
 
-def _show(facts: dict[str, Any], console: "Console") -> None:
+def _show(facts: dict[str, Any], console: "Console", whole: bool) -> None:
     from rich.text import Text
 
-    for name, value in _rows(facts):  # whole lines: addresses are there to be copied
+    for name, value in _rows(facts, whole):  # whole lines: addresses are there to be copied
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
 
 
-def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _rows(facts: dict[str, Any], whole: bool) -> Iterator[tuple[str, str]]:
     new = {True: "new", False: "known"}
     yield "pipeline", f"{facts['pipeline']} ({new[facts['new_pipeline']]})"
     yield "version", f"{facts['version']} ({new[facts['new_version']]})"
@@ -128,7 +128,7 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "runs in",
         f"{facts['namespace']} as {facts['service_account']}, artifacts in {facts['pipeline_root']}",
     )
-    for step, image in facts["images"].items():
+    for step, image in facts["images"].items() if whole else ():
         yield "image", f"{step}: {image}"
     for upload in facts["uploads"]:
         yield "upload", upload
