@@ -6,6 +6,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 
 from components.errors import ConflictError
@@ -45,12 +46,14 @@ def _pods(place: Place) -> Iterator[Thing]:
     for pod in place.pods():
         run = pod["metadata"]["labels"]["modelyard.dev/run"]
         over, dead = pod["status"].get("phase") in OVER, place.dead(run)
+        seconds = place.now - datetime.fromisoformat(pod["metadata"]["creationTimestamp"]).timestamp()
+        followed = seconds < place.environment.active_deadline  # by somebody who wants to know how it ended
         yield Thing(
             "pod",
             pod["metadata"]["name"],
             None,
-            "its run is dead" if dead else "it ended",
-            None if over or dead else "it runs",
+            "its run is dead" if dead else f"it ended, {age(seconds)}",
+            None if dead or (over and not followed) else "its run may live",
             partial(_remove_pod, place, pod),
         )
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -92,6 +93,7 @@ class Kubernetes:
     def runs(self, run: str, phase: str = "Running") -> None:
         labels = {"modelyard.dev/run": run, "app.kubernetes.io/component": "step"}
         seen = {"uid": "1", "resourceVersion": "1", "labels": labels}
+        seen["creationTimestamp"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         self.pods.append({"metadata": {"name": f"{run}-train", **seen}, "status": {"phase": phase}})
 
 
