@@ -45,7 +45,7 @@ class RecurringRuns:
         self.workflows: list[Workflow] = []
         self.killed: list[str] = []
         self.since_2_16 = self.prompt = True
-        self.now = datetime.now(UTC).replace(second=30, microsecond=0)
+        self.now = datetime.now(UTC).replace(minute=0, second=30, microsecond=0)
         self._last: dict[str, datetime] = {}
         one = rf"{V2}/recurringruns/(?P<recurring_run_id>[^/:]+)"
         self.routes = {

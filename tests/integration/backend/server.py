@@ -110,6 +110,7 @@ class BackendServer:
     faults: list[Fault] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     port: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
     _services: list[Service] = field(default_factory=list)
     _http: ThreadingHTTPServer | None = None
 
@@ -207,7 +208,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(fault.status, fault.body.encode(), fault.content_type, place)
                 return
         try:
-            answer = server.answer(request)
+            with server.lock:  # as in a database
+                answer = server.answer(request)
         except RefusalError as refusal:
             self._send(refusal.status, json.dumps(refusal.body).encode())
             return

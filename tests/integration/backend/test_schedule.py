@@ -265,9 +265,24 @@ def test_a_clock_that_the_server_does_not_have(
 def test_a_cron_line_for_which_the_server_has_no_room(site: Site, schedules: RecurringRuns) -> None:
     minutes = ",".join(map(str, range(0, 60, 2)))
     hours = ",".join(map(str, range(0, 24)))
-    with pytest.raises(ConfigError, match="Kubeflow Pipelines has room for"):
+    with pytest.raises(ConfigError, match="longer than Kubeflow Pipelines has room for"):
         schedules.apply(config(f'schedule.cron="{minutes} {hours} * * *"'))
     assert changing(site) == []
+
+
+def test_a_server_of_several_users(
+    site: Site, controller: recurring.RecurringRuns, environment: Environment
+) -> None:
+    site.server.multi_user = True
+    schedules = new(environment)
+    schedules.apply(config(HOURLY))
+    schedules.pause("digits")
+    schedules.resume("digits")
+    (made,) = controller.firing
+    assert made.namespace == environment.runs.namespace
+    controller.pass_time(hours=1)
+    schedules.delete("digits")
+    assert (controller.recurring, controller.killed) == ({}, [])
 
 
 def test_run_now_starts_what_the_schedule_would(

@@ -1,5 +1,7 @@
 """What is sent to Kubeflow Pipelines, and what of it only once."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import yaml
 
@@ -73,3 +75,13 @@ def test_answer_that_is_lost(
     submission.submit(backend, prepare(environment))
     made = (site.pipelines.pipelines, site.pipelines.versions, site.runs.runs)
     assert [len(one) for one in made] == [1, 1, 1]
+
+
+def test_two_at_once(site: Site, environment: Environment) -> None:
+    site.server.faults.append(Fault(delay=0.2, path="/pipelines/names/", times=2))
+    prepared = prepare(environment)
+    with ThreadPoolExecutor(2) as both:
+        started = list(both.map(lambda _: submission.submit(connect(environment), prepared), range(2)))
+    assert len({one.run_id for one in started}) == 2
+    assert [len(one) for one in (site.pipelines.pipelines, site.pipelines.versions)] == [1, 1]
+    assert len(site.pipelines.experiments) == 1
