@@ -98,6 +98,11 @@ class Job:
 def _words(path: Path, schedule: Schedule) -> tuple[str, ...]:
     """Return the command, which needs no PATH."""
     program = Path(sysconfig.get_path("scripts")) / "modelyard"
+    if not program.is_file():
+        raise ConfigError(
+            f"There is no program {program}, which the schedule would start. Install modelyard into the "
+            "Python that runs it, as `make setup` does."
+        )
     age = ("--force-after", schedule.force_after) if schedule.force_after else ()
     skip = ("--skip-unchanged", *age) if schedule.skip_unchanged else ()
     return (str(program), "run", str(path), *skip)

@@ -9,25 +9,30 @@ from pipelines import durations
 from pipelines.schedule.mark import SIGN, Mark
 
 ROOM = 191  # characters; the server stores no more, and a schedule that it cannot store fires all the same
+SPARE = 4  # for later generations
 STAMP = re.compile(
     rf"(?P<cron>.+) in (?P<time_zone>\S+), by {re.escape(SIGN)} (?P<generation>[0-9]+) (?P<sha256>[0-9a-f]+)"
 )
 
 
 def text(mark: Mark) -> str:
-    """Return the description.
+    """Return the description."""
+    cron, zone = mark.schedule["cron"], mark.schedule["time_zone"]
+    return f"{cron} in {zone}, by {SIGN} {mark.generation} {mark.sha256}"
+
+
+def check(mark: Mark, trigger: str) -> None:
+    """Look whether the server has room for the description, and for the cron line as it reads it.
 
     Raises:
-        ConfigError: the cron line is too long for it.
+        ConfigError: it has not.
     """
-    cron, zone = mark.schedule["cron"], mark.schedule["time_zone"]
-    stamp = f"{cron} in {zone}, by {SIGN} {mark.generation} {mark.sha256}"
-    if len(stamp) > ROOM - 4:  # with some for later generations
+    longest = max(len(text(mark)) + SPARE, len(trigger))
+    if longest > ROOM:
         raise ConfigError(
-            f"schedule.cron has {len(cron)} characters, and Kubeflow Pipelines has room for "
-            f"{len(cron) + ROOM - 4 - len(stamp)}. Write it with ranges and steps, as 0-30/5."
+            f'schedule.cron is "{mark.schedule["cron"]}", which is {longest - ROOM} characters longer than '
+            "Kubeflow Pipelines has room for. Ask for fewer times."
         )
-    return stamp
 
 
 def read(run: Any) -> Mark | None:

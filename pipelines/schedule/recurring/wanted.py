@@ -65,7 +65,7 @@ class Wanted:
             "trigger": trigger,
         }
         mark = mark_of(config, contents)
-        stamp.text(mark)  # looks whether there is room for it
+        stamp.check(mark, trigger)
         copies = (f"{one.key} is of this machine: each run gets the copy of now." for one in uploads.files)
         notes = (*check(prepared.package, prepared.arguments, environment), *copies)
         return cls(schedule, uploads, prepared, trigger, mark, notes)
