@@ -110,7 +110,8 @@ def evaluated(network: str, stores: tuple[Store, Store], tmp_path: Path) -> Call
 
     def one(images: Mapping[str, str]) -> Path:
         local.init(local.DockerRunner(**confined), pipeline_root=str(root))
-        pipeline = build(lambda step, task: task.set_container_image(images[step]))
+        held = {**images, "explain": images["deploy"]}
+        pipeline = build(lambda step, task: task.set_container_image(held[step]))
         pipeline(**arguments(load(None, ["training.epochs=5", "gate.floor=1.0"], {}, stores[0])))
         (evaluation,) = root.glob("*/evaluate/evaluation")
         return evaluation
