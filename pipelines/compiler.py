@@ -71,6 +71,7 @@ def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str
         "recipe": _digest(decisive),
         "code": code.text() if code else "",
         "code_sha256": code_sha256,
+        "root": environment.pipeline_root or "",
     }
 
 

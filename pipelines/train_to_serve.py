@@ -57,6 +57,7 @@ def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..
         recipe: str,
         code: str,
         code_sha256: str,
+        root: str,
         skip_unchanged: bool = False,
         force_after: int = 0,
     ) -> None:
@@ -70,6 +71,7 @@ def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..
                 source=source,
                 recipe=recipe,
                 store=store,
+                root=root,
                 skip_unchanged=skip_unchanged,
                 force_after=force_after,
             )

@@ -9,6 +9,7 @@ def fingerprint(
     source: str,
     recipe: str,
     store: str,
+    root: str,
     skip_unchanged: bool,
     force_after: int,
     run: dsl.OutputPath(str),  # type: ignore[valid-type]
@@ -22,6 +23,8 @@ def fingerprint(
         source: `data` section (Source) as JSON.
         recipe: fingerprint of the configuration and the code that decide the result.
         store: `store` section as JSON.
+        root: where the artifacts of the run are. What lies elsewhere is not taken from the cache then, which
+            looks at no places; empty on a laptop, whose cache has one.
         skip_unchanged: end the run when the champion was made of the same data, configuration and code.
         force_after: seconds after whose passing such a champion is trained again all the same; 0: never.
         run: the run's fingerprint, from data and recipe.
@@ -29,9 +32,9 @@ def fingerprint(
         data: the data's fingerprint.
 
     Returns:
-        What ingest is asked for: the data's fingerprint, another key when the champion is trained again all
-        the same, and "unchanged" when the run is to end.
+        What ingest is asked for: a key for the data and the root, another one when the champion is trained
+        again all the same, and "unchanged" when the run is to end.
     """
     from components.fingerprint.identity import identify
 
-    return identify(name, source, recipe, store, skip_unchanged, force_after, run, champion, data)
+    return identify(name, source, recipe, store, root, skip_unchanged, force_after, run, champion, data)

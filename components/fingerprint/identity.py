@@ -20,6 +20,7 @@ def identify(
     source: str,
     recipe: str,
     store: str,
+    root: str,
     skip_unchanged: bool,
     force_after: int,
     run: str,
@@ -33,6 +34,7 @@ def identify(
         source: Source as JSON.
         recipe: fingerprint of the configuration and the code that decide the result.
         store: Store as JSON.
+        root: where the artifacts of the run are, on a cluster.
         skip_unchanged: end the run when the champion was made of the same data, configuration and code.
         force_after: seconds after whose passing such a champion is trained again all the same; 0: never.
         run: file for the run's fingerprint.
@@ -60,7 +62,7 @@ def identify(
         return UNCHANGED
     beaten = f"version {version}" if version else "none yet"
     _say(f"data {found[:12]}, run {this[:12]}, champion to compare with: {beaten}")
-    return asked
+    return _digest({"data": asked, "root": root}) if root else asked
 
 
 def data_fingerprint(source: Source) -> str:

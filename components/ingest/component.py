@@ -9,7 +9,7 @@ def ingest(source: str, fingerprint: str, raw: dsl.Output[dsl.Dataset]) -> None:
 
     Args:
         source: `data` section (Source) as JSON.
-        fingerprint: the data's fingerprint; a changed source is a changed argument, so it is never served
+        fingerprint: a key for the data; a changed source is a changed argument, so it is never served
             from the cache.
         raw: schema.json and one group of shards per split of the source.
     """

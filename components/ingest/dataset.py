@@ -29,7 +29,7 @@ def ingest(source: str, fingerprint: str, raw: str) -> None:
 
     Args:
         source: Source as JSON.
-        fingerprint: the data's, for the log.
+        fingerprint: a key for the data, for the log.
         raw: directory to write: shards and schema.json.
 
     Raises:

@@ -40,10 +40,11 @@ def fingerprints(tmp_path: Path, settings: Store) -> Identify:
         *,
         skip: bool = False,
         force_after: int = 0,
+        root: str = "",
     ) -> tuple[str, str, int]:
         run, champion, data = (tmp_path / f"outputs/{name}/data" for name in ("run", "champion", "data"))
         asked = identify(
-            "digits", source.text(), recipe, settings.text(), skip, force_after,
+            "digits", source.text(), recipe, settings.text(), root, skip, force_after,
             str(run), str(champion), str(data),
         )  # fmt: skip
         assert data.read_text() == data_fingerprint(source)
@@ -105,6 +106,14 @@ def test_where_data_lie_and_how_they_are_fetched_does_not_matter(tmp_path: Path)
     (tmp_path / "elsewhere").mkdir()
     moved = npz(tmp_path / "elsewhere", timeout=1.0, max_bytes=2**20)
     assert data_fingerprint(moved) == data_fingerprint(npz(tmp_path))
+
+
+def test_artifacts_of_another_root_are_not_asked_for_and_the_run_is_the_same(fingerprints: Identify) -> None:
+    asked, run, _ = zip(
+        *(fingerprints(root=root) for root in ("", "gs://a/runs", "gs://b/runs")), strict=True
+    )
+    assert len(set(asked)) == 3
+    assert len(set(run)) == 1
 
 
 def test_missing_data_leave_no_run(fingerprints: Identify, tmp_path: Path) -> None:
@@ -207,7 +216,7 @@ def test_looking_at_a_file_imports_nothing_heavy(tmp_path: Path) -> None:
 import sys
 from components.fingerprint.identity import identify
 store = '{"url": "models"}'
-identify("digits", '{"kind": "digits"}', "recipe", store, True, 9, "run", "champion", "data")
+identify("digits", '{"kind": "digits"}', "recipe", store, "", True, 9, "run", "champion", "data")
 heavy = ("numpy", "google", "httpx", "requests", "sklearn", "tensorflow", "kfp")
 assert not [name for name in heavy if name in sys.modules]
 """
