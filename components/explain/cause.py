@@ -43,10 +43,10 @@ def cause(found: Evidence) -> str:
     """Return why a pod failed, and what to change, as a paragraph."""
     step, said = found.node.step, found.node.message
     if WHOLE_RUN_LATE.search(said):
-        return (
-            "the whole run was stopped because it did not end in time. Give it more "
-            "(environment.active_deadline), or less to do."
-        )
+        late = "the time of the whole run (environment.active_deadline) was over"
+        if found.node.host:
+            return f"{late} while it was at work, or waited for its image. Give it more time, or less to do."
+        return f"{late}, and no node had taken its pod.{_keys('Unschedulable', step)}"
     if found.node.driver:
         return _driver(found)
     if MEMORY in said or words.killed(found.log) or (found.trouble and found.trouble.reason == MEMORY):

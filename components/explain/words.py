@@ -44,7 +44,8 @@ def silent(lines: Sequence[str]) -> bool:
 def last_words(lines: Sequence[str]) -> str:
     """Return on one line what a step said last: its exception, else its last lines, else KFP's launcher's."""
     mine = own(lines)
-    said = _exception(mine) or mine[-LAST:] or [found[1] for line in lines if (found := FAULT.match(line))]
+    faults = [found[1] for line in lines if (found := FAULT.match(line))]
+    said = _exception(mine) or mine[-LAST:] or faults[-1:]
     return " | ".join(line.strip() for line in said[:MOST])
 
 

@@ -36,7 +36,7 @@ class PodNode:
 
     `step` is the task that it works for. `driver` says that it is not the task's own, but one of Kubeflow
     Pipelines. `phase` is Pending, Running, Succeeded, Failed, Error or Omitted; `started` and `finished` are
-    ISO 8601 times, empty while there are none.
+    ISO 8601 times, empty while there are none; `host` is the node of the cluster, empty until one takes it.
     """
 
     step: str
@@ -46,6 +46,7 @@ class PodNode:
     message: str
     started: str
     finished: str
+    host: str = ""
 
     @property
     def ended_badly(self) -> bool:
@@ -130,6 +131,7 @@ class Workflow:
             message=str(node.get("message") or ""),
             started=str(node.get("startedAt") or ""),
             finished=str(node.get("finishedAt") or ""),
+            host=str(node.get("hostNodeName") or ""),
         )
 
     def _task(self, node: Json) -> Json:

@@ -25,7 +25,12 @@ Run = Callable[..., Any]
         ),
         ("out-of-memory", "train", "too much memory"),
         ("too-late", "fingerprint", "environment.steps.fingerprint.timeout"),
-        ("deadline", "fingerprint", "environment.active_deadline"),
+        ("deadline", "fingerprint", "environment.active_deadline) was over while it was at work"),
+        (
+            "never-scheduled",
+            "fingerprint",
+            "environment.active_deadline) was over, and no node had taken its pod",
+        ),
     ],
 )
 def test_a_failed_run_says_the_step_the_cause_and_what_to_change(
