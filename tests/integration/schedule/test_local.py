@@ -1,11 +1,14 @@
 """A schedule on this machine: what is written where, and what it starts."""
 
+import itertools
 import subprocess
 import sysconfig
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from shutil import which
+from typing import Any
 
 import pytest
 
@@ -131,6 +134,34 @@ def test_two_at_once_leave_one(scheduler: LocalScheduler) -> None:
         thread.join()
     assert len(scheduler.all()) == 1
     assert "nothing" in [scheduler.plan(one).action for one in wanted]
+
+
+@pytest.mark.parametrize("program", ["crontab", "systemctl"])
+def test_killed_at_any_call_and_run_again_it_is_whole(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    module, name, table = {
+        "crontab": (crontab_module, "call", Crontab()),
+        "systemctl": (systemd, "_systemctl", Timers()),
+    }[program]
+    calls, scheduler = getattr(module, name), LocalScheduler(table, 3600)
+    for kill_at in itertools.count(1):
+        numbers = itertools.count(1)
+
+        def dying(*words: str, numbers: Any = numbers, last: int = kill_at, **options: Any) -> Any:
+            if next(numbers) == last:
+                raise KeyboardInterrupt
+            return calls(*words, **options)
+
+        wanted = config(f"training.epochs={kill_at}")
+        monkeypatch.setattr(module, name, dying)
+        with suppress(KeyboardInterrupt):
+            scheduler.apply(wanted)
+        monkeypatch.setattr(module, name, calls)
+        scheduler.apply(wanted)
+        assert scheduler.plan(wanted).action == "nothing"
+        assert [one.paused for one in scheduler.all()] == [False]
+        if next(numbers) <= kill_at:
+            break
+    assert kill_at > 2
 
 
 # cron -------------------------------------------------------------------------------------------
