@@ -47,6 +47,8 @@ def cause(found: Evidence) -> str:
         if found.node.host:
             return f"{late} while it was at work, or waited for its image. Give it more time, or less to do."
         return f"{late}, and no node had taken its pod.{_keys('Unschedulable', step)}"
+    if REFUSED.search(said):
+        return refusal(said).message
     if found.node.driver:
         return _driver(found)
     if MEMORY in said or words.killed(found.log) or (found.trouble and found.trouble.reason == MEMORY):
@@ -56,8 +58,6 @@ def cause(found: Evidence) -> str:
             "it was stopped because it did not end in time. Give it more "
             f"(environment.steps.{step}.timeout), or less to do."
         )
-    if REFUSED.search(said):
-        return refusal(said).message
     if waits := WAITS.match(said.removeprefix("Pod failed before main container starts due to ")):
         return waiting(found) or _waits(found, waits["reason"], waits["said"] or "")
     if words.no_room(found.log):

@@ -9,6 +9,9 @@ FORBIDDEN = re.compile(
     r'"(?P<group>[^"]*)"(?: in the namespace "(?P<namespace>[^"]+)")?'
 )
 QUOTA = re.compile(r"(?:exceeded|failed) quota: (?P<name>[^,:]+)[,:] (?P<facts>.*)")
+ACCOUNT = re.compile(
+    r"error looking up service account (?P<namespace>[^/\s]+)/(?P<name>[^:\s]+): .* not found"
+)
 POD_SECURITY = re.compile(r'violates PodSecurity "(?P<level>[^:"]+)[^"]*": (?P<facts>.*)')
 
 
@@ -20,6 +23,13 @@ def refusal(said: str) -> Trouble:
     """
     if found := FORBIDDEN.search(said):
         return Trouble(reason="Forbidden", message=_forbidden(found), patience=0.0)
+    if found := ACCOUNT.search(said):
+        message = (
+            f"There is no service account {found['name']} in the namespace {found['namespace']}, under which "
+            "the pod would run. Apply modelyard's manifests for it, or correct "
+            "environment.runs.service_account."
+        )
+        return Trouble(reason="ServiceAccount", message=message, patience=0.0)
     if found := QUOTA.search(said):
         message = (
             f"The quota {found['name'].strip()} of the namespace allows no pod: {found['facts'].strip()}. "

@@ -9,6 +9,7 @@ from components.explain.cause import cause
 from components.explain.workflow import Workflow
 from pipelines.backend.kept import Kept
 from pipelines.runs import Failure
+from pipelines.train_to_serve import STEPS
 
 
 def of(kept: Kept, workflow: Workflow, logs: Path) -> Failure:
@@ -24,9 +25,11 @@ def of(kept: Kept, workflow: Workflow, logs: Path) -> Failure:
         said = workflow.message or "no pod of it says why"
         return told(ClusterError(f"The run failed: {said.rstrip('.')}. Run it again."), None, None)
     evidence = kept.evidence(node)
-    log = logs / f"{node.step}.log"
-    log.write_text("".join(f"{line}\n" for line in evidence.log), encoding="utf-8")
-    return told(_error(node.step, evidence.log, cause(evidence)), node.step, log)
+    log = logs / f"{node.step}.log" if evidence.log else None
+    if log:
+        log.write_text("".join(f"{line}\n" for line in evidence.log), encoding="utf-8")
+    step = node.step if node.step in STEPS else None  # else a group of them, such as the whole
+    return told(_error(step, evidence.log, cause(evidence)), step, log)
 
 
 def told(error: ModelyardError, step: str | None, log: Path | None) -> Failure:
@@ -40,9 +43,9 @@ def told(error: ModelyardError, step: str | None, log: Path | None) -> Failure:
     )
 
 
-def _error(step: str, log: Sequence[str], why: str) -> ModelyardError:
+def _error(step: str | None, log: Sequence[str], why: str) -> ModelyardError:
     """Make the error again that a step raised on purpose; what ended it from outside is the cluster's."""
     if known := words.error_in(log):
         return known
     kind = ClusterError if words.silent(log) else ModelyardError
-    return kind(f"The step {step} failed: {why}")
+    return kind(f"The step {step} failed: {why}" if step else f"The run failed: {why}")

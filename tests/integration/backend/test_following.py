@@ -188,3 +188,18 @@ def test_summary_is_recorded(site: Site, run: Any, follow: Follow, tmp_path: Pat
     (kept,) = tmp_path.glob("runs/*/run.json")
     assert kept.parent.name == run.display_name
     assert json.loads(kept.read_text()) == summary.model_dump(mode="json")
+
+
+def test_no_service_account(site: Site, run: Any, follow: Follow) -> None:
+    said = (
+        'pods "x" is forbidden: error looking up service account kubeflow/nobody: serviceaccount "nobody" not '
+        "found"
+    )
+    site.runs.node(run.run_id, "root-driver", None, "Pod", "Error", said)
+    summary = follow(lambda: site.runs.become(run.run_id, "FAILED"))
+    assert summary.failure
+    assert (summary.failure.step, summary.failure.log, summary.failure.exit_code) == (None, None, 9)
+    assert summary.failure.message == (
+        "The run failed: There is no service account nobody in the namespace kubeflow, under which the pod "
+        "would run. Apply modelyard's manifests for it, or correct environment.runs.service_account."
+    )

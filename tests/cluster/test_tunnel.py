@@ -1,0 +1,83 @@
+"""The way to Kubeflow Pipelines through the cluster, where it has no address: a real port-forward to a pod.
+
+The pod answers as its API server does and counts the bytes that it is sent: how such a server works is asked
+elsewhere.
+"""
+
+from uuid import uuid4
+
+import pytest
+import yaml
+
+from components.errors import BackendError
+from pipelines.backend.client import connect
+from pipelines.environment import load_environment
+from pipelines.environment_settings import Environment
+
+pytestmark = pytest.mark.cluster
+
+SERVER = """
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        size = int(self.headers.get("content-length") or 0)
+        self.rfile.read(size)
+        healthy, made = {"multi_user": False}, {"pipeline_version_id": str(size), "description": "x" * size}
+        body = json.dumps(healthy if "healthz" in self.path else made).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_POST = do_GET
+
+ThreadingHTTPServer(("", 8888), Handler).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(kubectl, images) -> str:
+    """A namespace with a Service and a pod that are called as those of Kubeflow Pipelines."""
+    namespace = f"tunnel-{uuid4().hex[:8]}"
+    meta = {"name": "ml-pipeline", "labels": {"app": "ml-pipeline"}}
+    container = {
+        "name": "api",
+        "image": images["fingerprint"],
+        "command": ["python3", "-c", SERVER],
+        "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8888}, "periodSeconds": 1},
+    }
+    service = {"selector": {"app": "ml-pipeline"}, "ports": [{"port": 8888}]}
+    objects = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [container]}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": service},
+    ]
+    kubectl("create", "namespace", namespace)
+    kubectl("apply", "-n", namespace, "-f", "-", text=yaml.safe_dump_all(objects))
+    yield namespace
+    kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def there(namespace: str) -> Environment:
+    return load_environment("kind", [f"environment.kfp.namespace={namespace}"], {})
+
+
+def test_a_pod_is_asked_where_there_is_no_address(installed, kubectl, tmp_path):
+    kubectl("wait", "-n", installed, "--for=condition=Ready", "pod/ml-pipeline", "--timeout=120s")
+    backend = connect(there(installed))
+    assert backend.namespace == installed
+    package = tmp_path / "package.yaml"
+    package.write_bytes(b"x" * 3_000_000)
+    made = backend.uploads.upload_pipeline_version(str(package), name="large", pipelineid="1")
+    assert int(made.pipeline_version_id) > 3_000_000
+    assert len(made.description) > 3_000_000
+
+
+def test_what_is_not_there_is_said(installed, kubectl):
+    with pytest.raises(BackendError, match=r"no Service ml-pipeline in the namespace nowhere"):
+        connect(there("nowhere"))
+    kubectl("delete", "-n", installed, "pod/ml-pipeline", "--grace-period=0", "--force")
+    with pytest.raises(BackendError, match=r"no pod of its API server is ready\. `kubectl describe pods"):
+        connect(there(installed))
