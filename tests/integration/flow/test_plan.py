@@ -1,0 +1,42 @@
+"""`modelyard plan` as a user runs it, and what a run makes of the plan before it."""
+
+import json
+from typing import Any
+
+from components.artifacts import History
+
+
+def history(yard: Any) -> History:
+    (path,) = (yard.folder / ".modelyard" / "runs").glob("*/artifacts/*/train/history/history.json")
+    return History.model_validate_json(path.read_bytes())
+
+
+def test_a_plan_without_a_probe_knows_what_can_be_counted(digits: tuple[Any, Any]) -> None:
+    yard, run = digits
+    plan = yard.json("plan", "--on", "l4", "--on", "tpu-v5p-slice", "--deadline", "0.0000001", code=13)
+    assert plan["parameters"] == history(yard).parameters
+    assert plan["rows"]["test"] == run["metrics"]["rows"]
+    assert [one["accelerator"] for one in plan["offers"]] == ["nvidia-l4", "tpu-v5p-slice"]
+    assert plan["offers"][0]["fit"] == "fits"
+    assert "no TPU build" in plan["offers"][1]["refused"]
+    assert plan["compute"]["lower_bound"] == []
+    assert plan["train"]["value"] is None  # nobody probed, so nobody says how long
+    assert {one["basis"] for one in plan["inputs"]} == {"measured", "given", "counted", "assumed", "unknown"}
+    assert any("more than --deadline" in reason for reason in plan["refusals"])
+
+
+def test_a_run_is_compared_with_its_plan(digits: tuple[Any, Any]) -> None:
+    yard, _ = digits
+    settings = ("training.epochs=3", "training.batch_size=64")
+    said = yard.modelyard("plan", "--probe", "--probe-seconds", "1", settings=settings)
+    assert said.returncode == 0, said.stderr
+    assert " 3 epochs of " in said.stdout
+    run = yard.json("run", settings=settings)
+    folder = yard.folder / ".modelyard" / "runs" / run["run"]
+    found = json.loads((folder / "plan.json").read_text())
+    assert found["planned"] == found["plan"]["train"]["value"] > 0
+    assert found["actual"] == next(one["seconds"] for one in run["steps"] if one["name"] == "train")
+    cached = {one["name"]: one["cached"] for one in run["steps"]}
+    assert cached["ingest"]
+    assert cached["preprocess"]  # the plan has left them there
+    assert "Plan against actual" in (folder / "report.html").read_text()

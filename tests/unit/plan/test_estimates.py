@@ -1,0 +1,221 @@
+"""Memory, arithmetic, time, money and Spot, beside sums done by hand."""
+
+import math
+from typing import Any
+
+import pytest
+
+from components.train.measured import Probed, Traced
+from components.train.settings import EarlyStopping, Training
+from pipelines.plan import money
+from pipelines.plan.compute import compute, step_seconds
+from pipelines.plan.dataset import Dataset
+from pipelines.plan.hardware import Price, Row
+from pipelines.plan.memory import memory
+from pipelines.plan.quantity import Quantity, exactly, unknown
+from pipelines.plan.spot import preempted
+from pipelines.plan.storage import storage
+from pipelines.plan.time import duration, other_steps, train_seconds, whole
+
+PLAN = Training(epochs=5, batch_size=100)
+
+
+def row(**changes: Any) -> Row:
+    given = {"memory_gb": 1.0, "bandwidth_gbps": 1000.0, "sources": ["x"]}
+    peaks = {"bf16": 100.0, "fp16": 100.0, "fp32": 10.0}
+    return Row.model_validate({**given, "peak_tflops": peaks, **changes})
+
+
+def test_memory_is_sixteen_bytes_a_parameter_and_the_activations(traced: Traced) -> None:
+    found = memory(traced)
+    assert found.fixed == 16 * 1_000_000
+    assert found.most == 116_000_000
+    assert found.each == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("capacity", "fit"),
+    [
+        (116e6 / 0.8 + 1, "fits"),
+        (116e6 / 0.8 - 1, "unknown"),
+        (16e6 / 0.95 - 1, "does not fit"),
+        (17e6, "unknown"),
+    ],
+)
+def test_fits_for_sure_for_sure_not_or_unknown(traced: Traced, capacity: float, fit: str) -> None:
+    assert memory(traced).fit(capacity) == fit
+
+
+def test_the_largest_batch_that_fits_for_sure(traced: Traced) -> None:
+    assert memory(traced).largest_batch(100e6) == 64
+    assert memory(traced).largest_batch(10e6) == 0
+
+
+def test_arithmetic_of_all_steps(traced: Traced) -> None:
+    found = compute(traced, steps=50)
+    assert found.per_example == 60e6
+    assert found.forward == 2e9
+    assert found.total == 300e9
+    assert found.moved_per_step == 3 * 4e6 + 2 * 4e6 + 2 * 8e6 + 2 * 90e6 + 1e6
+
+
+def test_a_step_is_as_long_as_its_arithmetic_within_three(traced: Traced) -> None:
+    work = compute(traced.model_copy(update={"flops": 10**12, "dtype": "mixed_bfloat16"}), steps=1)
+    found = step_seconds(work, row(), "mixed_bfloat16")
+    middle = 1e12 / (100e12 * math.sqrt(0.10 * 0.55))
+    assert found.value == pytest.approx(middle)
+    assert found.low == pytest.approx(middle / 3)
+    assert found.high == pytest.approx(middle * 3)
+
+
+def test_float32_may_be_rounded_by_tensor_cores(traced: Traced) -> None:
+    work = compute(traced.model_copy(update={"flops": 10**12}), steps=1)
+    found = step_seconds(work, row(), "float32")
+    assert found.value
+    assert found.low
+    assert found.value / found.low > 3  # TF32 is half of bf16: faster than a third of the peak in float32
+
+
+def test_a_step_is_as_long_as_its_memory_traffic(traced: Traced) -> None:
+    work = compute(traced.model_copy(update={"activations": 50 * 10**9}), steps=1)
+    found = step_seconds(work, row(), "float32")
+    assert found.value == pytest.approx(work.moved_per_step / 1e12)
+
+
+def test_short_steps_have_no_upper_bound(traced: Traced) -> None:
+    found = step_seconds(compute(traced, 1), row(), "float32")
+    assert found.value is None
+    assert found.high is None
+    assert found.low
+    assert "waits for its host" in found.why
+
+
+@pytest.mark.parametrize(
+    ("peaks", "dtype", "why"),
+    [
+        ({"bf16": "unknown", "fp16": 1.0, "fp32": 1.0}, "mixed_bfloat16", "its peak in bf16 is in no public"),
+        ({"bf16": "unsupported", "fp16": 1.0, "fp32": 1.0}, "mixed_bfloat16", "it has no bf16"),
+    ],
+)
+def test_an_unknown_peak_gives_no_time(traced: Traced, peaks: dict[str, Any], dtype: str, why: str) -> None:
+    found = step_seconds(compute(traced, 1), row(peak_tflops=peaks), dtype)
+    assert found.value is None
+    assert found.why.startswith(why)
+
+
+def test_a_lower_bound_of_arithmetic_gives_a_lower_bound_of_time(traced: Traced) -> None:
+    work = compute(traced.model_copy(update={"lower_bound": ("a loop",), "flops": 10**13}), 1)
+    found = step_seconds(work, row(), "float32")
+    assert (found.value, found.high) == (None, None)
+    assert found.low == pytest.approx(1e13 / 50e12)
+
+
+def test_training_is_its_parts(probed: Probed, data: Dataset) -> None:
+    found = duration(probed, wall=46.0, plan=PLAN, data=data, rehearsed=False)
+    assert found.start == pytest.approx(46 - 40 + 1)
+    assert found.once == pytest.approx(7 + 3 + 1 + 2)
+    assert found.epoch == pytest.approx((0.5 + 10 * 0.020) + (0.1 + 2 * 0.010))
+    assert found.seconds() == pytest.approx(13 + 5 * 0.82)
+    assert found.overhead == pytest.approx(0.010)  # 14 ms at half the batch, 18 ms at all of it
+    assert found.input_share == pytest.approx(0.1)
+
+
+def test_a_model_of_ones_own_is_exported_twice(probed: Probed, data: Dataset) -> None:
+    built_in, own = (duration(probed, 46.0, PLAN, data, rehearsed) for rehearsed in (False, True))
+    assert own.seconds() - built_in.seconds() == pytest.approx(2.0)
+
+
+def test_without_validation_rows_none_is_counted(probed: Probed, data: Dataset) -> None:
+    bare = data.model_copy(update={"rows": {"train": 1000, "validation": 0, "test": 300}})
+    found = duration(probed.model_copy(update={"validation": None}), 46.0, PLAN, bare, rehearsed=False)
+    assert found.validation == 0
+    assert found.compile == 3.0
+
+
+def test_the_interval_is_no_narrower_than_fifteen_per_cent(probed: Probed, data: Dataset) -> None:
+    found = train_seconds(duration(probed, 46.0, PLAN, data, rehearsed=False), None)
+    assert found.value
+    assert found.low
+    assert found.high
+    assert found.low <= 0.851 * found.value
+    assert found.high >= 1.149 * found.value
+
+
+def test_early_stopping_lowers_the_lower_end_alone(probed: Probed, data: Dataset) -> None:
+    stopping = PLAN.model_copy(update={"early_stopping": EarlyStopping(patience=1)})
+    all_, some = (train_seconds(duration(probed, 46.0, one, data, False), None) for one in (PLAN, stopping))
+    assert some.value == all_.value
+    assert some.high == all_.high
+    assert some.low
+    assert all_.low
+    assert some.low < all_.low
+
+
+def test_earlier_runs_move_and_narrow_it(probed: Probed, data: Dataset) -> None:
+    time = duration(probed, 46.0, PLAN, data, rehearsed=False)
+    found = train_seconds(time, Quantity(value=1.1, low=1.05, high=1.2, why="12 runs"))
+    assert found.value == pytest.approx(1.1 * time.seconds())
+    assert found.low == pytest.approx(1.05 * time.seconds())
+    assert found.high == pytest.approx(1.2 * time.seconds())
+    assert found.why == "12 runs"
+
+
+def test_without_a_probe_there_is_no_time() -> None:
+    assert train_seconds(None, None).value is None
+
+
+def test_the_other_steps(probed: Probed, data: Dataset) -> None:
+    found = other_steps(data, probed, {"deploy": 4.0})
+    assert found["ingest"] == found["preprocess"] == exactly(0.0)  # the plan left them in the cache
+    assert found["deploy"].value == 4.0
+    assert found["evaluate"].value == pytest.approx(0.8 + 300 * 1e-4)
+    afar = other_steps(data.model_copy(update={"features": ""}), None, {})
+    assert afar["ingest"].value
+
+
+def test_a_whole_run_is_unknown_when_a_part_is() -> None:
+    found = whole(unknown("nobody knows", at_least=2.0), {"deploy": exactly(3.0)})
+    assert (found.value, found.low, found.high, found.why) == (None, 5.0, None, "nobody knows")
+
+
+PRICE = Price(region="here", scope="vm", count=8, on_demand=80.0, spot=20.0, source="x")
+
+
+def test_a_machine_is_paid_whole() -> None:
+    hour = Quantity(value=3600, low=1800, high=7200)
+    assert money.cost(hour, PRICE, count=1, spot=False).value == 80
+    assert money.cost(hour, PRICE, count=16, spot=True).high == 80
+
+
+def test_accelerators_alone_are_a_lower_bound() -> None:
+    alone = PRICE.model_copy(update={"scope": "accelerator"})
+    found = money.cost(Quantity(value=3600, low=1800, high=7200), alone, count=4, spot=False)
+    assert (found.value, found.low, found.high) == (40, 20, None)
+
+
+def test_an_unknown_price_is_unknown() -> None:
+    assert money.cost(exactly(1.0), None, 1, spot=False).value is None
+    dear = PRICE.model_copy(update={"on_demand": "unknown"})
+    assert money.cost(exactly(1.0), dear, 8, spot=False).value is None
+    assert money.at(exactly(1800.0), 3.0).value == 1.5
+
+
+def test_checkpoints_come_at_young_and_dalys_interval() -> None:
+    hourly, rare, daily = preempted(seconds=7200, checkpoint=10**9, restart=60)
+    assert hourly.interval == pytest.approx(math.sqrt(2 * 10 * 3600))
+    overhead = 10 / hourly.interval + (hourly.interval / 2 + 60) / 3600
+    assert hourly.with_checkpoints == pytest.approx(1 + overhead)
+    assert hourly.without == pytest.approx((math.e**2 - 1) / 2)
+    assert hourly.without > rare.without > daily.without > 1
+
+
+def test_endless_restarts_are_infinite() -> None:
+    assert preempted(seconds=10**7, checkpoint=1, restart=0)[0].without == math.inf
+
+
+def test_storage_counts_shards_twice_and_the_model(traced: Traced, probed: Probed, data: Dataset) -> None:
+    found = storage(data, traced, probed)
+    assert found.raw == found.features == 1500 * (64 + 8)
+    assert found.run == 2 * found.raw + 13_000_000
+    assert found.checkpoint == 12_000_000
+    assert storage(data, traced, None).model == 12_000_000

@@ -1,0 +1,113 @@
+"""Which accelerators can do it, in which order, and what is refused with which remedy."""
+
+from typing import Any
+
+import pytest
+
+from components.errors import ConfigError
+from components.train.measured import Traced
+from pipelines.plan.compute import compute
+from pipelines.plan.hardware import Hardware, load
+from pipelines.plan.memory import memory
+from pipelines.plan.offers import Offer, offers, wanted
+
+
+@pytest.fixture(scope="module")
+def hardware() -> Hardware:
+    return load()
+
+
+def offered(
+    hardware: Hardware, traced: Traced, *asked: str, backend: str = "tensorflow", dtype: str = "float32"
+) -> dict[str, Offer]:
+    heavy = traced.model_copy(update={"flops": 5 * 10**12})
+    found = offers(wanted(asked, hardware), hardware, memory(traced), compute(heavy, 1000), dtype, backend)
+    return {one.accelerator: one for one in found}
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("nvidia-l4", ("nvidia-l4", 1)),
+        ("nvidia-l4x4", ("nvidia-l4", 4)),
+        ("l4x2", ("nvidia-l4", 2)),
+        ("a100", ("nvidia-tesla-a100", 1)),
+        ("tpu7x", ("tpu7x", 4)),
+        ("tpu7xx4", ("tpu7x", 4)),
+        ("nvidia-h200-141gb", ("nvidia-h200-141gb", 8)),
+    ],
+)
+def test_what_somebody_means(hardware: Hardware, text: str, meant: tuple[str, int]) -> None:
+    assert wanted([text], hardware) == [meant]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nvidia-l4x3", "a node has 1, 2, 4, 8 of nvidia-l4, not 3"),
+        ("nvidia-h200-141gbx1", "a node has 8 of"),
+        ("nvidia-l5", "did you mean nvidia-l4"),
+        ("abacus", "they are nvidia-tesla-t4"),
+    ],
+)
+def test_what_does_not_exist_is_refused(hardware: Hardware, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        wanted([text], hardware)
+
+
+def test_a_row_that_was_left_out_says_why(hardware: Hardware) -> None:
+    partial = hardware.model_copy(update={"rejected": {"nvidia-l9": "its price is nonsense"}})
+    with pytest.raises(ConfigError, match="was left out: its price is nonsense"):
+        wanted(["nvidia-l9"], partial)
+
+
+def test_the_cheapest_that_can_do_it_is_first(hardware: Hardware, traced: Traced) -> None:
+    found = list(offered(hardware, traced).values())
+    able = [one for one in found if not one.refused]
+    dollars = [one.on_demand.value or one.on_demand.low or float("inf") for one in able]
+    assert dollars == sorted(dollars)
+    assert [one.refused is not None for one in found] == sorted(one.refused is not None for one in found)
+
+
+def test_tensorflow_on_a_tpu_is_refused_with_the_remedy(hardware: Hardware, traced: Traced) -> None:
+    refused = offered(hardware, traced, "tpu-v6e-slice")["tpu-v6e-slice"].refused
+    assert refused
+    assert "TensorFlow 2.21 has no TPU build: set environment.keras_backend: jax" in refused
+    assert not offered(hardware, traced, "tpu-v6e-slice", backend="jax")["tpu-v6e-slice"].refused
+
+
+def test_a_model_that_fits_no_device_is_refused_on_each(hardware: Hardware, traced: Traced) -> None:
+    huge = traced.model_copy(update={"weights": 10**11, "gradients": 10**11, "optimizer": 2 * 10**11})
+    found = offered(hardware, huge).values()
+    assert all(one.fit == "does not fit" for one in found)
+    assert all(one.refused for one in found)
+    h200 = next(one.refused for one in found if one.accelerator == "nvidia-h200-141gb")
+    assert h200
+    assert "cannot split a model over devices" in h200
+
+
+def test_what_may_fit_names_the_batch_that_does(hardware: Hardware, traced: Traced) -> None:
+    large = traced.model_copy(update={"activations": 20 * 10**9})
+    found = offered(hardware, large, "nvidia-l4")["nvidia-l4"]
+    assert found.fit == "unknown"
+    assert "a batch of 95 fits for sure" in found.remark  # (0.8 · 24 GB - 16 MB) / 200.1 MB
+
+
+def test_more_devices_than_the_step_uses_would_idle(hardware: Hardware, traced: Traced) -> None:
+    one, four = (offered(hardware, traced, name)["nvidia-l4"] for name in ("l4", "l4x4"))
+    assert four.train == one.train
+    assert four.on_demand.low == pytest.approx(4 * (one.on_demand.low or 0))
+    assert "the other 3 would idle" in four.remark
+
+
+def test_bfloat16_needs_hardware_for_it(hardware: Hardware, traced: Traced) -> None:
+    found = offered(hardware, traced, "nvidia-tesla-t4", dtype="mixed_bfloat16")["nvidia-tesla-t4"]
+    assert found.refused == "nvidia-tesla-t4 has no bfloat16: use mixed_float16"
+
+
+def test_a_price_says_where_it_is_from(hardware: Hardware, traced: Traced) -> None:
+    found: Any = offered(hardware, traced, "h100-80gb")["nvidia-h100-80gb"]
+    assert found.price == (
+        "a machine with one accelerator, us-central1, silybench-data gpu_prices.csv, Cloud Billing Catalog "
+        "read 2026-09-26, read 2026-11-23"
+    )
