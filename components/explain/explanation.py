@@ -35,6 +35,8 @@ def failed(run: str, model: str | None, step: str | None, cause: str) -> Explana
         cause: a paragraph: why, and what to do.
     """
     where = f" in the step {step}" if step else ""
+    if cause.startswith(itself := f"The step {step} "):
+        cause = f"it {cause.removeprefix(itself)}"
     return Explanation(run, model, "failed", step, f"{_name(run, model)} failed{where}: {cause}")
 
 
