@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.errors import CancelledError, ClusterError, NotFoundError, StuckError
+from components.errors import CancelledError, ClusterError, NotFoundError, StoreError, StuckError
 from components.explain import words
 from components.explain.cause import Evidence, cause
 from components.explain.stuck import Stuck, stuck
@@ -79,8 +79,7 @@ class Following:
                 failure = failures.of(self._kept, self._workflow, folder / "logs")
                 result = {"state": "failed", "failure": failure}
             else:
-                came = results(self._run, self._kept, self._workflow, config, self._environment, folder)
-                result = {"state": "succeeded", **came}
+                result = {"state": "succeeded", **self._results(config, folder)}
         summary = RunSummary(
             run=self._run.display_name,
             model=config.name,
@@ -115,6 +114,15 @@ class Following:
                 "it has published stays; `modelyard submit` starts another."
             ) from error
         return records.state(run)
+
+    def _results(self, config: Config, folder: Path) -> dict[str, Any]:
+        try:
+            return results(self._run, self._kept, self._workflow, config, self._environment, folder)
+        except StoreError as error:
+            name = self._run.display_name
+            raise type(error)(
+                f"The run {name} succeeded, and what came of it cannot be read: {error}"
+            ) from error
 
     def _await_end(self) -> None:
         """Return when the run has succeeded or failed.

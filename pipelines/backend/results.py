@@ -5,13 +5,14 @@ of the condition before deploy was given it all, whether deploy ran or not, and 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from components.artifacts import UNCHANGED, Outcome, read
-from components.errors import ClusterError
+from components.errors import ClusterError, NotFoundError
 from components.explain.workflow import Workflow
 from components.fingerprint.unchanged import reason_in
 from components.store import staging
@@ -29,6 +30,7 @@ from pipelines.train_to_serve import NAME
 
 GIVEN = "output ExecutorInput:"
 CHANNEL = "pipelinechannel--"
+DECODER = json.JSONDecoder()
 
 
 def results(
@@ -53,15 +55,25 @@ def results(
         "fingerprint": given.get("parameterValues", {}).get(f"{CHANNEL}fingerprint-run"),
         "champion": champion.version if champion else None,
     }
-    fingerprint = workflow.own("fingerprint")
-    if reason := reason_in(kept.log(fingerprint)) if fingerprint else None:
-        return {**result, "decision": UNCHANGED, "reason": reason}
+    if not (workflow.cached("ingest") or workflow.own("ingest")):
+        fingerprint = workflow.own("fingerprint")
+        reason = reason_in(kept.log(fingerprint)) if fingerprint else None
+        return {**result, "decision": UNCHANGED, "reason": reason or "nothing is new since the champion"}
     # the run's own root: the environment may have another one by now
     root = environment.artifacts().model_copy(update={"url": run.runtime_config.pipeline_root})
     evaluation = folder / "artifacts" / "evaluate" / "evaluation"
     for name, path in {"evaluation": evaluation, "report": evaluation.parent / "report"}.items():
-        staging.fetch(_uri(given, f"evaluate-{name}"), path, root.endpoint)
-    outcome = _outcome(run.run_id, workflow, root, folder)
+        uri = _written(root, run.run_id, "evaluate", name) or _passed(given, f"evaluate-{name}")
+        if uri is None:
+            raise NotFoundError(
+                f"The run {run.display_name} has what evaluate said from an earlier run, and the logs that name "
+                "the place are gone. `modelyard submit` starts another."
+            )
+        staging.fetch(uri, path, root.endpoint)
+    outcome = None
+    if uri := _written(root, run.run_id, "deploy", "outcome"):  # deploy is never cached
+        staging.fetch(uri, folder / "artifacts" / "deploy" / "outcome", root.endpoint)
+        outcome = read(folder / "artifacts" / "deploy" / "outcome", Outcome)
     return {**result, **scores(evaluation, outcome, folder), "prediction": _ask(config, environment)}
 
 
@@ -70,28 +82,25 @@ def _given(kept: Kept, workflow: Workflow) -> Mapping[str, Any]:
     for node in reversed(workflow.pods()):
         if node.driver and node.step.startswith("condition-"):
             text = "\n".join(kept.log(node))
-            if found := text.partition(GIVEN)[2]:
-                inputs: Mapping[str, Any] = json.JSONDecoder().raw_decode(found)[0].get("inputs", {})
+            with suppress(ValueError):  # cut
+                inputs: Mapping[str, Any] = DECODER.raw_decode(text.partition(GIVEN)[2])[0]["inputs"]
                 return inputs
     return {}
 
 
-def _uri(given: Mapping[str, Any], name: str) -> str:
-    (artifact,) = given["artifacts"][f"{CHANNEL}{name}"]["artifacts"]
-    return str(artifact["uri"])
+def _passed(given: Mapping[str, Any], name: str) -> str | None:
+    """Return the address of an artifact that was passed on, wherever the cache has it from."""
+    found = given.get("artifacts", {}).get(f"{CHANNEL}{name}", {}).get("artifacts", ())
+    return str(found[0]["uri"]) if found else None
 
 
-def _outcome(run_id: str, workflow: Workflow, root: Store, folder: Path) -> Outcome | None:
-    """Read deploy's last word, if it came to that; deploy is never cached, so it is in this run's folder."""
-    if workflow.own("deploy") is None:
-        return None
-    bucket = open_objects(root)
-    entries = bucket.entries(f"{NAME}/{run_id}/deploy/")
-    last = max((one for one in entries if one.key.endswith("/outcome")), key=lambda one: one.changed)
-    path = folder / "artifacts" / "deploy" / "outcome"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bucket.download(last.key, path)
-    return read(path, Outcome)
+def _written(root: Store, run_id: str, step: str, output: str) -> str | None:
+    """Return the address of an artifact that a step wrote in this run, at its last start."""
+    prefix = f"{NAME}/{run_id}/{step}/"
+    ours = re.compile(rf"{re.escape(prefix)}[^/]+/{output}(?=/|$)")
+    entries = sorted(open_objects(root).entries(prefix), key=lambda one: one.changed)
+    found = [match[0] for one in entries if (match := ours.match(one.key))]
+    return f"{root.url.rstrip('/')}/{found[-1]}" if found else None
 
 
 def _ask(config: Config, environment: Environment) -> Prediction | None:

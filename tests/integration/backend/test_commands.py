@@ -14,7 +14,10 @@ import yaml
 
 from pipelines.backend import following
 from pipelines.cli.failures import guarded
+from pipelines.config import load
 from pipelines.environment_settings import Environment
+from pipelines.plan.quantity import exactly
+from pipelines.plan.residuals import Prediction, keep, key
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.server import Fault
 
@@ -72,6 +75,24 @@ def test_what_changes(modelyard: Command) -> None:
     assert keys["image of train"][1] == "other@sha256:" + 64 * "1"
     _, text = modelyard("submit", "--dry-run", *change)
     assert "training.epochs: 20 -> 3" in text
+
+
+def test_what_a_plan_speaks_against(
+    site: Site, modelyard: Command, environment: Environment, tmp_path: Path
+) -> None:
+    mine = key(load(store=environment.model_store()), environment)
+    hour = exactly(3600.0)
+    kept = Prediction(
+        created="", machine="", train=hour, whole=hour, money=exactly(9.0), parts=None, refusals=()
+    )
+    keep(tmp_path / "home", mine, kept)
+    code, text = modelyard("submit", "--budget", "5")
+    assert code == 13
+    assert "It takes 9.00 USD, more than --budget 5 USD" in text
+    assert site.runs.runs == {}
+    assert modelyard("submit", "--budget", "10", "--deadline", "2")[0] == 0
+    assert modelyard("submit", "--budget", "5", "--anyway")[0] == 0
+    assert len(site.runs.runs) == 2
 
 
 def test_what_cannot_run(site: Site, modelyard: Command) -> None:

@@ -192,8 +192,8 @@ def test_summary_is_recorded(site: Site, run: Any, follow: Follow, tmp_path: Pat
 
 def test_no_service_account(site: Site, run: Any, follow: Follow) -> None:
     said = (
-        'pods "x" is forbidden: error looking up service account kubeflow/nobody: serviceaccount "nobody" not '
-        "found"
+        'pods "x" is forbidden: error looking up service account kubeflow/nobody: serviceaccount "nobody" '
+        "not found"
     )
     site.runs.node(run.run_id, "root-driver", None, "Pod", "Error", said)
     summary = follow(lambda: site.runs.become(run.run_id, "FAILED"))

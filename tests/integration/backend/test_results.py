@@ -78,6 +78,7 @@ def given(uri: str) -> str:
 
 def test_hold_from_the_cache(site: Site, place: Environment, run: Any, tmp_path: Path) -> None:
     uri = put(evaluated(tmp_path / "there", "hold"), place, "an-earlier-run", "evaluate")
+    site.runs.step(run.run_id, "ingest", "Cached")
     site.runs.step(run.run_id, "evaluate", "Cached")
     site.runs.driver(run.run_id, "condition-3", given(uri))
     site.runs.become(run.run_id, "SUCCEEDED")
@@ -98,6 +99,7 @@ def test_promoted(site: Site, place: Environment, run: Any, tmp_path: Path) -> N
         said.mkdir(exist_ok=True)
         write(said / "outcome", Outcome(version=version, decision=decision, reason="watched"))
         put(said, place, run.run_id, "deploy")
+    site.runs.step(run.run_id, "ingest", "Cached")
     site.runs.step(run.run_id, "evaluate", "Succeeded")
     site.runs.driver(run.run_id, "condition-3", given(uri))
     site.runs.step(run.run_id, "deploy", "Succeeded")
