@@ -66,8 +66,8 @@ def results(
         uri = _written(root, run.run_id, "evaluate", name) or _passed(given, f"evaluate-{name}")
         if uri is None:
             raise NotFoundError(
-                f"The run {run.display_name} has what evaluate said from an earlier run, and the logs that name "
-                "the place are gone. `modelyard submit` starts another."
+                f"The run {run.display_name} has what evaluate said from an earlier run, and the logs that "
+                "name the place are gone. `modelyard submit` starts another."
             )
         staging.fetch(uri, path, root.endpoint)
     outcome = None
