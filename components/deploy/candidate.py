@@ -10,11 +10,11 @@ from dataclasses import replace
 from components.deploy import objects, pulse
 from components.deploy.site import Place, Site
 from components.deploy.stages import Mine
-from components.deploy.tries import until_written
 from components.deploy.version import Served
 from components.deploy.waiting import POLL
 from components.errors import ClusterError, DeployError
 from components.kubernetes.deployments import refused
+from components.kubernetes.tries import until_written
 from components.kubernetes.trouble import Json
 
 ENDING = 60.0  # seconds; a server that is told to end has less, unless its node is gone

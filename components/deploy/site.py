@@ -12,10 +12,10 @@ from components.deploy import objects
 from components.deploy.objects import Track
 from components.deploy.peer import Direct, Peer, Proxied
 from components.deploy.settings import Rollout, Target
-from components.deploy.tries import until_written
 from components.errors import ConfigError, UnreachableError
 from components.kubernetes import pods
 from components.kubernetes.cluster import Cluster
+from components.kubernetes.tries import until_written
 from components.kubernetes.trouble import Json
 from components.store.models import ModelStore
 from components.store.records import Champion

@@ -14,11 +14,11 @@ from components.deploy import golden, objects, traffic, verdict
 from components.deploy.objects import Track
 from components.deploy.site import Site
 from components.deploy.traffic import Counts, Tally
-from components.deploy.tries import until_written
 from components.deploy.version import Served
 from components.deploy.waiting import POLL, Watchman, until_complete
 from components.errors import DeployError
 from components.kubernetes import pods
+from components.kubernetes.tries import until_written
 from components.kubernetes.trouble import Json
 
 EXTRA = 60.0  # seconds after the watch in which golden requests may still make up what is missing

@@ -6,6 +6,7 @@ from typing import Any
 from components.errors import ClusterError
 from components.kubernetes.cluster import Cluster
 from components.kubernetes.pods import trouble
+from components.kubernetes.tries import until_written
 from pipelines.pods import memory
 
 MANAGER = "modelyard-run"
@@ -48,8 +49,13 @@ def run(cluster: Cluster, pod: Json, start_timeout: float) -> int:
 
 def remove(cluster: Cluster, name: str) -> None:
     """Delete a pod, whatever its state."""
-    while (seen := cluster.get("Pod", name)) and "deletionTimestamp" not in seen["metadata"]:
-        cluster.delete("Pod", seen)
+
+    def delete() -> bool | None:
+        seen = cluster.get("Pod", name)
+        gone = seen is None or "deletionTimestamp" in seen["metadata"]
+        return gone or cluster.delete("Pod", seen) or None
+
+    until_written(f"Pod {name}", delete)
 
 
 def _await(cluster: Cluster, name: str, container: str, start_timeout: float) -> Json:

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from components.deploy import candidate, objects, pulse, rollout, stages, tries
+from components.deploy import candidate, objects, pulse, rollout, stages
 from components.deploy.candidate import Superseded
 from components.errors import ClusterError
+from components.kubernetes import tries
 
 
 @pytest.fixture
