@@ -13,7 +13,6 @@ from components.explain.cause import Evidence, cause, waiting
 from components.explain.explanation import Explanation, cancelled, failed, running, succeeded
 from components.explain.workflow import PodNode, Workflow
 from components.kubernetes.cluster import Cluster, connect
-from components.kubernetes.trouble import Json
 
 ME = "KFP_POD_NAME"
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -83,8 +82,10 @@ def own(environ: os._Environ[str] = os.environ) -> Living:
     if not name or not NAMESPACE.is_file():
         raise ClusterError("explain is in no pod of Kubeflow Pipelines, so it cannot see what ran before it.")
     cluster = connect(NAMESPACE.read_text(encoding="utf-8").strip())
-    pod: Json = cluster.get("Pod", name) or {"metadata": {}}
-    return Living(cluster, str(pod["metadata"].get("labels", {}).get(WORKFLOW, "")))
+    pod = cluster.get("Pod", name)
+    if pod is None or WORKFLOW not in pod["metadata"].get("labels", {}):
+        raise ClusterError(f"The pod {name} belongs to no Workflow, so there is nothing to explain.")
+    return Living(cluster, pod["metadata"]["labels"][WORKFLOW])
 
 
 def explain(run: str, model: str | None, records: Records, ended_well: bool | None = None) -> Explanation:

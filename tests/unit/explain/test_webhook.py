@@ -5,6 +5,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -102,8 +103,22 @@ def test_without_a_webhook_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert webhook.post(TOLD.json()) is None
 
 
+def test_an_exit_task_that_sees_nothing_of_its_run_still_says_how_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MODELYARD_RUN", raising=False)
+    monkeypatch.delenv("KFP_POD_NAME", raising=False)
+    report("digits", "r1", "FAILED", str(tmp_path / "explanation"))
+    assert (tmp_path / "explanation").read_text() == (
+        "The run r1 of digits failed: why, cannot be seen from here; `modelyard explain` may see more.\n"
+    )
+    assert "explain is in no pod of Kubeflow Pipelines" in capsys.readouterr().out
+    report("digits", "r1", "COMPLETE", str(tmp_path / "explanation"))
+    assert "r1 of digits succeeded" in (tmp_path / "explanation").read_text()
+
+
 def test_a_webhook_that_fails_is_said_in_the_log_and_fails_nothing(
-    server: Server, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.status = 500
     (tmp_path / "logs").mkdir()
