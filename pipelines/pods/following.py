@@ -52,8 +52,9 @@ def remove(cluster: Cluster, name: str) -> None:
 
     def delete() -> bool | None:
         seen = cluster.get("Pod", name)
-        gone = seen is None or "deletionTimestamp" in seen["metadata"]
-        return gone or cluster.delete("Pod", seen) or None
+        if seen is None or "deletionTimestamp" in seen["metadata"]:
+            return True
+        return cluster.delete("Pod", seen) or None
 
     until_written(f"Pod {name}", delete)
 
