@@ -77,7 +77,12 @@ def test_the_servers_run_the_image_that_was_built(first, kubectl, images):
 def test_run_again_all_comes_from_the_cache_and_it_is_the_same_version(first, modelyard, place):
     again = modelyard("run", "-e", "kind", *place, *QUICK, "--output", "json").json
     cached = dict.fromkeys(("ingest", "preprocess", "train", "evaluate"), "cached")
-    assert states(again) == {"fingerprint": "succeeded", **cached, "deploy": "succeeded", "explain": "succeeded"}
+    assert states(again) == {
+        "fingerprint": "succeeded",
+        **cached,
+        "deploy": "succeeded",
+        "explain": "succeeded",
+    }
     assert (again["version"], again["decision"]) == (1, "promote")
     assert again["fingerprint"] == first.json["fingerprint"]
 
