@@ -90,7 +90,7 @@ class RecurringRuns:
             raise BackendError(_still_there(left))
 
     def run_now(self, name: str) -> str:
-        """Start a run as the recurring run would, and return its id."""
+        """Start a run as the recurring run would, and return its name."""
         run = self._known(name)[-1].run
         body = kfp.V2beta1Run(
             display_name=submission.run_name(name),
@@ -99,7 +99,7 @@ class RecurringRuns:
             runtime_config=run.runtime_config,
             service_account=run.service_account,
         )
-        return str(submission.start(self.backend, body).run_id)
+        return str(submission.start(self.backend, body).display_name)
 
     def _plan(self, wanted: Wanted, there: list[Ours]) -> Plan:
         mark, paused = wanted.mark, wanted.schedule.paused

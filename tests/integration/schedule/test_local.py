@@ -1,6 +1,7 @@
 """A schedule on this machine: what is written where, and what it starts."""
 
 import itertools
+import json
 import subprocess
 import sysconfig
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from components.errors import ConfigError, ConflictError, NotFoundError
+from pipelines.cli.failures import guarded
 from pipelines.compiler import LOCAL
 from pipelines.schedule.local import crontab as crontab_module
 from pipelines.schedule.local import systemd
@@ -350,3 +352,28 @@ def _said(log: Path) -> list[str]:
     while not log.is_file() or not log.read_text().endswith("\n"):
         time.sleep(0.05)
     return log.read_text().splitlines()
+
+
+def test_the_command_line(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(systemd, "BOOTED", machine / "nothing")
+    Path("pets.yaml").write_text('name: pets\ndata: {kind: digits}\nschedule: {cron: "0 3 * * *"}\n')
+
+    def run(*words: str) -> Any:
+        code = guarded(["schedule", *words, "--output", "json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    assert run("apply", "pets.yaml", "--dry-run")[1]["applied"] is False
+    code, plan = run("apply", "pets.yaml")
+    assert (code, plan["action"], plan["applied"], len(plan["next"])) == (0, "create", True, 3)
+    assert run("diff", "pets.yaml")[1]["action"] == "nothing"
+    assert run("pause", "pets") == (0, {"name": "pets", "state": "paused"})
+    assert [one["paused"] for one in run("list")[1]] == [True]
+    assert run("resume", "pets") == (0, {"name": "pets", "state": "resumed"})
+    assert run("delete", "pets") == (0, {"name": "pets", "state": "deleted"})
+    code, refusal = run("run-now", "pets")
+    assert (code, refusal["error"]["kind"]) == (7, "NotFoundError")
+    with pytest.raises(SystemExit, match="0"):
+        guarded(["schedule", "apply", "pets.yaml"])
+    assert "There is a schedule of pets now: the crontab of" in capsys.readouterr().out
