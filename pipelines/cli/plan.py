@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import ConfigFile, EnvironmentName, Output, OutputFormat, Overrides, emit
+from pipelines.cli.options import (
+    Budget,
+    ConfigFile,
+    Deadline,
+    EnvironmentName,
+    Output,
+    OutputFormat,
+    Overrides,
+    emit,
+)
 
 
 def plan(
@@ -26,12 +35,8 @@ def plan(
         bool,
         typer.Option("--learning-curve", help="Train on growing parts: what would more data bring?"),
     ] = False,
-    budget: Annotated[
-        float | None, typer.Option("--budget", min=0, metavar="USD", help="Refuse what costs more.")
-    ] = None,
-    deadline: Annotated[
-        float | None, typer.Option("--deadline", min=0, metavar="HOURS", help="Refuse what takes longer.")
-    ] = None,
+    budget: Budget = None,
+    deadline: Deadline = None,
     price: Annotated[
         float | None, typer.Option("--price", min=0, metavar="USD", help="An hour of the machine costs this.")
     ] = None,

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli.options import (
+    Budget,
     ConfigFile,
+    Deadline,
     Endpoint,
     EnvironmentName,
     KfpNamespace,
@@ -39,18 +41,23 @@ def submit(
     leave_stuck: Annotated[
         bool, typer.Option("--leave-stuck", help="With --wait: do not cancel a run whose pod cannot start.")
     ] = False,
+    budget: Budget = None,
+    deadline: Deadline = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Also if no node can take a step, or a plan speaks against it.")
+    ] = False,
     endpoint: Endpoint = None,
     namespace: KfpNamespace = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Start a run on Kubeflow Pipelines.
 
-    It is checked first, and what it changes is shown. A dataset and code of this machine go to the store, the
-    pipeline and its version to the server: each once.
+    It is checked first, against the last plan of it, too, and what it changes is shown. A dataset and code of
+    this machine go to the store, the pipeline and its version to the server: each once.
     """
     from rich.console import Console
 
-    from pipelines import lean_kfp
+    from pipelines import lean_kfp, runs
 
     lean_kfp.load()
     from pipelines.backend import submission
@@ -58,12 +65,15 @@ def submit(
     from pipelines.backend.client import connect
     from pipelines.config import load
     from pipelines.lint.check import check
+    from pipelines.plan.guard import guard
     from pipelines.uploads import gather
 
     console = Console(stderr=True)
     place = pipelines_environment(environment, namespace, overrides or ())
     settings = load(config, overrides or (), store=place.model_store())
-    with console.status("checking"):
+    with console.status("checking") as status:
+        if not anyway:
+            guard(settings, place, environment, runs.home(), budget, deadline, say=status.update)
         uploads = gather(settings, place)
         prepared = submission.prepare(uploads.config, place)
         notes = check(prepared.package, prepared.arguments, place)

@@ -1,6 +1,6 @@
 """Refuses a run before it is started: no node can take a step, or it breaks budget or deadline."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.plan import residuals
 from pipelines.plan.plan import Wishes
-from pipelines.plan.planning import Say, make
 from pipelines.plan.verdict import limits
 from pipelines.step_resources import StepResources
 from pipelines.train_to_serve import STEPS
@@ -27,7 +26,7 @@ def guard(
     home: Path,
     budget: float | None = None,
     deadline: float | None = None,
-    say: Say = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Raise unless a run may be started.
 
@@ -52,6 +51,8 @@ def guard(
     if kept and kept.whole.value is not None:
         reasons += [*kept.refusals, *limits(kept.whole, kept.money, wishes)]
     elif budget is not None or deadline is not None:
+        from pipelines.plan.planning import make
+
         reasons += make(config, environment, name, wishes, home, say).refusals
     if reasons:
         raise PlanError(f"{'. '.join(reasons)}. `--anyway` starts it all the same.")

@@ -27,8 +27,11 @@ def show(plan: Plan, console: Console, everything: bool) -> None:
     offers = plan.offers if everything else plan.offers[:OFFERS]
     if offers:
         console.print(_offers(offers))
-        if len(offers) < len(plan.offers):
-            console.print(f"{len(plan.offers) - len(offers)} more with --all", style="dim")
+        more = len(plan.offers) - len(offers)
+        shared = _shared(offers)
+        notes = [*([f"all: {shared}"] if shared else []), *([f"{more} more with --all"] if more else [])]
+        if notes:
+            console.print("; ".join(notes), style="dim", markup=False)
     for name, reason in plan.rejected.items():
         console.print(f"left out: {name}: {reason}", style="yellow", markup=False, soft_wrap=True)
     if plan.spot:
@@ -87,7 +90,14 @@ def _estimate(found: Quantity, say: Callable[[float], str]) -> str:
     return f"{say(found.value)}, {say(found.low or 0.0)} to {high}{why}"
 
 
+def _shared(offers: tuple[Offer, ...]) -> str:
+    """Return what is to be known of the times of all offers alike."""
+    whys = {one.train.why for one in offers}
+    return whys.pop() if len(whys) == 1 and len(offers) > 1 else ""
+
+
 def _offers(offers: tuple[Offer, ...]) -> Table:
+    shared = _shared(offers)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("accelerator", "memory", "steps", "USD", "USD on Spot", "remark"):
         table.add_column(name, overflow="fold")
@@ -104,14 +114,20 @@ def _offers(offers: tuple[Offer, ...]) -> Table:
                     _short(offer.spot, dollars),
                 )
             ),
-            Text(offer.refused or "; ".join(filter(None, (offer.train.why, offer.remark)))),
+            Text(offer.refused or _remark(offer, shared)),
         )
     return table
 
 
+def _remark(offer: Offer, shared: str) -> str:
+    why = "" if offer.train.why == shared else offer.train.why
+    return "; ".join(filter(None, (why, offer.remark)))
+
+
 def _short(found: Quantity, say: Callable[[float], str]) -> str:
     if found.value is None:
-        return f"≥ {say(found.low)}" if found.low else "unknown"
+        least = say(found.low) if found.low else ""
+        return f"≥ {least}" if least and not least.startswith("<") else "unknown"
     return f"{say(found.low or 0.0)} to {'?' if found.high is None else say(found.high)}"
 
 
