@@ -101,6 +101,7 @@ bench-serving: setup ## The server beside a bare handler and FastAPI
 
 bench-plan: setup ## What a probe predicts beside what training takes: six networks, three sizes, five rounds
 	$(BIN)/python benchmarks/plan.py
+
 bench-rollout: setup ## Promotions and rollbacks under load, on the cluster of `make kind-up`
 	$(BIN)/python benchmarks/rollout.py
 
