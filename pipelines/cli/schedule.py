@@ -164,6 +164,9 @@ def _scheduler(place: "Environment", endpoint: str | None) -> "Scheduler":
         if endpoint:
             raise typer.BadParameter("This machine has no Kubeflow Pipelines.", param_hint="--endpoint")
         return find_scheduler(place)
+    from pipelines import lean_kfp
+
+    lean_kfp.load()
     from pipelines.backend.client import connect
     from pipelines.schedule.recurring.scheduler import RecurringRuns
 
