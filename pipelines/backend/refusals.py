@@ -1,12 +1,15 @@
 """What Kubeflow Pipelines' API server, or what stands in front of it, says no with, in plain words."""
 
 import json
+import re
 from urllib.parse import urlsplit
 
 from components.errors import BackendError, ConflictError, ModelyardError, NotFoundError
 from pipelines.backend.endpoint import COOKIE, MOUNTED, TOKEN, Credentials, Endpoint
 
 LONGEST = 600
+# Before the cause it says at length what it failed to do for that.
+CHAIN = re.compile(r"^.*(?:\w+Error|Invalid input error|Already exist error): ", re.DOTALL)
 MAKE = f"Set {TOKEN} (or {COOKIE}, for a login page) to one that holds."
 
 
@@ -48,7 +51,7 @@ def message(body: str) -> str | None:
         said = str(found.get("message") or found["error_message"]).strip()
     except (ValueError, KeyError, AttributeError):
         return None
-    return said[:LONGEST].rstrip(".")
+    return CHAIN.sub("", said)[:LONGEST].rstrip(".")
 
 
 def unauthenticated(endpoint: Endpoint, credentials: Credentials) -> BackendError:

@@ -211,7 +211,10 @@ class _Handler(BaseHTTPRequestHandler):
             with server.lock:  # as in a database
                 answer = server.answer(request)
         except RefusalError as refusal:
-            self._send(refusal.status, json.dumps(refusal.body).encode())
+            told = refusal.body
+            if "/upload" in request.path:  # which does not go through gRPC
+                told = {"error_message": str(refusal), "error_details": f"{refusal}\ngithub.com/kubeflow/..."}
+            self._send(refusal.status, json.dumps(told).encode())
             return
         if isinstance(answer, str):
             self._send(200, answer.encode(), "text/plain")

@@ -9,6 +9,7 @@ import pytest
 from components.errors import BackendError, ConfigError, ConflictError, NotFoundError
 from pipelines.backend import client, records
 from pipelines.backend.client import connect
+from pipelines.backend.endpoint import find_endpoint
 from pipelines.environment_settings import Environment
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.server import Fault
@@ -49,6 +50,13 @@ def test_which_address(site: Site, environment: Environment, monkeypatch: pytest
     with pytest.raises(BackendError, match=r"127.0.0.1:1 \(KF_PIPELINES_ENDPOINT\)"):
         connect(environment)
     assert connect(environment, f"{site.server.url}/").endpoint.url == site.server.url
+
+
+def test_inside_and_outside_the_cluster(environment: Environment) -> None:
+    lost = environment.model_copy(update={"kfp": environment.kfp.model_copy(update={"endpoint": None})})
+    inside = find_endpoint(lost, None, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+    assert (inside.url, inside.tunnel) == ("http://ml-pipeline.kubeflow.svc:8888", None)
+    assert find_endpoint(lost, None, {}).tunnel == "kubeflow"
 
 
 def test_no_cluster(environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -178,6 +186,10 @@ def test_kinds_of_refusal(site: Site, environment: Environment) -> None:
         records.find(backend, GONE)
     with pytest.raises(NotFoundError, match="There is no run 'digits-1'"):
         records.find(backend, "digits-1")
+    chain = "Failed to create a new run: invalid inputs: Invalid input error: parameter n is unknown"
+    site.server.faults.append(Fault(status=400, body=json.dumps({"code": 3, "message": chain})))
+    with pytest.raises(BackendError, match=r"refuses it \(400\): parameter n is unknown\."):
+        backend.runs.run_service_list_runs()
     for status, kind in ((409, ConflictError), (400, BackendError), (500, BackendError)):
         site.server.faults.append(Fault(status=status, body=json.dumps({"message": "because of this."})))
         with pytest.raises(kind, match=r"because of this\."):
