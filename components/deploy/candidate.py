@@ -33,11 +33,11 @@ def claim(site: Site, served: Served, attempt: str) -> None:
     """
     what = f"Deployment {site.name}-candidate"
     until_written(what, lambda: _take(site, served, attempt))
+    pulse.beat(site, attempt)
     if _crowded_out(site, served, attempt):
         _until_gone(site)
         until_written(what, lambda: _take(site, served, attempt))
     site.lead(canary=False, attempt=attempt)  # the earlier rollout may have joined it just now
-    pulse.beat(site, attempt)
     site.say(f"candidate: version {served.version} of {site.name}")
 
 

@@ -1,5 +1,6 @@
 """What `rollout status` says of pods and of a stable that does not follow."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -45,3 +46,11 @@ def test_a_candidate_that_nobody_watches_is_shown_as_such(site, cluster):
         "Nobody watches the candidate, version 2, since 2026-01-02 03:04 UTC: its deploy was killed. The "
         "next deploy takes its place; `modelyard rollout abort digits -e ENV` takes it away."
     )
+
+
+@pytest.mark.usefixtures("looked_at")
+def test_a_candidate_that_was_made_just_now_is_not_said_to_be_left_alone(site, cluster):
+    made = cluster.objects["Deployment digits-candidate"]["metadata"]
+    del made["annotations"][objects.WATCHED]
+    made["creationTimestamp"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    assert status(site).watched is True
