@@ -87,7 +87,7 @@ def test_every_step_has_its_image_size_user_and_disk(compiled):
 
 def test_only_explain_gets_the_webhook_and_from_a_secret(compiled):
     webhook = "webhook: {secret: chat, key: url}\n"
-    _, pods, whole = compiled(webhook + ENVIRONMENT + "  train: {}\n")
+    _, pods, _ = compiled(webhook + ENVIRONMENT + "  train: {}\n")
     assert pods["explain"]["secretAsEnv"] == [
         {
             "secretName": "chat",
