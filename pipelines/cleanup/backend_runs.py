@@ -18,11 +18,11 @@ from components.store.objects import Objects
 from components.store.removal import clear
 from pipelines.backend import records
 from pipelines.backend.submission import find_experiment
-from pipelines.cleanup.place import Place
+from pipelines.cleanup.place import PAGE, Place, runs
 from pipelines.cleanup.thing import Thing, age
 from pipelines.train_to_serve import NAME
 
-PAGE = 100
+FEW = 10
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -35,8 +35,8 @@ def find(place: Place) -> Iterator[Thing]:
     """
     if not place.backend:
         return
-    everything = {run.run_id: run for run in runs(place.backend)}
-    mine = _of_model(place, everything.values())
+    everything = {run.run_id for run in place.server_runs}
+    mine = _of_model(place)
     kept = _why_kept(place, mine)
     objects = open_objects(place.environment.artifacts())
     with_artifacts = objects.folders(f"{NAME}/")
@@ -63,18 +63,6 @@ def find(place: Place) -> Iterator[Thing]:
             )
 
 
-def runs(backend: Any) -> Iterator[Any]:
-    """Yield the runs on the server, the latest first."""
-    token = ""
-    while True:
-        page = backend.runs.run_service_list_runs(
-            page_size=PAGE, page_token=token, sort_by="created_at desc", **backend.scoped()
-        )
-        yield from page.runs or ()
-        if not (token := page.next_page_token or ""):
-            return
-
-
 def recurring_runs(backend: Any) -> Iterator[Any]:
     """Yield the recurring runs on the server, whoever made them."""
     token = ""
@@ -92,10 +80,10 @@ def in_flight(run: Any) -> bool:
     return records.state(run) not in records.ENDED
 
 
-def _of_model(place: Place, everything: Any) -> list[Any]:
+def _of_model(place: Place) -> list[Any]:
     """Return the runs of the model, the latest first."""
     experiment = find_experiment(place.backend, place.config.name)
-    return [run for run in everything if experiment and run.experiment_id == experiment]
+    return [run for run in place.server_runs if experiment and run.experiment_id == experiment]
 
 
 def _why_kept(place: Place, mine: list[Any]) -> dict[str, str]:
@@ -138,7 +126,7 @@ def _remove(place: Place, objects: Objects, run_id: str) -> bool:
 
 def _recent(place: Place) -> Iterator[Any]:
     """Yield the runs that may be in flight: none lasts longer than its deadline."""
-    for run in runs(place.backend):
+    for run in runs(place.backend, size=FEW):
         if (datetime.now(UTC) - run.created_at).total_seconds() > 2 * place.environment.active_deadline:
             return
         yield run

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipelines.environment_settings import Environment
 Json = dict[str, Any]
 STEPS = "app.kubernetes.io/component=step,modelyard.dev/run"
 MANAGED = "app.kubernetes.io/part-of=modelyard"
+PAGE = 100
 OVER = ("Succeeded", "Failed")
 
 
@@ -74,6 +76,11 @@ class Place:
         except BackendError as error:
             self.blind = str(error)
 
+    @cached_property
+    def server_runs(self) -> list[Any]:
+        """The runs on Kubeflow Pipelines as they were when they were first asked for, the latest first."""
+        return list(runs(self.backend)) if self.backend else []
+
     def cluster(self, namespace: str) -> Cluster:
         """Return a namespace of the cluster."""
         if namespace not in self._clusters:
@@ -98,3 +105,15 @@ class Place:
         """Say whether a run is one of this machine that ended or was killed."""
         folder = self.home / "runs" / run
         return folder.is_dir() and not lifeline.held(folder / "lifeline")
+
+
+def runs(backend: Any, size: int = PAGE) -> Iterator[Any]:
+    """Yield the runs on Kubeflow Pipelines, whoever made them, the latest first, `size` at a time."""
+    token = ""
+    while True:
+        page = backend.runs.run_service_list_runs(
+            page_size=size, page_token=token, sort_by="created_at desc", **backend.scoped()
+        )
+        yield from page.runs or ()
+        if not (token := page.next_page_token or ""):
+            return

@@ -4,10 +4,11 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from functools import partial
+from typing import Any
 
 from components.store.address import open_objects
 from components.store.models import ModelStore
-from pipelines.cleanup.backend_runs import recurring_runs, runs
+from pipelines.cleanup.backend_runs import recurring_runs
 from pipelines.cleanup.place import Place
 from pipelines.cleanup.thing import Thing, age
 from pipelines.uploads import CODE, DATA
@@ -55,8 +56,13 @@ def _texts(place: Place, models: ModelStore, going: Collection[str]) -> Iterator
         if f"{pipeline.parent.name} (this machine)" not in going:
             yield f"{pipeline.parent.name} was made of it", pipeline.read_text(encoding="utf-8")
     if place.backend:
-        for run in runs(place.backend):
+        for run in place.server_runs:
             if run.display_name not in going:
-                yield f"{run.display_name} was made of it", json.dumps(run.runtime_config.parameters)
+                yield f"{run.display_name} was made of it", _arguments(run)
         for one in recurring_runs(place.backend):
-            yield f"the schedule {one.display_name} needs it", json.dumps(one.runtime_config.parameters)
+            yield f"the schedule {one.display_name} needs it", _arguments(one)
+
+
+def _arguments(run: Any) -> str:
+    """Return the arguments of a run, whoever made it, as JSON."""
+    return json.dumps(run.runtime_config.parameters if run.runtime_config else None)
