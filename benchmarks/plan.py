@@ -108,13 +108,14 @@ def measure(model: str, size: str, number: int, features: Path) -> Line:
     settings = Model.model_validate(MODELS[model])
     plan = Training(epochs=EPOCHS[size])
     schema = artifacts.read(features / "schema.json", Schema)
+    code = Code(place=settings.code).text() if settings.code else ""
     sha256 = artifacts.tree_sha256(NETWORKS) if settings.code else ""
     question = Question(
         examples=schema,
         normalization=artifacts.read(features / "normalization.json", Normalization),
         architecture=settings.model_dump(mode="json"),
         training=plan.model_dump(mode="json"),
-        code=settings.code or "",
+        code=code,
         code_sha256=sha256,
         rows=schema.splits["train"],
         validation=schema.splits["validation"],
@@ -127,7 +128,6 @@ def measure(model: str, size: str, number: int, features: Path) -> Line:
     found = train_seconds(duration(probed, wall, plan, data, settings.build is not None), None)
     with tempfile.TemporaryDirectory() as scratch:
         places = [str(Path(scratch) / name) for name in ("model", "history")]
-        code = Code(place=settings.code).text() if settings.code else ""
         began = time.monotonic()
         finished(
             [sys.executable, "-c", TRAIN, str(features), settings.text(), plan.text(), code, sha256, *places]

@@ -7,11 +7,14 @@ from typing import Any
 
 from components.artifacts import Normalization, Record, Schema
 
+ANSWER = "probed: "  # before what a probe prints
+
 
 class Question(Record):
     """The model that is asked about.
 
-    `rows` is how many training rows an epoch has, `validation` how many follow it; None when nobody knows.
+    `code` and `code_sha256` are what the step `train` gets. `rows` is how many training rows an epoch has,
+    `validation` how many follow it; None when nobody knows.
     """
 
     examples: Schema
@@ -79,7 +82,8 @@ class Pace(Record):
 class Probed(Record):
     """What real steps took, on this machine.
 
-    `inside` is the time between the imports and the end; whoever started the process knows the rest.
+    `inside` is the time between the imports and the end, `age` that since the process began, where the system
+    tells.
     `first_epoch` is what the first call takes beyond its steps: tracing, compiling. `epoch` counts training
     steps with the real input, `compute` and `half` those of a batch in memory (the whole batch, half of it),
     `input` batches read without training; `validation` batches of validation. `score` is what ONNX Runtime
@@ -89,6 +93,7 @@ class Probed(Record):
 
     device: str
     backend: str
+    age: float | None
     synthetic: bool
     steps: int
     inside: float

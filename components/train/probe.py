@@ -1,12 +1,14 @@
 """Runs real training steps for some seconds and says how long each part takes.
 
     python -m components.train.probe TRIAL.json PROBED.json
+    python -m components.train.probe '{"question": …}'        # in a pod: the answer is the last line
 
 Three passes take turns: the step with its real input, the step with a batch in memory, the input alone. Each
 runs in windows of one step and of many, so that what a call costs and what a step costs come apart. What is
 compiled in the first calls is measured, and kept out of the windows.
 """
 
+import os
 import resource
 import sys
 import tempfile
@@ -27,7 +29,7 @@ from components.train.backend import BACKEND, tf
 from components.train.callbacks import Clock, Finite
 from components.train.data import CHUNK_BYTES, Features
 from components.train.export import export
-from components.train.measured import Probed, Trial
+from components.train.measured import ANSWER, Probed, Trial
 from components.train.settings import Model, Training
 from components.train.windows import Windows, timed
 
@@ -64,6 +66,7 @@ def probe(trial: Trial, scratch: Path) -> Probed:
     return Probed(
         device=accelerator.devices()[0],
         backend=BACKEND,
+        age=None,
         synthetic=not trial.features,
         steps=course.steps,
         opening=opening,
@@ -197,11 +200,25 @@ def _device_memory() -> int | None:
     return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
 
 
+def _age() -> float | None:
+    """Return the seconds since this process began, its start and its imports included."""
+    status, uptime = Path("/proc/self/stat"), Path("/proc/uptime")
+    if not status.is_file():
+        return None
+    began = float(status.read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return float(uptime.read_text().split()[0]) - began
+
+
 def main() -> None:
-    """Read the trial, probe, and write what was found."""
-    trial, answer = map(Path, sys.argv[1:])
+    """Read the trial, probe, and write what was found, or print it when there is no file for it."""
+    asked, *answer = sys.argv[1:]
+    trial = artifacts.read(Path(asked), Trial) if answer else Trial.model_validate_json(asked)
     with tempfile.TemporaryDirectory() as scratch:
-        artifacts.write(answer, probe(artifacts.read(trial, Trial), Path(scratch)))
+        found = probe(trial, Path(scratch)).model_copy(update={"age": _age()})
+    if answer:
+        artifacts.write(Path(answer[0]), found)
+    else:
+        print(f"{ANSWER}{found.model_dump_json()}", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

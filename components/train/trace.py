@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from components import artifacts
-from components.train import graph, trainer, user_code
+from components.train import code_archive, graph, trainer, user_code
 from components.train import model as networks
 from components.train.backend import keras, tf
 from components.train.measured import Question, Traced
 from components.train.operations import UnknownShapeError
-from components.train.settings import Model, Training
+from components.train.settings import Code, Model, Training
 
 NO_ACTIVATION = ("Const", "Placeholder", "ReadVariableOp", "VariableShape", "Shape", "ShapeN")
 
@@ -60,7 +60,7 @@ def compiled(question: Question) -> tuple[Any, Training]:
     settings = Model.model_validate(question.architecture)
     plan = Training.model_validate(question.training)
     keras.utils.set_random_seed(plan.seed)
-    code = Path(question.code)
+    code = code_archive.folder_of(Code.of(question.code)) if question.code else Path()
     network = networks.build(settings, question.examples, question.normalization, code, question.code_sha256)
     trainer.compile_(network, settings, plan, question.rows or plan.batch_size * plan.steps_per_execution)
     with user_code.explained(code, "Tracing") if settings.build else nullcontext():

@@ -4,7 +4,6 @@ from datetime import date
 
 from components.train.measured import Probed
 from pipelines.config import Config
-from pipelines.environment_settings import Environment
 from pipelines.plan.compute import FACTOR, UTILISATION
 from pipelines.plan.dataset import Dataset
 from pipelines.plan.hardware import Hardware
@@ -15,7 +14,6 @@ from pipelines.plan.time import ELSEWHERE, ELSEWHERE_SOURCE
 
 def inputs(
     config: Config,
-    environment: Environment,
     data: Dataset,
     hardware: Hardware,
     probed: Probed | None,
@@ -27,7 +25,6 @@ def inputs(
 
     Args:
         config: the configuration.
-        environment: where it would run.
         data: the rows.
         hardware: the file of accelerators.
         probed: what a probe found now.
@@ -52,7 +49,7 @@ def inputs(
         found.append(
             Input(name="epochs until it stops early", value="", basis="unknown", source="only training tells")
         )
-    found.append(_speed(environment, probed, probed_at, today))
+    found.append(_speed(probed, probed_at, today))
     if price is not None:
         found.append(_given("price", f"{price:g} USD an hour", "--price"))
     seconds = ", ".join(f"{name} {value:g} s" for name, value in ELSEWHERE.items())
@@ -98,20 +95,13 @@ def _given(name: str, value: object, key: str) -> Input:
     return Input(name=name, value=str(value), basis="given", source=key)
 
 
-def _speed(environment: Environment, probed: Probed | None, probed_at: str | None, today: date) -> Input:
+def _speed(probed: Probed | None, probed_at: str | None, today: date) -> Input:
     name = "speed of training"
     if probed is None and probed_at:
         return Input(name=name, value="", basis="measured", source=f"a probe at {probed_at}")
     if probed is None:
         return Input(name=name, value="", basis="unknown", source="--probe measures it")
     value = f"{probed.epoch.each * 1e3:.3g} ms a step on {probed.device}"
-    if environment.kind != "local":
-        return Input(
-            name=name,
-            value="",
-            basis="unknown",
-            source=f"probed here ({value}), which says nothing of a node",
-        )
     noise = ", with rows of noise" if probed.synthetic else ""
     return Input(
         name=name,

@@ -5,25 +5,21 @@ plan.train.value, plan.offers, plan.refusals
 """
 
 import math
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.artifacts import tree_sha256
-from components.train.measured import LearningCurve, Probed, Question, Traced, Trial
 from pipelines.accelerators import Accelerator
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.plan import money, residuals
 from pipelines.plan.compute import compute
-from pipelines.plan.dataset import Dataset
 from pipelines.plan.hardware import Hardware, load
 from pipelines.plan.inputs import inputs
+from pipelines.plan.measuring import Say, learn, measure, question_of
 from pipelines.plan.memory import memory
 from pipelines.plan.offers import Offer, offers, wanted
 from pipelines.plan.place import place
 from pipelines.plan.plan import Plan, Wishes
-from pipelines.plan.process import ask
 from pipelines.plan.quantity import Quantity, unknown
 from pipelines.plan.risk import risks
 from pipelines.plan.spot import Preempted, preempted
@@ -31,8 +27,6 @@ from pipelines.plan.storage import storage
 from pipelines.plan.survey import look
 from pipelines.plan.time import Duration, duration, other_steps, train_seconds, whole
 from pipelines.plan.verdict import refusals
-
-Say = Callable[[str], None]
 
 
 def make(
@@ -61,12 +55,12 @@ def make(
     asked = wanted(wishes.on, hardware)
     say("preparing the data")
     data = look(config, wishes.rows, wishes.classes, wishes.fetch or wishes.probe or wishes.learning_curve)
-    question = _question(config, data)
-    traced, probed, wall = _measure(question, data, wishes, say)
-    curve = _curve(question, data, say) if wishes.learning_curve else None
+    question = question_of(config, data)
+    traced, probed, wall = measure(question, data, wishes, config, environment, say)
+    curve = learn(question, data, say) if wishes.learning_curve else None
     key, here = residuals.key(config, environment), residuals.machine(environment)
     time, time_of = _earlier(home, key, here)
-    if probed and environment.kind == "local":
+    if probed:
         time = duration(probed, wall, config.training, data, rehearsed=config.model.build is not None)
         time_of = None
     correction = residuals.correction(home, here) if time else None
@@ -79,13 +73,14 @@ def make(
         _with(asked, mine, wishes, hardware), hardware, held, work, traced.dtype, environment.keras_backend
     )
     chosen = _chosen(found, mine, wishes)
-    train = chosen.train if chosen else train_seconds(time, correction)
+    train = train_seconds(time, correction) if time and not wishes.on else None
+    train = train or (chosen.train if chosen else train_seconds(None, None))
     steps = other_steps(data, probed, past)
     plan = Plan(
         model=config.name,
         environment=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=here if not chosen else f"{chosen.accelerator}x{chosen.count}",
+        machine=here if not chosen or (time and not wishes.on) else f"{chosen.accelerator}x{chosen.count}",
         parameters=traced.parameters,
         dtype=traced.dtype,
         rows=data.rows,
@@ -98,7 +93,7 @@ def make(
         train=train,
         run=whole(train, steps),
         steps=steps,
-        money=_money(train, chosen, environment, wishes),
+        money=_money(train, chosen, hardware, environment, wishes),
         probed=probed,
         offers=tuple(found),
         rejected=hardware.rejected,
@@ -106,7 +101,7 @@ def make(
         correction=correction,
         learning_curve=curve,
         risks=(),
-        inputs=inputs(config, environment, data, hardware, probed, time_of, wishes.price, bool(past)),
+        inputs=inputs(config, data, hardware, probed, time_of, wishes.price, bool(past)),
         refusals=(),
     )
     plan = plan.model_copy(
@@ -129,46 +124,12 @@ def make(
     return plan
 
 
-def _question(config: Config, data: Dataset) -> Question:
-    code = Path(config.model.code) if config.model.code else None
-    return Question(
-        examples=data.examples,
-        normalization=data.normalization,
-        architecture=config.model.model_dump(mode="json"),
-        training=config.training.model_dump(mode="json"),
-        code=str(code or ""),
-        code_sha256=tree_sha256(code) if code else "",
-        rows=data.rows["train"],
-        validation=data.rows.get("validation", 0),
-    )
-
-
-def _measure(
-    question: Question, data: Dataset, wishes: Wishes, say: Say
-) -> tuple[Traced, Probed | None, float]:
-    """Trace the model, or probe it, which traces it too."""
-    if not wishes.probe:
-        say("tracing the model")
-        traced, wall = ask("trace", question, Traced)
-        return traced, None, wall
-    say(f"training for {wishes.seconds:g} s")
-    trial = Trial(question=question, features=data.features, seconds=wishes.seconds)
-    probed, wall = ask("probe", trial, Probed)
-    return probed.traced, probed, wall
-
-
 def _earlier(home: Path, key: str, here: str) -> tuple[Duration | None, str | None]:
     """Return what an earlier probe of the same configuration on this machine said, and when."""
     kept = residuals.planned(home, key)
     if kept and kept.parts and kept.machine == here:
         return kept.parts, kept.created
     return None, None
-
-
-def _curve(question: Question, data: Dataset, say: Say) -> LearningCurve:
-    say("training on growing parts of the data")
-    curve, _ = ask("learning", Trial(question=question, features=data.features), LearningCurve)
-    return curve
 
 
 def _with(
@@ -187,12 +148,15 @@ def _chosen(found: list[Offer], mine: Accelerator | None, wishes: Wishes) -> Off
     return next((one for one in found if mine and one.accelerator == mine.type), None)
 
 
-def _money(train: Quantity, chosen: Offer | None, environment: Environment, wishes: Wishes) -> Quantity:
+def _money(
+    train: Quantity, chosen: Offer | None, hardware: Hardware, environment: Environment, wishes: Wishes
+) -> Quantity:
     if wishes.price is not None:
         return money.at(train, wishes.price)
     if chosen is None:
         return unknown("no price is known for this machine; --price gives one")
-    return chosen.spot if environment.resources("train").spot and not wishes.on else chosen.on_demand
+    spot = environment.resources("train").spot and not wishes.on
+    return money.cost(train, hardware.rows[chosen.accelerator].price, chosen.count, spot)
 
 
 def _spot(

@@ -15,13 +15,14 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.artifacts import History, Record, read, tree_sha256, write
+from components.artifacts import History, Record, read, write
 from components.errors import DataError
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.plan.quantity import Quantity
 from pipelines.plan.time import Duration
 from pipelines.runs import RunSummary
+from pipelines.uploads import gather
 
 FEW, ENOUGH = 3, 10
 RECENT = 50
@@ -73,9 +74,8 @@ def machine(environment: Environment) -> str:
 
 def key(config: Config, environment: Environment) -> str:
     """Return what identifies a plan: what decides how long a run takes."""
-    model = config.model.model_dump(mode="json")
-    if config.model.code and Path(config.model.code).is_dir():
-        model["code"] = tree_sha256(Path(config.model.code))
+    config = gather(config, environment).config  # as the run has it, with what it uploads by its content
+    model = {**config.model.model_dump(mode="json"), "code": config.code_sha256()}
     sections = [config.source().text(), config.preparation().text(), model, config.training.text()]
     place = [environment.kind, environment.resources("train").text()]
     return hashlib.sha256(json.dumps([sections, place], sort_keys=True).encode()).hexdigest()[:16]

@@ -41,6 +41,7 @@ def probed(traced: Traced) -> Probed:
     return Probed(
         device="cpu:0",
         backend="tensorflow",
+        age=None,
         synthetic=False,
         steps=10,
         inside=40.0,

@@ -1,0 +1,82 @@
+"""Probes a model where it would train: in a pod of the environment, with the image, size and node of `train`.
+
+The pod has rows of noise of the same shape, so the bucket is not asked for data: what reading costs is that
+of the node's memory and disk.
+"""
+
+import contextlib
+import io
+import secrets
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from components.errors import ClusterError, from_log
+from components.kubernetes.cluster import connect
+from components.train.measured import ANSWER, Probed, Trial
+from pipelines.compiler import compile_to
+from pipelines.config import Config
+from pipelines.environment_settings import Environment
+from pipelines.pods import following
+from pipelines.pods.pod import pod
+from pipelines.uploads import gather
+
+Json = dict[str, Any]
+NOTHING = ["true"]  # what is fetched before, and put away after it
+
+
+def probe_in_pod(trial: Trial, config: Config, environment: Environment) -> tuple[Probed, float]:
+    """Return what a probe in a pod found, and how many seconds its process took.
+
+    Args:
+        trial: the model; its features stay here.
+        config: the configuration; code of this machine is put into the store, as a run would do it.
+        environment: the cluster.
+
+    Raises:
+        ClusterError: the pod cannot run, or was stopped.
+        TrainError: the model cannot be trained there.
+    """
+    uploads = gather(config, environment)
+    code = tuple(one for one in uploads.files if one.key == "model.code")
+    replace(uploads, files=code).send(Console(stderr=True))
+    there = uploads.config.code()
+    inside = there.model_copy(update={"endpoint": environment.storage_endpoint}).text() if there else ""
+    question = trial.question.model_copy(update={"code": inside})
+    asked = trial.model_copy(update={"question": question, "features": ""})
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        ended = following.run(
+            connect(environment.runs.namespace),
+            probe_pod(asked, uploads.config, environment),
+            environment.start_timeout,
+        )
+    lines = said.getvalue().splitlines()
+    answers = [line.removeprefix(ANSWER) for line in lines if line.startswith(ANSWER)]
+    if ended or not answers:
+        raise from_log(lines) or ClusterError(
+            f"The probe's pod ended with {ended} and said: {lines[-1] if lines else 'nothing'}. Give train "
+            "more memory, or probe with -e local."
+        )
+    probed = Probed.model_validate_json(answers[-1])
+    return probed, probed.age or probed.inside
+
+
+def probe_pod(trial: Trial, config: Config, environment: Environment) -> Json:
+    """Return the pod of the step `train` that probes instead of training."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        compile_to(config, path, environment)
+        pipeline, platform = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    made = pod((pipeline, platform), "train", environment)
+    made["metadata"]["name"] = f"plan-{config.name}-{secrets.token_hex(4)}"
+    made["metadata"]["labels"]["modelyard.dev/run"] = "plan"
+    fetch, main = made["spec"]["initContainers"]
+    (put,) = made["spec"]["containers"]
+    fetch["command"] = put["command"] = NOTHING
+    main["command"] = ["python3", "-m", "components.train.probe", trial.model_dump_json()]
+    return {"apiVersion": "v1", "kind": "Pod", **made}
