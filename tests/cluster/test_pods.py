@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,18 @@ from uuid import uuid4
 import httpx
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 RUNS, SERVING = "modelyard-runs", "modelyard-serving"
+SMALL = """import keras
+
+def build(input_shape, classes):
+    return keras.Sequential([
+        keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(classes, activation="softmax"),
+    ])
+"""
 QUICK = ("--set", "rollout.watch_seconds=1", "--set", "rollout.min_requests=20")
 PROGRAM = str(Path(sys.executable).parent / "modelyard")
 
@@ -207,3 +216,29 @@ def test_what_the_bucket_lost_is_made_again(first, modelyard, place, prefix):
     stop = ["--set", "environment.images.preprocess=modelyard/gone:1"]
     again = modelyard("run", "-e", "kind", *place, *stop, "--output", "json").json
     assert states(again)["ingest"] == "succeeded"
+
+
+def test_data_and_code_of_this_machine_reach_their_steps_and_are_the_same_run_elsewhere(
+    modelyard, place, tmp_path
+):
+    """With a floor that ends the run before deploy."""
+    digits = load_digits()
+    (tmp_path / "networks").mkdir()
+    (tmp_path / "networks/small.py").write_text(SMALL)
+    np.savez(tmp_path / "digits.npz", x=digits.images[..., None].astype("uint8"), y=digits.target)
+
+    def run(folder):
+        data = f"data={{kind: npz, source: {folder}/digits.npz}}"
+        model = f"model={{build: 'small:build', code: {folder}/networks}}"
+        settings = [part for one in (data, model, "gate.floor=1.0") for part in ("--set", one)]
+        return modelyard("run", "-e", "kind", *place, *settings, "--output", "json").json
+
+    before = run(tmp_path)
+    assert (before["state"], before["decision"]) == ("succeeded", "reject"), before["failure"]
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(tmp_path / "networks", elsewhere / "networks")
+    shutil.copyfile(tmp_path / "digits.npz", elsewhere / "digits.npz")  # without its time
+    after = run(elsewhere)
+    assert after["fingerprint"] == before["fingerprint"]
+    assert {states(after)[step] for step in ("ingest", "preprocess", "train", "evaluate")} == {"cached"}
+    assert after["uses"] == [before["run"]]
