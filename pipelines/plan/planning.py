@@ -61,7 +61,14 @@ def make(
     key, here = residuals.key(config, environment), residuals.machine(environment)
     time, time_of = _earlier(home, key, here)
     if probed:
-        time = duration(probed, wall, config.training, data, rehearsed=config.model.build is not None)
+        time = duration(
+            probed,
+            wall,
+            config.training,
+            data,
+            rehearsed=config.model.build is not None,
+            pod=environment.kind != "local",
+        )
         time_of = None
     correction = residuals.correction(home, here) if time else None
     past = residuals.past_steps(home, key)
@@ -75,7 +82,8 @@ def make(
     chosen = _chosen(found, mine, wishes)
     train = train_seconds(time, correction) if time and not wishes.on else None
     train = train or (chosen.train if chosen else train_seconds(None, None))
-    steps = other_steps(data, probed, past)
+    around = 0.0 if environment.kind == "local" else time.around if time else None
+    steps = other_steps(data, probed, past, around)
     plan = Plan(
         model=config.name,
         environment=name,

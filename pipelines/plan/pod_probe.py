@@ -8,6 +8,7 @@ import contextlib
 import io
 import secrets
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ NOTHING = ["true"]  # what is fetched before, and put away after it
 
 
 def probe_in_pod(trial: Trial, config: Config, environment: Environment) -> tuple[Probed, float]:
-    """Return what a probe in a pod found, and how many seconds its process took.
+    """Return what a probe in a pod found, and the seconds of the whole pod: its node, its image, its process.
 
     Args:
         trial: the model; its features stay here.
@@ -48,7 +49,7 @@ def probe_in_pod(trial: Trial, config: Config, environment: Environment) -> tupl
     inside = there.model_copy(update={"endpoint": environment.storage_endpoint}).text() if there else ""
     question = trial.question.model_copy(update={"code": inside})
     asked = trial.model_copy(update={"question": question, "features": ""})
-    said = io.StringIO()
+    said, began = io.StringIO(), time.monotonic()
     with contextlib.redirect_stdout(said):
         ended = following.run(
             connect(environment.runs.namespace),
@@ -63,7 +64,7 @@ def probe_in_pod(trial: Trial, config: Config, environment: Environment) -> tupl
             "more memory, or probe with -e local."
         )
     probed = Probed.model_validate_json(answers[-1])
-    return probed, probed.age or probed.inside
+    return probed, time.monotonic() - began
 
 
 def probe_pod(trial: Trial, config: Config, environment: Environment) -> Json:

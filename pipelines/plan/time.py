@@ -26,9 +26,10 @@ CACHED = ("ingest", "preprocess")
 class Duration(Record):
     """Seconds of the step `train` in parts: `once`, and `epoch` for each of `epochs`, validation included.
 
-    `low` and `high` are what an epoch may take by its windows, as shares of `epoch`. `input_share` is the
-    part of a step that reading takes beyond what hides behind the training; `overhead` the part of a step
-    that does not depend on the size of the batch.
+    `around` is the part of `start` that belongs to the pod and not to the process; 0 on this machine. `low`
+    and `high` are what an epoch may take by its windows, as shares of `epoch`. `input_share` is the part of a
+    step that reading takes beyond what hides behind the training; `overhead` the part of a step that does not
+    depend on the size of the batch.
     """
 
     once: float
@@ -38,6 +39,7 @@ class Duration(Record):
     least_epochs: int
     low: float
     high: float
+    around: float
     start: float
     compile: float
     export: float
@@ -50,7 +52,9 @@ class Duration(Record):
         return self.once + self.epoch * (self.epochs if epochs is None else epochs)
 
 
-def duration(probed: Probed, wall: float, plan: Training, data: Dataset, rehearsed: bool) -> Duration:
+def duration(
+    probed: Probed, wall: float, plan: Training, data: Dataset, rehearsed: bool, pod: bool = False
+) -> Duration:
     """Return how long training takes on the machine that was probed.
 
     Args:
@@ -58,6 +62,7 @@ def duration(probed: Probed, wall: float, plan: Training, data: Dataset, rehears
         wall: seconds of its whole process.
         plan: the training.
         data: the rows.
+        pod: the process had a pod around it, as each step has there.
         rehearsed: a model of the user's own is exported once before it is trained.
     """
     steps, held = (math.ceil(data.rows.get(name, 0) / plan.batch_size) for name in ("train", "validation"))
@@ -81,6 +86,7 @@ def duration(probed: Probed, wall: float, plan: Training, data: Dataset, rehears
         else plan.epochs,
         low=min(1 - LEAST, probed.epoch.low),
         high=max(1 + LEAST, probed.epoch.high),
+        around=max(0.0, wall - probed.age) if pod and probed.age else 0.0,
         start=start,
         compile=compiling,
         export=export,
@@ -111,24 +117,29 @@ def train_seconds(found: Duration | None, correction: Quantity | None) -> Quanti
     )
 
 
-def other_steps(data: Dataset, probed: Probed | None, past: Mapping[str, float]) -> dict[str, Quantity]:
-    """Return how long each step but `train` takes on this machine.
+def other_steps(
+    data: Dataset, probed: Probed | None, past: Mapping[str, float], around: float | None = 0.0
+) -> dict[str, Quantity]:
+    """Return how long each step but `train` takes.
 
     Args:
         data: what the plan itself prepared is in the cache, and costs the run nothing.
         probed: what scoring a row takes.
-        past: medians of earlier runs of the same configuration here, by step.
+        past: medians of earlier runs of the same configuration there, by step.
+        around: seconds of the pod around each; None when that is not known, 0 on this machine.
     """
     found = {}
     for step, assumed in ELSEWHERE.items():
-        if step in CACHED and data.features:
+        if step in CACHED and data.features and around == 0:
             found[step] = exactly(0.0)
         elif step in past:
             found[step] = Quantity(value=past[step], low=past[step] / 1.5, high=past[step] * 1.5)
         else:
             scoring = probed.score * data.rows.get("test", 0) if probed and step == "evaluate" else 0.0
-            value = assumed + scoring
+            value = assumed + scoring + (around or 0.0)
             found[step] = Quantity(value=value, low=value / ELSEWHERE_FACTOR, high=value * ELSEWHERE_FACTOR)
+            if around is None:
+                found[step] = unknown("how long its pod takes to start is not known", at_least=value)
     return found
 
 

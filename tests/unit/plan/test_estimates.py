@@ -173,6 +173,18 @@ def test_the_other_steps(probed: Probed, data: Dataset) -> None:
     assert afar["ingest"].value
 
 
+def test_in_pods_each_step_has_one(probed: Probed, data: Dataset) -> None:
+    aged = probed.model_copy(update={"age": 44.0})
+    found = duration(aged, wall=60.0, plan=PLAN, data=data, rehearsed=False, pod=True)
+    assert found.around == 16.0
+    assert found.start == pytest.approx(60 - 40 + 1)  # the pod's start is part of the step's
+    here, there = (other_steps(data, probed, {}, around) for around in (0.0, 16.0))
+    for step in ("fingerprint", "evaluate", "deploy"):
+        assert (there[step].value or 0) - (here[step].value or 0) == pytest.approx(16.0)
+    assert (there["ingest"].value or 0) > 16.0  # what was prepared here is not there
+    assert other_steps(data, None, {}, None)["deploy"].value is None
+
+
 def test_a_whole_run_is_unknown_when_a_part_is() -> None:
     found = whole(unknown("nobody knows", at_least=2.0), {"deploy": exactly(3.0)})
     assert (found.value, found.low, found.high, found.why) == (None, 5.0, None, "nobody knows")

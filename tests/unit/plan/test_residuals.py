@@ -23,6 +23,7 @@ PARTS = Duration(
     least_epochs=20,
     low=0.9,
     high=1.1,
+    around=0.0,
     start=6.0,
     compile=2.0,
     export=2.0,
