@@ -92,13 +92,12 @@ def schedule_of(config: Config) -> Schedule:
     return config.schedule
 
 
-def mark_of(config: Config, contents: Mapping[str, Any], generation: int = 1) -> Mark:
-    """Return the mark of what a configuration asks for.
+def mark_of(config: Config, contents: Mapping[str, Any]) -> Mark:
+    """Return the mark of what a configuration asks for, of the first generation.
 
     Args:
         config: the configuration.
         contents: all that a run is made of, as JSON.
-        generation: which of the schedules of this name it is.
     """
     schedule = schedule_of(config)
     asked = [schedule.model_dump(exclude={"paused"}), contents]
@@ -106,27 +105,21 @@ def mark_of(config: Config, contents: Mapping[str, Any], generation: int = 1) ->
         name=config.name,
         store=config.store.url,
         sha256=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32],
-        generation=generation,
         schedule=schedule.model_dump(mode="json"),
     )
 
 
-def check_owner(there: Mark | None, wanted: Mark, where: str) -> None:
-    """Refuse a name that something else has.
+def check_owner(there: Mark, wanted: Mark, where: str) -> None:
+    """Refuse a name that models of another store have.
 
     Args:
-        there: the mark of what has the name; None when it has none.
+        there: the mark of what has the name.
         wanted: that of what is asked for.
         where: what has the name.
 
     Raises:
-        ConflictError: it is not of this model and store.
+        ConflictError: it is not of this store.
     """
-    if there is None:
-        raise ConflictError(
-            f"There is {where}, and modelyard did not make it, so it is left alone. Remove it, or give the "
-            "model another name."
-        )
     if there.store != wanted.store:
         raise ConflictError(
             f"There is {where}, for models in the store {there.store}, and this configuration's store is "

@@ -74,8 +74,8 @@ def _leaves_runs(backend: Backend) -> bool:
         backend.recurring_runs.recurring_run_service_delete_recurring_run(NOBODY, propagation_policy="NONE")
     except NotFoundError:
         return False
-    except BackendError:
-        return True
+    except BackendError as error:
+        return "propagation_policy" in str(error)
     return False
 
 
