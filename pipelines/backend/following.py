@@ -13,7 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.errors import CancelledError, ClusterError, NotFoundError, StoreError, StuckError
+from components.errors import (
+    BackendError,
+    CancelledError,
+    ClusterError,
+    NotFoundError,
+    StoreError,
+    StuckError,
+)
 from components.explain import words
 from components.explain.cause import Evidence, cause
 from components.explain.stuck import Stuck, stuck
@@ -63,7 +70,7 @@ class Following:
         """Follow the run to its end and record the summary; how it failed is in the summary, not raised.
 
         Raises:
-            BackendError: the server does not answer any more; the run goes on.
+            BackendError: the server does not answer any more, or the run is none of modelyard's; it goes on.
             StoreError: the run succeeded, and what came of it cannot be read.
         """
         config, folder = _config(self._run, self._environment), _folder(self._run)
@@ -180,6 +187,11 @@ def _seen(run: Any) -> object:
 def _config(run: Any, environment: Environment) -> Config:
     """Return the configuration with which a run was started, with the store as it is reached from here."""
     parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
+    if "config" not in parameters:
+        raise BackendError(
+            f"The run {run.display_name} was not started by `modelyard submit`, so its configuration is not "
+            "known, and it cannot be followed. `modelyard explain` says how it fares."
+        )
     config = Config.model_validate(json.loads(parameters["config"]))
     return config.model_copy(update={"store": environment.outside(config.store)})
 

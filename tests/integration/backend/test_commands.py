@@ -185,6 +185,16 @@ def test_wait(site: Site, modelyard: Command) -> None:
     assert "error: No such file. Name one." in text
 
 
+def test_a_run_that_was_started_by_other_means(site: Site, modelyard: Command) -> None:
+    name = modelyard("submit", "--output", "json")[1]["run"]
+    (run,) = site.runs.runs.values()
+    del run.runtime_config.parameters["config"]
+    code, text = modelyard("runs", "show", name, "--wait")
+    assert code == 10
+    assert "modelyard explain" in text
+    assert modelyard("explain", name) == (0, f"The run {name} of digits is running.\n")
+
+
 def test_interrupted(site: Site, there: str) -> None:
     """Ctrl-C ends the command, not the run."""
     words = [MODELYARD, "submit", "--wait", "-e", there]
