@@ -8,7 +8,7 @@ IMAGES := fingerprint ingest preprocess train evaluate deploy serve gcs-emulator
 ACCELERATORS := train-cuda train-tpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-flow bench-training bench-serving bench-rollout bench-plan soak clean
+.PHONY: help setup run test lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-flow bench-training bench-serving bench-rollout bench-plan bench-submit soak clean
 
 ##@ Start here
 
@@ -101,6 +101,9 @@ bench-serving: setup ## The server beside a bare handler and FastAPI
 
 bench-plan: setup ## What a probe predicts beside what training takes: six networks, three sizes, five rounds
 	$(BIN)/python benchmarks/plan.py
+
+bench-submit: setup ## Submit and compile beside kfp.Client and KFP's compiler
+	$(BIN)/python benchmarks/submit.py
 
 bench-rollout: setup ## Promotions and rollbacks under load, on the cluster of `make kind-up`
 	$(BIN)/python benchmarks/rollout.py

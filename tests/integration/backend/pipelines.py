@@ -40,6 +40,7 @@ class Pipelines:
 
     def create(self, request: Request) -> Any:
         made = request.read("V2beta1Pipeline")
+        made.namespace = made.namespace or None
         if any(one.name == made.name and one.namespace == made.namespace for one in self.pipelines.values()):
             raise RefusalError(EXISTS, f"Already exist error: The name {made.name} already exist")
         made.pipeline_id, made.created_at = str(uuid4()), datetime.now(UTC)
@@ -51,7 +52,7 @@ class Pipelines:
         return self._server.page(request, found, "pipelines", "V2beta1ListPipelinesResponse")
 
     def by_name(self, request: Request, name: str) -> Any:
-        space = request.query.get("namespace")
+        space = request.query.get("namespace") or None
         for one in self.pipelines.values():
             if one.name == name and one.namespace == space:
                 return one
@@ -105,6 +106,7 @@ class Pipelines:
 
     def create_experiment(self, request: Request) -> Any:
         made = request.read("V2beta1Experiment")
+        made.namespace = made.namespace or None
         if self._server.multi_user and not made.namespace:
             raise RefusalError(INVALID, "InvalidInputError: Namespace is required in multi-user mode")
         if any(
@@ -117,7 +119,7 @@ class Pipelines:
         return made
 
     def list_experiments(self, request: Request) -> Any:
-        space = request.query.get("namespace")
+        space = request.query.get("namespace") or None
         found = [one for one in self.experiments.values() if one.namespace == space]
         return self._server.page(request, found, "experiments", "V2beta1ListExperimentsResponse")
 

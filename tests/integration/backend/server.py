@@ -236,7 +236,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _matches(one: Any, wanted: Mapping[str, Any]) -> bool:
     for predicate in wanted["predicates"]:
-        assert predicate["operation"] == "EQUALS", predicate
-        if str(getattr(one, predicate["key"])) != predicate["string_value"]:
+        assert predicate["operation"] in ("EQUALS", 1), predicate
+        wanted_value = predicate.get("string_value") or predicate.get("stringValue")  # protobuf takes both
+        if str(getattr(one, predicate["key"])) != wanted_value:
             return False
     return True
