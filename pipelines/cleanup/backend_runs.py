@@ -3,12 +3,12 @@
     <pipeline_root>/train-to-serve/<id of the run>/…
 
 The record goes first, and with it what the server's cache has of the run: no run that starts after that uses
-its artifacts. They go when no run is in flight that might have begun before; else the next `gc` takes them.
+its artifacts. They go when no run is in flight that began before; else a later `gc` takes them.
 """
 
 import re
+import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,13 @@ from components.store.objects import Objects
 from components.store.removal import clear
 from pipelines.backend import records
 from pipelines.backend.submission import find_experiment
+from pipelines.cleanup.mark import mark, unmark
 from pipelines.cleanup.place import PAGE, Place, runs
 from pipelines.cleanup.thing import Thing, age
 from pipelines.train_to_serve import NAME
 
 FEW = 10
+SKEW = 60.0  # seconds by which clocks may differ
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -119,17 +121,20 @@ def _remove(place: Place, objects: Objects, run_id: str) -> bool:
         place.backend.runs.run_service_delete_run(run_id)
     except NotFoundError:
         pass  # a `gc` before was killed, or somebody else was faster
-    if any(in_flight(run) for run in _recent(place)):
+    if _in_flight_since_before(place, mark(objects, run_id)):
         return False
-    return clear(objects, objects.entries(f"{NAME}/{run_id}/"))
+    return clear(objects, objects.entries(f"{NAME}/{run_id}/")) and unmark(objects, run_id)
 
 
-def _recent(place: Place) -> Iterator[Any]:
-    """Yield the runs that may be in flight: none lasts longer than its deadline."""
+def _in_flight_since_before(place: Place, moment: float) -> bool:
+    """Say whether a run is in flight that began before a moment; none lasts longer than its deadline."""
     for run in runs(place.backend, size=FEW):
-        if (datetime.now(UTC) - run.created_at).total_seconds() > 2 * place.environment.active_deadline:
-            return
-        yield run
+        began = run.created_at.timestamp()
+        if began < time.time() - 2 * place.environment.active_deadline:
+            return False
+        if in_flight(run) and began < moment + SKEW:
+            return True
+    return False
 
 
 def _size(objects: Objects, run_id: str) -> int:

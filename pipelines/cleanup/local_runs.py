@@ -1,15 +1,14 @@
-"""Runs of this machine: their folders, and what the cache has of them."""
+"""Runs of this machine, or followed from it: their folders, and what the cache has of them."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from components.artifacts import read
 from components.errors import DataError
-from pipelines.cleanup.place import Place
+from pipelines.cleanup.place import Place, began
 from pipelines.cleanup.thing import Thing, age, latest
 from pipelines.runs import NAME, RunSummary
 
@@ -17,7 +16,8 @@ from pipelines.runs import NAME, RunSummary
 def find(place: Place) -> Iterator[Thing]:
     """Yield the runs, and what a killed `gc` left of others."""
     runs = place.home / "runs"
-    names = [path.name for path in runs.glob("*") if NAME.fullmatch(path.name)]
+    # one of Kubeflow Pipelines that was followed from here has its model's name in the end
+    names = [path.name for path in runs.glob("*") if NAME.match(path.name)]
     kept = why_kept(place, names)
     for name in sorted(names):
         yield Thing(
@@ -43,11 +43,6 @@ def why_kept(place: Place, names: list[str]) -> dict[str, str]:
     return kept
 
 
-def began(name: str) -> float:
-    """Return when a run of this name began, in epoch seconds."""
-    return datetime.strptime(name[:15], "%Y%m%d-%H%M%S").timestamp()
-
-
 def forget(home: Path, name: str) -> None:
     """Take what the cache has of a run: no run that starts after that uses it."""
     for entry in (home / "cache").glob("*.json"):
@@ -67,8 +62,11 @@ def _uses(run: Path) -> tuple[str, ...]:
 
 
 def _remove(place: Place, name: str) -> bool:
-    forget(place.home, name)
-    if any(place.alive()):  # it may have begun before that
+    forgotten = place.home / "runs" / name / "forgotten"
+    if forgotten.parent.is_dir() and not forgotten.exists():
+        forget(place.home, name)
+        forgotten.touch()
+    if forgotten.exists() and place.alive_since_before(forgotten.stat().st_mtime):
         return False
     removed = place.home / "removed" / name
     removed.parent.mkdir(exist_ok=True)

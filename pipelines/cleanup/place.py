@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ Json = dict[str, Any]
 STEPS = "app.kubernetes.io/component=step,modelyard.dev/run"
 MANAGED = "app.kubernetes.io/part-of=modelyard"
 PAGE = 100
+ZONES = 86400.0  # seconds by which the names of two machines' runs may differ
 OVER = ("Succeeded", "Failed")
 
 
@@ -101,10 +103,19 @@ class Place:
             if pod["status"].get("phase") not in OVER and not self.dead(name):
                 yield name
 
+    def alive_since_before(self, moment: float) -> bool:
+        """Say whether a run lives that began before a moment, given in epoch seconds."""
+        return any(began(name) < moment + ZONES for name in self.alive())
+
     def dead(self, run: str) -> bool:
         """Say whether a run is one of this machine that ended or was killed."""
         folder = self.home / "runs" / run
         return folder.is_dir() and not lifeline.held(folder / "lifeline")
+
+
+def began(run: str) -> float:
+    """Return when a run of `modelyard run` began, in epoch seconds, by its name."""
+    return datetime.strptime(run[:15], "%Y%m%d-%H%M%S").timestamp()
 
 
 def runs(backend: Any, size: int = PAGE) -> Iterator[Any]:

@@ -5,19 +5,17 @@
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
-from components.errors import ConflictError
 from components.store.address import open_objects
 from components.store.objects import Objects
 from components.store.removal import clear
-from pipelines.cleanup.local_runs import began, forget, why_kept
-from pipelines.cleanup.place import OVER, Json, Place
+from pipelines.cleanup.local_runs import forget, why_kept
+from pipelines.cleanup.mark import mark, marked, unmark
+from pipelines.cleanup.place import OVER, Json, Place, began
 from pipelines.cleanup.thing import Thing, age
 from pipelines.pods import following
-from pipelines.pods.run import REMOVED
 from pipelines.runs import NAME
 
 
@@ -27,7 +25,7 @@ def find(place: Place) -> Iterator[Thing]:
         return
     yield from _pods(place)
     objects = open_objects(place.environment.artifacts())
-    going = [key.removeprefix(REMOVED) for key in objects.keys(REMOVED)]
+    going = [name for name in marked(objects) if NAME.fullmatch(name)]
     names = [name for name in objects.folders("") if NAME.fullmatch(name)]
     kept = why_kept(place, names)
     for name in sorted({*names, *going}):
@@ -64,11 +62,8 @@ def _remove_pod(place: Place, pod: Json) -> bool:
 
 
 def _remove(place: Place, objects: Objects, name: str) -> bool:
-    with suppress(ConflictError):  # a `gc` before was killed, or did not dare
-        objects.create(f"{REMOVED}{name}", b"")
+    since = mark(objects, name)
     forget(place.home, name)
-    if any(place.alive()):  # it may have begun before that
+    if place.alive_since_before(since):
         return False
-    if not clear(objects, objects.entries(f"{name}/")):
-        return False
-    return all(objects.delete(mark) for mark in objects.entries(REMOVED) if mark.key == f"{REMOVED}{name}")
+    return clear(objects, objects.entries(f"{name}/")) and unmark(objects, name)

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,15 @@ def test_artifacts_wait_for_a_run_in_flight_that_may_use_them(yard: Yard) -> Non
     assert yard.found()[orphan].why == "its run is gone"
     assert yard.gc() == ({orphan}, set())
     assert with_artifacts(yard) == [busy.run_id]
+    assert yard.bucket.keys("removed/") == []
+
+
+def test_artifacts_do_not_wait_for_a_run_that_began_when_nothing_gave_them_any_more(yard: Yard) -> None:
+    gone, busy = submitted(yard), submitted(yard, "RUNNING")
+    assert yard.gc() == (set(), {gone.display_name})
+    assert yard.gc() == (set(), {f"{NAME}/{gone.run_id}"})
+    yard.site.runs.runs[busy.run_id].created_at += timedelta(hours=1)
+    assert yard.gc() == ({f"{NAME}/{gone.run_id}"}, set())
 
 
 def test_a_run_that_is_tried_again_meanwhile_stays(yard: Yard) -> None:
@@ -122,10 +132,11 @@ def alive(run: Path) -> Any:
 
 
 def test_runs_of_this_machine_go_and_the_latest_and_what_it_uses_stay(yard: Yard) -> None:
-    for name in OLD[:3]:
+    followed = f"{OLD[0]}-digits"  # on Kubeflow Pipelines
+    for name in (*OLD[:3], followed):
         ran(yard, name)
     ran(yard, OLD[3], uses=(OLD[1],))
-    gone = {f"{OLD[0]} (this machine)", f"{OLD[2]} (this machine)"}
+    gone = {f"{name} (this machine)" for name in (OLD[0], followed, OLD[2])}
     assert yard.found()[f"{OLD[0]} (this machine)"].size > 400
     assert yard.gc() == (gone, set())
     assert sorted(path.name for path in (yard.home / "runs").iterdir()) == [OLD[1], OLD[3]]
@@ -139,7 +150,8 @@ def test_nothing_of_this_machine_goes_while_a_run_may_use_it(yard: Yard) -> None
         assert yard.gc() == (set(), {f"{OLD[0]} (this machine)"})
         assert (old / "artifacts/train/model/model.onnx").is_file()
         assert cached(yard) == [OLD[1]]  # nobody begins to use it
-    assert yard.gc() == ({f"{OLD[0]} (this machine)"}, set())
+    with alive(ran(yard, f"{datetime.now() + timedelta(days=2):%Y%m%d}-120000-cccc")):  # began after that
+        assert yard.gc("retention.runs=2") == ({f"{OLD[0]} (this machine)"}, set())
 
 
 def test_what_a_killed_gc_left_of_a_run_goes(yard: Yard) -> None:
