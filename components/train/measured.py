@@ -83,12 +83,12 @@ class Probed(Record):
     """What real steps took, on this machine.
 
     `inside` is the time between the imports and the end, `age` that since the process began, where the system
-    tells.
-    `first_epoch` is what the first call takes beyond its steps: tracing, compiling. `epoch` counts training
-    steps with the real input, `compute` and `half` those of a batch in memory (the whole batch, half of it),
-    `input` batches read without training; `validation` batches of validation. `score` is what ONNX Runtime
-    takes for a row. `memory` is the highest resident memory of the process; `device_memory` that of the
-    accelerator, None on a processor.
+    tells. `export` is the first one, which imports what it needs, `export_again` another. `first_epoch` is
+    what the first call takes beyond its steps: tracing, compiling. `epoch` counts training steps with the
+    real input, `compute` and `half` those of a batch in memory (the whole batch, half of it), `input` batches
+    read without training; `validation` batches of validation. `score` is what ONNX Runtime takes for a row.
+    `memory` is the highest resident memory of the process; `device_memory` that of the accelerator, None on a
+    processor.
     """
 
     device: str
@@ -100,6 +100,7 @@ class Probed(Record):
     opening: float
     building: float
     export: float
+    export_again: float
     first_epoch: float
     first_validation: float
     epoch: Pace

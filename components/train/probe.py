@@ -61,8 +61,10 @@ def probe(trial: Trial, scratch: Path) -> Probed:
     settings = Model.model_validate(question.architecture)
     exported = networks.with_probabilities(network, settings.logits)
     checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
-    (scratch / "model").mkdir()
-    exporting, _ = timed(lambda: export(exported, rows.schema, checked, scratch / "model"))
+    exporting = []
+    for name in ("rehearsal", "model"):
+        (scratch / name).mkdir()
+        exporting.append(timed(partial(export, exported, rows.schema, checked, scratch / name))[0])
     return Probed(
         device=accelerator.devices()[0],
         backend=BACKEND,
@@ -71,7 +73,8 @@ def probe(trial: Trial, scratch: Path) -> Probed:
         steps=course.steps,
         opening=opening,
         building=building,
-        export=exporting,
+        export=exporting[0],
+        export_again=exporting[1],
         first_epoch=max(0.0, first_epoch - epoch.seconds(1)),
         first_validation=first_validation,
         epoch=epoch,

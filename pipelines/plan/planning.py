@@ -83,7 +83,7 @@ def make(
     train = train_seconds(time, correction) if time and not wishes.on else None
     train = train or (chosen.train if chosen else train_seconds(None, None))
     around = 0.0 if environment.kind == "local" else time.around if time else None
-    steps = other_steps(data, probed, past, around)
+    steps = other_steps(data, probed, past, around, time.slow if time else 1.0)
     plan = Plan(
         model=config.name,
         environment=name,

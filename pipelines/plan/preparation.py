@@ -3,6 +3,7 @@
 What is prepared for a plan is not prepared again by the run after it.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ def prepare(config: Config) -> Prepared:
         work = _Preparation(config, folder)
         features = work.features()
         took = {one.name: None if one.cached else one.seconds for one in work.log.steps()}
+        (folder / "lifeline").unlink()  # without it, and without a summary, it does not count as a run
+    if folder not in features.parents:  # everything came from the cache
+        shutil.rmtree(folder)
     return Prepared(features=features, seconds={name: took[name] for name in ("ingest", "preprocess")})
 
 

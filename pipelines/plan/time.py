@@ -18,7 +18,8 @@ from pipelines.plan.quantity import Quantity, exactly, unknown
 
 LEAST = 0.15
 ELSEWHERE = {"fingerprint": 0.3, "ingest": 0.5, "preprocess": 0.5, "evaluate": 0.8, "deploy": 1.5}
-ELSEWHERE_SOURCE = "digits on two cores, 2026-11-26"
+ELSEWHERE_SOURCE = "digits on two idle cores, 2026-11-26; more where a process starts more slowly than there"
+START = 5.0  # seconds that a process with TensorFlow took to start and to end there
 ELSEWHERE_FACTOR = 2.0
 CACHED = ("ingest", "preprocess")
 
@@ -47,6 +48,11 @@ class Duration(Record):
     input_share: float
     overhead: float | None
 
+    @property
+    def slow(self) -> float:
+        """Return how many times as long as where modelyard is developed a process takes to start here."""
+        return max(1.0, (self.start - self.around) / START)
+
     def seconds(self, epochs: int | None = None) -> float:
         """Return the seconds of so many epochs; of all when None."""
         return self.once + self.epoch * (self.epochs if epochs is None else epochs)
@@ -68,7 +74,7 @@ def duration(
     steps, held = (math.ceil(data.rows.get(name, 0) / plan.batch_size) for name in ("train", "validation"))
     validation = probed.validation.seconds(held) if probed.validation else 0.0
     start = max(0.0, wall - probed.inside) + probed.opening + probed.building
-    export = probed.export * (2 if rehearsed else 1)
+    export = probed.export + (probed.export_again if rehearsed else 0.0)
     compiling = probed.first_epoch + (probed.first_validation if held else 0.0)
     step, bare = probed.epoch.each, probed.compute.each
     half = probed.half
@@ -118,7 +124,11 @@ def train_seconds(found: Duration | None, correction: Quantity | None) -> Quanti
 
 
 def other_steps(
-    data: Dataset, probed: Probed | None, past: Mapping[str, float], around: float | None = 0.0
+    data: Dataset,
+    probed: Probed | None,
+    past: Mapping[str, float],
+    around: float | None = 0.0,
+    slow: float = 1.0,
 ) -> dict[str, Quantity]:
     """Return how long each step but `train` takes.
 
@@ -126,6 +136,7 @@ def other_steps(
         data: what the plan itself prepared is in the cache, and costs the run nothing.
         probed: what scoring a row takes.
         past: medians of earlier runs of the same configuration there, by step.
+        slow: how many times as long as assumed everything takes.
         around: seconds of the pod around each; None when that is not known, 0 on this machine.
     """
     found = {}
@@ -136,7 +147,7 @@ def other_steps(
             found[step] = Quantity(value=past[step], low=past[step] / 1.5, high=past[step] * 1.5)
         else:
             scoring = probed.score * data.rows.get("test", 0) if probed and step == "evaluate" else 0.0
-            value = assumed + scoring + (around or 0.0)
+            value = assumed * slow + scoring + (around or 0.0)
             found[step] = Quantity(value=value, low=value / ELSEWHERE_FACTOR, high=value * ELSEWHERE_FACTOR)
             if around is None:
                 found[step] = unknown("how long its pod takes to start is not known", at_least=value)

@@ -48,6 +48,7 @@ def probed(traced: Traced) -> Probed:
         opening=0.5,
         building=0.5,
         export=2.0,
+        export_again=1.5,
         first_epoch=3.0,
         first_validation=1.0,
         epoch=pace(0.5, 0.020),
