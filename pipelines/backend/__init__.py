@@ -1,7 +1,12 @@
 """Kubeflow Pipelines' API server: where it is, what is sent to it, how its runs fare.
 
 endpoint     which address, and with which credentials
-forward      the way through the cluster, where there is no address
+tunnel       the way through the cluster, where there is no address
 client       its services, with every failure made a sentence
+refusals     the sentences
 submission   a configuration as a package, a version and a run
+changes      what a submission changes
+records      runs found, listed, ended, tried again
+following    a run followed to its end: steps, logs, failures, results
+kept         what is kept of a run: its Workflow and its logs
 """

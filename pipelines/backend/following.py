@@ -22,7 +22,7 @@ from components.errors import (
     StuckError,
 )
 from components.explain import words
-from components.explain.cause import Evidence, cause
+from components.explain.cause import WAITS, Evidence, cause
 from components.explain.stuck import Stuck, stuck
 from components.explain.workflow import Workflow
 from pipelines import runs
@@ -36,6 +36,7 @@ from pipelines.environment_settings import Environment
 from pipelines.runs import RunSummary, Step
 
 PAUSE = 2.0
+REFRESH = 20.0
 
 
 class Following:
@@ -151,12 +152,12 @@ class Following:
             )
 
     def _raise_if_stuck(self) -> None:
-        found = self._stuck()
+        found, now, limit = self._stuck(), time.monotonic(), self._environment.start_timeout
+        self._waits = {found.step: self._waits.get(found.step, now)} if found else {}
         if found is None:
             return
-        now, limit = time.monotonic(), self._environment.start_timeout
         patience = limit if found.patience is None else min(limit, found.patience)
-        if now - self._waits.setdefault(found.step, now) < patience:
+        if now - self._waits[found.step] < patience:
             return
         self._stuck_in = found.step
         if not self._leave_stuck:
@@ -168,20 +169,23 @@ class Following:
         )
 
     def _stuck(self) -> Stuck | None:
-        """Return the pod that waits, if one does: the cluster says more of it than the Workflow."""
+        """Return the pod that waits, if one does: the cluster, if it is the run's, says most of it."""
         if self._cluster:
             try:
-                return stuck(self._cluster, self._run.run_id)
+                if found := stuck(self._cluster, self._run.run_id):
+                    return found
             except ClusterError:
                 self._cluster = None  # it may not be looked at from here
         node = self._workflow.waiting()
-        return Stuck(node.step, cause(Evidence(node)), None) if node and node.message else None
+        waits = node and WAITS.match(node.message)
+        return Stuck(node.step, cause(Evidence(node)), None) if node and waits else None
 
 
 def _seen(run: Any) -> object:
     """Return what is different when the run's Workflow is."""
     details = run.run_details.task_details if run.run_details else None
-    return run.state, [(one.display_name, one.state) for one in details or ()]
+    states = [(one.display_name, one.state) for one in details or ()]
+    return run.state, states, time.monotonic() // REFRESH  # why a pod waits is in none of them
 
 
 def _config(run: Any, environment: Environment) -> Config:

@@ -8,6 +8,10 @@ run            what `run` shows
 plan           plan
 models         models list, show, promote, history; rollback
 serving        serve, predict
+submit         submit
+runs           runs list, show, cancel, retry; logs
+follow         what `submit --wait` and `runs show` show
+explain        explain
 schedule       schedule apply, diff, list, pause, resume, delete, run-now
 configuration  config show, schema, init, reference
 doctor         doctor

@@ -142,6 +142,15 @@ def test_stuck(site: Site, run: Any, follow: Follow, leave: bool) -> None:
     assert site.runs.runs[run.run_id].state == ("RUNNING" if leave else "FAILED")
 
 
+def test_slow_but_not_stuck(site: Site, run: Any, follow: Follow) -> None:
+    """A pod that is being made ready is not stuck."""
+    site.runs.become(run.run_id, "RUNNING")
+    site.runs.step(run.run_id, "train", "Pending", message="PodInitializing")
+    summary = follow(lambda: site.runs.become(run.run_id, "FAILED"), update={"start_timeout": 0})
+    assert summary.failure
+    assert summary.failure.kind != "StuckError"
+
+
 def test_backend_that_goes_away(site: Site, follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "PATIENCE", 0.1)
     with pytest.raises(BackendError, match="does not answer"):
