@@ -1,0 +1,58 @@
+"""`modelyard gc` on this machine: a store in a folder, no cluster, no bucket."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+POLICY = ("--set", "name=tiny", "--set", "retention.versions=0", "--set", "retention.younger_than=1d")
+
+
+@pytest.fixture
+def old(store, tmp_path):
+    """The store of `tiny`, whose champion is version 1, a month ago; with a third version, made by now."""
+    month = time.time() - 30 * 86400
+    for path in (tmp_path / ".modelyard/models").rglob("*"):
+        os.utime(path, (month, month))
+    for entry in (tmp_path / ".modelyard/models/tiny/history").iterdir():
+        record = json.loads(entry.read_text())
+        entry.write_text(json.dumps({**record, "at": "2026-01-01T00:00:00+00:00"}))
+    return store
+
+
+def test_it_shows_what_may_go_and_leaves_it(modelyard, old):
+    ended = modelyard("gc", *POLICY)
+    assert ended.code == 0, ended.err
+    assert "tiny/2" in ended.out
+    assert "tiny/1" not in ended.out
+    assert "1 of 2 are not needed any more" in ended.out
+    assert old.versions("tiny") == [1, 2]
+
+
+def test_it_removes_it_when_it_is_told_so_and_then_has_nothing_left_to_do(modelyard, old, tmp_path):
+    ended = modelyard("gc", *POLICY, "--yes", "--output", "json")
+    assert {row["name"]: (row["kept"], row["removed"]) for row in json.loads(ended.out)} == {
+        "tiny/1": ("the champion", False),
+        "tiny/2": (None, True),
+    }
+    assert old.versions("tiny") == [1]
+    assert os.listdir(tmp_path / ".modelyard/models/tiny/versions/000002") == ["run.json"]  # noqa: PTH208
+    assert modelyard("models", "history", "tiny").code == 0
+    assert modelyard("models", "show", "tiny", 2).code == 7
+    assert modelyard("gc", *POLICY, "--yes").out.splitlines()[-1] == "0 of 0 are gone."
+
+
+def test_dry_wins_over_yes(modelyard, old):
+    assert modelyard("gc", *POLICY, "--yes", "--dry-run").code == 0
+    assert old.versions("tiny") == [1, 2]
+
+
+def test_nothing_is_there_before_the_first_run(modelyard, tmp_path):
+    ended = modelyard("gc", "--yes")
+    assert (ended.code, ended.out.splitlines()[0]) == (
+        0,
+        "0 of 0 are not needed any more (0 bytes); --output json says why the others are.",
+    )
+    assert list(Path(tmp_path).iterdir()) == []
