@@ -3,14 +3,15 @@
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from components.errors import BackendError, NotFoundError
 from pipelines.backend.client import Backend
+from pipelines.backend.pages import SIZE, pages
 from pipelines.backend.submission import equals, find_experiment
 
-ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-PAGE = 50
+ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 State = Literal["pending", "running", "succeeded", "failed", "cancelling", "cancelled", "skipped", "paused"]
 STATES: dict[str | None, State] = {
     "PENDING": "pending",
@@ -85,7 +86,7 @@ def latest(backend: Backend, model: str | None, limit: int) -> list[RunRecord]:
     Raises:
         NotFoundError: the model has had no run there.
     """
-    options: dict[str, Any] = backend.scoped()
+    options = backend.scoped()
     if model:
         experiment = find_experiment(backend, model)
         if experiment is None:
@@ -93,12 +94,19 @@ def latest(backend: Backend, model: str | None, limit: int) -> list[RunRecord]:
                 f"There is no run of {model!r} at {backend.endpoint}. `modelyard submit` starts one."
             )
         options = {"experiment_id": experiment}
-    found: list[RunRecord] = []
-    for run in _pages(backend, min(limit, PAGE), options):
-        found.append(record(run))
-        if len(found) == limit:
-            break
-    return found
+    return [record(run) for run in islice(runs(backend, size=min(limit, SIZE), **options), limit)]
+
+
+def runs(backend: Backend, size: int = SIZE, **wanted: str) -> Iterator[Any]:
+    """Yield runs as the server gives them, newest first, `size` at a time.
+
+    Args:
+        backend: the server.
+        size: how many to ask for at once.
+        wanted: which ones, such as `experiment_id`, or `backend.scoped()`.
+    """
+    list_ = backend.runs.run_service_list_runs
+    return pages(list_, "runs", page_size=size, sort_by="created_at desc", **wanted)
 
 
 def record(run: Any) -> RunRecord:
@@ -158,18 +166,6 @@ def retry(backend: Backend, run: Any) -> None:
 
 def _ended(now: State) -> str:
     return now if now in ("succeeded", "failed") else f"was {now}"
-
-
-def _pages(backend: Backend, size: int, options: dict[str, Any]) -> Iterator[Any]:
-    token = ""
-    while True:
-        page = backend.runs.run_service_list_runs(
-            page_size=size, page_token=token, sort_by="created_at desc", **options
-        )
-        yield from page.runs or ()
-        token = page.next_page_token
-        if not token:
-            return
 
 
 def _missing(backend: Backend, name: str) -> NotFoundError:
