@@ -31,8 +31,9 @@ class Traced(Record):
     """What a training step is made of, exactly, as long as `lower_bound` is empty.
 
     `flops` are those of one step with a full batch, `backward` the part of the gradients. `activations` is
-    what the forward pass keeps for the backward pass, an upper bound, as memory is reused; `working`
-    the largest operation's inputs and outputs. `optimizer` are the bytes of the optimizer's variables.
+    what the forward pass keeps for the backward pass, an upper bound, as memory is reused. `working` and
+    `updating` are what the largest operation holds of the batch, and of what is shaped as the variables.
+    `optimizer` are the bytes of the optimizer's variables.
     """
 
     parameters: int
@@ -46,6 +47,7 @@ class Traced(Record):
     lower_bound: tuple[str, ...]
     activations: int
     working: int
+    updating: int
     batch: int
     dtype: str
     seconds: float

@@ -22,6 +22,7 @@ import numpy as np
 
 from components import artifacts
 from components.artifacts import Schema
+from components.errors import TrainError
 from components.shards import ShardWriter
 from components.train import accelerator, data, trace
 from components.train import model as networks
@@ -29,7 +30,7 @@ from components.train.backend import BACKEND, tf
 from components.train.callbacks import Clock, Finite
 from components.train.data import CHUNK_BYTES, Features
 from components.train.export import export
-from components.train.measured import ANSWER, Probed, Trial
+from components.train.measured import ANSWER, Probed, Traced, Trial
 from components.train.settings import Model, Training
 from components.train.windows import Windows, timed
 
@@ -51,6 +52,8 @@ def probe(trial: Trial, scratch: Path) -> Probed:
     """
     began = time.perf_counter()
     question = trial.question
+    traced = trace.trace(question)
+    _check_room(traced)
     features = Path(trial.features) if trial.features else _noise(trial, scratch / "features")
     opening, rows = timed(lambda: Features.read(features))
     building, (network, plan) = timed(lambda: trace.compiled(question))
@@ -86,7 +89,7 @@ def probe(trial: Trial, scratch: Path) -> Probed:
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         device_memory=_device_memory(),
         model_bytes=sum(path.stat().st_size for path in (scratch / "model").rglob("*") if path.is_file()),
-        traced=trace.trace(question),
+        traced=traced,
         inside=time.perf_counter() - began,
     )
 
@@ -162,6 +165,17 @@ class Course:
         row = train.gather(np.arange(1)).nbytes
         few = np.arange(size * max(1, min(16, CHUNK_BYTES // (size * max(1, row))))) % len(train)
         return train.gather(few), train.labels[few]
+
+
+def _check_room(traced: Traced) -> None:
+    """Raise before the variables are made, when this machine's memory is too small for them."""
+    needed = traced.weights + traced.gradients + traced.optimizer
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise TrainError(
+            f"The model's variables and gradients take {needed / 1e9:.3g} GB and this machine has "
+            f"{there / 1e9:.3g} GB, so there is nothing to probe. Plan without --probe to see where it fits."
+        )
 
 
 def _noise(trial: Trial, directory: Path) -> Path:

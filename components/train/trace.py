@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from components import artifacts
+from components.errors import TrainError
 from components.train import code_archive, graph, trainer, user_code
 from components.train import model as networks
 from components.train.backend import keras, tf
@@ -28,15 +29,28 @@ NO_ACTIVATION = ("Const", "Placeholder", "ReadVariableOp", "VariableShape", "Sha
 def trace(question: Question) -> Traced:
     """Return what a training step of a model is made of.
 
+    Variables belong to a graph that never runs, so that they take no memory, however many there are.
+
     Raises:
         TrainError: the model cannot be built, or its code fails.
     """
+    try:
+        with tf.Graph().as_default():
+            return _trace(question)
+    except TrainError:
+        if not Model.model_validate(question.architecture).build:
+            raise
+        return _trace(question)  # the user's own code may compute with values, which a graph does not have
+
+
+def _trace(question: Question) -> Traced:
     started = time.perf_counter()
     network, plan = compiled(question)
     step = traced_step(network, question.examples.shape, plan.batch_size)
     work = graph.walk(step)
     activations, unknown = kept(step)
     variables = network.optimizer.variables
+    working, updating = largest(step, network.trainable_variables)
     return Traced(
         parameters=network.count_params(),
         trainable=sum(int(np.prod(one.shape)) for one in network.trainable_variables),
@@ -48,7 +62,8 @@ def trace(question: Question) -> Traced:
         backward=work.backward,
         lower_bound=tuple(work.unknown + [one for one in unknown if one not in work.unknown]),
         activations=activations + work.pushed,
-        working=_largest(step),
+        working=working,
+        updating=updating,
         batch=sum(graph.size(one) for one in step.inputs if one.dtype != tf.resource),
         dtype=keras.config.dtype_policy().name,
         seconds=time.perf_counter() - started,
@@ -99,16 +114,17 @@ def kept(step: Any) -> tuple[int, list[str]]:
     return total, unknown
 
 
-def _largest(step: Any) -> int:
-    """Return the bytes that the largest operation has in its hands at once."""
-    most = 0
+def largest(step: Any, variables: Any) -> tuple[int, int]:
+    """Return the bytes that the largest operation holds of the batch, and of what is shaped as a variable."""
+    shapes = {tuple(one.shape) for one in variables}
+    batch = update = 0
     for operation in graph.alive(step):
-        held = 0
+        held = [0, 0]
         for tensor in (*operation.inputs, *operation.outputs):
             if tensor.dtype.is_numpy_compatible and tensor.shape.is_fully_defined():
-                held += graph.size(tensor)
-        most = max(most, held)
-    return most
+                held[tuple(tensor.shape) in shapes] += graph.size(tensor)
+        batch, update = max(batch, held[0]), max(update, held[1])
+    return batch, update
 
 
 def _bytes(variables: Any) -> int:

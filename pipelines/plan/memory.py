@@ -1,7 +1,9 @@
 """What training keeps in a device's memory, and whether that fits.
 
-weights + gradients + optimizer                      exact: P · 16 bytes with Adam in float32 + activations
-kept for the backward pass + the largest operation + the batch     an upper bound: memory is reused
+weights + gradients + optimizer        exact: P · 16 bytes with Adam in float32
++ the larger of two upper bounds, as memory is reused:
+  activations kept for the backward pass + the largest operation on them + the batch
+  the largest operation on what is shaped as the variables, while they change
 
 It fits when the upper bound is below 0.8 of the memory, it does not when the exact part alone is above 0.95
 of it, and between these only a probe knows: what the driver, the libraries and fragmentation take is not in
@@ -25,6 +27,7 @@ class Memory(Record):
     optimizer: int
     activations: int
     working: int
+    updating: int
     batch: int
     each: float
 
@@ -36,7 +39,7 @@ class Memory(Record):
     @property
     def most(self) -> int:
         """Return the upper bound."""
-        return self.fixed + self.activations + self.working + self.batch
+        return self.fixed + max(self.activations + self.working + self.batch, self.updating)
 
     def fit(self, capacity: float) -> Fit:
         """Say whether it fits into a device's memory of so many bytes."""
@@ -46,7 +49,8 @@ class Memory(Record):
 
     def largest_batch(self, capacity: float) -> int:
         """Return the largest batch that fits for sure; 0 when not even one example does."""
-        return max(0, int((SURE * capacity - self.fixed) / self.each)) if self.each else 0
+        room = SURE * capacity - self.fixed
+        return int(room / self.each) if self.each and self.updating < room else 0
 
 
 def memory(traced: Traced) -> Memory:
@@ -58,6 +62,7 @@ def memory(traced: Traced) -> Memory:
         optimizer=traced.optimizer,
         activations=traced.activations,
         working=traced.working,
+        updating=traced.updating,
         batch=traced.batch,
         each=moving / traced.batch_size,
     )

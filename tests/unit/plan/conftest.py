@@ -20,6 +20,7 @@ TRACED: dict[str, Any] = {
     "lower_bound": (),
     "activations": 90_000_000,
     "working": 9_000_000,
+    "updating": 12_000_000,
     "batch": 1_000_000,
     "dtype": "float32",
     "seconds": 1.0,

@@ -46,6 +46,13 @@ def test_fits_for_sure_for_sure_not_or_unknown(traced: Traced, capacity: float, 
     assert memory(traced).fit(capacity) == fit
 
 
+def test_the_largest_operation_is_on_the_batch_or_on_the_variables(traced: Traced) -> None:
+    wide = memory(traced.model_copy(update={"updating": 200_000_000}))
+    assert wide.most == 216_000_000
+    assert wide.each == 1_000_000
+    assert wide.largest_batch(250e6) == 0  # the update alone has no room in 0.8 · 250 - 16 MB
+
+
 def test_the_largest_batch_that_fits_for_sure(traced: Traced) -> None:
     assert memory(traced).largest_batch(100e6) == 64
     assert memory(traced).largest_batch(10e6) == 0

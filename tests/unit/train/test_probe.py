@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from components.artifacts import Normalization, Schema
+from components.errors import TrainError
 from components.train.measured import Probed, Question, Trial
 from components.train.probe import probe
 
@@ -48,3 +49,9 @@ def test_the_rows_of_the_run_are_read(question: Question, desk: Any, tmp_path: P
     found = probe(Trial(question=question, features=str(features), seconds=0.5), tmp_path)
     assert not found.synthetic
     plausible(found)
+
+
+def test_what_has_no_room_is_not_begun(question: Question, tmp_path: Path) -> None:
+    huge = question.model_copy(update={"architecture": {"filters": [], "dense": [65536, 65536, 65536]}})
+    with pytest.raises(TrainError, match=r"take 138 GB and this machine has .* nothing to probe"):
+        probe(Trial(question=huge, seconds=0.5), tmp_path)

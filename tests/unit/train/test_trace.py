@@ -1,14 +1,17 @@
 """What tracing counts, beside sums done by hand: multiplications and additions, two each."""
 
+import resource
 from typing import Any
 
 import numpy as np
 import pytest
 
+from components import artifacts
 from components.artifacts import Normalization, Schema
 from components.train import graph, trace
 from components.train.backend import keras, tf
 from components.train.measured import Question
+from components.train.settings import Code
 
 LAYERS = keras.layers
 BATCH, CLASSES = 4, 3
@@ -184,3 +187,32 @@ def test_activations_grow_with_the_batch() -> None:
     small, large = (trace.trace(question({"filters": [4]}, batch_size=size)) for size in (8, 64))
     assert large.activations == pytest.approx(8 * small.activations, rel=0.01)
     assert large.flops == 8 * small.flops
+
+
+def test_a_model_that_is_larger_than_any_memory_is_traced_without_any() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = trace.trace(question({"filters": [], "dense": [65536, 65536, 65536]}))
+    assert found.parameters == 65 * 65536 + 2 * 65537 * 65536 + 65537 * 3
+    assert found.weights + found.optimizer > 10**11
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 10**9
+
+
+def test_code_that_computes_with_values_is_traced_all_the_same(desk: Any) -> None:
+    code = desk.code(
+        adapting="""
+        import numpy as np
+
+        def build(input_shape, classes):
+            scale = layers.Normalization()
+            scale.adapt(np.arange(12.0).reshape(3, 4))
+            return keras.Sequential([
+                keras.Input(input_shape), layers.Flatten(), layers.Dense(4), scale,
+                layers.Dense(classes, activation="softmax"),
+            ])
+        """
+    )
+    asked = question({"build": "adapting:build", "code": str(code)}).model_copy(
+        update={"code": Code(place=str(code)).text(), "code_sha256": artifacts.tree_sha256(code)}
+    )
+    found = trace.trace(asked)
+    assert found.trainable == 65 * 4 + 5 * 3
