@@ -17,7 +17,7 @@ from components.store.address import open_objects
 from components.store.objects import Objects
 from components.store.removal import clear
 from pipelines.backend import records
-from pipelines.backend.submission import find_experiment
+from pipelines.backend.lookup import find_experiment
 from pipelines.cleanup.mark import mark, unmark
 from pipelines.cleanup.place import PAGE, Place, runs
 from pipelines.cleanup.thing import Thing, age

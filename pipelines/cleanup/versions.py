@@ -31,7 +31,7 @@ def find(place: Place) -> Iterator[Thing]:
             one.size,
             age(place.now - one.changed) if one.whole else "left behind by a run that was killed",
             why or _young(place, one),
-            partial(models.remove, name, one.version),
+            partial(_remove, place, models, one.version),
         )
 
 
@@ -57,8 +57,18 @@ def _used(place: Place, models: Removal) -> dict[int, str]:
         used |= {compared: "what the champion was compared with"} if compared else {}
         used |= {champion.previous: "the champion before"} if champion.previous else {}
         used[champion.version] = "the champion"
-    if place.remote:
-        cluster = place.cluster(place.environment.serving.namespace)
-        for one in cluster.find("Deployment", f"{MANAGED},{objects.NAME}={name}"):
-            used[objects.version(one)] = f"served by {one['metadata']['name']}"
-    return used
+    return used | _served(place)
+
+
+def _served(place: Place) -> dict[int, str]:
+    """Return what serves a version on the cluster."""
+    if not place.remote:
+        return {}
+    cluster = place.cluster(place.environment.serving.namespace)
+    found = cluster.find("Deployment", f"{MANAGED},{objects.NAME}={place.config.name}")
+    return {objects.version(one): f"served by {one['metadata']['name']}" for one in found}
+
+
+def _remove(place: Place, models: Removal, version: int) -> bool:
+    """Remove a version, unless somebody put it before clients since it was shown."""
+    return version not in _served(place) and models.remove(place.config.name, version)

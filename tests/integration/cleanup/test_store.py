@@ -43,6 +43,17 @@ def test_what_is_champion_was_champion_is_served_or_new_stays(yard: Yard, publis
     assert yard.gc() == ({"digits/4"}, set())  # which was rolled back
 
 
+def test_what_is_used_again_after_it_was_shown_stays(yard: Yard, publish: Publish) -> None:
+    for number in range(4):
+        publish(f"run {number}")
+    found = yard.found()
+    assert [found[f"digits/{version}"].kept for version in (1, 2, 3)] == [None] * 3
+    yard.kubernetes.serves("digits", 1)
+    yard.models.promote("digits", 2, reason="by hand", by="test")
+    assert [found[f"digits/{version}"].remove() for version in (1, 2, 3)] == [False, False, True]
+    assert yard.models.versions("digits") == [1, 2, 4]
+
+
 def test_what_is_young_stays_and_so_does_what_a_run_may_still_compare_with(
     yard: Yard, publish: Publish
 ) -> None:
