@@ -5,6 +5,7 @@ tunnel       the way through the cluster, where there is no address
 client       its services, with every failure made a sentence
 refusals     the sentences
 pages        its lists as a whole
+lookup       what it has already
 submission   a configuration as a package, a version and a run
 changes      what a submission changes
 records      runs found, listed, ended, tried again

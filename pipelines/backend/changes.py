@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from components.errors import NotFoundError
 from pipelines.backend.client import Backend
-from pipelines.backend.submission import Found, Submission
+from pipelines.backend.lookup import Found
+from pipelines.backend.submission import Submission
 
 TOLD = ("config", "target")
 """The arguments that say it all: the others are sections of them, or follow from them."""

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 from components.errors import BackendError, NotFoundError
 from pipelines.backend.client import Backend
+from pipelines.backend.lookup import equals, find_experiment
 from pipelines.backend.pages import SIZE, pages
-from pipelines.backend.submission import equals, find_experiment
 
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 State = Literal["pending", "running", "succeeded", "failed", "cancelling", "cancelled", "skipped", "paused"]

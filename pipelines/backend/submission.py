@@ -9,27 +9,24 @@ uploaded once, and a run with another configuration is another run of the same v
 """
 
 import hashlib
-import json
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import kfp_server_api as kfp
 
-from components.errors import BackendError, ConflictError, NotFoundError
-from pipelines.backend.client import Backend, LostError
+from pipelines.backend.client import Backend
+from pipelines.backend.lookup import MADE_BY, Found, equals, experiment, known, look, once
 from pipelines.compiler import arguments, compile_package
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.train_to_serve import STEPS
 
-MADE_BY = "Made by modelyard."
 NO_OPTIONS: Mapping[str, bool | int] = {}
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,21 +59,11 @@ class Submission:
         return kfp.V2beta1RuntimeConfig(parameters=self.arguments, pipeline_root=self.pipeline_root)
 
 
-class Found(NamedTuple):
-    """What the server has of a submission: ids, and None for what is not there."""
-
-    pipeline_id: str | None
-    version_id: str | None
-    experiment_id: str | None
-
-
-@dataclass(frozen=True)
-class Uploaded:
-    """Where a submission's package is; `new` names what was not there before."""
+class Uploaded(NamedTuple):
+    """Where a submission's package is."""
 
     pipeline_id: str
     version_id: str
-    new: tuple[str, ...] = field(default=())
 
 
 def prepare(
@@ -148,89 +135,8 @@ def upload(backend: Backend, submission: Submission, found: Found | None = None)
         BackendError: the server refuses it, or the pipeline's name is taken by something else.
     """
     pipeline_id, version_id = found[:2] if found else known(backend, submission)
-    new: list[str] = []
-    if pipeline_id is None:
-        pipeline_id = _create_pipeline(backend, submission)
-        new.append("pipeline")
-    if version_id is None:
-        version_id = _upload_version(backend, submission, pipeline_id)
-        new.append("version")
-    return Uploaded(pipeline_id, version_id, tuple(new))
-
-
-def look(backend: Backend, submission: Submission) -> Found:
-    """Return what the server has of a submission.
-
-    Raises:
-        BackendError: a pipeline of this name was not made by modelyard.
-    """
-    return Found(*known(backend, submission), find_experiment(backend, submission.pipeline))
-
-
-def known(backend: Backend, submission: Submission) -> tuple[str | None, str | None]:
-    """Return the ids of the pipeline and of the version, as far as the server has them.
-
-    Raises:
-        BackendError: a pipeline of this name was not made by modelyard.
-    """
-    try:
-        found = backend.pipelines.pipeline_service_get_pipeline_by_name(
-            submission.pipeline, **backend.scoped()
-        )
-    except NotFoundError:
-        return None, None
-    if not (found.description or "").startswith(MADE_BY):
-        raise BackendError(
-            f"There is a pipeline {submission.pipeline!r} at {backend.endpoint} already, and modelyard did "
-            "not make it. Give the model another `name` in the configuration, or delete that pipeline."
-        )
-    versions = backend.pipelines.pipeline_service_list_pipeline_versions(
-        found.pipeline_id, page_size=1, filter=equals("display_name", submission.version)
-    )
-    return found.pipeline_id, versions.pipeline_versions[
-        0
-    ].pipeline_version_id if versions.pipeline_versions else None
-
-
-def experiment(backend: Backend, name: str) -> str:
-    """Return the id of the experiment of a name, and make it when there is none."""
-    if found := find_experiment(backend, name):
-        return found
-    body = kfp.V2beta1Experiment(display_name=name, description=MADE_BY, namespace=backend.scope)
-    return once(
-        lambda: str(backend.experiments.experiment_service_create_experiment(body).experiment_id),
-        lambda: find_experiment(backend, name),
-    )
-
-
-def find_experiment(backend: Backend, name: str) -> str | None:
-    """Return the id of the experiment of a name, or None."""
-    page = backend.experiments.experiment_service_list_experiments(
-        page_size=1, filter=equals("display_name", name), **backend.scoped()
-    )
-    return str(page.experiments[0].experiment_id) if page.experiments else None
-
-
-def once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """Create something of a name of its own, also when the answer is lost or somebody else is quicker.
-
-    Args:
-        create: asks for it.
-        find: returns it if it is there.
-    """
-    try:
-        return create()
-    except (ConflictError, LostError) as error:
-        if (found := find()) is not None:
-            return found
-        if isinstance(error, ConflictError):
-            raise
-    return create()
-
-
-def equals(key: str, value: str) -> str:
-    """Return the filter of a list by one value."""
-    return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "string_value": value}]})
+    pipeline_id = pipeline_id or _create_pipeline(backend, submission)
+    return Uploaded(pipeline_id, version_id or _upload_version(backend, submission, pipeline_id))
 
 
 def _create_pipeline(backend: Backend, submission: Submission) -> str:

@@ -60,7 +60,7 @@ def submit(
     from pipelines import lean_kfp, runs
 
     lean_kfp.load()
-    from pipelines.backend import submission
+    from pipelines.backend import lookup, submission
     from pipelines.backend.changes import compare
     from pipelines.backend.client import connect
     from pipelines.config import load
@@ -78,7 +78,7 @@ def submit(
         prepared = submission.prepare(uploads.config, place)
         notes = check(prepared.package, prepared.arguments, place)
         backend = connect(place, endpoint)
-        found = submission.look(backend, prepared)
+        found = lookup.look(backend, prepared)
         facts = _facts(prepared, compare(backend, prepared, found), uploads, backend, notes)
     if dry_run:
         emit(facts) if output is Output.JSON else _show(facts, Console(), whole=True)

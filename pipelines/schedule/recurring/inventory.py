@@ -6,7 +6,7 @@ from typing import Any
 
 from components.errors import ConflictError
 from pipelines.backend.client import Backend
-from pipelines.backend.submission import equals
+from pipelines.backend.lookup import equals
 from pipelines.schedule.mark import Mark
 from pipelines.schedule.recurring import stamp
 

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from components.errors import BackendError, NotFoundError
 from pipelines.backend.client import Backend
-from pipelines.backend.submission import equals
+from pipelines.backend.lookup import equals
 from pipelines.schedule.cron import Cron
 from pipelines.schedule.recurring.inventory import Ours, switch
 

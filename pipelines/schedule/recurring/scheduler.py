@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import kfp_server_api as kfp
 
 from components.errors import BackendError, ConflictError, NotFoundError
-from pipelines.backend import submission
+from pipelines.backend import lookup, submission
 from pipelines.backend.changes import against
 from pipelines.backend.client import Backend
-from pipelines.backend.submission import once
+from pipelines.backend.lookup import once
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.schedule.mark import Mark
@@ -122,7 +122,7 @@ class RecurringRuns:
         return Plan(action="pause" if paused else "resume", changes=changes, **common)
 
     def _changes(self, wanted: Wanted, last: Ours) -> tuple[Change, ...]:
-        _, version_id = submission.known(self.backend, wanted.submission)
+        _, version_id = lookup.known(self.backend, wanted.submission)
         sent = against(self.backend, last.run, wanted.submission, version_id)
         before = {**last.mark.schedule, "paused": not last.on}
         return (

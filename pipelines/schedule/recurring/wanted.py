@@ -8,7 +8,7 @@ import kfp_server_api as kfp
 
 from components.errors import ConfigError
 from pipelines import durations
-from pipelines.backend import submission
+from pipelines.backend import lookup, submission
 from pipelines.backend.client import Backend
 from pipelines.backend.submission import Submission
 from pipelines.config import Config
@@ -81,7 +81,7 @@ class Wanted:
         return kfp.V2beta1RecurringRun(
             display_name=mark.name,
             description=stamp.text(mark),
-            experiment_id=submission.experiment(backend, self.submission.pipeline),
+            experiment_id=lookup.experiment(backend, self.submission.pipeline),
             namespace=backend.scope,
             pipeline_version_reference=kfp.V2beta1PipelineVersionReference(
                 pipeline_id=uploaded.pipeline_id, pipeline_version_id=uploaded.version_id

@@ -50,10 +50,11 @@ def test_run(site: Site, backend: Backend, environment: Environment) -> None:
 
 
 def test_content_is_uploaded_once(site: Site, backend: Backend, environment: Environment) -> None:
-    assert submission.upload(backend, prepare(environment)).new == ("pipeline", "version")
-    assert submission.upload(backend, prepare(environment, "training.epochs=1")).new == ()
+    first = submission.upload(backend, prepare(environment))
+    assert submission.upload(backend, prepare(environment, "training.epochs=1")) == first
     larger = environment.model_copy(update={"active_deadline": 7})
-    assert submission.upload(backend, prepare(larger)).new == ("version",)
+    second = submission.upload(backend, prepare(larger))
+    assert (second.pipeline_id, second.version_id == first.version_id) == (first.pipeline_id, False)
     assert len(site.pipelines.pipelines) == 1
     assert len(site.pipelines.versions) == 2
 
