@@ -6,7 +6,10 @@ Nothing is trained: Keras' own training step becomes a TensorFlow graph with a f
 read. Also for a model that JAX will train: the mathematics are Keras' and the same.
 """
 
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from components import artifacts
-from components.errors import TrainError
+from components.errors import TrainError, from_log
 from components.train import code_archive, graph, trainer, user_code
 from components.train import model as networks
-from components.train.backend import keras, tf
+from components.train.backend import BACKEND, keras, tf
 from components.train.measured import Question, Traced
 from components.train.operations import UnknownShapeError
 from components.train.settings import Code, Model, Training
@@ -34,6 +37,8 @@ def trace(question: Question) -> Traced:
     Raises:
         TrainError: the model cannot be built, or its code fails.
     """
+    if BACKEND != "tensorflow":
+        return _elsewhere(question)
     try:
         with tf.Graph().as_default():
             return _trace(question)
@@ -41,6 +46,23 @@ def trace(question: Question) -> Traced:
         if not Model.model_validate(question.architecture).build:
             raise
         return _trace(question)  # the user's own code may compute with values, which a graph does not have
+
+
+def _elsewhere(question: Question) -> Traced:
+    """Let a process of its own trace on TensorFlow what another backend trains."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answer = Path(folder) / "question.json", Path(folder) / "traced.json"
+        artifacts.write(asked, question)
+        command = [sys.executable, "-m", "components.train.trace", str(asked), str(answer)]
+        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            lines = done.stderr.splitlines() or ["it left no message"]
+            raise from_log(lines) or TrainError(
+                f"Tracing on TensorFlow ended with {done.returncode}: {lines[-1].strip()} Use keras.ops alone "
+                "in layers of your own."
+            )
+        return artifacts.read(answer, Traced)
 
 
 def _trace(question: Question) -> Traced:

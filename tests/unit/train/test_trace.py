@@ -216,3 +216,12 @@ def test_code_that_computes_with_values_is_traced_all_the_same(desk: Any) -> Non
     )
     found = trace.trace(asked)
     assert found.trainable == 65 * 4 + 5 * 3
+
+
+def test_what_another_backend_trains_is_traced_on_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = question({"filters": [4]})
+    here = trace.trace(asked)
+    monkeypatch.setattr(trace, "BACKEND", "jax")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    there = trace.trace(asked)
+    assert there == here.model_copy(update={"seconds": there.seconds})
