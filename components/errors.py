@@ -106,7 +106,7 @@ class StuckError(ModelyardError):
 
 
 class CancelledError(ModelyardError):
-    """The run was cancelled."""
+    """The run was cancelled, or a rollout was told to end."""
 
     exit_code = 12
 

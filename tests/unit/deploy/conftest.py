@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import Golden
+from components.artifacts import Golden, Signature
 from components.deploy import objects, pulse, rollout
 from components.deploy.settings import Rollout, Target
 from components.deploy.site import Site
 from components.deploy.version import Served
 from components.store.models import open_store
 from components.store.settings import Store
-from tests.integration.store.conftest import manifest_of
+from tests.published import publish as publish_version
 
 RECORDED = Path(__file__).parents[1] / "kubernetes" / "recorded"
+SIGNATURE = Signature(shape=(1,), dtype="float32", classes=("no", "yes"))
 METRICS = 'modelyard_requests_total{{code="200",traffic="client"}} {}\n'
 
 
@@ -161,10 +162,7 @@ def version(site, tmp_path):
     file.write_bytes(b"onnx")
 
     def publish():
-        run = f"run {len(site.models.versions('digits'))}"
-        number = site.models.reserve("digits", run)
-        files = {file.name: file}
-        site.models.publish("digits", number, files, manifest_of("digits", number, run, files))
+        number = publish_version(site.models, "digits", {file.name: file}, SIGNATURE)
         golden = Golden(instances=[[0]], predictions=[[1.0]])
         return Served(number, site.models.digest("digits", number), golden)
 
