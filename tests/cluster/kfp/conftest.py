@@ -1,0 +1,115 @@
+"""The real Kubeflow Pipelines at MODELYARD_TEST_KFP, which starts the steps in its namespace `kubeflow`."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.cluster.conftest import ROOT, Ended
+
+ENDPOINT = os.environ.get("MODELYARD_TEST_KFP")
+NAMESPACE, SERVING = "kubeflow", "modelyard-serving"
+PROGRAM = Path(sys.executable).parent / "modelyard"
+ENDED = ("succeeded", "failed", "cancelled")
+QUICK = ("--set", "rollout.watch_seconds=1", "--set", "rollout.min_requests=20")
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody with a folder of their own, a model of their own, and a place in the bucket."""
+
+    folder: Path
+    prefix: str
+
+    @property
+    def model(self) -> str:
+        return f"kfp-{self.prefix}"
+
+    def start(self, *arguments: object) -> "subprocess.Popen[str]":
+        """Start a command on the environment `kind`."""
+        line = [str(part) for part in (PROGRAM, *arguments, "-e", "kind")]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(line, cwd=self.folder, text=True, **pipes)
+
+    def __call__(self, *arguments: object) -> Ended:
+        """Run a command to its end."""
+        return end(self.start(*arguments))
+
+    def submission(self, *options: object, model: str | None = None) -> tuple[object, ...]:
+        """Return the command that submits the digits."""
+        return ("submit", *QUICK, "--set", f"name={model or self.model}", "--output", "json", *options)
+
+    def state(self, run: str) -> dict[str, Any]:
+        """Return a run as `runs show` does."""
+        return self("runs", "show", run, "--output", "json").json
+
+    def ended(self, run: str) -> dict[str, Any]:
+        """Return a run when it has ended, without helping it to."""
+        while (seen := self.state(run))["state"] not in ENDED:
+            time.sleep(2)
+        return seen
+
+
+def end(process: "subprocess.Popen[str]") -> Ended:
+    out, err = process.communicate()
+    return Ended(process.returncode, out, err)
+
+
+@pytest.fixture(scope="package")
+def user(tmp_path_factory, kubectl) -> Iterator[User]:
+    if not ENDPOINT:
+        pytest.skip(
+            "NOT RUN: nothing here has seen a real Kubeflow Pipelines, as MODELYARD_TEST_KFP names none"
+        )
+    kubectl("apply", "-k", ROOT / "manifests/overlays/kubeflow")
+    folder, prefix = tmp_path_factory.mktemp("user"), uuid4().hex[:8]
+    (folder / "build").mkdir()
+    (folder / "build/images.json").write_bytes((ROOT / "build/images.json").read_bytes())
+    variables = {
+        "KF_PIPELINES_ENDPOINT": ENDPOINT,
+        "MODELYARD_ENVIRONMENT__STORE": f"gs://modelyard/{prefix}/models",
+        "MODELYARD_ENVIRONMENT__PIPELINE_ROOT": f"gs://modelyard/{prefix}/runs",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        one = User(folder, prefix)
+        yield one
+        for kind in ("deployment", "service"):
+            kubectl(
+                "delete",
+                kind,
+                "-n",
+                SERVING,
+                "-l",
+                f"app.kubernetes.io/name in ({one.model}, {one.model}-data)",
+            )
+
+
+@pytest.fixture(scope="package")
+def first(user) -> Ended:
+    """The digits, submitted to a server that does not know them, with their data trained on."""
+    return end(user.start(*user.submission("--wait")))
+
+
+@pytest.fixture(scope="package")
+def pods(kubectl) -> Callable[[str], list[dict[str, Any]]]:
+    """Return the pods that a run has had, by the run's id."""
+
+    def of(run_id: str) -> list[dict[str, Any]]:
+        labels = f"pipeline/runid={run_id}"
+        return json.loads(kubectl("get", "pods", "-n", NAMESPACE, "-l", labels, "-o", "json"))["items"]
+
+    return of
+
+
+def states(summary: dict[str, Any]) -> dict[str, str]:
+    return {step["name"]: "cached" if step["cached"] else step["state"] for step in summary["steps"]}

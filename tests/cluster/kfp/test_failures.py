@@ -1,0 +1,150 @@
+"""What a run says that cannot succeed, at the end of `submit --wait` and by `explain`; what comes after."""
+
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from components.store.address import open_objects
+from pipelines.environment import load_environment
+from tests.cluster.kfp.conftest import NAMESPACE, end
+from tests.cluster.rollout.bucket import HOST
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+NET = "import keras\n\ndef net(input_shape, classes):\n    raise RuntimeError('no such layer')\n"
+DATA = "digits.npz"
+
+
+class Case(NamedTuple):
+    """What goes wrong, and what is said of it."""
+
+    setting: str
+    code: int
+    kind: str
+    step: str
+    said: str
+
+
+CASES = {
+    "data": Case("data={{kind: npz, scale: 16, source: '{site}'}}", 3, "DataError", "fingerprint", DATA),
+    "exception": Case("model={{code: code, build: 'net:net'}}", 4, "TrainError", "train", "no such layer"),
+    "memory": Case("environment.steps.train.memory=150Mi", 9, "ClusterError", "train", "150 MiB"),
+    "no-node": Case("environment.steps.ingest.memory=99Gi", 11, "StuckError", "ingest", "99 GiB"),
+    "no-image": Case(
+        "environment.images.ingest=modelyard/gone:1", 11, "StuckError", "ingest", "modelyard/gone:1"
+    ),
+}
+STUCK = ("no-node", "no-image")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What is on the site."""
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def site(folder):
+    """The address of a web site on this machine that pods see."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer((HOST, 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://{HOST}:{server.server_port}/{DATA}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def ended(user, site):
+    """How each of the runs ended; they go on at the same time."""
+    (user.folder / "code").mkdir()
+    (user.folder / "code/net.py").write_text(NET)
+    started = {}
+    for name, case in CASES.items():
+        setting = case.setting.format(site=site)
+        options = ("--wait", "--anyway", "--set", setting)  # the plan would refuse what no node has room for
+        started[name] = user.start(*user.submission(*options, model=f"{user.model}-{name}"))
+    return {name: end(process) for name, process in started.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_end_says_what_failed_and_why(ended, name):
+    case, failure = CASES[name], ended[name].json["failure"]
+    assert (ended[name].code, failure["kind"], failure["step"]) == (case.code, case.kind, case.step), failure
+    assert case.said in failure["message"]
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_a_run_that_is_stuck_is_ended(ended, user, name):
+    assert user.ended(ended[name].json["run"])["state"] == "cancelled"
+
+
+def test_the_exit_task_says_it_too(ended, user):
+    said = user("logs", ended["data"].json["run"], "explain")
+    assert DATA in said.out
+
+
+@pytest.mark.parametrize("name", ["exception", "memory"])
+def test_explain_says_it_also_when_the_pods_are_gone(ended, user, kubectl, pods, name):
+    case, run = CASES[name], ended[name].json["run"]
+    there = user("explain", run, "--output", "json").json
+    assert (there["state"], there["step"]) == ("failed", case.step)
+    assert case.said in there["text"]
+
+    run_id = user.state(run)["id"]
+    of_run = ("-n", NAMESPACE, "-l", f"pipeline/runid={run_id}")
+    kubectl("delete", "workflows", *of_run)
+    kubectl("wait", "--for=delete", "pods", *of_run, "--timeout=60s")
+    assert pods(run_id) == []
+    gone = user("explain", run, "--output", "json").json
+    assert (gone["state"], gone["step"]) == ("failed", case.step)
+    # the limit was only in the pod
+    assert ("environment.steps.train.memory" if name == "memory" else case.said) in gone["text"]
+
+
+def test_cancelled_it_is_said_to_be_so_by_whoever_follows(user, pods):
+    started = user(*user.submission(model=f"{user.model}-cancelled")).json
+    follower = user.start("runs", "show", started["run"], "--wait", "--output", "json")
+    while not pods(started["id"]):
+        time.sleep(0.5)
+    assert user("runs", "cancel", started["run"]).code == 0
+    followed = end(follower)
+    assert (followed.code, followed.json["state"]) == (12, "cancelled"), followed.err
+    assert followed.json["failure"]["kind"] == "CancelledError"
+    assert user("explain", started["run"], "--output", "json").json["state"] == "cancelled"
+
+
+def test_tried_again_when_its_data_are_there_a_failed_run_goes_on_to_its_end(ended, user, folder):
+    digits = load_digits()
+    np.savez(folder / DATA, x=digits.images[..., None].astype("uint8"), y=digits.target)
+    run = ended["data"].json["run"]
+    retried = user("runs", "retry", run)
+    assert retried.code == 0, retried.err
+    followed = user("runs", "show", run, "--wait", "--output", "json")
+    assert followed.code == 0, followed.out
+    assert (followed.json["state"], followed.json["decision"]) == ("succeeded", "promote")
+
+
+def test_gc_removes_a_run_and_its_artifacts_and_leaves_those_of_other_models(ended, user, tmp_path):
+    elsewhere = replace(user, folder=tmp_path)  # where no images were built, and so none are removed
+    run, kept = (user.state(ended[name].json["run"]) for name in ("exception", "memory"))
+    policy = "retention={runs: 0, versions: 0, younger_than: 1m}"
+    command = ("gc", "--set", f"name={user.model}-exception", "--set", policy, "--yes", "--output", "json")
+    assert artifacts(run)
+    while artifacts(run):  # they wait until no run is in flight that might use them
+        removed = elsewhere(*command)
+        assert removed.code == 0, removed.out
+    assert user("runs", "show", run["name"]).code == 7
+    assert user.state(kept["name"])["state"] == "failed"
+    assert artifacts(kept)
+
+
+def artifacts(run):
+    """Return the keys of a run's artifacts."""
+    return open_objects(load_environment("kind").artifacts()).keys(f"train-to-serve/{run['id']}/")

@@ -1,0 +1,92 @@
+"""`modelyard schedule`: it fires, costs little when nothing is new, is replaced and paused."""
+
+import time
+
+import pytest
+
+from tests.cluster.kfp.conftest import ENDED, QUICK, states
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+CRON = "* * * * *"
+UNCHANGED_PODS = 7  # fingerprint and explain, two each; the root, the exit handler and the outer condition
+MINUTE = 60
+
+
+@pytest.fixture(scope="module")
+def schedule(user):
+    """The options that make the digits a schedule of the user's model."""
+
+    def options(*more):
+        return (*QUICK, "--set", f"name={user.model}", "--set", f"schedule={{cron: '{CRON}'}}", *more)
+
+    yield options
+    user("schedule", "delete", user.model)
+
+
+@pytest.fixture(scope="module")
+def applied(first, user, schedule):
+    assert first.code == 0
+    return user("schedule", "apply", *schedule(), "--output", "json")
+
+
+def fired(user, before=()):
+    """Return the names of the runs that the schedule has started, the latest first."""
+    listed = user("runs", "list", "--model", user.model, "--output", "json").json
+    return [one["name"] for one in listed if one["schedule"] and one["name"] not in before]
+
+
+def next_fire(user, before=()):
+    while not (found := fired(user, before)):
+        time.sleep(2)
+    return found[-1]
+
+
+@pytest.fixture(scope="module")
+def unchanged(applied, user):
+    """The first run that the schedule starts, from its end."""
+    assert applied.code == 0, applied.err
+    return user("runs", "show", next_fire(user), "--wait", "--output", "json")
+
+
+def test_it_fires_and_a_run_in_which_nothing_is_new_ends_after_its_first_step(unchanged, user, pods):
+    assert (unchanged.code, unchanged.json["decision"]) == (0, "unchanged"), unchanged.out
+    ran = dict.fromkeys(("fingerprint", "explain"), "succeeded")
+    skipped = dict.fromkeys(("ingest", "preprocess", "train", "evaluate", "deploy"), "skipped")
+    assert states(unchanged.json) == {**ran, **skipped}
+    assert len(pods(user.state(unchanged.json["run"])["id"])) == UNCHANGED_PODS
+
+
+def test_applied_again_it_changes_nothing(applied, user, schedule):
+    assert applied.code == 0
+    again = user("schedule", "apply", *schedule(), "--output", "json").json
+    assert (again["action"], again["changes"]) == ("nothing", [])
+
+
+def test_a_changed_file_replaces_it_and_the_run_in_flight_goes_on(unchanged, user, schedule):
+    assert unchanged.code == 0
+    running = next_fire(user, before=fired(user))
+    assert user.state(running)["state"] not in ENDED
+    old = mine(user)["id"]
+    replaced = user("schedule", "apply", *schedule("--set", "serving.threads=2"), "--output", "json")
+    assert replaced.json["action"] == "replace", replaced.err
+    assert mine(user)["id"] != old
+    assert user.ended(running)["state"] == "succeeded"
+
+
+def test_paused_it_starts_nothing(unchanged, user):
+    assert unchanged.code == 0
+    paused = user("schedule", "pause", user.model, "--output", "json")
+    assert paused.code == 0, paused.err
+    time.sleep(5)  # what was due at that moment is on record
+    before = fired(user)
+    time.sleep(MINUTE + 35)  # it fires up to half a minute late
+    assert fired(user, before) == []
+    assert mine(user)["paused"]
+
+
+def mine(user):
+    """Return the one schedule of the user's model."""
+    listed = user("schedule", "list", "--output", "json").json
+    (found,) = [one for one in listed if one["name"] == user.model]
+    return found

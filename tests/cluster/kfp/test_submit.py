@@ -1,0 +1,75 @@
+"""`modelyard submit`: the digits from data to a prediction, and again from the cache."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cluster.kfp.conftest import NAMESPACE, end, states
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy", "explain")
+MOST_PODS = 18  # two for each step; one for the root, the exit handler and each of the two conditions
+
+
+def test_the_digits_go_from_data_to_a_prediction(first, user, tmp_path):
+    assert first.code == 0, first.err
+    summary = first.json
+    assert states(summary) == dict.fromkeys(STEPS, "succeeded")
+    assert (summary["decision"], summary["version"], summary["champion"]) == ("promote", 1, 1)
+    assert summary["prediction"]["version"] == 1
+    assert Path(summary["report"]).read_text().startswith("<!")
+
+    picture = tmp_path / "digit.npy"
+    np.save(picture, np.zeros((8, 8, 1), "uint8"))
+    answer = user("predict", user.model, picture, "--output", "json")
+    assert (answer.json["version"], len(answer.json["predictions"])) == (1, 1)
+
+
+def test_a_run_has_as_many_pods_as_steps_and_groups_cost(first, user, pods):
+    assert len(pods(user.state(first.json["run"])["id"])) == MOST_PODS
+
+
+def test_explain_says_what_was_decided(first, user):
+    told = user("explain", first.json["run"], "--output", "json").json
+    assert (told["state"], told["model"]) == ("succeeded", user.model)
+    assert "promote: accuracy" in told["text"]
+
+
+def test_submitted_again_it_is_followed_and_comes_from_the_cache_as_the_same_version(first, user):
+    started = user(*user.submission()).json
+    assert (started["new_pipeline"], started["new_version"], started["differences"]) == (False, False, [])
+    logs = user.start("logs", started["run"], "--follow")
+    again = user("runs", "show", started["run"], "--wait", "--output", "json")
+    cached = dict.fromkeys(("ingest", "preprocess", "train", "evaluate"), "cached")
+    assert states(again.json) == {**dict.fromkeys(STEPS, "succeeded"), **cached}
+    assert (again.json["version"], again.json["decision"]) == (1, "promote")
+    assert again.json["fingerprint"] == first.json["fingerprint"]
+    said = end(logs)
+    assert said.code == 0, said.err
+    assert "fingerprint:" in said.out
+    assert "promote: accuracy" in said.out
+
+
+def test_a_step_whose_pod_is_lost_is_tried_again(first, user, kubectl, pods):
+    """Argo does so by itself, for every step: that is how Kubeflow Pipelines is shipped."""
+    assert first.code == 0
+    started = user(*user.submission()).json
+    while not (lost := [one for one in pods(started["id"]) if at_work(one, "fingerprint")]):
+        time.sleep(0.3)
+    kubectl("delete", "pod", "-n", NAMESPACE, lost[0]["metadata"]["name"], "--now")
+    again = user("runs", "show", started["run"], "--wait", "--output", "json")
+    assert (again.code, states(again.json)["fingerprint"]) == (0, "succeeded"), again.out
+    assert (
+        len([one for one in pods(started["id"]) if step_of(one) == "fingerprint"]) == 1
+    )  # the other is gone
+
+
+def at_work(pod, step):
+    return step_of(pod) == step and pod["status"].get("phase") in ("Pending", "Running")
+
+
+def step_of(pod):
+    return pod["metadata"]["labels"].get("modelyard.dev/step")
