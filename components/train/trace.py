@@ -59,8 +59,8 @@ def _elsewhere(question: Question) -> Traced:
         if done.returncode:
             lines = done.stderr.splitlines() or ["it left no message"]
             raise from_log(lines) or TrainError(
-                f"Tracing on TensorFlow ended with {done.returncode}: {lines[-1].strip()} Use keras.ops alone "
-                "in layers of your own."
+                f"Tracing on TensorFlow ended with {done.returncode}: {lines[-1].strip()} "
+                "Use keras.ops alone in layers of your own."
             )
         return artifacts.read(answer, Traced)
 

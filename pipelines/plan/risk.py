@@ -67,6 +67,21 @@ def risks(plan: "Plan", environment: Environment, training: Training, data: Data
             lowers="training.optimizer_settings: a lower learning_rate, clipnorm: 1.0",
         )
     )
+    found.append(
+        Risk(
+            what="the training is cut off and begins again from its start: there are no checkpoints",
+            probability="unknown",
+            lowers="fewer training.epochs, so that less is lost; retries, where the environment has them",
+        )
+    )
+    if plan.offers:
+        found.append(
+            Risk(
+                what="prices are others than those of the file",
+                probability="unknown; Spot prices change daily, and one doubled between two readings",
+                lowers="--price with today's price, or --hardware with a file of your own",
+            )
+        )
     if environment.kind != "local":
         found += _on_a_cluster(environment)
     return tuple(found)
