@@ -139,10 +139,14 @@ def _put_before_clients(
         if isinstance(error, Superseded):
             return Outcome(version=served.version, decision="hold", reason=str(error))
         raise DeployError(f"{error} {_give_up(site, served, attempt, error, by)}") from error
-    except CancelledError as error:
-        raise CancelledError(f"{error} {_give_up(site, served, attempt, error, by)}") from error
-    except (ClusterError, StoreError, KeyboardInterrupt) as error:
-        _give_up(site, served, attempt, error, by)
+    except (ClusterError, StoreError, CancelledError, KeyboardInterrupt) as error:
+        if _champion_already(site, served.version):  # it ended just after the pointer had moved
+            _let_go(site, attempt)
+            said = _unfinished(served.version)
+        else:
+            said = _give_up(site, served, attempt, error, by)
+        if isinstance(error, CancelledError):
+            raise CancelledError(f"{error} {said}") from error
         raise
     _finish(site, served.version, current, attempt, by)
     return Outcome(version=served.version, decision="promote", reason=reason)
@@ -171,16 +175,24 @@ def _finish(site: Site, version: int, before: int, attempt: str, by: str) -> Non
     try:
         promotion.follow(site, version, before, by)
     except (ModelyardError, KeyboardInterrupt) as error:
-        with interruption.deferred(), suppress(ClusterError):
-            if site.ready_pods("stable"):  # else the candidate is all that clients have
-                candidate.withdraw(site, attempt)
+        _let_go(site, attempt)
         if isinstance(error, CancelledError):
-            again = f"Version {version} is the champion; deploy it again to see stable brought to it."
-            raise CancelledError(f"{error} {again}") from error
+            raise CancelledError(f"{error} {_unfinished(version)}") from error
         raise
     with interruption.deferred():
         candidate.withdraw(site, attempt)
     site.say(f"stable serves version {version}; the candidate is gone")
+
+
+def _let_go(site: Site, attempt: str) -> None:
+    """Withdraw the candidate, unless it is all that clients have."""
+    with interruption.deferred(), suppress(ClusterError):
+        if site.ready_pods("stable"):
+            candidate.withdraw(site, attempt)
+
+
+def _unfinished(version: int) -> str:
+    return f"Version {version} is the champion; deploy it again to see stable brought to it."
 
 
 def _give_up(site: Site, served: Served, attempt: str, error: BaseException, by: str) -> str:

@@ -75,6 +75,23 @@ def test_once_the_pointer_has_moved_the_version_stays_and_the_candidate_goes(sit
     assert state() == (2, 2, None, True)
 
 
+@pytest.mark.usefixtures("one")
+def test_just_after_the_pointer_has_moved_nothing_is_said_to_be_as_before(site, version, deploy, state):
+    two = version()
+
+    def say(sentence):
+        if sentence.startswith("promoted: "):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    site.say = say
+    with pytest.raises(CancelledError, match="Version 2 is the champion; deploy it again to see stable"):
+        deploy(two)
+    assert state() == (2, 1, None, True)
+    assert [one.attempt for one in site.models.history("digits")] == [False, False]
+    assert deploy(two).decision == "promote"
+    assert state() == (2, 2, None, True)
+
+
 def test_a_second_signal_does_not_break_off_what_the_first_began():
     done = []
     with pytest.raises(CancelledError), interruption.heeded():
