@@ -1,31 +1,43 @@
 """Runs of the model on Kubeflow Pipelines: their records, and their artifacts in the bucket.
 
     <pipeline_root>/train-to-serve/<id of the run>/…
+    <pipeline_root>/removed/<id of the run>     it goes; artifacts without this may be another server's
 
 The record goes first, and with it what the server's cache has of the run: no run that starts after that uses
 its artifacts. They go when no run is in flight that began before; else a later `gc` takes them.
 """
 
+import json
 import re
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
+
+from pydantic import ValidationError
 
 from components.errors import NotFoundError
 from components.store.address import open_objects
 from components.store.objects import Objects
 from components.store.removal import clear
+from components.store.settings import Store
 from pipelines.backend import records
 from pipelines.backend.lookup import find_experiment
-from pipelines.cleanup.mark import mark, unmark
-from pipelines.cleanup.place import PAGE, Place, runs
+from pipelines.backend.pages import pages
+from pipelines.backend.records import ID
+from pipelines.cleanup.mark import mark, marked, unmark
+from pipelines.cleanup.place import SKEW, Place, goes_on
 from pipelines.cleanup.thing import Thing, age
 from pipelines.train_to_serve import NAME
 
-FEW = 10
-SKEW = 60.0  # seconds by which clocks may differ
-ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+IN_FLIGHT = json.dumps(
+    {
+        "predicates": [
+            {"operation": "NOT_EQUALS", "key": "state", "string_value": state}
+            for state, word in records.STATES.items()
+            if word in records.ENDED
+        ]
+    }
+)
 
 
 def find(place: Place) -> Iterator[Thing]:
@@ -37,11 +49,13 @@ def find(place: Place) -> Iterator[Thing]:
     """
     if not place.backend:
         return
-    everything = {run.run_id for run in place.server_runs}
-    mine = _of_model(place)
-    kept = _why_kept(place, mine)
+    experiment = find_experiment(place.backend, place.config.name)
+    if experiment is None:
+        return
     objects = open_objects(place.environment.artifacts())
     with_artifacts = objects.folders(f"{NAME}/")
+    mine = _of_model(place, experiment)
+    kept = _why_kept(place, mine)
     for run in mine:
         yield Thing(
             "run",
@@ -49,58 +63,68 @@ def find(place: Place) -> Iterator[Thing]:
             _size(objects, run.run_id) if run.run_id in with_artifacts else 0,
             age(place.now - run.created_at.timestamp()),
             kept.get(run.run_id),
-            partial(_remove, place, objects, run.run_id),
+            partial(_remove, place, objects, run.run_id, experiment),
         )
-    for run_id in with_artifacts:
-        if ID.fullmatch(run_id) and run_id not in everything:
-            entries = objects.entries(f"{NAME}/{run_id}/")
-            changed = max((entry.changed for entry in entries), default=0.0)
+    there = {run.run_id for run in place.server_runs}
+    for run_id in marked(objects, experiment):
+        if run_id not in there:
             yield Thing(
                 "artifacts",
                 f"{NAME}/{run_id}",
-                sum(entry.size for entry in entries),
+                _size(objects, run_id),
                 "its run is gone",
-                f"younger than {place.policy.younger_than}" if changed > place.oldest else None,
-                partial(_remove, place, objects, run_id),
+                None,
+                partial(_remove, place, objects, run_id, experiment),
             )
 
 
 def recurring_runs(backend: Any) -> Iterator[Any]:
     """Yield the recurring runs on the server, whoever made them."""
-    token = ""
-    while True:
-        page = backend.recurring_runs.recurring_run_service_list_recurring_runs(
-            page_size=PAGE, page_token=token, **backend.scoped()
-        )
-        yield from page.recurring_runs or ()
-        if not (token := page.next_page_token or ""):
-            return
+    ask = backend.recurring_runs.recurring_run_service_list_recurring_runs
+    return pages(ask, "recurring_runs", **backend.scoped())
 
 
-def in_flight(run: Any) -> bool:
-    """Say whether a run has not ended."""
-    return records.state(run) not in records.ENDED
+def in_flight(backend: Any) -> Iterator[Any]:
+    """Yield the runs on the server that have not ended, whoever made them."""
+    return records.runs(backend, filter=IN_FLIGHT, **backend.scoped())
 
 
-def _of_model(place: Place) -> list[Any]:
-    """Return the runs of the model, the latest first."""
-    experiment = find_experiment(place.backend, place.config.name)
-    return [run for run in place.server_runs if experiment and run.experiment_id == experiment]
+def parameters(run: Any) -> Mapping[str, Any]:
+    """Return the arguments of a run or a recurring run, whoever made it."""
+    return (run.runtime_config.parameters if run.runtime_config else None) or {}
+
+
+def _of_model(place: Place, experiment: str) -> list[Any]:
+    """Return the runs of the model, the latest first; another store's model may have the same name."""
+    ours = (experiment, place.config.store.url)
+    return [run for run in place.server_runs if (run.experiment_id, _store(run)) == ours]
+
+
+def _store(run: Any) -> str | None:
+    """Return the store of a run of modelyard; None for a run of others."""
+    given = parameters(run)
+    try:
+        return Store.model_validate_json(str(given.get("store"))).url if "recipe" in given else None
+    except ValidationError:
+        return None
 
 
 def _why_kept(place: Place, mine: list[Any]) -> dict[str, str]:
     kept: dict[str, str] = {}
     for number, run in enumerate(mine):
-        if in_flight(run):
+        if goes_on(run):
             kept[run.run_id] = "it runs"
         elif number < place.policy.runs:
             kept[run.run_id] = f"one of the last {place.policy.runs}"
         elif run.created_at.timestamp() > place.oldest:
             kept[run.run_id] = f"younger than {place.policy.younger_than}"
-    names = {run.run_id: run.display_name for run in mine}
-    for run_id in list(kept):
-        for used in _uses(place, run_id) - kept.keys():
-            kept[used] = f"{names[run_id]} uses it"
+    ids = {run.run_id for run in mine}
+    if kept.keys() == ids:
+        return kept
+    for run in place.server_runs:  # the cache is one for all models
+        if run.run_id in kept or (run.run_id not in ids and _store(run)):
+            for used in _uses(place, run.run_id) - kept.keys():
+                kept[used] = f"{run.display_name} uses it"
     return kept
 
 
@@ -113,28 +137,19 @@ def _uses(place: Place, run_id: str) -> set[str]:
     return set(re.findall(rf"/{NAME}/({ID.pattern})/", text))
 
 
-def _remove(place: Place, objects: Objects, run_id: str) -> bool:
+def _remove(place: Place, objects: Objects, run_id: str, experiment: str) -> bool:
     try:
-        run = place.backend.runs.run_service_get_run(run_id)
-        if in_flight(run):  # somebody tries it again
+        if goes_on(place.backend.runs.run_service_get_run(run_id)):  # somebody tries it again
             return False
+        unmark(objects, run_id)  # of a `gc` that was killed: what counts is when the record goes
+        mark(objects, run_id, experiment)
         place.backend.runs.run_service_delete_run(run_id)
     except NotFoundError:
         pass  # a `gc` before was killed, or somebody else was faster
-    if _in_flight_since_before(place, mark(objects, run_id)):
+    since = mark(objects, run_id, experiment) + SKEW
+    if any(run.created_at.timestamp() < since for run in in_flight(place.backend)):
         return False
     return clear(objects, objects.entries(f"{NAME}/{run_id}/")) and unmark(objects, run_id)
-
-
-def _in_flight_since_before(place: Place, moment: float) -> bool:
-    """Say whether a run is in flight that began before a moment; none lasts longer than its deadline."""
-    for run in runs(place.backend, size=FEW):
-        began = run.created_at.timestamp()
-        if began < time.time() - 2 * place.environment.active_deadline:
-            return False
-        if in_flight(run) and began < moment + SKEW:
-            return True
-    return False
 
 
 def _size(objects: Objects, run_id: str) -> int:

@@ -8,12 +8,13 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from components.deploy import objects
 from pipelines.cleanup.place import MANAGED, Place
-from pipelines.cleanup.thing import Thing
+from pipelines.cleanup.thing import Thing, age
 from pipelines.environment_settings import BUILT
 
 OURS = re.compile(r"(.+/)?modelyard/[a-z-]+:[0-9a-f]{16}")
@@ -28,18 +29,19 @@ def find(place: Place) -> Iterator[Thing]:
     if not Path(BUILT).is_file():  # then it is not known which of them are needed
         return
     tags = [line for line in _docker("image", "ls", "--format", "{{json .}}") if line]
-    images = [json.loads(line) for line in tags]
-    references = {f"{one['Repository']}:{one['Tag']}": one["Digest"] for one in images}
+    images = {f"{one['Repository']}:{one['Tag']}": one for one in map(json.loads, tags)}
     used = _used(place)
-    for reference, digest in sorted(references.items()):
+    for reference, image in sorted(images.items()):
         if OURS.fullmatch(reference):
-            names = {reference, f"{reference.rpartition(':')[0]}@{digest}"}
+            names = (reference, f"{image['Repository']}@{image['Digest']}")
+            made = datetime.strptime(image["CreatedAt"][:25], "%Y-%m-%d %H:%M:%S %z").timestamp()
+            young = f"younger than {place.policy.younger_than}" if made > place.oldest else None
             yield Thing(
                 "image",
                 reference,
                 None,
-                "another one was built since",
-                next((used[name] for name in names if name in used), None),
+                f"{age(place.now - made)}, and nothing here names it",
+                next((used[name] for name in names if name in used), young),
                 partial(_remove, reference),
             )
 

@@ -10,6 +10,7 @@ from typing import Any
 from components import lifeline
 from components.errors import BackendError
 from components.kubernetes.cluster import Cluster, connect
+from pipelines.backend import records
 from pipelines.cleanup.settings import Retention
 from pipelines.config import Config
 from pipelines.durations import seconds
@@ -18,7 +19,7 @@ from pipelines.environment_settings import Environment
 Json = dict[str, Any]
 STEPS = "app.kubernetes.io/component=step,modelyard.dev/run"
 MANAGED = "app.kubernetes.io/part-of=modelyard"
-PAGE = 100
+SKEW = 300.0  # seconds by which clocks may differ, with what a request may take
 ZONES = 86400.0  # seconds by which the names of two machines' runs may differ
 OVER = ("Succeeded", "Failed")
 
@@ -33,7 +34,7 @@ class Place:
         home: this machine's runs and cache.
         now: epoch seconds.
         backend: Kubeflow Pipelines, if there is one.
-        blind: why it is not known what Kubeflow Pipelines uses; empty when it is known.
+        blind: why it is not known what uses the store; empty when it is known.
     """
 
     config: Config
@@ -60,7 +61,7 @@ class Place:
         return self.environment.kind == "kubernetes"
 
     def look(self, endpoint: str | None) -> None:
-        """Find Kubeflow Pipelines; without an answer it is not known what it uses.
+        """Find Kubeflow Pipelines; without an answer it is not known what it uses, as with a bucket alone.
 
         Raises:
             ClusterError: there is no cluster.
@@ -69,6 +70,8 @@ class Place:
         from pipelines.backend.endpoint import SERVICE, find_endpoint
 
         if not self.remote:
+            if self.config.store.url.startswith("gs://"):
+                self.blind = f"clusters may use {self.config.store.url}, and -e names the one to look at"
             return
         found = find_endpoint(self.environment, endpoint)
         if found.tunnel and self.cluster(found.tunnel).get("Service", SERVICE) is None:
@@ -81,7 +84,7 @@ class Place:
     @cached_property
     def server_runs(self) -> list[Any]:
         """The runs on Kubeflow Pipelines as they were when they were first asked for, the latest first."""
-        return list(runs(self.backend)) if self.backend else []
+        return list(records.runs(self.backend, **self.backend.scoped())) if self.backend else []
 
     def cluster(self, namespace: str) -> Cluster:
         """Return a namespace of the cluster."""
@@ -118,13 +121,6 @@ def began(run: str) -> float:
     return datetime.strptime(run[:15], "%Y%m%d-%H%M%S").timestamp()
 
 
-def runs(backend: Any, size: int = PAGE) -> Iterator[Any]:
-    """Yield the runs on Kubeflow Pipelines, whoever made them, the latest first, `size` at a time."""
-    token = ""
-    while True:
-        page = backend.runs.run_service_list_runs(
-            page_size=size, page_token=token, sort_by="created_at desc", **backend.scoped()
-        )
-        yield from page.runs or ()
-        if not (token := page.next_page_token or ""):
-            return
+def goes_on(run: Any) -> bool:
+    """Say whether a run on Kubeflow Pipelines has not ended."""
+    return records.state(run) not in records.ENDED

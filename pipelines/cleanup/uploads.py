@@ -4,11 +4,10 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from functools import partial
-from typing import Any
 
 from components.store.address import open_objects
 from components.store.models import ModelStore
-from pipelines.cleanup.backend_runs import recurring_runs
+from pipelines.cleanup.backend_runs import parameters, recurring_runs
 from pipelines.cleanup.place import Place
 from pipelines.cleanup.thing import Thing, age
 from pipelines.uploads import CODE, DATA
@@ -58,11 +57,6 @@ def _texts(place: Place, models: ModelStore, going: Collection[str]) -> Iterator
     if place.backend:
         for run in place.server_runs:
             if run.display_name not in going:
-                yield f"{run.display_name} was made of it", _arguments(run)
+                yield f"{run.display_name} was made of it", json.dumps(parameters(run))
         for one in recurring_runs(place.backend):
-            yield f"the schedule {one.display_name} needs it", _arguments(one)
-
-
-def _arguments(run: Any) -> str:
-    """Return the arguments of a run, whoever made it, as JSON."""
-    return json.dumps(run.runtime_config.parameters if run.runtime_config else None)
+            yield f"the schedule {one.display_name} needs it", json.dumps(parameters(one))

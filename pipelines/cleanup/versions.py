@@ -6,7 +6,7 @@ from functools import partial
 
 from components.deploy import objects
 from components.store.removal import GRACE, Held, Removal, open_removal
-from pipelines.cleanup.place import MANAGED, Place
+from pipelines.cleanup.place import MANAGED, SKEW, ZONES, Place, began, goes_on
 from pipelines.cleanup.thing import Thing, age
 
 
@@ -30,7 +30,7 @@ def find(place: Place) -> Iterator[Thing]:
             f"{name}/{one.version}",
             one.size,
             age(place.now - one.changed) if one.whole else "left behind by a run that was killed",
-            why or _young(place, one),
+            why or _young(place, one) or (None if place.remote else place.blind or None),
             partial(_remove, place, models, one.version),
         )
 
@@ -45,19 +45,30 @@ def _used(place: Place, models: Removal) -> dict[int, str]:
     """Return why a version is in use."""
     name = place.config.name
     used: dict[int, str] = {}
-    since = place.now - place.environment.active_deadline
+    since = _oldest_run(place)
     for entry in models.history(name):
         # a run that began before may still compare with it
         if datetime.fromisoformat(entry.at).timestamp() > since:
-            used |= {
-                version: "champion a short time ago" for version in (entry.version, entry.previous) if version
-            }
+            champions = [version for version in (entry.version, entry.previous) if version]
+            used |= dict.fromkeys(champions, "champion since a run began that may compare with it")
     if champion := models.champion(name):
         compared = models.manifest(name, champion.version).decision.champion
         used |= {compared: "what the champion was compared with"} if compared else {}
         used |= {champion.previous: "the champion before"} if champion.previous else {}
         used[champion.version] = "the champion"
     return used | _served(place)
+
+
+def _oldest_run(place: Place) -> float:
+    """Return when the oldest run began that may be in flight, in epoch seconds.
+
+    One that is tried again keeps the time at which it began, and the champion that it found then.
+    """
+    if place.blind:
+        return 0.0
+    times = [place.now - place.environment.active_deadline]
+    times += [run.created_at.timestamp() - SKEW for run in place.server_runs if goes_on(run)]
+    return min([*times, *(began(name) - ZONES for name in place.alive())])
 
 
 def _served(place: Place) -> dict[int, str]:

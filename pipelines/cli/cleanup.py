@@ -44,7 +44,7 @@ def gc(
     going = [thing for thing in found if thing.kept is None]
     if place.blind:
         console.print(
-            f"What Kubeflow Pipelines uses is not known, so that is left: {place.blind}", soft_wrap=True
+            f"Not all that may be in use can be seen, so that is left: {place.blind}", soft_wrap=True
         )
     if output is Output.TEXT:
         _show(found, going)

@@ -236,8 +236,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _matches(one: Any, wanted: Mapping[str, Any]) -> bool:
     for predicate in wanted["predicates"]:
-        assert predicate["operation"] in ("EQUALS", 1), predicate
+        assert predicate["operation"] in ("EQUALS", 1, "NOT_EQUALS"), predicate
         wanted_value = predicate.get("string_value") or predicate.get("stringValue")  # protobuf takes both
-        if str(getattr(one, predicate["key"])) != wanted_value:
+        is_so = str(getattr(one, predicate["key"])) == wanted_value
+        if is_so == (predicate["operation"] == "NOT_EQUALS"):
             return False
     return True

@@ -140,8 +140,10 @@ def test_a_wrong_policy_is_refused_with_its_key(full: Yard, capsys: pytest.Captu
 
 def test_images_that_nothing_names_go(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a program in docker's place that keeps its images in a file."""
-    new, old, own = (f"modelyard/train:{digit * 16}" for digit in "123")
-    (tmp_path / "images").write_text(f"{new}\n{old}\n{own}\npython:3.11\n")
+    new, old, own, young = (f"modelyard/train:{digit * 16}" for digit in "1234")
+    day, far = (f"{year}-01-01 12:00:00 +0000 UTC" for year in (2026, 2099))
+    images = f"{new} {day}\n{own} {day}\npython:3.11 {day}\n{young} {far}\n"
+    (tmp_path / "images").write_text(f"{old} {day}\n{images}")
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps({"train": new}))
     (tmp_path / "bin").mkdir()
@@ -150,8 +152,9 @@ def test_images_that_nothing_names_go(yard: Yard, tmp_path: Path, monkeypatch: p
 cd {tmp_path}
 case "$2 $4" in
   "ls {{{{json .}}}}")
-    sed 's/\\(.*\\):\\(.*\\)/{{"Repository": "\\1", "Tag": "\\2", "Digest": "<none>"}}/' images ;;
-  "ls "*) cat images ;;
+    sed -e 's|\\([^ ]*\\):\\([^ ]*\\) \\(.*\\)|"Repository": "\\1", "Tag": "\\2", "CreatedAt": "\\3"|' \\
+      -e 's|.*|{{&, "Digest": "<none>"}}|' images ;;
+  "ls "*) cut -d " " -f 1 images ;;
   "rm "*) grep -v "$4" images > left; mv left images ;;
 esac
 """
@@ -163,5 +166,6 @@ esac
     yard.kubernetes.deployments[0]["spec"] = {"template": {"spec": {"containers": [container]}}}
     found = yard.found()
     assert (found[new].kept, found[own].kept) == ("build/images.json names it", "digits-stable runs it")
+    assert found[young].kept == "younger than 30d"
     assert yard.gc() == ({old}, set())
-    assert (tmp_path / "images").read_text() == f"{new}\n{own}\npython:3.11\n"
+    assert (tmp_path / "images").read_text() == images

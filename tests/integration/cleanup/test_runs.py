@@ -5,12 +5,14 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from components import lifeline
 from pipelines.backend import submission
 from pipelines.backend.client import connect
+from pipelines.cleanup.mark import mark
 from pipelines.pods.run import PodRun
 from pipelines.schedule.recurring.wanted import Wanted
 from pipelines.train_to_serve import NAME
@@ -22,9 +24,10 @@ OLD = [f"2026010{day}-120000-aaaa" for day in range(1, 6)]
 # On Kubeflow Pipelines
 
 
-def submitted(yard: Yard, state: str = "SUCCEEDED") -> Any:
+def submitted(yard: Yard, state: str = "SUCCEEDED", *overrides: str) -> Any:
     """Let a run have happened, with an artifact in the bucket."""
-    run = submission.submit(connect(yard.environment), submission.prepare(yard.config(), yard.environment))
+    prepared = submission.prepare(yard.config(*overrides), yard.environment)
+    run = submission.submit(connect(yard.environment), prepared)
     yard.site.runs.become(run.run_id, state)
     yard.write(f"{NAME}/{run.run_id}/train/7/model/model.onnx")
     return run
@@ -80,6 +83,15 @@ def test_artifacts_do_not_wait_for_a_run_that_began_when_nothing_gave_them_any_m
     assert yard.gc() == ({f"{NAME}/{gone.run_id}"}, set())
 
 
+def test_artifacts_wait_for_a_run_that_was_tried_again_long_after_it_began(yard: Yard) -> None:
+    busy, gone = submitted(yard, "RUNNING"), submitted(yard)
+    for _ in range(12):
+        submitted(yard)
+    yard.site.runs.runs[busy.run_id].created_at -= timedelta(days=5)
+    assert gone.display_name in yard.gc()[1]
+    assert gone.run_id in with_artifacts(yard)
+
+
 def test_a_run_that_is_tried_again_meanwhile_stays(yard: Yard) -> None:
     failed = submitted(yard, "FAILED")
     submitted(yard)
@@ -92,17 +104,31 @@ def test_a_run_that_is_tried_again_meanwhile_stays(yard: Yard) -> None:
 
 
 def test_what_others_have_under_the_pipeline_root_is_left_alone(yard: Yard) -> None:
-    for key in ("other-pipeline/1/model", f"{NAME}/notes/readme.txt", "notes.txt"):
+    of_another_server = f"{NAME}/{uuid4()}/train/7/model"
+    for key in ("other-pipeline/1/model", f"{NAME}/notes/readme.txt", "notes.txt", of_another_server):
         yard.write(key)
-    assert yard.found() == {}
+    mark(yard.bucket, str(uuid4()), "an experiment of another server")
+    submitted(yard)
+    assert [name for name, thing in yard.found().items() if thing.kept is None] == []
 
 
-def test_runs_of_another_model_are_left_alone(yard: Yard) -> None:
-    other = yard.config("name=other")
-    run = submission.submit(connect(yard.environment), submission.prepare(other, yard.environment))
-    yard.site.runs.become(run.run_id, "SUCCEEDED")
-    yard.write(f"{NAME}/{run.run_id}/train/7/model/model.onnx")
-    assert yard.found() == {}
+@pytest.mark.parametrize("override", ["name=other", "store.url=gs://elsewhere/models"])
+def test_runs_of_another_model_are_left_alone_and_keep_what_they_use(yard: Yard, override: str) -> None:
+    gone, used, last = (submitted(yard) for _ in range(3))
+    others = [submitted(yard, "SUCCEEDED", override) for _ in range(2)]
+    took(yard, others[0], used)
+    found = yard.found()
+    assert found.keys() == {run.display_name for run in (gone, used, last)}
+    assert found[used.display_name].kept == f"{others[0].display_name} uses it"
+    assert yard.gc() == ({gone.display_name}, set())
+    assert {run.run_id for run in others} <= yard.site.runs.runs.keys()
+
+
+@pytest.mark.parametrize("parameters", [{}, {"store": "the corner shop"}, {"recipe": "x", "store": "{}"}])
+def test_a_strangers_run_in_the_experiment_is_left_alone(yard: Yard, parameters: dict[str, str]) -> None:
+    first, _ = submitted(yard), submitted(yard)
+    yard.site.runs.runs[first.run_id].runtime_config.parameters = parameters
+    assert first.display_name not in yard.found()
 
 
 # Of `modelyard run`, here and in pods

@@ -1,5 +1,6 @@
 """Versions and uploads: what is in use stays, whatever the policy says."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +10,14 @@ from kubernetes.config import kube_config
 from components.errors import ClusterError, NotFoundError
 from pipelines.backend import submission
 from pipelines.backend.client import connect
-from tests.integration.cleanup.conftest import DAY, Yard
+from pipelines.cleanup import plan
+from pipelines.cleanup.place import Place
+from pipelines.compiler import LOCAL
+from tests.integration.cleanup.conftest import DAY, LATER, Yard
 
 Publish = Callable[..., int]
 DATA = [f"uploads/data/{number * 64}" for number in "0123456789"]
+COMPARED = "champion since a run began that may compare with it"
 CODE = f"uploads/code/{'a' * 64}.zip"
 
 
@@ -64,9 +69,43 @@ def test_what_is_young_stays_and_so_does_what_a_run_may_still_compare_with(
     younger = "retention.younger_than=1m"
     assert yard.found(later=DAY)["digits/1"].kept == "younger than 30d"
     assert (
-        yard.found(younger, "retention.versions=0", later=600)["digits/1"].kept == "champion a short time ago"
+        yard.found(younger, "retention.versions=0", later=600)["digits/1"].kept
+        == "champion since a run began that may compare with it"
     )
     assert yard.found(younger, later=2 * DAY)["digits/1"].kept is None
+
+
+@pytest.mark.parametrize("unseen", [False, True], ids=["it is seen", "it is not"])
+def test_a_run_that_is_tried_again_finds_the_champion_that_it_knows(
+    yard: Yard, publish: Publish, unseen: bool
+) -> None:
+    for number in range(3):
+        publish(f"run {number}")
+    yard.models.promote("digits", 1, reason="better", by="test")
+    run = submission.submit(connect(yard.environment), submission.prepare(yard.config(), yard.environment))
+    for version in (2, 3):
+        yard.models.promote("digits", version, reason="better", by="test")
+    yard.site.runs.become(run.run_id, "FAILED")
+    assert yard.found()["digits/1"].kept is None
+    yard.site.runs.become(run.run_id, "RUNNING")  # 40 days later
+    if unseen:
+        text = yard.environment_file.read_text()
+        yard.environment_file.write_text(text.replace(yard.site.server.url, "http://127.0.0.1:1"))
+    assert yard.found()["digits/1"].kept == COMPARED
+
+
+def test_nothing_in_a_bucket_goes_before_the_clusters_that_use_it_are_named(
+    yard: Yard, publish: Publish
+) -> None:
+    publish("first")
+    publish("second")
+    yard.upload(DATA[0])
+    place = Place(yard.config(), LOCAL, yard.home, time.time() + LATER)
+    place.look(None)
+    found = {thing.name: thing.kept for thing in plan.find(place)}
+    assert found == {"digits/1": place.blind, "digits/2": "one of the last 1", DATA[0]: place.blind}
+    assert "-e names the one to look at" in place.blind
+    assert yard.found()["digits/1"].kept is None
 
 
 def test_what_a_killed_run_left_goes_once_nobody_can_be_at_it(yard: Yard, tmp_path: Path) -> None:
