@@ -85,17 +85,18 @@ class Probed(Record):
     """What real steps took, on this machine.
 
     `inside` is the time between the imports and the end, `age` that since the process began, where the system
-    tells. `export` is the first one, which imports what it needs, `export_again` another. `first_epoch` is
-    what the first call takes beyond its steps: tracing, compiling. `epoch` counts training steps with the
-    real input, `compute` and `half` those of a batch in memory (the whole batch, half of it), `input` batches
-    read without training; `validation` batches of validation. `score` is what ONNX Runtime takes for a row.
-    `memory` is the highest resident memory of the process; `device_memory` that of the accelerator, None on a
-    processor.
+    tells. `load` is how many processes wanted each core in the minute before. `export` is the first one,
+    which imports what it needs, `export_again` another. `first_epoch` is what the first call takes beyond its
+    steps: tracing, compiling. `epoch` counts training steps with the real input, `compute` and `half` those
+    of a batch in memory (the whole batch, half of it), `input` batches read without training; `validation`
+    batches of validation. `score` is what ONNX Runtime takes for a row. `memory` is the highest resident
+    memory of the process; `device_memory` that of the accelerator, None on a processor.
     """
 
     device: str
     backend: str
     age: float | None
+    load: float
     synthetic: bool
     steps: int
     inside: float

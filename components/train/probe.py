@@ -50,7 +50,7 @@ def probe(trial: Trial, scratch: Path) -> Probed:
         DataError: the features are malformed.
         TrainError: the model cannot be built, trained or exported.
     """
-    began = time.perf_counter()
+    began, load = time.perf_counter(), os.getloadavg()[0] / (os.cpu_count() or 1)
     question = trial.question
     traced = trace.trace(question)
     _check_room(traced)
@@ -72,6 +72,7 @@ def probe(trial: Trial, scratch: Path) -> Probed:
         device=accelerator.devices()[0],
         backend=BACKEND,
         age=None,
+        load=load,
         synthetic=not trial.features,
         steps=course.steps,
         opening=opening,

@@ -13,12 +13,13 @@ from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.plan import money, residuals
 from pipelines.plan.compute import compute
+from pipelines.plan.dataset import Dataset
 from pipelines.plan.hardware import Hardware, load
 from pipelines.plan.inputs import inputs
 from pipelines.plan.measuring import Say, learn, measure, question_of
-from pipelines.plan.memory import memory
+from pipelines.plan.memory import Fit, Memory, memory
 from pipelines.plan.offers import Offer, offers, wanted
-from pipelines.plan.place import place
+from pipelines.plan.place import Place, place
 from pipelines.plan.plan import Plan, Wishes
 from pipelines.plan.quantity import Quantity, unknown
 from pipelines.plan.risk import risks
@@ -59,7 +60,7 @@ def make(
     traced, probed, wall = measure(question, data, wishes, config, environment, say)
     curve = learn(question, data, say) if wishes.learning_curve else None
     key, here = residuals.key(config, environment), residuals.machine(environment)
-    time, time_of = _earlier(home, key, here)
+    time, time_of = _earlier(home, key, here, data)
     if probed:
         time = duration(
             probed,
@@ -72,7 +73,7 @@ def make(
         time_of = None
     correction = residuals.correction(home, here) if time else None
     past = residuals.past_steps(home, key)
-    held, spot_in = memory(traced), place(environment, hardware)
+    held, where = memory(traced), place(environment, hardware)
     work = compute(
         traced, config.training.epochs * math.ceil(data.rows["train"] / config.training.batch_size)
     )
@@ -94,8 +95,8 @@ def make(
         rows=data.rows,
         compute=work,
         memory=held,
-        fit=chosen.fit if chosen else spot_in.fit(held),
-        place=chosen.accelerator if chosen else spot_in.name,
+        fit=_fit(held, where, chosen, probed is not None and not wishes.on),
+        place=chosen.accelerator if chosen else where.name,
         storage=storage(data, traced, probed),
         duration=time,
         train=train,
@@ -122,6 +123,7 @@ def make(
         prediction = residuals.Prediction(
             created=time_of or plan.created,
             machine=here,
+            rows=data.rows,
             train=train,
             whole=plan.run,
             money=plan.money,
@@ -132,10 +134,17 @@ def make(
     return plan
 
 
-def _earlier(home: Path, key: str, here: str) -> tuple[Duration | None, str | None]:
-    """Return what an earlier probe of the same configuration on this machine said, and when."""
+def _fit(held: Memory, where: Place, chosen: Offer | None, probed: bool) -> Fit:
+    """Return whether it fits where it would run; a probe there has seen that it does."""
+    if probed:
+        return "fits"
+    return chosen.fit if chosen else where.fit(held)
+
+
+def _earlier(home: Path, key: str, here: str, data: Dataset) -> tuple[Duration | None, str | None]:
+    """Return what an earlier probe of the same configuration and rows on this machine said, and when."""
     kept = residuals.planned(home, key)
-    if kept and kept.parts and kept.machine == here:
+    if kept and kept.parts and (kept.machine, kept.rows) == (here, data.rows):
         return kept.parts, kept.created
     return None, None
 

@@ -34,6 +34,7 @@ class Prediction(Record):
 
     created: str
     machine: str
+    rows: dict[str, int]
     train: Quantity
     whole: Quantity
     money: Quantity
@@ -45,13 +46,15 @@ class Residual(Record):
     """What was planned for a run, and what happened, in seconds.
 
     `planned` is for the epochs that there were in the end; None when nobody planned the run, or its probe was
-    on another machine. `actual` is None when the step `train` came from the cache.
+    on another machine. `uncorrected` is what it was before earlier runs moved it. `actual` is None when the
+    step `train` came from the cache.
     """
 
     run: str
     key: str
     machine: str
     planned: float | None
+    uncorrected: float | None
     actual: float | None
     planned_whole: float | None
     actual_whole: float
@@ -60,8 +63,8 @@ class Residual(Record):
 
     @property
     def ratio(self) -> float | None:
-        """Return actual / planned of the step `train`."""
-        return self.actual / self.planned if self.actual and self.planned else None
+        """Return actual / planned of the step `train`, by what the probe alone said."""
+        return self.actual / self.uncorrected if self.actual and self.uncorrected else None
 
 
 def machine(environment: Environment) -> str:
@@ -119,6 +122,7 @@ def record(folder: Path, config: Config, environment: Environment, summary: RunS
         key=mine,
         machine=here,
         planned=_for(usable, epochs) if usable and step else None,
+        uncorrected=usable.parts.seconds(epochs) if usable and usable.parts and step else None,
         actual=step.seconds if step else None,
         planned_whole=usable.whole.value if usable and ran_all else None,
         actual_whole=summary.seconds,

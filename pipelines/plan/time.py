@@ -27,10 +27,11 @@ CACHED = ("ingest", "preprocess")
 class Duration(Record):
     """Seconds of the step `train` in parts: `once`, and `epoch` for each of `epochs`, validation included.
 
-    `around` is the part of `start` that belongs to the pod and not to the process; 0 on this machine. `low`
-    and `high` are what an epoch may take by its windows, as shares of `epoch`. `input_share` is the part of a
-    step that reading takes beyond what hides behind the training; `overhead` the part of a step that does not
-    depend on the size of the batch.
+    `busy` is how many processes wanted each core while it was measured, 1 on an idle machine. `around` is the
+    part of `start` that belongs to the pod and not to the process; 0 on this machine. `low` and `high` are
+    what an epoch may take by its windows, as shares of `epoch`. `input_share` is the part of a step that
+    reading takes beyond what hides behind the training; `overhead` the part of a step that does not depend on
+    the size of the batch.
     """
 
     once: float
@@ -40,6 +41,7 @@ class Duration(Record):
     least_epochs: int
     low: float
     high: float
+    busy: float
     around: float
     start: float
     compile: float
@@ -92,6 +94,7 @@ def duration(
         else plan.epochs,
         low=min(1 - LEAST, probed.epoch.low),
         high=max(1 + LEAST, probed.epoch.high),
+        busy=max(1.0, probed.load),
         around=max(0.0, wall - probed.age) if pod and probed.age else 0.0,
         start=start,
         compile=compiling,
@@ -115,12 +118,12 @@ def train_seconds(found: Duration | None, correction: Quantity | None) -> Quanti
     if correction and correction.value and correction.low and correction.high:
         low, high, middle = correction.low, correction.high, correction.value
         return Quantity(value=value * middle, low=least * low, high=value * high, why=correction.why)
-    return Quantity(
-        value=value,
-        low=found.once * (1 - LEAST) + found.epoch * found.least_epochs * found.low,
-        high=found.once * (1 + LEAST) + found.epoch * found.epochs * found.high,
-        why="the probe's windows, at least ±15 %",
-    )
+    low = found.once * (1 - LEAST) + found.epoch * found.least_epochs * found.low
+    high = found.once * (1 + LEAST) + found.epoch * found.epochs * found.high
+    why = "the probe's windows, at least ±15 %"
+    if found.busy > 1:
+        why += f", and x/÷ {found.busy:.2g} as {found.busy:.2g} processes wanted each core"
+    return Quantity(value=value, low=low / found.busy, high=high * found.busy, why=why)
 
 
 def other_steps(

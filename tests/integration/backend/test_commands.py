@@ -83,7 +83,7 @@ def test_what_a_plan_speaks_against(
     mine = key(load(store=environment.model_store()), environment)
     hour = exactly(3600.0)
     kept = Prediction(
-        created="", machine="", train=hour, whole=hour, money=exactly(9.0), parts=None, refusals=()
+        created="", machine="", rows={}, train=hour, whole=hour, money=exactly(9.0), parts=None, refusals=()
     )
     keep(tmp_path / "home", mine, kept)
     code, text = modelyard("submit", "--budget", "5")

@@ -43,6 +43,7 @@ def probed(traced: Traced) -> Probed:
         device="cpu:0",
         backend="tensorflow",
         age=None,
+        load=0.5,
         synthetic=False,
         steps=10,
         inside=40.0,

@@ -148,6 +148,17 @@ def test_the_interval_is_no_narrower_than_fifteen_per_cent(probed: Probed, data:
     assert found.high >= 1.149 * found.value
 
 
+def test_a_busy_machine_makes_it_wider(probed: Probed, data: Dataset) -> None:
+    idle, busy = (
+        train_seconds(duration(one, 46.0, PLAN, data, rehearsed=False), None)
+        for one in (probed, probed.model_copy(update={"load": 3.0}))
+    )
+    assert busy.value == idle.value
+    assert busy.low == pytest.approx((idle.low or 0) / 3)
+    assert busy.high == pytest.approx((idle.high or 0) * 3)
+    assert "3 processes wanted each core" in busy.why
+
+
 def test_early_stopping_lowers_the_lower_end_alone(probed: Probed, data: Dataset) -> None:
     stopping = PLAN.model_copy(update={"early_stopping": EarlyStopping(patience=1)})
     all_, some = (train_seconds(duration(probed, 46.0, one, data, False), None) for one in (PLAN, stopping))

@@ -50,6 +50,7 @@ def planned(home: Path, config: Config, environment: Environment, hours: float, 
         Prediction(
             created="2026-11-26T10:00:00+00:00",
             machine=machine(environment),
+            rows={},
             train=exactly(hours * 3600),
             whole=exactly(hours * 3600),
             money=Quantity(value=12.0, low=10.0, high=14.0),

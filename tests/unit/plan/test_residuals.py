@@ -23,6 +23,7 @@ PARTS = Duration(
     least_epochs=20,
     low=0.9,
     high=1.1,
+    busy=1.0,
     around=0.0,
     start=6.0,
     compile=2.0,
@@ -43,6 +44,7 @@ def prediction(train: float | None = 50.0, where: str = HERE) -> Prediction:
     return Prediction(
         created="2026-11-26T10:00:00+00:00",
         machine=where,
+        rows={},
         train=found,
         whole=exactly(train) if train else found,
         money=unknown("no price"),
@@ -156,6 +158,12 @@ def test_some_runs_move_a_plan_and_say_how_many_they_are(tmp_path: Path, config:
     assert found.high == pytest.approx(1.8)
     assert "last 3 planned runs" in found.why
     assert correction(tmp_path, "another machine") is None
+
+
+def test_a_corrected_plan_is_measured_by_what_it_was_before(tmp_path: Path, config: Config) -> None:
+    keep(tmp_path, key(config, LOCAL), prediction(train=75.0))  # the probe said 50, earlier runs made it 75
+    found = recorded(run(tmp_path, config, "one", 75.0))
+    assert (found.planned, found.uncorrected, found.ratio) == (75.0, 50.0, 1.5)
 
 
 def test_many_runs_give_quantiles(tmp_path: Path, config: Config) -> None:
