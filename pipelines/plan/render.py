@@ -132,14 +132,16 @@ def _short(found: Quantity, say: Callable[[float], str]) -> str:
 
 
 def _spot(plan: Plan) -> Group:
-    lines = [
-        Text(
-            f"Spot, taken away every {row.hours_between:g} h on average: x{row.without:.3g} as it is; "
-            f"x{row.with_checkpoints:.3g} with a checkpoint every {seconds(row.interval)}",
-            "dim",
+    lines = []
+    for row in plan.spot:
+        without = "never ends" if row.without is None else f"x{row.without:.3g}"
+        lines.append(
+            Text(
+                f"Spot, taken away every {row.hours_between:g} h on average: {without} as it is; "
+                f"x{row.with_checkpoints:.3g} with a checkpoint every {seconds(row.interval)}, which train does not make",
+                "dim",
+            )
         )
-        for row in plan.spot
-    ]
     return Group(*lines)
 
 

@@ -12,6 +12,7 @@ import math
 from components.artifacts import Record
 
 HOURS = (1.0, 6.0, 24.0)
+NEVER = 30.0
 WRITE = 100e6  # bytes a second to a bucket
 
 
@@ -19,13 +20,13 @@ class Preempted(Record):
     """One row: what a mean time between preemptions does to a training of `seconds` without any.
 
     `interval` is the best time between checkpoints, in seconds; `with_checkpoints` and `without` are how many
-    times as long training then takes.
+    times as long training then takes, `without` None when it never ends.
     """
 
     hours_between: float
     interval: float
     with_checkpoints: float
-    without: float
+    without: float | None
 
 
 def preempted(seconds: float, checkpoint: int, restart: float) -> tuple[Preempted, ...]:
@@ -47,13 +48,18 @@ def preempted(seconds: float, checkpoint: int, restart: float) -> tuple[Preempte
                 hours_between=hours,
                 interval=interval,
                 with_checkpoints=1 + overhead,
-                without=_again(seconds, between) / seconds if seconds else 1.0,
+                without=_again(seconds / between),
             )
         )
     return tuple(rows)
 
 
-def _again(seconds: float, between: float) -> float:
-    """Return how long work takes on average that begins again whenever it is cut off."""
-    share = seconds / between
-    return between * math.expm1(share) if share < 30 else math.inf
+def _again(share: float) -> float | None:
+    """Return how many times as long work takes that begins again whenever it is cut off; None: it never ends.
+
+    Args:
+        share: its length, undisturbed, in mean times between preemptions.
+    """
+    if share > NEVER:
+        return None
+    return math.expm1(share) / share if share else 1.0

@@ -243,11 +243,11 @@ def test_checkpoints_come_at_young_and_dalys_interval() -> None:
     overhead = 10 / hourly.interval + (hourly.interval / 2 + 60) / 3600
     assert hourly.with_checkpoints == pytest.approx(1 + overhead)
     assert hourly.without == pytest.approx((math.e**2 - 1) / 2)
-    assert hourly.without > rare.without > daily.without > 1
+    assert (hourly.without or 0) > (rare.without or 0) > (daily.without or 0) > 1
 
 
-def test_endless_restarts_are_infinite() -> None:
-    assert preempted(seconds=10**7, checkpoint=1, restart=0)[0].without == math.inf
+def test_what_is_always_cut_off_never_ends() -> None:
+    assert preempted(seconds=10**7, checkpoint=1, restart=0)[0].without is None
 
 
 def test_storage_counts_shards_twice_and_the_model(traced: Traced, probed: Probed, data: Dataset) -> None:
