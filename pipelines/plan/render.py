@@ -138,7 +138,8 @@ def _spot(plan: Plan) -> Group:
         lines.append(
             Text(
                 f"Spot, taken away every {row.hours_between:g} h on average: {without} as it is; "
-                f"x{row.with_checkpoints:.3g} with a checkpoint every {seconds(row.interval)}, which train does not make",
+                f"x{row.with_checkpoints:.3g} with a checkpoint every {seconds(row.interval)}, "
+                "which train does not make",
                 "dim",
             )
         )

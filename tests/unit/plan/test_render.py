@@ -1,0 +1,103 @@
+"""What a plan prints: one screen, with unknown said as unknown."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from components.train.measured import Traced
+from pipelines.config import load
+from pipelines.environment import load_environment
+from pipelines.plan import planning
+from pipelines.plan.dataset import Dataset
+from pipelines.plan.plan import Plan, Wishes
+from pipelines.plan.render import show
+
+GKE = ("environment.store=gs://a/b", "environment.pipeline_root=gs://a/c")
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch, traced: Traced, data: Dataset, tmp_path: Path) -> Any:
+    """Make a plan of a traced model of 6 TFLOP a step and known data, in an environment."""
+    heavy = traced.model_copy(update={"flops": 6 * 10**12})
+    monkeypatch.setattr(planning, "look", lambda *_: data)
+    monkeypatch.setattr(planning, "measure", lambda *_: (heavy, None, 1.0))
+
+    def one(name: str = "local", **wishes: Any) -> Plan:
+        overrides = GKE if name == "gke" else ()
+        environment = load_environment(name, overrides)
+        return planning.make(
+            load(None, ["training.epochs=900"]), environment, name, Wishes(**wishes), tmp_path
+        )
+
+    return one
+
+
+def shown(plan: Plan, everything: bool = False) -> str:
+    text = io.StringIO()
+    show(plan, Console(file=text, width=150), everything)
+    return text.getvalue()
+
+
+def test_what_nobody_measured_is_unknown(made: Any) -> None:
+    plan = made()
+    text = shown(plan)
+    assert "train      unknown (--probe measures it)" in text
+    assert "money      unknown (no price is known for this machine; --price gives one)" in text
+    assert "10 more with --all" in text
+    assert len(text.splitlines()) < 40
+    assert plan.refusals == ()
+
+
+def test_the_accelerator_of_the_environment_decides(made: Any) -> None:
+    plan = made("gke")
+    assert (plan.place, plan.machine, plan.fit) == ("nvidia-l4", "nvidia-l4x1", "fits")
+    assert plan.train.value
+    assert plan.money.low  # on Spot, as the environment says
+    assert plan.money.low < next(one for one in plan.offers if one.accelerator == "nvidia-l4").on_demand.low
+    assert len(plan.spot) == 3
+    text = shown(plan)
+    assert "Spot, taken away every 6 h on average" in text
+    named = [risk.what for risk in plan.risks]
+    assert any(what.startswith("the Spot node is taken away") for what in named)
+    assert "the pods wait for a node, in a queue or for quota" in named
+
+
+def test_budget_and_deadline_refuse(made: Any) -> None:
+    plan = made(on=("a100",), budget=0.01, deadline=0.001)
+    assert len(plan.refusals) == 2
+    assert "no: It takes" in shown(plan)
+
+
+def test_everything_names_each_input(made: Any) -> None:
+    text = shown(made(), everything=True)
+    for word in ("measured", "given", "counted", "assumed", "unknown", "queue and quota", "tpu7x"):
+        assert word in text
+
+
+def test_a_row_that_was_left_out_is_told(made: Any, tmp_path: Path) -> None:
+    row = {"memory_gb": 24, "bandwidth_gbps": 300, "sources": ["X"]}
+    peaks = {"bf16": 120, "fp16": 120, "fp32": 30}
+    rows = {
+        "nvidia-l4": {**row, "peak_tflops": peaks},
+        "nvidia-b200": {**row, "peak_tflops": {**peaks, "bf16": 1}},
+    }
+    file = tmp_path / "mine.yaml"
+    file.write_text(json.dumps({"read": "2026-11-26", "sources": {"X": "x"}, "accelerators": rows}))
+    text = shown(made(hardware=file))
+    assert "left out: nvidia-b200: peak_tflops.bf16 1 is below fp32 30" in text.replace("\n", " ")
+
+
+def test_a_plan_is_json_without_infinities(made: Any) -> None:
+    json.dumps(made("gke").model_dump(mode="json"), allow_nan=False)
+
+
+def test_a_plan_for_an_accelerator_leaves_the_last_plan_alone(made: Any, tmp_path: Path) -> None:
+    made()
+    (kept,) = (tmp_path / "plans").glob("*.json")
+    before = kept.read_bytes()
+    made(on=("l4",))
+    assert kept.read_bytes() == before
