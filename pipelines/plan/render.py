@@ -69,7 +69,8 @@ def _facts(plan: Plan) -> dict[str, str]:
             f"a step {seconds(time.step)}{overhead}; {time.input_share:.0%} waits for input"
         )
     if probed := plan.probed:
-        found["probe"] = f"{size(probed.memory)} of memory at most; {probed.epoch.windows} windows"
+        device = "" if probed.device_memory is None else f", {size(probed.device_memory)} on the device"
+        found["probe"] = f"{size(probed.memory)} of memory at most{device}; {probed.epoch.windows} windows"
     if curve := plan.learning_curve:
         points = ", ".join(f"{one.rows:,}: {one.error:.1%}" for one in curve.points)
         beyond = "; ".join(

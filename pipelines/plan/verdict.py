@@ -27,7 +27,7 @@ def refusals(plan: Plan, wishes: Wishes, chosen: Offer | None) -> tuple[str, ...
             "take a smaller model or a larger machine"
         )
     usable = [one for one in plan.offers if not one.refused]
-    if plan.offers and not usable and all(one.fit == "does not fit" for one in plan.offers):
+    if plan.fit != "fits" and not usable and all(one.fit == "does not fit" for one in plan.offers):
         found.append("No single device of the list holds the model, and Keras on TensorFlow cannot split it")
     return (*found, *limits(plan.run, plan.money, wishes))
 

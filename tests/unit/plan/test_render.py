@@ -101,3 +101,16 @@ def test_a_plan_for_an_accelerator_leaves_the_last_plan_alone(made: Any, tmp_pat
     before = kept.read_bytes()
     made(on=("l4",))
     assert kept.read_bytes() == before
+
+
+def test_a_model_that_no_device_holds_is_named_so(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = planning.measure
+
+    def huge(*arguments: Any) -> Any:
+        traced, probed, wall = whole(*arguments)
+        return traced.model_copy(update={"weights": 10**12, "gradients": 10**12}), probed, wall
+
+    monkeypatch.setattr(planning, "measure", huge)
+    reasons = made().refusals
+    assert any(reason.startswith("No single device of the list holds the model") for reason in reasons)
+    assert any("do not fit into this machine's memory" in reason for reason in reasons)
