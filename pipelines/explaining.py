@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import lifeline
-from components.errors import NotFoundError
+from components.artifacts import read
+from components.errors import DataError, NotFoundError, StuckError
 from components.explain import here
 from components.explain.explanation import Explanation, cancelled, failed, running, succeeded
 from pipelines import runs
+from pipelines.runs import RunSummary
 
 if TYPE_CHECKING:
     from pipelines.environment_settings import Environment
@@ -57,7 +59,19 @@ def on_pipelines(name: str, environment: "Environment", endpoint: str | None) ->
     run = records.find(backend, name)
     kept = Kept(backend, run.run_id, cluster_of(backend.namespace))
     parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-    return there.explain(run.display_name, parameters.get("name"), kept)
+    found = there.explain(run.display_name, parameters.get("name"), kept)
+    return _stuck(found) or found if found.state == "cancelled" else found
+
+
+def _stuck(found: Explanation) -> Explanation | None:
+    """Return why a run was cancelled that was followed from here and stuck: then no pod says it any more."""
+    try:
+        failure = read(runs.of_pipelines(found.run) / "run.json", RunSummary).failure
+    except DataError:  # nobody followed it from here
+        return None
+    if failure is None or failure.kind != StuckError.__name__:
+        return None
+    return cancelled(found.run, found.model, failure.step, failure.message)
 
 
 def _unfinished(run: Path) -> Explanation:

@@ -126,6 +126,11 @@ def start(base: Path) -> Iterator[Path]:
             _clear(run)
 
 
+def of_pipelines(name: str) -> Path:
+    """Return the folder for what is fetched of a run on Kubeflow Pipelines; it may not be there."""
+    return home() / "runs" / re.sub(r"[^\w.-]+", "-", name).strip(".")
+
+
 def finish(run: Path, summary: RunSummary) -> None:
     """Record how the run ended."""
     write(run / "run.json", summary)

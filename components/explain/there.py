@@ -20,6 +20,10 @@ WORKFLOW = "workflows.argoproj.io/workflow"
 RUN = "pipeline/runid"
 MAIN = "main"
 LINES = 5000
+ENDED = (
+    "somebody ended it, or a `--wait` did, as it does when a pod cannot start, and said so. Nothing of it "
+    "goes on."
+)
 
 
 class Records(Protocol):
@@ -100,9 +104,7 @@ def explain(run: str, model: str | None, records: Records, ended_well: bool | No
     workflow = records.workflow()
     if workflow.terminated:
         at_work = workflow.failed() or workflow.working()
-        return cancelled(
-            run, model, at_work.step if at_work else None, "somebody ended it. Nothing of it goes on."
-        )
+        return cancelled(run, model, at_work.step if at_work else None, ENDED)
     if ended_well or workflow.phase == "Succeeded":
         return succeeded(run, model, words.decision(lambda step: _log_of(records, workflow.own(step))))
     if bad := workflow.failed():

@@ -184,6 +184,13 @@ class Cluster:
                     raise self._plainly(error) from error
             time.sleep(PAUSE)
 
+    def tail(self, pod: str, container: str, lines: int) -> list[str]:
+        """Return the last lines of a container's log so far; none when it cannot be read."""
+        path, query = f"{self._path('Pod', pod)}/log", [("container", container), ("tailLines", str(lines))]
+        with suppress(ApiException, urllib3.exceptions.HTTPError):
+            return self._ask("GET", path, None, query).decode(errors="replace").splitlines()
+        return []
+
     def proxied(
         self, kind: str, name: str, port: int, method: str, path: str, body: Any, head: dict[str, str]
     ) -> tuple[int, bytes]:

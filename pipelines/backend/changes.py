@@ -1,25 +1,20 @@
 """What a submission changes: what is new on the server, and what differs from the last run of the model."""
 
 import json
-from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+import yaml
 
 from components.errors import NotFoundError
 from pipelines.backend.client import Backend
 from pipelines.backend.lookup import Found
+from pipelines.backend.package import parts
 from pipelines.backend.submission import Submission
+from pipelines.differences import Change, differences, flat
+from pipelines.lint.compiled import LOADER
 
-TOLD = ("config", "target")
-"""The arguments that say it all: the others are sections of them, or follow from them."""
+Json = dict[str, Any]
 CODE = "code_sha256"
-
-
-class Change(NamedTuple):
-    """A key of the configuration, an image or the like, and its values; None where there is none."""
-
-    key: str
-    before: Any
-    after: Any
 
 
 class Changes(NamedTuple):
@@ -63,17 +58,19 @@ def against(
         submission: what would be sent.
         version_id: that of its package, if the server has it.
     """
-    parameters = (made.runtime_config.parameters if made.runtime_config else None) or {}
-    before, after = dict(_leaves(parameters)), dict(_leaves(submission.arguments))
-    reference = made.pipeline_version_reference
+    runtime, reference = made.runtime_config, made.pipeline_version_reference
+    before = _arguments((runtime.parameters if runtime else None) or {}) | {
+        "pipeline_root": runtime and runtime.pipeline_root,
+        "service_account": made.service_account,
+    }
+    after = _arguments(submission.arguments) | {
+        "pipeline_root": submission.pipeline_root,
+        "service_account": submission.service_account,
+    }
+    changed = differences(before, after)
     if reference and reference.pipeline_version_id != version_id:
-        before |= _images(backend, reference)
-        after |= {f"image of {step}": image for step, image in submission.images.items()}
-    return tuple(
-        Change(key, before.get(key), after.get(key))
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-    )
+        changed += _versions(backend, reference, submission)
+    return changed
 
 
 def _last_run(backend: Backend, experiment: str) -> Any:
@@ -83,35 +80,26 @@ def _last_run(backend: Backend, experiment: str) -> Any:
     return page.runs[0] if page.runs else None
 
 
-def _leaves(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield each value of the configuration with its key, and what stands beside it."""
-    for name in TOLD:
-        prefix = () if name == "config" else (name,)
-        yield from _flat(json.loads(arguments.get(name) or "{}"), prefix)
-    if arguments.get(CODE):
-        yield "content of model.code", arguments[CODE]
+def _arguments(arguments: Json) -> Json:
+    """Return each value of the configuration with its key, and what stands beside it.
+
+    Two of the arguments say it all: the others are sections of them, or follow from them.
+    """
+    config, target = (json.loads(arguments.get(name) or "{}") for name in ("config", "target"))
+    code = {"content of model.code": arguments[CODE]} if arguments.get(CODE) else {}
+    return flat(config) | flat(target, "target.") | code
 
 
-def _flat(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, one in value.items():
-            yield from _flat(one, (*keys, key))
-    else:
-        yield ".".join(keys), value
-
-
-def _images(backend: Backend, reference: Any) -> dict[str, str]:
-    """Return the images of a version, by what they are called here; none when it is gone."""
+def _versions(backend: Backend, reference: Any, submission: Submission) -> tuple[Change, ...]:
+    """Return how the package differs from that of another version."""
     try:
-        version = backend.pipelines.pipeline_service_get_pipeline_version(
+        other = backend.pipelines.pipeline_service_get_pipeline_version(
             reference.pipeline_id, reference.pipeline_version_id
         )
     except NotFoundError:
-        return {}
-    spec = version.pipeline_spec or {}
-    executors = spec.get("pipeline_spec", spec).get("deploymentSpec", {}).get("executors", {})
-    return {
-        f"image of {name.removeprefix('exec-')}": executor["container"]["image"]
-        for name, executor in executors.items()
-        if "container" in executor
-    }
+        return (Change(key="version", before="one that is gone", after=submission.version),)
+    spec, *platform = yaml.load_all(submission.package, LOADER)
+    there = other.pipeline_spec or {}
+    before = parts(there.get("pipeline_spec", there), there.get("platform_spec") or {})
+    changed = differences(before, parts(spec, platform[0] if platform else {}))
+    return changed or (Change(key="version", before=other.display_name, after=submission.version),)

@@ -7,11 +7,12 @@ The Workflow of a run says it all. Kubeflow Pipelines itself says no more of a f
 one, and leaves a run whose pod cannot start running for ever.
 """
 
-import json
-import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from components.errors import (
     BackendError,
@@ -24,19 +25,21 @@ from components.errors import (
 from components.explain import words
 from components.explain.cause import WAITS, Evidence, cause
 from components.explain.stuck import Stuck, stuck
-from components.explain.workflow import Workflow
+from components.explain.there import MAIN
+from components.explain.workflow import PodNode, Workflow
+from components.store.settings import Store
 from pipelines import runs
 from pipelines.backend import failures, records
 from pipelines.backend.client import Backend
-from pipelines.backend.kept import Kept, cluster_of
-from pipelines.backend.results import results
+from pipelines.backend.kept import LOG_PAUSE, Kept, cluster_of
+from pipelines.backend.results import Aim, results
 from pipelines.backend.steps import steps
-from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.runs import RunSummary, Step
 
 PAUSE = 2.0
 REFRESH = 20.0
+TAIL = 20  # lines of a log, the last of which are Kubeflow Pipelines' own
 
 
 class Following:
@@ -60,12 +63,12 @@ class Following:
         self.last_line = ""
         self._backend, self._run, self._environment = backend, run, environment
         self._leave_stuck = leave_stuck
-        self._cluster = cluster_of(backend.namespace)
-        self._kept = Kept(backend, run.run_id, self._cluster)
+        self._kept = Kept(backend, run.run_id, cluster_of(backend.namespace))
         self._workflow = Workflow({"metadata": {"name": ""}})
         self._seen: object = None
         self._waits: dict[str, float] = {}
         self._stuck_in: str | None = None
+        self._heard, self._log_due = "", 0.0
 
     def __call__(self) -> RunSummary:
         """Follow the run to its end and record the summary; how it failed is in the summary, not raised.
@@ -74,7 +77,8 @@ class Following:
             BackendError: the server does not answer any more, or the run is none of modelyard's; it goes on.
             StoreError: the run succeeded, and what came of it cannot be read.
         """
-        config, folder = _config(self._run, self._environment), _folder(self._run)
+        aim, folder = _aim(self._run, self._environment), runs.of_pipelines(self._run.display_name)
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
         result: dict[str, Any]
         try:
             self._await_end()
@@ -87,13 +91,13 @@ class Following:
                 failure = failures.of(self._kept, self._workflow, folder / "logs")
                 result = {"state": "failed", "failure": failure}
             else:
-                result = {"state": "succeeded", **self._results(config, folder)}
+                result = {"state": "succeeded", **self._results(aim, folder)}
         summary = RunSummary(
             run=self._run.display_name,
-            model=config.name,
+            model=aim.name,
             steps=self.steps(),
             seconds=records.record(self._run).seconds,
-            store=config.store.url,
+            store=aim.store.url,
             **result,
         )
         runs.finish(folder, summary)
@@ -123,9 +127,9 @@ class Following:
             ) from error
         return records.state(run)
 
-    def _results(self, config: Config, folder: Path) -> dict[str, Any]:
+    def _results(self, aim: Aim, folder: Path) -> dict[str, Any]:
         try:
-            return results(self._run, self._kept, self._workflow, config, self._environment, folder)
+            return results(self._run, self._kept, self._workflow, aim, self._environment, folder)
         except StoreError as error:
             name = self._run.display_name
             raise type(error)(
@@ -141,15 +145,26 @@ class Following:
         """
         while (state := self.look()) not in records.ENDED:
             self._raise_if_stuck()
-            node = self._workflow.working()
-            said = words.own(self._kept.log(node)) if node and not node.driver else ()
-            self.last_line = said[-1].strip() if said else ""
+            self._listen(self._workflow.working())
             time.sleep(PAUSE)
         if state == "cancelled":
             raise CancelledError(
                 f"The run {self._run.display_name} was cancelled. What is done is cached: `modelyard runs "
                 "retry` goes on with it, `modelyard submit` starts another."
             )
+
+    def _listen(self, node: PodNode | None) -> None:
+        """Take down what the pod at work said last."""
+        pod = node.pod if node and not node.driver else ""
+        if pod != self._heard:
+            self._heard, self._log_due, self.last_line = pod, 0.0, ""
+        if node is None or not pod:
+            return
+        lines: Sequence[str] = self._kept.cluster.tail(pod, MAIN, TAIL) if self._kept.cluster else ()
+        if not lines and time.monotonic() >= self._log_due:
+            lines, self._log_due = self._kept.log(node), time.monotonic() + LOG_PAUSE
+        if said := words.own(lines):
+            self.last_line = said[-1].strip()
 
     def _raise_if_stuck(self) -> None:
         found, now, limit = self._stuck(), time.monotonic(), self._environment.start_timeout
@@ -162,20 +177,20 @@ class Following:
         self._stuck_in = found.step
         if not self._leave_stuck:
             records.cancel(self._backend, self._run)
-        ending = "It still waits: " if self._leave_stuck else "It was cancelled; "
+        left = "With --leave-stuck it was left as it is: `modelyard runs cancel` ends it."
+        ending = left if self._leave_stuck else "It was cancelled; what is done is cached."
         raise StuckError(
             f"The run {self._run.display_name} is stuck in the step {found.step}: {found.message} {ending}"
-            + ("`modelyard runs cancel` ends it." if self._leave_stuck else "what is done is cached.")
         )
 
     def _stuck(self) -> Stuck | None:
         """Return the pod that waits, if one does: the cluster, if it is the run's, says most of it."""
-        if self._cluster:
+        if self._kept.cluster:
             try:
-                if found := stuck(self._cluster, self._run.run_id):
+                if found := stuck(self._kept.cluster, self._run.run_id):
                     return found
             except ClusterError:
-                self._cluster = None  # it may not be looked at from here
+                self._kept.cluster = None  # it may not be looked at from here
         node = self._workflow.waiting()
         waits = node and WAITS.match(node.message)
         return Stuck(node.step, cause(Evidence(node)), None) if node and waits else None
@@ -188,20 +203,13 @@ def _seen(run: Any) -> object:
     return run.state, states, time.monotonic() // REFRESH  # why a pod waits is in none of them
 
 
-def _config(run: Any, environment: Environment) -> Config:
-    """Return the configuration with which a run was started, with the store as it is reached from here."""
+def _aim(run: Any, environment: Environment) -> Aim:
+    """Return what a run is for, and read no more: another version of modelyard may have started it."""
     parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-    if "config" not in parameters:
+    try:
+        return Aim(parameters["name"], environment.outside(Store.of(parameters["store"])))
+    except (KeyError, ValidationError) as error:
         raise BackendError(
-            f"The run {run.display_name} was not started by `modelyard submit`, so its configuration is not "
-            "known, and it cannot be followed. `modelyard explain` says how it fares."
-        )
-    config = Config.model_validate(json.loads(parameters["config"]))
-    return config.model_copy(update={"store": environment.outside(config.store)})
-
-
-def _folder(run: Any) -> Path:
-    """Return the folder here for what is fetched of a run."""
-    folder = runs.home() / "runs" / re.sub(r"[^\w.-]+", "-", run.display_name).strip(".")
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
-    return folder
+            f"The run {run.display_name} does not say which model it makes and in which store, as one of "
+            "`modelyard submit` does, so it cannot be followed. `modelyard explain` says how it fares."
+        ) from error

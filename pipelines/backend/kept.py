@@ -14,6 +14,7 @@ from components.kubernetes.cluster import Cluster, connect
 from pipelines.backend.client import Backend
 
 REFUSAL = '{"error_message":'
+LOG_PAUSE = 10.0  # seconds between two looks at a log, which comes as a whole each time
 
 
 class Kept:
@@ -22,11 +23,13 @@ class Kept:
     Args:
         backend: the server.
         run_id: the run's id.
-        cluster: with the namespace of the run's pods, if it can be asked.
+        cluster: with the namespace of the run's pods, if it can be asked; who finds out that it cannot
+            sets it to None.
     """
 
     def __init__(self, backend: Backend, run_id: str, cluster: Cluster | None = None) -> None:
-        self._backend, self._run_id, self._cluster = backend, run_id, cluster
+        self.cluster = cluster
+        self._backend, self._run_id = backend, run_id
 
     def workflow(self) -> Workflow:
         """Return its Workflow as it was last reported; one without nodes when it was not yet.
@@ -50,16 +53,19 @@ class Kept:
 
     def evidence(self, node: PodNode) -> Evidence:
         """Return what is known of a pod."""
-        pod = self._cluster.get("Pod", node.pod) if self._cluster else None
-        if self._cluster is None or pod is None:
+        waits, pod = node.phase == "Pending", None
+        try:
+            pod = self.cluster.get("Pod", node.pod) if self.cluster else None
+        except ClusterError:
+            self.cluster = None
+        if self.cluster is None or pod is None:
             return Evidence(node, self.log(node))
-        waits = node.phase == "Pending"
         return Evidence(
             node,
             [] if waits else self.log(node),
             pod,
-            self._cluster.events(pod),
-            self._cluster.nodes if waits else [],
+            self.cluster.events(pod),
+            self.cluster.nodes if waits else [],
         )
 
 

@@ -4,12 +4,11 @@ import time
 from collections.abc import Iterator, Sequence
 
 from components.errors import ClusterError
+from components.explain.there import MAIN
 from components.explain.workflow import PodNode, Workflow
-from components.kubernetes.cluster import Cluster
-from pipelines.backend.kept import Kept
+from pipelines.backend.kept import LOG_PAUSE, Kept
 
 PAUSE = 2.0
-MAIN = "main"
 AT_WORK = ("Pending", "Running")
 
 
@@ -18,11 +17,10 @@ class Logs:
 
     Args:
         kept: the run's records.
-        cluster: with the namespace of the run's pods, if it can be asked.
     """
 
-    def __init__(self, kept: Kept, cluster: Cluster | None) -> None:
-        self._kept, self._cluster = kept, cluster
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
 
     def now(self, steps: Sequence[str]) -> Iterator[tuple[str, Iterator[str]]]:
         """Yield each step that has had a pod of its own, and the lines of its last one so far."""
@@ -48,18 +46,20 @@ class Logs:
     def _follow(self, node: PodNode) -> Iterator[str]:
         """Yield the lines of a pod until it ends."""
         lines = 0
-        if self._cluster and node.phase in AT_WORK:
+        if self._kept.cluster and node.phase in AT_WORK:
             try:
-                for line in self._cluster.log(node.pod, MAIN):
+                for line in self._kept.cluster.log(node.pod, MAIN):
                     lines += 1
                     yield line
             except ClusterError:
-                self._cluster = None  # it may not be looked at from here
+                self._kept.cluster = None  # it may not be looked at from here
+        due = 0.0
         while True:
             over = _ended(self._kept.workflow(), node)
-            found = self._kept.log(node)
-            yield from found[lines:]
-            lines = max(lines, len(found))
+            if over or time.monotonic() >= due:
+                found = self._kept.log(node)
+                yield from found[lines:]
+                lines, due = max(lines, len(found)), time.monotonic() + LOG_PAUSE
             if over:
                 return
             time.sleep(PAUSE)

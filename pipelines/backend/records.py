@@ -135,6 +135,11 @@ def state(run: Any) -> State:
     return now
 
 
+def goes_on(run: Any) -> bool:
+    """Say whether a run has not ended."""
+    return state(run) not in ENDED
+
+
 def cancel(backend: Backend, run: Any) -> None:
     """End a run that has not ended; its exit task does not run then.
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from components.artifacts import UNCHANGED, Outcome, read
 from components.errors import ClusterError, NotFoundError
@@ -21,7 +21,6 @@ from components.store.models import open_store
 from components.store.settings import Store
 from pipelines.ask import ask_at
 from pipelines.backend.kept import Kept
-from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.results import scores
 from pipelines.runs import Prediction
@@ -33,8 +32,15 @@ CHANNEL = "pipelinechannel--"
 DECODER = json.JSONDecoder()
 
 
+class Aim(NamedTuple):
+    """What a run is for: the model's name, and the store of its versions as it is reached from here."""
+
+    name: str
+    store: Store
+
+
 def results(
-    run: Any, kept: Kept, workflow: Workflow, config: Config, environment: Environment, folder: Path
+    run: Any, kept: Kept, workflow: Workflow, aim: Aim, environment: Environment, folder: Path
 ) -> dict[str, Any]:
     """Return the part of a run's summary that says what came of it.
 
@@ -42,14 +48,14 @@ def results(
         run: the run, as the server gives it.
         kept: its records.
         workflow: its Workflow, which has succeeded.
-        config: its configuration.
+        aim: what it is for.
         environment: where it ran.
         folder: where the report goes.
 
     Raises:
         StoreError: the bucket cannot be read.
     """
-    champion = open_store(config.store).champion(config.name)
+    champion = open_store(aim.store).champion(aim.name)
     given = _given(kept, workflow)
     result: dict[str, Any] = {
         "fingerprint": given.get("parameterValues", {}).get(f"{CHANNEL}fingerprint-run"),
@@ -74,7 +80,7 @@ def results(
     if uri := _written(root, run.run_id, "deploy", "outcome"):  # deploy is never cached
         staging.fetch(uri, folder / "artifacts" / "deploy" / "outcome", root.endpoint)
         outcome = read(folder / "artifacts" / "deploy" / "outcome", Outcome)
-    return {**result, **scores(evaluation, outcome, folder), "prediction": _ask(config, environment)}
+    return {**result, **scores(evaluation, outcome, folder), "prediction": _ask(aim, environment)}
 
 
 def _given(kept: Kept, workflow: Workflow) -> Mapping[str, Any]:
@@ -103,9 +109,9 @@ def _written(root: Store, run_id: str, step: str, output: str) -> str | None:
     return f"{root.url.rstrip('/')}/{found[-1]}" if found else None
 
 
-def _ask(config: Config, environment: Environment) -> Prediction | None:
+def _ask(aim: Aim, environment: Environment) -> Prediction | None:
     """Ask the champion's server for a prediction, if it is reached from here."""
     with suppress(ClusterError):
-        address = address_of(config.name, environment)
-        return ask_at(address.url, config, address.transport)
+        address = address_of(aim.name, environment)
+        return ask_at(address.url, aim.name, aim.store, address.transport)
     return None

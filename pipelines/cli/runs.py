@@ -146,8 +146,7 @@ def logs(
     if step and step not in STEPS:
         raise ConfigError(f"There is no step {step!r}; they are {', '.join(STEPS)}.")
     backend = connect(pipelines_environment(environment, namespace), endpoint)
-    cluster = cluster_of(backend.namespace)
-    found = Logs(Kept(backend, find(backend, run).run_id, cluster), cluster)
+    found = Logs(Kept(backend, find(backend, run).run_id, cluster_of(backend.namespace)))
     steps = (step,) if step else STEPS
     said = False
     for name, lines in (found.following if follow else found.now)(steps):

@@ -112,7 +112,7 @@ def _facts(
         "version": prepared.version,
         "new_version": changes.new_version,
         "since": changes.since,
-        "differences": [one._asdict() for one in changes.differences],
+        "differences": [one.model_dump() for one in changes.differences],
         "notes": list(notes),
         "images": prepared.images,
         "uploads": [f"{one.key}: {one.name}" for one in uploads.files],

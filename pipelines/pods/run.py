@@ -95,7 +95,7 @@ class PodRun(LocalRun):
 
     def _ask(self) -> Prediction | None:
         address = address_of(self.config.name, self.environment)
-        return ask_at(address.url, self.config, address.transport)
+        return ask_at(address.url, self.config.name, self.config.store, address.transport)
 
     def _forget(self) -> None:
         """Remove what the cache has of runs that are gone from the bucket: kfp.local would trust it."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, Protocol
 from zoneinfo import ZoneInfo
@@ -10,19 +10,12 @@ from zoneinfo import ZoneInfo
 from components.artifacts import Record
 from components.errors import ConfigError, ConflictError, NotFoundError
 from pipelines.config import Config
+from pipelines.differences import Change
 from pipelines.schedule.cron import Cron
 from pipelines.schedule.mark import Mark
 from pipelines.schedule.settings import Schedule
 
 CODE = "code or environment"
-
-
-class Change(Record):
-    """A key whose value is not what the configuration says; None where there is no value to show."""
-
-    key: str
-    before: Any = None
-    after: Any = None
 
 
 class Plan(Record):
@@ -128,20 +121,6 @@ def check_owner(there: Mark, wanted: Mark, where: str) -> None:
         )
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
-    """Return the keys with different values."""
-    return tuple(
-        Change(key=key, before=before.get(key), after=after.get(key))
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-    )
-
-
-def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the dotted keys of nested sections with their values."""
-    return dict(_leaves(value, prefix))
-
-
 def next_fires(schedule: Mapping[str, Any], paused: bool = False) -> tuple[str, ...]:
     """Return the next three times in the schedule's own zone; none when it is paused."""
     if paused:
@@ -157,11 +136,3 @@ def absent(name: str, others: list[str]) -> NotFoundError:
         f"There is no schedule of {name}; {there}. `modelyard schedule apply CONFIG` makes one, and "
         "-e names where."
     )
-
-
-def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, inside in value.items():
-        if isinstance(inside, Mapping) and inside:
-            yield from _leaves(inside, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", inside

@@ -11,20 +11,19 @@ from typing import Any
 from components.errors import ConfigError
 from pipelines import config_text, runs
 from pipelines.config import Config
+from pipelines.differences import Change, differences, flat
 from pipelines.environment_settings import Environment
 from pipelines.schedule.local import systemd
 from pipelines.schedule.local.crontab import Crontab
+from pipelines.schedule.local.files import changing
 from pipelines.schedule.local.job import Job
 from pipelines.schedule.local.table import Entry, Table
 from pipelines.schedule.state import (
     CODE,
-    Change,
     Plan,
     Scheduled,
     absent,
     check_owner,
-    differences,
-    flat,
     next_fires,
 )
 
@@ -69,12 +68,15 @@ class LocalScheduler:
             self.table.switch(name, on=True)
 
     def delete(self, name: str) -> None:
-        """Remove the job, and what was kept for it."""
+        """Remove the job, and its configurations; what a run in flight holds and writes stays."""
         with _alone():
             entry = self._known(name)
             self.table.remove(name)
-        if entry.mark and entry.mark.config:
-            shutil.rmtree(Path(entry.mark.config).parent, ignore_errors=True)
+            if entry.mark and entry.mark.config:
+                folder = Path(entry.mark.config).parent
+                with changing(folder, "MODELYARD_HOME"):
+                    for path in folder.glob("*.yaml"):
+                        path.unlink()
 
     def run_now(self, name: str) -> str:
         """Start a run as the job would, unless one is in flight."""
@@ -156,7 +158,10 @@ def _changes(entry: Entry, job: Job) -> tuple[Change, ...]:
 def _alone() -> Iterator[None]:
     """Let one command of the user at a time change the schedules of this machine."""
     folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "modelyard"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "schedule.lock").open("w") as file:
+    lock = folder / "schedule.lock"
+    with changing(folder, "XDG_STATE_HOME"):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

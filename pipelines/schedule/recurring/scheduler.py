@@ -14,6 +14,7 @@ from pipelines.backend.changes import against
 from pipelines.backend.client import Backend
 from pipelines.backend.lookup import once
 from pipelines.config import Config
+from pipelines.differences import Change, differences, flat
 from pipelines.environment_settings import Environment
 from pipelines.schedule.mark import Mark
 from pipelines.schedule.recurring import inventory
@@ -22,13 +23,10 @@ from pipelines.schedule.recurring.retirement import retire
 from pipelines.schedule.recurring.wanted import Wanted, again
 from pipelines.schedule.state import (
     CODE,
-    Change,
     Plan,
     Scheduled,
     absent,
     check_owner,
-    differences,
-    flat,
     next_fires,
 )
 
@@ -127,7 +125,7 @@ class RecurringRuns:
         before = {**last.mark.schedule, "paused": not last.on}
         return (
             *differences(flat({"schedule": before}), flat({"schedule": wanted.schedule_as_read()})),
-            *(Change(**one._asdict()) for one in sent),
+            *sent,
         )
 
     def _version_is_gone(self, ours: Ours) -> bool:

@@ -38,7 +38,7 @@ def test_a_run_asks_the_server_of_its_own_model(served):
         environment = load_environment(yard.modelyard()[-1], environ={})
         config = load(None, [f"name={yard.name}"], {}, Store.of(yard.site.store))
         address = address_of(yard.name, environment)
-        answer = ask_at(address.url, config, address.transport)
+        answer = ask_at(address.url, config.name, config.store, address.transport)
         assert (answer.version, answer.label, answer.probability) == (version, "dark", 1.0)
 
 

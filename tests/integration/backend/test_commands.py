@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.kubernetes import cluster
 from pipelines.backend import following
 from pipelines.cli.failures import guarded
 from pipelines.config import load
@@ -75,6 +77,45 @@ def test_what_changes(modelyard: Command) -> None:
     assert keys["image of train"][1] == "other@sha256:" + 64 * "1"
     _, text = modelyard("submit", "--dry-run", *change)
     assert "training.epochs: 20 -> 3" in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "key", "values"),
+    [
+        (
+            "environment.pipeline_root=gs://other/runs",
+            "pipeline_root",
+            ("gs://bucket/runs", "gs://other/runs"),
+        ),
+        ("environment.runs.service_account=other", "service_account", ("modelyard-run", "other")),
+        ("environment.steps.train.memory=3Gi", "train: resources.resourceMemoryLimit", (None, "3Gi")),
+        ("environment.steps.train.retries=2", "train: retryPolicy.maxRetryCount", (None, 2)),
+        ("environment.steps.train.timeout=60", "train: activeDeadlineSeconds", (None, "60")),
+        ("environment.active_deadline=7200", "pipeline: activeDeadlineSeconds", (3600, 7200)),
+    ],
+)
+def test_what_changes_beside_the_configuration(
+    modelyard: Command, setting: str, key: str, values: tuple[Any, Any]
+) -> None:
+    hour = ("--set", "environment.active_deadline=3600")
+    modelyard("submit", *hour)
+    _, plan = modelyard("submit", "--dry-run", *hour, "--set", setting, "--output", "json")
+    keys = {one["key"]: (one["before"], one["after"]) for one in plan["differences"]}
+    assert keys[key] == values
+
+
+def test_another_version_is_a_change(site: Site, modelyard: Command) -> None:
+    modelyard("submit")
+    (version,) = site.pipelines.versions.values()
+    version.name = version.display_name = "sha256-0"  # of a package with other programs
+    assert changes_of(modelyard) == [("version", "sha256-0")]
+    site.pipelines.versions.clear()
+    assert changes_of(modelyard) == [("version", "one that is gone")]
+
+
+def changes_of(modelyard: Command) -> list[tuple[str, Any]]:
+    _, plan = modelyard("submit", "--dry-run", "--output", "json")
+    return [(one["key"], one["before"]) for one in plan["differences"]]
 
 
 def test_what_a_plan_speaks_against(
@@ -188,11 +229,60 @@ def test_wait(site: Site, modelyard: Command) -> None:
 def test_a_run_that_was_started_by_other_means(site: Site, modelyard: Command) -> None:
     name = modelyard("submit", "--output", "json")[1]["run"]
     (run,) = site.runs.runs.values()
-    del run.runtime_config.parameters["config"]
+    del run.runtime_config.parameters["store"]
     code, text = modelyard("runs", "show", name, "--wait")
     assert code == 10
     assert "modelyard explain" in text
     assert modelyard("explain", name) == (0, f"The run {name} of digits is running.\n")
+
+
+def test_a_run_of_another_version_of_modelyard(site: Site, modelyard: Command) -> None:
+    """Its configuration may have keys that this one does not know."""
+    name = modelyard("submit", "--output", "json")[1]["run"]
+    (run,) = site.runs.runs.values()
+    config = json.loads(run.runtime_config.parameters["config"])
+    run.runtime_config.parameters["config"] = json.dumps({**config, "of_tomorrow": 1})
+    site.runs.step(run.run_id, "ingest", "Failed", "components.errors.DataError: No such file.\n")
+    site.runs.become(run.run_id, "FAILED")
+    code, text = modelyard("runs", "show", name, "--wait")
+    assert code == 3
+    assert "error: No such file." in text
+
+
+def test_why_a_stuck_run_was_ended(site: Site, modelyard: Command, monkeypatch: Any) -> None:
+    run = modelyard("submit", "--output", "json")[1]
+    why = "Unschedulable: 0/1 nodes are available: 1 Insufficient memory."
+    site.runs.step(run["id"], "train", "Pending", message=why)
+    monkeypatch.setenv("MODELYARD_ENVIRONMENT__START_TIMEOUT", "1")
+    assert modelyard("runs", "show", run["run"], "--wait")[0] == 11
+    site.runs.step(run["id"], "train", "Failed", message="Step exceeded its deadline")
+    _, told = modelyard("explain", run["run"], "--output", "json")
+    assert (told["state"], told["step"]) == ("cancelled", "train")
+    assert "Insufficient memory" in told["text"]
+    assert "environment.steps.train" in told["text"]
+
+
+def test_cluster_that_is_away(site: Site, modelyard: Command, tmp_path: Path, monkeypatch: Any) -> None:
+    """Then what Kubeflow Pipelines keeps says how a run ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    named = {"name": "away"}
+    there = {
+        "clusters": [{**named, "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+        "contexts": [{**named, "context": {"cluster": "away", "user": "away"}}],
+        "users": [{**named, "user": {}}],
+        "current-context": "away",
+    }
+    (tmp_path / "away").write_text(yaml.safe_dump(there))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "away"))
+    monkeypatch.setattr(cluster, "PATIENCE", 0.0)
+    run = modelyard("submit", "--output", "json")[1]
+    site.runs.step(run["id"], "ingest", "Failed", "components.errors.DataError: No such file.\n")
+    site.runs.become(run["id"], "FAILED")
+    text = f"The run {run['run']} of digits failed in the step ingest: No such file.\n"
+    assert modelyard("explain", run["run"]) == (0, text)
+    assert modelyard("runs", "show", run["run"], "--wait")[0] == 3
 
 
 def test_interrupted(site: Site, there: str) -> None:

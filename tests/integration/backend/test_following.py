@@ -110,6 +110,22 @@ def test_steps_while_they_go(site: Site, backend: Backend, run: Any, environment
     ]
 
 
+def test_a_log_is_not_fetched_at_every_look(site: Site, run: Any, follow: Follow) -> None:
+    """It comes as a whole each time, and a long one is large."""
+    site.runs.become(run.run_id, "RUNNING")
+    site.runs.step(run.run_id, "train", "Running", "epoch 1\n")
+
+    def end() -> None:
+        site.runs.step(run.run_id, "train", "Failed", DATA_ERROR)
+        site.runs.become(run.run_id, "FAILED")
+
+    follow(end)
+    looks = [one for one in site.server.asked if one == f"GET /apis/v2beta1/runs/{run.run_id}"]
+    logs = [one for one in site.server.asked if one.endswith("/log")]
+    assert len(looks) > len(logs)
+    assert len(logs) == 2, "at the first look, and when it had failed"
+
+
 def test_cancelled(site: Site, backend: Backend, run: Any, follow: Follow) -> None:
     site.runs.step(run.run_id, "train", "Running")
     summary = follow(lambda: backend.runs.run_service_terminate_run(run.run_id))

@@ -95,3 +95,15 @@ def test_a_log_that_may_not_be_read_is_an_error(answering):
     cluster, _ = answering(403)
     with pytest.raises(ClusterError, match="403"):
         list(cluster.log("r1-train", "step"))
+
+
+def test_the_last_lines_of_a_log_are_asked_for_alone(answering):
+    cluster, asked = answering([b"two\nthree\n"])
+    assert cluster.tail("r1-train", "step", 2) == ["two", "three"]
+    assert asked == ["Bearer mine /api/v1/namespaces/runs/pods/r1-train/log?container=step&tailLines=2"]
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_log_without_last_lines_or_that_cannot_be_read_has_none(answering, status):
+    cluster, _ = answering(status)
+    assert cluster.tail("r1-train", "step", 2) == []
