@@ -21,6 +21,7 @@ from pipelines.schedule.cron import Cron
 from pipelines.schedule.local.job import Job
 from pipelines.schedule.local.table import Entry, call
 from pipelines.schedule.mark import SIGN
+from pipelines.schedule.state import absent
 
 PAUSED = "# paused: "
 TAGGED = re.compile(
@@ -90,8 +91,10 @@ class Crontab:
 
     def start(self, name: str) -> str:
         """Start a job now, as cron would."""
-        (line,) = (found for one in _read() if (found := TAGGED.fullmatch(one)) and found["name"] == name)
-        command = line["command"].replace(r"\%", "%")
+        jobs = {found["name"]: found for line in _read() if (found := TAGGED.fullmatch(line))}
+        if name not in jobs:  # somebody else removed it meanwhile
+            raise absent(name, list(jobs))
+        command = jobs[name]["command"].replace(r"\%", "%")
         subprocess.Popen(
             ["/bin/sh", "-c", command],
             cwd=Path.home(),

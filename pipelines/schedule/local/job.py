@@ -3,7 +3,7 @@
 <home>/schedules/<name>/
     3f9a….yaml   the configuration, whose later changes wait for the next `apply`
     log.txt      what runs said that cron started
-    lock         held by such a run
+    lock         held by such a run, and so there as long as one may be
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from components.errors import ConfigError
 from pipelines.config import Config
+from pipelines.schedule.local.files import write
 from pipelines.schedule.mark import Mark
 from pipelines.schedule.settings import Schedule
 from pipelines.schedule.state import mark_of, schedule_of
@@ -80,16 +81,7 @@ class Job:
         Raises:
             ConfigError: nothing can be written there.
         """
-        partial = self.path.with_suffix(".partial")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(self.text, encoding="utf-8")
-            partial.replace(self.path)
-        except OSError as error:
-            raise ConfigError(
-                f"The schedule's configuration is kept in {self.path.parent}, which cannot be written: "
-                f"{error.strerror}. Set MODELYARD_HOME to a folder that can, or change its permissions."
-            ) from error
+        write(self.path, self.text, "MODELYARD_HOME")
         for old in self.path.parent.glob("*.yaml"):
             if str(old) not in (str(self.path), before):
                 old.unlink(missing_ok=True)

@@ -8,12 +8,14 @@ from shutil import which
 from components.errors import ConfigError, ConflictError
 from pipelines.schedule import mark as marks
 from pipelines.schedule.cron import Cron
+from pipelines.schedule.local.files import changing, write
 from pipelines.schedule.local.job import Job
 from pipelines.schedule.local.table import Entry, call
 
 BOOTED = Path("/run/systemd/system")
 LINGER = Path("/var/lib/systemd/linger")
 PREFIX = "modelyard-"
+WHERE = "XDG_CONFIG_HOME"
 SERVICE = """\
 # {mark}
 [Unit]
@@ -63,12 +65,8 @@ class Timers:
 
     def put(self, job: Job, *, on: bool) -> None:
         """Write a job in the place of the one of its name."""
-        _folder().mkdir(parents=True, exist_ok=True)
         for kind, text in (("service", _service(job)), ("timer", _timer(job))):
-            path = _path(job.name, kind)
-            partial = path.with_suffix(".partial")
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
+            write(_path(job.name, kind), text, WHERE)
         _systemctl("daemon-reload")
         self.switch(job.name, on=on)
 
@@ -84,8 +82,9 @@ class Timers:
     def remove(self, name: str) -> None:
         """Remove a job."""
         self.switch(name, on=False)
-        for kind in ("service", "timer"):  # the timer last: without it nobody would know of the service
-            _path(name, kind).unlink(missing_ok=True)
+        with changing(_folder(), WHERE):
+            for kind in ("service", "timer"):  # the timer last: without it nobody would know of the service
+                _path(name, kind).unlink(missing_ok=True)
         _systemctl("daemon-reload")
 
     def start(self, name: str) -> str:
@@ -149,7 +148,7 @@ def _quoted(word: str) -> str:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
+    return Path(os.environ.get(WHERE) or Path.home() / ".config") / "systemd" / "user"
 
 
 def _path(name: str, kind: str) -> Path:

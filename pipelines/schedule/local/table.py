@@ -1,12 +1,15 @@
 """What starts jobs at their time on this machine: cron or systemd."""
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from components.errors import ConfigError
 from pipelines.schedule.local.job import Job
 from pipelines.schedule.mark import Mark
+
+LONGEST = 60.0  # seconds that such a program may take
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,11 @@ class Table(Protocol):
         """Remove a job; what it started goes on."""
 
     def start(self, name: str) -> str:
-        """Start a job now, and return where to read what it says."""
+        """Start a job now, unless it runs, and return where to read what it says.
+
+        Raises:
+            NotFoundError: it is not there any more.
+        """
 
     def notes(self) -> tuple[str, ...]:
         """Return what one must know beside."""
@@ -61,18 +68,26 @@ def call(*words: str, given: str | None = None, unless: str = "") -> str:
         unless: what it complains about when nothing is wrong.
 
     Raises:
-        ConfigError: it fails.
+        ConfigError: it fails, or does not end.
     """
-    ended = subprocess.run(
-        words,
-        input=given,
-        capture_output=True,
-        check=False,
-        timeout=60,
-        encoding="utf-8",
-        errors="surrogateescape",  # whatever bytes others wrote come back as they were
-    )
+    try:
+        ended = subprocess.run(
+            words,
+            input=given,
+            capture_output=True,
+            check=False,
+            timeout=LONGEST,
+            encoding="utf-8",
+            errors="surrogateescape",  # whatever bytes others wrote come back as they were
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _failed(words, f"it has not ended after {error.timeout:g} s") from error
+    except OSError as error:
+        raise _failed(words, error.strerror or str(error)) from error
     if ended.returncode and not (unless and unless in ended.stderr):
-        said = ended.stderr.strip() or f"it ends with {ended.returncode}"
-        raise ConfigError(f"`{' '.join(words)}` fails on this machine: {said}. Try it by hand.")
+        raise _failed(words, ended.stderr.strip() or f"it ends with {ended.returncode}")
     return ended.stdout
+
+
+def _failed(words: Sequence[str], why: str) -> ConfigError:
+    return ConfigError(f"`{' '.join(words)}` fails on this machine: {why}. Try it by hand.")

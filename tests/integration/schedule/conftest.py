@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Config, load
+from pipelines.schedule.local.crontab import Crontab
+from pipelines.schedule.local.scheduler import LocalScheduler
+from pipelines.schedule.local.systemd import Timers
 
 CRONTAB = """\
 #!/bin/sh
@@ -52,6 +55,16 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("MODELYARD_HOME", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def cron() -> LocalScheduler:
+    return LocalScheduler(Crontab(), 3600)
+
+
+@pytest.fixture
+def timers() -> LocalScheduler:
+    return LocalScheduler(Timers(), 3600)
 
 
 def config(*overrides: str) -> Config:

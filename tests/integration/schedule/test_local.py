@@ -1,14 +1,10 @@
-"""A schedule on this machine: what is written where, and what it starts."""
+"""A schedule on this machine, whatever starts it: what is written, shown and removed."""
 
 import itertools
 import json
-import subprocess
-import sysconfig
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import pytest
@@ -18,34 +14,16 @@ from pipelines.cli.failures import guarded
 from pipelines.compiler import LOCAL
 from pipelines.schedule.local import crontab as crontab_module
 from pipelines.schedule.local import systemd
+from pipelines.schedule.local import table as programs
 from pipelines.schedule.local.crontab import Crontab
 from pipelines.schedule.local.scheduler import LocalScheduler, find_scheduler
 from pipelines.schedule.local.systemd import Timers
 from tests.integration.schedule.conftest import config
 
-OTHERS = (
-    "MAILTO=me\n# backups\n30 2 * * *\t/usr/bin/backup \\%d \xff  # every night\n\n@reboot  hello\n".encode(
-        "latin-1"
-    )
-)
-
-
-DEBIAN = Path("/etc/debian_version").exists() and Path("/usr/bin/crontab").exists()
-
 
 @pytest.fixture(params=[Crontab, Timers])
 def scheduler(request: pytest.FixtureRequest) -> LocalScheduler:
     return LocalScheduler(request.param(), 3600)
-
-
-@pytest.fixture
-def cron() -> LocalScheduler:
-    return LocalScheduler(Crontab(), 3600)
-
-
-@pytest.fixture
-def timers() -> LocalScheduler:
-    return LocalScheduler(Timers(), 3600)
 
 
 def files(machine: Path) -> dict[str, bytes]:
@@ -166,158 +144,28 @@ def test_killed_at_any_call_and_run_again_it_is_whole(monkeypatch: pytest.Monkey
     assert kill_at > 2
 
 
-# cron -------------------------------------------------------------------------------------------
-
-
-def test_lines_of_others_stay_as_they_are(machine: Path, cron: LocalScheduler) -> None:
-    table = machine / "table"
-    table.write_bytes(OTHERS)
-    cron.apply(config())
-    after = b"15 4 * * *  later\n"
-    table.write_bytes(table.read_bytes() + after)
-    assert table.read_bytes().startswith(OTHERS)
-    cron.apply(config("schedule.cron=5 5 * * *"))
-    written = table.read_bytes()
-    assert written.startswith(OTHERS)
-    assert written.endswith(after)
-    cron.pause("digits")
-    cron.resume("digits")
-    assert table.read_bytes() == written
-    cron.delete("digits")
-    assert table.read_bytes() == OTHERS + after
-
-
-def test_a_damaged_job_is_repaired(machine: Path, cron: LocalScheduler) -> None:
-    cron.apply(config())
-    table = machine / "table"
-    whole = table.read_text()
-    table.write_text(OTHERS.decode("latin-1") + whole.splitlines(keepends=True)[1])
-    assert cron.apply(config()).action == "replace"
-    assert table.read_text().endswith(whole)
-    table.write_text(whole.splitlines(keepends=True)[0])
-    assert cron.apply(config()).action == "create"
-    assert table.read_text() == whole
-
-
-@pytest.mark.skipif(not DEBIAN, reason="there is no crontab of Debian's, which can look without installing")
-def test_cron_reads_the_line(machine: Path, cron: LocalScheduler) -> None:
-    cron.apply(config())
-    cron.apply(config("name=other", "schedule.paused=true"))
-    subprocess.run(["/usr/bin/crontab", "-n", str(machine / "table")], check=True)
-
-
-def test_what_cron_starts_is_the_run_that_was_applied(machine: Path, cron: LocalScheduler) -> None:
-    program = machine / "modelyard"
-    program.write_text('#!/bin/sh\necho "$PWD|$MODELYARD_HOME|$*"\n')
-    program.chmod(0o755)
-    cron.apply(config("schedule.force_after=30d"))
-    table = machine / "table"
-    table.write_text(_with_program(table.read_text(), program))
-    log = Path(cron.run_now("digits"))
-    (path,) = machine.rglob("schedules/digits/*.yaml")
-    work = machine / "work 100%"
-    assert _said(log) == [f"{work}|{work}/.modelyard|run {path} --skip-unchanged --force-after 30d"]
-
-
-def test_a_run_that_is_due_while_another_is_in_flight_is_left_out(
-    machine: Path, cron: LocalScheduler
+@pytest.mark.parametrize("variable", ["MODELYARD_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"])
+def test_a_folder_that_cannot_be_written_is_named(
+    machine: Path, timers: LocalScheduler, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    program = machine / "modelyard"
-    program.write_text(
-        f'#!/bin/sh\necho started\nuntil test -e "{machine}/go on"; do sleep 0.05; done\necho ended\n'
-    )
-    program.chmod(0o755)
-    cron.apply(config())
-    table = machine / "table"
-    table.write_text(_with_program(table.read_text(), program))
-    log = Path(cron.run_now("digits"))
-    assert _said(log) == ["started"]
-    command = _command(table.read_text())
-    assert subprocess.run(["/bin/sh", "-c", command], check=False).returncode == 1
-    (machine / "go on").touch()
-    while "ended" not in _said(log):
-        time.sleep(0.05)
-    assert _said(log) == ["started", "ended"]
-
-
-def test_a_stuck_run_does_not_block_the_next(machine: Path) -> None:
-    cron = LocalScheduler(Crontab(), 1)
-    program = machine / "modelyard"
-    program.write_text("#!/bin/sh\necho started\nsleep 600\n")
-    program.chmod(0o755)
-    cron.apply(config())
-    table = machine / "table"
-    table.write_text(_with_program(table.read_text(), program))
-    command = _command(table.read_text())
-    for _ in range(2):
-        assert subprocess.run(["/bin/sh", "-c", command], check=False).returncode == 124
-    assert _said(next(machine.rglob("log.txt"))) == ["started", "started"]
-
-
-@pytest.mark.parametrize(
-    ("override", "says"),
-    [
-        ("schedule.catch_up=true", "cron makes up for nothing"),
-        ("schedule.time_zone=Europe/Berlin", "cron reads it in the zone of this machine"),
-    ],
-)
-def test_what_cron_cannot_do_is_refused(
-    cron: LocalScheduler, override: str, says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(crontab_module, "LOCALTIME", Path("/usr/share/zoneinfo/Asia/Tokyo"))
-    with pytest.raises(ConfigError, match=says):
-        cron.apply(config(override))
-
-
-def test_a_line_is_written_in_the_zone_of_the_machine(
-    machine: Path, cron: LocalScheduler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(crontab_module, "LOCALTIME", Path("/usr/share/zoneinfo/Asia/Tokyo"))
-    cron.apply(config())  # 3:00 in UTC
-    assert "\n0 12 * * 1 cd " in (machine / "table").read_text()
-
-
-# systemd ----------------------------------------------------------------------------------------
-
-
-def test_units_of_others_are_left_alone(machine: Path, timers: LocalScheduler) -> None:
-    unit = machine / "config" / "systemd" / "user" / "modelyard-digits.timer"
-    unit.parent.mkdir(parents=True)
-    unit.write_text("[Timer]\nOnCalendar=daily\n")
-    with pytest.raises(ConflictError, match="modelyard did not make it"):
+    (machine / "file").touch()
+    monkeypatch.setenv(variable, str(machine / "file"))
+    with pytest.raises(ConfigError, match=rf"{machine}/file.*cannot be changed: .* or set {variable}"):
         timers.apply(config())
-    assert timers.all() == []
-    assert list(unit.parent.iterdir()) == [unit]
 
 
-@pytest.mark.skipif(which("systemd-analyze") is None, reason="there is no systemd-analyze")
-def test_systemd_reads_the_units(machine: Path, timers: LocalScheduler) -> None:
-    timers.apply(
-        config("schedule.time_zone=Europe/Berlin", "schedule.cron=0 3 1 * 1", "schedule.catch_up=true")
-    )
-    units = sorted((machine / "config" / "systemd" / "user").iterdir())
-    checked = subprocess.run(
-        ["systemd-analyze", "verify", "--user", "--recursive-errors=no", *map(str, units)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"XDG_RUNTIME_DIR": str(machine), "HOME": str(machine), "PATH": "/usr/bin:/bin"},
-    )
-    assert (checked.returncode, checked.stderr) == (0, "")
-    service, timer = (unit.read_text() for unit in units)
-    assert f'Environment="MODELYARD_HOME={machine}/work 100%%/.modelyard"' in service
-    assert "TimeoutStartSec=3600" in service
-    assert timer.count("OnCalendar=") == 2
-    assert "Persistent=true" in timer
-
-
-def test_run_now_starts_the_service(machine: Path, timers: LocalScheduler) -> None:
-    timers.apply(config())
-    assert timers.run_now("digits") == "journalctl --user -u modelyard-digits.service"
-    assert "start --no-block modelyard-digits.service" in (machine / "units" / "calls").read_text()
-
-
-# neither ----------------------------------------------------------------------------------------
+def test_a_program_that_does_not_end_or_is_not_there_is_named(
+    machine: Path, scheduler: LocalScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler.apply(config())
+    monkeypatch.setattr(programs, "LONGEST", 0.2)
+    for program in ("crontab", "systemctl"):
+        (machine / "bin" / program).write_text("#!/bin/sh\nexec sleep 60\n")
+    with pytest.raises(ConfigError, match=r"has not ended after 0.2 s\. Try it by hand"):
+        scheduler.pause("digits")
+    monkeypatch.setenv("PATH", str(machine / "nothing"))
+    with pytest.raises(ConfigError, match="No such file or directory"):
+        scheduler.pause("digits")
 
 
 def test_systemd_where_the_user_has_one_else_cron_else_a_sentence(
@@ -330,28 +178,6 @@ def test_systemd_where_the_user_has_one_else_cron_else_a_sentence(
     monkeypatch.setenv("PATH", str(machine / "nothing"))
     with pytest.raises(ConfigError, match="Install cron, or start `modelyard run CONFIG --skip-unchanged`"):
         find_scheduler(LOCAL)
-
-
-def _with_program(table: str, program: Path) -> str:
-    """Return a crontab that starts another program than modelyard."""
-    return table.replace(str(_modelyard()), str(program))
-
-
-def _modelyard() -> Path:
-    return Path(sysconfig.get_path("scripts")) / "modelyard"
-
-
-def _command(table: str) -> str:
-    """Return the command as cron hands it to sh."""
-    line = table.splitlines()[-1]
-    return line.split(maxsplit=5)[5].replace("\\%", "%")
-
-
-def _said(log: Path) -> list[str]:
-    """Return the lines of a log, once there are some."""
-    while not log.is_file() or not log.read_text().endswith("\n"):
-        time.sleep(0.05)
-    return log.read_text().splitlines()
 
 
 def test_the_command_line(
@@ -377,3 +203,14 @@ def test_the_command_line(
     with pytest.raises(SystemExit, match="0"):
         guarded(["schedule", "apply", "pets.yaml"])
     assert "There is a schedule of pets now: the crontab of" in capsys.readouterr().out
+
+
+def test_run_now_does_not_say_more_than_it_knows(
+    machine: Path, timers: LocalScheduler, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(systemd, "BOOTED", machine)
+    timers.apply(config())
+    with pytest.raises(SystemExit, match="0"):
+        guarded(["schedule", "run-now", "digits"])
+    said = "A run of digits is asked for, and starts unless one is in flight: journalctl"
+    assert capsys.readouterr().out.startswith(said)
