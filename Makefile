@@ -8,7 +8,7 @@ IMAGES := fingerprint ingest preprocess train evaluate deploy serve gcs-emulator
 ACCELERATORS := train-cuda train-tpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-flow bench-training bench-serving bench-rollout bench-plan bench-submit soak clean
+.PHONY: help setup run test lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-flow bench-training bench-serving bench-rollout bench-plan bench-submit bench-backend soak clean
 
 ##@ Start here
 
@@ -104,6 +104,9 @@ bench-plan: setup ## What a probe predicts beside what training takes: six netwo
 
 bench-submit: setup ## Submit and compile beside kfp.Client and KFP's compiler
 	$(BIN)/python benchmarks/submit.py
+
+bench-backend: setup ## A run on the Kubeflow Pipelines at MODELYARD_TEST_KFP beside a bare pipeline of its five steps
+	$(BIN)/python benchmarks/backend.py
 
 bench-rollout: setup ## Promotions and rollbacks under load, on the cluster of `make kind-up`
 	$(BIN)/python benchmarks/rollout.py

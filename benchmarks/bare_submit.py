@@ -1,4 +1,4 @@
-"""The pipeline on Kubeflow Pipelines as users of its SDK send it: `python bare_submit.py ENVIRONMENT URL`.
+"""The pipeline as users of KFP's SDK send it: `python bare_submit.py ENVIRONMENT URL [NAME]`.
 
 It compiles the same pipeline with the same arguments and calls kfp.Client.
 """
@@ -15,16 +15,17 @@ from pipelines.config import load
 from pipelines.environment import load_environment
 from pipelines.placement import pipeline
 
-place = load_environment(sys.argv[1])
-values = arguments(load(store=place.model_store()), place)
+environment, url, name = (*sys.argv[1:], "digits")[:3]
+place = load_environment(environment)
+values = arguments(load(None, [f"name={name}"], store=place.model_store()), place)
 with tempfile.TemporaryDirectory() as folder:
     package = Path(folder) / "pipeline.yaml"
     Compiler().compile(pipeline(place), str(package))
-    client = kfp.Client(host=sys.argv[2])
+    client = kfp.Client(host=url)
     uploaded = client.upload_pipeline_version(
         str(package),
         pipeline_version_name=f"bare-{Path(folder).name}",
-        pipeline_id=client.get_pipeline_id("digits"),
+        pipeline_id=client.get_pipeline_id(name),
     )
     experiment = client.create_experiment("bare")
     client.run_pipeline(

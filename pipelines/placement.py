@@ -19,12 +19,13 @@ def pipeline(environment: Environment) -> Callable[..., dsl.PipelineTask]:
     """Return the pipeline as it runs in an environment."""
     if environment.kind == "kubernetes":
         whole = dsl.PipelineConfig(active_deadline_seconds=environment.active_deadline)
-        return build(lambda step, task: _in_pod(step, task, environment), whole)
+        return build(lambda step, task: in_pod(step, task, environment), whole)
     images = local_images()
     return build(lambda step, task: task.set_container_image(images[step]))
 
 
-def _in_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None:
+def in_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None:
+    """Write into a step's task where its pod runs."""
     from kfp import kubernetes  # which a run on this machine need not wait for
 
     resources = environment.resources(step)

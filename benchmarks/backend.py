@@ -1,0 +1,141 @@
+"""A run on a real Kubeflow Pipelines beside a bare pipeline of its five steps: `make bench-backend`.
+
+MODELYARD_TEST_KFP is the server's address. Nothing comes from the cache, as each run has a pipeline root of
+its own, and each is the first to deploy. A run lasts from its creation to its end.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import yaml
+
+from components.kubernetes.cluster import connect as connect_cluster
+from measure import Result, finished, paired, result, show, turns
+from pipelines.backend import records
+from pipelines.backend.client import Backend, connect
+from pipelines.environment import load_environment
+
+HERE = Path(__file__).parent
+MODELYARD = Path(sys.executable).parent / "modelyard"
+NAME = "bench-backend"
+SUBMISSIONS = 7
+MORE_PODS = 7  # fingerprint and explain, two each; the exit handler and both conditions, one each
+QUICK = [part for key in ("watch_seconds=1", "min_requests=20") for part in ("--set", f"rollout.{key}")]
+
+
+def started(command: list[str | Path]) -> str:
+    """Run a command that submits, and return the run's id: both ways name it last."""
+    return [found.group() for found in records.ID.finditer(finished(command))][-1]
+
+
+class Bench:
+    """The server, and how often it was asked for what."""
+
+    def __init__(self, environment: str, url: str, folder: Path) -> None:
+        os.environ["KF_PIPELINES_ENDPOINT"] = url
+        self.place, self.url, self.folder = load_environment(environment), url, folder
+        self.backend: Backend = connect(self.place)
+        self.cluster = connect_cluster(self.backend.namespace)
+        self.pods: dict[str, list[float]] = {"ours": [], "bare": []}
+
+    def elsewhere(self) -> Path:
+        """Return an environment with a bucket's folder that nothing was written to."""
+        root = f"{self.place.pipeline_root}/{uuid4().hex[:8]}"
+        path = self.folder / f"{uuid4().hex}.yaml"
+        values = self.place.model_dump(mode="json", exclude={"images"})
+        values |= {"pipeline_root": root, "store": f"{root}/models"}
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    def submit(self) -> list[str | Path]:
+        """Return the command that submits the digits."""
+        options = ["--set", f"name={NAME}", *QUICK, "--output", "json"]
+        return [MODELYARD, "submit", "-e", self.elsewhere(), *options]
+
+    def bare(self, script: str) -> list[str | Path]:
+        """Return the command that submits with the SDK alone: our pipeline, or the bare one."""
+        return [sys.executable, HERE / script, self.elsewhere(), self.url, NAME]
+
+    def accepted(self, command: list[str | Path]) -> float:
+        """Return the seconds until a run is accepted, and end it."""
+        began = time.perf_counter()
+        run_id = started(command)
+        seconds = time.perf_counter() - began
+        records.cancel(self.backend, records.get(self.backend, run_id))
+        return seconds
+
+    def whole(self, kind: str) -> float:
+        """Return the seconds of a run, from its creation to its end."""
+        self.clear()
+        run_id = started(self.submit() if kind == "ours" else self.bare("bare_pipeline.py"))
+        run = self.ended(run_id)
+        self.pods[kind].append(len(self.cluster.find("Pod", f"pipeline/runid={run_id}")))
+        return (run.finished_at - run.created_at).total_seconds()
+
+    def clear(self) -> None:
+        """Remove the servers."""
+        of_bench = ("-l", f"app.kubernetes.io/name={NAME}", "-n", self.place.serving.namespace)
+        finished(["kubectl", "delete", "deployment,service", *of_bench])
+
+    def forget(self) -> None:
+        """Remove the pipeline with its versions."""
+        known = self.backend.pipelines.pipeline_service_get_pipeline_by_name(NAME)
+        self.backend.pipelines.pipeline_service_delete_pipeline(known.pipeline_id, cascade=True)
+
+    def ended(self, run_id: str) -> Any:
+        """Return a run when it has succeeded."""
+        while records.state(run := records.get(self.backend, run_id)) not in records.ENDED:
+            time.sleep(1)
+        assert records.state(run) == "succeeded", run.run_id
+        return run
+
+
+def measured(bench: Bench, rounds: int) -> list[Result]:
+    """Measure both, in turns."""
+    bench.accepted(bench.submit())  # the pipeline is known from then on
+    sent = turns(
+        SUBMISSIONS,
+        {
+            "ours": lambda: bench.accepted(bench.submit()),
+            "bare": lambda: bench.accepted(bench.bare("bare_submit.py")),
+        },
+    )
+    seconds = turns(rounds, {kind: lambda kind=kind: bench.whole(kind) for kind in ("ours", "bare")})
+    more = bench.pods["ours"][0] - bench.pods["bare"][0]
+    return [
+        paired("submit, until accepted", sent["ours"], sent["bare"], "s", "<= 1.3x"),
+        result("pods of a run beyond the bare one's", more, MORE_PODS, "pods", "<= 1x"),
+        paired("pods of a run", bench.pods["ours"], bench.pods["bare"], "pods", ""),
+        paired("whole run, nothing cached", seconds["ours"], seconds["bare"], "s", ""),
+    ]
+
+
+def main() -> None:
+    """Measure everything and print it."""
+    url = os.environ.get("MODELYARD_TEST_KFP")
+    if not url:
+        raise SystemExit(
+            "NOT RUN: this needs a real Kubeflow Pipelines. Give its address in MODELYARD_TEST_KFP, after "
+            "`make kind-up` and `kubectl apply -k manifests/overlays/kubeflow`."
+        )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--environment", default="kind")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MODELYARD_HOME"] = folder
+        bench = Bench(options.environment, url, Path(folder))
+        rows = measured(bench, options.rounds)
+        bench.clear()
+        bench.forget()
+    show("A run on Kubeflow Pipelines", rows)
+
+
+if __name__ == "__main__":
+    main()

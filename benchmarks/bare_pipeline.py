@@ -1,0 +1,73 @@
+"""The five steps as a bare KFP pipeline, one after the other: `python bare_pipeline.py ENVIRONMENT URL NAME`.
+
+Components, images and arguments are ours, with nothing around them: no fingerprint, conditions and exit task.
+It prints the run's id.
+"""
+
+import sys
+import warnings
+from uuid import uuid4
+
+warnings.simplefilter("ignore")
+
+import kfp
+from kfp import dsl
+
+from components.deploy.component import deploy
+from components.evaluate.component import evaluate
+from components.ingest.component import ingest
+from components.preprocess.component import preprocess
+from components.train.component import train
+from pipelines.compiler import arguments
+from pipelines.config import load
+from pipelines.environment import load_environment
+from pipelines.placement import in_pod
+
+environment, url, name = sys.argv[1:]
+place = load_environment(environment)
+overrides = [f"name={name}", *(f"rollout.{key}" for key in ("watch_seconds=1", "min_requests=20"))]
+given = arguments(load(None, overrides, store=place.model_store()), place)
+RUN = uuid4().hex
+
+
+@dsl.pipeline(name="bare-train-to-serve")
+def bare() -> None:
+    """Ingest, preprocess, train, evaluate, deploy."""
+    ingested = ingest(source=given["source"], fingerprint=RUN)
+    prepared = preprocess(raw=ingested.outputs["raw"], preparation=given["preparation"])
+    trained = train(
+        features=prepared.outputs["features"],
+        **{key: given[key] for key in ("architecture", "training", "code", "code_sha256")},
+    )
+    evaluated = evaluate(
+        model=trained.outputs["model"],
+        features=prepared.outputs["features"],
+        history=trained.outputs["history"],
+        champion=0,
+        **{key: given[key] for key in ("name", "gate", "store")},
+    )
+    deployed = deploy(
+        model=trained.outputs["model"],
+        history=trained.outputs["history"],
+        evaluation=evaluated.outputs["evaluation"],
+        report=evaluated.outputs["report"],
+        run=RUN,
+        champion=0,
+        data=RUN,
+        code=given["recipe"],
+        model_code=given["code_sha256"],
+        **{key: given[key] for key in ("name", "config", "serving", "store", "rollout", "target")},
+    )
+    steps = {"ingest": ingested, "preprocess": prepared, "train": trained, "evaluate": evaluated}
+    for step, task in {**steps, "deploy": deployed}.items():
+        in_pod(step, task, place)
+
+
+client = kfp.Client(url)
+started = client.create_run_from_pipeline_func(
+    bare,
+    experiment_name="bare",
+    pipeline_root=place.pipeline_root,
+    service_account=place.runs.service_account,
+)
+print(started.run_id)
