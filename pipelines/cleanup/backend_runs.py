@@ -25,7 +25,7 @@ from pipelines.backend.lookup import find_experiment
 from pipelines.backend.pages import pages
 from pipelines.backend.records import ID
 from pipelines.cleanup.mark import mark, marked, unmark
-from pipelines.cleanup.place import SKEW, Place, goes_on
+from pipelines.cleanup.place import SKEW, Place
 from pipelines.cleanup.thing import Thing, age
 from pipelines.train_to_serve import NAME
 
@@ -112,7 +112,7 @@ def _store(run: Any) -> str | None:
 def _why_kept(place: Place, mine: list[Any]) -> dict[str, str]:
     kept: dict[str, str] = {}
     for number, run in enumerate(mine):
-        if goes_on(run):
+        if records.goes_on(run):
             kept[run.run_id] = "it runs"
         elif number < place.policy.runs:
             kept[run.run_id] = f"one of the last {place.policy.runs}"
@@ -139,7 +139,7 @@ def _uses(place: Place, run_id: str) -> set[str]:
 
 def _remove(place: Place, objects: Objects, run_id: str, experiment: str) -> bool:
     try:
-        if goes_on(place.backend.runs.run_service_get_run(run_id)):  # somebody tries it again
+        if records.goes_on(place.backend.runs.run_service_get_run(run_id)):  # somebody tries it again
             return False
         unmark(objects, run_id)  # of a `gc` that was killed: what counts is when the record goes
         mark(objects, run_id, experiment)

@@ -28,22 +28,33 @@ def find(place: Place) -> Iterator[Thing]:
     """
     if not Path(BUILT).is_file():  # then it is not known which of them are needed
         return
-    tags = [line for line in _docker("image", "ls", "--format", "{{json .}}") if line]
-    images = {f"{one['Repository']}:{one['Tag']}": one for one in map(json.loads, tags)}
-    used = _used(place)
-    for reference, image in sorted(images.items()):
-        if OURS.fullmatch(reference):
-            names = (reference, f"{image['Repository']}@{image['Digest']}")
-            made = datetime.strptime(image["CreatedAt"][:25], "%Y-%m-%d %H:%M:%S %z").timestamp()
-            young = f"younger than {place.policy.younger_than}" if made > place.oldest else None
-            yield Thing(
-                "image",
-                reference,
-                None,
-                f"{age(place.now - made)}, and nothing here names it",
-                next((used[name] for name in names if name in used), young),
-                partial(_remove, reference),
-            )
+    lines = _docker("image", "ls", "--format", "{{json .}}")
+    images = {f"{one['Repository']}:{one['Tag']}": one for one in map(json.loads, lines)}
+    ours = sorted(name for name in images if OURS.fullmatch(name))
+    used, tagged = _used(place), _tagged(ours, place.now)
+    for reference in ours:
+        names = (reference, f"{images[reference]['Repository']}@{images[reference]['Digest']}")
+        young = f"younger than {place.policy.younger_than}" if tagged[reference] > place.oldest else None
+        yield Thing(
+            "image",
+            reference,
+            None,
+            f"{age(place.now - tagged[reference])}, and nothing here names it",
+            next((used[name] for name in names if name in used), young),
+            partial(_remove, reference),
+        )
+
+
+def _tagged(references: list[str], now: float) -> dict[str, float]:
+    """Return when images were made here, in epoch seconds; `now` where it is not known."""
+    times = dict.fromkeys(references, now)
+    found = json.loads("\n".join(_docker("image", "inspect", *references)) or "[]") if references else []
+    for image in found:
+        # what is built the same way has the same date of creation, wherever and whenever
+        moments = (image["Created"], image.get("Metadata", {}).get("LastTagTime") or image["Created"])
+        latest = max(datetime.fromisoformat(moment).timestamp() for moment in moments)
+        times |= dict.fromkeys(image["RepoTags"], latest)
+    return times
 
 
 def _used(place: Place) -> dict[str, str]:

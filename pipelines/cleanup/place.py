@@ -119,8 +119,3 @@ class Place:
 def began(run: str) -> float:
     """Return when a run of `modelyard run` began, in epoch seconds, by its name."""
     return datetime.strptime(run[:15], "%Y%m%d-%H%M%S").timestamp()
-
-
-def goes_on(run: Any) -> bool:
-    """Say whether a run on Kubeflow Pipelines has not ended."""
-    return records.state(run) not in records.ENDED

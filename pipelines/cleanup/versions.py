@@ -6,7 +6,8 @@ from functools import partial
 
 from components.deploy import objects
 from components.store.removal import GRACE, Held, Removal, open_removal
-from pipelines.cleanup.place import MANAGED, SKEW, ZONES, Place, began, goes_on
+from pipelines.backend import records
+from pipelines.cleanup.place import MANAGED, SKEW, ZONES, Place, began
 from pipelines.cleanup.thing import Thing, age
 
 
@@ -67,7 +68,7 @@ def _oldest_run(place: Place) -> float:
     if place.blind:
         return 0.0
     times = [place.now - place.environment.active_deadline]
-    times += [run.created_at.timestamp() - SKEW for run in place.server_runs if goes_on(run)]
+    times += [run.created_at.timestamp() - SKEW for run in place.server_runs if records.goes_on(run)]
     return min([*times, *(began(name) - ZONES for name in place.alive())])
 
 

@@ -1,5 +1,6 @@
 """`gc`: what nothing needs any more goes."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,14 +9,17 @@ from pipelines.cli.options import (
     ConfigFile,
     Endpoint,
     EnvironmentName,
+    KfpNamespace,
     Output,
     OutputFormat,
     Overrides,
     emit,
+    pipelines_environment,
     show_rows,
 )
 
 if TYPE_CHECKING:
+    from pipelines.cleanup.place import Place
     from pipelines.cleanup.thing import Thing
 
 
@@ -26,6 +30,7 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Remove it, without a question.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, and remove nothing.")] = False,
     endpoint: Endpoint = None,
+    namespace: KfpNamespace = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Remove what nothing needs any more: versions, runs, artifacts, uploads, pods, schedules, images.
@@ -39,7 +44,8 @@ def gc(
 
     console = Console(stderr=True)
     with console.status("looking"):
-        place = _place(config, environment, overrides or [], endpoint)
+        place = _place(config, environment, namespace, overrides or ())
+        place.look(endpoint)
         found = plan.find(place)
     going = [thing for thing in found if thing.kept is None]
     if place.blind:
@@ -56,18 +62,15 @@ def gc(
         typer.echo(f"{len(gone)} of {len(going)} are gone.")
 
 
-def _place(config: Any, environment: str, overrides: list[str], endpoint: str | None) -> Any:
+def _place(config: Any, environment: str, namespace: str | None, overrides: Sequence[str]) -> "Place":
     import time
 
     from pipelines import runs
     from pipelines.cleanup.place import Place
     from pipelines.config import load
-    from pipelines.environment import load_environment
 
-    there = load_environment(environment, overrides)
-    place = Place(load(config, overrides, store=there.model_store()), there, runs.home(), time.time())
-    place.look(endpoint)
-    return place
+    there = pipelines_environment(environment, namespace, overrides)
+    return Place(load(config, overrides, store=there.model_store()), there, runs.home(), time.time())
 
 
 def _show(found: list["Thing"], going: list["Thing"]) -> None:

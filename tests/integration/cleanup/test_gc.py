@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.cleanup import plan
+from pipelines.cleanup.place import Place
 from pipelines.cli.failures import guarded
 from tests.integration.cleanup.conftest import Yard
 from tests.integration.cleanup.test_runs import OLD, cached, ran, submitted, with_artifacts
@@ -138,12 +140,24 @@ def test_a_wrong_policy_is_refused_with_its_key(full: Yard, capsys: pytest.Captu
     assert "retention.younger_than" in err
 
 
+def test_another_namespace_of_kubeflow_pipelines_can_be_named(
+    yard: Yard, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Place] = []
+    monkeypatch.setattr(plan, "find", lambda place: seen.append(place) or [])
+    assert command(yard, capsys, "--namespace", "elsewhere")[0] == 0
+    assert seen[0].environment.kfp.namespace == "elsewhere"
+
+
 def test_images_that_nothing_names_go(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a program in docker's place that keeps its images in a file."""
-    new, old, own, young = (f"modelyard/train:{digit * 16}" for digit in "1234")
-    day, far = (f"{year}-01-01 12:00:00 +0000 UTC" for year in (2026, 2099))
-    images = f"{new} {day}\n{own} {day}\npython:3.11 {day}\n{young} {far}\n"
-    (tmp_path / "images").write_text(f"{old} {day}\n{images}")
+    new, old, own, young, lost = (f"modelyard/train:{digit * 16}" for digit in "12345")
+    (tmp_path / "images").write_text(f"{new}\n{old}\n{own}\n{young}\n{lost}\npython:3.11\n")
+    day, far = "1980-01-01T00:00:00Z", "2099-01-01T12:00:00.123456789+01:00"
+    told = [{"RepoTags": [name], "Created": day, "Metadata": {"LastTagTime": day}} for name in (new, old)]
+    told += [{"RepoTags": [own], "Created": day}, {"RepoTags": [young], "Created": day}]
+    told[-1]["Metadata"] = {"LastTagTime": far}
+    (tmp_path / "told").write_text(json.dumps(told))
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps({"train": new}))
     (tmp_path / "bin").mkdir()
@@ -152,9 +166,9 @@ def test_images_that_nothing_names_go(yard: Yard, tmp_path: Path, monkeypatch: p
 cd {tmp_path}
 case "$2 $4" in
   "ls {{{{json .}}}}")
-    sed -e 's|\\([^ ]*\\):\\([^ ]*\\) \\(.*\\)|"Repository": "\\1", "Tag": "\\2", "CreatedAt": "\\3"|' \\
-      -e 's|.*|{{&, "Digest": "<none>"}}|' images ;;
-  "ls "*) cut -d " " -f 1 images ;;
+    sed 's/\\(.*\\):\\(.*\\)/{{"Repository": "\\1", "Tag": "\\2", "Digest": "<none>"}}/' images ;;
+  "ls "*) cat images ;;
+  "inspect "*) cat told; exit 1 ;;
   "rm "*) grep -v "$4" images > left; mv left images ;;
 esac
 """
@@ -166,6 +180,6 @@ esac
     yard.kubernetes.deployments[0]["spec"] = {"template": {"spec": {"containers": [container]}}}
     found = yard.found()
     assert (found[new].kept, found[own].kept) == ("build/images.json names it", "digits-stable runs it")
-    assert found[young].kept == "younger than 30d"
+    assert found[young].kept == found[lost].kept == "younger than 30d"
     assert yard.gc() == ({old}, set())
-    assert (tmp_path / "images").read_text() == images
+    assert (tmp_path / "images").read_text() == f"{new}\n{own}\n{young}\n{lost}\npython:3.11\n"
