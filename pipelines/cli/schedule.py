@@ -47,6 +47,9 @@ def apply(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")
     ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Also if no node can take a step, or a plan speaks against it.")
+    ] = False,
     endpoint: Endpoint = None,
     namespace: KfpNamespace = None,
     output: OutputFormat = Output.TEXT,
@@ -56,10 +59,14 @@ def apply(
     As a recurring run of Kubeflow Pipelines; with -e local as a timer of systemd or a line of the crontab.
     Applied again it changes nothing. A run in flight goes on.
     """
+    from pipelines import runs
     from pipelines.config import load
+    from pipelines.plan.guard import guard
 
     place = pipelines_environment(environment, namespace, overrides or ())
     settings = load(config, overrides or (), store=place.model_store())
+    if not anyway:
+        guard(settings, place, environment, runs.home())
     scheduler = _scheduler(place, endpoint)
     _show(scheduler.plan(settings) if dry_run else scheduler.apply(settings), output, planned=dry_run)
 
@@ -74,7 +81,7 @@ def diff(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Show what `apply` would change."""
-    apply(config, environment, overrides, True, endpoint, namespace, output)
+    apply(config, environment, overrides, True, True, endpoint, namespace, output)
 
 
 @app.command("list")
@@ -146,10 +153,13 @@ def run_now(
     namespace: KfpNamespace = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Start a run now, as the schedule would."""
-    started = _scheduler(pipelines_environment(environment, namespace), endpoint).run_now(name)
+    """Start a run now, as the schedule would: on this machine, unless one is in flight."""
+    place = pipelines_environment(environment, namespace)
+    started = _scheduler(place, endpoint).run_now(name)
     if output is Output.JSON:
         emit({"name": name, "started": started})
+    elif place.kind == "local":  # the program that starts it leaves it out, and says so nowhere else
+        typer.echo(f"A run of {name} is asked for, and starts unless one is in flight: {started}")
     else:
         typer.echo(f"A run of {name} has started: {started}")
 

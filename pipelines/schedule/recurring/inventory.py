@@ -7,11 +7,11 @@ from typing import Any
 from components.errors import ConflictError
 from pipelines.backend.client import Backend
 from pipelines.backend.lookup import equals
+from pipelines.backend.pages import pages
 from pipelines.schedule.mark import Mark
 from pipelines.schedule.recurring import stamp
 
 ON, OFF = "ENABLE", "DISABLE"
-PAGE = 100
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Ours:
 
 def everything(backend: Backend) -> list[Ours]:
     """Return modelyard's recurring runs, of each name the one that stays last."""
-    return _ranked(one for run in _pages(backend) if (one := _ours(run)))
+    return _ranked(one for run in _listed(backend) if (one := _ours(run)))
 
 
 def named(backend: Backend, name: str) -> list[Ours]:
@@ -48,7 +48,7 @@ def named(backend: Backend, name: str) -> list[Ours]:
     Raises:
         ConflictError: one of them is not modelyard's.
     """
-    found = list(_pages(backend, filter=equals("display_name", name)))
+    found = list(_listed(backend, filter=equals("display_name", name)))
     ours = [one for run in found if (one := _ours(run))]
     if len(ours) < len(found):
         raise ConflictError(
@@ -79,12 +79,6 @@ def _ours(run: Any) -> Ours | None:
     return Ours(mark, run) if mark else None
 
 
-def _pages(backend: Backend, **wanted: str) -> Iterator[Any]:
-    token = ""
-    while True:
-        page = backend.recurring_runs.recurring_run_service_list_recurring_runs(
-            page_size=PAGE, page_token=token, **wanted, **backend.scoped()
-        )
-        yield from page.recurring_runs or ()
-        if not (token := page.next_page_token or ""):
-            return
+def _listed(backend: Backend, **wanted: str) -> Iterator[Any]:
+    ask = backend.recurring_runs.recurring_run_service_list_recurring_runs
+    return pages(ask, "recurring_runs", **wanted, **backend.scoped())

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from components.errors import BackendError, NotFoundError
 from pipelines.backend.client import Backend
 from pipelines.backend.lookup import equals
+from pipelines.backend.records import goes_on
 from pipelines.schedule.cron import Cron
 from pipelines.schedule.recurring.inventory import Ours, switch
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 GRACE = 30.0  # seconds until a workflow that has started is on record, with room
 RECENTLY = timedelta(minutes=5)  # clocks differ
 NOBODY = "00000000-0000-0000-0000-000000000000"
-ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 LATEST = 20
 
 
@@ -41,7 +41,7 @@ def retire(backend: Backend, old: list[Ours], console: "Console") -> list[Ours]:
     if any(_may_have_started(one, _runs(backend, one)) for one in old):
         with console.status("waiting until a run that may just have started is on record"):
             time.sleep(GRACE)
-    busy = [one for one in old if any(run.state not in ENDED for run in _runs(backend, one))]
+    busy = [one for one in old if any(goes_on(run) for run in _runs(backend, one))]
     left = busy if busy and not _leaves_runs(backend) else []
     for one in old:
         if one not in left:
@@ -54,7 +54,7 @@ def _may_have_started(one: Ours, runs: Iterable[Any]) -> bool:
     now = datetime.now(UTC)
     cron = Cron.parse(one.mark.schedule["cron"])
     due = cron.fires((now - RECENTLY).astimezone(ZoneInfo(one.mark.schedule["time_zone"])), 1)
-    ends = [run.finished_at for run in runs if run.state in ENDED and run.finished_at]
+    ends = [run.finished_at for run in runs if run.finished_at and not goes_on(run)]
     return any(at < now + RECENTLY for at in due) or any(at > now - RECENTLY for at in ends)
 
 

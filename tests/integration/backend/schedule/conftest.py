@@ -1,0 +1,58 @@
+"""What recurring runs are made with, on a server whose clock a test moves."""
+
+from functools import cache
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from pipelines.backend import submission
+from pipelines.backend.client import connect
+from pipelines.compiler import compile_package
+from pipelines.config import Config, load
+from pipelines.environment_settings import Environment
+from pipelines.schedule.recurring import retirement
+from pipelines.schedule.recurring.scheduler import RecurringRuns
+from tests.integration.backend import recurring
+from tests.integration.backend.conftest import Site
+
+DAILY, HOURLY = "schedule.cron=0 3 * * *", "schedule.cron=0 * * * *"
+
+
+@pytest.fixture(autouse=True)
+def controller(site: Site, monkeypatch: pytest.MonkeyPatch) -> recurring.RecurringRuns:
+    found = recurring.RecurringRuns(site.server, site.pipelines, site.runs)
+    site.server.mount(found)
+    # what a moment brings: what has started is on record
+    monkeypatch.setattr(retirement.time, "sleep", lambda _: found.report())
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "compile_package", lambda environment: compiled(environment.text()))
+
+
+@pytest.fixture
+def schedules(environment: Environment) -> RecurringRuns:
+    return new(environment)
+
+
+@cache
+def compiled(environment: str) -> bytes:
+    return compile_package(Environment.of(environment))
+
+
+def new(environment: Environment) -> RecurringRuns:
+    return RecurringRuns(connect(environment), environment, Console(file=StringIO()))
+
+
+def config(*overrides: str, **store: str) -> Config:
+    loaded = load(overrides=overrides, environ={})
+    return loaded.model_copy(
+        update={"store": loaded.store.model_copy(update=store or {"url": "gs://bucket/models"})}
+    )
+
+
+def changing(site: Site) -> list[str]:
+    return [one for one in site.server.asked if not one.startswith("GET")]

@@ -1,0 +1,70 @@
+"""`modelyard schedule` on Kubeflow Pipelines."""
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from components.errors import PlanError
+from pipelines import config_text
+from pipelines.cli.failures import guarded
+from pipelines.environment_settings import Environment
+from pipelines.plan import guard
+from tests.integration.backend.conftest import Site
+from tests.integration.backend.schedule.conftest import changing
+
+
+def test_the_command_line(command: Callable[..., Any]) -> None:
+    made = command("schedule", "apply", "digits.yaml", "-e", "there.yaml")
+    assert made["action"] == "create"
+    assert command("schedule", "diff", "digits.yaml", "-e", "there.yaml")["action"] == "nothing"
+    (listed,) = command("schedule", "list", "-e", "there.yaml")
+    assert (listed["name"], listed["cron"], listed["paused"]) == ("digits", "0 3 * * *", False)
+    assert command("schedule", "pause", "digits", "-e", "there.yaml") == {"name": "digits", "state": "paused"}
+    assert command("schedule", "resume", "digits", "-e", "there.yaml")["state"] == "resumed"
+    assert command("schedule", "run-now", "digits", "-e", "there.yaml")["name"] == "digits"
+    assert command("schedule", "delete", "digits", "-e", "there.yaml")["state"] == "deleted"
+    assert command("schedule", "list", "-e", "there.yaml") == []
+
+
+def test_what_no_node_can_take_is_refused_unless_it_is_wanted(
+    site: Site,
+    command: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small = {"cpu": "100m", "memory": "1Mi", "pods": "10"}
+    node = {"metadata": {"name": "small"}, "spec": {}, "status": {"allocatable": small}}
+    monkeypatch.setattr(guard, "connect", lambda _: SimpleNamespace(nodes=[node]))
+    large = "environment.steps.train.memory=64Gi"
+    arguments = ("schedule", "apply", "digits.yaml", "-e", "there.yaml", "--set", large)
+    assert guarded(list(arguments)) == PlanError.exit_code
+    assert "At most 1 MiB of memory fit on an empty node" in capsys.readouterr().err
+    assert changing(site) == []
+    assert command("schedule", "diff", *arguments[2:])["action"] == "create"
+    assert command(*arguments, "--anyway")["action"] == "create"
+
+
+@pytest.fixture
+def command(
+    environment: Environment,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., Any]:
+    """Give what runs a command in a folder with a configuration and an environment."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.yaml").write_text(
+        config_text.dump(environment.model_dump(mode="json", exclude_unset=True))
+    )
+    (tmp_path / "digits.yaml").write_text(
+        'name: digits\ndata: {kind: digits}\nschedule: {cron: "0 3 * * *"}\n'
+    )
+
+    def run(*words: str) -> Any:
+        assert guarded([*words, "--output", "json"]) == 0, capsys.readouterr()
+        return json.loads(capsys.readouterr().out)
+
+    return run

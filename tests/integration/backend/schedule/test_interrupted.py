@@ -1,0 +1,132 @@
+"""Killed, overtaken, two at once, answers lost: in the end there is one recurring run."""
+
+import itertools
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+
+from components.errors import ConflictError
+from pipelines.config import Config
+from pipelines.environment_settings import Environment
+from pipelines.schedule.recurring.scheduler import RecurringRuns
+from pipelines.schedule.state import Plan
+from tests.integration.backend import recurring
+from tests.integration.backend.conftest import Site
+from tests.integration.backend.schedule.conftest import DAILY, HOURLY, compiled, config, new
+from tests.integration.backend.server import Fault
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def at_request(
+    number: int, schedules: RecurringRuns, do: Callable[[], object], after: bool = False
+) -> Callable[[], bool]:
+    """Let something be done at a request of a scheduler, and return what says whether it was."""
+    transport = schedules.backend._client.rest_client
+    request, numbers = transport.request, itertools.count(1)
+    done = threading.Event()
+
+    def disturbed(*arguments: Any, **options: Any) -> Any:
+        now = next(numbers) == number
+        if now:
+            done.set()
+        if now and not after:
+            do()
+        answer = request(*arguments, **options)
+        if now and after:
+            do()
+        return answer
+
+    transport.request = disturbed
+    return done.is_set
+
+
+def die() -> None:
+    raise KilledError
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_request_and_run_again_one_is_left(
+    environment: Environment, controller: recurring.RecurringRuns, after: bool
+) -> None:
+    new(environment).apply(config(DAILY))
+    for number in itertools.count(1):
+        wanted = config(HOURLY, f"training.epochs={number}")
+        dying = new(environment)
+        killed = at_request(number, dying, die, after)
+        with suppress(KilledError):
+            dying.apply(wanted)
+        assert len(controller.firing) in (1, 2)
+        new(environment).apply(wanted)
+        (left,) = controller.recurring.values()
+        assert left.mode == "ENABLE"
+        assert f'"epochs": {number}' in left.runtime_config.parameters["config"]
+        if not killed():
+            break
+    assert number > 8
+
+
+@pytest.mark.parametrize("other", [HOURLY, DAILY], ids=["same", "different"])
+def test_overtaken_at_any_request_one_is_left(
+    environment: Environment, controller: recurring.RecurringRuns, other: str
+) -> None:
+    for number in itertools.count(1):
+        slow, faster = new(environment), new(environment)
+        epochs = f"training.epochs={number}"
+        overtaken = at_request(number, slow, partial(faster.apply, config(other, epochs)))
+        with suppress(ConflictError):
+            slow.apply(config(HOURLY, epochs))
+        (left,) = controller.recurring.values()
+        assert left.mode == "ENABLE"
+        assert f'"epochs": {number}' in left.runtime_config.parameters["config"]
+        if not overtaken():
+            break
+    assert number > 8
+
+
+@pytest.mark.parametrize("other", [HOURLY, DAILY], ids=["same", "different"])
+def test_two_at_once_leave_one(
+    environment: Environment, controller: recurring.RecurringRuns, other: str
+) -> None:
+    compiled(environment.text())  # by KFP's compiler, of which there can only be one at a time
+    for epochs in range(1, 4):
+        ended: list[Plan | ConflictError] = []
+        together = threading.Barrier(2)
+
+        def apply(wanted: Config, ended: list[Any] = ended, together: Any = together) -> None:
+            mine = new(environment)
+            together.wait()
+            try:
+                ended.append(mine.apply(wanted))
+            except ConflictError as error:
+                ended.append(error)
+
+        threads = [
+            threading.Thread(target=apply, args=(config(cron, f"training.epochs={epochs}"),))
+            for cron in (HOURLY, other)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        (left,) = controller.recurring.values()
+        assert left.mode == "ENABLE"
+        assert len(ended) == 2
+        assert any(isinstance(one, Plan) for one in ended)
+        if other == HOURLY:
+            assert not any(isinstance(one, ConflictError) for one in ended)
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_an_answer_that_is_lost(
+    site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns, cut: str
+) -> None:
+    site.server.faults.append(Fault(cut=cut, path="/recurringruns", method="POST"))
+    schedules.apply(config(DAILY))
+    assert len(controller.recurring) == 1

@@ -1,0 +1,183 @@
+"""Recurring runs made to be what a configuration says, and the runs that they start."""
+
+import pytest
+
+from components.errors import ModelyardError
+from pipelines.environment_settings import Environment
+from pipelines.schedule.recurring.scheduler import RecurringRuns
+from tests.integration.backend import recurring
+from tests.integration.backend.conftest import Site
+from tests.integration.backend.schedule.conftest import DAILY, HOURLY, changing, config, new
+
+
+def test_recurring_run_is_what_the_configuration_says(
+    controller: recurring.RecurringRuns, schedules: RecurringRuns
+) -> None:
+    wanted = config(
+        "schedule.cron=0 3 * * mon",
+        "schedule.time_zone=Asia/Tokyo",
+        "schedule.concurrency=2",
+        "schedule.force_after=30d",
+    )
+    plan = schedules.apply(wanted)
+    (made,) = controller.firing
+    assert plan.action == "create"
+    assert [fire[11:] for fire in plan.next] == 3 * ["03:00:00+09:00"]
+    assert made.trigger.cron_schedule.cron == "0 0 18 * * 0"
+    assert (made.display_name, made.max_concurrency, made.no_catchup) == ("digits", "2", True)
+    assert made.service_account == "modelyard-run"
+    assert made.runtime_config.pipeline_root == "gs://bucket/runs"
+    assert made.runtime_config.parameters["skip_unchanged"] is True
+    assert made.runtime_config.parameters["force_after"] == 30 * 86400
+    controller.pass_time(days=8)
+    runs = controller.runs_of(made.recurring_run_id)
+    assert len(runs) in (1, 2)
+    assert runs[0].runtime_config == made.runtime_config
+
+
+def test_applying_twice_changes_nothing(site: Site, schedules: RecurringRuns) -> None:
+    schedules.apply(config(DAILY))
+    before = changing(site)
+    plan = schedules.apply(config(DAILY))
+    assert (plan.action, plan.changes) == ("nothing", ())
+    assert changing(site) == before
+
+
+def test_nothing_is_sent_by_a_plan(site: Site, schedules: RecurringRuns) -> None:
+    assert schedules.plan(config(DAILY)).action == "create"
+    assert changing(site) == []
+    schedules.apply(config(DAILY))
+    before = changing(site)
+    plan = schedules.plan(config(HOURLY, "training.epochs=7", "schedule.paused=true"))
+    assert plan.action == "replace"
+    assert {(one.key, one.before, one.after) for one in plan.changes} == {
+        ("schedule.cron", "0 3 * * *", "0 * * * *"),
+        ("schedule.paused", False, True),
+        ("training.epochs", 20, 7),
+    }
+    assert plan.next == ()
+    assert changing(site) == before
+
+
+def test_a_replaced_schedule_leaves_its_run_alone(
+    controller: recurring.RecurringRuns, schedules: RecurringRuns
+) -> None:
+    schedules.apply(config(HOURLY))
+    (old,) = controller.firing
+    controller.pass_time(hours=1)
+    (run,) = controller.runs_of(old.recurring_run_id)
+    assert schedules.apply(config(HOURLY, "training.epochs=7")).action == "replace"
+    (new,) = controller.recurring.values()
+    assert new.mode == "ENABLE"
+    assert new.recurring_run_id != old.recurring_run_id
+    assert '"epochs": 7' in new.runtime_config.parameters["config"]
+    assert (controller.killed, run.state) == ([], "RUNNING")
+    controller.pass_time(hours=1)
+    assert len(controller.runs_of(new.recurring_run_id)) == 1
+
+
+def test_a_run_that_has_just_started_and_is_not_on_record_survives(
+    controller: recurring.RecurringRuns, schedules: RecurringRuns
+) -> None:
+    schedules.apply(config('schedule.cron="* * * * *"'))
+    controller.prompt = False
+    controller.pass_time(minutes=1)
+    schedules.apply(config(HOURLY))
+    (workflow,) = controller.workflows
+    assert (workflow.owner, controller.killed) == ("", [])
+    schedules.delete("digits")
+    assert (controller.recurring, controller.killed) == ({}, [])
+
+
+def test_a_server_that_would_end_the_run_keeps_the_old_one_switched_off_until_it_has_ended(
+    controller: recurring.RecurringRuns, schedules: RecurringRuns
+) -> None:
+    controller.since_2_16 = False
+    schedules.apply(config(HOURLY))
+    (old,) = controller.firing
+    controller.pass_time(hours=1)
+    (run,) = controller.runs_of(old.recurring_run_id)
+    plan = schedules.apply(config(DAILY))
+    assert f"({old.recurring_run_id}) is switched off" in str(plan.notes)
+    assert [one.trigger.cron_schedule.cron for one in controller.firing] == ["0 0 3 * * *"]
+    assert [one.cron for one in schedules.all()] == ["0 3 * * *"]
+    assert controller.killed == []
+    with pytest.raises(ModelyardError, match="one of its runs is in flight"):
+        schedules.delete("digits")
+    assert controller.firing == []
+    assert controller.killed == []
+    controller.end(run.run_id)
+    schedules.delete("digits")
+    assert (controller.recurring, controller.killed) == ({}, [])
+
+
+def test_pause_and_resume(controller: recurring.RecurringRuns, schedules: RecurringRuns) -> None:
+    schedules.apply(config(HOURLY))
+    schedules.pause("digits")
+    assert [one.paused for one in schedules.all()] == [True]
+    controller.pass_time(hours=5)
+    assert controller.workflows == []
+    schedules.resume("digits")
+    assert [one.paused for one in schedules.all()] == [False]
+    controller.pass_time(minutes=1)
+    assert controller.workflows == []  # what was missed is not made up for
+    controller.pass_time(hours=1)
+    assert len(controller.workflows) == 1
+    assert schedules.apply(config(HOURLY)).action == "nothing"
+
+
+def test_the_file_says_whether_it_is_paused(
+    controller: recurring.RecurringRuns, schedules: RecurringRuns
+) -> None:
+    schedules.apply(config(HOURLY, "schedule.paused=true"))
+    assert controller.firing == []
+    plan = schedules.apply(config(HOURLY))
+    assert plan.action == "resume"
+    assert [(one.key, one.before, one.after) for one in plan.changes] == [("schedule.paused", True, False)]
+    (on,) = controller.recurring.values()
+    assert schedules.apply(config(HOURLY, "schedule.paused=true")).action == "pause"
+    (off,) = controller.recurring.values()
+    assert (off.recurring_run_id, off.mode) == (on.recurring_run_id, "DISABLE")
+
+
+def test_catching_up_is_asked_for(controller: recurring.RecurringRuns, schedules: RecurringRuns) -> None:
+    schedules.apply(config(HOURLY, "schedule.catch_up=true", "schedule.concurrency=10"))
+    schedules.pause("digits")
+    controller.pass_time(hours=3)
+    schedules.resume("digits")
+    controller.pass_time(minutes=1)
+    assert len(controller.workflows) == 3
+
+
+def test_a_stuck_run_does_not_block_the_next(
+    environment: Environment, controller: recurring.RecurringRuns
+) -> None:
+    schedules = new(environment.model_copy(update={"active_deadline": 1800}))
+    schedules.apply(config(HOURLY))
+    (made,) = controller.firing
+    controller.pass_time(hours=1)  # nobody ends its run
+    controller.pass_time(hours=1)
+    first, second = controller.runs_of(made.recurring_run_id)
+    assert (first.state, second.state) == ("FAILED", "RUNNING")
+
+
+def test_run_now_starts_what_the_schedule_would(
+    site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns
+) -> None:
+    schedules.apply(config(DAILY))
+    (made,) = controller.firing
+    name = schedules.run_now("digits")
+    (run,) = (one for one in site.runs.runs.values() if one.display_name == name)
+    assert run.runtime_config == made.runtime_config
+    assert run.pipeline_version_reference == made.pipeline_version_reference
+    assert run.service_account == made.service_account
+
+
+def test_a_pipeline_version_that_is_gone_is_brought_back(
+    site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns
+) -> None:
+    schedules.apply(config(DAILY))
+    site.pipelines.versions.clear()
+    plan = schedules.apply(config(DAILY))
+    assert plan.action == "replace"
+    assert len(site.pipelines.versions) == len(controller.recurring) == 1
