@@ -13,38 +13,45 @@ if TYPE_CHECKING:
 
 
 def follow(
-    backend: "Backend", run: Any, environment: "Environment", name: str, leave_stuck: bool, output: Output
+    backend: "Backend", run: Any, environment: "Environment", again: str, leave_stuck: bool, output: Output
 ) -> None:
     """Follow a run to its end, show what came of it, and end with its exit code.
 
     Ctrl-C ends this command and not the run.
+
+    Args:
+        backend: the server.
+        run: the run, as the server gives it.
+        environment: where it runs.
+        again: the command that follows it.
+        leave_stuck: do not cancel it when one of its pods cannot start.
+        output: for whom.
     """
-    from rich.console import Console
-    from rich.live import Live
-
-    from components.errors import BackendError
-    from pipelines.backend.following import Following
-    from pipelines.cli.failures import INTERRUPTED, report
-    from pipelines.cli.run import conclude, steps_table
-
-    console = Console(stderr=True)
-    following = Following(backend, run, environment, leave_stuck)
-    again = command(run.display_name, name)
     try:
+        from rich.console import Console
+        from rich.live import Live
+
+        from components.errors import BackendError
+        from pipelines.backend.following import Following
+        from pipelines.cli.run import conclude, steps_table
+
+        following = Following(backend, run, environment, leave_stuck)
         with Live(
             get_renderable=lambda: steps_table(following),
-            console=console,
+            console=Console(stderr=True),
             refresh_per_second=8,
             redirect_stdout=False,
             redirect_stderr=False,
         ):
             summary = following()
+        conclude(summary, None, environment, output)
     except KeyboardInterrupt:
-        said = f"The run {run.display_name} goes on. Follow it: {again}"
+        from pipelines.cli.failures import INTERRUPTED, report
+
+        said = f"Ctrl-C does not end the run {run.display_name}. Follow it: {again}"
         raise typer.Exit(report("Interrupted", said, INTERRUPTED, output is Output.JSON)) from None
     except BackendError as error:
         raise BackendError(f"{error} The run {run.display_name} goes on. Follow it: {again}") from error
-    conclude(summary, None, environment, output)
 
 
 def show_once(backend: "Backend", run: Any, environment: "Environment", output: Output) -> None:
@@ -72,6 +79,10 @@ def show_once(backend: "Backend", run: Any, environment: "Environment", output: 
     console.print(steps_table(following))
 
 
-def command(run: str, environment: str) -> str:
-    """Return the command that follows a run."""
-    return shlex.join(["modelyard", "runs", "show", run, "-e", environment, "--wait"])
+def command(run: str, environment: str, endpoint: str | None, namespace: str | None) -> str:
+    """Return the command that follows a run, with what this one was told of where Kubeflow Pipelines is."""
+    words = ["modelyard", "runs", "show", run, "-e", environment, "--wait"]
+    given = {"--endpoint": endpoint, "--namespace": namespace}
+    return shlex.join(
+        [*words, *(word for option, value in given.items() if value for word in (option, value))]
+    )

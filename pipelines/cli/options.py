@@ -61,6 +61,22 @@ KfpNamespace = Annotated[
         show_default=False,
     ),
 ]
+SkipUnchanged = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unchanged",
+        help="End early when the champion was made of the same data, configuration and code.",
+    ),
+]
+ForceAfter = Annotated[
+    str | None,
+    typer.Option(
+        "--force-after",
+        metavar="TIME",
+        help="With --skip-unchanged: train again all the same when the champion is older, as 12h or 30d.",
+        show_default=False,
+    ),
+]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or its id.", show_default=False)]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
 StoreUrl = Annotated[
@@ -106,6 +122,16 @@ def pipelines_environment(name: str, namespace: str | None, overrides: Sequence[
 
     given = [f"environment.kfp.namespace={json.dumps(namespace)}"] if namespace is not None else []
     return load_environment(name, [*overrides, *given])
+
+
+def when_unchanged(skip: bool, force_after: str | None) -> dict[str, bool | int]:
+    """Return what `--skip-unchanged` and `--force-after` tell the pipeline."""
+    from pipelines.durations import seconds
+
+    if force_after and not skip:
+        raise typer.BadParameter("It needs --skip-unchanged.", param_hint="--force-after")
+    after = seconds(force_after, "--force-after") if force_after else 0
+    return {"skip_unchanged": skip, "force_after": after}
 
 
 def emit(value: Any) -> None:

@@ -5,29 +5,25 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import ConfigFile, EnvironmentName, Output, OutputFormat, Overrides, emit
+from pipelines.cli.options import (
+    ConfigFile,
+    EnvironmentName,
+    ForceAfter,
+    Output,
+    OutputFormat,
+    Overrides,
+    SkipUnchanged,
+    emit,
+    when_unchanged,
+)
 
 
 def run(
     config: ConfigFile = None,
     environment: EnvironmentName = "local",
     overrides: Overrides = None,
-    skip_unchanged: Annotated[
-        bool,
-        typer.Option(
-            "--skip-unchanged",
-            help="End early when the champion was made of the same data, configuration and code.",
-        ),
-    ] = False,
-    force_after: Annotated[
-        str | None,
-        typer.Option(
-            "--force-after",
-            metavar="TIME",
-            help="With --skip-unchanged: train again all the same when the champion is older, as 12h or 30d.",
-            show_default=False,
-        ),
-    ] = None,
+    skip_unchanged: SkipUnchanged = False,
+    force_after: ForceAfter = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Run the pipeline on this machine, or with its steps as pods of a cluster.
@@ -39,13 +35,9 @@ def run(
 
     from pipelines.cli.run import conclude, run_with_table
     from pipelines.config import load
-    from pipelines.durations import seconds
     from pipelines.environment import load_environment
 
-    if force_after and not skip_unchanged:
-        raise typer.BadParameter("It needs --skip-unchanged.", param_hint="--force-after")
-    after = seconds(force_after, "--force-after") if force_after else 0
-    options: dict[str, bool | int] = {"skip_unchanged": skip_unchanged, "force_after": after}
+    options = when_unchanged(skip_unchanged, force_after)
     place = load_environment(environment, overrides or ())
     settings = load(config, overrides or (), store=place.model_store())
     conclude(run_with_table(settings, place, options, Console(stderr=True)), settings, place, output)

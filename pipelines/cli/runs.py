@@ -63,13 +63,14 @@ def show(
     """Show a run with its steps; with --wait, to its end."""
     from pipelines.backend.client import connect
     from pipelines.backend.records import find
-    from pipelines.cli.follow import follow, show_once
+    from pipelines.cli.follow import command, follow, show_once
 
     place = pipelines_environment(environment, namespace)
     backend = connect(place, endpoint)
     found = find(backend, run)
     if wait:
-        follow(backend, found, place, environment, leave_stuck, output)
+        again = command(found.display_name, environment, endpoint, namespace)
+        follow(backend, found, place, again, leave_stuck, output)
     else:
         show_once(backend, found, place, output)
 
@@ -133,6 +134,7 @@ def logs(
     ] = False,
     endpoint: Endpoint = None,
     namespace: KfpNamespace = None,
+    output: OutputFormat = Output.TEXT,
 ) -> None:
     """Print what the steps of a run wrote, also after their pods are gone."""
     from components.errors import ConfigError
@@ -148,12 +150,19 @@ def logs(
     backend = connect(pipelines_environment(environment, namespace), endpoint)
     found = Logs(Kept(backend, find(backend, run).run_id, cluster_of(backend.namespace)))
     steps = (step,) if step else STEPS
+    told = (
+        (name, lines if whole else spoken(lines))
+        for name, lines in (found.following if follow else found.now)(steps)
+    )
+    if output is Output.JSON:
+        emit([{"step": name, "lines": list(lines)} for name, lines in told])
+        return
     said = False
-    for name, lines in (found.following if follow else found.now)(steps):
+    for name, lines in told:
         said = True
         if not step:
             typer.echo(typer.style(f"{name}:", bold=True))
-        for line in lines if whole else spoken(lines):
+        for line in lines:
             typer.echo(line)
     if not said:
         typer.echo(

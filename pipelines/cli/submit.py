@@ -11,12 +11,15 @@ from pipelines.cli.options import (
     Deadline,
     Endpoint,
     EnvironmentName,
+    ForceAfter,
     KfpNamespace,
     Output,
     OutputFormat,
     Overrides,
+    SkipUnchanged,
     emit,
     pipelines_environment,
+    when_unchanged,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ def submit(
     environment: EnvironmentName,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    skip_unchanged: SkipUnchanged = False,
+    force_after: ForceAfter = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show what would be sent; send nothing.")
     ] = False,
@@ -58,24 +63,29 @@ def submit(
     from rich.console import Console
 
     from pipelines import lean_kfp, runs
+    from pipelines.backend.endpoint import find_endpoint
+
+    options = when_unchanged(skip_unchanged, force_after)
+    place = pipelines_environment(environment, namespace, overrides or ())
+    find_endpoint(place, endpoint)  # there is one, before anything is loaded and packed for it
 
     lean_kfp.load()
     from pipelines.backend import lookup, submission
     from pipelines.backend.changes import compare
     from pipelines.backend.client import connect
+    from pipelines.cli.follow import command, follow
     from pipelines.config import load
     from pipelines.lint.check import check
     from pipelines.plan.guard import guard
     from pipelines.uploads import gather
 
     console = Console(stderr=True)
-    place = pipelines_environment(environment, namespace, overrides or ())
     settings = load(config, overrides or (), store=place.model_store())
     with console.status("checking") as status:
         if not anyway:
             guard(settings, place, environment, runs.home(), budget, deadline, say=status.update)
         uploads = gather(settings, place)
-        prepared = submission.prepare(uploads.config, place)
+        prepared = submission.prepare(uploads.config, place, options)
         notes = check(prepared.package, prepared.arguments, place)
         backend = connect(place, endpoint)
         found = lookup.look(backend, prepared)
@@ -86,16 +96,13 @@ def submit(
     _show(facts, console, whole=False)
     uploads.send(console)
     run = submission.submit(backend, prepared, found)
+    again = command(run.display_name, environment, endpoint, namespace)
     if wait:
-        from pipelines.cli.follow import follow
-
-        follow(backend, run, place, environment, leave_stuck, output)
+        follow(backend, run, place, again, leave_stuck, output)
     elif output is Output.JSON:
         emit({"run": run.display_name, "id": run.run_id, **facts})
     else:
-        from pipelines.cli.follow import command
-
-        typer.echo(f"{run.display_name} is accepted. Follow it: {command(run.display_name, environment)}")
+        typer.echo(f"{run.display_name} is accepted. Follow it: {again}")
 
 
 def _facts(

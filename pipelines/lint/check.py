@@ -149,9 +149,6 @@ def _pods(compiled: Compiled) -> Iterator[str]:
 
 
 def _environment(environment: Environment) -> Iterator[str]:
-    if environment.kind != "kubernetes":
-        yield "The environment local has no Kubeflow Pipelines. Name a cluster's with -e, such as kind."
-        return
     inside = environment.storage_endpoint or ""
     if re.match(r"https?://(localhost|127\.|\[::1\])", inside):
         yield (

@@ -1,16 +1,22 @@
 """A server of Kubeflow Pipelines for each test, and an environment whose pipelines it takes."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+import yaml
 
+from pipelines.backend import following
+from pipelines.cli.failures import guarded
 from pipelines.environment_settings import Environment, Image
 from tests.integration.backend.pipelines import Pipelines
 from tests.integration.backend.runs import Runs
 from tests.integration.backend.server import BackendServer
 
+Command = Callable[..., tuple[int, Any]]
 DIGEST = "sha256:" + 64 * "0"
 IMAGES = {name: f"registry.example/modelyard/{name}@{DIGEST}" for name in get_args(Image)}
 
@@ -47,3 +53,30 @@ def environment(site: Site) -> Environment:
         pipeline_root="gs://bucket/runs",
         kfp={"endpoint": site.server.url},
     )
+
+
+@pytest.fixture
+def there(environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Go to a folder of one's own; return the file that names the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(following, "PAUSE", 0.02)
+    monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    path = tmp_path / "there.yaml"
+    path.write_text(yaml.safe_dump(environment.model_dump(mode="json", exclude_defaults=True)))
+    return str(path)
+
+
+@pytest.fixture
+def modelyard(there: str, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command, `there` unless it says where; return its exit code, and its JSON or its text."""
+
+    def modelyard(*words: str) -> tuple[int, Any]:
+        try:
+            code = guarded([*words, *(() if "-e" in words else ("-e", there))])
+        except SystemExit as end:  # Typer ends so when it prints for people
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code, json.loads(said.out) if "json" in words else said.out + said.err
+
+    return modelyard

@@ -2,59 +2,23 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from components.kubernetes import cluster
 from pipelines.backend import following
-from pipelines.cli.failures import guarded
 from pipelines.config import load
 from pipelines.environment_settings import Environment
 from pipelines.plan.quantity import exactly
 from pipelines.plan.residuals import Prediction, keep, key
-from tests.integration.backend.conftest import Site
+from tests.integration.backend.conftest import Command, Site
 from tests.integration.backend.server import Fault
 
 MODELYARD = str(Path(sys.executable).parent / "modelyard")
-Command = Callable[..., tuple[int, Any]]
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(following, "PAUSE", 0.02)
-    monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-
-
-@pytest.fixture
-def there(environment: Environment, tmp_path: Path) -> str:
-    path = tmp_path / "there.yaml"
-    path.write_text(yaml.safe_dump(environment.model_dump(mode="json", exclude_defaults=True)))
-    return str(path)
-
-
-@pytest.fixture
-def modelyard(there: str, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command; return its exit code, and its JSON or its text."""
-
-    def modelyard(*words: str) -> tuple[int, Any]:
-        try:
-            code = guarded([*words, "-e", there])
-        except SystemExit as end:  # Typer ends so when it prints for people
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, json.loads(said.out) if "json" in words else said.out + said.err
-
-    return modelyard
 
 
 def test_dry_run(site: Site, modelyard: Command) -> None:
@@ -136,6 +100,29 @@ def test_what_a_plan_speaks_against(
     assert len(site.runs.runs) == 2
 
 
+def test_where_nothing_can_run(site: Site, modelyard: Command) -> None:
+    """It is said before a configuration is read, and data packed."""
+    code, text = modelyard("submit", "nowhere.yaml", "-e", "local")
+    assert code == 2
+    assert (
+        "has no Kubeflow Pipelines. Name a cluster's with -e, such as kind; `modelyard run` runs here" in text
+    )
+    code, text = modelyard("submit", "nowhere.yaml", "--endpoint", "somewhere")
+    assert code == 2
+    assert "--endpoint is 'somewhere', which is no address" in text
+    assert site.server.asked == []
+
+
+def test_skip_unchanged(site: Site, modelyard: Command) -> None:
+    assert modelyard("submit", "--skip-unchanged", "--force-after", "2d")[0] == 0
+    assert modelyard("submit")[0] == 0
+    asked = [run.runtime_config.parameters for run in site.runs.runs.values()]
+    assert [(one["skip_unchanged"], one["force_after"]) for one in asked] == [(True, 172800), (False, 0)]
+    code, text = modelyard("submit", "--force-after", "2d")
+    assert code == 2
+    assert "It needs --skip-unchanged." in text
+
+
 def test_what_cannot_run(site: Site, modelyard: Command) -> None:
     code, text = modelyard("submit", "--set", "environment.images.train=repo/train:latest")
     assert code == 2
@@ -185,32 +172,17 @@ def test_logs(site: Site, modelyard: Command) -> None:
     site.runs.step(run["id"], "ingest", "Failed", "fetched\n")
     assert modelyard("logs", run["run"])[1] == "fingerprint:\nlooked at the data\ningest:\nfetched\n"
     assert modelyard("logs", run["run"], "ingest")[1] == "fetched\n"
+    told = [
+        {"step": "fingerprint", "lines": ["looked at the data"]},
+        {"step": "ingest", "lines": ["fetched"]},
+    ]
+    assert modelyard("logs", run["run"], "--output", "json") == (0, told)
     assert 'time="x"' in modelyard("logs", run["run"], "fingerprint", "--all")[1]
     code, text = modelyard("logs", run["run"], "fetch")
     assert code == 2
     assert "There is no step 'fetch'" in text
     site.runs.become(run["id"], "FAILED")
     assert modelyard("logs", run["run"], "--follow")[1].endswith("ingest:\nfetched\n")
-
-
-def test_explain(site: Site, modelyard: Command) -> None:
-    run = modelyard("submit", "--output", "json")[1]
-    assert modelyard("explain", run["run"], "--output", "json")[1]["state"] == "running"
-    error = "Traceback (most recent call last):\ncomponents.errors.DataError: No such file. Name one.\n"
-    site.runs.step(run["id"], "ingest", "Failed", error, "main: Error (exit code 1)")
-    site.runs.become(run["id"], "FAILED")
-    text = f"The run {run['run']} of digits failed in the step ingest: No such file. Name one."
-    assert modelyard("explain", run["id"]) == (0, f"{text}\n")
-    code, found = modelyard("explain", run["run"], "--output", "json")
-    assert (code, found) == (
-        0,
-        {"text": text, "run": run["run"], "model": "digits", "state": "failed", "step": "ingest"},
-    )
-    second = modelyard("submit", "--output", "json")[1]
-    assert modelyard("runs", "cancel", second["run"])[0] == 0
-    assert "was cancelled" in modelyard("explain", second["run"])[1]
-    assert modelyard("explain", "nobody")[0] == 7
-    assert modelyard("explain")[0] == 2
 
 
 def test_wait(site: Site, modelyard: Command) -> None:
@@ -249,42 +221,6 @@ def test_a_run_of_another_version_of_modelyard(site: Site, modelyard: Command) -
     assert "error: No such file." in text
 
 
-def test_why_a_stuck_run_was_ended(site: Site, modelyard: Command, monkeypatch: Any) -> None:
-    run = modelyard("submit", "--output", "json")[1]
-    why = "Unschedulable: 0/1 nodes are available: 1 Insufficient memory."
-    site.runs.step(run["id"], "train", "Pending", message=why)
-    monkeypatch.setenv("MODELYARD_ENVIRONMENT__START_TIMEOUT", "1")
-    assert modelyard("runs", "show", run["run"], "--wait")[0] == 11
-    site.runs.step(run["id"], "train", "Failed", message="Step exceeded its deadline")
-    _, told = modelyard("explain", run["run"], "--output", "json")
-    assert (told["state"], told["step"]) == ("cancelled", "train")
-    assert "Insufficient memory" in told["text"]
-    assert "environment.steps.train" in told["text"]
-
-
-def test_cluster_that_is_away(site: Site, modelyard: Command, tmp_path: Path, monkeypatch: Any) -> None:
-    """Then what Kubeflow Pipelines keeps says how a run ended."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    named = {"name": "away"}
-    there = {
-        "clusters": [{**named, "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-        "contexts": [{**named, "context": {"cluster": "away", "user": "away"}}],
-        "users": [{**named, "user": {}}],
-        "current-context": "away",
-    }
-    (tmp_path / "away").write_text(yaml.safe_dump(there))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "away"))
-    monkeypatch.setattr(cluster, "PATIENCE", 0.0)
-    run = modelyard("submit", "--output", "json")[1]
-    site.runs.step(run["id"], "ingest", "Failed", "components.errors.DataError: No such file.\n")
-    site.runs.become(run["id"], "FAILED")
-    text = f"The run {run['run']} of digits failed in the step ingest: No such file.\n"
-    assert modelyard("explain", run["run"]) == (0, text)
-    assert modelyard("runs", "show", run["run"], "--wait")[0] == 3
-
-
 def test_interrupted(site: Site, there: str) -> None:
     """Ctrl-C ends the command, not the run."""
     words = [MODELYARD, "submit", "--wait", "-e", there]
@@ -300,6 +236,25 @@ def test_interrupted(site: Site, there: str) -> None:
     assert "Traceback" not in said
     assert "Warning" not in said
     assert run.state == "PENDING"
+
+
+def test_interrupted_before_it_is_followed(site: Site, modelyard: Command, monkeypatch: Any) -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(following, "cluster_of", interrupt)
+    code, text = modelyard("submit", "--wait")
+    (run,) = site.runs.runs.values()
+    assert code == 130
+    assert f"Ctrl-C does not end the run {run.display_name}. Follow it: modelyard runs show" in text
+
+
+def test_the_command_that_follows(site: Site, modelyard: Command, there: str) -> None:
+    """It asks the same server."""
+    where = ("--endpoint", site.server.url, "--namespace", "elsewhere")
+    _, text = modelyard("submit", *where)
+    (run,) = site.runs.runs.values()
+    assert f"modelyard runs show {run.display_name} -e {there} --wait {' '.join(where)}\n" in text
 
 
 def test_no_endpoint(site: Site, modelyard: Command) -> None:
