@@ -7,7 +7,8 @@ from functools import partial
 
 from components.store.address import open_objects
 from components.store.models import ModelStore
-from pipelines.cleanup.backend_runs import parameters, recurring_runs
+from components.store.objects import Entry, Objects
+from pipelines.cleanup.backend_runs import in_flight, parameters, recurring_runs
 from pipelines.cleanup.place import Place
 from pipelines.cleanup.thing import Thing, age
 from pipelines.uploads import CODE, DATA
@@ -40,7 +41,7 @@ def find(place: Place, going: Collection[Thing]) -> Iterator[Thing]:
                 entry.size,
                 f"{age(place.now - entry.changed)}, and nobody names it",
                 named.get(entry.key) or place.blind or why,
-                partial(objects.delete, entry),
+                partial(_remove, place, objects, entry),
             )
 
 
@@ -60,3 +61,9 @@ def _texts(place: Place, models: ModelStore, going: Collection[str]) -> Iterator
                 yield f"{run.display_name} was made of it", json.dumps(parameters(run))
         for one in recurring_runs(place.backend):
             yield f"the schedule {one.display_name} needs it", json.dumps(parameters(one))
+
+
+def _remove(place: Place, objects: Objects, entry: Entry) -> bool:
+    """Delete an upload, unless a run names it that was tried again since it was shown."""
+    runs = in_flight(place.backend) if place.backend else ()
+    return not any(entry.key in json.dumps(parameters(run)) for run in runs) and objects.delete(entry)

@@ -169,6 +169,20 @@ def test_an_upload_stays_for_a_version_a_run_a_schedule_and_its_own_youth(
     assert yard.store.keys("uploads/data/") == [DATA[0], DATA[2], "uploads/data/what-somebody-put-here"]
 
 
+def test_an_upload_of_a_run_that_is_tried_again_meanwhile_stays(yard: Yard) -> None:
+    yard.upload(DATA[0])
+    prepared = submission.prepare(yard.config(), yard.environment)
+    prepared.arguments.update(source=f'{{"source": "gs://b/models/{DATA[0]}"}}')
+    run = submission.submit(connect(yard.environment), prepared)
+    yard.site.runs.become(run.run_id, "FAILED")
+    found = yard.found("retention.runs=0")
+    assert (found[run.display_name].kept, found[DATA[0]].kept) == (None, None)
+    yard.site.runs.become(run.run_id, "RUNNING")
+    assert not found[run.display_name].remove()
+    assert not found[DATA[0]].remove()
+    assert yard.store.exists(DATA[0])
+
+
 def test_what_kubeflow_pipelines_uses_stays_while_it_does_not_answer(yard: Yard, publish: Publish) -> None:
     publish("first")
     publish("second")
