@@ -59,13 +59,14 @@ def apply(
     As a recurring run of Kubeflow Pipelines; with -e local as a timer of systemd or a line of the crontab.
     Applied again it changes nothing. A run in flight goes on.
     """
-    from pipelines import runs
     from pipelines.config import load
-    from pipelines.plan.guard import guard
 
     place = pipelines_environment(environment, namespace, overrides or ())
     settings = load(config, overrides or (), store=place.model_store())
     if not anyway:
+        from pipelines import runs
+        from pipelines.plan.guard import guard
+
         guard(settings, place, environment, runs.home())
     scheduler = _scheduler(place, endpoint)
     _show(scheduler.plan(settings) if dry_run else scheduler.apply(settings), output, planned=dry_run)
