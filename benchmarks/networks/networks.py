@@ -34,7 +34,7 @@ def attention(input_shape: tuple[int, ...], classes: int) -> Any:
     found = layers.Reshape((-1, 64))(found)
     attended = layers.MultiHeadAttention(4, 16)(found, found)
     found = layers.LayerNormalization()(layers.Add()([found, attended]))
-    hidden = layers.Dense(64)(layers.Dense(128, activation="gelu")(found))
+    hidden = layers.Dense(64)(layers.Dense(128, activation="relu")(found))
     found = layers.LayerNormalization()(layers.Add()([found, hidden]))
     found = layers.GlobalAveragePooling1D()(found)
     return keras.Model(examples, layers.Dense(classes, activation="softmax")(found))
