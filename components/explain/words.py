@@ -66,6 +66,16 @@ def spoken(lines: Iterable[str]) -> Iterator[str]:
             yield line
 
 
+def whole(lines: Sequence[str]) -> Sequence[str]:
+    """Return the last lines of a log without the rest of a value that began before them."""
+    for number, line in enumerate(lines):
+        if VALUES.search(line):
+            break
+        if line == "}":
+            return lines[number + 1 :]
+    return lines
+
+
 def _exception(lines: Sequence[str]) -> Sequence[str]:
     """Return the lines of the last exception that was not caught, below its traceback."""
     starts = [number for number, line in enumerate(lines) if line.startswith("Traceback ")]

@@ -163,7 +163,7 @@ class Following:
         lines: Sequence[str] = self._kept.cluster.tail(pod, MAIN, TAIL) if self._kept.cluster else ()
         if not lines and time.monotonic() >= self._log_due:
             lines, self._log_due = self._kept.log(node), time.monotonic() + LOG_PAUSE
-        if said := words.own(lines):
+        if said := words.own(words.whole(lines)):
             self.last_line = said[-1].strip()
 
     def _raise_if_stuck(self) -> None:
