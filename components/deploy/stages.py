@@ -18,10 +18,11 @@ from components.deploy.version import Served
 from components.deploy.waiting import POLL, Watchman, until_complete
 from components.errors import DeployError
 from components.kubernetes import pods
+from components.kubernetes.deployments import complete
 from components.kubernetes.tries import until_written
 from components.kubernetes.trouble import Json
 
-EXTRA = 60.0  # seconds after the watch in which golden requests may still make up what is missing
+EXTRA = 60.0  # seconds after the watch for golden requests that are missing, or a candidate that is not ready
 TRACKS: tuple[Track, Track] = ("candidate", "stable")
 BURST = 1.0  # seconds of golden requests between two looks
 TAKING = 5.0  # seconds after which a rollout that marked the Service and took no candidate counts as killed
@@ -57,15 +58,22 @@ def watch(site: Site, served: Served, mine: Mine) -> str:
     _join(site, mine)
     begin = time.monotonic()
     while True:
-        mine(site.deployment("candidate"))
+        whole = complete(mine(site.deployment("candidate")))
         seen, beside = candidate.look(), stable.look()
         if why := verdict.objection(seen, beside, rollout):
             raise DeployError(f"Version {served.version} of {site.name} did not pass its watch: {why}.")
         elapsed = time.monotonic() - begin
         missing = math.ceil(rollout.min_requests * _due(elapsed, rollout.watch_seconds)) - seen.requests
-        if missing <= 0 and elapsed >= rollout.watch_seconds:
+        answers = whole and not candidate.silent  # one that hangs has no failures to show
+        if answers and missing <= 0 and elapsed >= rollout.watch_seconds:
             return verdict.judged(seen, beside)
         if elapsed > rollout.watch_seconds + EXTRA:
+            if not answers:
+                raise DeployError(
+                    f"Version {served.version} of {site.name} did not pass its watch: it does not answer, "
+                    "or is not ready any more. Look for a request that it never ends; `modelyard serve` with "
+                    "--version shows how it answers one."
+                )
             raise DeployError(
                 f"Only {seen.requests} of {rollout.min_requests} requests (rollout.min_requests) reached the "
                 f"candidate, so it could not be judged. {sender.trouble}".strip()
@@ -102,18 +110,22 @@ def _due(elapsed: float, whole: float) -> float:
 
 
 class _Watched:
-    """The pods of a track while they are watched; only a candidate's troubles count."""
+    """The pods of a track while they are watched; only a candidate's troubles count.
+
+    `silent` says whether a pod that is ready did not answer when it was looked at last.
+    """
 
     def __init__(self, site: Site, track: Track, version: int | None = None) -> None:
         self._site, self._track, self._version = site, track, version
         self._watchman = Watchman(site, site.pods(track, version))
         self._memory: dict[str, float] = {}
-        self._tally = Tally({})
+        self._tally, self.silent = Tally({}), False
         self.look()
         self._tally = Tally(dict(self._tally.latest))
 
     def look(self) -> Counts:
         """Return what the pods answered since the watch began."""
+        self.silent = False
         for pod in self._site.pods(self._track, self._version):
             uid = pod["metadata"]["uid"]
             if self._track == "candidate":
@@ -123,7 +135,8 @@ class _Watched:
             try:
                 reading = traffic.read(self._site.peer(pod).get("/metrics").decode())
             except (DeployError, ValueError):
-                continue  # it ends, or is busy; what keeps it is seen at its pod
+                self.silent = True  # it ends, or is busy; what keeps it is seen at its pod
+                continue
             self._memory[uid] = reading.memory
             self._tally.note(f"{uid}/{pods.restarts(pod)}", reading.counts)
         return self._tally.total()

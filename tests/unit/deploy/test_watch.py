@@ -11,8 +11,9 @@ from components.errors import DeployError
 SERVED = Served(2, "d" * 64, Golden(instances=[[0]], predictions=[[1.0]]))
 
 
-def watch(site):
-    return stages.watch(site, SERVED, lambda found: found or {"metadata": {}})
+def watch(site, ready=1):
+    counts = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": ready}
+    return stages.watch(site, SERVED, lambda _: {"metadata": {}, "spec": {}, "status": counts})
 
 
 @pytest.mark.usefixtures("pod")
@@ -23,6 +24,23 @@ def test_a_restart_before_the_watch_does_not_count(site):
 def test_a_restart_in_the_watch_counts(site, cluster, pod):
     cluster.look = lambda: pod.runs(restarts=3 if cluster.answered else 2)
     with pytest.raises(DeployError, match="ended 3 times, last with exit code 8"):
+        watch(site)
+
+
+@pytest.mark.usefixtures("pod")
+def test_a_candidate_that_is_not_ready_at_the_end_of_its_watch_does_not_pass(site, monkeypatch):
+    monkeypatch.setattr(stages, "EXTRA", 0.0)
+    with pytest.raises(DeployError, match="did not pass its watch: it does not answer, or is not ready"):
+        watch(site, ready=0)
+
+
+@pytest.mark.usefixtures("pod")
+def test_a_candidate_that_hangs_at_the_end_of_its_watch_does_not_pass(site, cluster, monkeypatch):
+    monkeypatch.setattr(stages, "EXTRA", 0.0)
+    site.rollout = site.rollout.model_copy(update={"min_requests": 0})  # it answered enough before
+    proxied = cluster.proxied
+    cluster.proxied = lambda *asked: (504, b"silent") if cluster.answered else proxied(*asked)
+    with pytest.raises(DeployError, match="did not pass its watch: it does not answer, or is not ready"):
         watch(site)
 
 
