@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -185,6 +186,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # head and body are two writes
     server_of: ClassVar[BackendServer]
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client that gave up
+            super().handle()
 
     def handle_any(self) -> None:
         server, parts = self.server_of, urlsplit(self.path)
