@@ -3,8 +3,8 @@
     cluster = connect("modelyard-serving")
     cluster.apply({"apiVersion": "apps/v1", "kind": "Deployment", ...}, "modelyard-deploy")
 
-Inside a pod it speaks as the pod's service account, elsewhere as KUBECONFIG says. Reads, applies and
-deletions are repeated while the API server is away for a moment: each may be done twice.
+Inside a pod it speaks as the pod's service account, elsewhere as KUBECONFIG says. Reads, applies, deletions
+and what is asked of a server are repeated while the API server is away for a moment: each may be done twice.
 """
 
 import json
@@ -34,7 +34,7 @@ PATHS = {
     "Node": "/api/v1/nodes",
     "Workflow": "/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows",
 }
-APPLY = "application/apply-patch+yaml"
+JSON, APPLY = "application/json", "application/apply-patch+yaml"
 BUSY = (429, 500, 502, 503, 504)
 PATIENCE = 30.0
 PAUSE = 0.5
@@ -188,13 +188,13 @@ class Cluster:
         """Return the last lines of a container's log so far; none when it cannot be read."""
         path, query = f"{self._path('Pod', pod)}/log", [("container", container), ("tailLines", str(lines))]
         with suppress(ApiException, urllib3.exceptions.HTTPError):
-            return self._ask("GET", path, None, query).decode(errors="replace").splitlines()
+            return self._open("GET", path, query=query).data.decode(errors="replace").splitlines()
         return []
 
     def proxied(
         self, kind: str, name: str, port: int, method: str, path: str, body: Any, head: dict[str, str]
     ) -> tuple[int, bytes]:
-        """Ask a Pod or a Service over HTTP through the API server, once; return its status and its answer.
+        """Ask a Pod or a Service through the API server; return its status (504: silence) and its answer.
 
         Raises:
             ClusterError: the API server does not answer, or does not allow it.
@@ -206,6 +206,8 @@ class Cluster:
             if error.status == 403:
                 raise self._plainly(error) from error
             return error.status, said
+        except urllib3.exceptions.ReadTimeoutError:
+            return 504, f"no answer within {TIMEOUT[1]:g} s".encode()
         except urllib3.exceptions.HTTPError as error:
             raise self._away(error) from error
 
@@ -232,33 +234,28 @@ class Cluster:
         folder = PATHS[kind].format(namespace=self.namespace)
         return f"{folder}/{name}" if name else folder
 
-    def _json(
-        self, method: str, path: str, body: Any = None, query: Any = (), content: str = "application/json"
-    ) -> Any:
-        """Ask the API server, again while it is away."""
+    def _json(self, *request: Any, **options: Any) -> Any:
+        try:
+            return json.loads(self._ask(*request, busy=BUSY, **options))
+        except urllib3.exceptions.HTTPError as error:
+            raise self._away(error) from error
+
+    def _ask(self, *request: Any, busy: tuple[int, ...] = (), **options: Any) -> bytes:
+        """Ask the API server, again while it is away or answers with a status of `busy`."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                return json.loads(self._ask(method, path, body, query, content))
+                return bytes(self._open(*request, **options).data)
             except ApiException as error:
-                if error.status not in BUSY or time.monotonic() > deadline:
+                if error.status not in busy or time.monotonic() > deadline:
                     raise
-            except urllib3.exceptions.HTTPError as error:
+            except urllib3.exceptions.HTTPError:
                 if time.monotonic() > deadline:
-                    raise self._away(error) from error
+                    raise
             time.sleep(PAUSE)
 
-    def _ask(self, *request: Any, **options: Any) -> bytes:
-        return bytes(self._open(*request, **options).data)
-
     def _open(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        query: Any = (),
-        content: str = "application/json",
-        head: Any = None,
+        self, method: str, path: str, body: Any = None, query: Any = (), content: str = JSON, head: Any = None
     ) -> urllib3.HTTPResponse:
         answer: urllib3.HTTPResponse = self._api.call_api(
             path,

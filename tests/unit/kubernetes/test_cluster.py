@@ -1,4 +1,4 @@
-"""A container's log, over HTTP from a server that is cut, busy or away."""
+"""A container's log, and what a server answers, over HTTP from an API server that is cut, busy or away."""
 
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +18,7 @@ SILENT = b"SILENT"
 
 @pytest.fixture
 def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]:
-    """Return a cluster that answers each request with a status or with a log, the last one ever again."""
+    """Return a cluster that answers each request with a status or with parts, the last one ever again."""
     monkeypatch.setattr(client, "PAUSE", 0.01)
     servers, over = [], Event()
 
@@ -47,6 +47,8 @@ def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
                 if isinstance(answer, list):
                     self.wfile.write(b"0\r\n\r\n")
+
+            do_POST = do_GET  # noqa: N815
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
@@ -107,3 +109,34 @@ def test_the_last_lines_of_a_log_are_asked_for_alone(answering):
 def test_a_log_without_last_lines_or_that_cannot_be_read_has_none(answering, status):
     cluster, _ = answering(status)
     assert cluster.tail("r1-train", "step", 2) == []
+
+
+def proxied(cluster, method):
+    return cluster.proxied("Pod", "digits-stable-1", 8501, method, "/metrics", None, {})
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_server_is_asked_again_where_the_connection_was_lost(answering, method):
+    cluster, asked = answering([CUT], [b"wh", CUT], [b"whole"])
+    assert proxied(cluster, method) == (200, b"whole")
+    assert len(asked) == 3
+
+
+def test_what_a_server_answers_is_its_own(answering):
+    cluster, asked = answering(503)
+    assert proxied(cluster, "GET") == (503, b"")
+    assert len(asked) == 1
+
+
+def test_a_server_that_is_silent_is_not_a_cluster_that_is_away(answering, monkeypatch):
+    monkeypatch.setattr(client, "TIMEOUT", (5.0, 0.05))
+    monkeypatch.setattr(client, "PATIENCE", 0.0)
+    cluster, _ = answering([SILENT])
+    assert proxied(cluster, "GET") == (504, b"no answer within 0.05 s")
+
+
+def test_a_cluster_that_stays_away_is_named(answering, monkeypatch):
+    monkeypatch.setattr(client, "PATIENCE", 0.1)
+    cluster, _ = answering([CUT])
+    with pytest.raises(ClusterError, match=r"The cluster http://127\.0\.0\.1:\d+ does not answer"):
+        proxied(cluster, "GET")
