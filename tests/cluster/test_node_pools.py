@@ -1,10 +1,13 @@
 """Where the real scheduler puts the pods of the compiled pipeline, among node objects made like GKE's pools.
 
-The nodes have no kubelet: nothing runs on them. Each has taints, so that no other pod comes there.
+The nodes have no kubelet: nothing runs on them. Each has taints, so that no other pod comes there, and a
+lease that is renewed here, without which Kubernetes would take it for lost within a minute.
 """
 
 import json
+import threading
 import time
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -20,7 +23,9 @@ from pipelines.train_to_serve import STEPS
 
 pytestmark = pytest.mark.cluster
 
-NAMESPACE = "modelyard-runs"
+NAMESPACE, LEASES = "modelyard-runs", "kube-node-lease"
+KEY, VALUE = "modelyard.dev/test", "pool"
+POOL = f"{KEY}={VALUE}"
 GPU, TPU, SPOT = "nvidia.com/gpu", "google.com/tpu", "cloud.google.com/gke-spot"
 ACCELERATOR, TPU_TYPE = "cloud.google.com/gke-accelerator", "cloud.google.com/gke-tpu-accelerator"
 TOPOLOGY = "cloud.google.com/gke-tpu-topology"
@@ -63,7 +68,7 @@ def _pools(kubectl):
         node = {
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": f"pool-{name}", "labels": {**labels, "modelyard.dev/test": "pool"}},
+            "metadata": {"name": f"pool-{name}", "labels": {**labels, KEY: VALUE}},
             "spec": {
                 "taints": [{"key": key, "value": value, "effect": "NoSchedule"} for key, value in taints]
             },
@@ -73,8 +78,32 @@ def _pools(kubectl):
         ready = {"type": "Ready", "status": "True", "reason": "Test"}
         status = {"status": {"capacity": size, "allocatable": size, "conditions": [ready]}}
         kubectl("patch", "node", f"pool-{name}", "--subresource=status", "-p", json.dumps(status))
+    ended = threading.Event()
+    heart = threading.Thread(target=renew, args=(kubectl, ended))
+    heart.start()
     yield
-    kubectl("delete", "node", "-l", "modelyard.dev/test=pool")
+    ended.set()
+    heart.join()
+    kubectl("delete", "node", "-l", POOL)
+    kubectl("delete", "lease", "-n", LEASES, "-l", POOL)
+
+
+def renew(kubectl, ended):
+    """Say again and again that the nodes live, as a kubelet does."""
+    while True:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        leases = [
+            {
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": {"name": f"pool-{name}", "namespace": LEASES, "labels": {KEY: VALUE}},
+                "spec": {"holderIdentity": f"pool-{name}", "leaseDurationSeconds": 40, "renewTime": now},
+            }
+            for name in POOLS
+        ]
+        kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": leases}))
+        if ended.wait(10):
+            return
 
 
 @pytest.fixture
@@ -87,7 +116,8 @@ def started(kubectl, tmp_path):
         backend = "jax" if "tpu" in train else "tensorflow"
         path.write_text(ENVIRONMENT.format(train=train, backend=backend))
         environment = load_environment(str(path), environ={})
-        compile_to(load(environ={}), tmp_path / "pipeline.yaml", environment)
+        config = load(environ={}, store=environment.model_store())
+        compile_to(config, tmp_path / "pipeline.yaml", environment)
         compiled = tuple(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
         wanted = pod(compiled, step, environment)
         name = f"pool-{uuid4().hex[:8]}"
@@ -102,8 +132,8 @@ def started(kubectl, tmp_path):
 
 def node_of(name: str) -> str:
     """Return the node that the scheduler binds a pod to, or why there is none."""
-    cluster = connect(NAMESPACE)
-    for _ in range(100):
+    cluster, deadline = connect(NAMESPACE), time.monotonic() + 60
+    while time.monotonic() < deadline:
         seen = cluster.get("Pod", name)
         if bound := seen["spec"].get("nodeName"):
             return bound
