@@ -1,12 +1,16 @@
-"""Stable: the servers of the champion. The pointer in the store is the truth, and stable follows it."""
+"""Stable: the servers of the champion. The pointer in the store is the truth, and stable follows it.
 
+Whatever brings it there, its pods answer the golden requests in the end, or it gets back what it had.
+"""
+
+from contextlib import suppress
 from functools import partial
 
-from components.deploy import objects
+from components.deploy import golden, objects
 from components.deploy.site import Place, Site
+from components.deploy.version import Served, pinned
 from components.deploy.waiting import until_complete
-from components.errors import ClusterError, DeployError, NotFoundError
-from components.kubernetes.deployments import complete
+from components.errors import ClusterError, DeployError, StoreError, UnreachableError
 from components.kubernetes.trouble import Json
 from components.store.records import Champion
 
@@ -33,17 +37,19 @@ def settle(site: Site) -> Champion | None:
     """Bring stable to the champion pointer, unless it is there already; return the pointer.
 
     Raises:
-        DeployError: its pods do not run; why, and what stable serves instead.
+        DeployError: its pods do not run, or answer otherwise than evaluate saw; and what serves.
     """
     champion, stable = site.champion(), site.deployment("stable")
     if champion is None:
         return None
     found = stable and (objects.version(stable), objects.annotation(stable, objects.DIGEST))
-    if found != (champion.version, champion.digest):
+    if stable and found == (champion.version, champion.digest):
+        with suppress(_Outdated):
+            until_complete(site, "stable", partial(_same, stable))  # with the image that it has
+            return champion
+    else:
         was = f"version {found[0]}" if found else "nothing"
         site.say(f"stable serves {was} and the champion is version {champion.version}: bringing it there")
-    elif stable and complete(stable):
-        return champion
     return bring(site)
 
 
@@ -51,7 +57,7 @@ def bring(site: Site) -> Champion | None:
     """Bring stable to the champion pointer, or back to what it was; return the pointer.
 
     Raises:
-        DeployError: its pods do not run; why, and what stable serves instead.
+        DeployError: its pods do not run, or answer otherwise than evaluate saw; and what serves.
     """
     seen = site.deployment("stable")
     try:
@@ -84,17 +90,22 @@ def put(site: Site) -> Champion | None:
     """Bring stable to the champion pointer, whatever it is, until the pointer stays; return the pointer.
 
     Raises:
-        DeployError: its pods do not run.
+        DeployError: its pods do not run, or answer otherwise than evaluate saw.
     """
     while champion := site.champion():
+        number = champion.version
         try:
-            written = site.put_stable(champion.version, champion.digest)
+            served = site.patiently(partial(pinned, site.models, site.name, number))
+            written = site.put_stable(number, champion.digest)
             until_complete(site, "stable", partial(_same, written))
+            _verify(site, served, written)
         except _Outdated:
             continue
-        except (DeployError, NotFoundError) as error:
+        except UnreachableError:
+            raise
+        except (DeployError, StoreError) as error:
             raise DeployError(
-                f"Stable of {site.name} could not be brought to version {champion.version}: {error}"
+                f"Stable of {site.name} could not be brought to version {number}: {error}"
             ) from error
         if site.champion() == champion:
             break
@@ -102,6 +113,23 @@ def put(site: Site) -> Champion | None:
     if site.deployment("candidate") is None:
         site.lead(service, canary=False)  # a rollout that begins just now does the same
     return champion
+
+
+def _verify(site: Site, served: Served, written: Json) -> None:
+    """Compare the answers of stable's pods with what evaluate saw.
+
+    Once more where that goes wrong: a pod may have been taken away meanwhile, or a connection.
+    """
+    try:
+        _replay(site, served)
+    except (ClusterError, DeployError):
+        _same(written, site.deployment("stable"))
+        _replay(site, served)
+
+
+def _replay(site: Site, served: Served) -> None:
+    for pod in site.ready_pods("stable", served.version):
+        golden.replay(site.peer(pod), site.name, served.version, served.golden, site.rollout.golden_tolerance)
 
 
 def _same(written: Json, found: Json | None) -> Json:

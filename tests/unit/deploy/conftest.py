@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from components import artifacts
 from components.artifacts import Golden, Signature
 from components.deploy import objects, pulse, rollout
 from components.deploy.settings import Rollout, Target
@@ -27,7 +28,7 @@ class Cluster:
     """As much of a Cluster as a rollout asks for; its pods have answered one more request at each look.
 
     A Deployment's only pod is there at once. Pods of the `broken` versions are refused; then the earlier one
-    stays, as in a rolling update.
+    stays, as in a rolling update. Pods whose image is `wrong` answer otherwise than evaluate saw.
     """
 
     namespace, inside, nodes = "serving", False, ()
@@ -36,6 +37,7 @@ class Cluster:
         self.pods: list[Any] = []
         self.objects: dict[str, Any] = {}
         self.broken: set[int] = set()
+        self.wrong: set[str] = set()
         self.answered = 0
         self.look: Callable[[], None] = lambda: None
         self._of: dict[str, Any] = {}
@@ -88,16 +90,22 @@ class Cluster:
         deployment["status"] = {"observedGeneration": 1, **one}
         pod = Pod(f"{name}-{objects.version(deployment)}").json
         pod["metadata"]["labels"] = labels
+        pod["spec"]["containers"][0]["image"] = objects.image(deployment)
         self._of[name] = pod
 
     def events(self, _of: Any) -> list[Any]:
         return []
 
-    def proxied(self, _kind: str, _name: str, _port: int, method: str, *_: Any) -> tuple[int, bytes]:
+    def proxied(self, _kind: str, name: str, _port: int, method: str, *_: Any) -> tuple[int, bytes]:
         self.answered += 1
         if method == "POST":
-            return 200, b'{"predictions": [[1.0]]}'
+            wrong = {pod["metadata"]["name"] for pod in self._of.values() if _image(pod) in self.wrong}
+            return 200, b'{"predictions": [[0.3]]}' if name in wrong else b'{"predictions": [[1.0]]}'
         return 200, METRICS.format(self.answered).encode()
+
+
+def _image(pod: Any) -> str:
+    return str(pod["spec"]["containers"][0]["image"])
 
 
 class Pod:
@@ -158,12 +166,16 @@ def said(site):
 def version(site, tmp_path):
     """Publish a version in a real store, and return it."""
     site.models = open_store(Store(url=f"file://{tmp_path}/models"))
-    file = tmp_path / "model.onnx"
-    file.write_bytes(b"onnx")
+    model, requests = tmp_path / "model.onnx", tmp_path / "golden.json"
+    model.write_bytes(b"onnx")
 
-    def publish():
-        number = publish_version(site.models, "digits", {file.name: file}, SIGNATURE)
-        golden = Golden(instances=[[0]], predictions=[[1.0]])
+    def publish(answer=1.0):
+        """Publish one; evaluate saw `answer`."""
+        golden = Golden(instances=[[0]], predictions=[[answer]])
+        artifacts.write(requests, golden)
+        number = publish_version(
+            site.models, "digits", {file.name: file for file in (model, requests)}, SIGNATURE
+        )
         return Served(number, site.models.digest("digits", number), golden)
 
     return publish

@@ -2,9 +2,10 @@
 
 import pytest
 
-from components.deploy import objects, rollout
+from components.deploy import objects, rollout, waiting
 from components.deploy import site as places
-from components.errors import DeployError, UnreachableError
+from components.deploy import version as versions
+from components.errors import ClusterError, DeployError, UnreachableError
 
 
 def entries(site):
@@ -98,6 +99,74 @@ def test_pods_get_back_the_image_that_served(site, cluster, version, deploy):
     with pytest.raises(DeployError, match="Stable serves version 2 as before"):
         rollout.rollback(site, one.version, "it is bad", "test")
     assert objects.image(site.deployment("stable")) == "serve:1"
+
+
+def test_a_champion_that_answers_wrongly_does_not_stay_before_clients(site, version, deploy, state):
+    one, two = version(), version(answer=0.7)
+    deploy(one)
+    before = site.deployment("stable")["spec"]["template"]
+    site.models.promote("digits", two.version, reason="past the cluster", by="test")
+    said = r"version 2: .* otherwise than evaluate saw.* Stable serves version 1 as before"
+    with pytest.raises(DeployError, match=said):
+        deploy(two)
+    assert state() == (2, 1, None, True)
+    assert site.deployment("stable")["spec"]["template"] == before
+
+    deploy(version())
+    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.*Version 3 is the champion again"):
+        rollout.rollback(site, two.version, "a mistake", "test")
+    assert state() == (3, 3, None, True)
+
+
+def test_a_champion_without_golden_requests_is_not_put_there(site, version, deploy, state, monkeypatch):
+    one, two = version(), version()
+    deploy(one)
+    site.models.promote("digits", two.version, reason="past the cluster", by="test")
+    monkeypatch.setattr(versions, "GOLDEN", "of_old.json")
+    with pytest.raises(DeployError, match=r"has no of_old\.json.* Stable goes on with the servers"):
+        deploy(two)
+    assert state() == (2, 1, None, True)
+
+
+def test_an_image_that_answers_wrongly_does_not_stay_before_clients(site, cluster, version, deploy):
+    one = version()
+    deploy(one)
+    cluster.wrong.add("serve:2")
+    site.target = site.target.model_copy(update={"image": "serve:2"})
+    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.* Stable serves version 1 as before"):
+        deploy(one)
+    assert objects.image(site.deployment("stable")) == "serve:1"
+
+
+def test_another_versions_rollout_leaves_the_champions_image(site, cluster, version, deploy, monkeypatch):
+    """Also where stable's pods are just not all there, as when a node went."""
+    one, two = version(), version()
+    deploy(one)
+    there = cluster.objects["Deployment digits-stable"]["status"]
+    there["availableReplicas"] = 0
+    monkeypatch.setattr(waiting.time, "sleep", lambda _: there.update(availableReplicas=1))
+    site.target = site.target.model_copy(update={"image": "serve:2"})
+    images = []
+    site.say = lambda _: images.append(objects.image(site.deployment("stable")))
+    deploy(two)
+    assert images[0] == "serve:1"
+    assert images[-1] == "serve:2"
+
+
+def test_a_pod_that_goes_while_it_is_asked_is_no_wrong_answer(cluster, version, deploy, state):
+    deploy(version())
+    proxied, away = cluster.proxied, []
+
+    def gone(_kind, name, *rest):
+        if name.startswith("digits-stable-2") and not away:
+            away.append(name)
+            raise ClusterError("the pod is gone")
+        return proxied(_kind, name, *rest)
+
+    cluster.proxied = gone
+    deploy(version())
+    assert away
+    assert state() == (2, 2, None, True)
 
 
 @pytest.fixture

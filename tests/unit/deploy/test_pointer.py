@@ -8,11 +8,10 @@ from components.artifacts import Golden
 from components.deploy import deployer, objects, stable
 from components.deploy.settings import Target
 
-DIGEST = "d" * 64
 
-
-def test_stable_is_written_again_after_a_race_that_was_lost(site, cluster):
-    site.models = SimpleNamespace(champion=lambda _: SimpleNamespace(version=2, digest=DIGEST))
+def test_stable_is_written_again_after_a_race_that_was_lost(site, cluster, version):
+    version()
+    site.models.promote("digits", version().version, reason="by hand", by="test")
     races = [1]
     apply = cluster.apply
 

@@ -4,42 +4,32 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.artifacts import Golden
 from components.deploy import candidate, deployer, objects, rollout, stable
-from components.deploy.version import Served
 from components.errors import DeployError
-
-DIGEST = "d" * 64
 
 
 @pytest.fixture
-def pointer(site):
-    """A store whose champion is version 1 for now; each version has a section of its own."""
-    champion = SimpleNamespace(version=1, digest=DIGEST, reason="good")
-
-    def promote(_, version, **__):
-        champion.version = version
-
-    site.models = SimpleNamespace(champion=lambda _: champion, promote=promote)
-    site.serving = lambda version: {"max_batch": version}
-    return champion
+def promote(site, version):
+    """Publish versions 1 and 2, each with a section of its own; return what makes one the champion."""
+    version()
+    version()
+    site.serving = lambda number: {"max_batch": number}
+    return lambda number: site.models.promote("digits", number, reason="by hand", by="test")
 
 
-def test_stable_gets_the_section_of_the_version_that_is_put_there(site, pointer):
-    for version in (1, 2):
-        pointer.version = version
+def test_stable_gets_the_section_of_the_version_that_is_put_there(site, promote):
+    for number in (1, 2):
+        promote(number)
         stable.put(site)
-        assert objects.serving(site.deployment("stable"))["max_batch"] == version
+        assert objects.serving(site.deployment("stable"))["max_batch"] == number
 
 
-@pytest.mark.usefixtures("pointer", "pod")
-def test_a_candidate_that_is_promoted_by_hand_keeps_its_image_and_its_section(site, monkeypatch):
-    site.put_candidate(2, DIGEST, "attempt", None)
+def test_a_candidate_that_is_promoted_by_hand_keeps_its_image_and_its_section(site, promote):
+    promote(1)
+    site.put_candidate(2, site.models.digest("digits", 2), "attempt", None)
     found = candidate.find(site)
     site.serving = lambda _: {"max_batch": 99}
     site.target = site.target.model_copy(update={"image": "serve:of-somebody-else"})
-    served = Served(2, DIGEST, Golden(instances=[], predictions=[]))
-    monkeypatch.setattr(rollout, "pinned", lambda *_: served)
     assert rollout.promote_candidate(site, found, "good", "test").version == 2
     promoted = site.deployment("stable")
     assert (objects.version(promoted), objects.image(promoted)) == (2, "serve:1")
