@@ -107,8 +107,10 @@ def test_a_schedule_made_again_does_not_start_beside_the_run_of_the_one_before(
         assert list(log.parent.glob("*.yaml")) == []
     cron.apply(config())
     command = _command(_with_program(table.read_text(), program))
-    assert subprocess.run(["/bin/sh", "-c", command], check=False).returncode == 1
-    (machine / "go on").touch()
+    try:
+        assert subprocess.run(["/bin/sh", "-c", command], check=False, timeout=20).returncode == 1
+    finally:
+        (machine / "go on").touch()
     assert _said(log) == ["started"]
 
 
