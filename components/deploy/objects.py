@@ -7,6 +7,7 @@ import json
 import math
 from datetime import UTC, datetime
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from string import Template
 from typing import Any, Literal
@@ -23,6 +24,7 @@ LINGER = 5.0  # seconds; every proxy of a cluster has then heard that a server e
 NAME, PART, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/part-of", "app.kubernetes.io/component"
 TRACK, VERSION, DIGEST = "modelyard.dev/track", "modelyard.dev/version", "modelyard.dev/digest"
 ATTEMPT, WATCHED = "modelyard.dev/rollout", "modelyard.dev/watched"
+TEMPLATE = "modelyard.dev/template"  # of a pod, what it was made from
 
 
 def deployment(
@@ -54,7 +56,7 @@ def deployment(
     serving["linger"] = max(LINGER, serving.get("linger", 0.0))
     args = ["--name", name, "--version", str(version), "--digest", digest]
     args += ["--store", store, "--serving", json.dumps(serving, sort_keys=True)]
-    return _filled(
+    made = _filled(
         "deployment",
         name=name,
         track=track,
@@ -70,6 +72,10 @@ def deployment(
         memory=target.resources.memory,
         startup_failures=math.ceil(rollout.ready_timeout) + 30,
     )
+    template = made["spec"]["template"]
+    written = sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
+    template["metadata"]["annotations"][TEMPLATE] = written[:16]
+    return made
 
 
 def service(name: str, namespace: str, canary: bool, attempt: str = "") -> Json:
@@ -96,6 +102,11 @@ def version(found: Json) -> int:
     """Return the version that a Deployment or pod of ours serves; 0 when it does not say."""
     label = found["metadata"].get("labels", {}).get(VERSION, "")
     return int(label) if label.isdecimal() else 0
+
+
+def made_from(deployment: Json, pod: Json) -> bool:
+    """Say whether a pod was made from a Deployment's present template, whatever a cluster added to it."""
+    return annotation(deployment["spec"]["template"], TEMPLATE) == annotation(pod, TEMPLATE)
 
 
 def image(deployment: Json) -> str:

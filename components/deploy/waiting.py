@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
+from components.deploy import objects
 from components.deploy.objects import Track
 from components.deploy.site import Site
 from components.errors import DeployError, UnreachableError
@@ -35,7 +36,7 @@ def until_complete(site: Site, track: Track, expected: Callable[[Json | None], J
         if refusal := refused(deployment):
             raise DeployError(refusal.message)
         for pod in site.pods(track):
-            if _of(deployment, pod):
+            if objects.made_from(deployment, pod):
                 watchman.judge(pod)
         if (now := progress(deployment)) > seen:  # pods that come and go are none
             seen, since = now, time.monotonic()
@@ -115,9 +116,3 @@ class Watchman:
                 return rollout.store_timeout + LONGEST_BACKOFF
             return rollout.ready_timeout if self.restarts(pod) <= rollout.max_restarts else 0.0
         return self._site.target.start_timeout if trouble.patience is None else trouble.patience
-
-
-def _of(deployment: Json, pod: Json) -> bool:
-    """Say whether a pod was made from a Deployment's present template."""
-    wanted, found = (spec["containers"][0] for spec in (deployment["spec"]["template"]["spec"], pod["spec"]))
-    return all(wanted.get(key) == found.get(key) for key in ("image", "args", "resources"))

@@ -3,7 +3,7 @@
 import pytest
 
 from components.artifacts import Golden
-from components.deploy import stages, waiting
+from components.deploy import objects, stages, waiting
 from components.deploy.version import Served
 from components.deploy.waiting import Watchman
 from components.errors import DeployError
@@ -85,6 +85,26 @@ def test_memory_that_is_short_in_the_watch_is_fatal_at_once(site, cluster, pod):
     cluster.look = lambda: killed(pod, restarts=3 if cluster.answered else 2, ready=not cluster.answered)
     with pytest.raises(DeployError, match="was killed because it used too much memory"):
         watch(site)
+
+
+def test_the_trouble_of_a_pod_is_seen_whatever_a_cluster_added_to_it(site, cluster):
+    found = site.put_candidate(2, "d" * 64, "attempt", None)
+    (pod,) = cluster.find("Pod", "modelyard.dev/track=candidate")
+    pod["metadata"] |= found["spec"]["template"]["metadata"]
+    pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}  # as a LimitRange does
+    looks, waiting_for = iter([{**found, "status": {}}]), {"reason": "ErrImagePull", "message": "not found"}
+    pod["status"]["conditions"] = []
+    pod["status"]["containerStatuses"][0] |= {"state": {"waiting": waiting_for}}
+    with pytest.raises(DeployError, match=r"Image \S+ of pod digits-candidate-2 cannot be pulled: not found"):
+        waiting.until_complete(site, "candidate", lambda _: next(looks))
+
+
+def test_the_trouble_of_a_pod_of_an_earlier_template_is_none(site):
+    before = site.put_candidate(2, "d" * 64, "attempt", None)
+    pod = {"metadata": before["spec"]["template"]["metadata"]}
+    assert objects.made_from(before, pod)
+    site.target = site.target.model_copy(update={"image": "serve:2"})
+    assert not objects.made_from(site.put_candidate(2, "d" * 64, "attempt", None), pod)
 
 
 def test_a_pod_that_comes_and_goes_is_no_progress(site, monkeypatch):
