@@ -37,7 +37,7 @@ def claim(site: Site, served: Served, attempt: str) -> None:
     if _crowded_out(site, served, attempt):
         _until_gone(site)
         until_written(what, lambda: _take(site, served, attempt))
-    site.lead(canary=False, attempt=attempt)  # the earlier rollout may have joined it just now
+    until_written(f"Service {site.name}", lambda: _lead(site, served, attempt) or None)  # it may have joined
     site.say(f"candidate: version {served.version} of {site.name}")
 
 
@@ -121,16 +121,35 @@ def clear(site: Site, version: int | None = None) -> None:
 
 def _take(site: Site, served: Served, attempt: str) -> Json | None:
     """Write the candidate over the one that is there; None when that one is to go first, or changed."""
+    if not _lead(site, served, attempt):  # nobody joins from here on
+        return None
     seen = site.deployment("candidate")
-    site.lead(canary=False, attempt=attempt)  # nobody joins from here on
     if seen and _ending(seen):
         _until_gone(site)
         return None
-    if seen and (objects.version(seen), objects.annotation(seen, objects.DIGEST)) != served.identity:
+    if seen and not _same(seen, served):
         site.say(f"taking the place of the candidate of version {objects.version(seen)}")
         site.cluster.delete("Deployment", seen)
         return None
     return site.put_candidate(*served.identity, attempt, seen)
+
+
+def _lead(site: Site, served: Served, attempt: str) -> bool:
+    """Mark the Service and lead clients to stable alone; False when somebody changed it meanwhile.
+
+    Where no stable answers, a candidate of the same version that a killed rollout left is all that clients
+    have: it stays.
+    """
+    service, seen = site.service(), site.deployment("candidate")
+    if service and seen and _same(seen, served) and objects.TRACK not in service["spec"]["selector"]:
+        return site.lead(service, canary=not site.ready_pods("stable"), attempt=attempt)
+    return site.lead(service, canary=False, attempt=attempt)
+
+
+def _same(seen: Json, served: Served) -> bool:
+    """Say whether a candidate serves the version and stays."""
+    found = objects.version(seen), objects.annotation(seen, objects.DIGEST)
+    return found == served.identity and not _ending(seen)
 
 
 def _crowded_out(site: Site, served: Served, attempt: str) -> bool:

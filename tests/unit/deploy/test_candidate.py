@@ -177,6 +177,24 @@ def test_a_candidate_stays_where_stable_answers_nobody(site, one, cluster, versi
     assert state() == (one.version, 1, 2, False), "it is all that clients have"
 
 
+def test_the_first_candidate_stays_before_clients_when_its_rollout_is_killed_and_run_again(
+    site, cluster, version, deploy
+):
+    one, leads = version(), []
+    left(site, one)
+    apply = cluster.apply
+
+    def seen(wanted, manager):
+        written = apply(wanted, manager)
+        leads.append(objects.TRACK not in site.service()["spec"]["selector"] or site.deployment("stable"))
+        return written
+
+    cluster.apply = seen
+    assert deploy(one).decision == "promote"
+    assert all(leads), "somebody answers clients at any time"
+    assert site.deployment("candidate") is None
+
+
 @pytest.mark.usefixtures("one")
 def test_a_pulse_beats_at_its_own_candidate_alone(site, version, monkeypatch):
     left(site, version(), joined=False)
