@@ -12,12 +12,12 @@ from pipelines.pods.pod import TEMPLATE
 
 pytestmark = pytest.mark.cluster
 
-GREEDY = "import time; held = bytearray(50_000_000); time.sleep(10); held += bytearray(500_000_000)"
+GREEDY = "import time; held = bytearray(50_000_000); time.sleep(30); held += bytearray(500_000_000)"
 
 
 @pytest.fixture
 def greedy(images):
-    """The pod of a step that uses some 60 MB for a while and then more than its limit."""
+    """The pod of a step that uses 60 MB until its node has surely measured that, and then too much."""
     pod = yaml.safe_load(TEMPLATE.read_text())
     pod["metadata"]["name"] = "greedy"
     pod["spec"]["securityContext"] |= {"runAsUser": 65532, "runAsNonRoot": True}
