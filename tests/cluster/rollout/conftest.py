@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from components import artifacts
 from components.artifacts import Golden, Outcome, Signature
-from components.deploy import rollout
+from components.deploy import objects, rollout
 from components.deploy.settings import Resources, Rollout, Target
 from components.deploy.site import Site
 from components.deploy.version import pinned
@@ -27,7 +28,16 @@ from tests.published import publish
 
 DARK, BRIGHT = [0.0] * 4, [1.0] * 4
 SIGNATURE = Signature(shape=(4,), dtype="float32", classes=("dark", "bright"))
-QUICK = Rollout(watch_seconds=2.0, min_requests=40, ready_timeout=60.0, store_timeout=60.0)
+QUICK = Rollout(
+    watch_seconds=2.0,
+    min_requests=40,
+    latency_margin=1.0,  # a machine that stalls for a moment is not the version's fault
+    ready_timeout=60.0,
+    store_timeout=60.0,
+)
+UNHURRIED = (
+    8.0  # seconds of a watch in which clients are sure to reach the candidate before golden requests do
+)
 MODELYARD = str(Path(sys.executable).parent / "modelyard")
 
 
@@ -119,6 +129,14 @@ class Yard:
         found = self.site.deployment("stable")
         assert found
         return int(found["metadata"]["labels"]["modelyard.dev/version"])
+
+    def alone(self, version: int) -> None:
+        """Wait until the servers of all other versions have ended."""
+        deadline = time.monotonic() + 120
+        servers = f"app.kubernetes.io/name={self.name}"
+        while {objects.version(pod) for pod in self.site.cluster.find("Pod", servers)} != {version}:
+            assert time.monotonic() < deadline, "they do not end"
+            time.sleep(0.5)
 
     def settled(self, version: int) -> None:
         """Assert that the pointer, stable and the Service agree, and that no candidate is left."""

@@ -56,7 +56,7 @@ def test_killed_and_run_again(served, moment):
         assert (champion, served.stable()) in [(old, old), (new, old), (new, new)]
         assert served.deploy(new).decision == "promote"
         served.settled(new)
-        time.sleep(6)  # until the last server of the old version is gone
+        served.alone(new)
     assert clients.failed == []
 
 
@@ -87,7 +87,6 @@ def test_two_versions_at_once(served):
 def test_a_stale_candidate_of_a_killed_rollout_gives_way(served, kubectl):
     """Also where a quota has no room for two: its servers count until they have ended."""
     namespace = ("-n", served.site.cluster.namespace)
-    mine = ("-l", f"app.kubernetes.io/name={served.name}", *namespace)
     said = []
 
     def say(sentence):
@@ -97,8 +96,10 @@ def test_a_stale_candidate_of_a_killed_rollout_gives_way(served, kubectl):
 
     with deploying(served, served.publish(), seconds=600) as process:
         until(process, "canary: ")
-    while len(kubectl("get", "pods", "-o", "name", *mine).split()) != 2:
-        time.sleep(0.5)  # until the servers of earlier tests have ended
+    deadline = time.monotonic() + 120
+    while "deletionTimestamp" in kubectl("get", "pods", "-o", "json", *namespace):
+        assert time.monotonic() < deadline, "the servers of earlier tests do not end"
+        time.sleep(0.5)
     there = kubectl("get", "pods", "-o", "name", *namespace).split()
     kubectl("create", "quota", "pods", f"--hard=pods={len(there)}", *namespace)
     version = served.publish()
@@ -138,7 +139,7 @@ def test_told_to_end_it_takes_the_candidate_from_clients(served):
 
 def test_the_store_is_away_for_a_while(served, bucket):
     version = served.publish()
-    with served.load().running() as clients, deploying(served, version) as process:
+    with served.load().running() as clients, deploying(served, version, seconds=10) as process:
         until(process, "candidate: ")
         bucket.stop()  # while the candidate fetches its model
         time.sleep(8)
