@@ -32,10 +32,11 @@ def beating(place: Place, attempt: str) -> Iterator[None]:
 
 
 def last(candidate: Json) -> datetime | None:
-    """Return when a candidate was watched last, or made if it was not yet; None when it does not say."""
+    """Return when a candidate was watched last, else made, in UTC; None when it does not say."""
     made = str(candidate["metadata"].get("creationTimestamp", ""))
     with suppress(ValueError):
-        return datetime.fromisoformat(objects.annotation(candidate, objects.WATCHED) or made)
+        at = datetime.fromisoformat(objects.annotation(candidate, objects.WATCHED) or made)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     return None
 
 

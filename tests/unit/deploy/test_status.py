@@ -36,10 +36,13 @@ def test_what_to_do_about_a_stable_that_does_not_follow_is_a_whole_command(looke
 
 
 @pytest.mark.usefixtures("looked_at")
-def test_a_candidate_that_nobody_watches_is_shown_as_such(site, cluster):
+@pytest.mark.parametrize(
+    "at", ["2026-01-02T03:04:05+00:00", "2026-01-02T03:04:05", "2026-01-02T05:04:05+02:00"]
+)
+def test_a_candidate_that_nobody_watches_is_shown_as_such(site, cluster, at):
     assert status(site).watched is True
     annotations = cluster.objects["Deployment digits-candidate"]["metadata"]["annotations"]
-    annotations[objects.WATCHED] = "2026-01-02T03:04:05+00:00"
+    annotations[objects.WATCHED] = at
     found = status(site)
     assert found.watched is False
     assert found.troubles[-1] == (
