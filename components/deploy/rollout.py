@@ -130,26 +130,32 @@ def _put_before_clients(
         judged = _try(site, served, attempt)
         candidate.owner(site, attempt)(site.deployment("candidate"))
         promotion.move(site, served.version, current, f"{reason}; watched: {judged}", by)
-    except ConflictError as error:
-        candidate.withdraw(site, attempt)
-        return overtaken(served.version, expected, str(error))
-    except DeployError as error:
-        if by_hand := _champion_already(site, served.version):
-            return by_hand
-        if isinstance(error, Superseded):
-            return Outcome(version=served.version, decision="hold", reason=str(error))
-        raise DeployError(f"{error} {_give_up(site, served, attempt, error, by)}") from error
-    except (ClusterError, StoreError, CancelledError, KeyboardInterrupt) as error:
-        if _champion_already(site, served.version):  # it ended just after the pointer had moved
-            _let_go(site, attempt)
-            said = _unfinished(served.version)
-        else:
-            said = _give_up(site, served, attempt, error, by)
-        if isinstance(error, CancelledError):
-            raise CancelledError(f"{error} {said}") from error
-        raise
+    except (ModelyardError, KeyboardInterrupt) as error:
+        with interruption.deferred():
+            return _ended(site, served, expected, attempt, error, by)
     _finish(site, served.version, current, attempt, by)
     return Outcome(version=served.version, decision="promote", reason=reason)
+
+
+def _ended(
+    site: Site, served: Served, expected: int | None, attempt: str, error: BaseException, by: str
+) -> Outcome:
+    """Take the candidate from clients, and say how a rollout that broke off stands."""
+    _let_go(site, attempt)  # first: the store may be silent for longer than this process has
+    if isinstance(error, ConflictError):
+        candidate.withdraw(site, attempt)
+        return overtaken(served.version, expected, str(error))
+    champion = _champion_already(
+        site, served.version
+    )  # by hand, or it ended just after the pointer had moved
+    if champion and isinstance(error, DeployError):
+        return champion
+    if isinstance(error, Superseded):
+        return Outcome(version=served.version, decision="hold", reason=str(error))
+    said = _unfinished(served.version) if champion else _give_up(site, served, attempt, error, by)
+    if isinstance(error, ModelyardError):
+        raise type(error)(f"{error} {said}") from error
+    raise error
 
 
 def _settle(site: Site) -> Champion | None:

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from components.deploy import interruption
-from components.errors import CancelledError
+from components.errors import CancelledError, DeployError, UnreachableError
 
 
 @pytest.fixture
@@ -73,6 +73,59 @@ def test_once_the_pointer_has_moved_the_version_stays_and_the_candidate_goes(sit
     with pytest.raises(CancelledError, match="Version 2 is the champion; deploy it again to see stable"):
         deploy(two)
     assert state() == (2, 2, None, True)
+
+
+@pytest.mark.usefixtures("one")
+@pytest.mark.parametrize("moment", ["ask", "withdraw"])
+def test_while_it_goes_back_the_candidate_goes_all_the_same(
+    site, cluster, version, deploy, state, monkeypatch, moment
+):
+    """It answers otherwise than evaluate saw, and the signal comes when that is known."""
+
+    def told(action):
+        def act(*arguments):
+            monkeypatch.undo()
+            os.kill(os.getpid(), signal.SIGTERM)
+            return action(*arguments)
+
+        return act
+
+    two, say = version(answer=0.5), site.say
+
+    def said(sentence):
+        if sentence.startswith("candidate: ") and moment == "withdraw":
+            monkeypatch.setattr(cluster, "delete", told(cluster.delete))
+        elif sentence.startswith("candidate: "):
+            monkeypatch.setattr(site.models, "champion", told(site.models.champion))
+        say(sentence)
+
+    site.say = said
+    with pytest.raises(
+        DeployError, match="Version 2 was not promoted, and stable serves version 1 as before"
+    ):
+        deploy(two)
+    assert state() == (1, 1, None, True)
+    assert site.models.history("digits")[-1].attempt
+
+
+@pytest.mark.usefixtures("one")
+def test_the_candidate_goes_before_a_silent_store_is_asked(site, version, deploy, told, monkeypatch):
+    two, there = version(), []
+
+    def silent(_):
+        there.append(site.deployment("candidate"))
+        raise UnreachableError("the store is away")
+
+    def say(sentence):
+        if sentence.startswith("canary: "):
+            monkeypatch.setattr(site.models, "champion", silent)
+            told(1)
+
+    site.say = say
+    with pytest.raises(CancelledError, match="Version 2 was not promoted, and stable serves version 1"):
+        deploy(two)
+    assert there
+    assert not any(there)
 
 
 @pytest.mark.usefixtures("one")
