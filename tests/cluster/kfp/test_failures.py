@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from components.store.address import open_objects
 from pipelines.environment import load_environment
 from tests.cluster.kfp.conftest import NAMESPACE, end
-from tests.cluster.rollout.bucket import HOST
+from tests.cluster.rollout.bucket import this_machine
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -54,9 +54,10 @@ def folder(tmp_path_factory):
 def site(folder):
     """The address of a web site on this machine that pods see."""
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    with ThreadingHTTPServer((HOST, 0), handler) as server:
+    host = this_machine()
+    with ThreadingHTTPServer((host, 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
-        yield f"http://{HOST}:{server.server_port}/{DATA}"
+        yield f"http://{host}:{server.server_port}/{DATA}"
         server.shutdown()
 
 
