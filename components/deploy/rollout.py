@@ -92,14 +92,14 @@ def rollback(site: Site, to: int | None, reason: str, by: str) -> Champion:
     Raises:
         NotFoundError: there is none, or no version `to`.
         ConflictError: somebody else moved the pointer at the same moment.
-        DeployError: its servers do not run; pointer and stable are back where they were.
+        DeployError: its servers do not run, or answer wrongly; pointer and stable are back where they were.
+        CancelledError: the process was told to end (SIGTERM).
     """
     before = site.champion()
-    champion = site.patiently(lambda: site.models.rollback(site.name, to, reason=reason, by=by))
-    site.say(f"rolled back: version {champion.version} is the champion of {site.name}")
-    candidate.withdraw(site)
-    promotion.follow(site, champion.version, before.version if before else 0, by)
-    site.say(f"stable serves version {champion.version}")
+    with interruption.heeded():
+        champion = site.patiently(lambda: site.models.rollback(site.name, to, reason=reason, by=by))
+        site.say(f"rolled back: version {champion.version} is the champion of {site.name}")
+        _finish(site, champion.version, before.version if before else 0, None, by)
     return champion
 
 
@@ -176,21 +176,21 @@ def _try(site: Site, served: Served, attempt: str) -> str:
     return judged
 
 
-def _finish(site: Site, version: int, before: int, attempt: str, by: str) -> None:
+def _finish(site: Site, version: int, before: int, attempt: str | None, by: str) -> None:
     """Bring stable to the pointer and let the candidate go, which also goes where stable cannot follow."""
     try:
         promotion.follow(site, version, before, by)
+        with interruption.deferred():
+            candidate.withdraw(site, attempt)
     except (ModelyardError, KeyboardInterrupt) as error:
         _let_go(site, attempt)
-        if isinstance(error, CancelledError):
-            raise CancelledError(f"{error} {_unfinished(version)}") from error
+        if isinstance(error, (CancelledError, ClusterError, StoreError)):
+            raise type(error)(f"{error} {_unfinished(version)}") from error
         raise
-    with interruption.deferred():
-        candidate.withdraw(site, attempt)
     site.say(f"stable serves version {version}; the candidate is gone")
 
 
-def _let_go(site: Site, attempt: str) -> None:
+def _let_go(site: Site, attempt: str | None) -> None:
     """Withdraw the candidate, unless it is all that clients have."""
     with interruption.deferred(), suppress(ClusterError):
         if site.ready_pods("stable"):

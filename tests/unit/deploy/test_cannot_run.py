@@ -2,10 +2,10 @@
 
 import pytest
 
-from components.deploy import objects, rollout, waiting
+from components.deploy import candidate, objects, rollout, waiting
 from components.deploy import site as places
 from components.deploy import version as versions
-from components.errors import ClusterError, DeployError, UnreachableError
+from components.errors import ClusterError, DeployError, StoreError, UnreachableError
 
 
 def entries(site):
@@ -262,3 +262,39 @@ def test_somebody_else_moves_the_pointer_before_it_goes_back(site, stable_refuse
     ):
         deploy(two)
     assert state() == (3, 3, None, True)
+
+
+def test_a_candidate_that_cannot_be_taken_away_keeps_no_rollback(site, cluster, version, deploy, state):
+    one, two, three = version(), version(), version()
+    deploy(one)
+    deploy(two)
+    candidate.claim(site, three, "killed")
+    delete = cluster.delete
+
+    def away(*_):
+        cluster.delete = delete
+        raise ClusterError("The API server is away.")
+
+    cluster.delete = away
+    with pytest.raises(ClusterError, match=r"is away\. Version 1 is the champion; deploy it again"):
+        rollout.rollback(site, None, "it is bad", "test")
+    assert state() == (1, 1, None, True)
+
+
+def test_a_store_that_is_away_once_the_pointer_has_moved(site, version, deploy, state, monkeypatch):
+    one, two = version(), version()
+    deploy(one)
+    site.rollout = site.rollout.model_copy(update={"store_timeout": 0.0})
+
+    def say(sentence):
+        if sentence.startswith("promoted: "):
+            monkeypatch.setattr(site.models, "champion", away)
+
+    def away(_):
+        raise StoreError("Cannot read the pointer.")
+
+    site.say = say
+    with pytest.raises(StoreError, match=r"the pointer\. Version 2 is the champion; deploy it again to see"):
+        deploy(two)
+    monkeypatch.undo()
+    assert state() == (2, 1, None, True)

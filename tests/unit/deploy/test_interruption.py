@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from components.deploy import interruption
+from components.deploy import interruption, rollout
 from components.errors import CancelledError, DeployError, UnreachableError
 
 
@@ -143,6 +143,21 @@ def test_just_after_the_pointer_has_moved_nothing_is_said_to_be_as_before(site, 
     assert [one.attempt for one in site.models.history("digits")] == [False, False]
     assert deploy(two).decision == "promote"
     assert state() == (2, 2, None, True)
+
+
+def test_a_rollback_that_is_told_to_end_says_what_is_left_to_do(site, version, deploy, state):
+    deploy(version())
+    deploy(version())
+
+    def say(sentence):
+        if sentence.startswith("rolled back: "):
+            site.cluster.look = lambda: os.kill(os.getpid(), signal.SIGTERM)
+
+    site.say = say
+    with pytest.raises(CancelledError, match="Version 1 is the champion; deploy it again to see stable"):
+        rollout.rollback(site, None, "it is bad", "test")
+    site.cluster.look = lambda: None
+    assert state() == (1, 1, None, True)
 
 
 def test_a_second_signal_does_not_break_off_what_the_first_began():
