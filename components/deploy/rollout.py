@@ -72,7 +72,9 @@ def promote_candidate(site: Site, found: Json, reason: str, by: str) -> Outcome:
     current = champion.version if champion else 0
     attempt = objects.annotation(found, objects.ATTEMPT)  # whose rollout sees in the end that it is promoted
     with interruption.heeded(), pulse.beating(site, attempt):
-        stages.verify(site, version, candidate.owner(site, attempt))
+        mine = candidate.owner(site, attempt)
+        stages.verify(site, version, mine)
+        mine(site.deployment("candidate"))  # who watches it may have rejected it meanwhile
         promotion.move(site, version.version, current, reason, by)
         _finish(site, version.version, current, attempt, by)
     return Outcome(version=version.version, decision="promote", reason=reason)

@@ -196,6 +196,20 @@ def test_the_first_candidate_stays_before_clients_when_its_rollout_is_killed_and
 
 
 @pytest.mark.usefixtures("one")
+def test_a_candidate_that_its_watcher_rejects_is_not_promoted_by_hand(site, version, state):
+    candidate.claim(site, version(), "watched")
+
+    def say(sentence):
+        if sentence.startswith("verified: "):
+            candidate.withdraw(site, "watched")
+
+    site.say = say
+    with pytest.raises(Superseded, match="was withdrawn by somebody else"):
+        rollout.promote_candidate(site, candidate.find(site), "it is good", "test")
+    assert state() == (1, 1, None, True)
+
+
+@pytest.mark.usefixtures("one")
 def test_a_pulse_beats_at_its_own_candidate_alone(site, version, monkeypatch):
     left(site, version(), joined=False)
     monkeypatch.setattr(pulse, "BEAT", 0.01)
