@@ -83,7 +83,7 @@ def promote_candidate(site: Site, found: Json, reason: str, by: str) -> Outcome:
 def abort(site: Place, reason: str, by: str) -> int | None:
     """Take the candidate from clients, whoever's it is; return its version, None when there is none."""
     version = candidate.withdraw(site)
-    if version:
+    if version and not _champion_already(site, version):
         site.models.record_attempt(site.name, version, reason=f"not promoted: {reason}", by=by)
     return version
 
@@ -224,7 +224,7 @@ def _give_up(site: Site, served: Served, attempt: str, error: BaseException, by:
     return f"Version {served.version} was not promoted, and {kept}."
 
 
-def _champion_already(site: Site, version: int) -> Outcome | None:
+def _champion_already(site: Place, version: int) -> Outcome | None:
     """Return the outcome of a version that somebody promoted while it was watched."""
     with suppress(StoreError):
         champion = site.models.champion(site.name)

@@ -210,6 +210,18 @@ def test_a_candidate_that_its_watcher_rejects_is_not_promoted_by_hand(site, vers
 
 
 @pytest.mark.usefixtures("one")
+@pytest.mark.parametrize("moved", [False, True])
+def test_aborting_says_of_no_champion_that_it_was_not_promoted(site, version, state, moved):
+    two = version()
+    candidate.claim(site, two, "mine")
+    if moved:
+        site.models.promote("digits", two.version, reason="better", by="test")
+    assert rollout.abort(site, "by hand", "test") == 2
+    assert site.models.history("digits")[-1].attempt is not moved
+    assert state() == (2 if moved else 1, 1, None, True)
+
+
+@pytest.mark.usefixtures("one")
 def test_a_pulse_beats_at_its_own_candidate_alone(site, version, monkeypatch):
     left(site, version(), joined=False)
     monkeypatch.setattr(pulse, "BEAT", 0.01)
