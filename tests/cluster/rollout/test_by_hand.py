@@ -89,7 +89,7 @@ def test_deploy_look_promote_abort_and_roll_back(yard, by_hand, images, tagged):
     with yard.load().running() as clients:
         assert by_hand("rollback", yard.name)["version"] == one
         yard.settled(one)
-        time.sleep(3)  # until the last server of version 2 is gone
+        yard.alone(one)
     assert clients.failed == []
     assert stable(yard) == (one, images["serve"], 11)
     history = [(entry.action, entry.version, entry.attempt) for entry in yard.site.models.history(yard.name)]
