@@ -26,8 +26,8 @@ def refusal(said: str) -> Trouble:
     if found := ACCOUNT.search(said):
         message = (
             f"There is no service account {found['name']} in the namespace {found['namespace']}, under which "
-            "the pod would run. Apply modelyard's manifests for it, or correct "
-            "environment.runs.service_account."
+            "the pod would run. Apply modelyard's manifests for it, or correct service_account in "
+            "environment.runs, or in environment.serving if it is a server's."
         )
         return Trouble(reason="ServiceAccount", message=message, patience=0.0)
     if found := QUOTA.search(said):

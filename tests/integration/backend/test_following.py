@@ -226,5 +226,6 @@ def test_no_service_account(site: Site, run: Any, follow: Follow) -> None:
     assert (summary.failure.step, summary.failure.log, summary.failure.exit_code) == (None, None, 9)
     assert summary.failure.message == (
         "The run failed: There is no service account nobody in the namespace kubeflow, under which the pod "
-        "would run. Apply modelyard's manifests for it, or correct environment.runs.service_account."
+        "would run. Apply modelyard's manifests for it, or correct service_account in environment.runs, or "
+        "in environment.serving if it is a server's."
     )
