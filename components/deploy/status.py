@@ -57,6 +57,11 @@ def status(site: Place) -> Status:
             f"The champion is version {champion.version} and stable serves {serves}. `modelyard deploy "
             f"{site.name} {champion.version} -e ENV` brings it there, as every deploy does."
         )
+    if champion is None and found:
+        troubles.append(
+            f"Stable serves version {found.version}, and {site.name} has no champion in {site.models.url}. "
+            f"`modelyard deploy {site.name} {found.version} -e ENV` makes it that, if this is its store."
+        )
     if candidate and pulse.stopped(candidate):
         troubles.append(_abandoned(site, candidate))
     return Status(

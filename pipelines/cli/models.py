@@ -60,7 +60,7 @@ def show(
     """Show where a version comes from and how good it is."""
     models = models_in(store, environment)
     champion = models.champion(name)
-    manifest = models.manifest(name, version or (champion.version if champion else _latest(models, name)))
+    manifest = models.manifest(name, version or (champion.version if champion else latest(models, name)))
     is_champion = champion is not None and champion.version == manifest.version
     if output is Output.JSON:
         emit({**manifest.model_dump(mode="json"), "champion": is_champion})
@@ -136,7 +136,7 @@ def history(
     models = models_in(store, environment)
     entries = models.history(name)
     if not entries:
-        _latest(models, name)  # raises when there is no such model
+        latest(models, name)  # raises when there is no such model
     if output is Output.JSON:
         emit([entry.model_dump(mode="json") for entry in entries])
     elif entries:
@@ -150,11 +150,18 @@ def _rollback_there(name: str, to: int | None, reason: str, environment: str) ->
     """Roll back on a cluster, to the image with which the version was served."""
     from components.deploy import stable
     from components.deploy.rollout import rollback
+    from components.errors import NotFoundError
     from pipelines.site import find_place, find_site
 
     place = find_place(name, environment)
     champion = place.models.champion(name)
-    version = to or (champion.previous if champion else None)
+    if champion is None:
+        latest(place.models, name)  # raises when there is no such model
+        raise NotFoundError(
+            f"{name} has no champion in {place.models.url}, so there is nothing to roll back. "
+            f"`modelyard deploy {name} VERSION -e {environment}` makes one."
+        )
+    version = to or champion.previous
     image = stable.image(place, version)
     site = find_site(name, environment, (), lambda said: typer.echo(said, err=True), version, image)
     return rollback(site, to, reason, user())
@@ -174,7 +181,7 @@ def _model(models: "ModelStore", name: str) -> dict[str, Any]:
 
 def _versions(models: "ModelStore", name: str) -> list[dict[str, Any]]:
     champion = models.champion(name)
-    _latest(models, name)
+    latest(models, name)
     manifests = [models.manifest(name, version) for version in models.versions(name)]
     return [
         {
@@ -203,7 +210,12 @@ def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
     }
 
 
-def _latest(models: "ModelStore", name: str) -> int:
+def latest(models: "ModelStore", name: str) -> int:
+    """Return a model's newest version.
+
+    Raises:
+        NotFoundError: there is no such model.
+    """
     if versions := models.versions(name):
         return versions[-1]
     from components.errors import NotFoundError

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.cli.models import latest
 from pipelines.cli.options import (
     EnvironmentName,
     ModelName,
@@ -52,7 +53,10 @@ def status(name: ModelName, environment: EnvironmentName, output: OutputFormat =
     from components.deploy.status import status
     from pipelines.site import find_place
 
-    found = status(find_place(name, environment))
+    place = find_place(name, environment)
+    found = status(place)
+    if not (found.champion or found.stable or found.candidate):
+        latest(place.models, name)  # raises when there is no such model
     if output is Output.JSON:
         emit(found.model_dump(mode="json"))
     else:
@@ -87,7 +91,10 @@ def abort(
     from components.deploy.rollout import abort
     from pipelines.site import find_place
 
-    version = abort(find_place(name, environment), reason, user())
+    place = find_place(name, environment)
+    version = abort(place, reason, user())
+    if version is None:
+        latest(place.models, name)  # raises when there is no such model
     if output is Output.JSON:
         emit({"model": name, "aborted": version})
     else:
@@ -106,7 +113,7 @@ def _show(outcome: "Outcome", output: Output) -> None:
 
 
 def _rows(found: "Status") -> list[tuple[str, str]]:
-    leads = "stable and candidate" if found.canary else "stable"
+    leads = "stable and candidate" if found.canary else "stable" if found.stable else "nothing"
     rows = [
         ("model", f"{found.model} in {found.namespace}"),
         ("champion", f"version {found.champion}" if found.champion else "none"),

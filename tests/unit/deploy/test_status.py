@@ -1,12 +1,19 @@
 """What `rollout status` says of pods and of a stable that does not follow."""
 
+import re
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
 from components.deploy import objects, pulse
 from components.deploy.status import status
+from components.errors import NotFoundError
+from components.store.models import open_store
+from components.store.settings import Store
+from pipelines import site as places
+from pipelines.cli.app import app
 
 
 @pytest.fixture
@@ -57,3 +64,34 @@ def test_a_candidate_that_was_made_just_now_is_not_said_to_be_left_alone(site, c
     del made["annotations"][objects.WATCHED]
     made["creationTimestamp"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     assert status(site).watched is True
+
+
+def test_a_stable_without_a_champion_is_a_trouble(site, version, deploy, monkeypatch):
+    deploy(version())
+    monkeypatch.setattr(site.models, "champion", lambda _: None)
+    (trouble,) = status(site).troubles
+    assert trouble.startswith("Stable serves version 1, and digits has no champion in /")
+    assert "`modelyard deploy digits 1 -e ENV` makes it that" in trouble
+
+
+@pytest.fixture
+def run(site, monkeypatch):
+    """Return what runs a command at this place."""
+    monkeypatch.setattr(places, "find_place", lambda *_: site)
+    return lambda *line: CliRunner().invoke(app, [*line, "digits", "-e", "kind"])
+
+
+@pytest.mark.parametrize("line", [("rollout", "status"), ("rollout", "abort"), ("rollback",)])
+def test_of_a_model_that_does_not_exist_all_commands_say_so(site, run, tmp_path, line):
+    site.models = open_store(Store(url=f"file://{tmp_path}"))
+    error = run(*line).exception
+    assert isinstance(error, NotFoundError)
+    assert str(error).startswith("There is no model digits in /")
+
+
+@pytest.mark.usefixtures("site")
+def test_of_a_model_that_nobody_promoted_yet(run, version):
+    version()
+    assert re.search(r"clients reach\s+nothing", run("rollout", "status").output)
+    assert "digits has no candidate." in run("rollout", "abort").output
+    assert str(run("rollback").exception).startswith("digits has no champion in /")
