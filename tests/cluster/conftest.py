@@ -50,6 +50,13 @@ def images() -> dict[str, str]:
     return json.loads((ROOT / "build/images.json").read_text())
 
 
+@pytest.fixture(scope="session")
+def absent(images: dict[str, str]) -> str:
+    """An image that is not in the registry of those that are."""
+    name, _, tag = images["serve"].split("@")[0].rpartition(":")
+    return f"{tag if '/' in tag else name}:absent"
+
+
 @pytest.fixture(scope="module")
 def modelyard(tmp_path_factory: pytest.TempPathFactory, images: dict[str, str]) -> Callable[..., Ended]:
     """Give a command of modelyard's in a folder of its own, in which `make images` has been."""

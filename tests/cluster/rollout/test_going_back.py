@@ -3,7 +3,6 @@
 import json
 import re
 import threading
-import time
 from dataclasses import replace
 
 import pytest
@@ -11,6 +10,7 @@ from kubernetes.config import new_client_from_config
 
 from components.errors import ClusterError, DeployError
 from components.kubernetes.cluster import Cluster
+from tests.cluster.rollout.conftest import UNHURRIED
 
 pytestmark = pytest.mark.cluster
 
@@ -51,14 +51,16 @@ def test_answers_otherwise_than_evaluate_saw(refused, stable):
 
 
 def test_slower_than_stable(refused, stable):
-    why, clients = refused(stable.publish("slow"))
+    few = stable.where(latency_margin=0.01, min_requests=5)  # each takes a second on a slow machine
+    why, clients = refused(stable.publish("slow"), few)
     assert re.search(r"an answer takes \d+\.\d ms, \d+\.\d times stable's", why)
     assert "rollout.max_latency_ratio" in why
     assert clients.failed == []
 
 
 def test_uses_too_much_memory_for_some_requests(refused, stable):
-    why, _ = refused(stable.publish("hungry"), instance=[1.0] * 4)
+    site = stable.where(watch_seconds=UNHURRIED)
+    why, _ = refused(stable.publish("hungry"), site, instance=[1.0] * 4)
     assert "was killed because it used too much memory: its limit is 256 MiB" in why
     assert re.search(r"last seen to use \d+ MiB", why)
     answered = stable.site.peer(stable.site.ready_pods("stable")[0]).get("/metrics").decode()
@@ -79,12 +81,10 @@ def test_never_ready(refused, stable):
     assert clients.failed == []
 
 
-def test_an_image_that_does_not_exist(refused, stable):
-    began = time.monotonic()
-    why, clients = refused(stable.publish(), stable.where(image="modelyard/serve:absent"))
-    assert "Image modelyard/serve:absent" in why
+def test_an_image_that_does_not_exist(refused, stable, absent):
+    why, clients = refused(stable.publish(), stable.where(image=absent))
+    assert f"Image {absent}" in why
     assert "not found" in why
-    assert time.monotonic() - began < stable.site.target.start_timeout, "known at once"
     assert clients.failed == []
 
 
@@ -159,5 +159,5 @@ def test_an_account_without_the_right(stable):
 
 def test_a_service_account_that_is_not_there(refused, stable):
     why, clients = refused(stable.publish(), stable.where(service_account="nobody"))
-    assert 'serviceaccount "nobody" not found' in why
+    assert "There is no service account nobody in the namespace" in why
     assert clients.failed == []
