@@ -17,7 +17,7 @@ from components.kubernetes.deployments import refused
 from components.kubernetes.tries import until_written
 from components.kubernetes.trouble import Json
 
-ENDING = 60.0  # seconds; a server that is told to end has less, unless its node is gone
+ENDING = 60.0  # seconds; a server that is told to end has as a rule less, unless its node is gone
 
 
 class Superseded(DeployError):  # noqa: N818 - an end, not a failure
@@ -28,6 +28,7 @@ def claim(site: Site, served: Served, attempt: str) -> None:
     """Make the candidate this rollout's, and lead clients to stable alone.
 
     Raises:
+        Superseded: another rollout took it just now.
         DeployError: an old candidate does not end.
         ClusterError: the cluster refuses it, or does not answer.
     """
@@ -37,7 +38,13 @@ def claim(site: Site, served: Served, attempt: str) -> None:
     if _crowded_out(site, served, attempt):
         _until_gone(site)
         until_written(what, lambda: _take(site, served, attempt))
-    until_written(f"Service {site.name}", lambda: _lead(site, served, attempt) or None)  # it may have joined
+    mine = owner(site, attempt)
+
+    def lead() -> bool | None:
+        mine(site.deployment("candidate"))
+        return _lead(site, served, attempt) or None
+
+    until_written(f"Service {site.name}", lead)  # the earlier rollout may have joined it just now
     site.say(f"candidate: version {served.version} of {site.name}")
 
 
@@ -157,8 +164,8 @@ def _crowded_out(site: Site, served: Served, attempt: str) -> bool:
 
     The candidate is deleted then: made anew when they have ended, it is tried at once, and not ever later.
     """
-    labels = objects.selector(site.name, "candidate")
-    while any(
+    deadline, labels = time.monotonic() + ENDING, objects.selector(site.name, "candidate")
+    while time.monotonic() < deadline and any(
         _ending(pod) or objects.version(pod) != served.version for pod in site.cluster.find("Pod", labels)
     ):
         found = site.deployment("candidate")

@@ -11,10 +11,12 @@ from components.deploy.site import Place, Site
 from components.deploy.version import Served, pinned
 from components.deploy.waiting import until_complete
 from components.errors import ClusterError, DeployError, StoreError, UnreachableError
+from components.kubernetes.tries import until_written
 from components.kubernetes.trouble import Json
 from components.store.records import Champion
 
 REVISION = "deployment.kubernetes.io/revision"  # grows with each use of a ReplicaSet
+SOMEBODY_ELSE = "Somebody else brings stable to another version."
 
 
 class _Outdated(Exception):  # noqa: N818
@@ -70,9 +72,7 @@ def put_back(site: Site, seen: Json | None) -> str:
     """Bring stable back to the Deployment that was seen, None for none; say in a sentence how that went."""
     now = site.deployment("stable")
     if seen is None:
-        if now:
-            site.cluster.delete("Deployment", now)
-        return "Stable serves nothing, as before."
+        return until_written(f"Deployment {site.name}-stable", partial(_removed, site, now))
     version = objects.version(seen)
     if now and now["spec"]["template"] == seen["spec"]["template"]:
         return f"Stable goes on with the servers of version {version} that run."
@@ -80,10 +80,22 @@ def put_back(site: Site, seen: Json | None) -> str:
         written = site.put_stable(version, objects.annotation(seen, objects.DIGEST), like=seen)
         until_complete(site, "stable", partial(_same, written))
     except _Outdated:
-        return "Somebody else brings stable to another version."
+        return SOMEBODY_ELSE
     except (ClusterError, DeployError) as error:
         return f"Stable could not be brought back to version {version}, and goes on with what runs: {error}"
     return f"Stable serves version {version} as before."
+
+
+def _removed(site: Site, now: Json | None) -> str | None:
+    """Delete stable while it serves what it serves now; None when it changed, if only its status."""
+    found = site.deployment("stable")
+    if found and (now is None or objects.version(found) != objects.version(now)):
+        return SOMEBODY_ELSE
+    return (
+        None
+        if found and not site.cluster.delete("Deployment", found)
+        else "Stable serves nothing, as before."
+    )
 
 
 def put(site: Site) -> Champion | None:

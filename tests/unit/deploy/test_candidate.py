@@ -141,6 +141,42 @@ def test_servers_that_never_end_hold_nobody_up(site, version, monkeypatch):
 
 
 @pytest.mark.usefixtures("one")
+def test_a_candidate_whose_pods_are_not_made_is_not_looked_at_for_ever(
+    site, cluster, pod, version, monkeypatch
+):
+    pod.json["metadata"]["deletionTimestamp"] = "now"
+    looks = []
+
+    def sleep(_):
+        looks.append(1)
+        assert len(looks) < 100
+        threading.Event().wait(0.01)
+
+    monkeypatch.setattr(cluster, "_run", lambda deployment: deployment.update(status={}))
+    monkeypatch.setattr(candidate, "ENDING", 0.1)
+    monkeypatch.setattr(candidate.time, "sleep", sleep)
+    candidate.claim(site, version(), "mine")
+    assert looks
+
+
+@pytest.mark.usefixtures("one")
+def test_a_claim_that_comes_late_leaves_clients_to_the_one_who_took_it(site, version, state, monkeypatch):
+    two, beat = version(), pulse.beat
+
+    def overtaken(place, attempt):
+        monkeypatch.setattr(pulse, "beat", beat)
+        candidate.claim(site, two, "late")
+        stages._join(site, candidate.owner(site, "late"))
+        beat(place, attempt)
+
+    monkeypatch.setattr(pulse, "beat", overtaken)
+    with pytest.raises(Superseded, match="took the candidate's place"):
+        candidate.claim(site, two, "early")
+    assert state() == (1, 1, 2, False)
+    assert objects.annotation(site.service(), objects.ATTEMPT) == "late"
+
+
+@pytest.mark.usefixtures("one")
 def test_where_there_is_room_nobody_is_waited_for(site, pod, version, said):
     pod.json["metadata"]["deletionTimestamp"] = "now"
     candidate.claim(site, version(), "mine")

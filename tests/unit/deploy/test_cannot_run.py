@@ -63,6 +63,22 @@ def test_a_champion_that_never_ran_leaves_no_stable_behind(site, cluster, versio
     assert state() == (2, 2, None, True)
 
 
+def test_a_stable_that_changes_when_it_is_to_go_goes_all_the_same(site, cluster, version, deploy, state):
+    one = version()
+    site.models.promote("digits", one.version, reason="on a laptop", by="test")
+    cluster.broken.add(one.version)
+    delete = cluster.delete
+
+    def changed(*_):
+        cluster.delete = delete  # as when Kubernetes writes its status
+        return False
+
+    cluster.delete = changed
+    with pytest.raises(DeployError, match="Stable serves nothing, as before"):
+        deploy(one)
+    assert state() == (1, None, None, True)
+
+
 def test_a_champion_whose_files_are_gone_keeps_no_other_version_from_clients(site, version, deploy, state):
     one, two, three = version(), version(), version()
     deploy(one)
