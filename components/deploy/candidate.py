@@ -17,7 +17,7 @@ from components.kubernetes.deployments import refused
 from components.kubernetes.tries import until_written
 from components.kubernetes.trouble import Json
 
-ENDING = 60.0  # seconds; a server that is told to end has as a rule less, unless its node is gone
+ENDING = 60.0  # seconds; a server has fewer to end in, unless its node is gone or its drain_timeout is long
 
 
 class Superseded(DeployError):  # noqa: N818 - an end, not a failure

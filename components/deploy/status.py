@@ -46,7 +46,7 @@ def status(site: Place) -> Status:
     """
     champion, history = site.models.champion(site.name), site.models.history(site.name)
     last = history[-1] if history else None
-    service = site.cluster.get("Service", site.name)
+    service = site.service()
     selector = service["spec"].get("selector") if service else None
     stable, candidate = site.deployment("stable"), site.deployment("candidate")
     found = _servers(site, "stable", stable)

@@ -16,7 +16,7 @@ def objection(candidate: Counts, stable: Counts, rollout: Rollout) -> str | None
             f"{candidate.failed} of {candidate.requests} requests failed, and at most "
             f"{rollout.max_error_rate:.2%} may (rollout.max_error_rate)"
         )
-    if not enough(candidate, rollout) or not stable.requests:
+    if candidate.requests < rollout.min_requests or not stable.requests:
         return None
     slower = candidate.latency - stable.latency
     if slower > rollout.latency_margin and candidate.latency > rollout.max_latency_ratio * stable.latency:
@@ -26,11 +26,6 @@ def objection(candidate: Counts, stable: Counts, rollout: Rollout) -> str | None
             "is allowed (rollout.max_latency_ratio)"
         )
     return None
-
-
-def enough(candidate: Counts, rollout: Rollout) -> bool:
-    """Say whether the candidate answered as many requests as a judgement needs."""
-    return candidate.requests >= rollout.min_requests
 
 
 def judged(candidate: Counts, stable: Counts) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from components.deploy.settings import Rollout
 from components.deploy.traffic import Counts
-from components.deploy.verdict import enough, judged, objection
+from components.deploy.verdict import judged, objection
 
 ROLLOUT = Rollout(min_requests=100, max_error_rate=0.02, max_latency_ratio=2.0, latency_margin=0.01)
 
@@ -34,6 +34,9 @@ def test_objection(candidate, stable, words):
 
 
 def test_golden_requests_count_as_much_as_clients():
-    assert not enough(Counts(client=60, golden=39), ROLLOUT)
-    assert enough(Counts(client=60, golden=40), ROLLOUT)
-    assert "60 client requests and 40 golden ones, 0 failed" in judged(Counts(client=60, golden=40), Counts())
+    def slow(client, golden):
+        return Counts(client=client, golden=golden, answers=client + golden, seconds=100.0)
+
+    assert objection(slow(60, 39), answered(900, 0.02), ROLLOUT) is None
+    assert "takes 1000.0 ms" in (objection(slow(60, 40), answered(900, 0.02), ROLLOUT) or "")
+    assert "60 client requests and 40 golden ones, 0 failed" in judged(slow(60, 40), Counts())
