@@ -147,9 +147,8 @@ def _ended(
     if isinstance(error, ConflictError):
         candidate.withdraw(site, attempt)
         return overtaken(served.version, expected, str(error))
-    champion = _champion_already(
-        site, served.version
-    )  # by hand, or it ended just after the pointer had moved
+    # It may be promoted: by hand, or the process was told to end just after the pointer had moved.
+    champion = _champion_already(site, served.version)
     if champion and isinstance(error, DeployError):
         return champion
     if isinstance(error, Superseded):
