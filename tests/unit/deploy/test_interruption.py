@@ -75,37 +75,52 @@ def test_once_the_pointer_has_moved_the_version_stays_and_the_candidate_goes(sit
     assert state() == (2, 2, None, True)
 
 
-@pytest.mark.usefixtures("one")
-@pytest.mark.parametrize("moment", ["ask", "withdraw"])
-def test_while_it_goes_back_the_candidate_goes_all_the_same(
-    site, cluster, version, deploy, state, monkeypatch, moment
-):
-    """It answers otherwise than evaluate saw, and the signal comes when that is known."""
+@pytest.fixture
+def tell_at(site, monkeypatch):
+    """Tell this process to end once, after a sentence, when an action is asked for."""
 
-    def told(action):
+    def arrange(sentence, owner, name):
+        action = getattr(owner, name)
+
         def act(*arguments):
             monkeypatch.undo()
             os.kill(os.getpid(), signal.SIGTERM)
             return action(*arguments)
 
-        return act
+        def say(said):
+            if said.startswith(sentence):
+                monkeypatch.setattr(owner, name, act)
 
-    two, say = version(answer=0.5), site.say
+        site.say = say
 
-    def said(sentence):
-        if sentence.startswith("candidate: ") and moment == "withdraw":
-            monkeypatch.setattr(cluster, "delete", told(cluster.delete))
-        elif sentence.startswith("candidate: "):
-            monkeypatch.setattr(site.models, "champion", told(site.models.champion))
-        say(sentence)
+    return arrange
 
-    site.say = said
-    with pytest.raises(
-        DeployError, match="Version 2 was not promoted, and stable serves version 1 as before"
-    ):
+
+@pytest.mark.usefixtures("one")
+def test_a_version_that_is_rejected_goes_all_the_same(site, version, deploy, state, tell_at):
+    two = version(answer=0.5)
+    tell_at("candidate: ", site.models, "champion")
+    said = "Version 2 was not promoted, and stable serves version 1 as before"
+    with pytest.raises(DeployError, match=said):
         deploy(two)
     assert state() == (1, 1, None, True)
     assert site.models.history("digits")[-1].attempt
+
+
+@pytest.mark.usefixtures("one")
+def test_a_version_that_was_overtaken_goes_all_the_same(site, cluster, version, deploy, state, tell_at):
+    two = version()
+    tell_at("watched: ", cluster, "delete")
+    other, say = version(), site.say
+
+    def overtake(sentence):
+        say(sentence)
+        if sentence.startswith("watched: "):
+            site.models.promote("digits", other.version, reason="by hand", by="somebody")
+
+    site.say = overtake
+    assert deploy(two).decision == "hold"
+    assert state() == (3, 1, None, True)
 
 
 @pytest.mark.usefixtures("one")
