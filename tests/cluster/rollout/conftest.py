@@ -38,6 +38,7 @@ QUICK = Rollout(
 UNHURRIED = (
     8.0  # seconds of a watch in which clients are sure to reach the candidate before golden requests do
 )
+PATIENT = ("--set", f"rollout.latency_margin={QUICK.latency_margin:g}", "--set", "rollout.min_requests=20")
 MODELYARD = str(Path(sys.executable).parent / "modelyard")
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from components.deploy import objects
+from tests.cluster.rollout.conftest import PATIENT
 
 pytestmark = pytest.mark.cluster
 
-QUICK = ("--set", "rollout.watch_seconds=2", "--set", "rollout.min_requests=20")
-LONG = ("--set", "rollout.watch_seconds=600")
+QUICK = ("--set", "rollout.watch_seconds=2", *PATIENT)
+LONG = ("--set", "rollout.watch_seconds=600", *PATIENT)
 
 
 @pytest.fixture(scope="module")

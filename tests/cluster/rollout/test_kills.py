@@ -11,6 +11,7 @@ import pytest
 
 from components.deploy import objects
 from components.errors import CancelledError
+from tests.cluster.rollout.conftest import PATIENT
 
 pytestmark = pytest.mark.cluster
 
@@ -26,8 +27,8 @@ def served(new_yard):
 @contextmanager
 def deploying(yard, version, seconds=2):
     """Deploy a version in a process of its own; what it says can be read line by line."""
-    settings = ("--set", f"rollout.watch_seconds={seconds}", "--set", "rollout.min_requests=20")
-    line = yard.modelyard("deploy", yard.name, str(version), *settings)
+    line = yard.modelyard("deploy", yard.name, str(version), "--set", f"rollout.watch_seconds={seconds}")
+    line += PATIENT
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield process

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from tests.cluster.rollout.conftest import PATIENT
+
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
 ROUNDS = 15
@@ -15,7 +17,7 @@ LONGEST = 14.0  # seconds; an undisturbed deploy takes less
 def test_one_state_in_the_end_whatever_was_killed(new_yard):
     yard = new_yard()
     yard.deploy(yard.publish())
-    quick = ("--set", "rollout.watch_seconds=2", "--set", "rollout.min_requests=20")
+    quick = ("--set", "rollout.watch_seconds=2", *PATIENT)
     chance = random.Random(time.time_ns())  # noqa: S311
     with yard.load().running() as clients:
         for _ in range(ROUNDS):
