@@ -139,27 +139,37 @@ def test_a_deploy_whose_pod_is_told_to_end_takes_its_candidate_from_clients(
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "said"),
+    ("change", "said"),
     [
-        ("steps.fingerprint.memory=99Gi", "ClusterError", "cannot be scheduled: it asks for"),
-        ("images.fingerprint=modelyard/gone:1", "ClusterError", "Image modelyard/gone:1 of pod"),
-        (
-            "steps.fingerprint.memory=16Mi",
-            "ClusterError",
-            "was killed because it used too much memory: its limit is 16 MiB",
-        ),
-        ("steps.fingerprint.timeout=1", "ClusterError", "did not end within 1 s"),
-        ("runs.namespace=gone", "ClusterError", "gone"),
+        ("steps.fingerprint.memory=99Gi", "cannot be scheduled: it asks for"),
+        ("images.fingerprint={absent}", "Image {absent} of pod"),
+        ("runs.namespace=gone", "gone"),
     ],
 )
-def test_a_pod_that_cannot_run_says_why_at_once(modelyard, place, kubectl, change, kind, said):
-    started = time.monotonic()
-    ended = modelyard("run", "-e", "kind", *place, "--set", f"environment.{change}", "--output", "json")
+def test_a_pod_that_cannot_run_says_why(modelyard, place, kubectl, absent, change, said):
+    changed = f"environment.{change.format(absent=absent)}"
+    ended = modelyard("run", "-e", "kind", *place, "--set", changed, "--output", "json")
     failure = ended.json["failure"]
-    assert (ended.code, failure["kind"]) == (9, kind)
-    assert said in failure["message"]
-    assert time.monotonic() - started < 120  # the start time-out alone is 180 s
+    assert (ended.code, failure["kind"]) == (9, "ClusterError")
+    assert said.format(absent=absent) in failure["message"]
     assert pods(kubectl) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("timeout=1", "did not end within 1 s"),
+        ("memory=100Mi", "was killed because it used too much memory: its limit is 100 MiB"),
+    ],
+)
+def test_a_step_that_needs_more_says_what_it_may_take(first, modelyard, place, limit, said):
+    """The import of TensorFlow needs more on whatever machine; the steps before come from the cache."""
+    assert first.code == 0
+    anew = ("--set", "training.seed=1", "--set", f"environment.steps.train.{limit}")
+    ended = modelyard("run", "-e", "kind", *place, *anew, "--output", "json")
+    failure = ended.json["failure"]
+    assert (ended.code, failure["kind"], failure["step"]) == (9, "ClusterError", "train")
+    assert said in failure["message"]
 
 
 def test_a_step_that_fails_says_what_it_says_on_a_laptop(modelyard, place):
@@ -172,12 +182,12 @@ def test_a_step_that_fails_says_what_it_says_on_a_laptop(modelyard, place):
 
 
 @pytest.fixture
-def begun(kubectl, place, images, tmp_path):
+def begun(kubectl, place, images, absent, tmp_path):
     """A run whose first pod is there: the process, and its command."""
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps(images))
     command = [PROGRAM, "run", "-e", "kind", *place, "--set", "environment.steps.fingerprint.retries=1"]
-    command += ["--set", "environment.images.train=modelyard/gone:1"]
+    command += ["--set", f"environment.images.train={absent}"]
     run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     while not pods(kubectl):
         assert run.poll() is None
@@ -187,13 +197,13 @@ def begun(kubectl, place, images, tmp_path):
     run.wait()
 
 
-def test_the_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, begun, tmp_path):
+def test_the_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, begun, absent, tmp_path):
     run, command = begun
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     (left,) = pods(kubectl)
 
-    short = ["--set", "environment.images.fingerprint=modelyard/gone:1"]
+    short = ["--set", f"environment.images.fingerprint={absent}"]
     subprocess.run([*command, *short], cwd=tmp_path, capture_output=True, check=False)
     assert left["metadata"]["name"] not in [one["metadata"]["name"] for one in pods(kubectl)]
 
@@ -208,12 +218,12 @@ def test_a_step_whose_pod_is_lost_is_tried_again(kubectl, begun, tmp_path):
     assert states(json.loads(summary.read_text()))["fingerprint"] == "succeeded"
 
 
-def test_what_the_bucket_lost_is_made_again(first, modelyard, place, prefix):
+def test_what_the_bucket_lost_is_made_again(first, modelyard, place, prefix, absent):
     assert first.code == 0
     bucket = "http://127.0.0.1:30443/storage/v1/b/modelyard/o"
     for one in httpx.get(bucket, params={"prefix": f"{prefix}/runs/"}).json()["items"]:
         httpx.delete(f"{bucket}/{quote(one['name'], safe='')}").raise_for_status()
-    stop = ["--set", "environment.images.preprocess=modelyard/gone:1"]
+    stop = ["--set", f"environment.images.preprocess={absent}"]
     again = modelyard("run", "-e", "kind", *place, *stop, "--output", "json").json
     assert states(again)["ingest"] == "succeeded"
 
