@@ -240,7 +240,9 @@ def test_data_and_code_of_this_machine_reach_their_steps_and_are_the_same_run_el
     def run(folder):
         data = f"data={{kind: npz, source: {folder}/digits.npz}}"
         model = f"model={{build: 'small:build', code: {folder}/networks}}"
-        settings = [part for one in (data, model, "gate.floor=1.0") for part in ("--set", one)]
+        settings = [
+            part for one in (data, model, "training.epochs=1", "gate.floor=1.0") for part in ("--set", one)
+        ]
         return modelyard("run", "-e", "kind", *place, *settings, "--output", "json").json
 
     before = run(tmp_path)
