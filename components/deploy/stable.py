@@ -91,11 +91,8 @@ def _removed(site: Site, now: Json | None) -> str | None:
     found = site.deployment("stable")
     if found and (now is None or objects.version(found) != objects.version(now)):
         return SOMEBODY_ELSE
-    return (
-        None
-        if found and not site.cluster.delete("Deployment", found)
-        else "Stable serves nothing, as before."
-    )
+    gone = found is None or site.cluster.delete("Deployment", found)
+    return "Stable serves nothing, as before." if gone else None
 
 
 def put(site: Site) -> Champion | None:
