@@ -3,6 +3,7 @@
 import colorsys
 import io
 import pickle
+import signal
 import struct
 import tarfile
 from collections.abc import Callable
@@ -14,6 +15,11 @@ import pytest
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+
+
+def pytest_configure() -> None:
+    """Let the commands that tests start hear Ctrl-C, which a job in the background ignores."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -144,7 +144,6 @@ def test_ctrl_c_ends_a_run_with_its_own_code_and_tells_a_script(yard):
         cwd=yard.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     ) as run:
         while run.poll() is None and not _begun(yard, "train", set()):
             time.sleep(0.01)

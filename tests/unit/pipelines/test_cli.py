@@ -126,7 +126,6 @@ def test_ctrl_c_ends_with_130():
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
         ) as waiting:
             connection, _ = silent.accept()
             waiting.send_signal(signal.SIGINT)
