@@ -108,6 +108,7 @@ def test_a_release_says_its_source_and_the_same_image_keeps_the_name_that_it_was
     assert release.items() <= labels_of(docker, made.reference).items()
 
 
+@pytest.mark.soak  # a build without its cache takes a minute or more
 def test_the_same_bytes_in_give_the_same_layers_out(images: dict[str, str], docker: Run) -> None:
     facts = {
         "VERSION": metadata.version("modelyard"),
