@@ -42,7 +42,7 @@ kind-down: setup ## Remove what kind-up made
 
 test-cluster: setup ## Run the cluster tests on what KUBECONFIG names, whose nodes pull from REGISTRY
 	CLUSTER=current manifests/kind/cluster up
-	$(BIN)/pytest -q -m cluster tests/cluster
+	$(BIN)/pytest -q -m "cluster and not soak" tests/cluster
 
 ##@ Development
 
