@@ -16,7 +16,8 @@ from components.errors import DataError
 
 MAX_FILE_BYTES = 64 * 2**20
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-# What the readers of archives raise for damaged bytes; the last three were found by fuzzing.
+# What the readers of archives raise for damaged bytes; NotImplementedError is zipfile's, for a way of packing
+# that it does not know. The last three were found by fuzzing.
 DAMAGE = (
     *(OSError, EOFError, NotImplementedError, zlib.error, lzma.LZMAError),
     *(tarfile.TarError, zipfile.BadZipFile),

@@ -63,7 +63,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with files.open(entry) as source, target.open("xb") as file:
                     shutil.copyfileobj(source, file)
-    except (BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
+    except (BadZipFile, OSError, ValueError, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
         raise TrainError(f"The archive of model.code cannot be unpacked ({error}). Submit again.") from error
 
 

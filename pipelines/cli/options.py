@@ -89,6 +89,9 @@ StoreUrl = Annotated[
         show_default=False,
     ),
 ]
+Anyway = Annotated[
+    bool, typer.Option("--anyway", help="Also if no node can take a step, or a plan speaks against it.")
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the history.")]
 
 Budget = Annotated[

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import (
+    Anyway,
     ConfigFile,
     Endpoint,
     EnvironmentName,
@@ -47,9 +48,7 @@ def apply(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")
     ] = False,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Also if no node can take a step, or a plan speaks against it.")
-    ] = False,
+    anyway: Anyway = False,
     endpoint: Endpoint = None,
     namespace: KfpNamespace = None,
     output: OutputFormat = Output.TEXT,

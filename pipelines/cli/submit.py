@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli.options import (
+    Anyway,
     Budget,
     ConfigFile,
     Deadline,
@@ -48,9 +49,7 @@ def submit(
     ] = False,
     budget: Budget = None,
     deadline: Deadline = None,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Also if no node can take a step, or a plan speaks against it.")
-    ] = False,
+    anyway: Anyway = False,
     endpoint: Endpoint = None,
     namespace: KfpNamespace = None,
     output: OutputFormat = Output.TEXT,

@@ -214,6 +214,21 @@ def test_an_archive_that_is_none_of_ours_is_refused(kind: str, tmp_path: Path) -
         unpack(tmp_path / "code.zip", tmp_path / "folder")
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"), [(0x1, "password required"), (0x20, "patched data")], ids=["encrypted", "patched"]
+)
+def test_an_archive_that_cannot_be_read_is_refused(flags: int, says: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
+        archive.writestr("small.py", "print(1)")
+    data = bytearray((tmp_path / "code.zip").read_bytes())
+    data[data.index(b"PK\x03\x04") + 6] |= flags
+    data[data.index(b"PK\x01\x02") + 8] |= flags
+    (tmp_path / "code.zip").write_bytes(data)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(TrainError, match=f"cannot be unpacked .*{says}"):
+        unpack(tmp_path / "code.zip", tmp_path / "folder")
+
+
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "code.zip").write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(TrainError, match="cannot be unpacked"):
