@@ -7,21 +7,11 @@ import pytest
 from components import artifacts
 from components.artifacts import Manifest
 from components.errors import ConfigError, ConflictError, NotFoundError, StoreError
-from components.store.models import ModelStore, open_store
+from components.store.models import ModelStore
 from components.store.objects import Objects
-from components.store.records import HistoryEntry
-from components.store.settings import Store
 
 Publish = Callable[[str], int]
 MakeManifest = Callable[[str, int, str], Manifest]
-
-
-def promote(store: ModelStore, *versions: int) -> None:
-    for version in versions:
-        store.promote("digits", version, reason=f"promote {version}", by="test")
-
-
-# Versions
 
 
 def test_an_empty_store_has_nothing(store: ModelStore) -> None:
@@ -53,7 +43,7 @@ def test_a_version_exists_when_it_has_a_manifest(store: ModelStore, publish: Pub
 
 
 def test_the_layout_is_the_documented_one(store: ModelStore, publish: Publish, objects: Objects) -> None:
-    promote(store, publish("run"))
+    store.promote("digits", publish("run"), reason="good", by="test")
     assert objects.keys("") == [
         "digits/champion.json",
         "digits/history/000001.json",
@@ -161,141 +151,3 @@ def test_a_name_that_is_none_is_refused(store: ModelStore, name: str) -> None:
             use(name)
         assert repr(name) in str(caught.value)
     assert store.reserve("a" * 63, "run") == 1
-
-
-# The champion
-
-
-def test_promoting_moves_the_pointer_and_tells_the_history(store: ModelStore, publish: Publish) -> None:
-    first, second = publish("one"), publish("two")
-    promote(store, first, second)
-    champion = store.champion("digits")
-    assert champion
-    assert (champion.version, champion.previous, champion.history) == (second, first, 2)
-    assert (champion.run, champion.digest) == ("two", store.digest("digits", second))
-    told = [(entry.number, entry.action, entry.version, entry.previous) for entry in store.history("digits")]
-    assert told == [(1, "promote", 1, None), (2, "promote", 2, 1)]
-    last = store.history("digits")[-1]
-    assert (last.reason, last.by, last.run, last.attempt) == ("promote 2", "test", "two", False)
-
-
-def test_promoting_the_champion_again_changes_nothing(
-    store: ModelStore, publish: Publish, objects: Objects
-) -> None:
-    version = publish("run")
-    first = store.promote("digits", version, reason="good", by="pipeline", expected=0)
-    assert store.promote("digits", version, reason="again", by="someone", expected=None) == first
-    assert store.promote("digits", version, reason="again", by="someone") == first
-    assert len(objects.keys("digits/history/")) == 1
-
-
-def test_only_a_whole_version_can_be_promoted(store: ModelStore, publish: Publish) -> None:
-    publish("one")
-    store.reserve("digits", "killed")
-    for version in (2, 3, 0):
-        with pytest.raises(NotFoundError, match=rf"digits has no version {version} .*versions: \[1\]"):
-            store.promote("digits", version, reason="", by="")
-    assert store.champion("digits") is None
-    assert store.history("digits") == []
-
-
-def test_a_promotion_that_expected_another_champion_is_a_conflict(
-    store: ModelStore, publish: Publish
-) -> None:
-    one, two, three = publish("one"), publish("two"), publish("three")
-    with pytest.raises(ConflictError, match=r"is none and not version 1"):
-        store.promote("digits", two, reason="", by="", expected=one)
-    promote(store, one, two)
-    with pytest.raises(ConflictError, match=r"is version 2 and not version 1, so version 3 was not"):
-        store.promote("digits", three, reason="", by="", expected=one)
-    for none in (0, None):
-        with pytest.raises(ConflictError, match=r"is version 2 and not none"):
-            store.promote("digits", three, reason="", by="", expected=none)
-    assert [entry.version for entry in store.history("digits")] == [one, two]
-    assert store.promote("digits", three, reason="", by="", expected=two).previous == two
-
-
-def test_rolling_back_goes_to_the_one_before_and_then_further(store: ModelStore, publish: Publish) -> None:
-    promote(store, publish("one"), publish("two"), publish("three"))
-    back = store.rollback("digits", reason="wrong classes", by="me")
-    assert (back.version, back.previous) == (2, 1)
-    assert store.rollback("digits", reason="also wrong", by="me").version == 1
-    with pytest.raises(NotFoundError, match=r"before version 1.*--to; versions: \[1, 2, 3\]"):
-        store.rollback("digits", reason="", by="")
-    assert store.rollback("digits", 3, reason="it was fine", by="me").version == 3
-    assert [entry.action for entry in store.history("digits")] == ["promote"] * 3 + ["rollback"] * 3
-
-
-def test_rolling_back_without_a_champion_or_to_no_version(store: ModelStore, publish: Publish) -> None:
-    with pytest.raises(NotFoundError, match=r"no champion.*modelyard models promote.*none"):
-        store.rollback("digits", reason="", by="")
-    promote(store, publish("one"))
-    with pytest.raises(NotFoundError, match=r"no version 7"):
-        store.rollback("digits", 7, reason="", by="")
-
-
-def test_a_rolled_back_version_is_known_until_it_is_promoted_again(
-    store: ModelStore, publish: Publish
-) -> None:
-    promote(store, publish("one"), publish("two"))
-    store.rollback("digits", reason="wrong classes", by="me")
-    left = store.rolled_back("digits", 2)
-    assert left
-    assert (left.action, left.previous, left.reason) == ("rollback", 2, "wrong classes")
-    assert store.rolled_back("digits", 1) is None
-    promote(store, 2)
-    assert store.rolled_back("digits", 2) is None
-
-
-def test_an_entry_that_no_pointer_named_is_an_attempt(
-    store: ModelStore, publish: Publish, objects: Objects
-) -> None:
-    promote(store, publish("one"))
-    promoted = store.history("digits")[0]
-    killed = promoted.model_copy(
-        update={"number": 2, "after": 1, "version": 2, "previous": 1, "action": "rollback"}
-    )
-    publish("two")
-    objects.create("digits/history/000002.json", killed.model_dump_json(exclude={"attempt"}).encode())
-    champion = store.champion("digits")
-    assert champion
-    assert champion.version == 1
-    assert [entry.attempt for entry in store.history("digits")] == [False, True]
-    assert store.rolled_back("digits", 1) is None
-    assert store.promote("digits", 2, reason="again", by="test").history == 3
-    history = store.history("digits")
-    assert [(entry.number, entry.after, entry.attempt) for entry in history] == [
-        (1, 0, False), (2, 1, True), (3, 1, False),
-    ]  # fmt: skip
-    assert isinstance(history[0], HistoryEntry)
-
-
-@pytest.mark.parametrize("data", [b"", b"{", b"{}", b"\xff", b'{"version": "one"}'])
-def test_a_damaged_pointer_is_named(store: ModelStore, objects: Objects, data: bytes) -> None:
-    objects.create("digits/champion.json", data)
-    with pytest.raises(StoreError, match=r"digits/champion\.json is not a Champion .*backup") as caught:
-        store.champion("digits")
-    assert store.url in str(caught.value)
-
-
-def test_nothing_is_written_by_looking(settings: Store, objects: Objects) -> None:
-    store = open_store(settings)
-    store.champion("digits")
-    store.history("digits")
-    assert objects.keys("") == []
-
-
-def test_a_version_that_was_not_promoted_is_in_the_history_as_an_attempt(store, publish):
-    first, second = publish("a"), publish("b")
-    store.promote("digits", first, reason="good", by="me")
-    before = store.champion("digits")
-    store.record_attempt("digits", second, reason="not promoted: slow", by="deploy")
-    assert store.champion("digits") == before
-    store.promote("digits", second, reason="better", by="me")
-    history = [(entry.version, entry.attempt, entry.reason) for entry in store.history("digits")]
-    assert history == [
-        (first, False, "good"),
-        (second, True, "not promoted: slow"),
-        (second, False, "better"),
-    ]
-    assert store.rollback("digits", reason="r", by="me").version == first

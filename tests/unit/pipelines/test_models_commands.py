@@ -1,0 +1,84 @@
+"""`models` and `rollback` as a person types them."""
+
+import json
+import re
+
+import pytest
+
+
+@pytest.mark.usefixtures("store")
+def test_models_are_listed(modelyard):
+    rows = json.loads(modelyard("models", "list", "--output", "json").out)
+    assert rows == [{"model": "tiny", "champion": 1, "accuracy": 0.9, "versions": 2, "latest": 2}]
+    text = modelyard("models", "list").out
+    assert re.search(r"^tiny +1 +0.9000 +2 +2", text, re.M)
+    versions = json.loads(modelyard("models", "list", "tiny", "--output", "json").out)
+    assert [(row["version"], row["champion"], row["run"]) for row in versions] == [
+        (1, True, "first"),
+        (2, False, "second"),
+    ]
+
+
+def test_an_empty_store_says_what_makes_a_model(modelyard):
+    assert "`modelyard run` makes one" in modelyard("models", "list").out
+    assert json.loads(modelyard("models", "list", "--output", "json").out) == []
+
+
+@pytest.mark.usefixtures("store")
+def test_a_version_is_shown(modelyard):
+    text = modelyard("models", "show", "tiny").out
+    assert "1 of tiny, the champion" in text
+    assert "uint8 2 x 2" in text
+    shown = json.loads(modelyard("models", "show", "tiny", 2, "--output", "json").out)
+    assert (shown["version"], shown["champion"], shown["run"]) == (2, False, "second")
+    missing = modelyard("models", "show", "tiny", 3)
+    assert missing.code == 7
+    assert "tiny has no version 3" in missing.err
+    assert modelyard("models", "show", "tiny", 0).code == 2
+
+
+def test_promotion_and_rollback_move_the_champion_and_are_in_the_history(modelyard, store):
+    assert "Version 2 is the champion" in modelyard("models", "promote", "tiny", 2, "--reason", "why not").out
+    back = json.loads(modelyard("rollback", "tiny", "--output", "json").out)
+    assert back["version"] == store.champion("tiny").version == 1
+    modelyard("rollback", "tiny", "--to", 2)
+    assert store.champion("tiny").version == 2
+    entries = json.loads(modelyard("models", "history", "tiny", "--output", "json").out)
+    assert [(entry["action"], entry["version"]) for entry in entries] == [
+        ("promote", 1),
+        ("promote", 2),
+        ("rollback", 1),
+        ("rollback", 2),
+    ]
+    assert entries[1]["reason"] == "why not"
+    assert "why not" in modelyard("models", "history", "tiny").out
+
+
+def test_promotion_on_a_cluster_moves_its_pointer_and_says_what_moves_the_servers(
+    modelyard, store, tmp_path, monkeypatch
+):
+    (tmp_path / "there.yaml").write_text(
+        "kind: kubernetes\nstore: gs://b/models\npipeline_root: gs://b/runs\n"
+    )
+    asked = []
+    monkeypatch.setattr("pipelines.cli.models.models_in", lambda *where: asked.append(where) or store)
+    said = modelyard("models", "promote", "tiny", 2, "-e", "there.yaml").out
+    assert asked == [(None, "there.yaml")]
+    assert store.champion("tiny").version == 2
+    assert "`modelyard deploy tiny 2 -e there.yaml`" in " ".join(said.split())
+    elsewhere = modelyard("models", "promote", "tiny", 1, "-e", "there.yaml", "--store", "gs://c/models").out
+    assert "modelyard deploy" not in elsewhere
+
+
+def test_nothing_to_roll_back_to_is_an_error(modelyard, store):
+    ended = modelyard("rollback", "tiny")
+    assert ended.code == 7
+    assert "--to" in ended.err
+    assert store.champion("tiny").version == 1
+
+
+def test_the_option_for_the_store_wins_over_the_environment(modelyard, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("MODELYARD_STORE__URL", str(tmp_path / "other"))
+    assert str(tmp_path / "other") in modelyard("models", "list").out
+    assert "tiny" in modelyard("models", "list", "--store", store.url).out
+    assert "tiny" in modelyard("models", "list", "--store", f"file://{store.url}").out
