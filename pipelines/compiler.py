@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -24,6 +25,7 @@ DECISIVE = ("ingest", "preprocess", "train", "evaluate")  # whose code decides w
 
 
 LOCAL = Environment(kind="local")
+NO_OPTIONS: Mapping[str, bool | int] = {}  # what no configuration has: `skip_unchanged`, `force_after`
 UPLOADS = "`modelyard run` and `modelyard submit` upload it; a compiled pipeline needs"
 ELSEWHERE = {
     "model.code": f"{UPLOADS} the gs:// address that they show.",

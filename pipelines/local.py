@@ -16,7 +16,7 @@ from components.fingerprint.unchanged import reason_in
 from components.store.models import open_store
 from pipelines import runs
 from pipelines.ask import ask
-from pipelines.compiler import LOCAL, arguments
+from pipelines.compiler import LOCAL, NO_OPTIONS, arguments
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.placement import pipeline
@@ -25,8 +25,6 @@ from pipelines.results import scores
 from pipelines.runs import Failure, Prediction, RunSummary
 from pipelines.steplog import CacheHits, StepLog
 from pipelines.train_to_serve import STEPS
-
-NO_OPTIONS: Mapping[str, bool | int] = {}
 
 
 class LocalRun:

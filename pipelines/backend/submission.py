@@ -21,12 +21,10 @@ import kfp_server_api as kfp
 
 from pipelines.backend.client import Backend
 from pipelines.backend.lookup import MADE_BY, Found, equals, experiment, known, look, once
-from pipelines.compiler import arguments, compile_package
+from pipelines.compiler import NO_OPTIONS, arguments, compile_package
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.train_to_serve import STEPS
-
-NO_OPTIONS: Mapping[str, bool | int] = {}
 
 
 @dataclass(frozen=True)

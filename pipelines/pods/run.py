@@ -14,10 +14,10 @@ from components.kubernetes.cluster import connect
 from components.store import staging
 from components.store.address import open_objects
 from pipelines.ask import ask_at
-from pipelines.compiler import compile_to
+from pipelines.compiler import NO_OPTIONS, compile_to
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
-from pipelines.local import NO_OPTIONS, LocalRun
+from pipelines.local import LocalRun
 from pipelines.pods import following, launcher
 from pipelines.pods.launcher import Plan
 from pipelines.pods.pod import pod
