@@ -6,6 +6,7 @@ One page without scripts and without anything from elsewhere. Names come from th
 template escapes everything.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from components.artifacts import Decision, History, Metrics, Schema, Statistics
@@ -53,16 +54,21 @@ def render(
     return page
 
 
-def with_plan(page: str, rows: list[Planned], about: str) -> str:
-    """Return a page with a section, at its end, that compares the plan with what happened.
+def with_plan(
+    page: str, facts: Mapping[str, str], risks: Mapping[str, str], rows: Sequence[Planned], about: str
+) -> str:
+    """Return a page with the plan at its end: what it said, and what happened beside it.
 
     Args:
         page: what `render` returned.
+        facts: what the plan said, by the name of each thing; empty when nobody planned.
+        risks: what could go wrong, each with how likely it was and what lowers it.
         rows: what is compared.
         about: a sentence on where the plan came from.
     """
     before, end, after = page.rpartition(END)
-    return f"{before}{_template('plan.html').render(rows=rows, about=about)}{end}{after}" if end else page
+    plan = _template("plan.html").render(facts=facts, risks=risks, rows=rows, about=about) if end else ""
+    return f"{before}{plan}{end}{after}"
 
 
 def _template(name: str) -> Any:

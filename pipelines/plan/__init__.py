@@ -8,8 +8,11 @@ dataset
 memory, compute, time,    the estimates
 money, storage, spot
 hardware, offers, place   accelerators, what they offer, and where the plan is for
-verdict, risk, inputs     what speaks against it, what can go wrong, what it rests on
-residuals, comparison     what was planned beside what happened
+verdict, effort, risk,    what speaks against it, what is to do first, what can go wrong, what it rests on
+inputs
+residuals, written,       what was planned beside what happened
+comparison
 guard                     what `submit` asks
-render, words, quantity   how it is told
+render, facts, words,     how it is told
+quantity
 """

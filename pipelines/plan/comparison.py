@@ -1,13 +1,16 @@
 """Plan against actual: recorded with each run, and shown in its report."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from components.report.page import Planned, with_plan
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
+from pipelines.plan.money import HOUR
 from pipelines.plan.quantity import Quantity
 from pipelines.plan.residuals import Residual, record
-from pipelines.plan.words import seconds
+from pipelines.plan.words import dollars, seconds, size
+from pipelines.plan.written import Written
 from pipelines.runs import RunSummary
 
 
@@ -27,20 +30,59 @@ def keep(folder: Path, config: Config, environment: Environment, summary: RunSum
 
 def _show(report: Path, residual: Residual) -> None:
     plan = residual.plan
-    rows = [
-        _row("train", residual.planned, residual.actual, plan.train if plan else None),
-        _row("the whole run", residual.planned_whole, residual.actual_whole, plan.whole if plan else None),
-    ]
+    risks = {one.what: f"{one.probability}; lowered by {one.lowers}" for one in plan.risks} if plan else {}
+    rows = [*_times(residual), *_sizes(residual), *_money(residual)]
     page = report.read_text(encoding="utf-8")
-    report.write_text(with_plan(page, rows, _about(residual)), encoding="utf-8")
+    page = with_plan(page, plan.facts if plan else {}, risks, rows, _about(residual))
+    report.write_text(page, encoding="utf-8")
 
 
-def _row(name: str, planned: float | None, actual: float | None, estimate: Quantity | None) -> Planned:
-    said = "–" if planned is None else seconds(planned)
-    if planned is not None and estimate and estimate.low is not None and estimate.high is not None:
-        said += f" ({seconds(estimate.low)} to {seconds(estimate.high)})"
-    happened = "from the cache" if actual is None else seconds(actual)
+def _times(residual: Residual) -> list[Planned]:
+    plan = residual.plan
+    train, whole = (plan.train, plan.whole) if plan else (None, None)
+    as_planned = train is None or residual.planned == train.value
+    train_note = _interval(train) if as_planned else f" for the {residual.epochs} epochs that there were"
+    rows = [
+        _row("train", residual.planned, residual.actual, seconds, train_note),
+        _row("the whole run", residual.planned_whole, residual.actual_whole, seconds, _interval(whole)),
+    ]
+    if residual.actual is None:
+        rows[0] = rows[0]._replace(actual="from the cache")
+    return rows
+
+
+def _sizes(residual: Residual) -> list[Planned]:
+    """Return the bytes of what the steps of this run wrote; those from the cache wrote nothing."""
+    planned, found = residual.planned_written or Written(), residual.written or Written()
+    rows = [
+        _row("the exported model", planned.model, found.model, size),
+        _row("all artifacts of this run", planned.artifacts, found.artifacts, size),
+    ]
+    measured = (found.model, found.artifacts)
+    return [row for row, actual in zip(rows, measured, strict=True) if actual is not None]
+
+
+def _money(residual: Residual) -> list[Planned]:
+    """Return what train cost at the planned price, if there was one and it ran where it was planned."""
+    plan, actual = residual.plan, residual.actual
+    if plan is None or plan.price is None or actual is None or plan.machine != residual.machine:
+        return []
+    planned = None if residual.planned is None else plan.price * residual.planned / HOUR
+    return [_row("money for train, at the planned price", planned, plan.price * actual / HOUR, dollars)]
+
+
+def _row(
+    name: str, planned: float | None, actual: float | None, say: Callable[[float], str], note: str = ""
+) -> Planned:
+    said = "–" if planned is None else f"{say(planned)}{note}"
+    happened = "–" if actual is None else say(actual)
     return Planned(name, said, happened, actual / planned if actual and planned else None)
+
+
+def _interval(planned: Quantity | None) -> str:
+    if planned is None or planned.low is None or planned.high is None:
+        return ""
+    return f" ({seconds(planned.low)} to {seconds(planned.high)})"
 
 
 def _about(residual: Residual) -> str:

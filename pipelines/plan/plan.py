@@ -5,6 +5,7 @@ from pathlib import Path
 from components.artifacts import Record
 from components.train.measured import LearningCurve, Probed
 from pipelines.plan.compute import Compute
+from pipelines.plan.effort import Effort
 from pipelines.plan.memory import Fit, Memory
 from pipelines.plan.offers import Offer
 from pipelines.plan.quantity import Input, Quantity
@@ -41,7 +42,8 @@ class Plan(Record):
 
     `train` and `run` are what the step and the whole run take where the plan is for (`machine`), `money` what
     the step costs there; `offers` is what accelerators would do. `fit` says whether the model fits into
-    `place`. `refusals` is empty when nothing speaks against the run.
+    `place`. `effort` is what somebody has to do before it can be started there, `refusals` empty when nothing
+    speaks against the run.
     """
 
     model: str
@@ -67,6 +69,7 @@ class Plan(Record):
     spot: tuple[Preempted, ...]
     correction: Quantity | None
     learning_curve: LearningCurve | None
+    effort: tuple[Effort, ...]
     risks: tuple[Risk, ...]
     inputs: tuple[Input, ...]
     refusals: tuple[str, ...]

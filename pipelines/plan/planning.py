@@ -15,13 +15,15 @@ from pipelines.plan import money, residuals
 from pipelines.plan.compute import compute
 from pipelines.plan.dataset import Dataset
 from pipelines.plan.hardware import Hardware, load
+from pipelines.plan.effort import effort
+from pipelines.plan.facts import facts
 from pipelines.plan.inputs import inputs
 from pipelines.plan.measuring import Say, learn, measure, question_of
 from pipelines.plan.memory import Fit, Memory, memory
 from pipelines.plan.offers import Offer, offers, wanted
 from pipelines.plan.place import Place, place
 from pipelines.plan.plan import Plan, Wishes
-from pipelines.plan.quantity import Quantity, unknown
+from pipelines.plan.quantity import Quantity, exactly, unknown
 from pipelines.plan.risk import risks
 from pipelines.plan.spot import Preempted, preempted
 from pipelines.plan.storage import storage
@@ -110,6 +112,7 @@ def make(
         correction=correction,
         learning_curve=curve,
         risks=(),
+        effort=effort(config, environment, name, chosen),
         inputs=inputs(config, data, hardware, probed, time_of, wishes.price, bool(past)),
         refusals=(),
     )
@@ -130,6 +133,10 @@ def make(
             parts=time,
             refusals=refusals(plan, Wishes(), chosen),
         )
+            price=_money(exactly(money.HOUR), chosen, hardware, environment, wishes).value,
+            storage=plan.storage,
+            facts=facts(plan),
+            risks=plan.risks,
         residuals.keep(home, key, prediction)
     return plan
 

@@ -37,6 +37,7 @@ def show(plan: Plan, console: Console, everything: bool) -> None:
         console.print(f"left out: {name}: {reason}", style="yellow", markup=False, soft_wrap=True)
     if plan.spot:
         console.print(_spot(plan))
+    console.print(_effort(plan))
     console.print(_risks(plan))
     if everything:
         console.print(_inputs(plan))
@@ -110,6 +111,17 @@ def _risks(plan: Plan) -> Table:
 
 
 def _inputs(plan: Plan) -> Table:
+def _effort(plan: Plan) -> Table | Text:
+    if not plan.effort:
+        return Text.assemble((f"{'to do':<11}", "dim"), "nothing before it can be started")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("to do first", "takes", "how"):
+        table.add_column(name, overflow="fold")
+    for one in plan.effort:
+        table.add_row(Text(one.what), Text(one.takes), Text(one.how))
+    return table
+
+
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("input", "value", "known", "from"):
         table.add_column(name, overflow="fold")

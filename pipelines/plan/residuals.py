@@ -15,12 +15,17 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import Field
+
 from components.artifacts import History, Record, read, write
 from components.errors import DataError
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.plan.quantity import Quantity
+from pipelines.plan.risk import Risk
+from pipelines.plan.storage import Storage
 from pipelines.plan.time import Duration
+from pipelines.plan.written import Written, expected, written
 from pipelines.runs import RunSummary
 from pipelines.uploads import gather
 
@@ -30,7 +35,11 @@ PREPARED = ("ingest", "preprocess")  # which the plan itself leaves in the cache
 
 
 class Prediction(Record):
-    """What was planned for a configuration on a machine; `refusals` are those that no limit made."""
+    """What was planned for a configuration on a machine; `refusals` are those that no limit made.
+
+    `price` is what an hour of `train` was expected to cost, in USD, None where no price is known. `facts` and
+    `risks` are the plan in words. An older modelyard kept none of these, nor `storage`.
+    """
 
     created: str
     machine: str
@@ -40,6 +49,10 @@ class Prediction(Record):
     money: Quantity
     parts: Duration | None
     refusals: tuple[str, ...]
+    price: float | None = None
+    storage: Storage | None = None
+    facts: dict[str, str] = Field(default_factory=dict)
+    risks: tuple[Risk, ...] = ()
 
 
 class Residual(Record):
@@ -47,7 +60,8 @@ class Residual(Record):
 
     `planned` is for the epochs that there were in the end; None when nobody planned the run, or its probe was
     on another machine. `uncorrected` is what it was before earlier runs moved it. `actual` is None when the
-    step `train` came from the cache.
+    step `train` came from the cache. `written` has bytes: what the steps that ran left on this machine, and
+    `planned_written` what the plan said of the same steps; None where they are not here.
     """
 
     run: str
@@ -60,6 +74,8 @@ class Residual(Record):
     actual_whole: float
     epochs: int | None
     plan: Prediction | None = None
+    planned_written: Written | None = None
+    written: Written | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -116,6 +132,8 @@ def record(folder: Path, config: Config, environment: Environment, summary: RunS
     epochs = read(history, History).epochs if history else None
     step = next((one for one in summary.steps if one.name == "train" and not one.cached), None)
     ran_all = not any(one.cached for one in summary.steps if one.name not in PREPARED)
+    ran = {one.name for one in summary.steps if one.state == "succeeded" and not one.cached}
+    is_here = environment.kind == "local"
     usable = before if before and before.machine == here else None
     found = Residual(
         run=summary.run,
@@ -128,6 +146,8 @@ def record(folder: Path, config: Config, environment: Environment, summary: RunS
         actual_whole=summary.seconds,
         epochs=epochs,
         plan=before,
+        planned_written=expected(before.storage, ran) if before and before.storage and is_here else None,
+        written=written(folder / "artifacts") if is_here else None,
     )
     write(folder / "plan.json", found)
     return found

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from components.artifacts import History
 
 
@@ -22,6 +24,7 @@ def test_a_plan_without_a_probe_knows_what_can_be_counted(digits: tuple[Any, Any
     assert plan["compute"]["lower_bound"] == []
     assert plan["train"]["value"] is None  # nobody probed, so nobody says how long
     assert {one["basis"] for one in plan["inputs"]} == {"measured", "given", "counted", "assumed", "unknown"}
+    assert "nvidia-l4 x1" in plan["effort"][0]["what"]
     assert any("more than --deadline" in reason for reason in plan["refusals"])
 
 
@@ -39,4 +42,11 @@ def test_a_run_is_compared_with_its_plan(digits: tuple[Any, Any]) -> None:
     cached = {one["name"]: one["cached"] for one in run["steps"]}
     assert cached["ingest"]
     assert cached["preprocess"]  # the plan has left them there
-    assert "Plan against actual" in (folder / "report.html").read_text()
+    planned, written = found["planned_written"]["model"], found["written"]["model"]
+    assert written == pytest.approx(planned, rel=0.05)  # the probe exported the same files
+    assert found["written"]["artifacts"] > written
+    page = (folder / "report.html").read_text()
+    assert "Plan against actual" in page
+    assert "fits in this machine&#39;s memory" in page
+    assert "<td>the exported model</td>" in page
+    assert "what could go wrong" in page

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from components.artifacts import read
 from components.train.measured import Traced
 from pipelines.config import load
 from pipelines.environment import load_environment
@@ -15,6 +16,7 @@ from pipelines.plan import planning
 from pipelines.plan.dataset import Dataset
 from pipelines.plan.plan import Plan, Wishes
 from pipelines.plan.render import show
+from pipelines.plan.residuals import Prediction
 
 GKE = ("environment.store=gs://a/b", "environment.pipeline_root=gs://a/c")
 
@@ -48,6 +50,7 @@ def test_what_nobody_measured_is_unknown(made: Any) -> None:
     assert "train      unknown (--probe measures it)" in text
     assert "money      unknown (no price is known for this machine; --price gives one)" in text
     assert "10 more with --all" in text
+    assert "to do      nothing before it can be started" in text
     assert len(text.splitlines()) < 40
     assert plan.refusals == ()
 
@@ -64,6 +67,35 @@ def test_the_accelerator_of_the_environment_decides(made: Any) -> None:
     named = [risk.what for risk in plan.risks]
     assert any(what.startswith("the Spot node is taken away") for what in named)
     assert "the pods wait for a node, in a queue or for quota" in named
+
+
+def test_what_is_to_do_first_comes_before_what_can_go_wrong(made: Any) -> None:
+    plan = made("gke")
+    text = shown(plan)
+    heads = [line.split("  ")[0] for line in text.splitlines()]
+    assert heads.index("to do first") < heads.index("what can go wrong")
+    assert "quota for nvidia-l4 x1" in text
+    assert [one["how"] for one in plan.model_dump(mode="json")["effort"]] == [one.how for one in plan.effort]
+
+
+def test_the_run_after_it_knows_what_was_planned_in_words(made: Any, tmp_path: Path) -> None:
+    plan = made("gke")
+    (path,) = (tmp_path / "plans").glob("*.json")
+    kept = read(path, Prediction)
+    assert kept.facts["memory"].startswith("fits in nvidia-l4: ")
+    assert kept.facts["money"] in shown(plan)
+    assert (kept.risks, kept.storage) == (plan.risks, plan.storage)
+    assert kept.price
+    assert plan.money.value == pytest.approx(kept.price * plan.train.value / 3600)
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, None), ({"price": 2.5}, 2.5)])
+def test_a_price_is_kept_also_without_a_time(
+    made: Any, tmp_path: Path, given: dict[str, float], kept: float | None
+) -> None:
+    assert made(**given).money.value is None
+    (path,) = (tmp_path / "plans").glob("*.json")
+    assert read(path, Prediction).price == kept
 
 
 def test_budget_and_deadline_refuse(made: Any) -> None:

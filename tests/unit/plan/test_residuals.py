@@ -1,5 +1,8 @@
 """Plans and what became of them, over real folders of runs."""
 
+import html
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,10 @@ from pipelines.config import Config, load
 from pipelines.plan import comparison, residuals
 from pipelines.plan.quantity import Quantity, exactly, unknown
 from pipelines.plan.residuals import Prediction, Residual, correction, keep, key, machine, past_steps, planned
+from pipelines.plan.risk import Risk
+from pipelines.plan.storage import Storage
 from pipelines.plan.time import Duration
+from pipelines.plan.written import Written
 from pipelines.runs import RunSummary, Step, finish
 
 HERE = machine(LOCAL)
@@ -34,12 +40,15 @@ PARTS = Duration(
 )
 
 
+STORAGE = Storage(raw=64_000, features=64_000, model=600_000, checkpoint=1, run=728_000, version=600_000)
+
+
 @pytest.fixture
 def config() -> Config:
     return load()
 
 
-def prediction(train: float | None = 50.0, where: str = HERE) -> Prediction:
+def prediction(train: float | None = 50.0, where: str = HERE, **said: Any) -> Prediction:
     found = unknown("no probe") if train is None else Quantity(value=train, low=40.0, high=60.0)
     return Prediction(
         created="2026-11-26T10:00:00+00:00",
@@ -50,6 +59,7 @@ def prediction(train: float | None = 50.0, where: str = HERE) -> Prediction:
         money=unknown("no price"),
         parts=PARTS if train else None,
         refusals=(),
+        **said,
     )
 
 
@@ -58,9 +68,11 @@ def run(
 ) -> Path:
     """Leave what a run leaves, and record it."""
     folder = home / "runs" / name
-    history = folder / "artifacts" / "pipeline" / "train" / "history"
+    history, model = (folder / "artifacts" / "pipeline" / "train" / name for name in ("history", "model"))
     if not cached:
         history.mkdir(parents=True)
+        model.mkdir()
+        (model / "model.onnx").write_bytes(bytes(900_000))
         write(
             history / "history.json",
             History(
@@ -99,6 +111,12 @@ def recorded(folder: Path) -> Residual:
     return Residual.model_validate_json((folder / "plan.json").read_bytes())
 
 
+def rows(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return what the report compares, by name: planned, actual, actual / planned."""
+    cells = re.findall(r"<td>([^<]*)</td>", (folder / "report.html").read_text())
+    return {name: tuple(said) for name, *said in zip(*[iter(cells)] * 4, strict=True)}
+
+
 def test_a_run_keeps_what_was_planned_and_what_happened(tmp_path: Path, config: Config) -> None:
     keep(tmp_path, key(config, LOCAL), prediction())
     folder = run(tmp_path, config, "one", 55.0)
@@ -112,9 +130,53 @@ def test_a_run_keeps_what_was_planned_and_what_happened(tmp_path: Path, config: 
     assert page.rstrip().endswith("</main>")
 
 
+def test_the_report_says_what_the_plan_said(tmp_path: Path, config: Config) -> None:
+    risk = Risk(what="the node is taken away", probability="unknown", lowers="spot: false")
+    facts = {"memory": "fits in this machine's memory"}
+    keep(tmp_path, key(config, LOCAL), prediction(facts=facts, risks=(risk,)))
+    page = html.unescape((run(tmp_path, config, "one", 55.0) / "report.html").read_text())
+    assert "fits in this machine's memory</dd>" in page
+    assert "<dt>the node is taken away</dt>" in page
+    assert "unknown; lowered by spot: false</dd>" in page
+
+
+def test_what_a_run_wrote_is_compared_with_what_its_steps_were_to_write(
+    tmp_path: Path, config: Config
+) -> None:
+    """ingest came from the cache: its shards are planned and not written, so they count on neither side."""
+    keep(tmp_path, key(config, LOCAL), prediction(storage=STORAGE))
+    folder = run(tmp_path, config, "one", 55.0)
+    found = recorded(folder)
+    assert found.planned_written == Written(model=600_000, artifacts=600_000)
+    assert found.written
+    assert found.written.model == 900_000
+    assert found.written.artifacts == 900_000 + (next(folder.rglob("history.json"))).stat().st_size
+    assert rows(folder)["the exported model"] == ("600 kB", "900 kB", "1.50")
+
+
+def test_what_was_not_measured_is_not_compared(tmp_path: Path, config: Config) -> None:
+    keep(tmp_path, key(config, LOCAL), prediction(storage=STORAGE, price=36.0))
+    folder = run(tmp_path, config, "one", 0.1, cached=True)
+    assert recorded(folder).written == Written()
+    assert set(rows(folder)) == {"train", "the whole run"}
+    assert rows(folder)["train"] == ("–", "from the cache", "–")
+
+
+def test_money_is_the_planned_price_for_the_time_that_it_took(tmp_path: Path, config: Config) -> None:
+    keep(tmp_path, key(config, LOCAL), prediction(price=36.0))
+    named = "money for train, at the planned price"
+    assert rows(run(tmp_path, config, "one", 55.0))[named] == ("0.50 USD", "0.55 USD", "1.10")
+    keep(tmp_path, key(config, LOCAL), prediction(price=36.0, where="nvidia-l4x1"))
+    assert named not in rows(run(tmp_path, config, "two", 55.0))
+    keep(tmp_path, key(config, LOCAL), prediction())
+    assert named not in rows(run(tmp_path, config, "three", 55.0))
+
+
 def test_a_run_that_stopped_early_is_compared_with_the_epochs_it_had(tmp_path: Path, config: Config) -> None:
     keep(tmp_path, key(config, LOCAL), prediction())
-    assert recorded(run(tmp_path, config, "one", 30.0, epochs=10)).planned == pytest.approx(30.0)
+    folder = run(tmp_path, config, "one", 30.0, epochs=10)
+    assert recorded(folder).planned == pytest.approx(30.0)
+    assert rows(folder)["train"] == ("30 s for the 10 epochs that there were", "30 s", "1.00")
 
 
 def test_a_run_that_nobody_planned_says_so(tmp_path: Path, config: Config) -> None:
@@ -186,6 +248,25 @@ def test_what_an_older_modelyard_wrote_is_left_out(tmp_path: Path, config: Confi
     (tmp_path / "plans" / "key.json").write_text("{}")
     assert correction(tmp_path, HERE) is None
     assert planned(tmp_path, "key") is None
+
+
+def test_a_plan_from_before_it_was_kept_in_words_still_counts(tmp_path: Path, config: Config) -> None:
+    keep(tmp_path, key(config, LOCAL), prediction())
+    (kept,) = (tmp_path / "plans").glob("*.json")
+    said = json.loads(kept.read_text())
+    for name in ("price", "storage", "facts", "risks"):
+        del said[name]
+    kept.write_text(json.dumps(said))
+    folder = run(tmp_path, config, "one", 55.0)
+    assert recorded(folder).ratio == 1.1
+    page = (folder / "report.html").read_text()
+    assert "<h2>Plan against actual</h2>" in page
+    assert "<h2>Plan</h2>" not in page
+    said = json.loads((folder / "plan.json").read_text())
+    for name in ("planned_written", "written"):
+        del said[name]
+    (folder / "plan.json").write_text(json.dumps(said))
+    assert past_steps(tmp_path, key(config, LOCAL)) == {"evaluate": 3.0}
 
 
 @pytest.mark.parametrize(
