@@ -130,7 +130,19 @@ def measure(model: str, size: str, number: int, features: Path) -> Line:
         places = [str(Path(scratch) / name) for name in ("model", "history")]
         began = time.monotonic()
         finished(
-            [sys.executable, "-c", TRAIN, str(features), settings.text(), plan.text(), code, sha256, *places]
+            [
+                sys.executable,
+                "-c",
+                TRAIN,
+                str(features),
+                settings.text(),
+                plan.text(),
+                code,
+                sha256,
+                "",
+                "",
+                *places,
+            ]
         )
         actual = time.monotonic() - began
     assert found.value is not None

@@ -58,7 +58,7 @@ def generate(scratch: Path) -> None:
 def ours(scratch: Path) -> float:
     """Run the step in a process and return what it wrote into its history."""
     places = [str(scratch / name) for name in ("model", "history")]
-    texts = [Model().text(), Training(epochs=EPOCHS).text(), "", ""]
+    texts = [Model().text(), Training(epochs=EPOCHS).text(), "", "", "", ""]
     finished([sys.executable, "-c", TRAIN, str(scratch / "features"), *texts, *places])
     return artifacts.read(scratch / "history" / "history.json", History).samples_per_second
 

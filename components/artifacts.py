@@ -173,11 +173,15 @@ class Signature(Record):
 
 
 class History(Record):
-    """What training did, epoch by epoch (`history.json`): metric name to one value per epoch."""
+    """What training did, epoch by epoch (`history.json`): metric name to one value per epoch.
+
+    `resumed_after` are the epochs that an earlier attempt had finished, before it was cut off.
+    """
 
     metrics: dict[str, list[float]]
     epochs: int
     stopped_early: bool
+    resumed_after: int = 0
     seconds: float
     samples_per_second: float
     parameters: int

@@ -92,6 +92,7 @@ def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..
                     training=training,
                     code=code,
                     code_sha256=code_sha256,
+                    store=store,
                 )
                 place("train", trained)
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from components.errors import TrainError
@@ -45,13 +46,14 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
     Args:
         epochs: how many there will be at most.
         rows: training rows of an epoch.
+        before: the seconds of epochs that an earlier attempt has finished.
 
     `seconds` has one value per epoch, validation included.
     """
 
-    def __init__(self, epochs: int, rows: int) -> None:
+    def __init__(self, epochs: int, rows: int, before: Sequence[float] = ()) -> None:
         super().__init__()
-        self.seconds: list[float] = []
+        self.seconds = list(before)
         self._epochs, self._rows, self._started = epochs, rows, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002

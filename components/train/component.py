@@ -10,6 +10,7 @@ def train(
     training: str,
     code: str,
     code_sha256: str,
+    store: str,
     model: dsl.Output[dsl.Model],
     history: dsl.Output[dsl.Artifact],
 ) -> None:
@@ -21,9 +22,20 @@ def train(
         training: `training` section as JSON.
         code: where the user's own code is (Code), as JSON; empty without one.
         code_sha256: its fingerprint, checked before it is imported.
+        store: `store` section as JSON; checkpoints are kept there.
         model: model.keras, model.onnx, saved_model/ and signature.json.
         history: history.json, the metrics of each epoch.
     """
     from components.train.trainer import train
 
-    train(features.path, architecture, training, code, code_sha256, model.path, history.path)
+    train(
+        features.path,
+        architecture,
+        training,
+        code,
+        code_sha256,
+        store,
+        features.uri,
+        model.path,
+        history.path,
+    )

@@ -72,13 +72,19 @@ def _rows(directory: Path, name: str, schema: Schema) -> Split:
     return split
 
 
-def shuffled(split: Split, size: int, seed: int) -> Any:
-    """Return the rows as batches, each epoch in an order of its own that `seed` alone decides.
+def shuffled(split: Split, size: int, seed: int, first: int = 0) -> Any:
+    """Return the rows as batches, each epoch in an order of its own that `seed` and its number decide.
+
+    Args:
+        split: the rows.
+        size: of a batch.
+        seed: of all orders.
+        first: the epoch that comes first, from 0.
 
     Returns:
         tf.data.Dataset of (examples (n, *shape), labels (n,) int64) with n = size, less in the last batch.
     """
-    epochs = itertools.count()
+    epochs = itertools.count(first)
     return _batches(split, size, lambda: np.random.default_rng((seed, next(epochs))).permutation(len(split)))
 
 

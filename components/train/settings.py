@@ -109,3 +109,9 @@ class Training(Settings):
         le=100_000,
         description="Training steps per call into TensorFlow: same maths, less overhead.",
     )
+    checkpoint_every: float = Field(
+        default=600.0,
+        ge=0,
+        description="Seconds between checkpoints, which are made after an epoch; 0 for none. A training that "
+        "is started again with the same data, settings and code goes on after its last one.",
+    )

@@ -1,6 +1,6 @@
 """Fits the model and exports it; what the step `train` calls.
 
-    train("features", Model().text(), Training().text(), "", "", "model", "history")
+    train("features", Model().text(), Training().text(), "", "", "", "", "model", "history")
 
 The rows come through memory maps (data.py), the network takes them raw (model.py), and nothing is left behind
 unless the exported files predict what the trained model does (export.py).
@@ -20,10 +20,13 @@ import numpy as np
 from components import artifacts
 from components.artifacts import History
 from components.errors import TrainError
-from components.train import accelerator, code_archive, data, optimizers, user_code
+from components.store.address import open_objects
+from components.store.settings import Store
+from components.train import accelerator, checkpoint, code_archive, data, optimizers, user_code
 from components.train import model as networks
 from components.train.backend import BACKEND, keras, tf
 from components.train.callbacks import Finite, Progress
+from components.train.checkpoint import Checkpoints, Going, Shelf
 from components.train.data import Features
 from components.train.export import export
 from components.train.settings import Code, EarlyStopping, Model, Training
@@ -38,10 +41,14 @@ def train(
     training: str,
     code: str,
     code_sha256: str,
+    store: str,
+    origin: str,
     model: str,
     history: str,
 ) -> None:
     """Fit the model on `features` and write `model` and `history`; a failure writes neither.
+
+    A training that was cut off after a checkpoint goes on from there.
 
     Args:
         features: directory that preprocess wrote.
@@ -49,6 +56,8 @@ def train(
         training: Training as JSON.
         code: Code as JSON; empty without code of the user's own.
         code_sha256: its fingerprint.
+        store: Store as JSON, for checkpoints; empty for none.
+        origin: where the features come from: the same address, the same rows.
         model: directory to write: model.keras, model.onnx, saved_model/ and signature.json.
         history: directory to write: history.json.
 
@@ -73,10 +82,15 @@ def train(
             # What cannot be exported fails now, and not after hours.
             with tempfile.TemporaryDirectory() as rehearsal:
                 export(exported, rows.schema, checked, Path(rehearsal))
-        record = fit(network, rows, plan)
+        shelf = _shelf(
+            store, plan, origin, rows.schema.model_dump_json(), architecture, training, code_sha256
+        )
+        record = fit(network, rows, plan, shelf)
     with artifacts.writing(Path(history)) as written, artifacts.writing(Path(model)) as directory:
         export(exported, rows.schema, checked, directory)
         artifacts.write(written / "history.json", record)
+    if shelf:
+        shelf.clear()
 
 
 def compile_(network: Any, settings: Model, plan: Training, rows: int) -> None:
@@ -99,26 +113,37 @@ def compile_(network: Any, settings: Model, plan: Training, rows: int) -> None:
     )
 
 
-def fit(network: Any, rows: Features, plan: Training) -> History:
+def fit(network: Any, rows: Features, plan: Training, shelf: Shelf | None = None) -> History:
     """Fit a compiled network, with validation after each epoch, and return what happened.
 
     Every training row is seen exactly once an epoch. With early stopping, the best epoch's weights are
     those that stay.
 
+    Args:
+        network: what `compile_` compiled.
+        rows: what it learns.
+        plan: how.
+        shelf: where its checkpoint is; None for none.
+
     Raises:
         TrainError: a metric is no number any more, early stopping has no validation rows, or the memory of
             the device is too small.
     """
-    progress = Progress(plan.epochs, len(rows.train))
-    callbacks: list[Any] = [Finite(), progress]
-    if plan.early_stopping:
-        callbacks.append(_early_stopping(plan.early_stopping, len(rows.validation)))
+    stopping = _early_stopping(plan.early_stopping, len(rows.validation)) if plan.early_stopping else None
+    going, checkpoints = Going(), None
+    if shelf:
+        network.optimizer.build(network.trainable_variables)
+        checkpoints = Checkpoints(shelf, plan.checkpoint_every, network, stopping)
+        going = checkpoints.resume()
+    progress = Progress(plan.epochs, len(rows.train), going.seconds)
+    callbacks = [one for one in (Finite(), progress, stopping, checkpoints) if one]
     validation = data.ordered(rows.validation, plan.batch_size) if len(rows.validation) else None
     started = time.perf_counter()
     try:
         seen = network.fit(
-            data.shuffled(rows.train, plan.batch_size, plan.seed),
+            data.shuffled(rows.train, plan.batch_size, plan.seed, going.epochs),
             epochs=plan.epochs,
+            initial_epoch=going.epochs,
             validation_data=validation,
             callbacks=callbacks,
             shuffle=False,  # the dataset shuffles itself
@@ -131,14 +156,24 @@ def fit(network: Any, rows: Features, plan: Training) -> History:
             f"A batch of {plan.batch_size} does not fit into the device's memory. Lower training.batch_size."
         ) from error
     return History(
-        metrics={name: [float(value) for value in values] for name, values in seen.history.items()},
+        metrics={
+            name: [*going.metrics.get(name, []), *map(float, values)] for name, values in seen.history.items()
+        },
         epochs=len(progress.seconds),
         stopped_early=len(progress.seconds) < plan.epochs,
-        seconds=time.perf_counter() - started,
+        resumed_after=going.epochs,
+        seconds=sum(going.seconds) + time.perf_counter() - started,
         samples_per_second=progress.samples_per_second,
         parameters=network.count_params(),
         packages=_packages(),
     )
+
+
+def _shelf(store: str, plan: Training, *identity: str) -> Shelf | None:
+    """Return where the checkpoint of this training is; None when it makes none."""
+    if not store or not plan.checkpoint_every:
+        return None
+    return Shelf(open_objects(Store.of(store)), checkpoint.key(*identity))
 
 
 def _packages() -> dict[str, str]:

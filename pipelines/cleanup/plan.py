@@ -2,7 +2,16 @@
 
 from collections.abc import Iterator
 
-from pipelines.cleanup import backend_runs, images, local_runs, pod_runs, schedules, uploads, versions
+from pipelines.cleanup import (
+    backend_runs,
+    checkpoints,
+    images,
+    local_runs,
+    pod_runs,
+    schedules,
+    uploads,
+    versions,
+)
 from pipelines.cleanup.place import Place
 from pipelines.cleanup.thing import Thing
 
@@ -17,7 +26,7 @@ def find(place: Place) -> list[Thing]:
     """
     found = list(_before_uploads(place))
     going = [thing for thing in found if thing.kept is None]
-    return [*found, *uploads.find(place, going), *images.find(place)]
+    return [*found, *uploads.find(place, going), *checkpoints.find(place), *images.find(place)]
 
 
 def _before_uploads(place: Place) -> Iterator[Thing]:

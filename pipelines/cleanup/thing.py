@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["schedule", "pod", "version", "run", "artifacts", "upload", "image"]
+Kind = Literal["schedule", "pod", "version", "run", "artifacts", "upload", "checkpoint", "image"]
 
 
 @dataclass(frozen=True)

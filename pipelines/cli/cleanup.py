@@ -33,7 +33,7 @@ def gc(
     namespace: KfpNamespace = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Remove what nothing needs any more: versions, runs, artifacts, uploads, pods, schedules, images.
+    """Remove what nothing needs: versions, runs, artifacts, uploads, checkpoints, pods, schedules, images.
 
     The section `retention` says what is kept beside what is in use. It is shown first; a script that is to
     remove it says --yes.

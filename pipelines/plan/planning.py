@@ -8,15 +8,16 @@ import math
 from datetime import UTC, datetime
 from pathlib import Path
 
+from components.train.settings import Training
 from pipelines.accelerators import Accelerator
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.plan import money, residuals
 from pipelines.plan.compute import compute
 from pipelines.plan.dataset import Dataset
-from pipelines.plan.hardware import Hardware, load
 from pipelines.plan.effort import effort
 from pipelines.plan.facts import facts
+from pipelines.plan.hardware import Hardware, load
 from pipelines.plan.inputs import inputs
 from pipelines.plan.measuring import Say, learn, measure, question_of
 from pipelines.plan.memory import Fit, Memory, memory
@@ -108,11 +109,11 @@ def make(
         probed=probed,
         offers=tuple(found),
         rejected=hardware.rejected,
-        spot=_spot(train, chosen, time, held.weights + held.optimizer),
+        spot=_spot(train, chosen, time, held.weights + held.optimizer, config.training),
         correction=correction,
         learning_curve=curve,
-        risks=(),
         effort=effort(config, environment, name, chosen),
+        risks=(),
         inputs=inputs(config, data, hardware, probed, time_of, wishes.price, bool(past)),
         refusals=(),
     )
@@ -132,11 +133,11 @@ def make(
             money=plan.money,
             parts=time,
             refusals=refusals(plan, Wishes(), chosen),
-        )
             price=_money(exactly(money.HOUR), chosen, hardware, environment, wishes).value,
             storage=plan.storage,
             facts=facts(plan),
             risks=plan.risks,
+        )
         residuals.keep(home, key, prediction)
     return plan
 
@@ -184,9 +185,10 @@ def _money(
 
 
 def _spot(
-    train: Quantity, chosen: Offer | None, time: Duration | None, checkpoint: int
+    train: Quantity, chosen: Offer | None, time: Duration | None, checkpoint: int, training: Training
 ) -> tuple[Preempted, ...]:
     """Return what preemptions do to a training whose length is known, on an accelerator."""
     if chosen is None or train.value is None:
         return ()
-    return preempted(train.value, checkpoint, time.once if time else 0.0)
+    restart = time.once if time else 0.0
+    return preempted(train.value, training.epochs, checkpoint, restart, training.checkpoint_every)

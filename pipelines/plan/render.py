@@ -89,16 +89,17 @@ def _short(found: Quantity, say: Callable[[float], str]) -> str:
 def _spot(plan: Plan) -> Group:
     lines = []
     for row in plan.spot:
-        without = "never ends" if row.without is None else f"x{row.without:.3g}"
-        lines.append(
-            Text(
-                f"Spot, taken away every {row.hours_between:g} h on average: {without} as it is; "
-                f"x{row.with_checkpoints:.3g} with a checkpoint every {seconds(row.interval)}, "
-                "which train does not make",
-                "dim",
-            )
+        said = (
+            f"Spot, taken away every {row.hours_between:g} h on average: {_times(row.configured)} as "
+            f"configured, {_times(row.best)} with training.checkpoint_every of {row.interval:.0f}, "
+            f"{_times(row.without)} without checkpoints"
         )
+        lines.append(Text(said, "dim"))
     return Group(*lines)
+
+
+def _times(factor: float | None) -> str:
+    return "never ends" if factor is None else f"x{factor:.3g}"
 
 
 def _risks(plan: Plan) -> Table:
@@ -110,7 +111,6 @@ def _risks(plan: Plan) -> Table:
     return table
 
 
-def _inputs(plan: Plan) -> Table:
 def _effort(plan: Plan) -> Table | Text:
     if not plan.effort:
         return Text.assemble((f"{'to do':<11}", "dim"), "nothing before it can be started")
@@ -122,6 +122,7 @@ def _effort(plan: Plan) -> Table | Text:
     return table
 
 
+def _inputs(plan: Plan) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("input", "value", "known", "from"):
         table.add_column(name, overflow="fold")

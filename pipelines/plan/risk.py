@@ -6,7 +6,7 @@ from components.artifacts import Record
 from components.train.settings import Training
 from pipelines.environment_settings import Environment
 from pipelines.plan.dataset import Dataset
-from pipelines.plan.words import size
+from pipelines.plan.words import seconds, size
 
 if TYPE_CHECKING:
     from pipelines.plan.plan import Plan
@@ -67,13 +67,7 @@ def risks(plan: "Plan", environment: Environment, training: Training, data: Data
             lowers="training.optimizer_settings: a lower learning_rate, clipnorm: 1.0",
         )
     )
-    found.append(
-        Risk(
-            what="the training is cut off and begins again from its start: there are no checkpoints",
-            probability="unknown",
-            lowers="fewer training.epochs, so that less is lost; retries, where the environment has them",
-        )
-    )
+    found.append(_cut_off(plan, training))
     if plan.offers:
         found.append(
             Risk(
@@ -85,6 +79,19 @@ def risks(plan: "Plan", environment: Environment, training: Training, data: Data
     if environment.kind != "local":
         found += _on_a_cluster(environment)
     return tuple(found)
+
+
+def _cut_off(plan: "Plan", training: Training) -> Risk:
+    """Return what is lost when training is cut off: what came after the last checkpoint."""
+    every, train = training.checkpoint_every, plan.train.value
+    epoch = train / training.epochs if train else 0.0
+    if every and training.epochs > 1 and (not train or every < train):
+        lost = seconds(max(every, epoch))
+        what = f"the training is cut off and goes on from its last checkpoint: up to {lost} are lost"
+    else:
+        short = "it is over before the first checkpoint" if every else "there are no checkpoints"
+        what = f"the training is cut off and begins again from its start: {short}"
+    return Risk(what=what, probability="unknown", lowers=f"training.checkpoint_every, now {every:g} s")
 
 
 def _on_a_cluster(environment: Environment) -> list[Risk]:
@@ -100,7 +107,7 @@ def _on_a_cluster(environment: Environment) -> list[Risk]:
     if train.spot:
         found.append(
             Risk(
-                what="the Spot node is taken away, and the step begins again",
+                what="the Spot node is taken away more often than the step is started again",
                 probability="unknown for any zone; the table shows 1, 6 and 24 hours between two",
                 lowers=f"environment.steps.train.spot: false, or more retries than {train.retries}",
             )

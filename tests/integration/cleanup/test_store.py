@@ -169,6 +169,17 @@ def test_an_upload_stays_for_a_version_a_run_a_schedule_and_its_own_youth(
     assert yard.store.keys("uploads/data/") == [DATA[0], DATA[2], "uploads/data/what-somebody-put-here"]
 
 
+def test_a_checkpoint_goes_when_it_is_old_unless_it_is_written_meanwhile(yard: Yard) -> None:
+    old, alive = (f"checkpoints/{letter * 64}/state.npz" for letter in "ab")
+    yard.upload(old)
+    yard.upload(alive)
+    assert yard.found(later=DAY)[old].kept == "younger than 30d"
+    going = yard.found()
+    yard.upload(alive)
+    assert [going[one].remove() for one in (old, alive)] == [True, False]
+    assert yard.store.keys("checkpoints/") == [alive]
+
+
 def test_an_upload_of_a_run_that_is_tried_again_meanwhile_stays(yard: Yard) -> None:
     yard.upload(DATA[0])
     prepared = submission.prepare(yard.config(), yard.environment)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from components.artifacts import History
 from components.errors import NotFoundError
 
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
@@ -96,6 +97,29 @@ def test_a_run_killed_in_a_step_is_finished_by_the_next(new_yard, undisturbed, c
     yard = killed(new_yard, chance, step)
     check_store_is_whole(yard)
     check_the_next_run(yard, undisturbed)
+
+
+def test_a_killed_training_goes_on_after_its_last_checkpoint(yard):
+    settings = ("training.epochs=200", "training.checkpoint_every=0.001", "gate.floor=0.2")
+    with subprocess.Popen(
+        yard.command("run", settings=settings),
+        cwd=yard.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as run:
+        while run.poll() is None and not list(yard.folder.glob(".modelyard/models/checkpoints/*/state.npz")):
+            time.sleep(0.01)
+        run.send_signal(signal.SIGKILL)
+    assert run.returncode == -signal.SIGKILL
+    yard.settled()
+    again = yard.json("run", settings=settings)
+    assert again["decision"] == "promote"
+    folder = yard.folder / ".modelyard" / "runs" / again["run"]
+    assert "going on after epoch " in (folder / "logs" / "train.log").read_text()
+    (path,) = folder.glob("artifacts/*/train/history/history.json")
+    history = History.model_validate_json(path.read_bytes())
+    assert 0 < history.resumed_after < history.epochs == len(history.metrics["loss"]) == 200
+    assert not (yard.folder / ".modelyard" / "models" / "checkpoints").exists()
 
 
 def test_a_step_that_is_killed_fails_the_run_and_says_so(yard):

@@ -238,16 +238,34 @@ def test_an_unknown_price_is_unknown() -> None:
 
 
 def test_checkpoints_come_at_young_and_dalys_interval() -> None:
-    hourly, rare, daily = preempted(seconds=7200, checkpoint=10**9, restart=60)
+    hourly, rare, daily = preempted(7200, epochs=7200, checkpoint=10**9, restart=60, every=600)
     assert hourly.interval == pytest.approx(math.sqrt(2 * 10 * 3600))
-    overhead = 10 / hourly.interval + (hourly.interval / 2 + 60) / 3600
-    assert hourly.with_checkpoints == pytest.approx(1 + overhead)
-    assert hourly.without == pytest.approx((math.e**2 - 1) / 2)
+    again = 3600 * math.exp(60 / 3600)
+    assert hourly.configured == pytest.approx(again * math.expm1(610 / 3600) / 600)
+    assert hourly.without == pytest.approx(again * math.expm1(2) / 7200)
+    for row in (hourly, rare, daily):
+        assert 1 < (row.best or 0) <= (row.configured or 0) < (row.without or 0)
     assert (hourly.without or 0) > (rare.without or 0) > (daily.without or 0) > 1
 
 
+def test_the_best_interval_between_checkpoints_is_the_best() -> None:
+    for every in (30, 100, 600, 3000):
+        for row in preempted(7200, epochs=7200, checkpoint=10**9, restart=60, every=every):
+            assert (row.best or 0) <= (row.configured or 0) * 1.001
+
+
+def test_checkpoints_wait_for_the_end_of_an_epoch() -> None:
+    few, many = (preempted(7200, epochs, checkpoint=10**9, restart=0, every=600)[0] for epochs in (3, 7200))
+    assert few.interval == 2400 > many.interval
+    assert (few.configured or 0) > (many.configured or 0)
+    whole = preempted(7200, epochs=1, checkpoint=10**9, restart=0, every=600)[0]
+    assert whole.configured == whole.best == whole.without  # the only epoch is over before there is any
+
+
 def test_what_is_always_cut_off_never_ends() -> None:
-    assert preempted(seconds=10**7, checkpoint=1, restart=0)[0].without is None
+    long = preempted(10**7, epochs=10**5, checkpoint=1, restart=0, every=600)[0]
+    assert long.without is None
+    assert long.configured is not None
 
 
 def test_storage_counts_shards_twice_and_the_model(traced: Traced, probed: Probed, data: Dataset) -> None:

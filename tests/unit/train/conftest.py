@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from components import artifacts
 from components.artifacts import History, Normalization, Schema
 from components.shards import ShardWriter
+from components.store.settings import Store
 from components.train.backend import keras
 from components.train.settings import Code, Model, Training
 from components.train.trainer import train
@@ -84,6 +85,7 @@ class Desk:
             self.features()
         place = Code(place=code).text() if code else ""
         texts = [settings.text(), Training.model_validate(QUICK | training).text(), place, known]
+        texts += [Store(url=str(self.root / "store")).text(), "here"]
         train(str(self.root / "features"), *texts, str(self.model), str(self.history))
         return artifacts.read(self.history / "history.json", History)
 

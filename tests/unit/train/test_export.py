@@ -103,7 +103,8 @@ def test_a_killed_export_is_no_export_and_the_next_run_is_whole(desk) -> None:
         "import os, sys; from components.train import conversion, trainer;"
         "conversion.convert = lambda *_: os.kill(os.getpid(), 9); trainer.train(*sys.argv[1:])"
     )
-    places = [str(features), '{"filters":[4]}', '{"epochs":1}', "", "", str(desk.model), str(desk.history)]
+    texts = ['{"filters":[4]}', '{"epochs":1}', "", "", "", ""]
+    places = [str(features), *texts, str(desk.model), str(desk.history)]
     killed = subprocess.run([sys.executable, "-c", program, *places], capture_output=True)
     assert killed.returncode == -9
     assert not desk.model.exists()

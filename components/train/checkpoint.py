@@ -1,0 +1,207 @@
+"""The state of a training after an epoch, in the model store: what is started again goes on from there.
+
+    <store>/checkpoints/<key>/state.npz      of the training with these features, settings, code and packages
+
+It holds all variables (weights, the optimizer's, the seeds of dropout), what early stopping knows, and the
+history. The order of rows needs no state, as seed and epoch decide it (data.py). So a training that goes on
+ends as one that was never cut off. It is gone once the model is exported.
+"""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from components.artifacts import Record
+from components.errors import NotFoundError, StoreError
+from components.store.objects import Objects
+from components.train.backend import BACKEND, keras, tf
+from components.train.callbacks import Logs
+
+SPARE_BYTES = 2**20  # beside the variables: names, headers, the history
+
+
+class Going(Record):
+    """How far a training is: `epochs` are finished, each with its metrics and seconds.
+
+    `best`, `best_epoch` and `wait` are those of early stopping.
+    """
+
+    epochs: int = 0
+    metrics: dict[str, list[float]] = Field(default_factory=dict)
+    seconds: list[float] = Field(default_factory=list)
+    best: float | None = None
+    best_epoch: int = 0
+    wait: int = 0
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where the checkpoint of one training is."""
+
+    objects: Objects
+    key: str
+
+    @property
+    def folder(self) -> str:
+        """Return the prefix of the objects."""
+        return f"checkpoints/{self.key}/"
+
+    def put(self, path: Path) -> None:
+        """Keep a file, in place of the one before it."""
+        self.objects.upload(f"{self.folder}state.npz", path)
+
+    def take(self, path: Path) -> None:
+        """Write the checkpoint into a file.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        self.objects.download(f"{self.folder}state.npz", path)
+
+    def clear(self) -> None:
+        """Remove the checkpoint; what cannot be removed is left to `modelyard gc`."""
+        with suppress(StoreError):
+            for entry in self.objects.entries(self.folder):
+                self.objects.delete(entry)
+
+
+def key(*parts: str) -> str:
+    """Return what identifies a training, of what decides it and of the packages that do it."""
+    packages = BACKEND, version("keras"), tf.__version__
+    return hashlib.sha256(json.dumps([*parts, *packages]).encode()).hexdigest()
+
+
+class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps the state after an epoch, when the one before is old enough, and begins with what was kept.
+
+    Args:
+        shelf: where the state is kept.
+        every: seconds between two.
+        network: built and compiled, its optimizer too.
+        stopping: keras.callbacks.EarlyStopping, which comes before this one; None without it.
+    """
+
+    def __init__(self, shelf: Shelf, every: float, network: Any, stopping: Any) -> None:
+        super().__init__()
+        self._shelf, self._every, self._stopping = shelf, every, stopping
+        self._network, self._last, self._began = network, time.monotonic(), 0.0
+        self._best: list[NDArray[Any]] = []
+        self.going = Going()
+
+    def resume(self) -> Going:
+        """Put back what was kept, and return how far it is; a state that cannot be read is not used."""
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                self._shelf.take(path := Path(folder) / "state.npz")
+                self.going, self._best = read(path, self._variables(), self._network.weights)
+        except NotFoundError:
+            return self.going
+        except (StoreError, OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            print(f"beginning with the first epoch: the checkpoint cannot be used: {error}", flush=True)  # noqa: T201
+            return self.going
+        print(f"going on after epoch {self.going.epochs}, from a checkpoint", flush=True)  # noqa: T201
+        return self.going
+
+    def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002
+        """Tell early stopping, which has just forgotten everything, what it knew."""
+        if self._stopping and self.going.epochs:
+            self._stopping.best, self._stopping.best_epoch = self.going.best, self.going.best_epoch
+            self._stopping.wait, self._stopping.best_weights = self.going.wait, self._best or None
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
+        """Start the clock."""
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Keep the state, if it is time; not that of the last epoch, after which the model is exported."""
+        seconds = [*self.going.seconds, time.perf_counter() - self._began]
+        before = self.going.metrics
+        metrics = {name: [*before.get(name, []), float(value)] for name, value in (logs or {}).items()}
+        stopping = self._stopping
+        self.going = Going(
+            epochs=epoch + 1,
+            metrics=metrics,
+            seconds=seconds,
+            best=None if stopping is None or stopping.best is None else float(stopping.best),
+            best_epoch=stopping.best_epoch if stopping else 0,
+            wait=stopping.wait if stopping else 0,
+        )
+        last = self.model.stop_training or epoch + 1 == self.params["epochs"]
+        if not last and time.monotonic() - self._last >= self._every:
+            self._keep()
+            self._last = time.monotonic()
+
+    def _keep(self) -> None:
+        best = self._stopping.best_weights if self._stopping else None
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                write(path := Path(folder) / "state.npz", self.going, self._variables(), best or ())
+                self._shelf.put(path)
+                size = path.stat().st_size
+        except (StoreError, OSError) as error:  # training is worth more than its checkpoint
+            print(f"no checkpoint after epoch {self.going.epochs}: {error}", flush=True)  # noqa: T201
+        else:
+            print(f"checkpoint after epoch {self.going.epochs} ({size / 1e6:.1f} MB)", flush=True)  # noqa: T201
+
+    def _variables(self) -> list[Any]:
+        return [*self._network.variables, *self._network.optimizer.variables]
+
+
+def write(path: Path, going: Going, variables: Sequence[Any], best: Sequence[NDArray[Any]]) -> None:
+    """Write a state: the bytes of each variable, whatever its dtype, and the history as JSON."""
+    arrays = {f"variable-{place}": one.numpy() for place, one in enumerate(variables)}
+    arrays |= {f"best-{place}": one for place, one in enumerate(best)}
+    raw = {name: np.ascontiguousarray(one).reshape(-1).view(np.uint8) for name, one in arrays.items()}
+    np.savez(path, going=np.frombuffer(going.model_dump_json().encode(), np.uint8), **raw)
+
+
+def read(path: Path, variables: Sequence[Any], weights: Sequence[Any]) -> tuple[Going, list[NDArray[Any]]]:
+    """Give variables the values of a state; all of them, or none when it does not fit.
+
+    Args:
+        path: what `write` wrote.
+        variables: which get their values back.
+        weights: those of them that early stopping keeps of the best epoch.
+
+    Returns:
+        How far the training is, and the best epoch's weights, if there are any.
+
+    Raises:
+        ValueError: it is no state, or one of other variables; also KeyError, EOFError, BadZipFile.
+    """
+    expected = sum(int(np.prod(one.shape)) * _dtype(one).itemsize for one in (*variables, *weights))
+    with ZipFile(path) as archive:
+        there = sum(entry.file_size for entry in archive.infolist())
+    if there > 1.1 * expected + SPARE_BYTES:
+        raise ValueError(f"it has {there:,} bytes, and the variables have {expected:,}")
+    with np.load(path, allow_pickle=False) as kept:
+        going = Going.model_validate_json(kept["going"].tobytes())
+        values = [_value(kept[f"variable-{place}"], one) for place, one in enumerate(variables)]
+        best = (
+            [_value(kept[f"best-{place}"], one) for place, one in enumerate(weights)]
+            if "best-0" in kept
+            else []
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return going, best
+
+
+def _value(raw: NDArray[np.uint8], variable: Any) -> NDArray[Any]:
+    return raw.view(_dtype(variable)).reshape(variable.shape)
+
+
+def _dtype(variable: Any) -> np.dtype[Any]:
+    return np.dtype(tf.as_dtype(variable.dtype).as_numpy_dtype)
