@@ -115,3 +115,10 @@ class Training(Settings):
         description="Seconds between checkpoints, which are made after an epoch; 0 for none. A training that "
         "is started again with the same data, settings and code goes on after its last one.",
     )
+
+    @property
+    def least_epochs(self) -> int:
+        """Return how many there are at least: Keras looks for an improvement from the second epoch on."""
+        if self.early_stopping is None:
+            return self.epochs
+        return min(self.epochs, max(1, self.early_stopping.patience) + 1)

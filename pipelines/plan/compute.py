@@ -24,20 +24,22 @@ PEAKS = {"float32": "fp32", "mixed_bfloat16": "bf16", "bfloat16": "bf16", "mixed
 class Compute(Record):
     """Floating-point operations, and bytes between processor and memory, which are at least these.
 
-    `lower_bound` says why the arithmetic is more than was counted; empty when it is exact.
+    `least_steps` are those until early stopping may end it; `total` is that of all `steps`. `lower_bound`
+    says why the arithmetic is more than was counted; empty when it is exact.
     """
 
     per_example: float
     per_step: int
     forward: int
     steps: int
+    least_steps: int
     total: float
     moved_per_step: int
     lower_bound: tuple[str, ...]
 
 
-def compute(traced: Traced, steps: int) -> Compute:
-    """Return the arithmetic of `steps` training steps."""
+def compute(traced: Traced, steps: int, least_steps: int | None = None) -> Compute:
+    """Return the arithmetic of `steps` training steps, which early stopping may end after `least_steps`."""
     # weights are read twice and written once, gradients written and read, the optimizer's read and written
     variables = 3 * traced.weights + 2 * traced.gradients + 2 * traced.optimizer
     return Compute(
@@ -45,6 +47,7 @@ def compute(traced: Traced, steps: int) -> Compute:
         per_step=traced.flops,
         forward=traced.flops - traced.backward,
         steps=steps,
+        least_steps=steps if least_steps is None else least_steps,
         total=float(steps) * traced.flops,
         moved_per_step=variables + 2 * traced.activations + traced.batch,
         lower_bound=traced.lower_bound,

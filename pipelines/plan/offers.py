@@ -74,7 +74,7 @@ def _offer(
     row, kind = hardware.rows[name], known()[name].kind
     fit = memory.fit(row.memory)
     refused = _refusal(name, row, kind, backend, dtype, memory)
-    seconds = unknown(refused) if refused else step_seconds(work, row, dtype).scaled(work.steps)
+    seconds = unknown(refused) if refused else _training(step_seconds(work, row, dtype), work)
     price = row.price
     return Offer(
         accelerator=name,
@@ -91,12 +91,18 @@ def _offer(
     )
 
 
+def _training(step: Quantity, work: Compute) -> Quantity:
+    """Return the seconds of all steps; early stopping may end them before."""
+    found = step.scaled(work.steps)
+    return found if step.low is None else found.model_copy(update={"low": step.low * work.least_steps})
+
+
 def _refusal(name: str, row: Row, kind: str, backend: str, dtype: str, memory: Memory) -> str | None:
     if kind == "tpu" and backend == "tensorflow":
         return "TensorFlow 2.21 has no TPU build: set environment.keras_backend: jax (image train-tpu)"
     if memory.fit(row.memory) == "does not fit":
         needs = f"{memory.fixed / 1e9:.3g} GB of variables and gradients for {row.memory / 1e9:.3g} GB"
-        return f"{needs}: Keras on TensorFlow cannot split a model over devices; take a smaller one"
+        return f"{needs}: Keras on TensorFlow cannot split it; take a larger device, or a smaller model"
     if dtype in ("mixed_bfloat16", "bfloat16") and row.peak_tflops.bf16 == "unsupported":
         return f"{name} has no bfloat16: use mixed_float16"
     return None

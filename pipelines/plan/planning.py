@@ -77,9 +77,8 @@ def make(
     correction = residuals.correction(home, here) if time else None
     past = residuals.past_steps(home, key)
     held, where = memory(traced), place(environment, hardware)
-    work = compute(
-        traced, config.training.epochs * math.ceil(data.rows["train"] / config.training.batch_size)
-    )
+    each, training = math.ceil(data.rows["train"] / config.training.batch_size), config.training
+    work = compute(traced, training.epochs * each, training.least_epochs * each)
     found = offers(
         _with(asked, mine, wishes, hardware), hardware, held, work, traced.dtype, environment.keras_backend
     )

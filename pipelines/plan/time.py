@@ -89,9 +89,7 @@ def duration(
         epoch=probed.epoch.seconds(steps) + validation,
         validation=validation,
         epochs=plan.epochs,
-        least_epochs=min(plan.epochs, plan.early_stopping.patience + 1)
-        if plan.early_stopping
-        else plan.epochs,
+        least_epochs=plan.least_epochs,
         low=min(1 - LEAST, probed.epoch.low),
         high=max(1 + LEAST, probed.epoch.high),
         busy=max(1.0, probed.load),

@@ -274,3 +274,9 @@ def test_storage_counts_shards_twice_and_the_model(traced: Traced, probed: Probe
     assert found.run == 2 * found.raw + 13_000_000
     assert found.checkpoint == 12_000_000
     assert storage(data, traced, None).model == 12_000_000
+
+
+@pytest.mark.parametrize(("patience", "least"), [(0, 2), (1, 2), (3, 4), (9, 5)])
+def test_early_stopping_needs_an_epoch_to_compare_with(patience: int, least: int) -> None:
+    plan = PLAN.model_copy(update={"early_stopping": EarlyStopping(patience=patience)})
+    assert (PLAN.least_epochs, plan.least_epochs) == (5, least)

@@ -83,7 +83,7 @@ def test_a_model_that_fits_no_device_is_refused_on_each(hardware: Hardware, trac
     assert all(one.refused for one in found)
     h200 = next(one.refused for one in found if one.accelerator == "nvidia-h200-141gb")
     assert h200
-    assert "cannot split a model over devices" in h200
+    assert "cannot split it; take a larger device" in h200
 
 
 def test_what_may_fit_names_the_batch_that_does(hardware: Hardware, traced: Traced) -> None:
@@ -111,3 +111,15 @@ def test_a_price_says_where_it_is_from(hardware: Hardware, traced: Traced) -> No
         "a machine with one accelerator, us-central1, silybench-data gpu_prices.csv, Cloud Billing Catalog "
         "read 2026-09-26, read 2026-11-23"
     )
+
+
+def test_early_stopping_may_end_the_steps_before(hardware: Hardware, traced: Traced) -> None:
+    heavy = traced.model_copy(update={"flops": 5 * 10**12})
+    (whole,), (early,) = (
+        offers([("nvidia-l4", 1)], hardware, memory(traced), compute(heavy, 1000, least), "float32", "jax")
+        for least in (1000, 100)
+    )
+    assert whole.train.low
+    assert early.train.low == pytest.approx(whole.train.low / 10)
+    assert early.on_demand.low == pytest.approx((whole.on_demand.low or 0) / 10)
+    assert (early.train.value, early.train.high) == (whole.train.value, whole.train.high)
