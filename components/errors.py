@@ -4,6 +4,7 @@
     ├── ConfigError                2   the configuration or the command line is wrong
     ├── DataError                  3   the data is missing, malformed or not what the config says
     ├── TrainError                 4   the model cannot be built, trained or exported
+    │   └── TooLargeError          4   it needs more memory than there is
     ├── EvaluateError              5   the model cannot be scored
     ├── DeployError                6   the version cannot be verified or promoted
     ├── StoreError                 7   the model store cannot be reached, read or written
@@ -49,6 +50,10 @@ class TrainError(ModelyardError):
     """The model cannot be built, trained or exported."""
 
     exit_code = 4
+
+
+class TooLargeError(TrainError):
+    """The model, or a batch of it, needs more memory than there is."""
 
 
 class EvaluateError(ModelyardError):
@@ -123,6 +128,7 @@ _FAMILY: dict[str, type[ModelyardError]] = {
         ConfigError,
         DataError,
         TrainError,
+        TooLargeError,
         EvaluateError,
         DeployError,
         StoreError,

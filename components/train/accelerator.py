@@ -5,9 +5,10 @@ driver that is missing would cost hours on a processor before anybody saw it.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from components.errors import TrainError
+from components.errors import TooLargeError, TrainError
 from components.train.backend import BACKEND, keras, tf
 
 ASKED = "MODELYARD_ACCELERATOR"
@@ -32,6 +33,20 @@ def devices(environ: Mapping[str, str] = os.environ) -> list[str]:
     return found
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Say whether an exception of TensorFlow or JAX means that the device's memory is too small."""
-    return isinstance(error, tf.errors.ResourceExhaustedError) or str(error).startswith("RESOURCE_EXHAUSTED")
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception of Python, TensorFlow or JAX means that the memory is too small."""
+    kinds = (MemoryError, tf.errors.ResourceExhaustedError)
+    return isinstance(error, kinds) or str(error).startswith("RESOURCE_EXHAUSTED")
+
+
+@contextmanager
+def room_for(batch_size: int) -> Iterator[None]:
+    """Turn what is raised for want of memory, while batches are trained, into a TooLargeError."""
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise TooLargeError(
+            f"A batch of {batch_size} does not fit into the device's memory. Lower training.batch_size."
+        ) from error

@@ -30,10 +30,11 @@ class Question(Record):
 class Traced(Record):
     """What a training step is made of, exactly, as long as `lower_bound` is empty.
 
-    `flops` are those of one step with a full batch, `backward` the part of the gradients. `activations` is
-    what the forward pass keeps for the backward pass, an upper bound, as memory is reused. `working` and
-    `updating` are what the largest operation holds of the batch, and of what is shaped as the variables.
-    `optimizer` are the bytes of the optimizer's variables.
+    `flops` are those of one step with a full batch, `backward` the part of the gradients; `batch_size` is as
+    many rows as there are, if they are fewer than a batch. `activations` is what the forward pass keeps for
+    the backward pass, an upper bound, as memory is reused. `working` and `updating` are what the largest
+    operation holds of the batch, and of what is shaped as the variables. `optimizer` are the bytes of the
+    optimizer's variables.
     """
 
     parameters: int

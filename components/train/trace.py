@@ -11,7 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,13 @@ def _elsewhere(question: Question) -> Traced:
 def _trace(question: Question) -> Traced:
     started = time.perf_counter()
     network, plan = compiled(question)
-    step = traced_step(network, question.examples.shape, plan.batch_size)
+    layers = list(network._flatten_layers(include_self=False))
+    for layer in layers:
+        if hasattr(layer, "use_cudnn"):
+            layer.use_cudnn = False  # the same arithmetic, as a loop that can be counted
+    size = min(plan.batch_size, question.rows or plan.batch_size)
+    with explained(question, "Tracing"):
+        step = traced_step(network, question.examples.shape, size)
     work = graph.walk(step)
     activations, unknown = kept(step)
     variables = network.optimizer.variables
@@ -79,7 +87,7 @@ def _trace(question: Question) -> Traced:
         weights=_bytes(network.variables),
         gradients=_bytes(network.trainable_variables),
         optimizer=_bytes(variables),
-        batch_size=plan.batch_size,
+        batch_size=size,
         flops=work.flops,
         backward=work.backward,
         lower_bound=tuple(work.unknown + [one for one in unknown if one not in work.unknown]),
@@ -87,7 +95,7 @@ def _trace(question: Question) -> Traced:
         working=working,
         updating=updating,
         batch=sum(graph.size(one) for one in step.inputs if one.dtype != tf.resource),
-        dtype=keras.config.dtype_policy().name,
+        dtype=policy(work.dtypes, layers),
         seconds=time.perf_counter() - started,
     )
 
@@ -97,16 +105,28 @@ def compiled(question: Question) -> tuple[Any, Training]:
     settings = Model.model_validate(question.architecture)
     plan = Training.model_validate(question.training)
     keras.utils.set_random_seed(plan.seed)
-    code = code_archive.folder_of(Code.of(question.code)) if question.code else Path()
+    code = _folder(question.code)
     network = networks.build(settings, question.examples, question.normalization, code, question.code_sha256)
     trainer.compile_(network, settings, plan, question.rows or plan.batch_size * plan.steps_per_execution)
-    with user_code.explained(code, "Tracing") if settings.build else nullcontext():
+    with explained(question, "Tracing"):
         network.optimizer.build(network.trainable_variables)
     return network, plan
 
 
+def explained(question: Question, what: str) -> AbstractContextManager[None]:
+    """Say where the user's own code fails in a block, if the model is of their own."""
+    own = Model.model_validate(question.architecture).build
+    return user_code.explained(_folder(question.code), what) if own else nullcontext()
+
+
+@cache
+def _folder(code: str) -> Path:
+    """Return the folder of the user's code; an archive is fetched once."""
+    return code_archive.folder_of(Code.of(code)) if code else Path()
+
+
 def traced_step(network: Any, shape: tuple[int, ...], batch_size: int) -> Any:
-    """Return the graph of one training step with a full batch."""
+    """Return the graph of one training step with so many examples."""
     dtype = network.inputs[0].dtype
     few = np.zeros((2, *shape), dtype), np.zeros(2, np.int64)
     network._symbolic_build(data_batch=few)  # the metrics, whose variables a graph must not make
@@ -118,11 +138,13 @@ def traced_step(network: Any, shape: tuple[int, ...], batch_size: int) -> Any:
 def kept(step: Any) -> tuple[int, list[str]]:
     """Return the bytes that the forward pass keeps for the gradients, and what has an unknown size."""
     used: dict[str, Any] = {}
-    for operation in graph.alive(step):
-        if graph.is_backward(operation):
+    operations = graph.alive(step)
+    backward = graph.gradients(operations)
+    for operation in operations:
+        if operation.name in backward:
             for tensor in map(graph.source, operation.inputs):
                 if (
-                    not graph.is_backward(tensor.op)
+                    tensor.op.name not in backward
                     and tensor.op.type not in NO_ACTIVATION
                     and tensor.dtype.is_numpy_compatible
                 ):
@@ -147,6 +169,13 @@ def largest(step: Any, variables: Any) -> tuple[int, int]:
                 held[tuple(tensor.shape) in shapes] += graph.size(tensor)
         batch, update = max(batch, held[0]), max(update, held[1])
     return batch, update
+
+
+def policy(dtypes: Counter[str], layers: list[Any]) -> str:
+    """Return the name of the dtype policy under which most of the arithmetic is done."""
+    policies = [keras.config.dtype_policy(), *(layer.dtype_policy for layer in layers)]
+    most = max(dtypes, key=lambda one: dtypes[one], default=policies[0].compute_dtype)
+    return next((one.name for one in policies if one.compute_dtype == most), most)
 
 
 def _bytes(variables: Any) -> int:

@@ -126,8 +126,8 @@ def fit(network: Any, rows: Features, plan: Training, shelf: Shelf | None = None
         shelf: where its checkpoint is; None for none.
 
     Raises:
-        TrainError: a metric is no number any more, early stopping has no validation rows, or the memory of
-            the device is too small.
+        TooLargeError: the memory of the device is too small.
+        TrainError: a metric is no number any more, or early stopping has no validation rows.
     """
     stopping = _early_stopping(plan.early_stopping, len(rows.validation)) if plan.early_stopping else None
     going, checkpoints = Going(), None
@@ -139,7 +139,7 @@ def fit(network: Any, rows: Features, plan: Training, shelf: Shelf | None = None
     callbacks = [one for one in (Finite(), progress, stopping, checkpoints) if one]
     validation = data.ordered(rows.validation, plan.batch_size) if len(rows.validation) else None
     started = time.perf_counter()
-    try:
+    with accelerator.room_for(plan.batch_size):
         seen = network.fit(
             data.shuffled(rows.train, plan.batch_size, plan.seed, going.epochs),
             epochs=plan.epochs,
@@ -149,12 +149,6 @@ def fit(network: Any, rows: Features, plan: Training, shelf: Shelf | None = None
             shuffle=False,  # the dataset shuffles itself
             verbose=0,
         )
-    except Exception as error:
-        if not accelerator.out_of_memory(error):
-            raise
-        raise TrainError(
-            f"A batch of {plan.batch_size} does not fit into the device's memory. Lower training.batch_size."
-        ) from error
     return History(
         metrics={
             name: [*going.metrics.get(name, []), *map(float, values)] for name, values in seen.history.items()

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from components import artifacts
 from components.artifacts import Schema
-from components.errors import ModelyardError, TrainError
+from components.errors import ModelyardError, TooLargeError, TrainError
+from components.train import accelerator
 from components.train.backend import keras
 from components.train.cause import said
 from components.train.settings import Model
@@ -101,13 +102,23 @@ def check_outputs(network: Any, logits: bool, rows: NDArray[Any]) -> None:
 
 @contextmanager
 def explained(code: Path, what: str) -> Iterator[None]:
-    """Turn an exception of the user's code into a TrainError with file, line and cause."""
+    """Turn an exception of the user's code into a TrainError with file, line and cause.
+
+    Raises:
+        TooLargeError: it ran out of memory.
+        TrainError: it failed in another way.
+    """
     try:
         yield
     except ModelyardError:
         raise
     except (Exception, SystemExit) as error:
         place = _place(error, code)
+        if accelerator.out_of_memory(error):
+            raise TooLargeError(
+                f"{what} ran out of memory{place}: {said(error)} Lower the sizes in `model` or "
+                "training.batch_size."
+            ) from error
         where = "there" if place else f"in {code}"
         raise TrainError(f"{what} failed{place}: {said(error)} Correct it {where}.") from error
 

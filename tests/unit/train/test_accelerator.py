@@ -1,7 +1,8 @@
 import pytest
 
-from components.errors import TrainError
+from components.errors import TooLargeError, TrainError
 from components.train import accelerator
+from components.train.backend import tf
 
 GPU = {"MODELYARD_ACCELERATOR": "gpu"}
 
@@ -17,3 +18,21 @@ def test_a_missing_accelerator_ends_the_step_before_it_begins() -> None:
 
 def test_a_missing_accelerator_is_no_matter_when_the_environment_says_so() -> None:
     assert accelerator.devices({**GPU, "MODELYARD_ACCELERATOR_OPTIONAL": "1"}) == ["cpu:0"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        tf.errors.ResourceExhaustedError(None, None, "failed to allocate memory"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 2 bytes."),  # as JAX says it
+    ],
+)
+def test_what_has_no_room_is_named_so(error: Exception) -> None:
+    with pytest.raises(TooLargeError, match="A batch of 64 does not fit"), accelerator.room_for(64):
+        raise error
+
+
+def test_what_is_raised_for_another_reason_stays_as_it_is() -> None:
+    with pytest.raises(KeyError), accelerator.room_for(64):
+        raise KeyError("x")

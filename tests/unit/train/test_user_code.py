@@ -2,7 +2,8 @@
 
 import pytest
 
-from components.errors import TrainError
+from components.errors import TooLargeError, TrainError
+from components.train import user_code
 
 NETWORK = """
     def build(input_shape, classes, units=4):
@@ -205,3 +206,11 @@ def test_an_exception_while_it_trains_is_said_with_its_place(desk) -> None:
     ):
         desk.train_own("late:build")
     assert desk.left() == []
+
+
+def test_too_little_memory_is_no_mistake_in_the_code(tmp_path) -> None:
+    with (
+        pytest.raises(TooLargeError, match="Tracing ran out of memory: MemoryError: .*Lower the sizes"),
+        user_code.explained(tmp_path, "Tracing"),
+    ):
+        raise MemoryError("Unable to allocate 4 TiB")
