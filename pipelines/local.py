@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import UNCHANGED, Outcome, read
+from components.artifacts import UNCHANGED, History, Outcome, read
 from components.errors import ModelyardError
 from components.explain import here
 from components.fingerprint.unchanged import reason_in
@@ -55,6 +55,7 @@ class LocalRun:
     def __call__(self) -> RunSummary:
         """Run to the end and record the summary; a failure is in the summary, not raised."""
         started = time.monotonic()
+        plan_key = comparison.identity(self.config, self.environment)
         result: dict[str, Any]
         try:
             self._execute()
@@ -71,7 +72,7 @@ class LocalRun:
             **result,
         )
         runs.finish(self.folder, summary)
-        comparison.keep(self.folder, self.config, self.environment, summary)
+        comparison.keep(self.folder, plan_key, self.environment, summary, self._history())
         return summary
 
     def _execute(self) -> None:
@@ -159,6 +160,18 @@ class LocalRun:
             **scores(self._evaluation(), self._outcome(), self.folder),
             "prediction": self._ask(),
         }
+
+    def _history(self) -> History | None:
+        """Read what train tells of its only attempt; None when it did not run, or that cannot be read."""
+        step = next(one for one in self.log.steps() if one.name == "train")
+        if step.state == "succeeded" and not step.cached:
+            with contextlib.suppress(ModelyardError, OSError, StopIteration):
+                return read(self._trained() / "history.json", History)
+        return None
+
+    def _trained(self) -> Path:
+        """Return the folder that holds the history of this run's training."""
+        return Path(self._written("train", "history"))
 
     def _deployed(self) -> bool:
         return any(step.name == "deploy" and step.state == "succeeded" for step in self.log.steps())

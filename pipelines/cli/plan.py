@@ -1,5 +1,6 @@
 """`plan`: will it fit, how long, how much, and what can go wrong."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,10 @@ def plan(
     ] = 20.0,
     learning_curve: Annotated[
         bool,
-        typer.Option("--learning-curve", help="Train on growing parts: what would more data bring?"),
+        typer.Option(
+            "--learning-curve",
+            help="Train here on growing parts of the data, fetched if it is not here: what would more bring?",
+        ),
     ] = False,
     budget: Budget = None,
     deadline: Deadline = None,
@@ -57,12 +61,12 @@ def plan(
 ) -> None:
     """Say before anything is launched: will it fit, how long, how much, what can go wrong.
 
-    Nothing is deployed, and the run after it takes prepared data from the cache. Ends with 13 when memory,
+    Nothing is deployed, and a run here after it takes prepared data from the cache. Ends with 13 when memory,
     --budget or --deadline speak against the run.
     """
     from rich.console import Console
 
-    from components.errors import PlanError
+    from components.errors import ConfigError, PlanError
     from pipelines import runs
     from pipelines.config import load
     from pipelines.environment import load_environment
@@ -70,6 +74,12 @@ def plan(
     from pipelines.plan.planning import make
     from pipelines.plan.render import show
 
+    if rows is not None and (fetch or learning_curve):
+        other = "--fetch" if fetch else "--learning-curve"
+        raise ConfigError(
+            f"--rows {rows} describes data that stays where it is, and {other} brings it here, where its rows "
+            "are counted. Give one of the two."
+        )
     place = load_environment(environment, overrides or ())
     settings = load(config, overrides or (), store=place.model_store())
     wishes = Wishes(
@@ -86,7 +96,8 @@ def plan(
         deadline=deadline,
     )
     with Console(stderr=True).status("starting") as status:
-        made = make(settings, place, environment, wishes, runs.home(), say=status.update)
+        warn = partial(status.console.print, style="yellow", markup=False, soft_wrap=True)
+        made = make(settings, place, environment, wishes, runs.home(), say=status.update, warn=warn)
     if output is Output.JSON:
         emit(made.model_dump(mode="json"))
     else:

@@ -1,31 +1,55 @@
 """Plan against actual: recorded with each run, and shown in its report."""
 
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from components.artifacts import History
+from components.errors import ModelyardError
 from components.report.page import Planned, with_plan
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.plan.money import HOUR
 from pipelines.plan.quantity import Quantity
-from pipelines.plan.residuals import Residual, record
+from pipelines.plan.residuals import Residual, key, record
 from pipelines.plan.words import dollars, seconds, size
 from pipelines.plan.written import Written
 from pipelines.runs import RunSummary
 
 
-def keep(folder: Path, config: Config, environment: Environment, summary: RunSummary) -> None:
+def identity(config: Config, environment: Environment) -> str | None:
+    """Return what connects a run with its plan, to be asked before it: data and code may change meanwhile.
+
+    None when it cannot be told: what is wrong with data or code, their own steps say better.
+    """
+    with suppress(ModelyardError, OSError):
+        return key(config, environment)
+    return None
+
+
+def keep(
+    folder: Path, plan_key: str | None, environment: Environment, summary: RunSummary, history: History | None
+) -> None:
     """Record what was planned for a run and what happened, for later plans and in its report.
+
+    What cannot be recorded does not make a run fail that has ended well.
 
     Args:
         folder: the run's.
-        config: its configuration.
+        plan_key: what `identity` said before it.
         environment: where it ran.
         summary: how it went.
+        history: what `train` tells of its only attempt; None when that is not known.
     """
-    residual = record(folder, config, environment, summary)
-    if residual and summary.report:
-        _show(Path(summary.report), residual)
+    if plan_key is None:
+        return
+    try:
+        residual = record(folder, plan_key, environment, summary, history)
+        if residual and summary.report:
+            _show(Path(summary.report), residual)
+    except (ModelyardError, OSError, ValueError) as error:
+        print(f"What was planned for this run is not recorded: {error}", file=sys.stderr)  # noqa: T201
 
 
 def _show(report: Path, residual: Residual) -> None:
@@ -48,6 +72,9 @@ def _times(residual: Residual) -> list[Planned]:
     ]
     if residual.actual is None:
         rows[0] = rows[0]._replace(actual="from the cache")
+    elif residual.resumed_after:
+        after = f"{seconds(residual.actual)} after epoch {residual.resumed_after}, from a checkpoint"
+        rows[0] = rows[0]._replace(actual=after)
     return rows
 
 

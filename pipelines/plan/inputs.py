@@ -81,6 +81,7 @@ def inputs(
     ]
     nobody = (
         "time between preemptions",
+        "time of data and artifacts to and from a bucket",
         "queue and quota",
         "time until a node is there",
         "storage and egress prices",

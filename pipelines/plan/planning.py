@@ -29,8 +29,8 @@ from pipelines.plan.risk import risks
 from pipelines.plan.spot import Preempted, preempted
 from pipelines.plan.storage import storage
 from pipelines.plan.survey import look
-from pipelines.plan.time import Duration, duration, other_steps, train_seconds, whole
-from pipelines.plan.verdict import refusals
+from pipelines.plan.time import Duration, duration, little, other_steps, train_seconds, whole
+from pipelines.plan.verdict import judge, unfit
 
 
 def make(
@@ -40,6 +40,7 @@ def make(
     wishes: Wishes,
     home: Path,
     say: Say = lambda _: None,
+    warn: Say = lambda _: None,
 ) -> Plan:
     """Return the plan of a configuration, and keep what it predicts for the runs that come.
 
@@ -50,6 +51,7 @@ def make(
         wishes: what is asked of the plan.
         home: where runs and plans are kept.
         say: takes a few words about what is being done.
+        warn: takes a sentence about what went wrong beside the plan.
 
     Raises:
         ModelyardError: the data or the model is wrong, or too little is known.
@@ -74,24 +76,29 @@ def make(
             pod=environment.kind != "local",
         )
         time_of = None
-    correction = residuals.correction(home, here) if time else None
-    past = residuals.past_steps(home, key)
-    held, where = memory(traced), place(environment, hardware)
+        if mine and not probed.device.startswith(mine.kind):  # accelerator_optional, on a node without it
+            here, mine = f"{probed.device} of a node without {mine.type}", None
+    if wishes.on:  # another machine: what was measured is not its time
+        time, time_of = None, None
+    correction = residuals.correction(home, here, key) if time else None
+    past = {} if wishes.on else residuals.past_steps(home, key)
+    held, where = memory(traced), place(environment, hardware, home)
     each, training = math.ceil(data.rows["train"] / config.training.batch_size), config.training
     work = compute(traced, training.epochs * each, training.least_epochs * each)
     found = offers(
         _with(asked, mine, wishes, hardware), hardware, held, work, traced.dtype, environment.keras_backend
     )
     chosen = _chosen(found, mine, wishes)
-    train = train_seconds(time, correction) if time and not wishes.on else None
-    train = train or (chosen.train if chosen else train_seconds(None, None))
-    around = 0.0 if environment.kind == "local" else time.around if time else None
-    steps = other_steps(data, probed, past, around, time.slow if time else 1.0)
+    in_pods = environment.kind != "local"
+    train = train_seconds(time, correction, fetches=in_pods and not little(data))
+    if chosen and time is None:
+        train = _steps_alone(chosen.train)
+    steps = other_steps(data, time, past, here=not in_pods and not wishes.on)
     plan = Plan(
         model=config.name,
         environment=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=here if not chosen or (time and not wishes.on) else f"{chosen.accelerator}x{chosen.count}",
+        machine=f"{chosen.accelerator}x{chosen.count}" if chosen and time is None else here,
         parameters=traced.parameters,
         dtype=traced.dtype,
         rows=data.rows,
@@ -113,13 +120,19 @@ def make(
         learning_curve=curve,
         effort=effort(config, environment, name, chosen),
         risks=(),
-        inputs=inputs(config, data, hardware, probed, time_of, wishes.price, bool(past)),
+        inputs=inputs(
+            config, data, hardware, None if wishes.on else probed, time_of, wishes.price, bool(past)
+        ),
         refusals=(),
+        unjudged=(),
     )
+    against = unfit(plan, wishes, chosen)
+    judged = judge(train, plan.run, plan.money, wishes, environment, config.training)
     plan = plan.model_copy(
         update={
-            "risks": risks(plan, environment, config.training, data),
-            "refusals": refusals(plan, wishes, chosen),
+            "risks": risks(plan, environment, config.training, data, where),
+            "refusals": (*against, *judged.against),
+            "unjudged": judged.unjudged,
         }
     )
     if not wishes.on:
@@ -131,14 +144,25 @@ def make(
             whole=plan.run,
             money=plan.money,
             parts=time,
-            refusals=refusals(plan, Wishes(), chosen),
+            refusals=against,
             price=_money(exactly(money.HOUR), chosen, hardware, environment, wishes).value,
             storage=plan.storage,
             facts=facts(plan),
             risks=plan.risks,
         )
-        residuals.keep(home, key, prediction)
+        try:
+            residuals.keep(home, key, prediction)
+        except OSError as error:
+            warn(f"The plan is not kept, so the next run cannot be compared with it: {error}.")
     return plan
+
+
+def _steps_alone(train: Quantity) -> Quantity:
+    """Return what is known of `train` on an accelerator that nobody probed: its steps, and nothing else."""
+    if train.value is None:
+        return train
+    more = "its steps alone: start, compilation, validation and export come on top"
+    return train.model_copy(update={"high": None, "why": "; ".join(filter(None, (train.why, more)))})
 
 
 def _fit(held: Memory, where: Place, chosen: Offer | None, probed: bool) -> Fit:
@@ -189,5 +213,5 @@ def _spot(
     """Return what preemptions do to a training whose length is known, on an accelerator."""
     if chosen is None or train.value is None:
         return ()
-    restart = time.once if time else 0.0
+    restart = time.start + time.compile if time else 0.0  # else the screen says that it is not counted
     return preempted(train.value, training.epochs, checkpoint, restart, training.checkpoint_every)

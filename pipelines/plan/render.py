@@ -43,6 +43,8 @@ def show(plan: Plan, console: Console, everything: bool) -> None:
         console.print(_inputs(plan))
     for reason in plan.refusals:
         console.print(Text.assemble(("no: ", "bold red"), reason, "."), soft_wrap=True)
+    for limit in plan.unjudged:
+        console.print(Text.assemble(("unknown: ", "yellow"), limit, "."), soft_wrap=True)
 
 
 def _shared(offers: tuple[Offer, ...]) -> str:
@@ -87,13 +89,16 @@ def _short(found: Quantity, say: Callable[[float], str]) -> str:
 
 
 def _spot(plan: Plan) -> Group:
-    lines = []
+    lines, least = [], "" if plan.duration else "at least "
     for row in plan.spot:
         said = (
-            f"Spot, taken away every {row.hours_between:g} h on average: {_times(row.configured)} as "
+            f"Spot, taken away every {row.hours_between:g} h on average: {least}{_times(row.configured)} as "
             f"configured, {_times(row.best)} with training.checkpoint_every of {row.interval:.0f}, "
             f"{_times(row.without)} without checkpoints"
         )
+        lines.append(Text(said, "dim"))
+    if least and lines:
+        said = "what an attempt takes until it trains again is not counted: nobody probed it"
         lines.append(Text(said, "dim"))
     return Group(*lines)
 

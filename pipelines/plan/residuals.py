@@ -4,7 +4,8 @@
 <home>/runs/<run>/plan.json       planned and actual of a run
 
 The next plan takes the quantiles of actual / planned over the runs on the same machine, and says over how
-many.
+many. A run counts when it measures what the probe spoke of: one whole training, of the same rows, and planned
+on an idle machine.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import os
 import platform
 import statistics
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import Field
@@ -26,11 +28,12 @@ from pipelines.plan.risk import Risk
 from pipelines.plan.storage import Storage
 from pipelines.plan.time import Duration
 from pipelines.plan.written import Written, expected, written
-from pipelines.runs import RunSummary
+from pipelines.runs import RunSummary, Step
 from pipelines.uploads import gather
 
 FEW, ENOUGH = 3, 10
 RECENT = 50
+IDLE = 1.25  # processes that want each core while it is probed: with more, the probe says little
 PREPARED = ("ingest", "preprocess")  # which the plan itself leaves in the cache
 
 
@@ -58,10 +61,12 @@ class Prediction(Record):
 class Residual(Record):
     """What was planned for a run, and what happened, in seconds.
 
-    `planned` is for the epochs that there were in the end; None when nobody planned the run, or its probe was
-    on another machine. `uncorrected` is what it was before earlier runs moved it. `actual` is None when the
-    step `train` came from the cache. `written` has bytes: what the steps that ran left on this machine, and
-    `planned_written` what the plan said of the same steps; None where they are not here.
+    `planned` is for the epochs that there were in the end; None when nobody planned the run, its probe was on
+    another machine, or the run does not tell how much it trained: not how many epochs, or only those after
+    `resumed_after`, as it went on from a checkpoint. `uncorrected` is what it was before earlier runs moved
+    it, None when it is not to be compared with `actual`. `actual` is None when the step `train` came from the
+    cache. `written` has bytes: what the steps that ran left on this machine, and `planned_written` what the
+    plan said of the same steps; None where they are not here.
     """
 
     run: str
@@ -73,6 +78,7 @@ class Residual(Record):
     planned_whole: float | None
     actual_whole: float
     epochs: int | None
+    resumed_after: int = 0
     plan: Prediction | None = None
     planned_written: Written | None = None
     written: Written | None = None
@@ -84,11 +90,16 @@ class Residual(Record):
 
 
 def machine(environment: Environment) -> str:
-    """Return what the times of a plan hold for: the processor here, or the accelerator of the environment."""
-    if environment.kind != "local":
-        accelerator = environment.resources("train").accelerator
-        return f"{accelerator.type}x{accelerator.count}" if accelerator else "a node of the cluster"
-    return f"{_processor()}, {os.cpu_count()} cores"
+    """Return what the times of a plan hold for: the processor here, or what `train` gets on a cluster."""
+    backend = "" if environment.keras_backend == "tensorflow" else environment.keras_backend
+    if environment.kind == "local":
+        return ", ".join(filter(None, (_processor(), f"{os.cpu_count()} cores", backend)))
+    train = environment.resources("train")
+    device = f"{train.accelerator.type}x{train.accelerator.count}" if train.accelerator else "a node"
+    cpu = f"cpu {train.cpu}" if train.cpu else ""
+    labels = (f"{name}={value}" for name, value in sorted(train.node_selector.items()))
+    asked = ", ".join(filter(None, (device, cpu, train.memory, *labels, backend)))
+    return f"{asked} of {environment.pipeline_root}"
 
 
 def key(config: Config, environment: Environment) -> str:
@@ -97,54 +108,68 @@ def key(config: Config, environment: Environment) -> str:
     model = {**config.model.model_dump(mode="json"), "code": config.code_sha256()}
     sections = [config.source().text(), config.preparation().text(), model, config.training.text()]
     place = [environment.kind, environment.resources("train").text()]
+    place += [environment.keras_backend, environment.pipeline_root or ""]
     return hashlib.sha256(json.dumps([sections, place], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def keep(home: Path, plan_key: str, prediction: Prediction) -> None:
-    """Keep a prediction for the runs that come."""
-    (home / "plans").mkdir(parents=True, exist_ok=True)
-    write(home / "plans" / f"{plan_key}.json", prediction)
+    """Keep a prediction for the runs that come, in one piece even if another plan does so now.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    path = home / "plans" / f"{plan_key}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    write(partial, prediction)
+    partial.replace(path)
 
 
 def planned(home: Path, plan_key: str) -> Prediction | None:
     """Return the last prediction for a configuration, if there is one that this modelyard can read."""
     try:
         return read(home / "plans" / f"{plan_key}.json", Prediction)
-    except DataError:
+    except (DataError, OSError):
         return None
 
 
-def record(folder: Path, config: Config, environment: Environment, summary: RunSummary) -> Residual | None:
+def record(
+    folder: Path, plan_key: str, environment: Environment, summary: RunSummary, history: History | None
+) -> Residual | None:
     """Write what was planned and what happened into a run's folder; nothing of a run that failed.
 
     Args:
         folder: the run's.
-        config: its configuration.
+        plan_key: what `key` said before the run: its data and code may have changed since.
         environment: where it ran.
         summary: how it went.
+        history: what `train` tells of its only attempt; None when that is not known.
+
+    Raises:
+        OSError: nothing can be written there.
     """
     if summary.state != "succeeded":
         return None
     here = machine(environment)
-    mine = key(config, environment)
-    before = planned(folder.parent.parent, mine)
-    history = next(iter(sorted((folder / "artifacts").glob("*/train/history/history.json"))), None)
-    epochs = read(history, History).epochs if history else None
+    before = planned(folder.parent.parent, plan_key)
     step = next((one for one in summary.steps if one.name == "train" and not one.cached), None)
     ran_all = not any(one.cached for one in summary.steps if one.name not in PREPARED)
     ran = {one.name for one in summary.steps if one.state == "succeeded" and not one.cached}
     is_here = environment.kind == "local"
-    usable = before if before and before.machine == here else None
+    resumed = history.resumed_after if history else 0
+    usable = before if before and before.machine == here and not resumed else None
+    epochs = history.epochs if history else None
     found = Residual(
         run=summary.run,
-        key=mine,
+        key=plan_key,
         machine=here,
         planned=_for(usable, epochs) if usable and step else None,
-        uncorrected=usable.parts.seconds(epochs) if usable and usable.parts and step else None,
+        uncorrected=_by_probe(usable, epochs, environment, summary) if usable and step else None,
         actual=step.seconds if step else None,
         planned_whole=usable.whole.value if usable and ran_all else None,
         actual_whole=summary.seconds,
         epochs=epochs,
+        resumed_after=resumed,
         plan=before,
         planned_written=expected(before.storage, ran) if before and before.storage and is_here else None,
         written=written(folder / "artifacts") if is_here else None,
@@ -153,13 +178,17 @@ def record(folder: Path, config: Config, environment: Environment, summary: RunS
     return found
 
 
-def correction(home: Path, here: str) -> Quantity | None:
+def correction(home: Path, here: str, plan_key: str) -> Quantity | None:
     """Return by what planned times of `train` have to be multiplied, if enough runs say so.
 
-    With fewer than ten runs the interval is from the smallest to the largest ratio, and no narrower than the
-    ±15 % of a plan without any; with more, from the 10 % to the 90 % quantile.
+    Those of the same configuration say it best; when they are too few, all that ran on the machine do. With
+    fewer than ten runs the interval is from the smallest to the largest ratio, and no narrower than the ±15 %
+    of a plan without any; with more, from the 10 % to the 90 % quantile.
     """
-    ratios = [one.ratio for one in _residuals(home) if one.machine == here and one.ratio][-RECENT:]
+    there = [one for one in _residuals(home) if one.machine == here and _fair(one)]
+    same = [one for one in there if one.key == plan_key]
+    of = " of this configuration" if len(same) >= FEW else ""
+    ratios = [one.ratio for one in (same if of else there) if one.ratio][-RECENT:]
     if len(ratios) < FEW:
         return None
     middle = statistics.median(ratios)
@@ -167,7 +196,7 @@ def correction(home: Path, here: str) -> Quantity | None:
         low, high = min(*ratios, 0.85 * middle), max(*ratios, 1.15 * middle)
     else:
         low, *_, high = statistics.quantiles(ratios, n=10, method="inclusive")
-    why = f"actual / planned of the last {len(ratios)} planned runs on this machine"
+    why = f"actual / planned of the last {len(ratios)} planned runs{of} on this machine"
     return Quantity(value=middle, low=low, high=high, why=why)
 
 
@@ -176,26 +205,55 @@ def past_steps(home: Path, plan_key: str) -> dict[str, float]:
     seen: dict[str, list[float]] = {}
     for one in list(_residuals(home))[-RECENT:]:
         if one.key == plan_key:
-            for step in read(home / "runs" / one.run / "run.json", RunSummary).steps:
+            for step in _steps(home / "runs" / one.run):
                 if step.state == "succeeded" and not step.cached and step.name != "train":
                     seen.setdefault(step.name, []).append(step.seconds)
     return {name: statistics.median(values) for name, values in seen.items()}
 
 
+def _steps(folder: Path) -> tuple[Step, ...]:
+    """Return the steps of a run; none when its summary is gone or cannot be read."""
+    with suppress(DataError, OSError):
+        return read(folder / "run.json", RunSummary).steps
+    return ()
+
+
 def _residuals(home: Path) -> Iterator[Residual]:
     """Yield those of all runs, oldest first; what an older modelyard wrote otherwise is left out."""
     for path in sorted((home / "runs").glob("*/plan.json")):
-        try:
+        with suppress(DataError, OSError):
             yield read(path, Residual)
-        except DataError:
-            continue
+
+
+def _fair(one: Residual) -> bool:
+    """Say whether a run has a ratio, and was planned on an idle machine."""
+    parts = one.plan.parts if one.plan else None
+    return one.ratio is not None and (parts is None or parts.busy <= IDLE)
 
 
 def _for(plan: Prediction, epochs: int | None) -> float | None:
     """Return the planned seconds of `train`, for the epochs that there were."""
-    if plan.train.value is None or plan.parts is None or epochs is None:
+    parts = plan.parts
+    if plan.train.value is None or parts is None:
         return plan.train.value
-    return plan.train.value * plan.parts.seconds(epochs) / plan.parts.seconds()
+    if epochs is None:  # how many there were only matters where it may have stopped early
+        return plan.train.value if parts.least_epochs == parts.epochs else None
+    return plan.train.value * parts.seconds(epochs) / parts.seconds()
+
+
+def _by_probe(
+    plan: Prediction, epochs: int | None, environment: Environment, summary: RunSummary
+) -> float | None:
+    """Return what the probe alone said of a training; None when a run does not measure it.
+
+    That is when nobody knows how many epochs there were, when there were other rows, and where the processor
+    may have trained instead of the accelerator.
+    """
+    rows = summary.metrics.rows if summary.metrics else None
+    optional = environment.accelerator_optional and environment.resources("train").accelerator
+    if plan.parts is None or epochs is None or rows is None or rows != plan.rows.get("test") or optional:
+        return None
+    return plan.parts.seconds(epochs)
 
 
 def _processor() -> str:

@@ -4,7 +4,8 @@ train = start + build + [rehearsed export] + compile + epochs · (a + b · steps
 
 The parts come from a probe on the same machine; then the interval is that of its windows, and of no less than
 ±15 %, until runs that were planned and measured say better (residuals.py). The other steps take what they
-took in earlier runs here, or what they took where modelyard is developed.
+took in earlier runs here, or what they took where modelyard is developed: that was with little data, so those
+that grow with it are unknown where there is more and nobody measured them.
 """
 
 import math
@@ -15,13 +16,22 @@ from components.train.measured import Probed
 from components.train.settings import Training
 from pipelines.plan.dataset import Dataset
 from pipelines.plan.quantity import Quantity, exactly, unknown
+from pipelines.plan.words import seconds
 
 LEAST = 0.15
-ELSEWHERE = {"fingerprint": 0.3, "ingest": 0.5, "preprocess": 0.5, "evaluate": 0.8, "deploy": 1.5}
+ELSEWHERE = {
+    "fingerprint": 0.3,
+    "ingest": 0.5,
+    "preprocess": 0.5,
+    "evaluate": 0.8,
+    "deploy": 1.5,
+    "explain": 0.4,
+}
 ELSEWHERE_SOURCE = "digits on two idle cores, 2026-11-26; more where a process starts more slowly than there"
 START = 5.0  # seconds that a process with TensorFlow took to start and to end there
 ELSEWHERE_FACTOR = 2.0
 CACHED = ("ingest", "preprocess")
+LITTLE = 1e6  # bytes of rows, some more than those of the digits
 
 
 class Duration(Record):
@@ -31,7 +41,7 @@ class Duration(Record):
     part of `start` that belongs to the pod and not to the process; 0 on this machine. `low` and `high` are
     what an epoch may take by its windows, as shares of `epoch`. `input_share` is the part of a step that
     reading takes beyond what hides behind the training; `overhead` the part of a step that does not depend on
-    the size of the batch.
+    the size of the batch; `score` what evaluate takes for a row, None in what an older modelyard kept.
     """
 
     once: float
@@ -49,6 +59,7 @@ class Duration(Record):
     step: float
     input_share: float
     overhead: float | None
+    score: float | None = None
 
     @property
     def slow(self) -> float:
@@ -100,64 +111,94 @@ def duration(
         step=step,
         input_share=max(0.0, step - bare) / step if step else 0.0,
         overhead=None if overhead is None else min(overhead, bare),
+        score=probed.score,
     )
 
 
-def train_seconds(found: Duration | None, correction: Quantity | None) -> Quantity:
+def train_seconds(found: Duration | None, correction: Quantity | None, fetches: bool = False) -> Quantity:
     """Return how long the step `train` takes.
 
     Args:
         found: what a probe said; None without one.
         correction: how actual times compared with planned ones in earlier runs, if there were enough.
+        fetches: it reads so many rows from a bucket that this counts, and no probe does.
     """
     if found is None:
         return unknown("--probe measures it")
-    value, least = found.seconds(), found.seconds(found.least_epochs)
+    value, least, high = found.seconds(), found.seconds(found.least_epochs), None
     if correction and correction.value and correction.low and correction.high:
-        low, high, middle = correction.low, correction.high, correction.value
-        return Quantity(value=value * middle, low=least * low, high=value * high, why=correction.why)
-    low = found.once * (1 - LEAST) + found.epoch * found.least_epochs * found.low
-    high = found.once * (1 + LEAST) + found.epoch * found.epochs * found.high
-    why = "the probe's windows, at least ±15 %"
+        low, high, why = least * correction.low, value * correction.high, correction.why
+        value *= correction.value
+    else:
+        low = found.once * (1 - LEAST) + found.epoch * found.least_epochs * found.low
+        why = "the probe's windows, at least ±15 %"
+        if fetches:
+            why += "; fetching its rows from the bucket comes on top, which nobody measured"
+        else:
+            high = found.once * (1 + LEAST) + found.epoch * found.epochs * found.high
     if found.busy > 1:
         why += f", and x/÷ {found.busy:.2g} as {found.busy:.2g} processes wanted each core"
-    return Quantity(value=value, low=low / found.busy, high=high * found.busy, why=why)
+    return Quantity(
+        value=value, low=low / found.busy, high=None if high is None else high * found.busy, why=why
+    )
 
 
 def other_steps(
-    data: Dataset,
-    probed: Probed | None,
-    past: Mapping[str, float],
-    around: float | None = 0.0,
-    slow: float = 1.0,
+    data: Dataset, time: Duration | None, past: Mapping[str, float], here: bool
 ) -> dict[str, Quantity]:
     """Return how long each step but `train` takes.
 
     Args:
-        data: what the plan itself prepared is in the cache, and costs the run nothing.
-        probed: what scoring a row takes.
+        data: what the plan itself prepared is in the cache, and costs a run on this machine nothing.
+        time: what a probe said there, or None.
         past: medians of earlier runs of the same configuration there, by step.
-        slow: how many times as long as assumed everything takes.
-        around: seconds of the pod around each; None when that is not known, 0 on this machine.
+        here: they run on this machine, and not in pods.
     """
     found = {}
-    for step, assumed in ELSEWHERE.items():
-        if step in CACHED and data.features and around == 0:
+    for step in ELSEWHERE:
+        if step in CACHED and here and data.features:
             found[step] = exactly(0.0)
         elif step in past:
-            found[step] = Quantity(value=past[step], low=past[step] / 1.5, high=past[step] * 1.5)
+            found[step] = _within(past[step], 1.5)
         else:
-            scoring = probed.score * data.rows.get("test", 0) if probed and step == "evaluate" else 0.0
-            value = assumed * slow + scoring + (around or 0.0)
-            found[step] = Quantity(value=value, low=value / ELSEWHERE_FACTOR, high=value * ELSEWHERE_FACTOR)
-            if around is None:
-                found[step] = unknown("how long its pod takes to start is not known", at_least=value)
+            found[step] = _assumed(step, data, time, here)
     return found
 
 
+def little(data: Dataset) -> bool:
+    """Say whether the rows are so few that what a step takes for them is lost in its start."""
+    return sum(data.rows.values()) * data.row_bytes <= LITTLE
+
+
 def whole(train: Quantity, others: Mapping[str, Quantity]) -> Quantity:
-    """Return how long the whole run takes, if every step runs."""
+    """Return how long the whole run takes, if every step runs, and of which steps that is not known."""
     total = exactly(0.0)
     for one in (train, *others.values()):
         total = total.plus(one)
-    return total.model_copy(update={"why": train.why})
+    whys: dict[str, list[str]] = {}
+    for step, one in others.items():
+        if one.value is None:
+            whys.setdefault(one.why, []).append(step)
+    said = [f"{', '.join(steps)}: {why}" for why, steps in whys.items()]
+    return total.model_copy(update={"why": "; ".join(filter(None, (train.why, *said)))})
+
+
+def _assumed(step: str, data: Dataset, time: Duration | None, here: bool) -> Quantity:
+    """Return what a step takes by what it takes elsewhere, with little data."""
+    around = 0.0 if here else time.around if time else None
+    scored = time.score if time and step == "evaluate" else None
+    rows = 2 * data.rows.get("test", 0)  # the champion is scored, too
+    value = ELSEWHERE[step] * (time.slow if time else 1.0) + (scored or 0.0) * rows + (around or 0.0)
+    why = ""
+    if around is None:
+        why = "how long a pod takes to start there is not known"
+    elif not little(data) and step in CACHED:
+        took = data.seconds.get(step)
+        why = "nobody measured it for so much data" + (f", but here: {seconds(took)}" if took else "")
+    elif not little(data) and step == "evaluate" and scored is None:
+        why = "--probe measures what scoring a row takes"
+    return unknown(why, at_least=value / ELSEWHERE_FACTOR) if why else _within(value, ELSEWHERE_FACTOR)
+
+
+def _within(value: float, factor: float) -> Quantity:
+    return Quantity(value=value, low=value / factor, high=value * factor)

@@ -24,6 +24,7 @@ from pipelines.pods import following
 VARIABLE = "MODELYARD_PODS"
 RUNTIME = "_KFP_RUNTIME=true "  # before the Python of a step
 INPUT = "--executor_input"
+AGAIN = "failed and is tried again"
 Json = dict[str, Any]
 
 
@@ -99,7 +100,7 @@ def _attempts(step: str, command: list[str], task: "Task", plan: Plan) -> int:
             if code == 0:
                 return 0
         if left:
-            print(f"{step} failed and is tried again; {left} attempts are left.", flush=True)  # noqa: T201
+            print(f"{step} {AGAIN}; {left} attempts are left.", flush=True)  # noqa: T201
     return code
 
 

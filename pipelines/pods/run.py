@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from components import lifeline
-from components.artifacts import Outcome, read, write
+from components.artifacts import History, Outcome, read, write
 from components.kubernetes.cluster import connect
 from components.store import staging
 from components.store.address import open_objects
@@ -85,6 +85,16 @@ class PodRun(LocalRun):
     def _written(self, step: str, output: str) -> str:
         here = Path(super()._written(step, output)).relative_to(self.folder / "artifacts")
         return f"{self._there}/{here.as_posix()}"
+
+    def _history(self) -> History | None:
+        if any(launcher.AGAIN in line for line in self.log.lines("train")):
+            return None
+        return super()._history()
+
+    def _trained(self) -> Path:
+        path = self.folder / "artifacts" / "train" / "history"
+        staging.fetch(self._written("train", "history"), path, self._endpoint)
+        return path
 
     def _outcome(self) -> Outcome | None:
         if not self._deployed():
