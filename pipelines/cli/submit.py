@@ -80,12 +80,11 @@ def submit(
 
     console = Console(stderr=True)
     settings = load(config, overrides or (), store=place.model_store())
-    with console.status("checking") as status:
-        if not anyway:
-            guard(settings, place, environment, runs.home(), budget, deadline, say=status.update)
+    with console.status("checking"):
+        unjudged = () if anyway else guard(settings, place, environment, runs.home(), budget, deadline)
         uploads = gather(settings, place)
         prepared = submission.prepare(uploads.config, place, options)
-        notes = check(prepared.package, prepared.arguments, place)
+        notes = (*unjudged, *check(prepared.package, prepared.arguments, place))
         backend = connect(place, endpoint)
         found = lookup.look(backend, prepared)
         facts = _facts(prepared, compare(backend, prepared, found), uploads, backend, notes)

@@ -1,6 +1,6 @@
-"""Refuses a run before it is started: no node can take a step, or it breaks budget or deadline."""
+"""Refuses a run before it is started: no node can take a step, or its last plan speaks against it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,17 @@ from pipelines.config import Config
 from pipelines.environment_settings import Environment
 from pipelines.plan import residuals
 from pipelines.plan.plan import Wishes
-from pipelines.plan.verdict import limits
+from pipelines.plan.verdict import Judged, judge
 from pipelines.step_resources import StepResources
 from pipelines.train_to_serve import STEPS
 
 Json = dict[str, Any]
-SCALES = "cloud.google.com/gke-nodepool"
+SCALES = {  # labels of nodes that an autoscaler may make more of
+    "cloud.google.com/gke-nodepool",
+    "eks.amazonaws.com/nodegroup",
+    "karpenter.sh/nodepool",
+    "kubernetes.azure.com/agentpool",
+}
 
 
 def guard(
@@ -26,12 +31,11 @@ def guard(
     home: Path,
     budget: float | None = None,
     deadline: float | None = None,
-    say: Callable[[str], None] = lambda _: None,
-) -> None:
+) -> tuple[str, ...]:
     """Raise unless a run may be started.
 
-    Nodes are looked at when the cluster lets us, and when no autoscaler of GKE could make others. What the
-    last plan of this configuration said holds; one is made when there is none and a limit is asked for.
+    Nodes are looked at when the cluster lets us, and when no autoscaler could make others. What the last plan
+    of this configuration said holds, each of time and money by itself.
 
     Args:
         config: the configuration.
@@ -40,7 +44,9 @@ def guard(
         home: where plans are kept.
         budget: in USD.
         deadline: in hours.
-        say: takes a few words about what is being done.
+
+    Returns:
+        Limits of which the plan cannot tell, in sentences.
 
     Raises:
         PlanError: names each reason, and what to change.
@@ -48,14 +54,17 @@ def guard(
     reasons = list(unschedulable(environment)) if environment.kind == "kubernetes" else []
     kept = residuals.planned(home, residuals.key(config, environment))
     wishes = Wishes(budget=budget, deadline=deadline)
-    if kept and kept.whole.value is not None:
-        reasons += [*kept.refusals, *limits(kept.whole, kept.money, wishes)]
+    judged = Judged((), ())
+    if kept:
+        judged = judge(kept.train, kept.whole, kept.money, wishes, environment, config.training)
+        reasons += [f"{one} (plan of {kept.created[:10]})" for one in (*kept.refusals, *judged.against)]
     elif budget is not None or deadline is not None:
-        from pipelines.plan.planning import make
-
-        reasons += make(config, environment, name, wishes, home, say).refusals
+        reasons.append(
+            f"Nobody has planned this run, so nobody knows what it takes: `modelyard plan -e {name}` says it"
+        )
     if reasons:
         raise PlanError(f"{'. '.join(reasons)}. `--anyway` starts it all the same.")
+    return judged.unjudged
 
 
 def unschedulable(environment: Environment) -> Sequence[str]:
@@ -64,7 +73,7 @@ def unschedulable(environment: Environment) -> Sequence[str]:
         nodes = connect(environment.runs.namespace).nodes
     except ClusterError:
         return ()  # whoever submits may reach Kubeflow Pipelines alone
-    if any(SCALES in node["metadata"].get("labels", {}) for node in nodes):
+    if any(SCALES & node["metadata"].get("labels", {}).keys() for node in nodes):
         return ()
     found = (impossible(_pod(step, environment.resources(step)), nodes) for step in STEPS)
     return [one for one in found if one]

@@ -43,7 +43,7 @@ class Plan(Record):
     `train` and `run` are what the step and the whole run take where the plan is for (`machine`), `money` what
     the step costs there; `offers` is what accelerators would do. `fit` says whether the model fits into
     `place`. `effort` is what somebody has to do before it can be started there, `refusals` empty when nothing
-    speaks against the run.
+    speaks against the run; `unjudged` are limits of which nobody can tell.
     """
 
     model: str
@@ -73,3 +73,4 @@ class Plan(Record):
     risks: tuple[Risk, ...]
     inputs: tuple[Input, ...]
     refusals: tuple[str, ...]
+    unjudged: tuple[str, ...]

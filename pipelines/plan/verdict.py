@@ -1,21 +1,48 @@
-"""What speaks against a run: memory, budget, deadline, accelerators that cannot do it."""
+"""What speaks against a run: memory, accelerators that cannot do it, and limits.
 
-from collections.abc import Callable
+Limits are those that somebody asks for, `--budget` and `--deadline`, and the environment's own: the times
+after which it stops the step `train` and the whole run.
+"""
 
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from components.train.settings import Training
+from pipelines.environment_settings import Environment
 from pipelines.plan.offers import Offer
 from pipelines.plan.plan import Plan, Wishes
 from pipelines.plan.quantity import Quantity
 from pipelines.plan.words import dollars, size
 
 HOUR = 3600.0
+REMEDY = "fewer training.epochs, or another machine"
 
 
-def refusals(plan: Plan, wishes: Wishes, chosen: Offer | None) -> tuple[str, ...]:
-    """Return why the run should not be started; each reason with what to change.
+class Limit(NamedTuple):
+    """What a run must not exceed, in seconds or USD, and what is known of it; `asked` if somebody did."""
+
+    name: str
+    most: float
+    found: Quantity
+    words: Callable[[float], str]
+    asked: bool = True
+    what: str = "It"
+    remedy: str = REMEDY
+
+
+class Judged(NamedTuple):
+    """Limits that a run breaks, and those of which nobody can tell; sentences without a stop."""
+
+    against: tuple[str, ...]
+    unjudged: tuple[str, ...]
+
+
+def unfit(plan: Plan, wishes: Wishes, chosen: Offer | None) -> tuple[str, ...]:
+    """Return why it cannot be done at all where the plan is for; each reason with what to change.
 
     Args:
         plan: without its refusals.
-        wishes: budget and deadline.
+        wishes: whether somebody asks about certain accelerators.
         chosen: the accelerator that it would run on; None when it is none.
     """
     found = []
@@ -26,36 +53,63 @@ def refusals(plan: Plan, wishes: Wishes, chosen: Offer | None) -> tuple[str, ...
             f"The variables and gradients take {size(plan.memory.fixed)} and do not fit into {plan.place}: "
             "take a smaller model or a larger machine"
         )
-    usable = [one for one in plan.offers if not one.refused]
-    if plan.fit != "fits" and not usable and all(one.fit == "does not fit" for one in plan.offers):
+    nowhere = plan.offers and all(one.fit == "does not fit" for one in plan.offers)
+    if plan.fit == "does not fit" and nowhere and not wishes.on:
         found.append("No single device of the list holds the model, and Keras on TensorFlow cannot split it")
-    return (*found, *limits(plan.run, plan.money, wishes))
-
-
-def limits(run: Quantity, money: Quantity, wishes: Wishes) -> tuple[str, ...]:
-    """Return which of budget and deadline a run breaks, by what is expected or by what is certain.
-
-    Args:
-        run: seconds of the whole run.
-        money: USD.
-        wishes: budget and deadline.
-    """
-    found = []
-    if wishes.deadline is not None:
-        found += _over(run, wishes.deadline * HOUR, "--deadline", f"{wishes.deadline:g} h", _hours)
-    if wishes.budget is not None:
-        found += _over(money, wishes.budget, "--budget", f"{wishes.budget:g} USD", dollars)
     return tuple(found)
 
 
-def _over(found: Quantity, limit: float, option: str, said: str, words: Callable[[float], str]) -> list[str]:
-    """Return a refusal when what is expected, or what is certain, is above a limit."""
-    expected = found.value if found.value is not None else found.low
-    if expected is None or expected <= limit:
-        return []
-    shown = words(expected)
-    least = "at least " if found.value is None else ""
-    return [f"It takes {least}{shown}, more than {option} {said}: fewer training.epochs, or another machine"]
+def judge(
+    train: Quantity,
+    run: Quantity,
+    money: Quantity,
+    wishes: Wishes,
+    environment: Environment,
+    training: Training,
+) -> Judged:
+    """Say which limits a run breaks: by what is expected or, where that is not known, by what is certain.
+
+    Args:
+        train: seconds of the step `train`.
+        run: seconds of the whole run.
+        money: USD.
+        wishes: budget and deadline.
+        environment: where it would run.
+        training: whether early stopping may end it before its last epoch; then only the least is certain.
+    """
+    early = training.least_epochs < training.epochs
+    against, unjudged = [], []
+    for limit in (*_asked(run, money, wishes), *_own(train, run, environment)):
+        name, value, words = limit.name, limit.found.value, limit.words
+        takes = (limit.found.low or 0.0) if early or value is None else value
+        if takes > limit.most:
+            least = "at least " if early or value is None else ""
+            against.append(f"{limit.what} takes {least}{words(takes)}, more than {name}: {limit.remedy}")
+        elif value is None and limit.asked:
+            unjudged.append(f"{name} is not checked: {limit.found.why or 'what it takes is unknown'}")
+        elif value is not None and value > limit.most:
+            unjudged.append(f"{name} holds only if early stopping ends it: all epochs take {words(value)}")
+    return Judged(tuple(against), tuple(unjudged))
+
+
+def _asked(run: Quantity, money: Quantity, wishes: Wishes) -> Iterator[Limit]:
+    if wishes.deadline is not None:
+        yield Limit(f"--deadline {wishes.deadline:g} h", wishes.deadline * HOUR, run, _hours)
+    if wishes.budget is not None:
+        yield Limit(f"--budget {wishes.budget:g} USD", wishes.budget, money, dollars)
+
+
+def _own(train: Quantity, run: Quantity, environment: Environment) -> Iterator[Limit]:
+    """Yield the times after which an environment ends what is not over; this machine ends nothing."""
+    if environment.kind == "local":
+        return
+    timeout, whole = environment.resources("train").timeout, environment.active_deadline
+    remedy = f"raise it, or {REMEDY}"
+    if timeout:
+        name = f"environment.steps.train.timeout, {_hours(timeout)}"
+        yield Limit(name, timeout, train, _hours, asked=False, what="The step train", remedy=remedy)
+    name = f"environment.active_deadline, {_hours(whole)}"
+    yield Limit(name, whole, run, _hours, asked=False, remedy=remedy)
 
 
 def _hours(seconds: float) -> str:

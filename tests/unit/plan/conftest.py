@@ -1,12 +1,18 @@
 """A traced model, a probe and data of round numbers."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components.artifacts import Normalization, Schema
 from components.train.measured import Pace, Probed, Traced
+from pipelines.config import load
+from pipelines.environment import load_environment
+from pipelines.plan import planning
 from pipelines.plan.dataset import Dataset
+from pipelines.plan.plan import Plan, Wishes
 
 TRACED: dict[str, Any] = {
     "parameters": 1_000_000,
@@ -25,6 +31,8 @@ TRACED: dict[str, Any] = {
     "dtype": "float32",
     "seconds": 1.0,
 }
+
+GKE = ("environment.store=gs://a/b", "environment.pipeline_root=gs://a/c")
 
 
 @pytest.fixture
@@ -76,3 +84,17 @@ def data() -> Dataset:
         source="a test",
         features="somewhere",
     )
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch, traced: Traced, data: Dataset, tmp_path: Path) -> Any:
+    """Make a plan of a traced model of 6 TFLOP a step and known data, in an environment."""
+    heavy = traced.model_copy(update={"flops": 6 * 10**12})
+    monkeypatch.setattr(planning, "look", lambda *_: data)
+    monkeypatch.setattr(planning, "measure", lambda *_: (heavy, None, 1.0))
+
+    def one(name: str = "local", settings: Sequence[str] = ("training.epochs=900",), **wishes: Any) -> Plan:
+        environment = load_environment(name, [*(GKE if name == "gke" else ()), *settings])
+        return planning.make(load(None, settings), environment, name, Wishes(**wishes), tmp_path)
+
+    return one

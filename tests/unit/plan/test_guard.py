@@ -11,9 +11,11 @@ from pipelines.config import Config, load
 from pipelines.environment import load_environment
 from pipelines.environment_settings import Environment
 from pipelines.plan import guard as guarding
+from pipelines.plan import planning
 from pipelines.plan.guard import guard, unschedulable
-from pipelines.plan.quantity import Quantity, exactly, unknown
+from pipelines.plan.quantity import exactly, unknown
 from pipelines.plan.residuals import Prediction, keep, key, machine
+from tests.unit.plan.conftest import GKE
 
 
 def node(**labels: str) -> dict[str, Any]:
@@ -31,6 +33,14 @@ def kind() -> Environment:
 
 
 @pytest.fixture
+def patient() -> Environment:
+    """An environment that ends nothing in hours."""
+    return load_environment(
+        "kind", ["environment.steps.train.timeout=72000", "environment.active_deadline=72000"]
+    )
+
+
+@pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The nodes that the cluster has; a test adds them."""
     found: list[dict[str, Any]] = []
@@ -43,7 +53,11 @@ def config() -> Config:
     return load()
 
 
-def planned(home: Path, config: Config, environment: Environment, hours: float, *refusals: str) -> None:
+def planned(
+    home: Path, config: Config, environment: Environment, hours: float | None, money: float | None = 12.0
+) -> None:
+    """Keep a plan of so many hours and USD; None for what is unknown."""
+    time = unknown("--probe measures it") if hours is None else exactly(hours * 3600)
     keep(
         home,
         key(config, environment),
@@ -51,11 +65,11 @@ def planned(home: Path, config: Config, environment: Environment, hours: float, 
             created="2026-11-26T10:00:00+00:00",
             machine=machine(environment),
             rows={},
-            train=exactly(hours * 3600),
-            whole=exactly(hours * 3600),
-            money=Quantity(value=12.0, low=10.0, high=14.0),
+            train=time,
+            whole=time,
+            money=unknown("no price is known") if money is None else exactly(money),
             parts=None,
-            refusals=refusals,
+            refusals=(),
         ),
     )
 
@@ -88,8 +102,11 @@ def test_an_accelerator_that_no_node_has_is_refused(nodes: list[Any]) -> None:
     assert "None of the 1 nodes has these labels" in reason
 
 
-def test_where_nodes_are_made_on_demand_nothing_is_impossible(nodes: list[Any]) -> None:
-    nodes.append(node(**{"cloud.google.com/gke-nodepool": "small"}))
+@pytest.mark.parametrize(
+    "label", ["cloud.google.com/gke-nodepool", "eks.amazonaws.com/nodegroup", "karpenter.sh/nodepool"]
+)
+def test_where_nodes_are_made_on_demand_nothing_is_impossible(nodes: list[Any], label: str) -> None:
+    nodes.append(node(**{label: "small"}))
     assert unschedulable(load_environment("kind", ["environment.steps.train.memory=64Gi"])) == ()
 
 
@@ -101,40 +118,80 @@ def test_nodes_that_may_not_be_read_say_nothing(kind: Environment, monkeypatch: 
     assert unschedulable(kind) == ()
 
 
-def test_a_plan_that_said_no_holds(
-    kind: Environment, nodes: list[Any], config: Config, tmp_path: Path
-) -> None:
-    nodes.append(node())
-    planned(tmp_path, config, kind, 1.0, "it does not fit")
-    with pytest.raises(PlanError, match=r"^it does not fit\."):
-        guard(config, kind, "kind", tmp_path)
+@pytest.mark.usefixtures("nodes")
+def test_a_plan_that_said_no_holds(made: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also without a time, which nobody measures of what does not fit."""
+    whole = planning.measure
+
+    def huge(*arguments: Any) -> Any:
+        traced, probed, wall = whole(*arguments)
+        return traced.model_copy(update={"weights": 10**12, "gradients": 10**12}), probed, wall
+
+    monkeypatch.setattr(planning, "measure", huge)
+    settings = ["training.epochs=900", *GKE]
+    plan = made("gke", settings)
+    assert plan.run.value is None
+    with pytest.raises(PlanError) as refused:
+        guard(load(None, settings), load_environment("gke", settings), "gke", tmp_path)
+    for reason in plan.refusals:
+        assert reason in str(refused.value)
+    assert f"(plan of {plan.created[:10]})" in str(refused.value)
 
 
 def test_limits_are_those_of_the_last_plan(
-    kind: Environment, nodes: list[Any], config: Config, tmp_path: Path
+    patient: Environment, nodes: list[Any], config: Config, tmp_path: Path
 ) -> None:
     nodes.append(node())
-    planned(tmp_path, config, kind, 2.0)
-    guard(config, kind, "kind", tmp_path, budget=12.5, deadline=2.5)
+    planned(tmp_path, config, patient, 2.0)
+    assert guard(config, patient, "kind", tmp_path, budget=12.5, deadline=2.5) == ()
     with pytest.raises(PlanError, match=r"takes 2 h, more than --deadline 1.5 h"):
-        guard(config, kind, "kind", tmp_path, deadline=1.5)
-    with pytest.raises(PlanError, match=r"takes 12.00 USD, more than --budget 11 USD"):
-        guard(config, kind, "kind", tmp_path, budget=11)
+        guard(config, patient, "kind", tmp_path, deadline=1.5)
+    with pytest.raises(
+        PlanError, match=r"takes 12.00 USD, more than --budget 11 USD.*\(plan of 2026-11-26\)"
+    ):
+        guard(config, patient, "kind", tmp_path, budget=11)
+
+
+def test_money_is_judged_also_without_a_time_and_time_without_money(
+    patient: Environment, nodes: list[Any], config: Config, tmp_path: Path
+) -> None:
+    nodes.append(node())
+    planned(tmp_path, config, patient, None)
+    (said,) = guard(config, patient, "kind", tmp_path, budget=12.5, deadline=1)
+    assert said == "--deadline 1 h is not checked: --probe measures it"
+    with pytest.raises(PlanError, match="--budget 11 USD"):
+        guard(config, patient, "kind", tmp_path, budget=11, deadline=1)
+    planned(tmp_path, config, patient, 2.0, money=None)
+    (said,) = guard(config, patient, "kind", tmp_path, budget=0, deadline=3)
+    assert said == "--budget 0 USD is not checked: no price is known"
+    with pytest.raises(PlanError, match="--deadline 1 h"):
+        guard(config, patient, "kind", tmp_path, budget=0, deadline=1)
+
+
+def test_limits_need_a_plan(kind: Environment, nodes: list[Any], config: Config, tmp_path: Path) -> None:
+    """Nothing is downloaded for one, and the plan that there is is not replaced."""
+    nodes.append(node())
+    for limit in ({"budget": 5.0}, {"deadline": 1.0}):
+        with pytest.raises(PlanError, match=r"Nobody has planned this run.*`modelyard plan -e kind`"):
+            guard(config, kind, "kind", tmp_path, **limit)
+    assert guard(config, kind, "kind", tmp_path) == ()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_plan_for_another_batch_size_says_nothing(
     kind: Environment, nodes: list[Any], config: Config, tmp_path: Path
 ) -> None:
     nodes.append(node())
-    planned(tmp_path, load(None, ["training.batch_size=8"]), kind, 2.0, "it does not fit")
+    planned(tmp_path, load(None, ["training.batch_size=8"]), kind, 9.0)
     guard(config, kind, "kind", tmp_path)
 
 
-def test_unknown_is_no_refusal() -> None:
-    from pipelines.plan.plan import Wishes
-    from pipelines.plan.verdict import limits
-
-    wishes = Wishes(budget=1.0, deadline=1.0)
-    assert limits(unknown("no probe"), unknown("no price"), wishes) == ()
-    (certain,) = limits(unknown("no probe", at_least=7200.0), unknown("no price"), wishes)
-    assert certain.startswith("It takes at least 2 h")
+def test_the_time_of_the_whole_run_may_be_changed_after_the_plan(
+    nodes: list[Any], config: Config, tmp_path: Path
+) -> None:
+    nodes.append(node())
+    long = ["environment.steps.train.timeout=7200"]
+    planned(tmp_path, config, load_environment("kind", long), 1.5)
+    with pytest.raises(PlanError, match=r"takes 1.5 h, more than environment.active_deadline, 1 h: raise it"):
+        guard(config, load_environment("kind", long), "kind", tmp_path)
+    guard(config, load_environment("kind", [*long, "environment.active_deadline=7200"]), "kind", tmp_path)

@@ -9,33 +9,10 @@ import pytest
 from rich.console import Console
 
 from components.artifacts import read
-from components.train.measured import Traced
-from pipelines.config import load
-from pipelines.environment import load_environment
 from pipelines.plan import planning
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.plan import Plan, Wishes
+from pipelines.plan.plan import Plan
 from pipelines.plan.render import show
 from pipelines.plan.residuals import Prediction
-
-GKE = ("environment.store=gs://a/b", "environment.pipeline_root=gs://a/c")
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch, traced: Traced, data: Dataset, tmp_path: Path) -> Any:
-    """Make a plan of a traced model of 6 TFLOP a step and known data, in an environment."""
-    heavy = traced.model_copy(update={"flops": 6 * 10**12})
-    monkeypatch.setattr(planning, "look", lambda *_: data)
-    monkeypatch.setattr(planning, "measure", lambda *_: (heavy, None, 1.0))
-
-    def one(name: str = "local", **wishes: Any) -> Plan:
-        overrides = GKE if name == "gke" else ()
-        environment = load_environment(name, overrides)
-        return planning.make(
-            load(None, ["training.epochs=900"]), environment, name, Wishes(**wishes), tmp_path
-        )
-
-    return one
 
 
 def shown(plan: Plan, everything: bool = False) -> str:
