@@ -4,32 +4,38 @@ work = walk(concrete.graph)
 work.flops, work.backward, work.unknown
 """
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from components.train.backend import tf
-from components.train.operations import OPAQUE, Operation, UnknownShapeError, flops, shape
+from components.train.operations import Operation, UnknownShapeError, flops, opaque, shape
 
 GRADIENT = "gradient_tape/"
 LOOPS = ("While", "StatelessWhile")
 BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 SAME = ("Identity", "IdentityN", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient")
-Bindings = dict[str, Any]  # the name of an argument of a function -> what the caller gives for it
+# what loops and branches keep for their gradients -> from which of its inputs on
+KEEP = {"TensorListPushBack": 1, "TensorListSetItem": 2, "OptionalFromValue": 0}
+# the name of an argument of a function -> what the caller gives for it, and the arguments of the caller
+Bindings = dict[str, tuple[Any, "Bindings"]]
 
 
 @dataclass
 class Work:
     """What one execution does.
 
-    `flops` are all of it, `backward` those of the gradients. `pushed` is what loops keep for their gradients,
-    in bytes. `unknown` says why `flops` is a lower bound; empty when it is exact.
+    `flops` are all of it, `backward` those of the gradients, `dtypes` all of it by what it computes in.
+    `pushed` is what loops and branches keep for their gradients, in bytes. `unknown` says why `flops` is a
+    lower bound; empty when it is exact.
     """
 
     flops: int = 0
     backward: int = 0
     pushed: int = 0
+    dtypes: Counter[str] = field(default_factory=Counter)
     unknown: list[str] = field(default_factory=list)
 
     def add(self, other: "Work", times: int, backward: bool) -> None:
@@ -37,6 +43,7 @@ class Work:
         self.flops += times * other.flops
         self.backward += times * (other.flops if backward else other.backward)
         self.pushed += times * other.pushed
+        self.dtypes.update({name: times * found for name, found in other.dtypes.items()})
         self.unknown += [one for one in other.unknown if one not in self.unknown]
 
 
@@ -47,23 +54,26 @@ def walk(graph: Any, outer: Bindings | None = None) -> Work:
         graph: a FuncGraph whose batch has a fixed size.
         outer: what its arguments are, where a caller knows it.
     """
-    work, bindings = Work(), outer or {}
-    for operation in alive(graph):
-        backward = is_backward(operation)
-        if operation.type in OPAQUE:
-            work.unknown.append(f"{operation.type} ({operation.name})")
-        elif operation.type in LOOPS:
+    work, bindings, operations = Work(), outer or {}, alive(graph)
+    behind = gradients(operations)
+    for operation in operations:
+        backward = operation.name in behind
+        if operation.type in LOOPS:
             body = _called(graph, operation, "body")
             times = trips(graph, operation, bindings)
             if times is None:
                 work.unknown.append(f"a loop of unknown length ({operation.name})")
-            work.add(walk(body, _bind(body, operation.inputs)), 1 if times is None else times, backward)
+            unchanged = _bind(body, operation.inputs, bindings, loop=True)
+            work.add(walk(body, unchanged), 1 if times is None else times, backward)
         elif operation.type in BRANCHES:
-            each = [walk(_called(graph, operation, name)) for name in _branches(operation)]
-            work.add(max(each, key=lambda one: one.flops), 1, backward)
+            bodies = [_called(graph, operation, name) for name in _branches(operation)]
+            each = [walk(body, _bind(body, list(operation.inputs)[1:], bindings)) for body in bodies]
+            work.add(_least(each, operation.name), 1, backward)
         elif operation.type in CALLS:
             body = _called(graph, operation, "f")
-            work.add(walk(body, _bind(body, operation.inputs)), 1, backward)
+            work.add(walk(body, _bind(body, operation.inputs, bindings)), 1, backward)
+        elif opaque(operation):
+            work.unknown.append(f"{operation.type} ({operation.name})")
         else:
             _count(work, operation, backward)
     return work
@@ -81,42 +91,66 @@ def alive(graph: Any) -> list[Operation]:
     return [operation for operation in graph.get_operations() if operation.name in found]
 
 
-def is_backward(operation: Operation) -> bool:
-    """Say whether an operation belongs to the gradients."""
-    called = operation.get_attr("f").name if operation.type in CALLS else ""
-    return operation.name.startswith(GRADIENT) or "__backward_" in called
+def gradients(operations: list[Operation]) -> set[str]:
+    """Return the names of those operations that belong to the gradients.
+
+    The tape names its own. A custom gradient does not, as that of silu or of a layer that is computed again
+    (keras.RematScope): it is what depends on one of the tape's, and one of the tape's on it.
+    """
+    named = {one.name for one in operations if _named(one)}
+    after, before = set(named), set(named)
+    for one in operations:
+        if not after.isdisjoint(_needed(one)):
+            after.add(one.name)
+    for one in reversed(operations):
+        if one.name in before:
+            before.update(_needed(one))
+    return after & before
 
 
 def trips(graph: Any, loop: Operation, bindings: Bindings) -> int | None:
     """Return how often a loop's body runs, or None when that is not fixed before it runs.
 
     Understood is what Keras and TensorFlow write: a counter from a constant, by a constant, up to a constant,
-    and the loop of the gradient, which runs as often as the loop that it belongs to.
+    also two of them joined by `and` (maximum_iterations), and the loop of the gradient, which runs as often
+    as the loop that it belongs to.
     """
     condition, body = _called(graph, loop, "cond"), _called(graph, loop, "body")
     known = []
-    for less in (one for one in condition.get_operations() if one.type == "Less"):
-        counter = _argument(condition, less.inputs[0])
-        limit = _limit(graph, condition, loop, less.inputs[1], bindings)
-        if counter is None or limit is None:
-            continue
+    for test in _tests(condition.outputs[0]):
+        counter = _argument(condition, test.inputs[0]) if test.type == "Less" else None
+        if counter is None:
+            return None
         start, step = _number(loop.inputs[counter], graph, bindings), _increment(body, counter)
-        if start is not None and step:
-            known.append(max(0, -(-(limit - start) // step)))
-    # all conditions hold together (maximum_iterations beside the loop's own): the first to fail ends it
-    return min(known, default=None)
+        limit = _limit(graph, condition, loop, test.inputs[1], bindings)
+        if start is None or limit is None or not step or step < 0:
+            return None
+        known.append(max(0, -(-(limit - start) // step)))
+    return min(known, default=None)  # the first to fail ends the loop
+
+
+def _least(branches: list[Work], name: str) -> Work:
+    """Return what a branch does at least; it keeps at most what the one that keeps most does."""
+    unknown = list(dict.fromkeys(one for branch in branches for one in branch.unknown))
+    if len({branch.flops for branch in branches}) > 1:
+        unknown.append(f"which branch is taken ({name})")
+    least = min(branches, key=lambda one: one.flops)
+    return replace(least, pushed=max(one.pushed for one in branches), unknown=unknown)
 
 
 def _count(work: Work, operation: Operation, backward: bool) -> None:
     try:
-        if operation.type == "TensorListPushBack":
-            work.pushed += size(operation.inputs[1])
+        if operation.type in KEEP:
+            kept = list(operation.inputs)[KEEP[operation.type] :]
+            work.pushed += sum(size(one) for one in kept if one.dtype.is_numpy_compatible)
         found = flops(operation)
     except UnknownShapeError:
         work.unknown.append(f"{operation.type} of unknown shape ({operation.name})")
         return
-    work.flops += found
-    work.backward += found if backward else 0
+    if found:
+        work.flops += found
+        work.backward += found if backward else 0
+        work.dtypes[operation.outputs[0].dtype.name] += found
 
 
 def size(tensor: Any) -> int:
@@ -154,8 +188,35 @@ def _branches(operation: Operation) -> Iterator[str]:
         yield from ("then_branch", "else_branch")
 
 
-def _bind(body: Any, inputs: Any) -> Bindings:
-    return {inner.name: outer for inner, outer in zip(body.inputs, inputs, strict=False)}
+def _named(operation: Operation) -> bool:
+    """Say whether the tape named an operation as one of the gradients."""
+    called = operation.get_attr("f").name if operation.type in CALLS else ""
+    return operation.name.startswith(GRADIENT) or "__backward_" in called
+
+
+def _needed(operation: Operation) -> set[str]:
+    """Return the names of the operations that one waits for."""
+    needed = {tensor.op.name for tensor in operation.inputs}
+    return needed.union(one.name for one in operation.control_inputs)
+
+
+def _bind(body: Any, inputs: Any, caller: Bindings, loop: bool = False) -> Bindings:
+    """Return what is given for a function's arguments; for a loop's, only those that its body hands on."""
+    return {
+        inner.name: (outer, caller)
+        for place, (inner, outer) in enumerate(zip(body.inputs, inputs, strict=False))
+        if not loop or source(body.outputs[place]) is inner
+    }
+
+
+def _tests(tensor: Any) -> Iterator[Operation]:
+    """Return what a loop's condition joins by `and`, without what always holds."""
+    tensor = source(tensor)
+    if tensor.op.type == "LogicalAnd":
+        for one in tensor.op.inputs:
+            yield from _tests(one)
+    elif not tf.get_static_value(tensor):
+        yield tensor.op
 
 
 def _argument(graph: Any, tensor: Any) -> int | None:
@@ -190,11 +251,14 @@ def _number(tensor: Any, graph: Any, bindings: Bindings) -> int | None:
     """Return the whole number that a tensor always is, or None."""
     tensor = source(tensor)
     if tensor.name in bindings and tensor.op.type == "Placeholder":
-        outer = bindings[tensor.name]
-        return _number(outer, outer.graph, {})
+        outer, caller = bindings[tensor.name]
+        return _number(outer, outer.graph, caller)
     if tensor.op.type in LOOPS:  # what a loop counted to, as its gradient asks
         return trips(graph, tensor.op, bindings) if tensor.value_index == 0 else None
+    if tensor.op.type in CALLS:  # as a loop's counter, when the loop is in a function of its own
+        body = _called(graph, tensor.op, "f")
+        return _number(body.outputs[tensor.value_index], body, _bind(body, tensor.op.inputs, bindings))
     if tensor.op.type == "Max" and shape(tensor.op.inputs[1]) == (0,):  # over no axis: what Keras' rnn writes
         return _number(tensor.op.inputs[0], graph, bindings)
     value = tf.get_static_value(tensor)
-    return int(value) if value is not None and value.ndim == 0 else None
+    return int(value) if value is not None and value.ndim == 0 and value.dtype.kind in "iu" else None

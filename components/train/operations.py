@@ -5,19 +5,20 @@ a product over many values count; what works element by element costs memory tra
 """
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
+
+from components.train.backend import tf
 
 Operation = Any  # tf.Operation
 Shape = tuple[int, ...]
 
-# Operations that work hard and whose shapes do not tell how hard.
-OPAQUE = frozenset(
-    {"PyFunc", "PyFuncStateless", "EagerPyFunc", "XlaCallModule", "CudnnRNN", "CudnnRNNV2", "CudnnRNNV3"}
-    | {"CudnnRNNBackprop", "CudnnRNNBackpropV2", "CudnnRNNBackpropV3", "LSTMBlockCell", "BlockLSTM", "Conv"}
-    | {"FFT", "FFT2D", "FFT3D", "IFFT", "RFFT", "RFFT2D", "IRFFT", "IRFFT2D", "Cholesky", "MatrixInverse"}
-    | {"MatrixSolve", "MatrixTriangularSolve", "Qr", "Svd", "SelfAdjointEigV2", "SparseMatMul"}
-    | {"SparseTensorDenseMatMul", "BinaryDense", "NonMaxSuppressionV5"}
+# Operations that work hard and whose shapes do not tell how hard, or that run what is not looked into.
+HARD = re.compile(
+    r"MatMul|Matrix(Inverse|Determinant|Exponential|Logarithm|SquareRoot)|Cholesky|Solve|Eig|Svd|FFT"
+    r"|Conv(?!ert)|Dot|RNN|LSTM|GRU|NonMaxSuppression|PyFunc|^(Batch)?(Lu|Qr|For|MapDefun|RemoteCall)$"
+    r"|^(TPUPartitionedCall|SymbolicGradient)$"
 )
 
 
@@ -33,6 +34,12 @@ def flops(operation: Operation) -> int:
     """
     count = _COUNTS.get(operation.type)
     return count(operation) if count else 0
+
+
+def opaque(operation: Operation) -> bool:
+    """Say whether nobody knows what an operation takes: it works hard, or is not one of TensorFlow's own."""
+    kind = operation.type
+    return kind not in _COUNTS and (bool(HARD.search(kind)) or not hasattr(tf.raw_ops, kind))
 
 
 def shape(tensor: Any) -> Shape:
