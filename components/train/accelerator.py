@@ -48,5 +48,6 @@ def room_for(batch_size: int) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise TooLargeError(
-            f"A batch of {batch_size} does not fit into the device's memory. Lower training.batch_size."
+            f"The model with a batch of {batch_size} does not fit into the device's memory. Lower "
+            "training.batch_size, or the sizes in `model`."
         ) from error

@@ -5,7 +5,8 @@
 
 Three passes take turns: the step with its real input, the step with a batch in memory, the input alone. Each
 runs in windows of one step and of many, so that what a call costs and what a step costs come apart. What is
-compiled in the first calls is measured, and kept out of the windows.
+compiled in the first calls is measured, and kept out of the windows. Where a step takes so long that the time
+is over before all had their turns, there are fewer windows.
 """
 
 import os
@@ -22,7 +23,8 @@ import numpy as np
 
 from components import artifacts
 from components.artifacts import Schema
-from components.errors import TrainError
+from components.errors import TooLargeError
+from components.memory import memory_here
 from components.shards import ShardWriter
 from components.train import accelerator, data, trace
 from components.train import model as networks
@@ -32,11 +34,12 @@ from components.train.data import CHUNK_BYTES, Features
 from components.train.export import export
 from components.train.measured import ANSWER, Probed, Traced, Trial
 from components.train.settings import Model, Training
-from components.train.windows import Windows, timed
+from components.train.windows import FEW, Windows, timed
 
 NOISE_BYTES = 64 * 2**20
 CHECKED_ROWS = 32
 LEAST_TURNS = 4
+PATIENCE = 60.0  # seconds after its time in which a probe may still take its least turns
 
 
 def probe(trial: Trial, scratch: Path) -> Probed:
@@ -48,28 +51,30 @@ def probe(trial: Trial, scratch: Path) -> Probed:
 
     Raises:
         DataError: the features are malformed.
+        TooLargeError: it needs more memory than there is.
         TrainError: the model cannot be built, trained or exported.
     """
     began, load = time.perf_counter(), os.getloadavg()[0] / (os.cpu_count() or 1)
-    question = trial.question
+    question, device = trial.question, accelerator.devices()[0]
     traced = trace.trace(question)
-    _check_room(traced)
+    _check_room(traced, device)
     features = Path(trial.features) if trial.features else _noise(trial, scratch / "features")
     opening, rows = timed(lambda: Features.read(features))
-    building, (network, plan) = timed(lambda: trace.compiled(question))
-    course = Course(network, rows, plan)
-    first_epoch, first_validation = course.warm()
-    course.run(trial.seconds)
-    epoch = course.epoch.pace()
     settings = Model.model_validate(question.architecture)
-    exported = networks.with_probabilities(network, settings.logits)
-    checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
-    exporting = []
-    for name in ("rehearsal", "model"):
-        (scratch / name).mkdir()
-        exporting.append(timed(partial(export, exported, rows.schema, checked, scratch / name))[0])
+    with trace.explained(question, "Probing"), accelerator.room_for(traced.batch_size):
+        building, (network, plan) = timed(lambda: trace.compiled(question))
+        course = Course(network, rows, plan)
+        first_epoch, first_validation = course.warm()
+        course.run(trial.seconds)
+        exported = networks.with_probabilities(network, settings.logits)
+        checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
+        exporting = []
+        for name in ("rehearsal", "model"):
+            (scratch / name).mkdir()
+            exporting.append(timed(partial(export, exported, rows.schema, checked, scratch / name))[0])
+    epoch = course.epoch.pace()
     return Probed(
-        device=accelerator.devices()[0],
+        device=device,
         backend=BACKEND,
         age=None,
         load=load,
@@ -100,11 +105,12 @@ class Course:
 
     def __init__(self, network: Any, rows: Features, plan: Training) -> None:
         self._network, self._rows, self._plan = network, rows, plan
+        self._size = min(plan.batch_size, len(rows.train))
         self.steps = -(-len(rows.train) // plan.batch_size)
-        held, few = -(-len(rows.validation) // plan.batch_size), plan.batch_size // 2
+        held, few = -(-len(rows.validation) // plan.batch_size), self._size // 2
         self._chunk = self._in_memory()
         self.epoch = Windows(self._fit, self.steps)
-        self.compute = Windows(partial(self._fit_memory, plan.batch_size), self.steps)
+        self.compute = Windows(partial(self._fit_memory, self._size), self.steps)
         self.half = Windows(partial(self._fit_memory, few), self.steps) if few else None
         self.input = Windows(self._read, self.steps)
         self.validation = Windows(self._evaluate, held) if held else None
@@ -112,11 +118,12 @@ class Course:
     def warm(self) -> tuple[float, float]:
         """Compile everything; return what the first training step and the first validation took more."""
         first, _ = timed(self.epoch.warm)
+        first += self._last_batch()
         validation = 0.0
         if self.validation:
             wall, _ = timed(self.validation.warm)
             validation = max(0.0, wall - self.validation.warm())
-        for one in (self.compute, self.half):
+        for one in (self.compute, self.half, self.input):
             if one:
                 one.warm()  # on an accelerator, each size of a batch is compiled
         return first, validation
@@ -125,14 +132,23 @@ class Course:
         """Let the passes take turns, the training itself every other turn."""
         others = [self.compute, self.input, *(one for one in (self.half, self.validation) if one)]
         until = time.perf_counter() + seconds
-        self.epoch.settle(seconds / 10)
+        late = until + PATIENCE
+        self.epoch.settle(seconds / 10, FEW)
         for one in others:
-            one.settle(seconds / 40)
+            if time.perf_counter() < late:
+                one.settle(seconds / 40)
         turn = 0
-        while time.perf_counter() < until or turn < LEAST_TURNS:
+        while (now := time.perf_counter()) < until or (turn < LEAST_TURNS and now < late):
             self.epoch.turn()
             others[turn % len(others)].turn()
             turn += 1
+
+    def _last_batch(self) -> float:
+        """Return what compiling the last, smaller batch of an epoch takes, where each size is compiled."""
+        rest = len(self._rows.train) % self._size
+        if not rest or not self._network.jit_compile:
+            return 0.0
+        return max(0.0, self._fit_memory(rest, 1) - self._fit_memory(rest, 1))
 
     def _fit(self, steps: int) -> float:
         batches = data.shuffled(self._rows.train, self._plan.batch_size, self._plan.seed)
@@ -162,20 +178,19 @@ class Course:
 
     def _in_memory(self) -> tuple[Any, Any]:
         """Return some whole batches, as many as the input hands over at once."""
-        train, size = self._rows.train, self._plan.batch_size
+        train, size = self._rows.train, self._size
         row = train.gather(np.arange(1)).nbytes
         few = np.arange(size * max(1, min(16, CHUNK_BYTES // (size * max(1, row))))) % len(train)
         return train.gather(few), train.labels[few]
 
 
-def _check_room(traced: Traced) -> None:
-    """Raise before the variables are made, when this machine's memory is too small for them."""
-    needed = traced.weights + traced.gradients + traced.optimizer
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > there:
-        raise TrainError(
-            f"The model's variables and gradients take {needed / 1e9:.3g} GB and this machine has "
-            f"{there / 1e9:.3g} GB, so there is nothing to probe. Plan without --probe to see where it fits."
+def _check_room(traced: Traced, device: str) -> None:
+    """Raise before the variables are made, when the memory of a processor is too small for them."""
+    needed, there = traced.weights + traced.gradients + traced.optimizer, memory_here()
+    if device.startswith("cpu") and needed > there:
+        raise TooLargeError(
+            f"The model's variables and gradients take {needed / 1e9:.3g} GB and there are {there / 1e9:.3g} "
+            "GB here, so there is nothing to probe. Take a smaller model or a larger machine."
         )
 
 
@@ -231,6 +246,8 @@ def main() -> None:
     """Read the trial, probe, and write what was found, or print it when there is no file for it."""
     asked, *answer = sys.argv[1:]
     trial = artifacts.read(Path(asked), Trial) if answer else Trial.model_validate_json(asked)
+    if not answer:
+        print(f"probing on {accelerator.devices()[0]} with {BACKEND}", flush=True)  # noqa: T201
     with tempfile.TemporaryDirectory() as scratch:
         found = probe(trial, Path(scratch)).model_copy(update={"age": _age()})
     if answer:

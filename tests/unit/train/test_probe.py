@@ -5,10 +5,15 @@ from typing import Any
 
 import pytest
 
+from components import artifacts
 from components.artifacts import Normalization, Schema
-from components.errors import TrainError
+from components.errors import TooLargeError, TrainError
+from components.train import probe as probing
+from components.train import trace
+from components.train.data import Features
 from components.train.measured import Probed, Question, Trial
-from components.train.probe import probe
+from components.train.probe import Course, probe
+from components.train.settings import Code
 
 
 @pytest.fixture
@@ -51,7 +56,87 @@ def test_the_rows_of_the_run_are_read(question: Question, desk: Any, tmp_path: P
     plausible(found)
 
 
+def test_a_batch_has_no_more_rows_than_there_are(question: Question, desk: Any, tmp_path: Path) -> None:
+    large = question.model_copy(update={"training": {"batch_size": 5000}})
+    features = desk.features(*desk.pictures(600), validation=40)
+    found = probe(Trial(question=large, features=str(features), seconds=0.5), tmp_path)
+    assert (found.steps, found.traced.batch_size) == (1, 600)
+    course = Course(*course_of(large, features))
+    assert len(course._chunk[0]) % 600 == 0
+
+
+def course_of(question: Question, features: Path) -> tuple[Any, Features, Any]:
+    network, plan = trace.compiled(question)
+    return network, Features.read(features), plan
+
+
+def test_where_steps_are_slow_not_all_have_a_turn(
+    question: Question, desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "PATIENCE", 0.0)
+    course = Course(*course_of(question, desk.features(*desk.pictures(600), validation=40)))
+    course.warm()
+    course.run(1e-9)
+    assert course.epoch.pace().windows == course.compute.pace().windows == 1
+    assert course.input.pace().each > 0
+    assert course.half
+    assert course.half.pace().each > 0
+
+
+def test_the_last_batch_is_compiled_where_each_size_is(question: Question, desk: Any) -> None:
+    network, rows, plan = course_of(question, desk.features(*desk.pictures(600), validation=40))
+    for jit, sizes in ((False, []), (True, [8, 8])):
+        network.jit_compile = jit
+        course, asked = Course(network, rows, plan), []
+        course._fit_memory = lambda size, steps, asked=asked: asked.append((size, steps)) or 1.0
+        assert course._last_batch() == 0.0
+        assert [size for size, _ in asked] == sizes  # 600 rows are 37 batches of 16, and 8
+
+
+LATE = """
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+def fail():
+    {raises}
+
+@keras.saving.register_keras_serializable("late")
+class Late(layers.Layer):
+    def call(self, x):
+        return x + tf.stop_gradient(tf.ensure_shape(tf.numpy_function(fail, [], tf.float32), ()))
+
+    def compute_output_shape(self, shape):
+        return shape
+
+def build(input_shape, classes):
+    x = keras.Input(input_shape)
+    return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Late()(x))))
+"""
+
+
+@pytest.mark.parametrize(
+    ("raises", "kind", "message"),
+    [
+        ("raise KeyError('forgotten')", TrainError, r"Probing failed.*: .*forgotten.* Correct it"),
+        ("raise MemoryError('no room')", TooLargeError, r"with a batch of 16 does not fit"),
+    ],
+)
+def test_what_the_users_own_code_raises_in_a_step_is_explained(
+    question: Question, desk: Any, tmp_path: Path, raises: str, kind: type[TrainError], message: str
+) -> None:
+    folder = desk.code(late=LATE.format(raises=raises))
+    own = {
+        "architecture": {"build": "late:build", "code": str(folder)},
+        "code": Code(place=str(folder)).text(),
+        "code_sha256": artifacts.tree_sha256(folder),
+    }
+    with pytest.raises(kind, match=message):
+        probe(Trial(question=question.model_copy(update=own), seconds=0.5), tmp_path)
+
+
 def test_what_has_no_room_is_not_begun(question: Question, tmp_path: Path) -> None:
     huge = question.model_copy(update={"architecture": {"filters": [], "dense": [65536, 65536, 65536]}})
-    with pytest.raises(TrainError, match=r"take 138 GB and this machine has .* nothing to probe"):
+    with pytest.raises(TooLargeError, match=r"take 138 GB and there are .* nothing to probe"):
         probe(Trial(question=huge, seconds=0.5), tmp_path)

@@ -210,7 +210,7 @@ def test_an_exception_while_it_trains_is_said_with_its_place(desk) -> None:
 
 def test_too_little_memory_is_no_mistake_in_the_code(tmp_path) -> None:
     with (
-        pytest.raises(TooLargeError, match="Tracing ran out of memory: MemoryError: .*Lower the sizes"),
+        pytest.raises(TooLargeError, match=r"Tracing ran out of memory: MemoryError: .*Lower the sizes"),
         user_code.explained(tmp_path, "Tracing"),
     ):
         raise MemoryError("Unable to allocate 4 TiB")

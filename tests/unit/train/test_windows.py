@@ -59,3 +59,32 @@ def test_slow_moments_are_part_of_it() -> None:
     pace = windows.pace()
     assert pace.seconds(100) == pytest.approx(52.0 * 1.5)
     assert pace.low < 1 < pace.high
+
+
+def test_few_are_made_more_so_that_their_difference_tells() -> None:
+    machine = Machine()
+    windows = Windows(machine, most=1000)
+    windows.settle(1.0, least=8)  # one takes 2.5 s, and eight as a call would have it 20 s: too long
+    machine.calls.clear()
+    windows.turn()
+    assert machine.calls == [1]
+    windows.settle(3.0, least=8)
+    machine.calls.clear()
+    windows.turn()
+    assert machine.calls == [1, 8]
+
+
+def test_there_are_no_more_than_all_also_where_more_were_better() -> None:
+    machine = Machine()
+    windows = Windows(machine, most=5)
+    windows.settle(3.0, least=8)
+    machine.calls.clear()
+    windows.turn()
+    assert machine.calls == [1, 5]
+
+
+def test_what_had_no_turn_is_known_by_what_made_it_warm() -> None:
+    windows = Windows(Machine(), most=1000)
+    windows.warm()
+    pace = windows.pace()
+    assert (pace.each, pace.fixed, pace.windows) == (2.5, 0.0, 1)
