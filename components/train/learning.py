@@ -4,12 +4,14 @@
 
 The parts are an eighth, a quarter, a half and all of the training rows, each within the next; each is trained
 as a run would do it, so this takes about twice as long as one training. error = a · rows^-b + c is fitted to
-what the same validation rows say, and never asked about more than four times the rows that there are.
+what the same validation rows say, and never asked about more than four times the rows that there are. What
+another seed would bring is in no interval: each part is trained once.
 """
 
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,13 @@ from components import artifacts
 from components.shards import Split
 from components.train import trace, trainer
 from components.train.backend import keras
-from components.train.data import Features
+from components.train.data import Features, ordered
 from components.train.measured import CurvePoint, LearningCurve, Question, Trial
 from components.train.power_law import fit
 
 PARTS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 BEYOND = (2, 4)
-LEAST_POINTS, LEAST_VALIDATION, PER_CLASS = 3, 50, 5
+LEAST_VALIDATION, PER_CLASS = 50, 5
 DRAWS = 200
 QUANTILES = (0.1, 0.9)
 
@@ -57,19 +59,16 @@ def learning_curve(trial: Trial) -> LearningCurve:
     rows = Features.read(Path(trial.features))
     held, classes = len(rows.validation), len(rows.schema.classes)
     counts = [math.floor(part * len(rows.train)) for part in PARTS]
-    counts = [count for count in counts if count >= PER_CLASS * classes]
-    refused = None
+    least = math.ceil(PER_CLASS * classes / PARTS[0])
     if held < LEAST_VALIDATION:
-        refused = (
+        return _refused(
             f"{held} validation rows tell too little; {LEAST_VALIDATION} are needed: raise data.validation"
         )
-    elif len(counts) < LEAST_POINTS:
-        refused = (
-            f"{len(rows.train)} training rows make {len(counts)} parts with {PER_CLASS} rows a class; a "
-            f"curve needs {LEAST_POINTS}: get more rows"
+    if len(rows.train) < least:
+        return _refused(
+            f"an eighth of {len(rows.train):,} training rows is less than {PER_CLASS} a class; a curve needs "
+            f"{least:,} rows: get more"
         )
-    if refused:
-        return LearningCurve(points=(), beyond=(), exponent=None, floor=None, refused=refused, seconds=0.0)
     order = np.random.default_rng(0).permutation(len(rows.train))
     errors = [_error(trial.question, rows, order[:count]) for count in counts]
     return extrapolate(counts, errors, held, time.perf_counter() - began)
@@ -84,11 +83,19 @@ def extrapolate(counts: list[int], errors: list[float], held: int, seconds: floa
         held: how many validation rows there are.
         seconds: that the training took.
     """
-    size, random = np.asarray(counts, float), np.random.default_rng(0)
-    drawn = random.binomial(held, errors, (DRAWS, len(errors))) / held
-    laws = [fit(size, one) for one in drawn]
+    size, random, wrong = np.asarray(counts, float), np.random.default_rng(0), held * np.asarray(errors)
+    # Jeffreys': of rows that nobody has seen some may be wrong, also where no validation row is
+    drawn = random.beta(wrong + 0.5, held - wrong + 0.5, (DRAWS, len(errors)))
     best = fit(size, np.asarray(errors))
     points = [_point(count, errors[place], drawn[:, place]) for place, count in enumerate(counts)]
+    if not best.a:
+        return _refused(
+            f"the error does not fall as rows grow, {errors[0]:.1%} with {counts[0]:,} and {errors[-1]:.1%} "
+            f"with {counts[-1]:,}: what more would bring, this does not tell",
+            points,
+            seconds,
+        )
+    laws = [fit(size, one) for one in drawn]
     more = [counts[-1] * times for times in BEYOND]
     beyond = [_point(rows, best.at(rows), np.array([law.at(rows) for law in laws])) for rows in more]
     return LearningCurve(
@@ -105,15 +112,24 @@ def _error(question: Question, rows: Features, chosen: NDArray[np.int64]) -> flo
     """Train on some rows as a run would, and return the share of validation rows that are wrong."""
     part = Features(rows.schema, rows.normalization, Part(rows.train, chosen), rows.validation)
     network, plan = trace.compiled(question.model_copy(update={"rows": len(chosen)}))
-    history = trainer.fit(network, part, plan)
+    trainer.fit(network, part, plan)
+    # by the weights that stay: with early stopping those of the epoch that what it watches found best
+    validation = ordered(rows.validation, plan.batch_size)
+    found = network.evaluate(validation, verbose=0, return_dict=True)
     keras.backend.clear_session()
-    best = max if plan.early_stopping else (lambda values: values[-1])
-    return 1.0 - best(history.metrics["val_accuracy"])
+    return 1.0 - float(found["accuracy"])
 
 
 def _point(rows: int, error: float, drawn: NDArray[np.float64]) -> CurvePoint:
-    low, high = np.quantile(drawn, QUANTILES)
-    return CurvePoint(rows=rows, error=error, low=float(low), high=float(high))
+    low, high = map(float, np.quantile(drawn, QUANTILES))
+    return CurvePoint(rows=rows, error=error, low=min(low, error), high=max(high, error))
+
+
+def _refused(why: str, points: Sequence[CurvePoint] = (), seconds: float = 0.0) -> LearningCurve:
+    """Return a curve that says nothing about more rows."""
+    return LearningCurve(
+        points=tuple(points), beyond=(), exponent=None, floor=None, refused=why, seconds=seconds
+    )
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ from pipelines.plan.dataset import Dataset
 from pipelines.plan.plan import Wishes
 from pipelines.plan.pod_probe import probe_in_pod
 from pipelines.plan.process import ask
+from pipelines.plan.time import Duration
+from pipelines.plan.words import seconds
 
 Say = Callable[[str], None]
 
@@ -53,8 +55,16 @@ def measure(
     return probed.traced, probed, wall
 
 
-def learn(question: Question, data: Dataset, say: Say) -> LearningCurve:
-    """Train on growing parts of the data, and return the curve."""
-    say("training on growing parts of the data")
+def learn(question: Question, data: Dataset, time: Duration | None, say: Say) -> LearningCurve:
+    """Train on growing parts of the data, on this machine whatever the environment, and return the curve.
+
+    Args:
+        question: the model.
+        data: what it learns.
+        time: how long one training takes here, if that is known.
+        say: takes a few words about what is being done.
+    """
+    long = f", about {seconds(2 * time.seconds())}" if time else ""
+    say(f"training here on growing parts of the data{long}")
     curve, _ = ask("learning", Trial(question=question, features=data.features), LearningCurve)
     return curve

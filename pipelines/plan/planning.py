@@ -63,7 +63,6 @@ def make(
     data = look(config, wishes.rows, wishes.classes, wishes.fetch or wishes.probe or wishes.learning_curve)
     question = question_of(config, data)
     traced, probed, wall = measure(question, data, wishes, config, environment, say)
-    curve = learn(question, data, say) if wishes.learning_curve else None
     key, here = residuals.key(config, environment), residuals.machine(environment)
     time, time_of = _earlier(home, key, here, data)
     if probed:
@@ -78,6 +77,8 @@ def make(
         time_of = None
         if mine and not probed.device.startswith(mine.kind):  # accelerator_optional, on a node without it
             here, mine = f"{probed.device} of a node without {mine.type}", None
+    here_takes = time if environment.kind == "local" else None
+    curve = learn(question, data, here_takes, say) if wishes.learning_curve else None
     if wishes.on:  # another machine: what was measured is not its time
         time, time_of = None, None
     correction = residuals.correction(home, here, key) if time else None
@@ -121,7 +122,15 @@ def make(
         effort=effort(config, environment, name, chosen),
         risks=(),
         inputs=inputs(
-            config, data, hardware, None if wishes.on else probed, time_of, wishes.price, bool(past)
+            config,
+            data,
+            hardware,
+            work,
+            None if wishes.on else probed,
+            time_of,
+            wishes.price,
+            past,
+            correction,
         ),
         refusals=(),
         unjudged=(),

@@ -7,6 +7,7 @@ import pytest
 
 from components import artifacts
 from components.artifacts import Normalization, Schema
+from components.train import trainer
 from components.train.learning import extrapolate, learning_curve
 from components.train.measured import Question, Trial
 from components.train.power_law import fit
@@ -36,7 +37,23 @@ def test_beyond_are_twice_and_four_times_the_rows_with_an_interval() -> None:
     assert many.beyond[1].high - many.beyond[1].low < few.beyond[1].high - few.beyond[1].low
 
 
-def trial(desk: Any, rows: int, validation: int) -> Trial:
+def test_no_wrong_row_among_few_does_not_mean_none_at_all() -> None:
+    curve = extrapolate([250, 500, 1000, 2000], [0.10, 0.04, 0.02, 0.0], held=50, seconds=1.0)
+    last = curve.points[-1]
+    assert last.low == last.error == 0.0
+    assert 0.01 < last.high < 0.1
+    assert all(one.low <= one.error <= one.high for one in (*curve.points, *curve.beyond))
+
+
+def test_what_does_not_fall_is_not_continued() -> None:
+    curve = extrapolate([250, 500, 1000, 2000], [0.10, 0.12, 0.13, 0.14], held=100, seconds=1.0)
+    assert curve.refused
+    assert "does not fall as rows grow, 10.0% with 250 and 14.0% with 2,000" in curve.refused
+    assert curve.beyond == ()
+    assert [one.rows for one in curve.points] == [250, 500, 1000, 2000]
+
+
+def trial(desk: Any, rows: int, validation: int, **training: Any) -> Trial:
     features = desk.features(*desk.pictures(rows), validation=validation)
     schema = artifacts.read(features / "schema.json", Schema)
     normalization = artifacts.read(features / "normalization.json", Normalization)
@@ -44,15 +61,15 @@ def trial(desk: Any, rows: int, validation: int) -> Trial:
         examples=schema,
         normalization=normalization,
         architecture={"filters": [], "dense": [8]},
-        training={"epochs": 2, "batch_size": 16},
+        training={"epochs": 2, "batch_size": 16} | training,
     )
     return Trial(question=asked, features=str(features))
 
 
 def test_too_few_rows_are_refused(desk: Any) -> None:
     curve = learning_curve(trial(desk, rows=40, validation=60))
-    assert (
-        curve.refused == "40 training rows make 2 parts with 5 rows a class; a curve needs 3: get more rows"
+    assert curve.refused == (
+        "an eighth of 40 training rows is less than 5 a class; a curve needs 120 rows: get more"
     )
     assert curve.points == curve.beyond == ()
 
@@ -68,3 +85,28 @@ def test_a_real_curve_has_a_point_a_part(desk: Any) -> None:
     assert curve.refused is None
     assert [one.rows for one in curve.points] == [20, 40, 80, 160]
     assert all(0 <= one.low <= one.high <= 1 for one in (*curve.points, *curve.beyond))
+
+
+def test_with_early_stopping_the_error_is_that_of_the_weights_that_stay(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    histories, fit_ = [], trainer.fit
+
+    def watched(*arguments: Any) -> Any:
+        histories.append(fit_(*arguments))
+        return histories[-1]
+
+    monkeypatch.setattr(trainer, "fit", watched)
+    stopping = {"monitor": "val_loss", "patience": 3, "min_delta": 0.0}
+    fast = {"learning_rate": 0.3}
+    asked = trial(desk, 160, 60, epochs=12, early_stopping=stopping, optimizer_settings=fast)
+    curve = learning_curve(asked)
+    for point, history in zip(curve.points, histories, strict=True):
+        best = int(np.argmin(history.metrics["val_loss"]))
+        assert point.error == pytest.approx(1 - history.metrics["val_accuracy"][best], abs=1e-6)
+    # at such a learning rate the two disagree somewhere, else this test says nothing
+    assert any(
+        history.metrics["val_accuracy"][int(np.argmin(history.metrics["val_loss"]))]
+        < max(history.metrics["val_accuracy"])
+        for history in histories
+    )
