@@ -77,7 +77,7 @@ def plan(
     if rows is not None and (fetch or learning_curve):
         other = "--fetch" if fetch else "--learning-curve"
         raise ConfigError(
-            f"--rows {rows} describes data that stays where it is, and {other} brings it here, where its rows "
+            f"--rows {rows} is for data that stays where it is, and {other} brings it here, where its rows "
             "are counted. Give one of the two."
         )
     place = load_environment(environment, overrides or ())

@@ -4,7 +4,7 @@
     hardware.rows["nvidia-l4"].memory, hardware.rejected
 
 A row that contradicts itself is left out, with the reason: price lists that are read by programs have such
-rows.
+rows. So is one that no step could ask for.
 """
 
 from datetime import date
@@ -15,10 +15,16 @@ from pydantic import Field, ValidationError, model_validator
 
 from components.errors import ConfigError
 from components.settings import Settings
+from pipelines.accelerators import known
+from pipelines.config_problems import did_you_mean
 from pipelines.config_text import parse
 
 SHIPPED = Path(__file__).parent / "accelerators.yaml"
 DEAREST = 500.0  # USD per accelerator and hour: catalogues have 700 where they have no price
+# what is outside is in another unit: TB/s, MiB, GFLOP/s
+MEMORY = (1.0, 1_000.0)
+BANDWIDTH = (50.0, 20_000.0)
+PEAK = (1.0, 20_000.0)
 
 Unknown = Literal["unknown"]
 Peak = float | Literal["unknown", "unsupported"]
@@ -33,14 +39,19 @@ class Peaks(Settings):
 
 
 class Price(Settings):
-    """USD per hour of a machine with `count` accelerators, or of these alone."""
+    """USD per hour of a machine with `count` accelerators, of these alone, or of a chip with its part of one.
+
+    `on_demand_counts` are how many accelerators a machine has that can be had on demand; empty when all can.
+    """
 
     region: str
-    scope: Literal["vm", "accelerator"]
+    scope: Literal["vm", "accelerator", "chip"]
     count: int = Field(ge=1)
+    on_demand_counts: tuple[int, ...] = Field(default=(), strict=False)
     on_demand: float | Unknown
     spot: float | Unknown
     source: str
+    note: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -51,8 +62,8 @@ class Price(Settings):
                     f"price.{name} is {value:g} for {self.count}: a price per accelerator and hour is above "
                     f"0 and below {DEAREST:g}; some catalogues write a number where they have none"
                 )
-        known = self.on_demand != "unknown" and self.spot != "unknown"
-        if known and self.spot >= self.on_demand:  # type: ignore[operator]
+        both = self.on_demand != "unknown" and self.spot != "unknown"
+        if both and self.spot >= self.on_demand:  # type: ignore[operator]
             raise ValueError(
                 f"price.spot {self.spot} is not below price.on_demand {self.on_demand}: one of them is the "
                 "price of something else"
@@ -63,8 +74,8 @@ class Price(Settings):
 class Row(Settings):
     """One accelerator."""
 
-    memory_gb: float | None = Field(default=None, gt=0)
-    memory_gib: float | None = Field(default=None, gt=0)
+    memory_gb: float | None = None
+    memory_gib: float | None = None
     bandwidth_gbps: float | Unknown
     peak_tflops: Peaks
     price: Price | None = None
@@ -79,12 +90,13 @@ class Row(Settings):
     def _consistent(self) -> Self:
         if (self.memory_gb is None) == (self.memory_gib is None):
             raise ValueError("memory_gb and memory_gib are the same thing: give one of them")
-        if self.bandwidth_gbps != "unknown" and self.bandwidth_gbps <= 0:
-            raise ValueError(f"bandwidth_gbps is {self.bandwidth_gbps}: give a number above 0, or unknown")
+        for name in ("memory_gb", "memory_gib"):
+            _within(name, getattr(self, name), MEMORY)
+        _within("bandwidth_gbps", self.bandwidth_gbps, BANDWIDTH)
         peaks = self.peak_tflops.model_dump()
+        for name, peak in peaks.items():
+            _within(f"peak_tflops.{name}", peak, PEAK)
         numbers = {name: value for name, value in peaks.items() if isinstance(value, float)}
-        if wrong := [name for name, value in numbers.items() if value <= 0]:
-            raise ValueError(f"peak_tflops.{wrong[0]} is {numbers[wrong[0]]:g}: give a number above 0")
         for half in ("bf16", "fp16"):
             if half in numbers and numbers[half] < numbers.get("fp32", 0.0):
                 raise ValueError(
@@ -92,6 +104,13 @@ class Row(Settings):
                     "bits are never slower; one of them is of another accelerator"
                 )
         return self
+
+
+def _within(name: str, value: object, bounds: tuple[float, float]) -> None:
+    """Raise when a number is none (nan is within nothing), or in another unit."""
+    low, high = bounds
+    if isinstance(value, float) and not low <= value <= high:
+        raise ValueError(f"{name} is {value:g}: in its unit it is between {low:g} and {high:,.0f}")
 
 
 class Hardware(Settings):
@@ -124,6 +143,9 @@ def load(path: Path | None = None) -> Hardware:
         raise ConfigError(
             f"{file} needs the keys {', '.join(keys)} and no others. Compare it with {SHIPPED}."
         )
+    if wrong := [name for name, title in said["sources"].items() if not title or not isinstance(title, str)]:
+        strange = said["sources"][wrong[0]]
+        raise ConfigError(f"{file}: sources.{wrong[0]} is {strange!r}. Say in words what was read, and when.")
     rows, rejected = _rows(said)
     if not rows:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected.items())
@@ -144,6 +166,10 @@ def _rows(said: dict[str, Any]) -> tuple[dict[str, Row], dict[str, str]]:
     rows: dict[str, Row] = {}
     rejected: dict[str, str] = {}
     for name, values in said["accelerators"].items():
+        if name not in known():
+            near = did_you_mean(name, list(known())) or f"; they are {', '.join(known())}"
+            rejected[name] = f"no accelerator.type has this name{near.rstrip('?')}"
+            continue
         try:
             row = Row.model_validate(values)
         except ValidationError as error:

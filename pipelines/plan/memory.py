@@ -5,12 +5,14 @@ weights + gradients + optimizer        exact: P · 16 bytes with Adam in float32
   activations kept for the backward pass + the largest operation on them + the batch
   the largest operation on what is shaped as the variables, while they change
 
-It fits when the upper bound is below 0.8 of the memory, it does not when the exact part alone is above 0.95
-of it, and between these only a probe knows: what the driver, the libraries and fragmentation take is not in
-the graph.
+It fits when the upper bound is below 0.8 of the memory, it does not when weights and optimizer alone are
+above 0.95 of it (a gradient may be applied and forgotten before the next is made), and between these only a
+probe knows: what the driver, the libraries and fragmentation take is not in the graph.
 """
 
 from typing import Literal
+
+from pydantic import computed_field
 
 from components.artifacts import Record
 from components.train.measured import Traced
@@ -20,7 +22,7 @@ Fit = Literal["fits", "does not fit", "unknown"]
 
 
 class Memory(Record):
-    """Bytes on one device; `each` is what one more example in the batch takes."""
+    """Bytes on one device; `each` is an example's part of what is not as large whatever the batch."""
 
     weights: int
     gradients: int
@@ -31,11 +33,13 @@ class Memory(Record):
     batch: int
     each: float
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def fixed(self) -> int:
-        """Return what is needed whatever the batch."""
+        """Return what is needed whatever the batch, all gradients at once."""
         return self.weights + self.gradients + self.optimizer
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def most(self) -> int:
         """Return the upper bound."""
@@ -43,12 +47,12 @@ class Memory(Record):
 
     def fit(self, capacity: float) -> Fit:
         """Say whether it fits into a device's memory of so many bytes."""
-        if self.fixed > HOPELESS * capacity:
+        if self.weights + self.optimizer > HOPELESS * capacity:
             return "does not fit"
         return "fits" if self.most < SURE * capacity else "unknown"
 
     def largest_batch(self, capacity: float) -> int:
-        """Return the largest batch that fits for sure; 0 when not even one example does."""
+        """Return about the largest batch that fits for sure; 0 when not even one example does."""
         room = SURE * capacity - self.fixed
         return int(room / self.each) if self.each and self.updating < room else 0
 

@@ -21,6 +21,8 @@ def cost(seconds: Quantity, price: Price | None, count: int, spot: bool) -> Quan
         count: accelerators that are asked for.
         spot: on Spot machines, without preemptions.
     """
+    if price and not spot and price.on_demand_counts and count not in price.on_demand_counts:
+        return unknown(f"a machine with {count} is to be had on Spot and Flex-start only")
     rate = None if price is None else price.spot if spot else price.on_demand
     if price is None or rate is None or rate == "unknown":
         return unknown("no price is known; --price gives one")

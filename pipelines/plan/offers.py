@@ -45,7 +45,7 @@ def wanted(texts: Sequence[str], hardware: Hardware) -> list[tuple[str, int]]:
         ConfigError: no such accelerator, or no node has so many.
     """
     if not texts:
-        return [(name, min(_counts(name))) for name in hardware.rows if name in known()]
+        return [(name, min(_counts(name))) for name in hardware.rows]
     return [_wanted(text, hardware) for text in texts]
 
 
@@ -75,7 +75,7 @@ def _offer(
     fit = memory.fit(row.memory)
     refused = _refusal(name, row, kind, backend, dtype, memory)
     seconds = unknown(refused) if refused else _training(step_seconds(work, row, dtype), work)
-    price = row.price
+    on_demand, spot = (money.cost(seconds, row.price, count, spot) for spot in (False, True))
     return Offer(
         accelerator=name,
         count=count,
@@ -84,10 +84,10 @@ def _offer(
         fit=fit,
         refused=refused,
         train=seconds,
-        on_demand=money.cost(seconds, price, count, spot=False),
-        spot=money.cost(seconds, price, count, spot=True),
+        on_demand=on_demand,
+        spot=spot,
         price=_priced(row, hardware),
-        remark=_remark(count, fit, row, memory),
+        remark=_remark(count, fit, row, memory, "" if on_demand.why == seconds.why else on_demand.why),
     )
 
 
@@ -108,14 +108,16 @@ def _refusal(name: str, row: Row, kind: str, backend: str, dtype: str, memory: M
     return None
 
 
-def _remark(count: int, fit: Fit, row: Row, memory: Memory) -> str:
+def _remark(count: int, fit: Fit, row: Row, memory: Memory, price: str) -> str:
     said = []
     if count > 1:
-        said.append(f"the step trains on one device: the other {count - 1} would idle")
+        said.append("the step trains on one device: the others would idle")
     if fit == "unknown":
         batch = memory.largest_batch(row.memory)
-        sure = f"a batch of {batch} fits for sure" if batch else "not even one example fits for sure"
-        said.append(f"whether it fits is known by --probe there only; {sure}")
+        likely = f"a batch of about {batch:,} does" if batch else "not even one example does for sure"
+        said.append(f"whether it fits is known by --probe there only; {likely}")
+    if price:
+        said.append(f"USD: {price}")
     return "; ".join(said)
 
 
@@ -124,15 +126,26 @@ def _priced(row: Row, hardware: Hardware) -> str:
         return "unknown"
     price = row.price
     of = f"{price.count} accelerators" if price.count > 1 else "one accelerator"
-    scope = f"a machine with {of}" if price.scope == "vm" else f"{of} alone"
-    return f"{scope}, {price.region}, {hardware.sources[price.source]}, read {hardware.read}"
+    scope = {
+        "vm": f"a machine with {of}",
+        "accelerator": f"{of} alone",
+        "chip": "a chip and its part of a machine",
+    }
+    note = f"; {price.note}" if price.note else ""
+    return (
+        f"{scope[price.scope]}, {price.region}, {hardware.sources[price.source]}, read {hardware.read}{note}"
+    )
 
 
-def _rank(offer: Offer) -> tuple[bool, bool, float, float]:
-    """Order by whether it works and is known to fit, then by money, then by time."""
+def _rank(offer: Offer) -> tuple[bool, bool, bool, bool, float, float]:
+    """Order by whether it works and is known to fit, then by money, then by time.
+
+    What is known comes before what is only bounded: a lower bound is no smaller than a number.
+    """
     dollars = offer.on_demand.value or offer.on_demand.low or math.inf
     seconds = offer.train.value or offer.train.low or math.inf
-    return offer.refused is not None, offer.fit != "fits", dollars, seconds
+    unknown_time, part_of_the_price = offer.train.value is None, offer.on_demand.high is None
+    return offer.refused is not None, offer.fit != "fits", unknown_time, part_of_the_price, dollars, seconds
 
 
 def _wanted(text: str, hardware: Hardware) -> tuple[str, int]:
@@ -143,8 +156,8 @@ def _wanted(text: str, hardware: Hardware) -> tuple[str, int]:
         raise ConfigError(
             f"--on {text}: the row of {name} in {hardware.path} was left out: {hardware.rejected[name]}."
         )
-    if name not in hardware.rows or name not in known():
-        names = [one for one in hardware.rows if one in known()]
+    if name not in hardware.rows:
+        names = list(hardware.rows)
         near = did_you_mean(name, names) or f"; they are {', '.join(names)}."
         raise ConfigError(f"--on {text}: {name!r} is no accelerator of {hardware.path}{near}")
     counts = _counts(name)

@@ -1,11 +1,13 @@
 """What can go wrong, in plain words: how likely it is, or "unknown", and the setting that lowers it."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from components.artifacts import Record
 from components.train.settings import Training
 from pipelines.environment_settings import Environment
 from pipelines.plan.dataset import Dataset
+from pipelines.plan.place import LIBRARIES, Place
 from pipelines.plan.words import seconds, size
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 FEW_ROWS = 1_000
 INPUT_BOUND = 0.2
+COPIES = 4  # of the weights in the host's memory during the export: three files, and what they are made of
 
 
 class Risk(Record):
@@ -23,7 +26,9 @@ class Risk(Record):
     lowers: str
 
 
-def risks(plan: "Plan", environment: Environment, training: Training, data: Dataset) -> tuple[Risk, ...]:
+def risks(
+    plan: "Plan", environment: Environment, training: Training, data: Dataset, where: Place
+) -> tuple[Risk, ...]:
     """Return the list for a plan, what is measured before what is unknown.
 
     Args:
@@ -31,6 +36,7 @@ def risks(plan: "Plan", environment: Environment, training: Training, data: Data
         environment: where it would run.
         training: how it is trained.
         data: the rows.
+        where: the room that training has.
     """
     memory, time = plan.memory, plan.duration
     parameters, dtype, fits = plan.parameters, plan.dtype, plan.fit
@@ -43,6 +49,7 @@ def risks(plan: "Plan", environment: Environment, training: Training, data: Data
                 lowers=f"training.batch_size, now {training.batch_size}: {size(memory.each)} an example",
             )
         )
+    found += _room(plan, data, where)
     if time and time.input_share > INPUT_BOUND:
         found.append(
             Risk(
@@ -79,6 +86,25 @@ def risks(plan: "Plan", environment: Environment, training: Training, data: Data
     if environment.kind != "local":
         found += _on_a_cluster(environment)
     return tuple(found)
+
+
+def _room(plan: "Plan", data: Dataset, where: Place) -> Iterator[Risk]:
+    """Yield what does not fit beside a device's memory: the export into the pod's, the run onto the disk."""
+    export = LIBRARIES + COPIES * plan.memory.weights
+    if where.host is not None and export > where.host:
+        yield Risk(
+            what=f"the export takes about {size(export)} of memory beside the accelerator, and the pod has "
+            f"{size(where.host)}",
+            probability=f"unknown: it is assumed to hold the weights {COPIES} times",
+            lowers="environment.steps.train.memory",
+        )
+    written = plan.storage.model if data.features else plan.storage.run
+    if where.disk is not None and written > where.disk:
+        yield Risk(
+            what=f"the disk is full: the run writes {size(written)}, and {size(where.disk)} are free",
+            probability="certain, unless somebody makes room",
+            lowers="`modelyard gc`, or MODELYARD_HOME on another disk",
+        )
 
 
 def _cut_off(plan: "Plan", training: Training) -> Risk:

@@ -26,9 +26,14 @@ def look(config: Config, rows: int | None, classes: int | None, fetch: bool) -> 
 
     Raises:
         DataError: the data is missing or not what the configuration says.
-        ConfigError: too little is known without a download.
+        ConfigError: too little is known without a download, or what is here is said to be otherwise.
     """
     here = config.data.kind == "digits" or "://" not in str(config.data.source)
+    if here and rows is not None:
+        data = "The digits are" if config.data.kind == "digits" else f"{config.data.source} is"
+        raise ConfigError(
+            f"{data} on this machine, where the rows are counted, and --rows says {rows:,}. Leave it out."
+        )
     if (here or fetch) and rows is None:
         return _measured(prepare(config))
     return _by_kind(config, rows, classes)
