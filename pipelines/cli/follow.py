@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 def follow(
-    backend: "Backend", run: Any, environment: "Environment", again: str, leave_stuck: bool, output: Output
+    backend: "Backend",
+    run: Any,
+    environment: "Environment",
+    again: str,
+    leave_stuck: bool,
+    output: Output,
+    plan_key: str | None = None,
 ) -> None:
     """Follow a run to its end, show what came of it, and end with its exit code.
 
@@ -26,14 +32,17 @@ def follow(
         again: the command that follows it.
         leave_stuck: do not cancel it when one of its pods cannot start.
         output: for whom.
+        plan_key: what connects it with its plan; None when that is not known.
     """
     try:
         from rich.console import Console
         from rich.live import Live
 
         from components.errors import BackendError
+        from pipelines import runs
         from pipelines.backend.following import Following
         from pipelines.cli.run import conclude, steps_table
+        from pipelines.plan import comparison
 
         following = Following(backend, run, environment, leave_stuck)
         with Live(
@@ -44,6 +53,8 @@ def follow(
             redirect_stderr=False,
         ):
             summary = following()
+        # no history: how long it waited for a node, and was tried again, says nothing of later plans
+        comparison.keep(runs.of_pipelines(summary.run), plan_key, environment, summary, history=None)
         conclude(summary, None, environment, output)
     except KeyboardInterrupt:
         from pipelines.cli.failures import INTERRUPTED, report

@@ -75,6 +75,7 @@ def submit(
     from pipelines.cli.follow import command, follow
     from pipelines.config import load
     from pipelines.lint.check import check
+    from pipelines.plan import comparison
     from pipelines.plan.guard import guard
     from pipelines.uploads import gather
 
@@ -83,6 +84,7 @@ def submit(
     with console.status("checking"):
         unjudged = () if anyway else guard(settings, place, environment, runs.home(), budget, deadline)
         uploads = gather(settings, place)
+        plan_key = comparison.identity(uploads.config, place) if wait else None
         prepared = submission.prepare(uploads.config, place, options)
         notes = (*unjudged, *check(prepared.package, prepared.arguments, place))
         backend = connect(place, endpoint)
@@ -96,7 +98,7 @@ def submit(
     run = submission.submit(backend, prepared, found)
     again = command(run.display_name, environment, endpoint, namespace)
     if wait:
-        follow(backend, run, place, again, leave_stuck, output)
+        follow(backend, run, place, again, leave_stuck, output, plan_key)
     elif output is Output.JSON:
         emit({"run": run.display_name, "id": run.run_id, **facts})
     else:

@@ -44,7 +44,7 @@ def show(plan: Plan, console: Console, everything: bool) -> None:
     for reason in plan.refusals:
         console.print(Text.assemble(("no: ", "bold red"), reason, "."), soft_wrap=True)
     for limit in plan.unjudged:
-        console.print(Text.assemble(("unknown: ", "yellow"), limit, "."), soft_wrap=True)
+        console.print(Text.assemble(("open: ", "yellow"), limit, "."), soft_wrap=True)
 
 
 def _shared(offers: tuple[Offer, ...]) -> str:

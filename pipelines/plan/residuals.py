@@ -152,9 +152,9 @@ def record(
         return None
     here = machine(environment)
     before = planned(folder.parent.parent, plan_key)
-    step = next((one for one in summary.steps if one.name == "train" and not one.cached), None)
-    ran_all = not any(one.cached for one in summary.steps if one.name not in PREPARED)
     ran = {one.name for one in summary.steps if one.state == "succeeded" and not one.cached}
+    step = next((one for one in summary.steps if one.name == "train" and one.name in ran), None)
+    ran_all = step and not any(one.cached for one in summary.steps if one.name not in PREPARED)
     is_here = environment.kind == "local"
     resumed = history.resumed_after if history else 0
     usable = before if before and before.machine == here and not resumed else None

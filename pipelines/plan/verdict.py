@@ -86,9 +86,10 @@ def judge(
             least = "at least " if early or value is None else ""
             against.append(f"{limit.what} takes {least}{words(takes)}, more than {name}: {limit.remedy}")
         elif value is None and limit.asked:
-            unjudged.append(f"{name} is not checked: {limit.found.why or 'what it takes is unknown'}")
+            why = limit.found.why or "what it takes is not known"
+            unjudged.append(f"Nobody can tell whether it keeps {name}: {why}")
         elif value is not None and value > limit.most:
-            unjudged.append(f"{name} holds only if early stopping ends it: all epochs take {words(value)}")
+            unjudged.append(f"It keeps {name} only if early stopping ends it: all epochs take {words(value)}")
     return Judged(tuple(against), tuple(unjudged))
 
 

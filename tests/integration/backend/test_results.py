@@ -1,20 +1,26 @@
 """What came of a run, from what its steps, or those of the run that filled the cache, put into a bucket."""
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+import yaml
 
 from components.artifacts import Decision, Interval, Metrics, Outcome, write
 from components.store import staging
 from pipelines.backend import following, submission
 from pipelines.backend.client import connect
 from pipelines.backend.following import Following
+from pipelines.cli.failures import guarded
 from pipelines.config import load
 from pipelines.environment_settings import Environment
+from pipelines.plan.quantity import exactly, unknown
+from pipelines.plan.residuals import Prediction, Residual, keep, key, machine, past_steps
 from tests.integration.backend.conftest import Site
 
 BUCKET = "results-for-tests"
@@ -59,7 +65,7 @@ def evaluated(folder: Path, decision: str) -> Path:
     metrics = Metrics(rows=369, accuracy=accuracy, loss=0.2, per_class=(), confusion=())
     write(folder / "evaluation" / "metrics.json", metrics)
     write(folder / "evaluation" / "decision.json", Decision(decision=decision, reason="as it is"))
-    (folder / "report").write_text("<p>fine</p>")
+    (folder / "report").write_text("<main><p>fine</p>\n</main>")
     return folder
 
 
@@ -87,7 +93,7 @@ def test_hold_from_the_cache(site: Site, place: Environment, run: Any, tmp_path:
     assert (summary.version, summary.fingerprint) == (None, FINGERPRINT)
     assert summary.metrics
     assert summary.metrics.accuracy == 0.93
-    assert Path(str(summary.report)).read_text() == "<p>fine</p>"
+    assert "<p>fine</p>" in Path(str(summary.report)).read_text()
     assert {step.name: step.state for step in summary.steps}["deploy"] == "skipped"
     assert summary.failure is None
 
@@ -119,3 +125,47 @@ def test_unchanged(site: Site, place: Environment, run: Any) -> None:
     assert (summary.decision, summary.metrics) == ("unchanged", None)
     assert summary.reason == "version 3 was made of the same"
     assert {step.state for step in summary.steps[1:]} == {"skipped"}
+
+
+def test_a_run_that_is_followed_is_compared_with_its_plan(
+    site: Site, place: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.yaml").write_text(yaml.safe_dump(place.model_dump(mode="json", exclude_defaults=True)))
+    home, mine = tmp_path / "home", key(load(environ={}, store=place.model_store()), place)
+    hour = exactly(3600.0)
+    planned = Prediction(
+        created="2026-11-27T10:00:00+00:00",
+        machine=machine(place),
+        rows={},
+        train=hour,
+        whole=hour,
+        money=unknown("no price is known"),
+        parts=None,
+        refusals=(),
+    )
+    keep(home, mine, planned)
+
+    def go_on() -> None:
+        while not site.runs.runs:
+            time.sleep(0.02)
+        (run_id,) = site.runs.runs
+        uri = put(evaluated(tmp_path / "there", "hold"), place, run_id, "evaluate")
+        for step in ("ingest", "train", "evaluate"):
+            site.runs.step(run_id, step, "Succeeded")
+        site.runs.driver(run_id, "condition-3", given(uri))
+        site.runs.become(run_id, "SUCCEEDED")
+
+    threading.Thread(target=go_on, daemon=True).start()
+    with pytest.raises(SystemExit) as end:
+        guarded(["submit", "--wait", "-e", "there.yaml"])
+    assert not end.value.code
+    (folder,) = (home / "runs").iterdir()
+    found = Residual.model_validate_json((folder / "plan.json").read_bytes())
+    assert (found.run, found.key, found.planned, found.planned_whole) == (folder.name, mine, 3600.0, 3600.0)
+    assert found.actual is not None
+    assert found.ratio is None  # the time of a queue moves no later plan
+    assert set(past_steps(home, mine)) == {"ingest", "evaluate"}
+    report = (folder / "report.html").read_text()
+    assert "Plan against actual" in report
+    assert "60 min" in report

@@ -158,12 +158,12 @@ def test_money_is_judged_also_without_a_time_and_time_without_money(
     nodes.append(node())
     planned(tmp_path, config, patient, None)
     (said,) = guard(config, patient, "kind", tmp_path, budget=12.5, deadline=1)
-    assert said == "--deadline 1 h is not checked: --probe measures it"
+    assert said == "Nobody can tell whether it keeps --deadline 1 h: --probe measures it"
     with pytest.raises(PlanError, match="--budget 11 USD"):
         guard(config, patient, "kind", tmp_path, budget=11, deadline=1)
     planned(tmp_path, config, patient, 2.0, money=None)
     (said,) = guard(config, patient, "kind", tmp_path, budget=0, deadline=3)
-    assert said == "--budget 0 USD is not checked: no price is known"
+    assert said == "Nobody can tell whether it keeps --budget 0 USD: no price is known"
     with pytest.raises(PlanError, match="--deadline 1 h"):
         guard(config, patient, "kind", tmp_path, budget=0, deadline=1)
 

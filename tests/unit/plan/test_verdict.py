@@ -43,8 +43,8 @@ def test_what_is_unknown_breaks_nothing_and_is_said() -> None:
     found = judged(unknown("--probe measures it"), limits)
     assert found.against == ()
     assert found.unjudged == (
-        "--deadline 1 h is not checked: --probe measures it",
-        "--budget 0 USD is not checked: no price is known",
+        "Nobody can tell whether it keeps --deadline 1 h: --probe measures it",
+        "Nobody can tell whether it keeps --budget 0 USD: no price is known",
     )
     assert judged(unknown("--probe measures it"), Wishes()) == ((), ())
 
@@ -62,7 +62,7 @@ def test_early_stopping_may_end_it_before_a_limit() -> None:
     assert whole.against[0].startswith("It takes 30 h, more than --deadline 2 h")
     early = judged(hours, Wishes(deadline=2.0), EARLY)
     assert early.against == ()
-    assert early.unjudged == ("--deadline 2 h holds only if early stopping ends it: all epochs take 30 h",)
+    assert early.unjudged == ("It keeps --deadline 2 h only if early stopping ends it: all epochs take 30 h",)
     (reason,) = judged(hours, Wishes(deadline=0.25), EARLY).against
     assert reason.startswith("It takes at least 0.517 h, more than --deadline 0.25 h")
 
@@ -112,7 +112,7 @@ def test_what_a_plan_speaks_against_is_not_submitted(
     assert code_of("plan", "-e", "gke", "--budget", "1", *sets) == 13
     said = capsys.readouterr().out
     assert "no: nvidia-l4: " in said
-    assert "unknown: --budget 1 USD is not checked: " in said
+    assert "open: Nobody can tell whether it keeps --budget 1 USD: " in said
     assert code_of("submit", "-e", "gke", *sets) == 13
     assert "error: nvidia-l4: " in capsys.readouterr().err
 
