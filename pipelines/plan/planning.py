@@ -75,8 +75,9 @@ def make(
             pod=environment.kind != "local",
         )
         time_of = None
-        if mine and not probed.device.startswith(mine.kind):  # accelerator_optional, on a node without it
-            here, mine = f"{probed.device} of a node without {mine.type}", None
+    absent = mine if probed and mine and not probed.device.startswith(mine.kind) else None
+    if absent:  # accelerator_optional, on a node without it: this is the plan of its processor
+        here, mine = f"a node without {absent.type}", None
     here_takes = time if environment.kind == "local" else None
     curve = learn(question, data, here_takes, say) if wishes.learning_curve else None
     if wishes.on:  # another machine: what was measured is not its time
@@ -106,7 +107,7 @@ def make(
         compute=work,
         memory=held,
         fit=_fit(held, where, chosen, probed is not None and not wishes.on),
-        place=chosen.accelerator if chosen else where.name,
+        place=chosen.accelerator if chosen else here if absent else where.name,
         storage=storage(data, traced, probed),
         duration=time,
         train=train,

@@ -159,6 +159,25 @@ def test_a_busy_machine_makes_it_wider(probed: Probed, data: Dataset) -> None:
     assert "3 processes wanted each core" in busy.why
 
 
+def test_a_busy_machine_makes_it_wider_also_where_earlier_runs_moved_it(
+    probed: Probed, data: Dataset
+) -> None:
+    time = duration(probed.model_copy(update={"load": 3.0}), 46.0, PLAN, data, rehearsed=False)
+    found = train_seconds(time, Quantity(value=1.1, low=1.05, high=1.2, why="12 runs"))
+    assert found.low == pytest.approx(1.05 * time.seconds() / 3)
+    assert found.high == pytest.approx(1.2 * time.seconds() * 3)
+
+
+def test_what_comes_from_a_bucket_has_no_upper_bound_until_runs_give_one(
+    probed: Probed, data: Dataset
+) -> None:
+    time = duration(probed, 46.0, PLAN, data, rehearsed=False, pod=True)
+    found = train_seconds(time, None, fetches=True)
+    assert (found.value, found.high) == (pytest.approx(time.seconds()), None)
+    assert "fetching its rows from the bucket" in found.why
+    assert train_seconds(time, Quantity(value=1.1, low=1.05, high=1.2), fetches=True).high
+
+
 def test_early_stopping_lowers_the_lower_end_alone(probed: Probed, data: Dataset) -> None:
     stopping = PLAN.model_copy(update={"early_stopping": EarlyStopping(patience=1)})
     all_, some = (train_seconds(duration(probed, 46.0, one, data, False), None) for one in (PLAN, stopping))
@@ -183,18 +202,19 @@ def test_without_a_probe_there_is_no_time() -> None:
 
 
 def test_the_other_steps(probed: Probed, data: Dataset) -> None:
-    found = other_steps(data, probed, {"deploy": 4.0})
+    time = duration(probed, 44.0, PLAN, data, rehearsed=False)
+    found = other_steps(data, time, {"deploy": 4.0}, here=True)
     assert found["ingest"] == found["preprocess"] == exactly(0.0)  # the plan left them in the cache
     assert found["deploy"].value == 4.0
-    assert found["evaluate"].value == pytest.approx(0.8 + 300 * 1e-4)
-    afar = other_steps(data.model_copy(update={"features": ""}), None, {})
-    assert afar["ingest"].value
+    assert found["evaluate"].value == pytest.approx(0.8 + 2 * 300 * 1e-4)  # the champion, too
+    assert found["explain"].value
+    assert other_steps(data.model_copy(update={"features": ""}), None, {}, here=True)["ingest"].value
 
 
 def test_where_a_process_starts_slowly_the_other_steps_are_slow_too(probed: Probed, data: Dataset) -> None:
     quick, slow = (duration(probed, wall, PLAN, data, rehearsed=False) for wall in (43.0, 54.0))
     assert (quick.slow, slow.slow) == (1.0, 3.0)
-    found = [other_steps(data, None, {}, slow=one.slow)["deploy"].value for one in (quick, slow)]
+    found = [other_steps(data, one, {}, here=True)["deploy"].value for one in (quick, slow)]
     assert found == [1.5, 4.5]
 
 
@@ -203,16 +223,37 @@ def test_in_pods_each_step_has_one(probed: Probed, data: Dataset) -> None:
     found = duration(aged, wall=60.0, plan=PLAN, data=data, rehearsed=False, pod=True)
     assert found.around == 16.0
     assert found.start == pytest.approx(60 - 40 + 1)  # the pod's start is part of the step's
-    here, there = (other_steps(data, probed, {}, around) for around in (0.0, 16.0))
-    for step in ("fingerprint", "evaluate", "deploy"):
+    bare = duration(probed, 44.0, PLAN, data, rehearsed=False)
+    here, there = other_steps(data, bare, {}, here=True), other_steps(data, found, {}, here=False)
+    for step in ("fingerprint", "evaluate", "deploy", "explain"):
         assert (there[step].value or 0) - (here[step].value or 0) == pytest.approx(16.0)
     assert (there["ingest"].value or 0) > 16.0  # what was prepared here is not there
-    assert other_steps(data, None, {}, None)["deploy"].value is None
+    unprobed = other_steps(data, None, {}, here=False)["deploy"]
+    assert (unprobed.value, unprobed.low) == (None, 1.5 / 2)
+
+
+def test_steps_that_grow_with_the_rows_are_unknown_where_nobody_measured_so_many(
+    probed: Probed, data: Dataset
+) -> None:
+    many = data.model_copy(update={"rows": {"train": 10**6, "test": 10**6}, "seconds": {"ingest": 42.0}})
+    time = duration(probed, 44.0, PLAN, many, rehearsed=False)
+    assert other_steps(many, time, {}, here=True)["ingest"] == exactly(0.0)
+    elsewhere = other_steps(many, time, {}, here=False)
+    for step in ("ingest", "preprocess"):
+        assert elsewhere[step].value is None
+        assert elsewhere[step].low
+    assert "here: 42 s" in elsewhere["ingest"].why
+    assert elsewhere["evaluate"].value == pytest.approx(0.8 + 2 * 10**6 * 1e-4)
+    assert other_steps(many, None, {}, here=True)["evaluate"].value is None
+    assert other_steps(many, None, {}, here=True)["deploy"].value
+    assert other_steps(many, time, {"ingest": 50.0}, here=False)["ingest"].value == 50.0
 
 
 def test_a_whole_run_is_unknown_when_a_part_is() -> None:
     found = whole(unknown("nobody knows", at_least=2.0), {"deploy": exactly(3.0)})
     assert (found.value, found.low, found.high, found.why) == (None, 5.0, None, "nobody knows")
+    parts = {"ingest": unknown("too much"), "preprocess": unknown("too much"), "deploy": exactly(3.0)}
+    assert whole(exactly(2.0), parts).why == "ingest, preprocess: too much"
 
 
 PRICE = Price(region="here", scope="vm", count=8, on_demand=80.0, spot=20.0, source="x")

@@ -4,41 +4,19 @@ import html
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from components.artifacts import History, write
 from pipelines.compiler import LOCAL
 from pipelines.config import Config, load
+from pipelines.environment import load_environment
 from pipelines.plan import comparison, residuals
-from pipelines.plan.quantity import Quantity, exactly, unknown
-from pipelines.plan.residuals import Prediction, Residual, correction, keep, key, machine, past_steps, planned
+from pipelines.plan.residuals import Prediction, keep, key, machine, past_steps, planned
 from pipelines.plan.risk import Risk
 from pipelines.plan.storage import Storage
-from pipelines.plan.time import Duration
 from pipelines.plan.written import Written
-from pipelines.runs import RunSummary, Step, finish
-
-HERE = machine(LOCAL)
-PARTS = Duration(
-    once=10.0,
-    epoch=2.0,
-    validation=0.5,
-    epochs=20,
-    least_epochs=20,
-    low=0.9,
-    high=1.1,
-    busy=1.0,
-    around=0.0,
-    start=6.0,
-    compile=2.0,
-    export=2.0,
-    step=0.01,
-    input_share=0.0,
-    overhead=None,
-)
-
+from pipelines.runs import RunSummary
+from tests.unit.plan.ended import PARTS, prediction, recorded, run
 
 STORAGE = Storage(raw=64_000, features=64_000, model=600_000, checkpoint=1, run=728_000, version=600_000)
 
@@ -46,69 +24,6 @@ STORAGE = Storage(raw=64_000, features=64_000, model=600_000, checkpoint=1, run=
 @pytest.fixture
 def config() -> Config:
     return load()
-
-
-def prediction(train: float | None = 50.0, where: str = HERE, **said: Any) -> Prediction:
-    found = unknown("no probe") if train is None else Quantity(value=train, low=40.0, high=60.0)
-    return Prediction(
-        created="2026-11-26T10:00:00+00:00",
-        machine=where,
-        rows={},
-        train=found,
-        whole=exactly(train) if train else found,
-        money=unknown("no price"),
-        parts=PARTS if train else None,
-        refusals=(),
-        **said,
-    )
-
-
-def run(
-    home: Path, config: Config, name: str, seconds: float, epochs: int = 20, cached: bool = False
-) -> Path:
-    """Leave what a run leaves, and record it."""
-    folder = home / "runs" / name
-    history, model = (folder / "artifacts" / "pipeline" / "train" / name for name in ("history", "model"))
-    if not cached:
-        history.mkdir(parents=True)
-        model.mkdir()
-        (model / "model.onnx").write_bytes(bytes(900_000))
-        write(
-            history / "history.json",
-            History(
-                metrics={},
-                epochs=epochs,
-                stopped_early=False,
-                seconds=seconds,
-                samples_per_second=1.0,
-                parameters=1,
-                packages={},
-            ),
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    steps = (
-        Step(name="ingest", state="succeeded", seconds=0.0, cached=True),
-        Step(name="train", state="succeeded", seconds=seconds, cached=cached),
-        Step(name="evaluate", state="succeeded", seconds=3.0, cached=cached),
-    )
-    report = folder / "report.html"
-    report.write_text("<main>\n</main>\n")
-    summary = RunSummary(
-        run=name,
-        model="digits",
-        state="succeeded",
-        steps=steps,
-        seconds=seconds + 5,
-        store="",
-        report=str(report),
-    )
-    finish(folder, summary)
-    comparison.keep(folder, config, LOCAL, summary)
-    return folder
-
-
-def recorded(folder: Path) -> Residual:
-    return Residual.model_validate_json((folder / "plan.json").read_bytes())
 
 
 def rows(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -198,56 +113,58 @@ def test_a_cached_training_took_no_time_of_its_own(tmp_path: Path, config: Confi
 
 def test_a_run_that_failed_leaves_nothing(tmp_path: Path, config: Config) -> None:
     failed = RunSummary(run="one", model="digits", state="failed", steps=(), seconds=1.0, store="")
-    assert residuals.record(tmp_path, config, LOCAL, failed) is None
+    assert residuals.record(tmp_path, key(config, LOCAL), LOCAL, failed, None) is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_runs_are_too_few_to_correct_a_plan(tmp_path: Path, config: Config) -> None:
+def test_a_run_that_went_on_from_a_checkpoint_is_told_apart(tmp_path: Path, config: Config) -> None:
     keep(tmp_path, key(config, LOCAL), prediction())
-    for name in ("one", "two"):
-        run(tmp_path, config, name, 55.0)
-    assert correction(tmp_path, HERE) is None
+    folder = run(tmp_path, config, "one", 12.0, resumed_after=15)
+    assert recorded(folder).planned is None
+    assert rows(folder)["train"] == ("–", "12 s after epoch 15, from a checkpoint", "–")
 
 
-def test_some_runs_move_a_plan_and_say_how_many_they_are(tmp_path: Path, config: Config) -> None:
+def test_how_many_epochs_there_were_has_to_be_known_where_training_may_stop_early(
+    tmp_path: Path, config: Config
+) -> None:
     keep(tmp_path, key(config, LOCAL), prediction())
-    for name, seconds in (("one", 55.0), ("three", 60.0), ("two", 90.0)):
-        run(tmp_path, config, name, seconds)
-    found = correction(tmp_path, HERE)
-    assert found
-    assert found.value == pytest.approx(1.2)
-    assert found.low == pytest.approx(0.85 * 1.2)  # no narrower than a plan without any run
-    assert found.high == pytest.approx(1.8)
-    assert "last 3 planned runs" in found.why
-    assert correction(tmp_path, "another machine") is None
+    assert recorded(run(tmp_path, config, "all", 50.0, told=False)).planned == 50.0
+    early = prediction().model_copy(update={"parts": PARTS.model_copy(update={"least_epochs": 4})})
+    keep(tmp_path, key(config, LOCAL), early)
+    assert recorded(run(tmp_path, config, "some", 20.0, told=False)).planned is None
 
 
-def test_a_corrected_plan_is_measured_by_what_it_was_before(tmp_path: Path, config: Config) -> None:
-    keep(tmp_path, key(config, LOCAL), prediction(train=75.0))  # the probe said 50, earlier runs made it 75
-    found = recorded(run(tmp_path, config, "one", 75.0))
-    assert (found.planned, found.uncorrected, found.ratio) == (75.0, 50.0, 1.5)
+def test_a_plan_is_kept_whole_beside_another_that_is_kept_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(tmp_path, "key", prediction())
+
+    def killed(path: Path, record: Prediction) -> None:
+        path.write_text(record.model_dump_json()[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(residuals, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        keep(tmp_path, "key", prediction(train=75.0))
+    assert planned(tmp_path, "key") == prediction()
 
 
-def test_many_runs_give_quantiles(tmp_path: Path, config: Config) -> None:
-    keep(tmp_path, key(config, LOCAL), prediction())
-    for number in range(11):
-        run(tmp_path, config, f"{number:02}", 50.0 + number)
-    found: Any = correction(tmp_path, HERE)
-    assert (found.value, found.low, found.high) == pytest.approx((1.1, 1.02, 1.18))
-
-
-def test_steps_are_remembered_of_the_same_configuration(tmp_path: Path, config: Config) -> None:
+def test_what_cannot_be_recorded_is_told_and_fails_no_run(
+    tmp_path: Path, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs" / "one" / "plan.json").mkdir(parents=True)
     run(tmp_path, config, "one", 55.0)
-    assert past_steps(tmp_path, key(config, LOCAL)) == {"evaluate": 3.0}
-    assert past_steps(tmp_path, key(load(None, ["training.epochs=3"]), LOCAL)) == {}
+    assert "is not recorded" in capsys.readouterr().err
+    assert (tmp_path / "runs" / "one" / "plan.json").is_dir()
 
 
-def test_what_an_older_modelyard_wrote_is_left_out(tmp_path: Path, config: Config) -> None:
-    (run(tmp_path, config, "one", 55.0) / "plan.json").write_text('{"run": "one"}')
-    (tmp_path / "plans").mkdir()
-    (tmp_path / "plans" / "key.json").write_text("{}")
-    assert correction(tmp_path, HERE) is None
-    assert planned(tmp_path, "key") is None
+def test_what_cannot_be_identified_before_a_run_is_compared_with_nothing(tmp_path: Path) -> None:
+    gone = load(None, ["data.kind=npz", f"data.source={tmp_path / 'gone.npz'}"])
+    there = load_environment("kind")
+    assert comparison.identity(gone, there) is None
+    failed = RunSummary(run="one", model="digits", state="succeeded", steps=(), seconds=1.0, store="")
+    comparison.keep(tmp_path, None, there, failed, None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_plan_from_before_it_was_kept_in_words_still_counts(tmp_path: Path, config: Config) -> None:
@@ -275,6 +192,22 @@ def test_a_plan_from_before_it_was_kept_in_words_still_counts(tmp_path: Path, co
 )
 def test_what_changes_the_time_changes_the_key(config: Config, override: str) -> None:
     assert key(config, LOCAL) != key(load(None, [override]), LOCAL)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "environment.pipeline_root=gs://another/root",
+        "environment.keras_backend=jax",
+        "environment.steps.train.cpu=8",
+        "environment.steps.train.memory=16Gi",
+        "environment.steps.train.node_selector={pool: fast}",
+    ],
+)
+def test_another_place_has_times_of_its_own(config: Config, override: str) -> None:
+    one, other = load_environment("kind"), load_environment("kind", [override])
+    assert key(config, one) != key(config, other)
+    assert machine(one) != machine(other)
 
 
 def test_what_does_not_change_the_time_does_not(config: Config) -> None:
