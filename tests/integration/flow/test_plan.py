@@ -39,6 +39,8 @@ def test_a_run_is_compared_with_its_plan(digits: tuple[Any, Any]) -> None:
     found = json.loads((folder / "plan.json").read_text())
     assert found["planned"] == found["plan"]["train"]["value"] > 0
     assert found["actual"] == next(one["seconds"] for one in run["steps"] if one["name"] == "train")
+    assert (found["epochs"], found["resumed_after"]) == (3, 0)
+    assert found["uncorrected"]  # of the same rows and epochs, so it counts for later plans
     cached = {one["name"]: one["cached"] for one in run["steps"]}
     assert cached["ingest"]
     assert cached["preprocess"]  # the plan has left them there
