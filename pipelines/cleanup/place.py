@@ -18,6 +18,7 @@ from pipelines.environment_settings import Environment
 
 Json = dict[str, Any]
 STEPS = "app.kubernetes.io/component=step,modelyard.dev/run"
+PROBES = "app.kubernetes.io/component=probe"
 MANAGED = "app.kubernetes.io/part-of=modelyard"
 SKEW = 300.0  # seconds by which clocks may differ, with what a request may take
 ZONES = 86400.0  # seconds by which the names of two machines' runs may differ
@@ -95,6 +96,10 @@ class Place:
     def pods(self) -> list[Json]:
         """Return the pods of steps that `modelyard run` started; none on this machine."""
         return self.cluster(self.environment.runs.namespace).find("Pod", STEPS) if self.remote else []
+
+    def probes(self) -> list[Json]:
+        """Return the pods in which `modelyard plan` probes; none on this machine."""
+        return self.cluster(self.environment.runs.namespace).find("Pod", PROBES) if self.remote else []
 
     def alive(self) -> Iterator[str]:
         """Yield the names of the runs that live: here, and those whose pods are at work."""

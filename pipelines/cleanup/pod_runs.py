@@ -1,4 +1,4 @@
-"""Runs whose steps were pods of `modelyard run`: their artifacts in the bucket, and their pods.
+"""Runs whose steps were pods of `modelyard run`: their artifacts in the bucket, their pods; and probes' pods.
 
 <pipeline_root>/20261124-091502-3f9a/…            the artifacts
 <pipeline_root>/removed/20261124-091502-3f9a      it goes: no cache believes in it any more
@@ -24,6 +24,7 @@ def find(place: Place) -> Iterator[Thing]:
     if not place.remote:
         return
     yield from _pods(place)
+    yield from _probes(place)
     objects = open_objects(place.environment.artifacts())
     going = [name for name in marked(objects) if NAME.fullmatch(name)]
     names = [name for name in objects.folders("") if NAME.fullmatch(name)]
@@ -44,7 +45,7 @@ def _pods(place: Place) -> Iterator[Thing]:
     for pod in place.pods():
         run = pod["metadata"]["labels"]["modelyard.dev/run"]
         over, dead = pod["status"].get("phase") in OVER, place.dead(run)
-        seconds = place.now - datetime.fromisoformat(pod["metadata"]["creationTimestamp"]).timestamp()
+        seconds = _age(place, pod)
         followed = seconds < place.environment.active_deadline  # by somebody who wants to know how it ended
         yield Thing(
             "pod",
@@ -54,6 +55,24 @@ def _pods(place: Place) -> Iterator[Thing]:
             None if dead or (over and not followed) else "its run may live",
             partial(_remove_pod, place, pod),
         )
+
+
+def _probes(place: Place) -> Iterator[Thing]:
+    for pod in place.probes():
+        seconds, longest = _age(place, pod), pod["spec"]["activeDeadlineSeconds"]
+        over = seconds > longest + place.environment.start_timeout  # no plan follows it any more
+        yield Thing(
+            "pod",
+            pod["metadata"]["name"],
+            None,
+            f"a probe, {age(seconds)}",
+            None if over else "its plan may live",
+            partial(_remove_pod, place, pod),
+        )
+
+
+def _age(place: Place, pod: Json) -> float:
+    return place.now - datetime.fromisoformat(pod["metadata"]["creationTimestamp"]).timestamp()
 
 
 def _remove_pod(place: Place, pod: Json) -> bool:

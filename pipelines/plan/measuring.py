@@ -39,6 +39,7 @@ def measure(
         What was traced, what was probed, and the seconds of the whole process.
 
     Raises:
+        TooLargeError: there is too little memory for it.
         ModelyardError: the model is wrong, or the pod cannot run.
     """
     if not wishes.probe:
@@ -51,7 +52,7 @@ def measure(
         probed, wall = ask("probe", trial, Probed)
         return probed.traced, probed, wall
     say(f"training for {wishes.seconds:g} s in a pod")
-    probed, wall = probe_in_pod(Trial(question=question, seconds=wishes.seconds), config, environment)
+    probed, wall = probe_in_pod(Trial(question=question, seconds=wishes.seconds), config, environment, say)
     return probed.traced, probed, wall
 
 

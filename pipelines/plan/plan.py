@@ -42,8 +42,9 @@ class Plan(Record):
 
     `train` and `run` are what the step and the whole run take where the plan is for (`machine`), `money` what
     the step costs there; `offers` is what accelerators would do. `fit` says whether the model fits into
-    `place`. `effort` is what somebody has to do before it can be started there, `refusals` empty when nothing
-    speaks against the run; `unjudged` are limits of which nobody can tell.
+    `place`, `too_large` what a probe said that had too little memory. `effort` is what somebody has to do
+    before it can be started there, `refusals` empty when nothing speaks against the run; `unjudged` are limits
+    of which nobody can tell.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Plan(Record):
     steps: dict[str, Quantity]
     money: Quantity
     probed: Probed | None
+    too_large: str | None = None
     offers: tuple[Offer, ...]
     rejected: dict[str, str]
     spot: tuple[Preempted, ...]

@@ -8,11 +8,13 @@ import math
 from datetime import UTC, datetime
 from pathlib import Path
 
+from components.errors import TooLargeError
+from components.train.measured import Probed
 from components.train.settings import Training
 from pipelines.accelerators import Accelerator
 from pipelines.config import Config
 from pipelines.environment_settings import Environment
-from pipelines.plan import money, residuals
+from pipelines.plan import money, pod_probe, residuals
 from pipelines.plan.compute import compute
 from pipelines.plan.dataset import Dataset
 from pipelines.plan.effort import effort
@@ -59,10 +61,19 @@ def make(
     hardware = load(wishes.hardware)
     mine = environment.resources("train").accelerator
     asked = wanted(wishes.on, hardware)
+    if wishes.probe and environment.kind != "local":
+        pod_probe.check(environment)
     say("preparing the data")
-    data = look(config, wishes.rows, wishes.classes, wishes.fetch or wishes.probe or wishes.learning_curve)
+    data = look(config, wishes.rows, wishes.classes, _fetches(config, environment, wishes))
     question = question_of(config, data)
-    traced, probed, wall = measure(question, data, wishes, config, environment, say)
+    too_large = None
+    try:
+        traced, probed, wall = measure(question, data, wishes, config, environment, say)
+    except TooLargeError as error:
+        if not wishes.probe:
+            raise
+        too_large, bare = str(error), wishes.model_copy(update={"probe": False})
+        traced, probed, wall = measure(question, data, bare, config, environment, say)
     key, here = residuals.key(config, environment), residuals.machine(environment)
     time, time_of = _earlier(home, key, here, data)
     if probed:
@@ -79,7 +90,7 @@ def make(
     if absent:  # accelerator_optional, on a node without it: this is the plan of its processor
         here, mine = f"a node without {absent.type}", None
     here_takes = time if environment.kind == "local" else None
-    curve = learn(question, data, here_takes, say) if wishes.learning_curve else None
+    curve = learn(question, data, here_takes, say) if wishes.learning_curve and not too_large else None
     if wishes.on:  # another machine: what was measured is not its time
         time, time_of = None, None
     correction = residuals.correction(home, here, key) if time else None
@@ -106,7 +117,7 @@ def make(
         rows=data.rows,
         compute=work,
         memory=held,
-        fit=_fit(held, where, chosen, probed is not None and not wishes.on),
+        fit=_fit(held, where, chosen, *((None, None) if wishes.on else (probed, too_large))),
         place=chosen.accelerator if chosen else here if absent else where.name,
         storage=storage(data, traced, probed),
         duration=time,
@@ -115,6 +126,7 @@ def make(
         steps=steps,
         money=_money(train, chosen, hardware, environment, wishes),
         probed=probed,
+        too_large=too_large,
         offers=tuple(found),
         rejected=hardware.rejected,
         spot=_spot(train, chosen, time, held.weights + held.optimizer, config.training),
@@ -175,8 +187,18 @@ def _steps_alone(train: Quantity) -> Quantity:
     return train.model_copy(update={"high": None, "why": "; ".join(filter(None, (train.why, more)))})
 
 
-def _fit(held: Memory, where: Place, chosen: Offer | None, probed: bool) -> Fit:
-    """Return whether it fits where it would run; a probe there has seen that it does."""
+def _fetches(config: Config, environment: Environment, wishes: Wishes) -> bool:
+    """Say whether data is downloaded; a probe in a pod has rows of noise, and what CIFAR-10 is, is known."""
+    needed = environment.kind == "local" or config.data.kind != "cifar10"
+    return wishes.fetch or wishes.learning_curve or (wishes.probe and needed)
+
+
+def _fit(
+    held: Memory, where: Place, chosen: Offer | None, probed: Probed | None, too_large: str | None
+) -> Fit:
+    """Return whether it fits where it would run; a probe there has seen whether it does."""
+    if too_large:
+        return "does not fit"
     if probed:
         return "fits"
     return chosen.fit if chosen else where.fit(held)

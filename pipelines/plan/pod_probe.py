@@ -9,6 +9,7 @@ import io
 import secrets
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from components.errors import ClusterError, from_log
+from components.errors import ClusterError, TooLargeError, from_log
 from components.kubernetes.cluster import connect
 from components.train.measured import ANSWER, Probed, Trial
 from pipelines.compiler import compile_to
@@ -28,18 +29,33 @@ from pipelines.uploads import gather
 
 Json = dict[str, Any]
 NOTHING = ["true"]  # what is fetched before, and put away after it
+COMPONENT, PROBE = "app.kubernetes.io/component", "probe"  # it is no step, and of no run
+LONGEST = 3600  # seconds after which the pod ends, if the plan was killed and cannot remove it
 
 
-def probe_in_pod(trial: Trial, config: Config, environment: Environment) -> tuple[Probed, float]:
+def check(environment: Environment) -> None:
+    """Raise unless the cluster answers, before anything is prepared for it.
+
+    Raises:
+        ClusterError: there is none, or it does not let us see its pods.
+    """
+    connect(environment.runs.namespace).find("Pod", f"{COMPONENT}={PROBE}")
+
+
+def probe_in_pod(
+    trial: Trial, config: Config, environment: Environment, say: Callable[[str], None]
+) -> tuple[Probed, float]:
     """Return what a probe in a pod found, and the seconds of the whole pod: its node, its image, its process.
 
     Args:
         trial: the model; its features stay here.
         config: the configuration; code of this machine is put into the store, as a run would do it.
         environment: the cluster.
+        say: takes what keeps the pod waiting, and what it prints.
 
     Raises:
         ClusterError: the pod cannot run, or was stopped.
+        TooLargeError: the pod, or its device, has too little memory for the model.
         TrainError: the model cannot be trained there.
     """
     uploads = gather(config, environment)
@@ -49,22 +65,41 @@ def probe_in_pod(trial: Trial, config: Config, environment: Environment) -> tupl
     inside = there.model_copy(update={"endpoint": environment.storage_endpoint}).text() if there else ""
     question = trial.question.model_copy(update={"code": inside})
     asked = trial.model_copy(update={"question": question, "features": ""})
-    said, began = io.StringIO(), time.monotonic()
-    with contextlib.redirect_stdout(said):
-        ended = following.run(
-            connect(environment.runs.namespace),
-            probe_pod(asked, uploads.config, environment),
-            environment.start_timeout,
-        )
-    lines = said.getvalue().splitlines()
-    answers = [line.removeprefix(ANSWER) for line in lines if line.startswith(ANSWER)]
+    said, began = _Lines(say), time.monotonic()
+    try:
+        with contextlib.redirect_stdout(said):
+            ended = following.run(
+                connect(environment.runs.namespace),
+                probe_pod(asked, uploads.config, environment),
+                environment.start_timeout,
+            )
+    except following.PodMemoryError as error:
+        raise TooLargeError(str(error)) from error
+    answers = [line.removeprefix(ANSWER) for line in said.lines if line.startswith(ANSWER)]
     if ended or not answers:
-        raise from_log(lines) or ClusterError(
-            f"The probe's pod ended with {ended} and said: {lines[-1] if lines else 'nothing'}. Give train "
-            "more memory, or probe with -e local."
+        last = said.lines[-1].strip().rstrip(".") if said.lines else "nothing"
+        raise from_log(said.lines) or ClusterError(
+            f"The probe's pod ended with {ended} and said: {last}. Plan without --probe, or probe with "
+            "-e local."
         )
     probed = Probed.model_validate_json(answers[-1])
     return probed, time.monotonic() - began
+
+
+class _Lines(io.TextIOBase):
+    """Keeps the lines that are printed to it, and says each; the answer is for no eyes."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.lines: list[str] = []
+        self._say = say
+
+    def write(self, text: str) -> int:
+        """Take a line, or the end of one, as `print` hands them over."""
+        if line := text.rstrip("\n"):
+            self.lines.append(line)
+            if not line.startswith(ANSWER):
+                self._say(line)
+        return len(text)
 
 
 def probe_pod(trial: Trial, config: Config, environment: Environment) -> Json:
@@ -75,7 +110,8 @@ def probe_pod(trial: Trial, config: Config, environment: Environment) -> Json:
         pipeline, platform = yaml.safe_load_all(path.read_text(encoding="utf-8"))
     made = pod((pipeline, platform), "train", environment)
     made["metadata"]["name"] = f"plan-{config.name}-{secrets.token_hex(4)}"
-    made["metadata"]["labels"]["modelyard.dev/run"] = "plan"
+    made["metadata"]["labels"][COMPONENT] = PROBE
+    made["spec"]["activeDeadlineSeconds"] = LONGEST + int(trial.seconds)
     fetch, main = made["spec"]["initContainers"]
     (put,) = made["spec"]["containers"]
     fetch["command"] = put["command"] = NOTHING

@@ -35,9 +35,11 @@ def prepare(config: Config) -> Prepared:
     """
     with runs.start(runs.home()) as folder:
         work = _Preparation(config, folder)
-        features = work.features()
+        try:
+            features = work.features()
+        finally:
+            (folder / "lifeline").unlink()  # without it, and without a summary, it does not count as a run
         took = {one.name: None if one.cached else one.seconds for one in work.log.steps()}
-        (folder / "lifeline").unlink()  # without it, and without a summary, it does not count as a run
     if folder not in features.parents:  # everything came from the cache
         shutil.rmtree(folder)
     return Prepared(features=features, seconds={name: took[name] for name in ("ingest", "preprocess")})

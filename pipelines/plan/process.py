@@ -1,6 +1,10 @@
-"""Lets a process of its own trace or probe a model: TensorFlow stays out of this one."""
+"""Lets a process of its own trace or probe a model: TensorFlow stays out of this one.
+
+It follows this process's lifeline: it does not train on for a plan that is gone, however that ended.
+"""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -8,11 +12,12 @@ import time
 from pathlib import Path
 from typing import TypeVar
 
-from components import artifacts
+from components import artifacts, lifeline
 from components.artifacts import Record
-from components.errors import TrainError, from_log
+from components.errors import ModelyardError, TooLargeError, TrainError, from_log
 
 R = TypeVar("R", bound=Record)
+NO_MEMORY = "std::bad_alloc"  # how C++ ends when it gets none
 
 
 def ask(module: str, question: Record, answer: type[R]) -> tuple[R, float]:
@@ -24,23 +29,38 @@ def ask(module: str, question: Record, answer: type[R]) -> tuple[R, float]:
         answer: what it writes.
 
     Raises:
+        TooLargeError: it needed more memory than there is.
         ModelyardError: what it ended with.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        asked, written = Path(folder) / "question.json", Path(folder) / "answer.json"
+    with tempfile.TemporaryDirectory() as name, lifeline.hold(Path(name) / "lifeline") as variables:
+        folder = Path(name)
+        asked, written = folder / "question.json", folder / "answer.json"
         artifacts.write(asked, question)
         began = time.monotonic()
         command = [sys.executable, "-m", f"components.train.{module}", str(asked), str(written)]
-        environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        paths = os.pathsep.join(filter(None, sys.path))
+        environ = {**os.environ, **variables, "PYTHONPATH": paths, "TMPDIR": name}
         done = subprocess.run(
             command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
         seconds = time.monotonic() - began
         if done.returncode:
-            lines = done.stdout.splitlines() or ["it left no message"]
-            raise from_log(lines) or TrainError(
-                f"The {module} of the model ended with {done.returncode}: {lines[-1].strip()} If it was "
-                "killed, this machine has too little memory for it: lower the sizes in `model` or "
-                "training.batch_size."
-            )
+            raise _failure(module, done.returncode, done.stdout)
         return artifacts.read(written, answer), seconds
+
+
+def _failure(module: str, code: int, output: str) -> ModelyardError:
+    """Return why a process ended as it did."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    if found := from_log(lines):
+        return found
+    if code == -signal.SIGKILL or NO_MEMORY in output:
+        return TooLargeError(
+            f"The {module} of the model was killed, as Linux does when there is too little memory: lower the "
+            "sizes in `model` or training.batch_size, or use a larger machine."
+        )
+    said = lines[-1].rstrip(".") if lines else "it left no message"
+    return TrainError(
+        f"The {module} of the model ended with {code}: {said}. `modelyard run` trains it with a log that "
+        "says more."
+    )

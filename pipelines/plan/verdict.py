@@ -49,10 +49,11 @@ def unfit(plan: Plan, wishes: Wishes, chosen: Offer | None) -> tuple[str, ...]:
     if chosen and chosen.refused:
         found.append(f"{chosen.accelerator}: {chosen.refused}")
     elif plan.fit == "does not fit" and not wishes.on:
-        found.append(
+        exact = (
             f"The variables and gradients take {size(plan.memory.fixed)} and do not fit into {plan.place}: "
             "take a smaller model or a larger machine"
         )
+        found.append(plan.too_large.rstrip(".") if plan.too_large else exact)
     nowhere = plan.offers and all(one.fit == "does not fit" for one in plan.offers)
     if plan.fit == "does not fit" and nowhere and not wishes.on:
         found.append("No single device of the list holds the model, and Keras on TensorFlow cannot split it")

@@ -11,12 +11,17 @@ from pipelines.pods import memory
 
 MANAGER = "modelyard-run"
 STEP = "step"
+MEMORY = "OOMKilled"
 PAUSE = 0.3
 Json = dict[str, Any]
 
 
 class PodLostError(ClusterError):
     """The pod was deleted or evicted while it ran: another attempt may do."""
+
+
+class PodMemoryError(ClusterError):
+    """The pod was killed because it used too much memory."""
 
 
 def run(cluster: Cluster, pod: Json, start_timeout: float) -> int:
@@ -30,6 +35,7 @@ def run(cluster: Cluster, pod: Json, start_timeout: float) -> int:
     Raises:
         ClusterError: it is refused, cannot run, or was stopped.
         PodLostError: it was deleted, or its node was taken away.
+        PodMemoryError: it used too much memory.
     """
     name = pod["metadata"]["name"]
     if not cluster.apply(pod, MANAGER):
@@ -114,7 +120,7 @@ def _raise_if_stopped(cluster: Cluster, name: str, used: float | None) -> None:
     """
     pod = _get(cluster, name)
     found = trouble(pod)
-    if _deleted(pod) or pod["status"].get("reason") or (found and found.reason == "OOMKilled"):
+    if _deleted(pod) or pod["status"].get("reason") or (found and found.reason == MEMORY):
         raise _failure(pod, used)
 
 
@@ -133,6 +139,8 @@ def _failure(pod: Json, used: float | None = None) -> ClusterError:
         said = pod["status"].get("message", "").rstrip(".") or "it does not say more"
         return PodLostError(f"The pod {name} was stopped by its node ({reason}: {said}). Give it retries.")
     found = trouble(pod, used=used)
+    if found and found.reason == MEMORY:
+        return PodMemoryError(found.message)
     return ClusterError(found.message if found else f"The pod {name} failed, and does not say why.")
 
 

@@ -96,6 +96,8 @@ def _attempts(step: str, command: list[str], task: "Task", plan: Plan) -> int:
             if not left:
                 raise ClusterError(str(lost)) from lost
             print(lost, flush=True)  # noqa: T201
+        except following.PodMemoryError as killed:
+            raise ClusterError(str(killed)) from killed
         else:
             if code == 0:
                 return 0

@@ -18,6 +18,8 @@ def test_a_probe_runs_where_training_would(modelyard, kubectl):
     assert plan["duration"]["around"] > 0
     assert plan["train"]["value"] > plan["duration"]["around"]
     pods = json.loads(
-        kubectl("get", "pods", "-n", "modelyard-runs", "-l", "modelyard.dev/run=plan", "-o", "json")
+        kubectl(
+            "get", "pods", "-n", "modelyard-runs", "-l", "app.kubernetes.io/component=probe", "-o", "json"
+        )
     )
     assert [one for one in pods["items"] if "deletionTimestamp" not in one["metadata"]] == []
