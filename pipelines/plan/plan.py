@@ -43,8 +43,8 @@ class Plan(Record):
     `train` and `run` are what the step and the whole run take where the plan is for (`machine`), `money` what
     the step costs there; `offers` is what accelerators would do. `fit` says whether the model fits into
     `place`, `too_large` what a probe said that had too little memory. `effort` is what somebody has to do
-    before it can be started there, `refusals` empty when nothing speaks against the run; `unjudged` are limits
-    of which nobody can tell.
+    before it can be started there, `refusals` empty when nothing speaks against the run; `unjudged` are
+    limits of which nobody can tell.
     """
 
     model: str
