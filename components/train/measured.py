@@ -68,7 +68,8 @@ class Trial(Record):
 class Pace(Record):
     """How long n of something take: `fixed + n * each`; `low` and `high` are what windows took of that.
 
-    `low` and `high` are the 10 % and 90 % quantiles of measured by expected time, over `windows` windows.
+    `low` and `high` are the 10 % and 90 % quantiles of measured by expected time, over `windows` windows of
+    `count` each.
     """
 
     fixed: float
@@ -76,6 +77,7 @@ class Pace(Record):
     windows: int
     low: float
     high: float
+    count: int = 1
 
     def seconds(self, count: float) -> float:
         """Return how long `count` of them take."""

@@ -62,4 +62,4 @@ class Windows:
         each = max(0.0, many - one) / (count - 1) if count > 1 else many
         low, high = np.quantile(np.asarray(seen) / many, (0.1, 0.9))
         fixed = max(0.0, many - count * each)
-        return Pace(fixed=fixed, each=each, windows=len(seen), low=float(low), high=float(high))
+        return Pace(fixed=fixed, each=each, windows=len(seen), low=float(low), high=float(high), count=count)

@@ -28,10 +28,11 @@ def facts(plan: Plan) -> dict[str, str]:
         found["not counted"] = "; ".join(work.lower_bound[:3])
     if time := plan.duration:
         overhead = "" if time.overhead is None else f", of which {seconds(time.overhead)} whatever the batch"
+        waits = "" if time.input_share is None else f"; {time.input_share:.0%} waits for input"
         found["of that"] = (
             f"start {seconds(time.start)}, compile {seconds(time.compile)}, {time.epochs} epochs of "
             f"{seconds(time.epoch)} (validation {seconds(time.validation)}), export {seconds(time.export)}; "
-            f"a step {seconds(time.step)}{overhead}; {time.input_share:.0%} waits for input"
+            f"a step {seconds(time.step)}{overhead}{waits}"
         )
     if probed := plan.probed:
         device = "" if probed.device_memory is None else f", {size(probed.device_memory)} on the device"

@@ -50,7 +50,7 @@ def risks(
             )
         )
     found += _room(plan, data, where)
-    if time and time.input_share > INPUT_BOUND:
+    if time and time.input_share and time.input_share > INPUT_BOUND:
         found.append(
             Risk(
                 what=f"reading takes {time.input_share:.0%} of a step: a faster device would wait for it",

@@ -12,13 +12,14 @@ import math
 from collections.abc import Mapping
 
 from components.artifacts import Record
-from components.train.measured import Probed
+from components.train.measured import Pace, Probed
 from components.train.settings import Training
 from pipelines.plan.dataset import Dataset
 from pipelines.plan.quantity import Quantity, exactly, unknown
 from pipelines.plan.words import seconds
 
 LEAST = 0.15
+ENOUGH = 8  # steps whose time can be compared with that of others
 ELSEWHERE = {
     "fingerprint": 0.3,
     "ingest": 0.5,
@@ -41,7 +42,8 @@ class Duration(Record):
     part of `start` that belongs to the pod and not to the process; 0 on this machine. `low` and `high` are
     what an epoch may take by its windows, as shares of `epoch`. `input_share` is the part of a step that
     reading takes beyond what hides behind the training; `overhead` the part of a step that does not depend on
-    the size of the batch; `score` what evaluate takes for a row, None in what an older modelyard kept.
+    the size of the batch; both are None where too few steps were measured. `score` is what evaluate takes for
+    a row, None in what an older modelyard kept.
     """
 
     once: float
@@ -57,7 +59,7 @@ class Duration(Record):
     compile: float
     export: float
     step: float
-    input_share: float
+    input_share: float | None
     overhead: float | None
     score: float | None = None
 
@@ -90,11 +92,13 @@ def duration(
     export = probed.export + (probed.export_again if rehearsed else 0.0)
     compiling = probed.first_epoch + (probed.first_validation if held else 0.0)
     step, bare = probed.epoch.each, probed.compute.each
-    half = probed.half
-    size = plan.batch_size // 2
-    overhead = None
-    if half and plan.batch_size > 1:  # t = o + p·B at two sizes
-        overhead = max(0.0, half.each - size * (bare - half.each) / (plan.batch_size - size))
+    share = overhead = None
+    if step and _told(probed.epoch) and _told(probed.compute):
+        share = max(0.0, step - bare) / step
+    half, size = probed.half, min(plan.batch_size, data.rows["train"])
+    if half and _told(half) and _told(probed.compute):  # t = o + p·B at two sizes
+        few = size // 2
+        overhead = min(bare, max(0.0, half.each - few * (bare - half.each) / (size - few)))
     return Duration(
         once=start + compiling + export,
         epoch=probed.epoch.seconds(steps) + validation,
@@ -109,10 +113,15 @@ def duration(
         compile=compiling,
         export=export,
         step=step,
-        input_share=max(0.0, step - bare) / step if step else 0.0,
-        overhead=None if overhead is None else min(overhead, bare),
+        input_share=share,
+        overhead=overhead,
         score=probed.score,
     )
+
+
+def _told(pace: Pace) -> bool:
+    """Say whether enough were measured to compare them with others."""
+    return pace.windows * pace.count >= ENOUGH
 
 
 def train_seconds(found: Duration | None, correction: Quantity | None, fetches: bool = False) -> Quantity:

@@ -92,9 +92,16 @@ class Kubernetes:
 
     def runs(self, run: str, phase: str = "Running") -> None:
         labels = {"modelyard.dev/run": run, "app.kubernetes.io/component": "step"}
-        seen = {"uid": "1", "resourceVersion": "1", "labels": labels}
+        self._pod(f"{run}-train", labels, phase)
+
+    def probes(self, name: str, phase: str) -> None:
+        self._pod(name, {"app.kubernetes.io/component": "probe"}, phase)
+
+    def _pod(self, name: str, labels: dict[str, str], phase: str) -> None:
+        seen = {"uid": "1", "resourceVersion": "1", "name": name, "labels": labels}
         seen["creationTimestamp"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        self.pods.append({"metadata": {"name": f"{run}-train", **seen}, "status": {"phase": phase}})
+        spec = {"activeDeadlineSeconds": 3600}
+        self.pods.append({"metadata": seen, "spec": spec, "status": {"phase": phase}})
 
 
 def _has(one: Any, key: str, value: str) -> bool:

@@ -220,6 +220,15 @@ def test_pods_go_when_they_or_their_run_ended(yard: Yard, phase: str) -> None:
     assert len(yard.kubernetes.pods) == (1 if phase == "Running" else 0)
 
 
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed", "Running"])
+def test_probes_are_no_runs_and_go_when_no_plan_follows_them(yard: Yard, phase: str) -> None:
+    yard.kubernetes.probes("plan-digits-12345678", phase)
+    assert yard.found(later=3600)["plan-digits-12345678"].kept == "its plan may live"
+    assert list(yard.place().alive()) == []
+    assert yard.gc()[0] == {"plan-digits-12345678"}
+    assert yard.kubernetes.pods == []
+
+
 # Schedules
 
 

@@ -52,3 +52,40 @@ def test_a_run_is_compared_with_its_plan(digits: tuple[Any, Any]) -> None:
     assert "fits in this machine&#39;s memory" in page
     assert "<td>the exported model</td>" in page
     assert "what could go wrong" in page
+
+
+GREEDY = """
+import keras
+import tensorflow as tf
+from keras import layers
+
+
+def take():
+    raise MemoryError("there is no more")
+
+
+class Greedy(layers.Layer):
+    def call(self, x):
+        return x + tf.stop_gradient(tf.ensure_shape(tf.numpy_function(take, [], tf.float32), ()))
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def build(input_shape, classes):
+    x = keras.Input(input_shape)
+    return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Greedy()(x))))
+"""
+
+
+def test_a_probe_without_enough_memory_is_an_answer(yard: Any) -> None:
+    (yard.folder / "networks").mkdir()
+    (yard.folder / "networks" / "greedy.py").write_text(GREEDY)
+    settings = ("data.kind=digits", "model.build=greedy:build", "model.code=networks")
+    plan = yard.json("plan", "--probe", "--probe-seconds", "1", settings=settings, code=13)
+    assert plan["fit"] == "does not fit"
+    assert plan["parameters"] == 64 * 10 + 10
+    assert plan["train"]["value"] is None
+    (reason,) = plan["refusals"]
+    assert "does not fit into the device's memory" in reason
+    assert plan["too_large"].startswith(reason)

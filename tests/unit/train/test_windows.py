@@ -27,7 +27,7 @@ def test_a_call_and_a_thing_come_apart() -> None:
     assert pace.fixed == pytest.approx(2.0)
     assert pace.seconds(10) == pytest.approx(7.0)
     assert pace.seconds(0) == 0.0
-    assert pace.windows == 3
+    assert (pace.windows, pace.count) == (3, 92)
     assert (pace.low, pace.high) == (1.0, 1.0)
 
 
@@ -87,4 +87,4 @@ def test_what_had_no_turn_is_known_by_what_made_it_warm() -> None:
     windows = Windows(Machine(), most=1000)
     windows.warm()
     pace = windows.pace()
-    assert (pace.each, pace.fixed, pace.windows) == (2.5, 0.0, 1)
+    assert (pace.each, pace.fixed, pace.windows, pace.count) == (2.5, 0.0, 1, 1)

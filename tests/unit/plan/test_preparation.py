@@ -1,0 +1,30 @@
+"""Preparing the data for a plan is no run, however it ends."""
+
+from pathlib import Path
+
+import pytest
+
+from components.errors import DataError, NotFoundError
+from pipelines import explaining, runs
+from pipelines.config import load
+from pipelines.plan.preparation import prepare
+
+
+def test_one_that_fails_is_no_run_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
+    with pytest.raises(DataError):
+        prepare(load(None, [f"data={{kind: npz, source: {tmp_path}/none.npz}}"]))
+    with pytest.raises(NotFoundError):
+        explaining.of_this_machine(runs.home(), None)
+
+
+def test_one_that_is_interrupted_is_none_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
+    monkeypatch.setattr("pipelines.plan.preparation.data_fingerprint", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(load())
+    with pytest.raises(NotFoundError):
+        explaining.of_this_machine(runs.home(), None)
