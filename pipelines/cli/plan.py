@@ -65,6 +65,7 @@ def plan(
     --budget or --deadline speak against the run.
     """
     from rich.console import Console
+    from rich.text import Text
 
     from components.errors import ConfigError, PlanError
     from pipelines import runs
@@ -97,7 +98,8 @@ def plan(
     )
     with Console(stderr=True).status("starting") as status:
         warn = partial(status.console.print, style="yellow", markup=False, soft_wrap=True)
-        made = make(settings, place, environment, wishes, runs.home(), say=status.update, warn=warn)
+        say = lambda words: status.update(Text(words))  # noqa: E731 - a pod's words are no markup
+        made = make(settings, place, environment, wishes, runs.home(), say=say, warn=warn)
     if output is Output.JSON:
         emit(made.model_dump(mode="json"))
     else:

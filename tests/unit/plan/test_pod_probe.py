@@ -9,10 +9,11 @@ import pytest
 from components.artifacts import Normalization, Schema
 from components.errors import ClusterError, ModelyardError, TooLargeError, TrainError
 from components.train.measured import ANSWER, Probed, Question, Trial
+from pipelines.cli.failures import guarded
 from pipelines.config import Config, load
 from pipelines.environment import load_environment
 from pipelines.environment_settings import Environment
-from pipelines.plan import pod_probe
+from pipelines.plan import planning, pod_probe
 from pipelines.plan.pod_probe import probe_in_pod, probe_pod
 from pipelines.pods import following
 
@@ -34,12 +35,12 @@ def asked(*overrides: str) -> tuple[Trial, Config, Environment]:
     return Trial(question=question, seconds=3.0), config, environment
 
 
-def made(*overrides: str) -> Any:
+def pod_of(*overrides: str) -> Any:
     return probe_pod(*asked(*overrides))
 
 
 def test_it_is_the_pod_of_train_with_another_command() -> None:
-    pod = made()
+    pod = pod_of()
     fetch, main = pod["spec"]["initContainers"]
     assert main["image"] == IMAGES["train"]
     assert main["command"][:3] == ["python3", "-m", "components.train.probe"]
@@ -53,7 +54,7 @@ def test_it_is_the_pod_of_train_with_another_command() -> None:
 
 
 def test_it_asks_for_the_accelerator_of_train() -> None:
-    pod = made("environment.steps.train.accelerator={type: nvidia-l4, count: 1}")
+    pod = pod_of("environment.steps.train.accelerator={type: nvidia-l4, count: 1}")
     _, main = pod["spec"]["initContainers"]
     assert main["image"] == IMAGES["train-cuda"]
     assert main["resources"]["limits"]["nvidia.com/gpu"] == "1"
@@ -61,7 +62,7 @@ def test_it_asks_for_the_accelerator_of_train() -> None:
 
 
 def test_it_belongs_to_no_run_and_ends_also_when_nobody_removes_it() -> None:
-    pod = made()
+    pod = pod_of()
     assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "probe"
     assert "modelyard.dev/run" not in pod["metadata"]["labels"]
     assert pod["spec"]["activeDeadlineSeconds"] == 3603
@@ -157,3 +158,14 @@ def test_how_it_failed_is_said(
     with pytest.raises(kind, match=message) as failed:
         followed(Cluster(lines, status), monkeypatch)
     assert type(failed.value) is kind
+
+
+def test_what_a_pod_says_is_no_markup(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = made()
+
+    def make(*_: Any, say: Any, **__: Any) -> Any:
+        say("the volume [/gcs] is not there")
+        return plan
+
+    monkeypatch.setattr(planning, "make", make)
+    assert guarded(["plan"]) == 0
