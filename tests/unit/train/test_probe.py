@@ -83,14 +83,22 @@ def test_where_steps_are_slow_not_all_have_a_turn(
     assert course.half.pace().each > 0
 
 
-def test_the_last_batch_is_compiled_where_each_size_is(question: Question, desk: Any) -> None:
-    network, rows, plan = course_of(question, desk.features(*desk.pictures(600), validation=40))
-    for jit, sizes in ((False, []), (True, [8, 8])):
-        network.jit_compile = jit
-        course, asked = Course(network, rows, plan), []
-        course._fit_memory = lambda size, steps, asked=asked: asked.append((size, steps)) or 1.0
-        assert course._last_batch() == 0.0
-        assert [size for size, _ in asked] == sizes  # 600 rows are 37 batches of 16, and 8
+@pytest.mark.parametrize(("jit", "seconds"), [(False, 0.0), (True, 4.0)])
+def test_the_last_batch_is_compiled_where_each_size_is(
+    question: Question, desk: Any, monkeypatch: pytest.MonkeyPatch, jit: bool, seconds: float
+) -> None:
+    course = Course(*course_of(question, desk.features(*desk.pictures(600), validation=40)))
+    course._network.jit_compile = jit
+    compiled: set[int] = set()
+
+    def fit(size: int, _: int) -> float:
+        took = 1.0 if size in compiled else 5.0
+        compiled.add(size)
+        return took
+
+    monkeypatch.setattr(course, "_fit_memory", fit)
+    assert course._last_batch() == seconds
+    assert compiled == ({8} if jit else set())  # 600 rows are 37 batches of 16, and 8
 
 
 LATE = """
