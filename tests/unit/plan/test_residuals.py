@@ -15,7 +15,7 @@ from pipelines.plan.residuals import Prediction, keep, key, machine, past_steps,
 from pipelines.plan.risk import Risk
 from pipelines.plan.storage import Storage
 from pipelines.plan.written import Written
-from pipelines.runs import RunSummary
+from pipelines.runs import RunSummary, Step
 from tests.unit.plan.ended import PARTS, prediction, recorded, run
 
 STORAGE = Storage(raw=64_000, features=64_000, model=600_000, checkpoint=1, run=728_000, version=600_000)
@@ -212,3 +212,25 @@ def test_another_place_has_times_of_its_own(config: Config, override: str) -> No
 
 def test_what_does_not_change_the_time_does_not(config: Config) -> None:
     assert key(config, LOCAL) == key(load(None, ["serving.port=9999", "gate.floor=0.1"]), LOCAL)
+
+
+def test_a_run_in_which_nothing_was_new_measures_nothing(tmp_path: Path, config: Config) -> None:
+    keep(tmp_path, key(config, LOCAL), prediction())
+    steps = tuple(
+        Step(name=name, state="skipped", seconds=0.0, cached=False)
+        for name in ("ingest", "train", "evaluate")
+    )
+    unchanged = RunSummary(
+        run="one",
+        model="digits",
+        state="succeeded",
+        decision="unchanged",
+        steps=(Step(name="fingerprint", state="succeeded", seconds=0.3, cached=False), *steps),
+        seconds=1.0,
+        store="",
+    )
+    folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
+    found = residuals.record(folder, key(config, LOCAL), LOCAL, unchanged, None)
+    assert found
+    assert (found.planned, found.actual, found.planned_whole) == (None, None, None)
