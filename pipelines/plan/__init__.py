@@ -6,7 +6,8 @@ pod_probe
 survey, preparation,      what is known about the data
 dataset
 memory, compute, time,    the estimates
-money, storage, spot
+speed, money, storage,
+spot
 hardware, offers, place   accelerators, what they offer, and where the plan is for
 verdict, effort, risk,    what speaks against it, what is to do first, what can go wrong, what it rests on
 inputs

@@ -10,8 +10,9 @@ from pipelines.plan.compute import FACTOR, SHORT, UTILISATION, Compute
 from pipelines.plan.dataset import Dataset
 from pipelines.plan.hardware import Hardware
 from pipelines.plan.place import LIBRARIES
-from pipelines.plan.quantity import Input, Quantity
+from pipelines.plan.quantity import Input
 from pipelines.plan.risk import COPIES
+from pipelines.plan.speed import Speed
 from pipelines.plan.spot import WRITE
 from pipelines.plan.storage import EXPORTS
 from pipelines.plan.time import ELSEWHERE, ELSEWHERE_SOURCE, LEAST, START
@@ -23,10 +24,8 @@ def inputs(
     hardware: Hardware,
     work: Compute,
     probed: Probed | None,
-    probed_at: str | None,
+    speed: Speed,
     price: float | None,
-    past: Mapping[str, float],
-    correction: Quantity | None,
 ) -> tuple[Input, ...]:
     """Return the inputs of a plan.
 
@@ -36,10 +35,8 @@ def inputs(
         hardware: the file of accelerators.
         work: the arithmetic.
         probed: what a probe found now.
-        probed_at: when an earlier probe was whose times are used.
+        speed: what is known of the machine.
         price: USD per hour, if somebody gave it.
-        past: what the other steps took in earlier runs, by step, where there were any.
-        correction: by which earlier runs correct what a probe says, if there were enough.
     """
     training, today = config.training, date.today()
     rows = ", ".join(f"{name} {count:,}" for name, count in data.rows.items())
@@ -55,21 +52,21 @@ def inputs(
         found.append(
             Input(name="epochs until it stops early", value="", basis="unknown", source="only training tells")
         )
-    found.append(_speed(probed, probed_at, today))
+    found.append(_speed(probed, speed.probed_at, today))
     if price is not None:
         found.append(_given("price", f"{price:g} USD an hour", "--price"))
-    if correction:
+    if correction := speed.correction:
         value = f"x{correction.value:.2g}"
         found.append(Input(name="correction", value=value, basis="measured", source=correction.why))
     found += [
-        *_steps(past),
+        *_steps(speed.past),
         Input(
             name="accelerators: memory, peaks, bandwidth, prices",
             value=f"{len(hardware.rows)} of them",
             basis="given",
             source=f"{hardware.path}, read {hardware.read}",
         ),
-        *_assumed(probed is not None or probed_at is not None, exported=probed is not None),
+        *_assumed(probed is not None or speed.probed_at is not None, exported=probed is not None),
     ]
     nobody = (
         "time between preemptions",

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from components.errors import TooLargeError
-from components.train.measured import Probed
+from components.train.measured import Probed, Question, Traced
 from components.train.settings import Training
 from pipelines.accelerators import Accelerator
 from pipelines.config import Config
@@ -28,10 +28,11 @@ from pipelines.plan.place import Place, place
 from pipelines.plan.plan import Plan, Wishes
 from pipelines.plan.quantity import Quantity, exactly, unknown
 from pipelines.plan.risk import risks
+from pipelines.plan.speed import Speed, speed_of
 from pipelines.plan.spot import Preempted, preempted
 from pipelines.plan.storage import storage
 from pipelines.plan.survey import look
-from pipelines.plan.time import Duration, duration, little, other_steps, train_seconds, whole
+from pipelines.plan.time import Duration, little, other_steps, train_seconds, whole
 from pipelines.plan.verdict import judge, unfit
 
 
@@ -59,54 +60,33 @@ def make(
         ModelyardError: the data or the model is wrong, or too little is known.
     """
     hardware = load(wishes.hardware)
-    mine = environment.resources("train").accelerator
     asked = wanted(wishes.on, hardware)
-    if wishes.probe and environment.kind != "local":
+    in_pods = environment.kind != "local"
+    if wishes.probe and in_pods:
         pod_probe.check(environment)
     say("preparing the data")
     data = look(config, wishes.rows, wishes.classes, _fetches(config, environment, wishes))
     question = question_of(config, data)
-    too_large = None
-    try:
-        traced, probed, wall = measure(question, data, wishes, config, environment, say)
-    except TooLargeError as error:
-        if not wishes.probe:
-            raise
-        too_large, bare = str(error), wishes.model_copy(update={"probe": False})
-        traced, probed, wall = measure(question, data, bare, config, environment, say)
-    key, here = residuals.key(config, environment), residuals.machine(environment)
-    time, time_of = _earlier(home, key, here, data)
-    if probed:
-        time = duration(
-            probed,
-            wall,
-            config.training,
-            data,
-            rehearsed=config.model.build is not None,
-            pod=environment.kind != "local",
-        )
-        time_of = None
-    absent = mine if probed and mine and not probed.device.startswith(mine.kind) else None
-    if absent:  # accelerator_optional, on a node without it: this is the plan of its processor
-        here, mine = f"a node without {absent.type}", None
-    here_takes = time if environment.kind == "local" else None
-    curve = learn(question, data, here_takes, say) if wishes.learning_curve and not too_large else None
-    if wishes.on:  # another machine: what was measured is not its time
-        time, time_of = None, None
-    correction = residuals.correction(home, here, key) if time else None
-    past = {} if wishes.on else residuals.past_steps(home, key)
+    traced, probed, wall, too_large = _measured(question, data, wishes, config, environment, say)
+    speed = speed_of(config, environment, data, probed, wall, home)
+    curve = None
+    if wishes.learning_curve and not too_large:
+        curve = learn(question, data, None if in_pods else speed.time, say)
+    if wishes.on:
+        speed = speed.elsewhere()
+    time, here = speed.time, speed.machine
     held, where = memory(traced), place(environment, hardware, home)
     each, training = math.ceil(data.rows["train"] / config.training.batch_size), config.training
     work = compute(traced, training.epochs * each, training.least_epochs * each)
+    mine = None if speed.absent else environment.resources("train").accelerator
     found = offers(
         _with(asked, mine, wishes, hardware), hardware, held, work, traced.dtype, environment.keras_backend
     )
     chosen = _chosen(found, mine, wishes)
-    in_pods = environment.kind != "local"
-    train = train_seconds(time, correction, fetches=in_pods and not little(data))
+    train = train_seconds(time, speed.correction, fetches=in_pods and not little(data))
     if chosen and time is None:
         train = _steps_alone(chosen.train)
-    steps = other_steps(data, time, past, here=not in_pods and not wishes.on)
+    steps = other_steps(data, time, speed.past, here=not in_pods and not wishes.on)
     plan = Plan(
         model=config.name,
         environment=name,
@@ -118,7 +98,7 @@ def make(
         compute=work,
         memory=held,
         fit=_fit(held, where, chosen, *((None, None) if wishes.on else (probed, too_large))),
-        place=chosen.accelerator if chosen else here if absent else where.name,
+        place=chosen.accelerator if chosen else here if speed.absent else where.name,
         storage=storage(data, traced, probed),
         duration=time,
         train=train,
@@ -130,21 +110,11 @@ def make(
         offers=tuple(found),
         rejected=hardware.rejected,
         spot=_spot(train, chosen, time, held.weights + held.optimizer, config.training),
-        correction=correction,
+        correction=speed.correction,
         learning_curve=curve,
         effort=effort(config, environment, name, chosen),
         risks=(),
-        inputs=inputs(
-            config,
-            data,
-            hardware,
-            work,
-            None if wishes.on else probed,
-            time_of,
-            wishes.price,
-            past,
-            correction,
-        ),
+        inputs=inputs(config, data, hardware, work, None if wishes.on else probed, speed, wishes.price),
         refusals=(),
         unjudged=(),
     )
@@ -158,25 +128,55 @@ def make(
         }
     )
     if not wishes.on:
-        prediction = residuals.Prediction(
-            created=time_of or plan.created,
-            machine=here,
-            rows=data.rows,
-            train=train,
-            whole=plan.run,
-            money=plan.money,
-            parts=time,
-            refusals=against,
-            price=_money(exactly(money.HOUR), chosen, hardware, environment, wishes).value,
-            storage=plan.storage,
-            facts=facts(plan),
-            risks=plan.risks,
-        )
-        try:
-            residuals.keep(home, key, prediction)
-        except OSError as error:
-            warn(f"The plan is not kept, so the next run cannot be compared with it: {error}.")
+        price = _money(exactly(money.HOUR), chosen, hardware, environment, wishes).value
+        _keep(plan, speed, against, price, home, warn)
     return plan
+
+
+def _measured(
+    question: Question, data: Dataset, wishes: Wishes, config: Config, environment: Environment, say: Say
+) -> tuple[Traced, Probed | None, float, str | None]:
+    """Return what `measure` does, and why the memory is too small where a probe saw that: then without it."""
+    try:
+        return *measure(question, data, wishes, config, environment, say), None
+    except TooLargeError as error:
+        if not wishes.probe:
+            raise
+        bare = wishes.model_copy(update={"probe": False})
+        return *measure(question, data, bare, config, environment, say), str(error)
+
+
+def _keep(
+    plan: Plan, speed: Speed, against: tuple[str, ...], price: float | None, home: Path, warn: Say
+) -> None:
+    """Keep what is predicted for the runs that come, if there is a place for it.
+
+    Args:
+        plan: what is predicted.
+        speed: for what.
+        against: what speaks against it, whatever the limits.
+        price: of an hour of `train`.
+        home: where plans are kept.
+        warn: takes a sentence.
+    """
+    prediction = residuals.Prediction(
+        created=speed.probed_at or plan.created,
+        machine=speed.machine,
+        rows=plan.rows,
+        train=plan.train,
+        whole=plan.run,
+        money=plan.money,
+        parts=speed.time,
+        refusals=against,
+        price=price,
+        storage=plan.storage,
+        facts=facts(plan),
+        risks=plan.risks,
+    )
+    try:
+        residuals.keep(home, speed.key, prediction)
+    except OSError as error:
+        warn(f"The plan is not kept, so the next run cannot be compared with it: {error}.")
 
 
 def _steps_alone(train: Quantity) -> Quantity:
@@ -202,14 +202,6 @@ def _fit(
     if probed:
         return "fits"
     return chosen.fit if chosen else where.fit(held)
-
-
-def _earlier(home: Path, key: str, here: str, data: Dataset) -> tuple[Duration | None, str | None]:
-    """Return what an earlier probe of the same configuration and rows on this machine said, and when."""
-    kept = residuals.planned(home, key)
-    if kept and kept.parts and (kept.machine, kept.rows) == (here, data.rows):
-        return kept.parts, kept.created
-    return None, None
 
 
 def _with(
