@@ -1,5 +1,6 @@
 """Which accelerators can do it, in which order, and what is refused with which remedy."""
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from components.errors import ConfigError
 from components.train.measured import Traced
 from pipelines.plan.compute import compute
-from pipelines.plan.hardware import Hardware, load
+from pipelines.plan.hardware import Hardware, Row, load
 from pipelines.plan.memory import memory
 from pipelines.plan.offers import Offer, offers, wanted
 
@@ -32,7 +33,7 @@ def offered(
         ("nvidia-l4x4", ("nvidia-l4", 4)),
         ("l4x2", ("nvidia-l4", 2)),
         ("a100", ("nvidia-tesla-a100", 1)),
-        ("tpu7x", ("tpu7x", 4)),
+        ("tpu7x", ("tpu7x", 1)),
         ("tpu7xx4", ("tpu7x", 4)),
         ("nvidia-h200-141gb", ("nvidia-h200-141gb", 8)),
     ],
@@ -61,12 +62,55 @@ def test_a_row_that_was_left_out_says_why(hardware: Hardware) -> None:
         wanted(["nvidia-l9"], partial)
 
 
-def test_the_cheapest_that_can_do_it_is_first(hardware: Hardware, traced: Traced) -> None:
-    found = list(offered(hardware, traced).values())
-    able = [one for one in found if not one.refused]
-    dollars = [one.on_demand.value or one.on_demand.low or float("inf") for one in able]
-    assert dollars == sorted(dollars)
-    assert [one.refused is not None for one in found] == sorted(one.refused is not None for one in found)
+def priced(bf16: float | str, dollars: float, scope: str = "vm", memory: float = 80.0) -> Row:
+    price = {"region": "here", "count": 1, "on_demand": dollars, "spot": dollars / 2, "source": "X"}
+    peaks = {"bf16": bf16, "fp16": 100.0, "fp32": 10.0}
+    row = {"memory_gb": memory, "bandwidth_gbps": 1000.0, "peak_tflops": peaks, "sources": ("X",)}
+    return Row.model_validate({**row, "price": {**price, "scope": scope}})
+
+
+def test_the_cheapest_that_can_do_it_is_first_and_what_is_only_bounded_last(traced: Traced) -> None:
+    rows = {
+        "tpu-v6e-slice": priced(800.0, 0.01, "chip"),  # TensorFlow has no build for it
+        "nvidia-tesla-t4": priced(100.0, 0.1, "accelerator"),  # its machine comes on top
+        "nvidia-b200": priced("unknown", 0.01),  # at least no time at all
+        "nvidia-tesla-v100": priced(100.0, 0.1, memory=1.0),  # it may not fit
+        "nvidia-l4": priced(100.0, 1.0),
+        "nvidia-tesla-a100": priced(400.0, 2.0),  # four times as fast for twice the price
+        "nvidia-h100-80gb": priced(800.0, 4.0),  # as much money, in half the time
+    }
+    small = Hardware(path="a test", read=date(2026, 11, 23), sources={"X": "x"}, rows=rows, rejected={})
+    large = traced.model_copy(update={"activations": 10**9})
+    assert list(offered(small, large, dtype="mixed_bfloat16")) == [
+        "nvidia-h100-80gb",
+        "nvidia-tesla-a100",
+        "nvidia-l4",
+        "nvidia-tesla-t4",
+        "nvidia-b200",
+        "nvidia-tesla-v100",
+        "tpu-v6e-slice",
+    ]
+
+
+def test_what_is_known_of_a_price_is_said(hardware: Hardware, traced: Traced) -> None:
+    found = offered(hardware, traced, "t4", "l4")
+    assert found["nvidia-tesla-t4"].remark == "USD: the accelerator alone; its machine comes on top"
+    assert found["nvidia-l4"].remark == ""
+
+
+def test_what_cannot_be_had_on_demand_has_no_such_price(hardware: Hardware, traced: Traced) -> None:
+    one, eight = (
+        offered(hardware, traced, name)["nvidia-h100-80gb"] for name in ("h100-80gb", "h100-80gbx8")
+    )
+    assert one.on_demand.value is None
+    assert one.spot.value
+    assert one.remark == "USD: a machine with 1 is to be had on Spot and Flex-start only"
+    assert eight.on_demand.value == pytest.approx((eight.train.value or 0) * 8 * 10.9791 / 3600)
+
+
+def test_a_device_of_tpu7x_is_half_a_chip(hardware: Hardware) -> None:
+    row = hardware.rows["tpu7x"]
+    assert (row.memory, row.peak_tflops.bf16) == (96 * 2**30, 2307 / 2)
 
 
 def test_tensorflow_on_a_tpu_is_refused_with_the_remedy(hardware: Hardware, traced: Traced) -> None:
@@ -90,14 +134,14 @@ def test_what_may_fit_names_the_batch_that_does(hardware: Hardware, traced: Trac
     large = traced.model_copy(update={"activations": 20 * 10**9})
     found = offered(hardware, large, "nvidia-l4")["nvidia-l4"]
     assert found.fit == "unknown"
-    assert "a batch of 95 fits for sure" in found.remark  # (0.8 · 24 GB - 16 MB) / 200.1 MB
+    assert "a batch of about 95 does" in found.remark  # (0.8 · 24 GB - 16 MB) / 200.1 MB
 
 
 def test_more_devices_than_the_step_uses_would_idle(hardware: Hardware, traced: Traced) -> None:
     one, four = (offered(hardware, traced, name)["nvidia-l4"] for name in ("l4", "l4x4"))
     assert four.train == one.train
     assert four.on_demand.low == pytest.approx(4 * (one.on_demand.low or 0))
-    assert "the other 3 would idle" in four.remark
+    assert "the others would idle" in four.remark
 
 
 def test_bfloat16_needs_hardware_for_it(hardware: Hardware, traced: Traced) -> None:
