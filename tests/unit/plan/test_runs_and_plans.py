@@ -51,7 +51,8 @@ def config(tmp_path: Path) -> Config:
     code.mkdir()
     (code / "small.py").write_text("def build(input_shape, classes): ...")
     file = tmp_path / "own.yaml"
-    file.write_text(f"name: own\nmodel: {{build: 'small:build', code: {code}}}\n")
+    model = f"{{build: 'small:build', code: {code}}}"
+    file.write_text(f"name: own\ndata: {{kind: digits}}\nmodel: {model}\n")
     return load(file)
 
 
