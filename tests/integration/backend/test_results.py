@@ -131,7 +131,9 @@ def test_a_run_that_is_followed_is_compared_with_its_plan(
     site: Site, place: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "there.yaml").write_text(yaml.safe_dump(place.model_dump(mode="json", exclude_defaults=True)))
+    inside = {"storage_endpoint": "http://gcs:4443", "storage_endpoint_outside": place.storage_endpoint}
+    there = place.model_copy(update=inside).model_dump(mode="json", exclude_defaults=True)
+    (tmp_path / "there.yaml").write_text(yaml.safe_dump(there))
     home, mine = tmp_path / "home", key(load(environ={}, store=place.model_store()), place)
     hour = exactly(3600.0)
     planned = Prediction(
