@@ -168,4 +168,4 @@ def test_what_a_pod_says_is_no_markup(made: Any, monkeypatch: pytest.MonkeyPatch
         return plan
 
     monkeypatch.setattr(planning, "make", make)
-    assert guarded(["plan"]) == 0
+    assert guarded(["plan", "--output", "json"]) == 0
