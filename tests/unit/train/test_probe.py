@@ -127,21 +127,37 @@ def build(input_shape, classes):
 @pytest.mark.parametrize(
     ("raises", "kind", "message"),
     [
-        ("raise KeyError('forgotten')", TrainError, r"Probing failed.*: .*forgotten.* Correct it"),
+        ("raise KeyError('forgotten')", TrainError, r"Probing failed: .* Correct it in .*networks"),
         ("raise MemoryError('no room')", TooLargeError, r"with a batch of 16 does not fit"),
     ],
 )
 def test_what_the_users_own_code_raises_in_a_step_is_explained(
     question: Question, desk: Any, tmp_path: Path, raises: str, kind: type[TrainError], message: str
 ) -> None:
-    folder = desk.code(late=LATE.format(raises=raises))
+    own = late(question, desk.code(late=LATE.format(raises=raises)))
+    with pytest.raises(kind, match=message):
+        probe(Trial(question=own, seconds=0.5), tmp_path)
+
+
+def test_what_it_raises_in_training_alone_is_explained_by_a_trace(question: Question, desk: Any) -> None:
+    text = LATE.replace(
+        "def call(self, x):", "def call(self, x, training=False):\n        assert not training"
+    )
+    own = late(question, desk.code(late=text.format(raises="pass")))
+    with pytest.raises(
+        TrainError, match=r"Tracing failed at .*late.py:\d+: AssertionError.* Correct it there"
+    ):
+        trace.trace(own)
+
+
+def late(question: Question, folder: Path) -> Question:
+    """Return a question about the model of `late.py`."""
     own = {
         "architecture": {"build": "late:build", "code": str(folder)},
         "code": Code(place=str(folder)).text(),
         "code_sha256": artifacts.tree_sha256(folder),
     }
-    with pytest.raises(kind, match=message):
-        probe(Trial(question=question.model_copy(update=own), seconds=0.5), tmp_path)
+    return question.model_copy(update=own)
 
 
 def test_what_has_no_room_is_not_begun(question: Question, tmp_path: Path) -> None:
