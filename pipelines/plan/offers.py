@@ -13,7 +13,7 @@ from pipelines.plan import money
 from pipelines.plan.compute import Compute, step_seconds
 from pipelines.plan.hardware import Hardware, Row
 from pipelines.plan.memory import Fit, Memory
-from pipelines.plan.quantity import Quantity, unknown
+from pipelines.plan.quantity import Quantity, exactly, unknown
 
 ASKED = re.compile(r"^(?P<name>.+?)(?:x(?P<count>\d+))?$")
 
@@ -21,6 +21,7 @@ ASKED = re.compile(r"^(?P<name>.+?)(?:x(?P<count>\d+))?$")
 class Offer(Record):
     """An accelerator and whether it can do it; `refused` says why not, with the remedy.
 
+    `hour` are the USD of an hour on demand, `on_demand` and `spot` those of the training.
     `train` are the seconds of all training steps, without start, compilation and export, which depend on the
     host. `remark` is what one has to know.
     """
@@ -32,6 +33,7 @@ class Offer(Record):
     fit: Fit
     refused: str | None
     train: Quantity
+    hour: Quantity
     on_demand: Quantity
     spot: Quantity
     price: str
@@ -84,6 +86,7 @@ def _offer(
         fit=fit,
         refused=refused,
         train=seconds,
+        hour=money.cost(exactly(money.HOUR), row.price, count, spot=False),
         on_demand=on_demand,
         spot=spot,
         price=_priced(row, hardware),
@@ -140,11 +143,12 @@ def _priced(row: Row, hardware: Hardware) -> str:
 def _rank(offer: Offer) -> tuple[bool, bool, bool, bool, float, float]:
     """Order by whether it works and is known to fit, then by money, then by time.
 
-    What is known comes before what is only bounded: a lower bound is no smaller than a number.
+    What is known comes before what is only bounded: a lower bound is no smaller than a number. Where no time
+    is known, an hour's money decides: steps that wait for their host take about as long on each.
     """
-    dollars = offer.on_demand.value or offer.on_demand.low or math.inf
+    unknown_time, part_of_the_price = offer.train.value is None, offer.hour.high is None
+    dollars = (offer.hour if unknown_time else offer.on_demand).value or math.inf
     seconds = offer.train.value or offer.train.low or math.inf
-    unknown_time, part_of_the_price = offer.train.value is None, offer.on_demand.high is None
     return offer.refused is not None, offer.fit != "fits", unknown_time, part_of_the_price, dollars, seconds
 
 

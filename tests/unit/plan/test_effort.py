@@ -51,6 +51,7 @@ def on(accelerator: str, count: int = 1) -> Offer:
         fit="fits",
         refused=None,
         train=nothing,
+        hour=nothing,
         on_demand=nothing,
         spot=nothing,
         price="",

@@ -92,6 +92,14 @@ def test_the_cheapest_that_can_do_it_is_first_and_what_is_only_bounded_last(trac
     ]
 
 
+def test_where_no_time_is_known_an_hours_money_decides(hardware: Hardware, traced: Traced) -> None:
+    work = compute(traced, 1000)  # so short a step that it waits for its host
+    found = offers(wanted(["a100", "l4", "t4"], hardware), hardware, memory(traced), work, "float32", "jax")
+    assert [one.accelerator for one in found] == ["nvidia-l4", "nvidia-tesla-a100", "nvidia-tesla-t4"]
+    assert found[1].train.low < found[0].train.low
+    assert [one.hour.value for one in found] == pytest.approx([0.8536, 3.6734, 0.35])
+
+
 def test_what_is_known_of_a_price_is_said(hardware: Hardware, traced: Traced) -> None:
     found = offered(hardware, traced, "t4", "l4")
     assert found["nvidia-tesla-t4"].remark == "USD: the accelerator alone; its machine comes on top"
