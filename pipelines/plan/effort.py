@@ -96,7 +96,7 @@ def _names(environment: Environment, file: str) -> Iterator[Effort]:
         yield Effort(
             what=f"{', '.join(found)}: still as in an example",
             takes=MINUTES,
-            how=f"your own in {file}; `gcloud storage buckets create gs://NAME` makes a bucket",
+            how=f"your own in {file}; gcloud storage buckets create",
         )
 
 
@@ -104,24 +104,24 @@ def _cluster(environment: Environment, pool: Accelerator | None) -> Effort:
     """Ask for what the manifests bring, node pools on GKE included."""
     if environment.storage_endpoint:
         return Effort(
-            what="a cluster with modelyard and the emulator of its store, unless it is there",
+            what="a cluster with modelyard on it, unless it is there",
             takes=MINUTES,
-            how="make kind-up; with CLUSTER=current REGISTRY=host/path on a cluster that you have",
+            how="make kind-up, on a cluster of yours with CLUSTER=current REGISTRY=host/path",
         )
-    named = f", a node pool with {_said(pool)}" if pool else ""
+    named = f", nodes with {_said(pool)}" if pool else ""
     overlay = "gke-node-pools" if pool else "gke"
     return Effort(
-        what=f"namespaces, accounts{named}, unless they are there",
+        what=f"namespaces, accounts{named}, unless there",
         takes=MINUTES,
-        how=f"kubectl apply -k manifests/overlays/{overlay}; before, {', '.join(_edits(environment, pool))}",
+        how=f"kubectl apply -k manifests/overlays/{overlay} ({', '.join(_edits(environment, pool))} first)",
     )
 
 
 def _edits(environment: Environment, pool: Accelerator | None) -> Iterator[str]:
     """Yield what is to be changed about the manifests before they are applied."""
-    yield "your project in overlays/gke/config-map.yaml"
+    yield "gke/config-map.yaml"
     if pool and (pool.type, pool.count) not in POOLS:
-        yield f"the machine type in components/{pool.kind}-node-pool"
+        yield f"machine type in components/{pool.kind}-node-pool"
     if pool and not environment.resources("train").spot:
         yield "no components/spot"
 
@@ -139,9 +139,9 @@ def _images(environment: Environment, device: Accelerator | None) -> Iterator[Ef
     if missing:
         by_hand = f"make {' '.join(targets)} REGISTRY={environment.registry or 'host/path'}"
         yield Effort(
-            what="images in a registry, named by their digest: "
-            + ("none is" if missing == needed else f"not {', '.join(missing)}"),
-            takes=f"{MINUTES}, and 30 GB of disk" if special else MINUTES,
+            what="images in a registry, by their digest: "
+            + ("none yet" if missing == needed else f"not {', '.join(missing)}"),
+            takes=f"{MINUTES}, 30 GB of disk" if special else MINUTES,
             how=by_hand if special or not environment.storage_endpoint else "make kind-up builds them, too",
         )
 
@@ -163,20 +163,20 @@ def _node(device: Accelerator | None) -> Iterator[Effort]:
 
 
 def _quota(environment: Environment, pool: Accelerator) -> Iterator[Effort]:
-    spot = " on Spot, which is counted apart," if environment.resources("train").spot else ""
+    spot = " on Spot" if environment.resources("train").spot else ""
     yield Effort(
-        what=f"quota for {_said(pool)}{spot} in the region, unless it was granted",
-        takes="unknown: hours to days, only the provider decides",
-        how="ask for it on the project's page Quotas; another region or accelerator",
+        what=f"quota for {_said(pool)}{spot}, unless it is granted",
+        takes="unknown: hours to days",
+        how="the project's page Quotas; only the provider decides",
     )
 
 
 def _pipelines(environment: Environment) -> Iterator[Effort]:
     if not environment.kfp.endpoint and not environment.storage_endpoint:
         yield Effort(
-            what="for submit and schedules, not for run: Kubeflow Pipelines, unless it is there",
+            what="Kubeflow Pipelines for submit, not for run, unless there",
             takes=MINUTES,
-            how="environment.kfp.endpoint, if KUBECONFIG does not lead to it; docs/kfp.md",
+            how="environment.kfp.endpoint, or KUBECONFIG; docs/kfp.md",
         )
 
 

@@ -49,7 +49,8 @@ def facts(plan: Plan) -> dict[str, str]:
 def _estimate(found: Quantity, say: Callable[[float], str]) -> str:
     why = f" ({found.why})" if found.why else ""
     if found.value is None:
-        least = f"at least {say(found.low)}; more is " if found.low else ""
+        least = say(found.low) if found.low else ""
+        least = f"at least {least}; more is " if least and not least.startswith("<") else ""
         return f"{least}unknown{why}"
     if found.low == found.high:
         return say(found.value)
