@@ -81,8 +81,9 @@ def build(input_shape, classes):
 def test_a_probe_without_enough_memory_is_an_answer(yard: Any) -> None:
     (yard.folder / "networks").mkdir()
     (yard.folder / "networks" / "greedy.py").write_text(GREEDY)
-    settings = ("data.kind=digits", "model.build=greedy:build", "model.code=networks")
-    plan = yard.json("plan", "--probe", "--probe-seconds", "1", settings=settings, code=13)
+    text = "{name: greedy, data: {kind: digits}, model: {build: 'greedy:build', code: networks}}"
+    (yard.folder / "greedy.yaml").write_text(text)
+    plan = yard.json("plan", "greedy.yaml", "--probe", "--probe-seconds", "1", code=13)
     assert plan["fit"] == "does not fit"
     assert plan["parameters"] == 64 * 10 + 10
     assert plan["train"]["value"] is None
