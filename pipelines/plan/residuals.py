@@ -98,8 +98,8 @@ def machine(environment: Environment) -> str:
     device = f"{train.accelerator.type}x{train.accelerator.count}" if train.accelerator else "a node"
     cpu = f"cpu {train.cpu}" if train.cpu else ""
     labels = (f"{name}={value}" for name, value in sorted(train.node_selector.items()))
-    asked = ", ".join(filter(None, (device, cpu, train.memory, *labels, backend)))
-    return f"{asked} of {environment.pipeline_root}"
+    asked = ", ".join(filter(None, (cpu, train.memory, *labels, backend)))
+    return f"{device} ({asked or 'any'}), artifacts in {environment.pipeline_root}"
 
 
 def key(config: Config, environment: Environment) -> str:

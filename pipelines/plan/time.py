@@ -188,7 +188,11 @@ def whole(train: Quantity, others: Mapping[str, Quantity]) -> Quantity:
     for step, one in others.items():
         if one.value is None:
             whys.setdefault(one.why, []).append(step)
-    said = [f"{', '.join(steps)}: {why}" for why, steps in whys.items()]
+    every = len(others)
+    said = [
+        f"{'the other steps' if len(steps) == every else ', '.join(steps)}: {why}"
+        for why, steps in whys.items()
+    ]
     return total.model_copy(update={"why": "; ".join(filter(None, (train.why, *said)))})
 
 

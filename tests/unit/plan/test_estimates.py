@@ -275,6 +275,8 @@ def test_a_whole_run_is_unknown_when_a_part_is() -> None:
     assert (found.value, found.low, found.high, found.why) == (None, 5.0, None, "nobody knows")
     parts = {"ingest": unknown("too much"), "preprocess": unknown("too much"), "deploy": exactly(3.0)}
     assert whole(exactly(2.0), parts).why == "ingest, preprocess: too much"
+    parts["deploy"] = unknown("too much")
+    assert whole(exactly(2.0), parts).why == "the other steps: too much"
 
 
 PRICE = Price(region="here", scope="vm", count=8, on_demand=80.0, spot=20.0, source="x")
