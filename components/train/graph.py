@@ -94,13 +94,18 @@ def alive(graph: Any) -> list[Operation]:
 def gradients(operations: list[Operation]) -> set[str]:
     """Return the names of those operations that belong to the gradients.
 
-    The tape names its own. A custom gradient does not, as that of silu or of a layer that is computed again
-    (keras.RematScope): it is what depends on one of the tape's, and one of the tape's on it.
+    The tape names its own. A custom gradient does not, as that of silu or of what is computed again
+    (keras.remat): it is what depends on one of the tape's that is older, and one of the tape's on it. Younger
+    are the lists that a loop of the forward pass fills for its gradient.
+
+    Args:
+        operations: those of a graph, in the order in which they were made.
     """
     named = {one.name for one in operations if _named(one)}
-    after, before = set(named), set(named)
+    after: set[str] = set()
+    before = set(named)
     for one in operations:
-        if not after.isdisjoint(_needed(one)):
+        if one.name in named or not after.isdisjoint(_needed(one)):
             after.add(one.name)
     for one in reversed(operations):
         if one.name in before:

@@ -1,6 +1,7 @@
 """What tracing counts, beside sums done by hand: multiplications and additions, two each."""
 
 import resource
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,159 @@ def test_python_in_the_graph_is_a_lower_bound() -> None:
     assert [reason for reason in work.unknown if reason.startswith("PyFunc")]
 
 
+def counted(function: Any, *shapes: tuple[int, ...]) -> graph.Work:
+    """Return the work of a function of float32 tensors."""
+    traced = tf.function(function, autograph=False)
+    return graph.walk(traced.get_concrete_function(*(tf.TensorSpec(one, tf.float32) for one in shapes)).graph)
+
+
+SQUARE = 2 * 5 * 5 * 5  # a product of two 5 x 5 matrices
+
+
+def test_a_loop_that_counts_to_the_counter_of_another_is_a_lower_bound() -> None:
+    def triangle(values: Any) -> Any:
+        return keras.ops.fori_loop(
+            0,
+            4,
+            lambda outer, found: keras.ops.fori_loop(
+                0, outer, lambda _, inner: tf.matmul(inner, values), found
+            ),
+            values,
+        )
+
+    work = counted(triangle, (5, 5))  # six products: 0 + 1 + 2 + 3
+    assert [reason for reason in work.unknown if reason.startswith("a loop of unknown length")]
+
+
+def test_a_loop_within_a_loop_counts_as_often_as_both() -> None:
+    def square(values: Any) -> Any:
+        return keras.ops.fori_loop(
+            0,
+            4,
+            lambda _, found: keras.ops.fori_loop(0, 3, lambda _, inner: tf.matmul(inner, values), found),
+            values,
+        )
+
+    work = counted(square, (5, 5))
+    assert (work.flops, work.unknown) == (4 * 3 * SQUARE, [])
+
+
+@pytest.mark.parametrize("least", [None, 100])
+def test_a_loop_that_may_end_before_its_most_is_a_lower_bound(least: int | None) -> None:
+    def until(values: Any) -> Any:
+        return tf.while_loop(
+            lambda count, found: tf.logical_and(count < 100, tf.reduce_sum(found) > 0.01),
+            lambda count, found: (count + 1, tf.matmul(found, values)),
+            (0, values),
+            maximum_iterations=least,
+        )
+
+    work = counted(until, (5, 5))
+    assert work.flops == SQUARE
+    assert [reason for reason in work.unknown if reason.startswith("a loop of unknown length")]
+
+
+def test_a_loop_with_a_most_beside_its_own_end_counts_the_smaller() -> None:
+    def both(values: Any) -> Any:
+        return tf.while_loop(
+            lambda count, _: count < 100,
+            lambda count, found: (count + 2, tf.matmul(found, values)),
+            (0, values),
+            maximum_iterations=7,
+        )
+
+    work = counted(both, (5, 5))
+    assert (work.flops, work.unknown) == (7 * SQUARE, [])
+
+
+def test_a_loop_in_a_function_of_its_own_counts_in_the_gradient_too() -> None:
+    @tf.function(autograph=False)
+    def power(values: Any, other: Any) -> Any:
+        return keras.ops.fori_loop(0, 6, lambda _, found: tf.matmul(found, other), values)
+
+    def slope(values: Any, other: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            found = tf.reduce_sum(power(values, other))
+        return tape.gradient(found, values)
+
+    work = counted(slope, (5, 5), (5, 5))
+    assert work.unknown == []
+    assert work.flops - work.backward == 6 * SQUARE
+    assert work.backward >= 6 * SQUARE
+
+
+def test_of_branches_that_differ_the_smaller_is_a_lower_bound() -> None:
+    def either(values: Any) -> Any:
+        hard = tf.reduce_sum(values) > 0.0
+        return tf.cond(
+            hard, lambda: tf.linalg.inv(tf.matmul(values, values) @ values), lambda: values @ values
+        )
+
+    work = counted(either, (5, 5))
+    assert work.flops == SQUARE
+    assert [reason.partition(" (")[0] for reason in work.unknown] == [
+        "MatrixInverse",
+        "which branch is taken",
+    ]
+
+
+def test_branches_that_take_the_same_are_exact() -> None:
+    def either(values: Any) -> Any:
+        return tf.cond(tf.reduce_sum(values) > 0.0, lambda: values @ values, lambda: values @ values + 1.0)
+
+    work = counted(either, (5, 5))
+    assert (work.flops, work.unknown) == (SQUARE, [])
+
+
+def test_a_loop_in_a_branch_knows_what_the_caller_gives() -> None:
+    def either(values: Any) -> Any:
+        often = tf.constant(3)
+
+        def power() -> Any:
+            return keras.ops.fori_loop(0, often, lambda _, found: found @ values, values)
+
+        return tf.cond(tf.reduce_sum(values) > 0.0, power, power)
+
+    work = counted(either, (5, 5))
+    assert (work.flops, work.unknown) == (3 * SQUARE, [])
+
+
+# Each: what TensorFlow writes for it, and the function of a 6 x 6 matrix.
+HARD = {
+    "RFFT2D": lambda values: tf.abs(tf.signal.rfft2d(values)),
+    "FFTND": lambda values: tf.abs(tf.signal.fftnd(tf.cast(values, tf.complex64), [6, 6], [0, 1])),
+    "IFFT2D": lambda values: tf.abs(tf.signal.ifft2d(tf.cast(values, tf.complex64))),
+    "Lu": lambda values: tf.linalg.lu(values)[0],
+    "Eig": lambda values: tf.abs(tf.linalg.eigvals(values)),
+    "MatrixDeterminant": tf.linalg.det,
+    "TridiagonalSolve": lambda values: tf.linalg.tridiagonal_solve(values[:3], values),
+    "Cholesky": tf.linalg.cholesky,
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_hard_work_that_shapes_do_not_tell_is_a_lower_bound(name: str) -> None:
+    work = counted(HARD[name], (6, 6))
+    assert [reason.partition(" (")[0] for reason in work.unknown] == [name]
+
+
+def test_an_operation_that_is_not_of_tensorflow_is_a_lower_bound() -> None:
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops  # not among tf.raw_ops, as nobody's own is
+
+    work = counted(lambda one: gen_xla_ops.xla_self_adjoint_eig(one, True, 10, 0.1).w, (6, 6))
+    assert [reason.partition(" (")[0] for reason in work.unknown] == ["XlaSelfAdjointEig"]
+
+
+def test_what_moves_values_about_is_not_called_hard() -> None:
+    def moved(values: Any) -> Any:
+        found = tf.linalg.band_part(tf.linalg.set_diag(values, values[0]), 1, 1)
+        return tf.math.cumsum(tf.image.resize(found[None, :, :, None], (9, 9))), tf.linalg.diag(values)
+
+    work = counted(moved, (6, 6))
+    assert (work.flops, work.unknown) == (0, [])
+
+
 def test_what_nothing_depends_on_does_not_run() -> None:
     @tf.function
     def wasteful(values: Any) -> Any:
@@ -168,6 +322,7 @@ def test_sizes_of_the_built_in_network() -> None:
     assert 8 * parameters <= found.optimizer <= 8 * parameters + 64  # two moments, a step and a learning rate
     assert found.flops - found.backward == 16 * 2 * (64 * 8 + 8 * 3)
     assert found.lower_bound == ()
+    assert found.dtype == "float32"
     assert found.batch == 16 * (64 + 8)
     # of every example: 64 pixels and 8 values after relu as float32, and the probabilities or logits
     assert 16 * 4 * (64 + 8) <= found.activations <= 16 * 4 * (64 + 8 + 4 * 3) + 64
@@ -184,7 +339,7 @@ def test_a_recurrent_layer_keeps_every_step() -> None:
 
 
 def test_activations_grow_with_the_batch() -> None:
-    small, large = (trace.trace(question({"filters": [4]}, batch_size=size)) for size in (8, 64))
+    small, large = (trace.trace(question({"filters": [4]}, batch_size=size)) for size in (6, 48))
     assert large.activations == pytest.approx(8 * small.activations, rel=0.01)
     assert large.flops == 8 * small.flops
 
@@ -211,10 +366,7 @@ def test_code_that_computes_with_values_is_traced_all_the_same(desk: Any) -> Non
             ])
         """
     )
-    asked = question({"build": "adapting:build", "code": str(code)}).model_copy(
-        update={"code": Code(place=str(code)).text(), "code_sha256": artifacts.tree_sha256(code)}
-    )
-    found = trace.trace(asked)
+    found = trace.trace(own(code, "adapting:build"))
     assert found.trainable == 65 * 4 + 5 * 3
 
 
@@ -225,3 +377,86 @@ def test_what_another_backend_trains_is_traced_on_tensorflow(monkeypatch: pytest
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     there = trace.trace(asked)
     assert there == here.model_copy(update={"seconds": there.seconds})
+
+
+class Wide(LAYERS.Layer):  # type: ignore[misc]
+    """Two layers with much between them, which is computed again for the gradients if so wanted."""
+
+    def __init__(self, again: bool) -> None:
+        super().__init__()
+        self._again = again
+        self._layers_of = [LAYERS.Dense(70, activation="tanh"), LAYERS.Dense(7, activation="tanh")]
+
+    def build(self, shape: Any) -> None:
+        self._layers_of[0].build(shape)
+        self._layers_of[1].build((*shape[:-1], 70))
+
+    def call(self, examples: Any) -> Any:
+        def both(given: Any) -> Any:
+            return self._layers_of[1](self._layers_of[0](given))
+
+        return (keras.remat(both) if self._again else both)(examples)
+
+
+def test_what_is_computed_again_belongs_to_the_gradients() -> None:
+    layers = 2 * 10 * 70 + 2 * 70 * 7
+    steps = [step((10,), LAYERS.Dense(10), Wide(again)) for again in (False, True)]
+    once, again = map(graph.walk, steps)
+    for work in (once, again):
+        assert work.flops - work.backward == BATCH * (2 * 10 * 10 + layers + classes(7))
+    assert again.backward - once.backward == BATCH * layers
+    keeps, forgets = (trace.kept(one)[0] for one in steps)
+    assert keeps - forgets >= BATCH * 70 * 4
+
+
+def test_a_custom_gradient_keeps_what_it_needs_for_itself() -> None:
+    kept, unknown = trace.kept(step((10,), LAYERS.Dense(7), LAYERS.Activation("silu")))
+    # the examples, before silu, after silu, and the probabilities or logits
+    assert BATCH * 4 * (10 + 7 + 7) <= kept <= BATCH * 4 * (10 + 7 + 7 + 4 * CLASSES) + 64
+    assert unknown == []
+
+
+def test_what_a_branch_keeps_for_its_gradient_is_counted() -> None:
+    class Either(LAYERS.Layer):  # type: ignore[misc]
+        def call(self, examples: Any) -> Any:
+            return keras.ops.cond(
+                keras.ops.sum(examples) > 0, lambda: tf.tanh(tf.exp(examples)), lambda: examples
+            )
+
+    work = graph.walk(step((10,), LAYERS.Dense(50), Either()))
+    assert work.pushed >= BATCH * 50 * 4
+
+
+def test_a_layer_of_its_own_precision_is_told(desk: Any) -> None:
+    code = desk.code(
+        halves="""
+        def build(input_shape, classes):
+            return keras.Sequential([
+                keras.Input(input_shape), layers.Flatten(), layers.Dense(50, dtype="mixed_bfloat16"),
+                layers.Dense(classes, activation="softmax", dtype="float32"),
+            ])
+        """
+    )
+    assert trace.trace(own(code, "halves:build")).dtype == "mixed_bfloat16"
+
+
+def test_a_recurrent_layer_for_cudnn_is_counted_without_it(desk: Any) -> None:
+    code = desk.code(
+        fast="""
+        def build(input_shape, classes):
+            return keras.Sequential([
+                keras.Input(input_shape), layers.Reshape(input_shape[:2]), layers.LSTM(7, use_cudnn=True),
+                layers.Dense(classes, activation="softmax"),
+            ])
+        """
+    )
+    found = trace.trace(own(code, "fast:build"))
+    assert found.lower_bound == ()
+    assert found.flops - found.backward == 32 * (8 * 2 * (8 + 7) * 4 * 7 + classes(7))
+
+
+def own(code: Path, build: str) -> Question:
+    """Return the question about code of the user's own."""
+    return question({"build": build, "code": str(code)}).model_copy(
+        update={"code": Code(place=str(code)).text(), "code_sha256": artifacts.tree_sha256(code)}
+    )
