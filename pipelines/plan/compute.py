@@ -19,7 +19,13 @@ UTILISATION = (0.10, 0.55)
 MIDDLE = math.sqrt(UTILISATION[0] * UTILISATION[1])
 FACTOR = 3.0
 SHORT = 0.005  # seconds; a step of some hundred operations is not sent off faster than about that
-PEAKS = {"float32": "fp32", "mixed_bfloat16": "bf16", "bfloat16": "bf16", "mixed_float16": "fp16"}
+PEAKS = {
+    "float32": "fp32",
+    "mixed_bfloat16": "bf16",
+    "bfloat16": "bf16",
+    "mixed_float16": "fp16",
+    "float16": "fp16",
+}
 
 
 class Compute(Record):

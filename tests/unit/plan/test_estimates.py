@@ -344,3 +344,9 @@ def test_storage_counts_shards_twice_and_the_model(traced: Traced, probed: Probe
 def test_early_stopping_needs_an_epoch_to_compare_with(patience: int, least: int) -> None:
     plan = PLAN.model_copy(update={"early_stopping": EarlyStopping(patience=patience)})
     assert (PLAN.least_epochs, plan.least_epochs) == (5, least)
+
+
+def test_a_layer_in_float16_alone_has_the_peak_of_float16(traced: Traced) -> None:
+    work = compute(traced.model_copy(update={"flops": 10**12}), steps=1)
+    assert step_seconds(work, row(), "float16") == step_seconds(work, row(), "mixed_float16")
+    assert step_seconds(work, row(), "float16") != step_seconds(work, row(), "float32")
