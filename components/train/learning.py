@@ -95,6 +95,13 @@ def extrapolate(counts: list[int], errors: list[float], held: int, seconds: floa
             points,
             seconds,
         )
+    if any(not few.min() <= best.at(rows) <= few.max() for rows, few in zip(counts, drawn.T, strict=True)):
+        return _refused(
+            f"no law goes through the errors, {errors[0]:.1%} with {counts[0]:,} to {errors[-1]:.1%} with "
+            f"{counts[-1]:,} rows: perhaps fewer rows train too few steps; raise training.epochs",
+            points,
+            seconds,
+        )
     laws = [fit(size, one) for one in drawn]
     more = [counts[-1] * times for times in BEYOND]
     beyond = [_point(rows, best.at(rows), np.array([law.at(rows) for law in laws])) for rows in more]

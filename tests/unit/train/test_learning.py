@@ -53,6 +53,13 @@ def test_what_does_not_fall_is_not_continued() -> None:
     assert [one.rows for one in curve.points] == [250, 500, 1000, 2000]
 
 
+def test_what_no_law_goes_through_is_not_continued() -> None:
+    curve = extrapolate([161, 322, 644, 1289], [0.698, 0.647, 0.295, 0.129], held=144, seconds=1.0)
+    assert curve.refused
+    assert curve.refused.startswith("no law goes through the errors, 69.8% with 161 to 12.9% with 1,289 rows")
+    assert curve.beyond == ()
+
+
 def trial(desk: Any, rows: int, validation: int, wrong: bool = False, **training: Any) -> Trial:
     pictures, labels = desk.pictures(rows)
     if wrong:
