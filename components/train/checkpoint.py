@@ -163,7 +163,9 @@ def write(path: Path, going: Going, variables: Sequence[Any], best: Sequence[NDA
     """Write a state: the bytes of each variable, whatever its dtype, and the history as JSON."""
     arrays = {f"variable-{place}": one.numpy() for place, one in enumerate(variables)}
     arrays |= {f"best-{place}": one for place, one in enumerate(best)}
-    raw = {name: np.ascontiguousarray(one).reshape(-1).view(np.uint8) for name, one in arrays.items()}
+    raw: dict[str, Any] = {
+        name: np.ascontiguousarray(one).reshape(-1).view(np.uint8) for name, one in arrays.items()
+    }
     np.savez(path, going=np.frombuffer(going.model_dump_json().encode(), np.uint8), **raw)
 
 
@@ -204,4 +206,5 @@ def _value(raw: NDArray[np.uint8], variable: Any) -> NDArray[Any]:
 
 
 def _dtype(variable: Any) -> np.dtype[Any]:
-    return np.dtype(tf.as_dtype(variable.dtype).as_numpy_dtype)
+    found: np.dtype[Any] = np.dtype(tf.as_dtype(variable.dtype).as_numpy_dtype)
+    return found

@@ -141,7 +141,11 @@ def test_a_deploy_whose_pod_is_told_to_end_takes_its_candidate_from_clients(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("steps.fingerprint.memory=99Gi", "cannot be scheduled: it asks for"),
+        pytest.param(
+            "steps.fingerprint.memory=99Gi",
+            "cannot be scheduled: it asks for",
+            marks=pytest.mark.soak,  # the minute that an autoscaler has; deploy's test waits for it, too
+        ),
         ("images.fingerprint={absent}", "Image {absent} of pod"),
         ("runs.namespace=gone", "gone"),
     ],
@@ -216,6 +220,29 @@ def test_a_step_whose_pod_is_lost_is_tried_again(kubectl, begun, tmp_path):
     assert "was deleted while it ran" in log.read_text()
     (summary,) = (tmp_path / ".modelyard/runs").glob("*/run.json")
     assert states(json.loads(summary.read_text()))["fingerprint"] == "succeeded"
+
+
+def test_a_training_whose_pod_is_lost_goes_on_after_its_last_checkpoint(place, kubectl, images, tmp_path):
+    """With a floor that ends the run before deploy."""
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/images.json").write_text(json.dumps(images))
+    keys = "training.epochs=300", "training.checkpoint_every=0.001", "gate.floor=1.0"
+    settings = [part for one in (*keys, "environment.steps.train.retries=1") for part in ("--set", one)]
+    command = [PROGRAM, "run", "-e", "kind", *place, *settings]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as run:
+        while "checkpoint after epoch" not in (said := train_log(tmp_path)):
+            assert run.poll() is None
+            time.sleep(0.2)
+        kubectl("delete", "pod", "-n", RUNS, "--now", "-l", "modelyard.dev/step=train")
+        assert run.wait(300) == 0
+    before, lost, after = train_log(tmp_path).partition("was deleted while it ran")
+    assert lost, said
+    assert "going on after epoch" not in before
+    assert "going on after epoch" in after
+
+
+def train_log(folder):
+    return "".join(path.read_text() for path in folder.glob(".modelyard/runs/*/logs/train.log"))
 
 
 def test_what_the_bucket_lost_is_made_again(first, modelyard, place, prefix, absent):

@@ -1,5 +1,6 @@
 """A training that is cut off and started again ends as one that never was."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,138 +8,177 @@ import numpy as np
 import pytest
 
 from components.artifacts import History
+from components.store.folder import Folder
+from components.train import model as networks
+from components.train import trainer
 from components.train.backend import keras
-from components.train.checkpoint import Going, Shelf, read, write
+from components.train.checkpoint import Checkpoints, Going, Shelf, read, write
+from components.train.data import Features
+from components.train.settings import Model, Training
 
 OFTEN = 1e-6  # seconds: after each epoch
 NET = {"filters": [4], "dense": [8], "dropout": 0.4}
+QUICK = {"batch_size": 16, "checkpoint_every": OFTEN}
 
 
 class CutOffError(BaseException):
     """The machine is gone."""
 
 
+@dataclass
+class Bench:
+    """Trains on a desk's features, without the export that the step ends with."""
+
+    desk: Any
+
+    @property
+    def shelf(self) -> Shelf:
+        return Shelf(Folder(self.desk.root / "store"), "a" * 64)
+
+    @property
+    def state(self) -> Path:
+        return self.desk.root / "store" / f"checkpoints/{'a' * 64}/state.npz"
+
+    def train(self, shelf: Shelf | None, **training: Any) -> tuple[History, list[Any]]:
+        """Fit as the step does; return the history and the weights."""
+        folder = self.desk.root / "features"
+        rows = Features.read(folder if folder.is_dir() else self.desk.features())
+        settings, plan = Model.model_validate(NET), Training.model_validate(QUICK | training)
+        keras.utils.set_random_seed(plan.seed)
+        network = networks.build(settings, rows.schema, rows.normalization, Path(), "")
+        trainer.compile_(network, settings, plan, len(rows.train))
+        return trainer.fit(network, rows, plan, shelf), network.get_weights()
+
+    def resume(self, **training: Any) -> tuple[History, list[Any]]:
+        """Train, going on where a checkpoint is."""
+        return self.train(self.shelf, **training)
+
+    def cut_off(self, checkpoints: int, **training: Any) -> None:
+        """Train, and be cut off after so many checkpoints."""
+        with pytest.raises(CutOffError):
+            self.train(Cutting(self.shelf.objects, self.shelf.key, [None] * checkpoints), **training)
+        assert self.state.is_file()
+
+
+@dataclass(frozen=True)
+class Cutting(Shelf):
+    """A place for checkpoints after whose last one the machine is gone."""
+
+    left: list[None]
+
+    def put(self, path: Path) -> None:
+        super().put(path)
+        self.left.pop()
+        if not self.left:
+            raise CutOffError
+
+
 @pytest.fixture
-def cut(desk: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Train, and be cut off after so many checkpoints."""
-
-    def train(checkpoints: int, **training: Any) -> None:
-        kept, put = 0, Shelf.put
-
-        def put_and_go(shelf: Shelf, path: Path) -> None:
-            nonlocal kept
-            put(shelf, path)
-            kept += 1
-            if kept == checkpoints:
-                raise CutOffError
-
-        with monkeypatch.context() as patched, pytest.raises(CutOffError):
-            patched.setattr(Shelf, "put", put_and_go)
-            desk.train(NET, checkpoint_every=OFTEN, **training)
-        assert len(states(desk)) == 1
-
-    return train
+def bench(desk: Any) -> Bench:
+    return Bench(desk)
 
 
-def states(desk: Any) -> list[Path]:
-    return sorted((desk.root / "store").glob("checkpoints/*/state.npz"))
-
-
-def whole(desk: Any, **training: Any) -> tuple[History, list[Any]]:
-    """Train without being cut off; the checkpoints do not change what comes out."""
-    history = desk.train(NET, checkpoint_every=0.0, **training)
-    return history, desk.trained().get_weights()
+def same(one: list[Any], other: list[Any]) -> bool:
+    return all(np.array_equal(mine, its) for mine, its in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize(
     "training",
-    [
-        {"epochs": 5},
-        {"epochs": 5, "optimizer": "sgd", "optimizer_settings": {"momentum": 0.9, "use_ema": True}},
-        {"epochs": 5, "steps_per_execution": 1},
-    ],
-    ids=["adam", "momentum and averages", "single steps"],
+    [{}, {"optimizer": "sgd", "optimizer_settings": {"momentum": 0.9, "use_ema": True}}],
+    ids=["adam", "momentum and averages"],
 )
-def test_it_goes_on_where_it_was(desk: Any, cut: Any, training: dict[str, Any], capsys: Any) -> None:
-    expected, weights = whole(desk, **training)
-    cut(3, **training)
+def test_it_goes_on_where_it_was_however_often_it_is_cut_off(
+    bench: Bench, training: dict[str, Any], capsys: Any
+) -> None:
+    training["epochs"] = 5
+    expected, weights = bench.train(None, **training)
+    bench.cut_off(2, **training)
+    bench.cut_off(1, **training)
     capsys.readouterr()
-    history = desk.train(NET, checkpoint_every=OFTEN, **training)
+    history, found = bench.resume(**training)
     said = capsys.readouterr().out.splitlines()
     assert "going on after epoch 3, from a checkpoint" in said
     assert [line.split()[1] for line in said if line.startswith("epoch ")] == ["4/5", "5/5"]
     assert (history.resumed_after, history.epochs) == (3, 5)
     assert history.metrics == expected.metrics
-    for one, other in zip(desk.trained().get_weights(), weights, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert states(desk) == []  # it is over
+    assert same(found, weights)
 
 
-def test_it_may_be_cut_off_again_and_again(desk: Any, cut: Any) -> None:
-    expected, weights = whole(desk, epochs=6)
-    for _ in range(3):
-        cut(1, epochs=6)
-    history = desk.train(NET, checkpoint_every=OFTEN, epochs=6)
-    assert (history.resumed_after, history.metrics) == (3, expected.metrics)
-    np.testing.assert_array_equal(desk.trained().get_weights()[0], weights[0])
-
-
-@pytest.mark.parametrize("patience", [2, 50])
-def test_early_stopping_knows_what_it_knew(desk: Any, cut: Any, patience: int) -> None:
-    """Labels without sense make validation worse soon: the best epoch may be before or after the cut."""
-    pictures, labels = desk.pictures(48)
-    desk.features(pictures, np.random.default_rng(0).permutation(labels), validation=30)
+def test_early_stopping_knows_what_it_knew(bench: Bench) -> None:
+    """The best epoch is after a cut, and before one: it asks for more than validation improves by."""
     training = {
-        "epochs": 12,
-        "early_stopping": {"patience": patience},
-        "optimizer_settings": {"learning_rate": 0.05},
+        "epochs": 20,
+        "early_stopping": {"patience": 2, "min_delta": 0.05},
+        "optimizer_settings": {"learning_rate": 0.01},
     }
-    expected, weights = whole(desk, **training)
-    best = int(np.argmin(expected.metrics["val_loss"]))
-    for checkpoints in (1, best + 1):
-        cut(checkpoints, **training)
-        history = desk.train(NET, checkpoint_every=OFTEN, **training)
+    expected, weights = bench.train(None, **training)
+    assert expected.stopped_early
+    assert expected.epochs > 4
+    for checkpoints in (1, expected.epochs - 1):
+        bench.shelf.clear()
+        bench.cut_off(checkpoints, **training)
+        history, found = bench.resume(**training)
         assert history.resumed_after == checkpoints
-        assert (history.metrics, history.stopped_early) == (expected.metrics, expected.stopped_early)
-        for one, other in zip(desk.trained().get_weights(), weights, strict=True):
-            np.testing.assert_array_equal(one, other)
+        assert (history.metrics, history.stopped_early) == (expected.metrics, True)
+        assert same(found, weights)
 
 
-def test_other_settings_or_other_rows_begin_anew(desk: Any, cut: Any) -> None:
-    cut(1, epochs=3)
-    assert desk.train(NET, checkpoint_every=OFTEN, epochs=4).resumed_after == 0
-    assert len(states(desk)) == 1  # that of the other training
-
-
-@pytest.mark.parametrize("change", ["nothing", "half", "text", "other"])
+@pytest.mark.parametrize("change", ["nothing", "half", "text", "array", "other"])
 def test_a_checkpoint_that_cannot_be_used_is_not_used(
-    desk: Any, cut: Any, change: str, capsys: pytest.CaptureFixture[str]
+    bench: Bench, change: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    expected, weights = whole(desk, epochs=3)
-    cut(1, epochs=3)
-    (state,) = states(desk)
-    kept = state.read_bytes()
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    network.compile("adam")
+    network.optimizer.build(network.trainable_variables)
+    path = bench.desk.root / "state.npz"
+    write(path, Going(epochs=1), [*network.variables, *network.optimizer.variables], ())
+    kept, before = path.read_bytes(), network.get_weights()
     if change == "other":
-        write(state, Going(epochs=1), [keras.Variable(np.ones(3, "float32"))], ())
+        write(path, Going(epochs=1), [keras.Variable(np.ones(3, "float32"))], ())
+    elif change == "array":
+        with path.open("wb") as file:
+            np.save(file, before[0])
     else:
-        state.write_bytes({"nothing": b"", "half": kept[: len(kept) // 2], "text": b"no state"}[change])
-    history = desk.train(NET, checkpoint_every=OFTEN, epochs=3)
-    assert "the checkpoint cannot be used: " in capsys.readouterr().out
-    assert (history.resumed_after, history.metrics) == (0, expected.metrics)
-    np.testing.assert_array_equal(desk.trained().get_weights()[0], weights[0])
+        path.write_bytes({"nothing": b"", "half": kept[: len(kept) // 2], "text": b"no state"}[change])
+    bench.shelf.put(path)
+    assert Checkpoints(bench.shelf, OFTEN, network, None).resume() == Going()
+    assert "beginning with the first epoch: the checkpoint cannot be used: " in capsys.readouterr().out
+    assert same(network.get_weights(), before)
 
 
-def test_training_is_worth_more_than_its_checkpoint(desk: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    (desk.root / "store").mkdir()
-    (desk.root / "store" / "checkpoints").write_text("in the way")
-    history = desk.train(NET, checkpoint_every=OFTEN, epochs=3)
+def test_training_is_worth_more_than_its_checkpoint(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    (bench.desk.root / "store").mkdir()
+    (bench.desk.root / "store" / "checkpoints").write_text("in the way")
+    history, _ = bench.resume(epochs=3)
     assert history.epochs == 3
     assert "no checkpoint after epoch 1: " in capsys.readouterr().out
 
 
-def test_a_short_training_leaves_the_store_alone(desk: Any) -> None:
-    desk.train(NET)
-    assert not (desk.root / "store").exists()
+def test_the_step_begins_anew_with_other_settings_and_leaves_no_checkpoint_of_its_own(desk: Any) -> None:
+    def states() -> list[Path]:
+        return sorted((desk.root / "store").glob("checkpoints/*/state.npz"))
+
+    kept = []
+
+    def put(shelf: Shelf, path: Path) -> None:
+        put_there(shelf, path)
+        kept.append(shelf.key)
+        raise CutOffError
+
+    put_there = Shelf.put
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(CutOffError):
+        patched.setattr(Shelf, "put", put)
+        desk.train(NET, checkpoint_every=OFTEN, epochs=2)
+    assert [path.parent.name for path in states()] == kept
+    assert desk.train(NET, checkpoint_every=OFTEN, epochs=3).resumed_after == 0
+    assert [path.parent.name for path in states()] == kept  # that of the other training
+    assert desk.train(NET, checkpoint_every=OFTEN, epochs=2).resumed_after == 1
+    assert states() == []
+
+
+def test_a_short_training_leaves_the_store_alone(bench: Bench) -> None:
+    bench.resume(epochs=2, checkpoint_every=600.0)
+    assert not (bench.desk.root / "store").exists()
 
 
 def test_a_state_has_every_dtype_as_it_was(tmp_path: Path) -> None:
