@@ -16,8 +16,8 @@ def facts(plan: Plan) -> dict[str, str]:
         "model": f"{plan.model}: {plan.parameters:,} parameters in {plan.dtype}; rows: {rows}",
         "compute": f"{bound}{count(work.per_example)} FLOP an example, {count(work.per_step)} a step, "
         f"{count(work.total)} in {work.steps:,} steps",
-        "memory": f"{plan.fit} in {plan.place}: {size(memory.fixed)} for variables and gradients, at most "
-        f"{size(memory.most)} with activations",
+        "memory": f"{plan.fit} in {plan.place}: {size(memory.fixed)} for variables and gradients, "
+        f"{'at most' if memory.bounded else 'about'} {size(memory.most)} with activations",
         "storage": f"{size(plan.storage.run)} a run, {size(plan.storage.version)} a version, "
         f"{size(plan.storage.checkpoint)} a checkpoint",
         "train": _estimate(plan.train, seconds) + f" on {plan.machine}",

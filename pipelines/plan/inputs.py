@@ -46,7 +46,7 @@ def inputs(
         _setting("batch size", "batch_size", training),
         _counted("parameters, memory of variables", "exact", today),
         _counted("arithmetic", "a lower bound" if work.lower_bound else "exact", today),
-        _counted("memory of activations", "an upper bound", today),
+        _counted("memory of activations", "unbounded" if work.lower_bound else "an upper bound", today),
     ]
     if training.early_stopping:
         found.append(

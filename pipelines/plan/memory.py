@@ -22,7 +22,10 @@ Fit = Literal["fits", "does not fit", "unknown"]
 
 
 class Memory(Record):
-    """Bytes on one device; `each` is an example's part of what is not as large whatever the batch."""
+    """Bytes on one device; `each` is an example's part of what is not as large whatever the batch.
+
+    `bounded` is False when the graph has what is not understood, which may keep more.
+    """
 
     weights: int
     gradients: int
@@ -32,6 +35,7 @@ class Memory(Record):
     updating: int
     batch: int
     each: float
+    bounded: bool
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -42,14 +46,14 @@ class Memory(Record):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def most(self) -> int:
-        """Return the upper bound."""
+        """Return the upper bound, if there is one."""
         return self.fixed + max(self.activations + self.working + self.batch, self.updating)
 
     def fit(self, capacity: float) -> Fit:
         """Say whether it fits into a device's memory of so many bytes."""
         if self.weights + self.optimizer > HOPELESS * capacity:
             return "does not fit"
-        return "fits" if self.most < SURE * capacity else "unknown"
+        return "fits" if self.bounded and self.most < SURE * capacity else "unknown"
 
     def largest_batch(self, capacity: float) -> int:
         """Return about the largest batch that fits for sure; 0 when not even one example does."""
@@ -69,4 +73,5 @@ def memory(traced: Traced) -> Memory:
         updating=traced.updating,
         batch=traced.batch,
         each=moving / traced.batch_size,
+        bounded=not traced.lower_bound,
     )

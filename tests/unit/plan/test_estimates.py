@@ -47,6 +47,11 @@ def test_fits_for_sure_for_sure_not_or_unknown(traced: Traced, capacity: float, 
     assert memory(traced).fit(capacity) == fit
 
 
+def test_what_is_not_understood_may_keep_memory_too(traced: Traced) -> None:
+    found = memory(traced.model_copy(update={"lower_bound": ("a loop of unknown length",)}))
+    assert (found.fit(1e12), found.fit(1e6)) == ("unknown", "does not fit")
+
+
 def test_the_largest_operation_is_on_the_batch_or_on_the_variables(traced: Traced) -> None:
     wide = memory(traced.model_copy(update={"updating": 200_000_000}))
     assert wide.most == 216_000_000
