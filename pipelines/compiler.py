@@ -54,7 +54,7 @@ def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str
         "preparation": config.preparation().text(),
         # where the folder lies does not matter, what is in it does
         "model": {**json.loads(config.model.text()), "code": code_sha256},
-        "training": config.training.text(),
+        "training": config.training.decisive(),
         "gate": gate,
         "code": [_code(step, environment) for step in DECISIVE],
     }

@@ -23,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from components.artifacts import Record
+from components.artifacts import Record, tree_sha256
 from components.errors import NotFoundError, StoreError
 from components.store.objects import Objects
 from components.train.backend import BACKEND, keras, tf
 from components.train.callbacks import Logs
 
-SPARE_BYTES = 2**20  # beside the variables: names, headers, the history
+SPARE_BYTES = 64 * 2**20  # beside the variables: names, headers, the history of many epochs
 
 
 class Going(Record):
@@ -78,9 +78,10 @@ class Shelf:
 
 
 def key(*parts: str) -> str:
-    """Return what identifies a training, of what decides it and of the packages that do it."""
-    packages = BACKEND, version("keras"), tf.__version__
-    return hashlib.sha256(json.dumps([*parts, *packages]).encode()).hexdigest()
+    """Return what identifies a training: what decides it, and the code and packages that do it."""
+    code = tree_sha256(Path(__file__).parent)
+    packages = version("keras"), version("jax") if BACKEND == "jax" else tf.__version__
+    return hashlib.sha256(json.dumps([*parts, code, BACKEND, *packages]).encode()).hexdigest()
 
 
 class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
@@ -98,27 +99,36 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
         self._shelf, self._every, self._stopping = shelf, every, stopping
         self._network, self._last, self._began = network, time.monotonic(), 0.0
         self._best: list[NDArray[Any]] = []
-        self.going = Going()
+        self._metrics: dict[str, list[float]] = {}
+        self._seconds: list[float] = []
+        self._before = Going()
 
     def resume(self) -> Going:
-        """Put back what was kept, and return how far it is; a state that cannot be read is not used."""
+        """Put back what was kept, and return how far it is; a state that is damaged is not used.
+
+        Raises:
+            StoreError: the store does not answer; to begin anew would cost what is kept there.
+        """
         try:
             with tempfile.TemporaryDirectory() as folder:
                 self._shelf.take(path := Path(folder) / "state.npz")
-                self.going, self._best = read(path, self._variables(), self._network.weights)
+                going, self._best = read(path, self._variables(), self._network.weights)
         except NotFoundError:
-            return self.going
-        except (StoreError, OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            return self._before
+        except (ValueError, KeyError, EOFError, BadZipFile) as error:
             print(f"beginning with the first epoch: the checkpoint cannot be used: {error}", flush=True)  # noqa: T201
-            return self.going
-        print(f"going on after epoch {self.going.epochs}, from a checkpoint", flush=True)  # noqa: T201
-        return self.going
+            return self._before
+        print(f"going on after epoch {going.epochs}, from a checkpoint", flush=True)  # noqa: T201
+        self._before, self._seconds = going, list(going.seconds)
+        self._metrics = {name: list(values) for name, values in going.metrics.items()}
+        return going
 
     def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002
         """Tell early stopping, which has just forgotten everything, what it knew."""
-        if self._stopping and self.going.epochs:
-            self._stopping.best, self._stopping.best_epoch = self.going.best, self.going.best_epoch
-            self._stopping.wait, self._stopping.best_weights = self.going.wait, self._best or None
+        before = self._before
+        if self._stopping and before.epochs:
+            self._stopping.best, self._stopping.best_epoch = before.best, before.best_epoch
+            self._stopping.wait, self._stopping.best_weights = before.wait, self._best or None
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Start the clock."""
@@ -126,34 +136,30 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Keep the state, if it is time; not that of the last epoch, after which the model is exported."""
-        seconds = [*self.going.seconds, time.perf_counter() - self._began]
-        before = self.going.metrics
-        metrics = {name: [*before.get(name, []), float(value)] for name, value in (logs or {}).items()}
-        stopping = self._stopping
-        self.going = Going(
-            epochs=epoch + 1,
-            metrics=metrics,
-            seconds=seconds,
-            best=None if stopping is None or stopping.best is None else float(stopping.best),
-            best_epoch=stopping.best_epoch if stopping else 0,
-            wait=stopping.wait if stopping else 0,
-        )
+        self._seconds.append(time.perf_counter() - self._began)
+        for name, value in (logs or {}).items():
+            self._metrics.setdefault(name, []).append(float(value))
         last = self.model.stop_training or epoch + 1 == self.params["epochs"]
         if not last and time.monotonic() - self._last >= self._every:
-            self._keep()
+            self._keep(epoch + 1)
             self._last = time.monotonic()
 
-    def _keep(self) -> None:
-        best = self._stopping.best_weights if self._stopping else None
+    def _keep(self, epochs: int) -> None:
+        stopping, knows = self._stopping, {}
+        if stopping:
+            best = None if stopping.best is None else float(stopping.best)
+            knows = {"best": best, "best_epoch": stopping.best_epoch, "wait": stopping.wait}
+        going = Going(epochs=epochs, metrics=self._metrics, seconds=self._seconds, **knows)
+        weights = (stopping.best_weights if stopping else None) or ()
         try:
             with tempfile.TemporaryDirectory() as folder:
-                write(path := Path(folder) / "state.npz", self.going, self._variables(), best or ())
+                write(path := Path(folder) / "state.npz", going, self._variables(), weights)
                 self._shelf.put(path)
                 size = path.stat().st_size
         except (StoreError, OSError) as error:  # training is worth more than its checkpoint
-            print(f"no checkpoint after epoch {self.going.epochs}: {error}", flush=True)  # noqa: T201
+            print(f"no checkpoint after epoch {epochs}: {error}", flush=True)  # noqa: T201
         else:
-            print(f"checkpoint after epoch {self.going.epochs} ({size / 1e6:.1f} MB)", flush=True)  # noqa: T201
+            print(f"checkpoint after epoch {epochs} ({size / 1e6:.1f} MB)", flush=True)  # noqa: T201
 
     def _variables(self) -> list[Any]:
         return [*self._network.variables, *self._network.optimizer.variables]

@@ -1,5 +1,6 @@
 """`model` and `training`: what is trained, and how."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -115,6 +116,10 @@ class Training(Settings):
         description="Seconds between checkpoints, which are made after an epoch; 0 for none. A training that "
         "is started again with the same data, settings and code goes on after its last one.",
     )
+
+    def decisive(self) -> str:
+        """Return what decides the result, as JSON: all but when checkpoints are made."""
+        return json.dumps(self.model_dump(mode="json", exclude={"checkpoint_every"}), sort_keys=True)
 
     @property
     def least_epochs(self) -> int:

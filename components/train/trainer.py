@@ -82,9 +82,8 @@ def train(
             # What cannot be exported fails now, and not after hours.
             with tempfile.TemporaryDirectory() as rehearsal:
                 export(exported, rows.schema, checked, Path(rehearsal))
-        shelf = _shelf(
-            store, plan, origin, rows.schema.model_dump_json(), architecture, training, code_sha256
-        )
+        identity = origin, rows.schema.model_dump_json(), architecture, plan.decisive(), code_sha256
+        shelf = _shelf(store, plan, *identity)
         record = fit(network, rows, plan, shelf)
     with artifacts.writing(Path(history)) as written, artifacts.writing(Path(model)) as directory:
         export(exported, rows.schema, checked, directory)

@@ -86,6 +86,7 @@ def make(
     train = train_seconds(time, speed.correction, fetches=in_pods and not little(data))
     if chosen and time is None:
         train = _steps_alone(chosen.train)
+    kept = storage(data, traced, probed, early=training.early_stopping is not None)
     steps = other_steps(data, time, speed.past, here=not in_pods and not wishes.on)
     plan = Plan(
         model=config.name,
@@ -99,7 +100,7 @@ def make(
         memory=held,
         fit=_fit(held, where, chosen, *((None, None) if wishes.on else (probed, too_large))),
         place=chosen.accelerator if chosen else here if speed.absent else where.name,
-        storage=storage(data, traced, probed),
+        storage=kept,
         duration=time,
         train=train,
         run=whole(train, steps),
@@ -109,7 +110,7 @@ def make(
         too_large=too_large,
         offers=tuple(found),
         rejected=hardware.rejected,
-        spot=_spot(train, chosen, time, held.weights + held.optimizer, config.training),
+        spot=_spot(train, chosen, time, kept.checkpoint, config.training),
         correction=speed.correction,
         learning_curve=curve,
         effort=effort(config, environment, name, chosen),

@@ -106,7 +106,7 @@ def key(config: Config, environment: Environment) -> str:
     """Return what identifies a plan: what decides how long a run takes."""
     config = gather(config, environment).config  # as the run has it, with what it uploads by its content
     model = {**config.model.model_dump(mode="json"), "code": config.code_sha256()}
-    sections = [config.source().text(), config.preparation().text(), model, config.training.text()]
+    sections = [config.source().text(), config.preparation().text(), model, config.training.decisive()]
     place = [environment.kind, environment.resources("train").text()]
     place += [environment.keras_backend, environment.pipeline_root or ""]
     return hashlib.sha256(json.dumps([sections, place], sort_keys=True).encode()).hexdigest()[:16]
@@ -203,11 +203,10 @@ def correction(home: Path, here: str, plan_key: str) -> Quantity | None:
 def past_steps(home: Path, plan_key: str) -> dict[str, float]:
     """Return the median seconds of each step but `train`, over the last runs of the same configuration."""
     seen: dict[str, list[float]] = {}
-    for one in list(_residuals(home))[-RECENT:]:
-        if one.key == plan_key:
-            for step in _steps(home / "runs" / one.run):
-                if step.state == "succeeded" and not step.cached and step.name != "train":
-                    seen.setdefault(step.name, []).append(step.seconds)
+    for one in [one for one in _residuals(home) if one.key == plan_key][-RECENT:]:
+        for step in _steps(home / "runs" / one.run):
+            if step.state == "succeeded" and not step.cached and step.name != "train":
+                seen.setdefault(step.name, []).append(step.seconds)
     return {name: statistics.median(values) for name, values in seen.items()}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from components.artifacts import Record
+from components.kubernetes.quantities import number
 from components.train.settings import Training
 from pipelines.environment_settings import Environment
 from pipelines.plan.dataset import Dataset
@@ -84,7 +85,7 @@ def risks(
             )
         )
     if environment.kind != "local":
-        found += _on_a_cluster(environment)
+        found += _on_a_cluster(plan, environment)
     return tuple(found)
 
 
@@ -120,16 +121,26 @@ def _cut_off(plan: "Plan", training: Training) -> Risk:
     return Risk(what=what, probability="unknown", lowers=f"training.checkpoint_every, now {every:g} s")
 
 
-def _on_a_cluster(environment: Environment) -> list[Risk]:
+def _on_a_cluster(plan: "Plan", environment: Environment) -> list[Risk]:
     train = environment.resources("train")
-    found = [
+    found = []
+    if train.ephemeral_storage and plan.storage.checkpoint > number(train.ephemeral_storage):
+        found.append(
+            Risk(
+                what=f"a checkpoint takes {size(plan.storage.checkpoint)} in the pod's /tmp, which may have "
+                f"{train.ephemeral_storage}: the pod is evicted",
+                probability="certain, once training.checkpoint_every is over",
+                lowers="environment.steps.train.ephemeral_storage; training.checkpoint_every: 0",
+            )
+        )
+    found.append(
         Risk(
             what="the pods wait for a node, in a queue or for quota",
             probability="unknown: not estimable from outside; a pod waits "
             f"{environment.start_timeout} s at most",
             lowers="environment.start_timeout; another zone or accelerator; a reservation",
         )
-    ]
+    )
     if train.spot:
         found.append(
             Risk(

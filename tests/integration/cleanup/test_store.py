@@ -173,11 +173,15 @@ def test_a_checkpoint_goes_when_it_is_old_unless_it_is_written_meanwhile(yard: Y
     old, alive = (f"checkpoints/{letter * 64}/state.npz" for letter in "ab")
     yard.upload(old)
     yard.upload(alive)
+    yard.upload("checkpoints/versions/000001/model.onnx")  # of a model of that name
     assert yard.found(later=DAY)[old].kept == "younger than 30d"
+    soon = yard.found("retention.younger_than=1h", later=DAY / 2)
+    assert soon[old].kept == "its training may still be at work"
     going = yard.found()
-    yard.upload(alive)
+    assert not [name for name in going if name.startswith("checkpoints/versions")]
+    assert yard.store.touch(alive)
     assert [going[one].remove() for one in (old, alive)] == [True, False]
-    assert yard.store.keys("checkpoints/") == [alive]
+    assert yard.store.keys("checkpoints/") == [alive, "checkpoints/versions/000001/model.onnx"]
 
 
 def test_an_upload_of_a_run_that_is_tried_again_meanwhile_stays(yard: Yard) -> None:

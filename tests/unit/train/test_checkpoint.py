@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from components.artifacts import History
+from components.errors import StoreError
 from components.store.folder import Folder
 from components.train import model as networks
 from components.train import trainer
@@ -71,6 +72,13 @@ class Cutting(Shelf):
         self.left.pop()
         if not self.left:
             raise CutOffError
+
+
+class Full(Shelf):
+    """A place that has no room."""
+
+    def put(self, path: Path) -> None:  # noqa: ARG002
+        raise StoreError("no room")
 
 
 @pytest.fixture
@@ -147,11 +155,17 @@ def test_a_checkpoint_that_cannot_be_used_is_not_used(
 
 
 def test_training_is_worth_more_than_its_checkpoint(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    (bench.desk.root / "store").mkdir()
-    (bench.desk.root / "store" / "checkpoints").write_text("in the way")
-    history, _ = bench.resume(epochs=3)
+    history, _ = bench.train(Full(bench.shelf.objects, bench.shelf.key), epochs=3)
     assert history.epochs == 3
-    assert "no checkpoint after epoch 1: " in capsys.readouterr().out
+    assert "no checkpoint after epoch 1: no room" in capsys.readouterr().out
+
+
+def test_a_store_that_does_not_answer_costs_no_checkpoint(bench: Bench) -> None:
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    network.compile("adam")
+    (bench.desk.root / "store").write_text("in the way")
+    with pytest.raises(StoreError):
+        Checkpoints(bench.shelf, OFTEN, network, None).resume()
 
 
 def test_the_step_begins_anew_with_other_settings_and_leaves_no_checkpoint_of_its_own(desk: Any) -> None:
@@ -172,7 +186,7 @@ def test_the_step_begins_anew_with_other_settings_and_leaves_no_checkpoint_of_it
     assert [path.parent.name for path in states()] == kept
     assert desk.train(NET, checkpoint_every=OFTEN, epochs=3).resumed_after == 0
     assert [path.parent.name for path in states()] == kept  # that of the other training
-    assert desk.train(NET, checkpoint_every=OFTEN, epochs=2).resumed_after == 1
+    assert desk.train(NET, checkpoint_every=2 * OFTEN, epochs=2).resumed_after == 1
     assert states() == []
 
 
