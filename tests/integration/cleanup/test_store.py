@@ -169,19 +169,15 @@ def test_an_upload_stays_for_a_version_a_run_a_schedule_and_its_own_youth(
     assert yard.store.keys("uploads/data/") == [DATA[0], DATA[2], "uploads/data/what-somebody-put-here"]
 
 
-def test_a_checkpoint_goes_when_it_is_old_unless_it_is_written_meanwhile(yard: Yard) -> None:
-    old, alive = (f"checkpoints/{letter * 64}/state.npz" for letter in "ab")
-    yard.upload(old)
-    yard.upload(alive)
-    yard.upload("checkpoints/versions/000001/model.onnx")  # of a model of that name
-    assert yard.found(later=DAY)[old].kept == "younger than 30d"
+def test_a_checkpoint_goes_when_no_training_can_go_on_from_it(yard: Yard) -> None:
+    state, models_own = f"checkpoints/{'a' * 64}/state.npz", "checkpoints/versions/000001/model.onnx"
+    yard.upload(state)
+    yard.upload(models_own)  # of a model of that name
+    assert yard.found(later=DAY)[state].kept == "younger than 30d"
     soon = yard.found("retention.younger_than=1h", later=DAY / 2)
-    assert soon[old].kept == "its training may still be at work"
-    going = yard.found()
-    assert not [name for name in going if name.startswith("checkpoints/versions")]
-    assert yard.store.touch(alive)
-    assert [going[one].remove() for one in (old, alive)] == [True, False]
-    assert yard.store.keys("checkpoints/") == [alive, "checkpoints/versions/000001/model.onnx"]
+    assert soon[state].kept == "its training may still be at work"
+    assert yard.gc() == ({state}, set())
+    assert yard.store.keys("checkpoints/") == [models_own]
 
 
 def test_an_upload_of_a_run_that_is_tried_again_meanwhile_stays(yard: Yard) -> None:
