@@ -178,6 +178,15 @@ def test_another_image_is_another_run_and_another_server_is_not():
     assert recipe(ENVIRONMENT) == recipe(ENVIRONMENT + "  evaluate: {cpu: 3}\n")
 
 
+def test_when_checkpoints_are_made_does_not_make_another_run():
+    often, longer = (
+        arguments(load(overrides=[f"training.{one}"])) for one in ("checkpoint_every=1", "epochs=99")
+    )
+    usual = arguments(load())
+    assert often["recipe"] == usual["recipe"] != longer["recipe"]
+    assert often["training"] != usual["training"]  # the step is told
+
+
 @pytest.mark.parametrize(
     ("key", "override"),
     [
