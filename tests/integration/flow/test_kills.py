@@ -100,7 +100,7 @@ def test_a_run_killed_in_a_step_is_finished_by_the_next(new_yard, undisturbed, c
 
 
 def test_a_killed_training_goes_on_after_its_last_checkpoint(yard):
-    settings = ("training.epochs=200", "training.checkpoint_every=0.001", "gate.floor=0.2")
+    settings = ("training.epochs=40", "training.checkpoint_every=0.001", "gate.floor=0.2")
     with subprocess.Popen(
         yard.command("run", settings=settings),
         cwd=yard.folder,
@@ -118,7 +118,7 @@ def test_a_killed_training_goes_on_after_its_last_checkpoint(yard):
     assert "going on after epoch " in (folder / "logs" / "train.log").read_text()
     (path,) = folder.glob("artifacts/*/train/history/history.json")
     history = History.model_validate_json(path.read_bytes())
-    assert 0 < history.resumed_after < history.epochs == len(history.metrics["loss"]) == 200
+    assert 0 < history.resumed_after < history.epochs == len(history.metrics["loss"]) == 40
     assert not (yard.folder / ".modelyard" / "models" / "checkpoints").exists()
 
 
