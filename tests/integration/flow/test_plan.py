@@ -78,6 +78,7 @@ def build(input_shape, classes):
 """
 
 
+@pytest.mark.soak  # a minute of processes; tests/unit/plan/test_too_large.py has the parts
 def test_a_probe_without_enough_memory_is_an_answer(yard: Any) -> None:
     (yard.folder / "networks").mkdir()
     (yard.folder / "networks" / "greedy.py").write_text(GREEDY)

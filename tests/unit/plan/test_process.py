@@ -45,8 +45,18 @@ def question(folder: Path, body: str) -> Question:
     ("body", "kind", "message"),
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", TooLargeError, "trace of the model was killed, as Linux"),
-        ("os.write(2, b'what(): std::bad_alloc'); os.abort()", TooLargeError, "too little memory"),
-        ("os.write(2, b'Oh, no.'); os._exit(3)", TrainError, r"ended with 3: Oh, no\. `modelyard run`"),
+        pytest.param(
+            "os.write(2, b'what(): std::bad_alloc'); os.abort()",
+            TooLargeError,
+            "too little memory",
+            marks=pytest.mark.soak,  # as the next, another process with TensorFlow
+        ),
+        pytest.param(
+            "os.write(2, b'Oh, no.'); os._exit(3)",
+            TrainError,
+            r"ended with 3: Oh, no\. `modelyard run`",
+            marks=pytest.mark.soak,
+        ),
         ("raise KeyError('forgotten')", TrainError, r"own.py:4: KeyError: forgotten\. Correct it there"),
     ],
 )
