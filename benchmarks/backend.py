@@ -15,11 +15,11 @@ from uuid import uuid4
 
 import yaml
 
-from components.kubernetes.cluster import connect as connect_cluster
 from measure import Result, finished, paired, result, show, turns
-from pipelines.backend import records
-from pipelines.backend.client import Backend, connect
-from pipelines.environment import load_environment
+from modelyard.components.kubernetes.cluster import connect as connect_cluster
+from modelyard.pipelines.backend import records
+from modelyard.pipelines.backend.client import Backend, connect
+from modelyard.pipelines.environment import load_environment
 
 HERE = Path(__file__).parent
 MODELYARD = Path(sys.executable).parent / "modelyard"

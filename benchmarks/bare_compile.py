@@ -4,10 +4,10 @@ import sys
 
 from kfp.compiler import Compiler
 
-from pipelines.compiler import arguments
-from pipelines.config import load
-from pipelines.environment import load_environment
-from pipelines.placement import pipeline
+from modelyard.pipelines.compiler import arguments
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.placement import pipeline
 
 place = load_environment(sys.argv[1])
 values = arguments(load(store=place.model_store()), place)

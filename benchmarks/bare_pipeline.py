@@ -13,15 +13,15 @@ warnings.simplefilter("ignore")
 import kfp
 from kfp import dsl
 
-from components.deploy.component import deploy
-from components.evaluate.component import evaluate
-from components.ingest.component import ingest
-from components.preprocess.component import preprocess
-from components.train.component import train
-from pipelines.compiler import arguments
-from pipelines.config import load
-from pipelines.environment import load_environment
-from pipelines.placement import in_pod
+from modelyard.components.deploy.component import deploy
+from modelyard.components.evaluate.component import evaluate
+from modelyard.components.ingest.component import ingest
+from modelyard.components.preprocess.component import preprocess
+from modelyard.components.train.component import train
+from modelyard.pipelines.compiler import arguments
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.placement import in_pod
 
 environment, url, name = sys.argv[1:]
 place = load_environment(environment)

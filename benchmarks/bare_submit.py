@@ -10,10 +10,10 @@ from pathlib import Path
 import kfp
 from kfp.compiler import Compiler
 
-from pipelines.compiler import arguments
-from pipelines.config import load
-from pipelines.environment import load_environment
-from pipelines.placement import pipeline
+from modelyard.pipelines.compiler import arguments
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.placement import pipeline
 
 environment, url, name = (*sys.argv[1:], "digits")[:3]
 place = load_environment(environment)

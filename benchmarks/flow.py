@@ -18,15 +18,15 @@ from pathlib import Path
 
 import training
 from measure import Result, interleaved, result, show, wall
-from pipelines.compiler import arguments
-from pipelines.config import load
+from modelyard.pipelines.compiler import arguments
+from modelyard.pipelines.config import load
 
 HERE = Path(__file__).parent
 MODELYARD = Path(sys.executable).parent / "modelyard"
 ROUNDS = 3
 CALLS = {
-    "ingest": "from components.ingest.dataset import ingest; ingest({source!r}, 'bench', {out!r})",
-    "preprocess": "from components.preprocess.features import preprocess;"
+    "ingest": "from modelyard.components.ingest.dataset import ingest; ingest({source!r}, 'bench', {out!r})",
+    "preprocess": "from modelyard.components.preprocess.features import preprocess;"
     "preprocess({raw!r}, {preparation!r}, {out!r})",
 }
 
@@ -75,7 +75,7 @@ def rerun(scratch: Path) -> Result:
 
 def server_start(home: Path) -> float:
     """Return the seconds from the start of a server to its being ready and stopped again."""
-    from components.deploy import server
+    from modelyard.components.deploy import server
 
     config = load(None, [f"store.url={home / 'models'}"], {})
     started = time.perf_counter()

@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from components import artifacts
-from components.artifacts import Normalization, Schema
-from components.shards import ShardWriter
-from components.train.measured import Probed, Question, Trial
-from components.train.settings import Code, Model, Training
 from measure import finished
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.process import ask
-from pipelines.plan.time import duration, train_seconds
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.shards import ShardWriter
+from modelyard.components.train.measured import Probed, Question, Trial
+from modelyard.components.train.settings import Code, Model, Training
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.process import ask
+from modelyard.pipelines.plan.time import duration, train_seconds
 
 NETWORKS = Path(__file__).parent / "networks"
 SHAPE, CLASSES = (32, 32, 3), 10
@@ -40,7 +40,7 @@ MODELS: dict[str, dict[str, Any]] = {
 ROWS = {"small": 1_500, "medium": 5_000, "large": 15_000}
 EPOCHS = {"small": 12, "medium": 6, "large": 3}
 PROBE_SECONDS, GOAL = 15.0, 0.10
-TRAIN = "import sys; from components.train.trainer import train; train(*sys.argv[1:])"
+TRAIN = "import sys; from modelyard.components.train.trainer import train; train(*sys.argv[1:])"
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,14 @@ import numpy as np
 import onnxruntime
 import yaml
 
-from components import artifacts
-from components.artifacts import Golden, ImageFormat, Signature
-from components.deploy import rollout
-from components.deploy.site import Site
-from components.deploy.version import Served, pinned
 from measure import Result, result, show
-from pipelines.images import BUDGETS, MEGABYTE, REFERENCES
-from pipelines.site import find_site
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Golden, ImageFormat, Signature
+from modelyard.components.deploy import rollout
+from modelyard.components.deploy.site import Site
+from modelyard.components.deploy.version import Served, pinned
+from modelyard.pipelines.images import BUDGETS, MEGABYTE, REFERENCES
+from modelyard.pipelines.site import find_site
 from serving import cnn
 from tests.published import publish
 

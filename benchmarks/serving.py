@@ -23,10 +23,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from components.artifacts import ImageFormat, Signature
-from components.store.models import open_store
-from components.store.settings import Store
 from measure import Result, result, show
+from modelyard.components.artifacts import ImageFormat, Signature
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
 from tests.published import publish
 
 HERE = Path(__file__).parent
@@ -95,7 +95,7 @@ def promote(model: Path, store: Store) -> None:
 
 def commands(model: Path, store: Store) -> dict[str, list[str]]:
     """Return the command line of each server; `{port}` stands for its port."""
-    ours = ["-m", "components.serve", "--name", NAME, "--store", store.text()]
+    ours = ["-m", "modelyard.components.serve", "--name", NAME, "--store", store.text()]
     return {
         "ours": [*ours, "--serving", '{"port": {port}}'],
         "bare": [str(HERE / "bare_server.py"), str(model), "{port}"],

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from components import artifacts
-from components.artifacts import History, Normalization, Schema
-from components.shards import ShardWriter
-from components.train.settings import Model, Training
 from measure import Result, finished, paired, show, turns
+from modelyard.components import artifacts
+from modelyard.components.artifacts import History, Normalization, Schema
+from modelyard.components.shards import ShardWriter
+from modelyard.components.train.settings import Model, Training
 
 HERE = Path(__file__).parent
 ROUNDS, EPOCHS = 7, 4
 ROWS = {"train": 6400, "validation": 1000}
 SHAPE, CLASSES = (32, 32, 3), 10
-TRAIN = "import sys; from components.train.trainer import train; train(*sys.argv[1:])"
+TRAIN = "import sys; from modelyard.components.train.trainer import train; train(*sys.argv[1:])"
 
 
 def samples_per_second() -> Result:

@@ -12,6 +12,6 @@ Shared ground: artifacts (what passes between steps), errors, images, kubernetes
 settings, shards, source, store.
 """
 
-from components import lifeline
+from modelyard.components import lifeline
 
 lifeline.follow()

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.errors import ConfigError, DataError
+from modelyard.components.errors import ConfigError, DataError
 
 ModelSplit = Literal["train", "validation", "test"]
 UNCHANGED = "unchanged"

@@ -143,7 +143,7 @@ _FAMILY: dict[str, type[ModelyardError]] = {
         PlanError,
     )
 }
-_LAST_LINE = re.compile(r"^\s*components\.errors\.(\w+): (.*)$")
+_LAST_LINE = re.compile(r"^\s*modelyard\.components\.errors\.(\w+): (.*)$")
 
 
 def from_log(lines: list[str]) -> ModelyardError | None:

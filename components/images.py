@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from components.artifacts import ImageFormat
-from components.errors import DataError
+from modelyard.components.artifacts import ImageFormat
+from modelyard.components.errors import DataError
 
 MAX_PIXELS = 50_000_000
 FILTER = Image.Resampling.BILINEAR

@@ -9,10 +9,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.errors import ConfigError
-from components.settings import Settings
-from pipelines.config_problems import did_you_mean
-from pipelines.config_text import parse
+from modelyard.components.errors import ConfigError
+from modelyard.components.settings import Settings
+from modelyard.pipelines.config_problems import did_you_mean
+from modelyard.pipelines.config_text import parse
 
 ANY_GPU = "gpu"
 DATA = Path(__file__).parent / "accelerators.yaml"

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import httpx
 
-from components.artifacts import Golden, read
-from components.deploy import server
-from components.errors import DeployError
-from components.store.models import open_store
-from components.store.settings import Store
-from pipelines.config import Config
-from pipelines.runs import Prediction
+from modelyard.components.artifacts import Golden, read
+from modelyard.components.deploy import server
+from modelyard.components.errors import DeployError
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.runs import Prediction
 
 
 def ask(config: Config) -> Prediction | None:

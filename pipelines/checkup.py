@@ -12,11 +12,11 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from components.errors import ModelyardError
-from components.serve.settings import Serving
-from components.store.models import open_store
-from components.store.settings import Store
-from pipelines import runs
+from modelyard.components.errors import ModelyardError
+from modelyard.components.serve.settings import Serving
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
+from modelyard.pipelines import runs
 
 LEAST_DISK = 2 * 2**30
 

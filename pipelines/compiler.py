@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 
-from components.artifacts import sha256, tree_sha256
-from components.errors import ConfigError
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.train_to_serve import STEPS
+from modelyard.components.artifacts import sha256, tree_sha256
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.train_to_serve import STEPS
 
 COMPONENTS = Path(__file__).parent.parent / "components"
 SHARED = ("artifacts.py", "images.py", "settings.py", "shards.py", "source")
@@ -102,7 +102,7 @@ def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> 
     """Write the pipeline as KFP's YAML, with the configuration as its default arguments."""
     from kfp.compiler import Compiler
 
-    from pipelines.placement import pipeline
+    from modelyard.pipelines.placement import pipeline
 
     Compiler().compile(pipeline(environment), str(path), pipeline_parameters=arguments(config, environment))
 
@@ -111,7 +111,7 @@ def compile_package(environment: Environment) -> bytes:
     """Return the pipeline as KFP's YAML, without arguments: of an environment, always the same bytes."""
     from kfp.compiler import Compiler
 
-    from pipelines.placement import pipeline
+    from modelyard.pipelines.placement import pipeline
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"

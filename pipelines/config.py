@@ -15,23 +15,23 @@ from typing import Any, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from components.artifacts import tree_sha256
-from components.deploy.settings import Rollout
-from components.errors import ConfigError
-from components.evaluate.settings import Gate
-from components.preprocess.settings import Preparation
-from components.serve.settings import Serving
-from components.settings import Settings
-from components.source.settings import Source
-from components.store.settings import Store
-from components.train import optimizers
-from components.train.settings import Code, Model, Training
-from pipelines import config_text
-from pipelines.cleanup.settings import Retention
-from pipelines.config_layers import Document
-from pipelines.config_problems import did_you_mean, explain
-from pipelines.config_text import Parsed
-from pipelines.schedule.settings import Schedule
+from modelyard.components.artifacts import tree_sha256
+from modelyard.components.deploy.settings import Rollout
+from modelyard.components.errors import ConfigError
+from modelyard.components.evaluate.settings import Gate
+from modelyard.components.preprocess.settings import Preparation
+from modelyard.components.serve.settings import Serving
+from modelyard.components.settings import Settings
+from modelyard.components.source.settings import Source
+from modelyard.components.store.settings import Store
+from modelyard.components.train import optimizers
+from modelyard.components.train.settings import Code, Model, Training
+from modelyard.pipelines import config_text
+from modelyard.pipelines.cleanup.settings import Retention
+from modelyard.pipelines.config_layers import Document
+from modelyard.pipelines.config_problems import did_you_mean, explain
+from modelyard.pipelines.config_text import Parsed
+from modelyard.pipelines.schedule.settings import Schedule
 
 DIGITS: dict[str, Any] = {
     "name": "digits",

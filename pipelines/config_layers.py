@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.errors import ConfigError
-from pipelines.config_text import Keys, Parsed, parse
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.config_text import Keys, Parsed, parse
 
 PREFIX = "MODELYARD_"
 PATHS: tuple[Keys, ...] = (("data", "source"), ("model", "code"))

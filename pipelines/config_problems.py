@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from components.errors import ConfigError
-from pipelines.config_layers import Document
-from pipelines.config_text import Keys
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.config_layers import Document
+from modelyard.pipelines.config_text import Keys
 
 EXPECTED = {
     "int_type": "a whole number",

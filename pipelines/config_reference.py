@@ -14,10 +14,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipelines import config_text
-from pipelines.config import DIGITS, Config
-from pipelines.config_problems import section_of
-from pipelines.environment_settings import Environment
+from modelyard.pipelines import config_text
+from modelyard.pipelines.config import DIGITS, Config
+from modelyard.pipelines.config_problems import section_of
+from modelyard.pipelines.environment_settings import Environment
 
 HEAD = """\
 # The configuration

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from components.errors import ConfigError
+from modelyard.components.errors import ConfigError
 
 Keys = tuple[str | int, ...]
 

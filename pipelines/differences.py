@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.artifacts import Record
+from modelyard.components.artifacts import Record
 
 
 class Change(Record):

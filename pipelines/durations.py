@@ -2,7 +2,7 @@
 
 import re
 
-from components.errors import ConfigError
+from modelyard.components.errors import ConfigError
 
 SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 PATTERN = r"^[1-9][0-9]{0,4}[mhdw]$"

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from components.errors import ConfigError
-from pipelines.config_layers import Document
-from pipelines.config_problems import did_you_mean, explain
-from pipelines.config_text import Parsed, parse
-from pipelines.environment_settings import BUILT, Environment
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.config_layers import Document
+from modelyard.pipelines.config_problems import did_you_mean, explain
+from modelyard.pipelines.config_text import Parsed, parse
+from modelyard.pipelines.environment_settings import BUILT, Environment
 
 SHIPPED = Path(__file__).parent / "environments"
 OWN = Path("environments")

@@ -4,12 +4,12 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from components.deploy.settings import Resources, Target
-from components.errors import ConfigError
-from components.settings import Settings
-from components.store.settings import Store
-from pipelines.schedule.settings import known_zone
-from pipelines.step_resources import Cpu, Memory, StepResources
+from modelyard.components.deploy.settings import Resources, Target
+from modelyard.components.errors import ConfigError
+from modelyard.components.settings import Settings
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.schedule.settings import known_zone
+from modelyard.pipelines.step_resources import Cpu, Memory, StepResources
 
 BUILT = "build/images.json"
 ENDPOINT = r"^https?://[^/]+$"

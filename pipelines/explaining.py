@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import lifeline
-from components.artifacts import read
-from components.errors import DataError, NotFoundError, StuckError
-from components.explain import here
-from components.explain.explanation import Explanation, cancelled, failed, running, succeeded
-from pipelines import runs
-from pipelines.runs import RunSummary
+from modelyard.components import lifeline
+from modelyard.components.artifacts import read
+from modelyard.components.errors import DataError, NotFoundError, StuckError
+from modelyard.components.explain import here
+from modelyard.components.explain.explanation import Explanation, cancelled, failed, running, succeeded
+from modelyard.pipelines import runs
+from modelyard.pipelines.runs import RunSummary
 
 if TYPE_CHECKING:
-    from pipelines.environment_settings import Environment
+    from modelyard.pipelines.environment_settings import Environment
 
 
 def of_this_machine(base: Path, name: str | None = None) -> Explanation:
@@ -51,9 +51,9 @@ def on_pipelines(name: str, environment: "Environment", endpoint: str | None) ->
         NotFoundError: there is no such run.
         BackendError: Kubeflow Pipelines does not answer.
     """
-    from components.explain import there
-    from pipelines.backend import client, records
-    from pipelines.backend.kept import Kept, cluster_of
+    from modelyard.components.explain import there
+    from modelyard.pipelines.backend import client, records
+    from modelyard.pipelines.backend.kept import Kept, cluster_of
 
     backend = client.connect(environment, endpoint)
     run = records.find(backend, name)

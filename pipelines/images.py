@@ -1,4 +1,4 @@
-"""Builds the images and says what they are: `python -m pipelines.images TARGET...`, as `make images` does.
+"""Builds the images: `python -m modelyard.pipelines.images TARGET...`, as `make images` does.
 
 An image is called after what it holds: `modelyard/serve:4f0c…`, the digest of its layers and settings, is the
 same whenever the same bytes were built. Pushed to a registry, it is called by the registry's digest, and goes
@@ -23,7 +23,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BUDGETS = ROOT / "components/image-budgets.yaml"
 REFERENCES = ROOT / "build/images.json"
 LABEL = "org.opencontainers.image"
@@ -149,7 +149,9 @@ def table(images: Sequence[Image], budgets: Mapping[str, int]) -> Table:
 def main() -> int:
     """Build what the command line names; 1 when docker fails or an image is too large."""
     budgets: dict[str, int] = yaml.safe_load(BUDGETS.read_text())
-    parser = argparse.ArgumentParser(prog="python -m pipelines.images", description="Build the images.")
+    parser = argparse.ArgumentParser(
+        prog="python -m modelyard.pipelines.images", description="Build the images."
+    )
     parser.add_argument("targets", nargs="+", choices=budgets, help="what to build")
     parser.add_argument("--base", help="base image; default: that of components/Dockerfile")
     parser.add_argument("--registry", help="push there, for example localhost:5000")

@@ -9,22 +9,22 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import UNCHANGED, History, Outcome, read
-from components.errors import ModelyardError
-from components.explain import here
-from components.fingerprint.unchanged import reason_in
-from components.store.models import open_store
-from pipelines import runs
-from pipelines.ask import ask
-from pipelines.compiler import LOCAL, NO_OPTIONS, arguments
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.placement import pipeline
-from pipelines.plan import comparison
-from pipelines.results import scores
-from pipelines.runs import Failure, Prediction, RunSummary
-from pipelines.steplog import CacheHits, StepLog
-from pipelines.train_to_serve import STEPS
+from modelyard.components.artifacts import UNCHANGED, History, Outcome, read
+from modelyard.components.errors import ModelyardError
+from modelyard.components.explain import here
+from modelyard.components.fingerprint.unchanged import reason_in
+from modelyard.components.store.models import open_store
+from modelyard.pipelines import runs
+from modelyard.pipelines.ask import ask
+from modelyard.pipelines.compiler import LOCAL, NO_OPTIONS, arguments
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.placement import pipeline
+from modelyard.pipelines.plan import comparison
+from modelyard.pipelines.results import scores
+from modelyard.pipelines.runs import Failure, Prediction, RunSummary
+from modelyard.pipelines.steplog import CacheHits, StepLog
+from modelyard.pipelines.train_to_serve import STEPS
 
 
 class LocalRun:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO, cast
 from zipfile import ZipFile, ZipInfo
 
-from components.artifacts import tree_files
-from components.errors import DataError
-from components.ingest.members import members
+from modelyard.components.artifacts import tree_files
+from modelyard.components.errors import DataError
+from modelyard.components.ingest.members import members
 
 PART_BYTES = 2**20
 MODE = 0o100644

@@ -5,11 +5,11 @@ from urllib.parse import urlsplit
 
 from kfp import dsl
 
-from components.explain.webhook import VARIABLE as WEBHOOK
-from pipelines.compiler import local_images
-from pipelines.environment_settings import Environment
-from pipelines.step_resources import StepResources
-from pipelines.train_to_serve import build
+from modelyard.components.explain.webhook import VARIABLE as WEBHOOK
+from modelyard.pipelines.compiler import local_images
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.step_resources import StepResources
+from modelyard.pipelines.train_to_serve import build
 
 USER = 65532
 RETRY_AFTER = "30s"

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts import Record, Signature
-from components.errors import DataError, NotFoundError, ServeError
-from components.store.models import ModelStore
+from modelyard.components.artifacts import Record, Signature
+from modelyard.components.errors import DataError, NotFoundError, ServeError
+from modelyard.components.store.models import ModelStore
 
 if TYPE_CHECKING:  # a laptop needs no client of Kubernetes
-    from pipelines.serving_address import Address
+    from modelyard.pipelines.serving_address import Address
 
 BATCH_BYTES = 8 * 2**20
 BATCH_ROWS = 256
@@ -59,7 +59,7 @@ class Loaded:
     """
 
     def __init__(self, models: ModelStore, name: str, version: int | None = None) -> None:
-        from components.serve.model import load
+        from modelyard.components.serve.model import load
 
         champion = models.champion(name) if version is None else None
         if version is None and champion is None:
@@ -178,7 +178,7 @@ def _examples(path: Path, signature: Signature) -> Iterator[tuple[str, NDArray[A
             f"{_form(signature)}."
         )
     else:
-        from components import images
+        from modelyard.components import images
 
         try:
             picture = images.decode(path.read_bytes(), signature.image)

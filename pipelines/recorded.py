@@ -5,10 +5,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from components.artifacts import Manifest
-from components.settings import Settings
-from components.store.models import ModelStore
-from pipelines.config import load_section
+from modelyard.components.artifacts import Manifest
+from modelyard.components.settings import Settings
+from modelyard.components.store.models import ModelStore
+from modelyard.pipelines.config import load_section
 
 S = TypeVar("S", bound=Settings)
 

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import Decision, Metrics, Outcome, read
-from pipelines.runs import MetricsSummary
+from modelyard.components.artifacts import Decision, Metrics, Outcome, read
+from modelyard.pipelines.runs import MetricsSummary
 
 
 def scores(evaluation: Path, outcome: Outcome | None, folder: Path) -> dict[str, Any]:

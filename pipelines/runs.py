@@ -19,10 +19,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from components import lifeline
-from components.artifacts import Interval, Record, read, write
-from components.errors import ConfigError, NotFoundError
-from components.explain import here
+from modelyard.components import lifeline
+from modelyard.components.artifacts import Interval, Record, read, write
+from modelyard.components.errors import ConfigError, NotFoundError
+from modelyard.components.explain import here
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
 State = Literal["waiting", "running", "succeeded", "failed", "skipped"]

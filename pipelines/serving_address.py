@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import httpx
 
-from components.deploy.objects import PORT
-from components.errors import ClusterError
-from components.kubernetes.cluster import Cluster, connect
-from pipelines.environment_settings import Environment
+from modelyard.components.deploy.objects import PORT
+from modelyard.components.errors import ClusterError
+from modelyard.components.kubernetes.cluster import Cluster, connect
+from modelyard.pipelines.environment_settings import Environment
 
 OURS = ("accept", "accept-encoding", "connection", "content-length", "content-type", "host", "user-agent")
 AS_IT_IS = {"Content-Type": "application/octet-stream"}  # else Kubernetes' client writes JSON around it

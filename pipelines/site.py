@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
-from components.deploy.settings import Rollout
-from components.deploy.site import Place, Site
-from components.errors import ConfigError
-from components.kubernetes.cluster import connect
-from components.kubernetes.trouble import Json
-from components.serve.settings import Serving
-from components.store.models import open_store
-from components.store.settings import Store
-from pipelines import recorded
-from pipelines.environment import load_environment
-from pipelines.environment_settings import Environment
+from modelyard.components.deploy.settings import Rollout
+from modelyard.components.deploy.site import Place, Site
+from modelyard.components.errors import ConfigError
+from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.serve.settings import Serving
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
+from modelyard.pipelines import recorded
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.environment_settings import Environment
 
 
 def find_place(name: str, environment_name: str) -> Place:

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field
 
-from components.settings import Settings
-from pipelines.accelerators import Accelerator, Toleration
+from modelyard.components.settings import Settings
+from modelyard.pipelines.accelerators import Accelerator, Toleration
 
 SPOT = "cloud.google.com/gke-spot"
 

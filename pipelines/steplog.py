@@ -11,7 +11,7 @@ import re
 import time
 from pathlib import Path
 
-from pipelines.runs import State, Step
+from modelyard.pipelines.runs import State, Step
 
 _COLOUR = re.compile(r"\x1b\[\d+m")
 _EVENT = re.compile(

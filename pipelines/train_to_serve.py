@@ -18,14 +18,14 @@ from collections.abc import Callable
 
 from kfp import dsl
 
-from components.artifacts import UNCHANGED
-from components.deploy.component import deploy
-from components.evaluate.component import evaluate
-from components.explain.component import explain
-from components.fingerprint.component import fingerprint
-from components.ingest.component import ingest
-from components.preprocess.component import preprocess
-from components.train.component import train
+from modelyard.components.artifacts import UNCHANGED
+from modelyard.components.deploy.component import deploy
+from modelyard.components.evaluate.component import evaluate
+from modelyard.components.explain.component import explain
+from modelyard.components.fingerprint.component import fingerprint
+from modelyard.components.ingest.component import ingest
+from modelyard.components.preprocess.component import preprocess
+from modelyard.components.train.component import train
 
 NAME = "train-to-serve"
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy", "explain")

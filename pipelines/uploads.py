@@ -20,21 +20,21 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
-from components.artifacts import sha256, tree_files, tree_sha256
-from components.errors import ConfigError, ConflictError, DataError
-from components.source.checks import check_size
-from components.source.location import locate
-from components.source.settings import Source
-from components.store.address import open_objects
-from components.train.code_archive import MAX_BYTES, unpack
-from pipelines import packing
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
+from modelyard.components.artifacts import sha256, tree_files, tree_sha256
+from modelyard.components.errors import ConfigError, ConflictError, DataError
+from modelyard.components.source.checks import check_size
+from modelyard.components.source.location import locate
+from modelyard.components.source.settings import Source
+from modelyard.components.store.address import open_objects
+from modelyard.components.train.code_archive import MAX_BYTES, unpack
+from modelyard.pipelines import packing
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from components.store.objects import Objects
+    from modelyard.components.store.objects import Objects
 
 DATA, CODE = "uploads/data", "uploads/code"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from components import artifacts
-from components.artifacts import Decision, Interval, Manifest, Metrics, Signature
-from components.store.models import ModelStore
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Decision, Interval, Manifest, Metrics, Signature
+from modelyard.components.store.models import ModelStore
 
 CERTAIN = Interval(value=1, low=1, high=1)
 

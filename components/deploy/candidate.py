@@ -7,15 +7,15 @@ sees that; so no lock is ever left behind.
 import time
 from dataclasses import replace
 
-from components.deploy import objects, pulse
-from components.deploy.site import Place, Site
-from components.deploy.stages import Mine
-from components.deploy.version import Served
-from components.deploy.waiting import POLL
-from components.errors import ClusterError, DeployError
-from components.kubernetes.deployments import refused
-from components.kubernetes.tries import until_written
-from components.kubernetes.trouble import Json
+from modelyard.components.deploy import objects, pulse
+from modelyard.components.deploy.site import Place, Site
+from modelyard.components.deploy.stages import Mine
+from modelyard.components.deploy.version import Served
+from modelyard.components.deploy.waiting import POLL
+from modelyard.components.errors import ClusterError, DeployError
+from modelyard.components.kubernetes.deployments import refused
+from modelyard.components.kubernetes.tries import until_written
+from modelyard.components.kubernetes.trouble import Json
 
 ENDING = 60.0  # seconds; a server has fewer to end in, unless its node is gone or its drain_timeout is long
 

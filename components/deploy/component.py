@@ -39,13 +39,13 @@ def deploy(
         serving: `serving` section as JSON.
         store: `store` section as JSON.
         rollout: `rollout` section as JSON.
-        target: where the server runs, as JSON (`components.deploy.settings.Target`).
+        target: where the server runs, as JSON (`modelyard.components.deploy.settings.Target`).
         outcome: outcome.json, the version and the decision in the end.
 
     Returns:
         The version.
     """
-    from components.deploy.deployer import deploy
+    from modelyard.components.deploy.deployer import deploy
 
     return deploy(
         model.path, history.path, evaluation.path, report.path,

@@ -12,12 +12,12 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from components import artifacts
-from components.artifacts import Decision, Golden, History, Manifest, Metrics, Outcome, Signature
-from components.deploy.settings import Rollout, Target
-from components.kubernetes.trouble import Json
-from components.store.models import ModelStore, open_store
-from components.store.settings import Store
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Decision, Golden, History, Manifest, Metrics, Outcome, Signature
+from modelyard.components.deploy.settings import Rollout, Target
+from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.settings import Store
 
 PACKAGES = ("modelyard", "numpy", "onnxruntime")
 BY = "pipeline"
@@ -106,16 +106,16 @@ def _promote(
             f"`modelyard {again}` brings it back",
         )
     if target.kind == "local":
-        from components.deploy import local
+        from modelyard.components.deploy import local
 
         tolerance = Rollout.of(rollout).golden_tolerance
         return local.promote(
             models, name, version, champion, requests, recorded.reason, store, serving, tolerance
         )
-    from components.deploy.rollout import roll_out
-    from components.deploy.site import Site, say
-    from components.deploy.version import pinned
-    from components.kubernetes.cluster import connect
+    from modelyard.components.deploy.rollout import roll_out
+    from modelyard.components.deploy.site import Site, say
+    from modelyard.components.deploy.version import pinned
+    from modelyard.components.kubernetes.cluster import connect
 
     site = Site(
         name=name,

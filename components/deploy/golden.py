@@ -1,8 +1,8 @@
 """Golden requests: a real server must give the answers that evaluate saw."""
 
-from components.artifacts import Golden
-from components.deploy.peer import Peer
-from components.errors import DeployError
+from modelyard.components.artifacts import Golden
+from modelyard.components.deploy.peer import Peer
+from modelyard.components.errors import DeployError
 
 
 def replay(peer: Peer, name: str, version: int, golden: Golden, tolerance: float) -> None:

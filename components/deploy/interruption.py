@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from components.errors import CancelledError
+from modelyard.components.errors import CancelledError
 
 
 @contextmanager

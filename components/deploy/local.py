@@ -1,11 +1,11 @@
 """Verify a version in a real server on this machine, and make it the champion."""
 
-from components.artifacts import Golden, Outcome
-from components.deploy import golden, server
-from components.deploy.outcomes import overtaken
-from components.deploy.peer import Direct
-from components.errors import ConflictError, DeployError
-from components.store.models import ModelStore
+from modelyard.components.artifacts import Golden, Outcome
+from modelyard.components.deploy import golden, server
+from modelyard.components.deploy.outcomes import overtaken
+from modelyard.components.deploy.peer import Direct
+from modelyard.components.errors import ConflictError, DeployError
+from modelyard.components.store.models import ModelStore
 
 
 def promote(

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import yaml
 
-from components.deploy.settings import Rollout, Target
-from components.kubernetes.trouble import Json
+from modelyard.components.deploy.settings import Rollout, Target
+from modelyard.components.kubernetes.trouble import Json
 
 Track = Literal["stable", "candidate"]
 

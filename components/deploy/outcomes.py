@@ -1,6 +1,6 @@
 """How a deploy ends when somebody else decided first; the same words on a laptop and on a cluster."""
 
-from components.artifacts import Outcome
+from modelyard.components.artifacts import Outcome
 
 
 def overtaken(version: int, expected: int | None, why: str) -> Outcome:

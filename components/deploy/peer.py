@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
-from components.deploy.objects import PORT
-from components.errors import DeployError
+from modelyard.components.deploy.objects import PORT
+from modelyard.components.errors import DeployError
 
 if TYPE_CHECKING:  # a laptop needs no client of Kubernetes
-    from components.kubernetes.cluster import Cluster
+    from modelyard.components.kubernetes.cluster import Cluster
 
 MARK = {"x-modelyard-golden": "1"}
 TIMEOUT = 30.0

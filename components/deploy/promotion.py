@@ -1,9 +1,9 @@
 """The champion pointer moves and stable follows it; where stable cannot follow, both go back."""
 
-from components.deploy import stable
-from components.deploy.site import Site
-from components.errors import ClusterError, ConflictError, DeployError, StoreError
-from components.kubernetes.trouble import Json
+from modelyard.components.deploy import stable
+from modelyard.components.deploy.site import Site
+from modelyard.components.errors import ClusterError, ConflictError, DeployError, StoreError
+from modelyard.components.kubernetes.trouble import Json
 
 
 def move(site: Site, version: int, current: int, reason: str, by: str) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
-from components.deploy import objects
-from components.deploy.site import Place
-from components.errors import ClusterError
-from components.kubernetes.trouble import Json
+from modelyard.components.deploy import objects
+from modelyard.components.deploy.site import Place
+from modelyard.components.errors import ClusterError
+from modelyard.components.kubernetes.trouble import Json
 
 BEAT = 10.0  # seconds
 SILENCE = timedelta(seconds=60)  # clocks differ, and an API server may be away for a moment

@@ -12,13 +12,13 @@ later one takes the candidate over, and the earlier one ends when it sees that.
 from contextlib import suppress
 from uuid import uuid4
 
-from components.artifacts import Outcome
-from components.deploy import candidate, interruption, objects, promotion, pulse, stable, stages
-from components.deploy.candidate import Superseded
-from components.deploy.outcomes import overtaken
-from components.deploy.site import Place, Site
-from components.deploy.version import Served, pinned
-from components.errors import (
+from modelyard.components.artifacts import Outcome
+from modelyard.components.deploy import candidate, interruption, objects, promotion, pulse, stable, stages
+from modelyard.components.deploy.candidate import Superseded
+from modelyard.components.deploy.outcomes import overtaken
+from modelyard.components.deploy.site import Place, Site
+from modelyard.components.deploy.version import Served, pinned
+from modelyard.components.errors import (
     CancelledError,
     ClusterError,
     ConflictError,
@@ -26,8 +26,8 @@ from components.errors import (
     ModelyardError,
     StoreError,
 )
-from components.kubernetes.trouble import Json
-from components.store.records import Champion
+from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.store.records import Champion
 
 
 def roll_out(site: Site, served: Served, expected: int | None, reason: str, by: str) -> Outcome:

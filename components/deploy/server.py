@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from components import lifeline
-from components.errors import DeployError
+from modelyard.components import lifeline
+from modelyard.components.errors import DeployError
 
 READY_TIMEOUT = 60.0
 
@@ -38,7 +38,7 @@ def running(name: str, store: str, serving: str, version: int | None = None) -> 
         DeployError: the server ended, or was not ready in time; with the last lines of its log.
     """
     local = json.dumps({**json.loads(serving), "host": "127.0.0.1", "port": 0})
-    command = [sys.executable, "-m", "components.serve"]
+    command = [sys.executable, "-m", "modelyard.components.serve"]
     command += ["--name", name, "--store", store, "--serving", local]
     command += [] if version is None else ["--version", str(version)]
     with (

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.settings import Settings
+from modelyard.components.settings import Settings
 
 
 class Rollout(Settings):

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from components.deploy import objects
-from components.deploy.objects import Track
-from components.deploy.peer import Direct, Peer, Proxied
-from components.deploy.settings import Rollout, Target
-from components.errors import ConfigError, UnreachableError
-from components.kubernetes import pods
-from components.kubernetes.cluster import Cluster
-from components.kubernetes.tries import until_written
-from components.kubernetes.trouble import Json
-from components.store.models import ModelStore
-from components.store.records import Champion
+from modelyard.components.deploy import objects
+from modelyard.components.deploy.objects import Track
+from modelyard.components.deploy.peer import Direct, Peer, Proxied
+from modelyard.components.deploy.settings import Rollout, Target
+from modelyard.components.errors import ConfigError, UnreachableError
+from modelyard.components.kubernetes import pods
+from modelyard.components.kubernetes.cluster import Cluster
+from modelyard.components.kubernetes.tries import until_written
+from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.store.models import ModelStore
+from modelyard.components.store.records import Champion
 
 MANAGER = "modelyard-deploy"
 STORE_PAUSE = 2.0

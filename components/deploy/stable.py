@@ -6,14 +6,14 @@ Whatever brings it there, its pods answer the golden requests in the end, or it 
 from contextlib import suppress
 from functools import partial
 
-from components.deploy import golden, objects
-from components.deploy.site import Place, Site
-from components.deploy.version import Served, pinned
-from components.deploy.waiting import until_complete
-from components.errors import ClusterError, DeployError, StoreError, UnreachableError
-from components.kubernetes.tries import until_written
-from components.kubernetes.trouble import Json
-from components.store.records import Champion
+from modelyard.components.deploy import golden, objects
+from modelyard.components.deploy.site import Place, Site
+from modelyard.components.deploy.version import Served, pinned
+from modelyard.components.deploy.waiting import until_complete
+from modelyard.components.errors import ClusterError, DeployError, StoreError, UnreachableError
+from modelyard.components.kubernetes.tries import until_written
+from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.store.records import Champion
 
 REVISION = "deployment.kubernetes.io/revision"  # grows with each use of a ReplicaSet
 SOMEBODY_ELSE = "Somebody else brings stable to another version."

@@ -10,17 +10,17 @@ import math
 import time
 from collections.abc import Callable
 
-from components.deploy import golden, objects, traffic, verdict
-from components.deploy.objects import Track
-from components.deploy.site import Site
-from components.deploy.traffic import Counts, Tally
-from components.deploy.version import Served
-from components.deploy.waiting import POLL, Watchman, until_complete
-from components.errors import DeployError
-from components.kubernetes import pods
-from components.kubernetes.deployments import complete
-from components.kubernetes.tries import until_written
-from components.kubernetes.trouble import Json
+from modelyard.components.deploy import golden, objects, traffic, verdict
+from modelyard.components.deploy.objects import Track
+from modelyard.components.deploy.site import Site
+from modelyard.components.deploy.traffic import Counts, Tally
+from modelyard.components.deploy.version import Served
+from modelyard.components.deploy.waiting import POLL, Watchman, until_complete
+from modelyard.components.errors import DeployError
+from modelyard.components.kubernetes import pods
+from modelyard.components.kubernetes.deployments import complete
+from modelyard.components.kubernetes.tries import until_written
+from modelyard.components.kubernetes.trouble import Json
 
 EXTRA = 60.0  # seconds after the watch for golden requests that are missing, or a candidate that is not ready
 TRACKS: tuple[Track, Track] = ("candidate", "stable")

@@ -1,12 +1,12 @@
 """How a model fares on its cluster: what the pointer names, what serves, what keeps pods from it."""
 
-from components.artifacts import Record
-from components.deploy import objects, pulse
-from components.deploy.objects import Track
-from components.deploy.site import Place
-from components.kubernetes import pods
-from components.kubernetes.deployments import refused
-from components.kubernetes.trouble import Json
+from modelyard.components.artifacts import Record
+from modelyard.components.deploy import objects, pulse
+from modelyard.components.deploy.objects import Track
+from modelyard.components.deploy.site import Place
+from modelyard.components.kubernetes import pods
+from modelyard.components.kubernetes.deployments import refused
+from modelyard.components.kubernetes.trouble import Json
 
 
 class Servers(Record):

@@ -1,7 +1,7 @@
 """Whether a candidate may stay: pure functions of what it and stable answered, and of what is asked for."""
 
-from components.deploy.settings import Rollout
-from components.deploy.traffic import Counts
+from modelyard.components.deploy.settings import Rollout
+from modelyard.components.deploy.traffic import Counts
 
 
 def objection(candidate: Counts, stable: Counts, rollout: Rollout) -> str | None:

@@ -4,10 +4,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from components import artifacts
-from components.artifacts import Golden
-from components.errors import DeployError
-from components.store.models import ModelStore
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Golden
+from modelyard.components.errors import DeployError
+from modelyard.components.store.models import ModelStore
 
 GOLDEN = "golden.json"
 

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Sequence
 
-from components.deploy import objects
-from components.deploy.objects import Track
-from components.deploy.site import Site
-from components.errors import DeployError, UnreachableError
-from components.kubernetes import pods
-from components.kubernetes.deployments import complete, progress, refused
-from components.kubernetes.trouble import Json, Trouble
+from modelyard.components.deploy import objects
+from modelyard.components.deploy.objects import Track
+from modelyard.components.deploy.site import Site
+from modelyard.components.errors import DeployError, UnreachableError
+from modelyard.components.kubernetes import pods
+from modelyard.components.kubernetes.deployments import complete, progress, refused
+from modelyard.components.kubernetes.trouble import Json, Trouble
 
 POLL = 0.5
 LONGEST_BACKOFF = 60.0  # seconds in which the kubelet starts a server again that did not reach its store

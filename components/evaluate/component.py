@@ -35,7 +35,7 @@ def evaluate(
     Returns:
         Whether to promote the candidate.
     """
-    from components.evaluate.evaluator import evaluate
+    from modelyard.components.evaluate.evaluator import evaluate
 
     result = evaluate(
         model.path, features.path, history.path, name, gate, store, champion, report.path, evaluation.path

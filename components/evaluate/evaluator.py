@@ -15,17 +15,26 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from components import artifacts
-from components.artifacts import Decision, Golden, History, Manifest, Metrics, Schema, Signature, Statistics
-from components.errors import EvaluateError
-from components.evaluate.gate import decide
-from components.evaluate.scorer import Scorer
-from components.evaluate.scoring import Scores, measure
-from components.evaluate.settings import Gate
-from components.report.page import render
-from components.shards import Split
-from components.store.models import open_store
-from components.store.settings import Store
+from modelyard.components import artifacts
+from modelyard.components.artifacts import (
+    Decision,
+    Golden,
+    History,
+    Manifest,
+    Metrics,
+    Schema,
+    Signature,
+    Statistics,
+)
+from modelyard.components.errors import EvaluateError
+from modelyard.components.evaluate.gate import decide
+from modelyard.components.evaluate.scorer import Scorer
+from modelyard.components.evaluate.scoring import Scores, measure
+from modelyard.components.evaluate.settings import Gate
+from modelyard.components.report.page import render
+from modelyard.components.shards import Split
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
 
 GOLDEN_ROWS = 16
 GOLDEN_VALUES = 2**20

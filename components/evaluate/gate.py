@@ -1,7 +1,7 @@
 """Whether a candidate is promoted: a pure function of what was measured and what was asked for."""
 
-from components.artifacts import Decision, Metrics
-from components.evaluate.settings import Gate
+from modelyard.components.artifacts import Decision, Metrics
+from modelyard.components.evaluate.settings import Gate
 
 
 def decide(metrics: Metrics, gate: Gate | None, champion: int | None) -> Decision:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.errors import EvaluateError
-from components.evaluate.scoring import Scores
-from components.shards import Split
+from modelyard.components.errors import EvaluateError
+from modelyard.components.evaluate.scoring import Scores
+from modelyard.components.shards import Split
 
 BATCH = 256
 TOLERANCE = 1e-3

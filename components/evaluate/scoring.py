@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts import ClassMetrics, Interval, Metrics
+from modelyard.components.artifacts import ClassMetrics, Interval, Metrics
 
 RESAMPLES = 10_000
 LEAST = 1e-7

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from components.settings import Settings
+from modelyard.components.settings import Settings
 
 
 class Gate(Settings):

@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from components.explain import words
-from components.explain.workflow import PodNode
-from components.kubernetes.pods import CREATING, PULLING, trouble
-from components.kubernetes.refusals import refusal
-from components.kubernetes.trouble import Json, Trouble
+from modelyard.components.explain import words
+from modelyard.components.explain.workflow import PodNode
+from modelyard.components.kubernetes.pods import CREATING, PULLING, trouble
+from modelyard.components.kubernetes.refusals import refusal
+from modelyard.components.kubernetes.trouble import Json, Trouble
 
 MEMORY = "OOMKilled"
 LATE = re.compile(r"DeadlineExceeded|longer than (?:the )?specified deadline")

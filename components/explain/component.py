@@ -18,6 +18,6 @@ def explain(
         status: how the steps ended, as KFP says it.
         explanation: one paragraph.
     """
-    from components.explain.report import report
+    from modelyard.components.explain.report import report
 
     report(name, run, status.state, explanation.path)

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from components.errors import ModelyardError
-from components.explain import words
-from components.explain.explanation import Explanation, failed, succeeded
+from modelyard.components.errors import ModelyardError
+from modelyard.components.explain import words
+from modelyard.components.explain.explanation import Explanation, failed, succeeded
 
 VARIABLE = "MODELYARD_RUN"
 """Names the run's folder, for its exit task."""

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from components.errors import ModelyardError
-from components.explain import here, webhook
-from components.explain.explanation import Explanation, failed, succeeded
+from modelyard.components.errors import ModelyardError
+from modelyard.components.explain import here, webhook
+from modelyard.components.explain.explanation import Explanation, failed, succeeded
 
 WELL = ("SUCCEEDED", "COMPLETE", "RUNNING")
 """States without a failure: the backend says RUNNING when every step came from the cache."""
@@ -24,7 +24,7 @@ def report(name: str, run: str, state: str, path: str) -> None:
 def _explain(name: str, run: str, ended_well: bool) -> Explanation:
     if folder := here.folder():
         return here.explain(folder, name, ended_well)
-    from components.explain import there  # which takes longer to import than all the rest
+    from modelyard.components.explain import there  # which takes longer to import than all the rest
 
     try:
         return there.explain(run, name, there.own(), ended_well)

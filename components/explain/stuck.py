@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from components.explain.cause import Evidence, waiting
-from components.explain.there import RUN
-from components.explain.workflow import PodNode, task_of
-from components.kubernetes.cluster import Cluster
-from components.kubernetes.trouble import Json
+from modelyard.components.explain.cause import Evidence, waiting
+from modelyard.components.explain.there import RUN
+from modelyard.components.explain.workflow import PodNode, task_of
+from modelyard.components.kubernetes.cluster import Cluster
+from modelyard.components.kubernetes.trouble import Json
 
 NODE_NAME = "workflows.argoproj.io/node-name"
 

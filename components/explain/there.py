@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from components.errors import ClusterError, NotFoundError
-from components.explain import words
-from components.explain.cause import Evidence, cause, waiting
-from components.explain.explanation import Explanation, cancelled, failed, running, succeeded
-from components.explain.workflow import PodNode, Workflow
-from components.kubernetes.cluster import Cluster, connect
+from modelyard.components.errors import ClusterError, NotFoundError
+from modelyard.components.explain import words
+from modelyard.components.explain.cause import Evidence, cause, waiting
+from modelyard.components.explain.explanation import Explanation, cancelled, failed, running, succeeded
+from modelyard.components.explain.workflow import PodNode, Workflow
+from modelyard.components.kubernetes.cluster import Cluster, connect
 
 ME = "KFP_POD_NAME"
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from components.errors import ModelyardError, StoreError, from_log
+from modelyard.components.errors import ModelyardError, StoreError, from_log
 
 # What the system says, and what numpy.save makes of it.
 NO_ROOM = re.compile(rf"{os.strerror(errno.ENOSPC)}|OSError: \d+ requested and \d+ written")

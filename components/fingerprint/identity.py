@@ -4,12 +4,12 @@ import hashlib
 import json
 from pathlib import Path
 
-from components.artifacts import UNCHANGED
-from components.fingerprint.unchanged import made_of
-from components.source.location import locate
-from components.source.settings import Source
-from components.store.models import ModelStore, open_store
-from components.store.settings import Store
+from modelyard.components.artifacts import UNCHANGED
+from modelyard.components.fingerprint.unchanged import made_of
+from modelyard.components.source.location import locate
+from modelyard.components.source.settings import Source
+from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.settings import Store
 
 WITHOUT_EFFECT = {"source", "sha256", "timeout", "max_bytes", "endpoint"}
 """Keys of Source that do not change what ingest makes: what the data is matters, not where it lies."""

@@ -8,8 +8,8 @@ trained once each time, and the runs between find that training in the cache.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from components.artifacts import UNCHANGED, Record
-from components.store.models import ModelStore
+from modelyard.components.artifacts import UNCHANGED, Record
+from modelyard.components.store.models import ModelStore
 
 
 class Made(Record):

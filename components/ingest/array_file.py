@@ -8,8 +8,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.errors import DataError
-from components.ingest.member import Member
+from modelyard.components.errors import DataError
+from modelyard.components.ingest.member import Member
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,

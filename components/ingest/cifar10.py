@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts import ImageFormat
-from components.errors import DataError
-from components.ingest import pickled
-from components.ingest.examples import BATCH_BYTES, Batch, Examples
-from components.ingest.member import Member
-from components.ingest.members import members
-from components.source.settings import Source
+from modelyard.components.artifacts import ImageFormat
+from modelyard.components.errors import DataError
+from modelyard.components.ingest import pickled
+from modelyard.components.ingest.examples import BATCH_BYTES, Batch, Examples
+from modelyard.components.ingest.member import Member
+from modelyard.components.ingest.members import members
+from modelyard.components.source.settings import Source
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import images
-from components.artifacts import ImageFormat
-from components.errors import DataError
-from components.ingest.examples import Batch, Examples
-from components.ingest.layout import Layout, layout
-from components.ingest.member import Member
-from components.ingest.members import members
-from components.source.settings import Source
+from modelyard.components import images
+from modelyard.components.artifacts import ImageFormat
+from modelyard.components.errors import DataError
+from modelyard.components.ingest.examples import Batch, Examples
+from modelyard.components.ingest.layout import Layout, layout
+from modelyard.components.ingest.member import Member
+from modelyard.components.ingest.members import members
+from modelyard.components.source.settings import Source
 
 WORKERS = len(os.sched_getaffinity(0))
 

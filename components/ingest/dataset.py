@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from components import artifacts
-from components.artifacts import Schema
-from components.errors import DataError
-from components.ingest.examples import Examples
-from components.shards import ShardWriter
-from components.source.address import shown
-from components.source.location import locate
-from components.source.settings import Source
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Schema
+from modelyard.components.errors import DataError
+from modelyard.components.ingest.examples import Examples
+from modelyard.components.shards import ShardWriter
+from modelyard.components.source.address import shown
+from modelyard.components.source.location import locate
+from modelyard.components.source.settings import Source
 
 log = logging.getLogger(__name__)
 
@@ -66,18 +66,18 @@ def _by_address(path: Path, source: Source) -> Iterator[None]:
 def _read(path: Path, source: Source) -> Examples:
     """Return the examples in the local file or directory; a reader is imported when it is needed."""
     if source.kind == "digits":
-        from components.ingest import digits
+        from modelyard.components.ingest import digits
 
         return digits.read(path)
     if source.kind == "cifar10":
-        from components.ingest import cifar10
+        from modelyard.components.ingest import cifar10
 
         return cifar10.read(path, source)
     if source.kind == "npz":
-        from components.ingest import npz
+        from modelyard.components.ingest import npz
 
         return npz.read(path, source)
-    from components.ingest import class_folders
+    from modelyard.components.ingest import class_folders
 
     return class_folders.read(path, source)
 

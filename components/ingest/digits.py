@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components.errors import DataError
-from components.ingest.examples import Examples
+from modelyard.components.errors import DataError
+from modelyard.components.ingest.examples import Examples
 
 SHAPE = (8, 8, 1)
 

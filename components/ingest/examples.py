@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts import ImageFormat
+from modelyard.components.artifacts import ImageFormat
 
 BATCH_BYTES = 2**20
 

@@ -9,7 +9,7 @@ One more folder around all of it, as many archives have, is looked through.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from components.errors import DataError
+from modelyard.components.errors import DataError
 
 SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": "validation"}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from components.errors import DataError
+from modelyard.components.errors import DataError
 
 MAX_FILE_BYTES = 64 * 2**20
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")

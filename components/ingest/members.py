@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO
 from zipfile import ZipFile
 
-from components.errors import DataError
-from components.ingest.member import DAMAGE, Member, inside
-from components.ingest.tar_archive import tar_members
-from components.ingest.zip_archive import zip_members
+from modelyard.components.errors import DataError
+from modelyard.components.ingest.member import DAMAGE, Member, inside
+from modelyard.components.ingest.tar_archive import tar_members
+from modelyard.components.ingest.zip_archive import zip_members
 
 LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 

@@ -14,12 +14,12 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from components.errors import DataError
-from components.ingest.array_file import ArrayFile
-from components.ingest.examples import BATCH_BYTES, Batch, Examples
-from components.ingest.member import DAMAGE, MAX_FILE_BYTES
-from components.ingest.zip_archive import zip_members
-from components.source.settings import Source
+from modelyard.components.errors import DataError
+from modelyard.components.ingest.array_file import ArrayFile
+from modelyard.components.ingest.examples import BATCH_BYTES, Batch, Examples
+from modelyard.components.ingest.member import DAMAGE, MAX_FILE_BYTES
+from modelyard.components.ingest.zip_archive import zip_members
+from modelyard.components.source.settings import Source
 
 SPLITS = (
     {"all": ("x", "y")},

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.errors import DataError
+from modelyard.components.errors import DataError
 
 ENCODE = "_codecs encode"
 DTYPE = "numpy dtype"

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
-from components.errors import DataError
-from components.ingest.member import Member, Names, inside
-from components.source.checks import check_size
+from modelyard.components.errors import DataError
+from modelyard.components.ingest.member import Member, Names, inside
+from modelyard.components.source.checks import check_size
 
 MAX_READ = 64 * 2**20
 CHUNK = 2**20

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from zipfile import ZipFile
 
-from components.ingest.member import Member, Names, inside
-from components.source.checks import check_size
+from modelyard.components.ingest.member import Member, Names, inside
+from modelyard.components.source.checks import check_size
 
 ENCRYPTED = 1
 

@@ -20,9 +20,9 @@ import urllib3
 from kubernetes.client import ApiClient, ApiException, Configuration, CoreV1Api
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
-from components.errors import ClusterError
-from components.kubernetes.refusals import refusal
-from components.kubernetes.trouble import Json
+from modelyard.components.errors import ClusterError
+from modelyard.components.kubernetes.refusals import refusal
+from modelyard.components.kubernetes.trouble import Json
 
 PATHS = {
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",

@@ -1,7 +1,7 @@
 """How far a Deployment is."""
 
-from components.kubernetes.refusals import refusal
-from components.kubernetes.trouble import Json, Trouble
+from modelyard.components.kubernetes.refusals import refusal
+from modelyard.components.kubernetes.trouble import Json, Trouble
 
 
 def complete(deployment: Json) -> bool:

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from components.kubernetes.quantities import number, size
-from components.kubernetes.scheduling import unschedulable
-from components.kubernetes.trouble import Json, Trouble
+from modelyard.components.kubernetes.quantities import number, size
+from modelyard.components.kubernetes.scheduling import unschedulable
+from modelyard.components.kubernetes.trouble import Json, Trouble
 
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 CREATING = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from kubernetes.utils.quantity import parse_quantity
 
-from components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.trouble import Json
 
 WORDS = {"memory": "memory", "ephemeral-storage": "disk", "pods": "pods"}
 UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))

@@ -2,7 +2,7 @@
 
 import re
 
-from components.kubernetes.trouble import Trouble
+from modelyard.components.kubernetes.trouble import Trouble
 
 FORBIDDEN = re.compile(
     r'User "(?P<user>[^"]+)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group '

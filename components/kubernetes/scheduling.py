@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from components.kubernetes.quantities import number, requests, words
-from components.kubernetes.trouble import Json, Trouble
+from modelyard.components.kubernetes.quantities import number, requests, words
+from modelyard.components.kubernetes.trouble import Json, Trouble
 
 # Seconds in which a cluster autoscaler says whether it makes a node: 30 on a small cluster, 60 on a large.
 AUTOSCALER_ANSWERS = 60.0

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from components.errors import ClusterError
+from modelyard.components.errors import ClusterError
 
 TRIES = 60
 PAUSE = 0.5  # seconds at most; two that race do not stay in step

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from components.artifacts import Record
+from modelyard.components.artifacts import Record
 
 Json = dict[str, Any]
 """An object as the API server gives it."""

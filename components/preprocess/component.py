@@ -12,6 +12,6 @@ def preprocess(raw: dsl.Input[dsl.Dataset], preparation: str, features: dsl.Outp
         preparation: `data` section (Preparation) as JSON.
         features: train, validation and test shards, schema, normalisation and statistics.
     """
-    from components.preprocess.features import preprocess
+    from modelyard.components.preprocess.features import preprocess
 
     preprocess(raw.path, preparation, features.path)

@@ -14,15 +14,15 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from components import artifacts
-from components.artifacts import ModelSplit, Schema, Statistics
-from components.errors import DataError
-from components.preprocess import split as splitting
-from components.preprocess.normalization import Moments, normalization
-from components.preprocess.settings import Preparation
-from components.preprocess.split import Mask, Words
-from components.preprocess.validation import check_rows, check_source, check_splits
-from components.shards import ShardWriter, Split
+from modelyard.components import artifacts
+from modelyard.components.artifacts import ModelSplit, Schema, Statistics
+from modelyard.components.errors import DataError
+from modelyard.components.preprocess import split as splitting
+from modelyard.components.preprocess.normalization import Moments, normalization
+from modelyard.components.preprocess.settings import Preparation
+from modelyard.components.preprocess.split import Mask, Words
+from modelyard.components.preprocess.validation import check_rows, check_source, check_splits
+from modelyard.components.shards import ShardWriter, Split
 
 BATCH_BYTES = 2**20
 SPLITS: tuple[ModelSplit, ...] = get_args(ModelSplit)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts import Normalization
-from components.preprocess.settings import Preparation
+from modelyard.components.artifacts import Normalization
+from modelyard.components.preprocess.settings import Preparation
 
 
 class Moments:

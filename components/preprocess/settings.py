@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from components.settings import Settings
+from modelyard.components.settings import Settings
 
 
 class Preparation(Settings):

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts import ModelSplit
-from components.preprocess.settings import Preparation
+from modelyard.components.artifacts import ModelSplit
+from modelyard.components.preprocess.settings import Preparation
 
 Words = NDArray[np.uint64]
 Mask = NDArray[np.bool_]

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts import Schema
-from components.errors import DataError
+from modelyard.components.artifacts import Schema
+from modelyard.components.errors import DataError
 
 
 def check_source(schema: Schema) -> None:

@@ -9,8 +9,8 @@ template escapes everything.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from components.artifacts import Decision, History, Metrics, Schema, Statistics
-from components.report import plots
+from modelyard.components.artifacts import Decision, History, Metrics, Schema, Statistics
+from modelyard.components.report import plots
 
 END = "</main>"
 
@@ -75,7 +75,7 @@ def _template(name: str) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("components.report", "."),
+        loader=PackageLoader("modelyard.components.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

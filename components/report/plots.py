@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from components.artifacts import ClassMetrics, Interval, Metrics
+from modelyard.components.artifacts import ClassMetrics, Interval, Metrics
 
 WIDTH, HEIGHT = 460.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 26.0

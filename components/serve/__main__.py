@@ -1,4 +1,4 @@
-"""`python -m components.serve --store JSON --serving JSON --name NAME [--version V] [--digest D]`.
+"""`python -m modelyard.components.serve --store JSON --serving JSON --name NAME [--version V] [--digest D]`.
 
 One JSON line on stdout says when the server is ready and where; the log goes to stderr. It ends with 0
 after SIGTERM, or with the exit code of its error.
@@ -9,14 +9,16 @@ import sys
 
 from pydantic import ValidationError
 
-from components.errors import ConfigError, ModelyardError
-from components.serve.settings import Serving
-from components.store.settings import Store
+from modelyard.components.errors import ConfigError, ModelyardError
+from modelyard.components.serve.settings import Serving
+from modelyard.components.store.settings import Store
 
 
 def main() -> None:
     """Read the command line and serve."""
-    parser = argparse.ArgumentParser(prog="python -m components.serve", description="Serve a model.")
+    parser = argparse.ArgumentParser(
+        prog="python -m modelyard.components.serve", description="Serve a model."
+    )
     parser.add_argument("--name", required=True, help="the model's name")
     parser.add_argument("--store", default="{}", help="`store` section as JSON")
     parser.add_argument("--serving", default="{}", help="`serving` section as JSON")
@@ -43,7 +45,7 @@ def _serve(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"The {error.title.lower()} section is wrong at {where}: {first['msg']}, got {first['input']!r}."
         ) from error
-    from components.serve.server import serve
+    from modelyard.components.serve.server import serve
 
     serve(options.name, store, serving, options.version, options.digest)
 

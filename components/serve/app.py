@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from components.serve import body, connection, openinference, tfserving
-from components.serve.body import Receive
-from components.serve.metrics import Metrics
-from components.serve.model import Predictor
-from components.serve.replies import Refused, Reply, encode
-from components.serve.routes import Call, resolve
-from components.serve.settings import Serving
+from modelyard.components.serve import body, connection, openinference, tfserving
+from modelyard.components.serve.body import Receive
+from modelyard.components.serve.metrics import Metrics
+from modelyard.components.serve.model import Predictor
+from modelyard.components.serve.replies import Refused, Reply, encode
+from modelyard.components.serve.routes import Call, resolve
+from modelyard.components.serve.settings import Serving
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 

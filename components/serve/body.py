@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from components.serve.replies import Refused
+from modelyard.components.serve.replies import Refused
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 

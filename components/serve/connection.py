@@ -9,7 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from components.serve.replies import encode
+from modelyard.components.serve.replies import encode
 
 MAX_HEAD = 64 * 2**10
 LATE = "modelyard.late"  # in the scope of a request that was answered with 408 here

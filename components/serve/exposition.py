@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from components.serve.metrics import BUCKETS, Metrics
+from modelyard.components.serve.metrics import BUCKETS, Metrics
 
 LABELS = ("model", "version", "traffic")
 BOUNDS = (*(str(bound) for bound in BUCKETS), "+Inf")

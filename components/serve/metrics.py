@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from components.serve.replies import Reply
+from modelyard.components.serve.replies import Reply
 
 if TYPE_CHECKING:  # imported when Prometheus asks: a server is ready without it
     from prometheus_client import CollectorRegistry
@@ -61,7 +61,7 @@ class Metrics:
 
     def page(self) -> Reply:
         """Return all of it in Prometheus's text format."""
-        from components.serve import exposition
+        from modelyard.components.serve import exposition
 
         if self._registry is None:
             self._registry = exposition.registry(self)

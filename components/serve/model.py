@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from components.artifacts import Signature
-from components.errors import ServeError
-from components.store.models import ModelStore
+from modelyard.components.artifacts import Signature
+from modelyard.components.errors import ServeError
+from modelyard.components.store.models import ModelStore
 
 WARM_UPS = 3
 INLINE_SECONDS = 0.005  # what may run on the event loop, which answers nobody meanwhile

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from simdjson import Array, Object
 
-from components.serve import tensors
-from components.serve.model import Predictor
-from components.serve.replies import Refused, Reply, encode, short
+from modelyard.components.serve import tensors
+from modelyard.components.serve.model import Predictor
+from modelyard.components.serve.replies import Refused, Reply, encode, short
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 HEADER_LENGTH = b"inference-header-content-length"

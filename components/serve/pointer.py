@@ -4,9 +4,9 @@ import logging
 import threading
 from collections.abc import Callable
 
-from components.errors import ModelyardError
-from components.serve.model import Predictor, load
-from components.store.models import ModelStore
+from modelyard.components.errors import ModelyardError
+from modelyard.components.serve.model import Predictor, load
+from modelyard.components.store.models import ModelStore
 
 LONGEST_WAIT = 60.0
 

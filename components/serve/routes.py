@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from components.serve.replies import Refused
+from modelyard.components.serve.replies import Refused
 
 LONGEST_PATH = 512
 _ROUTES = {

@@ -15,14 +15,14 @@ from types import FrameType
 
 import uvicorn
 
-from components.errors import NotFoundError, ServeError
-from components.serve.app import App
-from components.serve.connection import limited
-from components.serve.model import Predictor, load
-from components.serve.pointer import Follower
-from components.serve.settings import Serving
-from components.store.models import ModelStore, open_store
-from components.store.settings import Store
+from modelyard.components.errors import NotFoundError, ServeError
+from modelyard.components.serve.app import App
+from modelyard.components.serve.connection import limited
+from modelyard.components.serve.model import Predictor, load
+from modelyard.components.serve.pointer import Follower
+from modelyard.components.serve.settings import Serving
+from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.settings import Store
 
 BACKLOG = 2048
 KEEP_ALIVE = 30  # seconds that an idle connection stays open

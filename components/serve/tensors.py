@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from simdjson import Array, Object, Parser
 
-from components.artifacts import Signature
-from components.serve.replies import Refused
+from modelyard.components.artifacts import Signature
+from modelyard.components.serve.replies import Refused
 
 _IN_NUMBERS = b"0123456789+-.eE \t\r\n"
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from simdjson import Array, Object
 
-from components.artifacts import Signature
-from components.errors import DataError
-from components.serve import tensors
-from components.serve.model import Predictor
-from components.serve.replies import Refused, Reply, encode, encode_rows, short
+from modelyard.components.artifacts import Signature
+from modelyard.components.errors import DataError
+from modelyard.components.serve import tensors
+from modelyard.components.serve.model import Predictor
+from modelyard.components.serve.replies import Refused, Reply, encode, encode_rows, short
 
 ANSWERS = {"instances": "predictions", "inputs": "outputs"}
 
@@ -117,7 +117,7 @@ def _picture(text: Any, number: int, signature: Signature) -> NDArray[Any]:
         raise Refused(
             400, f"The b64 of example {number} is not base64 ({error}); encode the picture's file."
         ) from None
-    from components import images  # Pillow, which a model of numbers does not need
+    from modelyard.components import images  # Pillow, which a model of numbers does not need
 
     try:
         picture = images.decode(data, signature.image)

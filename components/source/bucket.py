@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from components import artifacts
-from components.errors import ConfigError, DataError
-from components.source.address import file_name
-from components.source.checks import check_sha256, check_size
-from components.source.settings import Source
-from components.store.client import no_credentials, open_client, said
+from modelyard.components import artifacts
+from modelyard.components.errors import ConfigError, DataError
+from modelyard.components.source.address import file_name
+from modelyard.components.source.checks import check_sha256, check_size
+from modelyard.components.source.settings import Source
+from modelyard.components.store.client import no_credentials, open_client, said
 
 CONNECT_TIMEOUT = 5.0
 READERS = 8

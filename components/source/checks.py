@@ -1,6 +1,6 @@
 """What everything that is fetched must keep to."""
 
-from components.errors import DataError
+from modelyard.components.errors import DataError
 
 
 def check_sha256(address: str, found: str, expected: str | None) -> None:

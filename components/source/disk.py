@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components import artifacts
-from components.errors import DataError
-from components.source.checks import check_sha256
+from modelyard.components import artifacts
+from modelyard.components.errors import DataError
+from modelyard.components.source.checks import check_sha256
 
 HASHED_BYTES = 256 * 2**20
 """A file up to this size is identified by its content: a copy or a touched file is the same data."""

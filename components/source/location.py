@@ -9,10 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-from components.errors import ConfigError, DataError
-from components.source.address import shown
-from components.source.disk import OnDisk
-from components.source.settings import Source
+from modelyard.components.errors import ConfigError, DataError
+from modelyard.components.source.address import shown
+from modelyard.components.source.disk import OnDisk
+from modelyard.components.source.settings import Source
 
 
 class Location(Protocol):
@@ -49,11 +49,11 @@ def locate(source: Source) -> Location:
     if not separator and address and "\0" not in address:
         return OnDisk(Path(address).expanduser().absolute(), source.sha256)
     if scheme.lower() in ("http", "https") and rest:
-        from components.source.web import OnWeb
+        from modelyard.components.source.web import OnWeb
 
         return OnWeb(address, source)
     if scheme.lower() == "gs" and rest:
-        from components.source.bucket import InBucket
+        from modelyard.components.source.bucket import InBucket
 
         bucket, _, name = rest.partition("/")
         return InBucket(bucket, name, source)

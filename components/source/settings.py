@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from components.settings import Settings
-from components.source.address import holds_secret
+from modelyard.components.settings import Settings
+from modelyard.components.source.address import holds_secret
 
 
 class Resize(Settings):

@@ -16,11 +16,11 @@ from typing import TypeVar
 
 import httpx
 
-from components.errors import ConfigError, DataError
-from components.source.address import file_name, shown
-from components.source.checks import check_sha256, check_size
-from components.source.failures import failure, refusal
-from components.source.settings import Source
+from modelyard.components.errors import ConfigError, DataError
+from modelyard.components.source.address import file_name, shown
+from modelyard.components.source.checks import check_sha256, check_size
+from modelyard.components.source.failures import failure, refusal
+from modelyard.components.source.settings import Source
 
 PAUSES = (0.5, 1.0, 2.0)
 BUSY = frozenset({408, 429, 500, 502, 503, 504})

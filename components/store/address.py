@@ -3,11 +3,11 @@
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from components.errors import ConfigError
-from components.store.bucket import Bucket
-from components.store.folder import Folder
-from components.store.objects import Objects
-from components.store.settings import Store
+from modelyard.components.errors import ConfigError
+from modelyard.components.store.bucket import Bucket
+from modelyard.components.store.folder import Folder
+from modelyard.components.store.objects import Objects
+from modelyard.components.store.settings import Store
 
 
 def open_objects(settings: Store) -> Objects:

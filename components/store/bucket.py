@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from components.errors import ConflictError, NotFoundError, StoreError, UnreachableError
-from components.store.client import no_credentials, open_client, said
-from components.store.objects import Entry, checked
+from modelyard.components.errors import ConflictError, NotFoundError, StoreError, UnreachableError
+from modelyard.components.store.client import no_credentials, open_client, said
+from modelyard.components.store.objects import Entry, checked
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 60.0

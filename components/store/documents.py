@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from components.artifacts import Record
-from components.errors import NotFoundError, StoreError
-from components.store.objects import Objects
+from modelyard.components.artifacts import Record
+from modelyard.components.errors import NotFoundError, StoreError
+from modelyard.components.store.objects import Objects
 
 READERS = 8
 

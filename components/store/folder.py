@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from components.errors import ConflictError, NotFoundError, StoreError
-from components.store.objects import Entry, checked
+from modelyard.components.errors import ConflictError, NotFoundError, StoreError
+from modelyard.components.store.objects import Entry, checked
 
 PART_BYTES = 2**20
 

@@ -6,7 +6,7 @@ and an entry outside it is an attempt that no pointer ever named.
 
 from collections.abc import Sequence
 
-from components.store.records import HistoryEntry
+from modelyard.components.store.records import HistoryEntry
 
 
 def marked(entries: Sequence[HistoryEntry], head: int) -> list[HistoryEntry]:

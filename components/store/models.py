@@ -20,12 +20,12 @@ from itertools import count
 from typing import Final
 from uuid import uuid4
 
-from components.errors import ConflictError, NotFoundError
-from components.store import documents, lineage
-from components.store.address import open_objects
-from components.store.records import Action, Champion, HistoryEntry
-from components.store.settings import Store
-from components.store.versions import Versions, model_folder
+from modelyard.components.errors import ConflictError, NotFoundError
+from modelyard.components.store import documents, lineage
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.records import Action, Champion, HistoryEntry
+from modelyard.components.store.settings import Store
+from modelyard.components.store.versions import Versions, model_folder
 
 ROUNDS = 100
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from components.errors import StoreError
+from modelyard.components.errors import StoreError
 
 
 @dataclass(frozen=True)

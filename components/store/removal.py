@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from components.errors import ConflictError, NotFoundError
-from components.store.address import open_objects
-from components.store.documents import READERS
-from components.store.models import ModelStore
-from components.store.objects import Entry, Objects
-from components.store.settings import Store
-from components.store.versions import MANIFEST, RUN, model_folder
+from modelyard.components.errors import ConflictError, NotFoundError
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.documents import READERS
+from modelyard.components.store.models import ModelStore
+from modelyard.components.store.objects import Entry, Objects
+from modelyard.components.store.settings import Store
+from modelyard.components.store.versions import MANIFEST, RUN, model_folder
 
 GRACE = 3600.0  # seconds; no publication takes longer from one file to the next
 

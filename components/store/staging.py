@@ -1,7 +1,7 @@
 """Artifacts of a run, between a bucket and the folder /gcs, in which KFP's steps look for them.
 
-    python -m components.store.staging fetch gs://bucket/runs/7/train/model    # before a step, into /gcs/…
-    python -m components.store.staging put gs://bucket/runs/7/evaluate         # after it, from there
+    python -m modelyard.components.store.staging fetch gs://bucket/runs/7/train/model  # before a step
+    python -m modelyard.components.store.staging put gs://bucket/runs/7/evaluate       # after it
 
 An artifact is a file, or a folder with all that is in it.
 """
@@ -10,9 +10,9 @@ import argparse
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from components.store.address import open_objects
-from components.store.objects import Objects
-from components.store.settings import Store
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.objects import Objects
+from modelyard.components.store.settings import Store
 
 MOUNTED = Path("/gcs")
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
-from components import artifacts
-from components.artifacts import Manifest
-from components.errors import ConfigError, ConflictError, NotFoundError, StoreError
-from components.store import documents
-from components.store.objects import Objects, checked
-from components.store.records import Run
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Manifest
+from modelyard.components.errors import ConfigError, ConflictError, NotFoundError, StoreError
+from modelyard.components.store import documents
+from modelyard.components.store.objects import Objects, checked
+from modelyard.components.store.records import Run
 
 MODEL_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 MANIFEST = "manifest.json"

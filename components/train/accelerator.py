@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from components.errors import TooLargeError, TrainError
-from components.train.backend import BACKEND, keras, tf
+from modelyard.components.errors import TooLargeError, TrainError
+from modelyard.components.train.backend import BACKEND, keras, tf
 
 ASKED = "MODELYARD_ACCELERATOR"
 OPTIONAL = "MODELYARD_ACCELERATOR_OPTIONAL"

@@ -1,6 +1,6 @@
 """Keras on TensorFlow or on JAX, imported in this one place, quietly.
 
-    from components.train.backend import BACKEND, keras, tf
+    from modelyard.components.train.backend import BACKEND, keras, tf
 
 TensorFlow is there in both cases: it cuts the rows into batches, and it writes the exported files. The import
 costs seconds: what others import (settings, component, optimizers) does it inside functions.
@@ -14,7 +14,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
 import tensorflow as tf
 
-from components.errors import TrainError
+from modelyard.components.errors import TrainError
 
 BACKEND: str = keras.backend.backend()
 

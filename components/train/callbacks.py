@@ -5,8 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from components.errors import TrainError
-from components.train.backend import keras
+from modelyard.components.errors import TrainError
+from modelyard.components.train.backend import keras
 
 Logs = dict[str, Any] | None
 

@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from components.artifacts import Record, tree_sha256
-from components.errors import NotFoundError, StoreError
-from components.store.objects import Objects
-from components.train.backend import BACKEND, keras, tf
-from components.train.callbacks import Logs
+from modelyard.components.artifacts import Record, tree_sha256
+from modelyard.components.errors import NotFoundError, StoreError
+from modelyard.components.store.objects import Objects
+from modelyard.components.train.backend import BACKEND, keras, tf
+from modelyard.components.train.callbacks import Logs
 
 SPARE_BYTES = 64 * 2**20  # beside the variables: names, headers, the history of many epochs
 

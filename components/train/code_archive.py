@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from components.errors import NotFoundError, TrainError
-from components.store.address import open_objects
-from components.store.settings import Store
-from components.train.settings import Code
+from modelyard.components.errors import NotFoundError, TrainError
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.settings import Store
+from modelyard.components.train.settings import Code
 
 MAX_BYTES = 64 * 2**20
 

@@ -26,7 +26,7 @@ def train(
         model: model.keras, model.onnx, saved_model/ and signature.json.
         history: history.json, the metrics of each epoch.
     """
-    from components.train.trainer import train
+    from modelyard.components.train.trainer import train
 
     train(
         features.path,

@@ -2,7 +2,7 @@
 
 A model of JAX is converted by a process of its own, from model.keras, which is the same for all backends:
 
-    python -m components.train.conversion FOLDER [MODULE...]
+    python -m modelyard.components.train.conversion FOLDER [MODULE...]
 
 So there is one way to these files and not one a backend, and whether TensorFlow predicts what JAX trained is
 checked like the rest (export.py).
@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from components.errors import TrainError, from_log
-from components.train.backend import BACKEND, keras, tf
-from components.train.cause import said
+from modelyard.components.errors import TrainError, from_log
+from modelyard.components.train.backend import BACKEND, keras, tf
+from modelyard.components.train.cause import said
 
 OUTPUT = "probabilities"
 
@@ -57,7 +57,13 @@ def _zeros(examples: Any) -> Any:
 def _convert_elsewhere(directory: Path) -> None:
     """Let a process of its own load model.keras on TensorFlow, and whatever registered layers of it."""
     modules = {each.__module__ for each in keras.saving.get_custom_objects().values()}
-    command = [sys.executable, "-m", "components.train.conversion", str(directory), *sorted(modules)]
+    command = [
+        sys.executable,
+        "-m",
+        "modelyard.components.train.conversion",
+        str(directory),
+        *sorted(modules),
+    ]
     importable = os.pathsep.join(sys.path)
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": importable}
     done = subprocess.run(

@@ -15,12 +15,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from components import artifacts
-from components.artifacts import Normalization, Schema
-from components.errors import DataError
-from components.shards import Split
-from components.train.backend import tf
-from components.train.cause import said
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.errors import DataError
+from modelyard.components.shards import Split
+from modelyard.components.train.backend import tf
+from modelyard.components.train.cause import said
 
 CHUNK_BYTES = 8 * 2**20
 Rows = NDArray[np.int64]

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import artifacts
-from components.artifacts import Schema, Signature
-from components.errors import TrainError
-from components.train import conversion
-from components.train.backend import keras, tf
-from components.train.cause import said
-from components.train.conversion import OUTPUT
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Schema, Signature
+from modelyard.components.errors import TrainError
+from modelyard.components.train import conversion
+from modelyard.components.train.backend import keras, tf
+from modelyard.components.train.cause import said
+from modelyard.components.train.conversion import OUTPUT
 
 TOLERANCE = 1e-4
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from components.train.backend import tf
-from components.train.operations import Operation, UnknownShapeError, flops, opaque, shape
+from modelyard.components.train.backend import tf
+from modelyard.components.train.operations import Operation, UnknownShapeError, flops, opaque, shape
 
 GRADIENT = "gradient_tape/"
 LOOPS = ("While", "StatelessWhile")

@@ -1,6 +1,6 @@
 """Trains on growing parts of the data and says what more rows would bring.
 
-    python -m components.train.learning TRIAL.json CURVE.json
+    python -m modelyard.components.train.learning TRIAL.json CURVE.json
 
 The parts are an eighth, a quarter, a half and all of the training rows, each within the next; each is trained
 as a run would do it, so this takes about twice as long as one training. error = a · rows^-b + c is fitted to
@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import artifacts
-from components.shards import Split
-from components.train import trace, trainer
-from components.train.backend import keras
-from components.train.data import Features, ordered
-from components.train.measured import CurvePoint, LearningCurve, Question, Trial
-from components.train.power_law import fit
+from modelyard.components import artifacts
+from modelyard.components.shards import Split
+from modelyard.components.train import trace, trainer
+from modelyard.components.train.backend import keras
+from modelyard.components.train.data import Features, ordered
+from modelyard.components.train.measured import CurvePoint, LearningCurve, Question, Trial
+from modelyard.components.train.power_law import fit
 
 PARTS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 BEYOND = (2, 4)

@@ -5,7 +5,7 @@ Sizes are in bytes, times in seconds, arithmetic in floating-point operations.
 
 from typing import Any
 
-from components.artifacts import Normalization, Record, Schema
+from modelyard.components.artifacts import Normalization, Record, Schema
 
 ANSWER = "probed: "  # before what a probe prints
 

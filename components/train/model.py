@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from components.artifacts import Normalization, Schema
-from components.errors import TrainError
-from components.train import user_code
-from components.train.backend import keras
-from components.train.settings import Model
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.errors import TrainError
+from modelyard.components.train import user_code
+from modelyard.components.train.backend import keras
+from modelyard.components.train.settings import Model
 
 POOL = 2
 

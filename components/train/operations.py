@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from components.train.backend import tf
+from modelyard.components.train.backend import tf
 
 Operation = Any  # tf.Operation
 Shape = tuple[int, ...]

@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from components.errors import TrainError
-from components.train.cause import said
+from modelyard.components.errors import TrainError
+from modelyard.components.train.cause import said
 
 NAMES = (
     "adadelta",
@@ -69,7 +69,7 @@ def _kind(name: str) -> Any:
         raise TrainError(
             f"training.optimizer is {name!r}, which is no Keras optimizer. {_instead(name, NAMES)}"
         )
-    from components.train.backend import keras
+    from modelyard.components.train.backend import keras
 
     kinds = {key.lower(): kind for key, kind in vars(keras.optimizers).items() if inspect.isclass(kind)}
     return kinds[name.replace("_", "")]

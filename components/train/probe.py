@@ -1,7 +1,7 @@
 """Runs real training steps for some seconds and says how long each part takes.
 
-    python -m components.train.probe TRIAL.json PROBED.json
-    python -m components.train.probe '{"question": …}'        # in a pod: the answer is the last line
+    python -m modelyard.components.train.probe TRIAL.json PROBED.json
+    python -m modelyard.components.train.probe '{"question": …}'  # in a pod: prints the answer
 
 Three passes take turns: the step with its real input, the step with a batch in memory, the input alone. Each
 runs in windows of one step and of many, so that what a call costs and what a step costs come apart. What is
@@ -21,20 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from components import artifacts
-from components.artifacts import Schema
-from components.errors import TooLargeError
-from components.memory import memory_here
-from components.shards import ShardWriter
-from components.train import accelerator, data, trace
-from components.train import model as networks
-from components.train.backend import BACKEND, tf
-from components.train.callbacks import Clock, Finite
-from components.train.data import CHUNK_BYTES, Features
-from components.train.export import export
-from components.train.measured import ANSWER, Probed, Traced, Trial
-from components.train.settings import Model, Training
-from components.train.windows import FEW, Windows, timed
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Schema
+from modelyard.components.errors import TooLargeError
+from modelyard.components.memory import memory_here
+from modelyard.components.shards import ShardWriter
+from modelyard.components.train import accelerator, data, trace
+from modelyard.components.train import model as networks
+from modelyard.components.train.backend import BACKEND, tf
+from modelyard.components.train.callbacks import Clock, Finite
+from modelyard.components.train.data import CHUNK_BYTES, Features
+from modelyard.components.train.export import export
+from modelyard.components.train.measured import ANSWER, Probed, Traced, Trial
+from modelyard.components.train.settings import Model, Training
+from modelyard.components.train.windows import FEW, Windows, timed
 
 NOISE_BYTES = 64 * 2**20
 CHECKED_ROWS = 32

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from components.settings import Settings
+from modelyard.components.settings import Settings
 
 Size = Annotated[int, Field(ge=1, le=2**16)]
 BUILT_IN = ("filters", "kernel", "dense", "dropout")

@@ -1,6 +1,6 @@
 """Traces a training step and says what it is made of; no data and no accelerator are needed.
 
-    python -m components.train.trace QUESTION.json TRACED.json
+    python -m modelyard.components.train.trace QUESTION.json TRACED.json
 
 Nothing is trained: Keras' own training step becomes a TensorFlow graph with a fixed batch, and the graph is
 read. Also for a model that JAX will train: the mathematics are Keras' and the same.
@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from components import artifacts
-from components.errors import TrainError, from_log
-from components.train import code_archive, graph, trainer, user_code
-from components.train import model as networks
-from components.train.backend import BACKEND, keras, tf
-from components.train.measured import Question, Traced
-from components.train.operations import UnknownShapeError
-from components.train.settings import Code, Model, Training
+from modelyard.components import artifacts
+from modelyard.components.errors import TrainError, from_log
+from modelyard.components.train import code_archive, graph, trainer, user_code
+from modelyard.components.train import model as networks
+from modelyard.components.train.backend import BACKEND, keras, tf
+from modelyard.components.train.measured import Question, Traced
+from modelyard.components.train.operations import UnknownShapeError
+from modelyard.components.train.settings import Code, Model, Training
 
 NO_ACTIVATION = ("Const", "Placeholder", "ReadVariableOp", "VariableShape", "Shape", "ShapeN")
 
@@ -55,7 +55,7 @@ def _elsewhere(question: Question) -> Traced:
     with tempfile.TemporaryDirectory() as folder:
         asked, answer = Path(folder) / "question.json", Path(folder) / "traced.json"
         artifacts.write(asked, question)
-        command = [sys.executable, "-m", "components.train.trace", str(asked), str(answer)]
+        command = [sys.executable, "-m", "modelyard.components.train.trace", str(asked), str(answer)]
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:

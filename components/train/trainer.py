@@ -17,19 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from components import artifacts
-from components.artifacts import History
-from components.errors import TrainError
-from components.store.address import open_objects
-from components.store.settings import Store
-from components.train import accelerator, checkpoint, code_archive, data, optimizers, user_code
-from components.train import model as networks
-from components.train.backend import BACKEND, keras, tf
-from components.train.callbacks import Finite, Progress
-from components.train.checkpoint import Checkpoints, Going, Shelf
-from components.train.data import Features
-from components.train.export import export
-from components.train.settings import Code, EarlyStopping, Model, Training
+from modelyard.components import artifacts
+from modelyard.components.artifacts import History
+from modelyard.components.errors import TrainError
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.settings import Store
+from modelyard.components.train import accelerator, checkpoint, code_archive, data, optimizers, user_code
+from modelyard.components.train import model as networks
+from modelyard.components.train.backend import BACKEND, keras, tf
+from modelyard.components.train.callbacks import Finite, Progress
+from modelyard.components.train.checkpoint import Checkpoints, Going, Shelf
+from modelyard.components.train.data import Features
+from modelyard.components.train.export import export
+from modelyard.components.train.settings import Code, EarlyStopping, Model, Training
 
 CHECKED_ROWS = 32
 PACKAGES = ("keras", "numpy", "onnx", "onnxruntime", "tf2onnx")

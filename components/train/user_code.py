@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import artifacts
-from components.artifacts import Schema
-from components.errors import ModelyardError, TooLargeError, TrainError
-from components.train import accelerator
-from components.train.backend import keras
-from components.train.cause import said
-from components.train.settings import Model
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Schema
+from modelyard.components.errors import ModelyardError, TooLargeError, TrainError
+from modelyard.components.train import accelerator
+from modelyard.components.train.backend import keras
+from modelyard.components.train.cause import said
+from modelyard.components.train.settings import Model
 
 
 def apply(settings: Model, schema: Schema, examples: Any, code: Path, code_sha256: str) -> Any:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from components.train.measured import Pace
+from modelyard.components.train.measured import Pace
 
 T = TypeVar("T")
 FEW = 8  # between fewer, the difference of two windows tells little of what one costs

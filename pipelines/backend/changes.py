@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from components.errors import NotFoundError
-from pipelines.backend.client import Backend
-from pipelines.backend.lookup import Found
-from pipelines.backend.package import parts
-from pipelines.backend.submission import Submission
-from pipelines.differences import Change, differences, flat
-from pipelines.lint.compiled import LOADER
+from modelyard.components.errors import NotFoundError
+from modelyard.pipelines.backend.client import Backend
+from modelyard.pipelines.backend.lookup import Found
+from modelyard.pipelines.backend.package import parts
+from modelyard.pipelines.backend.submission import Submission
+from modelyard.pipelines.differences import Change, differences, flat
+from modelyard.pipelines.lint.compiled import LOADER
 
 Json = dict[str, Any]
 CODE = "code_sha256"

@@ -17,10 +17,10 @@ import kfp_server_api
 import urllib3
 from kfp_server_api.rest import RESTClientObject
 
-from components.errors import BackendError, ModelyardError, NotFoundError
-from pipelines.backend import refusals
-from pipelines.backend.endpoint import Credentials, Endpoint, find_credentials, find_endpoint
-from pipelines.environment_settings import Environment
+from modelyard.components.errors import BackendError, ModelyardError, NotFoundError
+from modelyard.pipelines.backend import refusals
+from modelyard.pipelines.backend.endpoint import Credentials, Endpoint, find_credentials, find_endpoint
+from modelyard.pipelines.environment_settings import Environment
 
 TIMEOUT = (5.0, 60.0)
 PATIENCE = 60.0
@@ -117,7 +117,7 @@ class _Transport(RESTClientObject):  # type: ignore[misc]
         self._endpoint, self._credentials = endpoint, credentials
         self._answered = False
         if endpoint.tunnel:
-            from pipelines.backend.tunnel import tunnelled
+            from modelyard.pipelines.backend.tunnel import tunnelled
 
             self.pool_manager = tunnelled(endpoint.tunnel)
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import ConfigError
-from pipelines.environment_settings import URL, Environment
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.environment_settings import URL, Environment
 
 VARIABLE = "KF_PIPELINES_ENDPOINT"
 TOKEN, COOKIE, MOUNTED = "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIE", "KF_PIPELINES_SA_TOKEN_PATH"

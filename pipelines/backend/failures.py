@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.errors import ClusterError, ModelyardError
-from components.explain import words
-from components.explain.cause import cause
-from components.explain.workflow import Workflow
-from pipelines.backend.kept import Kept
-from pipelines.runs import Failure
-from pipelines.train_to_serve import STEPS
+from modelyard.components.errors import ClusterError, ModelyardError
+from modelyard.components.explain import words
+from modelyard.components.explain.cause import cause
+from modelyard.components.explain.workflow import Workflow
+from modelyard.pipelines.backend.kept import Kept
+from modelyard.pipelines.runs import Failure
+from modelyard.pipelines.train_to_serve import STEPS
 
 
 def of(kept: Kept, workflow: Workflow, logs: Path) -> Failure:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from components.errors import (
+from modelyard.components.errors import (
     BackendError,
     CancelledError,
     ClusterError,
@@ -22,20 +22,20 @@ from components.errors import (
     StoreError,
     StuckError,
 )
-from components.explain import words
-from components.explain.cause import WAITS, Evidence, cause
-from components.explain.stuck import Stuck, stuck
-from components.explain.there import MAIN
-from components.explain.workflow import PodNode, Workflow
-from components.store.settings import Store
-from pipelines import runs
-from pipelines.backend import failures, records
-from pipelines.backend.client import Backend
-from pipelines.backend.kept import LOG_PAUSE, Kept, cluster_of
-from pipelines.backend.results import Aim, results
-from pipelines.backend.steps import steps
-from pipelines.environment_settings import Environment
-from pipelines.runs import RunSummary, Step
+from modelyard.components.explain import words
+from modelyard.components.explain.cause import WAITS, Evidence, cause
+from modelyard.components.explain.stuck import Stuck, stuck
+from modelyard.components.explain.there import MAIN
+from modelyard.components.explain.workflow import PodNode, Workflow
+from modelyard.components.store.settings import Store
+from modelyard.pipelines import runs
+from modelyard.pipelines.backend import failures, records
+from modelyard.pipelines.backend.client import Backend
+from modelyard.pipelines.backend.kept import LOG_PAUSE, Kept, cluster_of
+from modelyard.pipelines.backend.results import Aim, results
+from modelyard.pipelines.backend.steps import steps
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.runs import RunSummary, Step
 
 PAUSE = 2.0
 REFRESH = 20.0

@@ -7,18 +7,18 @@ there is a cluster to ask, its pods say more.
 import json
 from collections.abc import Sequence
 
-from components.errors import ClusterError, NotFoundError
-from components.explain.cause import Evidence
-from components.explain.workflow import PodNode, Workflow
-from components.kubernetes.cluster import Cluster, connect
-from pipelines.backend.client import Backend
+from modelyard.components.errors import ClusterError, NotFoundError
+from modelyard.components.explain.cause import Evidence
+from modelyard.components.explain.workflow import PodNode, Workflow
+from modelyard.components.kubernetes.cluster import Cluster, connect
+from modelyard.pipelines.backend.client import Backend
 
 REFUSAL = '{"error_message":'
 LOG_PAUSE = 10.0  # seconds between two looks at a log, which comes as a whole each time
 
 
 class Kept:
-    """The records of a run, as `components.explain` reads them.
+    """The records of a run, as `modelyard.components.explain` reads them.
 
     Args:
         backend: the server.

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from components.errors import ClusterError
-from components.explain.there import MAIN
-from components.explain.workflow import PodNode, Workflow
-from pipelines.backend.kept import LOG_PAUSE, Kept
+from modelyard.components.errors import ClusterError
+from modelyard.components.explain.there import MAIN
+from modelyard.components.explain.workflow import PodNode, Workflow
+from modelyard.pipelines.backend.kept import LOG_PAUSE, Kept
 
 PAUSE = 2.0
 AT_WORK = ("Pending", "Running")

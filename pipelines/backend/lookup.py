@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import kfp_server_api as kfp
 
-from components.errors import BackendError, ConflictError, NotFoundError
-from pipelines.backend.client import Backend, LostError
+from modelyard.components.errors import BackendError, ConflictError, NotFoundError
+from modelyard.pipelines.backend.client import Backend, LostError
 
 if TYPE_CHECKING:
-    from pipelines.backend.submission import Submission
+    from modelyard.pipelines.backend.submission import Submission
 
 MADE_BY = "Made by modelyard."
 T = TypeVar("T")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.differences import flat
+from modelyard.pipelines.differences import flat
 
 EXECUTOR = "exec-"
 PROGRAM = ("command", "args")

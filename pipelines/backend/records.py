@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from components.errors import BackendError, NotFoundError
-from pipelines.backend.client import Backend
-from pipelines.backend.lookup import equals, find_experiment
-from pipelines.backend.pages import SIZE, pages
+from modelyard.components.errors import BackendError, NotFoundError
+from modelyard.pipelines.backend.client import Backend
+from modelyard.pipelines.backend.lookup import equals, find_experiment
+from modelyard.pipelines.backend.pages import SIZE, pages
 
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 State = Literal["pending", "running", "succeeded", "failed", "cancelling", "cancelled", "skipped", "paused"]

@@ -4,8 +4,8 @@ import json
 import re
 from urllib.parse import urlsplit
 
-from components.errors import BackendError, ConflictError, ModelyardError, NotFoundError
-from pipelines.backend.endpoint import COOKIE, MOUNTED, TOKEN, Credentials, Endpoint
+from modelyard.components.errors import BackendError, ConflictError, ModelyardError, NotFoundError
+from modelyard.pipelines.backend.endpoint import COOKIE, MOUNTED, TOKEN, Credentials, Endpoint
 
 LONGEST = 600
 # Before the cause it says at length what it failed to do for that.

@@ -11,21 +11,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.artifacts import UNCHANGED, Outcome, read
-from components.errors import ClusterError, NotFoundError
-from components.explain.workflow import Workflow
-from components.fingerprint.unchanged import reason_in
-from components.store import staging
-from components.store.address import open_objects
-from components.store.models import open_store
-from components.store.settings import Store
-from pipelines.ask import ask_at
-from pipelines.backend.kept import Kept
-from pipelines.environment_settings import Environment
-from pipelines.results import scores
-from pipelines.runs import Prediction
-from pipelines.serving_address import address_of
-from pipelines.train_to_serve import NAME
+from modelyard.components.artifacts import UNCHANGED, Outcome, read
+from modelyard.components.errors import ClusterError, NotFoundError
+from modelyard.components.explain.workflow import Workflow
+from modelyard.components.fingerprint.unchanged import reason_in
+from modelyard.components.store import staging
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.ask import ask_at
+from modelyard.pipelines.backend.kept import Kept
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.results import scores
+from modelyard.pipelines.runs import Prediction
+from modelyard.pipelines.serving_address import address_of
+from modelyard.pipelines.train_to_serve import NAME
 
 GIVEN = "output ExecutorInput:"
 CHANNEL = "pipelinechannel--"

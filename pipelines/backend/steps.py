@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from components.explain.workflow import PodNode, Workflow
-from pipelines.runs import State, Step
-from pipelines.train_to_serve import STEPS
+from modelyard.components.explain.workflow import PodNode, Workflow
+from modelyard.pipelines.runs import State, Step
+from modelyard.pipelines.train_to_serve import STEPS
 
 STATES: dict[str, State] = {
     "Pending": "running",

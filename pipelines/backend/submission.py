@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 import kfp_server_api as kfp
 
-from pipelines.backend.client import Backend
-from pipelines.backend.lookup import MADE_BY, Found, equals, experiment, known, look, once
-from pipelines.compiler import NO_OPTIONS, arguments, compile_package
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.train_to_serve import STEPS
+from modelyard.pipelines.backend.client import Backend
+from modelyard.pipelines.backend.lookup import MADE_BY, Found, equals, experiment, known, look, once
+from modelyard.pipelines.compiler import NO_OPTIONS, arguments, compile_package
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.train_to_serve import STEPS
 
 
 @dataclass(frozen=True)

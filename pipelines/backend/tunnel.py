@@ -5,10 +5,10 @@ import socket
 import urllib3
 from urllib3.connection import HTTPConnection
 
-from components.errors import BackendError, ClusterError
-from components.kubernetes.cluster import Cluster, connect
-from components.kubernetes.pods import ready
-from pipelines.backend.endpoint import PORT, SERVICE, VARIABLE
+from modelyard.components.errors import BackendError, ClusterError
+from modelyard.components.kubernetes.cluster import Cluster, connect
+from modelyard.components.kubernetes.pods import ready
+from modelyard.pipelines.backend.endpoint import PORT, SERVICE, VARIABLE
 
 INSTEAD = f"Or name an address: --endpoint, {VARIABLE} or environment.kfp.endpoint."
 

@@ -15,19 +15,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from components.errors import NotFoundError
-from components.store.address import open_objects
-from components.store.objects import Objects
-from components.store.removal import clear
-from components.store.settings import Store
-from pipelines.backend import records
-from pipelines.backend.lookup import find_experiment
-from pipelines.backend.pages import pages
-from pipelines.backend.records import ID
-from pipelines.cleanup.mark import mark, marked, unmark
-from pipelines.cleanup.place import SKEW, Place
-from pipelines.cleanup.thing import Thing, age
-from pipelines.train_to_serve import NAME
+from modelyard.components.errors import NotFoundError
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.objects import Objects
+from modelyard.components.store.removal import clear
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.backend import records
+from modelyard.pipelines.backend.lookup import find_experiment
+from modelyard.pipelines.backend.pages import pages
+from modelyard.pipelines.backend.records import ID
+from modelyard.pipelines.cleanup.mark import mark, marked, unmark
+from modelyard.pipelines.cleanup.place import SKEW, Place
+from modelyard.pipelines.cleanup.thing import Thing, age
+from modelyard.pipelines.train_to_serve import NAME
 
 IN_FLIGHT = json.dumps(
     {

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from functools import partial
 
-from components.store.address import open_objects
-from pipelines.cleanup.place import Place
-from pipelines.cleanup.thing import Thing, age
+from modelyard.components.store.address import open_objects
+from modelyard.pipelines.cleanup.place import Place
+from modelyard.pipelines.cleanup.thing import Thing, age
 
 NAMED = re.compile(r"checkpoints/[0-9a-f]{64}/state\.npz")
 

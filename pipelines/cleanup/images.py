@@ -12,10 +12,10 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from components.deploy import objects
-from pipelines.cleanup.place import MANAGED, Place
-from pipelines.cleanup.thing import Thing, age
-from pipelines.environment_settings import BUILT
+from modelyard.components.deploy import objects
+from modelyard.pipelines.cleanup.place import MANAGED, Place
+from modelyard.pipelines.cleanup.thing import Thing, age
+from modelyard.pipelines.environment_settings import BUILT
 
 OURS = re.compile(r"(.+/)?modelyard/[a-z-]+:[0-9a-f]{16}")
 

@@ -6,11 +6,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from components.artifacts import read
-from components.errors import DataError
-from pipelines.cleanup.place import Place, began
-from pipelines.cleanup.thing import Thing, age, latest
-from pipelines.runs import NAME, RunSummary
+from modelyard.components.artifacts import read
+from modelyard.components.errors import DataError
+from modelyard.pipelines.cleanup.place import Place, began
+from modelyard.pipelines.cleanup.thing import Thing, age, latest
+from modelyard.pipelines.runs import NAME, RunSummary
 
 
 def find(place: Place) -> Iterator[Thing]:

@@ -7,9 +7,9 @@ Runs that began before it may have them from the cache, and those after it have 
 
 from contextlib import suppress
 
-from components.errors import ConflictError, NotFoundError
-from components.store.objects import Objects
-from pipelines.pods.run import REMOVED
+from modelyard.components.errors import ConflictError, NotFoundError
+from modelyard.components.store.objects import Objects
+from modelyard.pipelines.pods.run import REMOVED
 
 
 def marked(objects: Objects, owner: str = "") -> list[str]:

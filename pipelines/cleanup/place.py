@@ -7,14 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from components import lifeline
-from components.errors import BackendError
-from components.kubernetes.cluster import Cluster, connect
-from pipelines.backend import records
-from pipelines.cleanup.settings import Retention
-from pipelines.config import Config
-from pipelines.durations import seconds
-from pipelines.environment_settings import Environment
+from modelyard.components import lifeline
+from modelyard.components.errors import BackendError
+from modelyard.components.kubernetes.cluster import Cluster, connect
+from modelyard.pipelines.backend import records
+from modelyard.pipelines.cleanup.settings import Retention
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.durations import seconds
+from modelyard.pipelines.environment_settings import Environment
 
 Json = dict[str, Any]
 STEPS = "app.kubernetes.io/component=step,modelyard.dev/run"
@@ -67,8 +67,8 @@ class Place:
         Raises:
             ClusterError: there is no cluster.
         """
-        from pipelines.backend import client
-        from pipelines.backend.endpoint import SERVICE, find_endpoint
+        from modelyard.pipelines.backend import client
+        from modelyard.pipelines.backend.endpoint import SERVICE, find_endpoint
 
         if not self.remote:
             if self.config.store.url.startswith("gs://"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipelines.cleanup import (
+from modelyard.pipelines.cleanup import (
     backend_runs,
     checkpoints,
     images,
@@ -12,8 +12,8 @@ from pipelines.cleanup import (
     uploads,
     versions,
 )
-from pipelines.cleanup.place import Place
-from pipelines.cleanup.thing import Thing
+from modelyard.pipelines.cleanup.place import Place
+from modelyard.pipelines.cleanup.thing import Thing
 
 
 def find(place: Place) -> list[Thing]:

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 
-from components.store.address import open_objects
-from components.store.objects import Objects
-from components.store.removal import clear
-from pipelines.cleanup.local_runs import forget, why_kept
-from pipelines.cleanup.mark import mark, marked, unmark
-from pipelines.cleanup.place import OVER, Json, Place, began
-from pipelines.cleanup.thing import Thing, age
-from pipelines.pods import following
-from pipelines.runs import NAME
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.objects import Objects
+from modelyard.components.store.removal import clear
+from modelyard.pipelines.cleanup.local_runs import forget, why_kept
+from modelyard.pipelines.cleanup.mark import mark, marked, unmark
+from modelyard.pipelines.cleanup.place import OVER, Json, Place, began
+from modelyard.pipelines.cleanup.thing import Thing, age
+from modelyard.pipelines.pods import following
+from modelyard.pipelines.runs import NAME
 
 
 def find(place: Place) -> Iterator[Thing]:

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipelines.cleanup.place import Place
-from pipelines.cleanup.thing import Thing
+from modelyard.pipelines.cleanup.place import Place
+from modelyard.pipelines.cleanup.thing import Thing
 
 if TYPE_CHECKING:
-    from pipelines.schedule.recurring.inventory import Ours
+    from modelyard.pipelines.schedule.recurring.inventory import Ours
 
 
 def find(place: Place) -> Iterator[Thing]:
@@ -35,7 +35,7 @@ def find(place: Place) -> Iterator[Thing]:
 
 def _ours(place: Place) -> list["Ours"]:
     """Return the model's, the one in force last."""
-    from pipelines.schedule.recurring.inventory import everything
+    from modelyard.pipelines.schedule.recurring.inventory import everything
 
     known = (place.config.name, place.config.store.url)
     return [one for one in everything(place.backend) if (one.mark.name, one.mark.store) == known]
@@ -45,7 +45,7 @@ def _remove(place: Place, run_id: str) -> bool:
     """Delete a recurring run, unless its own runs would go with it."""
     from rich.console import Console
 
-    from pipelines.schedule.recurring.retirement import retire
+    from modelyard.pipelines.schedule.recurring.retirement import retire
 
     old = [one for one in _ours(place)[:-1] if one.id == run_id and not one.on]
     return not retire(place.backend, old, Console(quiet=True))

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from components.settings import Settings
-from pipelines.durations import PATTERN
+from modelyard.components.settings import Settings
+from modelyard.pipelines.durations import PATTERN
 
 
 class Retention(Settings):

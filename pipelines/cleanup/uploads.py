@@ -5,13 +5,13 @@ import re
 from collections.abc import Collection, Iterator
 from functools import partial
 
-from components.store.address import open_objects
-from components.store.models import ModelStore
-from components.store.objects import Entry, Objects
-from pipelines.cleanup.backend_runs import in_flight, parameters, recurring_runs
-from pipelines.cleanup.place import Place
-from pipelines.cleanup.thing import Thing, age
-from pipelines.uploads import CODE, DATA
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.models import ModelStore
+from modelyard.components.store.objects import Entry, Objects
+from modelyard.pipelines.cleanup.backend_runs import in_flight, parameters, recurring_runs
+from modelyard.pipelines.cleanup.place import Place
+from modelyard.pipelines.cleanup.thing import Thing, age
+from modelyard.pipelines.uploads import CODE, DATA
 
 NAMED = re.compile(rf"(?:{DATA}|{CODE})/[0-9a-f]{{64}}(?:\.zip)?")
 

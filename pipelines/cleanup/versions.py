@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 
-from components.deploy import objects
-from components.store.removal import GRACE, Held, Removal, open_removal
-from pipelines.backend import records
-from pipelines.cleanup.place import MANAGED, SKEW, ZONES, Place, began
-from pipelines.cleanup.thing import Thing, age
+from modelyard.components.deploy import objects
+from modelyard.components.store.removal import GRACE, Held, Removal, open_removal
+from modelyard.pipelines.backend import records
+from modelyard.pipelines.cleanup.place import MANAGED, SKEW, ZONES, Place, began
+from modelyard.pipelines.cleanup.thing import Thing, age
 
 
 def find(place: Place) -> Iterator[Thing]:

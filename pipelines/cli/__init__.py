@@ -25,7 +25,7 @@ import sys
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    from pipelines.cli import failures
+    from modelyard.pipelines.cli import failures
 
     gc.set_threshold(200_000)  # imports make many objects and little garbage: a tenth of a second less
     sys.exit(failures.guarded(sys.argv[1:]))

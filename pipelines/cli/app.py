@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import (
+from modelyard.pipelines.cli import (
     cleanup,
     configuration,
     doctor,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import (
+from modelyard.pipelines.cli.options import (
     ConfigFile,
     Endpoint,
     EnvironmentName,
@@ -19,8 +19,8 @@ from pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.cleanup.place import Place
-    from pipelines.cleanup.thing import Thing
+    from modelyard.pipelines.cleanup.place import Place
+    from modelyard.pipelines.cleanup.thing import Thing
 
 
 def gc(
@@ -40,7 +40,7 @@ def gc(
     """
     from rich.console import Console
 
-    from pipelines.cleanup import plan
+    from modelyard.pipelines.cleanup import plan
 
     console = Console(stderr=True)
     with console.status("looking"):
@@ -65,9 +65,9 @@ def gc(
 def _place(config: Any, environment: str, namespace: str | None, overrides: Sequence[str]) -> "Place":
     import time
 
-    from pipelines import runs
-    from pipelines.cleanup.place import Place
-    from pipelines.config import load
+    from modelyard.pipelines import runs
+    from modelyard.pipelines.cleanup.place import Place
+    from modelyard.pipelines.config import load
 
     there = pipelines_environment(environment, namespace, overrides)
     return Place(load(config, overrides, store=there.model_store()), there, runs.home(), time.time())

@@ -2,7 +2,7 @@
 
 import typer
 
-from pipelines.cli.options import Output, OutputFormat, StoreUrl, emit, show_rows, store_section
+from modelyard.pipelines.cli.options import Output, OutputFormat, StoreUrl, emit, show_rows, store_section
 
 
 def doctor(store: StoreUrl = None, output: OutputFormat = Output.TEXT) -> None:
@@ -10,9 +10,9 @@ def doctor(store: StoreUrl = None, output: OutputFormat = Output.TEXT) -> None:
 
     Python, packages, processor, disk, model store, port. Ends with 1 when a check fails.
     """
-    from components.serve.settings import Serving
-    from pipelines.checkup import checkup
-    from pipelines.config import load_section
+    from modelyard.components.serve.settings import Serving
+    from modelyard.pipelines.checkup import checkup
+    from modelyard.pipelines.config import load_section
 
     checks = checkup(store_section(store), load_section("serving", Serving))
     if output is Output.JSON:

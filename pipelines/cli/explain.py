@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import (
+from modelyard.pipelines.cli.options import (
     Endpoint,
     EnvironmentName,
     KfpNamespace,
@@ -33,8 +33,8 @@ def explain(
 
     It reads the pods while they are there, and what Kubeflow Pipelines keeps when they are gone.
     """
-    from pipelines import runs
-    from pipelines.explaining import of_this_machine, on_pipelines
+    from modelyard.pipelines import runs
+    from modelyard.pipelines.explaining import of_this_machine, on_pipelines
 
     place = pipelines_environment(environment, namespace)
     if place.kind == "local":

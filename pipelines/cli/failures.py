@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from components.errors import ModelyardError
+from modelyard.components.errors import ModelyardError
 
 INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__base__
@@ -23,7 +23,7 @@ def guarded(arguments: Sequence[str]) -> int:
     """
     as_json, debug = wants_json(arguments), "--debug" in arguments
     try:
-        from pipelines.cli.app import app
+        from modelyard.pipelines.cli.app import app
 
         code = app(list(arguments), prog_name="modelyard", standalone_mode=not as_json)
         if code == INTERRUPTED and as_json:  # Typer has told people already
@@ -66,7 +66,7 @@ def unexpected(error: Exception, debug: bool) -> str:
     try:
         from datetime import datetime
 
-        from pipelines.runs import home
+        from modelyard.pipelines.runs import home
 
         path = home() / "errors" / f"{datetime.now():%Y%m%d-%H%M%S}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)

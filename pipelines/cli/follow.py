@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pipelines.cli.options import Output, emit
+from modelyard.pipelines.cli.options import Output, emit
 
 if TYPE_CHECKING:
-    from pipelines.backend.client import Backend
-    from pipelines.environment_settings import Environment
+    from modelyard.pipelines.backend.client import Backend
+    from modelyard.pipelines.environment_settings import Environment
 
 
 def follow(
@@ -38,11 +38,11 @@ def follow(
         from rich.console import Console
         from rich.live import Live
 
-        from components.errors import BackendError
-        from pipelines import runs
-        from pipelines.backend.following import Following
-        from pipelines.cli.run import conclude, steps_table
-        from pipelines.plan import comparison
+        from modelyard.components.errors import BackendError
+        from modelyard.pipelines import runs
+        from modelyard.pipelines.backend.following import Following
+        from modelyard.pipelines.cli.run import conclude, steps_table
+        from modelyard.pipelines.plan import comparison
 
         following = Following(backend, run, environment, leave_stuck)
         with Live(
@@ -57,7 +57,7 @@ def follow(
         comparison.keep(runs.of_pipelines(summary.run), plan_key, environment, summary, history=None)
         conclude(summary, None, environment, output)
     except KeyboardInterrupt:
-        from pipelines.cli.failures import INTERRUPTED, report
+        from modelyard.pipelines.cli.failures import INTERRUPTED, report
 
         said = f"Ctrl-C does not end the run {run.display_name}. Follow it: {again}"
         raise typer.Exit(report("Interrupted", said, INTERRUPTED, output is Output.JSON)) from None
@@ -69,9 +69,9 @@ def show_once(backend: "Backend", run: Any, environment: "Environment", output: 
     """Show a run as it is now."""
     from rich.console import Console
 
-    from pipelines.backend import records
-    from pipelines.backend.following import Following
-    from pipelines.cli.run import steps_table
+    from modelyard.pipelines.backend import records
+    from modelyard.pipelines.backend.following import Following
+    from modelyard.pipelines.cli.run import steps_table
 
     following = Following(backend, run, environment)
     following.look()

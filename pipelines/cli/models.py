@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import (
+from modelyard.pipelines.cli.options import (
     EnvironmentName,
     ModelName,
     Output,
@@ -19,9 +19,9 @@ from pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from components.artifacts import Manifest
-    from components.store.models import ModelStore
-    from components.store.records import Champion
+    from modelyard.components.artifacts import Manifest
+    from modelyard.components.store.models import ModelStore
+    from modelyard.components.store.records import Champion
 
 app = typer.Typer(name="models", help="Look into the model store, and promote by hand.", no_args_is_help=True)
 Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Its version.", show_default=False)]
@@ -81,7 +81,7 @@ def promote(
 
     Running servers take it without dropping a request; on a cluster, the next deploy brings stable to it.
     """
-    from pipelines.environment import load_environment
+    from modelyard.pipelines.environment import load_environment
 
     place = load_environment(environment)
     champion = models_in(store, environment).promote(name, version, reason=reason, by=user())
@@ -111,7 +111,7 @@ def rollback(
 
     Running servers take it without dropping a request; on a cluster, stable is brought to it.
     """
-    from pipelines.environment import load_environment
+    from modelyard.pipelines.environment import load_environment
 
     if load_environment(environment).kind == "kubernetes":
         if store is not None:
@@ -148,10 +148,10 @@ def history(
 
 def _rollback_there(name: str, to: int | None, reason: str, environment: str) -> "Champion":
     """Roll back on a cluster, to the image with which the version was served."""
-    from components.deploy import stable
-    from components.deploy.rollout import rollback
-    from components.errors import NotFoundError
-    from pipelines.site import find_place, find_site
+    from modelyard.components.deploy import stable
+    from modelyard.components.deploy.rollout import rollback
+    from modelyard.components.errors import NotFoundError
+    from modelyard.pipelines.site import find_place, find_site
 
     place = find_place(name, environment)
     champion = place.models.champion(name)
@@ -218,7 +218,7 @@ def latest(models: "ModelStore", name: str) -> int:
     """
     if versions := models.versions(name):
         return versions[-1]
-    from components.errors import NotFoundError
+    from modelyard.components.errors import NotFoundError
 
     raise NotFoundError(
         f"There is no model {name} in {models.url}; models there: {', '.join(models.names()) or 'none'}. "

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from components.store.models import ModelStore
-    from components.store.settings import Store
-    from pipelines.environment_settings import Environment
+    from modelyard.components.store.models import ModelStore
+    from modelyard.components.store.settings import Store
+    from modelyard.pipelines.environment_settings import Environment
 
 
 class Output(StrEnum):
@@ -104,9 +104,9 @@ Deadline = Annotated[
 
 def store_section(url: str | None, environment: str = "local") -> "Store":
     """Return the `store` section for a command that needs no configuration."""
-    from components.store.settings import Store
-    from pipelines.config import load_section
-    from pipelines.environment import load_environment
+    from modelyard.components.store.settings import Store
+    from modelyard.pipelines.config import load_section
+    from modelyard.pipelines.environment import load_environment
 
     given = [f"store.url={json.dumps(url)}"] if url is not None else []
     return load_section("store", Store, given, below=load_environment(environment).model_store())
@@ -114,14 +114,14 @@ def store_section(url: str | None, environment: str = "local") -> "Store":
 
 def models_in(url: str | None, environment: str = "local") -> "ModelStore":
     """Return the model store for a command that needs no configuration."""
-    from components.store.models import open_store
+    from modelyard.components.store.models import open_store
 
     return open_store(store_section(url, environment))
 
 
 def pipelines_environment(name: str, namespace: str | None, overrides: Sequence[str] = ()) -> "Environment":
     """Return an environment, with another namespace of Kubeflow Pipelines if one is given."""
-    from pipelines.environment import load_environment
+    from modelyard.pipelines.environment import load_environment
 
     given = [f"environment.kfp.namespace={json.dumps(namespace)}"] if namespace is not None else []
     return load_environment(name, [*overrides, *given])
@@ -129,7 +129,7 @@ def pipelines_environment(name: str, namespace: str | None, overrides: Sequence[
 
 def when_unchanged(skip: bool, force_after: str | None) -> dict[str, bool | int]:
     """Return what `--skip-unchanged` and `--force-after` tell the pipeline."""
-    from pipelines.durations import seconds
+    from modelyard.pipelines.durations import seconds
 
     if force_after and not skip:
         raise typer.BadParameter("It needs --skip-unchanged.", param_hint="--force-after")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import (
+from modelyard.pipelines.cli.options import (
     Budget,
     ConfigFile,
     Deadline,
@@ -67,13 +67,13 @@ def plan(
     from rich.console import Console
     from rich.text import Text
 
-    from components.errors import ConfigError, PlanError
-    from pipelines import runs
-    from pipelines.config import load
-    from pipelines.environment import load_environment
-    from pipelines.plan.plan import Wishes
-    from pipelines.plan.planning import make
-    from pipelines.plan.render import show
+    from modelyard.components.errors import ConfigError, PlanError
+    from modelyard.pipelines import runs
+    from modelyard.pipelines.config import load
+    from modelyard.pipelines.environment import load_environment
+    from modelyard.pipelines.plan.plan import Wishes
+    from modelyard.pipelines.plan.planning import make
+    from modelyard.pipelines.plan.render import show
 
     if rows is not None and (fetch or learning_curve):
         other = "--fetch" if fetch else "--learning-curve"

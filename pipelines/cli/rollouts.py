@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.models import latest
-from pipelines.cli.options import (
+from modelyard.pipelines.cli.models import latest
+from modelyard.pipelines.cli.options import (
     EnvironmentName,
     ModelName,
     Output,
@@ -18,8 +18,8 @@ from pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from components.artifacts import Outcome
-    from components.deploy.status import Servers, Status
+    from modelyard.components.artifacts import Outcome
+    from modelyard.components.deploy.status import Servers, Status
 
 app = typer.Typer(
     name="rollout", help="Look at a rollout on a cluster, and end it by hand.", no_args_is_help=True
@@ -39,9 +39,9 @@ def deploy(
 
     It is verified, watched among clients, and then promoted; or taken back, with the reason.
     """
-    from components.deploy.rollout import roll_out
-    from components.deploy.version import pinned
-    from pipelines.site import find_site
+    from modelyard.components.deploy.rollout import roll_out
+    from modelyard.components.deploy.version import pinned
+    from modelyard.pipelines.site import find_site
 
     site = find_site(name, environment, overrides or (), _say, version)
     _show(roll_out(site, pinned(site.models, name, version), None, reason, user()), output)
@@ -50,8 +50,8 @@ def deploy(
 @app.command()
 def status(name: ModelName, environment: EnvironmentName, output: OutputFormat = Output.TEXT) -> None:
     """Show what serves a model, and what keeps pods from it."""
-    from components.deploy.status import status
-    from pipelines.site import find_place
+    from modelyard.components.deploy.status import status
+    from modelyard.pipelines.site import find_place
 
     place = find_place(name, environment)
     found = status(place)
@@ -71,9 +71,9 @@ def promote(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Promote the candidate now, without watching it further."""
-    from components.deploy import candidate, objects
-    from components.deploy.rollout import promote_candidate
-    from pipelines.site import find_place, find_site
+    from modelyard.components.deploy import candidate, objects
+    from modelyard.components.deploy.rollout import promote_candidate
+    from modelyard.pipelines.site import find_place, find_site
 
     found = candidate.find(find_place(name, environment))
     site = find_site(name, environment, (), _say, objects.version(found), objects.image(found))
@@ -88,8 +88,8 @@ def abort(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Take the candidate from clients and delete it; the deploy that made it ends."""
-    from components.deploy.rollout import abort
-    from pipelines.site import find_place
+    from modelyard.components.deploy.rollout import abort
+    from modelyard.pipelines.site import find_place
 
     place = find_place(name, environment)
     version = abort(place, reason, user())

@@ -11,13 +11,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.cli.options import Output, emit
+from modelyard.pipelines.cli.options import Output, emit
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
-    from pipelines.environment_settings import Environment
-    from pipelines.local import LocalRun
-    from pipelines.runs import RunSummary, Step
+    from modelyard.pipelines.config import Config
+    from modelyard.pipelines.environment_settings import Environment
+    from modelyard.pipelines.local import LocalRun
+    from modelyard.pipelines.runs import RunSummary, Step
 
 MARKS = {
     "waiting": ("·", "dim"),
@@ -34,10 +34,10 @@ def run_with_table(
 ) -> "RunSummary":
     """Run the pipeline here or in pods, and show its steps on `console` while it works."""
     with console.status("starting"):
-        from pipelines import lean_kfp, runs
+        from modelyard.pipelines import lean_kfp, runs
 
         lean_kfp.load()
-        from pipelines.uploads import gather
+        from modelyard.pipelines.uploads import gather
 
         kind = _kind(environment)
         uploads = gather(config, environment)
@@ -57,10 +57,10 @@ def run_with_table(
 def _kind(environment: "Environment") -> "type[LocalRun]":
     """Return the kind of run; a cluster's client takes a while to import."""
     if environment.kind == "local":
-        from pipelines.local import LocalRun
+        from modelyard.pipelines.local import LocalRun
 
         return LocalRun
-    from pipelines.pods.run import PodRun
+    from modelyard.pipelines.pods.run import PodRun
 
     return PodRun
 
@@ -103,7 +103,7 @@ def conclude(
         environment: where it ran.
         output: for whom.
     """
-    from pipelines.cli.failures import report
+    from modelyard.pipelines.cli.failures import report
 
     failure = summary.failure
     if output is Output.JSON:
@@ -145,7 +145,7 @@ def show(
 
 def served_at(name: str, environment: "Environment") -> str:
     """Return where clients of a cluster find a model."""
-    from components.deploy.objects import PORT
+    from modelyard.components.deploy.objects import PORT
 
     servers = environment.serving
     if url := servers.urls.get(name):
@@ -161,7 +161,7 @@ def serve_command(name: str, config: "Config") -> str:
 
 def show_failure(summary: "RunSummary", console: Console) -> None:
     """Print the last lines of the failed step's log and where the whole of it is."""
-    from components.explain.words import own
+    from modelyard.components.explain.words import own
 
     failure = summary.failure
     if failure is None or failure.log is None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import (
+from modelyard.pipelines.cli.options import (
     Endpoint,
     EnvironmentName,
     KfpNamespace,
@@ -17,7 +17,7 @@ from pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.backend.records import RunRecord
+    from modelyard.pipelines.backend.records import RunRecord
 
 app = typer.Typer(name="runs", help="Look at runs on Kubeflow Pipelines, and end them.", no_args_is_help=True)
 
@@ -34,8 +34,8 @@ def list_(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """List the latest runs."""
-    from pipelines.backend.client import connect
-    from pipelines.backend.records import latest
+    from modelyard.pipelines.backend.client import connect
+    from modelyard.pipelines.backend.records import latest
 
     backend = connect(pipelines_environment(environment, namespace), endpoint)
     found = latest(backend, model, limit)
@@ -61,9 +61,9 @@ def show(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Show a run with its steps; with --wait, to its end."""
-    from pipelines.backend.client import connect
-    from pipelines.backend.records import find
-    from pipelines.cli.follow import command, follow, show_once
+    from modelyard.pipelines.backend.client import connect
+    from modelyard.pipelines.backend.records import find
+    from modelyard.pipelines.cli.follow import command, follow, show_once
 
     place = pipelines_environment(environment, namespace)
     backend = connect(place, endpoint)
@@ -84,8 +84,8 @@ def cancel(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """End a run; what it has published stays."""
-    from pipelines.backend import records
-    from pipelines.backend.client import connect
+    from modelyard.pipelines.backend import records
+    from modelyard.pipelines.backend.client import connect
 
     backend = connect(pipelines_environment(environment, namespace), endpoint)
     found = records.find(backend, run)
@@ -102,8 +102,8 @@ def retry(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Start the failed steps of a run again; what succeeded stays."""
-    from pipelines.backend import records
-    from pipelines.backend.client import connect
+    from modelyard.pipelines.backend import records
+    from modelyard.pipelines.backend.client import connect
 
     backend = connect(pipelines_environment(environment, namespace), endpoint)
     found = records.find(backend, run)
@@ -137,13 +137,13 @@ def logs(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Print what the steps of a run wrote, also after their pods are gone."""
-    from components.errors import ConfigError
-    from components.explain.words import spoken
-    from pipelines.backend.client import connect
-    from pipelines.backend.kept import Kept, cluster_of
-    from pipelines.backend.logs import Logs
-    from pipelines.backend.records import find
-    from pipelines.train_to_serve import STEPS
+    from modelyard.components.errors import ConfigError
+    from modelyard.components.explain.words import spoken
+    from modelyard.pipelines.backend.client import connect
+    from modelyard.pipelines.backend.kept import Kept, cluster_of
+    from modelyard.pipelines.backend.logs import Logs
+    from modelyard.pipelines.backend.records import find
+    from modelyard.pipelines.train_to_serve import STEPS
 
     if step and step not in STEPS:
         raise ConfigError(f"There is no step {step!r}; they are {', '.join(STEPS)}.")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import (
+from modelyard.pipelines.cli.options import (
     Anyway,
     ConfigFile,
     Endpoint,
@@ -20,8 +20,8 @@ from pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.environment_settings import Environment
-    from pipelines.schedule.state import Plan, Scheduler
+    from modelyard.pipelines.environment_settings import Environment
+    from modelyard.pipelines.schedule.state import Plan, Scheduler
 
 app = typer.Typer(name="schedule", help="Let the pipeline run by itself.", no_args_is_help=True)
 DONE = {
@@ -58,13 +58,13 @@ def apply(
     As a recurring run of Kubeflow Pipelines; with -e local as a timer of systemd or a line of the crontab.
     Applied again it changes nothing. A run in flight goes on.
     """
-    from pipelines.config import load
+    from modelyard.pipelines.config import load
 
     place = pipelines_environment(environment, namespace, overrides or ())
     settings = load(config, overrides or (), store=place.model_store())
     if not anyway:
-        from pipelines import runs
-        from pipelines.plan.guard import guard
+        from modelyard.pipelines import runs
+        from modelyard.pipelines.plan.guard import guard
 
         guard(settings, place, environment, runs.home())
     scheduler = _scheduler(place, endpoint)
@@ -169,16 +169,16 @@ def _scheduler(place: "Environment", endpoint: str | None) -> "Scheduler":
     from rich.console import Console
 
     if place.kind == "local":
-        from pipelines.schedule.local.scheduler import find_scheduler
+        from modelyard.pipelines.schedule.local.scheduler import find_scheduler
 
         if endpoint:
             raise typer.BadParameter("This machine has no Kubeflow Pipelines.", param_hint="--endpoint")
         return find_scheduler(place)
-    from pipelines import lean_kfp
+    from modelyard.pipelines import lean_kfp
 
     lean_kfp.load()
-    from pipelines.backend.client import connect
-    from pipelines.schedule.recurring.scheduler import RecurringRuns
+    from modelyard.pipelines.backend.client import connect
+    from modelyard.pipelines.schedule.recurring.scheduler import RecurringRuns
 
     return RecurringRuns(connect(place, endpoint), place, Console(stderr=True))
 

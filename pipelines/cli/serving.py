@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import (
+from modelyard.pipelines.cli.options import (
     EnvironmentName,
     ModelName,
     Output,
@@ -36,10 +36,10 @@ def serve(
     Without --version, the champion, and a new one as soon as there is one. How it listens, and its limits,
     are what the run that made it said in `serving`, unless options or environment variables say otherwise.
     """
-    from components.serve.server import serve
-    from components.serve.settings import Serving
-    from components.store.models import open_store
-    from pipelines import recorded
+    from modelyard.components.serve.server import serve
+    from modelyard.components.serve.settings import Serving
+    from modelyard.components.store.models import open_store
+    from modelyard.pipelines import recorded
 
     given = {"host": host, "port": port}
     overrides = [f"serving.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
@@ -66,9 +66,9 @@ def predict(
 
     One or many, here or on a running server (--url, or that of the environment's cluster).
     """
-    from pipelines import prediction
-    from pipelines.environment import load_environment
-    from pipelines.serving_address import Address, address_of
+    from modelyard.pipelines import prediction
+    from modelyard.pipelines.environment import load_environment
+    from modelyard.pipelines.serving_address import Address, address_of
 
     place = load_environment(environment)
     model: prediction.Model

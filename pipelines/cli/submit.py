@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import (
+from modelyard.pipelines.cli.options import (
     Anyway,
     Budget,
     ConfigFile,
@@ -26,10 +26,10 @@ from pipelines.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipelines.backend.changes import Changes
-    from pipelines.backend.client import Backend
-    from pipelines.backend.submission import Submission
-    from pipelines.uploads import Uploads
+    from modelyard.pipelines.backend.changes import Changes
+    from modelyard.pipelines.backend.client import Backend
+    from modelyard.pipelines.backend.submission import Submission
+    from modelyard.pipelines.uploads import Uploads
 
 
 def submit(
@@ -61,23 +61,23 @@ def submit(
     """
     from rich.console import Console
 
-    from pipelines import lean_kfp, runs
-    from pipelines.backend.endpoint import find_endpoint
+    from modelyard.pipelines import lean_kfp, runs
+    from modelyard.pipelines.backend.endpoint import find_endpoint
 
     options = when_unchanged(skip_unchanged, force_after)
     place = pipelines_environment(environment, namespace, overrides or ())
     find_endpoint(place, endpoint)  # there is one, before anything is loaded and packed for it
 
     lean_kfp.load()
-    from pipelines.backend import lookup, submission
-    from pipelines.backend.changes import compare
-    from pipelines.backend.client import connect
-    from pipelines.cli.follow import command, follow
-    from pipelines.config import load
-    from pipelines.lint.check import check
-    from pipelines.plan import comparison
-    from pipelines.plan.guard import guard
-    from pipelines.uploads import gather
+    from modelyard.pipelines.backend import lookup, submission
+    from modelyard.pipelines.backend.changes import compare
+    from modelyard.pipelines.backend.client import connect
+    from modelyard.pipelines.cli.follow import command, follow
+    from modelyard.pipelines.config import load
+    from modelyard.pipelines.lint.check import check
+    from modelyard.pipelines.plan import comparison
+    from modelyard.pipelines.plan.guard import guard
+    from modelyard.pipelines.uploads import gather
 
     console = Console(stderr=True)
     settings = load(config, overrides or (), store=place.model_store())

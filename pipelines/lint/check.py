@@ -7,12 +7,12 @@ from typing import Any
 
 from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
 
-from components.errors import ConfigError
-from pipelines.environment_settings import Environment
-from pipelines.lint import retries
-from pipelines.lint.compiled import Compiled
-from pipelines.lint.steps import ARGUMENT_BYTES
-from pipelines.lint.traps import broken
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.lint import retries
+from modelyard.pipelines.lint.compiled import Compiled
+from modelyard.pipelines.lint.steps import ARGUMENT_BYTES
+from modelyard.pipelines.lint.traps import broken
 
 SCHEMA = "2.1.0"
 WORKFLOW_BYTES = 700_000  # of what etcd takes, Argo's own part comes on top

@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from pipelines.lint.compiled import Compiled, Task, producer
-from pipelines.lint.rule import Rule
+from modelyard.pipelines.lint.compiled import Compiled, Task, producer
+from modelyard.pipelines.lint.rule import Rule
 
 UNNAMED = "Output"
 CHANNEL = re.compile(r"inputs\.parameter_values\['([^']+)'\]")

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from components.errors import ClusterError
-from pipelines.environment_settings import Environment, Steps
+from modelyard.components.errors import ClusterError
+from modelyard.pipelines.environment_settings import Environment, Steps
 
 CONTROLLER = "workflow-controller-configmap"
 REMEDY = (
@@ -68,7 +68,7 @@ def _seen(environment: Environment) -> tuple[bool, Json | None]:
     """Return whether the controller's defaults can be read, and what they are."""
     if environment.kfp.endpoint:  # it may be on another cluster than the one that KUBECONFIG names
         return False, None
-    from components.kubernetes.cluster import connect  # nearly half a second
+    from modelyard.components.kubernetes.cluster import connect  # nearly half a second
 
     try:
         found = connect(environment.kfp.namespace).get("ConfigMap", CONTROLLER)

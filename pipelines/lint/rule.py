@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipelines.lint.compiled import Compiled
+from modelyard.pipelines.lint.compiled import Compiled
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
 
-from pipelines.lint.compiled import Compiled, program, source
-from pipelines.lint.rule import Rule
+from modelyard.pipelines.lint.compiled import Compiled, program, source
+from modelyard.pipelines.lint.rule import Rule
 
 Json = dict[str, Any]
 NEVER_CACHED = ("fingerprint", "deploy", "explain")

@@ -7,8 +7,8 @@ The names are those of the rules, in control_flow.py and steps.py.
 
 from collections.abc import Iterator
 
-from pipelines.lint import control_flow, steps
-from pipelines.lint.compiled import Compiled
+from modelyard.pipelines.lint import control_flow, steps
+from modelyard.pipelines.lint.compiled import Compiled
 
 RULES = (*control_flow.RULES, *steps.RULES)
 

@@ -5,17 +5,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from components.artifacts import History
-from components.errors import ModelyardError
-from components.report.page import Planned, with_plan
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.plan.money import HOUR
-from pipelines.plan.quantity import Quantity
-from pipelines.plan.residuals import Residual, key, record
-from pipelines.plan.words import dollars, seconds, size
-from pipelines.plan.written import Written
-from pipelines.runs import RunSummary
+from modelyard.components.artifacts import History
+from modelyard.components.errors import ModelyardError
+from modelyard.components.report.page import Planned, with_plan
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan.money import HOUR
+from modelyard.pipelines.plan.quantity import Quantity
+from modelyard.pipelines.plan.residuals import Residual, key, record
+from modelyard.pipelines.plan.words import dollars, seconds, size
+from modelyard.pipelines.plan.written import Written
+from modelyard.pipelines.runs import RunSummary
 
 
 def identity(config: Config, environment: Environment) -> str | None:

@@ -10,10 +10,10 @@ not: then the interval begins at the one and ends at the other, and the middle i
 
 import math
 
-from components.artifacts import Record
-from components.train.measured import Traced
-from pipelines.plan.hardware import Row
-from pipelines.plan.quantity import Quantity, unknown
+from modelyard.components.artifacts import Record
+from modelyard.components.train.measured import Traced
+from modelyard.pipelines.plan.hardware import Row
+from modelyard.pipelines.plan.quantity import Quantity, unknown
 
 UTILISATION = (0.10, 0.55)
 MIDDLE = math.sqrt(UTILISATION[0] * UTILISATION[1])

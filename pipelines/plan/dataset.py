@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from components.artifacts import Normalization, Record, Schema
-from pipelines.plan.quantity import Basis
+from modelyard.components.artifacts import Normalization, Record, Schema
+from modelyard.pipelines.plan.quantity import Basis
 
 
 class Dataset(Record):

@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import get_args
 
-from components.artifacts import Record
-from components.errors import ConfigError
-from pipelines.accelerators import ANY_GPU, Accelerator, known
-from pipelines.config import Config
-from pipelines.environment_settings import Environment, Step
-from pipelines.plan.offers import Offer
+from modelyard.components.artifacts import Record
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.accelerators import ANY_GPU, Accelerator, known
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment, Step
+from modelyard.pipelines.plan.offers import Offer
 
 EXAMPLE = re.compile(
     r"[A-Z]{4,}|\bmy-project\b|\bexample\.(com|org)\b"

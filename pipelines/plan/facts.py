@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from pipelines.plan.plan import Plan
-from pipelines.plan.quantity import Quantity
-from pipelines.plan.words import count, dollars, seconds, size
+from modelyard.pipelines.plan.plan import Plan
+from modelyard.pipelines.plan.quantity import Quantity
+from modelyard.pipelines.plan.words import count, dollars, seconds, size
 
 
 def facts(plan: Plan) -> dict[str, str]:

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.errors import ClusterError, PlanError
-from components.kubernetes.cluster import connect
-from components.kubernetes.scheduling import impossible
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.plan import residuals
-from pipelines.plan.plan import Wishes
-from pipelines.plan.verdict import Judged, judge
-from pipelines.step_resources import StepResources
-from pipelines.train_to_serve import STEPS
+from modelyard.components.errors import ClusterError, PlanError
+from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.kubernetes.scheduling import impossible
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan import residuals
+from modelyard.pipelines.plan.plan import Wishes
+from modelyard.pipelines.plan.verdict import Judged, judge
+from modelyard.pipelines.step_resources import StepResources
+from modelyard.pipelines.train_to_serve import STEPS
 
 Json = dict[str, Any]
 SCALES = {  # labels of nodes that an autoscaler may make more of

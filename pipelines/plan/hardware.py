@@ -13,11 +13,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from components.errors import ConfigError
-from components.settings import Settings
-from pipelines.accelerators import known
-from pipelines.config_problems import did_you_mean
-from pipelines.config_text import parse
+from modelyard.components.errors import ConfigError
+from modelyard.components.settings import Settings
+from modelyard.pipelines.accelerators import known
+from modelyard.pipelines.config_problems import did_you_mean
+from modelyard.pipelines.config_text import parse
 
 SHIPPED = Path(__file__).parent / "accelerators.yaml"
 DEAREST = 500.0  # USD per accelerator and hour: catalogues have 700 where they have no price

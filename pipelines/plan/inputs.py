@@ -3,19 +3,19 @@
 from collections.abc import Iterator, Mapping
 from datetime import date
 
-from components.train.measured import Probed
-from components.train.settings import Training
-from pipelines.config import Config
-from pipelines.plan.compute import FACTOR, SHORT, UTILISATION, Compute
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.hardware import Hardware
-from pipelines.plan.place import LIBRARIES
-from pipelines.plan.quantity import Input
-from pipelines.plan.risk import COPIES
-from pipelines.plan.speed import Speed
-from pipelines.plan.spot import WRITE
-from pipelines.plan.storage import EXPORTS
-from pipelines.plan.time import ELSEWHERE, ELSEWHERE_SOURCE, LEAST, START
+from modelyard.components.train.measured import Probed
+from modelyard.components.train.settings import Training
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.plan.compute import FACTOR, SHORT, UTILISATION, Compute
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.hardware import Hardware
+from modelyard.pipelines.plan.place import LIBRARIES
+from modelyard.pipelines.plan.quantity import Input
+from modelyard.pipelines.plan.risk import COPIES
+from modelyard.pipelines.plan.speed import Speed
+from modelyard.pipelines.plan.spot import WRITE
+from modelyard.pipelines.plan.storage import EXPORTS
+from modelyard.pipelines.plan.time import ELSEWHERE, ELSEWHERE_SOURCE, LEAST, START
 
 
 def inputs(

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 
-from components.train.measured import LearningCurve, Probed, Question, Traced, Trial
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.plan import Wishes
-from pipelines.plan.pod_probe import probe_in_pod
-from pipelines.plan.process import ask
-from pipelines.plan.time import Duration
-from pipelines.plan.words import seconds
+from modelyard.components.train.measured import LearningCurve, Probed, Question, Traced, Trial
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.plan import Wishes
+from modelyard.pipelines.plan.pod_probe import probe_in_pod
+from modelyard.pipelines.plan.process import ask
+from modelyard.pipelines.plan.time import Duration
+from modelyard.pipelines.plan.words import seconds
 
 Say = Callable[[str], None]
 

@@ -14,8 +14,8 @@ from typing import Literal
 
 from pydantic import computed_field
 
-from components.artifacts import Record
-from components.train.measured import Traced
+from modelyard.components.artifacts import Record
+from modelyard.components.train.measured import Traced
 
 SURE, HOPELESS = 0.8, 0.95
 Fit = Literal["fits", "does not fit", "unknown"]

@@ -6,8 +6,8 @@ beside `train`, storage, and what leaves the region are not priced: no price lis
 
 import math
 
-from pipelines.plan.hardware import Price
-from pipelines.plan.quantity import Quantity, unknown
+from modelyard.pipelines.plan.hardware import Price
+from modelyard.pipelines.plan.quantity import Quantity, unknown
 
 HOUR = 3600.0
 

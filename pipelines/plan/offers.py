@@ -5,15 +5,15 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from components.artifacts import Record
-from components.errors import ConfigError
-from pipelines.accelerators import known
-from pipelines.config_problems import did_you_mean
-from pipelines.plan import money
-from pipelines.plan.compute import Compute, step_seconds
-from pipelines.plan.hardware import Hardware, Row
-from pipelines.plan.memory import Fit, Memory
-from pipelines.plan.quantity import Quantity, exactly, unknown
+from modelyard.components.artifacts import Record
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.accelerators import known
+from modelyard.pipelines.config_problems import did_you_mean
+from modelyard.pipelines.plan import money
+from modelyard.pipelines.plan.compute import Compute, step_seconds
+from modelyard.pipelines.plan.hardware import Hardware, Row
+from modelyard.pipelines.plan.memory import Fit, Memory
+from modelyard.pipelines.plan.quantity import Quantity, exactly, unknown
 
 ASKED = re.compile(r"^(?P<name>.+?)(?:x(?P<count>\d+))?$")
 

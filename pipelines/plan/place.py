@@ -3,12 +3,12 @@
 import shutil
 from pathlib import Path
 
-from components.artifacts import Record
-from components.kubernetes.quantities import number
-from components.memory import memory_here
-from pipelines.environment_settings import Environment
-from pipelines.plan.hardware import Hardware
-from pipelines.plan.memory import Fit, Memory
+from modelyard.components.artifacts import Record
+from modelyard.components.kubernetes.quantities import number
+from modelyard.components.memory import memory_here
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan.hardware import Hardware
+from modelyard.pipelines.plan.memory import Fit, Memory
 
 LIBRARIES = 0.6e9  # bytes of a process that has imported TensorFlow and does nothing yet
 

@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from components.artifacts import Record
-from components.train.measured import LearningCurve, Probed
-from pipelines.plan.compute import Compute
-from pipelines.plan.effort import Effort
-from pipelines.plan.memory import Fit, Memory
-from pipelines.plan.offers import Offer
-from pipelines.plan.quantity import Input, Quantity
-from pipelines.plan.risk import Risk
-from pipelines.plan.spot import Preempted
-from pipelines.plan.storage import Storage
-from pipelines.plan.time import Duration
+from modelyard.components.artifacts import Record
+from modelyard.components.train.measured import LearningCurve, Probed
+from modelyard.pipelines.plan.compute import Compute
+from modelyard.pipelines.plan.effort import Effort
+from modelyard.pipelines.plan.memory import Fit, Memory
+from modelyard.pipelines.plan.offers import Offer
+from modelyard.pipelines.plan.quantity import Input, Quantity
+from modelyard.pipelines.plan.risk import Risk
+from modelyard.pipelines.plan.spot import Preempted
+from modelyard.pipelines.plan.storage import Storage
+from modelyard.pipelines.plan.time import Duration
 
 PROBE_SECONDS = 20.0
 

@@ -8,32 +8,32 @@ import math
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.errors import TooLargeError
-from components.train.measured import Probed, Question, Traced
-from components.train.settings import Training
-from pipelines.accelerators import Accelerator
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.plan import money, pod_probe, residuals
-from pipelines.plan.compute import compute
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.effort import effort
-from pipelines.plan.facts import facts
-from pipelines.plan.hardware import Hardware, load
-from pipelines.plan.inputs import inputs
-from pipelines.plan.measuring import Say, learn, measure, question_of
-from pipelines.plan.memory import Fit, Memory, memory
-from pipelines.plan.offers import Offer, offers, wanted
-from pipelines.plan.place import Place, place
-from pipelines.plan.plan import Plan, Wishes
-from pipelines.plan.quantity import Quantity, exactly, unknown
-from pipelines.plan.risk import risks
-from pipelines.plan.speed import Speed, speed_of
-from pipelines.plan.spot import Preempted, preempted
-from pipelines.plan.storage import storage
-from pipelines.plan.survey import look
-from pipelines.plan.time import Duration, little, other_steps, train_seconds, whole
-from pipelines.plan.verdict import judge, unfit
+from modelyard.components.errors import TooLargeError
+from modelyard.components.train.measured import Probed, Question, Traced
+from modelyard.components.train.settings import Training
+from modelyard.pipelines.accelerators import Accelerator
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan import money, pod_probe, residuals
+from modelyard.pipelines.plan.compute import compute
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.effort import effort
+from modelyard.pipelines.plan.facts import facts
+from modelyard.pipelines.plan.hardware import Hardware, load
+from modelyard.pipelines.plan.inputs import inputs
+from modelyard.pipelines.plan.measuring import Say, learn, measure, question_of
+from modelyard.pipelines.plan.memory import Fit, Memory, memory
+from modelyard.pipelines.plan.offers import Offer, offers, wanted
+from modelyard.pipelines.plan.place import Place, place
+from modelyard.pipelines.plan.plan import Plan, Wishes
+from modelyard.pipelines.plan.quantity import Quantity, exactly, unknown
+from modelyard.pipelines.plan.risk import risks
+from modelyard.pipelines.plan.speed import Speed, speed_of
+from modelyard.pipelines.plan.spot import Preempted, preempted
+from modelyard.pipelines.plan.storage import storage
+from modelyard.pipelines.plan.survey import look
+from modelyard.pipelines.plan.time import Duration, little, other_steps, train_seconds, whole
+from modelyard.pipelines.plan.verdict import judge, unfit
 
 
 def make(

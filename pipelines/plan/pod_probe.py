@@ -17,15 +17,15 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from components.errors import ClusterError, TooLargeError, from_log
-from components.kubernetes.cluster import connect
-from components.train.measured import ANSWER, Probed, Trial
-from pipelines.compiler import compile_to
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.pods import following
-from pipelines.pods.pod import pod
-from pipelines.uploads import gather
+from modelyard.components.errors import ClusterError, TooLargeError, from_log
+from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.train.measured import ANSWER, Probed, Trial
+from modelyard.pipelines.compiler import compile_to
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.pods import following
+from modelyard.pipelines.pods.pod import pod
+from modelyard.pipelines.uploads import gather
 
 Json = dict[str, Any]
 NOTHING = ["true"]  # what is fetched before, and put away after it
@@ -115,5 +115,5 @@ def probe_pod(trial: Trial, config: Config, environment: Environment) -> Json:
     fetch, main = made["spec"]["initContainers"]
     (put,) = made["spec"]["containers"]
     fetch["command"] = put["command"] = NOTHING
-    main["command"] = ["python3", "-m", "components.train.probe", trial.model_dump_json()]
+    main["command"] = ["python3", "-m", "modelyard.components.train.probe", trial.model_dump_json()]
     return {"apiVersion": "v1", "kind": "Pod", **made}

@@ -10,14 +10,14 @@ from typing import Any
 
 from kfp import dsl
 
-from components.artifacts import Record
-from components.fingerprint.identity import data_fingerprint
-from components.ingest.component import ingest
-from components.preprocess.component import preprocess
-from pipelines import runs
-from pipelines.compiler import local_images
-from pipelines.config import Config
-from pipelines.local import LocalRun
+from modelyard.components.artifacts import Record
+from modelyard.components.fingerprint.identity import data_fingerprint
+from modelyard.components.ingest.component import ingest
+from modelyard.components.preprocess.component import preprocess
+from modelyard.pipelines import runs
+from modelyard.pipelines.compiler import local_images
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.local import LocalRun
 
 
 class Prepared(Record):

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import TypeVar
 
-from components import artifacts, lifeline
-from components.artifacts import Record
-from components.errors import ModelyardError, TooLargeError, TrainError, from_log
+from modelyard.components import artifacts, lifeline
+from modelyard.components.artifacts import Record
+from modelyard.components.errors import ModelyardError, TooLargeError, TrainError, from_log
 
 R = TypeVar("R", bound=Record)
 NO_MEMORY = "std::bad_alloc"  # how C++ ends when it gets none
@@ -37,7 +37,7 @@ def ask(module: str, question: Record, answer: type[R]) -> tuple[R, float]:
         asked, written = folder / "question.json", folder / "answer.json"
         artifacts.write(asked, question)
         began = time.monotonic()
-        command = [sys.executable, "-m", f"components.train.{module}", str(asked), str(written)]
+        command = [sys.executable, "-m", f"modelyard.components.train.{module}", str(asked), str(written)]
         paths = os.pathsep.join(filter(None, sys.path))
         environ = {**os.environ, **variables, "PYTHONPATH": paths, "TMPDIR": name}
         done = subprocess.run(

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from components.artifacts import Record
+from modelyard.components.artifacts import Record
 
 Basis = Literal["counted", "measured", "given", "assumed", "unknown"]
 

@@ -6,11 +6,11 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.plan.facts import facts
-from pipelines.plan.offers import Offer
-from pipelines.plan.plan import Plan
-from pipelines.plan.quantity import Quantity
-from pipelines.plan.words import dollars, seconds, size
+from modelyard.pipelines.plan.facts import facts
+from modelyard.pipelines.plan.offers import Offer
+from modelyard.pipelines.plan.plan import Plan
+from modelyard.pipelines.plan.quantity import Quantity
+from modelyard.pipelines.plan.words import dollars, seconds, size
 
 OFFERS = 5
 

@@ -19,17 +19,17 @@ from pathlib import Path
 
 from pydantic import Field
 
-from components.artifacts import History, Record, read, write
-from components.errors import DataError
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.plan.quantity import Quantity
-from pipelines.plan.risk import Risk
-from pipelines.plan.storage import Storage
-from pipelines.plan.time import Duration
-from pipelines.plan.written import Written, expected, written
-from pipelines.runs import RunSummary, Step
-from pipelines.uploads import gather
+from modelyard.components.artifacts import History, Record, read, write
+from modelyard.components.errors import DataError
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan.quantity import Quantity
+from modelyard.pipelines.plan.risk import Risk
+from modelyard.pipelines.plan.storage import Storage
+from modelyard.pipelines.plan.time import Duration
+from modelyard.pipelines.plan.written import Written, expected, written
+from modelyard.pipelines.runs import RunSummary, Step
+from modelyard.pipelines.uploads import gather
 
 FEW, ENOUGH = 3, 10
 RECENT = 50

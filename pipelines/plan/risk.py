@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from components.artifacts import Record
-from components.kubernetes.quantities import number
-from components.train.settings import Training
-from pipelines.environment_settings import Environment
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.place import LIBRARIES, Place
-from pipelines.plan.words import seconds, size
+from modelyard.components.artifacts import Record
+from modelyard.components.kubernetes.quantities import number
+from modelyard.components.train.settings import Training
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.place import LIBRARIES, Place
+from modelyard.pipelines.plan.words import seconds, size
 
 if TYPE_CHECKING:
-    from pipelines.plan.plan import Plan
+    from modelyard.pipelines.plan.plan import Plan
 
 FEW_ROWS = 1_000
 INPUT_BOUND = 0.2

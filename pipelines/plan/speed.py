@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from components.train.measured import Probed
-from pipelines.accelerators import Accelerator
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.plan import residuals
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.quantity import Quantity
-from pipelines.plan.time import Duration, duration
+from modelyard.components.train.measured import Probed
+from modelyard.pipelines.accelerators import Accelerator
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan import residuals
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.quantity import Quantity
+from modelyard.pipelines.plan.time import Duration, duration
 
 
 class Speed(NamedTuple):

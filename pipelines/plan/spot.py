@@ -13,7 +13,7 @@ M is known for no zone, so a plan shows three of them instead of one number.
 
 import math
 
-from components.artifacts import Record
+from modelyard.components.artifacts import Record
 
 HOURS = (1.0, 6.0, 24.0)
 NEVER = 30.0

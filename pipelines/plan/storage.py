@@ -1,8 +1,8 @@
 """Bytes on disk and in buckets: what the steps write, and what stays."""
 
-from components.artifacts import Record
-from components.train.measured import Probed, Traced
-from pipelines.plan.dataset import Dataset
+from modelyard.components.artifacts import Record
+from modelyard.components.train.measured import Probed, Traced
+from modelyard.pipelines.plan.dataset import Dataset
 
 EXPORTS = 3  # .keras, ONNX and SavedModel hold the weights once each
 

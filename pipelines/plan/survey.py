@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from components import artifacts
-from components.artifacts import Normalization, Schema
-from components.errors import ConfigError
-from pipelines.config import Config
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.preparation import Prepared, prepare
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.preparation import Prepared, prepare
 
 CIFAR10_ROWS = {"train": 50_000, "test": 10_000}
 

@@ -11,12 +11,12 @@ that grow with it are unknown where there is more and nobody measured them.
 import math
 from collections.abc import Mapping
 
-from components.artifacts import Record
-from components.train.measured import Pace, Probed
-from components.train.settings import Training
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.quantity import Quantity, exactly, unknown
-from pipelines.plan.words import seconds
+from modelyard.components.artifacts import Record
+from modelyard.components.train.measured import Pace, Probed
+from modelyard.components.train.settings import Training
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.quantity import Quantity, exactly, unknown
+from modelyard.pipelines.plan.words import seconds
 
 LEAST = 0.15
 ENOUGH = 8  # steps whose time can be compared with that of others

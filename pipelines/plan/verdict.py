@@ -7,12 +7,12 @@ after which it stops the step `train` and the whole run.
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from components.train.settings import Training
-from pipelines.environment_settings import Environment
-from pipelines.plan.offers import Offer
-from pipelines.plan.plan import Plan, Wishes
-from pipelines.plan.quantity import Quantity
-from pipelines.plan.words import dollars, size
+from modelyard.components.train.settings import Training
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan.offers import Offer
+from modelyard.pipelines.plan.plan import Plan, Wishes
+from modelyard.pipelines.plan.quantity import Quantity
+from modelyard.pipelines.plan.words import dollars, size
 
 HOUR = 3600.0
 REMEDY = "fewer training.epochs, or another machine"

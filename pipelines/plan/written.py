@@ -3,8 +3,8 @@
 from collections.abc import Set
 from pathlib import Path
 
-from components.artifacts import Record
-from pipelines.plan.storage import Storage
+from modelyard.components.artifacts import Record
+from modelyard.pipelines.plan.storage import Storage
 
 
 class Written(Record):

@@ -3,11 +3,11 @@
 import time
 from typing import Any
 
-from components.errors import ClusterError
-from components.kubernetes.cluster import Cluster
-from components.kubernetes.pods import trouble
-from components.kubernetes.tries import until_written
-from pipelines.pods import memory
+from modelyard.components.errors import ClusterError
+from modelyard.components.kubernetes.cluster import Cluster
+from modelyard.components.kubernetes.pods import trouble
+from modelyard.components.kubernetes.tries import until_written
+from modelyard.pipelines.pods import memory
 
 MANAGER = "modelyard-run"
 STEP = "step"

@@ -1,6 +1,6 @@
 """What kfp.local starts for a task of a run in pods: it starts the pod, follows it, and ends as it does.
 
-    python -m pipelines.pods.launcher train COMMAND… --executor_input JSON …
+    python -m modelyard.pipelines.pods.launcher train COMMAND… --executor_input JSON …
 
 The command is the task's own, and runs in the pod. Artifacts stay in the bucket: this machine gets the task's
 parameters, and addresses.
@@ -15,11 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import Record, read
-from components.errors import ClusterError, ModelyardError, NotFoundError
-from components.kubernetes.cluster import connect
-from components.store import staging
-from pipelines.pods import following
+from modelyard.components.artifacts import Record, read
+from modelyard.components.errors import ClusterError, ModelyardError, NotFoundError
+from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.store import staging
+from modelyard.pipelines.pods import following
 
 VARIABLE = "MODELYARD_PODS"
 RUNTIME = "_KFP_RUNTIME=true "  # before the Python of a step
@@ -143,7 +143,7 @@ def _pod(step: str, command: list[str], task: Task, plan: Plan) -> Json:
     fetch, main = pod["spec"]["initContainers"]
     (put,) = pod["spec"]["containers"]
     emulator = ["--endpoint", plan.inside] if plan.inside else []
-    stage = ["python3", "-m", "components.store.staging", *emulator]
+    stage = ["python3", "-m", "modelyard.components.store.staging", *emulator]
     fetch["command"] = [*stage, "fetch", *task.inputs]
     main["command"] = command
     put["command"] = [*stage, "put", task.output]

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from components.errors import ClusterError
-from components.kubernetes.cluster import Cluster
+from modelyard.components.errors import ClusterError
+from modelyard.components.kubernetes.cluster import Cluster
 
 PAUSE = 3.0
 

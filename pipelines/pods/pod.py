@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.environment_settings import Environment
+from modelyard.pipelines.environment_settings import Environment
 
 Json = dict[str, Any]
 TEMPLATE = Path(__file__).parent / "step.yaml"

@@ -8,22 +8,22 @@ from typing import Any
 
 import yaml
 
-from components import lifeline
-from components.artifacts import History, Outcome, read, write
-from components.kubernetes.cluster import connect
-from components.store import staging
-from components.store.address import open_objects
-from pipelines.ask import ask_at
-from pipelines.compiler import NO_OPTIONS, compile_to
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.local import LocalRun
-from pipelines.pods import following, launcher
-from pipelines.pods.launcher import Plan
-from pipelines.pods.pod import pod
-from pipelines.runs import Prediction
-from pipelines.serving_address import address_of
-from pipelines.train_to_serve import STEPS
+from modelyard.components import lifeline
+from modelyard.components.artifacts import History, Outcome, read, write
+from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.store import staging
+from modelyard.components.store.address import open_objects
+from modelyard.pipelines.ask import ask_at
+from modelyard.pipelines.compiler import NO_OPTIONS, compile_to
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.local import LocalRun
+from modelyard.pipelines.pods import following, launcher
+from modelyard.pipelines.pods.launcher import Plan
+from modelyard.pipelines.pods.pod import pod
+from modelyard.pipelines.runs import Prediction
+from modelyard.pipelines.serving_address import address_of
+from modelyard.pipelines.train_to_serve import STEPS
 
 LAUNCHER = ["python3", "-m", launcher.__name__]
 REMOVED = "removed/"  # in the bucket: names of runs that `modelyard gc` is removing

@@ -5,10 +5,10 @@ from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
-from components.settings import Settings
-from pipelines.config_problems import did_you_mean
-from pipelines.durations import PATTERN
-from pipelines.schedule.cron import Cron
+from modelyard.components.settings import Settings
+from modelyard.pipelines.config_problems import did_you_mean
+from modelyard.pipelines.durations import PATTERN
+from modelyard.pipelines.schedule.cron import Cron
 
 
 class Schedule(Settings):

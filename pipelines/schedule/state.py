@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 from zoneinfo import ZoneInfo
 
-from components.artifacts import Record
-from components.errors import ConfigError, ConflictError, NotFoundError
-from pipelines.config import Config
-from pipelines.differences import Change
-from pipelines.schedule.cron import Cron
-from pipelines.schedule.mark import Mark
-from pipelines.schedule.settings import Schedule
+from modelyard.components.artifacts import Record
+from modelyard.components.errors import ConfigError, ConflictError, NotFoundError
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.differences import Change
+from modelyard.pipelines.schedule.cron import Cron
+from modelyard.pipelines.schedule.mark import Mark
+from modelyard.pipelines.schedule.settings import Schedule
 
 CODE = "code or environment"
 

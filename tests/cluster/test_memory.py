@@ -5,10 +5,10 @@ import re
 import pytest
 import yaml
 
-from components.errors import ClusterError
-from components.kubernetes.cluster import connect
-from pipelines.pods import following
-from pipelines.pods.pod import TEMPLATE
+from modelyard.components.errors import ClusterError
+from modelyard.components.kubernetes.cluster import connect
+from modelyard.pipelines.pods import following
+from modelyard.pipelines.pods.pod import TEMPLATE
 
 pytestmark = pytest.mark.cluster
 

@@ -13,13 +13,13 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from components.kubernetes.cluster import connect
-from components.kubernetes.pods import trouble
-from pipelines.compiler import compile_to
-from pipelines.config import load
-from pipelines.environment import load_environment
-from pipelines.pods.pod import pod
-from pipelines.train_to_serve import STEPS
+from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.kubernetes.pods import trouble
+from modelyard.pipelines.compiler import compile_to
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.pods.pod import pod
+from modelyard.pipelines.train_to_serve import STEPS
 
 pytestmark = pytest.mark.cluster
 

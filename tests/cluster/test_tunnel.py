@@ -9,10 +9,10 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from components.errors import BackendError
-from pipelines.backend.client import connect
-from pipelines.environment import load_environment
-from pipelines.environment_settings import Environment
+from modelyard.components.errors import BackendError
+from modelyard.pipelines.backend.client import connect
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.environment_settings import Environment
 
 pytestmark = pytest.mark.cluster
 

@@ -1,8 +1,8 @@
 import pytest
 
-from components import artifacts
-from components.artifacts import Decision
-from components.errors import ConfigError, DataError
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Decision
+from modelyard.components.errors import ConfigError, DataError
 
 
 def test_an_artifact_appears_whole_or_not_at_all(tmp_path):

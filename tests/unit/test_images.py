@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from components import images
-from components.artifacts import ImageFormat
-from components.errors import DataError
+from modelyard.components import images
+from modelyard.components.artifacts import ImageFormat
+from modelyard.components.errors import DataError
 
 
 def file_of(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -3,13 +3,13 @@ import subprocess
 import sys
 import time
 
-from components import lifeline
+from modelyard.components import lifeline
 
 CHILD = "import components, time, sys; print('up', flush=True); time.sleep(60)"
 PARENT = """
 import subprocess, sys, os, time
 from pathlib import Path
-from components import lifeline
+from modelyard.components import lifeline
 with lifeline.hold(Path(sys.argv[1])) as variables:
     command = [sys.executable, "-c", sys.argv[2]]
     child = subprocess.Popen(command, env={**os.environ, **variables}, stdout=subprocess.PIPE)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.memory import memory_here
+from modelyard.components.memory import memory_here
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 GIB = 2**30

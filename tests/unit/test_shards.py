@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from components import shards
-from components.shards import ShardWriter, Split
+from modelyard.components import shards
+from modelyard.components.shards import ShardWriter, Split
 
 
 def fill(folder, rows):

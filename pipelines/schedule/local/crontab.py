@@ -15,13 +15,13 @@ from pathlib import Path
 from shutil import which
 from zoneinfo import ZoneInfo
 
-from components.errors import ConfigError
-from pipelines.schedule import mark as marks
-from pipelines.schedule.cron import Cron
-from pipelines.schedule.local.job import Job
-from pipelines.schedule.local.table import Entry, call
-from pipelines.schedule.mark import SIGN
-from pipelines.schedule.state import absent
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.schedule import mark as marks
+from modelyard.pipelines.schedule.cron import Cron
+from modelyard.pipelines.schedule.local.job import Job
+from modelyard.pipelines.schedule.local.table import Entry, call
+from modelyard.pipelines.schedule.mark import SIGN
+from modelyard.pipelines.schedule.state import absent
 
 PAUSED = "# paused: "
 TAGGED = re.compile(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.errors import ConfigError
+from modelyard.components.errors import ConfigError
 
 
 @contextmanager

@@ -11,12 +11,12 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import ConfigError
-from pipelines.config import Config
-from pipelines.schedule.local.files import write
-from pipelines.schedule.mark import Mark
-from pipelines.schedule.settings import Schedule
-from pipelines.schedule.state import mark_of, schedule_of
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.schedule.local.files import write
+from modelyard.pipelines.schedule.mark import Mark
+from modelyard.pipelines.schedule.settings import Schedule
+from modelyard.pipelines.schedule.state import mark_of, schedule_of
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.errors import ConfigError
-from pipelines import config_text, runs
-from pipelines.config import Config
-from pipelines.differences import Change, differences, flat
-from pipelines.environment_settings import Environment
-from pipelines.schedule.local import systemd
-from pipelines.schedule.local.crontab import Crontab
-from pipelines.schedule.local.files import changing
-from pipelines.schedule.local.job import Job
-from pipelines.schedule.local.table import Entry, Table
-from pipelines.schedule.state import (
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines import config_text, runs
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.differences import Change, differences, flat
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.schedule.local import systemd
+from modelyard.pipelines.schedule.local.crontab import Crontab
+from modelyard.pipelines.schedule.local.files import changing
+from modelyard.pipelines.schedule.local.job import Job
+from modelyard.pipelines.schedule.local.table import Entry, Table
+from modelyard.pipelines.schedule.state import (
     CODE,
     Plan,
     Scheduled,

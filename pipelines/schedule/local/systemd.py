@@ -5,12 +5,12 @@ from getpass import getuser
 from pathlib import Path
 from shutil import which
 
-from components.errors import ConfigError, ConflictError
-from pipelines.schedule import mark as marks
-from pipelines.schedule.cron import Cron
-from pipelines.schedule.local.files import changing, write
-from pipelines.schedule.local.job import Job
-from pipelines.schedule.local.table import Entry, call
+from modelyard.components.errors import ConfigError, ConflictError
+from modelyard.pipelines.schedule import mark as marks
+from modelyard.pipelines.schedule.cron import Cron
+from modelyard.pipelines.schedule.local.files import changing, write
+from modelyard.pipelines.schedule.local.job import Job
+from modelyard.pipelines.schedule.local.table import Entry, call
 
 BOOTED = Path("/run/systemd/system")
 LINGER = Path("/var/lib/systemd/linger")

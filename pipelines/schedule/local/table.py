@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from components.errors import ConfigError
-from pipelines.schedule.local.job import Job
-from pipelines.schedule.mark import Mark
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.schedule.local.job import Job
+from modelyard.pipelines.schedule.mark import Mark
 
 LONGEST = 60.0  # seconds that such a program may take
 

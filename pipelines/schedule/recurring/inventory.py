@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from components.errors import ConflictError
-from pipelines.backend.client import Backend
-from pipelines.backend.lookup import equals
-from pipelines.backend.pages import pages
-from pipelines.schedule.mark import Mark
-from pipelines.schedule.recurring import stamp
+from modelyard.components.errors import ConflictError
+from modelyard.pipelines.backend.client import Backend
+from modelyard.pipelines.backend.lookup import equals
+from modelyard.pipelines.backend.pages import pages
+from modelyard.pipelines.schedule.mark import Mark
+from modelyard.pipelines.schedule.recurring import stamp
 
 ON, OFF = "ENABLE", "DISABLE"
 

@@ -12,12 +12,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from components.errors import BackendError, NotFoundError
-from pipelines.backend.client import Backend
-from pipelines.backend.lookup import equals
-from pipelines.backend.records import goes_on
-from pipelines.schedule.cron import Cron
-from pipelines.schedule.recurring.inventory import Ours, switch
+from modelyard.components.errors import BackendError, NotFoundError
+from modelyard.pipelines.backend.client import Backend
+from modelyard.pipelines.backend.lookup import equals
+from modelyard.pipelines.backend.records import goes_on
+from modelyard.pipelines.schedule.cron import Cron
+from modelyard.pipelines.schedule.recurring.inventory import Ours, switch
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import kfp_server_api as kfp
 
-from components.errors import BackendError, ConflictError, NotFoundError
-from pipelines.backend import lookup, submission
-from pipelines.backend.changes import against
-from pipelines.backend.client import Backend
-from pipelines.backend.lookup import once
-from pipelines.config import Config
-from pipelines.differences import Change, differences, flat
-from pipelines.environment_settings import Environment
-from pipelines.schedule.mark import Mark
-from pipelines.schedule.recurring import inventory
-from pipelines.schedule.recurring.inventory import Ours, switch
-from pipelines.schedule.recurring.retirement import retire
-from pipelines.schedule.recurring.wanted import Wanted, again
-from pipelines.schedule.state import (
+from modelyard.components.errors import BackendError, ConflictError, NotFoundError
+from modelyard.pipelines.backend import lookup, submission
+from modelyard.pipelines.backend.changes import against
+from modelyard.pipelines.backend.client import Backend
+from modelyard.pipelines.backend.lookup import once
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.differences import Change, differences, flat
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.schedule.mark import Mark
+from modelyard.pipelines.schedule.recurring import inventory
+from modelyard.pipelines.schedule.recurring.inventory import Ours, switch
+from modelyard.pipelines.schedule.recurring.retirement import retire
+from modelyard.pipelines.schedule.recurring.wanted import Wanted, again
+from modelyard.pipelines.schedule.state import (
     CODE,
     Plan,
     Scheduled,

@@ -4,9 +4,9 @@ import json
 import re
 from typing import Any
 
-from components.errors import ConfigError
-from pipelines import durations
-from pipelines.schedule.mark import SIGN, Mark
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines import durations
+from modelyard.pipelines.schedule.mark import SIGN, Mark
 
 ROOM = 191  # characters; the server stores no more, and a schedule that it cannot store fires all the same
 SPARE = 4  # for later generations

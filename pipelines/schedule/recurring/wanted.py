@@ -6,21 +6,21 @@ from zoneinfo import ZoneInfo
 
 import kfp_server_api as kfp
 
-from components.errors import ConfigError
-from pipelines import durations
-from pipelines.backend import lookup, submission
-from pipelines.backend.client import Backend
-from pipelines.backend.submission import Submission
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.lint.check import check
-from pipelines.schedule.cron import Cron
-from pipelines.schedule.mark import Mark
-from pipelines.schedule.recurring import stamp
-from pipelines.schedule.recurring.inventory import OFF, ON
-from pipelines.schedule.settings import Schedule
-from pipelines.schedule.state import mark_of, schedule_of
-from pipelines.uploads import Uploads, gather
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines import durations
+from modelyard.pipelines.backend import lookup, submission
+from modelyard.pipelines.backend.client import Backend
+from modelyard.pipelines.backend.submission import Submission
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.lint.check import check
+from modelyard.pipelines.schedule.cron import Cron
+from modelyard.pipelines.schedule.mark import Mark
+from modelyard.pipelines.schedule.recurring import stamp
+from modelyard.pipelines.schedule.recurring.inventory import OFF, ON
+from modelyard.pipelines.schedule.settings import Schedule
+from modelyard.pipelines.schedule.state import mark_of, schedule_of
+from modelyard.pipelines.uploads import Uploads, gather
 
 
 @dataclass(frozen=True)

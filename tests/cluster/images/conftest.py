@@ -14,10 +14,10 @@ import httpx
 import pytest
 from kfp import local
 
-from components.store.settings import Store
-from pipelines.compiler import arguments
-from pipelines.config import load
-from pipelines.train_to_serve import build
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.compiler import arguments
+from modelyard.pipelines.config import load
+from modelyard.pipelines.train_to_serve import build
 
 ROOT = Path(__file__).parents[3]
 CONFINED = ("--read-only", "--tmpfs=/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")

@@ -13,9 +13,9 @@ from uuid import uuid4
 
 import pytest
 
-from components import artifacts
-from components.artifacts import History, Metrics
-from components.errors import TrainError
+from modelyard.components import artifacts
+from modelyard.components.artifacts import History, Metrics
+from modelyard.components.errors import TrainError
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
@@ -25,7 +25,7 @@ Run = Callable[..., Any]
 DEVICES = """
 import os
 os.environ.update({environment})
-from components.train import accelerator
+from modelyard.components.train import accelerator
 print(accelerator.devices())
 """
 

@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from components import artifacts
-from components.artifacts import Decision, Golden, Metrics, Signature
-from components.store.models import open_store
-from components.store.settings import Store
-from pipelines.images import LABEL, build
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Decision, Golden, Metrics, Signature
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.images import LABEL, build
 from tests.published import publish
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]

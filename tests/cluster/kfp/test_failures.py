@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from components.store.address import open_objects
-from pipelines.environment import load_environment
+from modelyard.components.store.address import open_objects
+from modelyard.pipelines.environment import load_environment
 from tests.cluster.kfp.conftest import NAMESPACE, end
 from tests.cluster.rollout.bucket import this_machine
 

@@ -12,15 +12,15 @@ from uuid import uuid4
 
 import pytest
 
-from components import artifacts
-from components.artifacts import Golden, Outcome, Signature
-from components.deploy import objects, rollout
-from components.deploy.settings import Resources, Rollout, Target
-from components.deploy.site import Site
-from components.deploy.version import pinned
-from components.kubernetes.cluster import connect
-from components.store.models import open_store
-from components.store.settings import Store
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Golden, Outcome, Signature
+from modelyard.components.deploy import objects, rollout
+from modelyard.components.deploy.settings import Resources, Rollout, Target
+from modelyard.components.deploy.site import Site
+from modelyard.components.deploy.version import pinned
+from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
 from tests.cluster.rollout.bucket import BUCKET, Bucket
 from tests.cluster.rollout.load import Load
 from tests.cluster.rollout.tiny_model import write_model

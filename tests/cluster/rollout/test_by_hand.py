@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.deploy import objects
+from modelyard.components.deploy import objects
 from tests.cluster.rollout.conftest import PATIENT
 
 pytestmark = pytest.mark.cluster

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from components.deploy import rollout
-from components.errors import DeployError
+from modelyard.components.deploy import rollout
+from modelyard.components.errors import DeployError
 
 pytestmark = pytest.mark.cluster
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from kubernetes.config import new_client_from_config
 
-from components.errors import ClusterError, DeployError
-from components.kubernetes.cluster import Cluster
+from modelyard.components.errors import ClusterError, DeployError
+from modelyard.components.kubernetes.cluster import Cluster
 from tests.cluster.rollout.conftest import UNHURRIED
 
 pytestmark = pytest.mark.cluster

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from components.deploy import objects
-from components.errors import CancelledError
+from modelyard.components.deploy import objects
+from modelyard.components.errors import CancelledError
 from tests.cluster.rollout.conftest import PATIENT
 
 pytestmark = pytest.mark.cluster

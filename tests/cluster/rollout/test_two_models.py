@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from components.deploy import stable
-from components.store.settings import Store
-from pipelines.ask import ask_at
-from pipelines.config import load
-from pipelines.environment import load_environment
-from pipelines.serving_address import address_of
+from modelyard.components.deploy import stable
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.ask import ask_at
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.serving_address import address_of
 
 pytestmark = pytest.mark.cluster
 

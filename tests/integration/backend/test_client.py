@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import BackendError, ConfigError, ConflictError, NotFoundError
-from pipelines.backend import client, records
-from pipelines.backend.client import connect
-from pipelines.backend.endpoint import find_endpoint
-from pipelines.environment_settings import Environment
+from modelyard.components.errors import BackendError, ConfigError, ConflictError, NotFoundError
+from modelyard.pipelines.backend import client, records
+from modelyard.pipelines.backend.client import connect
+from modelyard.pipelines.backend.endpoint import find_endpoint
+from modelyard.pipelines.environment_settings import Environment
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.server import Fault
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.backend import following
-from pipelines.config import load
-from pipelines.environment_settings import Environment
-from pipelines.plan.quantity import exactly
-from pipelines.plan.residuals import Prediction, keep, key
+from modelyard.pipelines.backend import following
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan.quantity import exactly
+from modelyard.pipelines.plan.residuals import Prediction, keep, key
 from tests.integration.backend.conftest import Command, Site
 from tests.integration.backend.server import Fault
 
@@ -188,7 +188,9 @@ def test_logs(site: Site, modelyard: Command) -> None:
 def test_wait(site: Site, modelyard: Command) -> None:
     name = modelyard("submit", "--output", "json")[1]["run"]
     (run,) = site.runs.runs.values()
-    site.runs.step(run.run_id, "ingest", "Failed", "components.errors.DataError: No such file. Name one.\n")
+    site.runs.step(
+        run.run_id, "ingest", "Failed", "modelyard.components.errors.DataError: No such file. Name one.\n"
+    )
     site.runs.become(run.run_id, "FAILED")
     code, summary = modelyard("runs", "show", name, "--wait", "--output", "json")
     assert (code, summary["failure"]["message"]) == (3, "No such file. Name one.")
@@ -214,7 +216,7 @@ def test_a_run_of_another_version_of_modelyard(site: Site, modelyard: Command) -
     (run,) = site.runs.runs.values()
     config = json.loads(run.runtime_config.parameters["config"])
     run.runtime_config.parameters["config"] = json.dumps({**config, "of_tomorrow": 1})
-    site.runs.step(run.run_id, "ingest", "Failed", "components.errors.DataError: No such file.\n")
+    site.runs.step(run.run_id, "ingest", "Failed", "modelyard.components.errors.DataError: No such file.\n")
     site.runs.become(run.run_id, "FAILED")
     code, text = modelyard("runs", "show", name, "--wait")
     assert code == 3

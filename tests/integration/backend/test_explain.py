@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from components.kubernetes import cluster
+from modelyard.components.kubernetes import cluster
 from tests.integration.backend.conftest import Command, Site
 
 
@@ -59,7 +59,7 @@ def test_cluster_that_is_away(site: Site, modelyard: Command, tmp_path: Path, mo
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "away"))
     monkeypatch.setattr(cluster, "PATIENCE", 0.0)
     run = modelyard("submit", "--output", "json")[1]
-    site.runs.step(run["id"], "ingest", "Failed", "components.errors.DataError: No such file.\n")
+    site.runs.step(run["id"], "ingest", "Failed", "modelyard.components.errors.DataError: No such file.\n")
     site.runs.become(run["id"], "FAILED")
     text = f"The run {run['run']} of digits failed in the step ingest: No such file.\n"
     assert modelyard("explain", run["run"]) == (0, text)

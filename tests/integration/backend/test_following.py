@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-from components.errors import BackendError
-from pipelines.backend import client, following, submission
-from pipelines.backend.client import Backend, connect
-from pipelines.backend.following import Following
-from pipelines.config import load
-from pipelines.environment_settings import Environment
-from pipelines.runs import RunSummary
+from modelyard.components.errors import BackendError
+from modelyard.pipelines.backend import client, following, submission
+from modelyard.pipelines.backend.client import Backend, connect
+from modelyard.pipelines.backend.following import Following
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.runs import RunSummary
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.server import Fault
 
 DATA_ERROR = """[KFP Executor 2026-11-26 22:00:00,000 INFO]: Looking for component `ingest`
 Traceback (most recent call last):
   File "<string>", line 1, in <module>
-components.errors.DataError: data.source is gs://nowhere/x, where there is nothing. Correct it.
+modelyard.components.errors.DataError: data.source is gs://nowhere/x, where there is nothing. Correct it.
 time="2026-11-26T22:00:01.000Z" level=info msg="sub-process exited" argo=true error="<nil>"
 """
 

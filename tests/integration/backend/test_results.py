@@ -11,16 +11,16 @@ import httpx
 import pytest
 import yaml
 
-from components.artifacts import Decision, Interval, Metrics, Outcome, write
-from components.store import staging
-from pipelines.backend import following, submission
-from pipelines.backend.client import connect
-from pipelines.backend.following import Following
-from pipelines.cli.failures import guarded
-from pipelines.config import load
-from pipelines.environment_settings import Environment
-from pipelines.plan.quantity import exactly, unknown
-from pipelines.plan.residuals import Prediction, Residual, keep, key, machine, past_steps
+from modelyard.components.artifacts import Decision, Interval, Metrics, Outcome, write
+from modelyard.components.store import staging
+from modelyard.pipelines.backend import following, submission
+from modelyard.pipelines.backend.client import connect
+from modelyard.pipelines.backend.following import Following
+from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan.quantity import exactly, unknown
+from modelyard.pipelines.plan.residuals import Prediction, Residual, keep, key, machine, past_steps
 from tests.integration.backend.conftest import Site
 
 BUCKET = "results-for-tests"

@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import yaml
 
-from components.errors import BackendError
-from pipelines.backend import submission
-from pipelines.backend.client import Backend, connect
-from pipelines.backend.submission import Submission
-from pipelines.config import load
-from pipelines.environment_settings import Environment
+from modelyard.components.errors import BackendError
+from modelyard.pipelines.backend import submission
+from modelyard.pipelines.backend.client import Backend, connect
+from modelyard.pipelines.backend.submission import Submission
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment_settings import Environment
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.server import Fault
 

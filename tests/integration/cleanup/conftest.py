@@ -20,17 +20,17 @@ import pytest
 import yaml
 from kubernetes.config import kube_config
 
-from components.store.address import open_objects
-from components.store.objects import Objects
-from components.store.removal import Removal, open_removal
-from pipelines.backend import submission
-from pipelines.cleanup import plan
-from pipelines.cleanup.place import Place
-from pipelines.cleanup.thing import Thing
-from pipelines.compiler import compile_package
-from pipelines.config import Config, load
-from pipelines.environment import load_environment
-from pipelines.environment_settings import Environment
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.objects import Objects
+from modelyard.components.store.removal import Removal, open_removal
+from modelyard.pipelines.backend import submission
+from modelyard.pipelines.cleanup import plan
+from modelyard.pipelines.cleanup.place import Place
+from modelyard.pipelines.cleanup.thing import Thing
+from modelyard.pipelines.compiler import compile_package
+from modelyard.pipelines.config import Config, load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.environment_settings import Environment
 from tests.integration.backend.conftest import IMAGES, Site, site  # noqa: F401 - a fixture
 from tests.integration.backend.recurring import RecurringRuns
 from tests.integration.store.conftest import manifest_of

@@ -9,13 +9,13 @@ from uuid import uuid4
 
 import pytest
 
-from components import lifeline
-from pipelines.backend import submission
-from pipelines.backend.client import connect
-from pipelines.cleanup.mark import mark
-from pipelines.pods.run import PodRun
-from pipelines.schedule.recurring.wanted import Wanted
-from pipelines.train_to_serve import NAME
+from modelyard.components import lifeline
+from modelyard.pipelines.backend import submission
+from modelyard.pipelines.backend.client import connect
+from modelyard.pipelines.cleanup.mark import mark
+from modelyard.pipelines.pods.run import PodRun
+from modelyard.pipelines.schedule.recurring.wanted import Wanted
+from modelyard.pipelines.train_to_serve import NAME
 from tests.integration.cleanup.conftest import DAY, Yard
 
 OLD = [f"2026010{day}-120000-aaaa" for day in range(1, 6)]

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from kubernetes.config import kube_config
 
-from components.errors import ClusterError, NotFoundError
-from pipelines.backend import submission
-from pipelines.backend.client import connect
-from pipelines.cleanup import plan
-from pipelines.cleanup.place import Place
-from pipelines.compiler import LOCAL
+from modelyard.components.errors import ClusterError, NotFoundError
+from modelyard.pipelines.backend import submission
+from modelyard.pipelines.backend.client import connect
+from modelyard.pipelines.cleanup import plan
+from modelyard.pipelines.cleanup.place import Place
+from modelyard.pipelines.compiler import LOCAL
 from tests.integration.cleanup.conftest import DAY, LATER, Yard
 
 Publish = Callable[..., int]

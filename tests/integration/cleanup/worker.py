@@ -6,10 +6,10 @@ from pathlib import Path
 
 from kubernetes.config import kube_config
 
-from pipelines.cleanup import plan
-from pipelines.cleanup.place import Place
-from pipelines.config import load
-from pipelines.environment import load_environment
+from modelyard.pipelines.cleanup import plan
+from modelyard.pipelines.cleanup.place import Place
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment import load_environment
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from components.store.models import ModelStore, open_store
-from components.store.settings import Store
+from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.settings import Store
 
 MODELYARD = str(Path(sys.executable).parent / "modelyard")
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import History
-from components.errors import NotFoundError
+from modelyard.components.artifacts import History
+from modelyard.components.errors import NotFoundError
 
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
 LENGTHS = {  # seconds, about

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.artifacts import tree_sha256
+from modelyard.components.artifacts import tree_sha256
 
 README = Path(__file__).parents[3] / "README.md"
 COLOURS = {"cat": (220, 120, 40), "frog": (40, 180, 60), "mouse": (128, 128, 128)}

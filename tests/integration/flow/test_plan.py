@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import History
+from modelyard.components.artifacts import History
 
 
 def history(yard: Any) -> History:

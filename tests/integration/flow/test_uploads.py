@@ -15,20 +15,20 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from components.artifacts import tree_sha256
-from components.errors import ConfigError, DataError, TrainError
-from components.fingerprint.identity import data_fingerprint
-from components.ingest import class_folders
-from components.source.location import locate
-from components.store.address import open_objects
-from components.store.objects import Objects
-from components.train.code_archive import folder_of, unpack
-from components.train.settings import Code
-from pipelines import uploads
-from pipelines.compiler import arguments
-from pipelines.config import Config, load
-from pipelines.environment_settings import Environment
-from pipelines.uploads import Uploads, gather
+from modelyard.components.artifacts import tree_sha256
+from modelyard.components.errors import ConfigError, DataError, TrainError
+from modelyard.components.fingerprint.identity import data_fingerprint
+from modelyard.components.ingest import class_folders
+from modelyard.components.source.location import locate
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.objects import Objects
+from modelyard.components.train.code_archive import folder_of, unpack
+from modelyard.components.train.settings import Code
+from modelyard.pipelines import uploads
+from modelyard.pipelines.compiler import arguments
+from modelyard.pipelines.config import Config, load
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.uploads import Uploads, gather
 
 BUCKET = "uploads-for-tests"
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy", "explain", "serve")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.deploy.objects import deployment
-from components.deploy.settings import Rollout, Target
-from pipelines.environment import load_environment
+from modelyard.components.deploy.objects import deployment
+from modelyard.components.deploy.settings import Rollout, Target
+from modelyard.pipelines.environment import load_environment
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 OVERLAYS = ("kind", "gke", "gke-node-pools")

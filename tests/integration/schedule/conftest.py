@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import Config, load
-from pipelines.schedule.local.crontab import Crontab
-from pipelines.schedule.local.scheduler import LocalScheduler
-from pipelines.schedule.local.systemd import Timers
+from modelyard.pipelines.config import Config, load
+from modelyard.pipelines.schedule.local.crontab import Crontab
+from modelyard.pipelines.schedule.local.scheduler import LocalScheduler
+from modelyard.pipelines.schedule.local.systemd import Timers
 
 CRONTAB = """\
 #!/bin/sh

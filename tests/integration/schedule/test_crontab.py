@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import ConfigError, NotFoundError
-from pipelines.schedule.local import crontab as crontab_module
-from pipelines.schedule.local.crontab import Crontab
-from pipelines.schedule.local.scheduler import LocalScheduler
+from modelyard.components.errors import ConfigError, NotFoundError
+from modelyard.pipelines.schedule.local import crontab as crontab_module
+from modelyard.pipelines.schedule.local.crontab import Crontab
+from modelyard.pipelines.schedule.local.scheduler import LocalScheduler
 from tests.integration.schedule.conftest import config
 
 OTHERS = (

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from components.errors import ConfigError, ConflictError, NotFoundError
-from pipelines.cli.failures import guarded
-from pipelines.compiler import LOCAL
-from pipelines.schedule.local import crontab as crontab_module
-from pipelines.schedule.local import systemd
-from pipelines.schedule.local import table as programs
-from pipelines.schedule.local.crontab import Crontab
-from pipelines.schedule.local.scheduler import LocalScheduler, find_scheduler
-from pipelines.schedule.local.systemd import Timers
+from modelyard.components.errors import ConfigError, ConflictError, NotFoundError
+from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.compiler import LOCAL
+from modelyard.pipelines.schedule.local import crontab as crontab_module
+from modelyard.pipelines.schedule.local import systemd
+from modelyard.pipelines.schedule.local import table as programs
+from modelyard.pipelines.schedule.local.crontab import Crontab
+from modelyard.pipelines.schedule.local.scheduler import LocalScheduler, find_scheduler
+from modelyard.pipelines.schedule.local.systemd import Timers
 from tests.integration.schedule.conftest import config
 
 

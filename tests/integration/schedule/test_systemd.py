@@ -6,8 +6,8 @@ from shutil import which
 
 import pytest
 
-from components.errors import ConflictError
-from pipelines.schedule.local.scheduler import LocalScheduler
+from modelyard.components.errors import ConflictError
+from modelyard.pipelines.schedule.local.scheduler import LocalScheduler
 from tests.integration.schedule.conftest import config
 
 

@@ -19,10 +19,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from components.artifacts import ImageFormat, Signature
-from components.serve.settings import Serving
-from components.store.models import ModelStore, open_store
-from components.store.settings import Store
+from modelyard.components.artifacts import ImageFormat, Signature
+from modelyard.components.serve.settings import Serving
+from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.settings import Store
 from tests.published import publish
 
 NAME = "tiny"
@@ -135,7 +135,7 @@ class Running:
 
 
 def command(shelf: Shelf, serving: Serving, version: int | None = None) -> list[str]:
-    line = [sys.executable, "-m", "components.serve", "--name", NAME]
+    line = [sys.executable, "-m", "modelyard.components.serve", "--name", NAME]
     line += ["--store", shelf.settings.text(), "--serving", serving.text()]
     return line + ([] if version is None else ["--version", str(version)])
 

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from components.errors import ConfigError, NotFoundError, ServeError, StoreError
+from modelyard.components.errors import ConfigError, NotFoundError, ServeError, StoreError
 
 IMAGE = np.zeros((4, 4, 3), int).tolist()
 BODY = json.dumps({"instances": [IMAGE]}).encode()
@@ -24,7 +24,7 @@ def refused(
     """Assert that a server ends with the exit code of its error and one line that has the words."""
     line = [
         "-m",
-        "components.serve",
+        "modelyard.components.serve",
         "--name",
         "tiny",
         "--store",

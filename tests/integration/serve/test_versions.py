@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from components.artifacts import Signature
+from modelyard.components.artifacts import Signature
 
 IMAGE = np.zeros((4, 4, 3), int).tolist()
 

@@ -13,10 +13,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from components.errors import DataError
-from components.source.bucket import InBucket
-from components.source.location import Location, locate
-from components.source.settings import Source
+from modelyard.components.errors import DataError
+from modelyard.components.source.bucket import InBucket
+from modelyard.components.source.location import Location, locate
+from modelyard.components.source.settings import Source
 
 BUCKET = "data-for-tests"
 PICTURES = {"cat/1.png": b"cat 1", "cat/2.png": b"cat 2", "dog/deep/1.png": b"dog 1", "empty.txt": b""}
@@ -190,8 +190,8 @@ def test_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_an_object_with_a_sha256_is_identified_without_the_client(tmp_path: Path) -> None:
     code = f"""
 import sys
-from components.source.location import locate
-from components.source.settings import Source
+from modelyard.components.source.location import locate
+from modelyard.components.source.settings import Source
 locate(Source(kind="npz", source="gs://data/set.npz", sha256="{"0" * 64}")).identity()
 assert "google" not in sys.modules
 """

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from components.errors import DataError
-from components.source.location import Location, locate
-from components.source.settings import Source
+from modelyard.components.errors import DataError
+from modelyard.components.source.location import Location, locate
+from modelyard.components.source.settings import Source
 
 BODY = bytes(range(256)) * 16
 

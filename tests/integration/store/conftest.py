@@ -7,12 +7,12 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from components import artifacts
-from components.artifacts import Decision, Interval, Manifest, Metrics, Signature
-from components.store.address import open_objects
-from components.store.models import ModelStore, open_store
-from components.store.objects import Objects
-from components.store.settings import Store
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Decision, Interval, Manifest, Metrics, Signature
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.objects import Objects
+from modelyard.components.store.settings import Store
 
 BUCKET = "models-for-tests"
 

@@ -4,11 +4,11 @@ import json
 import sys
 from pathlib import Path
 
-from components.artifacts import Manifest
-from components.errors import ModelyardError
-from components.store.models import ModelStore
-from components.store.removal import open_removal
-from components.store.settings import Store
+from modelyard.components.artifacts import Manifest
+from modelyard.components.errors import ModelyardError
+from modelyard.components.store.models import ModelStore
+from modelyard.components.store.removal import open_removal
+from modelyard.components.store.settings import Store
 
 
 def act(store: ModelStore, method: str, arguments: dict) -> object:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.store.settings import Store
+from modelyard.components.store.settings import Store
 
 RACER = Path(__file__).with_name("racer.py")
 

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from components.errors import ConflictError, NotFoundError, StoreError
-from components.store.bucket import Bucket
-from components.store.models import ModelStore
+from modelyard.components.errors import ConflictError, NotFoundError, StoreError
+from modelyard.components.store.bucket import Bucket
+from modelyard.components.store.models import ModelStore
 
 BUCKET = "models-for-tests"
 

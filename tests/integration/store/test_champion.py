@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from components.artifacts import Manifest
-from components.errors import ConflictError, NotFoundError, StoreError
-from components.store.models import ModelStore, open_store
-from components.store.objects import Objects
-from components.store.records import HistoryEntry
-from components.store.settings import Store
+from modelyard.components.artifacts import Manifest
+from modelyard.components.errors import ConflictError, NotFoundError, StoreError
+from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.objects import Objects
+from modelyard.components.store.records import HistoryEntry
+from modelyard.components.store.settings import Store
 
 Publish = Callable[[str], int]
 MakeManifest = Callable[[str, int, str], Manifest]

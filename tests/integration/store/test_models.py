@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from components import artifacts
-from components.artifacts import Manifest
-from components.errors import ConfigError, ConflictError, NotFoundError, StoreError
-from components.store.models import ModelStore
-from components.store.objects import Objects
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Manifest
+from modelyard.components.errors import ConfigError, ConflictError, NotFoundError, StoreError
+from modelyard.components.store.models import ModelStore
+from modelyard.components.store.objects import Objects
 
 Publish = Callable[[str], int]
 MakeManifest = Callable[[str, int, str], Manifest]

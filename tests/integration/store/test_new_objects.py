@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from components.errors import ConflictError
+from modelyard.components.errors import ConflictError
 
 
 def added(objects, key, data):

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import ConflictError, NotFoundError, StoreError
-from components.store.objects import Objects
+from modelyard.components.errors import ConflictError, NotFoundError, StoreError
+from modelyard.components.store.objects import Objects
 
 
 def test_an_object_is_created_once(objects: Objects) -> None:

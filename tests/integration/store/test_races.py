@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts import Manifest
-from components.store.models import ModelStore
-from components.store.settings import Store
+from modelyard.components.artifacts import Manifest
+from modelyard.components.store.models import ModelStore
+from modelyard.components.store.settings import Store
 from tests.integration.store.racers import racers
 
 Publish = Callable[[str], int]

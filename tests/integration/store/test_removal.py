@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts import Manifest
-from components.errors import NotFoundError
-from components.store.removal import Removal, open_removal
-from components.store.settings import Store
+from modelyard.components.artifacts import Manifest
+from modelyard.components.errors import NotFoundError
+from modelyard.components.store.removal import Removal, open_removal
+from modelyard.components.store.settings import Store
 from tests.integration.store.racers import racers
 
 Publish = Callable[[str], int]

@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from components.errors import NotFoundError, StoreError
-from components.store import staging
+from modelyard.components.errors import NotFoundError, StoreError
+from modelyard.components.store import staging
 
 BUCKET = "models-for-tests"
 
@@ -54,5 +54,12 @@ def test_a_name_that_would_lead_elsewhere_is_refused(emulator, tmp_path):
 
 def test_as_a_program_it_uses_the_folder_in_which_steps_look():
     assert staging.mounted("gs://bucket/runs/7") == Path("/gcs/bucket/runs/7")
-    command = [sys.executable, "-m", "components.store.staging", "--endpoint", "http://127.0.0.1:9", "fetch"]
+    command = [
+        sys.executable,
+        "-m",
+        "modelyard.components.store.staging",
+        "--endpoint",
+        "http://127.0.0.1:9",
+        "fetch",
+    ]
     assert subprocess.run(command, check=False).returncode == 0  # a step without inputs needs no bucket

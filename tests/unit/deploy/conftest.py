@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from components import artifacts
-from components.artifacts import Golden, Signature
-from components.deploy import objects, pulse, rollout
-from components.deploy.settings import Rollout, Target
-from components.deploy.site import Site
-from components.deploy.version import Served
-from components.store.models import open_store
-from components.store.settings import Store
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Golden, Signature
+from modelyard.components.deploy import objects, pulse, rollout
+from modelyard.components.deploy.settings import Rollout, Target
+from modelyard.components.deploy.site import Site
+from modelyard.components.deploy.version import Served
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
 from tests.published import publish as publish_version
 
 RECORDED = Path(__file__).parents[1] / "kubernetes" / "recorded"

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from components.deploy import candidate, objects, pulse, rollout, stages
-from components.deploy.candidate import Superseded
-from components.errors import ClusterError
-from components.kubernetes import tries
+from modelyard.components.deploy import candidate, objects, pulse, rollout, stages
+from modelyard.components.deploy.candidate import Superseded
+from modelyard.components.errors import ClusterError
+from modelyard.components.kubernetes import tries
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import pytest
 
-from components.deploy import candidate, rollout
-from components.deploy import site as places
-from components.errors import ClusterError, DeployError, StoreError, UnreachableError
+from modelyard.components.deploy import candidate, rollout
+from modelyard.components.deploy import site as places
+from modelyard.components.errors import ClusterError, DeployError, StoreError, UnreachableError
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import pytest
 
-from components.deploy import objects, rollout, waiting
-from components.deploy import version as versions
-from components.errors import ClusterError, DeployError
+from modelyard.components.deploy import objects, rollout, waiting
+from modelyard.components.deploy import version as versions
+from modelyard.components.errors import ClusterError, DeployError
 
 
 def entries(site):

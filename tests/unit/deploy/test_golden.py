@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import Golden
-from components.deploy import deployer, golden, server, stages
-from components.deploy.settings import Target
-from components.deploy.version import Served
-from components.errors import DeployError
+from modelyard.components.artifacts import Golden
+from modelyard.components.deploy import deployer, golden, server, stages
+from modelyard.components.deploy.settings import Target
+from modelyard.components.deploy.version import Served
+from modelyard.components.errors import DeployError
 
 SEEN = Golden(instances=[[0.0], [1.0]], predictions=[[0.25, 0.75], [0.5, 0.5]])
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from components.deploy import interruption, rollout
-from components.errors import CancelledError, DeployError, UnreachableError
+from modelyard.components.deploy import interruption, rollout
+from modelyard.components.errors import CancelledError, DeployError, UnreachableError
 
 
 @pytest.fixture

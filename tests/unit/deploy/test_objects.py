@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from components.deploy import objects
-from components.deploy.settings import Resources, Rollout, Target
-from components.serve.settings import Serving
+from modelyard.components.deploy import objects
+from modelyard.components.deploy.settings import Resources, Rollout, Target
+from modelyard.components.serve.settings import Serving
 
 TARGET = Target(kind="kubernetes", image="r/serve@sha256:1", resources=Resources(cpu="2", memory="1Gi"))
 DIGEST = "d" * 64

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.artifacts import Golden
-from components.deploy import deployer, objects, stable
-from components.deploy.settings import Target
+from modelyard.components.artifacts import Golden
+from modelyard.components.deploy import deployer, objects, stable
+from modelyard.components.deploy.settings import Target
 
 
 def test_stable_is_written_again_after_a_race_that_was_lost(site, cluster, version):

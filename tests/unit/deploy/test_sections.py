@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.deploy import candidate, deployer, objects, rollout, stable
-from components.errors import DeployError
+from modelyard.components.deploy import candidate, deployer, objects, rollout, stable
+from modelyard.components.errors import DeployError
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from components.deploy.site import Site
-from components.errors import ConfigError
+from modelyard.components.deploy.site import Site
+from modelyard.components.errors import ConfigError
 
 
 def test_a_service_begins_with_a_letter():

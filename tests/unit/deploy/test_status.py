@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from components.deploy import objects, pulse
-from components.deploy.status import status
-from components.errors import NotFoundError
-from components.store.models import open_store
-from components.store.settings import Store
-from pipelines import site as places
-from pipelines.cli.app import app
+from modelyard.components.deploy import objects, pulse
+from modelyard.components.deploy.status import status
+from modelyard.components.errors import NotFoundError
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
+from modelyard.pipelines import site as places
+from modelyard.pipelines.cli.app import app
 
 
 @pytest.fixture

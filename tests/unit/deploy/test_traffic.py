@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from components.deploy.traffic import Counts, Tally, read
-from components.serve.metrics import Metrics
+from modelyard.components.deploy.traffic import Counts, Tally, read
+from modelyard.components.serve.metrics import Metrics
 
 
 def page(*answers):

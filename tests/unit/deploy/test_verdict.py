@@ -2,9 +2,9 @@
 
 import pytest
 
-from components.deploy.settings import Rollout
-from components.deploy.traffic import Counts
-from components.deploy.verdict import judged, objection
+from modelyard.components.deploy.settings import Rollout
+from modelyard.components.deploy.traffic import Counts
+from modelyard.components.deploy.verdict import judged, objection
 
 ROLLOUT = Rollout(min_requests=100, max_error_rate=0.02, max_latency_ratio=2.0, latency_margin=0.01)
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from components.artifacts import Golden
-from components.deploy import objects, stages, waiting
-from components.deploy.version import Served
-from components.deploy.waiting import Watchman
-from components.errors import DeployError
+from modelyard.components.artifacts import Golden
+from modelyard.components.deploy import objects, stages, waiting
+from modelyard.components.deploy.version import Served
+from modelyard.components.deploy.waiting import Watchman
+from modelyard.components.errors import DeployError
 
 SERVED = Served(2, "d" * 64, Golden(instances=[[0]], predictions=[[1.0]]))
 

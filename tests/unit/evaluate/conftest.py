@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from components import artifacts
-from components.artifacts import History, Schema, Signature, Statistics
-from components.shards import ShardWriter
+from modelyard.components import artifacts
+from modelyard.components.artifacts import History, Schema, Signature, Statistics
+from modelyard.components.shards import ShardWriter
 
 CLASSES = ("cat", "dog", "<i>emu</i>")
 SHAPE = (2, 2, 3)

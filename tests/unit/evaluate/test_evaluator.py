@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from kfp import dsl
 
-from components import artifacts
-from components.artifacts import Decision, Golden, Metrics, Signature
-from components.errors import EvaluateError, NotFoundError
-from components.evaluate.evaluator import Evaluation, evaluate, spread
-from components.evaluate.settings import Gate
-from components.shards import Split
-from components.store.models import open_store
-from components.store.settings import Store
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Decision, Golden, Metrics, Signature
+from modelyard.components.errors import EvaluateError, NotFoundError
+from modelyard.components.evaluate.evaluator import Evaluation, evaluate, spread
+from modelyard.components.evaluate.settings import Gate
+from modelyard.components.shards import Split
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
 from tests.published import publish
 
 

@@ -1,8 +1,8 @@
 import pytest
 
-from components.artifacts import Interval, Metrics
-from components.evaluate.gate import decide
-from components.evaluate.settings import Gate
+from modelyard.components.artifacts import Interval, Metrics
+from modelyard.components.evaluate.gate import decide
+from modelyard.components.evaluate.settings import Gate
 
 
 def metrics(accuracy: float, champion: float | None = None) -> Metrics:

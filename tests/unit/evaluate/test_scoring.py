@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
-from components.evaluate.scoring import Scores, accuracy, gain, measure
+from modelyard.components.evaluate.scoring import Scores, accuracy, gain, measure
 
 
 def test_metrics_are_those_of_scikit_learn() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from components.explain.cause import Evidence
-from components.explain.workflow import PodNode, Workflow
+from modelyard.components.explain.cause import Evidence
+from modelyard.components.explain.workflow import PodNode, Workflow
 
 RECORDED = Path(__file__).parent / "recorded"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from components.explain.cause import Evidence, cause
-from components.explain.workflow import PodNode
+from modelyard.components.explain.cause import Evidence, cause
+from modelyard.components.explain.workflow import PodNode
 
 LAUNCHER = [
     "I1126 22:13:44.735500      15 main.go:67] Setting log level to: '1'",
@@ -54,7 +54,10 @@ def test_the_cause_and_what_to_change(message: str, log: list[str], said: str) -
 
 
 def test_an_error_that_a_step_raised_on_purpose_is_its_own_words() -> None:
-    log = ["Traceback (most recent call last):", "components.errors.DataError: No such file. Name one."]
+    log = [
+        "Traceback (most recent call last):",
+        "modelyard.components.errors.DataError: No such file. Name one.",
+    ]
     assert cause(Evidence(node(), [*log, *LAUNCHER])) == "No such file. Name one."
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from components.explain.stuck import node_of
-from components.explain.there import explain
-from components.explain.workflow import Workflow
+from modelyard.components.explain.stuck import node_of
+from modelyard.components.explain.there import explain
+from modelyard.components.explain.workflow import Workflow
 
 Run = Callable[..., Any]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from components.explain import webhook
-from components.explain.explanation import failed
-from components.explain.report import report
+from modelyard.components.explain import webhook
+from modelyard.components.explain.explanation import failed
+from modelyard.components.explain.report import report
 
 TOLD = failed("run-1", "digits", "train", "the loss is no number.")
 

@@ -1,6 +1,6 @@
 """What of a log a step itself wrote."""
 
-from components.explain import words
+from modelyard.components.explain import words
 
 INPUT = ["I1126 22:13:44.735500 15 main.go:618] Got executor_input:", "{", '  "inputs": {', "  }", "}"]
 

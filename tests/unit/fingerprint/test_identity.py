@@ -7,14 +7,14 @@ from typing import Self
 
 import pytest
 
-from components.artifacts import Decision, Signature
-from components.errors import DataError
-from components.fingerprint import unchanged
-from components.fingerprint.identity import data_fingerprint, identify
-from components.fingerprint.unchanged import reason_in
-from components.source.settings import Resize, Source
-from components.store.models import ModelStore, open_store
-from components.store.settings import Store
+from modelyard.components.artifacts import Decision, Signature
+from modelyard.components.errors import DataError
+from modelyard.components.fingerprint import unchanged
+from modelyard.components.fingerprint.identity import data_fingerprint, identify
+from modelyard.components.fingerprint.unchanged import reason_in
+from modelyard.components.source.settings import Resize, Source
+from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.settings import Store
 from tests.published import publish
 
 Identify = Callable[..., tuple[str, str, int]]
@@ -214,7 +214,7 @@ class Clock(datetime):
 def test_looking_at_a_file_imports_nothing_heavy(tmp_path: Path) -> None:
     code = """
 import sys
-from components.fingerprint.identity import identify
+from modelyard.components.fingerprint.identity import identify
 store = '{"url": "models"}'
 identify("digits", '{"kind": "digits"}', "recipe", store, "", True, 9, "run", "champion", "data")
 heavy = ("numpy", "google", "httpx", "requests", "sklearn", "tensorflow", "kfp")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components import artifacts
-from components.artifacts import Schema
-from components.ingest.dataset import ingest
-from components.shards import Split
-from components.source.settings import Source
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Schema
+from modelyard.components.ingest.dataset import ingest
+from modelyard.components.shards import Split
+from modelyard.components.source.settings import Source
 
 Files = dict[str, bytes]
 Pack = Callable[[Files], Path]

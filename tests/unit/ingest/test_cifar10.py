@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.artifacts import ImageFormat
-from components.errors import DataError
+from modelyard.components.artifacts import ImageFormat
+from modelyard.components.errors import DataError
 
 BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
 

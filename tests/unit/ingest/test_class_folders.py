@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.artifacts import ImageFormat
-from components.errors import DataError
-from components.ingest import class_folders
-from components.source.settings import Source
+from modelyard.components.artifacts import ImageFormat
+from modelyard.components.errors import DataError
+from modelyard.components.ingest import class_folders
+from modelyard.components.source.settings import Source
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from components.errors import DataError
-from components.ingest.dataset import ingest
-from components.source.settings import Source
+from modelyard.components.errors import DataError
+from modelyard.components.ingest.dataset import ingest
+from modelyard.components.source.settings import Source
 
 
 def test_the_digits_are_those_of_scikit_learn(ingested) -> None:
@@ -22,7 +22,7 @@ def test_the_digits_are_those_of_scikit_learn(ingested) -> None:
 
 def test_neither_scikit_learn_nor_pillow_is_imported_for_the_digits(tmp_path) -> None:
     code = (
-        "import sys; from components.ingest.dataset import ingest; "
+        "import sys; from modelyard.components.ingest.dataset import ingest; "
         f"ingest({Source(kind='digits').text()!r}, '', {str(tmp_path / 'raw')!r}); "
         "print({'sklearn', 'PIL', 'tensorflow', 'kfp'} & sys.modules.keys())"
     )

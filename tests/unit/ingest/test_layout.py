@@ -3,8 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from components.errors import DataError
-from components.ingest.layout import layout
+from modelyard.components.errors import DataError
+from modelyard.components.ingest.layout import layout
 
 
 def test_class_folders_are_one_split_with_the_classes_in_order_of_name() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.errors import DataError
-from components.ingest.members import members
+from modelyard.components.errors import DataError
+from modelyard.components.ingest.members import members
 
 PLENTY = 2**30
 OUTSIDE = [

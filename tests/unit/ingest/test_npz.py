@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.errors import DataError
-from components.ingest import npz
-from components.source.settings import Source
+from modelyard.components.errors import DataError
+from modelyard.components.ingest import npz
+from modelyard.components.source.settings import Source
 
 X = np.random.default_rng(0).integers(0, 256, (9, 4, 3), np.uint8)
 Y = np.array([0, 2, 1, 1, 0, 2, 0, 0, 1])

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.errors import DataError
-from components.ingest import pickled
+from modelyard.components.errors import DataError
+from modelyard.components.ingest import pickled
 
 BATCH: dict[str, Any] = {
     "labels": [3, 0, 300],

@@ -7,9 +7,9 @@ from threading import Event, Thread
 import pytest
 from kubernetes.client import ApiClient, Configuration
 
-from components.errors import ClusterError
-from components.kubernetes import cluster as client
-from components.kubernetes.cluster import Cluster
+from modelyard.components.errors import ClusterError
+from modelyard.components.kubernetes import cluster as client
+from modelyard.components.kubernetes.cluster import Cluster
 
 Answer = int | list[bytes]
 CUT = b""

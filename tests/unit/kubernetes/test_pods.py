@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.kubernetes import pods
+from modelyard.components.kubernetes import pods
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from components.kubernetes.deployments import complete, refused
-from components.kubernetes.refusals import refusal
+from modelyard.components.kubernetes.deployments import complete, refused
+from modelyard.components.kubernetes.refusals import refusal
 
 
 def test_quota(recorded):

@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import pytest
 
-from components.kubernetes.scheduling import unschedulable
+from modelyard.components.kubernetes.scheduling import unschedulable
 
 SAID = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are …"
 

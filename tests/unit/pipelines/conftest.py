@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from components.artifacts import Interval, Metrics, Signature
-from components.store.models import ModelStore, open_store
-from components.store.settings import Store
-from pipelines.cli.failures import guarded
+from modelyard.components.artifacts import Interval, Metrics, Signature
+from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.cli.failures import guarded
 from tests.published import publish
 
 SIGNATURE = Signature(shape=(2, 2), dtype="uint8", classes=("dark", "bright"))

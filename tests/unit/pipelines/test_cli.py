@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components import errors
-from pipelines import runs
-from pipelines.runs import RunSummary
+from modelyard.components import errors
+from modelyard.pipelines import runs
+from modelyard.pipelines.runs import RunSummary
 
 DOCS = Path(__file__).parents[3] / "docs"
 COMMANDS = ("run", "serve", "predict", "models", "rollback", "compile", "config", "report", "doctor")
 HEAVY = "pydantic numpy yaml kfp httpx PIL onnxruntime tensorflow keras google sklearn uvicorn"
 
 
-MODELYARD = (sys.executable, "-c", "from pipelines.cli import main; main()")
+MODELYARD = (sys.executable, "-c", "from modelyard.pipelines.cli import main; main()")
 
 
 def command(*arguments):
@@ -28,7 +28,8 @@ def command(*arguments):
 
 def test_help_lists_the_commands_and_imports_nothing_heavy():
     script = (
-        "import sys\nfrom pipelines.cli import main\nsys.argv = ['modelyard', '--help']\ntry:\n    main()\n"
+        "import sys\nfrom modelyard.pipelines.cli import main\nsys.argv = ['modelyard', '--help']\n"
+        "try:\n    main()\n"
         f"finally:\n    print('heavy:', [m for m in '{HEAVY}'.split() if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
@@ -96,7 +97,7 @@ def _bug(monkeypatch):
     def broken(*_):
         raise KeyError("boom")
 
-    monkeypatch.setattr("components.store.models.open_store", broken)
+    monkeypatch.setattr("modelyard.components.store.models.open_store", broken)
 
 
 @pytest.mark.usefixtures("_bug")

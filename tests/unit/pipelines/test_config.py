@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import ConfigError
-from components.preprocess.settings import Preparation
-from components.source.settings import Source
-from components.store.settings import Store
-from pipelines.config import load, load_section
+from modelyard.components.errors import ConfigError
+from modelyard.components.preprocess.settings import Preparation
+from modelyard.components.source.settings import Source
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.config import load, load_section
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DIGITS = "name: x\ndata:\n  kind: digits\n"

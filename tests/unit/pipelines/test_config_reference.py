@@ -1,8 +1,8 @@
 import json
 from pathlib import Path
 
-from pipelines.config import load
-from pipelines.config_reference import environments_page, page, schema, starter
+from modelyard.pipelines.config import load
+from modelyard.pipelines.config_reference import environments_page, page, schema, starter
 
 DOCS = Path(__file__).parents[3] / "docs"
 

@@ -1,7 +1,7 @@
 import pytest
 
-from components.errors import ConfigError
-from pipelines.config_text import dump, parse
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.config_text import dump, parse
 
 
 @pytest.mark.parametrize(

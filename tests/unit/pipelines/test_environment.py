@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from components.errors import ConfigError
-from pipelines.environment import load_environment
-from pipelines.environment_settings import Environment
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.environment_settings import Environment
 
 GKE = "store: gs://bucket/models\npipeline_root: gs://bucket/runs\n"
 TPU = "environment.steps.train.accelerator={type: tpu-v6e-slice, count: 4, topology: 2x2}"

@@ -2,9 +2,9 @@
 
 import json
 
-from components import lifeline
-from pipelines import runs
-from pipelines.runs import Failure, RunSummary
+from modelyard.components import lifeline
+from modelyard.pipelines import runs
+from modelyard.pipelines.runs import Failure, RunSummary
 
 
 def ended(base, name, **result):

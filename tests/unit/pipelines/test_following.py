@@ -2,8 +2,8 @@
 
 import pytest
 
-from components.errors import ClusterError
-from pipelines.pods import following
+from modelyard.components.errors import ClusterError
+from modelyard.pipelines.pods import following
 
 POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "r1-train"}}
 

@@ -61,7 +61,9 @@ def test_promotion_on_a_cluster_moves_its_pointer_and_says_what_moves_the_server
         "kind: kubernetes\nstore: gs://b/models\npipeline_root: gs://b/runs\n"
     )
     asked = []
-    monkeypatch.setattr("pipelines.cli.models.models_in", lambda *where: asked.append(where) or store)
+    monkeypatch.setattr(
+        "modelyard.pipelines.cli.models.models_in", lambda *where: asked.append(where) or store
+    )
     said = modelyard("models", "promote", "tiny", 2, "-e", "there.yaml").out
     assert asked == [(None, "there.yaml")]
     assert store.champion("tiny").version == 2

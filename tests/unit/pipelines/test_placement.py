@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.errors import ConfigError
-from pipelines.compiler import arguments, compile_to
-from pipelines.config import load
-from pipelines.environment import load_environment
-from pipelines.train_to_serve import STEPS
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.compiler import arguments, compile_to
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.train_to_serve import STEPS
 
 ENVIRONMENT = """
 kind: kubernetes

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.compiler import compile_to
-from pipelines.config import load
-from pipelines.environment import load_environment
-from pipelines.pods.launcher import Plan, Task
-from pipelines.pods.pod import pod
-from pipelines.pods.run import IN_PODS
+from modelyard.pipelines.compiler import compile_to
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.pods.launcher import Plan, Task
+from modelyard.pipelines.pods.pod import pod
+from modelyard.pipelines.pods.run import IN_PODS
 
 ENVIRONMENT = """
 kind: kubernetes

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from components.errors import DataError, NotFoundError
-from pipelines.prediction import Loaded, predict
+from modelyard.components.errors import DataError, NotFoundError
+from modelyard.pipelines.prediction import Loaded, predict
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_the_command_tells_people_and_scripts(modelyard, saved):
 
 def test_a_running_server_answers_like_the_version_here(modelyard, store, saved):
     file = saved(np.arange(300 * 4).reshape(300, 2, 2) % 256)
-    line = [sys.executable, "-m", "components.serve", "--name", "tiny", "--serving", '{"port": 0}']
+    line = [sys.executable, "-m", "modelyard.components.serve", "--name", "tiny", "--serving", '{"port": 0}']
     line += ["--store", json.dumps({"url": store.url})]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:

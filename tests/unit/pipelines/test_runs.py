@@ -2,10 +2,10 @@ import os
 
 import pytest
 
-from components import lifeline
-from components.errors import NotFoundError
-from pipelines import runs
-from pipelines.runs import RunSummary
+from modelyard.components import lifeline
+from modelyard.components.errors import NotFoundError
+from modelyard.pipelines import runs
+from modelyard.pipelines.runs import RunSummary
 
 
 def summary(name):

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from kubernetes.config import kube_config
 
-from pipelines.environment import load_environment
-from pipelines.serving_address import address_of
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.serving_address import address_of
 
 PROXY = "/api/v1/namespaces/servers/services/tiny:8501/proxy"
 
@@ -21,7 +21,7 @@ PROXY = "/api/v1/namespaces/servers/services/tiny:8501/proxy"
 @pytest.fixture
 def server(store):
     """A real server of `tiny`: its address."""
-    line = [sys.executable, "-m", "components.serve", "--name", "tiny", "--serving", '{"port": 0}']
+    line = [sys.executable, "-m", "modelyard.components.serve", "--name", "tiny", "--serving", '{"port": 0}']
     line += ["--store", json.dumps({"url": store.url})]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
         yield json.loads(running.stdout.readline())["url"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from components.errors import ConfigError
-from pipelines.site import find_site
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.site import find_site
 
 
 def test_this_machine_has_no_rollouts():

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import Normalization, Schema
-from components.train.measured import Pace, Probed, Traced
-from pipelines.config import load
-from pipelines.environment import load_environment
-from pipelines.plan import planning
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.plan import Plan, Wishes
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.train.measured import Pace, Probed, Traced
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.plan import planning
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.plan import Plan, Wishes
 
 TRACED: dict[str, Any] = {
     "parameters": 1_000_000,

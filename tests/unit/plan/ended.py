@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import History, write
-from pipelines.compiler import LOCAL
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.plan import comparison
-from pipelines.plan.quantity import Quantity, exactly, unknown
-from pipelines.plan.residuals import Prediction, Residual, machine
-from pipelines.plan.time import Duration
-from pipelines.runs import MetricsSummary, RunSummary, Step, finish
+from modelyard.components.artifacts import History, write
+from modelyard.pipelines.compiler import LOCAL
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan import comparison
+from modelyard.pipelines.plan.quantity import Quantity, exactly, unknown
+from modelyard.pipelines.plan.residuals import Prediction, Residual, machine
+from modelyard.pipelines.plan.time import Duration
+from modelyard.pipelines.runs import MetricsSummary, RunSummary, Step, finish
 
 HERE, ROWS = machine(LOCAL), 369
 PARTS = Duration(

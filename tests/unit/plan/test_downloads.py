@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from kubernetes.config import kube_config
 
-from components.errors import ClusterError
-from pipelines.config import load
-from pipelines.environment import load_environment
-from pipelines.plan import planning, pod_probe
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.plan import Wishes
+from modelyard.components.errors import ClusterError
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.plan import planning, pod_probe
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.plan import Wishes
 from tests.unit.plan.conftest import GKE
 
 SOURCE = "https://example.com/cifar-10-python.tar.gz"

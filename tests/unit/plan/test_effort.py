@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.accelerators import known
-from pipelines.config import Config, load
-from pipelines.environment import load_environment
-from pipelines.environment_settings import Environment
-from pipelines.plan.effort import POOLS, Effort, effort
-from pipelines.plan.offers import Offer
-from pipelines.plan.quantity import unknown
+from modelyard.pipelines.accelerators import known
+from modelyard.pipelines.config import Config, load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan.effort import POOLS, Effort, effort
+from modelyard.pipelines.plan.offers import Offer
+from modelyard.pipelines.plan.quantity import unknown
 
 MINE = ("store=gs://pets/models", "pipeline_root=gs://pets/runs")
 DIGEST = f"@sha256:{'0' * 64}"

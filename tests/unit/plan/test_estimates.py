@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from components.train.measured import Probed, Traced
-from components.train.settings import EarlyStopping, Training
-from pipelines.plan import money
-from pipelines.plan.compute import compute, step_seconds
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.hardware import Price, Row
-from pipelines.plan.memory import memory
-from pipelines.plan.quantity import Quantity, exactly
-from pipelines.plan.spot import preempted
-from pipelines.plan.storage import storage
+from modelyard.components.train.measured import Probed, Traced
+from modelyard.components.train.settings import EarlyStopping, Training
+from modelyard.pipelines.plan import money
+from modelyard.pipelines.plan.compute import compute, step_seconds
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.hardware import Price, Row
+from modelyard.pipelines.plan.memory import memory
+from modelyard.pipelines.plan.quantity import Quantity, exactly
+from modelyard.pipelines.plan.spot import preempted
+from modelyard.pipelines.plan.storage import storage
 
 PLAN = Training(epochs=5, batch_size=100)
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from components.errors import ClusterError, PlanError
-from pipelines.config import Config, load
-from pipelines.environment import load_environment
-from pipelines.environment_settings import Environment
-from pipelines.plan import guard as guarding
-from pipelines.plan import planning
-from pipelines.plan.guard import guard, unschedulable
-from pipelines.plan.quantity import exactly, unknown
-from pipelines.plan.residuals import Prediction, keep, key, machine
+from modelyard.components.errors import ClusterError, PlanError
+from modelyard.pipelines.config import Config, load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan import guard as guarding
+from modelyard.pipelines.plan import planning
+from modelyard.pipelines.plan.guard import guard, unschedulable
+from modelyard.pipelines.plan.quantity import exactly, unknown
+from modelyard.pipelines.plan.residuals import Prediction, keep, key, machine
 from tests.unit.plan.conftest import GKE
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from components.errors import ConfigError
-from pipelines.accelerators import known
-from pipelines.plan.hardware import SHIPPED, Row, load
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.accelerators import known
+from modelyard.pipelines.plan.hardware import SHIPPED, Row, load
 
 ROW: dict[str, Any] = {
     "memory_gb": 24,

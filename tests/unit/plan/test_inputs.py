@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from components.train.measured import Probed, Traced
-from pipelines.config import load
-from pipelines.plan.compute import compute
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.hardware import load as hardware
-from pipelines.plan.inputs import inputs
-from pipelines.plan.quantity import Input, Quantity
-from pipelines.plan.speed import Speed
+from modelyard.components.train.measured import Probed, Traced
+from modelyard.pipelines.config import load
+from modelyard.pipelines.plan.compute import compute
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.hardware import load as hardware
+from modelyard.pipelines.plan.inputs import inputs
+from modelyard.pipelines.plan.quantity import Input, Quantity
+from modelyard.pipelines.plan.speed import Speed
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from components.train.measured import LearningCurve, Probed, Traced
-from pipelines.config import load
-from pipelines.environment import load_environment
-from pipelines.plan import measuring, planning, pod_probe
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.plan import Wishes
+from modelyard.components.train.measured import LearningCurve, Probed, Traced
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.plan import measuring, planning, pod_probe
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.plan import Wishes
 from tests.unit.plan.conftest import GKE
 
 REFUSED = LearningCurve(points=(), beyond=(), exponent=None, floor=None, refused="a test", seconds=0.0)

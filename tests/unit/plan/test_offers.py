@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from components.errors import ConfigError
-from components.train.measured import Traced
-from pipelines.plan.compute import compute
-from pipelines.plan.hardware import Hardware, Row, load
-from pipelines.plan.memory import memory
-from pipelines.plan.offers import Offer, offers, wanted
+from modelyard.components.errors import ConfigError
+from modelyard.components.train.measured import Traced
+from modelyard.pipelines.plan.compute import compute
+from modelyard.pipelines.plan.hardware import Hardware, Row, load
+from modelyard.pipelines.plan.memory import memory
+from modelyard.pipelines.plan.offers import Offer, offers, wanted
 
 
 @pytest.fixture(scope="module")

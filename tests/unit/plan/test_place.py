@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from components.train.measured import Traced
-from pipelines.environment import load_environment
-from pipelines.plan import place as placing
-from pipelines.plan import planning
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.hardware import load
-from pipelines.plan.place import place
+from modelyard.components.train.measured import Traced
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.plan import place as placing
+from modelyard.pipelines.plan import planning
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.hardware import load
+from modelyard.pipelines.plan.place import place
 
 GKE = ("environment.store=gs://a/b", "environment.pipeline_root=gs://a/c")
 

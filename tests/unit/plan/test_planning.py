@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from components.train.measured import Probed, Traced
-from pipelines.compiler import LOCAL
-from pipelines.config import load
-from pipelines.environment import load_environment
-from pipelines.plan import planning
-from pipelines.plan.facts import facts
-from pipelines.plan.plan import Wishes
-from pipelines.plan.quantity import exactly
-from pipelines.plan.residuals import machine
+from modelyard.components.train.measured import Probed, Traced
+from modelyard.pipelines.compiler import LOCAL
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.plan import planning
+from modelyard.pipelines.plan.facts import facts
+from modelyard.pipelines.plan.plan import Wishes
+from modelyard.pipelines.plan.quantity import exactly
+from modelyard.pipelines.plan.residuals import machine
 from tests.unit.plan.conftest import GKE
 from tests.unit.plan.ended import run
 from tests.unit.plan.test_render import shown

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import Normalization, Schema
-from components.errors import ClusterError, ModelyardError, TooLargeError, TrainError
-from components.train.measured import ANSWER, Probed, Question, Trial
-from pipelines.cli.failures import guarded
-from pipelines.config import Config, load
-from pipelines.environment import load_environment
-from pipelines.environment_settings import Environment
-from pipelines.plan import planning, pod_probe
-from pipelines.plan.pod_probe import probe_in_pod, probe_pod
-from pipelines.pods import following
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.errors import ClusterError, ModelyardError, TooLargeError, TrainError
+from modelyard.components.train.measured import ANSWER, Probed, Question, Trial
+from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.config import Config, load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan import planning, pod_probe
+from modelyard.pipelines.plan.pod_probe import probe_in_pod, probe_pod
+from modelyard.pipelines.pods import following
 
 DIGEST = "@sha256:" + 64 * "1"
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
@@ -43,7 +43,7 @@ def test_it_is_the_pod_of_train_with_another_command() -> None:
     pod = pod_of()
     fetch, main = pod["spec"]["initContainers"]
     assert main["image"] == IMAGES["train"]
-    assert main["command"][:3] == ["python3", "-m", "components.train.probe"]
+    assert main["command"][:3] == ["python3", "-m", "modelyard.components.train.probe"]
     asked = Trial.model_validate_json(main["command"][3])
     assert (asked.seconds, asked.features) == (3.0, "")
     assert asked.question.training["epochs"] == 3
@@ -146,8 +146,13 @@ def test_what_keeps_it_waiting_is_said_and_its_answer_is_not(
     ("status", "lines", "kind", "message"),
     [
         (ended(137, reason="OOMKilled"), [], TooLargeError, "too much memory: its limit is 3 GiB"),
-        (ended(1), ["components.errors.TooLargeError: It is full."], TooLargeError, r"^It is full\.$"),
-        (ended(1), ["components.errors.TrainError: It is wrong."], TrainError, r"^It is wrong\.$"),
+        (
+            ended(1),
+            ["modelyard.components.errors.TooLargeError: It is full."],
+            TooLargeError,
+            r"^It is full\.$",
+        ),
+        (ended(1), ["modelyard.components.errors.TrainError: It is wrong."], TrainError, r"^It is wrong\.$"),
         (ended(3), ["Oh, no."], ClusterError, r"ended with 3 and said: Oh, no\. Plan without --probe"),
         (ended(3), [], ClusterError, r"said: nothing\."),
     ],

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import DataError, NotFoundError
-from pipelines import explaining, runs
-from pipelines.config import load
-from pipelines.plan.preparation import prepare
+from modelyard.components.errors import DataError, NotFoundError
+from modelyard.pipelines import explaining, runs
+from modelyard.pipelines.config import load
+from modelyard.pipelines.plan.preparation import prepare
 
 
 def test_one_that_fails_is_no_run_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +23,7 @@ def test_one_that_is_interrupted_is_none_either(tmp_path: Path, monkeypatch: pyt
         raise KeyboardInterrupt
 
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
-    monkeypatch.setattr("pipelines.plan.preparation.data_fingerprint", interrupted)
+    monkeypatch.setattr("modelyard.pipelines.plan.preparation.data_fingerprint", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(load())
     with pytest.raises(NotFoundError):

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts import Normalization, Schema, tree_sha256
-from components.errors import ModelyardError, TooLargeError, TrainError
-from components.train.measured import Question, Traced
-from components.train.settings import Code
-from pipelines.plan.process import ask
+from modelyard.components.artifacts import Normalization, Schema, tree_sha256
+from modelyard.components.errors import ModelyardError, TooLargeError, TrainError
+from modelyard.components.train.measured import Question, Traced
+from modelyard.components.train.settings import Code
+from modelyard.pipelines.plan.process import ask
 
 PARENT = """
 import sys
 from pathlib import Path
-from components.train.measured import Question, Traced
-from pipelines.plan.process import ask
+from modelyard.components.train.measured import Question, Traced
+from modelyard.pipelines.plan.process import ask
 ask("trace", Question.model_validate_json(Path(sys.argv[1]).read_bytes()), Traced)
 """
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from components.artifacts import read
-from pipelines.plan import planning
-from pipelines.plan.plan import Plan
-from pipelines.plan.render import show
-from pipelines.plan.residuals import Prediction
+from modelyard.components.artifacts import read
+from modelyard.pipelines.plan import planning
+from modelyard.pipelines.plan.plan import Plan
+from modelyard.pipelines.plan.render import show
+from modelyard.pipelines.plan.residuals import Prediction
 
 
 def shown(plan: Plan, everything: bool = False) -> str:

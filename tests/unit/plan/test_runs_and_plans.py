@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import History, write
-from components.store import staging
-from pipelines.compiler import LOCAL
-from pipelines.config import Config, load
-from pipelines.environment import load_environment
-from pipelines.local import LocalRun
-from pipelines.plan.residuals import Residual, keep, key
-from pipelines.pods import launcher
-from pipelines.pods import run as pod_run
-from pipelines.pods.run import PodRun
+from modelyard.components.artifacts import History, write
+from modelyard.components.store import staging
+from modelyard.pipelines.compiler import LOCAL
+from modelyard.pipelines.config import Config, load
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.local import LocalRun
+from modelyard.pipelines.plan.residuals import Residual, keep, key
+from modelyard.pipelines.pods import launcher
+from modelyard.pipelines.pods import run as pod_run
+from modelyard.pipelines.pods.run import PodRun
 from tests.unit.plan.ended import PARTS, prediction
 
 STARTED = "00:00:00.0 - INFO - Executing task 'train'\n"

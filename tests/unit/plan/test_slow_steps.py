@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from components.train.measured import Pace, Probed, Traced
-from components.train.settings import Training
-from pipelines.plan import planning
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.time import Duration, duration
+from modelyard.components.train.measured import Pace, Probed, Traced
+from modelyard.components.train.settings import Training
+from modelyard.pipelines.plan import planning
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.time import Duration, duration
 from tests.unit.plan.test_render import shown
 
 PLAN = Training(batch_size=100, epochs=5)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from components.errors import ConfigError
-from pipelines.cli.failures import guarded
-from pipelines.config import Config, load
-from pipelines.plan import survey
-from pipelines.plan.survey import look
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.config import Config, load
+from modelyard.pipelines.plan import survey
+from modelyard.pipelines.plan.survey import look
 
 PETS = {"kind": "images", "source": "https://example.com/pets.zip", "resize": {"height": 8, "width": 8}}
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from components.train.measured import Probed
-from components.train.settings import EarlyStopping, Training
-from pipelines.plan.dataset import Dataset
-from pipelines.plan.quantity import Quantity, exactly, unknown
-from pipelines.plan.time import duration, other_steps, train_seconds, whole
+from modelyard.components.train.measured import Probed
+from modelyard.components.train.settings import EarlyStopping, Training
+from modelyard.pipelines.plan.dataset import Dataset
+from modelyard.pipelines.plan.quantity import Quantity, exactly, unknown
+from modelyard.pipelines.plan.time import duration, other_steps, train_seconds, whole
 
 PLAN = Training(epochs=5, batch_size=100)
 

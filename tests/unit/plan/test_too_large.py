@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import read
-from components.errors import TooLargeError
-from pipelines.plan import planning
-from pipelines.plan.plan import Plan
-from pipelines.plan.residuals import Prediction
+from modelyard.components.artifacts import read
+from modelyard.components.errors import TooLargeError
+from modelyard.pipelines.plan import planning
+from modelyard.pipelines.plan.plan import Plan
+from modelyard.pipelines.plan.residuals import Prediction
 from tests.unit.plan.test_render import shown
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from components.train.settings import EarlyStopping, Training
-from pipelines.cli.failures import guarded
-from pipelines.environment import load_environment
-from pipelines.plan import planning
-from pipelines.plan.plan import Wishes
-from pipelines.plan.quantity import Quantity, exactly, unknown
-from pipelines.plan.verdict import Judged, judge
+from modelyard.components.train.settings import EarlyStopping, Training
+from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.plan import planning
+from modelyard.pipelines.plan.plan import Wishes
+from modelyard.pipelines.plan.quantity import Quantity, exactly, unknown
+from modelyard.pipelines.plan.verdict import Judged, judge
 from tests.unit.plan.conftest import GKE
 
 LOCAL = load_environment("local")

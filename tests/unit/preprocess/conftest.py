@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from components import artifacts
-from components.artifacts import Schema
-from components.shards import ShardWriter
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Schema
+from modelyard.components.shards import ShardWriter
 
 Rows = tuple[NDArray[Any], NDArray[np.int64]]
 Raw = Callable[..., Path]

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from components import artifacts
-from components.artifacts import Normalization, Schema, Statistics
-from components.errors import DataError
-from components.preprocess.features import preprocess
-from components.preprocess.settings import Preparation
-from components.shards import Split
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Normalization, Schema, Statistics
+from modelyard.components.errors import DataError
+from modelyard.components.preprocess.features import preprocess
+from modelyard.components.preprocess.settings import Preparation
+from modelyard.components.shards import Split
 
 
 def run(raw: Path, **settings: object) -> Path:

@@ -1,7 +1,7 @@
 import numpy as np
 
-from components.preprocess import split
-from components.preprocess.settings import Preparation
+from modelyard.components.preprocess import split
+from modelyard.components.preprocess.settings import Preparation
 
 
 def numbers(count: int) -> np.ndarray:

@@ -4,8 +4,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.artifacts import ClassMetrics, Decision, History, Interval, Metrics, Schema, Statistics
-from components.report.page import render
+from modelyard.components.artifacts import (
+    ClassMetrics,
+    Decision,
+    History,
+    Interval,
+    Metrics,
+    Schema,
+    Statistics,
+)
+from modelyard.components.report.page import render
 
 
 @pytest.fixture

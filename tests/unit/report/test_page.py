@@ -3,8 +3,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from components.artifacts import ClassMetrics, Interval
-from components.report.page import Planned, with_plan
+from modelyard.components.artifacts import ClassMetrics, Interval
+from modelyard.components.report.page import Planned, with_plan
 
 VOID = {"meta", "br", "img", "line", "circle", "polyline", "link", "input"}
 

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from pipelines.schedule.cron import Cron
+from modelyard.pipelines.schedule.cron import Cron
 
 BERLIN, TOKYO, INDIA = ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Tokyo"), ZoneInfo("Asia/Kolkata")
 

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipelines import durations
-from pipelines.schedule import mark as marks
-from pipelines.schedule.mark import Mark
-from pipelines.schedule.recurring import stamp
+from modelyard.pipelines import durations
+from modelyard.pipelines.schedule import mark as marks
+from modelyard.pipelines.schedule.mark import Mark
+from modelyard.pipelines.schedule.recurring import stamp
 
 SCHEDULE = {
     "cron": "0 3 * * 1",

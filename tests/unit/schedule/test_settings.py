@@ -1,8 +1,8 @@
 import pytest
 
-from components.errors import ConfigError
-from pipelines.compiler import arguments
-from pipelines.config import load
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.compiler import arguments
+from modelyard.pipelines.config import load
 
 
 def refused(*overrides: str) -> str:

@@ -1,6 +1,6 @@
 from prometheus_client.parser import text_string_to_metric_families
 
-from components.serve.metrics import Metrics
+from modelyard.components.serve.metrics import Metrics
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:

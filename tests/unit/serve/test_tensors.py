@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from components.artifacts import Signature
-from components.serve import tensors
-from components.serve.replies import Refused, encode_rows
+from modelyard.components.artifacts import Signature
+from modelyard.components.serve import tensors
+from modelyard.components.serve.replies import Refused, encode_rows
 
 PIXELS = Signature(shape=(2, 3), dtype="uint8", classes=("a", "b"))
 FLOATS = Signature(shape=(2, 3), dtype="float32", classes=("a", "b"))

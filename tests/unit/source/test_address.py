@@ -1,6 +1,6 @@
 import pytest
 
-from components.source.address import file_name, shown
+from modelyard.components.source.address import file_name, shown
 
 
 @pytest.mark.parametrize(

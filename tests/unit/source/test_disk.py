@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import DataError
-from components.source import disk
-from components.source.disk import OnDisk
+from modelyard.components.errors import DataError
+from modelyard.components.source import disk
+from modelyard.components.source.disk import OnDisk
 
 LATER = (2_000_000_000, 2_000_000_000)
 

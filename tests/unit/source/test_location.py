@@ -1,9 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from components.errors import ConfigError
-from components.source.location import locate
-from components.source.settings import Source
+from modelyard.components.errors import ConfigError
+from modelyard.components.source.location import locate
+from modelyard.components.source.settings import Source
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import ConfigError
-from components.store.address import open_objects
-from components.store.folder import Folder
-from components.store.settings import Store
+from modelyard.components.errors import ConfigError
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.folder import Folder
+from modelyard.components.store.settings import Store
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_an_endpoint_is_for_buckets_and_has_a_scheme() -> None:
 def test_a_folder_does_not_import_the_cloud() -> None:
     code = """
 import sys
-from components.store.models import open_store
-from components.store.settings import Store
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
 assert open_store(Store(url="models")).champion("digits") is None
 assert not [name for name in sys.modules if name.startswith(("google", "requests", "kfp"))]
 """

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import ConflictError, NotFoundError, StoreError
-from components.store.folder import Folder
-from components.store.models import open_store
-from components.store.settings import Store
+from modelyard.components.errors import ConflictError, NotFoundError, StoreError
+from modelyard.components.store.folder import Folder
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
 
 BLOCKED = """
 import sys
 from pathlib import Path
-from components.store.folder import Folder
+from modelyard.components.store.folder import Folder
 Folder(Path(sys.argv[1])).upload("m/big", Path(sys.argv[2]))
 """
 

@@ -1,5 +1,5 @@
-from components.store import lineage
-from components.store.records import Action, HistoryEntry
+from modelyard.components.store import lineage
+from modelyard.components.store.records import Action, HistoryEntry
 
 
 def entry(number: int, after: int, action: Action, version: int, previous: int | None) -> HistoryEntry:

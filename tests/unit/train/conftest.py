@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from components import artifacts
-from components.artifacts import History, Normalization, Schema
-from components.shards import ShardWriter
-from components.store.settings import Store
-from components.train.backend import keras
-from components.train.settings import Code, Model, Training
-from components.train.trainer import train
+from modelyard.components import artifacts
+from modelyard.components.artifacts import History, Normalization, Schema
+from modelyard.components.shards import ShardWriter
+from modelyard.components.store.settings import Store
+from modelyard.components.train.backend import keras
+from modelyard.components.train.settings import Code, Model, Training
+from modelyard.components.train.trainer import train
 
 SMALL: dict[str, Any] = {"filters": [4], "dense": [8]}
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 16}

@@ -1,8 +1,8 @@
 import pytest
 
-from components.errors import TooLargeError, TrainError
-from components.train import accelerator
-from components.train.backend import tf
+from modelyard.components.errors import TooLargeError, TrainError
+from modelyard.components.train import accelerator
+from modelyard.components.train.backend import tf
 
 GPU = {"MODELYARD_ACCELERATOR": "gpu"}
 

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.artifacts import History
-from components.errors import StoreError
-from components.store.folder import Folder
-from components.train import model as networks
-from components.train import trainer
-from components.train.backend import keras
-from components.train.checkpoint import Checkpoints, Going, Shelf, read, write
-from components.train.data import Features
-from components.train.settings import Model, Training
+from modelyard.components.artifacts import History
+from modelyard.components.errors import StoreError
+from modelyard.components.store.folder import Folder
+from modelyard.components.train import model as networks
+from modelyard.components.train import trainer
+from modelyard.components.train.backend import keras
+from modelyard.components.train.checkpoint import Checkpoints, Going, Shelf, read, write
+from modelyard.components.train.data import Features
+from modelyard.components.train.settings import Model, Training
 
 OFTEN = 1e-6  # seconds: after each epoch
 NET = {"filters": [4], "dense": [8], "dropout": 0.4}

@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from components.errors import TrainError
-from components.train import conversion
-from components.train.backend import keras, tf
+from modelyard.components.errors import TrainError
+from modelyard.components.train import conversion
+from modelyard.components.train.backend import keras, tf
 
 ROWS = np.random.default_rng(0).integers(0, 255, (5, 4, 4, 1), dtype=np.uint8)
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components import shards
-from components.errors import DataError
-from components.train import data
-from components.train.data import Features
+from modelyard.components import shards
+from modelyard.components.errors import DataError
+from modelyard.components.train import data
+from modelyard.components.train.data import Features
 
 
 @pytest.fixture

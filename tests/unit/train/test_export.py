@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from components import artifacts
-from components.artifacts import Signature
-from components.errors import TrainError
-from components.train.backend import keras, tf
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Signature
+from modelyard.components.errors import TrainError
+from modelyard.components.train.backend import keras, tf
 
 
 def predictions(model: Path, rows: Any) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def test_a_layer_that_computes_otherwise_when_it_is_exported_is_refused(desk) ->
 def test_a_killed_export_is_no_export_and_the_next_run_is_whole(desk) -> None:
     features = desk.features()
     program = (
-        "import os, sys; from components.train import conversion, trainer;"
+        "import os, sys; from modelyard.components.train import conversion, trainer;"
         "conversion.convert = lambda *_: os.kill(os.getpid(), 9); trainer.train(*sys.argv[1:])"
     )
     texts = ['{"filters":[4]}', '{"epochs":1}', "", "", "", ""]

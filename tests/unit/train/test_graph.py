@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from components.train import graph
-from components.train.backend import keras, tf
+from modelyard.components.train import graph
+from modelyard.components.train.backend import keras, tf
 
 
 def counted(function: Any, *shapes: tuple[int, ...]) -> graph.Work:

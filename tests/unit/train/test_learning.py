@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components import artifacts
-from components.artifacts import Normalization, Schema
-from components.train import trainer
-from components.train.learning import extrapolate, learning_curve
-from components.train.measured import Question, Trial
-from components.train.power_law import fit
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.train import trainer
+from modelyard.components.train.learning import extrapolate, learning_curve
+from modelyard.components.train.measured import Question, Trial
+from modelyard.components.train.power_law import fit
 
 ROWS = np.array([500.0, 1000.0, 2000.0, 4000.0])
 

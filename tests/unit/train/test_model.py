@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.artifacts import Normalization, Schema
-from components.errors import TrainError
-from components.train import data, trainer
-from components.train import model as networks
-from components.train.backend import keras
-from components.train.data import Features
-from components.train.settings import Model, Training
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.errors import TrainError
+from modelyard.components.train import data, trainer
+from modelyard.components.train import model as networks
+from modelyard.components.train.backend import keras
+from modelyard.components.train.data import Features
+from modelyard.components.train.settings import Model, Training
 
 TEN = tuple("0123456789")
 

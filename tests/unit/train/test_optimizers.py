@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from components.errors import TrainError
-from components.train import optimizers
-from components.train.backend import keras
+from modelyard.components.errors import TrainError
+from modelyard.components.train import optimizers
+from modelyard.components.train.backend import keras
 
 
 def test_every_optimizer_of_keras_is_known_by_its_name() -> None:
@@ -21,7 +21,8 @@ def test_every_optimizer_of_keras_is_known_by_its_name() -> None:
 
 def test_names_are_known_without_tensorflow() -> None:
     check = (
-        "import sys, components.train.optimizers; sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
+        "import sys, modelyard.components.train.optimizers; "
+        "sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from components import artifacts
-from components.artifacts import Normalization, Schema
-from components.errors import TooLargeError, TrainError
-from components.train import probe as probing
-from components.train import trace
-from components.train.data import Features
-from components.train.measured import Probed, Question, Trial
-from components.train.probe import Course, probe
-from components.train.settings import Code
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.errors import TooLargeError, TrainError
+from modelyard.components.train import probe as probing
+from modelyard.components.train import trace
+from modelyard.components.train.data import Features
+from modelyard.components.train.measured import Probed, Question, Trial
+from modelyard.components.train.probe import Course, probe
+from modelyard.components.train.settings import Code
 
 
 @pytest.fixture

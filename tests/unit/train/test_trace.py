@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components import artifacts
-from components.artifacts import Normalization, Schema
-from components.train import graph, trace
-from components.train.backend import keras, tf
-from components.train.measured import Question
-from components.train.settings import Code
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.train import graph, trace
+from modelyard.components.train.backend import keras, tf
+from modelyard.components.train.measured import Question
+from modelyard.components.train.settings import Code
 
 LAYERS = keras.layers
 BATCH, CLASSES = 4, 3

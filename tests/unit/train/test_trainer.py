@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.errors import TrainError
+from modelyard.components.errors import TrainError
 
 FAST = {"learning_rate": 0.05}
 

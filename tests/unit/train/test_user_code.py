@@ -2,8 +2,8 @@
 
 import pytest
 
-from components.errors import TooLargeError, TrainError
-from components.train import user_code
+from modelyard.components.errors import TooLargeError, TrainError
+from modelyard.components.train import user_code
 
 NETWORK = """
     def build(input_shape, classes, units=4):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.train.windows import Windows
+from modelyard.components.train.windows import Windows
 
 
 class Machine:

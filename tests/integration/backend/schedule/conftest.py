@@ -6,13 +6,13 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from pipelines.backend import submission
-from pipelines.backend.client import connect
-from pipelines.compiler import compile_package
-from pipelines.config import Config, load
-from pipelines.environment_settings import Environment
-from pipelines.schedule.recurring import retirement
-from pipelines.schedule.recurring.scheduler import RecurringRuns
+from modelyard.pipelines.backend import submission
+from modelyard.pipelines.backend.client import connect
+from modelyard.pipelines.compiler import compile_package
+from modelyard.pipelines.config import Config, load
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.schedule.recurring import retirement
+from modelyard.pipelines.schedule.recurring.scheduler import RecurringRuns
 from tests.integration.backend import recurring
 from tests.integration.backend.conftest import Site
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from components.errors import PlanError
-from pipelines import config_text
-from pipelines.cli.failures import guarded
-from pipelines.environment_settings import Environment
-from pipelines.plan import guard
+from modelyard.components.errors import PlanError
+from modelyard.pipelines import config_text
+from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.plan import guard
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.schedule.conftest import changing
 

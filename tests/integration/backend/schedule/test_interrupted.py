@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from components.errors import ConflictError
-from pipelines.config import Config
-from pipelines.environment_settings import Environment
-from pipelines.schedule.recurring.scheduler import RecurringRuns
-from pipelines.schedule.state import Plan
+from modelyard.components.errors import ConflictError
+from modelyard.pipelines.config import Config
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.schedule.recurring.scheduler import RecurringRuns
+from modelyard.pipelines.schedule.state import Plan
 from tests.integration.backend import recurring
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.schedule.conftest import DAILY, HOURLY, compiled, config, new

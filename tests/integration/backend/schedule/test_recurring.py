@@ -2,9 +2,9 @@
 
 import pytest
 
-from components.errors import ModelyardError
-from pipelines.environment_settings import Environment
-from pipelines.schedule.recurring.scheduler import RecurringRuns
+from modelyard.components.errors import ModelyardError
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.schedule.recurring.scheduler import RecurringRuns
 from tests.integration.backend import recurring
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.schedule.conftest import DAILY, HOURLY, changing, config, new

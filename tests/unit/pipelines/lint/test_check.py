@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from components.errors import ConfigError
-from pipelines.compiler import arguments, compile_package
-from pipelines.config import load
-from pipelines.environment_settings import Environment
-from pipelines.lint import retries
-from pipelines.lint.check import check
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.compiler import arguments, compile_package
+from modelyard.pipelines.config import load
+from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.lint import retries
+from modelyard.pipelines.lint.check import check
 
 DIGEST = f"@sha256:{'0' * 64}"
 IMAGES = ("fingerprint", "ingest", "preprocess", "train", "train-cuda", "evaluate", "deploy", "serve")

@@ -3,10 +3,10 @@
 import pytest
 from kfp import dsl
 
-from pipelines.compiler import compile_package
-from pipelines.environment import load_environment
-from pipelines.lint.compiled import Compiled
-from pipelines.lint.traps import RULES, broken
+from modelyard.pipelines.compiler import compile_package
+from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.lint.compiled import Compiled
+from modelyard.pipelines.lint.traps import RULES, broken
 from tests.unit.pipelines.lint.trapped import (
     TRAPS,
     ends_twice,
