@@ -26,10 +26,10 @@ test: setup ## Run the tests
 BUILD = $(BASE:%=--base %) $(REGISTRY:%=--registry %) $(SOURCE:%=--source %) $(REVISION:%=--revision %)
 
 images: setup ## Build the images: BASE=image to stand on, REGISTRY=host to push to, SOURCE=, REVISION= for a release
-	$(BIN)/python -m modelyard.pipelines.images $(IMAGES) $(BUILD)
+	$(BIN)/python -m modelyard.pipelines.compile.images $(IMAGES) $(BUILD)
 
 images-accelerators: setup ## Build the images of train for NVIDIA and for TPU, which are large
-	$(BIN)/python -m modelyard.pipelines.images $(ACCELERATORS) $(BUILD)
+	$(BIN)/python -m modelyard.pipelines.compile.images $(ACCELERATORS) $(BUILD)
 
 kind-up: setup ## Make a kind cluster with modelyard on it; CLUSTER=current takes what KUBECONFIG names, REGISTRY its registry
 	CLUSTER=$(CLUSTER) manifests/kind/cluster up

@@ -17,9 +17,9 @@ import yaml
 
 from measure import Result, finished, paired, result, show, turns
 from modelyard.components.kubernetes.cluster import connect as connect_cluster
-from modelyard.pipelines.backend import records
-from modelyard.pipelines.backend.client import Backend, connect
-from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.runners.kfp import records
+from modelyard.pipelines.runners.kfp.client import Backend, connect
 
 HERE = Path(__file__).parent
 MODELYARD = Path(sys.executable).parent / "modelyard"

@@ -4,10 +4,10 @@ import sys
 
 from kfp.compiler import Compiler
 
-from modelyard.pipelines.compiler import arguments
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.placement import pipeline
+from modelyard.pipelines.compile.compiler import arguments
+from modelyard.pipelines.compile.placement import pipeline
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
 
 place = load_environment(sys.argv[1])
 values = arguments(load(store=place.model_store()), place)

@@ -13,7 +13,7 @@ import keras
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from modelyard.pipelines.config import load
+from modelyard.pipelines.config.config import load
 
 config = load(None)
 digits = load_digits()

@@ -18,10 +18,10 @@ from modelyard.components.evaluate.component import evaluate
 from modelyard.components.ingest.component import ingest
 from modelyard.components.preprocess.component import preprocess
 from modelyard.components.train.component import train
-from modelyard.pipelines.compiler import arguments
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.placement import in_pod
+from modelyard.pipelines.compile.compiler import arguments
+from modelyard.pipelines.compile.placement import in_pod
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
 
 environment, url, name = sys.argv[1:]
 place = load_environment(environment)

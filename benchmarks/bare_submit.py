@@ -10,10 +10,10 @@ from pathlib import Path
 import kfp
 from kfp.compiler import Compiler
 
-from modelyard.pipelines.compiler import arguments
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.placement import pipeline
+from modelyard.pipelines.compile.compiler import arguments
+from modelyard.pipelines.compile.placement import pipeline
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
 
 environment, url, name = (*sys.argv[1:], "digits")[:3]
 place = load_environment(environment)

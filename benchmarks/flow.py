@@ -18,8 +18,8 @@ from pathlib import Path
 
 import training
 from measure import Result, interleaved, result, show, wall
-from modelyard.pipelines.compiler import arguments
-from modelyard.pipelines.config import load
+from modelyard.pipelines.compile.compiler import arguments
+from modelyard.pipelines.config.config import load
 
 HERE = Path(__file__).parent
 MODELYARD = Path(sys.executable).parent / "modelyard"

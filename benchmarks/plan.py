@@ -24,9 +24,9 @@ from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.shards import ShardWriter
 from modelyard.components.train.measured import Probed, Question, Trial
 from modelyard.components.train.settings import Code, Model, Training
-from modelyard.pipelines.plan.dataset import Dataset
-from modelyard.pipelines.plan.process import ask
-from modelyard.pipelines.plan.time import duration, train_seconds
+from modelyard.pipelines.planning.dataset import Dataset
+from modelyard.pipelines.planning.process import ask
+from modelyard.pipelines.planning.time import duration, train_seconds
 
 NETWORKS = Path(__file__).parent / "networks"
 SHAPE, CLASSES = (32, 32, 3), 10

@@ -30,8 +30,8 @@ from modelyard.components.artifacts import Golden, ImageFormat, Signature
 from modelyard.components.deploy import rollout
 from modelyard.components.deploy.site import Site
 from modelyard.components.deploy.version import Served, pinned
-from modelyard.pipelines.images import BUDGETS, MEGABYTE, REFERENCES
-from modelyard.pipelines.site import find_site
+from modelyard.pipelines.compile.images import BUDGETS, MEGABYTE, REFERENCES
+from modelyard.pipelines.serving.site import find_site
 from serving import cnn
 from tests.published import publish
 

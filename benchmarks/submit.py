@@ -15,7 +15,7 @@ from typing import get_args
 import yaml
 
 from measure import paired, show, turns, wall
-from modelyard.pipelines.environment_settings import Image
+from modelyard.pipelines.environments.environment import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))

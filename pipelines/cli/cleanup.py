@@ -19,8 +19,8 @@ from modelyard.pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from modelyard.pipelines.cleanup.place import Place
-    from modelyard.pipelines.cleanup.thing import Thing
+    from modelyard.pipelines.maintenance.place import Place
+    from modelyard.pipelines.maintenance.thing import Thing
 
 
 def gc(
@@ -40,7 +40,7 @@ def gc(
     """
     from rich.console import Console
 
-    from modelyard.pipelines.cleanup import plan
+    from modelyard.pipelines.maintenance import plan
 
     console = Console(stderr=True)
     with console.status("looking"):
@@ -65,9 +65,9 @@ def gc(
 def _place(config: Any, environment: str, namespace: str | None, overrides: Sequence[str]) -> "Place":
     import time
 
-    from modelyard.pipelines import runs
-    from modelyard.pipelines.cleanup.place import Place
-    from modelyard.pipelines.config import load
+    from modelyard.pipelines.config.config import load
+    from modelyard.pipelines.maintenance.place import Place
+    from modelyard.pipelines.runners import runs
 
     there = pipelines_environment(environment, namespace, overrides)
     return Place(load(config, overrides, store=there.model_store()), there, runs.home(), time.time())

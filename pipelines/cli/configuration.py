@@ -18,9 +18,9 @@ def show(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Show what holds, defaults included; with -e, also the environment."""
-    from modelyard.pipelines import config_text
-    from modelyard.pipelines.config import load
-    from modelyard.pipelines.environment import load_environment
+    from modelyard.pipelines.config import text as config_text
+    from modelyard.pipelines.config.config import load
+    from modelyard.pipelines.environments.load import load_environment
 
     place = load_environment(environment, overrides or ()) if environment else None
     values = load(config, overrides or (), store=place.model_store() if place else None).model_dump(
@@ -37,7 +37,7 @@ def show(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema, for editors."""
-    from modelyard.pipelines.config_reference import schema
+    from modelyard.pipelines.cli.reference import schema
 
     typer.echo(schema())
 
@@ -48,7 +48,7 @@ def init(
 ) -> None:
     """Write a configuration to begin with."""
     from modelyard.components.errors import ConfigError
-    from modelyard.pipelines.config_reference import starter
+    from modelyard.pipelines.cli.reference import starter
 
     try:
         with file.open("x", encoding="utf-8") as target:
@@ -65,6 +65,6 @@ def reference(
     environments: Annotated[bool, typer.Option("--environments", help="The keys of an environment.")] = False,
 ) -> None:
     """Print the meaning of every key, in Markdown."""
-    from modelyard.pipelines.config_reference import environments_page, page
+    from modelyard.pipelines.cli.reference import environments_page, page
 
     typer.echo(environments_page() if environments else page(), nl=False)

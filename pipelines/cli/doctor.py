@@ -11,8 +11,8 @@ def doctor(store: StoreUrl = None, output: OutputFormat = Output.TEXT) -> None:
     Python, packages, processor, disk, model store, port. Ends with 1 when a check fails.
     """
     from modelyard.components.serve.settings import Serving
-    from modelyard.pipelines.checkup import checkup
-    from modelyard.pipelines.config import load_section
+    from modelyard.pipelines.config.config import load_section
+    from modelyard.pipelines.maintenance.doctor import checkup
 
     checks = checkup(store_section(store), load_section("serving", Serving))
     if output is Output.JSON:

@@ -33,8 +33,8 @@ def explain(
 
     It reads the pods while they are there, and what Kubeflow Pipelines keeps when they are gone.
     """
-    from modelyard.pipelines import runs
-    from modelyard.pipelines.explaining import of_this_machine, on_pipelines
+    from modelyard.pipelines.runners import runs
+    from modelyard.pipelines.runners.explaining import of_this_machine, on_pipelines
 
     place = pipelines_environment(environment, namespace)
     if place.kind == "local":

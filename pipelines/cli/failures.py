@@ -66,7 +66,7 @@ def unexpected(error: Exception, debug: bool) -> str:
     try:
         from datetime import datetime
 
-        from modelyard.pipelines.runs import home
+        from modelyard.pipelines.runners.runs import home
 
         path = home() / "errors" / f"{datetime.now():%Y%m%d-%H%M%S}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,8 @@ import typer
 from modelyard.pipelines.cli.options import Output, emit
 
 if TYPE_CHECKING:
-    from modelyard.pipelines.backend.client import Backend
-    from modelyard.pipelines.environment_settings import Environment
+    from modelyard.pipelines.environments.environment import Environment
+    from modelyard.pipelines.runners.kfp.client import Backend
 
 
 def follow(
@@ -39,10 +39,10 @@ def follow(
         from rich.live import Live
 
         from modelyard.components.errors import BackendError
-        from modelyard.pipelines import runs
-        from modelyard.pipelines.backend.following import Following
         from modelyard.pipelines.cli.run import conclude, steps_table
-        from modelyard.pipelines.plan import comparison
+        from modelyard.pipelines.planning import comparison
+        from modelyard.pipelines.runners import runs
+        from modelyard.pipelines.runners.kfp.following import Following
 
         following = Following(backend, run, environment, leave_stuck)
         with Live(
@@ -69,9 +69,9 @@ def show_once(backend: "Backend", run: Any, environment: "Environment", output: 
     """Show a run as it is now."""
     from rich.console import Console
 
-    from modelyard.pipelines.backend import records
-    from modelyard.pipelines.backend.following import Following
     from modelyard.pipelines.cli.run import steps_table
+    from modelyard.pipelines.runners.kfp import records
+    from modelyard.pipelines.runners.kfp.following import Following
 
     following = Following(backend, run, environment)
     following.look()

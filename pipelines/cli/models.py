@@ -81,7 +81,7 @@ def promote(
 
     Running servers take it without dropping a request; on a cluster, the next deploy brings stable to it.
     """
-    from modelyard.pipelines.environment import load_environment
+    from modelyard.pipelines.environments.load import load_environment
 
     place = load_environment(environment)
     champion = models_in(store, environment).promote(name, version, reason=reason, by=user())
@@ -111,7 +111,7 @@ def rollback(
 
     Running servers take it without dropping a request; on a cluster, stable is brought to it.
     """
-    from modelyard.pipelines.environment import load_environment
+    from modelyard.pipelines.environments.load import load_environment
 
     if load_environment(environment).kind == "kubernetes":
         if store is not None:
@@ -151,7 +151,7 @@ def _rollback_there(name: str, to: int | None, reason: str, environment: str) ->
     from modelyard.components.deploy import stable
     from modelyard.components.deploy.rollout import rollback
     from modelyard.components.errors import NotFoundError
-    from modelyard.pipelines.site import find_place, find_site
+    from modelyard.pipelines.serving.site import find_place, find_site
 
     place = find_place(name, environment)
     champion = place.models.champion(name)

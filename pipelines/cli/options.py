@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from modelyard.components.store.models import ModelStore
     from modelyard.components.store.settings import Store
-    from modelyard.pipelines.environment_settings import Environment
+    from modelyard.pipelines.environments.environment import Environment
 
 
 class Output(StrEnum):
@@ -105,8 +105,8 @@ Deadline = Annotated[
 def store_section(url: str | None, environment: str = "local") -> "Store":
     """Return the `store` section for a command that needs no configuration."""
     from modelyard.components.store.settings import Store
-    from modelyard.pipelines.config import load_section
-    from modelyard.pipelines.environment import load_environment
+    from modelyard.pipelines.config.config import load_section
+    from modelyard.pipelines.environments.load import load_environment
 
     given = [f"store.url={json.dumps(url)}"] if url is not None else []
     return load_section("store", Store, given, below=load_environment(environment).model_store())
@@ -121,7 +121,7 @@ def models_in(url: str | None, environment: str = "local") -> "ModelStore":
 
 def pipelines_environment(name: str, namespace: str | None, overrides: Sequence[str] = ()) -> "Environment":
     """Return an environment, with another namespace of Kubeflow Pipelines if one is given."""
-    from modelyard.pipelines.environment import load_environment
+    from modelyard.pipelines.environments.load import load_environment
 
     given = [f"environment.kfp.namespace={json.dumps(namespace)}"] if namespace is not None else []
     return load_environment(name, [*overrides, *given])
@@ -129,7 +129,7 @@ def pipelines_environment(name: str, namespace: str | None, overrides: Sequence[
 
 def when_unchanged(skip: bool, force_after: str | None) -> dict[str, bool | int]:
     """Return what `--skip-unchanged` and `--force-after` tell the pipeline."""
-    from modelyard.pipelines.durations import seconds
+    from modelyard.pipelines.config.durations import seconds
 
     if force_after and not skip:
         raise typer.BadParameter("It needs --skip-unchanged.", param_hint="--force-after")

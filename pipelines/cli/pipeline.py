@@ -34,8 +34,8 @@ def run(
     from rich.console import Console
 
     from modelyard.pipelines.cli.run import conclude, run_with_table
-    from modelyard.pipelines.config import load
-    from modelyard.pipelines.environment import load_environment
+    from modelyard.pipelines.config.config import load
+    from modelyard.pipelines.environments.load import load_environment
 
     options = when_unchanged(skip_unchanged, force_after)
     place = load_environment(environment, overrides or ())
@@ -55,9 +55,9 @@ def compile_(
     """
     if file.suffix not in (".yaml", ".yml") or not file.absolute().parent.is_dir():
         raise typer.BadParameter(f"{file} is not a .yaml file in a folder that exists.", param_hint="-o")
-    from modelyard.pipelines.compiler import compile_to
-    from modelyard.pipelines.config import load
-    from modelyard.pipelines.environment import load_environment
+    from modelyard.pipelines.compile.compiler import compile_to
+    from modelyard.pipelines.config.config import load
+    from modelyard.pipelines.environments.load import load_environment
 
     place = load_environment(environment, overrides or ())
     compile_to(load(config, overrides or (), store=place.model_store()), file, place)
@@ -73,7 +73,7 @@ def report(
 ) -> None:
     """Say where the report of a run is."""
     from modelyard.components.errors import NotFoundError
-    from modelyard.pipelines import runs
+    from modelyard.pipelines.runners import runs
 
     summary = runs.find(runs.home(), run)
     if summary.report is None or not Path(summary.report).is_file():

@@ -68,12 +68,12 @@ def plan(
     from rich.text import Text
 
     from modelyard.components.errors import ConfigError, PlanError
-    from modelyard.pipelines import runs
-    from modelyard.pipelines.config import load
-    from modelyard.pipelines.environment import load_environment
-    from modelyard.pipelines.plan.plan import Wishes
-    from modelyard.pipelines.plan.planning import make
-    from modelyard.pipelines.plan.render import show
+    from modelyard.pipelines.config.config import load
+    from modelyard.pipelines.environments.load import load_environment
+    from modelyard.pipelines.planning.plan import Wishes
+    from modelyard.pipelines.planning.planning import make
+    from modelyard.pipelines.planning.render import show
+    from modelyard.pipelines.runners import runs
 
     if rows is not None and (fetch or learning_curve):
         other = "--fetch" if fetch else "--learning-curve"

@@ -41,7 +41,7 @@ def deploy(
     """
     from modelyard.components.deploy.rollout import roll_out
     from modelyard.components.deploy.version import pinned
-    from modelyard.pipelines.site import find_site
+    from modelyard.pipelines.serving.site import find_site
 
     site = find_site(name, environment, overrides or (), _say, version)
     _show(roll_out(site, pinned(site.models, name, version), None, reason, user()), output)
@@ -51,7 +51,7 @@ def deploy(
 def status(name: ModelName, environment: EnvironmentName, output: OutputFormat = Output.TEXT) -> None:
     """Show what serves a model, and what keeps pods from it."""
     from modelyard.components.deploy.status import status
-    from modelyard.pipelines.site import find_place
+    from modelyard.pipelines.serving.site import find_place
 
     place = find_place(name, environment)
     found = status(place)
@@ -73,7 +73,7 @@ def promote(
     """Promote the candidate now, without watching it further."""
     from modelyard.components.deploy import candidate, objects
     from modelyard.components.deploy.rollout import promote_candidate
-    from modelyard.pipelines.site import find_place, find_site
+    from modelyard.pipelines.serving.site import find_place, find_site
 
     found = candidate.find(find_place(name, environment))
     site = find_site(name, environment, (), _say, objects.version(found), objects.image(found))
@@ -89,7 +89,7 @@ def abort(
 ) -> None:
     """Take the candidate from clients and delete it; the deploy that made it ends."""
     from modelyard.components.deploy.rollout import abort
-    from modelyard.pipelines.site import find_place
+    from modelyard.pipelines.serving.site import find_place
 
     place = find_place(name, environment)
     version = abort(place, reason, user())

@@ -14,10 +14,10 @@ from rich.text import Text
 from modelyard.pipelines.cli.options import Output, emit
 
 if TYPE_CHECKING:
-    from modelyard.pipelines.config import Config
-    from modelyard.pipelines.environment_settings import Environment
-    from modelyard.pipelines.local import LocalRun
-    from modelyard.pipelines.runs import RunSummary, Step
+    from modelyard.pipelines.config.config import Config
+    from modelyard.pipelines.environments.environment import Environment
+    from modelyard.pipelines.runners.local import LocalRun
+    from modelyard.pipelines.runners.runs import RunSummary, Step
 
 MARKS = {
     "waiting": ("·", "dim"),
@@ -34,10 +34,11 @@ def run_with_table(
 ) -> "RunSummary":
     """Run the pipeline here or in pods, and show its steps on `console` while it works."""
     with console.status("starting"):
-        from modelyard.pipelines import lean_kfp, runs
+        from modelyard.pipelines.compile import lean_kfp
+        from modelyard.pipelines.runners import runs
 
         lean_kfp.load()
-        from modelyard.pipelines.uploads import gather
+        from modelyard.pipelines.compile.uploads import gather
 
         kind = _kind(environment)
         uploads = gather(config, environment)
@@ -57,10 +58,10 @@ def run_with_table(
 def _kind(environment: "Environment") -> "type[LocalRun]":
     """Return the kind of run; a cluster's client takes a while to import."""
     if environment.kind == "local":
-        from modelyard.pipelines.local import LocalRun
+        from modelyard.pipelines.runners.local import LocalRun
 
         return LocalRun
-    from modelyard.pipelines.pods.run import PodRun
+    from modelyard.pipelines.runners.pods.run import PodRun
 
     return PodRun
 

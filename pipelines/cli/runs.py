@@ -17,7 +17,7 @@ from modelyard.pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from modelyard.pipelines.backend.records import RunRecord
+    from modelyard.pipelines.runners.kfp.records import RunRecord
 
 app = typer.Typer(name="runs", help="Look at runs on Kubeflow Pipelines, and end them.", no_args_is_help=True)
 
@@ -34,8 +34,8 @@ def list_(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """List the latest runs."""
-    from modelyard.pipelines.backend.client import connect
-    from modelyard.pipelines.backend.records import latest
+    from modelyard.pipelines.runners.kfp.client import connect
+    from modelyard.pipelines.runners.kfp.records import latest
 
     backend = connect(pipelines_environment(environment, namespace), endpoint)
     found = latest(backend, model, limit)
@@ -61,9 +61,9 @@ def show(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Show a run with its steps; with --wait, to its end."""
-    from modelyard.pipelines.backend.client import connect
-    from modelyard.pipelines.backend.records import find
     from modelyard.pipelines.cli.follow import command, follow, show_once
+    from modelyard.pipelines.runners.kfp.client import connect
+    from modelyard.pipelines.runners.kfp.records import find
 
     place = pipelines_environment(environment, namespace)
     backend = connect(place, endpoint)
@@ -84,8 +84,8 @@ def cancel(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """End a run; what it has published stays."""
-    from modelyard.pipelines.backend import records
-    from modelyard.pipelines.backend.client import connect
+    from modelyard.pipelines.runners.kfp import records
+    from modelyard.pipelines.runners.kfp.client import connect
 
     backend = connect(pipelines_environment(environment, namespace), endpoint)
     found = records.find(backend, run)
@@ -102,8 +102,8 @@ def retry(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Start the failed steps of a run again; what succeeded stays."""
-    from modelyard.pipelines.backend import records
-    from modelyard.pipelines.backend.client import connect
+    from modelyard.pipelines.runners.kfp import records
+    from modelyard.pipelines.runners.kfp.client import connect
 
     backend = connect(pipelines_environment(environment, namespace), endpoint)
     found = records.find(backend, run)
@@ -139,10 +139,10 @@ def logs(
     """Print what the steps of a run wrote, also after their pods are gone."""
     from modelyard.components.errors import ConfigError
     from modelyard.components.explain.words import spoken
-    from modelyard.pipelines.backend.client import connect
-    from modelyard.pipelines.backend.kept import Kept, cluster_of
-    from modelyard.pipelines.backend.logs import Logs
-    from modelyard.pipelines.backend.records import find
+    from modelyard.pipelines.runners.kfp.client import connect
+    from modelyard.pipelines.runners.kfp.kept import Kept, cluster_of
+    from modelyard.pipelines.runners.kfp.logs import Logs
+    from modelyard.pipelines.runners.kfp.records import find
     from modelyard.pipelines.train_to_serve import STEPS
 
     if step and step not in STEPS:

@@ -20,7 +20,7 @@ from modelyard.pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from modelyard.pipelines.environment_settings import Environment
+    from modelyard.pipelines.environments.environment import Environment
     from modelyard.pipelines.schedule.state import Plan, Scheduler
 
 app = typer.Typer(name="schedule", help="Let the pipeline run by itself.", no_args_is_help=True)
@@ -58,13 +58,13 @@ def apply(
     As a recurring run of Kubeflow Pipelines; with -e local as a timer of systemd or a line of the crontab.
     Applied again it changes nothing. A run in flight goes on.
     """
-    from modelyard.pipelines.config import load
+    from modelyard.pipelines.config.config import load
 
     place = pipelines_environment(environment, namespace, overrides or ())
     settings = load(config, overrides or (), store=place.model_store())
     if not anyway:
-        from modelyard.pipelines import runs
-        from modelyard.pipelines.plan.guard import guard
+        from modelyard.pipelines.planning.guard import guard
+        from modelyard.pipelines.runners import runs
 
         guard(settings, place, environment, runs.home())
     scheduler = _scheduler(place, endpoint)
@@ -174,10 +174,10 @@ def _scheduler(place: "Environment", endpoint: str | None) -> "Scheduler":
         if endpoint:
             raise typer.BadParameter("This machine has no Kubeflow Pipelines.", param_hint="--endpoint")
         return find_scheduler(place)
-    from modelyard.pipelines import lean_kfp
+    from modelyard.pipelines.compile import lean_kfp
 
     lean_kfp.load()
-    from modelyard.pipelines.backend.client import connect
+    from modelyard.pipelines.runners.kfp.client import connect
     from modelyard.pipelines.schedule.recurring.scheduler import RecurringRuns
 
     return RecurringRuns(connect(place, endpoint), place, Console(stderr=True))

@@ -39,7 +39,7 @@ def serve(
     from modelyard.components.serve.server import serve
     from modelyard.components.serve.settings import Serving
     from modelyard.components.store.models import open_store
-    from modelyard.pipelines import recorded
+    from modelyard.pipelines.serving import recorded
 
     given = {"host": host, "port": port}
     overrides = [f"serving.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
@@ -66,9 +66,9 @@ def predict(
 
     One or many, here or on a running server (--url, or that of the environment's cluster).
     """
-    from modelyard.pipelines import prediction
-    from modelyard.pipelines.environment import load_environment
-    from modelyard.pipelines.serving_address import Address, address_of
+    from modelyard.pipelines.environments.load import load_environment
+    from modelyard.pipelines.serving import prediction
+    from modelyard.pipelines.serving.address import Address, address_of
 
     place = load_environment(environment)
     model: prediction.Model

@@ -26,10 +26,10 @@ from modelyard.pipelines.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from modelyard.pipelines.backend.changes import Changes
-    from modelyard.pipelines.backend.client import Backend
-    from modelyard.pipelines.backend.submission import Submission
-    from modelyard.pipelines.uploads import Uploads
+    from modelyard.pipelines.compile.uploads import Uploads
+    from modelyard.pipelines.runners.kfp.changes import Changes
+    from modelyard.pipelines.runners.kfp.client import Backend
+    from modelyard.pipelines.runners.kfp.submission import Submission
 
 
 def submit(
@@ -61,23 +61,24 @@ def submit(
     """
     from rich.console import Console
 
-    from modelyard.pipelines import lean_kfp, runs
-    from modelyard.pipelines.backend.endpoint import find_endpoint
+    from modelyard.pipelines.compile import lean_kfp
+    from modelyard.pipelines.runners import runs
+    from modelyard.pipelines.runners.kfp.endpoint import find_endpoint
 
     options = when_unchanged(skip_unchanged, force_after)
     place = pipelines_environment(environment, namespace, overrides or ())
     find_endpoint(place, endpoint)  # there is one, before anything is loaded and packed for it
 
     lean_kfp.load()
-    from modelyard.pipelines.backend import lookup, submission
-    from modelyard.pipelines.backend.changes import compare
-    from modelyard.pipelines.backend.client import connect
     from modelyard.pipelines.cli.follow import command, follow
-    from modelyard.pipelines.config import load
-    from modelyard.pipelines.lint.check import check
-    from modelyard.pipelines.plan import comparison
-    from modelyard.pipelines.plan.guard import guard
-    from modelyard.pipelines.uploads import gather
+    from modelyard.pipelines.compile.lint.check import check
+    from modelyard.pipelines.compile.uploads import gather
+    from modelyard.pipelines.config.config import load
+    from modelyard.pipelines.planning import comparison
+    from modelyard.pipelines.planning.guard import guard
+    from modelyard.pipelines.runners.kfp import lookup, submission
+    from modelyard.pipelines.runners.kfp.changes import compare
+    from modelyard.pipelines.runners.kfp.client import connect
 
     console = Console(stderr=True)
     settings = load(config, overrides or (), store=place.model_store())

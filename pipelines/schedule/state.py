@@ -9,11 +9,11 @@ from zoneinfo import ZoneInfo
 
 from modelyard.components.artifacts import Record
 from modelyard.components.errors import ConfigError, ConflictError, NotFoundError
-from modelyard.pipelines.config import Config
-from modelyard.pipelines.differences import Change
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.config.schedule import Schedule
+from modelyard.pipelines.runners.differences import Change
 from modelyard.pipelines.schedule.cron import Cron
 from modelyard.pipelines.schedule.mark import Mark
-from modelyard.pipelines.schedule.settings import Schedule
 
 CODE = "code or environment"
 

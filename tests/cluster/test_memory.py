@@ -7,8 +7,8 @@ import yaml
 
 from modelyard.components.errors import ClusterError
 from modelyard.components.kubernetes.cluster import connect
-from modelyard.pipelines.pods import following
-from modelyard.pipelines.pods.pod import TEMPLATE
+from modelyard.pipelines.runners.pods import following
+from modelyard.pipelines.runners.pods.pod import TEMPLATE
 
 pytestmark = pytest.mark.cluster
 

@@ -15,10 +15,10 @@ import yaml
 
 from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.kubernetes.pods import trouble
-from modelyard.pipelines.compiler import compile_to
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.pods.pod import pod
+from modelyard.pipelines.compile.compiler import compile_to
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.runners.pods.pod import pod
 from modelyard.pipelines.train_to_serve import STEPS
 
 pytestmark = pytest.mark.cluster

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from modelyard.components.errors import BackendError
-from modelyard.pipelines.backend.client import connect
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.runners.kfp.client import connect
 
 pytestmark = pytest.mark.cluster
 

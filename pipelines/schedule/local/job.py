@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.config import Config
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.config.schedule import Schedule
 from modelyard.pipelines.schedule.local.files import write
 from modelyard.pipelines.schedule.mark import Mark
-from modelyard.pipelines.schedule.settings import Schedule
 from modelyard.pipelines.schedule.state import mark_of, schedule_of
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines import config_text, runs
-from modelyard.pipelines.config import Config
-from modelyard.pipelines.differences import Change, differences, flat
-from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.config import text as config_text
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners.differences import Change, differences, flat
 from modelyard.pipelines.schedule.local import systemd
 from modelyard.pipelines.schedule.local.crontab import Crontab
 from modelyard.pipelines.schedule.local.files import changing

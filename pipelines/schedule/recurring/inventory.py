@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelyard.components.errors import ConflictError
-from modelyard.pipelines.backend.client import Backend
-from modelyard.pipelines.backend.lookup import equals
-from modelyard.pipelines.backend.pages import pages
+from modelyard.pipelines.runners.kfp.client import Backend
+from modelyard.pipelines.runners.kfp.lookup import equals
+from modelyard.pipelines.runners.kfp.pages import pages
 from modelyard.pipelines.schedule.mark import Mark
 from modelyard.pipelines.schedule.recurring import stamp
 

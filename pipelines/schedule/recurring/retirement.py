@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from modelyard.components.errors import BackendError, NotFoundError
-from modelyard.pipelines.backend.client import Backend
-from modelyard.pipelines.backend.lookup import equals
-from modelyard.pipelines.backend.records import goes_on
+from modelyard.pipelines.runners.kfp.client import Backend
+from modelyard.pipelines.runners.kfp.lookup import equals
+from modelyard.pipelines.runners.kfp.records import goes_on
 from modelyard.pipelines.schedule.cron import Cron
 from modelyard.pipelines.schedule.recurring.inventory import Ours, switch
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import kfp_server_api as kfp
 
 from modelyard.components.errors import BackendError, ConflictError, NotFoundError
-from modelyard.pipelines.backend import lookup, submission
-from modelyard.pipelines.backend.changes import against
-from modelyard.pipelines.backend.client import Backend
-from modelyard.pipelines.backend.lookup import once
-from modelyard.pipelines.config import Config
-from modelyard.pipelines.differences import Change, differences, flat
-from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.differences import Change, differences, flat
+from modelyard.pipelines.runners.kfp import lookup, submission
+from modelyard.pipelines.runners.kfp.changes import against
+from modelyard.pipelines.runners.kfp.client import Backend
+from modelyard.pipelines.runners.kfp.lookup import once
 from modelyard.pipelines.schedule.mark import Mark
 from modelyard.pipelines.schedule.recurring import inventory
 from modelyard.pipelines.schedule.recurring.inventory import Ours, switch

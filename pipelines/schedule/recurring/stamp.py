@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines import durations
+from modelyard.pipelines.config import durations
 from modelyard.pipelines.schedule.mark import SIGN, Mark
 
 ROOM = 191  # characters; the server stores no more, and a schedule that it cannot store fires all the same

@@ -7,20 +7,20 @@ from zoneinfo import ZoneInfo
 import kfp_server_api as kfp
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines import durations
-from modelyard.pipelines.backend import lookup, submission
-from modelyard.pipelines.backend.client import Backend
-from modelyard.pipelines.backend.submission import Submission
-from modelyard.pipelines.config import Config
-from modelyard.pipelines.environment_settings import Environment
-from modelyard.pipelines.lint.check import check
+from modelyard.pipelines.compile.lint.check import check
+from modelyard.pipelines.compile.uploads import Uploads, gather
+from modelyard.pipelines.config import durations
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.config.schedule import Schedule
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.kfp import lookup, submission
+from modelyard.pipelines.runners.kfp.client import Backend
+from modelyard.pipelines.runners.kfp.submission import Submission
 from modelyard.pipelines.schedule.cron import Cron
 from modelyard.pipelines.schedule.mark import Mark
 from modelyard.pipelines.schedule.recurring import stamp
 from modelyard.pipelines.schedule.recurring.inventory import OFF, ON
-from modelyard.pipelines.schedule.settings import Schedule
 from modelyard.pipelines.schedule.state import mark_of, schedule_of
-from modelyard.pipelines.uploads import Uploads, gather
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import pytest
 from kfp import local
 
 from modelyard.components.store.settings import Store
-from modelyard.pipelines.compiler import arguments
-from modelyard.pipelines.config import load
+from modelyard.pipelines.compile.compiler import arguments
+from modelyard.pipelines.config.config import load
 from modelyard.pipelines.train_to_serve import build
 
 ROOT = Path(__file__).parents[3]

@@ -13,7 +13,7 @@ from modelyard.components import artifacts
 from modelyard.components.artifacts import Decision, Golden, Metrics, Signature
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
-from modelyard.pipelines.images import LABEL, build
+from modelyard.pipelines.compile.images import LABEL, build
 from tests.published import publish
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]

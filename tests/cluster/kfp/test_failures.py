@@ -12,7 +12,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from modelyard.components.store.address import open_objects
-from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.environments.load import load_environment
 from tests.cluster.kfp.conftest import NAMESPACE, end
 from tests.cluster.rollout.bucket import this_machine
 

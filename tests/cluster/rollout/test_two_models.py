@@ -5,10 +5,10 @@ import pytest
 
 from modelyard.components.deploy import stable
 from modelyard.components.store.settings import Store
-from modelyard.pipelines.ask import ask_at
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.serving_address import address_of
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.serving.address import address_of
+from modelyard.pipelines.serving.ask import ask_at
 
 pytestmark = pytest.mark.cluster
 

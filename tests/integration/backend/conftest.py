@@ -9,9 +9,9 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from modelyard.pipelines.backend import following
 from modelyard.pipelines.cli.failures import guarded
-from modelyard.pipelines.environment_settings import Environment, Image
+from modelyard.pipelines.environments.environment import Environment, Image
+from modelyard.pipelines.runners.kfp import following
 from tests.integration.backend.pipelines import Pipelines
 from tests.integration.backend.runs import Runs
 from tests.integration.backend.server import BackendServer

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from modelyard.components.errors import BackendError, ConfigError, ConflictError, NotFoundError
-from modelyard.pipelines.backend import client, records
-from modelyard.pipelines.backend.client import connect
-from modelyard.pipelines.backend.endpoint import find_endpoint
-from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.kfp import client, records
+from modelyard.pipelines.runners.kfp.client import connect
+from modelyard.pipelines.runners.kfp.endpoint import find_endpoint
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.server import Fault
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from modelyard.pipelines.backend import following
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment_settings import Environment
-from modelyard.pipelines.plan.quantity import exactly
-from modelyard.pipelines.plan.residuals import Prediction, keep, key
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.planning.quantity import exactly
+from modelyard.pipelines.planning.residuals import Prediction, keep, key
+from modelyard.pipelines.runners.kfp import following
 from tests.integration.backend.conftest import Command, Site
 from tests.integration.backend.server import Fault
 

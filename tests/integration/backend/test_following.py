@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import BackendError
-from modelyard.pipelines.backend import client, following, submission
-from modelyard.pipelines.backend.client import Backend, connect
-from modelyard.pipelines.backend.following import Following
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment_settings import Environment
-from modelyard.pipelines.runs import RunSummary
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.kfp import client, following, submission
+from modelyard.pipelines.runners.kfp.client import Backend, connect
+from modelyard.pipelines.runners.kfp.following import Following
+from modelyard.pipelines.runners.runs import RunSummary
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.server import Fault
 

@@ -13,14 +13,14 @@ import yaml
 
 from modelyard.components.artifacts import Decision, Interval, Metrics, Outcome, write
 from modelyard.components.store import staging
-from modelyard.pipelines.backend import following, submission
-from modelyard.pipelines.backend.client import connect
-from modelyard.pipelines.backend.following import Following
 from modelyard.pipelines.cli.failures import guarded
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment_settings import Environment
-from modelyard.pipelines.plan.quantity import exactly, unknown
-from modelyard.pipelines.plan.residuals import Prediction, Residual, keep, key, machine, past_steps
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.planning.quantity import exactly, unknown
+from modelyard.pipelines.planning.residuals import Prediction, Residual, keep, key, machine, past_steps
+from modelyard.pipelines.runners.kfp import following, submission
+from modelyard.pipelines.runners.kfp.client import connect
+from modelyard.pipelines.runners.kfp.following import Following
 from tests.integration.backend.conftest import Site
 
 BUCKET = "results-for-tests"

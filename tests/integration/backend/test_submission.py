@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from modelyard.components.errors import BackendError
-from modelyard.pipelines.backend import submission
-from modelyard.pipelines.backend.client import Backend, connect
-from modelyard.pipelines.backend.submission import Submission
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.kfp import submission
+from modelyard.pipelines.runners.kfp.client import Backend, connect
+from modelyard.pipelines.runners.kfp.submission import Submission
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.server import Fault
 

@@ -23,14 +23,14 @@ from kubernetes.config import kube_config
 from modelyard.components.store.address import open_objects
 from modelyard.components.store.objects import Objects
 from modelyard.components.store.removal import Removal, open_removal
-from modelyard.pipelines.backend import submission
-from modelyard.pipelines.cleanup import plan
-from modelyard.pipelines.cleanup.place import Place
-from modelyard.pipelines.cleanup.thing import Thing
-from modelyard.pipelines.compiler import compile_package
-from modelyard.pipelines.config import Config, load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.compile.compiler import compile_package
+from modelyard.pipelines.config.config import Config, load
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.maintenance import plan
+from modelyard.pipelines.maintenance.place import Place
+from modelyard.pipelines.maintenance.thing import Thing
+from modelyard.pipelines.runners.kfp import submission
 from tests.integration.backend.conftest import IMAGES, Site, site  # noqa: F401 - a fixture
 from tests.integration.backend.recurring import RecurringRuns
 from tests.integration.store.conftest import manifest_of

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.pipelines.cleanup import plan
-from modelyard.pipelines.cleanup.place import Place
 from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.maintenance import plan
+from modelyard.pipelines.maintenance.place import Place
 from tests.integration.cleanup.conftest import Yard
 from tests.integration.cleanup.test_runs import OLD, cached, ran, submitted, with_artifacts
 

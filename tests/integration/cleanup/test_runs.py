@@ -10,10 +10,10 @@ from uuid import uuid4
 import pytest
 
 from modelyard.components import lifeline
-from modelyard.pipelines.backend import submission
-from modelyard.pipelines.backend.client import connect
-from modelyard.pipelines.cleanup.mark import mark
-from modelyard.pipelines.pods.run import PodRun
+from modelyard.pipelines.maintenance.mark import mark
+from modelyard.pipelines.runners.kfp import submission
+from modelyard.pipelines.runners.kfp.client import connect
+from modelyard.pipelines.runners.pods.run import PodRun
 from modelyard.pipelines.schedule.recurring.wanted import Wanted
 from modelyard.pipelines.train_to_serve import NAME
 from tests.integration.cleanup.conftest import DAY, Yard

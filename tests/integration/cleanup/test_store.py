@@ -8,11 +8,11 @@ import pytest
 from kubernetes.config import kube_config
 
 from modelyard.components.errors import ClusterError, NotFoundError
-from modelyard.pipelines.backend import submission
-from modelyard.pipelines.backend.client import connect
-from modelyard.pipelines.cleanup import plan
-from modelyard.pipelines.cleanup.place import Place
-from modelyard.pipelines.compiler import LOCAL
+from modelyard.pipelines.compile.compiler import LOCAL
+from modelyard.pipelines.maintenance import plan
+from modelyard.pipelines.maintenance.place import Place
+from modelyard.pipelines.runners.kfp import submission
+from modelyard.pipelines.runners.kfp.client import connect
 from tests.integration.cleanup.conftest import DAY, LATER, Yard
 
 Publish = Callable[..., int]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from kubernetes.config import kube_config
 
-from modelyard.pipelines.cleanup import plan
-from modelyard.pipelines.cleanup.place import Place
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.maintenance import plan
+from modelyard.pipelines.maintenance.place import Place
 
 
 def main() -> None:

@@ -24,11 +24,11 @@ from modelyard.components.store.address import open_objects
 from modelyard.components.store.objects import Objects
 from modelyard.components.train.code_archive import folder_of, unpack
 from modelyard.components.train.settings import Code
-from modelyard.pipelines import uploads
-from modelyard.pipelines.compiler import arguments
-from modelyard.pipelines.config import Config, load
-from modelyard.pipelines.environment_settings import Environment
-from modelyard.pipelines.uploads import Uploads, gather
+from modelyard.pipelines.compile import uploads
+from modelyard.pipelines.compile.compiler import arguments
+from modelyard.pipelines.compile.uploads import Uploads, gather
+from modelyard.pipelines.config.config import Config, load
+from modelyard.pipelines.environments.environment import Environment
 
 BUCKET = "uploads-for-tests"
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy", "explain", "serve")

@@ -11,7 +11,7 @@ import yaml
 
 from modelyard.components.deploy.objects import deployment
 from modelyard.components.deploy.settings import Rollout, Target
-from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.environments.load import load_environment
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 OVERLAYS = ("kind", "gke", "gke-node-pools")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.pipelines.config import Config, load
+from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.schedule.local.crontab import Crontab
 from modelyard.pipelines.schedule.local.scheduler import LocalScheduler
 from modelyard.pipelines.schedule.local.systemd import Timers

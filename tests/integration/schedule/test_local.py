@@ -11,7 +11,7 @@ import pytest
 
 from modelyard.components.errors import ConfigError, ConflictError, NotFoundError
 from modelyard.pipelines.cli.failures import guarded
-from modelyard.pipelines.compiler import LOCAL
+from modelyard.pipelines.compile.compiler import LOCAL
 from modelyard.pipelines.schedule.local import crontab as crontab_module
 from modelyard.pipelines.schedule.local import systemd
 from modelyard.pipelines.schedule.local import table as programs

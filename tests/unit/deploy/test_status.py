@@ -12,8 +12,8 @@ from modelyard.components.deploy.status import status
 from modelyard.components.errors import NotFoundError
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
-from modelyard.pipelines import site as places
 from modelyard.pipelines.cli.app import app
+from modelyard.pipelines.serving import site as places
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from modelyard.components import errors
-from modelyard.pipelines import runs
-from modelyard.pipelines.runs import RunSummary
+from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners.runs import RunSummary
 
 DOCS = Path(__file__).parents[3] / "docs"
 COMMANDS = ("run", "serve", "predict", "models", "rollback", "compile", "config", "report", "doctor")

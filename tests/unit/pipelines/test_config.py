@@ -6,7 +6,7 @@ from modelyard.components.errors import ConfigError
 from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.source.settings import Source
 from modelyard.components.store.settings import Store
-from modelyard.pipelines.config import load, load_section
+from modelyard.pipelines.config.config import load, load_section
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DIGITS = "name: x\ndata:\n  kind: digits\n"

@@ -1,8 +1,8 @@
 import json
 from pathlib import Path
 
-from modelyard.pipelines.config import load
-from modelyard.pipelines.config_reference import environments_page, page, schema, starter
+from modelyard.pipelines.cli.reference import environments_page, page, schema, starter
+from modelyard.pipelines.config.config import load
 
 DOCS = Path(__file__).parents[3] / "docs"
 

@@ -1,7 +1,7 @@
 import pytest
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.config_text import dump, parse
+from modelyard.pipelines.config.text import dump, parse
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.environments.load import load_environment
 
 GKE = "store: gs://bucket/models\npipeline_root: gs://bucket/runs\n"
 TPU = "environment.steps.train.accelerator={type: tpu-v6e-slice, count: 4, topology: 2x2}"

@@ -3,8 +3,8 @@
 import json
 
 from modelyard.components import lifeline
-from modelyard.pipelines import runs
-from modelyard.pipelines.runs import Failure, RunSummary
+from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners.runs import Failure, RunSummary
 
 
 def ended(base, name, **result):

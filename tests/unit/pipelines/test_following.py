@@ -3,7 +3,7 @@
 import pytest
 
 from modelyard.components.errors import ClusterError
-from modelyard.pipelines.pods import following
+from modelyard.pipelines.runners.pods import following
 
 POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "r1-train"}}
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.pipelines.images import Image, no_longer_pushed, too_large
+from modelyard.pipelines.compile.images import Image, no_longer_pushed, too_large
 
 REQUIREMENTS = Path(__file__).parents[3] / "requirements"
 IMAGES = sorted(path.stem for path in REQUIREMENTS.glob("*.txt") if path.stem != "dev")

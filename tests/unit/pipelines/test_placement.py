@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.compiler import arguments, compile_to
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment import load_environment
+from modelyard.pipelines.compile.compiler import arguments, compile_to
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.train_to_serve import STEPS
 
 ENVIRONMENT = """

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modelyard.pipelines.compiler import compile_to
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.pods.launcher import Plan, Task
-from modelyard.pipelines.pods.pod import pod
-from modelyard.pipelines.pods.run import IN_PODS
+from modelyard.pipelines.compile.compiler import compile_to
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.runners.pods.launcher import Plan, Task
+from modelyard.pipelines.runners.pods.pod import pod
+from modelyard.pipelines.runners.pods.run import IN_PODS
 
 ENVIRONMENT = """
 kind: kubernetes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modelyard.components.errors import DataError, NotFoundError
-from modelyard.pipelines.prediction import Loaded, predict
+from modelyard.pipelines.serving.prediction import Loaded, predict
 
 
 @pytest.fixture

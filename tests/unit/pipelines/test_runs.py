@@ -4,8 +4,8 @@ import pytest
 
 from modelyard.components import lifeline
 from modelyard.components.errors import NotFoundError
-from modelyard.pipelines import runs
-from modelyard.pipelines.runs import RunSummary
+from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners.runs import RunSummary
 
 
 def summary(name):

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from kubernetes.config import kube_config
 
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.serving_address import address_of
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.serving.address import address_of
 
 PROXY = "/api/v1/namespaces/servers/services/tiny:8501/proxy"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.site import find_site
+from modelyard.pipelines.serving.site import find_site
 
 
 def test_this_machine_has_no_rollouts():

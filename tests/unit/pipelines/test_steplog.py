@@ -1,6 +1,6 @@
 import logging
 
-from modelyard.pipelines.steplog import CacheHits, StepLog
+from modelyard.pipelines.runners.steplog import CacheHits, StepLog
 
 
 def feed(log, *lines):

@@ -8,11 +8,11 @@ import pytest
 
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.train.measured import Pace, Probed, Traced
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.plan import planning
-from modelyard.pipelines.plan.dataset import Dataset
-from modelyard.pipelines.plan.plan import Plan, Wishes
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning import planning
+from modelyard.pipelines.planning.dataset import Dataset
+from modelyard.pipelines.planning.plan import Plan, Wishes
 
 TRACED: dict[str, Any] = {
     "parameters": 1_000_000,

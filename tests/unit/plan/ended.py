@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.components.artifacts import History, write
-from modelyard.pipelines.compiler import LOCAL
-from modelyard.pipelines.config import Config
-from modelyard.pipelines.environment_settings import Environment
-from modelyard.pipelines.plan import comparison
-from modelyard.pipelines.plan.quantity import Quantity, exactly, unknown
-from modelyard.pipelines.plan.residuals import Prediction, Residual, machine
-from modelyard.pipelines.plan.time import Duration
-from modelyard.pipelines.runs import MetricsSummary, RunSummary, Step, finish
+from modelyard.pipelines.compile.compiler import LOCAL
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.planning import comparison
+from modelyard.pipelines.planning.quantity import Quantity, exactly, unknown
+from modelyard.pipelines.planning.residuals import Prediction, Residual, machine
+from modelyard.pipelines.planning.time import Duration
+from modelyard.pipelines.runners.runs import MetricsSummary, RunSummary, Step, finish
 
 HERE, ROWS = machine(LOCAL), 369
 PARTS = Duration(

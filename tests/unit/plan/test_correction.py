@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from modelyard.pipelines.compiler import LOCAL
-from modelyard.pipelines.config import Config, load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.plan.residuals import correction, keep, key, machine, past_steps, planned
+from modelyard.pipelines.compile.compiler import LOCAL
+from modelyard.pipelines.config.config import Config, load
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning.residuals import correction, keep, key, machine, past_steps, planned
 from tests.unit.plan.ended import HERE, PARTS, ROWS, prediction, recorded, run
 
 

@@ -7,11 +7,11 @@ import pytest
 from kubernetes.config import kube_config
 
 from modelyard.components.errors import ClusterError
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.plan import planning, pod_probe
-from modelyard.pipelines.plan.dataset import Dataset
-from modelyard.pipelines.plan.plan import Wishes
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning import planning, pod_probe
+from modelyard.pipelines.planning.dataset import Dataset
+from modelyard.pipelines.planning.plan import Wishes
 from tests.unit.plan.conftest import GKE
 
 SOURCE = "https://example.com/cifar-10-python.tar.gz"

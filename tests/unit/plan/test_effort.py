@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
-from modelyard.pipelines.accelerators import known
-from modelyard.pipelines.config import Config, load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.environment_settings import Environment
-from modelyard.pipelines.plan.effort import POOLS, Effort, effort
-from modelyard.pipelines.plan.offers import Offer
-from modelyard.pipelines.plan.quantity import unknown
+from modelyard.pipelines.config.config import Config, load
+from modelyard.pipelines.environments.accelerators import known
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning.effort import POOLS, Effort, effort
+from modelyard.pipelines.planning.offers import Offer
+from modelyard.pipelines.planning.quantity import unknown
 
 MINE = ("store=gs://pets/models", "pipeline_root=gs://pets/runs")
 DIGEST = f"@sha256:{'0' * 64}"

@@ -7,14 +7,14 @@ import pytest
 
 from modelyard.components.train.measured import Probed, Traced
 from modelyard.components.train.settings import EarlyStopping, Training
-from modelyard.pipelines.plan import money
-from modelyard.pipelines.plan.compute import compute, step_seconds
-from modelyard.pipelines.plan.dataset import Dataset
-from modelyard.pipelines.plan.hardware import Price, Row
-from modelyard.pipelines.plan.memory import memory
-from modelyard.pipelines.plan.quantity import Quantity, exactly
-from modelyard.pipelines.plan.spot import preempted
-from modelyard.pipelines.plan.storage import storage
+from modelyard.pipelines.planning import money
+from modelyard.pipelines.planning.compute import compute, step_seconds
+from modelyard.pipelines.planning.dataset import Dataset
+from modelyard.pipelines.planning.hardware import Price, Row
+from modelyard.pipelines.planning.memory import memory
+from modelyard.pipelines.planning.quantity import Quantity, exactly
+from modelyard.pipelines.planning.spot import preempted
+from modelyard.pipelines.planning.storage import storage
 
 PLAN = Training(epochs=5, batch_size=100)
 

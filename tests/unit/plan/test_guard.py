@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import ClusterError, PlanError
-from modelyard.pipelines.config import Config, load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.environment_settings import Environment
-from modelyard.pipelines.plan import guard as guarding
-from modelyard.pipelines.plan import planning
-from modelyard.pipelines.plan.guard import guard, unschedulable
-from modelyard.pipelines.plan.quantity import exactly, unknown
-from modelyard.pipelines.plan.residuals import Prediction, keep, key, machine
+from modelyard.pipelines.config.config import Config, load
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning import guard as guarding
+from modelyard.pipelines.planning import planning
+from modelyard.pipelines.planning.guard import guard, unschedulable
+from modelyard.pipelines.planning.quantity import exactly, unknown
+from modelyard.pipelines.planning.residuals import Prediction, keep, key, machine
 from tests.unit.plan.conftest import GKE
 
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.accelerators import known
-from modelyard.pipelines.plan.hardware import SHIPPED, Row, load
+from modelyard.pipelines.environments.accelerators import known
+from modelyard.pipelines.planning.hardware import SHIPPED, Row, load
 
 ROW: dict[str, Any] = {
     "memory_gb": 24,

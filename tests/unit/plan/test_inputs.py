@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from modelyard.components.train.measured import Probed, Traced
-from modelyard.pipelines.config import load
-from modelyard.pipelines.plan.compute import compute
-from modelyard.pipelines.plan.dataset import Dataset
-from modelyard.pipelines.plan.hardware import load as hardware
-from modelyard.pipelines.plan.inputs import inputs
-from modelyard.pipelines.plan.quantity import Input, Quantity
-from modelyard.pipelines.plan.speed import Speed
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.planning.compute import compute
+from modelyard.pipelines.planning.dataset import Dataset
+from modelyard.pipelines.planning.hardware import load as hardware
+from modelyard.pipelines.planning.inputs import inputs
+from modelyard.pipelines.planning.quantity import Input, Quantity
+from modelyard.pipelines.planning.speed import Speed
 
 
 @pytest.fixture

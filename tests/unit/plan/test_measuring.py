@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from modelyard.components.train.measured import LearningCurve, Probed, Traced
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.plan import measuring, planning, pod_probe
-from modelyard.pipelines.plan.dataset import Dataset
-from modelyard.pipelines.plan.plan import Wishes
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning import measuring, planning, pod_probe
+from modelyard.pipelines.planning.dataset import Dataset
+from modelyard.pipelines.planning.plan import Wishes
 from tests.unit.plan.conftest import GKE
 
 REFUSED = LearningCurve(points=(), beyond=(), exponent=None, floor=None, refused="a test", seconds=0.0)

@@ -7,10 +7,10 @@ import pytest
 
 from modelyard.components.errors import ConfigError
 from modelyard.components.train.measured import Traced
-from modelyard.pipelines.plan.compute import compute
-from modelyard.pipelines.plan.hardware import Hardware, Row, load
-from modelyard.pipelines.plan.memory import memory
-from modelyard.pipelines.plan.offers import Offer, offers, wanted
+from modelyard.pipelines.planning.compute import compute
+from modelyard.pipelines.planning.hardware import Hardware, Row, load
+from modelyard.pipelines.planning.memory import memory
+from modelyard.pipelines.planning.offers import Offer, offers, wanted
 
 
 @pytest.fixture(scope="module")

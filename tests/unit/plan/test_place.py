@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from modelyard.components.train.measured import Traced
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.plan import place as placing
-from modelyard.pipelines.plan import planning
-from modelyard.pipelines.plan.dataset import Dataset
-from modelyard.pipelines.plan.hardware import load
-from modelyard.pipelines.plan.place import place
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning import place as placing
+from modelyard.pipelines.planning import planning
+from modelyard.pipelines.planning.dataset import Dataset
+from modelyard.pipelines.planning.hardware import load
+from modelyard.pipelines.planning.place import place
 
 GKE = ("environment.store=gs://a/b", "environment.pipeline_root=gs://a/c")
 

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from modelyard.components.train.measured import Probed, Traced
-from modelyard.pipelines.compiler import LOCAL
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.plan import planning
-from modelyard.pipelines.plan.facts import facts
-from modelyard.pipelines.plan.plan import Wishes
-from modelyard.pipelines.plan.quantity import exactly
-from modelyard.pipelines.plan.residuals import machine
+from modelyard.pipelines.compile.compiler import LOCAL
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning import planning
+from modelyard.pipelines.planning.facts import facts
+from modelyard.pipelines.planning.plan import Wishes
+from modelyard.pipelines.planning.quantity import exactly
+from modelyard.pipelines.planning.residuals import machine
 from tests.unit.plan.conftest import GKE
 from tests.unit.plan.ended import run
 from tests.unit.plan.test_render import shown

@@ -10,12 +10,12 @@ from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import ClusterError, ModelyardError, TooLargeError, TrainError
 from modelyard.components.train.measured import ANSWER, Probed, Question, Trial
 from modelyard.pipelines.cli.failures import guarded
-from modelyard.pipelines.config import Config, load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.environment_settings import Environment
-from modelyard.pipelines.plan import planning, pod_probe
-from modelyard.pipelines.plan.pod_probe import probe_in_pod, probe_pod
-from modelyard.pipelines.pods import following
+from modelyard.pipelines.config.config import Config, load
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning import planning, pod_probe
+from modelyard.pipelines.planning.pod_probe import probe_in_pod, probe_pod
+from modelyard.pipelines.runners.pods import following
 
 DIGEST = "@sha256:" + 64 * "1"
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from modelyard.components.errors import DataError, NotFoundError
-from modelyard.pipelines import explaining, runs
-from modelyard.pipelines.config import load
-from modelyard.pipelines.plan.preparation import prepare
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.planning.preparation import prepare
+from modelyard.pipelines.runners import explaining, runs
 
 
 def test_one_that_fails_is_no_run_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +23,7 @@ def test_one_that_is_interrupted_is_none_either(tmp_path: Path, monkeypatch: pyt
         raise KeyboardInterrupt
 
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
-    monkeypatch.setattr("modelyard.pipelines.plan.preparation.data_fingerprint", interrupted)
+    monkeypatch.setattr("modelyard.pipelines.planning.preparation.data_fingerprint", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(load())
     with pytest.raises(NotFoundError):

@@ -13,13 +13,13 @@ from modelyard.components.artifacts import Normalization, Schema, tree_sha256
 from modelyard.components.errors import ModelyardError, TooLargeError, TrainError
 from modelyard.components.train.measured import Question, Traced
 from modelyard.components.train.settings import Code
-from modelyard.pipelines.plan.process import ask
+from modelyard.pipelines.planning.process import ask
 
 PARENT = """
 import sys
 from pathlib import Path
 from modelyard.components.train.measured import Question, Traced
-from modelyard.pipelines.plan.process import ask
+from modelyard.pipelines.planning.process import ask
 ask("trace", Question.model_validate_json(Path(sys.argv[1]).read_bytes()), Traced)
 """
 

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from modelyard.components.artifacts import read
-from modelyard.pipelines.plan import planning
-from modelyard.pipelines.plan.plan import Plan
-from modelyard.pipelines.plan.render import show
-from modelyard.pipelines.plan.residuals import Prediction
+from modelyard.pipelines.planning import planning
+from modelyard.pipelines.planning.plan import Plan
+from modelyard.pipelines.planning.render import show
+from modelyard.pipelines.planning.residuals import Prediction
 
 
 def shown(plan: Plan, everything: bool = False) -> str:

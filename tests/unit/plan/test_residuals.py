@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.pipelines.compiler import LOCAL
-from modelyard.pipelines.config import Config, load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.plan import comparison, residuals
-from modelyard.pipelines.plan.residuals import Prediction, keep, key, machine, past_steps, planned
-from modelyard.pipelines.plan.risk import Risk
-from modelyard.pipelines.plan.storage import Storage
-from modelyard.pipelines.plan.written import Written
-from modelyard.pipelines.runs import RunSummary, Step
+from modelyard.pipelines.compile.compiler import LOCAL
+from modelyard.pipelines.config.config import Config, load
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning import comparison, residuals
+from modelyard.pipelines.planning.residuals import Prediction, keep, key, machine, past_steps, planned
+from modelyard.pipelines.planning.risk import Risk
+from modelyard.pipelines.planning.storage import Storage
+from modelyard.pipelines.planning.written import Written
+from modelyard.pipelines.runners.runs import RunSummary, Step
 from tests.unit.plan.ended import PARTS, prediction, recorded, run
 
 STORAGE = Storage(raw=64_000, features=64_000, model=600_000, checkpoint=1, run=728_000, version=600_000)

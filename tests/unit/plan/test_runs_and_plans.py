@@ -7,14 +7,14 @@ import pytest
 
 from modelyard.components.artifacts import History, write
 from modelyard.components.store import staging
-from modelyard.pipelines.compiler import LOCAL
-from modelyard.pipelines.config import Config, load
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.local import LocalRun
-from modelyard.pipelines.plan.residuals import Residual, keep, key
-from modelyard.pipelines.pods import launcher
-from modelyard.pipelines.pods import run as pod_run
-from modelyard.pipelines.pods.run import PodRun
+from modelyard.pipelines.compile.compiler import LOCAL
+from modelyard.pipelines.config.config import Config, load
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning.residuals import Residual, keep, key
+from modelyard.pipelines.runners.local import LocalRun
+from modelyard.pipelines.runners.pods import launcher
+from modelyard.pipelines.runners.pods import run as pod_run
+from modelyard.pipelines.runners.pods.run import PodRun
 from tests.unit.plan.ended import PARTS, prediction
 
 STARTED = "00:00:00.0 - INFO - Executing task 'train'\n"

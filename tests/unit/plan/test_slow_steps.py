@@ -6,9 +6,9 @@ import pytest
 
 from modelyard.components.train.measured import Pace, Probed, Traced
 from modelyard.components.train.settings import Training
-from modelyard.pipelines.plan import planning
-from modelyard.pipelines.plan.dataset import Dataset
-from modelyard.pipelines.plan.time import Duration, duration
+from modelyard.pipelines.planning import planning
+from modelyard.pipelines.planning.dataset import Dataset
+from modelyard.pipelines.planning.time import Duration, duration
 from tests.unit.plan.test_render import shown
 
 PLAN = Training(batch_size=100, epochs=5)

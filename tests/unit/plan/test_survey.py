@@ -7,9 +7,9 @@ import pytest
 
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.cli.failures import guarded
-from modelyard.pipelines.config import Config, load
-from modelyard.pipelines.plan import survey
-from modelyard.pipelines.plan.survey import look
+from modelyard.pipelines.config.config import Config, load
+from modelyard.pipelines.planning import survey
+from modelyard.pipelines.planning.survey import look
 
 PETS = {"kind": "images", "source": "https://example.com/pets.zip", "resize": {"height": 8, "width": 8}}
 

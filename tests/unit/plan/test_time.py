@@ -4,9 +4,9 @@ import pytest
 
 from modelyard.components.train.measured import Probed
 from modelyard.components.train.settings import EarlyStopping, Training
-from modelyard.pipelines.plan.dataset import Dataset
-from modelyard.pipelines.plan.quantity import Quantity, exactly, unknown
-from modelyard.pipelines.plan.time import duration, other_steps, train_seconds, whole
+from modelyard.pipelines.planning.dataset import Dataset
+from modelyard.pipelines.planning.quantity import Quantity, exactly, unknown
+from modelyard.pipelines.planning.time import duration, other_steps, train_seconds, whole
 
 PLAN = Training(epochs=5, batch_size=100)
 

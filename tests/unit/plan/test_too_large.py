@@ -7,9 +7,9 @@ import pytest
 
 from modelyard.components.artifacts import read
 from modelyard.components.errors import TooLargeError
-from modelyard.pipelines.plan import planning
-from modelyard.pipelines.plan.plan import Plan
-from modelyard.pipelines.plan.residuals import Prediction
+from modelyard.pipelines.planning import planning
+from modelyard.pipelines.planning.plan import Plan
+from modelyard.pipelines.planning.residuals import Prediction
 from tests.unit.plan.test_render import shown
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from modelyard.components.train.settings import EarlyStopping, Training
 from modelyard.pipelines.cli.failures import guarded
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.plan import planning
-from modelyard.pipelines.plan.plan import Wishes
-from modelyard.pipelines.plan.quantity import Quantity, exactly, unknown
-from modelyard.pipelines.plan.verdict import Judged, judge
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning import planning
+from modelyard.pipelines.planning.plan import Wishes
+from modelyard.pipelines.planning.quantity import Quantity, exactly, unknown
+from modelyard.pipelines.planning.verdict import Judged, judge
 from tests.unit.plan.conftest import GKE
 
 LOCAL = load_environment("local")

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from modelyard.pipelines import durations
+from modelyard.pipelines.config import durations
 from modelyard.pipelines.schedule import mark as marks
 from modelyard.pipelines.schedule.mark import Mark
 from modelyard.pipelines.schedule.recurring import stamp

@@ -1,8 +1,8 @@
 import pytest
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.compiler import arguments
-from modelyard.pipelines.config import load
+from modelyard.pipelines.compile.compiler import arguments
+from modelyard.pipelines.config.config import load
 
 
 def refused(*overrides: str) -> str:

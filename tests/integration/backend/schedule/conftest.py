@@ -6,11 +6,11 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from modelyard.pipelines.backend import submission
-from modelyard.pipelines.backend.client import connect
-from modelyard.pipelines.compiler import compile_package
-from modelyard.pipelines.config import Config, load
-from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.compile.compiler import compile_package
+from modelyard.pipelines.config.config import Config, load
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.kfp import submission
+from modelyard.pipelines.runners.kfp.client import connect
 from modelyard.pipelines.schedule.recurring import retirement
 from modelyard.pipelines.schedule.recurring.scheduler import RecurringRuns
 from tests.integration.backend import recurring

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import PlanError
-from modelyard.pipelines import config_text
 from modelyard.pipelines.cli.failures import guarded
-from modelyard.pipelines.environment_settings import Environment
-from modelyard.pipelines.plan import guard
+from modelyard.pipelines.config import text as config_text
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.planning import guard
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.schedule.conftest import changing
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import ConflictError
-from modelyard.pipelines.config import Config
-from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.schedule.recurring.scheduler import RecurringRuns
 from modelyard.pipelines.schedule.state import Plan
 from tests.integration.backend import recurring

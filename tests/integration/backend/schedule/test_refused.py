@@ -3,7 +3,7 @@
 import pytest
 
 from modelyard.components.errors import ConfigError, ConflictError, NotFoundError
-from modelyard.pipelines.environment_settings import Environment
+from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.schedule.recurring.scheduler import RecurringRuns
 from tests.integration.backend import recurring
 from tests.integration.backend.conftest import Site

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from kfp.compiler import Compiler
 
-from modelyard.pipelines.lint.compiled import Compiled
-from modelyard.pipelines.lint.traps import RULES
+from modelyard.pipelines.compile.lint.compiled import Compiled
+from modelyard.pipelines.compile.lint.traps import RULES
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.compiler import arguments, compile_package
-from modelyard.pipelines.config import load
-from modelyard.pipelines.environment_settings import Environment
-from modelyard.pipelines.lint import retries
-from modelyard.pipelines.lint.check import check
+from modelyard.pipelines.compile.compiler import arguments, compile_package
+from modelyard.pipelines.compile.lint import retries
+from modelyard.pipelines.compile.lint.check import check
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.environment import Environment
 
 DIGEST = f"@sha256:{'0' * 64}"
 IMAGES = ("fingerprint", "ingest", "preprocess", "train", "train-cuda", "evaluate", "deploy", "serve")

@@ -3,10 +3,10 @@
 import pytest
 from kfp import dsl
 
-from modelyard.pipelines.compiler import compile_package
-from modelyard.pipelines.environment import load_environment
-from modelyard.pipelines.lint.compiled import Compiled
-from modelyard.pipelines.lint.traps import RULES, broken
+from modelyard.pipelines.compile.compiler import compile_package
+from modelyard.pipelines.compile.lint.compiled import Compiled
+from modelyard.pipelines.compile.lint.traps import RULES, broken
+from modelyard.pipelines.environments.load import load_environment
 from tests.unit.pipelines.lint.trapped import (
     TRAPS,
     ends_twice,

@@ -1,0 +1,174 @@
+"""What a run needs of this machine, put where pods see it: the dataset and the model's own code.
+
+    <store>/uploads/data/<sha256>        the file that data.source names
+    <store>/uploads/data/<sha256>.zip    the folder that data.source names
+    <store>/uploads/code/<sha256>.zip    the folder that model.code names; its fingerprint, not the archive's
+
+    uploads = gather(config, environment)    # reads, sends nothing
+    uploads.send(console)
+    arguments(uploads.config, environment)
+
+Each is named after its content: what is there already is not sent again, and a second run with the same
+content has the same configuration, and so the same fingerprint.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
+
+from modelyard.components.artifacts import sha256, tree_files, tree_sha256
+from modelyard.components.errors import ConfigError, ConflictError, DataError
+from modelyard.components.source.checks import check_size
+from modelyard.components.source.location import locate
+from modelyard.components.source.settings import Source
+from modelyard.components.store.address import open_objects
+from modelyard.components.train.code_archive import MAX_BYTES, unpack
+from modelyard.pipelines.compile import packing
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.environments.environment import Environment
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from modelyard.components.store.objects import Objects
+
+DATA, CODE = "uploads/data", "uploads/code"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file or a folder of this machine, the configuration's key that names it, and its place in the store.
+
+    `size` is in bytes, of a folder's files without the archive around them; `open` gives what is sent.
+    """
+
+    key: str
+    path: Path
+    name: str
+    size: int
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
+
+
+@dataclass(frozen=True)
+class Uploads:
+    """The configuration as pods read it, and what has to be in the store for that."""
+
+    config: Config
+    files: tuple[Upload, ...]
+
+    def send(self, console: "Console") -> None:
+        """Put into the store what is not there yet, and show on `console` how far that is.
+
+        Raises:
+            ConfigError: the folder of model.code cannot become an archive.
+            DataError: the dataset changed while it was sent.
+            StoreError: the store cannot be written.
+        """
+        if not self.files:
+            return
+        objects = open_objects(self.config.store)
+        for one in self.files:
+            if not objects.touch(one.name):  # touched, it counts as new for `modelyard gc`
+                _send(one, objects, console)
+
+
+def gather(config: Config, environment: Environment) -> Uploads:
+    """Return what a run in an environment needs of this machine; nothing on the local one.
+
+    Args:
+        config: the configuration; its store is where uploads go.
+        environment: where the run will be.
+
+    Raises:
+        ConfigError: the folder of model.code is too large.
+        DataError: the dataset is missing, too large, or not what its SHA-256 says.
+    """
+    files: list[Upload] = []
+    source, code = config.data.source, config.model.code
+    url = config.store.url.rstrip("/")
+    if environment.kind == "kubernetes" and source and "://" not in source:
+        data, digest = _data(config.source())
+        there = {"source": f"{url}/{data.name}", "sha256": digest, "endpoint": environment.storage_endpoint}
+        config = config.model_copy(update={"data": config.data.model_copy(update=there)})
+        files.append(data)
+    if environment.kind == "kubernetes" and code and "://" not in code:
+        folder = _code(Path(code))
+        model = config.model.model_copy(update={"code": f"{url}/{folder.name}"})
+        config = config.model_copy(update={"model": model})
+        files.append(folder)
+    return Uploads(config, tuple(files))
+
+
+def _data(source: Source) -> tuple[Upload, str]:
+    """Return the dataset, and the SHA-256 of what is sent for it."""
+    path = locate(source).fetch(Path())  # looks whether it is what the configuration says
+    if path.is_file():
+        size = path.stat().st_size
+        check_size(str(path), size, source.max_bytes)
+        digest = sha256(path)
+        return Upload("data.source", path, f"{DATA}/{digest}", size, partial(_unchanged, path)), digest
+    if source.kind == "npz":
+        raise DataError(f"data.source is {path}, a folder, and npz is a file. Name the .npz file.")
+    archive = packing.Digest()
+    packing.write(packing.examples(path, source.max_bytes), archive)
+    check_size(str(path), archive.size, source.max_bytes)
+
+    def packed() -> AbstractContextManager[IO[bytes]]:
+        return packing.packed(packing.examples(path, source.max_bytes), f"data.source {path}", archive.sha256)
+
+    name = f"{DATA}/{archive.sha256}.zip"
+    return Upload("data.source", path, name, archive.size, packed), archive.sha256
+
+
+def _code(folder: Path) -> Upload:
+    size = sum(path.stat().st_size for _, path in tree_files(folder))
+    if size > MAX_BYTES // 2:  # names and gaps come on top
+        raise ConfigError(
+            f"model.code is {folder}, with {size:,} bytes of files, and at most {MAX_BYTES // 2:,} are sent. "
+            "Keep data and models out of that folder."
+        )
+    digest = tree_sha256(folder)
+    return Upload("model.code", folder, f"{CODE}/{digest}.zip", size, partial(_code_archive, folder, digest))
+
+
+@contextmanager
+def _unchanged(path: Path) -> Iterator[IO[bytes]]:
+    """Give an open file that is the same when the block ends."""
+    before = path.stat()
+    with path.open("rb") as file:
+        yield file
+    after = path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise DataError(f"data.source {path} changed while it was sent. Leave it alone, and try again.")
+
+
+@contextmanager
+def _code_archive(folder: Path, digest: str) -> Iterator[IO[bytes]]:
+    """Give the archive of a folder, once what train will make of it has the fingerprint."""
+    with packing.packed(packing.code(folder), f"model.code {folder}") as file:
+        with tempfile.TemporaryDirectory() as there:
+            unpack(Path(file.name), Path(there))
+            if tree_sha256(Path(there)) != digest:
+                raise ConfigError(f"model.code {folder} changed while it was packed. Try again.")
+        yield file
+
+
+def _send(one: Upload, objects: "Objects", console: "Console") -> None:
+    from rich.progress import Progress
+
+    try:
+        with one.open() as file, Progress(console=console, transient=True) as progress:
+            size = file.seek(0, 2)
+            file.seek(0)
+            read = progress.wrap_file(cast(BinaryIO, file), size, description=f"sending {one.path.name}")
+            with suppress(ConflictError):  # somebody else was faster
+                objects.add(one.name, read, size)
+    except DataError:
+        for entry in objects.entries(f"{DATA}/"):  # what got there is not what its name says
+            if entry.key == one.name:
+                objects.delete(entry)
+        raise

@@ -1,0 +1,204 @@
+"""The configuration: one YAML, checked before anything runs.
+
+    config = load(Path("cifar10.yaml"), ["training.epochs=3"])
+
+What a key is comes from --set, else the environment (MODELYARD_TRAINING__EPOCHS=3), else the file, else its
+default. Without a file, the digits are the configuration. Each key is documented in its section's `Field`s.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+
+from modelyard.components.artifacts import tree_sha256
+from modelyard.components.deploy.settings import Rollout
+from modelyard.components.errors import ConfigError
+from modelyard.components.evaluate.settings import Gate
+from modelyard.components.preprocess.settings import Preparation
+from modelyard.components.serve.settings import Serving
+from modelyard.components.settings import Settings
+from modelyard.components.source.settings import Source
+from modelyard.components.store.settings import Store
+from modelyard.components.train import optimizers
+from modelyard.components.train.settings import Code, Model, Training
+from modelyard.pipelines.config import text as config_text
+from modelyard.pipelines.config.cleanup import Retention
+from modelyard.pipelines.config.layers import Document
+from modelyard.pipelines.config.problems import did_you_mean, explain
+from modelyard.pipelines.config.schedule import Schedule
+from modelyard.pipelines.config.text import Parsed
+
+DIGITS: dict[str, Any] = {
+    "name": "digits",
+    "data": {"kind": "digits", "scale": 16.0},
+    "model": {"filters": [32]},
+    "training": {"epochs": 20},
+    "gate": {"floor": 0.9},
+}
+
+
+UPLOADED = re.compile(r"gs://.+/uploads/code/([0-9a-f]{64})\.zip")
+"""Where `uploads.py` puts the model's own code."""
+
+
+class Data(Preparation, Source):
+    """Where the examples come from, and how they are checked, split and normalised."""
+
+
+class Config(Settings):
+    """Everything about a model: its data, its training, the gate, serving and the store."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        description="The model's name, in the store and in the server's addresses: 1 to 63 lower-case "
+        "letters, digits and dashes, with no dash at either end.",
+    )
+    data: Data = Field(description="Where the examples come from, and how they are split and normalised.")
+    model: Model = Field(default=Model(), description="What is trained.")
+    training: Training = Field(default=Training(), description="How it is fitted.")
+    gate: Gate | None = Field(
+        default=Gate(),
+        description="What a candidate must reach to be promoted. `gate: null` promotes every candidate.",
+    )
+    serving: Serving = Field(default=Serving(), description="How the server listens, and its limits.")
+    rollout: Rollout = Field(
+        default=Rollout(), description="How a version is put before clients on a cluster."
+    )
+    retention: Retention = Field(default=Retention(), description="What `modelyard gc` keeps.")
+    store: Store = Field(default=Store(), description="Where models live.")
+    schedule: Schedule | None = Field(
+        default=None, description="When the pipeline runs by itself; `modelyard schedule apply` makes it so."
+    )
+
+    def source(self) -> Source:
+        """Return the part of `data` that says where the examples come from."""
+        return Source(**{key: getattr(self.data, key) for key in Source.model_fields})
+
+    def preparation(self) -> Preparation:
+        """Return the part of `data` that says how the examples are split and normalised."""
+        return Preparation(**{key: getattr(self.data, key) for key in Preparation.model_fields})
+
+    def code(self) -> Code | None:
+        """Return where the model's own code is, if it has any."""
+        if not (place := self.model.code):
+            return None
+        return Code(place=place, endpoint=self.store.endpoint if UPLOADED.fullmatch(place) else None)
+
+    def code_sha256(self) -> str:
+        """Return the fingerprint of the model's own code, wherever it is; empty without any."""
+        if not (place := self.model.code):
+            return ""
+        uploaded = UPLOADED.fullmatch(place)
+        return uploaded[1] if uploaded else tree_sha256(Path(place))
+
+    def dump(self) -> str:
+        """Return the whole configuration, defaults included, as YAML that `load` reads."""
+        return config_text.dump(self.model_dump(mode="json"))
+
+    @model_validator(mode="after")
+    def _honest(self) -> Self:
+        """Refuse to choose by test rows and then to judge by them."""
+        chooses = [
+            f"{key} ({remedy})"
+            for key, used, remedy in (
+                ("training.early_stopping", self.training.early_stopping, "remove it"),
+                ("gate", self.gate, "write `gate: null`"),
+            )
+            if used
+        ]
+        if self.data.validation == "test" and chooses:
+            raise ValueError(
+                f"data.validation is test, which cannot go together with {' and '.join(chooses)}: the test "
+                "rows would choose the model and then judge it. Or give validation rows of its own, such as "
+                "data.validation: 0.1"
+            )
+        return self
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    store: Store | None = None,
+) -> Config:
+    """Return the checked configuration.
+
+    A relative `data.source` or `model.code` is relative to the file that says so, or to the working
+    directory when --set or the environment does; `store.url` is always relative to the working directory.
+
+    Args:
+        path: the YAML file; the digits when None.
+        overrides: `key=value` with dotted keys; the values are YAML.
+        environ: the environment variables.
+        store: that of the environment in which it runs, over what the file says.
+
+    Raises:
+        ConfigError: names every problem with its place, the value and the remedy.
+    """
+    document = Document.read(path) if path else Document(Parsed(deepcopy(DIGITS)), "the digits configuration")
+    if store:
+        document.add(Parsed({"store": store.model_dump()}), "the store of the environment")
+    # what begins with `environment` is for pipelines/environment.py
+    mine = {key: text for key, text in environ.items() if not key.startswith("MODELYARD_ENVIRONMENT__")}
+    document.add_environment(mine, Config.model_fields)
+    document.add_overrides([one for one in overrides if not one.startswith("environment.")])
+    try:
+        config = Config.model_validate(document.values)
+    except ValidationError as error:
+        raise explain(error, Config, document) from error
+    _check_code(config, document)
+    _check_optimizer(config, document)
+    return config
+
+
+def load_section(
+    name: str,
+    kind: type[S],
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    below: S | None = None,
+) -> S:
+    """Return one section for a command that needs no other, from --set, the environment and its defaults.
+
+    Args:
+        name: the section's key.
+        kind: its model.
+        overrides: `key=value`, with the section's name in the key.
+        environ: the environment variables.
+        below: what holds instead of the defaults.
+
+    Raises:
+        ConfigError: see `load`.
+    """
+    said = below.model_dump(exclude_unset=True) if below else {}
+    document = Document(Parsed({name: said}), f"the section {name}")
+    mine = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{name.upper()}_")}
+    document.add_environment(mine, (name,))
+    document.add_overrides(overrides)
+    try:
+        return kind.model_validate(document.values[name])
+    except ValidationError as error:
+        raise explain(error, kind, document, (name,)) from error
+
+
+def _check_code(config: Config, document: Document) -> None:
+    if (code := config.model.code) and not Path(code).is_dir() and not UPLOADED.fullmatch(code):
+        raise ConfigError(
+            f"{document.origin(('model', 'code'))}: model.code is {code!r}, which is no folder. Name the "
+            "folder that holds the module of model.build."
+        )
+
+
+def _check_optimizer(config: Config, document: Document) -> None:
+    if (name := config.training.optimizer) not in optimizers.NAMES:
+        near = did_you_mean(name, optimizers.NAMES) or f"; they are {', '.join(optimizers.NAMES)}."
+        where = document.origin(("training", "optimizer"))
+        raise ConfigError(f'{where}: training.optimizer is "{name}", which is no Keras optimizer{near}')

@@ -1,0 +1,139 @@
+"""What is wrong with a configuration, in a person's words: key, value, what is expected, remedy."""
+
+import json
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from itertools import groupby
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.config.layers import Document
+from modelyard.pipelines.config.text import Keys
+
+EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "text (in quotes, if it looks like something else)",
+    "bool_type": "true or false",
+    "tuple_type": "a list, as in [32, 64]",
+    "dict_type": "a section with keys",
+    "model_type": "a section with keys (remove it to take the defaults)",
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "literal_error": "{expected}",
+}
+
+
+def explain(
+    error: ValidationError, kind: type[BaseModel], document: Document, prefix: Keys = ()
+) -> ConfigError:
+    """Return the error that names every problem of a document, a line each.
+
+    Args:
+        error: what pydantic found.
+        kind: the model that the document was checked against.
+        document: the values, and where they were said.
+        prefix: where in the document the model's values are.
+    """
+    known = dict(keys_of(kind, prefix))
+    details = error.errors(include_url=False)
+    lines = [
+        f"{document.origin(place)}: {_sentence(place, list(group), document, known)}"
+        for place, group in groupby(details, key=lambda detail: _place(detail, document, prefix))
+    ]
+    if len(lines) == 1:
+        return ConfigError(lines[0])
+    return ConfigError("\n  ".join([f"The configuration has {len(lines)} problems.", *lines]))
+
+
+def keys_of(kind: type[BaseModel], prefix: Keys = ()) -> Iterator[tuple[Keys, FieldInfo]]:
+    """Yield every key of a model with its path, a section before what is in it."""
+    for name, field in kind.model_fields.items():
+        yield (*prefix, name), field
+        if section := section_of(field):
+            yield from keys_of(section, (*prefix, name))
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of a key that is a section, also when it may be null."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def did_you_mean(word: str, words: Sequence[str]) -> str:
+    """Return `; did you mean …?` with the words that are like `word`, or nothing."""
+    close = get_close_matches(word, words, n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is written, shortened."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _place(detail: ErrorDetails, document: Document, prefix: Keys) -> Keys:
+    """Return the path as a person knows it: pydantic's own goes on into the branches of a union."""
+    keys = (*prefix, *detail["loc"])
+    if detail["type"] in ("missing", "extra_forbidden"):
+        return keys
+    return next((keys[:depth] for depth in range(len(keys)) if not document.has(keys[: depth + 1])), keys)
+
+
+def _sentence(
+    place: Keys, details: list[ErrorDetails], document: Document, known: dict[Keys, FieldInfo]
+) -> str:
+    path, value, first = ".".join(map(str, place)), document.get(place), details[0]
+    if first["type"] == "extra_forbidden":
+        return f"{path} is not a key{_instead(place, known)}"
+    if first["loc"][-1:] == ("[key]",):
+        return f"{path} is not a key; the keys are {_expected(first)}."
+    field = known.get(place)
+    description = field.description if field and field.description else ""
+    if first["type"] == "missing":
+        return f"{path} is missing; add it: {description}"
+    if first["type"] == "value_error":
+        about = "" if isinstance(value, dict) else f"{path}: "
+        return f"{about}{first['ctx']['error']}."
+    if len(details) > 1 or first["type"] == "string_pattern_mismatch":
+        return f"{path} is {shown(value)}, which does not fit. It is: {description}"
+    near = _near(value, first) or _default(field)
+    return f"{path} is {shown(value)} and must be {_expected(first)}{near}"
+
+
+def _expected(detail: ErrorDetails) -> str:
+    template = EXPECTED.get(detail["type"])
+    return template.format(**detail.get("ctx", {})) if template else f"valid ({detail['msg']})"
+
+
+def _near(value: Any, detail: ErrorDetails) -> str:
+    """Return the choices that are like a wrong one."""
+    words = str(detail.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(", ")
+    return did_you_mean(value, [word.strip("'") for word in words]) if isinstance(value, str) else ""
+
+
+def _instead(place: Keys, known: dict[Keys, FieldInfo]) -> str:
+    """Return the keys that were meant perhaps: like this one, or of this name in another section."""
+    word = str(place[-1])
+    siblings = [str(keys[-1]) for keys in known if keys[:-1] == place[:-1]]
+    elsewhere = [".".join(map(str, keys)) for keys in known if keys[-1] == word]
+    section = ".".join(map(str, place[:-1]))
+    close = [f"{section}.{name}".strip(".") for name in get_close_matches(word, siblings, n=2, cutoff=0.6)]
+    if close or elsewhere:
+        return f"; did you mean {' or '.join(close or elsewhere)}?"
+    where = f"keys of {section}" if section else "keys at the top"
+    return f"; remove it. The {where} are {', '.join(siblings)}."
+
+
+def _default(field: FieldInfo | None) -> str:
+    default = field.default if field else None
+    if isinstance(default, str | int | float):
+        return f"; the default is {shown(default)}."
+    return "."

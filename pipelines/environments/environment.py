@@ -1,0 +1,227 @@
+"""An environment: where steps and servers run, what they ask for, and where models and artifacts are."""
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from modelyard.components.deploy.settings import Resources, Target
+from modelyard.components.errors import ConfigError
+from modelyard.components.settings import Settings
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.config.schedule import known_zone
+from modelyard.pipelines.environments.step_resources import Cpu, Memory, StepResources
+
+BUILT = "build/images.json"
+ENDPOINT = r"^https?://[^/]+$"
+URL = r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$"
+
+Step = Literal["fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy"]
+Image = Literal[Step, "train-cuda", "train-tpu", "serve"]
+
+
+class Steps(Settings):
+    """What single steps ask for, where it is not what `defaults` says."""
+
+    fingerprint: StepResources = Field(default=StepResources(), description="What fingerprint asks for.")
+    ingest: StepResources = Field(default=StepResources(), description="What ingest asks for.")
+    preprocess: StepResources = Field(default=StepResources(), description="What preprocess asks for.")
+    train: StepResources = Field(default=StepResources(), description="What train asks for.")
+    evaluate: StepResources = Field(default=StepResources(), description="What evaluate asks for.")
+    deploy: StepResources = Field(default=StepResources(), description="What deploy asks for.")
+    explain: StepResources = Field(default=StepResources(), description="What explain asks for.")
+
+
+class Runs(Settings):
+    """Where the steps run."""
+
+    namespace: str = Field(default="modelyard-runs", description="The namespace of their pods.")
+    service_account: str = Field(default="modelyard-run", description="The account of all of them.")
+
+
+class Servers(Settings):
+    """Where the servers run, and what each asks for."""
+
+    namespace: str = Field(default="modelyard-serving", description="The namespace of their pods.")
+    service_account: str = Field(default="modelyard-serve", description="The account of all of them.")
+    replicas: int = Field(default=1, ge=1, description="Servers of a model when it is deployed first.")
+    cpu: Cpu = Field(default="250m", description="Cores that are kept for a server.")
+    memory: Memory = Field(default="512Mi", description="Memory of a server, kept for it and its limit.")
+    urls: dict[str, str] = Field(
+        default_factory=dict,
+        description="Address at which clients outside the cluster reach a model, by the model's name; one "
+        "that is not here is asked through the API server.",
+    )
+
+
+class Pipelines(Settings):
+    """Where Kubeflow Pipelines is."""
+
+    endpoint: str | None = Field(
+        default=None,
+        pattern=URL,
+        description="Address of its API, as in https://kubeflow.example.com/pipeline; if left out, it is "
+        "reached through the cluster that KUBECONFIG names.",
+    )
+    namespace: str = Field(
+        default="kubeflow",
+        description="Where it is installed. It starts the steps there too, unless it is shared by several "
+        "users (multi-user): then in runs.namespace.",
+    )
+    time_zone: str = Field(
+        default="UTC",
+        description="The zone in which its server reads cron lines (cronScheduleTimezone in its ConfigMap "
+        "pipeline-install-config).",
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        """Refuse a zone that nobody knows."""
+        return known_zone(name)
+
+
+class Webhook(Settings):
+    """Where the address is that is told how a run ended; whoever knows it can write there."""
+
+    secret: str = Field(description="The Secret that holds it, in the namespace where the steps run.")
+    key: str = Field(default="address", description="Its key in the Secret.")
+
+
+class Environment(Settings):
+    """Where steps and servers run, what they ask for, and where models and artifacts are."""
+
+    kind: Literal["local", "kubernetes"] = Field(
+        description="local: processes of this machine; kubernetes: pods of the cluster that KUBECONFIG names."
+    )
+    registry: str | None = Field(
+        default=None, description="Where images are that `images` names without a registry, as host/project."
+    )
+    images: dict[Image, str] = Field(
+        default_factory=dict,
+        description="Image of a step, of serve, or of train on an accelerator (train-cuda, train-tpu); what "
+        "is not here comes from build/images.json, which `make images` writes.",
+    )
+    store: str | None = Field(
+        default=None, description="The model store, gs://bucket/prefix; over store.url of the configuration."
+    )
+    pipeline_root: str | None = Field(
+        default=None, description="Where the artifacts of runs are, gs://bucket/prefix."
+    )
+    storage_endpoint: str | None = Field(
+        default=None,
+        pattern=ENDPOINT,
+        description="Address of a GCS emulator as pods reach it, with its scheme.",
+    )
+    storage_endpoint_outside: str | None = Field(
+        default=None,
+        pattern=ENDPOINT,
+        description="The same as this machine reaches it; storage_endpoint if left out.",
+    )
+    keras_backend: Literal["tensorflow", "jax"] = Field(
+        default="tensorflow", description="What Keras trains with; a TPU needs jax."
+    )
+    accelerator_optional: bool = Field(
+        default=False, description="Train on the processor when the accelerator is not there, and say so."
+    )
+    kfp: Pipelines = Field(default=Pipelines(), description="Where Kubeflow Pipelines is.")
+    runs: Runs = Field(default=Runs(), description="Where the steps run.")
+    serving: Servers = Field(default=Servers(), description="Where the servers run.")
+    webhook: Webhook | None = Field(
+        default=None,
+        description="Address that is told how a run on Kubeflow Pipelines ended, as JSON; a run that this "
+        "machine leads tells the one in MODELYARD_WEBHOOK.",
+    )
+    active_deadline: int = Field(
+        default=86400, ge=1, description="Seconds after which a whole run is stopped."
+    )
+    start_timeout: int = Field(
+        default=300,
+        ge=1,
+        description="Seconds that a pod may take until it runs, a new node and its image included.",
+    )
+    defaults: StepResources = Field(default=StepResources(), description="What each step asks for.")
+    steps: Steps = Field(default=Steps(), description="What single steps ask for, over `defaults`.")
+
+    def resources(self, step: str) -> StepResources:
+        """Return what a step asks for."""
+        mine: StepResources = getattr(self.steps, step)
+        # another attempt of deploy puts a version before clients again that was just rolled back
+        never = {"retries": 0} if step == "deploy" else {}
+        return mine.over(self.defaults.model_copy(update=never))
+
+    def image(self, name: str) -> str:
+        """Return the reference of an image; for train, the one that has its accelerator's libraries.
+
+        explain has that of deploy, which holds all that it needs.
+
+        Raises:
+            ConfigError: neither the environment nor `make images` names it.
+        """
+        accelerator = self.resources(name).accelerator if name in Steps.model_fields else None
+        if name == "train" and accelerator:
+            name = {"gpu": "train-cuda", "tpu": "train-tpu"}[accelerator.kind]
+        name = "deploy" if name == "explain" else name
+        images = dict[str, str](self.images.items())
+        if name not in images:
+            target = "images-accelerators" if name in ("train-cuda", "train-tpu") else "images"
+            raise ConfigError(
+                f"There is no image for {name}: `make {target}` builds it and writes {BUILT}, or name one in "
+                f"environment.images.{name}."
+            )
+        host = images[name].split("/")[0]
+        bare = self.registry and not ("." in host or ":" in host or host == "localhost")
+        return f"{self.registry}/{images[name]}" if bare else images[name]
+
+    def model_store(self) -> Store | None:
+        """Return the model store as this machine reaches it, if the environment has one."""
+        return Store(url=self.store, endpoint=self._outside()) if self.store else None
+
+    def artifacts(self) -> Store:
+        """Return the place of the artifacts as this machine reaches it."""
+        return Store(url=str(self.pipeline_root), endpoint=self._outside())
+
+    def inside(self, place: Store) -> Store:
+        """Return a place in a bucket as pods reach it."""
+        return place.model_copy(update={"endpoint": self.storage_endpoint})
+
+    def outside(self, place: Store) -> Store:
+        """Return a place in a bucket, as pods reach it, as this machine does."""
+        return place.model_copy(update={"endpoint": place.endpoint and self._outside()})
+
+    def target(self, image: str | None = None) -> Target:
+        """Return where deploy puts the server, and with which image: `serve`, if none is given."""
+        if self.kind == "local":
+            return Target()
+        servers = self.serving
+        return Target(
+            kind="kubernetes",
+            namespace=servers.namespace,
+            image=image or self.image("serve"),
+            service_account=servers.service_account,
+            replicas=servers.replicas,
+            resources=Resources(cpu=servers.cpu, memory=servers.memory),
+            start_timeout=self.start_timeout,
+        )
+
+    def _outside(self) -> str | None:
+        return self.storage_endpoint_outside or self.storage_endpoint
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        """Refuse what would fail late, on the cluster."""
+        if self.kind == "local":
+            return self
+        for key in ("store", "pipeline_root"):
+            if not str(getattr(self, key) or "").startswith("gs://"):
+                raise ValueError(
+                    f"environment.{key} is {getattr(self, key)!r}, and pods share only a bucket: give it as "
+                    f"gs://bucket/prefix, in ./environments/NAME.yaml or --set environment.{key}=gs://…"
+                )
+        accelerator = self.resources("train").accelerator
+        if accelerator and accelerator.kind == "tpu" and self.keras_backend == "tensorflow":
+            raise ValueError(
+                f"train asks for {accelerator.type} and environment.keras_backend is tensorflow, but "
+                "TensorFlow 2.21 has no TPU build. Set environment.keras_backend: jax, for which there is "
+                "the image train-tpu, or ask for a GPU"
+            )
+        return self

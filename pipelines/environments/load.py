@@ -1,0 +1,80 @@
+"""Where a pipeline runs: `local`, `kind`, `gke`, or a file of your own; data, not code paths.
+
+    environment = load_environment("kind", ["environment.steps.train.cpu=2"])
+
+A name is that of a file in pipelines/environments/shipped, over which `./environments/NAME.yaml` is laid key by
+key; a path stands for itself. What a key is comes from `--set environment.KEY`, else the variable
+MODELYARD_ENVIRONMENT__KEY, else the file, else its default, as in the configuration.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.config.layers import Document
+from modelyard.pipelines.config.problems import did_you_mean, explain
+from modelyard.pipelines.config.text import Parsed, parse
+from modelyard.pipelines.environments.environment import BUILT, Environment
+
+SHIPPED = Path(__file__).parent / "shipped"
+OWN = Path("environments")
+SECTION = "environment"
+
+
+def load_environment(
+    name_or_path: str = "local", overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ
+) -> Environment:
+    """Return the checked environment.
+
+    Args:
+        name_or_path: a shipped name, the name of a file in ./environments, or a path to a .yaml file.
+        overrides: `environment.key=value` with dotted keys; others are left to the configuration.
+        environ: the environment variables.
+
+    Raises:
+        ConfigError: there is no such environment, or it has problems: each with its place and remedy.
+    """
+    document = _read(name_or_path)
+    mine = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{SECTION.upper()}__")}
+    document.add_environment(mine, ())
+    document.add_overrides([one for one in overrides if one.startswith(f"{SECTION}.")])
+    try:
+        environment = Environment.model_validate(document.values[SECTION])
+    except ValidationError as error:
+        raise explain(error, Environment, document, (SECTION,)) from error
+    return environment.model_copy(update={"images": {**_built(), **environment.images}})
+
+
+def _read(name_or_path: str) -> Document:
+    """Return the document of an environment: the shipped file, and one's own over it."""
+    if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
+        files = [Path(name_or_path)]
+    else:
+        files = [folder / f"{name_or_path}.yaml" for folder in (SHIPPED, OWN)]
+    if not (files := [file for file in files if file.is_file()]):
+        names = sorted({file.stem for folder in (SHIPPED, OWN) for file in folder.glob("*.yaml")})
+        near = did_you_mean(name_or_path, names) or f"; they are {', '.join(names)}."
+        raise ConfigError(f"There is no environment {name_or_path!r}{near} Or name a .yaml file.")
+    document = Document(Parsed({SECTION: {}}), f"the environment {name_or_path}")
+    for file in files:
+        document.add(_section(parse(file.read_text(encoding="utf-8"), str(file)), file), str(file))
+    return document
+
+
+def _section(parsed: Parsed, file: Path) -> Parsed:
+    """Return a file's values as the section that they are."""
+    if not isinstance(parsed.value, dict):
+        raise ConfigError(f"{file}: an environment has keys, as in kind: kubernetes. Write some.")
+    return Parsed({SECTION: parsed.value}, {(SECTION, *keys): line for keys, line in parsed.lines.items()})
+
+
+def _built() -> dict[str, str]:
+    """Return the images that `make images` built, if it did."""
+    if not (file := Path(BUILT)).is_file():
+        return {}
+    built: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    return built

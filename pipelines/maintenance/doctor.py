@@ -1,0 +1,120 @@
+"""Whether this machine can run the pipeline and serve: one check a function."""
+
+import os
+import platform
+import shutil
+import socket
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from modelyard.components.errors import ModelyardError
+from modelyard.components.serve.settings import Serving
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.runners import runs
+
+LEAST_DISK = 2 * 2**30
+
+
+class Check(NamedTuple):
+    """What was looked at, whether it is well, what was found and, if it is not well, what to do."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+def checkup(store: Store, serving: Serving) -> list[Check]:
+    """Return all checks; nothing is written."""
+    return [python(), packages(), processor(), disk(runs.home()), models(store), port(serving)]
+
+
+def python() -> Check:
+    """Check the version of Python."""
+    wanted = metadata("modelyard")["Requires-Python"]
+    found = platform.python_version()
+    ok = SpecifierSet(wanted).contains(found, prereleases=True)
+    return Check("python", ok, found if ok else f"{found}, but {wanted} is needed: make the environment anew")
+
+
+def packages() -> Check:
+    """Check that the packages are there, in versions that modelyard was tried with."""
+    needed = [Requirement(line) for line in requires("modelyard") or []]
+    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    wrong = [text for one in needed if (text := _wrong(one))]
+    if wrong:
+        return Check("packages", False, f"{'; '.join(wrong)}: install modelyard again")
+    shown = ", ".join(f"{name} {version(name)}" for name in ("kfp", "keras", "tensorflow", "onnxruntime"))
+    return Check("packages", True, f"{len(needed)}, with {shown}")
+
+
+def processor() -> Check:
+    """Check for AVX, without which TensorFlow ends with `Illegal instruction`."""
+    info = Path("/proc/cpuinfo")
+    if platform.machine() not in ("x86_64", "AMD64") or not info.is_file():
+        return Check("processor", True, f"{platform.machine()}, {os.cpu_count()} cores")
+    flags = next((line for line in info.read_text().splitlines() if line.startswith("flags")), "").split()
+    found = [flag for flag in ("avx", "avx2", "fma", "avx512f", "amx_bf16") if flag in flags]
+    if "avx" not in found:
+        return Check("processor", False, "no AVX, which TensorFlow's wheels need: use another machine")
+    return Check("processor", True, f"{os.cpu_count()} cores with {', '.join(found)}")
+
+
+def disk(folder: Path) -> Check:
+    """Check for space where runs and their cache go."""
+    free = shutil.disk_usage(_existing(folder)).free
+    found = f"{free / 2**30:.1f} GiB free for {folder}"
+    if free < LEAST_DISK:
+        return Check(
+            "disk", False, f"{found}, and 2 GiB are little enough: set MODELYARD_HOME to another disk"
+        )
+    return Check("disk", True, found)
+
+
+def models(store: Store) -> Check:
+    """Check that the model store can be read and, when it is a folder, written."""
+    try:
+        store_models = open_store(store)
+        names = store_models.names()
+    except ModelyardError as error:
+        return Check("store", False, str(error))
+    parts = urlsplit(store.url)
+    if parts.scheme != "gs":
+        folder = _existing(Path(unquote(parts.path) if parts.scheme else store.url).expanduser().absolute())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            return Check("store", False, f"{folder} cannot be written: change its permissions or store.url")
+    return Check("store", True, f"{store_models.url}, {len(names)} models")
+
+
+def port(serving: Serving) -> Check:
+    """Check that the server could listen."""
+    address = f"{serving.host}:{serving.port}"
+    family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((serving.host, serving.port))
+            listener.listen(1)
+        except OSError as error:
+            remedy = "stop what uses it, or serve with another --port"
+            return Check("port", False, f"{address}: {error.strerror or error}; {remedy}")
+    return Check("port", True, f"{address} is free")
+
+
+def _wrong(requirement: Requirement) -> str | None:
+    try:
+        found = version(requirement.name)
+    except PackageNotFoundError:
+        return f"{requirement.name} is missing"
+    if requirement.specifier.contains(found, prereleases=True):
+        return None
+    return f"{requirement.name} is {found} and must be {requirement.specifier}"
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())

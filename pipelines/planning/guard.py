@@ -1,0 +1,96 @@
+"""Refuses a run before it is started: no node can take a step, or its last plan speaks against it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from modelyard.components.errors import ClusterError, PlanError
+from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.kubernetes.scheduling import impossible
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.environments.step_resources import StepResources
+from modelyard.pipelines.planning import residuals
+from modelyard.pipelines.planning.plan import Wishes
+from modelyard.pipelines.planning.verdict import Judged, judge
+from modelyard.pipelines.train_to_serve import STEPS
+
+Json = dict[str, Any]
+SCALES = {  # labels of nodes that an autoscaler may make more of
+    "cloud.google.com/gke-nodepool",
+    "eks.amazonaws.com/nodegroup",
+    "karpenter.sh/nodepool",
+    "kubernetes.azure.com/agentpool",
+}
+
+
+def guard(
+    config: Config,
+    environment: Environment,
+    name: str,
+    home: Path,
+    budget: float | None = None,
+    deadline: float | None = None,
+) -> tuple[str, ...]:
+    """Raise unless a run may be started.
+
+    Nodes are looked at when the cluster lets us, and when no autoscaler could make others. What the last plan
+    of this configuration said holds, each of time and money by itself.
+
+    Args:
+        config: the configuration.
+        environment: where it would run.
+        name: the environment's name.
+        home: where plans are kept.
+        budget: in USD.
+        deadline: in hours.
+
+    Returns:
+        Limits of which the plan cannot tell, in sentences.
+
+    Raises:
+        PlanError: names each reason, and what to change.
+    """
+    reasons = list(unschedulable(environment)) if environment.kind == "kubernetes" else []
+    kept = residuals.planned(home, residuals.key(config, environment))
+    wishes = Wishes(budget=budget, deadline=deadline)
+    judged = Judged((), ())
+    if kept:
+        judged = judge(kept.train, kept.whole, kept.money, wishes, environment, config.training)
+        reasons += [f"{one} (plan of {kept.created[:10]})" for one in (*kept.refusals, *judged.against)]
+    elif budget is not None or deadline is not None:
+        reasons.append(
+            f"Nobody has planned this run, so nobody knows what it takes: `modelyard plan -e {name}` says it"
+        )
+    if reasons:
+        raise PlanError(f"{'. '.join(reasons)}. `--anyway` starts it all the same.")
+    return judged.unjudged
+
+
+def unschedulable(environment: Environment) -> Sequence[str]:
+    """Return a sentence for each step that no node of the cluster could take, even an empty one."""
+    try:
+        nodes = connect(environment.runs.namespace).nodes
+    except ClusterError:
+        return ()  # whoever submits may reach Kubeflow Pipelines alone
+    if any(SCALES & node["metadata"].get("labels", {}).keys() for node in nodes):
+        return ()
+    found = (impossible(_pod(step, environment.resources(step)), nodes) for step in STEPS)
+    return [one for one in found if one]
+
+
+def _pod(step: str, resources: StepResources) -> Json:
+    """Return as much of a step's pod as the scheduler looks at."""
+    asked = {"cpu": resources.cpu, "memory": resources.memory}
+    if resources.accelerator:
+        asked[resources.accelerator.resource] = str(resources.accelerator.count)
+    requests = {name: amount for name, amount in asked.items() if amount}
+    tolerations = [one.model_dump(exclude_none=True) for one in resources.tolerated()]
+    return {
+        "metadata": {"name": step},
+        "spec": {
+            "nodeSelector": resources.selector(),
+            "tolerations": tolerations,
+            "containers": [{"resources": {"requests": requests}}],
+        },
+    }

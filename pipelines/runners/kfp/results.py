@@ -1,0 +1,117 @@
+"""What came of a run on Kubeflow Pipelines: what its steps wrote, in the bucket.
+
+The API says nothing of what a task passed on, and a task from the cache wrote nothing in this run. The driver
+of the condition before deploy was given it all, whether deploy ran or not, and writes that into its log.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from modelyard.components.artifacts import UNCHANGED, Outcome, read
+from modelyard.components.errors import ClusterError, NotFoundError
+from modelyard.components.explain.workflow import Workflow
+from modelyard.components.fingerprint.unchanged import reason_in
+from modelyard.components.store import staging
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.models import open_store
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.kfp.kept import Kept
+from modelyard.pipelines.runners.results import scores
+from modelyard.pipelines.runners.runs import Prediction
+from modelyard.pipelines.serving.address import address_of
+from modelyard.pipelines.serving.ask import ask_at
+from modelyard.pipelines.train_to_serve import NAME
+
+GIVEN = "output ExecutorInput:"
+CHANNEL = "pipelinechannel--"
+DECODER = json.JSONDecoder()
+
+
+class Aim(NamedTuple):
+    """What a run is for: the model's name, and the store of its versions as it is reached from here."""
+
+    name: str
+    store: Store
+
+
+def results(
+    run: Any, kept: Kept, workflow: Workflow, aim: Aim, environment: Environment, folder: Path
+) -> dict[str, Any]:
+    """Return the part of a run's summary that says what came of it.
+
+    Args:
+        run: the run, as the server gives it.
+        kept: its records.
+        workflow: its Workflow, which has succeeded.
+        aim: what it is for.
+        environment: where it ran.
+        folder: where the report goes.
+
+    Raises:
+        StoreError: the bucket cannot be read.
+    """
+    champion = open_store(aim.store).champion(aim.name)
+    given = _given(kept, workflow)
+    result: dict[str, Any] = {
+        "fingerprint": given.get("parameterValues", {}).get(f"{CHANNEL}fingerprint-run"),
+        "champion": champion.version if champion else None,
+    }
+    if not (workflow.cached("ingest") or workflow.own("ingest")):
+        fingerprint = workflow.own("fingerprint")
+        reason = reason_in(kept.log(fingerprint)) if fingerprint else None
+        return {**result, "decision": UNCHANGED, "reason": reason or "nothing is new since the champion"}
+    # the run's own root: the environment may have another one by now
+    root = environment.artifacts().model_copy(update={"url": run.runtime_config.pipeline_root})
+    evaluation = folder / "artifacts" / "evaluate" / "evaluation"
+    for name, path in {"evaluation": evaluation, "report": evaluation.parent / "report"}.items():
+        uri = _written(root, run.run_id, "evaluate", name) or _passed(given, f"evaluate-{name}")
+        if uri is None:
+            raise NotFoundError(
+                f"The run {run.display_name} has what evaluate said from an earlier run, and the logs that "
+                "name the place are gone. `modelyard submit` starts another."
+            )
+        staging.fetch(uri, path, root.endpoint)
+    outcome = None
+    if uri := _written(root, run.run_id, "deploy", "outcome"):  # deploy is never cached
+        staging.fetch(uri, folder / "artifacts" / "deploy" / "outcome", root.endpoint)
+        outcome = read(folder / "artifacts" / "deploy" / "outcome", Outcome)
+    return {**result, **scores(evaluation, outcome, folder), "prediction": _ask(aim, environment)}
+
+
+def _given(kept: Kept, workflow: Workflow) -> Mapping[str, Any]:
+    """Return what the last condition was given: parameters and artifacts of the steps before it."""
+    for node in reversed(workflow.pods()):
+        if node.driver and node.step.startswith("condition-"):
+            text = "\n".join(kept.log(node))
+            with suppress(ValueError):  # cut
+                inputs: Mapping[str, Any] = DECODER.raw_decode(text.partition(GIVEN)[2])[0]["inputs"]
+                return inputs
+    return {}
+
+
+def _passed(given: Mapping[str, Any], name: str) -> str | None:
+    """Return the address of an artifact that was passed on, wherever the cache has it from."""
+    found = given.get("artifacts", {}).get(f"{CHANNEL}{name}", {}).get("artifacts", ())
+    return str(found[0]["uri"]) if found else None
+
+
+def _written(root: Store, run_id: str, step: str, output: str) -> str | None:
+    """Return the address of an artifact that a step wrote in this run, at its last start."""
+    prefix = f"{NAME}/{run_id}/{step}/"
+    ours = re.compile(rf"{re.escape(prefix)}[^/]+/{output}(?=/|$)")
+    entries = sorted(open_objects(root).entries(prefix), key=lambda one: one.changed)
+    found = [match[0] for one in entries if (match := ours.match(one.key))]
+    return f"{root.url.rstrip('/')}/{found[-1]}" if found else None
+
+
+def _ask(aim: Aim, environment: Environment) -> Prediction | None:
+    """Ask the champion's server for a prediction, if it is reached from here."""
+    with suppress(ClusterError):
+        address = address_of(aim.name, environment)
+        return ask_at(address.url, aim.name, aim.store, address.transport)
+    return None

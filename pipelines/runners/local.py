@@ -1,0 +1,201 @@
+"""Run the pipeline on this machine: the same KFP pipeline, with its steps as processes, without Docker."""
+
+import contextlib
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from modelyard.components.artifacts import UNCHANGED, History, Outcome, read
+from modelyard.components.errors import ModelyardError
+from modelyard.components.explain import here
+from modelyard.components.fingerprint.unchanged import reason_in
+from modelyard.components.store.models import open_store
+from modelyard.pipelines.compile.compiler import LOCAL, NO_OPTIONS, arguments
+from modelyard.pipelines.compile.placement import pipeline
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.planning import comparison
+from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners.results import scores
+from modelyard.pipelines.runners.runs import Failure, Prediction, RunSummary
+from modelyard.pipelines.runners.steplog import CacheHits, StepLog
+from modelyard.pipelines.serving.ask import ask
+from modelyard.pipelines.train_to_serve import STEPS
+
+
+class LocalRun:
+    """One run of the pipeline; `log` tells how it is going while `__call__` works."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        environment: Environment = LOCAL,
+        options: Mapping[str, bool | int] = NO_OPTIONS,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            config: the configuration.
+            folder: the run's folder; see pipelines/runners/runs.py.
+            environment: where it runs.
+            options: arguments of the pipeline that no configuration has: `skip_unchanged`, `force_after`.
+        """
+        self.config = config
+        self.folder = folder
+        self.environment = environment
+        self.options = options
+        self.log = StepLog(STEPS, folder / "logs")
+        self.cache = folder.parent.parent / "cache"
+
+    def __call__(self) -> RunSummary:
+        """Run to the end and record the summary; a failure is in the summary, not raised."""
+        started = time.monotonic()
+        plan_key = comparison.identity(self.config, self.environment)
+        result: dict[str, Any]
+        try:
+            self._execute()
+            result = {"state": "succeeded", **self._result()}
+        except ModelyardError as error:
+            result = {"state": "failed", "failure": self._failure(error)}
+        summary = RunSummary(
+            run=self.folder.name,
+            model=self.config.name,
+            steps=self.log.steps(),
+            seconds=round(time.monotonic() - started, 3),
+            store=self.config.store.url,
+            uses=self._uses(),
+            **result,
+        )
+        runs.finish(self.folder, summary)
+        comparison.keep(self.folder, plan_key, self.environment, summary, self._history())
+        return summary
+
+    def _execute(self) -> None:
+        """Run the pipeline in kfp.local."""
+        from kfp import local
+
+        local.init(
+            local.SubprocessRunner(use_venv=False),
+            pipeline_root=str(self.folder / "artifacts"),
+            workspace_root=str(self.folder / "scratch" / "workspace"),
+            enable_caching=True,
+            cache_root=str(self.cache),
+        )
+        train_to_serve = self._pipeline()
+        try:
+            with _captured(self.log):
+                train_to_serve(**arguments(self.config, self.environment), **self.options)
+        except RuntimeError as error:
+            raise self._cause(error) from error
+        finally:
+            self.log.settle()
+
+    def _pipeline(self) -> Callable[..., Any]:
+        """Return what kfp.local runs."""
+        return pipeline(self.environment)
+
+    def _evaluation(self) -> Path:
+        """Return the folder that holds the evaluation; the report is beside it."""
+        return Path(self._address("evaluate", "evaluation"))
+
+    def _address(self, step: str, output: str) -> str:
+        """Return where an artifact is that a step wrote in this run, or in the one that filled the cache.
+
+        No output of a task under a condition can be an output of the pipeline, which would say so itself.
+        """
+        if key := self.log.hits.get(step):
+            entry = json.loads(next(self.cache.glob(f"{key}*.json")).read_text(encoding="utf-8"))
+            return str(entry[output]["uri"])
+        return self._written(step, output)
+
+    def _uses(self) -> tuple[str, ...]:
+        """Return the runs whose artifacts came from the cache."""
+        entries = [path for key in self.log.hits.values() for path in self.cache.glob(f"{key}*.json")]
+        found = [name for path in entries for name in runs.NAME.findall(path.read_text(encoding="utf-8"))]
+        return tuple(sorted(set(found)))
+
+    def _written(self, step: str, output: str) -> str:
+        """Return where an artifact is that a step wrote in this run."""
+        return str(next((self.folder / "artifacts").glob(f"*/{step}")) / output)
+
+    def _ask(self) -> Prediction | None:
+        """Ask the server of the champion for a prediction."""
+        return ask(self.config)
+
+    def _failed_step(self) -> str | None:
+        return next((step.name for step in self.log.steps() if step.state == "failed"), None)
+
+    def _cause(self, error: Exception) -> ModelyardError:
+        """Make the error again that the failed step ended with."""
+        if step := self._failed_step():
+            return here.cause(self.folder, step)
+        return ModelyardError(f"KFP's local runner failed: {error}. `modelyard --debug run` shows more.")
+
+    def _failure(self, error: ModelyardError) -> Failure:
+        step = self._failed_step()
+        return Failure(
+            kind=type(error).__name__,
+            message=str(error),
+            exit_code=error.exit_code,
+            step=step,
+            log=str(self.log.path(step)) if step else None,
+        )
+
+    def _result(self) -> dict[str, Any]:
+        """Read what the steps decided, and what the store holds now; ask the server for a prediction."""
+        champion = open_store(self.config.store).champion(self.config.name)
+        result = {
+            "fingerprint": self._parameter("fingerprint", "run"),
+            "champion": champion.version if champion else None,
+        }
+        if reason := reason_in(self.log.lines("fingerprint")):
+            return {**result, "decision": UNCHANGED, "reason": reason}
+        return {
+            **result,
+            **scores(self._evaluation(), self._outcome(), self.folder),
+            "prediction": self._ask(),
+        }
+
+    def _history(self) -> History | None:
+        """Read what train tells of its only attempt; None when it did not run, or that cannot be read."""
+        step = next(one for one in self.log.steps() if one.name == "train")
+        if step.state == "succeeded" and not step.cached:
+            with contextlib.suppress(ModelyardError, OSError, StopIteration):
+                return read(self._trained() / "history.json", History)
+        return None
+
+    def _trained(self) -> Path:
+        """Return the folder that holds the history of this run's training."""
+        return Path(self._written("train", "history"))
+
+    def _deployed(self) -> bool:
+        return any(step.name == "deploy" and step.state == "succeeded" for step in self.log.steps())
+
+    def _outcome(self) -> Outcome | None:
+        """Read deploy's last word, if it came to that."""
+        return read(Path(self._written("deploy", "outcome")), Outcome) if self._deployed() else None
+
+    def _parameter(self, step: str, name: str) -> str:
+        return next((self.folder / "artifacts").glob(f"*/{step}/{name}")).read_text()
+
+
+@contextlib.contextmanager
+def _captured(log: StepLog) -> Iterator[None]:
+    """Send what kfp.local prints and logs to `log`."""
+    root = logging.getLogger()
+    level = root.level
+    handler = CacheHits(log)
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(log), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)

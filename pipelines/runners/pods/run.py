@@ -1,0 +1,125 @@
+"""A run whose steps are pods: kfp.local keeps order, conditions and cache; a launcher starts each pod."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modelyard.components import lifeline
+from modelyard.components.artifacts import History, Outcome, read, write
+from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.store import staging
+from modelyard.components.store.address import open_objects
+from modelyard.pipelines.compile.compiler import NO_OPTIONS, compile_to
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.local import LocalRun
+from modelyard.pipelines.runners.pods import following, launcher
+from modelyard.pipelines.runners.pods.launcher import Plan
+from modelyard.pipelines.runners.pods.pod import pod
+from modelyard.pipelines.runners.runs import Prediction
+from modelyard.pipelines.serving.address import address_of
+from modelyard.pipelines.serving.ask import ask_at
+from modelyard.pipelines.train_to_serve import STEPS
+
+LAUNCHER = ["python3", "-m", launcher.__name__]
+REMOVED = "removed/"  # in the bucket: names of runs that `modelyard gc` is removing
+IN_PODS = tuple(step for step in STEPS if step != "explain")  # which says what this machine knows of the run
+
+
+class PodRun(LocalRun):
+    """One run of the pipeline on a cluster; artifacts and models are in its bucket."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        environment: Environment,
+        options: Mapping[str, bool | int] = NO_OPTIONS,
+    ) -> None:
+        super().__init__(config, folder, environment, options)
+        self._cluster = connect(environment.runs.namespace)
+        bucket = environment.artifacts()
+        self._there, self._endpoint = f"{bucket.url.rstrip('/')}/{folder.name}", bucket.endpoint
+
+    def _pipeline(self) -> Callable[..., Any]:
+        """Return the compiled pipeline with the launcher in front of each step's command."""
+        from kfp.components import load_component_from_text
+
+        self._clear()
+        self._forget()
+        path = self.folder / "pipeline.yaml"
+        compile_to(self.config, path, self.environment)
+        compiled = pipeline, platform = tuple(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        plan = Plan(
+            run=self.folder.name,
+            namespace=self.environment.runs.namespace,
+            pods={step: pod(compiled, step, self.environment) for step in IN_PODS},
+            here=str(self.folder / "artifacts"),
+            there=self._there,
+            endpoint=self._endpoint,
+            inside=self.environment.storage_endpoint,
+            start_timeout=self.environment.start_timeout,
+            retries={step: self.environment.resources(step).retries for step in IN_PODS},
+        )
+        write(self.folder / "pods.json", plan)
+        os.environ[launcher.VARIABLE] = str(self.folder / "pods.json")
+        for step in IN_PODS:
+            container = pipeline["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
+            container["command"] = [*LAUNCHER, step, *container["command"]]
+        for dag in (pipeline["root"], *pipeline["components"].values()):
+            for task in dag.get("dag", {}).get("tasks", {}).values():
+                task.pop("retryPolicy", None)  # the launcher knows what is worth another attempt
+        return load_component_from_text(yaml.safe_dump_all([pipeline, platform]))  # type: ignore[no-any-return]
+
+    def _evaluation(self) -> Path:
+        folder = self.folder / "artifacts" / "evaluate"
+        address = self._address("evaluate", "evaluation")
+        staging.fetch(address, folder / "evaluation", self._endpoint)
+        staging.fetch(f"{address.rpartition('/')[0]}/report", folder / "report", self._endpoint)
+        return folder / "evaluation"
+
+    def _written(self, step: str, output: str) -> str:
+        here = Path(super()._written(step, output)).relative_to(self.folder / "artifacts")
+        return f"{self._there}/{here.as_posix()}"
+
+    def _history(self) -> History | None:
+        if any(launcher.AGAIN in line for line in self.log.lines("train")):
+            return None
+        return super()._history()
+
+    def _trained(self) -> Path:
+        path = self.folder / "artifacts" / "train" / "history"
+        staging.fetch(self._written("train", "history"), path, self._endpoint)
+        return path
+
+    def _outcome(self) -> Outcome | None:
+        if not self._deployed():
+            return None
+        path = self.folder / "artifacts" / "deploy" / "outcome"
+        staging.fetch(self._written("deploy", "outcome"), path, self._endpoint)
+        return read(path, Outcome)
+
+    def _ask(self) -> Prediction | None:
+        address = address_of(self.config.name, self.environment)
+        return ask_at(address.url, self.config.name, self.config.store, address.transport)
+
+    def _forget(self) -> None:
+        """Remove what the cache has of runs that are gone from the bucket: kfp.local would trust it."""
+        bucket = self.environment.artifacts()
+        objects = open_objects(bucket)
+        there = set(objects.folders("")) - {key.removeprefix(REMOVED) for key in objects.keys(REMOVED)}
+        ours = re.compile(re.escape(f"{bucket.url.rstrip('/')}/") + r"([^/\"]+)/")
+        for entry in self.cache.glob("*.json"):
+            if not set(ours.findall(entry.read_text(encoding="utf-8"))) <= there:
+                entry.unlink()
+
+    def _clear(self) -> None:
+        """Remove the pods of runs of this machine that were killed."""
+        for one in self._cluster.find("Pod", labels="app.kubernetes.io/component=step,modelyard.dev/run"):
+            run = self.folder.parent / one["metadata"]["labels"]["modelyard.dev/run"]
+            if run.is_dir() and not lifeline.held(run / "lifeline"):
+                following.remove(self._cluster, one["metadata"]["name"])

@@ -1,0 +1,1 @@
+"""Models that are served: where their servers are, how to ask them, and rolling out by hand."""

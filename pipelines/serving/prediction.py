@@ -1,0 +1,234 @@
+"""Predictions for files, from a version loaded here or from a running server.
+
+    predict(Loaded(models, "digits"), [Path("seven.png")])
+    predict(Endpoint(Address("http://localhost:8501"), "digits"), [Path("many.npy")])
+
+Both read the files alike, by the model's signature: pictures as in training, `.npy` as one example or many.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelyard.components.artifacts import Record, Signature
+from modelyard.components.errors import DataError, NotFoundError, ServeError
+from modelyard.components.store.models import ModelStore
+
+if TYPE_CHECKING:  # a laptop needs no client of Kubernetes
+    from modelyard.pipelines.serving.address import Address
+
+BATCH_BYTES = 8 * 2**20
+BATCH_ROWS = 256
+TIMEOUT = 60.0
+DTYPES = {"UINT8": "uint8", "FP32": "float32"}
+
+
+class Answer(Record):
+    """What a model says about one example; `probabilities` has every class."""
+
+    image: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+class Model(Protocol):
+    """What answers: a version with its signature."""
+
+    version: int
+    signature: Signature
+
+    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the probabilities (n, classes) of a batch (n, *shape)."""
+
+
+class Loaded:
+    """A version of the store, loaded here with ONNX Runtime.
+
+    Args:
+        models: the store.
+        name: the model's name.
+        version: its version; the champion when None.
+
+    Raises:
+        NotFoundError: there is no such version, or no champion.
+    """
+
+    def __init__(self, models: ModelStore, name: str, version: int | None = None) -> None:
+        from modelyard.components.serve.model import load
+
+        champion = models.champion(name) if version is None else None
+        if version is None and champion is None:
+            raise NotFoundError(
+                f"{name} has no champion in {models.url}. Name a version with --version; there are: "
+                f"{', '.join(map(str, models.versions(name))) or 'none'}."
+            )
+        self.version = champion.version if champion else version or 0
+        self._predictor = load(models, name, self.version, champion.digest if champion else None, threads=1)
+        self.signature = self._predictor.signature
+
+    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """See Model."""
+        return self._predictor.run(batch)
+
+
+class Endpoint:
+    """A model on a server that speaks the Open Inference Protocol.
+
+    Args:
+        address: of the server.
+        name: the model's name.
+        version: its version; the one that is served when None.
+
+    Raises:
+        ServeError: the server does not answer, or has no such model.
+        ClusterError: it is in a cluster that does not lead to it.
+    """
+
+    def __init__(self, address: "Address", name: str, version: int | None = None) -> None:
+        path = f"/v2/models/{name}" + (f"/versions/{version}" if version else "")
+        self._url, self._transport = f"{address.url.rstrip('/')}{path}", address.transport
+        about = self._ask("GET", self._url)
+        try:
+            (given,), parameters = about["inputs"], about["parameters"]
+            self._input = given["name"]
+            self.version = int(about["versions"][-1])
+            self.signature = Signature(
+                shape=tuple(given["shape"][1:]),
+                dtype=DTYPES[given["datatype"]],  # type: ignore[arg-type]
+                classes=tuple(parameters["classes"]),
+                image=parameters["image"],
+            )
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise ServeError(
+                f"{self._url} is not a model of modelyard: it does not say its classes."
+            ) from error
+
+    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """See Model. The batch is sent as bytes, which is a tenth of its JSON."""
+        data = np.ascontiguousarray(batch, np.dtype(self.signature.dtype).newbyteorder("<")).tobytes()
+        datatype = {dtype: name for name, dtype in DTYPES.items()}[self.signature.dtype]
+        tensor = {"name": self._input, "shape": list(batch.shape), "datatype": datatype}
+        head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(data)}}]}).encode()
+        length = {"inference-header-content-length": str(len(head))}
+        answer = self._ask("POST", f"{self._url}/infer", content=head + data, headers=length)
+        self.version = int(answer["model_version"])  # a swap may have come between
+        output = answer["outputs"][0]
+        return np.asarray(output["data"], np.float32).reshape(output["shape"])
+
+    def _ask(self, method: str, url: str, **request: Any) -> Any:
+        import httpx
+
+        try:
+            with httpx.Client(transport=self._transport, timeout=TIMEOUT) as client:
+                response = client.request(method, url, **request)
+            answer = response.json()
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise ServeError(
+                f"{url} does not answer as a model server: {error}. Is one running there "
+                "(`modelyard serve`), and is the address right?"
+            ) from error
+        if response.is_error:
+            said = answer.get("error", answer) if isinstance(answer, dict) else answer
+            raise ServeError(f"{url} answered {response.status_code}: {said}")
+        return answer
+
+
+def predict(model: Model, paths: Sequence[Path]) -> list[Answer]:
+    """Return an answer per example in the files, in order.
+
+    Raises:
+        DataError: a file is missing, or does not hold what the model takes.
+    """
+    named = [example for path in paths for example in _examples(path, model.signature)]
+    row_bytes = max(1, named[0][1].nbytes) if named else 1
+    rows = max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes))
+    answers: list[Answer] = []
+    for start in range(0, len(named), rows):
+        part = named[start : start + rows]
+        probabilities = model.run(np.stack([example for _, example in part]))
+        answers += [
+            _answer(name, row, model.signature.classes)
+            for (name, _), row in zip(part, probabilities, strict=True)
+        ]
+    return answers
+
+
+def _answer(name: str, probabilities: NDArray[np.float32], classes: Sequence[str]) -> Answer:
+    best = int(probabilities.argmax())
+    return Answer(
+        image=name,
+        label=classes[best],
+        probability=float(probabilities[best]),
+        probabilities=dict(zip(classes, map(float, probabilities), strict=True)),
+    )
+
+
+def _examples(path: Path, signature: Signature) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the examples in a file with their names."""
+    if path.suffix == ".npy":
+        yield from _from_numbers(path, signature)
+    elif signature.image is None:
+        raise DataError(
+            f"{path} is not a .npy file, and this model was not trained on pictures. Give .npy files with "
+            f"{_form(signature)}."
+        )
+    else:
+        from modelyard.components import images
+
+        try:
+            picture = images.decode(path.read_bytes(), signature.image)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        yield str(path), picture.astype(signature.dtype, copy=False)
+
+
+def _from_numbers(path: Path, signature: Signature) -> Iterator[tuple[str, NDArray[Any]]]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, EOFError) as error:
+        raise DataError(
+            f"{path} is not a .npy file of numbers: {error}. Write it with numpy.save."
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} is an archive of arrays, not a .npy file. Write one with numpy.save.")
+    if array.shape == signature.shape:
+        yield str(path), _cast(path, array, signature)
+    elif array.shape[1:] == signature.shape and array.ndim and len(array):
+        for number, example in enumerate(_cast(path, array, signature)):
+            yield f"{path}[{number}]", example
+    else:
+        found = " x ".join(map(str, array.shape)) or "no axis"
+        raise DataError(f"{path} has {array.dtype} of shape {found}; this model takes {_form(signature)}.")
+
+
+def _cast(path: Path, array: NDArray[Any], signature: Signature) -> NDArray[Any]:
+    """Return the array in the model's dtype; refuse values that the dtype does not hold."""
+    numbers = np.issubdtype(array.dtype, np.number) and not np.iscomplexobj(array)
+    if numbers and signature.dtype == "uint8":
+        good = bool(((array >= 0) & (array <= 255) & (array == np.floor(array))).all())
+    else:
+        good = numbers and bool(np.isfinite(array).all())
+    if not good:
+        needs = "whole numbers from 0 to 255" if signature.dtype == "uint8" else "finite numbers"
+        raise DataError(f"{path} has other values than {needs}, which this model takes. Send raw pixels.")
+    return array.astype(signature.dtype)
+
+
+def _form(signature: Signature) -> str:
+    shape = " x ".join(map(str, signature.shape))
+    return f"{signature.dtype} of shape {shape}, or n x {shape} for many"
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{path} cannot be read: {error.strerror or error}. Name pictures or .npy files that exist."
+    )
