@@ -21,11 +21,18 @@ What a command needs is imported when it runs: `modelyard --help` pays for Typer
 
 import gc
 import sys
+from collections.abc import Sequence
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run the command line `arguments` and return its exit code."""
+    from modelyard.pipelines.cli.app import app
+    from modelyard.pipelines.cli.failures import run_guarded
+
+    return run_guarded(app, arguments)
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
-    from modelyard.pipelines.cli import failures
-
+    """Run the command line of this process and leave with its exit code."""
     gc.set_threshold(200_000)  # imports make many objects and little garbage: a tenth of a second less
-    sys.exit(failures.guarded(sys.argv[1:]))
+    sys.exit(invoke(sys.argv[1:]))

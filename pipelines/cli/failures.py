@@ -15,7 +15,7 @@ INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__base__
 
 
-def guarded(arguments: Sequence[str]) -> int:
+def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code.
 
     A ModelyardError has the code of its class, a wrong command line 2, Ctrl-C 130, and a bug 1: its
@@ -23,8 +23,6 @@ def guarded(arguments: Sequence[str]) -> int:
     """
     as_json, debug = wants_json(arguments), "--debug" in arguments
     try:
-        from modelyard.pipelines.cli.app import app
-
         code = app(list(arguments), prog_name="modelyard", standalone_mode=not as_json)
         if code == INTERRUPTED and as_json:  # Typer has told people already
             report("Interrupted", "Stopped by Ctrl-C. Run it again: what is done is cached.", code, as_json)

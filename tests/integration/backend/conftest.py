@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.environments.environment import Environment, Image
 from modelyard.pipelines.runners.kfp import following
 from tests.integration.backend.pipelines import Pipelines
@@ -73,7 +73,7 @@ def modelyard(there: str, capsys: pytest.CaptureFixture[str]) -> Command:
 
     def modelyard(*words: str) -> tuple[int, Any]:
         try:
-            code = guarded([*words, *(() if "-e" in words else ("-e", there))])
+            code = invoke([*words, *(() if "-e" in words else ("-e", there))])
         except SystemExit as end:  # Typer ends so when it prints for people
             code = int(end.code or 0)
         said = capsys.readouterr()

@@ -13,7 +13,7 @@ import yaml
 
 from modelyard.components.artifacts import Decision, Interval, Metrics, Outcome, write
 from modelyard.components.store import staging
-from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.quantity import exactly, unknown
@@ -160,7 +160,7 @@ def test_a_run_that_is_followed_is_compared_with_its_plan(
 
     threading.Thread(target=go_on, daemon=True).start()
     with pytest.raises(SystemExit) as end:
-        guarded(["submit", "--wait", "-e", "there.yaml"])
+        invoke(["submit", "--wait", "-e", "there.yaml"])
     assert not end.value.code
     (folder,) = (home / "runs").iterdir()
     found = Residual.model_validate_json((folder / "plan.json").read_bytes())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.maintenance import plan
 from modelyard.pipelines.maintenance.place import Place
 from tests.integration.cleanup.conftest import Yard
@@ -92,7 +92,7 @@ def test_two_at_once_end_as_one_does(full: Yard, tmp_path: Path) -> None:
 def command(yard: Yard, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     line = ["gc", str(yard.config_file), "-e", str(yard.environment_file), *arguments]
     try:
-        code = guarded(line)
+        code = invoke(line)
     except SystemExit as left:
         code = int(left.code or 0)
     return code, *capsys.readouterr()

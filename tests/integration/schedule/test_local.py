@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import ConfigError, ConflictError, NotFoundError
-from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.compile.compiler import LOCAL
 from modelyard.pipelines.schedule.local import crontab as crontab_module
 from modelyard.pipelines.schedule.local import systemd
@@ -187,7 +187,7 @@ def test_the_command_line(
     Path("pets.yaml").write_text('name: pets\ndata: {kind: digits}\nschedule: {cron: "0 3 * * *"}\n')
 
     def run(*words: str) -> Any:
-        code = guarded(["schedule", *words, "--output", "json"])
+        code = invoke(["schedule", *words, "--output", "json"])
         return code, json.loads(capsys.readouterr().out)
 
     assert run("apply", "pets.yaml", "--dry-run")[1]["applied"] is False
@@ -201,7 +201,7 @@ def test_the_command_line(
     code, refusal = run("run-now", "pets")
     assert (code, refusal["error"]["kind"]) == (7, "NotFoundError")
     with pytest.raises(SystemExit, match="0"):
-        guarded(["schedule", "apply", "pets.yaml"])
+        invoke(["schedule", "apply", "pets.yaml"])
     assert "There is a schedule of pets now: the crontab of" in capsys.readouterr().out
 
 
@@ -211,6 +211,6 @@ def test_run_now_does_not_say_more_than_it_knows(
     monkeypatch.setattr(systemd, "BOOTED", machine)
     timers.apply(config())
     with pytest.raises(SystemExit, match="0"):
-        guarded(["schedule", "run-now", "digits"])
+        invoke(["schedule", "run-now", "digits"])
     said = "A run of digits is asked for, and starts unless one is in flight: journalctl"
     assert capsys.readouterr().out.startswith(said)

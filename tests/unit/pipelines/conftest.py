@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from modelyard.components.artifacts import Interval, Metrics, Signature
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
-from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.cli import invoke
 from tests.published import publish
 
 SIGNATURE = Signature(shape=(2, 2), dtype="uint8", classes=("dark", "bright"))
@@ -39,7 +39,7 @@ class Ended:
 def modelyard(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     def run(*arguments: object) -> Ended:
         try:
-            code = guarded([str(argument) for argument in arguments])
+            code = invoke([str(argument) for argument in arguments])
         except SystemExit as left:
             code = int(left.code or 0)
         return Ended(code, *capsys.readouterr())

@@ -9,7 +9,7 @@ import pytest
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import ClusterError, ModelyardError, TooLargeError, TrainError
 from modelyard.components.train.measured import ANSWER, Probed, Question, Trial
-from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.load import load_environment
@@ -173,4 +173,4 @@ def test_what_a_pod_says_is_no_markup(made: Any, monkeypatch: pytest.MonkeyPatch
         return plan
 
     monkeypatch.setattr(planning, "make", make)
-    assert guarded(["plan", "--output", "json"]) == 0
+    assert invoke(["plan", "--output", "json"]) == 0

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.planning import survey
 from modelyard.pipelines.planning.survey import look
@@ -72,5 +72,5 @@ def test_rows_that_are_here_are_counted_and_not_said(data: Any, said: str, fetch
 
 @pytest.mark.parametrize("option", ["--fetch", "--learning-curve"])
 def test_rows_are_said_or_fetched(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert guarded(["plan", "--rows", "50", option]) == ConfigError.exit_code
+    assert invoke(["plan", "--rows", "50", option]) == ConfigError.exit_code
     assert f"--rows 50 is for data that stays where it is, and {option} brings it" in capsys.readouterr().err

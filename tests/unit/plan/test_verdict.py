@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelyard.components.train.settings import EarlyStopping, Training
-from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import planning
 from modelyard.pipelines.planning.plan import Wishes
@@ -119,6 +119,6 @@ def test_what_a_plan_speaks_against_is_not_submitted(
 
 def code_of(*words: str) -> int:
     try:
-        return guarded(words)
+        return invoke(words)
     except SystemExit as end:  # Typer ends so when it prints for people
         return int(end.code or 0)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import PlanError
-from modelyard.pipelines.cli.failures import guarded
+from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config import text as config_text
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning import guard
@@ -40,7 +40,7 @@ def test_what_no_node_can_take_is_refused_unless_it_is_wanted(
     monkeypatch.setattr(guard, "connect", lambda _: SimpleNamespace(nodes=[node]))
     large = "environment.steps.train.memory=64Gi"
     arguments = ("schedule", "apply", "digits.yaml", "-e", "there.yaml", "--set", large)
-    assert guarded(list(arguments)) == PlanError.exit_code
+    assert invoke(list(arguments)) == PlanError.exit_code
     assert "At most 1 MiB of memory fit on an empty node" in capsys.readouterr().err
     assert changing(site) == []
     assert command("schedule", "diff", *arguments[2:])["action"] == "create"
@@ -64,7 +64,7 @@ def command(
     )
 
     def run(*words: str) -> Any:
-        assert guarded([*words, "--output", "json"]) == 0, capsys.readouterr()
+        assert invoke([*words, "--output", "json"]) == 0, capsys.readouterr()
         return json.loads(capsys.readouterr().out)
 
     return run
