@@ -11,7 +11,3 @@ serve        answers predictions from a version (not a step: what deploy rolls o
 Shared ground: artifacts (what passes between steps), errors, images, kubernetes, lifeline, memory, report,
 settings, shards, source, store.
 """
-
-from modelyard.components import lifeline
-
-lifeline.follow()

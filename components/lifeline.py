@@ -3,12 +3,12 @@
 The parent holds an exclusive lock on a file for as long as it lives (`hold`); a child waits for that
 lock in a thread (`follow`) and leaves at once when it gets it. The kernel gives the lock up even after
 `kill -9`, so no step goes on training, and no server holds a port, for a run that is gone. Nothing
-polls, and on a cluster, where nobody sets the variable, nothing happens.
+polls, and on a cluster, where the variable is not set, nothing happens.
 
     with lifeline.hold(run / "lifeline") as environment:
         subprocess.run(command, env={**os.environ, **environment})
 
-Importing `components` follows the lifeline that the environment names.
+The body of each component and the `main` of each module that runs as a child process call `follow` first.
 """
 
 import fcntl

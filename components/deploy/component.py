@@ -45,6 +45,9 @@ def deploy(
     Returns:
         The version.
     """
+    from modelyard.components import lifeline
+
+    lifeline.follow()
     from modelyard.components.deploy.deployer import deploy
 
     return deploy(

@@ -35,6 +35,9 @@ def evaluate(
     Returns:
         Whether to promote the candidate.
     """
+    from modelyard.components import lifeline
+
+    lifeline.follow()
     from modelyard.components.evaluate.evaluator import evaluate
 
     result = evaluate(

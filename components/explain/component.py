@@ -18,6 +18,9 @@ def explain(
         status: how the steps ended, as KFP says it.
         explanation: one paragraph.
     """
+    from modelyard.components import lifeline
+
+    lifeline.follow()
     from modelyard.components.explain.report import report
 
     report(name, run, status.state, explanation.path)

@@ -35,6 +35,9 @@ def fingerprint(
         What ingest is asked for: a key for the data and the root, another one when the champion is trained
         again all the same, and "unchanged" when the run is to end.
     """
+    from modelyard.components import lifeline
+
+    lifeline.follow()
     from modelyard.components.fingerprint.identity import identify
 
     return identify(name, source, recipe, store, root, skip_unchanged, force_after, run, champion, data)

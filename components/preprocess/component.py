@@ -12,6 +12,9 @@ def preprocess(raw: dsl.Input[dsl.Dataset], preparation: str, features: dsl.Outp
         preparation: `data` section (Preparation) as JSON.
         features: train, validation and test shards, schema, normalisation and statistics.
     """
+    from modelyard.components import lifeline
+
+    lifeline.follow()
     from modelyard.components.preprocess.features import preprocess
 
     preprocess(raw.path, preparation, features.path)

@@ -9,6 +9,7 @@ import sys
 
 from pydantic import ValidationError
 
+from modelyard.components import lifeline
 from modelyard.components.errors import ConfigError, ModelyardError
 from modelyard.components.serve.settings import Serving
 from modelyard.components.store.settings import Store
@@ -16,6 +17,7 @@ from modelyard.components.store.settings import Store
 
 def main() -> None:
     """Read the command line and serve."""
+    lifeline.follow()
     parser = argparse.ArgumentParser(
         prog="python -m modelyard.components.serve", description="Serve a model."
     )

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from modelyard.components import lifeline
 from modelyard.components.store.address import open_objects
 from modelyard.components.store.objects import Objects
 from modelyard.components.store.settings import Store
@@ -54,6 +55,7 @@ def _place(uri: str, endpoint: str | None) -> tuple[Objects, str]:
 
 def main() -> None:
     """Do what the command line says."""
+    lifeline.follow()
     parser = argparse.ArgumentParser(description="Move artifacts between a bucket and /gcs.")
     parser.add_argument("--endpoint", help="address of an emulator")
     parser.add_argument("action", choices=("fetch", "put"))

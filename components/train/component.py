@@ -26,6 +26,9 @@ def train(
         model: model.keras, model.onnx, saved_model/ and signature.json.
         history: history.json, the metrics of each epoch.
     """
+    from modelyard.components import lifeline
+
+    lifeline.follow()
     from modelyard.components.train.trainer import train
 
     train(

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from modelyard.components import lifeline
 from modelyard.components.errors import TrainError, from_log
 from modelyard.components.train.backend import BACKEND, keras, tf
 from modelyard.components.train.cause import said
@@ -119,6 +120,7 @@ def _write_saved_model(model: Any, path: Path) -> None:
 
 def main() -> None:
     """Convert the model in the folder that the command line names, after importing the modules it names."""
+    lifeline.follow()
     directory, *modules = sys.argv[1:]
     for module in modules:
         importlib.import_module(module)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, lifeline
 from modelyard.components.shards import Split
 from modelyard.components.train import trace, trainer
 from modelyard.components.train.backend import keras
@@ -141,6 +141,7 @@ def _refused(why: str, points: Sequence[CurvePoint] = (), seconds: float = 0.0) 
 
 def main() -> None:
     """Read the trial, train, and write the curve."""
+    lifeline.follow()
     trial, answer = map(Path, sys.argv[1:])
     artifacts.write(answer, learning_curve(artifacts.read(trial, Trial)))
 

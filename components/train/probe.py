@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, lifeline
 from modelyard.components.artifacts import Schema
 from modelyard.components.errors import TooLargeError
 from modelyard.components.memory import memory_here
@@ -244,6 +244,7 @@ def _age() -> float | None:
 
 def main() -> None:
     """Read the trial, probe, and write what was found, or print it when there is no file for it."""
+    lifeline.follow()
     asked, *answer = sys.argv[1:]
     trial = artifacts.read(Path(asked), Trial) if answer else Trial.model_validate_json(asked)
     if not answer:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, lifeline
 from modelyard.components.errors import TrainError, from_log
 from modelyard.components.train import code_archive, graph, trainer, user_code
 from modelyard.components.train import model as networks
@@ -184,6 +184,7 @@ def _bytes(variables: Any) -> int:
 
 def main() -> None:
     """Read the question, trace, and write the answer."""
+    lifeline.follow()
     question, answer = map(Path, sys.argv[1:])
     artifacts.write(answer, trace(artifacts.read(question, Question)))
 

@@ -1,11 +1,24 @@
-import os
+"""A child process ends with the process that leads its run, also after `kill -9`."""
+
+import ast
+import importlib
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+import pytest
 
 from modelyard.components import lifeline
+from modelyard.pipelines.train_to_serve import STEPS
 
-CHILD = "import components, time, sys; print('up', flush=True); time.sleep(60)"
+CHILD = """
+from modelyard.components import lifeline
+import time
+lifeline.follow()
+print("up", flush=True)
+time.sleep(60)
+"""
 PARENT = """
 import subprocess, sys, os, time
 from pathlib import Path
@@ -17,9 +30,10 @@ with lifeline.hold(Path(sys.argv[1])) as variables:
     print(child.pid, flush=True)
     time.sleep(60)
 """
+LISTS_THREADS = "import modelyard.components, threading; print([t.name for t in threading.enumerate()])"
 
 
-def gone(pid: int) -> bool:
+def gone(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rsplit(")", 1)[1].split()[0] == "Z"
@@ -27,7 +41,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-def test_a_child_leaves_when_its_parent_is_killed(tmp_path):
+def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path / "lifeline"), CHILD], stdout=subprocess.PIPE, text=True
     )
@@ -43,10 +57,44 @@ def test_a_child_leaves_when_its_parent_is_killed(tmp_path):
     assert not lifeline.held(tmp_path / "lifeline")
 
 
-def test_without_a_lifeline_nothing_happens():
-    environment = {name: value for name, value in os.environ.items() if name != lifeline.VARIABLE}
-    code = "import components, threading; print([t.name for t in threading.enumerate()])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert "lifeline" not in done.stdout
+def test_a_child_whose_parent_is_gone_already_ends_at_once(tmp_path):
+    for environment in (
+        {lifeline.VARIABLE: str(tmp_path / "free")},
+        {lifeline.VARIABLE: str(tmp_path / "no")},
+    ):
+        (tmp_path / "free").touch()
+        done = subprocess.run([sys.executable, "-c", CHILD], env=environment, check=False, timeout=30)
+        assert done.returncode == 1
+
+
+def test_importing_the_package_starts_no_thread(tmp_path):
+    with lifeline.hold(tmp_path / "lifeline") as variables:
+        done = subprocess.run(
+            [sys.executable, "-c", LISTS_THREADS], env=variables, capture_output=True, text=True, check=True
+        )
+    assert done.stdout.strip() == "['MainThread']"
+
+
+class FollowedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_step_follows_the_lifeline_before_it_imports_its_work(step, monkeypatch):
+    def follow():
+        raise FollowedError
+
+    monkeypatch.setattr(lifeline, "follow", follow)
+    body = getattr(importlib.import_module(f"modelyard.components.{step}.component"), step).python_func
+    with pytest.raises(FollowedError):
+        body(**dict.fromkeys(body.__annotations__.keys() - {"return"}))
+
+
+def test_each_module_that_runs_as_a_child_process_follows_the_lifeline_first():
+    package = Path(lifeline.__file__).parent
+    sources = [*package.rglob("*.py"), package.parent / "pipelines/runners/pods/launcher.py"]
+    programs = [path for path in sources if 'if __name__ == "__main__":' in path.read_text()]
+    assert len(programs) > 2
+    for path in programs:
+        (main,) = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "") == "main"]
+        assert ast.unparse(main.body[1]) == "lifeline.follow()", path

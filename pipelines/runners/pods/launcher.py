@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from modelyard.components import lifeline
 from modelyard.components.artifacts import Record, read
 from modelyard.components.errors import ClusterError, ModelyardError, NotFoundError
 from modelyard.components.kubernetes.cluster import connect
@@ -53,6 +54,7 @@ class Plan(Record):
 
 def main() -> int:
     """Run one task; 1 when it fails, with the reason as the last line."""
+    lifeline.follow()
     step, command = sys.argv[1], sys.argv[2:]
     try:
         return run(step, command, read(Path(os.environ[VARIABLE]), Plan))
