@@ -7,8 +7,10 @@ CLUSTER ?= kind
 IMAGES := fingerprint ingest preprocess train evaluate deploy serve gcs-emulator
 ACCELERATORS := train-cuda train-tpu
 
+TWO_CORES := -n 2 --dist loadgroup --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-flow bench-training bench-serving bench-rollout bench-plan bench-submit bench-backend soak clean
+.PHONY: help setup run test coverage lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-flow bench-training bench-serving bench-rollout bench-plan bench-submit bench-backend soak clean
 
 ##@ Start here
 
@@ -18,8 +20,8 @@ help: ## List the targets
 run: setup ## Run the pipeline on CONFIG (default: the digits) and ask the served model for a prediction
 	$(BIN)/modelyard run $(CONFIG)
 
-test: setup ## Run the tests
-	$(BIN)/pytest -q
+test: setup ## Run the tests, on two cores
+	$(BIN)/pytest -q $(TWO_CORES)
 
 ##@ Cluster
 
@@ -86,9 +88,15 @@ lock-images: setup ## Resolve the images' requirements from pyproject.toml, at t
 	done
 
 clean: ## Remove what runs left behind and caches, but no models
-	rm -rf .modelyard/runs .modelyard/cache .modelyard/errors .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .modelyard/runs .modelyard/cache .modelyard/errors .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 ##@ Measure
+
+coverage: setup ## Run the tests and print the branch coverage of each file
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q $(TWO_CORES)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 bench-flow: setup ## The whole flow beside bare scripts: run, training, rerun, overhead
 	$(BIN)/python benchmarks/flow.py
