@@ -75,7 +75,7 @@ class Bench:
         self.clear()
         run_id = started(self.submit() if kind == "ours" else self.bare("bare_pipeline.py"))
         run = self.ended(run_id)
-        self.pods[kind].append(len(self.cluster.find("Pod", f"pipeline/runid={run_id}")))
+        self.pods[kind].append(len(self.cluster.list("Pod", f"pipeline/runid={run_id}")))
         return (run.finished_at - run.created_at).total_seconds()
 
     def clear(self) -> None:

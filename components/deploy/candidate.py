@@ -13,9 +13,9 @@ from modelyard.components.deploy.stages import Mine
 from modelyard.components.deploy.version import Served
 from modelyard.components.deploy.waiting import POLL
 from modelyard.components.errors import ClusterError, DeployError
+from modelyard.components.kubernetes.cluster import retry_on_conflict
 from modelyard.components.kubernetes.deployments import refused
-from modelyard.components.kubernetes.tries import until_written
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.pod_problem import Json
 
 ENDING = 60.0  # seconds; a server has fewer to end in, unless its node is gone or its drain_timeout is long
 
@@ -33,18 +33,18 @@ def claim(site: Site, served: Served, attempt: str) -> None:
         ClusterError: the cluster refuses it, or does not answer.
     """
     what = f"Deployment {site.name}-candidate"
-    until_written(what, lambda: _take(site, served, attempt))
+    retry_on_conflict(what, lambda: _take(site, served, attempt))
     pulse.beat(site, attempt)
     if _crowded_out(site, served, attempt):
         _until_gone(site)
-        until_written(what, lambda: _take(site, served, attempt))
+        retry_on_conflict(what, lambda: _take(site, served, attempt))
     mine = owner(site, attempt)
 
     def lead() -> bool | None:
         mine(site.deployment("candidate"))
         return _lead(site, served, attempt) or None
 
-    until_written(f"Service {site.name}", lead)  # the earlier rollout may have joined it just now
+    retry_on_conflict(f"Service {site.name}", lead)  # the earlier rollout may have joined it just now
     site.say(f"candidate: version {served.version} of {site.name}")
 
 
@@ -108,7 +108,7 @@ def withdraw(site: Place, attempt: str | None = None) -> int | None:
         gone = _ending(seen) or site.cluster.delete("Deployment", seen)
         return objects.version(seen) if gone else None
 
-    return until_written(f"The candidate of {site.name}", write) or None
+    return retry_on_conflict(f"The candidate of {site.name}", write) or None
 
 
 def clear(site: Site, version: int | None = None) -> None:
@@ -166,7 +166,7 @@ def _crowded_out(site: Site, served: Served, attempt: str) -> bool:
     """
     deadline, labels = time.monotonic() + ENDING, objects.selector(site.name, "candidate")
     while time.monotonic() < deadline and any(
-        _ending(pod) or objects.version(pod) != served.version for pod in site.cluster.find("Pod", labels)
+        _ending(pod) or objects.version(pod) != served.version for pod in site.cluster.list("Pod", labels)
     ):
         found = site.deployment("candidate")
         if found is None or objects.annotation(found, objects.ATTEMPT) != attempt:
@@ -190,7 +190,7 @@ def _until_gone(site: Site) -> None:
     site.say("waiting for the servers of the candidate before to end")
     while time.monotonic() < deadline:
         seen = site.deployment("candidate")
-        if (seen and not _ending(seen)) or not (seen or site.cluster.find("Pod", labels)):
+        if (seen and not _ending(seen)) or not (seen or site.cluster.list("Pod", labels)):
             return
         time.sleep(POLL)
     if site.deployment("candidate"):

@@ -15,7 +15,7 @@ from pathlib import Path
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Decision, Golden, History, Manifest, Metrics, Outcome, Signature
 from modelyard.components.deploy.settings import Rollout, Target
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from modelyard.components.deploy.settings import Rollout, Target
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.pod_problem import Json
 
 Track = Literal["stable", "candidate"]
 

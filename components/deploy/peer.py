@@ -72,7 +72,7 @@ class Proxied:
         return _parsed(self._ask("POST", path, body))
 
     def _ask(self, method: str, path: str, body: Any = None) -> bytes:
-        status, answer = self.cluster.proxied(self.kind, self.name, PORT, method, path, body, MARK)
+        status, answer = self.cluster.proxy_request(self.kind, self.name, PORT, method, path, body, MARK)
         return _successful(f"{self.kind} {self.name}", status, answer)
 
 

@@ -3,7 +3,7 @@
 from modelyard.components.deploy import stable
 from modelyard.components.deploy.site import Site
 from modelyard.components.errors import ClusterError, ConflictError, DeployError, StoreError
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.pod_problem import Json
 
 
 def move(site: Site, version: int, current: int, reason: str, by: str) -> None:

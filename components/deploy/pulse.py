@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from modelyard.components.deploy import objects
 from modelyard.components.deploy.site import Place
 from modelyard.components.errors import ClusterError
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.pod_problem import Json
 
 BEAT = 10.0  # seconds
 SILENCE = timedelta(seconds=60)  # clocks differ, and an API server may be away for a moment

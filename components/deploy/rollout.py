@@ -26,7 +26,7 @@ from modelyard.components.errors import (
     ModelyardError,
     StoreError,
 )
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.store.records import Champion
 
 

@@ -13,10 +13,9 @@ from modelyard.components.deploy.objects import Track
 from modelyard.components.deploy.peer import Direct, Peer, Proxied
 from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.errors import ConfigError, UnreachableError
-from modelyard.components.kubernetes import pods
-from modelyard.components.kubernetes.cluster import Cluster
-from modelyard.components.kubernetes.tries import until_written
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes import pod_problem
+from modelyard.components.kubernetes.cluster import Cluster, retry_on_conflict
+from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.records import Champion
 
@@ -62,7 +61,7 @@ class Place:
 
     def pods(self, track: Track, version: int | None = None) -> list[Json]:
         """Return the pods of a track, or those of one version, that neither ended nor are being deleted."""
-        found = self.cluster.find("Pod", objects.selector(self.name, track, version))
+        found = self.cluster.list("Pod", objects.selector(self.name, track, version))
         return [
             pod
             for pod in found
@@ -71,7 +70,7 @@ class Place:
 
     def ready_pods(self, track: Track, version: int | None = None) -> list[Json]:
         """Return the pods of a track, or those of one version, that take requests."""
-        return [pod for pod in self.pods(track, version) if pods.ready(pod)]
+        return [pod for pod in self.pods(track, version) if pod_problem.is_ready(pod)]
 
     def service(self) -> Json | None:
         """Return the Service, or None."""
@@ -146,7 +145,7 @@ class Site(Place):
                 wanted["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"]
             return self.cluster.apply(wanted, MANAGER)
 
-        return until_written(f"Deployment {self.name}-stable", write)
+        return retry_on_conflict(f"Deployment {self.name}-stable", write)
 
     def put_candidate(self, version: int, digest: str, attempt: str, seen: Json | None) -> Json | None:
         """Write the candidate's Deployment over the one that was seen; None when it changed meanwhile."""

@@ -11,8 +11,8 @@ from modelyard.components.deploy.site import Place, Site
 from modelyard.components.deploy.version import Served, pinned
 from modelyard.components.deploy.waiting import until_complete
 from modelyard.components.errors import ClusterError, DeployError, StoreError, UnreachableError
-from modelyard.components.kubernetes.tries import until_written
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.cluster import retry_on_conflict
+from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.store.records import Champion
 
 REVISION = "deployment.kubernetes.io/revision"  # grows with each use of a ReplicaSet
@@ -29,7 +29,7 @@ def image(place: Place, version: int | None) -> str | None:
     Else the one that it has now; None when there is no stable.
     """
     labels = objects.selector(place.name, "stable", version)
-    sets = place.cluster.find("ReplicaSet", labels) if version else []
+    sets = place.cluster.list("ReplicaSet", labels) if version else []
     last = max(sets, key=lambda one: int(objects.annotation(one, REVISION) or 0), default=None)
     found = last or place.deployment("stable")
     return objects.image(found) if found else None
@@ -72,7 +72,7 @@ def put_back(site: Site, seen: Json | None) -> str:
     """Bring stable back to the Deployment that was seen, None for none; say in a sentence how that went."""
     now = site.deployment("stable")
     if seen is None:
-        return until_written(f"Deployment {site.name}-stable", partial(_removed, site, now))
+        return retry_on_conflict(f"Deployment {site.name}-stable", partial(_removed, site, now))
     version = objects.version(seen)
     if now and now["spec"]["template"] == seen["spec"]["template"]:
         return f"Stable goes on with the servers of version {version} that run."

@@ -17,10 +17,10 @@ from modelyard.components.deploy.traffic import Counts, Tally
 from modelyard.components.deploy.version import Served
 from modelyard.components.deploy.waiting import POLL, Watchman, until_complete
 from modelyard.components.errors import DeployError
-from modelyard.components.kubernetes import pods
+from modelyard.components.kubernetes import pod_problem
+from modelyard.components.kubernetes.cluster import retry_on_conflict
 from modelyard.components.kubernetes.deployments import complete
-from modelyard.components.kubernetes.tries import until_written
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.pod_problem import Json
 
 EXTRA = 60.0  # seconds after the watch for golden requests that are missing, or a candidate that is not ready
 TRACKS: tuple[Track, Track] = ("candidate", "stable")
@@ -100,7 +100,7 @@ def _join(site: Site, mine: Mine) -> None:
             return None
         return site.lead(service, canary=True, attempt=attempt) or None
 
-    until_written(f"Service {site.name}", write)
+    retry_on_conflict(f"Service {site.name}", write)
     site.say(f"canary: {site.name} leads to the candidate too; watching for {site.rollout.watch_seconds:g} s")
 
 
@@ -130,7 +130,7 @@ class _Watched:
             uid = pod["metadata"]["uid"]
             if self._track == "candidate":
                 self._judge(pod, self._memory.get(uid))
-            if not pods.ready(pod):
+            if not pod_problem.is_ready(pod):
                 continue
             try:
                 reading = traffic.read(self._site.peer(pod).get("/metrics").decode())
@@ -138,12 +138,14 @@ class _Watched:
                 self.silent = True  # it ends, or is busy; what keeps it is seen at its pod
                 continue
             self._memory[uid] = reading.memory
-            self._tally.note(f"{uid}/{pods.restarts(pod)}", reading.counts)
+            self._tally.note(f"{uid}/{pod_problem.count_restarts(pod)}", reading.counts)
         return self._tally.total()
 
     def _judge(self, pod: Json, used: float | None) -> None:
         restarts = self._watchman.restarts(pod)
-        if restarts > self._site.rollout.max_restarts and (trouble := pods.trouble(pod, used=used)):
+        if restarts > self._site.rollout.max_restarts and (
+            trouble := pod_problem.find_problem(pod, used=used)
+        ):
             raise DeployError(trouble.message)
         self._watchman.judge(pod, used)
 

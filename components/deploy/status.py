@@ -4,9 +4,9 @@ from modelyard.components.artifacts import Record
 from modelyard.components.deploy import objects, pulse
 from modelyard.components.deploy.objects import Track
 from modelyard.components.deploy.site import Place
-from modelyard.components.kubernetes import pods
+from modelyard.components.kubernetes import pod_problem
 from modelyard.components.kubernetes.deployments import refused
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.pod_problem import Json
 
 
 class Servers(Record):
@@ -103,8 +103,8 @@ def _troubles(site: Place, track: Track, deployment: Json | None) -> list[str]:
     refusal = refused(deployment)
     found = [refusal] if refusal else []
     for pod in site.pods(track):
-        if pods.ready(pod):
+        if pod_problem.is_ready(pod):
             continue  # a trouble that it had is over
-        trouble = pods.trouble(pod, site.cluster.events(pod), site.cluster.nodes)
+        trouble = pod_problem.find_problem(pod, site.cluster.events(pod), site.cluster.nodes)
         found += [trouble] if trouble else []
     return [trouble.message for trouble in found]

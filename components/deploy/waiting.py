@@ -7,9 +7,9 @@ from modelyard.components.deploy import objects
 from modelyard.components.deploy.objects import Track
 from modelyard.components.deploy.site import Site
 from modelyard.components.errors import DeployError, UnreachableError
-from modelyard.components.kubernetes import pods
+from modelyard.components.kubernetes import pod_problem
 from modelyard.components.kubernetes.deployments import complete, progress, refused
-from modelyard.components.kubernetes.trouble import Json, Trouble
+from modelyard.components.kubernetes.pod_problem import Json, PodProblem
 
 POLL = 0.5
 LONGEST_BACKOFF = 60.0  # seconds in which the kubelet starts a server again that did not reach its store
@@ -58,7 +58,7 @@ class Watchman:
 
     def __init__(self, site: Site, known: Sequence[Json] = ()) -> None:
         self._site = site
-        self._before = {pod["metadata"]["uid"]: pods.restarts(pod) for pod in known}
+        self._before = {pod["metadata"]["uid"]: pod_problem.count_restarts(pod) for pod in known}
         self._since: dict[str, float] = {}
         self._running: dict[str, float] = {}
         self._said: set[tuple[str, str]] = set()
@@ -74,13 +74,13 @@ class Watchman:
             DeployError: it cannot run as it should, or had its time.
         """
         now, uid = time.monotonic(), pod["metadata"]["uid"]
-        if pods.ready(pod):
+        if pod_problem.is_ready(pod):
             self._since.pop(uid, None)  # what comes later has its whole time again
             self._running.pop(uid, None)
             return
         events = self._site.cluster.events(pod)
         waited = now - self._since.setdefault(uid, now)
-        trouble = pods.trouble(pod, events, self._site.cluster.nodes, used)
+        trouble = pod_problem.find_problem(pod, events, self._site.cluster.nodes, used)
         if trouble and not self._over(pod, trouble):
             self._say(uid, trouble)
             if waited >= self._patience(pod, trouble):
@@ -88,7 +88,7 @@ class Watchman:
         elif pod["status"].get("phase") == "Running":
             limit = self._site.rollout.ready_timeout
             if now - self._running.setdefault(uid, now) > limit:
-                raise DeployError(pods.unready(pod, events, limit).message)
+                raise DeployError(pod_problem.not_ready_problem(pod, events, limit).message)
         elif waited > (limit := self._site.target.start_timeout):
             last = f": {events[-1]['message'].rstrip('.')}" if events else ""
             name = pod["metadata"]["name"]
@@ -96,19 +96,19 @@ class Watchman:
 
     def restarts(self, pod: Json) -> int:
         """Return how often a pod's containers ended since this watchman began."""
-        return pods.restarts(pod) - self._before.get(pod["metadata"]["uid"], 0)
+        return pod_problem.count_restarts(pod) - self._before.get(pod["metadata"]["uid"], 0)
 
-    def _over(self, pod: Json, trouble: Trouble) -> bool:
+    def _over(self, pod: Json, trouble: PodProblem) -> bool:
         """Say whether a pod's container ended before this watchman began, and runs since."""
         ended = trouble.reason in ("Crashed", "OOMKilled") and pod["metadata"]["uid"] in self._before
-        return ended and not self.restarts(pod) and pods.running(pod)
+        return ended and not self.restarts(pod) and pod_problem.is_running(pod)
 
-    def _say(self, uid: str, trouble: Trouble) -> None:
+    def _say(self, uid: str, trouble: PodProblem) -> None:
         if (uid, trouble.reason) not in self._said:
             self._said.add((uid, trouble.reason))
             self._site.say(trouble.message)
 
-    def _patience(self, pod: Json, trouble: Trouble) -> float:
+    def _patience(self, pod: Json, trouble: PodProblem) -> float:
         """Return how many seconds a pod with this trouble has."""
         rollout = self._site.rollout
         if trouble.reason in CRASHES:

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 
 from modelyard.components.explain import words
 from modelyard.components.explain.workflow import PodNode
-from modelyard.components.kubernetes.pods import CREATING, PULLING, trouble
-from modelyard.components.kubernetes.refusals import refusal
-from modelyard.components.kubernetes.trouble import Json, Trouble
+from modelyard.components.kubernetes.api_errors import explain_refusal
+from modelyard.components.kubernetes.pod_problem import CREATING, PULLING, Json, PodProblem, find_problem
 
 MEMORY = "OOMKilled"
 LATE = re.compile(r"DeadlineExceeded|longer than (?:the )?specified deadline")
@@ -34,9 +33,9 @@ class Evidence:
     nodes: Sequence[Json] = field(default=())
 
     @property
-    def trouble(self) -> Trouble | None:
+    def trouble(self) -> PodProblem | None:
         """What Kubernetes says keeps, or kept, the pod from its work."""
-        return trouble(self.pod, self.events, self.nodes) if self.pod else None
+        return find_problem(self.pod, self.events, self.nodes) if self.pod else None
 
 
 def cause(found: Evidence) -> str:
@@ -48,7 +47,7 @@ def cause(found: Evidence) -> str:
             return f"{late} while it was at work, or waited for its image. Give it more time, or less to do."
         return f"{late}, and no node had taken its pod.{_keys('Unschedulable', step)}"
     if REFUSED.search(said):
-        return refusal(said).message
+        return explain_refusal(said).message
     if found.node.driver:
         return _driver(found)
     if MEMORY in said or words.killed(found.log) or (found.trouble and found.trouble.reason == MEMORY):
@@ -134,7 +133,7 @@ def _unexpected(found: Evidence) -> str:
     if not last:
         return f"{ended}, and no log of it can be read from here. `modelyard logs` may show more."
     if REFUSED.search(last):
-        return refusal(last).message
+        return explain_refusal(last).message
     return f"{ended}. Its log ends: {last.rstrip('.')}."
 
 

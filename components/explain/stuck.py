@@ -6,7 +6,7 @@ from modelyard.components.explain.cause import Evidence, waiting
 from modelyard.components.explain.there import RUN
 from modelyard.components.explain.workflow import PodNode, task_of
 from modelyard.components.kubernetes.cluster import Cluster
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.pod_problem import Json
 
 NODE_NAME = "workflows.argoproj.io/node-name"
 
@@ -34,7 +34,7 @@ def stuck(cluster: Cluster, run: str) -> Stuck | None:
     Raises:
         ClusterError: the pods may not be read, or the cluster does not answer.
     """
-    for pod in cluster.find("Pod", labels=f"{RUN}={run}", fields="status.phase=Pending"):
+    for pod in cluster.list("Pod", labels=f"{RUN}={run}", fields="status.phase=Pending"):
         found = Evidence(node_of(pod), pod=pod, events=cluster.events(pod), nodes=cluster.nodes)
         if (trouble := found.trouble) and (message := waiting(found)):
             return Stuck(found.node.step, message, trouble.patience)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.pod_problem import Json
 
 ENDED_BADLY = ("Failed", "Error")
 DRIVER = "-driver"

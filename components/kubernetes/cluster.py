@@ -1,28 +1,31 @@
-"""A thin client: the objects of one namespace as plain JSON, written by server-side apply.
+"""A thin client for Kubernetes: the objects of one namespace as plain JSON, written by server-side apply.
 
     cluster = connect("modelyard-serving")
     cluster.apply({"apiVersion": "apps/v1", "kind": "Deployment", ...}, "modelyard-deploy")
 
-Inside a pod it speaks as the pod's service account, elsewhere as KUBECONFIG says. Reads, applies, deletions
-and what is asked of a server are repeated while the API server is away for a moment: each may be done twice.
+Inside a pod it uses the pod's service account, elsewhere KUBECONFIG. Reads, applies, deletions and proxied
+requests are repeated while the API server is unavailable for a moment: each may be done twice.
+
+The official client takes half a second to import, so it is loaded by the first use of a cluster.
 """
 
 import json
-import socket
+import random
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import islice
-from typing import Any
-
-import urllib3
-from kubernetes.client import ApiClient, ApiException, Configuration, CoreV1Api
-from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelyard.components.errors import ClusterError
-from modelyard.components.kubernetes.refusals import refusal
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.api_errors import explain_refusal
+from modelyard.components.kubernetes.pod_problem import Json
+
+if TYPE_CHECKING:
+    import socket
+
+    from urllib3 import BaseHTTPResponse
 
 PATHS = {
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
@@ -39,6 +42,10 @@ BUSY = (429, 500, 502, 503, 504)
 PATIENCE = 30.0
 PAUSE = 0.5
 TIMEOUT = (5.0, 60.0)
+CONFLICTS = 60  # how often a write is tried that others overtake
+
+T = TypeVar("T")
+Objects = list[Json]  # in Cluster, `list` is the method
 
 
 def connect(namespace: str) -> "Cluster":
@@ -47,6 +54,9 @@ def connect(namespace: str) -> "Cluster":
     Raises:
         ClusterError: there is no such cluster.
     """
+    from kubernetes.client import ApiClient, Configuration
+    from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+
     settings = Configuration()
     inside = True
     try:
@@ -57,11 +67,31 @@ def connect(namespace: str) -> "Cluster":
             load_kube_config(client_configuration=settings)
         except (ConfigException, OSError) as error:
             raise ClusterError(
-                f"There is no cluster to talk to: {str(error).rstrip('.')}. Name one in KUBECONFIG, or in "
+                f"There is no cluster to connect to: {str(error).rstrip('.')}. Name one in KUBECONFIG, or in "
                 "~/.kube/config."
             ) from error
     settings.retries = False
     return Cluster(ApiClient(settings), namespace, inside)
+
+
+def retry_on_conflict(what: str, write: Callable[[], T | None]) -> T:
+    """Return what `write` returns as soon as it is not None, which means that nobody else wrote meanwhile.
+
+    Args:
+        what: the object, for the error.
+        write: reads the object, and writes it over what it read.
+
+    Raises:
+        ClusterError: others changed it each time.
+    """
+    for _ in range(CONFLICTS):
+        if (written := write()) is not None:
+            return written
+        time.sleep(random.uniform(0, PAUSE))  # noqa: S311 - so that two that race do not stay in step
+    raise ClusterError(
+        f"{what} was changed by others {CONFLICTS} times in a row, so it was not written. Its managedFields "
+        "(`kubectl get -o yaml --show-managed-fields`) name who does that; stop them, then try again."
+    )
 
 
 class Cluster:
@@ -78,78 +108,53 @@ class Cluster:
 
     def get(self, kind: str, name: str) -> Json | None:
         """Return an object, or None when there is none of that name."""
-        try:
-            return dict(self._json("GET", self._path(kind, name)))
-        except ApiException as error:
-            if error.status == 404:
-                return None
-            raise self._plainly(error) from error
+        found: Json | None = self._json("GET", self._path(kind, name), none_on=(404,))
+        return found
 
-    def find(self, kind: str, labels: str = "", fields: str = "") -> list[Json]:
-        """Return the objects that have the labels and fields, as in `app=digits,track!=stable`."""
-        query = [("labelSelector", labels), ("fieldSelector", fields)]
-        try:
-            answer = self._json("GET", self._path(kind), query=[pair for pair in query if pair[1]])
-        except ApiException as error:
-            raise self._plainly(error) from error
-        return list(answer["items"])
-
-    def apply(self, wanted: Json, manager: str) -> Json | None:
-        """Make an object as wanted, as far as `wanted` says; what others set beside it stays.
+    def apply(self, desired: Json, manager: str) -> Json | None:
+        """Give an object the fields of `desired`; those that others set beside them stay.
 
         With a `resourceVersion` in its metadata, the object must not have changed since; None if it did.
 
         Raises:
             ClusterError: the cluster refuses it, or does not answer.
         """
-        path = self._path(wanted["kind"], wanted["metadata"]["name"])
+        path = self._path(desired["kind"], desired["metadata"]["name"])
         query = [("fieldManager", manager), ("force", "true")]
-        try:
-            return dict(self._json("PATCH", path, wanted, query, APPLY))
-        except ApiException as error:
-            if error.status == 409:
-                return None
-            raise self._plainly(error) from error
+        written: Json | None = self._json("PATCH", path, desired, query, APPLY, none_on=(409,))
+        return written
 
-    def delete(self, kind: str, seen: Json) -> bool:
-        """Delete an object, and soon what it owns, if it is still as it was seen; say whether it was."""
-        facts = {key: seen["metadata"][key] for key in ("uid", "resourceVersion")}
-        body = {"propagationPolicy": "Background", "preconditions": facts}
-        try:
-            self._json("DELETE", self._path(kind, seen["metadata"]["name"]), body)
-        except ApiException as error:
-            if error.status in (404, 409):
-                return False
-            raise self._plainly(error) from error
-        return True
+    def delete(self, kind: str, observed: Json) -> bool:
+        """Delete an object, and soon what it owns, if it is still as observed; return whether it was."""
+        preconditions = {key: observed["metadata"][key] for key in ("uid", "resourceVersion")}
+        body = {"propagationPolicy": "Background", "preconditions": preconditions}
+        path = self._path(kind, observed["metadata"]["name"])
+        return self._json("DELETE", path, body, none_on=(404, 409)) is not None
 
-    def events(self, of: Json) -> list[Json]:
+    def events(self, of: Json) -> Objects:
         """Return the events of an object, oldest first; none when they may not be read."""
         try:
-            found = self.find("Event", fields=f"involvedObject.uid={of['metadata']['uid']}")
+            found = self.list("Event", fields=f"involvedObject.uid={of['metadata']['uid']}")
         except ClusterError:
             return []
         return sorted(found, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
 
     @cached_property
-    def nodes(self) -> list[Json]:
-        """The nodes, as they were when they were first asked for; none when they may not be read."""
+    def nodes(self) -> Objects:
+        """The nodes, as they were when they were first read; none when they may not be read."""
         try:
-            return self.find("Node")
+            return self.list("Node")
         except ClusterError:
             return []
 
     def memory(self, pod: Json, container: str) -> float | None:
-        """Return the bytes of memory that a pod's container uses, as its node says; None when it does not.
+        """Return the bytes of memory that a pod's container uses, as its node reports; None if it does not.
 
         Raises:
             ClusterError: it may not be read, or the cluster does not answer.
         """
         path = f"{PATHS['Node']}/{pod['spec']['nodeName']}/proxy/stats/summary"
-        try:
-            summary = self._json("GET", path, query=[("only_cpu_and_memory", "true")])
-        except ApiException as error:
-            raise self._plainly(error) from error
+        summary = self._json("GET", path, query=[("only_cpu_and_memory", "true")])
         for one in summary["pods"]:
             if one["podRef"]["uid"] == pod["metadata"]["uid"]:
                 used = {each["name"]: each.get("memory", {}) for each in one.get("containers", [])}
@@ -159,8 +164,8 @@ class Cluster:
     def log(self, pod: str, container: str, skip: int = 0) -> Iterator[str]:
         """Yield the lines of a container's log after the first `skip`, as they come, until it ends.
 
-        A stream that is cut goes on after its last whole line. It also ends when there is no log (yet), or
-        when it cannot be read for a while, as when the node is away: the pod's state says more then.
+        A stream that is cut continues after its last complete line. It also ends when there is no log (yet),
+        or when it cannot be read for a while, as when the node is lost: the pod's state says more then.
 
         Raises:
             ClusterError: it may not be read.
@@ -169,95 +174,113 @@ class Cluster:
         answered = time.monotonic()
         while time.monotonic() <= answered + PATIENCE:
             try:
-                with suppress(urllib3.exceptions.HTTPError), self._open("GET", path, query=query) as answer:
+                with _client_errors(), self._open("GET", path, query=query) as response:
                     try:
-                        for line in islice(_lines(answer), skip, None):
+                        for line in islice(_lines(response), skip, None):
                             skip += 1
                             yield line
                     finally:
                         answered = time.monotonic()
                     return
-            except ApiException as error:
+            except _ApiError as error:
                 if error.status in (400, 404):
                     return
-                if error.status not in BUSY:
-                    raise self._plainly(error) from error
+                if error.status is not None and error.status not in BUSY:
+                    raise self._refused(error) from error
             time.sleep(PAUSE)
 
-    def tail(self, pod: str, container: str, lines: int) -> list[str]:
+    def tail(self, pod: str, container: str, lines: int) -> Sequence[str]:
         """Return the last lines of a container's log so far; none when it cannot be read."""
         path, query = f"{self._path('Pod', pod)}/log", [("container", container), ("tailLines", str(lines))]
-        with suppress(ApiException, urllib3.exceptions.HTTPError):
+        with suppress(_ApiError), _client_errors():
             return self._open("GET", path, query=query).data.decode(errors="replace").splitlines()
         return []
 
-    def proxied(
+    def proxy_request(
         self, kind: str, name: str, port: int, method: str, path: str, body: Any, head: dict[str, str]
     ) -> tuple[int, bytes]:
-        """Ask a Pod or a Service through the API server; return its status (504: silence) and its answer.
+        """Send a request to a Pod or a Service through the API server; return its status and its answer.
+
+        The status is 504 when it does not answer in time.
 
         Raises:
             ClusterError: the API server does not answer, or does not allow it.
         """
-        try:
-            return 200, self._ask(method, f"{self._path(kind, name)}:{port}/proxy{path}", body, (), head=head)
-        except ApiException as error:
-            said = error.body if isinstance(error.body, bytes) else str(error.body).encode()
-            if error.status == 403:
-                raise self._plainly(error) from error
-            return error.status, said
-        except urllib3.exceptions.ReadTimeoutError:
-            return 504, f"no answer within {TIMEOUT[1]:g} s".encode()
-        except urllib3.exceptions.HTTPError as error:
-            raise self._away(error) from error
+        with self.translate_errors():
+            try:
+                target = f"{self._path(kind, name)}:{port}/proxy{path}"
+                return 200, self._request(method, target, body, (), head=head)
+            except _ApiError as error:
+                if error.timed_out:
+                    return 504, f"no answer within {TIMEOUT[1]:g} s".encode()
+                if error.status is None or error.status == 403:
+                    raise
+                return error.status, error.body
 
-    def forward(self, pod: str, port: int) -> socket.socket:
-        """Return a socket that leads to a port of a pod; this machine opens no port for it.
+    def forward(self, pod: str, port: int) -> "socket.socket":
+        """Return a socket that is connected to a port of a pod; this machine opens no port for it.
 
         Raises:
-            ClusterError: it is not allowed, or the pod is away.
+            ClusterError: it is not allowed, or the pod is gone.
         """
+        from kubernetes.client import ApiException, CoreV1Api
         from kubernetes.stream import portforward
 
-        ask = CoreV1Api(self._api).connect_get_namespaced_pod_portforward
+        connect_to = CoreV1Api(self._api).connect_get_namespaced_pod_portforward
         try:
-            opened: socket.socket = portforward(ask, pod, self.namespace, ports=str(port)).socket(port)
+            opened: socket.socket = portforward(connect_to, pod, self.namespace, ports=str(port)).socket(port)
         except ApiException as error:
             said = str(error.reason).splitlines()[0].split(" -+-+- ")[0]
             raise ClusterError(
-                f"The cluster opens no way to port {port} of the pod {pod} in {self.namespace}: {said}. It "
-                'takes the verb "create" on pods/portforward there, and a pod that listens.'
+                f"Cannot forward port {port} of the pod {pod} in {self.namespace}: {said}. It takes the verb "
+                '"create" on pods/portforward there, and a pod that listens.'
             ) from error
         return opened
+
+    @contextmanager
+    def translate_errors(self) -> Iterator[None]:
+        """Raise a ClusterError with a remedy for what the API server refuses, and when it does not answer."""
+        try:
+            yield
+        except _ApiError as error:
+            raise (self._unreachable if error.status is None else self._refused)(error) from error
+
+    def list(self, kind: str, labels: str = "", fields: str = "") -> Objects:
+        """Return the objects that have the labels and fields, as in `app=digits,track!=stable`."""
+        query = [("labelSelector", labels), ("fieldSelector", fields)]
+        answer = self._json("GET", self._path(kind), query=[pair for pair in query if pair[1]])
+        return list(answer["items"])
 
     def _path(self, kind: str, name: str = "") -> str:
         folder = PATHS[kind].format(namespace=self.namespace)
         return f"{folder}/{name}" if name else folder
 
-    def _json(self, *request: Any, **options: Any) -> Any:
-        try:
-            return json.loads(self._ask(*request, busy=BUSY, **options))
-        except urllib3.exceptions.HTTPError as error:
-            raise self._away(error) from error
+    def _json(self, *request: Any, none_on: tuple[int, ...] = (), **options: Any) -> Any:
+        """Return what the API server answers, or None where its status is one of `none_on`."""
+        with self.translate_errors():
+            try:
+                return json.loads(self._request(*request, retried=BUSY, **options))
+            except _ApiError as error:
+                if error.status in none_on:
+                    return None
+                raise
 
-    def _ask(self, *request: Any, busy: tuple[int, ...] = (), **options: Any) -> bytes:
-        """Ask the API server, again while it is away or answers with a status of `busy`."""
+    def _request(self, *request: Any, retried: tuple[int, ...] = (), **options: Any) -> bytes:
+        """Send a request; again while there is no answer, or one with a status of `retried`."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                return bytes(self._open(*request, **options).data)
-            except ApiException as error:
-                if error.status not in busy or time.monotonic() > deadline:
-                    raise
-            except urllib3.exceptions.HTTPError:
-                if time.monotonic() > deadline:
+                with _client_errors():
+                    return bytes(self._open(*request, **options).data)
+            except _ApiError as error:
+                if (error.status is not None and error.status not in retried) or time.monotonic() > deadline:
                     raise
             time.sleep(PAUSE)
 
     def _open(
         self, method: str, path: str, body: Any = None, query: Any = (), content: str = JSON, head: Any = None
-    ) -> urllib3.HTTPResponse:
-        answer: urllib3.HTTPResponse = self._api.call_api(
+    ) -> "BaseHTTPResponse":
+        response: BaseHTTPResponse = self._api.call_api(
             path,
             method,
             query_params=list(query),
@@ -268,28 +291,54 @@ class Cluster:
             _preload_content=False,
             _request_timeout=TIMEOUT,
         )
-        return answer
+        return response
 
-    def _away(self, error: Exception) -> ClusterError:
+    def _unreachable(self, error: Exception) -> ClusterError:
         return ClusterError(
-            f"The cluster {self._api.configuration.host} does not answer: {error}. Does it run, and is it "
-            "what KUBECONFIG should name?"
+            f"The cluster {self._api.configuration.host} does not answer: {error}. Check that it runs and "
+            "that KUBECONFIG names the right one."
         )
 
-    def _plainly(self, error: ApiException) -> ClusterError:
+    def _refused(self, error: "_ApiError") -> ClusterError:
+        if error.status == 401:
+            return ClusterError(
+                "The cluster does not accept the credentials (401). Renew those that KUBECONFIG names."
+            )
         try:
             said = str(json.loads(error.body)["message"])
         except (TypeError, ValueError, KeyError):
-            said = f"{error.status} {error.reason}"
-        if error.status == 401:
-            said = "The cluster does not know who asks (401). Renew the credentials that KUBECONFIG names."
-            return ClusterError(said)
-        return ClusterError(refusal(said).message)
+            said = f"{error.status} {error}"
+        return ClusterError(explain_refusal(said).message)
 
 
-def _lines(answer: urllib3.HTTPResponse) -> Iterator[str]:
+class _ApiError(Exception):
+    """The API server answered with an error status, or not at all: then `status` is None."""
+
+    def __init__(
+        self, reason: str, status: int | None = None, body: Any = b"", timed_out: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.status, self.timed_out = status, timed_out
+        self.body: bytes = body if isinstance(body, bytes) else str(body).encode()
+
+
+@contextmanager
+def _client_errors() -> Iterator[None]:
+    """Raise _ApiError for what the official client and its HTTP library raise."""
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+    try:
+        yield
+    except ApiException as error:
+        raise _ApiError(str(error.reason), error.status or 0, error.body) from error
+    except HTTPError as error:
+        raise _ApiError(str(error), timed_out=isinstance(error, ReadTimeoutError)) from error
+
+
+def _lines(response: "BaseHTTPResponse") -> Iterator[str]:
     rest = b""
-    for part in answer.stream():
+    for part in response.stream():
         *lines, rest = (rest + part).split(b"\n")
         yield from (line.decode(errors="replace") for line in lines)
     if rest:

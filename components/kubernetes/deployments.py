@@ -1,7 +1,7 @@
 """How far a Deployment is."""
 
-from modelyard.components.kubernetes.refusals import refusal
-from modelyard.components.kubernetes.trouble import Json, Trouble
+from modelyard.components.kubernetes.api_errors import explain_refusal
+from modelyard.components.kubernetes.pod_problem import Json, PodProblem
 
 
 def complete(deployment: Json) -> bool:
@@ -17,11 +17,11 @@ def progress(deployment: Json) -> tuple[int, int]:
     return status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
 
 
-def refused(deployment: Json) -> Trouble | None:
+def refused(deployment: Json) -> PodProblem | None:
     """Return why its pods may not be created, or None when they may."""
     for condition in deployment.get("status", {}).get("conditions", []):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True" and _seen(deployment):
-            return refusal(condition.get("message", ""))
+            return explain_refusal(condition.get("message", ""))
     return None
 
 

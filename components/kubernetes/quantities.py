@@ -1,10 +1,7 @@
 """Quantities of Kubernetes (500m, 2Gi) as numbers and as words."""
 
 from collections.abc import Mapping
-
-from kubernetes.utils.quantity import parse_quantity
-
-from modelyard.components.kubernetes.trouble import Json
+from typing import Any
 
 WORDS = {"memory": "memory", "ephemeral-storage": "disk", "pods": "pods"}
 UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
@@ -12,25 +9,27 @@ UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 def number(quantity: str) -> float:
     """Return a quantity in its base unit: cores, bytes, pieces."""
+    from kubernetes.utils.quantity import parse_quantity  # half a second
+
     return float(parse_quantity(quantity))
 
 
-def words(resource: str, amount: float) -> str:
+def format_amount(resource: str, amount: float) -> str:
     """Return an amount of a resource, as "0.5 cores", "2 GiB of memory" or "1 nvidia.com/gpu"."""
     if resource == "cpu":
         return f"{amount:g} core{'' if amount == 1 else 's'}"
     if resource in ("memory", "ephemeral-storage"):
-        return f"{size(amount)} of {WORDS[resource]}"
+        return f"{format_bytes(amount)} of {WORDS[resource]}"
     return f"{amount:g} {WORDS.get(resource, resource)}"
 
 
-def size(amount: float) -> str:
+def format_bytes(amount: float) -> str:
     """Return a number of bytes as people say it."""
     name, unit = next(((name, unit) for name, unit in UNITS if amount >= unit), ("B", 1))
     return f"{amount / unit:.3g} {name}"
 
 
-def requests(pod: Json) -> Mapping[str, float]:
+def pod_requests(pod: Mapping[str, Any]) -> Mapping[str, float]:
     """Return what a pod asks of its node: for its containers, or for an init container that needs more."""
     spec = pod["spec"]
     total: dict[str, float] = {}

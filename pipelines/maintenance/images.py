@@ -62,7 +62,7 @@ def _used(place: Place) -> dict[str, str]:
     used = dict.fromkeys(json.loads(Path(BUILT).read_text(encoding="utf-8")).values(), f"{BUILT} names it")
     used |= dict.fromkeys(place.environment.images.values(), "the environment names it")
     if place.remote:
-        for one in place.cluster(place.environment.serving.namespace).find("Deployment", MANAGED):
+        for one in place.cluster(place.environment.serving.namespace).list("Deployment", MANAGED):
             used[objects.image(one)] = f"{one['metadata']['name']} runs it"
     return used
 

@@ -95,11 +95,11 @@ class Place:
 
     def pods(self) -> list[Json]:
         """Return the pods of steps that `modelyard run` started; none on this machine."""
-        return self.cluster(self.environment.runs.namespace).find("Pod", STEPS) if self.remote else []
+        return self.cluster(self.environment.runs.namespace).list("Pod", STEPS) if self.remote else []
 
     def probes(self) -> list[Json]:
         """Return the pods in which `modelyard plan` probes; none on this machine."""
-        return self.cluster(self.environment.runs.namespace).find("Pod", PROBES) if self.remote else []
+        return self.cluster(self.environment.runs.namespace).list("Pod", PROBES) if self.remote else []
 
     def alive(self) -> Iterator[str]:
         """Yield the names of the runs that live: here, and those whose pods are at work."""

@@ -77,7 +77,7 @@ def _served(place: Place) -> dict[int, str]:
     if not place.remote:
         return {}
     cluster = place.cluster(place.environment.serving.namespace)
-    found = cluster.find("Deployment", f"{MANAGED},{objects.NAME}={place.config.name}")
+    found = cluster.list("Deployment", f"{MANAGED},{objects.NAME}={place.config.name}")
     return {objects.version(one): f"served by {one['metadata']['name']}" for one in found}
 
 

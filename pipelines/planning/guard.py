@@ -6,7 +6,7 @@ from typing import Any
 
 from modelyard.components.errors import ClusterError, PlanError
 from modelyard.components.kubernetes.cluster import connect
-from modelyard.components.kubernetes.scheduling import impossible
+from modelyard.components.kubernetes.pod_problem import explain_impossible
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.step_resources import StepResources
@@ -75,7 +75,7 @@ def unschedulable(environment: Environment) -> Sequence[str]:
         return ()  # whoever submits may reach Kubeflow Pipelines alone
     if any(SCALES & node["metadata"].get("labels", {}).keys() for node in nodes):
         return ()
-    found = (impossible(_pod(step, environment.resources(step)), nodes) for step in STEPS)
+    found = (explain_impossible(_pod(step, environment.resources(step)), nodes) for step in STEPS)
     return [one for one in found if one]
 
 

@@ -39,7 +39,7 @@ def check(environment: Environment) -> None:
     Raises:
         ClusterError: there is none, or it does not let us see its pods.
     """
-    connect(environment.runs.namespace).find("Pod", f"{COMPONENT}={PROBE}")
+    connect(environment.runs.namespace).list("Pod", f"{COMPONENT}={PROBE}")
 
 
 def probe_in_pod(

@@ -56,7 +56,7 @@ class ThroughService(httpx.BaseTransport):
         """
         head = {name: value for name, value in request.headers.items() if name not in OURS}
         path, body = request.url.raw_path.decode(), request.read()
-        status, answer = self._cluster.proxied(
+        status, answer = self._cluster.proxy_request(
             "Service", self._name, PORT, request.method, path, body, {**head, **AS_IT_IS}
         )
         if why := _of_kubernetes(status, answer):

@@ -6,7 +6,7 @@ from modelyard.components.deploy.settings import Rollout
 from modelyard.components.deploy.site import Place, Site
 from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes.cluster import connect
-from modelyard.components.kubernetes.trouble import Json
+from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.serve.settings import Serving
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from modelyard.components.kubernetes.cluster import connect
-from modelyard.components.kubernetes.pods import trouble
+from modelyard.components.kubernetes.pod_problem import find_problem
 from modelyard.pipelines.compile.compiler import compile_to
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
@@ -140,7 +140,7 @@ def node_of(name: str) -> str:
         seen = cluster.get("Pod", name)
         if bound := seen["spec"].get("nodeName"):
             return bound
-        if found := trouble(seen, cluster.events(seen), cluster.nodes):
+        if found := find_problem(seen, cluster.events(seen), cluster.nodes):
             return found.message
         time.sleep(0.1)
     raise AssertionError(f"nothing is said of {name}")

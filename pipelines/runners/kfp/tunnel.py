@@ -7,7 +7,7 @@ from urllib3.connection import HTTPConnection
 
 from modelyard.components.errors import BackendError, ClusterError
 from modelyard.components.kubernetes.cluster import Cluster, connect
-from modelyard.components.kubernetes.pods import ready
+from modelyard.components.kubernetes.pod_problem import is_ready
 from modelyard.pipelines.runners.kfp.endpoint import PORT, SERVICE, VARIABLE
 
 INSTEAD = f"Or name an address: --endpoint, {VARIABLE} or environment.kfp.endpoint."
@@ -49,7 +49,7 @@ def _socket(cluster: Cluster) -> socket.socket:
                 f"environment.kfp.namespace or KUBECONFIG. {INSTEAD}"
             )
         labels = ",".join(f"{key}={value}" for key, value in service["spec"].get("selector", {}).items())
-        pods = [pod for pod in cluster.find("Pod", labels=labels) if ready(pod)]
+        pods = [pod for pod in cluster.list("Pod", labels=labels) if is_ready(pod)]
         if not pods:
             raise BackendError(
                 f"Kubeflow Pipelines is installed in the namespace {cluster.namespace}, but no pod of its "

@@ -4,9 +4,8 @@ import time
 from typing import Any
 
 from modelyard.components.errors import ClusterError
-from modelyard.components.kubernetes.cluster import Cluster
-from modelyard.components.kubernetes.pods import trouble
-from modelyard.components.kubernetes.tries import until_written
+from modelyard.components.kubernetes.cluster import Cluster, retry_on_conflict
+from modelyard.components.kubernetes.pod_problem import find_problem
 from modelyard.pipelines.runners.pods import memory
 
 MANAGER = "modelyard-run"
@@ -62,7 +61,7 @@ def remove(cluster: Cluster, name: str) -> None:
             return True
         return cluster.delete("Pod", seen) or None
 
-    until_written(f"Pod {name}", delete)
+    retry_on_conflict(f"Pod {name}", delete)
 
 
 def _await(cluster: Cluster, name: str, container: str, start_timeout: float) -> Json:
@@ -79,7 +78,7 @@ def _await(cluster: Cluster, name: str, container: str, start_timeout: float) ->
         if pod["status"].get("phase") == "Failed":
             raise _failure(pod)
         now = time.monotonic()
-        found = trouble(pod, cluster.events(pod), cluster.nodes)
+        found = find_problem(pod, cluster.events(pod), cluster.nodes)
         if found and found.reason not in since:
             print(found.message, flush=True)  # noqa: T201
         waited = now - since.setdefault(found.reason if found else "", now)
@@ -119,7 +118,7 @@ def _raise_if_stopped(cluster: Cluster, name: str, used: float | None) -> None:
         ClusterError: Kubernetes stopped it.
     """
     pod = _get(cluster, name)
-    found = trouble(pod)
+    found = find_problem(pod)
     if _deleted(pod) or pod["status"].get("reason") or (found and found.reason == MEMORY):
         raise _failure(pod, used)
 
@@ -138,7 +137,7 @@ def _failure(pod: Json, used: float | None = None) -> ClusterError:
     if reason:  # evicted, preempted, on a node that shut down
         said = pod["status"].get("message", "").rstrip(".") or "it does not say more"
         return PodLostError(f"The pod {name} was stopped by its node ({reason}: {said}). Give it retries.")
-    found = trouble(pod, used=used)
+    found = find_problem(pod, used=used)
     if found and found.reason == MEMORY:
         return PodMemoryError(found.message)
     return ClusterError(found.message if found else f"The pod {name} failed, and does not say why.")

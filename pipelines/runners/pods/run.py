@@ -119,7 +119,7 @@ class PodRun(LocalRun):
 
     def _clear(self) -> None:
         """Remove the pods of runs of this machine that were killed."""
-        for one in self._cluster.find("Pod", labels="app.kubernetes.io/component=step,modelyard.dev/run"):
+        for one in self._cluster.list("Pod", labels="app.kubernetes.io/component=step,modelyard.dev/run"):
             run = self.folder.parent / one["metadata"]["labels"]["modelyard.dev/run"]
             if run.is_dir() and not lifeline.held(run / "lifeline"):
                 following.remove(self._cluster, one["metadata"]["name"])

@@ -43,7 +43,7 @@ class Cluster:
         self._of: dict[str, Any] = {}
         self._writes = itertools.count(1)
 
-    def find(self, _kind: str, labels: str) -> list[Any]:
+    def list(self, _kind: str, labels: str) -> Any:
         self.look()
         wanted = dict(label.split("=") for label in labels.split(","))
         there = [*self.pods, *self._of.values()]
@@ -93,10 +93,10 @@ class Cluster:
         pod["spec"]["containers"][0]["image"] = objects.image(deployment)
         self._of[name] = pod
 
-    def events(self, _of: Any) -> list[Any]:
+    def events(self, _of: Any) -> Any:
         return []
 
-    def proxied(self, _kind: str, name: str, _port: int, method: str, *_: Any) -> tuple[int, bytes]:
+    def proxy_request(self, _kind: str, name: str, _port: int, method: str, *_: Any) -> tuple[int, bytes]:
         self.answered += 1
         if method == "POST":
             wrong = {pod["metadata"]["name"] for pod in self._of.values() if _image(pod) in self.wrong}

@@ -9,7 +9,7 @@ import pytest
 from modelyard.components.deploy import candidate, objects, pulse, rollout, stages
 from modelyard.components.deploy.candidate import Superseded
 from modelyard.components.errors import ClusterError
-from modelyard.components.kubernetes import tries
+from modelyard.components.kubernetes import cluster as kubernetes
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_rollout_that_marked_the_service_and_was_killed_keeps_nobody_from_join
     candidate.claim(site, version(), "mine")
     site.lead(canary=False, attempt="killed")
     monkeypatch.setattr(stages, "TAKING", 0.2)
-    monkeypatch.setattr(tries, "PAUSE", 0.05)
+    monkeypatch.setattr(kubernetes, "PAUSE", 0.05)
     began = time.monotonic()
     stages._join(site, candidate.owner(site, "mine"))
     assert time.monotonic() - began >= 0.2, "it had its time"
@@ -105,7 +105,7 @@ def test_a_takeover_marks_the_service_before_and_switches_it_after(site, cluster
 
 
 def test_what_others_write_each_time_is_not_written_for_ever(site, cluster, monkeypatch):
-    monkeypatch.setattr(tries, "PAUSE", 0.0)
+    monkeypatch.setattr(kubernetes, "PAUSE", 0.0)
     cluster.apply = lambda *_: None
     with pytest.raises(ClusterError, match="digits-stable was changed by others 60 times in a row"):
         site.put_stable(1, "d" * 64)

@@ -170,7 +170,7 @@ def test_another_versions_rollout_leaves_the_champions_image(site, cluster, vers
 
 def test_a_pod_that_goes_while_it_is_asked_is_no_wrong_answer(cluster, version, deploy, state):
     deploy(version())
-    proxied, away = cluster.proxied, []
+    proxied, away = cluster.proxy_request, []
 
     def gone(_kind, name, *rest):
         if name.startswith("digits-stable-2") and not away:
@@ -178,7 +178,7 @@ def test_a_pod_that_goes_while_it_is_asked_is_no_wrong_answer(cluster, version, 
             raise ClusterError("the pod is gone")
         return proxied(_kind, name, *rest)
 
-    cluster.proxied = gone
+    cluster.proxy_request = gone
     deploy(version())
     assert away
     assert state() == (2, 2, None, True)

@@ -38,8 +38,8 @@ def test_a_candidate_that_is_not_ready_at_the_end_of_its_watch_does_not_pass(sit
 def test_a_candidate_that_hangs_at_the_end_of_its_watch_does_not_pass(site, cluster, monkeypatch):
     monkeypatch.setattr(stages, "EXTRA", 0.0)
     site.rollout = site.rollout.model_copy(update={"min_requests": 0})  # it answered enough before
-    proxied = cluster.proxied
-    cluster.proxied = lambda *asked: (504, b"silent") if cluster.answered else proxied(*asked)
+    proxied = cluster.proxy_request
+    cluster.proxy_request = lambda *asked: (504, b"silent") if cluster.answered else proxied(*asked)
     with pytest.raises(DeployError, match="did not pass its watch: it does not answer, or is not ready"):
         watch(site)
 
@@ -89,7 +89,7 @@ def test_memory_that_is_short_in_the_watch_is_fatal_at_once(site, cluster, pod):
 
 def test_the_trouble_of_a_pod_is_seen_whatever_a_cluster_added_to_it(site, cluster):
     found = site.put_candidate(2, "d" * 64, "attempt", None)
-    (pod,) = cluster.find("Pod", "modelyard.dev/track=candidate")
+    (pod,) = cluster.list("Pod", "modelyard.dev/track=candidate")
     pod["metadata"] |= found["spec"]["template"]["metadata"]
     pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}  # as a LimitRange does
     looks, waiting_for = iter([{**found, "status": {}}]), {"reason": "ErrImagePull", "message": "not found"}

@@ -111,20 +111,20 @@ def test_a_log_without_last_lines_or_that_cannot_be_read_has_none(answering, sta
     assert cluster.tail("r1-train", "step", 2) == []
 
 
-def proxied(cluster, method):
-    return cluster.proxied("Pod", "digits-stable-1", 8501, method, "/metrics", None, {})
+def request(cluster, method):
+    return cluster.proxy_request("Pod", "digits-stable-1", 8501, method, "/metrics", None, {})
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_server_is_asked_again_where_the_connection_was_lost(answering, method):
     cluster, asked = answering([CUT], [b"wh", CUT], [b"whole"])
-    assert proxied(cluster, method) == (200, b"whole")
+    assert request(cluster, method) == (200, b"whole")
     assert len(asked) == 3
 
 
 def test_what_a_server_answers_is_its_own(answering):
     cluster, asked = answering(503)
-    assert proxied(cluster, "GET") == (503, b"")
+    assert request(cluster, "GET") == (503, b"")
     assert len(asked) == 1
 
 
@@ -132,11 +132,11 @@ def test_a_server_that_is_silent_is_not_a_cluster_that_is_away(answering, monkey
     monkeypatch.setattr(client, "TIMEOUT", (5.0, 0.05))
     monkeypatch.setattr(client, "PATIENCE", 0.0)
     cluster, _ = answering([SILENT])
-    assert proxied(cluster, "GET") == (504, b"no answer within 0.05 s")
+    assert request(cluster, "GET") == (504, b"no answer within 0.05 s")
 
 
 def test_a_cluster_that_stays_away_is_named(answering, monkeypatch):
     monkeypatch.setattr(client, "PATIENCE", 0.1)
     cluster, _ = answering([CUT])
     with pytest.raises(ClusterError, match=r"The cluster http://127\.0\.0\.1:\d+ does not answer"):
-        proxied(cluster, "GET")
+        request(cluster, "GET")

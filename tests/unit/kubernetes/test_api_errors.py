@@ -2,8 +2,8 @@
 
 import pytest
 
+from modelyard.components.kubernetes.api_errors import explain_refusal
 from modelyard.components.kubernetes.deployments import complete, refused
-from modelyard.components.kubernetes.refusals import refusal
 
 
 def test_quota(recorded):
@@ -52,4 +52,4 @@ RUN = "system:serviceaccount:modelyard-runs:modelyard-run"
 )
 def test_forbidden_names_the_rule_that_is_missing(said, words):
     for word in words:
-        assert word in refusal(said).message
+        assert word in explain_refusal(said).message

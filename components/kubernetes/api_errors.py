@@ -2,7 +2,7 @@
 
 import re
 
-from modelyard.components.kubernetes.trouble import Trouble
+from modelyard.components.kubernetes.pod_problem import PodProblem
 
 FORBIDDEN = re.compile(
     r'User "(?P<user>[^"]+)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group '
@@ -15,34 +15,34 @@ ACCOUNT = re.compile(
 POD_SECURITY = re.compile(r'violates PodSecurity "(?P<level>[^:"]+)[^"]*": (?P<facts>.*)')
 
 
-def refusal(said: str) -> Trouble:
+def explain_refusal(said: str) -> PodProblem:
     """Return what the API server's words mean.
 
     Args:
         said: the message of a status or of a condition `ReplicaFailure`.
     """
     if found := FORBIDDEN.search(said):
-        return Trouble(reason="Forbidden", message=_forbidden(found), patience=0.0)
+        return PodProblem(reason="Forbidden", message=_forbidden(found), patience=0.0)
     if found := ACCOUNT.search(said):
         message = (
             f"There is no service account {found['name']} in the namespace {found['namespace']}, under which "
             "the pod would run. Apply modelyard's manifests for it, or correct service_account in "
             "environment.runs, or in environment.serving if it is a server's."
         )
-        return Trouble(reason="ServiceAccount", message=message, patience=0.0)
+        return PodProblem(reason="ServiceAccount", message=message, patience=0.0)
     if found := QUOTA.search(said):
         message = (
             f"The quota {found['name'].strip()} of the namespace allows no pod: {found['facts'].strip()}. "
             "Ask for less, free some, or raise it."
         )
-        return Trouble(reason="Quota", message=message, patience=0.0)
+        return PodProblem(reason="Quota", message=message, patience=0.0)
     if found := POD_SECURITY.search(said):
         message = (
             f"Pod Security of the namespace ({found['level']}) refuses the pod: {found['facts'].strip()}. "
             "Correct the pod, or what changes it on its way."
         )
-        return Trouble(reason="PodSecurity", message=message, patience=0.0)
-    return Trouble(
+        return PodProblem(reason="PodSecurity", message=message, patience=0.0)
+    return PodProblem(
         reason="Refused", message=f"The cluster refuses: {said.strip().rstrip('.')}.", patience=0.0
     )
 
