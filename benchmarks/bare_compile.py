@@ -4,8 +4,7 @@ import sys
 
 from kfp.compiler import Compiler
 
-from modelyard.pipelines.compile.compiler import arguments
-from modelyard.pipelines.compile.placement import pipeline
+from modelyard.pipelines.compile.compiler import arguments, pipeline
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 

@@ -18,8 +18,7 @@ from modelyard.components.evaluate.component import evaluate
 from modelyard.components.ingest.component import ingest
 from modelyard.components.preprocess.component import preprocess
 from modelyard.components.train.component import train
-from modelyard.pipelines.compile.compiler import arguments
-from modelyard.pipelines.compile.placement import in_pod
+from modelyard.pipelines.compile.compiler import arguments, in_pod
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 

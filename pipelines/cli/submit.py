@@ -71,7 +71,7 @@ def submit(
 
     lean_kfp.load()
     from modelyard.pipelines.cli.follow import command, follow
-    from modelyard.pipelines.compile.lint.check import check
+    from modelyard.pipelines.compile.preflight import check
     from modelyard.pipelines.compile.uploads import gather
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.planning import comparison

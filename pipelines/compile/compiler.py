@@ -1,9 +1,9 @@
-"""From a configuration to the arguments, the images and the YAML of the pipeline."""
+"""From a configuration and an environment to the pipeline's arguments, its tasks' pods, and KFP's YAML."""
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -11,18 +11,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
+from kfp import dsl
 from packaging.requirements import Requirement
 
 from modelyard.components.artifacts import sha256, tree_sha256
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.config.config import Config
-from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.train_to_serve import STEPS
+from modelyard.pipelines.environments.environment import Environment, StepResources
+from modelyard.pipelines.train_to_serve import STEPS, build
 
 COMPONENTS = Path(__file__).parents[2] / "components"
 SHARED = ("artifacts.py", "images.py", "settings.py", "shards.py", "source")
 DECISIVE = ("ingest", "preprocess", "train", "evaluate")  # whose code decides what a version is
-
+USER = 65532
+RETRY_AFTER = "30s"
 
 LOCAL = Environment(kind="local")
 NO_OPTIONS: Mapping[str, bool | int] = {}  # what no configuration has: `skip_unchanged`, `force_after`
@@ -98,11 +100,39 @@ def _shown(step: str) -> str:
     return tree_sha256(COMPONENTS / "report") if step == "evaluate" else ""
 
 
+def pipeline(environment: Environment) -> Callable[..., dsl.PipelineTask]:
+    """Return the pipeline as it runs in an environment."""
+    if environment.kind == "kubernetes":
+        whole = dsl.PipelineConfig(active_deadline_seconds=environment.active_deadline)
+        return build(lambda step, task: in_pod(step, task, environment), whole)
+    images = local_images()
+    return build(lambda step, task: task.set_container_image(images[step]))
+
+
+def in_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None:
+    """Write into a step's task where its pod runs."""
+    from kfp import kubernetes  # which a run on this machine need not wait for
+
+    resources = environment.resources(step)
+    task.set_container_image(environment.image(step))
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+    kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=resources.ephemeral_storage)  # noqa: S108
+    kubernetes.add_pod_label(task, "modelyard.dev/step", step)
+    if environment.storage_endpoint:
+        # for the launcher of Kubeflow Pipelines, which wants no scheme; our own client is told the endpoint
+        task.set_env_variable("STORAGE_EMULATOR_HOST", urlsplit(environment.storage_endpoint).netloc)
+    if step == "train":
+        _backend(task, environment, resources)
+    if step == "explain" and (webhook := environment.webhook):
+        kubernetes.use_secret_as_env(task, webhook.secret, {webhook.key: "MODELYARD_WEBHOOK"}, optional=True)
+    _size(task, resources)
+    _node(task, resources)
+    _time(task, resources)
+
+
 def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> None:
     """Write the pipeline as KFP's YAML, with the configuration as its default arguments."""
     from kfp.compiler import Compiler
-
-    from modelyard.pipelines.compile.placement import pipeline
 
     Compiler().compile(pipeline(environment), str(path), pipeline_parameters=arguments(config, environment))
 
@@ -111,12 +141,48 @@ def compile_package(environment: Environment) -> bytes:
     """Return the pipeline as KFP's YAML, without arguments: of an environment, always the same bytes."""
     from kfp.compiler import Compiler
 
-    from modelyard.pipelines.compile.placement import pipeline
-
     with TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         Compiler().compile(pipeline(environment), str(path))
         return path.read_bytes()
+
+
+def _size(task: dsl.PipelineTask, resources: StepResources) -> None:
+    """Ask for processor, memory and accelerator. Idle cores may be used beyond; memory has a limit."""
+    if resources.cpu:
+        task.set_cpu_request(resources.cpu)
+    if resources.memory:
+        task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
+    if resources.accelerator:
+        task.set_accelerator_type(resources.accelerator.resource)
+        task.set_accelerator_limit(resources.accelerator.count)
+
+
+def _node(task: dsl.PipelineTask, resources: StepResources) -> None:
+    from kfp import kubernetes
+
+    for label, value in resources.selector().items():
+        kubernetes.add_node_selector(task, label, value)
+    for one in resources.tolerated():
+        kubernetes.add_toleration(task, one.key, one.operator, one.value, one.effect)
+
+
+def _time(task: dsl.PipelineTask, resources: StepResources) -> None:
+    from kfp import kubernetes
+
+    if resources.timeout:
+        kubernetes.set_timeout(task, resources.timeout)
+    if resources.retries:
+        task.set_retry(resources.retries, backoff_duration=RETRY_AFTER)
+
+
+def _backend(task: dsl.PipelineTask, environment: Environment, resources: StepResources) -> None:
+    """Say what Keras trains with, and which accelerator must be there."""
+    task.set_env_variable("KERAS_BACKEND", environment.keras_backend)
+    if resources.accelerator:
+        task.set_env_variable("MODELYARD_ACCELERATOR", resources.accelerator.kind)
+        if environment.accelerator_optional:
+            task.set_env_variable("MODELYARD_ACCELERATOR_OPTIONAL", "1")
 
 
 def _inside(config: Config, environment: Environment) -> Config:

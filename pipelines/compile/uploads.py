@@ -9,25 +9,29 @@
     arguments(uploads.config, environment)
 
 Each is named after its content: what is there already is not sent again, and a second run with the same
-content has the same configuration, and so the same fingerprint.
+content has the same configuration, and so the same fingerprint. A folder becomes a .zip without times and
+compression, so that the same files give the same bytes.
 """
 
+import hashlib
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
+from zipfile import ZipFile, ZipInfo
 
 from modelyard.components.artifacts import sha256, tree_files, tree_sha256
 from modelyard.components.errors import ConfigError, ConflictError, DataError
+from modelyard.components.ingest.members import members
 from modelyard.components.source.checks import check_size
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
 from modelyard.components.store.address import open_objects
 from modelyard.components.train.code_archive import MAX_BYTES, unpack
-from modelyard.pipelines.compile import packing
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from modelyard.components.store.objects import Objects
 
 DATA, CODE = "uploads/data", "uploads/code"
+PART_BYTES = 2**20
+MODE = 0o100644
 
 
 @dataclass(frozen=True)
@@ -113,15 +119,15 @@ def _data(source: Source) -> tuple[Upload, str]:
         return Upload("data.source", path, f"{DATA}/{digest}", size, partial(_unchanged, path)), digest
     if source.kind == "npz":
         raise DataError(f"data.source is {path}, a folder, and npz is a file. Name the .npz file.")
-    archive = packing.Digest()
-    packing.write(packing.examples(path, source.max_bytes), archive)
+    archive = DigestWriter()
+    _write_archive(_example_files(path, source.max_bytes), archive)
     check_size(str(path), archive.size, source.max_bytes)
 
-    def packed() -> AbstractContextManager[IO[bytes]]:
-        return packing.packed(packing.examples(path, source.max_bytes), f"data.source {path}", archive.sha256)
+    def archived() -> AbstractContextManager[IO[bytes]]:
+        return _packed(_example_files(path, source.max_bytes), f"data.source {path}", archive.sha256)
 
     name = f"{DATA}/{archive.sha256}.zip"
-    return Upload("data.source", path, name, archive.size, packed), archive.sha256
+    return Upload("data.source", path, name, archive.size, archived), archive.sha256
 
 
 def _code(folder: Path) -> Upload:
@@ -149,7 +155,7 @@ def _unchanged(path: Path) -> Iterator[IO[bytes]]:
 @contextmanager
 def _code_archive(folder: Path, digest: str) -> Iterator[IO[bytes]]:
     """Give the archive of a folder, once what train will make of it has the fingerprint."""
-    with packing.packed(packing.code(folder), f"model.code {folder}") as file:
+    with _packed(_code_files(folder), f"model.code {folder}") as file:
         with tempfile.TemporaryDirectory() as there:
             unpack(Path(file.name), Path(there))
             if tree_sha256(Path(there)) != digest:
@@ -172,3 +178,92 @@ def _send(one: Upload, objects: "Objects", console: "Console") -> None:
             if entry.key == one.name:
                 objects.delete(entry)
         raise
+
+
+@dataclass(frozen=True)
+class ArchiveItem:
+    """A file of an archive, or a folder, which has no `open` and whose name ends with a slash."""
+
+    name: str
+    size: int
+    open: Callable[[], AbstractContextManager[IO[bytes]]] | None
+
+
+class DigestWriter:
+    """A file that counts and hashes what is written, and passes it on to another file if there is one."""
+
+    def __init__(self, file: IO[bytes] | None = None) -> None:
+        self.size = 0
+        self._digest = hashlib.sha256()
+        self._file = file
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of what was written, in hex."""
+        return self._digest.hexdigest()
+
+    def write(self, data: bytes) -> int:
+        """Write bytes."""
+        self._digest.update(data)
+        self.size += len(data)
+        return self._file.write(data) if self._file else len(data)
+
+    def flush(self) -> None:
+        """Do nothing: the owner of the other file flushes it."""
+
+
+def _example_files(folder: Path, max_bytes: int) -> Iterator[ArchiveItem]:
+    """Yield what ingest reads of a folder.
+
+    Raises:
+        DataError: it holds what ingest refuses.
+    """
+    for member in members(folder, max_bytes):
+        if member.folder:
+            yield ArchiveItem(f"{member.name}/", 0, None)
+        else:
+            yield ArchiveItem(member.name, member.size, member.open)
+
+
+def _code_files(folder: Path) -> Iterator[ArchiveItem]:
+    """Yield what the fingerprint of a folder of code covers."""
+    for name, path in tree_files(folder):
+        yield ArchiveItem(name, path.stat().st_size, partial(path.open, "rb"))
+
+
+def _write_archive(items: Iterable[ArchiveItem], file: DigestWriter) -> None:
+    """Write the archive, a part at a time."""
+    # zipfile takes what cannot seek, and then writes sizes behind each file
+    with ZipFile(cast(IO[bytes], file), "w") as archive:
+        for item in items:
+            entry = ZipInfo(item.name)  # of 1980
+            entry.create_system, entry.external_attr, entry.file_size = 3, MODE << 16, item.size
+            if item.open is None:
+                archive.writestr(entry, b"")
+                continue
+            with item.open() as source, archive.open(entry, "w") as target:
+                shutil.copyfileobj(source, target, PART_BYTES)
+
+
+@contextmanager
+def _packed(items: Iterable[ArchiveItem], what: str, sha256: str | None = None) -> Iterator[IO[bytes]]:
+    """Yield the archive as an open temporary file.
+
+    Args:
+        items: what goes into it.
+        what: the configuration's key, and the folder, for messages.
+        sha256: what it must have; not checked when None.
+
+    Raises:
+        DataError: it is another archive, since the folder changed; or there is no room for it.
+    """
+    with tempfile.NamedTemporaryFile() as file:
+        digest = DigestWriter(cast(IO[bytes], file))
+        try:
+            _write_archive(items, digest)
+            file.seek(0)
+        except OSError as error:
+            raise DataError(f"{what} cannot be packed: {error}. Make room, or set TMPDIR.") from error
+        if sha256 not in (None, digest.sha256):
+            raise DataError(f"{what} changed while it was packed. Leave it alone, and try again.")
+        yield cast(IO[bytes], file)

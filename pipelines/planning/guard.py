@@ -8,8 +8,7 @@ from modelyard.components.errors import ClusterError, PlanError
 from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.kubernetes.pod_problem import explain_impossible
 from modelyard.pipelines.config.config import Config
-from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.environments.step_resources import StepResources
+from modelyard.pipelines.environments.environment import Environment, StepResources
 from modelyard.pipelines.planning import residuals
 from modelyard.pipelines.planning.plan import Wishes
 from modelyard.pipelines.planning.verdict import Judged, judge

@@ -14,8 +14,7 @@ from modelyard.components.errors import ModelyardError
 from modelyard.components.explain import here
 from modelyard.components.fingerprint.unchanged import reason_in
 from modelyard.components.store.models import open_store
-from modelyard.pipelines.compile.compiler import LOCAL, NO_OPTIONS, arguments
-from modelyard.pipelines.compile.placement import pipeline
+from modelyard.pipelines.compile.compiler import LOCAL, NO_OPTIONS, arguments, pipeline
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning import comparison

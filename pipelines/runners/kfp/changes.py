@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from modelyard.components.errors import NotFoundError
-from modelyard.pipelines.compile.lint.compiled import LOADER
+from modelyard.pipelines.compile.preflight import LOADER
 from modelyard.pipelines.runners.differences import Change, differences, flat
 from modelyard.pipelines.runners.kfp.client import Backend
 from modelyard.pipelines.runners.kfp.lookup import Found

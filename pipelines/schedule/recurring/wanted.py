@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import kfp_server_api as kfp
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.compile.lint.check import check
+from modelyard.pipelines.compile.preflight import check
 from modelyard.pipelines.compile.uploads import Uploads, gather
 from modelyard.pipelines.config import durations
 from modelyard.pipelines.config.config import Config

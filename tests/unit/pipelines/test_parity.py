@@ -1,0 +1,152 @@
+"""The parity list: the compiled pipeline has no construct that kfp.local or the backend treats differently.
+
+Each construct was observed to fail in one of the two.
+"""
+
+import ast
+import builtins
+import re
+import symtable
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from modelyard.pipelines.compile.compiler import compile_package
+from modelyard.pipelines.compile.preflight import ARGUMENT_BYTES, LOADER
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.train_to_serve import STEPS
+
+Json = dict[str, Any]
+IMAGES = ("fingerprint", "ingest", "preprocess", "train", "train-cuda", "evaluate", "deploy", "serve")
+CHANNEL = re.compile(r"inputs\.parameter_values\['([^']+)'\]")
+# imported by the wrapper around a component's source: `from kfp.dsl import *; from typing import *`
+IMPORTED = {"kfp", "dsl", "Artifact", "Dataset", "Model", "Metrics", "ClassificationMetrics", "HTML"}
+IMPORTED |= {"Markdown", "Input", "Output", "InputPath", "OutputPath", "PipelineTaskFinalStatus"}
+IMPORTED |= {"List", "Dict", "Optional", "NamedTuple", "Any", "Union", "Tuple"}
+
+
+class Compiled:
+    """The compiled pipeline: its groups (`root` and others), tasks by name, and containers by step."""
+
+    def __init__(self, package: bytes) -> None:
+        self.text = package.decode()
+        self.spec, *platform = yaml.load_all(package, LOADER)
+        self.platform: Json = platform[0] if platform else {}
+        components = {"root": self.spec["root"], **self.spec["components"]}
+        self.groups: Json = {name: one["dag"] for name, one in components.items() if "dag" in one}
+        self.tasks: Json = {name: task for dag in self.groups.values() for name, task in dag["tasks"].items()}
+        executors = self.spec["deploymentSpec"]["executors"]
+        self.containers: Json = {
+            name.removeprefix("exec-"): one["container"] for name, one in executors.items()
+        }
+
+    def sources(self) -> Iterator[tuple[str, str]]:
+        """Yield each step's name and the Python source in its command."""
+        for step, container in self.containers.items():
+            parts = [*container["command"], *container["args"]]
+            assert any("kfp.dsl.executor_main" in part for part in parts), step
+            yield step, next(part for part in parts if "import kfp" in part and "def " in part)
+
+
+@pytest.fixture(scope="module", params=["local", "kind", "gke"])
+def compiled(request: pytest.FixtureRequest) -> Compiled:
+    images = "{" + ", ".join(f"{one}: a/{one}" for one in IMAGES) + "}"
+    places = ["store=gs://a/models", "pipeline_root=gs://a/runs"] if request.param == "gke" else []
+    overrides = [f"environment.{one}" for one in (f"images={images}", *places)]
+    return Compiled(compile_package(load_environment(request.param, overrides, environ={})))
+
+
+def test_every_step_is_a_lightweight_component_without_installation(compiled):
+    assert {step for step, _ in compiled.sources()} == set(STEPS)
+    assert "pip install" not in compiled.text
+
+
+def test_names_fit_into_a_workflow(compiled):
+    for name in (compiled.spec["pipelineInfo"]["name"], *compiled.tasks):
+        assert re.fullmatch(r"[a-z0-9][a-z0-9-]{0,38}[a-z0-9]", name), name
+
+
+def test_conditions_are_on_unnamed_outputs_and_without_quotes(compiled):
+    conditions = []
+    for dag in compiled.groups.values():
+        for task in dag["tasks"].values():
+            if condition := task.get("triggerPolicy", {}).get("condition"):
+                conditions.append(condition)
+                for channel in CHANNEL.findall(condition):
+                    source = task["inputs"]["parameters"][channel]["taskOutputParameter"]
+                    assert source["outputParameterKey"] == "Output"
+                assert "'" not in re.sub(r"'[^']*'", "", CHANNEL.sub("", condition))
+    assert len(conditions) == 2
+
+
+def test_no_loop_no_choice_and_no_output_of_the_pipeline(compiled):
+    assert "parameterIterator" not in compiled.text
+    assert "artifactIterator" not in compiled.text
+    for name, dag in compiled.groups.items():
+        assert all(
+            len(one["artifactSelectors"]) == 1 for one in dag.get("outputs", {}).get("artifacts", {}).values()
+        )
+        assert name != "root" or "outputs" not in dag
+
+
+def test_one_exit_task_at_the_end_of_the_whole_pipeline(compiled):
+    exits = [name for name, task in compiled.tasks.items() if "strategy" in task.get("triggerPolicy", {})]
+    assert exits == ["explain"]
+    root = compiled.groups["root"]["tasks"]
+    (handled,) = root["explain"]["dependentTasks"]
+    assert root[handled]["componentRef"]["name"].startswith("comp-exit-handler")
+    assert not [name for name, task in compiled.tasks.items() if "explain" in task.get("dependentTasks", ())]
+
+
+def test_only_steps_without_side_effects_are_cached(compiled):
+    cached = {
+        name for name, task in compiled.tasks.items() if task.get("cachingOptions", {}).get("enableCache")
+    }
+    assert cached & set(STEPS) == {"ingest", "preprocess", "train", "evaluate"}
+
+
+def test_nothing_in_the_cache_key_changes_by_itself(compiled):
+    assert "pipeline_job_create_time_utc" not in compiled.text
+    assert "pipeline_job_schedule_time_utc" not in compiled.text
+    assert "__KFP_EMBEDDED_ARCHIVE" not in compiled.text  # its archive has times
+    kubernetes = compiled.platform.get("platforms", {}).get("kubernetes", {})
+    assert "workspace" not in kubernetes.get("pipelineConfig", {})  # the name of its volume is in the key
+
+
+def test_parameters_are_text_where_json_would_change(compiled):
+    for name, component in compiled.spec["components"].items():
+        for key, parameter in component.get("inputDefinitions", {}).get("parameters", {}).items():
+            assert parameter["parameterType"] not in ("LIST", "STRUCT"), f"{name}.{key}"
+
+
+def test_artifacts_stay_under_the_pipeline_root(compiled):
+    for step, source in compiled.sources():
+        stores = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+        assert not [one for one in stores if one.attr == "uri" and isinstance(one.ctx, ast.Store)], step
+
+
+def test_sources_use_only_names_that_get_into_the_pod(compiled):
+    for step, source in compiled.sources():
+        top = symtable.symtable(source, step, "exec")
+        known = set(top.get_identifiers()) | set(dir(builtins)) | IMPORTED
+        assert global_names(top) <= known, step
+
+
+def global_names(table: symtable.SymbolTable) -> set[str]:
+    """Return the names that functions take from outside of themselves."""
+    found = {
+        symbol.get_name()
+        for symbol in table.get_symbols()
+        if table.get_type() == "function" and symbol.is_global() and symbol.is_referenced()
+    }
+    return found.union(*map(global_names, table.get_children()))
+
+
+def test_no_argument_is_longer_than_linux_allows(compiled):
+    for container in compiled.containers.values():
+        assert (
+            max(len(part.encode()) for part in (*container["command"], *container["args"]))
+            < ARGUMENT_BYTES / 4
+        )
