@@ -38,6 +38,7 @@ class Compiled:
         self.groups: Json = {name: one["dag"] for name, one in components.items() if "dag" in one}
         self.tasks: Json = {name: task for dag in self.groups.values() for name, task in dag["tasks"].items()}
         executors = self.spec["deploymentSpec"]["executors"]
+        # an importer has no container; neither the cache nor kfp.local sees changes at its URI
         self.containers: Json = {
             name.removeprefix("exec-"): one["container"] for name, one in executors.items()
         }
