@@ -17,7 +17,7 @@ from modelyard.components.artifacts import Schema
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.examples import Examples
 from modelyard.components.shards import ShardWriter
-from modelyard.components.source.address import shown
+from modelyard.components.source.checks import without_secrets
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
 
@@ -60,7 +60,7 @@ def _by_address(path: Path, source: Source) -> Iterator[None]:
     except DataError as error:
         if "://" not in (source.source or ""):
             raise
-        raise DataError(str(error).replace(str(path), shown(str(source.source)))) from error
+        raise DataError(str(error).replace(str(path), without_secrets(str(source.source)))) from error
 
 
 def _read(path: Path, source: Source) -> Examples:

@@ -5,14 +5,22 @@ place.identity()        # looks at it, and fetches nothing
 place.fetch(scratch)    # the file or directory, on this machine
 """
 
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
+from modelyard.components import artifacts
 from modelyard.components.errors import ConfigError, DataError
-from modelyard.components.source.address import shown
-from modelyard.components.source.disk import OnDisk
+from modelyard.components.source.checks import check_sha256, without_secrets
 from modelyard.components.source.settings import Source
+
+HASHED_BYTES = 256 * 2**20
+"""A file up to this size is identified by its content: a copy or a touched file is the same data."""
 
 
 class Location(Protocol):
@@ -57,7 +65,7 @@ def locate(source: Source) -> Location:
 
         bucket, _, name = rest.partition("/")
         return InBucket(bucket, name, source)
-    named = shown(address) if separator else repr(address)
+    named = without_secrets(address) if separator else repr(address)
     raise ConfigError(
         f"data.source is {named}, which is not a place that modelyard reads from: use a path, "
         "https://host/path, or gs://bucket/path."
@@ -70,3 +78,86 @@ def _digits() -> Path:
     except metadata.PackageNotFoundError as error:
         raise DataError("The digits ship with scikit-learn, which is not installed: install it.") from error
     return Path(str(package.locate_file("sklearn/datasets/data/digits.csv.gz")))
+
+
+class OnDisk:
+    """See Location.
+
+    Args:
+        path: the file or directory.
+        sha256: what the file must have; None when it is not known.
+    """
+
+    def __init__(self, path: Path, sha256: str | None = None) -> None:
+        self._path = path
+        self._sha256 = sha256
+
+    def identity(self) -> str:
+        """See Location."""
+        with self._as_data_errors():
+            status = self._status()
+            if stat.S_ISDIR(status.st_mode):
+                return _listing(self._path)
+            if self._sha256:
+                return self._sha256
+            if status.st_size > HASHED_BYTES:
+                return f"{status.st_size} {status.st_mtime_ns}"
+            return artifacts.sha256(self._path)
+
+    def fetch(self, scratch: Path) -> Path:  # noqa: ARG002 - it is here already
+        """See Location."""
+        with self._as_data_errors():
+            self._status()
+            if self._sha256:
+                check_sha256(str(self._path), artifacts.sha256(self._path), self._sha256)
+        return self._path
+
+    def _status(self) -> os.stat_result:
+        """Return what the system knows about the path, when it is something that can be read."""
+        status = self._path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            if self._sha256:
+                raise DataError(
+                    f"data.sha256 is for one file and {self._path} is a directory: remove data.sha256, or "
+                    "make an archive of the directory."
+                )
+        elif not stat.S_ISREG(status.st_mode):
+            raise self._unusable("it is neither a file nor a directory. Correct data.source.")
+        return status
+
+    @contextmanager
+    def _as_data_errors(self) -> Iterator[None]:
+        """Turn what the system says into errors about the data."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise self._unusable(f"there is no {error.filename}. Correct data.source.") from error
+        except OSError as error:
+            raise self._unusable(
+                f"{error.strerror or error} ({error.filename}). Correct data.source, or let this user "
+                "read it."
+            ) from error
+
+    def _unusable(self, why: str) -> DataError:
+        return DataError(f"Cannot read {self._path} (data.source): {why}")
+
+
+def _listing(root: Path) -> str:
+    """Return one SHA-256 over all folders and files below a directory: names, and the files' sizes and times.
+
+    What is hidden does not count, and no link to a folder is followed: ingest leaves out the one and refuses
+    the other.
+    """
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(root, onerror=_raise):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = os.path.relpath(folder, root)
+        digest.update(os.fsencode(f"{inside}\n"))
+        for name in sorted(name for name in files if not name.startswith(".")):
+            status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - of 10^5 files
+            digest.update(os.fsencode(f"{inside}/{name}\0{status.st_size} {status.st_mtime_ns}\n"))
+    return digest.hexdigest()
+
+
+def _raise(error: OSError) -> None:
+    raise error

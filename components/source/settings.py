@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from modelyard.components.settings import Settings
-from modelyard.components.source.address import holds_secret
+from modelyard.components.source.checks import holds_secret
 
 
 class Resize(Settings):

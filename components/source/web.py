@@ -8,6 +8,8 @@ messages and logs show addresses without their query.
 import hashlib
 import logging
 import os
+import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,9 +19,7 @@ from typing import TypeVar
 import httpx
 
 from modelyard.components.errors import ConfigError, DataError
-from modelyard.components.source.address import file_name, shown
-from modelyard.components.source.checks import check_sha256, check_size
-from modelyard.components.source.failures import failure, refusal
+from modelyard.components.source.checks import check_sha256, check_size, file_name, without_secrets
 from modelyard.components.source.settings import Source
 
 PAUSES = (0.5, 1.0, 2.0)
@@ -45,7 +45,7 @@ class OnWeb:
     """
 
     def __init__(self, address: str, source: Source) -> None:
-        self._shown = shown(address)
+        self._shown = without_secrets(address)
         self._source = source
         try:
             self._url = httpx.URL(address)
@@ -79,7 +79,7 @@ class OnWeb:
         """Return what the server says about the file's version."""
         with self._client() as client:
             answer = client.head(self._url)
-            if not refusal(answer) and (version := _version(answer.headers)):
+            if not _refusal(answer) and (version := _version(answer.headers)):
                 return version
             # Some servers answer HEAD with an error, or with less.
             with client.stream("GET", self._url, headers={"Range": "bytes=0-0"}) as answer:
@@ -116,20 +116,20 @@ class OnWeb:
 
     def _check_redirect(self, request: httpx.Request) -> None:
         if self._url.scheme == "https" and request.url.scheme != "https":
+            target = without_secrets(str(request.url))
             raise self._unusable(
-                f"the server redirects to {shown(str(request.url))}, which is not encrypted. Give the "
-                "address of a server that stays with https://."
+                f"the server redirects to {target}, which is not encrypted. Use a server that stays with https://."
             )
 
     def _check(self, answer: httpx.Response) -> None:
         if answer.status_code in BUSY:
             raise _BusyError(answer.status_code)
-        if why := refusal(answer):
+        if why := _refusal(answer):
             raise self._unusable(why)
 
     def _persistently(self, act: Callable[[], T]) -> T:
         """Return what `act` returns, tried again after what may pass."""
-        with self._plainly():
+        with self._as_data_errors():
             for pause in PAUSES:
                 try:
                     return act()
@@ -138,7 +138,7 @@ class OnWeb:
             return act()
 
     @contextmanager
-    def _plainly(self) -> Iterator[None]:
+    def _as_data_errors(self) -> Iterator[None]:
         """Turn what the client library and the system raise into errors about the data."""
         try:
             yield
@@ -152,7 +152,7 @@ class OnWeb:
                 "data.timeout."
             ) from error
         except (httpx.RequestError, UnicodeError) as error:  # UnicodeError: a redirect to no host
-            raise self._unusable(failure(error, self._url.host)) from error
+            raise self._unusable(_failure(error, self._url.host)) from error
         except OSError as error:
             raise self._unusable(f"{error}. Make room for the file on this machine.") from error
 
@@ -172,3 +172,42 @@ def _version(headers: httpx.Headers) -> str | None:
     modified = headers.get("last-modified")
     size = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length")
     return f"{modified} {size}" if modified and size and size != "*" else None
+
+
+def _refusal(answer: httpx.Response) -> str | None:
+    """Return why a server's answer is not the file; None when it is."""
+    code = answer.status_code
+    if code in (401, 403, 407):
+        return (
+            f"the server does not permit it ({code}). Give an address that this machine may read; a signed "
+            "address may have expired."
+        )
+    if code in (404, 410):
+        return f"the server has no such file ({code}). Correct data.source."
+    if not answer.is_success:
+        return f"the server answered {code}. Correct data.source."
+    if answer.headers.get("content-type", "").lower().startswith("text/html"):
+        return (
+            "the server sent a web page and not a file; it may be one that asks for a login or leads to the "
+            "download. Give the address of the file itself."
+        )
+    return None
+
+
+def _failure(error: Exception, host: str) -> str:
+    """Return why the server at `host` could not be talked to."""
+    said = " ".join(str(error).split())[:300]
+    if _caused_by(error, socket.gaierror):
+        return f"there is no host {host} ({said}). Correct data.source, or check the network."
+    if _caused_by(error, ssl.SSLError):
+        return (
+            f"no encrypted connection can be made ({said}). If your network has a certificate authority of "
+            "its own, set SSL_CERT_FILE to its certificate."
+        )
+    return f"the connection failed ({said}), also when tried again. Check the network and data.source."
+
+
+def _caused_by(error: BaseException | None, kind: type[Exception]) -> bool:
+    while error and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error is not None

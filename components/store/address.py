@@ -1,4 +1,4 @@
-"""What an address of a store means: `gs://bucket/prefix`, `file:///path`, or a path."""
+"""Where objects are: `gs://bucket/prefix`, `file:///path` or a path."""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -33,3 +33,9 @@ def open_objects(settings: Store) -> Objects:
             "file:///path, or a path."
         )
     return Folder(Path(url).expanduser().absolute())
+
+
+def open_uri(uri: str, endpoint: str | None = None) -> tuple[Objects, str]:
+    """Return the bucket that `gs://bucket/key` names, and the key."""
+    parts = urlsplit(uri)
+    return open_objects(Store(url=f"gs://{parts.netloc}", endpoint=endpoint)), parts.path.strip("/")

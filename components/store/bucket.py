@@ -1,18 +1,18 @@
-"""Objects in a bucket of Google Cloud Storage, below a prefix.
+"""Objects in a bucket of Google Cloud Storage, below a prefix: the only client of gs:// in modelyard.
 
 `create` and `replace` carry the generation that the object must have as a precondition. Requests are
 bounded in time, and tried again while the service is busy or out of reach. A request whose answer got lost
 meets its own write when it is tried again: an object that already holds the very bytes counts as written.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError, UnreachableError
-from modelyard.components.store.client import no_credentials, open_client, said
 from modelyard.components.store.objects import Entry, checked
 
 CONNECT_TIMEOUT = 5.0
@@ -20,6 +20,7 @@ READ_TIMEOUT = 60.0
 ABSENT = "0"
 PART_BYTES = 8 * 2**20
 LISTED = "items(name,size,generation,metageneration,updated,customTime),nextPageToken"
+ROLES = {"store.url": "roles/storage.objectUser", "data.source": "roles/storage.objectViewer"}
 
 
 class Bucket:
@@ -28,31 +29,53 @@ class Bucket:
     Args:
         bucket: the bucket's name; it exists.
         prefix: what all keys start with, without `/` at the ends; may be empty.
-        endpoint: an emulator's address, used without credentials.
-        patience: seconds for which a request is tried again.
+        endpoint: URL of an emulator, used without credentials.
+        timeout: seconds without a byte after which a request fails.
+        patience: seconds for which a request is retried.
+        setting: the configuration key that names the bucket, for errors.
+
+    Raises:
+        StoreError: there are no credentials.
     """
 
     def __init__(
-        self, bucket: str, prefix: str = "", endpoint: str | None = None, patience: float = 30.0
+        self,
+        bucket: str,
+        prefix: str = "",
+        endpoint: str | None = None,
+        timeout: float = READ_TIMEOUT,
+        patience: float = 30.0,
+        setting: Literal["store.url", "data.source"] = "store.url",
     ) -> None:
+        # Without it the library requests the bucket's metadata in a thread, for traces.
+        os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import storage
         from google.cloud.storage.retry import DEFAULT_RETRY
 
         self.url = f"gs://{bucket}/{prefix}".rstrip("/")
-        self._name = bucket
-        self._endpoint = endpoint
+        self._name, self._endpoint, self._setting = bucket, endpoint, setting
         self._prefix = f"{prefix}/" if prefix else ""
         self._bounds: dict[str, Any] = {
-            "timeout": (CONNECT_TIMEOUT, READ_TIMEOUT),
+            "timeout": (min(CONNECT_TIMEOUT, timeout), timeout),
             "retry": DEFAULT_RETRY.with_timeout(patience),
         }
         self._seen = False
-        with self._plainly("open", ""):
-            self._bucket = open_client(endpoint).bucket(bucket)
+        options: dict[str, Any] = {}
+        if endpoint:
+            anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]
+            options = {
+                "project": "emulator",
+                "credentials": anonymous,
+                "client_options": {"api_endpoint": endpoint},
+            }
+        with self._translate_errors("open", ""):
+            self._bucket = storage.Client(**options).bucket(bucket)
 
     def read(self, key: str) -> tuple[bytes, str]:
         """See Objects."""
         blob = self._blob(key)
-        with self._plainly("read", key):
+        with self._translate_errors("read", key):
             data = blob.download_as_bytes(**self._bounds)
         return data, str(blob.generation)
 
@@ -66,7 +89,7 @@ class Bucket:
 
     def upload(self, key: str, path: Path) -> None:
         """See Objects."""
-        with self._plainly("write", key):
+        with self._translate_errors("write", key):
             self._blob(key).upload_from_filename(str(path), **self._bounds)
 
     def add(self, key: str, file: IO[bytes], size: int) -> None:
@@ -75,7 +98,7 @@ class Bucket:
 
         blob = self._blob(key)
         blob.chunk_size = PART_BYTES  # which is what is held in memory
-        with self._plainly("write", key):
+        with self._translate_errors("write", key):
             try:
                 blob.upload_from_file(file, size=size, if_generation_match=int(ABSENT), **self._bounds)
             except PreconditionFailed as error:
@@ -87,7 +110,7 @@ class Bucket:
 
         blob = self._blob(key)
         blob.custom_time = datetime.now(UTC)  # a new metageneration, too
-        with self._plainly("write", key):
+        with self._translate_errors("write", key):
             try:
                 blob.patch(**self._bounds)
             except NotFound:
@@ -102,7 +125,7 @@ class Bucket:
 
         names = ("if_generation_match", "if_metageneration_match")
         as_seen = dict(zip(names, map(int, seen.generation.split(".")), strict=True))
-        with self._plainly("delete", seen.key):
+        with self._translate_errors("delete", seen.key):
             try:
                 self._blob(seen.key).delete(**as_seen, **self._bounds)
             except NotFound:
@@ -113,29 +136,44 @@ class Bucket:
 
     def download(self, key: str, path: Path) -> None:
         """See Objects."""
-        with self._plainly("read", key):
-            self._blob(key).download_to_filename(str(path), **self._bounds)
+        self._download(self._blob(key), key, path)
+
+    def find(self, key: str) -> Entry | None:
+        """Return the object with exactly this key, which need not be a valid key of a store."""
+        with self._translate_errors("read", key):
+            blob = self._bucket.get_blob(self._prefix + key, **self._bounds)
+        return self._entry(blob) if blob else None
+
+    def fetch(self, entry: Entry, path: Path) -> None:
+        """Write an object into a file, in the generation that `entries` or `find` saw.
+
+        Raises:
+            NotFoundError: it was deleted or replaced since.
+        """
+        generation = int(entry.generation.partition(".")[0])
+        blob = self._bucket.blob(self._prefix + entry.key, generation=generation)
+        self._download(blob, entry.key, path)
 
     def exists(self, key: str) -> bool:
         """See Objects."""
-        with self._plainly("read", key):
+        with self._translate_errors("read", key):
             return bool(self._blob(key).exists(**self._bounds))
 
     def keys(self, prefix: str) -> list[str]:
         """See Objects."""
-        with self._plainly("list", prefix):
+        with self._translate_errors("list", prefix):
             blobs = self._bucket.list_blobs(prefix=self._prefix + prefix, **self._bounds)
             return sorted(str(blob.name).removeprefix(self._prefix) for blob in blobs)
 
     def entries(self, prefix: str) -> list[Entry]:
-        """See Objects."""
-        with self._plainly("list", prefix):
+        """See Objects; a generation is the object's and its metageneration, separated by a dot."""
+        with self._translate_errors("list", prefix):
             blobs = self._bucket.list_blobs(prefix=self._prefix + prefix, fields=LISTED, **self._bounds)
             return sorted((self._entry(blob) for blob in blobs), key=lambda entry: entry.key)
 
     def folders(self, prefix: str) -> list[str]:
         """See Objects."""
-        with self._plainly("list", prefix):
+        with self._translate_errors("list", prefix):
             pages = self._bucket.list_blobs(prefix=self._prefix + prefix, delimiter="/", **self._bounds)
             names = {name for page in pages.pages for name in page.prefixes}
         return sorted(name.removeprefix(self._prefix + prefix).rstrip("/") for name in names)
@@ -148,11 +186,16 @@ class Bucket:
     def _blob(self, key: str) -> Any:
         return self._bucket.blob(self._prefix + checked(key))
 
+    def _download(self, blob: Any, key: str, path: Path) -> None:
+        with self._translate_errors("read", key):
+            # Raw: an object with Content-Encoding gzip stays the bytes that are stored.
+            blob.download_to_filename(str(path), raw_download=True, **self._bounds)
+
     def _write(self, key: str, data: bytes, generation: str) -> str:
         from google.api_core.exceptions import PreconditionFailed
 
         blob = self._blob(key)
-        with self._plainly("write", key):
+        with self._translate_errors("write", key):
             try:
                 blob.upload_from_string(
                     data, "application/json", if_generation_match=int(generation), **self._bounds
@@ -171,7 +214,7 @@ class Bucket:
             return None, ABSENT
 
     @contextmanager
-    def _plainly(self, verb: str, key: str) -> Iterator[None]:
+    def _translate_errors(self, verb: str, key: str) -> Iterator[None]:
         """Turn what the client library raises into errors of the store."""
         from google.api_core import exceptions
         from google.auth.exceptions import GoogleAuthError
@@ -182,14 +225,34 @@ class Bucket:
             yield
         except exceptions.NotFound as error:
             if verb == "read" and self._bucket_exists():
-                raise NotFoundError(f"The model store {self.url} has no {key}.") from error
-            raise self._unusable(verb, key, self._missing()) from error
+                raise NotFoundError(f"{self.url} has no {key}.") from error
+            raise self._unusable(
+                verb,
+                key,
+                f"there is no bucket {self._name} (404). Correct {self._setting}, or create the bucket with "
+                f"`gcloud storage buckets create gs://{self._name}`.",
+            ) from error
         except (exceptions.Forbidden, exceptions.Unauthorized) as error:
-            raise self._unusable(verb, key, self._forbidden(int(error.code or 403))) from error
+            raise self._unusable(
+                verb,
+                key,
+                f"the account has no permission ({int(error.code or 403)}). Grant it the role "
+                f"{ROLES[self._setting]} on gs://{self._name}, or correct {self._setting}.",
+            ) from error
         except GoogleAuthError as error:
-            raise self._unusable(verb, key, no_credentials(error)) from error
+            raise self._unusable(
+                verb,
+                key,
+                f"no usable Google credentials ({_one_line(error)}). Run `gcloud auth application-default "
+                "login`, or give the step's service account access.",
+            ) from error
         except (exceptions.GoogleAPIError, RequestException, ConnectionError, DataCorruption) as error:
-            raise UnreachableError(str(self._unusable(verb, key, self._unreachable(error)))) from error
+            section = self._setting.partition(".")[0]
+            message = (
+                f"{self._endpoint or 'https://storage.googleapis.com'} did not answer as it should "
+                f"({_one_line(error)}). Check the network and {section}.endpoint, then retry."
+            )
+            raise UnreachableError(str(self._unusable(verb, key, message))) from error
         except OSError as error:
             raise self._unusable(verb, key, f"{error}. Make room for the file on this machine.") from error
 
@@ -206,23 +269,8 @@ class Bucket:
         return True
 
     def _unusable(self, verb: str, key: str, why: str) -> StoreError:
-        return StoreError(f"Cannot {verb} {key or 'anything'} in the model store {self.url}: {why}")
+        return StoreError(f"Cannot {verb} {f'{self.url}/{key}'.rstrip('/')} ({self._setting}): {why}")
 
-    def _missing(self) -> str:
-        return (
-            f"there is no bucket {self._name} (404). Create it with `gcloud storage buckets create "
-            f"gs://{self._name}`, or correct store.url."
-        )
 
-    def _forbidden(self, code: int) -> str:
-        return (
-            f"the account has no permission ({code}). Grant it the role roles/storage.objectUser on "
-            f"gs://{self._name}, or correct store.url."
-        )
-
-    def _unreachable(self, error: Exception) -> str:
-        where = self._endpoint or "https://storage.googleapis.com"
-        return (
-            f"{where} did not answer as it should ({said(error)}). Check the network and "
-            "store.endpoint, then retry."
-        )
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

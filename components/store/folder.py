@@ -30,14 +30,14 @@ class Folder:
 
     def read(self, key: str) -> tuple[bytes, str]:
         """See Objects."""
-        with self._plainly("read", key):
+        with self._translate_errors("read", key):
             data = self._path(key).read_bytes()
         return data, _generation(data)
 
     def create(self, key: str, data: bytes) -> None:
         """See Objects."""
         path = self._path(key)
-        with self._plainly("write", key), _hidden(path) as (hidden, file):
+        with self._translate_errors("write", key), _hidden(path) as (hidden, file):
             file.write(data)
             _flush(file)
             _link(hidden, path)
@@ -45,7 +45,7 @@ class Folder:
     def replace(self, key: str, data: bytes, generation: str) -> str:
         """See Objects."""
         path = self._path(key)
-        with self._plainly("write", key), self._locked(path), _hidden(path) as (hidden, file):
+        with self._translate_errors("write", key), self._locked(path), _hidden(path) as (hidden, file):
             if not path.is_file() or _generation(path.read_bytes()) != generation:
                 raise ConflictError(f"{path} was changed by somebody else meanwhile.")
             file.write(data)
@@ -57,7 +57,7 @@ class Folder:
     def upload(self, key: str, path: Path) -> None:
         """See Objects."""
         target = self._path(key)
-        with self._plainly("write", key), _hidden(target) as (hidden, file):
+        with self._translate_errors("write", key), _hidden(target) as (hidden, file):
             with path.open("rb") as source:
                 shutil.copyfileobj(source, file, PART_BYTES)
             _flush(file)
@@ -67,14 +67,14 @@ class Folder:
     def add(self, key: str, file: IO[bytes], size: int) -> None:  # noqa: ARG002 - for buckets
         """See Objects."""
         target = self._path(key)
-        with self._plainly("write", key), _hidden(target) as (hidden, written):
+        with self._translate_errors("write", key), _hidden(target) as (hidden, written):
             shutil.copyfileobj(file, written, PART_BYTES)
             _flush(written)
             _link(hidden, target)
 
     def touch(self, key: str) -> bool:
         """See Objects."""
-        with self._plainly("write", key):
+        with self._translate_errors("write", key):
             try:
                 os.utime(self._path(key))
             except FileNotFoundError:
@@ -85,7 +85,7 @@ class Folder:
         """See Objects."""
         path = self._path(seen.key)
         hidden = path.with_name(f".{path.name}.{uuid4().hex}")
-        with self._plainly("delete", seen.key):
+        with self._translate_errors("delete", seen.key):
             try:
                 path.rename(hidden)  # looked at where nobody writes any more
             except FileNotFoundError:
@@ -100,12 +100,12 @@ class Folder:
 
     def download(self, key: str, path: Path) -> None:
         """See Objects."""
-        with self._plainly("read", key):
+        with self._translate_errors("read", key):
             shutil.copyfile(self._path(key), path)
 
     def exists(self, key: str) -> bool:
         """See Objects."""
-        with self._plainly("read", key):
+        with self._translate_errors("read", key):
             try:
                 self._path(key).stat()
             except FileNotFoundError:
@@ -115,7 +115,7 @@ class Folder:
     def keys(self, prefix: str) -> list[str]:
         """See Objects."""
         keys = []
-        with self._plainly("list", prefix):
+        with self._translate_errors("list", prefix):
             for folder, folders, files in os.walk(self._below(prefix), onerror=_raise_unless_missing):
                 folders[:] = [name for name in folders if not name.startswith(".")]
                 inside = Path(folder).relative_to(self.root)
@@ -125,7 +125,7 @@ class Folder:
     def entries(self, prefix: str) -> list[Entry]:
         """See Objects."""
         found = []
-        with self._plainly("list", prefix):
+        with self._translate_errors("list", prefix):
             for key in self.keys(prefix):
                 with suppress(FileNotFoundError):  # gone meanwhile
                     status = self._path(key).stat()
@@ -134,7 +134,7 @@ class Folder:
 
     def folders(self, prefix: str) -> list[str]:
         """See Objects."""
-        with self._plainly("list", prefix):
+        with self._translate_errors("list", prefix):
             try:
                 entries = list(os.scandir(self._below(prefix)))
             except FileNotFoundError:
@@ -163,7 +163,7 @@ class Folder:
             yield
 
     @contextmanager
-    def _plainly(self, verb: str, key: str) -> Iterator[None]:
+    def _translate_errors(self, verb: str, key: str) -> Iterator[None]:
         """Turn what the system says into errors of the store."""
         try:
             yield

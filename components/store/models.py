@@ -14,20 +14,37 @@
 Every method may be killed and called again, and called by several processes at once.
 """
 
+import re
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 from itertools import count
 from typing import Final
 from uuid import uuid4
 
 from modelyard.components.errors import ConflictError, NotFoundError
-from modelyard.components.store import documents, lineage
 from modelyard.components.store.address import open_objects
-from modelyard.components.store.records import Action, Champion, HistoryEntry
+from modelyard.components.store.objects import Entry, delete_all
+from modelyard.components.store.records import (
+    Action,
+    Champion,
+    HistoryEntry,
+    find_rollback,
+    mark_attempts,
+    now,
+    parse_record,
+    read_record,
+    read_records,
+    rollback_target,
+    to_bytes,
+)
 from modelyard.components.store.settings import Store
-from modelyard.components.store.versions import Versions, model_folder
+from modelyard.components.store.versions import MANIFEST, RUN, Versions, model_folder, version_folder
 
 ROUNDS = 100
+GRACE = 3600.0  # seconds; no publication takes longer from one file to the next
 
 
 class Unset(Enum):
@@ -38,6 +55,19 @@ class Unset(Enum):
 
 ANY: Final = Unset.ANY
 """For `promote`: whatever the champion is at that moment."""
+
+
+@dataclass(frozen=True)
+class VersionFiles:
+    """What a number holds: bytes, and when the last of it was written (epoch seconds).
+
+    `whole` says whether it is a version; else a publication was killed, or is in progress.
+    """
+
+    version: int
+    size: int
+    changed: float
+    whole: bool
 
 
 def open_store(settings: Store) -> "ModelStore":
@@ -81,16 +111,7 @@ class ModelStore(Versions):
             NotFoundError: there is no such version.
             ConflictError: the champion is not the expected one.
         """
-        manifest = self.manifest(name, version)
-        wanted = HistoryEntry(
-            action=action,
-            version=version,
-            digest=self.digest(name, version),
-            run=manifest.run,
-            reason=reason,
-            by=by,
-            at=documents.now(),
-        )
+        wanted = self._new_entry(name, version, action, reason, by)
         for _ in range(ROUNDS):
             current, generation = self._pointer(name)
             seen = current.version if current else None
@@ -101,7 +122,7 @@ class ModelStore(Versions):
                     f"The champion of {name} is {_words(seen)} and not {_words(expected or None)}, so "
                     f"version {version} was not promoted. Compare it with the new champion, then try again."
                 )
-            entry = self._enter(name, wanted, current)
+            entry = self._append(name, wanted, current)
             pointer = self._pointer_for(name, entry, current)
             if self._move(name, pointer, generation):
                 self._check_not_removed(name, pointer, current)
@@ -138,17 +159,7 @@ class ModelStore(Versions):
         Raises:
             NotFoundError: there is no such version.
         """
-        manifest = self.manifest(name, version)
-        entry = HistoryEntry(
-            action="promote",
-            version=version,
-            digest=self.digest(name, version),
-            run=manifest.run,
-            reason=reason,
-            by=by,
-            at=documents.now(),
-        )
-        self._enter(name, entry, self.champion(name))
+        self._append(name, self._new_entry(name, version, "promote", reason, by), self.champion(name))
 
     def history(self, name: str) -> list[HistoryEntry]:
         """Return the promotions and rollbacks of a model, oldest first, attempts among them."""
@@ -160,11 +171,60 @@ class ModelStore(Versions):
         Raises:
             NotFoundError: there is none of that number.
         """
-        return documents.read(self._objects, _entry(model_folder(name), number), HistoryEntry)
+        return read_record(self._objects, _entry(model_folder(name), number), HistoryEntry)
 
     def rolled_back(self, name: str, version: int) -> HistoryEntry | None:
         """Return the rollback that left `version`, unless it became champion again since."""
-        return lineage.rolled_back(_effective(self.history(name)), version)
+        return find_rollback(_effective(self.history(name)), version)
+
+    def stored_files(self, name: str) -> list[VersionFiles]:
+        """Return what the numbers hold beside their reservations, oldest first."""
+        found: dict[int, list[tuple[str, Entry]]] = {}
+        for entry in self._objects.entries(f"{model_folder(name)}/versions/"):
+            place = re.fullmatch(rf"{name}/versions/(\d{{6,}})/(.+)", entry.key)
+            if place and place[2] != RUN:
+                found.setdefault(int(place[1]), []).append((place[2], entry))
+        return [
+            VersionFiles(
+                version,
+                sum(entry.size for _, entry in files),
+                max(entry.changed for _, entry in files),
+                any(path == MANIFEST for path, _ in files),
+            )
+            for version, files in sorted(found.items())
+        ]
+
+    def remove(self, name: str, version: int, grace: float = GRACE) -> bool:
+        """Remove the files of a version; say whether they are gone.
+
+        Args:
+            name: the model's name.
+            version: its number.
+            grace: seconds for which files without a manifest are taken for a publication in progress.
+
+        The manifest goes first: a kill after that leaves no version, only files that the next removal takes.
+        The number stays reserved, so that the same run gets it again and no other run does. The files stay
+        when the version became champion meanwhile, or its run publishes it again.
+        """
+        folder = version_folder(name, version)
+        entries = {entry.key: entry for entry in self._objects.entries(f"{folder}/")}
+        entries.pop(f"{folder}/{RUN}", None)
+        manifest = entries.pop(f"{folder}/{MANIFEST}", None)
+        if not manifest and any(entry.changed > time.time() - grace for entry in entries.values()):
+            return False
+        if manifest:
+            try:
+                data, _ = self._objects.read(manifest.key)
+            except NotFoundError:  # another process removes it, too
+                data = b""
+            if not self._objects.delete(manifest):
+                return False
+            champion = self.champion(name)
+            if data and champion and version in (champion.version, champion.previous):
+                with suppress(ConflictError):
+                    self._objects.create(manifest.key, data)
+                return False
+        return delete_all(self._objects, entries.values())
 
     def _pointer(self, name: str) -> tuple[Champion | None, str]:
         key = f"{model_folder(name)}/champion.json"
@@ -172,16 +232,29 @@ class ModelStore(Versions):
             data, generation = self._objects.read(key)
         except NotFoundError:
             return None, ""
-        return documents.parsed(self._objects, key, data, Champion), generation
+        return parse_record(self._objects, key, data, Champion), generation
 
-    def _enter(self, name: str, wanted: HistoryEntry, current: Champion | None) -> HistoryEntry:
+    def _new_entry(self, name: str, version: int, action: Action, reason: str, by: str) -> HistoryEntry:
+        """Return the entry for a version, which must exist; its place in the history is still open."""
+        manifest, digest = self.manifest(name, version), self.digest(name, version)
+        return HistoryEntry(
+            action=action,
+            version=version,
+            digest=digest,
+            run=manifest.run,
+            reason=reason,
+            by=by,
+            at=now(),
+        )
+
+    def _append(self, name: str, wanted: HistoryEntry, current: Champion | None) -> HistoryEntry:
         """Write the entry that follows `current`, under the first free number, and return it."""
         after = current.history if current else 0
         for number in count(after + 1):
             linked = {"number": number, "after": after, "token": uuid4().hex}
             entry = wanted.model_copy(update={**linked, "previous": current.version if current else None})
             try:
-                self._objects.create(_entry(name, number), documents.text(entry, {"attempt"}))
+                self._objects.create(_entry(name, number), to_bytes(entry, {"attempt"}))
             except ConflictError:
                 continue
             return entry
@@ -190,7 +263,7 @@ class ModelStore(Versions):
     def _pointer_for(self, name: str, entry: HistoryEntry, current: Champion | None) -> Champion:
         previous = entry.previous
         if entry.action == "rollback":
-            previous = lineage.before(_effective(self._history(name, current)), entry.version)
+            previous = rollback_target(_effective(self._history(name, current)), entry.version)
         return Champion(
             version=entry.version,
             previous=previous,
@@ -205,9 +278,9 @@ class ModelStore(Versions):
         key = f"{name}/champion.json"
         try:
             if generation:
-                self._objects.replace(key, documents.text(pointer), generation)
+                self._objects.replace(key, to_bytes(pointer), generation)
             else:
-                self._objects.create(key, documents.text(pointer))
+                self._objects.create(key, to_bytes(pointer))
         except ConflictError:
             return False
         return True
@@ -231,8 +304,8 @@ class ModelStore(Versions):
 
     def _history(self, name: str, current: Champion | None) -> list[HistoryEntry]:
         keys = self._objects.keys(f"{model_folder(name)}/history/")
-        entries = [entry for entry in documents.read_all(self._objects, keys, HistoryEntry) if entry]
-        return lineage.marked(entries, current.history if current else 0)
+        entries = [entry for entry in read_records(self._objects, keys, HistoryEntry) if entry]
+        return mark_attempts(entries, current.history if current else 0)
 
 
 def _entry(folder: str, number: int) -> str:

@@ -5,11 +5,15 @@ safe: `create` fails when the key exists, and `replace` fails when the object is
 read. Both are atomic: a reader sees all of an object or nothing of it.
 """
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
 from modelyard.components.errors import StoreError
+
+CONNECTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -104,3 +108,9 @@ def checked(key: str) -> str:
             "part of it may be empty or start with a dot. Rename the file and publish again."
         )
     return key
+
+
+def delete_all(objects: Objects, entries: Iterable[Entry]) -> bool:
+    """Delete objects in parallel; say whether all are gone, which those changed meanwhile are not."""
+    with ThreadPoolExecutor(CONNECTIONS) as workers:
+        return all(list(workers.map(objects.delete, entries)))

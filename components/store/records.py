@@ -1,9 +1,22 @@
-"""What the model store keeps beside the versions' files: `run.json`, `champion.json`, `history/*.json`."""
+"""The small JSON objects of the store: `run.json`, `champion.json`, `history/*.json`.
 
-from typing import Literal
+First the records, then how they are read and written, then what the history says. Each entry names the one
+it came after, and the champion pointer names the last: that chain is the truth, and an entry outside it is an
+attempt that no pointer ever named.
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError
 
 from modelyard.components.artifacts import Record
+from modelyard.components.errors import NotFoundError, StoreError
+from modelyard.components.store.objects import CONNECTIONS, Objects
 
+R = TypeVar("R", bound=Record)
 Action = Literal["promote", "rollback"]
 
 
@@ -54,3 +67,101 @@ class HistoryEntry(Record):
     by: str
     at: str
     attempt: bool = False
+
+
+def read_record(objects: Objects, key: str, kind: type[R]) -> R:
+    """Return the record at `key`.
+
+    Raises:
+        NotFoundError: there is none.
+        StoreError: what is there is not such a record.
+    """
+    return parse_record(objects, key, objects.read(key)[0], kind)
+
+
+def read_records(objects: Objects, keys: Iterable[str], kind: type[R]) -> list[R | None]:
+    """Return the records at `keys`, read at once; None for one that is not there."""
+
+    def one(key: str) -> R | None:
+        try:
+            return read_record(objects, key, kind)
+        except NotFoundError:
+            return None
+
+    with ThreadPoolExecutor(CONNECTIONS) as readers:
+        return list(readers.map(one, keys))
+
+
+def parse_record(objects: Objects, key: str, data: bytes, kind: type[R]) -> R:
+    """Return the record that `data`, read at `key`, holds.
+
+    Raises:
+        StoreError: it holds none.
+    """
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise StoreError(
+            f"{objects.url}/{key} is not a {kind.__name__} ({error.errors()[0]['msg']}): it was damaged, or "
+            "written by another version of modelyard. Restore it from a backup, or use another store."
+        ) from error
+
+
+def to_bytes(record: Record, without: set[str] | None = None) -> bytes:
+    """Return the bytes that are stored for `record`, without the fields named."""
+    return (record.model_dump_json(indent=2, exclude=without) + "\n").encode()
+
+
+def now() -> str:
+    """Return the time in UTC, as ISO 8601 with seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def mark_attempts(entries: Sequence[HistoryEntry], head: int) -> list[HistoryEntry]:
+    """Return `entries` in order, with `attempt` True for those outside the chain that ends at `head`."""
+    by_number = {entry.number: entry for entry in entries}
+    effective = set()
+    while head in by_number:
+        effective.add(head)
+        head = by_number[head].after
+    return [
+        by_number[number].model_copy(update={"attempt": number not in effective})
+        for number in sorted(by_number)
+    ]
+
+
+def rollback_target(entries: Sequence[HistoryEntry], target: int) -> int | None:
+    """Return what a rollback from `target` would go back to, once `target` was itself rolled back to.
+
+    Promotions are a stack, and a rollback takes off what came after its target: after promotions of 1, 2
+    and 3 and a rollback to 2, the next one goes to 1 and not to 3. `entries` are the effective ones.
+    """
+    stack: list[int] = []
+    for entry in entries:
+        if entry.action == "promote":
+            stack.append(entry.version)
+        else:
+            stack = _down_to(stack, entry.version)
+    stack = _down_to(stack, target)
+    return stack[-2] if len(stack) > 1 else None
+
+
+def _down_to(stack: list[int], version: int) -> list[int]:
+    """Return `stack` without what is above `version`, which takes the top's place if it is not there."""
+    if version not in stack:
+        return [*stack[:-1], version]
+    last = len(stack) - 1 - stack[::-1].index(version)
+    return stack[: last + 1]
+
+
+def find_rollback(entries: Sequence[HistoryEntry], version: int) -> HistoryEntry | None:
+    """Return the rollback that left `version`, unless `version` became champion again since.
+
+    `entries` are the effective ones, oldest first.
+    """
+    for entry in reversed(entries):
+        if entry.version == version:
+            return None
+        if entry.action == "rollback" and entry.previous == version:
+            return entry
+    return None

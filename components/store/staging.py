@@ -8,12 +8,9 @@ An artifact is a file, or a folder with all that is in it.
 
 import argparse
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from modelyard.components import lifeline
-from modelyard.components.store.address import open_objects
-from modelyard.components.store.objects import Objects
-from modelyard.components.store.settings import Store
+from modelyard.components.store.address import open_uri
 
 MOUNTED = Path("/gcs")
 
@@ -25,7 +22,7 @@ def fetch(uri: str, path: Path, endpoint: str | None = None) -> None:
         NotFoundError: there is nothing at `uri`.
         StoreError: the bucket cannot be read.
     """
-    objects, key = _place(uri, endpoint)
+    objects, key = open_uri(uri, endpoint)
     found = {one: path / one.removeprefix(f"{key}/") for one in objects.keys(f"{key}/")}
     for one, target in (found or {key: path}).items():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +35,7 @@ def put(path: Path, uri: str, endpoint: str | None = None) -> None:
     Raises:
         StoreError: the bucket cannot be written.
     """
-    objects, key = _place(uri, endpoint)
+    objects, key = open_uri(uri, endpoint)
     for file in sorted(one for one in path.rglob("*") if one.is_file()):
         objects.upload(f"{key}/{file.relative_to(path).as_posix()}", file)
 
@@ -46,11 +43,6 @@ def put(path: Path, uri: str, endpoint: str | None = None) -> None:
 def mounted(uri: str) -> Path:
     """Return where KFP's steps look for what is at `uri`."""
     return MOUNTED / uri.removeprefix("gs://")
-
-
-def _place(uri: str, endpoint: str | None) -> tuple[Objects, str]:
-    parts = urlsplit(uri)
-    return open_objects(Store(url=f"gs://{parts.netloc}", endpoint=endpoint)), parts.path.strip("/")
 
 
 def main() -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Manifest
 from modelyard.components.errors import ConfigError, ConflictError, NotFoundError, StoreError
-from modelyard.components.store import documents
 from modelyard.components.store.objects import Objects, checked
-from modelyard.components.store.records import Run
+from modelyard.components.store.records import Run, now, parse_record, read_record, read_records, to_bytes
 
 MODEL_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 MANIFEST = "manifest.json"
@@ -48,11 +47,11 @@ class Versions:
         if (mine := _number_of(run, reserved)) is not None:
             return mine
         for version in count(max(reserved, default=0) + 1):
-            key = f"{_folder(name, version)}/{RUN}"
+            key = f"{version_folder(name, version)}/{RUN}"
             try:
-                self._objects.create(key, documents.text(Run(run=run, at=documents.now())))
+                self._objects.create(key, to_bytes(Run(run=run, at=now())))
             except ConflictError:
-                if documents.read(self._objects, key, Run).run != run:
+                if read_record(self._objects, key, Run).run != run:
                     continue
             return version
         raise AssertionError("numbers do not end")
@@ -74,7 +73,7 @@ class Versions:
             ConflictError: another run reserved the version.
             NotFoundError: nobody reserved it.
         """
-        folder = _folder(name, version)
+        folder = version_folder(name, version)
         self._check(name, version, files, manifest)
         while not self._objects.exists(f"{folder}/{MANIFEST}"):  # published before: immutable
             for path, file in files.items():
@@ -83,7 +82,7 @@ class Versions:
                 self._objects.upload(f"{folder}/{path}", file)
             else:
                 with contextlib.suppress(ConflictError):
-                    self._objects.create(f"{folder}/{MANIFEST}", documents.text(manifest))
+                    self._objects.create(f"{folder}/{MANIFEST}", to_bytes(manifest))
         return self.digest(name, version)
 
     def manifest(self, name: str, version: int) -> Manifest:
@@ -149,8 +148,8 @@ class Versions:
         return reserved | self._runs(name, [number for number in below if number not in reserved])
 
     def _runs(self, name: str, numbers: Sequence[int]) -> dict[int, str]:
-        keys = (f"{_folder(name, number)}/{RUN}" for number in numbers)
-        found = documents.read_all(self._objects, keys, Run)
+        keys = (f"{version_folder(name, number)}/{RUN}" for number in numbers)
+        found = read_records(self._objects, keys, Run)
         return {number: by.run for number, by in zip(numbers, found, strict=True) if by}
 
     def _check(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> None:
@@ -159,7 +158,7 @@ class Versions:
         for path in files:
             if checked(path) in (MANIFEST, RUN):
                 raise StoreError(f"{path} is a name that the model store uses itself: rename the file.")
-        owner = documents.read(self._objects, f"{_folder(name, version)}/{RUN}", Run)
+        owner = read_record(self._objects, f"{version_folder(name, version)}/{RUN}", Run)
         if owner.run != manifest.run:
             raise ConflictError(
                 f"Version {version} of {name} in {self.url} was reserved by the run {owner.run} and not by "
@@ -167,14 +166,14 @@ class Versions:
             )
 
     def _manifest(self, name: str, version: int) -> tuple[Manifest, bytes]:
-        key = f"{_folder(name, version)}/{MANIFEST}"
+        key = f"{version_folder(name, version)}/{MANIFEST}"
         try:
             data, _ = self._objects.read(key)
         except NotFoundError as error:
             raise NotFoundError(
                 f"{name} has no version {version} in {self.url}; versions: {self.versions(name) or 'none'}."
             ) from error
-        return documents.parsed(self._objects, key, data, Manifest), data
+        return parse_record(self._objects, key, data, Manifest), data
 
     def _fetch(self, manifest: Manifest, path: str, into: Path) -> None:
         where = f"version {manifest.version} of {manifest.model} in {self.url}"
@@ -182,7 +181,7 @@ class Versions:
             raise NotFoundError(f"There is no {path} in {where}; it has {', '.join(manifest.files)}.")
         target = into / checked(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._objects.download(f"{_folder(manifest.model, manifest.version)}/{path}", target)
+        self._objects.download(f"{version_folder(manifest.model, manifest.version)}/{path}", target)
         found = artifacts.sha256(target)
         if found != manifest.files[path]:
             raise StoreError(
@@ -209,5 +208,6 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _folder(name: str, version: int) -> str:
+def version_folder(name: str, version: int) -> str:
+    """Return the folder of a version, without `/` at its end."""
     return f"{model_folder(name)}/versions/{version:06d}"

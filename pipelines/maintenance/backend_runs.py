@@ -17,8 +17,7 @@ from pydantic import ValidationError
 
 from modelyard.components.errors import NotFoundError
 from modelyard.components.store.address import open_objects
-from modelyard.components.store.objects import Objects
-from modelyard.components.store.removal import clear
+from modelyard.components.store.objects import Objects, delete_all
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.maintenance.mark import mark, marked, unmark
 from modelyard.pipelines.maintenance.place import SKEW, Place
@@ -149,7 +148,7 @@ def _remove(place: Place, objects: Objects, run_id: str, experiment: str) -> boo
     since = mark(objects, run_id, experiment) + SKEW
     if any(run.created_at.timestamp() < since for run in in_flight(place.backend)):
         return False
-    return clear(objects, objects.entries(f"{NAME}/{run_id}/")) and unmark(objects, run_id)
+    return delete_all(objects, objects.entries(f"{NAME}/{run_id}/")) and unmark(objects, run_id)
 
 
 def _size(objects: Objects, run_id: str) -> int:

@@ -9,8 +9,7 @@ from datetime import datetime
 from functools import partial
 
 from modelyard.components.store.address import open_objects
-from modelyard.components.store.objects import Objects
-from modelyard.components.store.removal import clear
+from modelyard.components.store.objects import Objects, delete_all
 from modelyard.pipelines.maintenance.local_runs import forget, why_kept
 from modelyard.pipelines.maintenance.mark import mark, marked, unmark
 from modelyard.pipelines.maintenance.place import OVER, Json, Place, began
@@ -85,4 +84,4 @@ def _remove(place: Place, objects: Objects, name: str) -> bool:
     forget(place.home, name)
     if place.alive_since_before(since):
         return False
-    return clear(objects, objects.entries(f"{name}/")) and unmark(objects, name)
+    return delete_all(objects, objects.entries(f"{name}/")) and unmark(objects, name)

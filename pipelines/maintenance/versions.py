@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import partial
 
 from modelyard.components.deploy import objects
-from modelyard.components.store.removal import GRACE, Held, Removal, open_removal
+from modelyard.components.store.models import GRACE, ModelStore, VersionFiles, open_store
 from modelyard.pipelines.maintenance.place import MANAGED, SKEW, ZONES, Place, began
 from modelyard.pipelines.maintenance.thing import Thing, age
 from modelyard.pipelines.runners.kfp import records
@@ -18,8 +18,8 @@ def find(place: Place) -> Iterator[Thing]:
         ClusterError: it cannot be seen what the servers use.
         StoreError: the store cannot be read.
     """
-    models, name = open_removal(place.config.store), place.config.name
-    held = models.held(name)
+    models, name = open_store(place.config.store), place.config.name
+    held = models.stored_files(name)
     used = _used(place, models) if held else {}
     last = [one.version for one in held if one.whole][::-1][: place.policy.versions]
     for one in held:
@@ -36,13 +36,13 @@ def find(place: Place) -> Iterator[Thing]:
         )
 
 
-def _young(place: Place, one: Held) -> str | None:
+def _young(place: Place, one: VersionFiles) -> str | None:
     if one.changed > place.oldest or (not one.whole and one.changed > place.now - GRACE):
         return f"younger than {place.policy.younger_than}" if one.whole else "perhaps still written"
     return None
 
 
-def _used(place: Place, models: Removal) -> dict[int, str]:
+def _used(place: Place, models: ModelStore) -> dict[int, str]:
     """Return why a version is in use."""
     name = place.config.name
     used: dict[int, str] = {}
@@ -81,6 +81,6 @@ def _served(place: Place) -> dict[int, str]:
     return {objects.version(one): f"served by {one['metadata']['name']}" for one in found}
 
 
-def _remove(place: Place, models: Removal, version: int) -> bool:
+def _remove(place: Place, models: ModelStore, version: int) -> bool:
     """Remove a version, unless somebody put it before clients since it was shown."""
     return version not in _served(place) and models.remove(place.config.name, version)

@@ -21,8 +21,8 @@ import yaml
 from kubernetes.config import kube_config
 
 from modelyard.components.store.address import open_objects
+from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Objects
-from modelyard.components.store.removal import Removal, open_removal
 from modelyard.pipelines.compile.compiler import compile_package
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.environments.environment import Environment
@@ -129,8 +129,8 @@ class Yard:
         return load(self.config_file, overrides, environ={}, store=store)
 
     @property
-    def models(self) -> Removal:
-        return open_removal(self.config().store)
+    def models(self) -> ModelStore:
+        return open_store(self.config().store)
 
     @property
     def store(self) -> Objects:

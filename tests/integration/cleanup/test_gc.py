@@ -70,10 +70,10 @@ def test_killed_anywhere_it_leaves_whole_versions_and_the_next_finishes(full: Ya
         process.stdout.close()
         for version in full.models.versions("digits"):
             full.models.fetch("digits", version, tmp_path / "fetched")
-    halves = {f"digits/{one.version}" for one in full.models.held("digits") if not one.whole}
+    halves = {f"digits/{one.version}" for one in full.models.stored_files("digits") if not one.whole}
     _, left = full.gc()
     assert left == halves  # an hour must pass until nobody can be at them
-    for one in full.models.held("digits"):
+    for one in full.models.stored_files("digits"):
         if not one.whole:
             assert full.models.remove("digits", one.version, grace=0)
     full.gc()

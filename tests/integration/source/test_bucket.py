@@ -184,7 +184,7 @@ def test_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "gone.json"))
     place = locate(Source(kind="npz", source="gs://private/set.npz"))
-    refused(place.identity, r"gs://private/set\.npz.*gone\.json.*application-default login")
+    refused(place.identity, r"gs://private .*gone\.json.*application-default login")
 
 
 def test_an_object_with_a_sha256_is_identified_without_the_client(tmp_path: Path) -> None:

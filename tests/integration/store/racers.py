@@ -1,35 +1,38 @@
-"""Processes that work at the same store at the same moment; see racer.py for what one does."""
+"""Processes that use the same store at the same moment, forked from one that has imported what they need."""
 
-import json
-import subprocess
-import sys
+import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import google.cloud.storage  # noqa: F401 - before the fork
+
+from modelyard.components.artifacts import Manifest
+from modelyard.components.errors import ModelyardError
+from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 
-RACER = Path(__file__).with_name("racer.py")
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["__main__", __name__])
 
 
 class Racer:
     def __init__(self, settings: Store) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(RACER), settings.text()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._pipe, theirs = context.Pipe()
+        self.process = context.Process(target=work, args=(theirs, settings.text()), daemon=True)
+        self.process.start()
 
     def ask(self, method: str, **arguments: object) -> None:
-        assert self.process.stdin
-        self.process.stdin.write(json.dumps({"method": method, "arguments": arguments}) + "\n")
-        self.process.stdin.flush()
+        self._pipe.send((method, arguments))
 
     def answer(self) -> Any:
-        assert self.process.stdout
-        return json.loads(self.process.stdout.readline())
+        return self._pipe.recv()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
 
 
 @contextmanager
@@ -41,5 +44,25 @@ def racers(settings: Store, number: int) -> Iterator[list[Racer]]:
         yield started
     finally:
         for racer in started:
-            racer.process.kill()
-            racer.process.communicate()
+            racer.kill()
+
+
+def work(pipe: Connection, settings: str) -> None:
+    """Do what the pipe says to the store, until killed."""
+    store = open_store(Store.of(settings))
+    pipe.send("ready")
+    while True:
+        method, arguments = pipe.recv()
+        try:
+            pipe.send({"answer": act(store, method, arguments)})
+        except ModelyardError as error:
+            pipe.send({"error": type(error).__name__, "message": str(error)})
+
+
+def act(store: ModelStore, method: str, arguments: dict[str, Any]) -> object:
+    if method == "publish":
+        files = {key: Path(path) for key, path in arguments["files"].items()}
+        manifest = Manifest.model_validate(arguments["manifest"])
+        return store.publish(manifest.model, manifest.version, files, manifest)
+    answer = getattr(store, method)(**arguments)
+    return answer.model_dump() if hasattr(answer, "model_dump") else answer

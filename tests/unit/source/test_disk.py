@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from modelyard.components.errors import DataError
-from modelyard.components.source import disk
-from modelyard.components.source.disk import OnDisk
+from modelyard.components.source import location
+from modelyard.components.source.location import OnDisk
 
 LATER = (2_000_000_000, 2_000_000_000)
 
@@ -35,8 +35,8 @@ def test_a_copy_and_a_touched_file_are_the_same_data(tmp_path: Path) -> None:
 def test_a_file_too_large_to_read_is_told_by_its_size_and_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "HASHED_BYTES", 3)
-    monkeypatch.setattr(disk.artifacts, "sha256", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr(location, "HASHED_BYTES", 3)
+    monkeypatch.setattr(location.artifacts, "sha256", lambda _: pytest.fail("it was read"))
     path = tmp_path / "large"
     path.write_bytes(b"data")
     first = OnDisk(path).identity()

@@ -1,7 +1,10 @@
+"""Which source a URL or a path names, and what of a URL is shown."""
+
 import pytest
 from pydantic import ValidationError
 
 from modelyard.components.errors import ConfigError
+from modelyard.components.source.checks import file_name, without_secrets
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
 
@@ -36,3 +39,34 @@ def test_a_secret_in_an_address_is_refused_before_it_gets_into_a_log(address: st
 def test_an_emulator_has_a_scheme() -> None:
     with pytest.raises(ConfigError, match=r"data\.endpoint is 'localhost:1'.*http://host:port"):
         locate(Source(kind="npz", source="gs://bucket/x", endpoint="localhost:1"))
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("https://host/a/b.zip", "https://host/a/b.zip"),
+        ("https://me:secret@host:8443/b.zip?token=secret#secret", "https://host:8443/b.zip"),
+        ("https://secret@host?secret", "https://host"),
+        ("https://me:se@cret@[::1]:80/b", "https://[::1]:80/b"),
+        ("https://me:sec/ret@host/b", "https://…"),
+        ("https://me:sec?ret@host/b", "https://…"),
+        ("ftp://me:secret@host/b", "ftp://host/b"),
+    ],
+)
+def test_what_gives_access_is_not_shown(address: str, public: str) -> None:
+    assert without_secrets(address) == public
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/a/cifar-10.tar.gz", "cifar-10.tar.gz"),
+        ("/a/..", "download"),
+        ("/a/.bashrc", "bashrc"),
+        ("/a/my pets\\\0.zip", "my_pets__.zip"),
+        ("/", "download"),
+        (f"/{'x' * 300}.npz", f"{'x' * 96}.npz"),
+    ],
+)
+def test_a_file_is_named_safely(path: str, name: str) -> None:
+    assert file_name(path) == name

@@ -1,4 +1,6 @@
-from modelyard.components.store import lineage
+"""What the history of a model says."""
+
+from modelyard.components.store import records
 from modelyard.components.store.records import Action, HistoryEntry
 
 
@@ -25,38 +27,39 @@ def test_an_entry_outside_the_chain_is_an_attempt() -> None:
         entry(4, 2, "promote", 3, 2),
         entry(5, 4, "promote", 9, 3),  # killed before the pointer
     ]
-    marked = lineage.marked(entries, head=4)
+    marked = records.mark_attempts(entries, head=4)
     assert [item.number for item in marked] == [1, 2, 3, 4, 5]
     assert [item.number for item in marked if item.attempt] == [3, 5]
 
 
 def test_without_a_pointer_every_entry_is_an_attempt() -> None:
-    assert [item.attempt for item in lineage.marked(chain(("promote", 1)), head=0)] == [True]
+    assert [item.attempt for item in records.mark_attempts(chain(("promote", 1)), head=0)] == [True]
 
 
 def test_a_second_rollback_goes_further_back_and_not_forward() -> None:
     entries = chain(("promote", 1), ("promote", 2), ("promote", 3))
-    assert lineage.before(entries, 2) == 1
+    assert records.rollback_target(entries, 2) == 1
     entries = chain(("promote", 1), ("promote", 2), ("promote", 3), ("rollback", 2))
-    assert lineage.before(entries, 1) is None
+    assert records.rollback_target(entries, 1) is None
 
 
 def test_a_version_promoted_twice_has_both_places() -> None:
     entries = chain(("promote", 1), ("promote", 2), ("promote", 1))
-    assert lineage.before(entries, 2) == 1
+    assert records.rollback_target(entries, 2) == 1
 
 
 def test_a_rollback_to_a_version_that_never_was_champion_takes_the_place_of_the_top() -> None:
     entries = chain(("promote", 1), ("promote", 3))
-    assert lineage.before(entries, 2) == 1
+    assert records.rollback_target(entries, 2) == 1
 
 
 def test_a_promotion_ends_a_rollback() -> None:
     left = chain(("promote", 1), ("promote", 2), ("rollback", 1))
-    assert lineage.rolled_back(left, 2) == left[-1]
-    assert lineage.rolled_back(left, 1) is None
+    assert records.find_rollback(left, 2) == left[-1]
+    assert records.find_rollback(left, 1) is None
     assert (
-        lineage.rolled_back(chain(("promote", 1), ("promote", 2), ("rollback", 1), ("promote", 2)), 2) is None
+        records.find_rollback(chain(("promote", 1), ("promote", 2), ("rollback", 1), ("promote", 2)), 2)
+        is None
     )
     later = chain(("promote", 1), ("promote", 2), ("rollback", 1), ("promote", 3))
-    assert lineage.rolled_back(later, 2) == later[2]
+    assert records.find_rollback(later, 2) == later[2]
