@@ -21,6 +21,6 @@ def explain(
     from modelyard.components import lifeline
 
     lifeline.follow()
-    from modelyard.components.explain.report import report
+    from modelyard.components.explain.exit_task import report
 
     report(name, run, status.state, explanation.path)

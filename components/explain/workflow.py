@@ -1,20 +1,22 @@
-"""What a Workflow of Argo says of a run of Kubeflow Pipelines: its pods, in words of steps.
+"""The Argo Workflow of a run on Kubeflow Pipelines: its pods, by step.
 
 A task of the pipeline is a node, and the pod in it, or the pods of its attempts, are called `executor`.
-Before each task, and before each group of tasks, goes a driver, a pod of Kubeflow Pipelines itself.
+Before each task, and before each group of tasks, runs a driver, a pod of Kubeflow Pipelines itself.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelyard.components.kubernetes.pod_problem import Json
+from modelyard.components.kubernetes.pod_problem import CREATING, PULLING, Json
 
 ENDED_BADLY = ("Failed", "Error")
 DRIVER = "-driver"
 ATTEMPT = re.compile(r"\(\d+\)$")  # where the controller has a retry strategy for every template
 EXIT_TASK = "explain"
 STOPPED = ("Terminate", "Stop")
+BLOCKED = ("Unschedulable", *PULLING, *CREATING)
+NODE_NAME = "workflows.argoproj.io/node-name"
 
 
 def task_of(pod: str, parent: str) -> tuple[str, bool]:
@@ -34,7 +36,7 @@ def task_of(pod: str, parent: str) -> tuple[str, bool]:
 class PodNode:
     """One pod of a run.
 
-    `step` is the task that it works for. `driver` says that it is not the task's own, but one of Kubeflow
+    `step` is the task that it belongs to. `driver` says that it is not the task's own, but one of Kubeflow
     Pipelines. `phase` is Pending, Running, Succeeded, Failed, Error or Omitted; `started` and `finished` are
     ISO 8601 times, empty while there are none; `host` is the node of the cluster, empty until one takes it.
     """
@@ -52,6 +54,12 @@ class PodNode:
     def ended_badly(self) -> bool:
         """Whether it failed."""
         return self.phase in ENDED_BADLY
+
+    @property
+    def blocked_by(self) -> str:
+        """Kubernetes' reason why it may never start, which Argo writes before the message; empty if none."""
+        reason = self.message.partition(":")[0]
+        return reason if self.phase == "Pending" and reason in BLOCKED else ""
 
 
 class Workflow:
@@ -146,3 +154,11 @@ class Workflow:
         """Say whether the task of a pod has not ended: there will be another attempt."""
         tasks = (node for node in self._nodes.values() if node.get("displayName") == pod.step)
         return any(node.get("phase") == "Running" for node in tasks)
+
+
+def node_of(pod: Json) -> PodNode:
+    """Return a pod as the node of its Workflow, whose path is in its annotations: `….train.executor`."""
+    meta = pod["metadata"]
+    *_, parent, name = ("", *str(meta.get("annotations", {}).get(NODE_NAME, meta["name"])).split("."))
+    step, driver = task_of(name, parent or name)
+    return PodNode(step, driver, meta["name"], pod["status"].get("phase", "Pending"), "", "", "")

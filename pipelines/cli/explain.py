@@ -1,4 +1,4 @@
-"""`explain`: how a run ended or fares, and why, in a paragraph."""
+"""`explain`: how a run ended, and why, in a paragraph."""
 
 from typing import Annotated
 
@@ -29,20 +29,20 @@ def explain(
     namespace: KfpNamespace = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Say how a run ended and why, and what to change: of this machine, or with -e on Kubeflow Pipelines.
+    """Explain how a run ended and what to change: a run on this machine, or with -e on Kubeflow Pipelines.
 
-    It reads the pods while they are there, and what Kubeflow Pipelines keeps when they are gone.
+    When the pods of a run are gone, it reads what Kubeflow Pipelines keeps of them.
     """
     from modelyard.pipelines.runners import runs
-    from modelyard.pipelines.runners.explaining import of_this_machine, on_pipelines
+    from modelyard.pipelines.runners.explaining import explain_kfp, explain_local
 
     place = pipelines_environment(environment, namespace)
     if place.kind == "local":
-        found = of_this_machine(runs.home(), run)
+        found = explain_local(runs.home(), run)
     elif run is None:
         raise typer.BadParameter("Name a run; `modelyard runs list` shows which there are.", param_hint="RUN")
     else:
-        found = on_pipelines(run, place, endpoint)
+        found = explain_kfp(run, place, endpoint)
     if output is Output.JSON:
         emit(found.json())
     else:

@@ -162,13 +162,13 @@ def serve_command(name: str, config: "Config") -> str:
 
 def show_failure(summary: "RunSummary", console: Console) -> None:
     """Print the last lines of the failed step's log and where the whole of it is."""
-    from modelyard.components.explain.words import own
+    from modelyard.components.explain.log_lines import step_lines
 
     failure = summary.failure
     if failure is None or failure.log is None:
         return
     lines = Path(failure.log).read_text(encoding="utf-8", errors="replace").splitlines()
-    said = own(lines)
+    said = list(step_lines(lines))
     console.print(f"last lines of {failure.step}:", style="dim")
     for line in said[-LAST_LINES:]:
         console.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -138,7 +138,7 @@ def logs(
 ) -> None:
     """Print what the steps of a run wrote, also after their pods are gone."""
     from modelyard.components.errors import ConfigError
-    from modelyard.components.explain.words import spoken
+    from modelyard.components.explain.log_lines import step_lines
     from modelyard.pipelines.runners.kfp.client import connect
     from modelyard.pipelines.runners.kfp.kept import Kept, cluster_of
     from modelyard.pipelines.runners.kfp.logs import Logs
@@ -151,7 +151,7 @@ def logs(
     found = Logs(Kept(backend, find(backend, run).run_id, cluster_of(backend.namespace)))
     steps = (step,) if step else STEPS
     told = (
-        (name, lines if whole else spoken(lines))
+        (name, lines if whole else step_lines(lines))
         for name, lines in (found.following if follow else found.now)(steps)
     )
     if output is Output.JSON:

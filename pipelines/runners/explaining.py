@@ -1,4 +1,4 @@
-"""How a run of this machine or on Kubeflow Pipelines ended or fares, for whoever asks after its exit task."""
+"""How a run on this machine or on Kubeflow Pipelines ended, or that it is running: `modelyard explain`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from modelyard.components import lifeline
 from modelyard.components.artifacts import read
 from modelyard.components.errors import DataError, NotFoundError, StuckError
-from modelyard.components.explain import here
-from modelyard.components.explain.explanation import Explanation, cancelled, failed, running, succeeded
+from modelyard.components.explain import local_run
+from modelyard.components.explain.explanation import Explanation, explanation
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.runs import RunSummary
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from modelyard.pipelines.environments.environment import Environment
 
 
-def of_this_machine(base: Path, name: str | None = None) -> Explanation:
+def explain_local(base: Path, name: str | None = None) -> Explanation:
     """Return how a run ended that this machine led, by its name; the latest if none is given.
 
     Args:
@@ -34,24 +34,23 @@ def of_this_machine(base: Path, name: str | None = None) -> Explanation:
         return _unfinished(run)
     summary = runs.find(base, run.name)
     if failure := summary.failure:
-        how = cancelled if summary.state == "cancelled" else failed
-        return how(run.name, summary.model, failure.step, failure.message)
-    return succeeded(run.name, summary.model, f"{summary.decision}: {summary.reason}")
+        return explanation(run.name, summary.model, summary.state, failure.step, failure.message)
+    return explanation(run.name, summary.model, "succeeded", None, f"{summary.decision}: {summary.reason}")
 
 
-def on_pipelines(name: str, environment: "Environment", endpoint: str | None) -> Explanation:
-    """Return how a run ended or fares on Kubeflow Pipelines, also when its pods are gone.
+def explain_kfp(name: str, environment: "Environment", endpoint: str | None) -> Explanation:
+    """Return how a run ended on Kubeflow Pipelines, also when its pods are gone, or that it is running.
 
     Args:
         name: the run's name, or its id.
         environment: where it ran.
-        endpoint: the address of Kubeflow Pipelines on the command line.
+        endpoint: the URL of Kubeflow Pipelines on the command line.
 
     Raises:
         NotFoundError: there is no such run.
         BackendError: Kubeflow Pipelines does not answer.
     """
-    from modelyard.components.explain import there
+    from modelyard.components.explain import kfp_run
     from modelyard.pipelines.runners.kfp import client, records
     from modelyard.pipelines.runners.kfp.kept import Kept, cluster_of
 
@@ -59,24 +58,24 @@ def on_pipelines(name: str, environment: "Environment", endpoint: str | None) ->
     run = records.find(backend, name)
     kept = Kept(backend, run.run_id, cluster_of(backend.namespace))
     parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-    found = there.explain(run.display_name, parameters.get("name"), kept)
+    found = kfp_run.explain(run.display_name, parameters.get("name"), kept)
     return _stuck(found) or found if found.state == "cancelled" else found
 
 
 def _stuck(found: Explanation) -> Explanation | None:
-    """Return why a run was cancelled that was followed from here and stuck: then no pod says it any more."""
+    """Return why a run was cancelled that was followed from here and stuck, which no pod says any more."""
     try:
         failure = read(runs.of_pipelines(found.run) / "run.json", RunSummary).failure
-    except DataError:  # nobody followed it from here
+    except DataError:  # it was not followed from here
         return None
     if failure is None or failure.kind != StuckError.__name__:
         return None
-    return cancelled(found.run, found.model, failure.step, failure.message)
+    return explanation(found.run, found.model, "cancelled", failure.step, failure.message)
 
 
 def _unfinished(run: Path) -> Explanation:
-    step = here.last_step(run)
+    step = local_run.last_step(run)
     if lifeline.held(run / "lifeline"):
-        return running(run.name, None, step, None)
-    why = "it was killed, or the machine went down. Run it again: what is done is cached."
-    return cancelled(run.name, None, step, why)
+        return explanation(run.name, None, "running", step)
+    reason = "it was killed, or the machine went down. Run it again: what is done is cached."
+    return explanation(run.name, None, "cancelled", step, reason)

@@ -11,7 +11,7 @@ from typing import Any
 
 from modelyard.components.artifacts import UNCHANGED, History, Outcome, read
 from modelyard.components.errors import ModelyardError
-from modelyard.components.explain import here
+from modelyard.components.explain import local_run
 from modelyard.components.fingerprint.unchanged import reason_in
 from modelyard.components.store.models import open_store
 from modelyard.pipelines.compile.compiler import LOCAL, NO_OPTIONS, arguments, pipeline
@@ -132,7 +132,7 @@ class LocalRun:
     def _cause(self, error: Exception) -> ModelyardError:
         """Make the error again that the failed step ended with."""
         if step := self._failed_step():
-            return here.cause(self.folder, step)
+            return local_run.failure(self.folder, step)
         return ModelyardError(f"KFP's local runner failed: {error}. `modelyard --debug run` shows more.")
 
     def _failure(self, error: ModelyardError) -> Failure:

@@ -22,7 +22,7 @@ from typing import Literal
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Interval, Record, read, write
 from modelyard.components.errors import ConfigError, NotFoundError
-from modelyard.components.explain import here
+from modelyard.components.explain import local_run
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
 State = Literal["waiting", "running", "succeeded", "failed", "skipped"]
@@ -117,7 +117,7 @@ def start(base: Path) -> Iterator[Path]:
         ) from error
     with (
         lifeline.hold(run / "lifeline") as variables,
-        _environment({**variables, "TMPDIR": str(run / "scratch"), here.VARIABLE: str(run)}),
+        _environment({**variables, "TMPDIR": str(run / "scratch"), local_run.VARIABLE: str(run)}),
     ):
         (run / "scratch").mkdir()  # under the lifeline: a run with scratch and without it is dead
         try:

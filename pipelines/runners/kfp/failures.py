@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelyard.components.errors import ClusterError, ModelyardError
-from modelyard.components.explain import words
-from modelyard.components.explain.cause import cause
+from modelyard.components.errors import ClusterError, ModelyardError, from_log
+from modelyard.components.explain.failure_reason import failure_reason
+from modelyard.components.explain.log_lines import has_traceback
 from modelyard.components.explain.workflow import Workflow
 from modelyard.pipelines.runners.kfp.kept import Kept
 from modelyard.pipelines.runners.runs import Failure
@@ -29,7 +29,7 @@ def of(kept: Kept, workflow: Workflow, logs: Path) -> Failure:
     if log:
         log.write_text("".join(f"{line}\n" for line in evidence.log), encoding="utf-8")
     step = node.step if node.step in STEPS else None  # else a group of them, such as the whole
-    return told(_error(step, evidence.log, cause(evidence)), step, log)
+    return told(_error(step, evidence.log, failure_reason(evidence)), step, log)
 
 
 def told(error: ModelyardError, step: str | None, log: Path | None) -> Failure:
@@ -45,7 +45,7 @@ def told(error: ModelyardError, step: str | None, log: Path | None) -> Failure:
 
 def _error(step: str | None, log: Sequence[str], why: str) -> ModelyardError:
     """Make the error again that a step raised on purpose; what ended it from outside is the cluster's."""
-    if known := words.error_in(log):
+    if known := from_log(list(log)):
         return known
-    kind = ClusterError if words.silent(log) else ModelyardError
+    kind = ModelyardError if has_traceback(log) else ClusterError
     return kind(f"The step {step} failed: {why}" if step else f"The run failed: {why}")

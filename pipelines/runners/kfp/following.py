@@ -22,10 +22,9 @@ from modelyard.components.errors import (
     StoreError,
     StuckError,
 )
-from modelyard.components.explain import words
-from modelyard.components.explain.cause import WAITS, Evidence, cause
-from modelyard.components.explain.stuck import Stuck, stuck
-from modelyard.components.explain.there import MAIN
+from modelyard.components.explain.failure_reason import MAIN, Evidence, waiting_reason
+from modelyard.components.explain.kfp_run import Stuck, stuck
+from modelyard.components.explain.log_lines import last_line
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.environments.environment import Environment
@@ -163,8 +162,7 @@ class Following:
         lines: Sequence[str] = self._kept.cluster.tail(pod, MAIN, TAIL) if self._kept.cluster else ()
         if not lines and time.monotonic() >= self._log_due:
             lines, self._log_due = self._kept.log(node), time.monotonic() + LOG_PAUSE
-        if said := words.own(words.whole(lines)):
-            self.last_line = said[-1].strip()
+        self.last_line = last_line(lines).strip() or self.last_line
 
     def _raise_if_stuck(self) -> None:
         found, now, limit = self._stuck(), time.monotonic(), self._environment.start_timeout
@@ -192,8 +190,8 @@ class Following:
             except ClusterError:
                 self._kept.cluster = None  # it may not be looked at from here
         node = self._workflow.waiting()
-        waits = node and WAITS.match(node.message)
-        return Stuck(node.step, cause(Evidence(node)), None) if node and waits else None
+        reason = waiting_reason(Evidence(node)) if node else None
+        return Stuck(node.step, reason, None) if node and reason else None
 
 
 def _seen(run: Any) -> object:

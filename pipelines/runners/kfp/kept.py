@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 
 from modelyard.components.errors import ClusterError, NotFoundError
-from modelyard.components.explain.cause import Evidence
+from modelyard.components.explain.failure_reason import Evidence
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.pipelines.runners.kfp.client import Backend

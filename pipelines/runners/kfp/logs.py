@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from modelyard.components.errors import ClusterError
-from modelyard.components.explain.there import MAIN
+from modelyard.components.explain.failure_reason import MAIN
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.pipelines.runners.kfp.kept import LOG_PAUSE, Kept
 

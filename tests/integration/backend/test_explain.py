@@ -13,7 +13,9 @@ from tests.integration.backend.conftest import Command, Site
 def test_explain(site: Site, modelyard: Command) -> None:
     run = modelyard("submit", "--output", "json")[1]
     assert modelyard("explain", run["run"], "--output", "json")[1]["state"] == "running"
-    error = "Traceback (most recent call last):\ncomponents.errors.DataError: No such file. Name one.\n"
+    error = (
+        "Traceback (most recent call last):\nmodelyard.components.errors.DataError: No such file. Name one.\n"
+    )
     site.runs.step(run["id"], "ingest", "Failed", error, "main: Error (exit code 1)")
     site.runs.become(run["id"], "FAILED")
     text = f"The run {run['run']} of digits failed in the step ingest: No such file. Name one."

@@ -18,7 +18,7 @@ def test_the_latest_run_is_explained_or_the_one_that_is_named(tmp_path, modelyar
     failure = Failure(kind="DataError", message="No such file.", exit_code=3, step="ingest", log=None)
     ended(home, "20260101-000000-aaaa", state="failed", failure=failure)
     ended(home, "20260102-000000-bbbb", state="succeeded", decision="hold", reason="no gain")
-    assert modelyard("explain").out == "The run 20260102-000000-bbbb of digits succeeded: hold: no gain.\n"
+    assert modelyard("explain").out == "The run 20260102-000000-bbbb of digits succeeded: hold: no gain\n"
     told = json.loads(modelyard("explain", "20260101-000000-aaaa", "--output", "json").out)
     assert told == {
         "text": "The run 20260101-000000-aaaa of digits failed in the step ingest: No such file.",
@@ -43,7 +43,7 @@ def test_a_run_that_lives_is_running_and_one_that_was_killed_says_during_what(tm
     (run / "logs").mkdir(parents=True)
     (run / "logs" / "ingest.log").write_text("read")
     with lifeline.hold(run / "lifeline"):
-        assert modelyard("explain").out == "The run 20260101-000000-aaaa is running: ingest is at work.\n"
+        assert modelyard("explain").out == "The run 20260101-000000-aaaa is running the step ingest.\n"
     text = modelyard("explain").out
     assert text.startswith("The run 20260101-000000-aaaa was cancelled during the step ingest: it was killed")
 

