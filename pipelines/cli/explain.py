@@ -34,7 +34,7 @@ def explain(
     When the pods of a run are gone, it reads what Kubeflow Pipelines keeps of them.
     """
     from modelyard.pipelines.runners import runs
-    from modelyard.pipelines.runners.explaining import explain_kfp, explain_local
+    from modelyard.pipelines.runners.explain_run import explain_kfp, explain_local
 
     place = pipelines_environment(environment, namespace)
     if place.kind == "local":

@@ -14,7 +14,7 @@ from modelyard.pipelines.maintenance.local_runs import forget, why_kept
 from modelyard.pipelines.maintenance.mark import mark, marked, unmark
 from modelyard.pipelines.maintenance.place import OVER, Json, Place, began
 from modelyard.pipelines.maintenance.thing import Thing, age
-from modelyard.pipelines.runners.pods import following
+from modelyard.pipelines.runners.pods import pod as pods
 from modelyard.pipelines.runners.runs import NAME
 
 
@@ -75,7 +75,7 @@ def _age(place: Place, pod: Json) -> float:
 
 
 def _remove_pod(place: Place, pod: Json) -> bool:
-    following.remove(place.cluster(place.environment.runs.namespace), pod["metadata"]["name"])
+    pods.remove_pod(place.cluster(place.environment.runs.namespace), pod["metadata"]["name"])
     return True
 
 

@@ -24,8 +24,8 @@ from modelyard.pipelines.compile.compiler import compile_to
 from modelyard.pipelines.compile.uploads import gather
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners.pods import following
-from modelyard.pipelines.runners.pods.pod import pod
+from modelyard.pipelines.runners.pods import pod as pods
+from modelyard.pipelines.runners.pods.pod import step_pod
 
 Json = dict[str, Any]
 NOTHING = ["true"]  # what is fetched before, and put away after it
@@ -68,12 +68,12 @@ def probe_in_pod(
     said, began = _Lines(say), time.monotonic()
     try:
         with contextlib.redirect_stdout(said):
-            ended = following.run(
+            ended = pods.run_pod(
                 connect(environment.runs.namespace),
                 probe_pod(asked, uploads.config, environment),
                 environment.start_timeout,
             )
-    except following.PodMemoryError as error:
+    except pods.PodMemoryError as error:
         raise TooLargeError(str(error)) from error
     answers = [line.removeprefix(ANSWER) for line in said.lines if line.startswith(ANSWER)]
     if ended or not answers:
@@ -108,7 +108,7 @@ def probe_pod(trial: Trial, config: Config, environment: Environment) -> Json:
         path = Path(folder) / "pipeline.yaml"
         compile_to(config, path, environment)
         pipeline, platform = yaml.safe_load_all(path.read_text(encoding="utf-8"))
-    made = pod((pipeline, platform), "train", environment)
+    made = step_pod((pipeline, platform), "train", environment)
     made["metadata"]["name"] = f"plan-{config.name}-{secrets.token_hex(4)}"
     made["metadata"]["labels"][COMPONENT] = PROBE
     made["spec"]["activeDeadlineSeconds"] = LONGEST + int(trial.seconds)

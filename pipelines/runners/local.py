@@ -1,8 +1,15 @@
-"""Run the pipeline on this machine: the same KFP pipeline, with its steps as processes, without Docker."""
+"""Run the pipeline on this machine: the same KFP pipeline, with its steps as processes, without Docker.
+
+kfp.local has no events: it prints lines of a fixed form when a task starts or ends, and logs when one comes
+from the cache. `StepLog` reads them, keeps the state of each step and writes its lines to the step's log. The
+output of a step is indented, so that no step can forge such a line.
+"""
 
 import contextlib
+import io
 import json
 import logging
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -20,10 +27,16 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning import comparison
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.results import scores
-from modelyard.pipelines.runners.runs import Failure, Prediction, RunSummary
-from modelyard.pipelines.runners.steplog import CacheHits, StepLog
-from modelyard.pipelines.serving.ask import ask
+from modelyard.pipelines.runners.runs import Failure, RunSummary, State, Step
+from modelyard.pipelines.serving.smoke_test import Prediction, predict_locally
 from modelyard.pipelines.train_to_serve import STEPS
+
+_COLOUR = re.compile(r"\x1b\[\d+m")
+_EVENT = re.compile(
+    r"^\d\d:\d\d:\d\d\.\d+ - (?:INFO|ERROR) - Task '(?P<ended>[\w-]+)' finished with status (?P<status>\w+)"
+    r"|^\d\d:\d\d:\d\d\.\d+ - INFO - Executing task '(?P<started>[\w-]+)'"
+)
+_CACHED = re.compile(r"^Task (?P<task>[\w-]+) cache hit \(key=(?P<key>\w+)\)")
 
 
 class LocalRun:
@@ -122,9 +135,9 @@ class LocalRun:
         """Return where an artifact is that a step wrote in this run."""
         return str(next((self.folder / "artifacts").glob(f"*/{step}")) / output)
 
-    def _ask(self) -> Prediction | None:
-        """Ask the server of the champion for a prediction."""
-        return ask(self.config)
+    def _predict(self) -> Prediction | None:
+        """Return one prediction of the champion's server."""
+        return predict_locally(self.config)
 
     def _failed_step(self) -> str | None:
         return next((step.name for step in self.log.steps() if step.state == "failed"), None)
@@ -146,7 +159,7 @@ class LocalRun:
         )
 
     def _result(self) -> dict[str, Any]:
-        """Read what the steps decided, and what the store holds now; ask the server for a prediction."""
+        """Read what the steps decided, and what the store holds now; request one prediction."""
         champion = open_store(self.config.store).champion(self.config.name)
         result = {
             "fingerprint": self._parameter("fingerprint", "run"),
@@ -157,7 +170,7 @@ class LocalRun:
         return {
             **result,
             **scores(self._evaluation(), self._outcome(), self.folder),
-            "prediction": self._ask(),
+            "prediction": self._predict(),
         }
 
     def _history(self) -> History | None:
@@ -181,6 +194,124 @@ class LocalRun:
 
     def _parameter(self, step: str, name: str) -> str:
         return next((self.folder / "artifacts").glob(f"*/{step}/{name}")).read_text()
+
+
+class StepLog(io.TextIOBase):
+    """A text stream for kfp.local to print to.
+
+    Args:
+        steps: the steps' names, in order.
+        logs: folder for one `<step>.log` each.
+
+    Attributes:
+        last_line: what the step at work said last.
+        hits: for each step whose outputs came from the cache, with what the name of its entry begins.
+    """
+
+    def __init__(self, steps: tuple[str, ...], logs: Path) -> None:
+        self.last_line = ""
+        self.hits: dict[str, str] = {}
+        self._steps = {name: _Timer() for name in steps}
+        self._logs = logs
+        self._current: str | None = None
+        self._rest = ""
+        self._file: io.TextIOBase | None = None
+
+    def writable(self) -> bool:
+        """Say that this is a stream to write to."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Take text as it comes and handle each whole line."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._line(_COLOUR.sub("", line))
+        return len(text)
+
+    def cached(self, step: str, key: str) -> None:
+        """Note that the step's outputs came from the cache, from the entry whose name begins with `key`."""
+        self._steps[step].end("succeeded", cached=True)
+        self.hits[step] = key
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return every step as it is now."""
+        return tuple(
+            Step(name=name, state=timer.state, seconds=round(timer.seconds(), 3), cached=timer.cached)
+            for name, timer in self._steps.items()
+        )
+
+    def settle(self) -> None:
+        """Say that nothing runs any more: what never started was skipped."""
+        for timer in self._steps.values():
+            if timer.state == "waiting":
+                timer.state = "skipped"
+            elif timer.state == "running":
+                timer.end("failed")
+        if self._file:
+            self._file.close()
+
+    def path(self, step: str) -> Path:
+        """Return the step's log file."""
+        return self._logs / f"{step}.log"
+
+    def lines(self, step: str) -> list[str]:
+        """Return the lines that the step printed, without kfp.local's own."""
+        if not self.path(step).exists():
+            return []
+        return self.path(step).read_text(encoding="utf-8", errors="replace").splitlines()
+
+    def _line(self, line: str) -> None:
+        if found := _EVENT.match(line):
+            if found["started"]:
+                self._start(found["started"])
+            else:
+                self._steps[found["ended"]].end("succeeded" if found["status"] == "SUCCESS" else "failed")
+                self._current = None
+        elif self._current and self._file and line.startswith("    "):
+            self._file.write(line[4:] + "\n")
+            self._file.flush()
+            self.last_line = line.strip() or self.last_line
+
+    def _start(self, step: str) -> None:
+        if self._file:
+            self._file.close()
+        self._current, self.last_line = step, ""
+        self._file = self.path(step).open("w", encoding="utf-8")
+        self._steps[step].start()
+
+
+class CacheHits(logging.Handler):
+    """Hands the cache's hits on to a `StepLog`."""
+
+    def __init__(self, log: StepLog) -> None:
+        super().__init__(logging.INFO)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look for a hit in the record."""
+        if found := _CACHED.match(record.getMessage()):
+            self._log.cached(found["task"], found["key"])
+
+
+class _Timer:
+    """The state of one step and its wall time."""
+
+    def __init__(self) -> None:
+        self.state: State = "waiting"
+        self.cached = False
+        self._started = self._ended = 0.0
+
+    def start(self) -> None:
+        self.state, self._started = "running", time.monotonic()
+
+    def end(self, state: State, *, cached: bool = False) -> None:
+        self.state, self.cached, self._ended = state, cached, time.monotonic()
+        self._started = self._ended if cached else self._started
+
+    def seconds(self) -> float:
+        if self.state == "running":
+            return time.monotonic() - self._started
+        return self._ended - self._started
 
 
 @contextlib.contextmanager

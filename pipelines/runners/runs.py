@@ -23,6 +23,7 @@ from modelyard.components import lifeline
 from modelyard.components.artifacts import Interval, Record, read, write
 from modelyard.components.errors import ConfigError, NotFoundError
 from modelyard.components.explain import local_run
+from modelyard.pipelines.serving.smoke_test import Prediction
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
 State = Literal["waiting", "running", "succeeded", "failed", "skipped"]
@@ -54,14 +55,6 @@ class Failure(Record):
     exit_code: int
     step: str | None
     log: str | None
-
-
-class Prediction(Record):
-    """What the deployed server answered over HTTP to one of the version's golden requests."""
-
-    version: int
-    label: str
-    probability: float
 
 
 class RunSummary(Record):

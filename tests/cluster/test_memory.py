@@ -7,7 +7,7 @@ import yaml
 
 from modelyard.components.errors import ClusterError
 from modelyard.components.kubernetes.cluster import connect
-from modelyard.pipelines.runners.pods import following
+from modelyard.pipelines.runners.pods import pod as pods
 from modelyard.pipelines.runners.pods.pod import TEMPLATE
 
 pytestmark = pytest.mark.cluster
@@ -31,7 +31,7 @@ def greedy(images):
 
 def test_a_step_that_is_killed_says_its_limit_and_what_it_was_last_seen_to_use(greedy):
     with pytest.raises(ClusterError) as ended:
-        following.run(connect("modelyard-runs"), greedy, start_timeout=60)
+        pods.run_pod(connect("modelyard-runs"), greedy, start_timeout=60)
     said = re.search(r"its limit is 100 MiB, and it was last seen to use ([\d.]+) MiB", str(ended.value))
     assert said, ended.value
     assert 45 < float(said[1]) <= 100

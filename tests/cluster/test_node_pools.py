@@ -18,7 +18,7 @@ from modelyard.components.kubernetes.pod_problem import find_problem
 from modelyard.pipelines.compile.compiler import compile_to
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.runners.pods.pod import pod
+from modelyard.pipelines.runners.pods.pod import step_pod
 from modelyard.pipelines.train_to_serve import STEPS
 
 pytestmark = pytest.mark.cluster
@@ -122,7 +122,7 @@ def started(kubectl, tmp_path):
         config = load(environ={}, store=environment.model_store())
         compile_to(config, tmp_path / "pipeline.yaml", environment)
         compiled = tuple(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
-        wanted = pod(compiled, step, environment)
+        wanted = step_pod(compiled, step, environment)
         name = f"pool-{uuid4().hex[:8]}"
         wanted["metadata"] |= {"name": name, "namespace": NAMESPACE}
         names.append(name)

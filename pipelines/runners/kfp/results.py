@@ -22,9 +22,8 @@ from modelyard.components.store.settings import Store
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp.kept import Kept
 from modelyard.pipelines.runners.results import scores
-from modelyard.pipelines.runners.runs import Prediction
 from modelyard.pipelines.serving.address import address_of
-from modelyard.pipelines.serving.ask import ask_at
+from modelyard.pipelines.serving.smoke_test import Prediction, predict_once
 from modelyard.pipelines.train_to_serve import NAME
 
 GIVEN = "output ExecutorInput:"
@@ -113,5 +112,5 @@ def _ask(aim: Aim, environment: Environment) -> Prediction | None:
     """Ask the champion's server for a prediction, if it is reached from here."""
     with suppress(ClusterError):
         address = address_of(aim.name, environment)
-        return ask_at(address.url, aim.name, aim.store, address.transport)
+        return predict_once(address.url, aim.name, aim.store, address.transport)
     return None

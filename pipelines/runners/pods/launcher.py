@@ -20,7 +20,7 @@ from modelyard.components.artifacts import Record, read
 from modelyard.components.errors import ClusterError, ModelyardError, NotFoundError
 from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store import staging
-from modelyard.pipelines.runners.pods import following
+from modelyard.pipelines.runners.pods.pod import PodLostError, PodMemoryError, run_pod
 
 VARIABLE = "MODELYARD_PODS"
 RUNTIME = "_KFP_RUNTIME=true "  # before the Python of a step
@@ -93,12 +93,12 @@ def _attempts(step: str, command: list[str], task: "Task", plan: Plan) -> int:
     cluster = connect(plan.namespace)
     for left in range(plan.retries[step], -1, -1):
         try:
-            code = following.run(cluster, _pod(step, command, task, plan), plan.start_timeout)
-        except following.PodLostError as lost:
+            code = run_pod(cluster, _pod(step, command, task, plan), plan.start_timeout)
+        except PodLostError as lost:
             if not left:
                 raise ClusterError(str(lost)) from lost
             print(lost, flush=True)  # noqa: T201
-        except following.PodMemoryError as killed:
+        except PodMemoryError as killed:
             raise ClusterError(str(killed)) from killed
         else:
             if code == 0:

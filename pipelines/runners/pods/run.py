@@ -17,12 +17,11 @@ from modelyard.pipelines.compile.compiler import NO_OPTIONS, compile_to
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.local import LocalRun
-from modelyard.pipelines.runners.pods import following, launcher
+from modelyard.pipelines.runners.pods import launcher
 from modelyard.pipelines.runners.pods.launcher import Plan
-from modelyard.pipelines.runners.pods.pod import pod
-from modelyard.pipelines.runners.runs import Prediction
+from modelyard.pipelines.runners.pods.pod import remove_pod, step_pod
 from modelyard.pipelines.serving.address import address_of
-from modelyard.pipelines.serving.ask import ask_at
+from modelyard.pipelines.serving.smoke_test import Prediction, predict_once
 from modelyard.pipelines.train_to_serve import STEPS
 
 LAUNCHER = ["python3", "-m", launcher.__name__]
@@ -57,7 +56,7 @@ class PodRun(LocalRun):
         plan = Plan(
             run=self.folder.name,
             namespace=self.environment.runs.namespace,
-            pods={step: pod(compiled, step, self.environment) for step in IN_PODS},
+            pods={step: step_pod(compiled, step, self.environment) for step in IN_PODS},
             here=str(self.folder / "artifacts"),
             there=self._there,
             endpoint=self._endpoint,
@@ -103,9 +102,9 @@ class PodRun(LocalRun):
         staging.fetch(self._written("deploy", "outcome"), path, self._endpoint)
         return read(path, Outcome)
 
-    def _ask(self) -> Prediction | None:
+    def _predict(self) -> Prediction | None:
         address = address_of(self.config.name, self.environment)
-        return ask_at(address.url, self.config.name, self.config.store, address.transport)
+        return predict_once(address.url, self.config.name, self.config.store, address.transport)
 
     def _forget(self) -> None:
         """Remove what the cache has of runs that are gone from the bucket: kfp.local would trust it."""
@@ -122,4 +121,4 @@ class PodRun(LocalRun):
         for one in self._cluster.list("Pod", labels="app.kubernetes.io/component=step,modelyard.dev/run"):
             run = self.folder.parent / one["metadata"]["labels"]["modelyard.dev/run"]
             if run.is_dir() and not lifeline.held(run / "lifeline"):
-                following.remove(self._cluster, one["metadata"]["name"])
+                remove_pod(self._cluster, one["metadata"]["name"])

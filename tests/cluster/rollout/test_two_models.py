@@ -8,7 +8,7 @@ from modelyard.components.store.settings import Store
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.serving.address import address_of
-from modelyard.pipelines.serving.ask import ask_at
+from modelyard.pipelines.serving.smoke_test import predict_once
 
 pytestmark = pytest.mark.cluster
 
@@ -38,7 +38,7 @@ def test_a_run_asks_the_server_of_its_own_model(served):
         environment = load_environment(yard.modelyard()[-1], environ={})
         config = load(None, [f"name={yard.name}"], {}, Store.of(yard.site.store))
         address = address_of(yard.name, environment)
-        answer = ask_at(address.url, config.name, config.store, address.transport)
+        answer = predict_once(address.url, config.name, config.store, address.transport)
         assert (answer.version, answer.label, answer.probability) == (version, "dark", 1.0)
 
 

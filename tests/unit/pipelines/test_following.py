@@ -3,7 +3,7 @@
 import pytest
 
 from modelyard.components.errors import ClusterError
-from modelyard.pipelines.runners.pods import following
+from modelyard.pipelines.runners.pods import pod as pods
 
 POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "r1-train"}}
 
@@ -44,8 +44,8 @@ class Cut:
 
 
 def test_a_cut_log_neither_ends_the_run_nor_loses_the_last_lines(capsys, monkeypatch):
-    monkeypatch.setattr(following, "PAUSE", 0.0)
-    assert following.run(Cut(), POD, start_timeout=1) == 0
+    monkeypatch.setattr(pods, "PAUSE", 0.0)
+    assert pods.run_pod(Cut(), POD, start_timeout=1) == 0
     assert capsys.readouterr().out.splitlines() == ["step began", "step ended", "put began", "put ended"]
 
 
@@ -55,6 +55,6 @@ def test_a_pod_that_is_deleted_before_its_step_began_is_lost(monkeypatch):
             status = {"phase": "Failed", "initContainerStatuses": []}
             return {**POD, "metadata": {**POD["metadata"], "deletionTimestamp": "now"}, "status": status}
 
-    monkeypatch.setattr(following, "PAUSE", 0.0)
-    with pytest.raises(following.PodLostError, match="was deleted while it ran"):
-        following.run(Deleted(), POD, start_timeout=1)
+    monkeypatch.setattr(pods, "PAUSE", 0.0)
+    with pytest.raises(pods.PodLostError, match="was deleted while it ran"):
+        pods.run_pod(Deleted(), POD, start_timeout=1)

@@ -10,7 +10,7 @@ from modelyard.pipelines.compile.compiler import compile_to
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.runners.pods.launcher import Plan, Task
-from modelyard.pipelines.runners.pods.pod import pod
+from modelyard.pipelines.runners.pods.pod import step_pod
 from modelyard.pipelines.runners.pods.run import IN_PODS
 
 ENVIRONMENT = """
@@ -33,7 +33,7 @@ def pods(tmp_path_factory):
     config = load(environ={}, store=environment.model_store())
     compile_to(config, folder / "pipeline.yaml", environment)
     compiled = tuple(yaml.safe_load_all((folder / "pipeline.yaml").read_text()))
-    return {step: pod(compiled, step, environment) for step in IN_PODS}
+    return {step: step_pod(compiled, step, environment) for step in IN_PODS}
 
 
 def test_inputs_come_before_the_step_and_outputs_go_after_it(pods):

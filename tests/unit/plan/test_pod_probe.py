@@ -15,7 +15,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import planning, pod_probe
 from modelyard.pipelines.planning.pod_probe import probe_in_pod, probe_pod
-from modelyard.pipelines.runners.pods import following
+from modelyard.pipelines.runners.pods import pod as pods
 
 DIGEST = "@sha256:" + 64 * "1"
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
@@ -122,7 +122,7 @@ def ended(code: int, **more: str) -> Any:
 def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[Probed, list[str]]:
     said: list[str] = []
     monkeypatch.setattr(pod_probe, "connect", lambda _: cluster)
-    monkeypatch.setattr(following, "PAUSE", 0.0)
+    monkeypatch.setattr(pods, "PAUSE", 0.0)
     found, seconds = probe_in_pod(*asked(), say=said.append)
     assert seconds > 0
     return found, said

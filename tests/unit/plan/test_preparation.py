@@ -7,7 +7,7 @@ import pytest
 from modelyard.components.errors import DataError, NotFoundError
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.planning.preparation import prepare
-from modelyard.pipelines.runners import explaining, runs
+from modelyard.pipelines.runners import explain_run, runs
 
 
 def test_one_that_fails_is_no_run_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,7 +15,7 @@ def test_one_that_fails_is_no_run_that_was_killed(tmp_path: Path, monkeypatch: p
     with pytest.raises(DataError):
         prepare(load(None, [f"data={{kind: npz, source: {tmp_path}/none.npz}}"]))
     with pytest.raises(NotFoundError):
-        explaining.of_this_machine(runs.home(), None)
+        explain_run.explain_local(runs.home(), None)
 
 
 def test_one_that_is_interrupted_is_none_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,4 +27,4 @@ def test_one_that_is_interrupted_is_none_either(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(KeyboardInterrupt):
         prepare(load())
     with pytest.raises(NotFoundError):
-        explaining.of_this_machine(runs.home(), None)
+        explain_run.explain_local(runs.home(), None)

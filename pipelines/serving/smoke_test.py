@@ -1,21 +1,30 @@
-"""Ask the deployed server for a prediction, over HTTP, as a client would."""
+"""One prediction from a deployed server, over HTTP, as a client would request it."""
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx
-
-from modelyard.components.artifacts import Golden, read
+from modelyard.components.artifacts import Golden, Record, read
 from modelyard.components.deploy import server
 from modelyard.components.errors import DeployError
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.config.config import Config
-from modelyard.pipelines.runners.runs import Prediction
+
+if TYPE_CHECKING:
+    import httpx
 
 
-def ask(config: Config) -> Prediction | None:
-    """Start the server on the champion, ask for one prediction, stop it; None when there is no champion.
+class Prediction(Record):
+    """What the deployed server answered over HTTP to one of the version's golden requests."""
+
+    version: int
+    label: str
+    probability: float
+
+
+def predict_locally(config: Config) -> Prediction | None:
+    """Start a server with the champion, request one prediction, stop it; None when there is no champion.
 
     Raises:
         DeployError: the server does not start or does not answer.
@@ -23,24 +32,26 @@ def ask(config: Config) -> Prediction | None:
     if not open_store(config.store).champion(config.name):
         return None
     with server.running(config.name, config.store.text(), config.serving.text()) as url:
-        return ask_at(url, config.name, config.store)
+        return predict_once(url, config.name, config.store)
 
 
-def ask_at(
-    url: str, name: str, store: Store, transport: httpx.BaseTransport | None = None
+def predict_once(
+    url: str, name: str, store: Store, transport: "httpx.BaseTransport | None" = None
 ) -> Prediction | None:
-    """Ask the server at `url` for one prediction; None when the model has no champion.
+    """Request one prediction from the server at `url`; None when the model has no champion.
 
     Args:
         url: of the server.
         name: the model's.
         store: where its versions are.
-        transport: takes the request there; httpx's own when None.
+        transport: carries the request there; httpx's own when None.
 
     Raises:
         DeployError: it does not answer.
         ClusterError: it is in a cluster that does not lead to it.
     """
+    import httpx
+
     models = open_store(store)
     if not (champion := models.champion(name)):
         return None
@@ -55,7 +66,7 @@ def ask_at(
     except (httpx.HTTPError, KeyError, ValueError) as error:
         raise DeployError(
             f"The server of {name} at {url} did not answer a prediction: {error}. "
-            f"`modelyard serve {name}` shows what a server of it says."
+            f"`modelyard serve {name}` shows the log of such a server."
         ) from error
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
     return Prediction(
