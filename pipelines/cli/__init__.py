@@ -12,7 +12,7 @@ submit         submit
 runs           runs list, show, cancel, retry; logs
 follow         what `submit --wait` and `runs show` show
 explain        explain
-schedule       schedule apply, diff, list, pause, resume, delete, run-now
+schedule       schedule apply, list, pause, resume, run-now, delete
 configuration  config show, schema, init, reference
 doctor         doctor
 

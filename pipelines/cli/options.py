@@ -129,7 +129,7 @@ def pipelines_environment(name: str, namespace: str | None, overrides: Sequence[
 
 def when_unchanged(skip: bool, force_after: str | None) -> dict[str, bool | int]:
     """Return what `--skip-unchanged` and `--force-after` tell the pipeline."""
-    from modelyard.pipelines.config.durations import seconds
+    from modelyard.pipelines.config.schedule import seconds
 
     if force_after and not skip:
         raise typer.BadParameter("It needs --skip-unchanged.", param_hint="--force-after")

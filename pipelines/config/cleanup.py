@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from modelyard.components.settings import Settings
-from modelyard.pipelines.config.durations import PATTERN
+from modelyard.pipelines.config.schedule import DURATION
 
 
 class Retention(Settings):
@@ -17,5 +17,5 @@ class Retention(Settings):
     )
     runs: int = Field(default=20, ge=0, description="Latest runs, with their records and artifacts.")
     younger_than: str = Field(
-        default="30d", pattern=PATTERN, description="Everything younger than this, as 12h, 30d or 8w."
+        default="30d", pattern=DURATION, description="Everything younger than this, as 12h, 30d or 8w."
     )

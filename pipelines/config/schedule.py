@@ -1,37 +1,44 @@
-"""`schedule`: when the pipeline runs by itself."""
+"""The section `schedule`: cron lines, time zones, and durations as people write them (12h, 30d)."""
 
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Self
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo, available_timezones
 
+from cronsim import CronSim, CronSimError
 from pydantic import Field, field_validator, model_validator
 
+from modelyard.components.errors import ConfigError
 from modelyard.components.settings import Settings
-from modelyard.pipelines.config.durations import PATTERN
 from modelyard.pipelines.config.problems import did_you_mean
-from modelyard.pipelines.schedule.cron import Cron
+
+DURATION = r"^[1-9][0-9]{0,4}[mhdw]$"
+UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
+FIELDS = "minute, hour, day of the month, month, weekday, as in 0 3 * * 1 for Mondays at 3:00"
+MAX_LENGTH = 189
+"""Kubeflow Pipelines' database takes 191 characters, seconds included."""
 
 
 class Schedule(Settings):
-    """When the pipeline runs by itself. It does not belong to what identifies a run."""
+    """When Kubeflow Pipelines starts runs. It is not part of what identifies a run."""
 
     cron: str = Field(
         description='Five fields in quotes: minute, hour, day of the month, month, weekday, as "0 3 * * 1" '
         "for Mondays at 3:00."
     )
     time_zone: str = Field(
-        default="UTC", description="The zone of `cron`, as Europe/Berlin or America/New_York."
+        default="UTC",
+        description="Time zone of `cron`. It must be that of the server, environment.kfp.time_zone.",
     )
     concurrency: int = Field(
         default=1,
         ge=1,
         le=10,
-        description="Most runs at the same time; one that is due beyond it waits, "
-        "and is left out on this machine, where it must be 1.",
+        description="Maximum number of runs at the same time; a run that is due beyond it waits.",
     )
     catch_up: bool = Field(
-        default=False,
-        description="Make up for what was missed while this was paused or nothing ran: on Kubeflow "
-        "Pipelines each of the runs, with systemd one.",
+        default=False, description="Start the runs that were due while the schedule was paused, too."
     )
     paused: bool = Field(default=False, description="Start no runs.")
     skip_unchanged: bool = Field(
@@ -40,41 +47,98 @@ class Schedule(Settings):
     )
     force_after: str | None = Field(
         default=None,
-        pattern=PATTERN,
-        description="Train again all the same when the champion is older than this, as 12h, 30d or 8w.",
+        pattern=DURATION,
+        description="With skip_unchanged: train again when the champion is older than this, as 12h or 30d.",
     )
 
     @field_validator("cron")
     @classmethod
-    def _fires(cls, line: str) -> str:
-        """Refuse a line that means nothing or never fires."""
-        Cron.parse(line)
+    def _is_cron_line(cls, line: str) -> str:
+        cron_numbers(line)
         return line
 
     @field_validator("time_zone")
     @classmethod
-    def _known(cls, name: str) -> str:
-        """Refuse a zone that nobody knows."""
+    def _is_time_zone(cls, name: str) -> str:
         return known_zone(name)
 
     @model_validator(mode="after")
-    def _together(self) -> Self:
-        """Refuse an age that nothing looks at."""
+    def _force_after_is_used(self) -> Self:
         if self.force_after and not self.skip_unchanged:
             raise ValueError(
-                "schedule.force_after is for schedule.skip_unchanged, and without that every run trains: "
+                "schedule.force_after needs schedule.skip_unchanged, and without that every run trains: "
                 "remove one of the two"
             )
         return self
+
+
+def cron_numbers(line: str) -> str:
+    """Return a cron line of five fields with numbers only, which every cron reads in the same way.
+
+    Raises:
+        ValueError: it is not a cron line, crons disagree about it, or it is never due.
+    """
+    fields = line.upper().split()
+    if len(fields) != 5:
+        hint = ": remove the seconds" if len(fields) == 6 else ""
+        raise ValueError(f'"{line}" does not have five fields{hint}. They are {FIELDS}')
+    day, weekday = fields[2], fields[4]
+    if set("L#") & set(day + weekday):
+        raise ValueError(f'"{line}" uses L or #, which not every cron knows. List the days')
+    if "*" not in (day, weekday) and (day.startswith("*") or weekday.startswith("*")):
+        raise ValueError(
+            f'"{line}" restricts days of the month and weekdays, one of them by */n: crons disagree about '
+            "that. List the days, or restrict one of the two"
+        )
+    try:
+        parsed = CronSim(line, datetime.now(UTC))
+    except CronSimError as error:
+        raise ValueError(
+            f'"{line}" is never due, or not a cron line: {error}. The fields are {FIELDS}'
+        ) from error
+    weekdays = {day % 7 for day in parsed.weekdays if isinstance(day, int)}  # 0 and 7 are Sunday
+    numbers = (parsed.minutes, parsed.hours, parsed.days, parsed.months, weekdays)
+    numeric = " ".join(
+        field if field.startswith("*") else ",".join(map(str, sorted(values)))
+        for field, values in zip(fields, numbers, strict=True)
+    )
+    if len(numeric) > MAX_LENGTH:
+        raise ValueError(
+            f'"{line}" is {len(numeric)} characters long as numbers; Kubeflow Pipelines takes {MAX_LENGTH}. '
+            "Use fewer times"
+        )
+    return numeric
+
+
+def due_times(cron: str, after: datetime) -> Iterator[datetime]:
+    """Yield the times at which a cron line is due, in the time zone of `after`."""
+    return CronSim(cron, after)
 
 
 def known_zone(name: str) -> str:
     """Return the name of a time zone.
 
     Raises:
-        ValueError: nobody knows it.
+        ValueError: it is unknown.
     """
-    if name != "UTC" and name not in (known := available_timezones()):
-        near = did_you_mean(name, sorted(known)) or ". Write it as Europe/Berlin, or UTC"
-        raise ValueError(f'"{name}" is no time zone that this machine knows{near}'.rstrip("?."))
+    try:
+        ZoneInfo(name)
+    except (ValueError, KeyError, OSError) as error:  # OSError: a directory of the database, such as Europe
+        near = did_you_mean(name, sorted(available_timezones())) or ". Write it as Europe/Berlin, or UTC"
+        raise ValueError(f'"{name}" is not a known time zone{near}'.rstrip("?.")) from error
     return name
+
+
+def seconds(duration: str, key: str) -> int:
+    """Return a duration in seconds.
+
+    Args:
+        duration: such as 90m, 12h, 30d or 8w.
+        key: the option or key that it is the value of, for the message.
+
+    Raises:
+        ConfigError: it is not a duration.
+    """
+    if not re.match(DURATION, duration):
+        raise ConfigError(f"{key} is {duration!r}, which is not a duration. Write it as 90m, 12h, 30d or 8w.")
+    return int(duration[:-1]) * UNITS[duration[-1]]

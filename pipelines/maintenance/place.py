@@ -12,7 +12,7 @@ from modelyard.components.errors import BackendError
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.pipelines.config.cleanup import Retention
 from modelyard.pipelines.config.config import Config
-from modelyard.pipelines.config.durations import seconds
+from modelyard.pipelines.config.schedule import seconds
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import records
 

@@ -8,7 +8,6 @@ from modelyard.pipelines.maintenance import (
     images,
     local_runs,
     pod_runs,
-    schedules,
     uploads,
     versions,
 )
@@ -30,7 +29,6 @@ def find(place: Place) -> list[Thing]:
 
 
 def _before_uploads(place: Place) -> Iterator[Thing]:
-    yield from schedules.find(place)
     yield from versions.find(place)
     yield from backend_runs.find(place)
     yield from pod_runs.find(place)

@@ -34,7 +34,6 @@ class RecurringRuns:
     """Recurring runs by their id; `now` is the controller's clock.
 
     Attributes:
-        since_2_16: whether it knows a policy for deletions.
         prompt: whether a workflow is on record as soon as it starts.
         killed: the runs whose workflow was deleted under them.
     """
@@ -44,7 +43,7 @@ class RecurringRuns:
         self.recurring: dict[str, Any] = {}
         self.workflows: list[Workflow] = []
         self.killed: list[str] = []
-        self.since_2_16 = self.prompt = True
+        self.prompt = True
         self.now = datetime.now(UTC).replace(minute=0, second=30, microsecond=0)
         self._last: dict[str, datetime] = {}
         one = rf"{V2}/recurringruns/(?P<recurring_run_id>[^/:]+)"
@@ -93,7 +92,7 @@ class RecurringRuns:
         return self.recurring[recurring_run_id]
 
     def delete(self, request: Request, recurring_run_id: str) -> Any:
-        policy = request.query.get("propagation_policy") if self.since_2_16 else None
+        policy = request.query.get("propagation_policy")
         if policy not in (None, *POLICIES):
             raise RefusalError(INVALID, f'parsing field "propagation_policy": {policy} is not valid')
         self.get(request, recurring_run_id)
@@ -117,7 +116,7 @@ class RecurringRuns:
         """The recurring runs that are switched on."""
         return [one for one in self.recurring.values() if one.mode == "ENABLE"]
 
-    def pass_time(self, **time: int) -> None:
+    def pass_time(self, **time: float) -> None:
         """Let the clock go on, minute by minute, and the controller work."""
         end = self.now + timedelta(**time)
         while self.now < end:
@@ -135,6 +134,7 @@ class RecurringRuns:
         """Let a run end."""
         self.workflows = [one for one in self.workflows if one.run.run_id != run_id]
         self._runs.become(run_id, state)
+        self._runs.runs[run_id].finished_at = self.now
 
     def runs_of(self, recurring_run_id: str) -> list[Any]:
         """Return the runs that one has started and that are on record, the oldest first."""

@@ -14,7 +14,6 @@ from modelyard.pipelines.maintenance.mark import mark
 from modelyard.pipelines.runners.kfp import submission
 from modelyard.pipelines.runners.kfp.client import connect
 from modelyard.pipelines.runners.pods.run import PodRun
-from modelyard.pipelines.schedule.recurring.wanted import Wanted
 from modelyard.pipelines.train_to_serve import NAME
 from tests.integration.cleanup.conftest import DAY, Yard
 
@@ -227,28 +226,3 @@ def test_probes_are_no_runs_and_go_when_no_plan_follows_them(yard: Yard, phase: 
     assert list(yard.place().alive()) == []
     assert yard.gc()[0] == {"plan-digits-12345678"}
     assert yard.kubernetes.pods == []
-
-
-# Schedules
-
-
-def test_schedules_that_another_one_replaced_go_and_others_stay(yard: Yard) -> None:
-    for number, mode in ((1, "DISABLE"), (2, "ENABLE"), (3, "ENABLE")):
-        recurring(yard, number, mode)
-    found = {name: one.kept for name, one in yard.found().items() if one.kind == "schedule"}
-    assert found == {
-        "digits, generation 1": None,
-        "digits, generation 2": "it fires",
-        "digits, generation 3": "it is in force",
-    }
-    assert yard.gc() == ({"digits, generation 1"}, set())
-    assert len(yard.schedules.recurring) == 2
-
-
-def recurring(yard: Yard, generation: int, mode: str) -> None:
-    backend = connect(yard.environment)
-    config = yard.config("schedule={cron: '0 3 1 1 *'}")
-    wanted = Wanted.of(config, yard.environment)
-    body = wanted.body(backend, wanted.mark.model_copy(update={"generation": generation}))
-    body.mode = mode
-    backend.recurring_runs.recurring_run_service_create_recurring_run(body)

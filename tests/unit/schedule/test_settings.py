@@ -1,40 +1,121 @@
+"""The section `schedule`: cron lines, time zones and durations."""
+
+from datetime import UTC, datetime
+from itertools import islice
+from zoneinfo import ZoneInfo
+
 import pytest
 
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.compile.compiler import arguments
 from modelyard.pipelines.config.config import load
+from modelyard.pipelines.config.schedule import cron_numbers, due_times, seconds
 
 
-def refused(*overrides: str) -> str:
+def error_text(*overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         load(None, [f"schedule.{one}" for one in ("cron=0 3 * * 1", *overrides)], {})
     return str(caught.value)
 
 
-def test_there_is_no_schedule_unless_one_is_asked_for() -> None:
+def test_there_is_no_schedule_by_default() -> None:
     assert load(None, (), {}).schedule is None
 
 
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("cron=0 0 31 2 *", '--set schedule.cron: schedule.cron: "0 0 31 2 *" never fires'),
-        ("time_zone=Europe/Berln", "did you mean Europe/Berlin"),
-        ("time_zone=Moonbase", "is no time zone"),
+        ("cron=0 0 31 2 *", "--set schedule.cron: schedule.cron: "),
+        ("time_zone=Europe/Berln", "Europe/Berlin"),
+        ("time_zone=Moonbase", "Moonbase"),
+        ("time_zone=Europe", "Europe"),
+        ("time_zone=../UTC", "../UTC"),
         ("concurrency=0", "schedule.concurrency is 0 and must be at least 1"),
         ("concurrency=11", "at most 10"),
-        ("force_after=soon", "as 12h, 30d or 8w"),
-        ("skip_unchange=true", "did you mean schedule.skip_unchanged"),
+        ("force_after=soon", "schedule.force_after"),
+        ("skip_unchange=true", "schedule.skip_unchanged"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_key(override: str, says: str) -> None:
-    assert says in refused(override)
+def test_a_wrong_value_is_refused_with_its_key(override: str, says: str) -> None:
+    assert says in error_text(override)
 
 
-def test_an_age_that_nothing_looks_at_is_refused() -> None:
-    assert "remove one of the two" in refused("skip_unchanged=false", "force_after=30d")
+def test_force_after_without_skip_unchanged_is_refused() -> None:
+    assert "schedule.force_after" in error_text("skip_unchanged=false", "force_after=30d")
 
 
-def test_a_schedule_does_not_belong_to_what_identifies_a_run() -> None:
+def test_the_schedule_does_not_change_the_arguments_of_a_run() -> None:
     plain, often = (load(None, overrides, {}) for overrides in ((), ('schedule.cron="* * * * *"',)))
     assert arguments(plain) == arguments(often)
+
+
+@pytest.mark.parametrize(
+    ("line", "numbers"),
+    [
+        ("0 3 * * 1", "0 3 * * 1"),
+        ("*/15 * * * *", "*/15 * * * *"),
+        ("0 9-12 * * mon-FRI", "0 9,10,11,12 * * 1,2,3,4,5"),
+        ("0  0 * * 7", "0 0 * * 0"),
+        ("5/15 2 * jan,feb *", "5,20,35,50 2 * 1,2 *"),
+        ("0 0 1,15 * 1", "0 0 1,15 * 1"),
+        ("0 0 29 2 *", "0 0 29 2 *"),
+        ("0 0 */2 * *", "0 0 */2 * *"),
+    ],
+)
+def test_a_cron_line_in_numbers_is_due_at_the_same_times(line: str, numbers: str) -> None:
+    assert cron_numbers(line) == numbers
+    now = datetime.now(UTC)
+    assert list(islice(due_times(line, now), 9)) == list(islice(due_times(numbers, now), 9))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("0 3 * *", "five fields"),
+        ("@daily", "five fields"),
+        ("0 0 3 * * 1", "remove the seconds"),
+        ("60 3 * * *", "Bad minute"),
+        ("0 24 * * *", "Bad hour"),
+        ("0 3 32 * *", "Bad day-of-month"),
+        ("0 3 * 13 *", "Bad month"),
+        ("0 3 * * 8", "Bad day-of-week"),
+        ("0 3 * * fry", "Bad day-of-week"),
+        ("0 3-1 * * *", "Bad hour"),
+        ("*/0 * * * *", "Bad minute"),
+        ("0 0 31 2 *", "Bad day-of-month"),
+        ("0 0 31 4,6 *", "never due"),
+        ("0 0 L * *", "L or #"),
+        ("0 0 * * 1#2", "L or #"),
+        ("0 0 */2 * 1", "crons disagree"),
+        ("0 0 1 * */2", "crons disagree"),
+        (
+            f"{','.join(map(str, range(60)))} {','.join(map(str, range(24)))} * * 1-3,5",
+            "characters long",
+        ),
+    ],
+)
+def test_a_wrong_or_ambiguous_cron_line_is_refused(line: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        cron_numbers(line)
+
+
+def test_it_is_due_by_the_clock_of_its_time_zone_also_when_the_clock_changes() -> None:
+    before_summer = datetime(2027, 3, 27, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+    assert [due.isoformat() for due in islice(due_times("30 3 * * *", before_summer), 3)] == [
+        "2027-03-28T03:30:00+02:00",
+        "2027-03-29T03:30:00+02:00",
+        "2027-03-30T03:30:00+02:00",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("90m", 5400), ("12h", 43200), ("30d", 2592000), ("8w", 4838400)]
+)
+def test_durations(text: str, value: int) -> None:
+    assert seconds(text, "--force-after") == value
+
+
+@pytest.mark.parametrize("text", ["", "0d", "30", "30 d", "1y"])
+def test_a_wrong_duration_is_refused_with_its_option(text: str) -> None:
+    with pytest.raises(ConfigError, match="--force-after"):
+        seconds(text, "--force-after")

@@ -11,8 +11,8 @@ from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import submission
 from modelyard.pipelines.runners.kfp.client import connect
-from modelyard.pipelines.schedule.recurring import retirement
-from modelyard.pipelines.schedule.recurring.scheduler import RecurringRuns
+from modelyard.pipelines.schedule import recurring as schedule_recurring
+from modelyard.pipelines.schedule.recurring import RecurringRuns
 from tests.integration.backend import recurring
 from tests.integration.backend.conftest import Site
 
@@ -23,9 +23,22 @@ DAILY, HOURLY = "schedule.cron=0 3 * * *", "schedule.cron=0 * * * *"
 def controller(site: Site, monkeypatch: pytest.MonkeyPatch) -> recurring.RecurringRuns:
     found = recurring.RecurringRuns(site.server, site.pipelines, site.runs)
     site.server.mount(found)
-    # what a moment brings: what has started is on record
-    monkeypatch.setattr(retirement.time, "sleep", lambda _: found.report())
+    monkeypatch.setattr(schedule_recurring, "time", Clock(found))
     return found
+
+
+class Clock:
+    """The controller's clock, for a command that waits: meanwhile runs start and are put on record."""
+
+    def __init__(self, controller: recurring.RecurringRuns) -> None:
+        self.controller = controller
+
+    def time(self) -> float:
+        return self.controller.now.timestamp()
+
+    def sleep(self, seconds: float) -> None:
+        self.controller.pass_time(seconds=seconds)
+        self.controller.report()
 
 
 @pytest.fixture(autouse=True)

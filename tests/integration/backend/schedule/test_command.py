@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from modelyard.components.errors import PlanError
+from modelyard.components.errors import ConfigError, PlanError
 from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config import text as config_text
 from modelyard.pipelines.environments.environment import Environment
@@ -19,7 +20,8 @@ from tests.integration.backend.schedule.conftest import changing
 def test_the_command_line(command: Callable[..., Any]) -> None:
     made = command("schedule", "apply", "digits.yaml", "-e", "there.yaml")
     assert made["action"] == "create"
-    assert command("schedule", "diff", "digits.yaml", "-e", "there.yaml")["action"] == "nothing"
+    again = command("schedule", "apply", "digits.yaml", "-e", "there.yaml", "--dry-run")
+    assert (again["action"], again["applied"], again["changes"]) == ("nothing", False, [])
     (listed,) = command("schedule", "list", "-e", "there.yaml")
     assert (listed["name"], listed["cron"], listed["paused"]) == ("digits", "0 3 * * *", False)
     assert command("schedule", "pause", "digits", "-e", "there.yaml") == {"name": "digits", "state": "paused"}
@@ -27,6 +29,33 @@ def test_the_command_line(command: Callable[..., Any]) -> None:
     assert command("schedule", "run-now", "digits", "-e", "there.yaml")["name"] == "digits"
     assert command("schedule", "delete", "digits", "-e", "there.yaml")["state"] == "deleted"
     assert command("schedule", "list", "-e", "there.yaml") == []
+
+
+@pytest.mark.usefixtures("command")
+def test_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    def text(*words: str) -> str:
+        with suppress(SystemExit):  # Typer ends so when it prints for people
+            invoke(["schedule", *words, "-e", "there.yaml"])
+        return capsys.readouterr().out
+
+    paused = ("--set", "schedule.paused=true")
+    assert "There are no schedules" in text("list")
+    assert "would be created" in text("apply", "digits.yaml", "--dry-run")
+    assert "digits at " in text("apply", "digits.yaml")
+    assert "0 3 * * *" in text("list")
+    applied = text("apply", "digits.yaml", *paused, "--set", "schedule.force_after=30d")
+    assert "schedule.paused" in applied
+    assert "none -> 30 days" in applied
+    assert "paused" in text("list")
+    assert "digits" in text("run-now", "digits")
+    assert "digits" in text("delete", "digits")
+
+
+@pytest.mark.usefixtures("command")
+def test_this_machine_has_no_recurring_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (("apply", "digits.yaml"), ("list",), ("delete", "digits")):
+        assert invoke(["schedule", *words, "-e", "local", "--output", "json"]) == ConfigError.exit_code
+        assert "docs/schedule.md" in capsys.readouterr().out
 
 
 def test_what_no_node_can_take_is_refused_unless_it_is_wanted(
@@ -43,7 +72,6 @@ def test_what_no_node_can_take_is_refused_unless_it_is_wanted(
     assert invoke(list(arguments)) == PlanError.exit_code
     assert "At most 1 MiB of memory fit on an empty node" in capsys.readouterr().err
     assert changing(site) == []
-    assert command("schedule", "diff", *arguments[2:])["action"] == "create"
     assert command(*arguments, "--anyway")["action"] == "create"
 
 

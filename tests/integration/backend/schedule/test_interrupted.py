@@ -12,8 +12,7 @@ import pytest
 from modelyard.components.errors import ConflictError
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.schedule.recurring.scheduler import RecurringRuns
-from modelyard.pipelines.schedule.state import Plan
+from modelyard.pipelines.schedule.recurring import AppliedSchedule, RecurringRuns
 from tests.integration.backend import recurring
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.schedule.conftest import DAILY, HOURLY, compiled, config, new
@@ -28,7 +27,7 @@ def at_request(
     number: int, schedules: RecurringRuns, do: Callable[[], object], after: bool = False
 ) -> Callable[[], bool]:
     """Let something be done at a request of a scheduler, and return what says whether it was."""
-    transport = schedules.backend._client.rest_client
+    transport = schedules.backend.recurring_runs.api_client.rest_client
     request, numbers = transport.request, itertools.count(1)
     done = threading.Event()
 
@@ -96,7 +95,7 @@ def test_two_at_once_leave_one(
 ) -> None:
     compiled(environment.text())  # by KFP's compiler, of which there can only be one at a time
     for epochs in range(1, 4):
-        ended: list[Plan | ConflictError] = []
+        ended: list[AppliedSchedule | ConflictError] = []
         together = threading.Barrier(2)
 
         def apply(wanted: Config, ended: list[Any] = ended, together: Any = together) -> None:
@@ -118,7 +117,7 @@ def test_two_at_once_leave_one(
         (left,) = controller.recurring.values()
         assert left.mode == "ENABLE"
         assert len(ended) == 2
-        assert any(isinstance(one, Plan) for one in ended)
+        assert any(isinstance(one, AppliedSchedule) for one in ended)
         if other == HOURLY:
             assert not any(isinstance(one, ConflictError) for one in ended)
 

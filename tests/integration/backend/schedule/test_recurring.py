@@ -2,9 +2,8 @@
 
 import pytest
 
-from modelyard.components.errors import ModelyardError
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.schedule.recurring.scheduler import RecurringRuns
+from modelyard.pipelines.schedule.recurring import RecurringRuns
 from tests.integration.backend import recurring
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.schedule.conftest import DAILY, HOURLY, changing, config, new
@@ -15,15 +14,15 @@ def test_recurring_run_is_what_the_configuration_says(
 ) -> None:
     wanted = config(
         "schedule.cron=0 3 * * mon",
-        "schedule.time_zone=Asia/Tokyo",
         "schedule.concurrency=2",
         "schedule.force_after=30d",
     )
     plan = schedules.apply(wanted)
     (made,) = controller.firing
     assert plan.action == "create"
-    assert [fire[11:] for fire in plan.next] == 3 * ["03:00:00+09:00"]
-    assert made.trigger.cron_schedule.cron == "0 0 18 * * 0"
+    assert [due[11:] for due in plan.next] == 3 * ["03:00:00+00:00"]
+    assert made.trigger.cron_schedule.cron == "0 0 3 * * 1"
+    assert len(made.description) <= 191
     assert (made.display_name, made.max_concurrency, made.no_catchup) == ("digits", "2", True)
     assert made.service_account == "modelyard-run"
     assert made.runtime_config.pipeline_root == "gs://bucket/runs"
@@ -44,11 +43,11 @@ def test_applying_twice_changes_nothing(site: Site, schedules: RecurringRuns) ->
 
 
 def test_nothing_is_sent_by_a_plan(site: Site, schedules: RecurringRuns) -> None:
-    assert schedules.plan(config(DAILY)).action == "create"
+    assert schedules.apply(config(DAILY), dry_run=True).action == "create"
     assert changing(site) == []
     schedules.apply(config(DAILY))
     before = changing(site)
-    plan = schedules.plan(config(HOURLY, "training.epochs=7", "schedule.paused=true"))
+    plan = schedules.apply(config(HOURLY, "training.epochs=7", "schedule.paused=true"), dry_run=True)
     assert plan.action == "replace"
     assert {(one.key, one.before, one.after) for one in plan.changes} == {
         ("schedule.cron", "0 3 * * *", "0 * * * *"),
@@ -76,37 +75,47 @@ def test_a_replaced_schedule_leaves_its_run_alone(
     assert len(controller.runs_of(new.recurring_run_id)) == 1
 
 
-def test_a_run_that_has_just_started_and_is_not_on_record_survives(
-    controller: recurring.RecurringRuns, schedules: RecurringRuns
+@pytest.mark.parametrize("seconds", [-40, 0, 40], ids=["before", "at", "after"])
+def test_near_a_due_time_it_waits_so_that_one_run_starts_and_survives(
+    controller: recurring.RecurringRuns, schedules: RecurringRuns, seconds: int
 ) -> None:
-    schedules.apply(config('schedule.cron="* * * * *"'))
-    controller.prompt = False
-    controller.pass_time(minutes=1)
     schedules.apply(config(HOURLY))
-    (workflow,) = controller.workflows
-    assert (workflow.owner, controller.killed) == ("", [])
-    schedules.delete("digits")
-    assert (controller.recurring, controller.killed) == ({}, [])
+    controller.prompt = False
+    controller.pass_time(seconds=3570 + seconds)  # it is half a minute past the hour
+    schedules.apply(config('schedule.cron="*/30 * * * *"'))
+    (run,) = controller.workflows
+    assert (run.owner, controller.killed) == ("", [])
+    assert len(controller.recurring) == 1
 
 
-def test_a_server_that_would_end_the_run_keeps_the_old_one_switched_off_until_it_has_ended(
+@pytest.mark.parametrize("cron", ["* * * * *", "*/2 * * * *", "0,58 * * * *"])
+def test_a_schedule_that_is_due_all_the_time_is_disabled_first(
+    site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns, cron: str
+) -> None:
+    schedules.apply(config(f'schedule.cron="{cron}"', "schedule.concurrency=10"))
+    controller.prompt = False
+    controller.pass_time(minutes=60)
+    before, asked = len(controller.workflows), len(changing(site))
+    assert before > 1
+    applied = schedules.apply(config(HOURLY))
+    assert any("one run may be skipped" in note for note in applied.notes)
+    (disabled, created, *_) = [one for one in changing(site)[asked:] if "/recurringruns" in one]
+    assert (disabled.endswith(":disable"), created) == (True, "POST /apis/v2beta1/recurringruns")
+    assert len(controller.workflows) - before <= 1
+    assert (len(controller.recurring), controller.killed) == (1, [])
+
+
+def test_a_run_that_waited_for_another_one_survives(
     controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
-    controller.since_2_16 = False
     schedules.apply(config(HOURLY))
     (old,) = controller.firing
-    controller.pass_time(hours=1)
-    (run,) = controller.runs_of(old.recurring_run_id)
-    plan = schedules.apply(config(DAILY))
-    assert f"({old.recurring_run_id}) is switched off" in str(plan.notes)
-    assert [one.trigger.cron_schedule.cron for one in controller.firing] == ["0 0 3 * * *"]
-    assert [one.cron for one in schedules.all()] == ["0 3 * * *"]
-    assert controller.killed == []
-    with pytest.raises(ModelyardError, match="one of its runs is in flight"):
-        schedules.delete("digits")
-    assert controller.firing == []
-    assert controller.killed == []
-    controller.end(run.run_id)
+    controller.pass_time(hours=2, minutes=10)  # the first run is in flight, the second waits for it
+    (first,) = controller.runs_of(old.recurring_run_id)
+    controller.prompt = False
+    controller.end(first.run_id)
+    controller.pass_time(seconds=20)
+    assert len(controller.workflows) == 1
     schedules.delete("digits")
     assert (controller.recurring, controller.killed) == ({}, [])
 
@@ -114,11 +123,11 @@ def test_a_server_that_would_end_the_run_keeps_the_old_one_switched_off_until_it
 def test_pause_and_resume(controller: recurring.RecurringRuns, schedules: RecurringRuns) -> None:
     schedules.apply(config(HOURLY))
     schedules.pause("digits")
-    assert [one.paused for one in schedules.all()] == [True]
+    assert [not one.on for one in schedules.list_all()] == [True]
     controller.pass_time(hours=5)
     assert controller.workflows == []
     schedules.resume("digits")
-    assert [one.paused for one in schedules.all()] == [False]
+    assert [not one.on for one in schedules.list_all()] == [False]
     controller.pass_time(minutes=1)
     assert controller.workflows == []  # what was missed is not made up for
     controller.pass_time(hours=1)

@@ -4,7 +4,7 @@ import pytest
 
 from modelyard.components.errors import ConfigError, ConflictError, NotFoundError
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.schedule.recurring.scheduler import RecurringRuns
+from modelyard.pipelines.schedule.recurring import RecurringRuns
 from tests.integration.backend import recurring
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.schedule.conftest import DAILY, HOURLY, changing, config, new
@@ -19,45 +19,35 @@ def test_schedules_of_others_are_left_alone(
     before = changing(site)
     for command in (
         lambda: schedules.apply(config(HOURLY)),
-        lambda: schedules.plan(config(DAILY)),
+        lambda: schedules.apply(config(DAILY), dry_run=True),
         lambda: schedules.pause("digits"),
         lambda: schedules.delete("digits"),
         lambda: schedules.run_now("digits"),
     ):
-        with pytest.raises(ConflictError, match=r"There is a recurring run digits at .* did not make it"):
+        with pytest.raises(ConflictError, match="recurring run digits"):
             command()
-    assert schedules.all() == []
+    assert schedules.list_all() == []
     assert changing(site) == before
 
 
 def test_a_schedule_for_another_store_is_left_alone(site: Site, schedules: RecurringRuns) -> None:
     schedules.apply(config(DAILY))
     before = changing(site)
-    with pytest.raises(
-        ConflictError, match=r"models in the store gs://bucket/models, and .* gs://other/models"
-    ):
+    with pytest.raises(ConflictError, match=r"gs://bucket/models.* gs://other/models"):
         schedules.apply(config(DAILY, url="gs://other/models"))
     assert changing(site) == before
 
 
-def test_a_clock_that_the_server_does_not_have(
+def test_another_time_zone_than_that_of_the_server_is_refused(
     environment: Environment, controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     berlin = config(DAILY, "schedule.time_zone=Europe/Berlin")
-    with pytest.raises(ConfigError, match=r"zone of its server, UTC \(environment.kfp.time_zone\)"):
+    with pytest.raises(ConfigError, match=r"Europe/Berlin.* UTC \(environment.kfp.time_zone\)"):
         schedules.apply(berlin)
     there = environment.kfp.model_copy(update={"time_zone": "Europe/Berlin"})
     new(environment.model_copy(update={"kfp": there})).apply(berlin)
     (made,) = controller.firing
     assert made.trigger.cron_schedule.cron == "0 0 3 * * *"
-
-
-def test_a_cron_line_for_which_the_server_has_no_room(site: Site, schedules: RecurringRuns) -> None:
-    minutes = ",".join(map(str, range(0, 60, 2)))
-    hours = ",".join(map(str, range(0, 24)))
-    with pytest.raises(ConfigError, match="longer than Kubeflow Pipelines has room for"):
-        schedules.apply(config(f'schedule.cron="{minutes} {hours} * * *"'))
-    assert changing(site) == []
 
 
 def test_a_server_of_several_users(
@@ -76,10 +66,10 @@ def test_a_server_of_several_users(
 
 
 def test_a_schedule_that_is_not_there(schedules: RecurringRuns) -> None:
-    with pytest.raises(NotFoundError, match="There is no schedule of digits; modelyard has made none here"):
+    with pytest.raises(NotFoundError, match="no schedule of digits"):
         schedules.pause("digits")
     schedules.apply(config(DAILY))
-    with pytest.raises(NotFoundError, match="there are those of digits"):
+    with pytest.raises(NotFoundError, match="those of digits"):
         schedules.delete("digit")
     with pytest.raises(ConfigError, match="has no section `schedule`"):
         schedules.apply(config())

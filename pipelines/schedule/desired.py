@@ -1,0 +1,161 @@
+"""The recurring run that a configuration describes, and the annotation by which modelyard finds its own.
+
+The annotation is in the description of a recurring run. It holds the SHA-256 of everything that was
+applied, except whether it is paused; all other facts are read from the recurring run itself. A recurring
+run without an annotation was not made by modelyard and is never changed.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import kfp_server_api as kfp
+
+from modelyard.components.errors import ConfigError
+from modelyard.pipelines.compile.preflight import check
+from modelyard.pipelines.compile.uploads import Uploads, gather
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.config.schedule import cron_numbers, due_times, seconds
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.kfp import submission
+from modelyard.pipelines.runners.kfp.submission import Submission
+
+ON, OFF = "ENABLE", "DISABLE"
+ANNOTATION = "Applied by modelyard (modelyard.dev/schedule {sha256})"  # the server takes 191 characters
+PATTERN = re.compile(re.escape(ANNOTATION).replace(r"\{sha256\}", "([0-9a-f]{64})"))
+
+
+@dataclass(frozen=True)
+class ManagedRecurringRun:
+    """A recurring run of modelyard, as `run` of the SDK: on the server, or about to be created."""
+
+    run: Any
+
+    @property
+    def name(self) -> str:
+        """Return the model's name."""
+        return str(self.run.display_name)
+
+    @property
+    def id(self) -> str:
+        """Return the id on the server."""
+        return str(self.run.recurring_run_id)
+
+    @property
+    def on(self) -> bool:
+        """Say whether it starts runs."""
+        return bool(self.run.mode == ON)
+
+    @property
+    def sha256(self) -> str | None:
+        """Return the SHA-256 of what was applied; None when modelyard did not make it."""
+        found = PATTERN.fullmatch(self.run.description or "")
+        return found[1] if found else None
+
+    @property
+    def cron(self) -> str:
+        """Return the cron line, of numbers and without the seconds."""
+        return str(self.run.trigger.cron_schedule.cron).removeprefix("0 ")
+
+    @property
+    def store(self) -> str:
+        """Return the URL of the model store."""
+        return str(json.loads(self._parameters.get("store") or "{}").get("url", ""))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the section `schedule`, without the time zone."""
+        force_after = int(self._parameters.get("force_after") or 0)
+        return {
+            "cron": self.cron,
+            "concurrency": int(self.run.max_concurrency),
+            "catch_up": not self.run.no_catchup,
+            "paused": not self.on,
+            "skip_unchanged": bool(self._parameters.get("skip_unchanged")),
+            "force_after": str(timedelta(seconds=force_after)) if force_after else None,
+        }
+
+    def to_json(self, now: datetime) -> dict[str, Any]:
+        """Return it as `schedule list` shows it."""
+        return {
+            "name": self.name,
+            "store": self.store,
+            "cron": self.cron,
+            "paused": not self.on,
+            "next": self.next(now),
+            "id": self.id,
+        }
+
+    def next(self, now: datetime) -> tuple[str, ...]:
+        """Return the next three times at which it starts a run; none when it is paused."""
+        return tuple(due.isoformat() for due in islice(due_times(self.cron, now), 3)) if self.on else ()
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return (self.run.runtime_config.parameters if self.run.runtime_config else None) or {}
+
+
+@dataclass(frozen=True)
+class DesiredSchedule:
+    """What a configuration describes.
+
+    Attributes:
+        uploads: what has to be in the store.
+        submission: what each run is made of.
+        recurring: the recurring run, without the ids of the experiment and of the pipeline's version.
+        notes: what the user should know.
+    """
+
+    uploads: Uploads
+    submission: Submission
+    recurring: ManagedRecurringRun
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: Config, environment: Environment) -> "DesiredSchedule":
+        """Return what a configuration describes; nothing is sent.
+
+        Raises:
+            ConfigError: it has no schedule, or one in another time zone, or cannot run in this environment.
+            DataError: the dataset of this machine is missing, or not what the configuration says.
+        """
+        schedule, server_zone = config.schedule, environment.kfp.time_zone
+        if schedule is None:
+            raise ConfigError(
+                f"The configuration of {config.name} has no section `schedule`. Add one with the key cron, "
+                'as in schedule: {cron: "0 3 * * 1"}, or --set schedule.cron="0 3 * * 1".'
+            )
+        if schedule.time_zone != server_zone:
+            raise ConfigError(
+                f"schedule.time_zone is {schedule.time_zone}, and the server's time zone is {server_zone} "
+                f"(environment.kfp.time_zone). Write schedule.cron in {server_zone} and set "
+                f"schedule.time_zone to {server_zone}; or, if the server's ConfigMap pipeline-install-config "
+                "has another cronScheduleTimezone, set environment.kfp.time_zone to that."
+            )
+        uploads = gather(config, environment)
+        force_after = seconds(schedule.force_after, "schedule.force_after") if schedule.force_after else 0
+        options = {"skip_unchanged": schedule.skip_unchanged, "force_after": force_after}
+        prepared = submission.prepare(uploads.config, environment, options)
+        body = kfp.V2beta1RecurringRun(
+            display_name=config.name,
+            runtime_config=prepared.runtime_config(),
+            service_account=prepared.service_account,
+            max_concurrency=str(schedule.concurrency),
+            no_catchup=not schedule.catch_up,
+            trigger=kfp.V2beta1Trigger(
+                cron_schedule=kfp.V2beta1CronSchedule(cron=f"0 {cron_numbers(schedule.cron)}")
+            ),
+        )
+        applied = json.dumps(
+            [prepared.sha256, kfp.ApiClient().sanitize_for_serialization(body)], sort_keys=True
+        )
+        body.description = ANNOTATION.format(sha256=hashlib.sha256(applied.encode()).hexdigest())
+        body.mode = OFF if schedule.paused else ON
+        copies = (
+            f"{one.key} is a file of this machine: each run gets today's copy." for one in uploads.files
+        )
+        notes = (*check(prepared.package, prepared.arguments, environment), *copies)
+        return cls(uploads, prepared, ManagedRecurringRun(body), notes)
