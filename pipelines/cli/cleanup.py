@@ -1,6 +1,5 @@
-"""`gc`: what nothing needs any more goes."""
+"""`gc`: remove what nothing needs any more."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,97 +18,79 @@ from modelyard.pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from modelyard.pipelines.maintenance.place import Place
-    from modelyard.pipelines.maintenance.thing import Thing
+    from rich.console import Console
+
+    from modelyard.pipelines.maintenance.garbage_collection import Removable
 
 
 def gc(
     config: ConfigFile = None,
     environment: EnvironmentName = "local",
     overrides: Overrides = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove it, without a question.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, and remove nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed.")] = False,
     endpoint: Endpoint = None,
     namespace: KfpNamespace = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Remove what nothing needs: versions, runs, artifacts, uploads, checkpoints, pods, schedules, images.
+    """Remove versions, runs of this machine, uploads and checkpoints that nothing needs any more.
 
-    The section `retention` says what is kept beside what is in use. It is shown first; a script that is to
-    remove it says --yes.
+    The section `retention` says what to keep beside what is in use. The command shows what it would remove
+    and asks; in a script, --yes removes it.
     """
+    import time
+
     from rich.console import Console
 
-    from modelyard.pipelines.maintenance import plan
+    from modelyard.pipelines.config.config import load
+    from modelyard.pipelines.maintenance.garbage_collection import GarbageCollector
+    from modelyard.pipelines.runners import runs
 
     console = Console(stderr=True)
     with console.status("looking"):
-        place = _place(config, environment, namespace, overrides or ())
-        place.look(endpoint)
-        found = plan.find(place)
-    going = [thing for thing in found if thing.kept is None]
-    if place.blind:
-        console.print(
-            f"Not all that may be in use can be seen, so that is left: {place.blind}", soft_wrap=True
-        )
+        place = pipelines_environment(environment, namespace, overrides or ())
+        settings = load(config, overrides or (), store=place.model_store())
+        found = GarbageCollector(settings, place, runs.home(), time.time(), endpoint).find()
+    to_remove = [one for one in found if one.kept is None]
     if output is Output.TEXT:
-        _show(found, going)
-    sure = yes or (output is Output.TEXT and console.is_terminal and typer.confirm("Remove it?", err=True))
-    gone = [] if dry_run or not going or not sure else _remove(going, console)
+        _show(found, to_remove)
+    confirmed = to_remove and not dry_run and (yes or _confirmed(output, console))
+    removed = _remove(to_remove, console) if confirmed else []
     if output is Output.JSON:
-        emit([_row(thing, thing in gone) for thing in found])
-    elif gone or sure:
-        typer.echo(f"{len(gone)} of {len(going)} are gone.")
+        emit([_json(one, one in removed) for one in found])
+    elif yes and not dry_run:
+        typer.echo(f"Removed {len(removed)} of {len(to_remove)}.")
 
 
-def _place(config: Any, environment: str, namespace: str | None, overrides: Sequence[str]) -> "Place":
-    import time
-
-    from modelyard.pipelines.config.config import load
-    from modelyard.pipelines.maintenance.place import Place
-    from modelyard.pipelines.runners import runs
-
-    there = pipelines_environment(environment, namespace, overrides)
-    return Place(load(config, overrides, store=there.model_store()), there, runs.home(), time.time())
+def _confirmed(output: Output, console: "Console") -> bool:
+    return output is Output.TEXT and console.is_terminal and typer.confirm("Remove?", err=True)
 
 
-def _show(found: list["Thing"], going: list["Thing"]) -> None:
-    if going:
-        rows = [(thing.kind, thing.name, _size(thing.size), thing.why) for thing in going]
-        show_rows(rows, ("what", "name", "size", "why"))
-    count = f"{len(going)} of {len(found)} are not needed any more"
-    total = _size(sum(thing.size or 0 for thing in going))
-    typer.echo(f"{count} ({total}); --output json says why the others are.")
-
-
-def _remove(going: list["Thing"], console: Any) -> list["Thing"]:
-    """Remove things one after the other, and return those that are gone."""
-    from rich.progress import track
-
-    gone = []
-    for thing in track(going, "removing", console=console, transient=True):
-        if thing.remove():
-            gone.append(thing)
-        else:
-            console.print(f"{thing.kind} {thing.name} is left: it is used again, or may be.", soft_wrap=True)
-    return gone
-
-
-def _row(thing: "Thing", gone: bool) -> dict[str, Any]:
-    """Return a thing as JSON; `kept` says why it stays."""
-    return {
-        "kind": thing.kind,
-        "name": thing.name,
-        "bytes": thing.size,
-        "why": thing.why,
-        "kept": thing.kept,
-        "removed": gone,
-    }
-
-
-def _size(size: int | None) -> str:
-    if size is None:
-        return ""
+def _show(found: list["Removable"], to_remove: list["Removable"]) -> None:
     from rich.filesize import decimal
 
-    return decimal(size)
+    if to_remove:
+        rows = [(one.kind, one.name, decimal(one.size), one.why) for one in to_remove]
+        show_rows(rows, ("what", "name", "size", "why"))
+    total = decimal(sum(one.size for one in to_remove))
+    typer.echo(
+        f"{len(to_remove)} of {len(found)} can be removed ({total}); --output json says why the others stay."
+    )
+
+
+def _remove(to_remove: list["Removable"], console: "Console") -> list["Removable"]:
+    """Remove one after the other, and return what is gone."""
+    from rich.progress import track
+
+    removed = []
+    for one in track(to_remove, "removing", console=console, transient=True):
+        if one.remove():
+            removed.append(one)
+        else:
+            console.print(f"The {one.kind} {one.name} stays: it is, or may be, in use again.", soft_wrap=True)
+    return removed
+
+
+def _json(one: "Removable", removed: bool) -> dict[str, Any]:
+    row = {"kind": one.kind, "name": one.name, "bytes": one.size, "why": one.why}
+    return {**row, "kept": one.kept, "removed": removed}

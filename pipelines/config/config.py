@@ -27,10 +27,9 @@ from modelyard.components.store.settings import Store
 from modelyard.components.train import optimizers
 from modelyard.components.train.settings import Code, Model, Training
 from modelyard.pipelines.config import text as config_text
-from modelyard.pipelines.config.cleanup import Retention
 from modelyard.pipelines.config.layers import Document
 from modelyard.pipelines.config.problems import did_you_mean, explain
-from modelyard.pipelines.config.schedule import Schedule
+from modelyard.pipelines.config.schedule import DURATION, Schedule
 from modelyard.pipelines.config.text import Parsed
 
 DIGITS: dict[str, Any] = {
@@ -48,6 +47,24 @@ UPLOADED = re.compile(r"gs://.+/uploads/code/([0-9a-f]{64})\.zip")
 
 class Data(Preparation, Source):
     """Where the examples come from, and how they are checked, split and normalised."""
+
+
+class Retention(Settings):
+    """What `modelyard gc` keeps, beside what is in use. It is not part of a run's fingerprint."""
+
+    versions: int = Field(
+        default=10,
+        ge=0,
+        description="Latest versions of the model, beside the champion, the previous one, and those that "
+        "servers or runs use.",
+    )
+    runs: int = Field(default=20, ge=0, description="Latest runs of this machine, with their artifacts.")
+    younger_than: str = Field(
+        default="30d",
+        pattern=DURATION,
+        description="Everything younger than this, as 12h, 30d or 8w; in the store, also everything younger "
+        "than environment.active_deadline.",
+    )
 
 
 class Config(Settings):

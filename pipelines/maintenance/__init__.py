@@ -1,1 +1,1 @@
-"""`modelyard gc`: what nothing needs any more, found by a policy, shown, and removed."""
+"""What keeps a machine and a store in order: `garbage_collection` (`modelyard gc`) and `doctor`."""

@@ -25,7 +25,6 @@ from modelyard.pipelines.serving.smoke_test import Prediction, predict_once
 from modelyard.pipelines.train_to_serve import STEPS
 
 LAUNCHER = ["python3", "-m", launcher.__name__]
-REMOVED = "removed/"  # in the bucket: names of runs that `modelyard gc` is removing
 IN_PODS = tuple(step for step in STEPS if step != "explain")  # which says what this machine knows of the run
 
 
@@ -110,7 +109,7 @@ class PodRun(LocalRun):
         """Remove what the cache has of runs that are gone from the bucket: kfp.local would trust it."""
         bucket = self.environment.artifacts()
         objects = open_objects(bucket)
-        there = set(objects.folders("")) - {key.removeprefix(REMOVED) for key in objects.keys(REMOVED)}
+        there = set(objects.folders(""))
         ours = re.compile(re.escape(f"{bucket.url.rstrip('/')}/") + r"([^/\"]+)/")
         for entry in self.cache.glob("*.json"):
             if not set(ours.findall(entry.read_text(encoding="utf-8"))) <= there:

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -11,8 +10,6 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from modelyard.components.store.address import open_objects
-from modelyard.pipelines.environments.load import load_environment
 from tests.cluster.kfp.conftest import NAMESPACE, end
 from tests.cluster.rollout.bucket import this_machine
 
@@ -130,22 +127,3 @@ def test_tried_again_when_its_data_are_there_a_failed_run_goes_on_to_its_end(end
     followed = user("runs", "show", run, "--wait", "--output", "json")
     assert followed.code == 0, followed.out
     assert (followed.json["state"], followed.json["decision"]) == ("succeeded", "promote")
-
-
-def test_gc_removes_a_run_and_its_artifacts_and_leaves_those_of_other_models(ended, user, tmp_path):
-    elsewhere = replace(user, folder=tmp_path)  # where no images were built, and so none are removed
-    run, kept = (user.state(ended[name].json["run"]) for name in ("exception", "memory"))
-    policy = "retention={runs: 0, versions: 0, younger_than: 1m}"
-    command = ("gc", "--set", f"name={user.model}-exception", "--set", policy, "--yes", "--output", "json")
-    assert artifacts(run)
-    while artifacts(run):  # they wait until no run is in flight that might use them
-        removed = elsewhere(*command)
-        assert removed.code == 0, removed.out
-    assert user("runs", "show", run["name"]).code == 7
-    assert user.state(kept["name"])["state"] == "failed"
-    assert artifacts(kept)
-
-
-def artifacts(run):
-    """Return the keys of a run's artifacts."""
-    return open_objects(load_environment("kind").artifacts()).keys(f"train-to-serve/{run['id']}/")

@@ -1,14 +1,12 @@
-"""An environment with something in it: a bucket, Kubeflow Pipelines, a cluster, all answering over HTTP."""
+"""A bucket, a fake of the API servers of Kubernetes and Kubeflow Pipelines, and runs of this machine."""
 
 import io
 import json
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,16 +21,10 @@ from kubernetes.config import kube_config
 from modelyard.components.store.address import open_objects
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Objects
-from modelyard.pipelines.compile.compiler import compile_package
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.maintenance import plan
-from modelyard.pipelines.maintenance.place import Place
-from modelyard.pipelines.maintenance.thing import Thing
-from modelyard.pipelines.runners.kfp import submission
-from tests.integration.backend.conftest import IMAGES, Site, site  # noqa: F401 - a fixture
-from tests.integration.backend.recurring import RecurringRuns
+from modelyard.pipelines.maintenance.garbage_collection import GarbageCollector, Removable
 from tests.integration.store.conftest import manifest_of
 
 BUCKET = "cleanup-for-tests"
@@ -40,33 +32,23 @@ DAY = 86400.0
 LATER = 40 * DAY
 
 
-class Kubernetes:
-    """An API server that has what a test puts into it."""
+class Servers:
+    """Answers as the API servers of Kubernetes and of Kubeflow Pipelines, with what a test puts here."""
 
     def __init__(self) -> None:
         self.deployments: list[Any] = []
         self.pods: list[Any] = []
-        kubernetes = self
+        self.runs: list[Any] = []
+        self.schedules: list[Any] = []
+        servers = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                found = kubernetes.selected(self.path)
-                name = re.search(r"/(?:pods|deployments)/([^/?]+)", self.path)
-                if name:
-                    found = [one for one in found if one["metadata"]["name"] == name[1]]
-                self.answer(
-                    200 if found or not name else 404, found[0] if name and found else {"items": found}
-                )
-
-            def do_DELETE(self) -> None:
-                name = self.path.rpartition("/")[2]
-                found = kubernetes.of(self.path)
-                found[:] = [one for one in found if one["metadata"]["name"] != name]
-                self.answer(200, {})
-
-            def answer(self, status: int, value: Any) -> None:
-                body = json.dumps(value).encode()
-                self.send_response(status)
+                url = urlsplit(self.path)
+                answer = servers.answer(url.path, {key: one[0] for key, one in parse_qs(url.query).items()})
+                body = json.dumps(answer or {"message": "not found"}).encode()
+                self.send_response(200 if answer else 404)
+                self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -75,58 +57,62 @@ class Kubernetes:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
-    def of(self, path: str) -> list[Any]:
-        return self.pods if "/pods" in path else self.deployments
+    def answer(self, path: str, query: dict[str, str]) -> Any:
+        if path.endswith("/healthz"):
+            return {"multi_user": False}
+        if path.endswith("/v2beta1/recurringruns"):
+            return {"recurringRuns": self.schedules}
+        if path.endswith("/v2beta1/runs"):
+            states = {one["string_value"] for one in json.loads(query["filter"])["predicates"]}
+            return {"runs": [run for run in self.runs if run["state"] not in states]}
+        objects = {"deployments": self.deployments, "pods": self.pods}.get(path.rpartition("/")[2])
+        if objects is None:
+            return None
+        pairs = [pair.partition("=") for pair in query.get("labelSelector", "").split(",")]
+        labels = [(one, one["metadata"]["labels"]) for one in objects]
+        return {"items": [one for one, have in labels if all(_has(have, *pair) for pair in pairs)]}
 
-    def selected(self, path: str) -> list[Any]:
-        asked = parse_qs(urlsplit(path).query).get("labelSelector", [""])[0]
-        pairs = [pair.partition("=") for pair in asked.split(",") if pair]
-        return [one for one in self.of(path) if all(_has(one, key, value) for key, _, value in pairs)]
-
-    def serves(self, name: str, version: int) -> None:
+    def serve(self, name: str, version: int) -> None:
         labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "modelyard"}
         labels["modelyard.dev/version"] = str(version)
         self.deployments.append({"metadata": {"name": f"{name}-stable", "labels": labels}})
 
-    def runs(self, run: str, phase: str = "Running") -> None:
+    def run_pod(self, run: str, phase: str = "Running") -> None:
         labels = {"modelyard.dev/run": run, "app.kubernetes.io/component": "step"}
-        self._pod(f"{run}-train", labels, phase)
+        self.pods.append({"metadata": {"name": f"{run}-train", "labels": labels}, "status": {"phase": phase}})
 
-    def probes(self, name: str, phase: str) -> None:
-        self._pod(name, {"app.kubernetes.io/component": "probe"}, phase)
+    def submit(self, state: str = "RUNNING", **parameters: str) -> Any:
+        run = {"run_id": str(uuid4()), "display_name": f"run-{len(self.runs)}", "state": state}
+        created = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        self.runs.append({**run, "created_at": created, "runtime_config": {"parameters": parameters}})
+        return self.runs[-1]
 
-    def _pod(self, name: str, labels: dict[str, str], phase: str) -> None:
-        seen = {"uid": "1", "resourceVersion": "1", "name": name, "labels": labels}
-        seen["creationTimestamp"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        spec = {"activeDeadlineSeconds": 3600}
-        self.pods.append({"metadata": seen, "spec": spec, "status": {"phase": phase}})
+    def schedule(self, **parameters: str) -> None:
+        self.schedules.append({"display_name": "digits", "runtime_config": {"parameters": parameters}})
 
 
-def _has(one: Any, key: str, value: str) -> bool:
-    found = one["metadata"]["labels"].get(key)
-    return found is not None and value in ("", found)
+def _has(labels: dict[str, str], key: str, equals: str, value: str) -> bool:
+    return key in labels and (not equals or labels[key] == value)
 
 
 @dataclass
-class Yard:
-    """The environment, and what a test asks of it; a run of `gc` happens 40 days later."""
+class Workspace:
+    """A configuration, an environment, and this machine's runs; `gc` happens 40 days later."""
 
     config_file: Path
     environment_file: Path
     home: Path
-    kubernetes: Kubernetes
-    site: Site
-    schedules: RecurringRuns
+    servers: Servers
 
     @property
     def environment(self) -> Environment:
         return load_environment(str(self.environment_file), environ={})
 
     def config(self, *overrides: str) -> Config:
-        store = self.environment.model_store()
-        return load(self.config_file, overrides, environ={}, store=store)
+        return load(self.config_file, overrides, environ={}, store=self.environment.model_store())
 
     @property
     def models(self) -> ModelStore:
@@ -140,64 +126,62 @@ class Yard:
     def bucket(self) -> Objects:
         return open_objects(self.environment.artifacts())
 
-    def place(self, *overrides: str, later: float = LATER) -> Place:
-        place = Place(self.config(*overrides), self.environment, self.home, time.time() + later)
-        place.look(None)
-        return place
+    def find(
+        self, *overrides: str, later: float = LATER, environment: Environment | None = None
+    ) -> dict[str, Removable]:
+        environment = environment or self.environment
+        now = time.time() + later
+        collector = GarbageCollector(self.config(*overrides), environment, self.home, now)
+        return {one.name: one for one in collector.find()}
 
-    def found(self, *overrides: str, later: float = LATER) -> dict[str, Thing]:
-        return {thing.name: thing for thing in plan.find(self.place(*overrides, later=later))}
+    def kept(self, *overrides: str, later: float = LATER) -> dict[str, str | None]:
+        return {name: one.kept for name, one in self.find(*overrides, later=later).items()}
 
     def gc(self, *overrides: str, later: float = LATER) -> tuple[set[str], set[str]]:
-        """Remove what may go; return the names of what is gone, and of what was to go and is left."""
-        going = {name: one for name, one in self.found(*overrides, later=later).items() if one.kept is None}
-        gone = {name for name, one in going.items() if one.remove()}
-        return gone, going.keys() - gone
+        """Remove what can be removed; return the names of what is gone, and of what stays nevertheless."""
+        found = {name: one for name, one in self.find(*overrides, later=later).items() if one.kept is None}
+        gone = {name for name, one in found.items() if one.remove()}
+        return gone, found.keys() - gone
 
-    def publish(self, run: str, folder: Path, name: str = "digits", **config: Any) -> int:
+    def publish(self, run: str, name: str = "digits", **config: Any) -> int:
         """Publish a version as a run, made of a configuration."""
-        (folder / "model.onnx").write_bytes(b"onnx" * 1000)
-        files = {"model.onnx": folder / "model.onnx"}
+        model = self.config_file.with_name("model.onnx")
+        model.write_bytes(b"onnx" * 1000)
         version = self.models.reserve(name, run)
-        manifest = manifest_of(name, version, run, files).model_copy(update={"config": config})
-        self.models.publish(name, version, files, manifest)
+        manifest = manifest_of(name, version, run, {"model.onnx": model})
+        manifest = manifest.model_copy(update={"config": config})
+        self.models.publish(name, version, {"model.onnx": model}, manifest)
         return version
+
+    def promote(self, *versions: int) -> None:
+        for version in versions:
+            self.models.promote("digits", version, reason="better", by="test")
 
     def upload(self, key: str, data: bytes = b"data") -> str:
         self.store.add(key, io.BytesIO(data), len(data))
         return key
 
-    def write(self, key: str, data: bytes = b"artifact") -> None:
-        """Write an artifact."""
-        self.bucket.add(key, io.BytesIO(data), len(data))
+    def run(self, name: str, uses: tuple[str, ...] = (), pods: bool = False) -> Path:
+        """Let a run of this machine have ended, with an artifact that the cache knows."""
+        run = self.home / "runs" / name
+        (run / "artifacts").mkdir(parents=True)
+        (run / "artifacts/model.onnx").write_bytes(b"onnx" * 100)
+        (run / "lifeline").touch()
+        summary = {"run": name, "model": "digits", "state": "succeeded", "steps": [], "seconds": 1.0}
+        (run / "run.json").write_text(json.dumps({**summary, "store": "s", "uses": uses}))
+        uri = f"{run}/artifacts"
+        if pods:
+            uri = f"{self.environment.pipeline_root}/{name}"
+            (run / "pods.json").write_text(json.dumps({"there": uri}))
+            self.bucket.add(f"{name}/train/model.onnx", io.BytesIO(b"onnx"), 4)
+        (self.home / f"cache/{name}.json").write_text(json.dumps({"model": {"uri": f"{uri}/train/model"}}))
+        return run
 
+    def cached(self) -> list[str]:
+        return sorted(path.stem for path in (self.home / "cache").glob("*.json"))
 
-@pytest.fixture
-def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernetes]:
-    one = Kubernetes()
-    config = {
-        "apiVersion": "v1", "kind": "Config", "current-context": "a",
-        "clusters": [{"name": "a", "cluster": {"server": f"http://127.0.0.1:{one.server.server_port}"}}],
-        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
-        "users": [{"name": "a", "user": {}}],
-    }  # fmt: skip
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-    # the client reads the variable once, when it is imported
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
-    yield one
-    one.server.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    package = compiled()
-    monkeypatch.setattr(submission, "compile_package", lambda _: package)
-
-
-@cache
-def compiled() -> bytes:
-    places = {"store": "gs://b/models", "pipeline_root": "gs://b/runs"}
-    return compile_package(Environment.model_validate({"kind": "kubernetes", "images": IMAGES, **places}))
+    def local_runs(self) -> list[str]:
+        return sorted(path.name for path in (self.home / "runs").iterdir())
 
 
 @pytest.fixture(scope="session")
@@ -207,15 +191,26 @@ def bucket_server(emulator: str) -> str:
 
 
 @pytest.fixture
-def yard(
-    tmp_path: Path,
-    bucket_server: str,
-    kubernetes: Kubernetes,
-    site: Site,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> Yard:
-    schedules = RecurringRuns(site.server, site.pipelines, site.runs)
-    site.server.mount(schedules)
+def servers() -> Iterator[Servers]:
+    servers = Servers()
+    yield servers
+    servers.server.shutdown()
+    servers.server.server_close()
+
+
+@pytest.fixture
+def workspace(
+    tmp_path: Path, bucket_server: str, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> Workspace:
+    kubeconfig = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "a",
+        "clusters": [{"name": "a", "cluster": {"server": servers.url}}],
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        "users": [{"name": "a", "user": {}}],
+    }  # fmt: skip
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    # the client reads the variable once, when it is imported
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
     base = f"gs://{BUCKET}/{uuid4().hex}"
     environment = {
         "kind": "kubernetes",
@@ -223,21 +218,15 @@ def yard(
         "pipeline_root": f"{base}/runs",
         "storage_endpoint": "http://inside:1",
         "storage_endpoint_outside": bucket_server,
-        "images": IMAGES,
-        "kfp": {"endpoint": site.server.url},
+        "kfp": {"endpoint": servers.url},
     }
     (tmp_path / "environment.yaml").write_text(yaml.safe_dump(environment))
     retention = {"versions": 1, "runs": 1, "younger_than": "30d"}
     config = {"name": "digits", "data": {"kind": "digits", "scale": 16.0}, "retention": retention}
     (tmp_path / "digits.yaml").write_text(yaml.safe_dump(config))
     home = tmp_path / "home"
-    (home / "runs").mkdir(parents=True)
-    (home / "cache").mkdir()
+    for part in ("runs", "cache"):
+        (home / part).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MODELYARD_HOME", str(home))
-    return Yard(tmp_path / "digits.yaml", tmp_path / "environment.yaml", home, kubernetes, site, schedules)
-
-
-@pytest.fixture
-def publish(yard: Yard, tmp_path: Path) -> Callable[..., int]:
-    return lambda run, **config: yard.publish(run, tmp_path, **config)
+    return Workspace(tmp_path / "digits.yaml", tmp_path / "environment.yaml", home, servers)

@@ -1,209 +1,179 @@
-"""Versions and uploads: what is in use stays, whatever the policy says."""
-
-import time
-from collections.abc import Callable
-from pathlib import Path
+"""Versions, uploads and checkpoints: what is in use stays, whatever the policy says."""
 
 import pytest
 from kubernetes.config import kube_config
 
-from modelyard.components.errors import ClusterError, NotFoundError
-from modelyard.pipelines.compile.compiler import LOCAL
-from modelyard.pipelines.maintenance import plan
-from modelyard.pipelines.maintenance.place import Place
-from modelyard.pipelines.runners.kfp import submission
-from modelyard.pipelines.runners.kfp.client import connect
-from tests.integration.cleanup.conftest import DAY, LATER, Yard
+from modelyard.components.errors import BackendError, ClusterError
+from modelyard.pipelines.environments.environment import Environment
+from tests.integration.cleanup.conftest import DAY, Workspace
 
-Publish = Callable[..., int]
 DATA = [f"uploads/data/{number * 64}" for number in "0123456789"]
-COMPARED = "champion since a run began that may compare with it"
 CODE = f"uploads/code/{'a' * 64}.zip"
+COMPARED = "a champion with which a run in flight may compare"
+CHECKPOINT = f"checkpoints/{'a' * 64}/state.npz"
 
 
-def kept(yard: Yard, *overrides: str) -> dict[str, str | None]:
-    return {name: thing.kept for name, thing in yard.found(*overrides).items()}
-
-
-def test_what_is_champion_was_champion_is_served_or_new_stays(yard: Yard, publish: Publish) -> None:
-    versions = [publish(f"run {number}") for number in range(7)]
-    for version in (2, 4):
-        yard.models.promote("digits", version, reason="better", by="test")
-    yard.kubernetes.serves("digits", 1)
-    yard.kubernetes.serves("other", 3)
-    assert kept(yard) == {
+def test_champions_served_and_latest_versions_stay(workspace: Workspace) -> None:
+    for number in range(7):
+        workspace.publish(f"run {number}")
+    workspace.promote(2, 4)
+    workspace.servers.serve("digits", 1)
+    workspace.servers.serve("other", 3)
+    assert workspace.kept() == {
         "digits/1": "served by digits-stable",
-        "digits/2": "the champion before",
+        "digits/2": "the previous champion",
         "digits/3": None,
         "digits/4": "the champion",
         "digits/5": None,
         "digits/6": None,
         "digits/7": "one of the last 1",
     }
-    assert yard.gc() == ({"digits/3", "digits/5", "digits/6"}, set())
-    assert yard.models.versions("digits") == [1, 2, 4, 7]
-    assert [entry.version for entry in yard.models.history("digits")] == [2, 4]
-    assert versions == [1, 2, 3, 4, 5, 6, 7]
-    assert yard.models.rollback("digits", reason="worse", by="test").version == 2
-    assert yard.gc() == ({"digits/4"}, set())  # which was rolled back
+    assert workspace.gc() == ({"digits/3", "digits/5", "digits/6"}, set())
+    assert workspace.models.versions("digits") == [1, 2, 4, 7]
+    assert [entry.version for entry in workspace.models.history("digits")] == [2, 4]
+    assert workspace.models.rollback("digits", reason="worse", by="test").version == 2
+    assert workspace.gc() == ({"digits/4"}, set())  # which was rolled back
 
 
-def test_what_is_used_again_after_it_was_shown_stays(yard: Yard, publish: Publish) -> None:
+def test_a_version_that_is_used_after_find_stays(workspace: Workspace) -> None:
     for number in range(4):
-        publish(f"run {number}")
-    found = yard.found()
+        workspace.publish(f"run {number}")
+    found = workspace.find()
     assert [found[f"digits/{version}"].kept for version in (1, 2, 3)] == [None] * 3
-    yard.kubernetes.serves("digits", 1)
-    yard.models.promote("digits", 2, reason="by hand", by="test")
+    workspace.servers.serve("digits", 1)
+    workspace.promote(2)
     assert [found[f"digits/{version}"].remove() for version in (1, 2, 3)] == [False, False, True]
-    assert yard.models.versions("digits") == [1, 2, 4]
+    assert workspace.models.versions("digits") == [1, 2, 4]
 
 
-def test_what_is_young_stays_and_so_does_what_a_run_may_still_compare_with(
-    yard: Yard, publish: Publish
-) -> None:
+def test_versions_younger_than_the_policy_or_a_run_stay(workspace: Workspace) -> None:
     for number in range(3):
-        publish(f"run {number}")
-    for version in (1, 2, 3):
-        yard.models.promote("digits", version, reason="better", by="test")
+        workspace.publish(f"run {number}")
+    workspace.promote(1, 2, 3)
     younger = "retention.younger_than=1m"
-    assert yard.found(later=DAY)["digits/1"].kept == "younger than 30d"
-    assert (
-        yard.found(younger, "retention.versions=0", later=600)["digits/1"].kept
-        == "champion since a run began that may compare with it"
-    )
-    assert yard.found(younger, later=2 * DAY)["digits/1"].kept is None
+    assert workspace.kept(later=DAY / 2)["digits/1"] == COMPARED
+    assert workspace.kept(later=2 * DAY)["digits/1"] == "younger than 30d"
+    assert workspace.kept(younger, later=2 * DAY)["digits/1"] is None
 
 
-@pytest.mark.parametrize("unseen", [False, True], ids=["it is seen", "it is not"])
-def test_a_run_that_is_tried_again_finds_the_champion_that_it_knows(
-    yard: Yard, publish: Publish, unseen: bool
-) -> None:
+@pytest.mark.parametrize("where", ["kfp", "pods"])
+def test_the_champion_at_the_start_of_a_run_in_flight_stays(workspace: Workspace, where: str) -> None:
     for number in range(3):
-        publish(f"run {number}")
-    yard.models.promote("digits", 1, reason="better", by="test")
-    run = submission.submit(connect(yard.environment), submission.prepare(yard.config(), yard.environment))
-    for version in (2, 3):
-        yard.models.promote("digits", version, reason="better", by="test")
-    yard.site.runs.become(run.run_id, "FAILED")
-    assert yard.found()["digits/1"].kept is None
-    yard.site.runs.become(run.run_id, "RUNNING")  # 40 days later
-    if unseen:
-        text = yard.environment_file.read_text()
-        yard.environment_file.write_text(text.replace(yard.site.server.url, "http://127.0.0.1:1"))
-    assert yard.found()["digits/1"].kept == COMPARED
+        workspace.publish(f"run {number}")
+    workspace.promote(1)
+    run = workspace.servers.submit("FAILED")
+    workspace.promote(2, 3)
+    assert workspace.kept()["digits/1"] is None
+    if where == "kfp":
+        run["state"] = "RUNNING"  # retried, 40 days later
+    else:
+        workspace.servers.run_pod("20260101-120000-bbbb")  # of another machine
+    assert workspace.kept()["digits/1"] == COMPARED
+    workspace.servers.run_pod("20260101-120000-cccc", "Succeeded")
+    run["state"], workspace.servers.pods[:1] = "SUCCEEDED", []
+    assert workspace.kept()["digits/1"] is None
 
 
-def test_nothing_in_a_bucket_goes_before_the_clusters_that_use_it_are_named(
-    yard: Yard, publish: Publish
+def test_an_incomplete_version_goes_after_the_deadline_of_a_run(workspace: Workspace) -> None:
+    workspace.config_file.with_name("half").write_bytes(b"half")
+    workspace.models.reserve("digits", "killed")
+    workspace.store.upload("digits/versions/000001/model.onnx", workspace.config_file.with_name("half"))
+    younger = "retention.younger_than=1m"
+    assert workspace.kept(younger, later=600)["digits/1"] == "a run of the last 86400 s may use it"
+    (one,) = workspace.find().values()
+    assert (one.name, one.kept) == ("digits/1", None)
+    assert not one.remove()  # the real clock says that it is new
+    assert workspace.store.exists("digits/versions/000001/model.onnx")
+
+
+def test_versions_of_other_models_are_left_alone(workspace: Workspace) -> None:
+    for number in range(3):
+        workspace.publish(f"run {number}", name="other")
+    assert workspace.kept() == {}
+
+
+def test_nothing_is_removed_while_a_server_does_not_answer(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish("first")
-    publish("second")
-    yard.upload(DATA[0])
-    place = Place(yard.config(), LOCAL, yard.home, time.time() + LATER)
-    place.look(None)
-    found = {thing.name: thing.kept for thing in plan.find(place)}
-    assert found == {"digits/1": place.blind, "digits/2": "one of the last 1", DATA[0]: place.blind}
-    assert "-e names the one to look at" in place.blind
-    assert yard.found()["digits/1"].kept is None
-
-
-def test_what_a_killed_run_left_goes_once_nobody_can_be_at_it(yard: Yard, tmp_path: Path) -> None:
-    (tmp_path / "half").write_bytes(b"half")
-    yard.models.reserve("digits", "killed")
-    yard.store.upload("digits/versions/000001/model.onnx", tmp_path / "half")
-    (one,) = yard.found("retention.younger_than=1m", later=600).values()
-    assert (one.name, one.kept) == ("digits/1", "perhaps still written")
-    assert yard.found()["digits/1"].kept is None
-    assert not yard.found()["digits/1"].remove()  # the clock of its own says that it is new
-    assert yard.store.exists("digits/versions/000001/model.onnx")
-
-
-def test_versions_stay_when_it_cannot_be_seen_what_is_served(
-    yard: Yard, publish: Publish, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish("run")
+    for number in range(2):
+        workspace.publish(f"run {number}")
+    text = workspace.environment_file.read_text()
+    workspace.environment_file.write_text(text.replace(workspace.servers.url, "http://127.0.0.1:1"))
+    with pytest.raises(BackendError):
+        workspace.find()
+    workspace.environment_file.write_text(text)
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", "/nowhere")
     with pytest.raises(ClusterError):
-        yard.found()
-    assert yard.models.versions("digits") == [1]
+        workspace.find()
 
 
-def test_another_models_versions_are_left_alone(yard: Yard, publish: Publish) -> None:
-    for number in range(3):
-        publish(f"run {number}", name="other")
-    assert kept(yard) == {}
+def test_a_cluster_without_kubeflow_pipelines_is_no_problem(workspace: Workspace) -> None:
+    text = workspace.environment_file.read_text()
+    workspace.environment_file.write_text(text.replace(f"endpoint: {workspace.servers.url}", "namespace: a"))
+    workspace.servers.submit()
+    for number in range(2):
+        workspace.publish(f"run {number}")
+    assert workspace.kept() == {"digits/1": None, "digits/2": "one of the last 1"}
 
 
-def test_an_upload_stays_for_a_version_a_run_a_schedule_and_its_own_youth(
-    yard: Yard, publish: Publish
-) -> None:
-    for key in (*DATA[:5], CODE):
-        yard.upload(key)
-    yard.upload("uploads/data/what-somebody-put-here")
-    publish(
-        "other's",
-        name="other",
-        data={"source": f"gs://b/models/{DATA[0]}"},
-        model={"code": f"gs://b/m/{CODE}"},
-    )
-    publish("gone", data={"source": f"gs://b/models/{DATA[1]}"})
-    publish("last")
-    backend = connect(yard.environment)
-    source = {"source": f'{{"source": "gs://b/models/{DATA[2]}"}}'}
-    prepared = submission.prepare(yard.config(), yard.environment)
-    prepared.arguments.update(source)
-    run = submission.submit(backend, prepared)
-    expected = {
-        DATA[0]: "other 1 was made of it",
+def test_nothing_in_a_bucket_is_removed_without_the_environment_that_uses_it(workspace: Workspace) -> None:
+    for number in range(2):
+        workspace.publish(f"run {number}")
+    workspace.upload(DATA[0])
+    workspace.upload(CHECKPOINT)
+    found = workspace.find(environment=Environment(kind="local"))
+    assert found.pop("digits/2").kept == "one of the last 1"
+    assert found.keys() == {"digits/1", DATA[0], CHECKPOINT}
+    assert all("-e" in str(one.kept) for one in found.values())
+
+
+def test_an_upload_stays_for_versions_runs_schedules_and_its_age(workspace: Workspace) -> None:
+    for key in (*DATA[:6], CODE):
+        workspace.upload(key)
+    workspace.upload("uploads/data/of-somebody-else")
+    model = {"code": f"gs://b/models/{CODE}"}
+    workspace.publish("run", name="other", data={"source": f"gs://b/models/{DATA[0]}"}, model=model)
+    workspace.publish("removed", data={"source": f"gs://b/models/{DATA[1]}"})
+    workspace.publish("last")
+    workspace.servers.submit(source=f'{{"source": "gs://b/models/{DATA[2]}"}}')
+    workspace.servers.submit("SUCCEEDED", source=f'{{"source": "gs://b/models/{DATA[3]}"}}')
+    workspace.servers.schedule(source=f'{{"source": "gs://b/models/{DATA[4]}"}}')
+    run = workspace.run("20260101-120000-aaaa")
+    (run / "pipeline.yaml").write_text(f"source: gs://b/models/{DATA[5]}")
+    assert {name: why for name, why in workspace.kept().items() if name.startswith("uploads/")} == {
+        DATA[0]: "version 1 of other uses it",
         DATA[1]: None,
-        DATA[2]: f"{run.display_name} was made of it",
+        DATA[2]: "the run run-0 uses it",
         DATA[3]: None,
-        DATA[4]: None,
-        CODE: "other 1 was made of it",
+        DATA[4]: "the schedule digits uses it",
+        DATA[5]: "the run 20260101-120000-aaaa uses it",
+        CODE: "version 1 of other uses it",
     }
-    assert {name: why for name, why in kept(yard).items() if name.startswith("uploads/")} == expected
-    assert all(thing.kept for thing in yard.found(later=DAY).values())
-    gone, left = yard.gc()
-    assert (gone & set(DATA), left) == ({DATA[1], DATA[3], DATA[4]}, set())
-    assert yard.store.keys("uploads/data/") == [DATA[0], DATA[2], "uploads/data/what-somebody-put-here"]
+    assert all(one.kept for one in workspace.find(later=2 * DAY).values())
+    gone, _ = workspace.gc()
+    assert gone & set(DATA) == {DATA[1], DATA[3]}
+    assert "uploads/data/of-somebody-else" in workspace.store.keys("uploads/data/")
 
 
-def test_a_checkpoint_goes_when_no_training_can_go_on_from_it(yard: Yard) -> None:
-    state, models_own = f"checkpoints/{'a' * 64}/state.npz", "checkpoints/versions/000001/model.onnx"
-    yard.upload(state)
-    yard.upload(models_own)  # of a model of that name
-    assert yard.found(later=DAY)[state].kept == "younger than 30d"
-    soon = yard.found("retention.younger_than=1h", later=DAY / 2)
-    assert soon[state].kept == "its training may still be at work"
-    assert yard.gc() == ({state}, set())
-    assert yard.store.keys("checkpoints/") == [models_own]
-
-
-def test_an_upload_of_a_run_that_is_tried_again_meanwhile_stays(yard: Yard) -> None:
-    yard.upload(DATA[0])
-    prepared = submission.prepare(yard.config(), yard.environment)
-    prepared.arguments.update(source=f'{{"source": "gs://b/models/{DATA[0]}"}}')
-    run = submission.submit(connect(yard.environment), prepared)
-    yard.site.runs.become(run.run_id, "FAILED")
-    found = yard.found("retention.runs=0")
-    assert (found[run.display_name].kept, found[DATA[0]].kept) == (None, None)
-    yard.site.runs.become(run.run_id, "RUNNING")
-    assert not found[run.display_name].remove()
+def test_an_upload_that_is_used_after_find_stays(workspace: Workspace) -> None:
+    for key in DATA[:2]:
+        workspace.upload(key)
+    run = workspace.servers.submit("FAILED", source=f'{{"source": "gs://b/models/{DATA[0]}"}}')
+    found = workspace.find()
+    assert [found[key].kept for key in DATA[:2]] == [None, None]
+    run["state"] = "RUNNING"  # retried
+    assert workspace.store.touch(DATA[1])  # submitted again
     assert not found[DATA[0]].remove()
-    assert yard.store.exists(DATA[0])
+    assert workspace.store.exists(DATA[0])
+    assert workspace.kept(later=2 * DAY)[DATA[1]] == "younger than 30d"
 
 
-def test_what_kubeflow_pipelines_uses_stays_while_it_does_not_answer(yard: Yard, publish: Publish) -> None:
-    publish("first")
-    publish("second")
-    yard.upload(DATA[0])
-    text = yard.environment_file.read_text()
-    yard.environment_file.write_text(text.replace(yard.site.server.url, "http://127.0.0.1:1"))
-    place = yard.place()
-    assert place.blind
-    found = yard.found()
-    assert found[DATA[0]].kept == place.blind
-    assert yard.gc() == ({"digits/1"}, set())
-    with pytest.raises(NotFoundError):
-        yard.models.manifest("digits", 1)
+def test_a_checkpoint_goes_when_no_training_can_continue_from_it(workspace: Workspace) -> None:
+    model = "checkpoints/versions/000001/model.onnx"  # of a model of that name
+    workspace.upload(CHECKPOINT)
+    workspace.upload(model)
+    assert workspace.kept(later=2 * DAY)[CHECKPOINT] == "younger than 30d"
+    soon = workspace.kept("retention.younger_than=1h", later=DAY / 2)
+    assert soon[CHECKPOINT] == "a run of the last 86400 s may use it"
+    assert workspace.gc() == ({CHECKPOINT}, set())
+    assert workspace.store.keys("checkpoints/") == [model]

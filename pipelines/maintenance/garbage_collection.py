@@ -1,0 +1,339 @@
+"""`modelyard gc`: finds what nothing needs any more, and removes it.
+
+    found = GarbageCollector(config, environment, home, time.time()).find()
+    to_remove = [one for one in found if one.kept is None]
+
+It knows versions of the configuration's model, runs of this machine, and the store's uploads and checkpoints.
+A removal checks again that nothing uses the object, since a run may have started after `find`. Killed at any
+moment, it leaves what the next `gc` finishes: a version without its manifest is no version, a run is moved
+away before its files are deleted, and what the cache has of a run is deleted before its artifacts.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+from modelyard.components import lifeline
+from modelyard.components.artifacts import read
+from modelyard.components.deploy import objects as deployments
+from modelyard.components.errors import DataError
+from modelyard.components.kubernetes.cluster import Cluster, connect
+from modelyard.components.store.address import open_objects
+from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.objects import Entry, Objects, delete_all
+from modelyard.pipelines.compile.uploads import CODE, DATA
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.config.schedule import seconds
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.runs import NAME as RUN_NAME
+from modelyard.pipelines.runners.runs import RunSummary
+
+UPLOAD = re.compile(rf"(?:{DATA}|{CODE})/[0-9a-f]{{64}}(?:\.zip)?")
+CHECKPOINT = re.compile(r"checkpoints/[0-9a-f]{64}/state\.npz")
+STEP_PODS = "app.kubernetes.io/component=step,modelyard.dev/run"
+MANAGED = "app.kubernetes.io/part-of=modelyard"
+ENDED_POD = ("Succeeded", "Failed")
+ENDED_RUN = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")  # of Kubeflow Pipelines
+CLOCK_SKEW = 300.0  # seconds by which the clocks of two machines may differ
+TIME_ZONES = 86400.0  # seconds by which the local times in the names of two machines' runs may differ
+
+
+@dataclass(frozen=True)
+class Removable:
+    """An object that modelyard made, and how to remove it.
+
+    Attributes:
+        kind: what it is.
+        name: its name.
+        size: in bytes.
+        why: what speaks for removing it.
+        kept: why it stays; None when nothing needs it.
+        remove: removes it and returns whether it is gone: what is used again stays. It may be called again,
+            and by several processes at once.
+    """
+
+    kind: Literal["version", "run", "upload", "checkpoint"]
+    name: str
+    size: int
+    why: str
+    kept: str | None
+    remove: Callable[[], bool]
+
+
+class GarbageCollector:
+    """Finds what can be removed from an environment's store and from this machine."""
+
+    def __init__(
+        self, config: Config, environment: Environment, home: Path, now: float, endpoint: str | None = None
+    ) -> None:
+        """Look up what uses the store.
+
+        Args:
+            config: names the model and the policy.
+            environment: where runs and servers are.
+            home: the folder of this machine's runs and cache.
+            now: the time, in epoch seconds.
+            endpoint: the address of Kubeflow Pipelines from the command line.
+
+        Raises:
+            BackendError: Kubeflow Pipelines does not answer.
+            ClusterError: there is no cluster, or it does not answer.
+        """
+        self.config, self.environment, self.home, self.now = config, environment, home, now
+        self._policy = config.retention
+        self._oldest = now - seconds(self._policy.younger_than, "retention.younger_than")
+        # an object of the store may belong to a run on another machine, which cannot be seen
+        self._oldest_in_store = min(self._oldest, now - environment.active_deadline)
+        self._remote = environment.kind == "kubernetes"
+        self._backend = self._connect_pipelines(endpoint) if self._remote else None
+        self._unseen = (
+            f"clusters may use {config.store.url}: name the environment with -e"
+            if not self._remote and config.store.url.startswith("gs://")
+            else None
+        )
+
+    def find(self) -> list[Removable]:
+        """Return the objects, those that use others before them.
+
+        Raises:
+            BackendError: Kubeflow Pipelines does not answer any more.
+            ClusterError: the cluster does not answer any more.
+            StoreError: the store cannot be read.
+        """
+        users = [*self._versions(), *self._runs()]
+        to_remove = {one.name for one in users if one.kept is None}
+        return [*users, *self._uploads(to_remove), *self._checkpoints()]
+
+    # Versions
+
+    def _versions(self) -> Iterator[Removable]:
+        models, name = open_store(self.config.store), self.config.name
+        stored = models.stored_files(name)
+        latest = [one.version for one in stored if one.whole][::-1][: self._policy.versions]
+        used = dict.fromkeys(latest, f"one of the last {self._policy.versions}")
+        used |= self._used_versions(models) if stored else {}
+        for one in stored:
+            yield Removable(
+                "version",
+                f"{name}/{one.version}",
+                one.size,
+                self._age(one.changed) if one.whole else "left by a run that was killed",
+                used.get(one.version) or self._kept_in_store(one.changed),
+                partial(self._remove_version, models, one.version),
+            )
+
+    def _used_versions(self, models: ModelStore) -> dict[int, str]:
+        """Return why a version is in use."""
+        name, since = self.config.name, self._oldest_start()
+        used: dict[int, str] = {}
+        for entry in models.history(name):
+            if datetime.fromisoformat(entry.at).timestamp() > since:
+                champions = [version for version in (entry.version, entry.previous) if version]
+                used |= dict.fromkeys(champions, "a champion with which a run in flight may compare")
+        if champion := models.champion(name):
+            compared = models.manifest(name, champion.version).decision.champion
+            used |= {compared: "what the champion was compared with"} if compared else {}
+            used |= {champion.previous: "the previous champion"} if champion.previous else {}
+            used[champion.version] = "the champion"
+        return used | self._served_versions()
+
+    def _oldest_start(self) -> float:
+        """Return when the oldest run in flight may have started; one that is retried keeps its champion."""
+        names = (*self._local_runs_in_flight(), *self._pod_runs_in_flight())
+        times = [self.now - self.environment.active_deadline]
+        times += [start_time(name) - TIME_ZONES for name in names]
+        times += [run.created_at.timestamp() - CLOCK_SKEW for run in self._server_runs_in_flight()]
+        return min(times)
+
+    def _served_versions(self) -> dict[int, str]:
+        """Return what serves a version on the cluster."""
+        if not self._remote:
+            return {}
+        found = self._servers.list("Deployment", f"{MANAGED},{deployments.NAME}={self.config.name}")
+        return {deployments.version(one): f"served by {one['metadata']['name']}" for one in found}
+
+    def _remove_version(self, models: ModelStore, version: int) -> bool:
+        return version not in self._served_versions() and models.remove(self.config.name, version)
+
+    # Runs of this machine, with what the cache has of them and their artifacts in the bucket
+
+    def _runs(self) -> Iterator[Removable]:
+        runs, removed = self.home / "runs", self.home / "removed"
+        names = sorted(path.name for path in runs.glob("*") if RUN_NAME.match(path.name))
+        kept = self._kept_runs(names)
+        for name in names:
+            age = self._age(start_time(name))
+            remove = partial(self._remove_run, name)
+            yield Removable("run", name, _size(runs / name), age, kept.get(name), remove)
+        for path in sorted(removed.glob("*")):
+            why = "left by a gc that was killed"
+            yield Removable("run", path.name, _size(path), why, None, partial(_delete_folder, path))
+
+    def _kept_runs(self, names: list[str]) -> dict[str, str]:
+        """Return why runs are kept."""
+        kept = {name: self._young for name in names if start_time(name) > self._oldest}
+        latest = names[max(0, len(names) - self._policy.runs) :]
+        kept |= dict.fromkeys(latest, f"one of the last {self._policy.runs}")
+        kept |= dict.fromkeys(self._local_runs_in_flight(), "it is running")
+        for name in list(kept):
+            kept = {**dict.fromkeys(self._cached_from(name), f"{name} uses its artifacts"), **kept}
+        root = f"{self.environment.artifacts().url.rstrip('/')}/" if self._remote else None
+        for name in names:
+            pods = self.home / "runs" / name / "pods.json"
+            where = str(json.loads(pods.read_text(encoding="utf-8"))["there"]) if pods.is_file() else ""
+            if where and not (root and where.startswith(root)):
+                kept.setdefault(name, f"its artifacts are in {where}: name its environment with -e")
+        return kept
+
+    def _cached_from(self, name: str) -> tuple[str, ...]:
+        """Return the runs whose artifacts a run took from the cache."""
+        with suppress(DataError, FileNotFoundError):
+            return read(self.home / "runs" / name / "run.json", RunSummary).uses
+        return ()
+
+    def _remove_run(self, name: str) -> bool:
+        if any(self._local_runs_in_flight()):
+            return False
+        for entry in (self.home / "cache").glob("*.json"):
+            with suppress(FileNotFoundError):  # another gc was faster
+                if f"/{name}/" in entry.read_text(encoding="utf-8"):
+                    entry.unlink()
+        if any(self._local_runs_in_flight()):  # it may have used the cache before
+            return False
+        folder, removed = self.home / "runs" / name, self.home / "removed" / name
+        if (folder / "pods.json").is_file():
+            bucket = open_objects(self.environment.artifacts())
+            if not delete_all(bucket, bucket.entries(f"{name}/")):
+                return False
+        removed.parent.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):
+            folder.rename(removed)
+        return _delete_folder(removed)
+
+    # Uploads and checkpoints, of all models in the store
+
+    def _uploads(self, to_remove: Collection[str]) -> Iterator[Removable]:
+        objects = open_objects(self.config.store)
+        entries = [*objects.entries(f"{DATA}/"), *objects.entries(f"{CODE}/")]
+        users: dict[str, str] = {}
+        for user, text in self._upload_users(ModelStore(objects), to_remove) if entries else ():
+            users |= dict.fromkeys(UPLOAD.findall(text), f"{user} uses it")
+        for entry in entries:
+            if UPLOAD.fullmatch(entry.key):
+                kept = users.get(entry.key) or self._kept_in_store(entry.changed)
+                remove = partial(self._remove_upload, objects, entry)
+                yield Removable("upload", entry.key, entry.size, self._age(entry.changed), kept, remove)
+
+    def _upload_users(self, models: ModelStore, to_remove: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Yield the name and the configuration of whatever may use an upload."""
+        for name in models.names():
+            for version in models.versions(name):
+                if f"{name}/{version}" not in to_remove:
+                    yield f"version {version} of {name}", json.dumps(models.manifest(name, version).config)
+        for pipeline in (self.home / "runs").glob("*/pipeline.yaml"):
+            if pipeline.parent.name not in to_remove:
+                yield f"the run {pipeline.parent.name}", pipeline.read_text(encoding="utf-8")
+        for run in self._server_runs_in_flight():
+            yield f"the run {run.display_name}", _parameters(run)
+        for schedule in self._schedules():
+            yield f"the schedule {schedule.display_name}", _parameters(schedule)
+
+    def _remove_upload(self, objects: Objects, entry: Entry) -> bool:
+        """Delete an upload, unless a run uses it that was retried, or somebody submitted it again."""
+        used = any(entry.key in _parameters(run) for run in self._server_runs_in_flight())
+        return not used and objects.delete(entry)
+
+    def _checkpoints(self) -> Iterator[Removable]:
+        objects = open_objects(self.config.store)
+        for entry in objects.entries("checkpoints/"):
+            if CHECKPOINT.fullmatch(entry.key):  # a training that ends removes its own
+                why, kept = self._age(entry.changed), self._kept_in_store(entry.changed)
+                yield Removable(
+                    "checkpoint", entry.key, entry.size, why, kept, partial(objects.delete, entry)
+                )
+
+    # What is in use
+
+    def _local_runs_in_flight(self) -> Iterator[str]:
+        for path in (self.home / "runs").glob("*/lifeline"):
+            if lifeline.held(path):
+                yield path.parent.name
+
+    def _pod_runs_in_flight(self) -> Iterator[str]:
+        """Yield the runs whose steps are at work as pods, also of other machines."""
+        if self._remote:
+            for pod in connect(self.environment.runs.namespace).list("Pod", STEP_PODS):
+                if pod["status"].get("phase") not in ENDED_POD:
+                    yield pod["metadata"]["labels"]["modelyard.dev/run"]
+
+    def _connect_pipelines(self, endpoint: str | None) -> Any:
+        """Return Kubeflow Pipelines' API; None when the cluster has none."""
+        from modelyard.pipelines.runners.kfp import client
+        from modelyard.pipelines.runners.kfp.endpoint import SERVICE, find_endpoint
+
+        found = find_endpoint(self.environment, endpoint)
+        if found.tunnel and connect(found.tunnel).get("Service", SERVICE) is None:
+            return None
+        return client.connect(self.environment, endpoint)
+
+    def _server_runs_in_flight(self) -> Iterator[Any]:
+        where = [{"operation": "NOT_EQUALS", "key": "state", "string_value": state} for state in ENDED_RUN]
+        if self._backend:
+            from modelyard.pipelines.runners.kfp.pages import pages
+
+            request = self._backend.runs.run_service_list_runs
+            chosen = json.dumps({"predicates": where})
+            yield from pages(request, "runs", filter=chosen, **self._backend.scoped())
+
+    def _schedules(self) -> Iterator[Any]:
+        if self._backend:
+            from modelyard.pipelines.runners.kfp.pages import pages
+
+            request = self._backend.recurring_runs.recurring_run_service_list_recurring_runs
+            yield from pages(request, "recurring_runs", **self._backend.scoped())
+
+    @cached_property
+    def _servers(self) -> Cluster:
+        return connect(self.environment.serving.namespace)
+
+    @property
+    def _young(self) -> str:
+        return f"younger than {self._policy.younger_than}"
+
+    def _kept_in_store(self, changed: float) -> str | None:
+        """Return why an object of the store stays that nothing is known to use."""
+        if changed > self._oldest:
+            return self._young
+        if changed > self._oldest_in_store:
+            return f"a run of the last {self.environment.active_deadline} s may use it"
+        return self._unseen
+
+    def _age(self, changed: float) -> str:
+        hours = int((self.now - changed) // 3600)
+        return f"{hours // 24} days old" if hours >= 48 else f"{hours} hours old"
+
+
+def start_time(run: str) -> float:
+    """Return when a run of `modelyard run` started, by its name, in epoch seconds."""
+    return datetime.strptime(run[:15], "%Y%m%d-%H%M%S").timestamp()
+
+
+def _parameters(run: Any) -> str:
+    """Return the arguments of a run or a recurring run of Kubeflow Pipelines, whoever made it."""
+    return json.dumps((run.runtime_config.parameters if run.runtime_config else None) or {})
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _delete_folder(folder: Path) -> bool:
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
