@@ -23,7 +23,7 @@ from typing import Any, Literal
 from modelyard.components import lifeline
 from modelyard.components.artifacts import read
 from modelyard.components.deploy import objects as deployments
-from modelyard.components.errors import DataError
+from modelyard.components.errors import DataError, NotFoundError
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.components.store.address import open_objects
 from modelyard.components.store.models import ModelStore, open_store
@@ -182,15 +182,20 @@ class GarbageCollector:
         latest = names[max(0, len(names) - self._policy.runs) :]
         kept |= dict.fromkeys(latest, f"one of the last {self._policy.runs}")
         kept |= dict.fromkeys(self._local_runs_in_flight(), "it is running")
+        for name in names:
+            kept |= {name: why} if (why := self._artifacts_elsewhere(name)) else {}
         for name in list(kept):
             kept = {**dict.fromkeys(self._cached_from(name), f"{name} uses its artifacts"), **kept}
-        root = f"{self.environment.artifacts().url.rstrip('/')}/" if self._remote else None
-        for name in names:
-            pods = self.home / "runs" / name / "pods.json"
-            where = str(json.loads(pods.read_text(encoding="utf-8"))["there"]) if pods.is_file() else ""
-            if where and not (root and where.startswith(root)):
-                kept.setdefault(name, f"its artifacts are in {where}: name its environment with -e")
         return kept
+
+    def _artifacts_elsewhere(self, name: str) -> str | None:
+        """Return why a run in pods stays whose artifacts are not in this environment's bucket."""
+        root = self.environment.artifacts().url.rstrip("/") if self._remote else None
+        with suppress(FileNotFoundError):
+            pods = json.loads((self.home / "runs" / name / "pods.json").read_text(encoding="utf-8"))
+            if pods["there"] != f"{root}/{name}":
+                return f"its artifacts are in {pods['there']}: name its environment with -e"
+        return None
 
     def _cached_from(self, name: str) -> tuple[str, ...]:
         """Return the runs whose artifacts a run took from the cache."""
@@ -235,11 +240,16 @@ class GarbageCollector:
         """Yield the name and the configuration of whatever may use an upload."""
         for name in models.names():
             for version in models.versions(name):
-                if f"{name}/{version}" not in to_remove:
-                    yield f"version {version} of {name}", json.dumps(models.manifest(name, version).config)
+                with suppress(NotFoundError):  # another gc was faster
+                    if f"{name}/{version}" not in to_remove:
+                        yield (
+                            f"version {version} of {name}",
+                            json.dumps(models.manifest(name, version).config),
+                        )
         for pipeline in (self.home / "runs").glob("*/pipeline.yaml"):
-            if pipeline.parent.name not in to_remove:
-                yield f"the run {pipeline.parent.name}", pipeline.read_text(encoding="utf-8")
+            with suppress(FileNotFoundError):
+                if pipeline.parent.name not in to_remove:
+                    yield f"the run {pipeline.parent.name}", pipeline.read_text(encoding="utf-8")
         for run in self._server_runs_in_flight():
             yield f"the run {run.display_name}", _parameters(run)
         for schedule in self._schedules():
@@ -254,10 +264,9 @@ class GarbageCollector:
         objects = open_objects(self.config.store)
         for entry in objects.entries("checkpoints/"):
             if CHECKPOINT.fullmatch(entry.key):  # a training that ends removes its own
-                why, kept = self._age(entry.changed), self._kept_in_store(entry.changed)
-                yield Removable(
-                    "checkpoint", entry.key, entry.size, why, kept, partial(objects.delete, entry)
-                )
+                age, kept = self._age(entry.changed), self._kept_in_store(entry.changed)
+                remove = partial(objects.delete, entry)
+                yield Removable("checkpoint", entry.key, entry.size, age, kept, remove)
 
     # What is in use
 
@@ -286,18 +295,15 @@ class GarbageCollector:
     def _server_runs_in_flight(self) -> Iterator[Any]:
         where = [{"operation": "NOT_EQUALS", "key": "state", "string_value": state} for state in ENDED_RUN]
         if self._backend:
-            from modelyard.pipelines.runners.kfp.pages import pages
-
             request = self._backend.runs.run_service_list_runs
-            chosen = json.dumps({"predicates": where})
-            yield from pages(request, "runs", filter=chosen, **self._backend.scoped())
+            yield from _all(
+                request, "runs", filter=json.dumps({"predicates": where}), **self._backend.scoped()
+            )
 
     def _schedules(self) -> Iterator[Any]:
         if self._backend:
-            from modelyard.pipelines.runners.kfp.pages import pages
-
             request = self._backend.recurring_runs.recurring_run_service_list_recurring_runs
-            yield from pages(request, "recurring_runs", **self._backend.scoped())
+            yield from _all(request, "recurring_runs", **self._backend.scoped())
 
     @cached_property
     def _servers(self) -> Cluster:
@@ -325,13 +331,22 @@ def start_time(run: str) -> float:
     return datetime.strptime(run[:15], "%Y%m%d-%H%M%S").timestamp()
 
 
+def _all(request: Callable[..., Any], items: str, **arguments: Any) -> Iterator[Any]:
+    """Yield all items of a list of Kubeflow Pipelines, whose client takes long to import."""
+    from modelyard.pipelines.runners.kfp.pages import pages
+
+    return pages(request, items, **arguments)
+
+
 def _parameters(run: Any) -> str:
     """Return the arguments of a run or a recurring run of Kubeflow Pipelines, whoever made it."""
     return json.dumps((run.runtime_config.parameters if run.runtime_config else None) or {})
 
 
 def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    with suppress(FileNotFoundError):  # another gc was faster
+        return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    return 0
 
 
 def _delete_folder(folder: Path) -> bool:
