@@ -8,7 +8,7 @@ from modelyard.pipelines.cli.options import Output, OutputFormat, StoreUrl, emit
 def doctor(store: StoreUrl = None, output: OutputFormat = Output.TEXT) -> None:
     """Check this machine.
 
-    Python, packages, processor, disk, model store, port. Ends with 1 when a check fails.
+    Python, packages, CPU, disk, model store, port. The exit code is 1 if a check fails.
     """
     from modelyard.components.serve.settings import Serving
     from modelyard.pipelines.config.config import load_section

@@ -1,4 +1,4 @@
-"""Whether this machine can run the pipeline and serve: one check a function."""
+"""`modelyard doctor`: whether this machine can run the pipeline and serve, one function per check."""
 
 import os
 import platform
@@ -18,11 +18,11 @@ from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.runners import runs
 
-LEAST_DISK = 2 * 2**30
+MINIMUM_DISK = 2 * 2**30
 
 
 class Check(NamedTuple):
-    """What was looked at, whether it is well, what was found and, if it is not well, what to do."""
+    """The name of a check, whether it passed, and what it found; if it failed, also what to do."""
 
     name: str
     ok: bool
@@ -31,47 +31,49 @@ class Check(NamedTuple):
 
 def checkup(store: Store, serving: Serving) -> list[Check]:
     """Return all checks; nothing is written."""
-    return [python(), packages(), processor(), disk(runs.home()), models(store), port(serving)]
+    return [python(), packages(), cpu(), disk(runs.home()), models(store), port(serving)]
 
 
 def python() -> Check:
     """Check the version of Python."""
-    wanted = metadata("modelyard")["Requires-Python"]
+    required = metadata("modelyard")["Requires-Python"]
     found = platform.python_version()
-    ok = SpecifierSet(wanted).contains(found, prereleases=True)
-    return Check("python", ok, found if ok else f"{found}, but {wanted} is needed: make the environment anew")
+    ok = SpecifierSet(required).contains(found, prereleases=True)
+    return Check(
+        "python", ok, found if ok else f"{found}, and modelyard needs {required}: recreate the environment"
+    )
 
 
 def packages() -> Check:
-    """Check that the packages are there, in versions that modelyard was tried with."""
+    """Check that the required packages are installed in versions that modelyard supports."""
     needed = [Requirement(line) for line in requires("modelyard") or []]
     needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
-    wrong = [text for one in needed if (text := _wrong(one))]
-    if wrong:
-        return Check("packages", False, f"{'; '.join(wrong)}: install modelyard again")
+    problems = [problem for one in needed if (problem := _problem(one))]
+    if problems:
+        return Check("packages", False, f"{'; '.join(problems)}: install modelyard again")
     shown = ", ".join(f"{name} {version(name)}" for name in ("kfp", "keras", "tensorflow", "onnxruntime"))
     return Check("packages", True, f"{len(needed)}, with {shown}")
 
 
-def processor() -> Check:
-    """Check for AVX, without which TensorFlow ends with `Illegal instruction`."""
+def cpu() -> Check:
+    """Check for AVX; without it TensorFlow crashes with `Illegal instruction`."""
     info = Path("/proc/cpuinfo")
     if platform.machine() not in ("x86_64", "AMD64") or not info.is_file():
-        return Check("processor", True, f"{platform.machine()}, {os.cpu_count()} cores")
+        return Check("cpu", True, f"{platform.machine()}, {os.cpu_count()} cores")
     flags = next((line for line in info.read_text().splitlines() if line.startswith("flags")), "").split()
     found = [flag for flag in ("avx", "avx2", "fma", "avx512f", "amx_bf16") if flag in flags]
     if "avx" not in found:
-        return Check("processor", False, "no AVX, which TensorFlow's wheels need: use another machine")
-    return Check("processor", True, f"{os.cpu_count()} cores with {', '.join(found)}")
+        return Check("cpu", False, "no AVX, which TensorFlow's wheels need: use another machine")
+    return Check("cpu", True, f"{os.cpu_count()} cores with {', '.join(found)}")
 
 
 def disk(folder: Path) -> Check:
-    """Check for space where runs and their cache go."""
+    """Check the free space for runs and their cache."""
     free = shutil.disk_usage(_existing(folder)).free
     found = f"{free / 2**30:.1f} GiB free for {folder}"
-    if free < LEAST_DISK:
+    if free < MINIMUM_DISK:
         return Check(
-            "disk", False, f"{found}, and 2 GiB are little enough: set MODELYARD_HOME to another disk"
+            "disk", False, f"{found}, and a run needs about 2 GiB: set MODELYARD_HOME to another disk"
         )
     return Check("disk", True, found)
 
@@ -87,12 +89,12 @@ def models(store: Store) -> Check:
     if parts.scheme != "gs":
         folder = _existing(Path(unquote(parts.path) if parts.scheme else store.url).expanduser().absolute())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
-            return Check("store", False, f"{folder} cannot be written: change its permissions or store.url")
+            return Check("store", False, f"{folder} is not writable: change its permissions or store.url")
     return Check("store", True, f"{store_models.url}, {len(names)} models")
 
 
 def port(serving: Serving) -> Check:
-    """Check that the server could listen."""
+    """Check that the server's port is free."""
     address = f"{serving.host}:{serving.port}"
     family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET
     with socket.socket(family) as listener:
@@ -106,7 +108,7 @@ def port(serving: Serving) -> Check:
     return Check("port", True, f"{address} is free")
 
 
-def _wrong(requirement: Requirement) -> str | None:
+def _problem(requirement: Requirement) -> str | None:
     try:
         found = version(requirement.name)
     except PackageNotFoundError:
