@@ -143,6 +143,8 @@ _FAMILY: dict[str, type[ModelyardError]] = {
         PlanError,
     )
 }
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")  # Keras prints in bold
+_LONGEST = 400
 _LAST_LINE = re.compile(r"^\s*modelyard\.components\.errors\.(\w+): (.*)$")
 
 
@@ -152,3 +154,12 @@ def from_log(lines: list[str]) -> ModelyardError | None:
         if (found := _LAST_LINE.match(line)) and found[1] in _FAMILY:
             return _FAMILY[found[1]](found[2])
     return None
+
+
+def describe(error: BaseException) -> str:
+    """Return the class and text of a library's exception as one bounded line that ends with a full stop."""
+    text = str(error.args[0] if len(error.args) == 1 else error)  # str() of a KeyError is a repr
+    text = " ".join(_ANSI.sub("", text).split())
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST] + " …"
+    return f"{type(error).__name__}: {text}".rstrip(".: ") + "."

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import httpx
 
-from modelyard.components.errors import ConfigError, DataError
+from modelyard.components.errors import ConfigError, DataError, describe
 from modelyard.components.source.checks import check_sha256, check_size, file_name, without_secrets
 from modelyard.components.source.settings import Source
 
@@ -196,15 +196,14 @@ def _refusal(answer: httpx.Response) -> str | None:
 
 def _failure(error: Exception, host: str) -> str:
     """Return why the server at `host` could not be talked to."""
-    said = " ".join(str(error).split())[:300]
     if _caused_by(error, socket.gaierror):
-        return f"there is no host {host} ({said}). Correct data.source, or check the network."
+        return f"there is no host {host} ({describe(error)}). Correct data.source, or check the network."
     if _caused_by(error, ssl.SSLError):
         return (
-            f"no encrypted connection can be made ({said}). If your network has a certificate authority of "
-            "its own, set SSL_CERT_FILE to its certificate."
+            f"no encrypted connection can be made ({describe(error)}). If your network has its own "
+            "certificate authority, set SSL_CERT_FILE to its certificate."
         )
-    return f"the connection failed ({said}), also when tried again. Check the network and data.source."
+    return f"the connection failed ({describe(error)}), also when tried again. Check the network and data.source."
 
 
 def _caused_by(error: BaseException | None, kind: type[Exception]) -> bool:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from modelyard.components.errors import ConflictError, NotFoundError, StoreError, UnreachableError
+from modelyard.components.errors import ConflictError, NotFoundError, StoreError, UnreachableError, describe
 from modelyard.components.store.objects import Entry, checked
 
 CONNECT_TIMEOUT = 5.0
@@ -243,14 +243,14 @@ class Bucket:
             raise self._unusable(
                 verb,
                 key,
-                f"no usable Google credentials ({_one_line(error)}). Run `gcloud auth application-default "
+                f"no usable Google credentials ({describe(error)}). Run `gcloud auth application-default "
                 "login`, or give the step's service account access.",
             ) from error
         except (exceptions.GoogleAPIError, RequestException, ConnectionError, DataCorruption) as error:
             section = self._setting.partition(".")[0]
             message = (
                 f"{self._endpoint or 'https://storage.googleapis.com'} did not answer as it should "
-                f"({_one_line(error)}). Check the network and {section}.endpoint, then retry."
+                f"({describe(error)}). Check the network and {section}.endpoint, then retry."
             )
             raise UnreachableError(str(self._unusable(verb, key, message))) from error
         except OSError as error:
@@ -270,7 +270,3 @@ class Bucket:
 
     def _unusable(self, verb: str, key: str, why: str) -> StoreError:
         return StoreError(f"Cannot {verb} {f'{self.url}/{key}'.rstrip('/')} ({self._setting}): {why}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

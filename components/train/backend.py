@@ -1,12 +1,17 @@
-"""Keras on TensorFlow or on JAX, imported in this one place, quietly.
+"""Keras on TensorFlow or on JAX, imported in this one place, quietly, and the devices that train.
 
     from modelyard.components.train.backend import BACKEND, keras, tf
 
 TensorFlow is there in both cases: it cuts the rows into batches, and it writes the exported files. The import
 costs seconds: what others import (settings, component, optimizers) does it inside functions.
+
+A cluster's environment sets MODELYARD_ACCELERATOR to gpu or tpu for a step that requires one. Without it, a
+missing driver would cost hours on a CPU before anybody saw it.
 """
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -14,13 +19,53 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
 import tensorflow as tf
 
-from modelyard.components.errors import TrainError
+from modelyard.components.errors import TooLargeError, TrainError
+
+__all__ = ["BACKEND", "devices", "keras", "out_of_memory", "tf", "translate_out_of_memory"]
 
 BACKEND: str = keras.backend.backend()
+REQUIRED = "MODELYARD_ACCELERATOR"
+OPTIONAL = "MODELYARD_ACCELERATOR_OPTIONAL"
+IMAGES = {"gpu": "train-cuda", "tpu": "train-tpu"}
 
 if BACKEND not in ("tensorflow", "jax"):
     raise TrainError(
         f"KERAS_BACKEND is {BACKEND}, but this step trains with tensorflow or jax. Set it to one of them."
     )
 
-__all__ = ["BACKEND", "keras", "tf"]
+
+def devices(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the devices that Keras trains on, as `gpu:0`.
+
+    Raises:
+        TrainError: the environment requires an accelerator, and there is none.
+    """
+    found: list[str] = keras.distribution.list_devices()
+    required = environ.get(REQUIRED, "")
+    if required and not found[0].startswith(required) and environ.get(OPTIONAL) != "1":
+        raise TrainError(
+            f"The environment asks for a {required.upper()}, but Keras on {BACKEND} finds only {found[0]}. "
+            f"Use the image {IMAGES.get(required, 'for it')} on a node that has one, with its driver, or set "
+            "accelerator_optional: true in the environment to train without."
+        )
+    return found
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception of Python, TensorFlow or JAX means that the memory is too small."""
+    kinds = (MemoryError, tf.errors.ResourceExhaustedError)
+    return isinstance(error, kinds) or str(error).startswith("RESOURCE_EXHAUSTED")
+
+
+@contextmanager
+def translate_out_of_memory(batch_size: int) -> Iterator[None]:
+    """Turn what is raised for want of memory, while batches are trained, into a TooLargeError."""
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise TooLargeError(
+            f"The model with a batch of {batch_size} does not fit into the device's memory. Lower "
+            "training.batch_size, or the sizes in `model`."
+        ) from error

@@ -32,7 +32,7 @@ from modelyard.components.train.callbacks import Logs
 SPARE_BYTES = 64 * 2**20  # beside the variables: names, headers, the history of many epochs
 
 
-class Going(Record):
+class TrainingState(Record):
     """How far a training is: `epochs` are finished, each with its metrics and seconds.
 
     `best`, `best_epoch` and `wait` are those of early stopping.
@@ -47,7 +47,7 @@ class Going(Record):
 
 
 @dataclass(frozen=True)
-class Shelf:
+class CheckpointStore:
     """Where the checkpoint of one training is."""
 
     objects: Objects
@@ -58,11 +58,11 @@ class Shelf:
         """Return the prefix of the objects."""
         return f"checkpoints/{self.key}/"
 
-    def put(self, path: Path) -> None:
+    def save(self, path: Path) -> None:
         """Keep a file, in place of the one before it."""
         self.objects.upload(f"{self.folder}state.npz", path)
 
-    def take(self, path: Path) -> None:
+    def load(self, path: Path) -> None:
         """Write the checkpoint into a file.
 
         Raises:
@@ -77,7 +77,7 @@ class Shelf:
                 self.objects.delete(entry)
 
 
-def key(*parts: str) -> str:
+def training_key(*parts: str) -> str:
     """Return what identifies a training: what decides it, and the code and packages that do it."""
     code = tree_sha256(Path(__file__).parent)
     packages = version("keras"), version("jax") if BACKEND == "jax" else tf.__version__
@@ -88,22 +88,22 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps the state after an epoch, when the one before is old enough, and begins with what was kept.
 
     Args:
-        shelf: where the state is kept.
+        store: where the state is kept.
         every: seconds between two.
         network: built and compiled, its optimizer too.
         stopping: keras.callbacks.EarlyStopping, which comes before this one; None without it.
     """
 
-    def __init__(self, shelf: Shelf, every: float, network: Any, stopping: Any) -> None:
+    def __init__(self, store: CheckpointStore, every: float, network: Any, stopping: Any) -> None:
         super().__init__()
-        self._shelf, self._every, self._stopping = shelf, every, stopping
+        self._store, self._every, self._stopping = store, every, stopping
         self._network, self._last, self._began = network, time.monotonic(), 0.0
         self._best: list[NDArray[Any]] = []
         self._metrics: dict[str, list[float]] = {}
         self._seconds: list[float] = []
-        self._before = Going()
+        self._before = TrainingState()
 
-    def resume(self) -> Going:
+    def resume(self) -> TrainingState:
         """Put back what was kept, and return how far it is; a state that is damaged is not used.
 
         Raises:
@@ -111,17 +111,17 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
         """
         try:
             with tempfile.TemporaryDirectory() as folder:
-                self._shelf.take(path := Path(folder) / "state.npz")
-                going, self._best = read(path, self._variables(), self._network.weights)
+                self._store.load(path := Path(folder) / "state.npz")
+                state, self._best = read_state(path, self._variables(), self._network.weights)
         except NotFoundError:
             return self._before
         except (ValueError, KeyError, EOFError, BadZipFile) as error:
             print(f"beginning with the first epoch: the checkpoint cannot be used: {error}", flush=True)  # noqa: T201
             return self._before
-        print(f"going on after epoch {going.epochs}, from a checkpoint", flush=True)  # noqa: T201
-        self._before, self._seconds = going, list(going.seconds)
-        self._metrics = {name: list(values) for name, values in going.metrics.items()}
-        return going
+        print(f"going on after epoch {state.epochs}, from a checkpoint", flush=True)  # noqa: T201
+        self._before, self._seconds = state, list(state.seconds)
+        self._metrics = {name: list(values) for name, values in state.metrics.items()}
+        return state
 
     def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002
         """Tell early stopping, which has just forgotten everything, what it knew."""
@@ -141,20 +141,20 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
             self._metrics.setdefault(name, []).append(float(value))
         last = self.model.stop_training or epoch + 1 == self.params["epochs"]
         if not last and time.monotonic() - self._last >= self._every:
-            self._keep(epoch + 1)
+            self._save(epoch + 1)
             self._last = time.monotonic()
 
-    def _keep(self, epochs: int) -> None:
+    def _save(self, epochs: int) -> None:
         stopping, knows = self._stopping, {}
         if stopping:
             best = None if stopping.best is None else float(stopping.best)
             knows = {"best": best, "best_epoch": stopping.best_epoch, "wait": stopping.wait}
-        going = Going(epochs=epochs, metrics=self._metrics, seconds=self._seconds, **knows)
+        state = TrainingState(epochs=epochs, metrics=self._metrics, seconds=self._seconds, **knows)
         weights = (stopping.best_weights if stopping else None) or ()
         try:
             with tempfile.TemporaryDirectory() as folder:
-                write(path := Path(folder) / "state.npz", going, self._variables(), weights)
-                self._shelf.put(path)
+                write_state(path := Path(folder) / "state.npz", state, self._variables(), weights)
+                self._store.save(path)
                 size = path.stat().st_size
         except (StoreError, OSError) as error:  # training is worth more than its checkpoint
             print(f"no checkpoint after epoch {epochs}: {error}", flush=True)  # noqa: T201
@@ -165,21 +165,25 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
         return [*self._network.variables, *self._network.optimizer.variables]
 
 
-def write(path: Path, going: Going, variables: Sequence[Any], best: Sequence[NDArray[Any]]) -> None:
+def write_state(
+    path: Path, state: TrainingState, variables: Sequence[Any], best: Sequence[NDArray[Any]]
+) -> None:
     """Write a state: the bytes of each variable, whatever its dtype, and the history as JSON."""
     arrays = {f"variable-{place}": one.numpy() for place, one in enumerate(variables)}
     arrays |= {f"best-{place}": one for place, one in enumerate(best)}
     raw: dict[str, Any] = {
         name: np.ascontiguousarray(one).reshape(-1).view(np.uint8) for name, one in arrays.items()
     }
-    np.savez(path, going=np.frombuffer(going.model_dump_json().encode(), np.uint8), **raw)
+    np.savez(path, state=np.frombuffer(state.model_dump_json().encode(), np.uint8), **raw)
 
 
-def read(path: Path, variables: Sequence[Any], weights: Sequence[Any]) -> tuple[Going, list[NDArray[Any]]]:
+def read_state(
+    path: Path, variables: Sequence[Any], weights: Sequence[Any]
+) -> tuple[TrainingState, list[NDArray[Any]]]:
     """Give variables the values of a state; all of them, or none when it does not fit.
 
     Args:
-        path: what `write` wrote.
+        path: what `write_state` wrote.
         variables: which get their values back.
         weights: those of them that early stopping keeps of the best epoch.
 
@@ -195,7 +199,7 @@ def read(path: Path, variables: Sequence[Any], weights: Sequence[Any]) -> tuple[
     if there > 1.1 * expected + SPARE_BYTES:
         raise ValueError(f"it has {there:,} bytes, and the variables have {expected:,}")
     with np.load(path, allow_pickle=False) as kept:
-        going = Going.model_validate_json(kept["going"].tobytes())
+        state = TrainingState.model_validate_json(kept["state"].tobytes())
         values = [_value(kept[f"variable-{place}"], one) for place, one in enumerate(variables)]
         best = (
             [_value(kept[f"best-{place}"], one) for place, one in enumerate(weights)]
@@ -204,7 +208,7 @@ def read(path: Path, variables: Sequence[Any], weights: Sequence[Any]) -> tuple[
         )
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-    return going, best
+    return state, best
 
 
 def _value(raw: NDArray[np.uint8], variable: Any) -> NDArray[Any]:

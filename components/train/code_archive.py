@@ -9,12 +9,10 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
-from urllib.parse import urlsplit
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from modelyard.components.errors import NotFoundError, TrainError
-from modelyard.components.store.address import open_objects
-from modelyard.components.store.settings import Store
+from modelyard.components.store.address import open_uri
 from modelyard.components.train.settings import Code
 
 MAX_BYTES = 64 * 2**20
@@ -32,10 +30,9 @@ def folder_of(code: Code) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="code-"))
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch, "code.zip")
-        parts = urlsplit(code.place)
-        objects = open_objects(Store(url=f"{parts.scheme}://{parts.netloc}", endpoint=code.endpoint))
+        objects, key = open_uri(code.place, code.endpoint)
         try:
-            objects.download(parts.path.lstrip("/"), archive)
+            objects.download(key, archive)
         except NotFoundError as error:
             raise TrainError(
                 f"The code of the model is not at {code.place} any more. Submit again from where model.code "

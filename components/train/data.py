@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Normalization, Schema
-from modelyard.components.errors import DataError
+from modelyard.components.errors import DataError, describe
 from modelyard.components.shards import Split
 from modelyard.components.train.backend import tf
-from modelyard.components.train.cause import said
 
 CHUNK_BYTES = 8 * 2**20
 Rows = NDArray[np.int64]
@@ -57,7 +56,7 @@ def _rows(directory: Path, name: str, schema: Schema) -> Split:
         first = split.gather(np.arange(1)) if len(split) else None
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
-            f"The {name} rows in {directory} cannot be read: {said(error)} Preprocess the data again."
+            f"The {name} rows in {directory} cannot be read: {describe(error)} Preprocess the data again."
         ) from error
     rows, classes = schema.splits.get(name, 0), len(schema.classes)
     wrong = ""

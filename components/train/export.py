@@ -1,9 +1,18 @@
 """Writes the model as .keras, ONNX and SavedModel, and checks that all three predict the same.
 
-Each file is loaded again from disk and asked about real rows: what cannot be read back, or answers
-otherwise, is not exported.
+Each file is loaded again from disk and predicts real rows: what cannot be read back, or predicts otherwise,
+is not exported. ONNX and SavedModel are written by Keras on TensorFlow whatever backend trained: a model of
+JAX is converted by another process, from model.keras, which is the same for all backends:
+
+    python -m modelyard.components.train.export FOLDER [MODULE...]
 """
 
+import importlib
+import logging
+import os
+import subprocess
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,15 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, lifeline
 from modelyard.components.artifacts import Schema, Signature
-from modelyard.components.errors import TrainError
-from modelyard.components.train import conversion
-from modelyard.components.train.backend import keras, tf
-from modelyard.components.train.cause import said
-from modelyard.components.train.conversion import OUTPUT
+from modelyard.components.errors import TrainError, describe, from_log
+from modelyard.components.train.backend import BACKEND, keras, tf
 
 TOLERANCE = 1e-4
+OUTPUT = "probabilities"
 
 Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 
@@ -47,7 +54,7 @@ def export(model: Any, schema: Schema, rows: NDArray[Any], directory: Path) -> N
         )
     _write_keras(model, directory / "model.keras")
     _check("model.keras", _load_keras(directory / "model.keras"), rows, expected)
-    conversion.convert(model, directory)
+    convert(model, directory)
     _check("model.onnx", _load_onnx(directory / "model.onnx"), rows, expected)
     _check("saved_model", _load_saved_model(directory / "saved_model"), rows, expected)
     signature = Signature(shape=schema.shape, dtype=schema.dtype, classes=schema.classes, image=schema.image)
@@ -79,7 +86,7 @@ def _write_keras(model: Any, path: Path) -> None:
         model.save(path)
     except Exception as error:
         raise TrainError(
-            f"The model cannot be saved as .keras: {said(error)} Give each layer of your own a get_config()."
+            f"The model cannot be saved as .keras: {describe(error)} Give each custom layer a get_config()."
         ) from error
 
 
@@ -88,7 +95,7 @@ def _load_keras(path: Path) -> Predict:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise TrainError(
-            f"{path.name} cannot be loaded again: {said(error)} Decorate each layer of your own with "
+            f"{path.name} cannot be loaded again: {describe(error)} Decorate each layer of your own with "
             "@keras.saving.register_keras_serializable() and give it a get_config(); use no Lambda layer."
         ) from error
     return lambda rows: np.asarray(model(rows, training=False))
@@ -102,7 +109,7 @@ def _load_onnx(path: Path) -> Predict:
         names = [value.name for value in session.get_inputs()]
     except Exception as error:
         raise TrainError(
-            f"ONNX Runtime cannot run the exported model: {said(error)} Replace the layer that it names."
+            f"ONNX Runtime cannot run the exported model: {describe(error)} Replace the layer that it names."
         ) from error
     if names != ["input"]:
         raise TrainError(
@@ -115,3 +122,116 @@ def _load_onnx(path: Path) -> Predict:
 def _load_saved_model(path: Path) -> Predict:
     served = tf.saved_model.load(str(path))
     return lambda rows: np.asarray(served.serve(rows))
+
+
+def convert(model: Any, directory: Path) -> None:
+    """Write model.onnx and saved_model/ into `directory`, which holds model.keras.
+
+    Raises:
+        TrainError: a format cannot be written.
+    """
+    if BACKEND == "tensorflow":
+        predicting = _predicting(model)
+        _write_onnx(predicting, directory / "model.onnx")
+        _write_saved_model(predicting, directory / "saved_model")
+    else:
+        _convert_elsewhere(directory)
+
+
+def _predicting(model: Any) -> Any:
+    """Return the model with `training=False` built in: Keras' layers of augmentation take part otherwise."""
+    (examples,) = model.inputs
+    same = keras.Input(examples.shape[1:], dtype=examples.dtype, name=examples.name)
+    predicting = keras.Model(same, model(same, training=False))
+    predicting(_zeros(examples))
+    return predicting
+
+
+def _zeros(examples: Any) -> Any:
+    """Return one example of zeros: Keras exports only what was called before."""
+    return np.zeros((1, *examples.shape[1:]), examples.dtype)
+
+
+def _convert_elsewhere(directory: Path) -> None:
+    """Let a process of its own load model.keras on TensorFlow, and whatever registered layers of it."""
+    modules = {each.__module__ for each in keras.saving.get_custom_objects().values()}
+    command = [
+        sys.executable,
+        "-m",
+        "modelyard.components.train.export",
+        str(directory),
+        *sorted(modules),
+    ]
+    importable = os.pathsep.join(sys.path)
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": importable}
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        lines = done.stdout.splitlines() or ["it left no message"]
+        raise from_log(lines) or TrainError(
+            f"The conversion to ONNX and SavedModel ended with {done.returncode}: {lines[-1].strip()} "
+            "Give the step more memory, or train on the TensorFlow backend."
+        )
+
+
+def _write_onnx(model: Any, path: Path) -> None:
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # Keras' own patch of tf2onnx
+            model.export(path, format="onnx", verbose=False)
+        _name_tensors(path)
+    except Exception as error:
+        raise TrainError(
+            f"The model cannot be exported to ONNX: {describe(error)} Replace the layer that uses this "
+            "operation by layers of Keras."
+        ) from error
+
+
+def _name_tensors(path: Path) -> None:
+    """Name the output and the axis of rows, which the converter numbers."""
+    import onnx
+
+    proto = onnx.load(path)
+    (output,) = proto.graph.output
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [OUTPUT if name == output.name else name for name in names]
+    output.name = OUTPUT
+    for value in (*proto.graph.input, output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.save(proto, path)
+
+
+def _write_saved_model(model: Any, path: Path) -> None:
+    tf.get_logger().setLevel("ERROR")
+    try:
+        model.export(path, format="tf_saved_model", verbose=False)
+    except Exception as error:
+        raise TrainError(
+            f"The model cannot be exported as SavedModel: {describe(error)} Use operations of Keras or "
+            "TensorFlow in layers of your own, and no NumPy."
+        ) from error
+
+
+def main() -> None:
+    """Convert the model in the folder that the command line names, after importing the modules it names."""
+    lifeline.follow()
+    directory, *modules = sys.argv[1:]
+    for module in modules:
+        importlib.import_module(module)
+    try:
+        model = keras.saving.load_model(Path(directory) / "model.keras", compile=False)
+        (examples,) = model.inputs
+        model(_zeros(examples))
+    except Exception as error:
+        raise TrainError(
+            "TensorFlow, which exports what another backend trained, cannot run the model: "
+            f"{describe(error)} Use only keras.ops in custom layers."
+        ) from error
+    convert(model, Path(directory))
+
+
+if __name__ == "__main__":
+    main()

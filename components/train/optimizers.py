@@ -9,8 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from modelyard.components.errors import TrainError
-from modelyard.components.train.cause import said
+from modelyard.components.errors import TrainError, describe
 
 NAMES = (
     "adadelta",
@@ -60,7 +59,7 @@ def build(name: str, settings: Mapping[str, Any]) -> Any:
     except (ValueError, TypeError) as error:
         given = ", ".join(f"{key}: {value!r}" for key, value in settings.items())
         raise TrainError(
-            f"training.optimizer_settings ({given}) are refused by {name}: {said(error)} Change that value."
+            f"{name} refuses training.optimizer_settings ({given}): {describe(error)} Change that value."
         ) from error
 
 

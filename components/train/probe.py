@@ -26,9 +26,9 @@ from modelyard.components.artifacts import Schema
 from modelyard.components.errors import TooLargeError
 from modelyard.components.memory import memory_here
 from modelyard.components.shards import ShardWriter
-from modelyard.components.train import accelerator, data, trace
+from modelyard.components.train import data, trace
 from modelyard.components.train import model as networks
-from modelyard.components.train.backend import BACKEND, tf
+from modelyard.components.train.backend import BACKEND, devices, tf, translate_out_of_memory
 from modelyard.components.train.callbacks import Clock, Finite
 from modelyard.components.train.data import CHUNK_BYTES, Features
 from modelyard.components.train.export import export
@@ -55,13 +55,13 @@ def probe(trial: Trial, scratch: Path) -> Probed:
         TrainError: the model cannot be built, trained or exported.
     """
     began, load = time.perf_counter(), os.getloadavg()[0] / (os.cpu_count() or 1)
-    question, device = trial.question, accelerator.devices()[0]
+    question, device = trial.question, devices()[0]
     traced = trace.trace(question)
     _check_room(traced, device)
     features = Path(trial.features) if trial.features else _noise(trial, scratch / "features")
     opening, rows = timed(lambda: Features.read(features))
     settings = Model.model_validate(question.architecture)
-    with trace.explained(question, "Probing"), accelerator.room_for(traced.batch_size):
+    with trace.explained(question, "Probing"), translate_out_of_memory(traced.batch_size):
         building, (network, plan) = timed(lambda: trace.compiled(question))
         course = Course(network, rows, plan)
         first_epoch, first_validation = course.warm()
@@ -248,7 +248,7 @@ def main() -> None:
     asked, *answer = sys.argv[1:]
     trial = artifacts.read(Path(asked), Trial) if answer else Trial.model_validate_json(asked)
     if not answer:
-        print(f"probing on {accelerator.devices()[0]} with {BACKEND}", flush=True)  # noqa: T201
+        print(f"probing on {devices()[0]} with {BACKEND}", flush=True)  # noqa: T201
     with tempfile.TemporaryDirectory() as scratch:
         found = probe(trial, Path(scratch)).model_copy(update={"age": _age()})
     if answer:

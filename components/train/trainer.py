@@ -22,11 +22,11 @@ from modelyard.components.artifacts import History
 from modelyard.components.errors import TrainError
 from modelyard.components.store.address import open_objects
 from modelyard.components.store.settings import Store
-from modelyard.components.train import accelerator, checkpoint, code_archive, data, optimizers, user_code
+from modelyard.components.train import checkpoint, code_archive, data, optimizers, user_code
 from modelyard.components.train import model as networks
-from modelyard.components.train.backend import BACKEND, keras, tf
+from modelyard.components.train.backend import BACKEND, devices, keras, tf, translate_out_of_memory
 from modelyard.components.train.callbacks import Finite, Progress
-from modelyard.components.train.checkpoint import Checkpoints, Going, Shelf
+from modelyard.components.train.checkpoint import Checkpoints, CheckpointStore, TrainingState
 from modelyard.components.train.data import Features
 from modelyard.components.train.export import export
 from modelyard.components.train.settings import Code, EarlyStopping, Model, Training
@@ -68,7 +68,7 @@ def train(
         StoreError: the user's own code cannot be fetched.
     """
     settings, plan = Model.of(architecture), Training.of(training)
-    print(f"training on {', '.join(accelerator.devices())} with {BACKEND}", flush=True)  # noqa: T201
+    print(f"training on {', '.join(devices())} with {BACKEND}", flush=True)  # noqa: T201
     rows = Features.read(Path(features))
     keras.utils.set_random_seed(plan.seed)
     folder = code_archive.folder_of(Code.of(code)) if code else Path()
@@ -83,13 +83,13 @@ def train(
             with tempfile.TemporaryDirectory() as rehearsal:
                 export(exported, rows.schema, checked, Path(rehearsal))
         identity = origin, rows.schema.model_dump_json(), architecture, plan.decisive(), code_sha256
-        shelf = _shelf(store, plan, *identity)
-        record = fit(network, rows, plan, shelf)
+        checkpoint_store = _checkpoint_store(store, plan, *identity)
+        record = fit(network, rows, plan, checkpoint_store)
     with artifacts.writing(Path(history)) as written, artifacts.writing(Path(model)) as directory:
         export(exported, rows.schema, checked, directory)
         artifacts.write(written / "history.json", record)
-    if shelf:
-        shelf.clear()
+    if checkpoint_store:
+        checkpoint_store.clear()
 
 
 def compile_(network: Any, settings: Model, plan: Training, rows: int) -> None:
@@ -112,7 +112,9 @@ def compile_(network: Any, settings: Model, plan: Training, rows: int) -> None:
     )
 
 
-def fit(network: Any, rows: Features, plan: Training, shelf: Shelf | None = None) -> History:
+def fit(
+    network: Any, rows: Features, plan: Training, checkpoint_store: CheckpointStore | None = None
+) -> History:
     """Fit a compiled network, with validation after each epoch, and return what happened.
 
     Every training row is seen exactly once an epoch. With early stopping, the best epoch's weights are
@@ -122,27 +124,27 @@ def fit(network: Any, rows: Features, plan: Training, shelf: Shelf | None = None
         network: what `compile_` compiled.
         rows: what it learns.
         plan: how.
-        shelf: where its checkpoint is; None for none.
+        checkpoint_store: where its checkpoint is; None for none.
 
     Raises:
         TooLargeError: the memory of the device is too small.
         TrainError: a metric is no number any more, or early stopping has no validation rows.
     """
     stopping = _early_stopping(plan.early_stopping, len(rows.validation)) if plan.early_stopping else None
-    going, checkpoints = Going(), None
-    if shelf:
+    state, checkpoints = TrainingState(), None
+    if checkpoint_store:
         network.optimizer.build(network.trainable_variables)
-        checkpoints = Checkpoints(shelf, plan.checkpoint_every, network, stopping)
-        going = checkpoints.resume()
-    progress = Progress(plan.epochs, len(rows.train), going.seconds)
+        checkpoints = Checkpoints(checkpoint_store, plan.checkpoint_every, network, stopping)
+        state = checkpoints.resume()
+    progress = Progress(plan.epochs, len(rows.train), state.seconds)
     callbacks = [one for one in (Finite(), progress, stopping, checkpoints) if one]
     validation = data.ordered(rows.validation, plan.batch_size) if len(rows.validation) else None
     started = time.perf_counter()
-    with accelerator.room_for(plan.batch_size):
+    with translate_out_of_memory(plan.batch_size):
         seen = network.fit(
-            data.shuffled(rows.train, plan.batch_size, plan.seed, going.epochs),
+            data.shuffled(rows.train, plan.batch_size, plan.seed, state.epochs),
             epochs=plan.epochs,
-            initial_epoch=going.epochs,
+            initial_epoch=state.epochs,
             validation_data=validation,
             callbacks=callbacks,
             shuffle=False,  # the dataset shuffles itself
@@ -150,23 +152,23 @@ def fit(network: Any, rows: Features, plan: Training, shelf: Shelf | None = None
         )
     return History(
         metrics={
-            name: [*going.metrics.get(name, []), *map(float, values)] for name, values in seen.history.items()
+            name: [*state.metrics.get(name, []), *map(float, values)] for name, values in seen.history.items()
         },
         epochs=len(progress.seconds),
         stopped_early=len(progress.seconds) < plan.epochs,
-        resumed_after=going.epochs,
-        seconds=sum(going.seconds) + time.perf_counter() - started,
+        resumed_after=state.epochs,
+        seconds=sum(state.seconds) + time.perf_counter() - started,
         samples_per_second=progress.samples_per_second,
         parameters=network.count_params(),
         packages=_packages(),
     )
 
 
-def _shelf(store: str, plan: Training, *identity: str) -> Shelf | None:
+def _checkpoint_store(store: str, plan: Training, *identity: str) -> CheckpointStore | None:
     """Return where the checkpoint of this training is; None when it makes none."""
     if not store or not plan.checkpoint_every:
         return None
-    return Shelf(open_objects(Store.of(store)), checkpoint.key(*identity))
+    return CheckpointStore(open_objects(Store.of(store)), checkpoint.training_key(*identity))
 
 
 def _packages() -> dict[str, str]:

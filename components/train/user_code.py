@@ -25,10 +25,8 @@ from numpy.typing import NDArray
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Schema
-from modelyard.components.errors import ModelyardError, TooLargeError, TrainError
-from modelyard.components.train import accelerator
-from modelyard.components.train.backend import keras
-from modelyard.components.train.cause import said
+from modelyard.components.errors import ModelyardError, TooLargeError, TrainError, describe
+from modelyard.components.train.backend import keras, out_of_memory
 from modelyard.components.train.settings import Model
 
 
@@ -114,13 +112,13 @@ def explained(code: Path, what: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         place = _place(error, code)
-        if accelerator.out_of_memory(error):
+        if out_of_memory(error):
             raise TooLargeError(
-                f"{what} ran out of memory{place}: {said(error)} Lower the sizes in `model` or "
+                f"{what} ran out of memory{place}: {describe(error)} Lower the sizes in `model` or "
                 "training.batch_size."
             ) from error
         where = "there" if place else f"in {code}"
-        raise TrainError(f"{what} failed{place}: {said(error)} Correct it {where}.") from error
+        raise TrainError(f"{what} failed{place}: {describe(error)} Correct it {where}.") from error
 
 
 def _place(error: BaseException, code: Path) -> str:

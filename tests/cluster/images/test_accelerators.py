@@ -25,8 +25,8 @@ Run = Callable[..., Any]
 DEVICES = """
 import os
 os.environ.update({environment})
-from modelyard.components.train import accelerator
-print(accelerator.devices())
+from modelyard.components.train.backend import devices
+print(devices())
 """
 
 ENVIRONMENT = """

@@ -15,9 +15,12 @@ from modelyard.components import artifacts
 from modelyard.components.artifacts import History, Normalization, Schema
 from modelyard.components.shards import ShardWriter
 from modelyard.components.store.settings import Store
+from modelyard.components.train import model as networks
+from modelyard.components.train import trainer
 from modelyard.components.train.backend import keras
+from modelyard.components.train.checkpoint import CheckpointStore
+from modelyard.components.train.data import Features
 from modelyard.components.train.settings import Code, Model, Training
-from modelyard.components.train.trainer import train
 
 SMALL: dict[str, Any] = {"filters": [4], "dense": [8]}
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 16}
@@ -86,8 +89,24 @@ class Desk:
         place = Code(place=code).text() if code else ""
         texts = [settings.text(), Training.model_validate(QUICK | training).text(), place, known]
         texts += [Store(url=str(self.root / "store")).text(), "here"]
-        train(str(self.root / "features"), *texts, str(self.model), str(self.history))
+        trainer.train(str(self.root / "features"), *texts, str(self.model), str(self.history))
         return artifacts.read(self.history / "history.json", History)
+
+    def fit(
+        self, model: dict[str, Any] | None = None, store: CheckpointStore | None = None, **training: Any
+    ) -> tuple[History, Any]:
+        """Fit as the step does, without the export at its end; return the history and the network."""
+        if not (self.root / "features").is_dir():
+            self.features()
+        rows = Features.read(self.root / "features")
+        settings = Model.model_validate(SMALL if model is None else model)
+        plan = Training.model_validate(QUICK | training)
+        keras.utils.set_random_seed(plan.seed)
+        code = Path(settings.code or "")
+        sha256 = artifacts.tree_sha256(code) if settings.code else ""
+        network = networks.build(settings, rows.schema, rows.normalization, code, sha256)
+        trainer.compile_(network, settings, plan, len(rows.train))
+        return trainer.fit(network, rows, plan, store), network
 
     def train_own(self, build: str, arguments: dict[str, Any] | None = None, **settings: Any) -> History:
         """Run the step with the user's own code, `build` being module:function."""

@@ -55,7 +55,7 @@ def test_validation_rows_keep_their_order(numbered) -> None:
     assert epoch(data.ordered(numbered, 8)) == list(range(50))
 
 
-@pytest.mark.parametrize("steps", [1, 4, 64])
+@pytest.mark.parametrize("steps", [1, 64])
 def test_fit_learns_from_every_row_once_an_epoch(desk, steps) -> None:
     code = """
         from pathlib import Path
@@ -76,10 +76,10 @@ def test_fit_learns_from_every_row_once_an_epoch(desk, steps) -> None:
             x = keras.Input(input_shape)
             return keras.Model(x, layers.Dense(classes, activation="softmax")(Count()(x)))
     """
-    desk.code(counting=code)
+    own = {"build": "counting:build", "code": str(desk.code(counting=code))}
     desk.features(np.arange(60, dtype=np.uint8)[:, None], np.arange(60) % 3)
-    desk.train_own("counting:build", epochs=3, batch_size=8, steps_per_execution=steps)
-    (counts,) = (w for w in desk.trained().get_weights() if w.shape == (60,))
+    _, network = desk.fit(own, epochs=3, batch_size=8, steps_per_execution=steps)
+    (counts,) = (w for w in network.get_weights() if w.shape == (60,))
     assert Counter(counts.tolist()) == {3.0: 60}
 
 

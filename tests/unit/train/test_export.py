@@ -30,7 +30,6 @@ def predictions(model: Path, rows: Any) -> dict[str, Any]:
     [
         ((8, 8, 3), "uint8", {"filters": [4], "dense": [8], "dropout": 0.2}),
         ((8, 8), "float32", {"filters": [4], "logits": True}),
-        ((5,), "float32", {"filters": []}),
     ],
 )
 def test_all_files_take_raw_examples_and_predict_what_was_trained(desk, shape, dtype, model) -> None:
@@ -97,11 +96,12 @@ def test_a_layer_that_computes_otherwise_when_it_is_exported_is_refused(desk) ->
     assert desk.left() == []
 
 
+@pytest.mark.soak  # another process with TensorFlow
 def test_a_killed_export_is_no_export_and_the_next_run_is_whole(desk) -> None:
     features = desk.features()
     program = (
-        "import os, sys; from modelyard.components.train import conversion, trainer;"
-        "conversion.convert = lambda *_: os.kill(os.getpid(), 9); trainer.train(*sys.argv[1:])"
+        "import os, sys; from modelyard.components.train import export, trainer;"
+        "export.convert = lambda *_: os.kill(os.getpid(), 9); trainer.train(*sys.argv[1:])"
     )
     texts = ['{"filters":[4]}', '{"epochs":1}', "", "", "", ""]
     places = [str(features), *texts, str(desk.model), str(desk.history)]

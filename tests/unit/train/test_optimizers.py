@@ -57,7 +57,7 @@ def test_settings_reach_the_optimizer(name, settings) -> None:
         ("sgd", {"nesterov": 1}, r"nesterov is 1, .* Give true or false"),
         ("muon", {"ns_steps": 2.5}, r"ns_steps is 2.5, .* Give a whole number"),
         ("muon", {"exclude_layers": "dense"}, r"exclude_layers is 'dense', .* Give a list of names"),
-        ("sgd", {"momentum": 2}, r"\(momentum: 2\) are refused by sgd: ValueError: .*momentum.* Change that"),
+        ("sgd", {"momentum": 2}, r"sgd refuses .* \(momentum: 2\): ValueError: .*momentum.* Change that"),
     ],
 )
 def test_what_an_optimizer_cannot_use_is_named(name, settings, message) -> None:

@@ -22,25 +22,10 @@ def network(body: str, head: str = "layers.Dense(classes, activation='softmax')(
     return body + HEAD.format(head)
 
 
-def test_a_function_with_arguments_builds_the_model(desk) -> None:
-    desk.code(plain=NETWORK)
-    history = desk.train_own("plain:build", {"units": 6})
-    assert history.parameters == 64 * 6 + 6 + 6 * 3 + 3
-
-
-def test_it_imports_modules_and_packages_beside_it(desk) -> None:
-    folder = desk.code(helper="UNITS = 5", entry=NETWORK.replace("units=4", "units=None"))
-    (folder / "nets").mkdir()
-    (folder / "nets" / "__init__.py").write_text("")
-    text = (folder / "entry.py").read_text().replace("layers.Dense(units)", "layers.Dense(helper.UNITS)")
-    (folder / "nets" / "small.py").write_text("import helper\n" + text)
-    assert desk.train_own("nets.small:build").parameters == 64 * 5 + 5 + 5 * 3 + 3
-
-
-def test_a_layer_of_the_users_own_is_exported(desk) -> None:
-    desk.code(
-        scaled=network(
-            """
+def test_it_trains_and_is_exported_with_what_is_beside_it(desk) -> None:
+    """A package that imports a module, a custom layer, arguments, and logits that end with a softmax."""
+    folder = desk.code(
+        helper="""
     @keras.saving.register_keras_serializable("scaled")
     class Scale(layers.Layer):
         def __init__(self, factor, **kwargs):
@@ -52,17 +37,19 @@ def test_a_layer_of_the_users_own_is_exported(desk) -> None:
 
         def get_config(self):
             return {**super().get_config(), "factor": self.factor}
-""",
-            "layers.Dense(classes, activation='softmax')(layers.Flatten()(Scale(2.0)(x)))",
-        )
+"""
     )
-    desk.train_own("scaled:build")
+    (folder / "nets").mkdir()
+    (folder / "nets" / "__init__.py").write_text("")
+    (folder / "nets" / "small.py").write_text(
+        "import keras\nimport helper\nfrom keras import layers\n\n"
+        "def build(input_shape, classes, units=4):\n"
+        "    return keras.Sequential([layers.Flatten(), helper.Scale(2.0), layers.Dense(units),"
+        " layers.Dense(classes)])\n"
+    )
+    history = desk.train_own("nets.small:build", {"units": 6}, model={"logits": True})
+    assert history.parameters == 64 * 6 + 6 + 6 * 3 + 3
     assert (desk.model / "model.onnx").is_file()
-
-
-def test_logits_end_with_a_softmax_in_the_export_only(desk) -> None:
-    desk.code(raw=network("", "layers.Dense(classes)(layers.Flatten()(x))"))
-    desk.train_own("raw:build", model={"logits": True})
     pictures, _ = desk.pictures(5)
     assert desk.trained()(pictures).numpy().sum(axis=1) == pytest.approx(1)
 
