@@ -203,7 +203,10 @@ def _failure(error: Exception, host: str) -> str:
             f"no encrypted connection can be made ({describe(error)}). If your network has its own "
             "certificate authority, set SSL_CERT_FILE to its certificate."
         )
-    return f"the connection failed ({describe(error)}), also when tried again. Check the network and data.source."
+    return (
+        f"the connection failed ({describe(error)}), also when tried again. Check the network and "
+        "data.source."
+    )
 
 
 def _caused_by(error: BaseException | None, kind: type[Exception]) -> bool:
