@@ -200,7 +200,7 @@ def test_doctor_passes_and_fails_with_a_remedy(modelyard, monkeypatch, tmp_path)
     assert ended.code == 1
     assert not checks["port"]["ok"]
     assert "--port" in checks["port"]["found"]
-    assert list(checks) == ["python", "packages", "processor", "disk", "store", "port"]
+    assert list(checks) == ["python", "packages", "cpu", "disk", "store", "port"]
     assert all(checks[name]["ok"] for name in ("python", "packages", "disk", "store"))
     monkeypatch.setenv("MODELYARD_SERVING__PORT", "0")
     assert modelyard("doctor").code == 0
