@@ -1,18 +1,25 @@
-"""The work of the step `fingerprint`: what identifies the data and the run, and the champion to beat."""
+"""The work of the step `fingerprint`: the fingerprints of data and run, and the champion to compare with.
+
+With `skip_unchanged` it ends a run in which nothing is new: when the champion was made of the same data,
+configuration and code. With `force_after` such a champion is trained again when it is old. That run must not
+find the old data in the cache, so its data get another key. The key counts how many times the age has passed,
+so that the champion is trained once each time, and the runs in between find that training in the cache.
+"""
 
 import hashlib
 import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from modelyard.components.artifacts import UNCHANGED
-from modelyard.components.fingerprint.unchanged import made_of
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 
 WITHOUT_EFFECT = {"source", "sha256", "timeout", "max_bytes", "endpoint"}
-"""Keys of Source that do not change what ingest makes: what the data is matters, not where it lies."""
+"""Keys of Source that do not change what ingest makes: what the data is matters, not where it is."""
 
 
 def identify(
@@ -27,7 +34,7 @@ def identify(
     champion: str,
     data: str,
 ) -> str:
-    """Return what ingest is asked for, or "unchanged"; write the data's and the run's fingerprint.
+    """Return the key of the data for ingest, or "unchanged"; write the fingerprints and the champion.
 
     Args:
         name: the model's name.
@@ -36,42 +43,50 @@ def identify(
         store: Store as JSON.
         root: where the artifacts of the run are, on a cluster.
         skip_unchanged: end the run when the champion was made of the same data, configuration and code.
-        force_after: seconds after whose passing such a champion is trained again all the same; 0: never.
+        force_after: age in seconds after which such a champion is trained again; 0: never.
         run: file for the run's fingerprint.
         champion: file for the version to compare with; 0 when there is none.
         data: file for the data's fingerprint.
 
     Raises:
-        ConfigError: `data.source` or `store.url` is no address that modelyard knows.
-        DataError: the data is missing or cannot be looked at.
+        ConfigError: `data.source` or `store.url` has an unknown scheme.
+        DataError: the data is missing or cannot be inspected.
         StoreError: the model store cannot be read.
     """
-    found = asked = data_fingerprint(Source.of(source))
+    found = key = data_fingerprint(Source.of(source))
     models = open_store(Store.of(store))
-    made = made_of(models, name, found, recipe) if skip_unchanged else None
-    if made and (times := made.overdue(force_after)):
-        _say(f"version {made.version} is the champion for longer than {force_after} s: it is trained again")
-        asked = _digest({"data": found, "again": times})
-    this = _digest({"data": asked, "recipe": recipe})
-    version = champion_of(models, name, this)
+    made = champion_made_of(models, name, found, recipe) if skip_unchanged else None
+    if made and force_after:
+        version, since = made
+        if times := int((datetime.now(UTC) - since).total_seconds() // force_after):
+            _log(
+                f"version {version} has been the champion for more than {force_after} s: it is trained again"
+            )
+            key = _digest({"data": found, "again": times})
+    this = _digest({"data": key, "recipe": recipe})
+    compared = version_to_compare(models, name, this)
     _write(Path(run), this)
-    _write(Path(champion), str(version))
+    _write(Path(champion), str(compared))
     _write(Path(data), found)
-    if made and asked == found:
-        _say(f"{UNCHANGED}: {made.reason()}")
+    if made and key == found:
+        version, since = made
+        _log(
+            f"{UNCHANGED}: version {version}, the champion since {since:%Y-%m-%d %H:%M} UTC, was made of the "
+            "same data, configuration and code"
+        )
         return UNCHANGED
-    beaten = f"version {version}" if version else "none yet"
-    _say(f"data {found[:12]}, run {this[:12]}, champion to compare with: {beaten}")
-    return _digest({"data": asked, "root": root}) if root else asked
+    beaten = f"version {compared}" if compared else "none yet"
+    _log(f"data {found[:12]}, run {this[:12]}, champion to compare with: {beaten}")
+    return _digest({"data": key, "root": root}) if root else key
 
 
 def data_fingerprint(source: Source) -> str:
-    """Return one SHA-256 over what the data is and what makes examples of it; nothing is fetched."""
+    """Return one SHA-256 of what the data is and how examples are made of it; nothing is downloaded."""
     made = source.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     return _digest({**made, "identity": locate(source).identity()})
 
 
-def champion_of(store: ModelStore, name: str, run: str) -> int:
+def version_to_compare(store: ModelStore, name: str, run: str) -> int:
     """Return the version that a run must be compared with; 0 when there is none.
 
     It is the champion, or, when this very run made the champion, the version that it was compared with then.
@@ -84,11 +99,35 @@ def champion_of(store: ModelStore, name: str, run: str) -> int:
     return current.version
 
 
+def champion_made_of(store: ModelStore, name: str, data: str, recipe: str) -> tuple[int, datetime] | None:
+    """Return the champion's version and since when it is the champion, if it was made of these; else None.
+
+    Args:
+        store: the model store.
+        name: the model's name.
+        data: the data's fingerprint.
+        recipe: fingerprint of the configuration and the code that decide the result.
+    """
+    champion = store.champion(name)
+    if champion is None:
+        return None
+    manifest = store.manifest(name, champion.version)
+    if (manifest.data, manifest.code) != (data, recipe):
+        return None
+    return champion.version, datetime.fromisoformat(store.entry(name, champion.history).at)
+
+
+def reason_in(log: Sequence[str]) -> str | None:
+    """Return why a run ended as unchanged, from the log of this step; None when it did not."""
+    begin = f"{UNCHANGED}: "
+    return next((line.removeprefix(begin) for line in log if line.startswith(begin)), None)
+
+
 def _digest(value: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _say(sentence: str) -> None:
+def _log(sentence: str) -> None:
     print(sentence, flush=True)  # noqa: T201 - the step's log
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from modelyard.components.artifacts import UNCHANGED, History, Outcome, read
 from modelyard.components.errors import ModelyardError
 from modelyard.components.explain import local_run
-from modelyard.components.fingerprint.unchanged import reason_in
+from modelyard.components.fingerprint.identity import reason_in
 from modelyard.components.store.models import open_store
 from modelyard.pipelines.compile.compiler import LOCAL, NO_OPTIONS, arguments, pipeline
 from modelyard.pipelines.config.config import Config

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from modelyard.components.artifacts import UNCHANGED, Outcome, read
 from modelyard.components.errors import ClusterError, NotFoundError
 from modelyard.components.explain.workflow import Workflow
-from modelyard.components.fingerprint.unchanged import reason_in
+from modelyard.components.fingerprint.identity import reason_in
 from modelyard.components.store import staging
 from modelyard.components.store.address import open_objects
 from modelyard.components.store.models import open_store

@@ -9,9 +9,8 @@ import pytest
 
 from modelyard.components.artifacts import Decision, Signature
 from modelyard.components.errors import DataError
-from modelyard.components.fingerprint import unchanged
-from modelyard.components.fingerprint.identity import data_fingerprint, identify
-from modelyard.components.fingerprint.unchanged import reason_in
+from modelyard.components.fingerprint import identity
+from modelyard.components.fingerprint.identity import data_fingerprint, identify, reason_in
 from modelyard.components.source.settings import Resize, Source
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
@@ -185,7 +184,7 @@ def test_a_champion_that_is_too_old_is_trained_again_once_each_time(
     fingerprints: Identify, store: ModelStore, made: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def at(days: float) -> tuple[str, str, int]:
-        monkeypatch.setattr(unchanged, "datetime", Clock.after(days))
+        monkeypatch.setattr(identity, "datetime", Clock.after(days))
         return fingerprints(skip=True, force_after=10 * 86400)
 
     assert at(9)[0] == "unchanged"
