@@ -18,7 +18,7 @@ import yaml
 from measure import Result, finished, paired, result, show, turns
 from modelyard.components.kubernetes.cluster import connect as connect_cluster
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.runners.kfp import records
+from modelyard.pipelines.runners.kfp import runs
 from modelyard.pipelines.runners.kfp.client import Backend, connect
 
 HERE = Path(__file__).parent
@@ -31,7 +31,7 @@ QUICK = [part for key in ("watch_seconds=1", "min_requests=20") for part in ("--
 
 def started(command: list[str | Path]) -> str:
     """Run a command that submits, and return the run's id: both ways name it last."""
-    return [found.group() for found in records.ID.finditer(finished(command))][-1]
+    return [found.group() for found in runs.ID.finditer(finished(command))][-1]
 
 
 class Bench:
@@ -67,7 +67,7 @@ class Bench:
         began = time.perf_counter()
         run_id = started(command)
         seconds = time.perf_counter() - began
-        records.cancel(self.backend, records.get(self.backend, run_id))
+        runs.cancel(self.backend, runs.find(self.backend, run_id))
         return seconds
 
     def whole(self, kind: str) -> float:
@@ -90,9 +90,9 @@ class Bench:
 
     def ended(self, run_id: str) -> Any:
         """Return a run when it has succeeded."""
-        while records.state(run := records.get(self.backend, run_id)) not in records.ENDED:
+        while runs.state(run := runs.find(self.backend, run_id)) not in runs.ENDED:
             time.sleep(1)
-        assert records.state(run) == "succeeded", run.run_id
+        assert runs.state(run) == "succeeded", run.run_id
         return run
 
 

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from modelyard.components.errors import BackendError
+from modelyard.pipelines.cli.failures import INTERRUPTED, report
 from modelyard.pipelines.cli.options import Output, emit
+from modelyard.pipelines.cli.run import conclude, steps_table
 
 if TYPE_CHECKING:
     from modelyard.pipelines.environments.environment import Environment
@@ -21,7 +24,7 @@ def follow(
     output: Output,
     plan_key: str | None = None,
 ) -> None:
-    """Follow a run to its end, show what came of it, and end with its exit code.
+    """Follow a run to its end, show its results, and end with its exit code.
 
     Ctrl-C ends this command and not the run.
 
@@ -38,8 +41,6 @@ def follow(
         from rich.console import Console
         from rich.live import Live
 
-        from modelyard.components.errors import BackendError
-        from modelyard.pipelines.cli.run import conclude, steps_table
         from modelyard.pipelines.planning import comparison
         from modelyard.pipelines.runners import runs
         from modelyard.pipelines.runners.kfp.following import Following
@@ -57,10 +58,8 @@ def follow(
         comparison.keep(runs.of_pipelines(summary.run), plan_key, environment, summary, history=None)
         conclude(summary, None, environment, output)
     except KeyboardInterrupt:
-        from modelyard.pipelines.cli.failures import INTERRUPTED, report
-
-        said = f"Ctrl-C does not end the run {run.display_name}. Follow it: {again}"
-        raise typer.Exit(report("Interrupted", said, INTERRUPTED, output is Output.JSON)) from None
+        message = f"Ctrl-C does not end the run {run.display_name}. Follow it: {again}"
+        raise typer.Exit(report("Interrupted", message, INTERRUPTED, output is Output.JSON)) from None
     except BackendError as error:
         raise BackendError(f"{error} The run {run.display_name} goes on. Follow it: {again}") from error
 
@@ -69,13 +68,12 @@ def show_once(backend: "Backend", run: Any, environment: "Environment", output: 
     """Show a run as it is now."""
     from rich.console import Console
 
-    from modelyard.pipelines.cli.run import steps_table
-    from modelyard.pipelines.runners.kfp import records
     from modelyard.pipelines.runners.kfp.following import Following
+    from modelyard.pipelines.runners.kfp.runs import record
 
     following = Following(backend, run, environment)
     following.look()
-    shown = records.record(run)
+    shown = record(run)
     if output is Output.JSON:
         steps = [step.model_dump(mode="json") for step in following.steps()]
         emit({**shown.json(), "steps": steps})

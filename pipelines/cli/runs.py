@@ -1,6 +1,6 @@
 """`runs list|show|cancel|retry`, `logs`: what runs on Kubeflow Pipelines, and what it says."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ from modelyard.pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from modelyard.pipelines.runners.kfp.records import RunRecord
+    from modelyard.pipelines.runners.kfp.client import Backend
 
 app = typer.Typer(name="runs", help="Look at runs on Kubeflow Pipelines, and end them.", no_args_is_help=True)
 
@@ -34,16 +34,17 @@ def list_(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """List the latest runs."""
-    from modelyard.pipelines.runners.kfp.client import connect
-    from modelyard.pipelines.runners.kfp.records import latest
+    from modelyard.pipelines.runners.kfp.runs import latest
 
-    backend = connect(pipelines_environment(environment, namespace), endpoint)
-    found = latest(backend, model, limit)
+    found = latest(_connect(environment, namespace, endpoint), model, limit)
     if output is Output.JSON:
         emit([one.json() for one in found])
-    else:
-        head = ("run", "state", "started (UTC)", "seconds", "id")
-        show_rows([_row(one) for one in found], head)
+        return
+    rows = [
+        (one.name, one.state, f"{one.created_at:%Y-%m-%d %H:%M:%S}", f"{one.seconds:.0f}", one.id)
+        for one in found
+    ]
+    show_rows(rows, ("run", "state", "started (UTC)", "seconds", "id"))
 
 
 @app.command()
@@ -63,7 +64,7 @@ def show(
     """Show a run with its steps; with --wait, to its end."""
     from modelyard.pipelines.cli.follow import command, follow, show_once
     from modelyard.pipelines.runners.kfp.client import connect
-    from modelyard.pipelines.runners.kfp.records import find
+    from modelyard.pipelines.runners.kfp.runs import find
 
     place = pipelines_environment(environment, namespace)
     backend = connect(place, endpoint)
@@ -84,13 +85,12 @@ def cancel(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """End a run; what it has published stays."""
-    from modelyard.pipelines.runners.kfp import records
-    from modelyard.pipelines.runners.kfp.client import connect
+    from modelyard.pipelines.runners.kfp import runs
 
-    backend = connect(pipelines_environment(environment, namespace), endpoint)
-    found = records.find(backend, run)
-    records.cancel(backend, found)
-    _done(found.display_name, found.run_id, "cancelled", output)
+    backend = _connect(environment, namespace, endpoint)
+    found = runs.find(backend, run)
+    runs.cancel(backend, found)
+    _done(found, "cancelled", output)
 
 
 @app.command()
@@ -102,24 +102,12 @@ def retry(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Start the failed steps of a run again; what succeeded stays."""
-    from modelyard.pipelines.runners.kfp import records
-    from modelyard.pipelines.runners.kfp.client import connect
+    from modelyard.pipelines.runners.kfp import runs
 
-    backend = connect(pipelines_environment(environment, namespace), endpoint)
-    found = records.find(backend, run)
-    records.retry(backend, found)
-    _done(found.display_name, found.run_id, "started again", output)
-
-
-def _row(one: "RunRecord") -> tuple[str, ...]:
-    return one.name, one.state, f"{one.created_at:%Y-%m-%d %H:%M:%S}", f"{one.seconds:.0f}", one.id
-
-
-def _done(name: str, run_id: str, what: str, output: Output) -> None:
-    if output is Output.JSON:
-        emit({"run": name, "id": run_id, "done": what})
-    else:
-        typer.echo(f"{name} is {what}.")
+    backend = _connect(environment, namespace, endpoint)
+    found = runs.find(backend, run)
+    runs.retry(backend, found)
+    _done(found, "started again", output)
 
 
 def logs(
@@ -139,32 +127,37 @@ def logs(
     """Print what the steps of a run wrote, also after their pods are gone."""
     from modelyard.components.errors import ConfigError
     from modelyard.components.explain.log_lines import step_lines
-    from modelyard.pipelines.runners.kfp.client import connect
-    from modelyard.pipelines.runners.kfp.kept import Kept, cluster_of
-    from modelyard.pipelines.runners.kfp.logs import Logs
-    from modelyard.pipelines.runners.kfp.records import find
+    from modelyard.pipelines.runners.kfp.runs import RunArchive, find
     from modelyard.pipelines.train_to_serve import STEPS
 
     if step and step not in STEPS:
         raise ConfigError(f"There is no step {step!r}; they are {', '.join(STEPS)}.")
-    backend = connect(pipelines_environment(environment, namespace), endpoint)
-    found = Logs(Kept(backend, find(backend, run).run_id, cluster_of(backend.namespace)))
-    steps = (step,) if step else STEPS
-    told = (
-        (name, lines if whole else step_lines(lines))
-        for name, lines in (found.following if follow else found.now)(steps)
-    )
+    backend = _connect(environment, namespace, endpoint)
+    archive = RunArchive(backend, find(backend, run).run_id)
+    found = (archive.follow_logs if follow else archive.logs)((step,) if step else STEPS)
+    shown = ((name, lines if whole else step_lines(lines)) for name, lines in found)
     if output is Output.JSON:
-        emit([{"step": name, "lines": list(lines)} for name, lines in told])
+        emit([{"step": name, "lines": list(lines)} for name, lines in shown])
         return
-    said = False
-    for name, lines in told:
-        said = True
+    empty = True
+    for name, lines in shown:
+        empty = False
         if not step:
             typer.echo(typer.style(f"{name}:", bold=True))
         for line in lines:
             typer.echo(line)
-    if not said:
-        typer.echo(
-            "Nothing has been written: no pod has started, or the outputs came from the cache.", err=True
-        )
+    if empty:
+        typer.echo("There is no log: no pod has started, or the outputs came from the cache.", err=True)
+
+
+def _connect(environment: str, namespace: str | None, endpoint: str | None) -> "Backend":
+    from modelyard.pipelines.runners.kfp.client import connect
+
+    return connect(pipelines_environment(environment, namespace), endpoint)
+
+
+def _done(run: Any, what: str, output: Output) -> None:
+    if output is Output.JSON:
+        emit({"run": run.display_name, "id": run.run_id, "done": what})
+    else:
+        typer.echo(f"{run.display_name} is {what}.")

@@ -1,6 +1,6 @@
 """`submit`: the pipeline on Kubeflow Pipelines."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from modelyard.pipelines.compile.uploads import Uploads
-    from modelyard.pipelines.runners.kfp.changes import Changes
     from modelyard.pipelines.runners.kfp.client import Backend
-    from modelyard.pipelines.runners.kfp.submission import Submission
+    from modelyard.pipelines.runners.kfp.submission import Changes, Submission
 
 
 def submit(
@@ -56,30 +55,23 @@ def submit(
 ) -> None:
     """Start a run on Kubeflow Pipelines.
 
-    It is checked first, against the last plan of it, too, and what it changes is shown. A dataset and code of
-    this machine go to the store, the pipeline and its version to the server: each once.
+    The submission is checked first, also against its last plan, and what it changes is shown. A dataset and
+    code of this machine go to the store, the pipeline and its version to the server: each once.
     """
     from rich.console import Console
 
-    from modelyard.pipelines.compile import lean_kfp
-    from modelyard.pipelines.runners import runs
-    from modelyard.pipelines.runners.kfp.endpoint import find_endpoint
-
-    options = when_unchanged(skip_unchanged, force_after)
-    place = pipelines_environment(environment, namespace, overrides or ())
-    find_endpoint(place, endpoint)  # there is one, before anything is loaded and packed for it
-
-    lean_kfp.load()
     from modelyard.pipelines.cli.follow import command, follow
     from modelyard.pipelines.compile.preflight import check
     from modelyard.pipelines.compile.uploads import gather
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.planning import comparison
     from modelyard.pipelines.planning.guard import guard
-    from modelyard.pipelines.runners.kfp import lookup, submission
-    from modelyard.pipelines.runners.kfp.changes import compare
-    from modelyard.pipelines.runners.kfp.client import connect
+    from modelyard.pipelines.runners import runs
+    from modelyard.pipelines.runners.kfp import client, submission
 
+    options = when_unchanged(skip_unchanged, force_after)
+    place = pipelines_environment(environment, namespace, overrides or ())
+    client.find_endpoint(place, endpoint)  # there is one, before anything is loaded and packed for it
     console = Console(stderr=True)
     settings = load(config, overrides or (), store=place.model_store())
     with console.status("checking"):
@@ -88,9 +80,9 @@ def submit(
         plan_key = comparison.identity(uploads.config, place) if wait else None
         prepared = submission.prepare(uploads.config, place, options)
         notes = (*unjudged, *check(prepared.package, prepared.arguments, place))
-        backend = connect(place, endpoint)
-        found = lookup.look(backend, prepared)
-        facts = _facts(prepared, compare(backend, prepared, found), uploads, backend, notes)
+        backend = client.connect(place, endpoint)
+        found = submission.look(backend, prepared)
+        facts = _facts(prepared, submission.compare(backend, prepared, found), uploads, backend, notes)
     if dry_run:
         emit(facts) if output is Output.JSON else _show(facts, Console(), whole=True)
         return
@@ -134,30 +126,25 @@ def _facts(
 def _show(facts: dict[str, Any], console: "Console", whole: bool) -> None:
     from rich.text import Text
 
-    for name, value in _rows(facts, whole):  # whole lines: addresses are there to be copied
-        console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
-
-
-def _rows(facts: dict[str, Any], whole: bool) -> Iterator[tuple[str, str]]:
     new = {True: "new", False: "known"}
-    yield "pipeline", f"{facts['pipeline']} ({new[facts['new_pipeline']]})"
-    yield "version", f"{facts['version']} ({new[facts['new_version']]})"
-    yield (
-        "runs in",
-        f"{facts['namespace']} as {facts['service_account']}, artifacts in {facts['pipeline_root']}",
-    )
-    for step, image in facts["images"].items() if whole else ():
-        yield "image", f"{step}: {image}"
-    for upload in facts["uploads"]:
-        yield "upload", upload
-    for note in facts["notes"]:
-        yield "note", note
-    if facts["since"] is None:
-        yield "changes", "its first run here"
-    for one in facts["differences"]:
-        yield "changes", f"{one['key']}: {_word(one['before'])} -> {_word(one['after'])}"
-    if facts["since"] and not facts["differences"]:
-        yield "changes", f"nothing since {facts['since']}"
+    account, root = facts["service_account"], facts["pipeline_root"]
+    rows = [
+        ("pipeline", f"{facts['pipeline']} ({new[facts['new_pipeline']]})"),
+        ("version", f"{facts['version']} ({new[facts['new_version']]})"),
+        ("runs in", f"{facts['namespace']} as {account}, artifacts in {root}"),
+        *(("image", f"{step}: {image}") for step, image in facts["images"].items() if whole),
+        *(("upload", upload) for upload in facts["uploads"]),
+        *(("note", note) for note in facts["notes"]),
+        *(
+            ("changes", f"{one['key']}: {_word(one['before'])} -> {_word(one['after'])}")
+            for one in facts["differences"]
+        ),
+    ]
+    if not facts["differences"]:
+        since = facts["since"]
+        rows.append(("changes", f"nothing since {since}" if since else "its first run here"))
+    for name, value in rows:  # whole lines: URLs are there to be copied
+        console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
 
 
 def _word(value: Any) -> str:

@@ -51,14 +51,13 @@ def explain_kfp(name: str, environment: "Environment", endpoint: str | None) -> 
         BackendError: Kubeflow Pipelines does not answer.
     """
     from modelyard.components.explain import kfp_run
-    from modelyard.pipelines.runners.kfp import client, records
-    from modelyard.pipelines.runners.kfp.kept import Kept, cluster_of
+    from modelyard.pipelines.runners.kfp.client import connect
+    from modelyard.pipelines.runners.kfp.runs import RunArchive, find
 
-    backend = client.connect(environment, endpoint)
-    run = records.find(backend, name)
-    kept = Kept(backend, run.run_id, cluster_of(backend.namespace))
+    backend = connect(environment, endpoint)
+    run = find(backend, name)
     parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-    found = kfp_run.explain(run.display_name, parameters.get("name"), kept)
+    found = kfp_run.explain(run.display_name, parameters.get("name"), RunArchive(backend, run.run_id))
     return _stuck(found) or found if found.state == "cancelled" else found
 
 

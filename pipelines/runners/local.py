@@ -26,8 +26,7 @@ from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning import comparison
 from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.results import scores
-from modelyard.pipelines.runners.runs import Failure, RunSummary, State, Step
+from modelyard.pipelines.runners.runs import Failure, RunSummary, State, Step, scores
 from modelyard.pipelines.serving.smoke_test import Prediction, predict_locally
 from modelyard.pipelines.train_to_serve import STEPS
 

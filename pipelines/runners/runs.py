@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from modelyard.components import lifeline
-from modelyard.components.artifacts import Interval, Record, read, write
+from modelyard.components.artifacts import Decision, Interval, Metrics, Outcome, Record, read, write
 from modelyard.components.errors import ConfigError, NotFoundError
 from modelyard.components.explain import local_run
 from modelyard.pipelines.serving.smoke_test import Prediction
@@ -142,6 +142,30 @@ def find(base: Path, name: str | None = None) -> RunSummary:
         wanted = f"run {name!r}" if name else "finished run"
         raise NotFoundError(f"There is no {wanted} in {base / 'runs'}. `modelyard run` makes one.")
     return read(found[-1], RunSummary)
+
+
+def scores(evaluation: Path, outcome: Outcome | None, folder: Path) -> dict[str, Any]:
+    """Return the part of a run's summary with the decision and the metrics; put the report into its folder.
+
+    Args:
+        evaluation: evaluate's folder; the report is beside it.
+        outcome: deploy's, if it ran.
+        folder: the run's.
+    """
+    decision = read(evaluation / "decision.json", Decision)
+    metrics = read(evaluation / "metrics.json", Metrics)
+    return {
+        "version": outcome.version if outcome else None,
+        "decision": outcome.decision if outcome else decision.decision,
+        "reason": outcome.reason if outcome else decision.reason,
+        "metrics": MetricsSummary(
+            accuracy=metrics.accuracy.value,
+            accuracy_interval=(metrics.accuracy.low, metrics.accuracy.high),
+            rows=metrics.rows,
+            gain=metrics.gain,
+        ),
+        "report": str(shutil.copyfile(evaluation.parent / "report", folder / "report.html")),
+    }
 
 
 def _dead(base: Path) -> list[Path]:

@@ -27,10 +27,9 @@ from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.config.schedule import due_times
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.differences import Change, differences, flat
-from modelyard.pipelines.runners.kfp import lookup, submission
-from modelyard.pipelines.runners.kfp.changes import against
-from modelyard.pipelines.runners.kfp.client import Backend
-from modelyard.pipelines.runners.kfp.pages import pages
+from modelyard.pipelines.runners.kfp import submission
+from modelyard.pipelines.runners.kfp.client import Backend, equals, pages
+from modelyard.pipelines.runners.kfp.submission import against
 from modelyard.pipelines.schedule.desired import ON, DesiredSchedule, ManagedRecurringRun
 
 if TYPE_CHECKING:
@@ -87,10 +86,8 @@ class RecurringRuns:
             uploaded = submission.upload(self.backend, desired.submission)
             body = desired.recurring.run
             body.namespace = self.backend.scope
-            body.experiment_id = lookup.experiment(self.backend, config.name)
-            body.pipeline_version_reference = kfp.V2beta1PipelineVersionReference(
-                pipeline_id=uploaded.pipeline_id, pipeline_version_id=uploaded.version_id
-            )
+            body.experiment_id = uploaded.experiment_id
+            body.pipeline_version_reference = uploaded.reference()
             existing = self._create(body, existing)
         self._retire(existing[:-1])
         return applied
@@ -163,7 +160,7 @@ class RecurringRuns:
                 f"{last.store}, and the store of this configuration is {wanted.store}. Delete it with "
                 f"`modelyard schedule delete {last.name}` if it is yours, or give the model another name."
             )
-        _, version = lookup.known(self.backend, desired.submission)
+        version = submission.look(self.backend, desired.submission).version_id
         changes = (
             *differences(flat({"schedule": last.settings()}), flat({"schedule": wanted.settings()})),
             *against(self.backend, last.run, desired.submission, version),
@@ -195,7 +192,7 @@ class RecurringRuns:
             elif one.on:
                 self._wait_unless_quiet(one)
         wanted, before = ManagedRecurringRun(body), {one.id for one in existing}
-        lookup.once(
+        submission.once(
             lambda: self.backend.recurring_runs.recurring_run_service_create_recurring_run(body),
             lambda: next(
                 (
@@ -251,7 +248,7 @@ class RecurringRuns:
             experiment_id=one.run.experiment_id,
             page_size=LATEST,
             sort_by="created_at desc",
-            filter=lookup.equals("recurring_run_id", one.id),
+            filter=equals("recurring_run_id", one.id),
         )
         since = self.now() - MARGIN
         return any(run.finished_at and run.finished_at > since for run in page.runs or ())
@@ -272,7 +269,7 @@ class RecurringRuns:
         Raises:
             ConflictError: modelyard did not make one of them.
         """
-        found = [ManagedRecurringRun(run) for run in self._runs(filter=lookup.equals("display_name", name))]
+        found = [ManagedRecurringRun(run) for run in self._runs(filter=equals("display_name", name))]
         if not all(one.sha256 for one in found):
             raise ConflictError(
                 f"There is a recurring run {name} at {self.backend.endpoint} that modelyard did not make. "

@@ -1,195 +1,387 @@
-"""The services of Kubeflow Pipelines' API, as its SDK has them, with every failure made a sentence.
+"""The API server of Kubeflow Pipelines: where it is, who asks, and every failure as an error of ours.
 
     backend = connect(environment)
     backend.runs.run_service_get_run(run_id)
 
-It uses the generated client below kfp.Client, which prints nothing and starts in a quarter of the time. A
-server that has answered once is given time to come back: what may be asked twice is asked again meanwhile.
+kfp.Client finds the server and sends the credentials; its generated clients do the rest. The URL is
+`--endpoint`, else KF_PIPELINES_ENDPOINT, else `kfp.endpoint` of the environment; without one it is the
+Service `ml-pipeline`, from outside the cluster through the Kubernetes API server that KUBECONFIG names.
+Credentials come from environment variables only, so that they are in no file and on no command line.
 """
 
+import json
+import os
 import re
-import time
-from functools import cached_property
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kfp_server_api
 import urllib3
+from kfp import client as kfp_client
 from kfp_server_api.rest import RESTClientObject
 
-from modelyard.components.errors import BackendError, ModelyardError, NotFoundError
-from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners.kfp import refusals
-from modelyard.pipelines.runners.kfp.endpoint import Credentials, Endpoint, find_credentials, find_endpoint
+from modelyard.components.errors import (
+    BackendError,
+    ClusterError,
+    ConfigError,
+    ConflictError,
+    ModelyardError,
+    NotFoundError,
+)
+from modelyard.components.kubernetes.cluster import connect as connect_cluster
+from modelyard.pipelines.environments.environment import URL, Environment
 
-TIMEOUT = (5.0, 60.0)
-PATIENCE = 60.0
-PAUSE = 0.5
-AWAY = (429, 502, 503, 504)
+ENDPOINT = "KF_PIPELINES_ENDPOINT"
+TOKEN, COOKIE, MOUNTED = "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIE", "KF_PIPELINES_SA_TOKEN_PATH"
+SERVICE = "ml-pipeline"
+HEALTH_TIMEOUT, TIMEOUT = (5.0, 10.0), (5.0, 60.0)
+UNAVAILABLE = (429, 502, 503, 504)
+# About a minute, in which a server that has answered once may restart. Only what never reached it, or may be
+# asked twice, is asked again.
+RETRIES = urllib3.Retry(
+    14,
+    redirect=False,
+    status_forcelist=UNAVAILABLE,
+    allowed_methods=("GET",),
+    backoff_factor=0.5,
+    backoff_max=5.0,
+    raise_on_status=False,
+)
+PAGE_SIZE = 100
+LONGEST_MESSAGE = 600
+# The server puts what it was doing before the cause.
+CONTEXT = re.compile(r"^.*(?:\w+Error|Invalid input error|Already exist error): ", re.DOTALL)
+NEW_CREDENTIALS = f"Set {TOKEN} (or {COOKIE}, for a login page) to a valid one."
 
 
 class LostError(BackendError):
-    """The answer did not come: what was asked may have been done, or not."""
+    """The answer was lost: the server may have done what it was asked to do, or not."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The URL of the server, and who named it.
+
+    Attributes:
+        url: empty until kfp.Client has found the cluster.
+        origin: the option, variable or key.
+        namespace: of the Service, where it is reached through the Kubernetes API server.
+    """
+
+    url: str
+    origin: str
+    namespace: str | None = None
+
+    def __str__(self) -> str:
+        if self.namespace:
+            return f"the Service {SERVICE} in the namespace {self.namespace}"
+        return f"{self.url} ({self.origin})"
+
+
+def find_endpoint(
+    environment: Environment, given: str | None = None, environ: Mapping[str, str] = os.environ
+) -> Endpoint:
+    """Return where the server is.
+
+    Args:
+        environment: names it, or the namespace in which it is installed.
+        given: the URL on the command line.
+        environ: the environment variables.
+
+    Raises:
+        ConfigError: the environment is this machine, or the URL is malformed.
+    """
+    if environment.kind == "local":
+        raise ConfigError(
+            "The environment local is this machine, which has no Kubeflow Pipelines. Name a cluster with -e, "
+            "such as kind; `modelyard run` runs here."
+        )
+    named = {
+        "--endpoint": given,
+        ENDPOINT: environ.get(ENDPOINT),
+        "environment.kfp.endpoint": environment.kfp.endpoint,
+    }
+    for origin, url in named.items():
+        if url and not re.match(URL, url):
+            # a URL that may hold a password is not repeated
+            shown = "a URL with a user or a query" if "@" in url or "?" in url else repr(url)
+            raise ConfigError(
+                f"{origin} is {shown}, which is not the URL of an API. Write it like http://127.0.0.1:8888 "
+                f"or https://kubeflow.example.com/pipeline; a token belongs in {TOKEN}."
+            )
+        if url:
+            return Endpoint(url.rstrip("/"), origin)
+    namespace = environment.kfp.namespace
+    if "KUBERNETES_SERVICE_HOST" in environ:
+        host = kfp_client.Client._IN_CLUSTER_DNS_NAME.format(namespace)
+        return Endpoint(f"http://{host}", "environment.kfp.namespace")
+    return Endpoint("", "KUBECONFIG", namespace)
 
 
 class Backend:
-    """The API server of an environment.
+    """The API server of an environment, with the generated clients of its services.
 
     Attributes:
         endpoint: where it is.
         namespace: of the runs' pods.
-        scope: of what is asked for: the user's namespace where several users share the server, else None.
+        scope: the user's namespace, which requests name where several users share the server, else None.
+        pipelines, uploads, experiments, runs, recurring_runs: the services.
     """
 
-    def __init__(self, environment: Environment, endpoint: Endpoint, credentials: Credentials) -> None:
-        self.endpoint = endpoint
-        settings = kfp_server_api.Configuration(host=endpoint.url)
+    def __init__(self, environment: Environment, endpoint: Endpoint, origin: str | None, client: Any) -> None:
+        settings, self._client = client._existing_config, client._run_api.api_client
+        settings.host = settings.host.rstrip("/")
+        if endpoint.namespace and settings.refresh_api_key_hook:
+            _keep_host(settings)
+        self.endpoint = replace(endpoint, url=settings.host)
         settings.retries = False
-        self._client = kfp_server_api.ApiClient(settings, cookie=credentials.cookie)
-        self._client.rest_client = _Transport(settings, endpoint, credentials)
-        shared = self._healthy().multi_user
+        self._client.rest_client = _Transport(settings, self.endpoint, origin, HEALTH_TIMEOUT)
+        shared = self._multi_user(client._healthz_api)
+        settings.retries = RETRIES
+        self._client.rest_client = _Transport(settings, self.endpoint, origin, TIMEOUT)
         self.scope = environment.runs.namespace if shared else None
         self.namespace = self.scope or environment.kfp.namespace
-
-    @cached_property
-    def pipelines(self) -> Any:
-        """Pipelines and their versions."""
-        return kfp_server_api.PipelineServiceApi(self._client)
-
-    @cached_property
-    def uploads(self) -> Any:
-        """Uploads of packages."""
-        return kfp_server_api.PipelineUploadServiceApi(self._client)
-
-    @cached_property
-    def experiments(self) -> Any:
-        """Experiments, which hold runs together."""
-        return kfp_server_api.ExperimentServiceApi(self._client)
-
-    @cached_property
-    def runs(self) -> Any:
-        """Runs."""
-        return kfp_server_api.RunServiceApi(self._client)
-
-    @cached_property
-    def recurring_runs(self) -> Any:
-        """Recurring runs."""
-        return kfp_server_api.RecurringRunServiceApi(self._client)
+        self.pipelines, self.uploads = client._pipelines_api, client._upload_api
+        self.experiments = client._experiment_api
+        self.runs, self.recurring_runs = client._run_api, client._recurring_run_api
 
     def scoped(self) -> dict[str, str]:
-        """Return what to add to a question about whole lists, where several users share the server."""
+        """Return the arguments that a list needs where several users share the server."""
         return {"namespace": self.scope} if self.scope else {}
 
     def text(self, path: str) -> str:
-        """Return the text at a path of which the description does not know, such as a log."""
-        self._client.call_api(path, "GET")
+        """Return the text at a path that has no generated client, such as a log."""
+        self._client.call_api(path, "GET", auth_settings=["Bearer"])
         return str(self._client.last_response.data)
 
-    def _healthy(self) -> Any:
+    def _multi_user(self, health: Any) -> bool:
         try:
-            found = kfp_server_api.HealthzServiceApi(self._client).healthz_service_get_healthz()
+            found = health.healthz_service_get_healthz()
         except NotFoundError as error:
-            raise refusals.stranger("does not know /apis/v2beta1/healthz", self.endpoint) from error
+            if self.endpoint.namespace:
+                raise BackendError(
+                    f"{error} Kubeflow Pipelines is not installed there, or the Service has no port called "
+                    "http. Correct environment.kfp.namespace or KUBECONFIG, or give a URL: --endpoint or "
+                    f"{ENDPOINT}."
+                ) from error
+            raise _not_the_api("does not know /apis/v2beta1/healthz", self.endpoint) from error
         if found.multi_user is None:
-            raise refusals.stranger("says something else at /apis/v2beta1/healthz", self.endpoint)
-        return found
+            raise _not_the_api("answers something else at /apis/v2beta1/healthz", self.endpoint)
+        return bool(found.multi_user)
 
 
 def connect(environment: Environment, endpoint: str | None = None) -> Backend:
-    """Return the API server of an environment; it has answered.
+    """Return the API server of an environment, after it has answered one request.
 
     Args:
         environment: the environment.
-        endpoint: the address of the command line.
+        endpoint: the URL on the command line.
 
     Raises:
-        ConfigError: the environment is this machine, or an address is none.
-        BackendError: it does not answer, or not as it should; the message says what to check.
+        ConfigError: the environment is this machine, a URL is malformed, or a token needs one.
+        BackendError: the server does not answer, or not as it should; the message says what to check.
     """
-    return Backend(environment, find_endpoint(environment, endpoint), find_credentials())
+    found = find_endpoint(environment, endpoint)
+    origin, credentials = _credentials(found, os.environ)
+    namespace = environment.kfp.namespace
+    if found.namespace:
+        try:
+            connect_cluster(namespace)  # says why there is none, where kfp.Client prints a line and goes on
+        except ClusterError as error:
+            raise BackendError(
+                f"Kubeflow Pipelines has no URL here. {error} Or give a URL: --endpoint, {ENDPOINT} or "
+                "environment.kfp.endpoint."
+            ) from error
+    authority = os.environ.get("SSL_CERT_FILE")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        client = _Client(host=found.url, namespace=namespace, ssl_ca_cert=authority, **credentials)
+    return Backend(environment, found, origin, client)
+
+
+def pages(list_: Callable[..., Any], items: str, **arguments: Any) -> Iterator[Any]:
+    """Yield the items of a list, page by page.
+
+    Args:
+        list_: such as `backend.runs.run_service_list_runs`.
+        items: the answer's attribute, such as "runs".
+        arguments: `filter`, `sort_by`, `page_size`, what `backend.scoped()` returns.
+    """
+    token = ""
+    while True:
+        page = list_(**{"page_size": PAGE_SIZE, **arguments}, page_token=token)
+        yield from getattr(page, items) or ()
+        if not (token := page.next_page_token or ""):
+            return
+
+
+def equals(key: str, value: str) -> str:
+    """Return the filter of a list by one value."""
+    return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "string_value": value}]})
+
+
+def find_experiment(backend: Backend, name: str) -> str | None:
+    """Return the id of the experiment of a name, or None."""
+    page = backend.experiments.experiment_service_list_experiments(
+        page_size=1, filter=equals("display_name", name), **backend.scoped()
+    )
+    return str(page.experiments[0].experiment_id) if page.experiments else None
+
+
+class _Client(kfp_client.Client):  # type: ignore[misc]
+    """kfp.Client without ~/.config/kfp/context.json, which other programs write."""
+
+    def _load_context_setting_or_default(self) -> None:
+        # without a namespace the constructor asks for the health up to five times, and writes the file
+        self._context_setting = {"namespace": "unused"}
+
+
+def _keep_host(settings: Any) -> None:
+    """Keep the URL when a token of KUBECONFIG is renewed, which sets it to that of the cluster."""
+    url, renew = settings.host, settings.refresh_api_key_hook
+
+    def hook(configuration: Any) -> None:
+        renew(configuration)
+        configuration.host, configuration.refresh_api_key_hook = url, hook
+
+    settings.refresh_api_key_hook = hook
 
 
 class _Transport(RESTClientObject):  # type: ignore[misc]
-    """What sends requests, with time limits and patience; each failure leaves it as one of our errors."""
+    """Sends requests with time limits; whatever fails leaves it as an error of ours."""
 
-    def __init__(self, settings: Any, endpoint: Endpoint, credentials: Credentials) -> None:
+    def __init__(
+        self, settings: Any, endpoint: Endpoint, origin: str | None, timeout: tuple[float, float]
+    ) -> None:
         super().__init__(settings)
-        self._endpoint, self._credentials = endpoint, credentials
-        self._answered = False
-        if endpoint.tunnel:
-            from modelyard.pipelines.runners.kfp.tunnel import tunnelled
-
-            self.pool_manager = tunnelled(endpoint.tunnel)
+        self._endpoint, self._origin, self._timeout = endpoint, origin, timeout
 
     def request(self, method: str, url: str, **options: Any) -> Any:
-        """Ask, again while the server is away.
+        """Send a request.
 
         Raises:
-            BackendError: it does not answer, or refuses; or a proxy answers in its place.
-            NotFoundError: it has no such thing.
-            ConflictError: it has a thing of this name already.
-            LostError: it did not say whether it did it.
+            BackendError: the server does not answer, or refuses; or a proxy answers in its place.
+            NotFoundError: there is no such object.
+            ConflictError: there is an object of this name already.
+            LostError: the server may have done it.
         """
-        options["_request_timeout"] = options.get("_request_timeout") or TIMEOUT
-        options["headers"] = {**(options.get("headers") or {}), **self._authorization()}
-        deadline = time.monotonic() + (PATIENCE if self._answered else 0.0)
-        while True:
-            try:
-                return self._once(method, url, options)
-            except _AwayError as away:
-                if time.monotonic() >= deadline or (away.asked and method != "GET"):
-                    raise away.error from away.__cause__
-            time.sleep(PAUSE)
-
-    def _once(self, method: str, url: str, options: dict[str, Any]) -> Any:
+        options["_request_timeout"] = options.get("_request_timeout") or self._timeout
         try:
-            # the SDK changes the headers that it is given
-            answer = super().request(method, url, **{**options, "headers": dict(options["headers"])})
+            answer = super().request(method, url, **options)
         except kfp_server_api.ApiException as error:
-            raise self._plainly(error) from error
+            failure = _refusal(error, self._endpoint, self._origin)
+            lost = method != "GET" and error.status in UNAVAILABLE
+            raise (LostError(str(failure)) if lost else failure) from error
         except urllib3.exceptions.HTTPError as error:
+            cause = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else error
             never_sent = isinstance(
-                error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError
+                cause, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError
             )
-            plainly = refusals.unreachable(self._endpoint, _reason(error))
-            raise _AwayError(
-                plainly if never_sent else LostError(str(plainly)), asked=not never_sent
-            ) from error
-        self._answered = True
+            failure = _unreachable(self._endpoint, _reason(cause))
+            raise (failure if never_sent else LostError(str(failure))) from error
         if "html" in (answer.getheader("content-type") or ""):
-            raise refusals.login_page(self._endpoint, self._credentials)
+            raise _login_page(self._endpoint, self._origin)
         return answer
 
-    def _plainly(self, error: kfp_server_api.ApiException) -> Exception:
-        body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
-        if not error.status:
-            return refusals.unreachable(self._endpoint, str(error.reason).splitlines()[-1])
-        if 300 <= error.status < 400:
-            return refusals.login_page(
-                self._endpoint, self._credentials, (error.headers or {}).get("location")
-            )
-        refusal = refusals.refused(error.status, body, self._endpoint, self._credentials)
-        return _AwayError(refusal, asked=False) if error.status in AWAY else refusal
 
-    def _authorization(self) -> dict[str, str]:
-        token = self._credentials.token
-        if path := self._credentials.path:
-            try:
-                token = Path(path).read_text(encoding="utf-8").strip()  # anew: Kubernetes renews it
-            except OSError as error:
-                raise refusals.no_token(self._credentials, error.strerror or str(error)) from error
-        return {"Authorization": f"Bearer {token}"} if token else {}
+def _credentials(endpoint: Endpoint, environ: Mapping[str, str]) -> tuple[str | None, dict[str, Any]]:
+    """Return the variable that the credentials came from, and how kfp.Client takes them."""
+    cookie, path = environ.get(COOKIE), environ.get(MOUNTED, kfp_client.KF_PIPELINES_SA_TOKEN_PATH)
+    cookies = {"cookies": cookie} if cookie else {}
+    if environ.get(TOKEN):
+        origin = TOKEN
+    elif MOUNTED in environ or (not cookie and Path(path).is_file()):
+        origin = MOUNTED
+    else:
+        return (COOKIE if cookie else None), cookies
+    if endpoint.namespace:
+        raise ConfigError(
+            f"{origin} is set, and Kubeflow Pipelines has no URL here. It would be reached through the "
+            "Kubernetes API server, which takes its own credentials only. Give a URL: --endpoint or "
+            f"{ENDPOINT}."
+        )
+    if origin is TOKEN:
+        return TOKEN, {**cookies, "existing_token": environ[TOKEN]}
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        raise BackendError(
+            f"The token for Kubeflow Pipelines in {path} cannot be read: {error.strerror or error}. Mount "
+            "one there (a projected volume with the audience pipelines.kubeflow.org), or set "
+            f"{MOUNTED} or {TOKEN}."
+        ) from error
+    return MOUNTED, {**cookies, "credentials": kfp_client.ServiceAccountTokenVolumeCredentials(path)}
 
 
-class _AwayError(Exception):
-    """The server is away for now; `asked` says whether the request may have reached it."""
+def _refusal(error: kfp_server_api.ApiException, endpoint: Endpoint, origin: str | None) -> ModelyardError:
+    """Return the error for an answer that is no success."""
+    status, where = error.status, f"Kubeflow Pipelines at {endpoint}"
+    if not status:
+        return _unreachable(endpoint, str(error.reason).splitlines()[-1])
+    if 300 <= status < 400:
+        return _login_page(endpoint, origin, (error.headers or {}).get("location"))
+    if status == 401:
+        told = f"does not accept {origin} (401): it has expired, or is for something else"
+        return BackendError(f"{where} {told if origin else 'needs credentials (401)'}. {NEW_CREDENTIALS}")
+    message = _message(error.body)
+    if status == 403:
+        return BackendError(
+            f"{where} does not allow it: {message or 'no reason is given'}. Ask its administrator for the "
+            "permission, or check that the namespace (environment.runs.namespace) is yours."
+        )
+    if message is None:
+        return _not_the_api(f"answered with status {status}", endpoint)
+    if status == 404:
+        return NotFoundError(f"{where} did not find it: {message}.")
+    if status == 409:
+        return ConflictError(f"{where} has it already: {message}.")
+    if status >= 500 and status != 501:
+        return BackendError(f"{where} failed ({status}): {message}. Try again; its own log says more.")
+    return BackendError(f"{where} refuses it ({status}): {message}.")
 
-    def __init__(self, error: ModelyardError, *, asked: bool) -> None:
-        super().__init__(str(error))
-        self.error, self.asked = error, asked
+
+def _message(body: Any) -> str | None:
+    """Return the message in the body of an error; None when it is not JSON of Kubeflow Pipelines."""
+    try:
+        found = json.loads(body)
+        message = str(found.get("message") or found["error_message"]).strip()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return CONTEXT.sub("", message)[:LONGEST_MESSAGE].rstrip(".")
 
 
-def _reason(error: urllib3.exceptions.HTTPError) -> str:
+def _login_page(endpoint: Endpoint, origin: str | None, location: str | None = None) -> BackendError:
+    """Return the error for a web page in place of an answer; the query of its URL may hold a secret."""
+    parts = urlsplit(location or "")
+    target = f" and redirects to {parts.scheme}://{parts.netloc}{parts.path}" if parts.netloc else ""
+    reason = f"does not accept {origin}" if origin else "wants a login"
+    return BackendError(
+        f"{endpoint} answers with a web page{target}, not as the API of Kubeflow Pipelines. A proxy in front "
+        f"of it {reason}, or the URL lacks a part, such as /pipeline at the end. {NEW_CREDENTIALS}"
+    )
+
+
+def _not_the_api(what: str, endpoint: Endpoint) -> BackendError:
+    return BackendError(
+        f"The server at {endpoint} is not the API v2beta1 of Kubeflow Pipelines: it {what}. Correct the URL; "
+        "Kubeflow Pipelines before 2.0 has no such API."
+    )
+
+
+def _unreachable(endpoint: Endpoint, why: str) -> BackendError:
+    check = (
+        f"Does it run (`kubectl get pods -n {endpoint.namespace}`)?"
+        if endpoint.namespace
+        else f"Is the URL right ({endpoint.origin}), does it run, and is it reachable from here?"
+    )
+    return BackendError(f"Kubeflow Pipelines at {endpoint} does not answer: {why}. {check}")
+
+
+def _reason(error: object) -> str:
     """Return what went wrong with a connection, without the objects that urllib3 puts before it."""
     return re.sub(
         r"^\w+\([^)]*\): |^.*(?:>|\)): |Failed to establish a new connection: ", "", str(error)

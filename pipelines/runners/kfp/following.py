@@ -1,14 +1,15 @@
-"""A run on Kubeflow Pipelines, followed to its end: its steps as they go, what keeps them, how it ends.
+"""A run on Kubeflow Pipelines, followed to its end: its steps, what keeps them waiting, how it ends.
 
     following = Following(backend, run, environment)
-    summary = following()        # meanwhile following.steps() and following.last_line say how it goes
+    summary = following()        # meanwhile following.steps() and following.last_line show the progress
 
-The Workflow of a run says it all. Kubeflow Pipelines itself says no more of a failure than that there was
-one, and leaves a run whose pod cannot start running for ever.
+All of it comes from the run's Workflow: Kubeflow Pipelines itself only says that a run failed, and leaves a
+run whose pod cannot start running for ever.
 """
 
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +19,43 @@ from modelyard.components.errors import (
     BackendError,
     CancelledError,
     ClusterError,
+    ModelyardError,
     NotFoundError,
     StoreError,
     StuckError,
+    from_log,
 )
-from modelyard.components.explain.failure_reason import MAIN, Evidence, waiting_reason
+from modelyard.components.explain.failure_reason import MAIN, Evidence, failure_reason, waiting_reason
 from modelyard.components.explain.kfp_run import Stuck, stuck
-from modelyard.components.explain.log_lines import last_line
+from modelyard.components.explain.log_lines import has_traceback, last_line
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.kfp import failures, records
+from modelyard.pipelines.runners import runs as local_runs
+from modelyard.pipelines.runners.kfp import runs
 from modelyard.pipelines.runners.kfp.client import Backend
-from modelyard.pipelines.runners.kfp.kept import LOG_PAUSE, Kept, cluster_of
-from modelyard.pipelines.runners.kfp.results import Aim, results
-from modelyard.pipelines.runners.kfp.steps import steps
-from modelyard.pipelines.runners.runs import RunSummary, Step
+from modelyard.pipelines.runners.kfp.results import results
+from modelyard.pipelines.runners.kfp.runs import LOG_PAUSE, RunArchive
+from modelyard.pipelines.runners.runs import Failure, RunSummary, State, Step
+from modelyard.pipelines.train_to_serve import STEPS
 
 PAUSE = 2.0
-REFRESH = 20.0
+REFRESH = 20.0  # seconds after which the Workflow is fetched again although no state has changed
 TAIL = 20  # lines of a log, the last of which are Kubeflow Pipelines' own
+PHASES: dict[str, State] = {
+    "Pending": "running",
+    "Running": "running",
+    "Succeeded": "succeeded",
+    "Failed": "failed",
+    "Error": "failed",
+}
 
 
 class Following:
     """A run that is followed; calling it waits for the end.
 
     Attributes:
-        last_line: what the step at work said last.
+        last_line: the last line that the running step wrote.
     """
 
     def __init__(
@@ -62,89 +72,82 @@ class Following:
         self.last_line = ""
         self._backend, self._run, self._environment = backend, run, environment
         self._leave_stuck = leave_stuck
-        self._kept = Kept(backend, run.run_id, cluster_of(backend.namespace))
+        self._archive = RunArchive(backend, run.run_id)
         self._workflow = Workflow({"metadata": {"name": ""}})
         self._seen: object = None
-        self._waits: dict[str, float] = {}
+        self._waiting_since: dict[str, float] = {}
         self._stuck_in: str | None = None
-        self._heard, self._log_due = "", 0.0
+        self._log_of, self._log_due = "", 0.0
 
     def __call__(self) -> RunSummary:
         """Follow the run to its end and record the summary; how it failed is in the summary, not raised.
 
         Raises:
-            BackendError: the server does not answer any more, or the run is none of modelyard's; it goes on.
-            StoreError: the run succeeded, and what came of it cannot be read.
+            BackendError: the server does not answer any more, or the run is not one of modelyard's; it goes
+            on. StoreError: the run succeeded, and its results cannot be read.
         """
-        aim, folder = _aim(self._run, self._environment), runs.of_pipelines(self._run.display_name)
+        name, store = _model(self._run, self._environment)
+        folder = local_runs.of_pipelines(self._run.display_name)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         result: dict[str, Any]
         try:
             self._await_end()
-        except CancelledError as error:
-            result = {"state": "cancelled", "failure": failures.told(error, None, None)}
-        except StuckError as error:
-            result = {"state": "failed", "failure": failures.told(error, self._stuck_in, None)}
-        else:
-            if records.state(self._run) == "failed":
-                failure = failures.of(self._kept, self._workflow, folder / "logs")
-                result = {"state": "failed", "failure": failure}
+            if runs.state(self._run) == "failed":
+                result = {"state": "failed", "failure": self._failure(folder / "logs")}
             else:
-                result = {"state": "succeeded", **self._results(aim, folder)}
+                result = {"state": "succeeded", **self._results(name, store, folder)}
+        except CancelledError as error:
+            result = {"state": "cancelled", "failure": _told(error)}
+        except StuckError as error:
+            result = {"state": "failed", "failure": _told(error, self._stuck_in)}
         summary = RunSummary(
             run=self._run.display_name,
-            model=aim.name,
+            model=name,
             steps=self.steps(),
-            seconds=records.record(self._run).seconds,
-            store=aim.store.url,
+            seconds=runs.record(self._run).seconds,
+            store=store.url,
             **result,
         )
-        runs.finish(folder, summary)
+        local_runs.finish(folder, summary)
         return summary
 
     def steps(self) -> tuple[Step, ...]:
         """Return every step as it is now."""
-        over = records.state(self._run) in records.ENDED or (self._stuck_in and not self._leave_stuck)
-        return steps(self._workflow, bool(over))
+        over = not runs.goes_on(self._run) or bool(self._stuck_in and not self._leave_stuck)
+        return tuple(_step(name, self._workflow, over) for name in STEPS)
 
     def look(self) -> str:
-        """Look once how it goes, and return the run's state.
+        """Fetch what is new, and return the run's state.
 
         Raises:
-            CancelledError: somebody deleted the run.
+            CancelledError: the run was deleted.
             BackendError: the server does not answer.
         """
         try:
-            run = records.get(self._backend, self._run.run_id)
-            if (seen := _seen(run)) != self._seen:  # it is much larger than all the rest
-                self._workflow, self._seen = self._kept.workflow(), seen
+            run = self._backend.runs.run_service_get_run(self._run.run_id)
+            # the Workflow is much larger, and says why a pod waits, which no state does
+            tasks = (run.run_details and run.run_details.task_details) or ()
+            states = [(one.display_name, one.state) for one in tasks]
+            if (seen := (run.state, states, time.monotonic() // REFRESH)) != self._seen:
+                self._workflow, self._seen = self._archive.workflow(), seen
             self._run = run
         except NotFoundError as error:
             raise CancelledError(
-                f"The run {self._run.display_name} was deleted by somebody, and nothing of it goes on. What "
-                "it has published stays; `modelyard submit` starts another."
+                f"The run {self._run.display_name} was deleted, and nothing of it goes on. What it has "
+                "published stays; `modelyard submit` starts another."
             ) from error
-        return records.state(run)
-
-    def _results(self, aim: Aim, folder: Path) -> dict[str, Any]:
-        try:
-            return results(self._run, self._kept, self._workflow, aim, self._environment, folder)
-        except StoreError as error:
-            name = self._run.display_name
-            raise type(error)(
-                f"The run {name} succeeded, and what came of it cannot be read: {error}"
-            ) from error
+        return runs.state(run)
 
     def _await_end(self) -> None:
         """Return when the run has succeeded or failed.
 
         Raises:
-            CancelledError: somebody ended it.
+            CancelledError: it was cancelled or deleted.
             StuckError: one of its pods cannot start.
         """
-        while (state := self.look()) not in records.ENDED:
+        while (state := self.look()) not in runs.ENDED:
             self._raise_if_stuck()
-            self._listen(self._workflow.working())
+            self._read_log(self._workflow.working())
             time.sleep(PAUSE)
         if state == "cancelled":
             raise CancelledError(
@@ -152,29 +155,30 @@ class Following:
                 "retry` goes on with it, `modelyard submit` starts another."
             )
 
-    def _listen(self, node: PodNode | None) -> None:
-        """Take down what the pod at work said last."""
+    def _read_log(self, node: PodNode | None) -> None:
+        """Take the last line of the pod at work."""
         pod = node.pod if node and not node.driver else ""
-        if pod != self._heard:
-            self._heard, self._log_due, self.last_line = pod, 0.0, ""
+        if pod != self._log_of:
+            self._log_of, self._log_due, self.last_line = pod, 0.0, ""
         if node is None or not pod:
             return
-        lines: Sequence[str] = self._kept.cluster.tail(pod, MAIN, TAIL) if self._kept.cluster else ()
+        cluster = self._archive.cluster
+        lines: Sequence[str] = cluster.tail(pod, MAIN, TAIL) if cluster else ()
         if not lines and time.monotonic() >= self._log_due:
-            lines, self._log_due = self._kept.log(node), time.monotonic() + LOG_PAUSE
+            lines, self._log_due = self._archive.log(node), time.monotonic() + LOG_PAUSE
         self.last_line = last_line(lines).strip() or self.last_line
 
     def _raise_if_stuck(self) -> None:
         found, now, limit = self._stuck(), time.monotonic(), self._environment.start_timeout
-        self._waits = {found.step: self._waits.get(found.step, now)} if found else {}
+        self._waiting_since = {found.step: self._waiting_since.get(found.step, now)} if found else {}
         if found is None:
             return
         patience = limit if found.patience is None else min(limit, found.patience)
-        if now - self._waits[found.step] < patience:
+        if now - self._waiting_since[found.step] < patience:
             return
         self._stuck_in = found.step
         if not self._leave_stuck:
-            records.cancel(self._backend, self._run)
+            runs.cancel(self._backend, self._run)
         left = "With --leave-stuck it was left as it is: `modelyard runs cancel` ends it."
         ending = left if self._leave_stuck else "It was cancelled; what is done is cached."
         raise StuckError(
@@ -183,31 +187,91 @@ class Following:
 
     def _stuck(self) -> Stuck | None:
         """Return the pod that waits, if one does: the cluster, if it is the run's, says most of it."""
-        if self._kept.cluster:
+        if self._archive.cluster:
             try:
-                if found := stuck(self._kept.cluster, self._run.run_id):
+                if found := stuck(self._archive.cluster, self._run.run_id):
                     return found
             except ClusterError:
-                self._kept.cluster = None  # it may not be looked at from here
+                self._archive.cluster = None  # it may not be read from here
         node = self._workflow.waiting()
         reason = waiting_reason(Evidence(node)) if node else None
         return Stuck(node.step, reason, None) if node and reason else None
 
+    def _failure(self, logs: Path) -> Failure:
+        """Return why the run failed, and put the log of the step into a folder.
 
-def _seen(run: Any) -> object:
-    """Return what is different when the run's Workflow is."""
-    details = run.run_details.task_details if run.run_details else None
-    states = [(one.display_name, one.state) for one in details or ()]
-    return run.state, states, time.monotonic() // REFRESH  # why a pod waits is in none of them
+        An error that a step raised is the same error here; what ended it from outside is the cluster's.
+        """
+        node = self._workflow.failed()
+        if node is None:
+            message = self._workflow.message or "no pod of it says why"
+            return _told(ClusterError(f"The run failed: {message.rstrip('.')}. Run it again."))
+        evidence = self._archive.evidence(node)
+        step = node.step if node.step in STEPS else None  # else a group of them, such as the whole run
+        error = from_log(list(evidence.log))
+        if error is None:
+            kind = ModelyardError if has_traceback(evidence.log) else ClusterError
+            error = kind(f"{f'The step {step}' if step else 'The run'} failed: {failure_reason(evidence)}")
+        if not evidence.log:
+            return _told(error, step)
+        log = logs / f"{node.step}.log"
+        log.write_text("".join(f"{line}\n" for line in evidence.log), encoding="utf-8")
+        return _told(error, step, log)
+
+    def _results(self, name: str, store: Store, folder: Path) -> dict[str, Any]:
+        try:
+            return results(self._run, self._archive, self._workflow, name, store, self._environment, folder)
+        except StoreError as error:
+            raise type(error)(
+                f"The run {self._run.display_name} succeeded, and its results cannot be read: {error}"
+            ) from error
 
 
-def _aim(run: Any, environment: Environment) -> Aim:
-    """Return what a run is for, and read no more: another version of modelyard may have started it."""
+def _told(error: ModelyardError, step: str | None = None, log: Path | None = None) -> Failure:
+    return Failure(
+        kind=type(error).__name__,
+        message=str(error),
+        exit_code=error.exit_code,
+        step=step,
+        log=str(log) if log else None,
+    )
+
+
+def _model(run: Any, environment: Environment) -> tuple[str, Store]:
+    """Return a run's model and its store as it is reached from here, and read no more than these arguments.
+
+    Another version of modelyard may have started the run.
+    """
     parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
     try:
-        return Aim(parameters["name"], environment.outside(Store.of(parameters["store"])))
+        return parameters["name"], environment.outside(Store.of(parameters["store"]))
     except (KeyError, ValidationError) as error:
         raise BackendError(
             f"The run {run.display_name} does not say which model it makes and in which store, as one of "
-            "`modelyard submit` does, so it cannot be followed. `modelyard explain` says how it fares."
+            "`modelyard submit` does, so it cannot be followed. `modelyard explain` says its state."
         ) from error
+
+
+def _step(name: str, workflow: Workflow, ended: bool) -> Step:
+    """Return a step as it is; what has not begun is skipped when the run has ended."""
+    pods = [one for one in workflow.pods() if one.step == name]
+    if not pods:
+        return Step(name=name, state="skipped" if ended else "waiting", seconds=0.0, cached=False)
+    cached = workflow.cached(name)
+    last = ([one for one in pods if not one.driver] or pods)[-1]
+    state = PHASES.get(last.phase, "skipped")
+    if state == "succeeded" and last.driver and not cached:  # its own pod comes next
+        state = "skipped" if ended else "running"
+    if state == "running" and ended:
+        state = "failed"
+    return Step(name=name, state=state, seconds=_seconds(pods, state == "running"), cached=cached)
+
+
+def _seconds(pods: list[PodNode], running: bool) -> float:
+    """Return the time from a step's first pod to the end of its last, its driver's included."""
+    begun = [datetime.fromisoformat(one.started) for one in pods if one.started]
+    if not begun:
+        return 0.0
+    ended = [datetime.fromisoformat(one.finished) for one in pods if one.finished]
+    last = datetime.now(UTC) if running or not pods[-1].finished else max(ended)
+    return round(max(0.0, (last - min(begun)).total_seconds()), 3)

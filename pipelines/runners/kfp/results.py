@@ -1,7 +1,7 @@
-"""What came of a run on Kubeflow Pipelines: what its steps wrote, in the bucket.
+"""The results of a run on Kubeflow Pipelines: what its steps wrote into the bucket.
 
-The API says nothing of what a task passed on, and a task from the cache wrote nothing in this run. The driver
-of the condition before deploy was given it all, whether deploy ran or not, and writes that into its log.
+The API does not have a task's outputs, and a task from the cache wrote nothing in this run. The driver of the
+condition before deploy is given them, whether deploy runs or not, and writes them into its log.
 """
 
 import json
@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from modelyard.components.artifacts import UNCHANGED, Outcome, read
 from modelyard.components.errors import ClusterError, NotFoundError
@@ -20,10 +20,10 @@ from modelyard.components.store.address import open_objects
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners.kfp.kept import Kept
-from modelyard.pipelines.runners.results import scores
+from modelyard.pipelines.runners.kfp.runs import RunArchive
+from modelyard.pipelines.runners.runs import scores
 from modelyard.pipelines.serving.address import address_of
-from modelyard.pipelines.serving.smoke_test import Prediction, predict_once
+from modelyard.pipelines.serving.smoke_test import predict_once
 from modelyard.pipelines.train_to_serve import NAME
 
 GIVEN = "output ExecutorInput:"
@@ -31,62 +31,66 @@ CHANNEL = "pipelinechannel--"
 DECODER = json.JSONDecoder()
 
 
-class Aim(NamedTuple):
-    """What a run is for: the model's name, and the store of its versions as it is reached from here."""
-
-    name: str
-    store: Store
-
-
 def results(
-    run: Any, kept: Kept, workflow: Workflow, aim: Aim, environment: Environment, folder: Path
+    run: Any,
+    archive: RunArchive,
+    workflow: Workflow,
+    name: str,
+    store: Store,
+    environment: Environment,
+    folder: Path,
 ) -> dict[str, Any]:
-    """Return the part of a run's summary that says what came of it.
+    """Return the part of a run's summary that has its results.
 
     Args:
         run: the run, as the server gives it.
-        kept: its records.
+        archive: its logs.
         workflow: its Workflow, which has succeeded.
-        aim: what it is for.
+        name: of the model.
+        store: of its versions, as it is reached from here.
         environment: where it ran.
         folder: where the report goes.
 
     Raises:
         StoreError: the bucket cannot be read.
     """
-    champion = open_store(aim.store).champion(aim.name)
-    given = _given(kept, workflow)
+    champion = open_store(store).champion(name)
+    given = _condition_inputs(archive, workflow)
     result: dict[str, Any] = {
         "fingerprint": given.get("parameterValues", {}).get(f"{CHANNEL}fingerprint-run"),
         "champion": champion.version if champion else None,
     }
     if not (workflow.cached("ingest") or workflow.own("ingest")):
         fingerprint = workflow.own("fingerprint")
-        reason = reason_in(kept.log(fingerprint)) if fingerprint else None
+        reason = reason_in(archive.log(fingerprint)) if fingerprint else None
         return {**result, "decision": UNCHANGED, "reason": reason or "nothing is new since the champion"}
     # the run's own root: the environment may have another one by now
     root = environment.artifacts().model_copy(update={"url": run.runtime_config.pipeline_root})
     evaluation = folder / "artifacts" / "evaluate" / "evaluation"
-    for name, path in {"evaluation": evaluation, "report": evaluation.parent / "report"}.items():
-        uri = _written(root, run.run_id, "evaluate", name) or _passed(given, f"evaluate-{name}")
+    for output, path in {"evaluation": evaluation, "report": evaluation.parent / "report"}.items():
+        uri = _written(root, run.run_id, "evaluate", output) or _passed(given, f"evaluate-{output}")
         if uri is None:
             raise NotFoundError(
-                f"The run {run.display_name} has what evaluate said from an earlier run, and the logs that "
-                "name the place are gone. `modelyard submit` starts another."
+                f"The run {run.display_name} has its evaluation from an earlier run, and the logs that say "
+                "where it is are gone. `modelyard submit` starts another."
             )
         staging.fetch(uri, path, root.endpoint)
     outcome = None
     if uri := _written(root, run.run_id, "deploy", "outcome"):  # deploy is never cached
         staging.fetch(uri, folder / "artifacts" / "deploy" / "outcome", root.endpoint)
         outcome = read(folder / "artifacts" / "deploy" / "outcome", Outcome)
-    return {**result, **scores(evaluation, outcome, folder), "prediction": _ask(aim, environment)}
+    prediction = None
+    with suppress(ClusterError):  # the server may be out of reach from here
+        address = address_of(name, environment)
+        prediction = predict_once(address.url, name, store, address.transport)
+    return {**result, **scores(evaluation, outcome, folder), "prediction": prediction}
 
 
-def _given(kept: Kept, workflow: Workflow) -> Mapping[str, Any]:
-    """Return what the last condition was given: parameters and artifacts of the steps before it."""
+def _condition_inputs(archive: RunArchive, workflow: Workflow) -> Mapping[str, Any]:
+    """Return the inputs of the last condition: parameters and artifacts of the steps before it."""
     for node in reversed(workflow.pods()):
         if node.driver and node.step.startswith("condition-"):
-            text = "\n".join(kept.log(node))
+            text = "\n".join(archive.log(node))
             with suppress(ValueError):  # cut
                 inputs: Mapping[str, Any] = DECODER.raw_decode(text.partition(GIVEN)[2])[0]["inputs"]
                 return inputs
@@ -106,11 +110,3 @@ def _written(root: Store, run_id: str, step: str, output: str) -> str | None:
     entries = sorted(open_objects(root).entries(prefix), key=lambda one: one.changed)
     found = [match[0] for one in entries if (match := ours.match(one.key))]
     return f"{root.url.rstrip('/')}/{found[-1]}" if found else None
-
-
-def _ask(aim: Aim, environment: Environment) -> Prediction | None:
-    """Ask the champion's server for a prediction, if it is reached from here."""
-    with suppress(ClusterError):
-        address = address_of(aim.name, environment)
-        return predict_once(address.url, aim.name, aim.store, address.transport)
-    return None

@@ -1,7 +1,9 @@
-"""From a configuration to a run of Kubeflow Pipelines: a package, a version of a pipeline, arguments.
+"""From a configuration to a run on Kubeflow Pipelines: package, version, arguments, and what they change.
 
     submission = prepare(config, environment)
-    run = submit(backend, submission)
+    found = look(backend, submission)
+    compare(backend, submission, found)         # what is new, and what differs from the model's last run
+    run = submit(backend, submission, found)
 
 A model's pipeline is called after it, and so is the experiment that holds its runs. A version is called after
 the sha256 of its package, which holds the steps with their images, sizes and nodes, and no arguments: it is
@@ -9,22 +11,39 @@ uploaded once, and a run with another configuration is another run of the same v
 """
 
 import hashlib
+import json
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import kfp_server_api as kfp
+import yaml
 
+from modelyard.components.errors import BackendError, ConflictError, NotFoundError
 from modelyard.pipelines.compile.compiler import NO_OPTIONS, arguments, compile_package
+from modelyard.pipelines.compile.preflight import LOADER
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners.kfp.client import Backend
-from modelyard.pipelines.runners.kfp.lookup import MADE_BY, Found, equals, experiment, known, look, once
+from modelyard.pipelines.runners.differences import Change, differences, flat
+from modelyard.pipelines.runners.kfp.client import Backend, LostError, equals, find_experiment
 from modelyard.pipelines.train_to_serve import STEPS
+
+MADE_BY = "Made by modelyard."
+# What a package says of where and how its steps run: of a step, of its attempts, of the whole run.
+SETTING = re.compile(
+    r".*\.(?:executors\.exec-(?P<step>[^.]+)\.(?:container\.)?|tasks\.(?P<task>[^.]+)\.(?=retryPolicy)|pipelineConfig\.)"
+    r"(?P<key>.+)"
+)
+NO_SETTING = re.compile(
+    r"(?:command|args)\..*|resources\.(?:cpu|memory)(?:Request|Limit)"
+)  # numbers, also texts
+T = TypeVar("T")
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,11 +76,30 @@ class Submission:
         return kfp.V2beta1RuntimeConfig(parameters=self.arguments, pipeline_root=self.pipeline_root)
 
 
-class Uploaded(NamedTuple):
-    """Where a submission's package is."""
+class Found(NamedTuple):
+    """The ids of what a submission needs on the server; None for what the server does not have."""
 
-    pipeline_id: str
-    version_id: str
+    pipeline_id: str | None
+    version_id: str | None
+    experiment_id: str | None
+
+    def reference(self) -> kfp.V2beta1PipelineVersionReference:
+        """Return the version as a run or a recurring run names it."""
+        return kfp.V2beta1PipelineVersionReference(
+            pipeline_id=self.pipeline_id, pipeline_version_id=self.version_id
+        )
+
+
+class Changes(NamedTuple):
+    """What a submission changes.
+
+    `since` is the name of the model's last run, None when there was none; `differences` are against it.
+    """
+
+    new_pipeline: bool
+    new_version: bool
+    since: str | None
+    differences: tuple[Change, ...]
 
 
 def prepare(
@@ -91,50 +129,158 @@ def prepare(
     )
 
 
+def look(backend: Backend, submission: Submission) -> Found:
+    """Return what the server has of a submission.
+
+    Raises:
+        BackendError: a pipeline of this name was not made by modelyard.
+    """
+    name, api = submission.pipeline, backend.pipelines
+    experiment_id = find_experiment(backend, name)
+    try:
+        pipeline = api.pipeline_service_get_pipeline_by_name(name, **backend.scoped())
+    except NotFoundError:
+        return Found(None, None, experiment_id)
+    if not (pipeline.description or "").startswith(MADE_BY):
+        raise BackendError(
+            f"There is a pipeline {name!r} at {backend.endpoint} already, and modelyard did not make it. "
+            "Give the model another `name` in the configuration, or delete that pipeline."
+        )
+    page = api.pipeline_service_list_pipeline_versions(
+        pipeline.pipeline_id, page_size=1, filter=equals("display_name", submission.version)
+    )
+    version_id = page.pipeline_versions[0].pipeline_version_id if page.pipeline_versions else None
+    return Found(pipeline.pipeline_id, version_id, experiment_id)
+
+
 def submit(backend: Backend, submission: Submission, found: Found | None = None) -> kfp.V2beta1Run:
-    """Upload what is not there yet, and start a run; return it.
+    """Upload what the server does not have, start a run and return it.
 
     Args:
         backend: the server.
         submission: what is sent.
-        found: what was there a moment ago, to spare the same questions.
+        found: what the server had a moment ago, to spare the same requests.
 
     Raises:
         BackendError: Kubeflow Pipelines refuses it, or does not answer.
     """
-    found = found or look(backend, submission)
-    uploaded = upload(backend, submission, found)
+    there = upload(backend, submission, found)
     body = kfp.V2beta1Run(
         display_name=run_name(submission.pipeline),
-        experiment_id=found.experiment_id or experiment(backend, submission.pipeline),
-        pipeline_version_reference=kfp.V2beta1PipelineVersionReference(
-            pipeline_id=uploaded.pipeline_id, pipeline_version_id=uploaded.version_id
-        ),
+        experiment_id=there.experiment_id,
+        pipeline_version_reference=there.reference(),
         runtime_config=submission.runtime_config(),
         service_account=submission.service_account,
     )
     return start(backend, body)
 
 
+def upload(backend: Backend, submission: Submission, found: Found | None = None) -> Found:
+    """Create what the server does not have of a submission; the arguments are `submit`'s.
+
+    Raises:
+        BackendError: the server refuses it, or the pipeline's name is taken by another.
+    """
+    found = found or look(backend, submission)
+    pipeline_id = found.pipeline_id or _create_pipeline(backend, submission)
+    return Found(
+        pipeline_id,
+        found.version_id or _upload_version(backend, submission, pipeline_id),
+        found.experiment_id or _create_experiment(backend, submission.pipeline),
+    )
+
+
 def start(backend: Backend, body: kfp.V2beta1Run) -> kfp.V2beta1Run:
-    """Start a run with a name of its own, once, and return it."""
-    return once(lambda: backend.runs.run_service_create_run(body), lambda: _started(backend, body))
+    """Start a run, whose name is its own, once, and return it."""
+
+    def started() -> Any:
+        page = backend.runs.run_service_list_runs(
+            experiment_id=body.experiment_id, page_size=1, filter=equals("display_name", body.display_name)
+        )
+        return page.runs[0] if page.runs else None
+
+    return once(lambda: backend.runs.run_service_create_run(body), started)
 
 
 def run_name(name: str) -> str:
-    """Return a name of its own for a run of a model; it begins as runs of this machine do, and sorts."""
+    """Return a new name for a run of a model; it begins like the runs of this machine, and sorts."""
     return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}-{name}"
 
 
-def upload(backend: Backend, submission: Submission, found: Found | None = None) -> Uploaded:
-    """Bring the pipeline and its version to the server, unless they are there; the arguments are `submit`'s.
+def once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
+    """Create an object with a name of its own, also when the answer is lost or another command is quicker.
+
+    Args:
+        create: sends the request.
+        find: returns the object if it exists.
+    """
+    try:
+        return create()
+    except (ConflictError, LostError) as error:
+        if (found := find()) is not None:
+            return found
+        if isinstance(error, ConflictError):
+            raise
+    return create()
+
+
+def compare(backend: Backend, submission: Submission, found: Found) -> Changes:
+    """Return what a submission changes; nothing is sent.
 
     Raises:
-        BackendError: the server refuses it, or the pipeline's name is taken by something else.
+        BackendError: the server does not answer.
     """
-    pipeline_id, version_id = found[:2] if found else known(backend, submission)
-    pipeline_id = pipeline_id or _create_pipeline(backend, submission)
-    return Uploaded(pipeline_id, version_id or _upload_version(backend, submission, pipeline_id))
+    last = None
+    if found.experiment_id:
+        page = backend.runs.run_service_list_runs(
+            experiment_id=found.experiment_id, page_size=1, sort_by="created_at desc"
+        )
+        last = page.runs[0] if page.runs else None
+    return Changes(
+        new_pipeline=found.pipeline_id is None,
+        new_version=found.version_id is None,
+        since=last and last.display_name,
+        differences=against(backend, last, submission, found.version_id) if last else (),
+    )
+
+
+def against(
+    backend: Backend, made: Any, submission: Submission, version_id: str | None
+) -> tuple[Change, ...]:
+    """Return how a submission differs from an earlier one.
+
+    Args:
+        backend: the server.
+        made: a run, or a recurring run.
+        submission: what would be sent.
+        version_id: that of its package, if the server has it.
+    """
+    runtime, reference = made.runtime_config, made.pipeline_version_reference
+    before = _configuration((runtime.parameters if runtime else None) or {}) | {
+        "pipeline_root": runtime and runtime.pipeline_root,
+        "service_account": made.service_account,
+    }
+    after = _configuration(submission.arguments) | {
+        "pipeline_root": submission.pipeline_root,
+        "service_account": submission.service_account,
+    }
+    changed = differences(before, after)
+    if not reference or reference.pipeline_version_id == version_id:
+        return changed
+    try:
+        other = backend.pipelines.pipeline_service_get_pipeline_version(
+            reference.pipeline_id, reference.pipeline_version_id
+        )
+    except NotFoundError:
+        return (*changed, Change(key="version", before="deleted", after=submission.version))
+    spec = other.pipeline_spec or {}
+    documents = (
+        (spec["pipeline_spec"], spec.get("platform_spec") or {}) if "pipeline_spec" in spec else (spec,)
+    )
+    package = differences(_settings(*documents), _settings(*yaml.load_all(submission.package, LOADER)))
+    return changed + (
+        package or (Change(key="version", before=other.display_name, after=submission.version),)
+    )
 
 
 def _create_pipeline(backend: Backend, submission: Submission) -> str:
@@ -146,7 +292,7 @@ def _create_pipeline(backend: Backend, submission: Submission) -> str:
     )
     return once(
         lambda: str(backend.pipelines.pipeline_service_create_pipeline(body).pipeline_id),
-        lambda: known(backend, submission)[0],
+        lambda: look(backend, submission).pipeline_id,
     )
 
 
@@ -161,11 +307,37 @@ def _upload_version(backend: Backend, submission: Submission, pipeline_id: str) 
             )
             return str(made.pipeline_version_id)
 
-        return once(create, lambda: known(backend, submission)[1])
+        return once(create, lambda: look(backend, submission).version_id)
 
 
-def _started(backend: Backend, body: kfp.V2beta1Run) -> kfp.V2beta1Run | None:
-    page = backend.runs.run_service_list_runs(
-        experiment_id=body.experiment_id, page_size=1, filter=equals("display_name", body.display_name)
+def _create_experiment(backend: Backend, name: str) -> str:
+    body = kfp.V2beta1Experiment(display_name=name, description=MADE_BY, namespace=backend.scope)
+    return once(
+        lambda: str(backend.experiments.experiment_service_create_experiment(body).experiment_id),
+        lambda: find_experiment(backend, name),
     )
-    return page.runs[0] if page.runs else None
+
+
+def _configuration(arguments: Json) -> Json:
+    """Return each value of the configuration by its key, from the two arguments that hold them all."""
+    config, target = (json.loads(arguments.get(name) or "{}") for name in ("config", "target"))
+    code = {"content of model.code": arguments["code_sha256"]} if arguments.get("code_sha256") else {}
+    return flat(config) | flat(target, "target.") | code
+
+
+def _settings(*documents: Json) -> Json:
+    """Return where and how the steps of a package run, by keys like "train: image"."""
+    found = {}
+    for document in documents:
+        for path, value in flat(_numbered(document)).items():
+            setting = SETTING.match(path)
+            if setting and not NO_SETTING.fullmatch(setting["key"]):
+                found[f"{setting['step'] or setting['task'] or 'pipeline'}: {setting['key']}"] = value
+    return found
+
+
+def _numbered(value: Any) -> Any:
+    """Return nested values with lists as dicts by number, so that each of their values has a key."""
+    if isinstance(value, list):
+        value = {str(number): one for number, one in enumerate(value)}
+    return {key: _numbered(one) for key, one in value.items()} if isinstance(value, dict) else value

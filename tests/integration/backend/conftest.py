@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,8 +11,9 @@ import pytest
 import yaml
 
 from modelyard.pipelines.cli import invoke
+from modelyard.pipelines.compile.compiler import compile_package
 from modelyard.pipelines.environments.environment import Environment, Image
-from modelyard.pipelines.runners.kfp import following
+from modelyard.pipelines.runners.kfp import following, submission
 from tests.integration.backend.pipelines import Pipelines
 from tests.integration.backend.runs import Runs
 from tests.integration.backend.server import BackendServer
@@ -19,6 +21,16 @@ from tests.integration.backend.server import BackendServer
 Command = Callable[..., tuple[int, Any]]
 DIGEST = "sha256:" + 64 * "0"
 IMAGES = {name: f"registry.example/modelyard/{name}@{DIGEST}" for name in get_args(Image)}
+
+
+@cache
+def compiled(environment: str) -> bytes:
+    return compile_package(Environment.of(environment))
+
+
+@pytest.fixture(autouse=True)
+def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "compile_package", lambda environment: compiled(environment.text()))
 
 
 @dataclass

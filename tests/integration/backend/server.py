@@ -99,6 +99,7 @@ class BackendServer:
         multi_user: whether several users share it.
         old: whether it knows v1beta1 only.
         page_limit: the largest page that it gives.
+        prefix: of all paths, where it is reached through the API server of Kubernetes.
         faults: what goes wrong next.
         asked: each request, as "GET /apis/v2beta1/healthz".
     """
@@ -108,6 +109,7 @@ class BackendServer:
     multi_user: bool = False
     old: bool = False
     page_limit: int = 100
+    prefix: str = ""
     faults: list[Fault] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     port: int = 0
@@ -198,7 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         headers = {key.lower(): value for key, value in self.headers.items()}
-        request = Request(self.command, parts.path, dict(parse_qsl(parts.query)), body, headers)
+        path = parts.path.removeprefix(server.prefix) if parts.path.startswith(server.prefix) else ""
+        request = Request(self.command, path, dict(parse_qsl(parts.query)), body, headers)
         server.asked.append(f"{request.method} {request.path}")
         fault = server.strike(request)
         if fault:

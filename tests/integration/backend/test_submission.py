@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from modelyard.components.errors import BackendError
+from modelyard.pipelines.compile.compiler import compile_package
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import submission
@@ -30,6 +31,7 @@ def test_same_bytes(environment: Environment) -> None:
     assert first == second
     other = prepare(environment, "training.epochs=1")
     assert (other.package, other.version) == (first.package, first.version)
+    assert compile_package(environment) == first.package
     assert other.arguments != first.arguments
 
 

@@ -1,0 +1,258 @@
+"""Runs as the server records them: found, listed, ended, tried again; their Workflow and their logs.
+
+The Workflow and the logs outlive the pods. The API's description has neither: the Workflow is in v1beta1's
+run, a log at a path without a generated client. As long as there are pods, they say more.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+from modelyard.components.errors import BackendError, ClusterError, NotFoundError
+from modelyard.components.explain.failure_reason import MAIN, Evidence
+from modelyard.components.explain.workflow import PodNode, Workflow
+from modelyard.components.kubernetes.cluster import Cluster, connect
+from modelyard.pipelines.runners.kfp.client import PAGE_SIZE, Backend, equals, find_experiment, pages
+
+ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+State = Literal["pending", "running", "succeeded", "failed", "cancelling", "cancelled", "skipped", "paused"]
+STATES: dict[str | None, State] = {
+    "PENDING": "pending",
+    "RUNNING": "running",
+    "SUCCEEDED": "succeeded",
+    "FAILED": "failed",
+    "CANCELING": "cancelling",
+    "CANCELED": "cancelled",
+    "SKIPPED": "skipped",
+    "PAUSED": "paused",
+}
+ENDED = ("succeeded", "failed", "cancelled", "skipped")
+LOG_ERROR = '{"error_message":'  # the server answers 200 before it looks for the log
+PAUSE, LOG_PAUSE = 2.0, 10.0  # seconds between two looks at a run, and at a log, which comes as a whole
+
+
+class RunRecord(NamedTuple):
+    """A run in short; times in UTC, `seconds` until now when it has not ended."""
+
+    name: str
+    id: str
+    state: State
+    created_at: datetime
+    finished_at: datetime | None
+    seconds: float
+    schedule: str | None
+
+    def json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        times = {"created_at": self.created_at, "finished_at": self.finished_at}
+        return {**self._asdict(), **{key: time and time.isoformat() for key, time in times.items()}}
+
+
+def find(backend: Backend, name_or_id: str) -> Any:
+    """Return a run by its id, or the latest of its name.
+
+    Raises:
+        NotFoundError: there is none.
+        BackendError: the server does not answer.
+    """
+    run_id = name_or_id
+    if not ID.fullmatch(name_or_id):
+        page = backend.runs.run_service_list_runs(
+            page_size=1,
+            sort_by="created_at desc",
+            filter=equals("display_name", name_or_id),
+            **backend.scoped(),
+        )
+        run_id = page.runs[0].run_id if page.runs else ""
+    try:
+        if run_id:
+            return backend.runs.run_service_get_run(run_id)
+    except NotFoundError:
+        pass
+    raise NotFoundError(
+        f"There is no run {name_or_id!r} at {backend.endpoint}; it may have been deleted. `modelyard runs "
+        "list` shows which there are."
+    )
+
+
+def latest(backend: Backend, model: str | None, limit: int) -> list[RunRecord]:
+    """Return the latest runs, newest first.
+
+    Args:
+        backend: the server.
+        model: only runs of this model.
+        limit: maximum number of runs.
+
+    Raises:
+        NotFoundError: the model has had no run there.
+    """
+    options = backend.scoped()
+    if model:
+        experiment = find_experiment(backend, model)
+        if experiment is None:
+            raise NotFoundError(
+                f"There is no run of {model!r} at {backend.endpoint}. `modelyard submit` starts one."
+            )
+        options = {"experiment_id": experiment}
+    list_, size = backend.runs.run_service_list_runs, min(limit, PAGE_SIZE)
+    found = pages(list_, "runs", page_size=size, sort_by="created_at desc", **options)
+    return [record(run) for run in islice(found, limit)]
+
+
+def record(run: Any) -> RunRecord:
+    """Return a run in short."""
+    ended = run.finished_at if run.finished_at and run.finished_at.year > 1970 else None
+    return RunRecord(
+        name=run.display_name,
+        id=run.run_id,
+        state=state(run),
+        created_at=run.created_at,
+        finished_at=ended,
+        seconds=round(((ended or datetime.now(UTC)) - run.created_at).total_seconds(), 1),
+        schedule=run.recurring_run_id or None,
+    )
+
+
+def state(run: Any) -> State:
+    """Return the state of a run in one word. One that was terminated is cancelled; the server says failed."""
+    now = STATES.get(run.state, "pending")
+    since = [STATES.get(one.state) for one in run.state_history or ()]
+    for past in reversed(since) if now == "failed" else ():
+        if past == "running":  # it was tried again after that
+            break
+        if past in ("cancelling", "cancelled"):
+            return "cancelled"
+    return now
+
+
+def goes_on(run: Any) -> bool:
+    """Say whether a run has not ended."""
+    return state(run) not in ENDED
+
+
+def cancel(backend: Backend, run: Any) -> None:
+    """End a run that has not ended; its exit task does not run then.
+
+    Raises:
+        BackendError: it has ended already.
+    """
+    if not goes_on(run):
+        raise BackendError(
+            f"The run {run.display_name} has ended already ({state(run)}). `modelyard runs list` shows the "
+            "runs that have not."
+        )
+    backend.runs.run_service_terminate_run(run.run_id)
+
+
+def retry(backend: Backend, run: Any) -> None:
+    """Start the failed steps of a run again; what succeeded stays.
+
+    Raises:
+        BackendError: it has not failed.
+    """
+    if state(run) not in ("failed", "cancelled"):
+        raise BackendError(
+            f"The run {run.display_name} is {state(run)}, and only a failed or cancelled run can be retried. "
+            "`modelyard submit` starts another: what is done is cached."
+        )
+    backend.runs.run_service_retry_run(run.run_id)
+
+
+class RunArchive:
+    """What is known of a run's pods, as `modelyard.components.explain` reads it.
+
+    Attributes:
+        cluster: with the namespace of the run's pods; None when it cannot be asked, which may turn out later.
+    """
+
+    def __init__(self, backend: Backend, run_id: str) -> None:
+        self._backend, self._run_id = backend, run_id
+        self.cluster: Cluster | None = None
+        with suppress(ClusterError):
+            self.cluster = connect(backend.namespace)
+
+    def workflow(self) -> Workflow:
+        """Return the Workflow as it was last reported; one without nodes when it was not yet.
+
+        Raises:
+            NotFoundError: the run was deleted.
+            BackendError: the server does not answer.
+        """
+        found = json.loads(self._backend.text(f"/apis/v1beta1/runs/{self._run_id}"))
+        manifest = found.get("pipeline_runtime", {}).get("workflow_manifest")
+        return Workflow(json.loads(manifest) if manifest else {"metadata": {"name": ""}})
+
+    def log(self, node: PodNode) -> Sequence[str]:
+        """Return what a pod wrote; nothing when there is no log any more."""
+        try:
+            text = self._backend.text(f"/apis/v1alpha1/runs/{self._run_id}/nodes/{node.pod}/log")
+        except NotFoundError:
+            return []
+        return text.partition(LOG_ERROR)[0].splitlines()
+
+    def evidence(self, node: PodNode) -> Evidence:
+        """Return what is known of a pod."""
+        waits, pod = node.phase == "Pending", None
+        try:
+            pod = self.cluster.get("Pod", node.pod) if self.cluster else None
+        except ClusterError:
+            self.cluster = None
+        if self.cluster is None or pod is None:
+            return Evidence(node, self.log(node))
+        log = [] if waits else self.log(node)
+        return Evidence(node, log, pod, self.cluster.events(pod), self.cluster.nodes if waits else [])
+
+    def logs(self, steps: Sequence[str]) -> Iterator[tuple[str, Iterator[str]]]:
+        """Yield each step that has had a pod of its own, with the lines of its last one so far."""
+        workflow = self.workflow()
+        for step in steps:
+            if node := workflow.own(step):
+                yield step, iter(self.log(node))
+
+    def follow_logs(self, steps: Sequence[str]) -> Iterator[tuple[str, Iterator[str]]]:
+        """Yield every attempt of the steps, with its lines as they come, until the run or the steps end."""
+        seen: set[str] = set()
+        while True:
+            workflow = self.workflow()
+            for node in workflow.pods():
+                if (
+                    not node.driver
+                    and node.step in steps
+                    and node.pod not in seen
+                    and node.phase != "Pending"
+                ):
+                    seen.add(node.pod)
+                    yield node.step, self._follow_log(node)
+            own = {step: workflow.own(step) for step in steps}
+            over = (
+                workflow.cached(step) or (node and node.phase == "Succeeded") for step, node in own.items()
+            )
+            if workflow.ended or all(over):
+                return
+            time.sleep(PAUSE)
+
+    def _follow_log(self, node: PodNode) -> Iterator[str]:
+        lines = 0
+        if self.cluster and node.phase == "Running":
+            try:
+                for line in self.cluster.log(node.pod, MAIN):
+                    lines += 1
+                    yield line
+            except ClusterError:
+                self.cluster = None  # it may not be read from here
+        due = 0.0
+        while True:
+            same = [one for one in self.workflow().pods() if one.pod == node.pod]
+            over = not same or same[0].phase not in ("Pending", "Running")
+            if over or time.monotonic() >= due:
+                found = self.log(node)
+                yield from found[lines:]
+                lines, due = max(lines, len(found)), time.monotonic() + LOG_PAUSE
+            if over:
+                return
+            time.sleep(PAUSE)
