@@ -285,10 +285,9 @@ class GarbageCollector:
     def _connect_pipelines(self, endpoint: str | None) -> Any:
         """Return Kubeflow Pipelines' API; None when the cluster has none."""
         from modelyard.pipelines.runners.kfp import client
-        from modelyard.pipelines.runners.kfp.endpoint import SERVICE, find_endpoint
 
-        found = find_endpoint(self.environment, endpoint)
-        if found.tunnel and connect(found.tunnel).get("Service", SERVICE) is None:
+        found = client.find_endpoint(self.environment, endpoint)
+        if found.namespace and connect(found.namespace).get("Service", client.SERVICE) is None:
             return None
         return client.connect(self.environment, endpoint)
 
@@ -333,7 +332,7 @@ def start_time(run: str) -> float:
 
 def _all(request: Callable[..., Any], items: str, **arguments: Any) -> Iterator[Any]:
     """Yield all items of a list of Kubeflow Pipelines, whose client takes long to import."""
-    from modelyard.pipelines.runners.kfp.pages import pages
+    from modelyard.pipelines.runners.kfp.client import pages
 
     return pages(request, items, **arguments)
 

@@ -124,7 +124,7 @@ def test_skip_unchanged(site: Site, modelyard: Command) -> None:
 def test_what_cannot_run(site: Site, modelyard: Command) -> None:
     code, text = modelyard("submit", "--set", "environment.images.train=repo/train:latest")
     assert code == 2
-    assert "The image of train is repo/train:latest, which is another one tomorrow" in text
+    assert "repo/train:latest" in text
     assert site.server.asked == []
 
 
