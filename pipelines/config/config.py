@@ -89,7 +89,8 @@ class Config(Settings):
     retention: Retention = Field(default=Retention(), description="What `modelyard gc` keeps.")
     store: Store = Field(default=Store(), description="Where models live.")
     schedule: Schedule | None = Field(
-        default=None, description="When the pipeline runs by itself; `modelyard schedule apply` makes it so."
+        default=None,
+        description="When Kubeflow Pipelines starts runs, after `modelyard schedule apply`.",
     )
 
     def source(self) -> Source:

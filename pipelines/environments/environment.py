@@ -131,14 +131,14 @@ class Pipelines(Settings):
     )
     time_zone: str = Field(
         default="UTC",
-        description="The zone in which its server reads cron lines (cronScheduleTimezone in its ConfigMap "
+        description="Time zone in which its server reads cron lines (cronScheduleTimezone in its ConfigMap "
         "pipeline-install-config).",
     )
 
     @field_validator("time_zone")
     @classmethod
-    def _known(cls, name: str) -> str:
-        """Refuse a zone that nobody knows."""
+    def _is_time_zone(cls, name: str) -> str:
+        """Refuse an unknown time zone."""
         return known_zone(name)
 
 
