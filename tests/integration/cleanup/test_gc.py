@@ -42,7 +42,8 @@ def check_end(workspace: Workspace) -> None:
 def worker(workspace: Workspace) -> "subprocess.Popen[str]":
     kubeconfig = workspace.config_file.with_name("kubeconfig")
     places = [workspace.config_file, workspace.environment_file, workspace.home, kubeconfig]
-    return subprocess.Popen([sys.executable, WORKER, *places], stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, WORKER, *places], **pipes, text=True)
 
 
 def test_what_nothing_needs_goes_and_nothing_else(full: Workspace) -> None:
@@ -51,8 +52,11 @@ def test_what_nothing_needs_goes_and_nothing_else(full: Workspace) -> None:
 
 
 def test_one_that_is_killed_and_two_at_once_end_as_one_does(full: Workspace) -> None:
-    killed = worker(full)
+    killed, *pair = [worker(full) for _ in range(3)]
+    assert killed.stdin
     assert killed.stdout
+    killed.stdin.write("\n")
+    killed.stdin.flush()
     assert killed.stdout.readline() == "ready\n"
     time.sleep(0.03)
     killed.send_signal(signal.SIGKILL)
@@ -60,7 +64,11 @@ def test_one_that_is_killed_and_two_at_once_end_as_one_does(full: Workspace) -> 
     for version in full.models.versions("digits"):
         full.models.fetch("digits", version, full.home / "fetched")
     incomplete = {one.version for one in full.models.stored_files("digits") if not one.whole}
-    for process in [worker(full) for _ in range(2)]:
+    for process in pair:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in pair:
         process.communicate(timeout=100)
         assert process.returncode == 0
     _, left = full.gc()

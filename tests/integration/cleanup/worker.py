@@ -1,4 +1,7 @@
-"""Removes what is not needed, 40 days from now: worker.py CONFIG ENVIRONMENT HOME KUBECONFIG."""
+"""Removes what is not needed, 40 days from now, after a line on stdin.
+
+worker.py CONFIG ENVIRONMENT HOME KUBECONFIG
+"""
 
 import sys
 import time
@@ -16,6 +19,7 @@ def main() -> None:
     kube_config.KUBE_CONFIG_DEFAULT_LOCATION = kubeconfig
     environment = load_environment(environment_file, environ={})
     settings = load(Path(config), environ={}, store=environment.model_store())
+    sys.stdin.readline()
     found = GarbageCollector(settings, environment, Path(home), time.time() + 40 * 86400).find()
     to_remove = [one for one in found if one.kept is None]
     sys.stdout.write("ready\n")
