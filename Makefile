@@ -7,7 +7,7 @@ CLUSTER ?= kind
 IMAGES := fingerprint ingest preprocess train evaluate deploy serve gcs-emulator
 ACCELERATORS := train-cuda train-tpu
 
-TWO_CORES := -n 2 --dist loadgroup --no-loadscope-reorder
+TWO_CORES := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test coverage lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-flow bench-training bench-serving bench-rollout bench-plan bench-submit bench-backend soak clean

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
@@ -26,13 +25,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # there is a worker per core
 def pytest_configure() -> None:
     """Let the commands that tests start hear Ctrl-C, which a job in the background ignores."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker run all tests of a file, unless the file names a group that shares more."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -112,9 +113,17 @@ def yard(new_yard: Callable[[], Yard]) -> Yard:
 
 @pytest.fixture(scope="session")
 def digits(new_yard: Callable[[], Yard]) -> tuple[Yard, Any]:
-    """A yard in which `modelyard run`, as shipped, has run once, and its summary."""
+    """A yard in which `modelyard run`, as shipped, has run once, and its summary; tests only read it."""
     yard = new_yard()
     return yard, yard.json("run")
+
+
+@pytest.fixture
+def champion(digits: tuple[Yard, Any], yard: Yard) -> Yard:
+    """A yard with the store and the cache of the digits, to run again in."""
+    ignore = shutil.ignore_patterns("runs")
+    shutil.copytree(digits[0].folder / ".modelyard", yard.folder / ".modelyard", ignore=ignore)
+    return yard
 
 
 @pytest.fixture

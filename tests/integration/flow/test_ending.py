@@ -2,9 +2,8 @@
 
 import http.server
 import json
-import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,6 @@ def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str
     server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def champion(digits: Any, new_yard: Callable[[], Any]) -> Any:
-    """A yard of its own with a champion that the digits, as shipped, made."""
-    yard = new_yard()
-    shutil.copytree(digits[0].folder / ".modelyard" / "models", yard.folder / ".modelyard" / "models")
-    return yard
-
-
 def states(summary: dict[str, Any]) -> dict[str, str]:
     return {step["name"]: step["state"] for step in summary["steps"]}
 
@@ -73,28 +64,22 @@ def test_a_run_that_is_to_skip_ends_after_fingerprint_when_nothing_is_new(champi
     assert f"unchanged: {summary['reason']}" in told["text"]
 
 
-def test_people_are_told_that_nothing_is_new(champion):
-    done = champion.modelyard("run", "--skip-unchanged")
-    assert done.returncode == 0, done.stderr
-    assert "unchanged: version 1, the champion since" in done.stdout
-    assert "report" not in done.stdout
-
-
-def test_a_champion_that_is_too_old_is_trained_again(champion, new_yard):
-    yard = new_yard()
-    shutil.copytree(champion.folder / ".modelyard" / "models", yard.folder / ".modelyard" / "models")
-    entry = yard.folder / ".modelyard/models/digits/history/000001.json"
+@pytest.mark.soak  # a whole training; tests/unit/fingerprint has which run it is
+def test_a_champion_that_is_too_old_is_trained_again(champion):
+    entry = champion.folder / ".modelyard/models/digits/history/000001.json"
     entry.write_text(json.dumps(json.loads(entry.read_text()) | {"at": "2020-01-01T00:00:00+00:00"}))
-    summary = yard.json("run", "--skip-unchanged", "--force-after", "30d")
+    summary = champion.json("run", "--skip-unchanged", "--force-after", "30d")
     assert states(summary)["train"] == "succeeded"
-    assert summary["fingerprint"] != yard.models.champion("digits").run
+    assert summary["fingerprint"] != champion.models.champion("digits").run
     assert summary["decision"] == "hold"
-    again = yard.json("run", "--skip-unchanged", "--force-after", "30d")
+    again = champion.json("run", "--skip-unchanged", "--force-after", "30d")
     assert [step["name"] for step in again["steps"] if step["cached"]][-1] == "evaluate"
 
 
 def test_the_webhook_is_told_why_a_run_failed_and_its_address_is_nowhere(champion, posted):
     summary = champion.json("run", settings=WITHOUT_DATA, code=3)
+    assert (summary["state"], summary["failure"]["kind"]) == ("failed", "DataError")
+    assert Path(summary["failure"]["log"]).is_file()
     ((path, told),) = posted
     assert path == ADDRESS
     assert (told["run"], told["model"], told["state"]) == (summary["run"], "digits", "failed")

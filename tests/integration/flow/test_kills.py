@@ -1,6 +1,7 @@
 """`kill -9` of a run at any moment: the next run ends as an undisturbed one does, and nobody is left behind.
 
-`make test` kills a few times, `make soak` many; MODELYARD_SEED repeats a sequence of moments.
+`make test` kills a training, `make soak` in every step and at many moments; MODELYARD_SEED repeats a sequence
+of moments.
 """
 
 import json
@@ -82,25 +83,25 @@ def check_store_is_whole(yard: Any) -> None:
     assert state["champion"] is None or state["champion"] in state["versions"]
 
 
-def check_the_next_run(yard: Any, undisturbed: tuple[Any, Any]) -> None:
-    summary, state = undisturbed
-    again = yard.json("run", settings=yard.quick)
-    for key in ("fingerprint", "version", "champion", "decision", "reason", "metrics"):
+def check_the_next_run(yard: Any, undisturbed: tuple[Any, Any], settings: tuple[str, ...]) -> Any:
+    summary, (versions, moves) = undisturbed[0], outcome(undisturbed[1])
+    again = yard.json("run", settings=settings)
+    for key in ("fingerprint", "version", "champion", "decision"):
         assert again[key] == summary[key], key
+    assert again["metrics"]["accuracy"] == pytest.approx(summary["metrics"]["accuracy"], abs=1e-6)
     assert again["prediction"]["version"] == 1
-    assert yard.state() == state
+    assert outcome(yard.state()) == (versions, moves)
     assert yard.leftovers() == []
+    return again
 
 
-@pytest.mark.parametrize("step", ["preprocess", "train", "deploy"])
-def test_a_run_killed_in_a_step_is_finished_by_the_next(new_yard, undisturbed, chance, step):
-    yard = killed(new_yard, chance, step)
-    check_store_is_whole(yard)
-    check_the_next_run(yard, undisturbed)
+def outcome(state: dict[str, Any]) -> tuple[dict[int, str], Any]:
+    """Return the runs of the versions, and how the champion moved."""
+    return {version: run for version, (run, *_) in state["versions"].items()}, state["moves"]
 
 
-def test_a_killed_training_goes_on_after_its_last_checkpoint(yard):
-    settings = ("training.epochs=40", "training.checkpoint_every=0.001", "gate.floor=0.2")
+def test_a_killed_training_goes_on_after_its_last_checkpoint_and_ends_as_an_undisturbed_one(digits, yard):
+    settings = ("training.checkpoint_every=0.001",)
     with subprocess.Popen(
         yard.command("run", settings=settings),
         cwd=yard.folder,
@@ -112,14 +113,22 @@ def test_a_killed_training_goes_on_after_its_last_checkpoint(yard):
         run.send_signal(signal.SIGKILL)
     assert run.returncode == -signal.SIGKILL
     yard.settled()
-    again = yard.json("run", settings=settings)
-    assert again["decision"] == "promote"
+    check_store_is_whole(yard)
+    again = check_the_next_run(yard, (digits[1], digits[0].state()), settings)
     folder = yard.folder / ".modelyard" / "runs" / again["run"]
     assert "going on after epoch " in (folder / "logs" / "train.log").read_text()
     (path,) = folder.glob("artifacts/*/train/history/history.json")
     history = History.model_validate_json(path.read_bytes())
-    assert 0 < history.resumed_after < history.epochs == len(history.metrics["loss"]) == 40
+    assert 0 < history.resumed_after < history.epochs == len(history.metrics["loss"]) == 20
     assert not (yard.folder / ".modelyard" / "models" / "checkpoints").exists()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_killed_in_a_step_is_finished_by_the_next(new_yard, undisturbed, chance, step):
+    yard = killed(new_yard, chance, step)
+    check_store_is_whole(yard)
+    check_the_next_run(yard, undisturbed, yard.quick)
 
 
 def test_a_step_that_is_killed_fails_the_run_and_says_so(yard):
@@ -156,7 +165,7 @@ def test_runs_killed_at_many_moments_one_after_the_other(new_yard, undisturbed, 
         kills.append(kill_during(yard, step, moment(chance, step)))
         yard.settled()
         check_store_is_whole(yard)
-    check_the_next_run(yard, undisturbed)
+    check_the_next_run(yard, undisturbed, yard.quick)
     with capsys.disabled():
         print(f" round {number}: {sum(kills)} of {len(kills)} kills hit", flush=True)  # noqa: T201
 
