@@ -5,10 +5,9 @@ from typing import Annotated
 import typer
 
 from modelyard.pipelines.cli import (
-    cleanup,
     configuration,
-    doctor,
     explain,
+    maintenance,
     models,
     pipeline,
     plan,
@@ -67,8 +66,8 @@ app.add_typer(schedule.app)
 app.command()(submit.submit)
 app.add_typer(runs.app)
 app.command()(runs.logs)
-app.command()(cleanup.gc)
+app.command()(maintenance.gc)
 app.add_typer(configuration.app)
 app.command()(pipeline.report)
 app.command()(explain.explain)
-app.command()(doctor.doctor)
+app.command()(maintenance.doctor)

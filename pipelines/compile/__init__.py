@@ -1,1 +1,1 @@
-"""From a configuration to what KFP runs: arguments, placement, uploads, images, and the compiled pipeline."""
+"""From a configuration to what KFP runs: arguments, pipeline, uploads, preflight checks, images."""

@@ -1,4 +1,4 @@
-"""`gc`: remove what nothing needs any more."""
+"""`gc` removes what nothing needs any more; `doctor` checks this machine."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +12,11 @@ from modelyard.pipelines.cli.options import (
     Output,
     OutputFormat,
     Overrides,
+    StoreUrl,
     emit,
     pipelines_environment,
     show_rows,
+    store_section,
 )
 
 if TYPE_CHECKING:
@@ -60,6 +62,23 @@ def gc(
         emit([_json(one, one in removed) for one in found])
     elif yes and not dry_run:
         typer.echo(f"Removed {len(removed)} of {len(to_remove)}.")
+
+
+def doctor(store: StoreUrl = None, output: OutputFormat = Output.TEXT) -> None:
+    """Check this machine.
+
+    Python, packages, CPU, disk, model store, port. The exit code is 1 if a check fails.
+    """
+    from modelyard.components.serve.settings import Serving
+    from modelyard.pipelines.config.config import load_section
+    from modelyard.pipelines.maintenance.doctor import checkup
+
+    checks = checkup(store_section(store), load_section("serving", Serving))
+    if output is Output.JSON:
+        emit([check._asdict() for check in checks])
+    else:
+        show_rows([("✓" if check.ok else "✗", check.name, check.found) for check in checks])
+    raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
 def _confirmed(output: Output, console: "Console") -> bool:
