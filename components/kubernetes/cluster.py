@@ -23,8 +23,6 @@ from modelyard.components.kubernetes.api_errors import explain_refusal
 from modelyard.components.kubernetes.pod_problem import Json
 
 if TYPE_CHECKING:
-    import socket
-
     from urllib3 import BaseHTTPResponse
 
 PATHS = {
@@ -216,26 +214,6 @@ class Cluster:
                 if error.status is None or error.status == 403:
                     raise
                 return error.status, error.body
-
-    def forward(self, pod: str, port: int) -> "socket.socket":
-        """Return a socket that is connected to a port of a pod; this machine opens no port for it.
-
-        Raises:
-            ClusterError: it is not allowed, or the pod is gone.
-        """
-        from kubernetes.client import ApiException, CoreV1Api
-        from kubernetes.stream import portforward
-
-        connect_to = CoreV1Api(self._api).connect_get_namespaced_pod_portforward
-        try:
-            opened: socket.socket = portforward(connect_to, pod, self.namespace, ports=str(port)).socket(port)
-        except ApiException as error:
-            said = str(error.reason).splitlines()[0].split(" -+-+- ")[0]
-            raise ClusterError(
-                f"Cannot forward port {port} of the pod {pod} in {self.namespace}: {said}. It takes the verb "
-                '"create" on pods/portforward there, and a pod that listens.'
-            ) from error
-        return opened
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:

@@ -76,7 +76,7 @@ def show_once(backend: "Backend", run: Any, environment: "Environment", output: 
     shown = record(run)
     if output is Output.JSON:
         steps = [step.model_dump(mode="json") for step in following.steps()]
-        emit({**shown.json(), "steps": steps})
+        emit({**shown.model_dump(mode="json"), "steps": steps})
         return
     console = Console()
     console.print(

@@ -38,7 +38,7 @@ def list_(
 
     found = latest(_connect(environment, namespace, endpoint), model, limit)
     if output is Output.JSON:
-        emit([one.json() for one in found])
+        emit([one.model_dump(mode="json") for one in found])
         return
     rows = [
         (one.name, one.state, f"{one.created_at:%Y-%m-%d %H:%M:%S}", f"{one.seconds:.0f}", one.id)

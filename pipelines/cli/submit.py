@@ -1,6 +1,5 @@
 """`submit`: the pipeline on Kubeflow Pipelines."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from modelyard.pipelines.compile.uploads import Uploads
     from modelyard.pipelines.runners.kfp.client import Backend
-    from modelyard.pipelines.runners.kfp.submission import Changes, Submission
+    from modelyard.pipelines.runners.kfp.submission import Found, Submission
 
 
 def submit(
@@ -82,7 +81,13 @@ def submit(
         notes = (*unjudged, *check(prepared.package, prepared.arguments, place))
         backend = client.connect(place, endpoint)
         found = submission.look(backend, prepared)
-        facts = _facts(prepared, submission.compare(backend, prepared, found), uploads, backend, notes)
+        since, differences = submission.compare(backend, prepared, found)
+        facts = {
+            **_facts(prepared, found, uploads, backend),
+            "since": since,
+            "differences": [one.model_dump() for one in differences],
+            "notes": notes,
+        }
     if dry_run:
         emit(facts) if output is Output.JSON else _show(facts, Console(), whole=True)
         return
@@ -98,22 +103,13 @@ def submit(
         typer.echo(f"{run.display_name} is accepted. Follow it: {again}")
 
 
-def _facts(
-    prepared: "Submission",
-    changes: "Changes",
-    uploads: "Uploads",
-    backend: "Backend",
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    """Return what will run and what it changes."""
+def _facts(prepared: "Submission", found: "Found", uploads: "Uploads", backend: "Backend") -> dict[str, Any]:
+    """Return what will run and what is new of it."""
     return {
         "pipeline": prepared.pipeline,
-        "new_pipeline": changes.new_pipeline,
+        "new_pipeline": found.pipeline_id is None,
         "version": prepared.version,
-        "new_version": changes.new_version,
-        "since": changes.since,
-        "differences": [one.model_dump() for one in changes.differences],
-        "notes": list(notes),
+        "new_version": found.version_id is None,
         "images": prepared.images,
         "uploads": [f"{one.key}: {one.name}" for one in uploads.files],
         "endpoint": backend.endpoint.url,

@@ -277,11 +277,11 @@ class _Transport(RESTClientObject):  # type: ignore[misc]
             lost = method != "GET" and error.status in UNAVAILABLE
             raise (LostError(str(failure)) if lost else failure) from error
         except urllib3.exceptions.HTTPError as error:
-            cause = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else error
+            cause = getattr(error, "reason", None) or error
             never_sent = isinstance(
                 cause, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError
             )
-            failure = _unreachable(self._endpoint, _reason(cause))
+            failure = _unreachable(self._endpoint, str(cause.__cause__ or cause))
             raise (failure if never_sent else LostError(str(failure))) from error
         if "html" in (answer.getheader("content-type") or ""):
             raise _login_page(self._endpoint, self._origin)
@@ -379,10 +379,3 @@ def _unreachable(endpoint: Endpoint, why: str) -> BackendError:
         else f"Is the URL right ({endpoint.origin}), does it run, and is it reachable from here?"
     )
     return BackendError(f"Kubeflow Pipelines at {endpoint} does not answer: {why}. {check}")
-
-
-def _reason(error: object) -> str:
-    """Return what went wrong with a connection, without the objects that urllib3 puts before it."""
-    return re.sub(
-        r"^\w+\([^)]*\): |^.*(?:>|\)): |Failed to establish a new connection: ", "", str(error)
-    ).rstrip(".")

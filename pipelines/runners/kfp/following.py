@@ -39,7 +39,6 @@ from modelyard.pipelines.runners.kfp.runs import LOG_PAUSE, RunArchive
 from modelyard.pipelines.runners.runs import Failure, RunSummary, State, Step
 from modelyard.pipelines.train_to_serve import STEPS
 
-PAUSE = 2.0
 REFRESH = 20.0  # seconds after which the Workflow is fetched again although no state has changed
 TAIL = 20  # lines of a log, the last of which are Kubeflow Pipelines' own
 PHASES: dict[str, State] = {
@@ -148,7 +147,7 @@ class Following:
         while (state := self.look()) not in runs.ENDED:
             self._raise_if_stuck()
             self._read_log(self._workflow.working())
-            time.sleep(PAUSE)
+            time.sleep(runs.PAUSE)
         if state == "cancelled":
             raise CancelledError(
                 f"The run {self._run.display_name} was cancelled. What is done is cached: `modelyard runs "

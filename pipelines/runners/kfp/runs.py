@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
+from modelyard.components.artifacts import Record
 from modelyard.components.errors import BackendError, ClusterError, NotFoundError
 from modelyard.components.explain.failure_reason import MAIN, Evidence
 from modelyard.components.explain.workflow import PodNode, Workflow
@@ -20,37 +21,21 @@ from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.pipelines.runners.kfp.client import PAGE_SIZE, Backend, equals, find_experiment, pages
 
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-State = Literal["pending", "running", "succeeded", "failed", "cancelling", "cancelled", "skipped", "paused"]
-STATES: dict[str | None, State] = {
-    "PENDING": "pending",
-    "RUNNING": "running",
-    "SUCCEEDED": "succeeded",
-    "FAILED": "failed",
-    "CANCELING": "cancelling",
-    "CANCELED": "cancelled",
-    "SKIPPED": "skipped",
-    "PAUSED": "paused",
-}
 ENDED = ("succeeded", "failed", "cancelled", "skipped")
 LOG_ERROR = '{"error_message":'  # the server answers 200 before it looks for the log
 PAUSE, LOG_PAUSE = 2.0, 10.0  # seconds between two looks at a run, and at a log, which comes as a whole
 
 
-class RunRecord(NamedTuple):
+class RunRecord(Record):
     """A run in short; times in UTC, `seconds` until now when it has not ended."""
 
     name: str
     id: str
-    state: State
+    state: str
     created_at: datetime
     finished_at: datetime | None
     seconds: float
     schedule: str | None
-
-    def json(self) -> dict[str, Any]:
-        """Return it as JSON."""
-        times = {"created_at": self.created_at, "finished_at": self.finished_at}
-        return {**self._asdict(), **{key: time and time.isoformat() for key, time in times.items()}}
 
 
 def find(backend: Backend, name_or_id: str) -> Any:
@@ -118,16 +103,20 @@ def record(run: Any) -> RunRecord:
     )
 
 
-def state(run: Any) -> State:
+def state(run: Any) -> str:
     """Return the state of a run in one word. One that was terminated is cancelled; the server says failed."""
-    now = STATES.get(run.state, "pending")
-    since = [STATES.get(one.state) for one in run.state_history or ()]
-    for past in reversed(since) if now == "failed" else ():
-        if past == "running":  # it was tried again after that
+    now = _word(run.state)
+    past = [_word(one.state) for one in run.state_history or ()]
+    for before in reversed(past) if now == "failed" else ():
+        if before == "running":  # it was tried again after that
             break
-        if past in ("cancelling", "cancelled"):
+        if before in ("cancelling", "cancelled"):
             return "cancelled"
     return now
+
+
+def _word(state: str | None) -> str:
+    return (state or "pending").lower().replace("cancel", "cancell")
 
 
 def goes_on(run: Any) -> bool:

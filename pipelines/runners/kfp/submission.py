@@ -90,18 +90,6 @@ class Found(NamedTuple):
         )
 
 
-class Changes(NamedTuple):
-    """What a submission changes.
-
-    `since` is the name of the model's last run, None when there was none; `differences` are against it.
-    """
-
-    new_pipeline: bool
-    new_version: bool
-    since: str | None
-    differences: tuple[Change, ...]
-
-
 def prepare(
     config: Config, environment: Environment, options: Mapping[str, bool | int] = NO_OPTIONS
 ) -> Submission:
@@ -224,24 +212,21 @@ def once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
     return create()
 
 
-def compare(backend: Backend, submission: Submission, found: Found) -> Changes:
-    """Return what a submission changes; nothing is sent.
+def compare(backend: Backend, submission: Submission, found: Found) -> tuple[str | None, tuple[Change, ...]]:
+    """Return the name of the model's last run, and how a submission differs from it; None if there was none.
 
     Raises:
         BackendError: the server does not answer.
     """
-    last = None
-    if found.experiment_id:
-        page = backend.runs.run_service_list_runs(
-            experiment_id=found.experiment_id, page_size=1, sort_by="created_at desc"
-        )
-        last = page.runs[0] if page.runs else None
-    return Changes(
-        new_pipeline=found.pipeline_id is None,
-        new_version=found.version_id is None,
-        since=last and last.display_name,
-        differences=against(backend, last, submission, found.version_id) if last else (),
+    if found.experiment_id is None:
+        return None, ()
+    page = backend.runs.run_service_list_runs(
+        experiment_id=found.experiment_id, page_size=1, sort_by="created_at desc"
     )
+    if not page.runs:
+        return None, ()
+    last = page.runs[0]
+    return last.display_name, against(backend, last, submission, found.version_id)
 
 
 def against(

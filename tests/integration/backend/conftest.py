@@ -13,7 +13,8 @@ import yaml
 from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.compile.compiler import compile_package
 from modelyard.pipelines.environments.environment import Environment, Image
-from modelyard.pipelines.runners.kfp import following, submission
+from modelyard.pipelines.runners.kfp import runs as kfp_runs
+from modelyard.pipelines.runners.kfp import submission
 from tests.integration.backend.pipelines import Pipelines
 from tests.integration.backend.runs import Runs
 from tests.integration.backend.server import BackendServer
@@ -71,7 +72,7 @@ def environment(site: Site) -> Environment:
 def there(environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """Go to a folder of one's own; return the file that names the environment."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(following, "PAUSE", 0.02)
+    monkeypatch.setattr(kfp_runs, "PAUSE", 0.02)
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     path = tmp_path / "there.yaml"

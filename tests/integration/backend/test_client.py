@@ -55,7 +55,7 @@ def test_nothing_listens(environment: Environment) -> None:
 
 
 def test_unknown_host(environment: Environment) -> None:
-    with pytest.raises(BackendError, match=r"https://nowhere.invalid .*: Failed to resolve"):
+    with pytest.raises(BackendError, match=r"https://nowhere\.invalid .*: \[Errno -\d+\]"):
         connect(environment, "https://nowhere.invalid")
 
 
@@ -193,7 +193,7 @@ def test_login_elsewhere(site: Site, environment: Environment) -> None:
         (Fault(status=404, body=PAGE, content_type="text/html"), "status 404"),
         (Fault(status=502, body=PAGE, content_type="text/html"), "status 502"),
         (Fault(status=503, body='{"message": "no endpoints available"}'), "(503): no endpoints available."),
-        (Fault(delay=1.0), "does not answer: Read timed out"),
+        (Fault(delay=1.0), "does not answer: timed out"),
         (Fault(cut="before"), "does not answer: "),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from modelyard.components.errors import BackendError
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners.kfp import client, following, submission
+from modelyard.pipelines.runners.kfp import client, runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
 from modelyard.pipelines.runners.kfp.following import Following
 from modelyard.pipelines.runners.runs import RunSummary
@@ -28,7 +28,7 @@ time="2026-11-26T22:00:01.000Z" level=info msg="sub-process exited" argo=true er
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(following, "PAUSE", 0.02)
+    monkeypatch.setattr(runs, "PAUSE", 0.02)
     monkeypatch.setattr(client, "RETRIES", client.RETRIES.new(total=6, backoff_factor=0.02))
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))

@@ -18,7 +18,7 @@ from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.quantity import exactly, unknown
 from modelyard.pipelines.planning.residuals import Prediction, Residual, keep, key, machine, past_steps
-from modelyard.pipelines.runners.kfp import following, submission
+from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import connect
 from modelyard.pipelines.runners.kfp.following import Following
 from tests.integration.backend.conftest import Site
@@ -37,7 +37,7 @@ def bucket(emulator: str) -> str:
 def place(
     environment: Environment, emulator: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Environment:
-    monkeypatch.setattr(following, "PAUSE", 0.02)
+    monkeypatch.setattr(runs, "PAUSE", 0.02)
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     root = f"{bucket}/{uuid4().hex}"

@@ -1,7 +1,6 @@
-"""The way to Kubeflow Pipelines through the cluster, where it has no address: a real port-forward to a pod.
+"""Kubeflow Pipelines without a URL: through the Kubernetes API server, as kfp.Client does it.
 
-The pod answers as its API server does and counts the bytes that it is sent: how such a server works is asked
-elsewhere.
+A pod answers like its API server and returns as many bytes as it is sent.
 """
 
 from uuid import uuid4
@@ -40,8 +39,8 @@ ThreadingHTTPServer(("", 8888), Handler).serve_forever()
 
 @pytest.fixture(scope="module")
 def installed(kubectl, images) -> str:
-    """A namespace with a Service and a pod that are called as those of Kubeflow Pipelines."""
-    namespace = f"tunnel-{uuid4().hex[:8]}"
+    """A namespace with a Service and a pod that are called like those of Kubeflow Pipelines."""
+    namespace = f"kfp-{uuid4().hex[:8]}"
     meta = {"name": "ml-pipeline", "labels": {"app": "ml-pipeline"}}
     container = {
         "name": "api",
@@ -49,7 +48,7 @@ def installed(kubectl, images) -> str:
         "command": ["python3", "-c", SERVER],
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8888}, "periodSeconds": 1},
     }
-    service = {"selector": {"app": "ml-pipeline"}, "ports": [{"port": 8888}]}
+    service = {"selector": {"app": "ml-pipeline"}, "ports": [{"name": "http", "port": 8888}]}
     objects = [
         {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [container]}},
         {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": service},
@@ -60,13 +59,13 @@ def installed(kubectl, images) -> str:
     kubectl("delete", "namespace", namespace, "--wait=false")
 
 
-def there(namespace: str) -> Environment:
+def environment(namespace: str) -> Environment:
     return load_environment("kind", [f"environment.kfp.namespace={namespace}"], {})
 
 
-def test_a_pod_is_asked_where_there_is_no_address(installed, kubectl, tmp_path):
+def test_through_the_kubernetes_api_server(installed, kubectl, tmp_path):
     kubectl("wait", "-n", installed, "--for=condition=Ready", "pod/ml-pipeline", "--timeout=120s")
-    backend = connect(there(installed))
+    backend = connect(environment(installed))
     assert backend.namespace == installed
     package = tmp_path / "package.yaml"
     package.write_bytes(b"x" * 3_000_000)
@@ -75,9 +74,9 @@ def test_a_pod_is_asked_where_there_is_no_address(installed, kubectl, tmp_path):
     assert len(made.description) > 3_000_000
 
 
-def test_what_is_not_there_is_said(installed, kubectl):
-    with pytest.raises(BackendError, match=r"no Service ml-pipeline in the namespace nowhere"):
-        connect(there("nowhere"))
+def test_not_installed_and_not_ready(installed, kubectl):
+    with pytest.raises(BackendError, match="Service ml-pipeline in the namespace nowhere"):
+        connect(environment("nowhere"))
     kubectl("delete", "-n", installed, "pod/ml-pipeline", "--grace-period=0", "--force")
-    with pytest.raises(BackendError, match=r"no pod of its API server is ready\. `kubectl describe pods"):
-        connect(there(installed))
+    with pytest.raises(BackendError, match=r"\(503\): no endpoints available"):
+        connect(environment(installed))
