@@ -15,7 +15,7 @@ from pathlib import Path
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Schema
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.examples import Examples
+from modelyard.components.ingest.examples import Examples, read_digits
 from modelyard.components.shards import ShardWriter
 from modelyard.components.source.checks import without_secrets
 from modelyard.components.source.location import locate
@@ -66,9 +66,7 @@ def _by_address(path: Path, source: Source) -> Iterator[None]:
 def _read(path: Path, source: Source) -> Examples:
     """Return the examples in the local file or directory; a reader is imported when it is needed."""
     if source.kind == "digits":
-        from modelyard.components.ingest import digits
-
-        return digits.read(path)
+        return read_digits(path)
     if source.kind == "cifar10":
         from modelyard.components.ingest import cifar10
 

@@ -1,15 +1,18 @@
-"""What every reader gives: examples of one shape, in batches."""
+"""What every reader gives, examples of one shape in batches; and the digits, which need nothing more."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.components.artifacts import ImageFormat
+from modelyard.components.errors import DataError
 
 BATCH_BYTES = 2**20
+DIGITS_SHAPE = (8, 8, 1)
 
 Batch = tuple[str, NDArray[Any], NDArray[np.integer[Any]]]
 
@@ -29,3 +32,25 @@ class Examples:
     splits: tuple[str, ...]
     batches: Iterator[Batch]
     image: ImageFormat | None = None
+
+
+def read_digits(path: Path) -> Examples:
+    """Return the 1,797 digits that scikit-learn ships, without importing it (0.7 s).
+
+    They are uint8 (8, 8, 1), grey from 0 to 16, of the classes "0" to "9", in one split `all`, and have no
+    ImageFormat: their greys count pixels of the original bitmaps, so an image file, whose greys are 0 to
+    255, is not one of them.
+
+    Args:
+        path: the packed table; a row has 64 pixels and the label.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        table = np.loadtxt(path, np.uint8, delimiter=",")
+        pixels = table[:, :-1].reshape(-1, *DIGITS_SHAPE)
+    except (OSError, EOFError, ValueError, IndexError) as error:
+        raise DataError(f"{path} is damaged: {error}. Install scikit-learn again.") from error
+    batches = iter([("all", pixels, table[:, -1])])
+    return Examples(DIGITS_SHAPE, "uint8", tuple("0123456789"), ("all",), batches)

@@ -17,9 +17,7 @@ from typing import IO
 from zipfile import ZipFile
 
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.member import DAMAGE, Member, inside
-from modelyard.components.ingest.tar_archive import tar_members
-from modelyard.components.ingest.zip_archive import zip_members
+from modelyard.components.ingest.archive import DAMAGE, Member, inside, tar_members, zip_members
 
 LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 

@@ -1,3 +1,6 @@
+"""Pickles of CIFAR-10: read as pickle itself reads them, and nothing in them is called."""
+
+import io
 import os
 import pickle
 import pickletools
@@ -11,7 +14,8 @@ import numpy as np
 import pytest
 
 from modelyard.components.errors import DataError
-from modelyard.components.ingest import pickled
+from modelyard.components.ingest.archive import Member
+from modelyard.components.ingest.cifar10 import byte_array, unpickle
 
 BATCH: dict[str, Any] = {
     "labels": [3, 0, 300],
@@ -19,6 +23,10 @@ BATCH: dict[str, Any] = {
     "filenames": ["a.png", "ä" * 300],
     "nested": {"none": None, "yes": True, "pair": (1, -2)},
 }
+
+
+def member(data: bytes) -> Member:
+    return Member(Path("archive"), "data_batch_1", len(data), lambda: io.BytesIO(data))
 
 
 class Malicious:
@@ -31,11 +39,10 @@ class Malicious:
 
 @pytest.mark.parametrize("python", [2, 3])
 def test_a_batch_is_read_as_pickle_itself_reads_it(python, python2_pickle) -> None:
-    in_bytes = {key.encode(): value for key, value in BATCH.items()}
-    data = python2_pickle(BATCH) if python == 2 else pickle.dumps(in_bytes, protocol=2)
-    assert pickle.loads(data, encoding="latin-1").keys() == (BATCH if python == 2 else in_bytes).keys()
-    found = pickled.load(data)
-    np.testing.assert_array_equal(pickled.array(found.pop("data")), BATCH["data"])
+    data = python2_pickle(BATCH) if python == 2 else pickle.dumps(BATCH, protocol=2)
+    assert pickle.loads(data, encoding="latin-1").keys() == BATCH.keys()
+    found = dict(zip(BATCH, unpickle(member(data), *BATCH), strict=True))
+    np.testing.assert_array_equal(byte_array(member(data), found.pop("data")), BATCH["data"])
     assert found == {key: value for key, value in BATCH.items() if key != "data"}
 
 
@@ -51,18 +58,17 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, protocol,
     pickle.loads(data)
     assert canary.exists()  # it would
     canary.unlink()
-    with pytest.raises(DataError, match=r"official files never do\. Nothing of it was run") as caught:
-        pickled.load(data)
+    with pytest.raises(DataError, match=r"official files never .* Nothing of it was run"):
+        unpickle(member(data), "data")
     assert not canary.exists()
-    if protocol >= 2:  # older ones are refused at their first instruction
-        assert f"{function}'" in str(caught.value)
 
 
-def test_what_numpy_calls_is_only_written_down() -> None:
-    data = b"\x80\x02cnumpy\ndtype\nU\x08nonsense\x89\x86R."
+def test_what_numpy_would_call_is_not_called() -> None:
+    evil = b"cnumpy\ndtype\nU\x08nonsense\x89\x86R"
     with pytest.raises(TypeError, match="nonsense"):
-        pickle.loads(data)
-    assert pickled.load(data) == pickled.Call("numpy dtype", ("nonsense", False))
+        pickle.loads(b"\x80\x02" + evil + b".")
+    (found,) = unpickle(member(b"\x80\x02}U\x04data" + evil + b"s."), "data")
+    assert found.arguments == ("nonsense", False)
 
 
 @pytest.mark.parametrize(
@@ -79,11 +85,13 @@ def test_what_numpy_calls_is_only_written_down() -> None:
         b"\x80\x02(K\x01\x86.",  # a tuple across a mark
         b"\x80\x02T" + struct.pack("<i", 2**31 - 1) + b"short",
         b"\x80\x02" + b"K\x01" + b"\x85" * 100_000 + b"}" + b"h\x00s.",
+        b"\x80\x02}K\x01" + b"q\x00h\x00\x86" * 40 + b"K\x01s.",  # a key that takes for ever to hash
+        b"\x80\x02Nr\xff\xff\xff\x7f0.",  # a memo for which the Unpickler in C reserves 32 GiB
     ],
 )
 def test_a_damaged_pickle_is_refused(data) -> None:
-    with pytest.raises(DataError, match="damaged pickle"):
-        pickled.load(data)
+    with pytest.raises(DataError, match="damaged pickle|without data"):
+        unpickle(member(data), "data")
 
 
 @pytest.mark.parametrize(
@@ -98,17 +106,16 @@ def test_a_damaged_pickle_is_refused(data) -> None:
     ],
 )
 def test_another_array_than_one_of_bytes_is_refused(value, python2_pickle) -> None:
-    loaded = pickled.load(python2_pickle(value))
+    data = member(python2_pickle({"data": value}))
     with pytest.raises(DataError, match="array"):
-        pickled.array(loaded)
+        byte_array(data, *unpickle(data, "data"))
 
 
 def test_an_array_shorter_than_its_shape_is_refused(python2_pickle) -> None:
-    data = python2_pickle(np.full((2, 3), 7, np.uint8)).replace(
-        b"U\x06" + b"\x07" * 6, b"U\x05" + b"\x07" * 5
-    )
+    whole = python2_pickle({"data": np.full((2, 3), 7, np.uint8)})
+    data = member(whole.replace(b"U\x06" + b"\x07" * 6, b"U\x05" + b"\x07" * 5))
     with pytest.raises(DataError, match="damaged array"):
-        pickled.array(pickled.load(data))
+        byte_array(data, *unpickle(data, "data"))
 
 
 def test_damaged_bytes_are_read_or_refused_and_nothing_else(python2_pickle) -> None:
@@ -122,5 +129,5 @@ def test_damaged_bytes_are_read_or_refused_and_nothing_else(python2_pickle) -> N
         for _ in range(random.integers(1, 4)):
             data[random.integers(len(data))] = random.choice([*opcodes, random.integers(256)])
         with suppress(DataError):
-            pickled.array(dict(pickled.load(bytes(data)) or {}).get("data"))
+            byte_array(member(b""), *unpickle(member(bytes(data)), "data"))
     assert (sorted(Path.cwd().iterdir()), dict(os.environ)) == before
