@@ -27,10 +27,8 @@ from modelyard.components.artifacts import (
     Statistics,
 )
 from modelyard.components.errors import EvaluateError
-from modelyard.components.evaluate.gate import decide
-from modelyard.components.evaluate.scorer import Scorer
-from modelyard.components.evaluate.scoring import Scores, measure
-from modelyard.components.evaluate.settings import Gate
+from modelyard.components.evaluate.gate import Gate, decide
+from modelyard.components.evaluate.scoring import Scorer, Scores, measure
 from modelyard.components.report.page import render
 from modelyard.components.shards import Split
 from modelyard.components.store.models import open_store

@@ -1,12 +1,18 @@
-"""How a model did on rows with known labels: accuracy, loss, per class, with bootstrap intervals."""
+"""How a model does on rows with known labels: the ONNX model is run, and its predictions become metrics."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.components.artifacts import ClassMetrics, Interval, Metrics
+from modelyard.components.errors import EvaluateError, describe
+from modelyard.components.shards import Split
 
+BATCH = 256
+TOLERANCE = 1e-3
 RESAMPLES = 10_000
 LEAST = 1e-7
 
@@ -20,6 +26,77 @@ class Scores:
 
     predicted: NDArray[np.int64]
     likelihood: NDArray[np.float64]
+
+
+class Scorer:
+    """A model in ONNX Runtime.
+
+    Args:
+        path: of model.onnx.
+        classes: how many the model must know.
+        who: what an error calls it.
+
+    Raises:
+        EvaluateError: the file is not a model that ONNX Runtime can run.
+    """
+
+    def __init__(self, path: Path, classes: int, who: str) -> None:
+        import onnxruntime
+
+        self._classes, self._who = classes, who
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise EvaluateError(
+                f"{path} of {who} cannot be loaded by ONNX Runtime: {describe(error)} Export it again."
+            ) from error
+
+    def probabilities(self, examples: NDArray[Any]) -> NDArray[np.float32]:
+        """Return float32 (n, classes) for raw examples (n, *shape).
+
+        Raises:
+            EvaluateError: the model does not take the examples, or does not give probabilities.
+        """
+        name = self._session.get_inputs()[0].name
+        try:
+            output = np.asarray(self._session.run(None, {name: examples})[0])
+        except Exception as error:
+            raise EvaluateError(
+                f"{self._who} does not take {examples.dtype} examples of shape {examples.shape[1:]}: "
+                f"{describe(error)} Export it with the signature of the features."
+            ) from error
+        self._check(output, len(examples))
+        return output.astype(np.float32, copy=False)
+
+    def _check(self, output: NDArray[Any], rows: int) -> None:
+        if output.shape != (rows, self._classes):
+            raise EvaluateError(
+                f"{self._who} gives {output.shape} for {rows} rows and {self._classes} classes, not "
+                f"{(rows, self._classes)}. Let its last layer have one unit per class."
+            )
+        if not np.isfinite(output).all():
+            bad = np.argwhere(~np.isfinite(output))[0]
+            raise EvaluateError(
+                f"{self._who} gives {output[tuple(bad)]} for class {bad[1]}. Lower the learning rate or "
+                "check the normalisation, and train again."
+            )
+        sums = output.sum(axis=1)
+        if output.min() < -TOLERANCE or (np.abs(sums - 1) > TOLERANCE).any():
+            worst = sums[np.abs(sums - 1).argmax()]
+            raise EvaluateError(
+                f"{self._who} gives no probabilities: a row sums to {worst:.4f} and the least value is "
+                f"{output.min():.4f}. End the model with a softmax, or set model.logits."
+            )
+
+    def scores(self, split: Split) -> Scores:
+        """Return the answers to every row of a split, in batches."""
+        predicted: list[NDArray[np.int64]] = []
+        likelihood: list[NDArray[np.float64]] = []
+        for examples, labels in split.batches(BATCH):
+            output = self.probabilities(examples)
+            predicted.append(output.argmax(axis=1))
+            likelihood.append(output[np.arange(len(labels)), labels].astype(np.float64))
+        return Scores(np.concatenate(predicted), np.concatenate(likelihood))
 
 
 def measure(

@@ -9,25 +9,63 @@ Besides a batch, memory holds a label and 16 bytes per row.
 import logging
 from contextlib import ExitStack
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.components import artifacts
-from modelyard.components.artifacts import ModelSplit, Schema, Statistics
+from modelyard.components.artifacts import ModelSplit, Normalization, Schema, Statistics
 from modelyard.components.errors import DataError
 from modelyard.components.preprocess import split as splitting
-from modelyard.components.preprocess.normalization import Moments, normalization
 from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.preprocess.split import Mask, Words
-from modelyard.components.preprocess.validation import check_rows, check_source, check_splits
 from modelyard.components.shards import ShardWriter, Split
 
 BATCH_BYTES = 2**20
 SPLITS: tuple[ModelSplit, ...] = get_args(ModelSplit)
 
 log = logging.getLogger(__name__)
+
+
+class Moments:
+    """Mean, variance, least and greatest value per channel, from batches of any size.
+
+    The channels are the last axis of an example with one or three axes; an example with another number of
+    axes has one channel. Batches are merged as in Chan, Golub and LeVeque, "Updating formulae and a
+    pairwise algorithm for computing sample variances" (1979), in float64.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.channels = shape[-1] if len(shape) in (1, 3) else 1
+        self.mean = np.zeros(self.channels)
+        self.minimum, self.maximum = np.inf, -np.inf
+        self._squares = np.zeros(self.channels)
+        self._count = 0
+
+    def add(self, examples: NDArray[Any]) -> None:
+        """Add examples of shape (n, *shape)."""
+        if not len(examples):
+            return
+        rows = examples.reshape(len(examples), -1)
+        values = rows.astype(np.float64)
+        width = values.shape[1] // self.channels
+        count = len(values) * width
+        mean = values.sum(axis=0).reshape(width, self.channels).sum(axis=0) / count
+        values -= np.tile(mean, width)
+        squares = np.einsum("ij,ij->j", values, values).reshape(width, self.channels).sum(axis=0)
+        total, step = self._count + count, mean - self.mean
+        self._squares += squares + step**2 * (self._count * count / total)
+        self.mean += step * (count / total)
+        self._count = total
+        self.minimum = min(self.minimum, float(rows.min()))
+        self.maximum = max(self.maximum, float(rows.max()))
+
+    @property
+    def deviation(self) -> NDArray[np.float64]:
+        """The standard deviation per channel; 1 for a channel that never changes."""
+        deviation = np.sqrt(self._squares / max(1, self._count))
+        return np.where(deviation > 0, deviation, 1.0)
 
 
 def preprocess(raw: str, preparation: str, features: str) -> None:
@@ -143,3 +181,88 @@ def _tell(statistics: Statistics, sizes: dict[str, int]) -> None:
             statistics.leakage,
             sizes["test"],
         )
+
+
+def check_source(schema: Schema) -> None:
+    """Raise DataError unless the source has rows, two classes and splits that we know."""
+    names = set(schema.splits)
+    if not ({"all", "train"} & names) or names - {"all", "train", "test", "validation"} or len(names) > 3:
+        raise DataError(
+            f"The dataset has the splits {sorted(names)}, which are not `all`, or `train` with `test` and "
+            "`validation`. Name its parts so, or give it as one."
+        )
+    if not sum(schema.splits.values()):
+        raise DataError(
+            f"The dataset is empty: its splits {sorted(names)} have 0 rows. Check that data.source points to "
+            "the examples themselves."
+        )
+    if empty := [name for name, rows in schema.splits.items() if not rows]:
+        raise DataError(f"The split {empty[0]} has 0 rows. Add examples to it, or leave the split out.")
+    if len(schema.classes) < 2:
+        raise DataError(
+            f"The dataset has only the class {list(schema.classes)}, so there is nothing to tell apart. "
+            "Add examples of a second class."
+        )
+
+
+def check_rows(schema: Schema, split: str, start: int, examples: NDArray[Any], labels: NDArray[Any]) -> None:
+    """Raise DataError naming the first bad row of a batch that begins at row `start` of `split`."""
+    if examples.shape[1:] != schema.shape or str(examples.dtype) != schema.dtype:
+        raise DataError(
+            f"Row {start} of {split} is {examples.dtype} of shape {examples.shape[1:]}, but schema.json says "
+            f"{schema.dtype} of shape {schema.shape}. Ingest the source again."
+        )
+    outside = np.flatnonzero((labels < 0) | (labels >= len(schema.classes)))
+    if len(outside):
+        row = outside[0]
+        raise DataError(
+            f"Row {start + row} of {split} has the label {labels[row]}, but there are {len(schema.classes)} "
+            f"classes, so labels are 0 to {len(schema.classes) - 1}. Correct the label, or name all classes."
+        )
+    if schema.dtype != "uint8" and not np.isfinite(examples).all():
+        bad = np.argwhere(~np.isfinite(examples))[0]
+        raise DataError(
+            f"Row {start + bad[0]} of {split} has the value {examples[tuple(bad)]} at {bad[1:].tolist()}. "
+            "Remove the row, or replace the value, in the source."
+        )
+
+
+def check_splits(schema: Schema, rows: dict[str, NDArray[np.int64]]) -> None:
+    """Raise DataError unless each split has rows and each class has training rows.
+
+    Args:
+        schema: of the source.
+        rows: split name to rows per class (classes,).
+    """
+    present = np.flatnonzero(sum(rows.values()))
+    if len(present) < 2:
+        raise DataError(
+            f"All rows have the class {schema.classes[present[0]]!r}, so there is nothing to tell apart. "
+            "Add examples of a second class, or check the labels."
+        )
+    for split, counts in rows.items():
+        if not counts.sum():
+            key = "data.test or data.validation" if split == "train" else f"data.{split}"
+            raise DataError(
+                f"The split {split} has 0 of the {sum(schema.splits.values())} rows of the dataset. "
+                f"Change {key}, or add examples; equal ones always stay together."
+            )
+    for label in np.flatnonzero(rows["train"] == 0):
+        held = ", ".join(f"{split} {counts[label]}" for split, counts in rows.items())
+        raise DataError(
+            f"The class {schema.classes[label]!r} (label {label}) has no training rows ({held}). Add "
+            "examples of it, remove the class, or lower data.test and data.validation."
+        )
+
+
+def normalization(preparation: Preparation, moments: Moments) -> Normalization:
+    """Return what `data.normalize` says, measured on the training rows where it needs to be."""
+    match preparation.normalize:
+        case "scale":
+            return Normalization(deviation=(preparation.scale,))
+        case "standardize":
+            return Normalization(
+                mean=tuple(moments.mean.tolist()), deviation=tuple(moments.deviation.tolist())
+            )
+        case "none":
+            return Normalization()

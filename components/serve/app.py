@@ -1,4 +1,4 @@
-"""The ASGI application, without a framework: who answers what, the queue, and errors as replies.
+"""The ASGI application, without a framework: routes, bodies, the queue, and errors as replies.
 
 A small request is answered on the event loop, which is the fastest on one core; one that would hold the
 loop up for long (`Predictor.inline_bytes`) goes to a thread, so that health checks are always answered.
@@ -7,20 +7,21 @@ loop up for long (`Predictor.inline_bytes`) goes to a thread, so that health che
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from modelyard.components.serve import body, connection, openinference, tfserving
-from modelyard.components.serve.body import Receive
+from modelyard.components.serve import openinference, tfserving
 from modelyard.components.serve.metrics import Metrics
 from modelyard.components.serve.model import Predictor
 from modelyard.components.serve.replies import Refused, Reply, encode
-from modelyard.components.serve.routes import Call, resolve
 from modelyard.components.serve.settings import Serving
 
+Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 PAGE = Path(__file__).with_name("page.html")
@@ -29,11 +30,39 @@ PAGE_POLICY = (
     b"connect-src 'self'; img-src blob:"
 )
 GOLDEN = b"x-modelyard-golden"
+LATE = "modelyard.late"  # in the scope of a request that its connection answered with 408
 CLOSE = (b"connection", b"close")
 _GONE, _TOO_LATE = Reply(b"", 499), Reply(b"", 408)  # counted, not sent: nobody is there, or it was sent
 _FAILED = Reply(encode({"error": "The server failed; its log says why. Report this as a bug."}), 500)
 
+LONGEST_PATH = 512
+_ROUTES = {
+    "page": ("GET", r"/"),
+    "metrics": ("GET", r"/metrics"),
+    "live": ("GET", r"/v2/health/live"),
+    "ready": ("GET", r"/v2/health/ready"),
+    "server": ("GET", r"/v2/?"),
+    "metadata": ("GET", r"/v2/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?"),
+    "model_ready": ("GET", r"/v2/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?/ready"),
+    "infer": ("POST", r"/v2/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?/infer"),
+    "status": ("GET", r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?"),
+    "predict": ("POST", r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?:predict"),
+}
+_PATTERNS = [(route, method, re.compile(pattern)) for route, (method, pattern) in _ROUTES.items()]
+
 log = logging.getLogger(__name__)
+
+
+class Call(NamedTuple):
+    """What a request asks for; `name` and `version` are as they stand in the path."""
+
+    route: str
+    name: str | None
+    version: str | None
+
+
+class Disconnected(Exception):  # noqa: N818 - not an error: nobody is left to answer
+    """The client went away before its request was whole, or was too slow (408)."""
 
 
 class App:
@@ -72,8 +101,8 @@ class App:
             reply = await self._reply(call, predictor, headers, receive)
         except Refused as refused:
             reply = refused.reply
-        except body.Disconnected:
-            reply = _TOO_LATE if connection.LATE in scope else _GONE
+        except Disconnected:
+            reply = _TOO_LATE if LATE in scope else _GONE
         except Exception:  # a bug ends one request, with its traceback in the log, and not the server
             log.exception("%s %s failed", scope["method"], scope["path"])
             reply = _FAILED
@@ -136,7 +165,7 @@ class App:
             )
         self._in_progress += 1
         try:
-            text = await body.read(headers, receive, self._settings.max_body_bytes)
+            text = await read_body(headers, receive, self._settings.max_body_bytes)
             if len(text) <= predictor.inline_bytes:
                 return self._answer(route, predictor, headers, text)
             loop = asyncio.get_running_loop()
@@ -162,4 +191,85 @@ def _check_model(call: Call, predictor: Predictor) -> None:
             404,
             f"Version {call.version} of {predictor.name} is not served here, version {predictor.version} is; "
             "leave the version out to get the one that is served.",
+        )
+
+
+@lru_cache(maxsize=256)
+def _match(method: str, path: str) -> Call | Refused:
+    """Return what a method and a path ask for, or why nothing answers them."""
+    allowed = set()
+    for route, needed, pattern in _PATTERNS:
+        if found := pattern.fullmatch(path):
+            if needed == method:
+                groups = found.groupdict()
+                return Call(route, groups.get("name"), groups.get("version"))
+            allowed.add(needed)
+    if allowed:
+        needed = ", ".join(sorted(allowed))
+        return Refused(
+            405, f"{method[:20]} {path[:80]} is not possible; use {needed}.", ((b"allow", needed.encode()),)
+        )
+    return Refused(
+        404,
+        f"There is nothing at {path[:80]}; predictions are at /v1/models/NAME:predict and "
+        "/v2/models/NAME/infer, and the page at / shows an example.",
+    )
+
+
+def resolve(method: str, path: str) -> Call:
+    """Return what a request asks for.
+
+    Raises:
+        Refused: 404 or 405, nothing answers it.
+    """
+    found = _match(method, path[:LONGEST_PATH])
+    if isinstance(found, Refused):
+        raise Refused(found.reply.status, str(found), found.reply.headers)
+    return found
+
+
+async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """Return a request's body, of `limit` bytes at most; its time is limited by the connection.
+
+    Raises:
+        Refused: 411, 413 or 415.
+        Disconnected: the client went away, or was too slow.
+    """
+    _check_headers(headers)
+    length = headers.get(b"content-length")
+    if length is None and b"transfer-encoding" not in headers:
+        raise Refused(411, "The request has no body; send one, with Content-Length.")
+    if length is not None and int(length) > limit:
+        raise _too_large(f"{int(length)} bytes", limit)
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        parts.append(message["body"])
+        size += len(parts[-1])
+        more = message["more_body"]
+        if size > limit:
+            raise _too_large(f"more than {limit} bytes", limit)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(found: str, limit: int) -> Refused:
+    return Refused(413, f"The body has {found}, and at most {limit} are taken; send fewer examples at once.")
+
+
+def _check_headers(headers: dict[bytes, bytes]) -> None:
+    """Refuse bodies that are neither JSON nor tensors (415); forms are what curl -d calls its JSON."""
+    kind = headers.get(b"content-type", b"").lower()
+    if kind.startswith((b"multipart/", b"image/", b"audio/", b"video/")):
+        raise Refused(
+            415,
+            f"The body is {kind.decode('latin-1')[:60]!r}, and application/json is expected; send a picture "
+            'as {"instances": [{"b64": "<the file in base64>"}]}.',
+        )
+    encoding = headers.get(b"content-encoding", b"identity").lower()
+    if encoding != b"identity":
+        raise Refused(
+            415,
+            f"The body is encoded with {encoding.decode('latin-1')[:60]!r}; send it as it is, uncompressed.",
         )

@@ -1,8 +1,10 @@
-"""A version of a model, fetched, verified, loaded and warmed up: `predictor.run(batch)`."""
+"""A version of a model, fetched, verified, loaded and warmed up, and the thread that follows the champion."""
 
 import logging
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from modelyard.components.artifacts import Signature
-from modelyard.components.errors import ServeError
+from modelyard.components.errors import ModelyardError, ServeError
 from modelyard.components.store.models import ModelStore
 
 WARM_UPS = 3
 INLINE_SECONDS = 0.005  # what may run on the event loop, which answers nobody meanwhile
 INLINE_BYTES = 256 * 2**10
+LONGEST_WAIT = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -117,3 +120,68 @@ def _names(session: Any, signature: Signature) -> tuple[str, str]:
             f"it takes ({found}), and one {expected} of any batch size is expected. Export it again."
         )
     return inputs[0].name, session.get_outputs()[0].name
+
+
+class Follower(threading.Thread):
+    """Looks at the champion pointer every `interval` seconds, in a thread, and takes a new champion.
+
+    The old version answers until the new one is ready.
+
+    A version that cannot be loaded is not taken, and tried again after a wait that doubles; a store that is
+    away for a while changes nothing.
+
+    Args:
+        models: the store.
+        current: the version that is served now.
+        interval: seconds between looks.
+        threads: threads of ONNX Runtime for one request.
+        take: called with each new version, loaded and warmed up.
+    """
+
+    def __init__(
+        self,
+        models: ModelStore,
+        current: Predictor,
+        interval: float,
+        threads: int,
+        take: Callable[[Predictor], None],
+    ) -> None:
+        super().__init__(name="pointer", daemon=True)
+        self._models, self._name, self._version = models, current.name, current.version
+        self._interval, self._threads, self._take = interval, threads, take
+        self._stopped = threading.Event()
+        self._trouble = ""
+        self._failures = 0
+
+    def run(self) -> None:
+        """Look until `stop` is called."""
+        while not self._stopped.wait(self._wait()):
+            try:
+                self._look()
+            except ModelyardError as error:
+                self._failed(str(error))
+            except Exception as error:  # the thread must outlive whatever a store's client raises
+                self._failed(repr(error))
+            else:
+                self._trouble, self._failures = "", 0
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped.set()
+
+    def _look(self) -> None:
+        champion = self._models.champion(self._name)
+        if champion is None or champion.version == self._version:
+            return
+        predictor = load(self._models, self._name, champion.version, champion.digest, self._threads)
+        self._version = champion.version
+        self._take(predictor)
+
+    def _wait(self) -> float:
+        return max(self._interval, min(LONGEST_WAIT, self._interval * 2.0 ** min(self._failures, 16)))
+
+    def _failed(self, trouble: str) -> None:
+        self._failures += 1
+        if trouble != self._trouble:
+            log.warning("still serving version %d of %s: %s", self._version, self._name, trouble)
+            self._trouble = trouble

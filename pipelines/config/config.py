@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from modelyard.components.artifacts import tree_sha256
 from modelyard.components.deploy.settings import Rollout
 from modelyard.components.errors import ConfigError
-from modelyard.components.evaluate.settings import Gate
+from modelyard.components.evaluate.gate import Gate
 from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.serve.settings import Serving
 from modelyard.components.settings import Settings

@@ -9,7 +9,7 @@ from modelyard.components import artifacts
 from modelyard.components.artifacts import Decision, Golden, Metrics, Signature
 from modelyard.components.errors import EvaluateError, NotFoundError
 from modelyard.components.evaluate.evaluator import Evaluation, evaluate, spread
-from modelyard.components.evaluate.settings import Gate
+from modelyard.components.evaluate.gate import Gate
 from modelyard.components.shards import Split
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store

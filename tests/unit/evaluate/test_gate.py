@@ -1,8 +1,7 @@
 import pytest
 
 from modelyard.components.artifacts import Interval, Metrics
-from modelyard.components.evaluate.gate import decide
-from modelyard.components.evaluate.settings import Gate
+from modelyard.components.evaluate.gate import Gate, decide
 
 
 def metrics(accuracy: float, champion: float | None = None) -> Metrics:

@@ -90,7 +90,7 @@ def test_what_numpy_would_call_is_not_called() -> None:
     ],
 )
 def test_a_damaged_pickle_is_refused(data) -> None:
-    with pytest.raises(DataError, match="damaged pickle|without data"):
+    with pytest.raises(DataError, match=r"damaged pickle|without data"):
         unpickle(member(data), "data")
 
 
