@@ -1,7 +1,7 @@
 import pytest
 
-from modelyard.components.serve.replies import Refused
 from modelyard.components.serve.app import Call, resolve
+from modelyard.components.serve.replies import Refused
 
 
 @pytest.mark.parametrize(
