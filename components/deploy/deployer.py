@@ -1,4 +1,4 @@
-"""Publish a version and put it before clients: on this machine, or on a cluster.
+"""Publish a version and roll it out: on this machine, or on a cluster.
 
 Every part may be killed and started again: the run's fingerprint finds the version that was begun, the
 manifest makes it whole, and the pointer moves by compare-and-swap.
@@ -13,8 +13,11 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 
 from modelyard.components import artifacts
-from modelyard.components.artifacts import Decision, Golden, History, Manifest, Metrics, Outcome, Signature
+from modelyard.components.artifacts import Decision, History, Manifest, Metrics, Outcome, Signature
+from modelyard.components.deploy import local
 from modelyard.components.deploy.settings import Rollout, Target
+from modelyard.components.deploy.verification import pin_version
+from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
@@ -71,11 +74,10 @@ def deploy(
         packages=_packages(Path(history) / "history.json"),
     )
     models.publish(name, version, files, manifest)
-    print(f"published version {version} of {name}", flush=True)  # noqa: T201 - the step's log
-    requests = artifacts.read(Path(evaluation) / "golden.json", Golden)
-    result = _promote(models, name, version, champion, requests, store, serving, rollout, Target.of(target))
+    _log(f"published version {version} of {name}")
+    result = _promote(models, name, version, champion, store, serving, rollout, Target.of(target))
     artifacts.write(Path(outcome), result)
-    print(f"{result.decision}: {result.reason}", flush=True)  # noqa: T201
+    _log(f"{result.decision}: {result.reason}")
     return version
 
 
@@ -84,62 +86,56 @@ def _promote(
     name: str,
     version: int,
     champion: int,
-    requests: Golden,
     store: str,
     serving: str,
     rollout: str,
     target: Target,
 ) -> Outcome:
-    """Make `version` the champion, unless it is already or somebody has decided otherwise."""
+    """Make `version` the champion, unless it is already or another decision was made since."""
     recorded = models.manifest(name, version).decision
     current = models.champion(name)
-    is_champion = current is not None and current.version == version
-    if is_champion and target.kind == "local":
+    is_champion, is_local = current is not None and current.version == version, target.kind == "local"
+    if is_champion and is_local:
         return Outcome(version=version, decision=recorded.decision, reason=recorded.reason)
     if not is_champion and (entry := models.rolled_back(name, version)):
-        here = target.kind == "local"
-        again = f"models promote {name} {version}" if here else f"deploy {name} {version} -e ENV"
+        again = f"models promote {name} {version}" if is_local else f"deploy {name} {version} -e ENV"
         return Outcome(
             version=version,
             decision="hold",
             reason=f"version {version} was rolled back at {entry.at} ({entry.reason}); "
             f"`modelyard {again}` brings it back",
         )
-    if target.kind == "local":
-        from modelyard.components.deploy import local
-
-        tolerance = Rollout.of(rollout).golden_tolerance
+    pinned, thresholds = pin_version(models, name, version), Rollout.of(rollout)
+    if is_local:
         return local.promote(
-            models, name, version, champion, requests, recorded.reason, store, serving, tolerance
+            models, name, pinned, champion, recorded.reason, store, serving, thresholds.golden_tolerance
         )
-    from modelyard.components.deploy.rollout import roll_out
-    from modelyard.components.deploy.site import Site, say
-    from modelyard.components.deploy.version import pinned
-    from modelyard.components.kubernetes.cluster import connect
+    from modelyard.components.deploy.rollout import roll_out  # a laptop needs none of it
+    from modelyard.components.deploy.serving_platform import ServingPlatform
 
-    site = Site(
+    platform = ServingPlatform(
         name=name,
         cluster=connect(target.namespace),
         models=models,
         store=store,
         serving=_sections(models, name, version, json.loads(serving)),
-        rollout=Rollout.of(rollout),
+        rollout=thresholds,
         target=target,
-        say=say,
+        log=_log,
     )
-    return roll_out(site, pinned(models, name, version), champion, recorded.reason, BY)
+    return roll_out(platform, pinned, champion, recorded.reason, BY)
 
 
 def _sections(models: ModelStore, name: str, version: int, given: Json) -> Callable[[int], Json]:
     """Return what gives the section `serving` of a version: this run's as given, another's as its run had it.
 
-    Another run's modelyard may have known other keys; those are left out.
+    Keys that this modelyard does not know are left out of the latter.
     """
 
-    def section(wanted: int) -> Json:
-        if wanted == version:
+    def section(number: int) -> Json:
+        if number == version:
             return given
-        recorded = models.manifest(name, wanted).config.get("serving", {})
+        recorded = models.manifest(name, number).config.get("serving", {})
         return given | {key: value for key, value in recorded.items() if key in given}
 
     return section
@@ -164,3 +160,7 @@ def _packages(history: Path) -> dict[str, str]:
         with suppress(PackageNotFoundError):  # on a cluster the server has an image of its own
             found[name] = package_version(name)
     return found
+
+
+def _log(sentence: str) -> None:
+    print(sentence, flush=True)  # noqa: T201 - the step's log

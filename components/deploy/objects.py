@@ -1,6 +1,6 @@
 """The objects of a model on a cluster, made from templates/*.yaml: two Deployments and a Service.
 
-The Service selects stable alone, except while the candidate is watched among clients' requests: then both.
+The Service selects stable alone, except during canary analysis: then the candidate as well.
 """
 
 import json
@@ -14,16 +14,15 @@ from typing import Any, Literal
 
 import yaml
 
-from modelyard.components.deploy.settings import Rollout, Target
+from modelyard.components.deploy.settings import PORT, Rollout, Target
 from modelyard.components.kubernetes.pod_problem import Json
 
 Track = Literal["stable", "candidate"]
 
-PORT = 8501
-LINGER = 5.0  # seconds; every proxy of a cluster has then heard that a server ends
+LINGER = 5.0  # seconds; every proxy of a cluster knows by then that a server ends
 NAME, PART, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/part-of", "app.kubernetes.io/component"
 TRACK, VERSION, DIGEST = "modelyard.dev/track", "modelyard.dev/version", "modelyard.dev/digest"
-ATTEMPT, WATCHED = "modelyard.dev/rollout", "modelyard.dev/watched"
+TOKEN, HEARTBEAT = "modelyard.dev/rollout", "modelyard.dev/heartbeat"
 TEMPLATE = "modelyard.dev/template"  # of a pod, what it was made from
 
 
@@ -37,7 +36,7 @@ def deployment(
     rollout: Rollout,
     store: str,
     serving: Json,
-    attempt: str | None = None,
+    token: str | None = None,
 ) -> Json:
     """Return a Deployment without its number of replicas.
 
@@ -50,7 +49,7 @@ def deployment(
         rollout: how long its pods may take to be ready.
         store: `store` section as JSON, as pods reach it.
         serving: `serving` section.
-        attempt: the rollout that a candidate belongs to.
+        token: of the rollout that a candidate belongs to.
     """
     serving = {**serving, "host": "0.0.0.0", "port": PORT}  # noqa: S104 - the pod's own address
     serving["linger"] = max(LINGER, serving.get("linger", 0.0))
@@ -62,7 +61,7 @@ def deployment(
         track=track,
         namespace=target.namespace,
         labels={**_labels(name), COMPONENT: "serve", TRACK: track, VERSION: str(version)},
-        annotations={DIGEST: digest, **({ATTEMPT: attempt} if attempt else {})},
+        annotations={DIGEST: digest, **({TOKEN: token} if token else {})},
         digest=digest,
         service_account=target.service_account,
         grace=math.ceil(serving["linger"] + serving.get("drain_timeout", 20.0)) + 10,
@@ -78,17 +77,17 @@ def deployment(
     return made
 
 
-def service(name: str, namespace: str, canary: bool, attempt: str = "") -> Json:
-    """Return the Service, which leads to the candidate too when `canary`; the rollout `attempt` says so."""
+def service(name: str, namespace: str, canary: bool, token: str = "") -> Json:
+    """Return the Service, which leads to the candidate too when `canary`; `token` is of the rollout that asks."""
     selector = {**_labels(name), **({} if canary else {TRACK: "stable"})}
-    annotations = {ATTEMPT: attempt} if attempt else {}
+    annotations = {TOKEN: token} if token else {}
     return _filled("service", name=name, namespace=namespace, selector=selector, annotations=annotations)
 
 
-def watched(candidate: Json) -> Json:
-    """Return the time at which a candidate is watched, to be applied to that very Deployment."""
+def heartbeat(candidate: Json) -> Json:
+    """Return the present time as a candidate's heartbeat, to be applied to that very Deployment."""
     same = {key: candidate["metadata"][key] for key in ("name", "namespace", "uid")}
-    at = {WATCHED: datetime.now(UTC).isoformat(timespec="seconds")}
+    at = {HEARTBEAT: datetime.now(UTC).isoformat(timespec="seconds")}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {**same, "annotations": at}}
 
 

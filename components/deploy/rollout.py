@@ -1,23 +1,30 @@
-"""A version is put before clients, in an order that may be killed anywhere and started again.
+"""The rollout of a version on a cluster: an order of steps that may be killed anywhere and started again.
 
-1. settle    stable is brought to the champion pointer, if that version can run
-2. claim     the candidate becomes this rollout's; the Service leads to stable alone
-3. verify, watch   (stages.py)
-4. promote   the pointer by compare-and-swap, then stable, then the candidate goes
+1. settle     stable is brought to the champion pointer, if that version can run
+2. claim      the candidate becomes this rollout's; the Service leads to stable alone
+3. verify     the candidate, outside the Service, answers the golden requests as evaluate saw
+4. analyze    the Service leads to the candidate as well, and its answers are judged
+5. promote    the pointer moves by compare-and-swap, then stable follows, then the candidate goes
 
-Whoever moves the pointer brings stable to it, and looks at the pointer again. Of two rollouts at once, the
-later one takes the candidate over, and the earlier one ends when it sees that.
+Who moves the pointer brings stable to it, and looks at the pointer again; where stable cannot follow, both go
+back. Of two rollouts at once, the later one takes the candidate over, and the earlier one ends when it sees
+that. tracks.py does what each step needs on the cluster.
 """
 
-from contextlib import suppress
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 from uuid import uuid4
 
 from modelyard.components.artifacts import Outcome
-from modelyard.components.deploy import candidate, interruption, objects, promotion, pulse, stable, stages
-from modelyard.components.deploy.candidate import Superseded
-from modelyard.components.deploy.outcomes import overtaken
-from modelyard.components.deploy.site import Place, Site
-from modelyard.components.deploy.version import Served, pinned
+from modelyard.components.deploy import objects, tracks
+from modelyard.components.deploy.canary_analysis import analyze
+from modelyard.components.deploy.readiness import wait_until_complete
+from modelyard.components.deploy.serving_platform import ModelDeployment, ServingPlatform, heartbeat
+from modelyard.components.deploy.tracks import Owned, Superseded
+from modelyard.components.deploy.verification import PinnedVersion, overtaken, pin_version
 from modelyard.components.errors import (
     CancelledError,
     ClusterError,
@@ -30,203 +37,320 @@ from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.store.records import Champion
 
 
-def roll_out(site: Site, served: Served, expected: int | None, reason: str, by: str) -> Outcome:
-    """Put a version before clients, or say why not.
+def roll_out(
+    platform: ServingPlatform, pinned: PinnedVersion, expected: int | None, reason: str, by: str
+) -> Outcome:
+    """Roll out a version: make it the champion, or say why not.
 
     Args:
-        site: the model's place.
-        served: the version.
-        expected: the champion that it was compared with, 0 for none; None for whichever it is now.
+        platform: what serves the model.
+        pinned: the version.
+        expected: the champion that it was compared with, 0 for none; None for the present one.
         reason: why it is promoted.
-        by: who wants it, for the history.
+        by: who asks, for the history.
 
     Raises:
         DeployError: it was rolled back; the reason, and what serves now, in a sentence or two.
-        CancelledError: the process was told to end (SIGTERM), and took the candidate from clients.
+        CancelledError: the process got SIGTERM, and took the candidate from clients.
         ClusterError: the cluster refuses it, or does not answer.
         StoreError: the store does not answer, or is not what it should be.
     """
-    attempt = uuid4().hex
-    with interruption.heeded(), pulse.beating(site, attempt):
-        champion = site.champion()
-        if champion and champion.version == served.version:
-            return _again(site, champion, by)
-        return _put_before_clients(site, served, attempt, expected, reason, by)
+    token = uuid4().hex
+    with raise_on_sigterm(), heartbeat(platform, token):
+        champion = platform.champion()
+        if champion and champion.version == pinned.version:
+            return _redeploy(platform, champion, by)
+        try:
+            champion = _settle(platform)
+            current = champion.version if champion else 0
+            if expected not in (None, current):
+                tracks.clear(platform)
+                return overtaken(pinned.version, expected, f"it is version {current or 'none'} now")
+            tracks.claim(platform, pinned, token)
+            owned = tracks.owner(platform, token)
+            _verify(platform, pinned, owned)
+            summary = analyze(platform, pinned, owned)
+            platform.log(f"canary analysis: {summary}")
+            owned(platform.deployment("candidate"))
+            _move_pointer(platform, pinned.version, current, f"{reason}; canary analysis: {summary}", by)
+        except (ModelyardError, KeyboardInterrupt) as error:
+            with ignore_sigterm():
+                return _end(platform, pinned, expected, token, error, by)
+        _finish(platform, pinned.version, current, token, by)
+        return Outcome(version=pinned.version, decision="promote", reason=reason)
 
 
-def promote_candidate(site: Site, found: Json, reason: str, by: str) -> Outcome:
-    """Promote a candidate without watching it further; it answers the golden requests first.
+def promote_candidate(platform: ServingPlatform, candidate: Json, reason: str, by: str) -> Outcome:
+    """Promote a candidate without further analysis; it answers the golden requests first.
 
     Args:
-        site: the model's place.
-        found: the candidate's Deployment; stable gets its image and its section `serving`.
+        platform: what serves the model.
+        candidate: its Deployment; stable gets its image and its section `serving`.
         reason: why it is promoted.
-        by: who wants it, for the history.
+        by: who asks, for the history.
 
     Raises:
         DeployError: it is gone, it does not run, or it answers otherwise than evaluate saw.
     """
-    version = pinned(site.models, site.name, objects.version(found))
-    site = candidate.taken_over(site, found)
-    champion = site.champion()
+    pinned = pin_version(platform.models, platform.name, objects.version(candidate))
+    platform = tracks.like_candidate(platform, candidate)
+    champion = platform.champion()
     current = champion.version if champion else 0
-    attempt = objects.annotation(found, objects.ATTEMPT)  # whose rollout sees in the end that it is promoted
-    with interruption.heeded(), pulse.beating(site, attempt):
-        mine = candidate.owner(site, attempt)
-        stages.verify(site, version, mine)
-        mine(site.deployment("candidate"))  # who watches it may have rejected it meanwhile
-        promotion.move(site, version.version, current, reason, by)
-        _finish(site, version.version, current, attempt, by)
-    return Outcome(version=version.version, decision="promote", reason=reason)
+    token = objects.annotation(candidate, objects.TOKEN)  # its own rollout sees in the end that it is promoted
+    with raise_on_sigterm(), heartbeat(platform, token):
+        owned = tracks.owner(platform, token)
+        _verify(platform, pinned, owned)
+        owned(platform.deployment("candidate"))  # its own rollout may have rejected it meanwhile
+        _move_pointer(platform, pinned.version, current, reason, by)
+        _finish(platform, pinned.version, current, token, by)
+    return Outcome(version=pinned.version, decision="promote", reason=reason)
 
 
-def abort(site: Place, reason: str, by: str) -> int | None:
+def abort(model: ModelDeployment, reason: str, by: str) -> int | None:
     """Take the candidate from clients, whoever's it is; return its version, None when there is none."""
-    version = candidate.withdraw(site)
-    if version and not _champion_already(site, version):
-        site.models.record_attempt(site.name, version, reason=f"not promoted: {reason}", by=by)
+    version = tracks.withdraw(model)
+    if version and not _promoted_meanwhile(model, version):
+        model.models.record_attempt(model.name, version, reason=f"not promoted: {reason}", by=by)
     return version
 
 
-def rollback(site: Site, to: int | None, reason: str, by: str) -> Champion:
+def rollback(platform: ServingPlatform, to: int | None, reason: str, by: str) -> Champion:
     """Make an earlier version the champion again and bring stable to it; a candidate is taken from clients.
 
     Raises:
         NotFoundError: there is none, or no version `to`.
-        ConflictError: somebody else moved the pointer at the same moment.
+        ConflictError: the pointer was moved by another command at the same moment.
         DeployError: its servers do not run, or answer wrongly; pointer and stable are back where they were.
-        CancelledError: the process was told to end (SIGTERM).
+        CancelledError: the process got SIGTERM.
     """
-    before = site.champion()
-    with interruption.heeded():
-        champion = site.patiently(lambda: site.models.rollback(site.name, to, reason=reason, by=by))
-        site.say(f"rolled back: version {champion.version} is the champion of {site.name}")
-        _finish(site, champion.version, before.version if before else 0, None, by)
+    before = platform.champion()
+    with raise_on_sigterm():
+        champion = platform.retry_store(
+            lambda: platform.models.rollback(platform.name, to, reason=reason, by=by)
+        )
+        platform.log(f"rolled back: version {champion.version} is the champion of {platform.name}")
+        _finish(platform, champion.version, before.version if before else 0, None, by)
     return champion
 
 
-def _again(site: Site, champion: Champion, by: str) -> Outcome:
+def _redeploy(platform: ServingPlatform, champion: Champion, by: str) -> Outcome:
     """Bring stable to the champion, whose servers may be gone or of other settings."""
     version = champion.version
     try:
-        stable.bring(site)
+        tracks.reconcile_or_restore(platform)
     except (ClusterError, DeployError) as error:
         with suppress(StoreError):
-            site.models.record_attempt(site.name, version, reason=f"not deployed: {error}", by=by)
+            platform.models.record_attempt(platform.name, version, reason=f"not deployed: {error}", by=by)
         raise
-    candidate.clear(site, version)
+    tracks.clear(platform, version)
     return Outcome(version=version, decision="promote", reason=champion.reason)
 
 
-def _put_before_clients(
-    site: Site, served: Served, attempt: str, expected: int | None, reason: str, by: str
-) -> Outcome:
-    """Take a version that is not the champion through all of it."""
-    try:
-        champion = _settle(site)
-        current = champion.version if champion else 0
-        if expected not in (None, current):
-            candidate.clear(site)
-            return overtaken(served.version, expected, f"it is version {current or 'none'} now")
-        candidate.claim(site, served, attempt)
-        judged = _try(site, served, attempt)
-        candidate.owner(site, attempt)(site.deployment("candidate"))
-        promotion.move(site, served.version, current, f"{reason}; watched: {judged}", by)
-    except (ModelyardError, KeyboardInterrupt) as error:
-        with interruption.deferred():
-            return _ended(site, served, expected, attempt, error, by)
-    _finish(site, served.version, current, attempt, by)
-    return Outcome(version=served.version, decision="promote", reason=reason)
-
-
-def _ended(
-    site: Site, served: Served, expected: int | None, attempt: str, error: BaseException, by: str
-) -> Outcome:
-    """Take the candidate from clients, and say how a rollout that broke off stands."""
-    _let_go(site, attempt)  # first: the store may be silent for longer than this process has
-    if isinstance(error, ConflictError):
-        candidate.withdraw(site, attempt)
-        return overtaken(served.version, expected, str(error))
-    # It may be promoted: by hand, or the process was told to end just after the pointer had moved.
-    champion = _champion_already(site, served.version)
-    if champion and isinstance(error, DeployError):
-        return champion
-    if isinstance(error, Superseded):
-        return Outcome(version=served.version, decision="hold", reason=str(error))
-    said = _unfinished(served.version) if champion else _give_up(site, served, attempt, error, by)
-    if isinstance(error, ModelyardError):
-        raise type(error)(f"{error} {said}") from error
-    raise error
-
-
-def _settle(site: Site) -> Champion | None:
+def _settle(platform: ServingPlatform) -> Champion | None:
     """Bring stable to the champion; one that cannot run keeps no other version from clients."""
     try:
-        return stable.settle(site)
+        return tracks.settle(platform)
     except DeployError as error:
-        site.say(f"{error} Going on: a version that runs takes its place.")
-        return site.champion()
+        platform.log(f"{error} Going on: a version that runs takes its place.")
+        return platform.champion()
 
 
-def _try(site: Site, served: Served, attempt: str) -> str:
-    """Take the candidate through its stages; return what it was judged by."""
-    mine = candidate.owner(site, attempt)
-    stages.verify(site, served, mine)
-    judged = stages.watch(site, served, mine)
-    site.say(f"watched: {judged}")
-    return judged
+def _verify(platform: ServingPlatform, pinned: PinnedVersion, owned: Owned) -> None:
+    """Wait for the candidate's pods and compare their answers with what evaluate saw.
+
+    Raises:
+        DeployError: one does not run, or answers otherwise.
+    """
+    wait_until_complete(platform, "candidate", owned)
+    pods = tracks.verify_pods(platform, "candidate", pinned)
+    if not pods:
+        raise DeployError("The candidate's pods were gone before they could be verified. Deploy again.")
+    platform.log(f"verified: {len(pinned.golden.instances)} golden requests, {pods} candidate(s)")
 
 
-def _finish(site: Site, version: int, before: int, attempt: str | None, by: str) -> None:
-    """Bring stable to the pointer and let the candidate go, which also goes where stable cannot follow."""
+def _move_pointer(platform: ServingPlatform, version: int, current: int, reason: str, by: str) -> None:
+    """Make the version the champion.
+
+    Raises:
+        ConflictError: the champion is not `current` any more.
+        StoreError: the store does not answer, or is not what it should be.
+    """
+    models, name = platform.models, platform.name
+    platform.retry_store(lambda: models.promote(name, version, reason=reason, by=by, expected=current))
+    platform.log(f"promoted: version {version} is the champion of {name}")
+
+
+def _finish(platform: ServingPlatform, version: int, before: int, token: str | None, by: str) -> None:
+    """Bring stable to the pointer and delete the candidate, which also goes where stable cannot follow."""
     try:
-        promotion.follow(site, version, before, by)
-        with interruption.deferred():
-            candidate.withdraw(site, attempt)
+        _follow_pointer(platform, version, before, by)
+        with ignore_sigterm():
+            tracks.withdraw(platform, token)
     except (ModelyardError, KeyboardInterrupt) as error:
-        _let_go(site, attempt)
+        _let_go(platform, token)
         if isinstance(error, (CancelledError, ClusterError, StoreError)):
             raise type(error)(f"{error} {_unfinished(version)}") from error
         raise
-    site.say(f"stable serves version {version}; the candidate is gone")
+    platform.log(f"stable serves version {version}; the candidate is gone")
 
 
-def _let_go(site: Site, attempt: str | None) -> None:
+def _follow_pointer(platform: ServingPlatform, version: int, before: int, by: str) -> None:
+    """Bring stable to the pointer, or go back.
+
+    Args:
+        platform: what serves the model.
+        version: where the pointer was moved to.
+        before: the champion until then, 0 for none.
+        by: who did that, for the history.
+
+    Raises:
+        DeployError: stable's pods do not run; why, and what is the champion and serves now.
+    """
+    observed = platform.deployment("stable")
+    try:
+        tracks.reconcile(platform)
+    except (ClusterError, DeployError) as error:
+        if not before:
+            raise DeployError(
+                f"{error} It is the first champion, so there is none to go back to: its candidate goes on "
+                "answering clients. Deploy it again when that is mended."
+            ) from error
+        raise DeployError(
+            f"{error} {_go_back(platform, observed, version, before, str(error), by)}"
+        ) from error
+
+
+def _go_back(
+    platform: ServingPlatform, observed: Json | None, version: int, before: int, why: str, by: str
+) -> str:
+    """Make `before` the champion again and stable what it was when observed; return how that went."""
+    if before == version:
+        return tracks.restore(platform, observed)
+    models, name = platform.models, platform.name
+    try:
+        platform.retry_store(
+            lambda: models.promote(name, before, reason=why, by=by, action="rollback", expected=version)
+        )
+    except ConflictError:
+        return _follow_another(platform)
+    except StoreError as error:
+        pointer = (
+            f"The pointer could not be moved back and still names version {version} ({error}); "
+            f"`modelyard models promote {name} {before} -e ENV` moves it."
+        )
+    else:
+        pointer = f"Version {before} is the champion again."
+    return f"{pointer} {tracks.restore(platform, observed)}"
+
+
+def _follow_another(platform: ServingPlatform) -> str:
+    """Bring stable to what another command made the champion meanwhile; return how that went."""
+    moved = "Another command moved the pointer meanwhile."
+    try:
+        champion = tracks.reconcile(platform)
+    except (ClusterError, DeployError) as error:
+        return f"{moved} {error}"
+    return f"{moved} Stable serves version {champion.version}." if champion else moved
+
+
+def _end(
+    platform: ServingPlatform,
+    pinned: PinnedVersion,
+    expected: int | None,
+    token: str,
+    error: BaseException,
+    by: str,
+) -> Outcome:
+    """Take the candidate from clients, and return or raise how a rollout that was broken off ended."""
+    _let_go(platform, token)  # first: the store may not answer for longer than this process has
+    if isinstance(error, ConflictError):
+        tracks.withdraw(platform, token)
+        return overtaken(pinned.version, expected, str(error))
+    # It may be promoted: by hand, or the process got SIGTERM just after the pointer had moved.
+    promoted = _promoted_meanwhile(platform, pinned.version)
+    if promoted and isinstance(error, DeployError):
+        return promoted
+    if isinstance(error, Superseded):
+        return Outcome(version=pinned.version, decision="hold", reason=str(error))
+    state = _unfinished(pinned.version) if promoted else _give_up(platform, pinned, token, error, by)
+    if isinstance(error, ModelyardError):
+        raise type(error)(f"{error} {state}") from error
+    raise error
+
+
+def _let_go(platform: ServingPlatform, token: str | None) -> None:
     """Withdraw the candidate, unless it is all that clients have."""
-    with interruption.deferred(), suppress(ClusterError):
-        if site.ready_pods("stable"):
-            candidate.withdraw(site, attempt)
+    with ignore_sigterm(), suppress(ClusterError):
+        if platform.ready_pods("stable"):
+            tracks.withdraw(platform, token)
+
+
+def _give_up(
+    platform: ServingPlatform, pinned: PinnedVersion, token: str, error: BaseException, by: str
+) -> str:
+    """Withdraw the candidate and record the reason in the history, as far as that is still possible.
+
+    Returns:
+        How it is now, in a sentence.
+    """
+    why = str(error) or "it was interrupted"
+    platform.log(f"rolling back: {why}")
+    stable = "stable was not touched"
+    with ignore_sigterm():
+        with suppress(ClusterError):
+            tracks.withdraw(platform, token)
+            found = platform.deployment("stable")
+            serves = f"stable serves version {objects.version(found)} as before" if found else None
+            stable = serves or "there is no stable"
+        with suppress(StoreError):
+            platform.models.record_attempt(
+                platform.name, pinned.version, reason=f"not promoted: {why}", by=by
+            )
+    return f"Version {pinned.version} was not promoted, and {stable}."
 
 
 def _unfinished(version: int) -> str:
     return f"Version {version} is the champion; deploy it again to see stable brought to it."
 
 
-def _give_up(site: Site, served: Served, attempt: str, error: BaseException, by: str) -> str:
-    """Withdraw the candidate and leave the reason in the history, as far as that is still possible.
-
-    Returns:
-        How it is now, in a sentence.
-    """
-    why = str(error) or "it was interrupted"
-    site.say(f"rolling back: {why}")
-    kept = "stable was not touched"
-    with interruption.deferred():
-        with suppress(ClusterError):
-            candidate.withdraw(site, attempt)
-            found = site.deployment("stable")
-            kept = (
-                f"stable serves version {objects.version(found)} as before" if found else "there is no stable"
-            )
-        with suppress(StoreError):
-            site.models.record_attempt(site.name, served.version, reason=f"not promoted: {why}", by=by)
-    return f"Version {served.version} was not promoted, and {kept}."
-
-
-def _champion_already(site: Place, version: int) -> Outcome | None:
-    """Return the outcome of a version that somebody promoted while it was watched."""
+def _promoted_meanwhile(model: ModelDeployment, version: int) -> Outcome | None:
+    """Return the outcome of a version that was promoted by hand during its rollout."""
     with suppress(StoreError):
-        champion = site.models.champion(site.name)
+        champion = model.models.champion(model.name)
         if champion and champion.version == version:
             return Outcome(version=version, decision="promote", reason=champion.reason)
     return None
+
+
+@contextmanager
+def raise_on_sigterm() -> Iterator[None]:
+    """Raise CancelledError at the first SIGTERM during a block, and ignore a second one.
+
+    Only the main thread can be interrupted; elsewhere this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def cancel(*_: int | FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do has the grace period
+        raise CancelledError("This rollout was told to end (SIGTERM).")
+
+    before = signal.signal(signal.SIGTERM, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def ignore_sigterm() -> Iterator[None]:
+    """Finish a block before the process ends of SIGTERM; Ctrl-C still interrupts it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

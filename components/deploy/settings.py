@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from modelyard.components.settings import Settings
 
+PORT = 8501  # of a server's container, and of the Service
+
 
 class Rollout(Settings):
     """How a version is put before clients on a cluster, and what sends it back."""

@@ -1,12 +1,11 @@
-"""How a model fares on its cluster: what the pointer names, what serves, what keeps pods from it."""
+"""The status of a model on its cluster: what the pointer names, what serves, what keeps pods from running."""
 
 from modelyard.components.artifacts import Record
-from modelyard.components.deploy import objects, pulse
+from modelyard.components.deploy import objects
 from modelyard.components.deploy.objects import Track
-from modelyard.components.deploy.site import Place
-from modelyard.components.kubernetes import pod_problem
-from modelyard.components.kubernetes.deployments import refused
-from modelyard.components.kubernetes.pod_problem import Json
+from modelyard.components.deploy.readiness import pods_refused
+from modelyard.components.deploy.serving_platform import ModelDeployment, is_abandoned, last_heartbeat
+from modelyard.components.kubernetes.pod_problem import Json, find_problem, is_ready
 
 
 class Servers(Record):
@@ -14,16 +13,16 @@ class Servers(Record):
 
     version: int
     image: str
-    wanted: int
+    desired: int
     ready: int
 
 
 class Status(Record):
     """A model on a cluster.
 
-    `canary` says whether the Service leads to the candidate too, and `watched` whether a rollout watches the
-    candidate, None when there is none; `troubles` are sentences; `last` is what the history says last, of a
-    promotion, a rollback, or a version that was not promoted.
+    `canary` is whether the Service leads to the candidate too, and `abandoned` whether the candidate's rollout
+    was killed; `problems` are sentences; `last` is the last entry of the history: a promotion, a rollback, or a
+    version that was not promoted.
     """
 
     model: str
@@ -32,79 +31,73 @@ class Status(Record):
     stable: Servers | None
     candidate: Servers | None
     canary: bool
-    watched: bool | None
-    troubles: tuple[str, ...]
+    abandoned: bool
+    problems: tuple[str, ...]
     last: str | None
 
 
-def status(site: Place) -> Status:
+def status(model: ModelDeployment) -> Status:
     """Look at a model once.
 
     Raises:
         ClusterError: the cluster does not answer, or does not allow it.
         StoreError: the store does not answer.
     """
-    champion, history = site.models.champion(site.name), site.models.history(site.name)
+    name = model.name
+    champion, history = model.models.champion(name), model.models.history(name)
     last = history[-1] if history else None
-    service = site.service()
+    service = model.service()
     selector = service["spec"].get("selector") if service else None
-    stable, candidate = site.deployment("stable"), site.deployment("candidate")
-    found = _servers(site, "stable", stable)
-    troubles = [*_troubles(site, "stable", stable), *_troubles(site, "candidate", candidate)]
-    if champion and (found is None or found.version != champion.version):
-        serves = f"version {found.version}" if found else "nothing"
-        troubles.append(
-            f"The champion is version {champion.version} and stable serves {serves}. `modelyard deploy "
-            f"{site.name} {champion.version} -e ENV` brings it there, as every deploy does."
+    stable, candidate = model.deployment("stable"), model.deployment("candidate")
+    serves = _servers(model, "stable", stable)
+    problems = [*_problems(model, "stable", stable), *_problems(model, "candidate", candidate)]
+    if champion and (serves is None or serves.version != champion.version):
+        what = f"version {serves.version}" if serves else "nothing"
+        problems.append(
+            f"The champion is version {champion.version} and stable serves {what}. `modelyard deploy "
+            f"{name} {champion.version} -e ENV` brings it there, as every deploy does."
         )
-    if champion is None and found:
-        troubles.append(
-            f"Stable serves version {found.version}, and {site.name} has no champion in {site.models.url}. "
-            f"`modelyard deploy {site.name} {found.version} -e ENV` makes it that, if this is its store."
+    if champion is None and serves:
+        problems.append(
+            f"Stable serves version {serves.version}, and {name} has no champion in {model.models.url}. "
+            f"`modelyard deploy {name} {serves.version} -e ENV` makes it that, if this is its store."
         )
-    if candidate and pulse.stopped(candidate):
-        troubles.append(_abandoned(site, candidate))
+    if candidate and is_abandoned(candidate):
+        at = last_heartbeat(candidate)
+        since = f", since {at:%Y-%m-%d %H:%M} UTC" if at else ""
+        problems.append(
+            f"The candidate, version {objects.version(candidate)}, is abandoned{since}: its deploy was killed. "
+            f"The next deploy takes its place; `modelyard rollout abort {name} -e ENV` takes it away."
+        )
     return Status(
-        model=site.name,
-        namespace=site.cluster.namespace,
+        model=name,
+        namespace=model.cluster.namespace,
         champion=champion.version if champion else None,
-        stable=found,
-        candidate=_servers(site, "candidate", candidate),
+        stable=serves,
+        candidate=_servers(model, "candidate", candidate),
         canary=bool(candidate and selector and objects.TRACK not in selector),
-        watched=not pulse.stopped(candidate) if candidate else None,
-        troubles=tuple(troubles),
+        abandoned=bool(candidate and is_abandoned(candidate)),
+        problems=tuple(problems),
         last=f"{last.at}, version {last.version}, by {last.by}: {last.reason}" if last else None,
     )
 
 
-def _abandoned(site: Place, candidate: Json) -> str:
-    last = pulse.last(candidate)
-    since = f", since {last:%Y-%m-%d %H:%M} UTC" if last else ""
-    return (
-        f"Nobody watches the candidate, version {objects.version(candidate)}{since}: its deploy was killed. "
-        f"The next deploy takes its place; `modelyard rollout abort {site.name} -e ENV` takes it away."
-    )
-
-
-def _servers(site: Place, track: Track, deployment: Json | None) -> Servers | None:
+def _servers(model: ModelDeployment, track: Track, deployment: Json | None) -> Servers | None:
     if deployment is None:
         return None
     return Servers(
         version=objects.version(deployment),
         image=objects.image(deployment),
-        wanted=deployment["spec"].get("replicas", 1),
-        ready=len(site.ready_pods(track, objects.version(deployment))),
+        desired=deployment["spec"].get("replicas", 1),
+        ready=len(model.ready_pods(track, objects.version(deployment))),
     )
 
 
-def _troubles(site: Place, track: Track, deployment: Json | None) -> list[str]:
+def _problems(model: ModelDeployment, track: Track, deployment: Json | None) -> list[str]:
     if deployment is None:
         return []
-    refusal = refused(deployment)
-    found = [refusal] if refusal else []
-    for pod in site.pods(track):
-        if pod_problem.is_ready(pod):
-            continue  # a trouble that it had is over
-        trouble = pod_problem.find_problem(pod, site.cluster.events(pod), site.cluster.nodes)
-        found += [trouble] if trouble else []
-    return [trouble.message for trouble in found]
+    found = [pods_refused(deployment)]
+    for pod in model.pods(track):
+        if not is_ready(pod):  # a problem that a ready pod had is over
+            found.append(find_problem(pod, model.cluster.events(pod), model.cluster.nodes))
+    return [problem.message for problem in found if problem]
