@@ -75,11 +75,11 @@ def rerun(scratch: Path) -> Result:
 
 def server_start(home: Path) -> float:
     """Return the seconds from the start of a server to its being ready and stopped again."""
-    from modelyard.components.deploy import server
+    from modelyard.components.deploy import local
 
     config = load(None, [f"store.url={home / 'models'}"], {})
     started = time.perf_counter()
-    with server.running(config.name, config.store.text(), config.serving.text()):
+    with local.running_server(config.name, config.store.text(), config.serving.text()):
         pass
     return time.perf_counter() - started
 

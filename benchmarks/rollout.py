@@ -28,10 +28,10 @@ from measure import Result, result, show
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Golden, ImageFormat, Signature
 from modelyard.components.deploy import rollout
-from modelyard.components.deploy.site import Site
-from modelyard.components.deploy.version import Served, pinned
+from modelyard.components.deploy.serving_platform import ServingPlatform
+from modelyard.components.deploy.verification import PinnedVersion, pin_version
 from modelyard.pipelines.compile.images import BUDGETS, MEGABYTE, REFERENCES
-from modelyard.pipelines.serving.site import find_site
+from modelyard.pipelines.serving.platforms import find_platform
 from serving import cnn
 from tests.published import publish
 
@@ -59,15 +59,15 @@ end
 class Bench:
     """The model on its cluster, its two versions, and what clients send."""
 
-    site: Site
-    one: Served
-    two: Served
+    platform: ServingPlatform
+    one: PinnedVersion
+    two: PinnedVersion
     scratch: Path
 
     @contextmanager
     def load(self) -> Iterator[list[dict[str, float]]]:
         """Send requests during a block; the list is filled at its end with what each kind of client saw."""
-        service = self.site.cluster.get("Service", NAME)
+        service = self.platform.cluster.get("Service", NAME)
         assert service
         url = f"http://{service['spec']['clusterIP']}:8501/v1/models/{NAME}:predict"
         clients, seen = [], []
@@ -83,22 +83,22 @@ class Bench:
             said, _ = client.communicate(timeout=60)
             seen.append(json.loads(said.splitlines()[-1]))
 
-    def promote(self, site: Site | None = None) -> float:
+    def promote(self, platform: ServingPlatform | None = None) -> float:
         """Deploy the second version and return the seconds it took, without the watch."""
-        site = site or self.site
+        platform = platform or self.platform
         started = time.perf_counter()
-        outcome = rollout.roll_out(site, self.two, None, "bench", "bench")
+        outcome = rollout.roll_out(platform, self.two, None, "bench", "bench")
         assert outcome.decision == "promote", outcome
-        return time.perf_counter() - started - site.rollout.watch_seconds
+        return time.perf_counter() - started - platform.rollout.watch_seconds
 
     def back(self) -> float:
         """Roll back to the first version and return the seconds it took."""
         started = time.perf_counter()
-        rollout.rollback(self.site, self.one.version, "bench", "bench")
+        rollout.rollback(self.platform, self.one.version, "bench", "bench")
         return time.perf_counter() - started
 
 
-def version(site: Site, scratch: Path) -> Served:
+def version(platform: ServingPlatform, scratch: Path) -> PinnedVersion:
     """Publish a version with golden requests."""
     folder = scratch / uuid4().hex
     folder.mkdir()
@@ -111,7 +111,7 @@ def version(site: Site, scratch: Path) -> Served:
     files = {path.name: path for path in folder.iterdir()}
     image = ImageFormat(height=32, width=32, channels=3, resize="stretch")
     signature = Signature(shape=(32, 32, 3), dtype="uint8", classes=tuple("0123456789"), image=image)
-    return pinned(site.models, NAME, publish(site.models, NAME, files, signature))
+    return pin_version(platform.models, NAME, publish(platform.models, NAME, files, signature))
 
 
 def under_load(bench: Bench) -> tuple[list[Result], list[float]]:
@@ -142,7 +142,7 @@ def under_load(bench: Bench) -> tuple[list[Result], list[float]]:
 
 def bare_update(bench: Bench) -> float:
     """Return the seconds of a bare rolling update of stable."""
-    name, namespace = f"deployment/{NAME}-stable", bench.site.cluster.namespace
+    name, namespace = f"deployment/{NAME}-stable", bench.platform.cluster.namespace
     started = time.perf_counter()
     for verb in ("restart", "status"):
         line = ["kubectl", "rollout", verb, name, "-n", namespace]
@@ -154,15 +154,15 @@ def bare_update(bench: Bench) -> float:
 def canary(bench: Bench) -> Iterator[None]:
     """Hold the second version in its watch during a block."""
     joined = threading.Event()
-    patient = bench.site.rollout.model_copy(update={"watch_seconds": 3600.0})
-    site = replace(
-        bench.site, rollout=patient, say=lambda said: joined.set() if said.startswith("canary") else None
+    patient = bench.platform.rollout.model_copy(update={"watch_seconds": 3600.0})
+    platform = replace(
+        bench.platform, rollout=patient, log=lambda said: joined.set() if said.startswith("canary") else None
     )
-    watching = threading.Thread(target=rollout.roll_out, args=(site, bench.two, None, "bench", "bench"))
+    watching = threading.Thread(target=rollout.roll_out, args=(platform, bench.two, None, "bench", "bench"))
     watching.start()
     assert joined.wait(120)
     yield
-    rollout.abort(bench.site, "bench", "bench")
+    rollout.abort(bench.platform, "bench", "bench")
     watching.join()
 
 
@@ -208,16 +208,16 @@ def main() -> None:
         )
     overrides = ["rollout.watch_seconds=5.0", "rollout.min_requests=100"]
     with tempfile.TemporaryDirectory() as scratch:
-        site = find_site(NAME, environment, overrides, print, None)
-        first, second = (version(site, Path(scratch)) for _ in range(2))
-        bench = Bench(site, first, second, Path(scratch))
-        rollout.roll_out(site, bench.one, None, "bench", "bench")
+        platform = find_platform(NAME, environment, overrides, print, None)
+        first, second = (version(platform, Path(scratch)) for _ in range(2))
+        bench = Bench(platform, first, second, Path(scratch))
+        rollout.roll_out(platform, bench.one, None, "bench", "bench")
         results, promotions = under_load(bench)
         bare = statistics.median(bare_update(bench) for _ in range(ROUNDS))
         title = "deploy to promoted without watch, beside a bare rolling update"
         results.append(result(title, statistics.median(promotions), bare, "s", ""))
         results += canary_overhead(bench)
-    objects = ["deployment,service", "-l", f"app.kubernetes.io/name={NAME}", "-n", site.cluster.namespace]
+    objects = ["deployment,service", "-l", f"app.kubernetes.io/name={NAME}", "-n", platform.cluster.namespace]
     subprocess.run(["kubectl", "delete", *objects], check=True, stdout=subprocess.DEVNULL)
     show("Rollouts on Kubernetes", [*results, *image_sizes()])
 

@@ -7,7 +7,7 @@ It is judged by clients' requests, and by golden ones where clients send too few
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from operator import add, sub
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -118,21 +118,12 @@ def read_metrics(page: str) -> tuple[Counts, float]:
     return Counts(**numbers, seconds=seconds), memory
 
 
-@dataclass
-class Tally:
-    """What some pods answered since the tally began; a pod that came later counts from its start.
+def answered_since(before: Mapping[str, Counts], now: Mapping[str, Counts]) -> Counts:
+    """Return what pods answered in total; one that came later counts from its start.
 
     A key stands for one run of one pod's container, whose counters only grow.
     """
-
-    before: Mapping[str, Counts]
-    latest: dict[str, Counts] = field(default_factory=dict)
-
-    def total(self) -> Counts:
-        """Return what was answered by all of them."""
-        return sum(
-            (counts - self.before.get(key, Counts()) for key, counts in self.latest.items()), Counts()
-        )
+    return sum((counts - before.get(key, Counts()) for key, counts in now.items()), Counts())
 
 
 def analyze(platform: ServingPlatform, pinned: PinnedVersion, owned: Owned) -> str:
@@ -142,7 +133,10 @@ def analyze(platform: ServingPlatform, pinned: PinnedVersion, owned: Owned) -> s
         DeployError: it fails, is slow, restarts or cannot be judged.
     """
     rollout = platform.rollout
-    candidate, stable = _TrackMetrics(platform, "candidate", pinned.version), _TrackMetrics(platform, "stable")
+    candidate, stable = (
+        _TrackMetrics(platform, "candidate", pinned.version),
+        _TrackMetrics(platform, "stable"),
+    )
     sender = _GoldenSender(platform, pinned)
     join_service(platform, owned)
     begin, failed = platform.now(), f"Version {pinned.version} of {platform.name} failed its canary analysis:"
@@ -159,8 +153,8 @@ def analyze(platform: ServingPlatform, pinned: PinnedVersion, owned: Owned) -> s
         if elapsed > rollout.watch_seconds + EXTRA:
             if not answers:
                 raise DeployError(
-                    f"{failed} it does not answer, or is not ready any more. Look for a request that it never "
-                    "ends; `modelyard serve` with --version shows how it answers one."
+                    f"{failed} it does not answer, or is not ready any more. Look for a request that it "
+                    "never ends; `modelyard serve` with --version shows how it answers one."
                 )
             raise DeployError(
                 f"Only {seen.requests} of {rollout.min_requests} requests (rollout.min_requests) reached the "
@@ -208,9 +202,11 @@ class _TrackMetrics:
         self._platform, self._track, self._version = platform, track, version
         self._watcher = PodWatcher(platform, platform.pods(track, version))
         self._memory: dict[str, float] = {}
-        self._tally, self.silent = Tally({}), False
+        self._before: dict[str, Counts] = {}
+        self._latest: dict[str, Counts] = {}
+        self.silent = False
         self.read()
-        self._tally = Tally(dict(self._tally.latest))
+        self._before = dict(self._latest)
 
     def read(self) -> Counts:
         """Return what the pods answered since the analysis began."""
@@ -227,8 +223,8 @@ class _TrackMetrics:
             except (DeployError, ValueError):
                 self.silent = True  # it ends, or is busy; the reason is seen at its pod
                 continue
-            self._tally.latest[f"{uid}/{count_restarts(pod)}"] = counts
-        return self._tally.total()
+            self._latest[f"{uid}/{count_restarts(pod)}"] = counts
+        return answered_since(self._before, self._latest)
 
     def _check(self, pod: Json, used: float | None) -> None:
         too_often = self._watcher.restarts(pod) > self._platform.rollout.max_restarts

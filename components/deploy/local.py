@@ -37,15 +37,8 @@ def promote(
 ) -> Outcome:
     """Make a version the champion, if a server of it answers as evaluate saw.
 
-    Args:
-        models: the store.
-        name: the model's name.
-        pinned: a complete version.
-        expected: the champion that it was compared with, 0 for none.
-        reason: why it is promoted.
-        store: `store` section as JSON.
-        serving: `serving` section as JSON.
-        tolerance: by how much a probability may differ from what evaluate saw.
+    `expected` is the champion that it was compared with, 0 for none; `store` and `serving` are sections of
+    the configuration as JSON.
 
     Raises:
         DeployError: the server does not start, or does not answer as evaluate saw.

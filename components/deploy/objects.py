@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from string import Template
 from typing import Any, Literal
 
 import yaml
@@ -38,18 +37,10 @@ def deployment(
     serving: Json,
     token: str | None = None,
 ) -> Json:
-    """Return a Deployment without its number of replicas.
+    """Return the Deployment of a track that serves a version, without its number of replicas.
 
-    Args:
-        name: the model's name.
-        track: stable or candidate.
-        version: what it serves.
-        digest: of the version's manifest.
-        target: where and with what it runs.
-        rollout: how long its pods may take to be ready.
-        store: `store` section as JSON, as pods reach it.
-        serving: `serving` section.
-        token: of the rollout that a candidate belongs to.
+    `digest` is of the version's manifest, `token` of the rollout that a candidate belongs to; `store` and
+    `serving` are sections of the configuration, the former as JSON.
     """
     serving = {**serving, "host": "0.0.0.0", "port": PORT}  # noqa: S104 - the pod's own address
     serving["linger"] = max(LINGER, serving.get("linger", 0.0))
@@ -57,6 +48,7 @@ def deployment(
     args += ["--store", store, "--serving", json.dumps(serving, sort_keys=True)]
     made = _filled(
         "deployment",
+        deployment=f"{name}-{track}",
         name=name,
         track=track,
         namespace=target.namespace,
@@ -78,7 +70,7 @@ def deployment(
 
 
 def service(name: str, namespace: str, canary: bool, token: str = "") -> Json:
-    """Return the Service, which leads to the candidate too when `canary`; `token` is of the rollout that asks."""
+    """Return the Service, which selects the candidate too when `canary`; `token` is the rollout's."""
     selector = {**_labels(name), **({} if canary else {TRACK: "stable"})}
     annotations = {TOKEN: token} if token else {}
     return _filled("service", name=name, namespace=namespace, selector=selector, annotations=annotations)
@@ -142,12 +134,9 @@ def _template(name: str) -> Json:
 
 
 def _fill(node: Any, values: Json) -> Any:
-    """Return a copy of a template's node with its `${…}` filled in; one that stands alone keeps its type."""
+    """Return a copy of a template's node in which each `${…}` is its value."""
     if isinstance(node, dict):
         return {key: _fill(value, values) for key, value in node.items()}
     if isinstance(node, list):
         return [_fill(value, values) for value in node]
-    if not isinstance(node, str) or "${" not in node:
-        return node
-    alone = node[2:-1] if node.startswith("${") and node.endswith("}") else ""
-    return values[alone] if alone in values else Template(node).substitute(values)
+    return values[node[2:-1]] if isinstance(node, str) and node.startswith("${") else node

@@ -27,10 +27,7 @@ def wait_until_complete(
 ) -> None:
     """Wait until all pods of a track are of its Deployment's template and available.
 
-    Args:
-        platform: what serves the model.
-        track: which Deployment.
-        expected: returns the Deployment, or raises when it is not the one that is waited for any more.
+    `expected` returns the Deployment, or raises when it is not the one that is waited for any more.
 
     Raises:
         DeployError: a pod cannot be created, does not start, ends or is not ready in time, with the reason.
@@ -96,11 +93,7 @@ class PodWatcher:
         self._logged: set[tuple[str, str]] = set()
 
     def check(self, pod: Json, used: float | None = None) -> None:
-        """Check a pod.
-
-        Args:
-            pod: the pod.
-            used: bytes of memory that it was last seen to use.
+        """Check a pod, which was last seen to use so many bytes of memory.
 
         Raises:
             DeployError: it cannot run as it should, or exceeded its time.
@@ -127,7 +120,7 @@ class PodWatcher:
             last = f": {events[-1]['message'].rstrip('.')}" if events else ""
             name = pod["metadata"]["name"]
             raise DeployError(
-                f"Pod {name} did not start within {limit:g} s{last}. Increase the environment's start_timeout."
+                f"Pod {name} did not start within {limit:g} s{last}. Give it more time (start_timeout)."
             )
 
     def restarts(self, pod: Json) -> int:

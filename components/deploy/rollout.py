@@ -13,9 +13,10 @@ that. tracks.py does what each step needs on the cluster.
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
+from typing import Literal
 from uuid import uuid4
 
 from modelyard.components.artifacts import Outcome
@@ -35,6 +36,8 @@ from modelyard.components.errors import (
 )
 from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.store.records import Champion
+
+PAST = {"promote": "promoted", "rollback": "rolled back"}
 
 
 def roll_out(
@@ -83,11 +86,7 @@ def roll_out(
 def promote_candidate(platform: ServingPlatform, candidate: Json, reason: str, by: str) -> Outcome:
     """Promote a candidate without further analysis; it answers the golden requests first.
 
-    Args:
-        platform: what serves the model.
-        candidate: its Deployment; stable gets its image and its section `serving`.
-        reason: why it is promoted.
-        by: who asks, for the history.
+    Stable gets the image and the section `serving` of its Deployment.
 
     Raises:
         DeployError: it is gone, it does not run, or it answers otherwise than evaluate saw.
@@ -96,7 +95,9 @@ def promote_candidate(platform: ServingPlatform, candidate: Json, reason: str, b
     platform = tracks.like_candidate(platform, candidate)
     champion = platform.champion()
     current = champion.version if champion else 0
-    token = objects.annotation(candidate, objects.TOKEN)  # its own rollout sees in the end that it is promoted
+    token = objects.annotation(
+        candidate, objects.TOKEN
+    )  # its own rollout sees in the end that it is promoted
     with raise_on_sigterm(), heartbeat(platform, token):
         owned = tracks.owner(platform, token)
         _verify(platform, pinned, owned)
@@ -168,7 +169,14 @@ def _verify(platform: ServingPlatform, pinned: PinnedVersion, owned: Owned) -> N
     platform.log(f"verified: {len(pinned.golden.instances)} golden requests, {pods} candidate(s)")
 
 
-def _move_pointer(platform: ServingPlatform, version: int, current: int, reason: str, by: str) -> None:
+def _move_pointer(
+    platform: ServingPlatform,
+    version: int,
+    current: int,
+    reason: str,
+    by: str,
+    action: Literal["promote", "rollback"] = "promote",
+) -> None:
     """Make the version the champion.
 
     Raises:
@@ -176,8 +184,10 @@ def _move_pointer(platform: ServingPlatform, version: int, current: int, reason:
         StoreError: the store does not answer, or is not what it should be.
     """
     models, name = platform.models, platform.name
-    platform.retry_store(lambda: models.promote(name, version, reason=reason, by=by, expected=current))
-    platform.log(f"promoted: version {version} is the champion of {name}")
+    platform.retry_store(
+        lambda: models.promote(name, version, reason=reason, by=by, action=action, expected=current)
+    )
+    platform.log(f"{PAST[action]}: version {version} is the champion of {name}")
 
 
 def _finish(platform: ServingPlatform, version: int, before: int, token: str | None, by: str) -> None:
@@ -195,13 +205,7 @@ def _finish(platform: ServingPlatform, version: int, before: int, token: str | N
 
 
 def _follow_pointer(platform: ServingPlatform, version: int, before: int, by: str) -> None:
-    """Bring stable to the pointer, or go back.
-
-    Args:
-        platform: what serves the model.
-        version: where the pointer was moved to.
-        before: the champion until then, 0 for none.
-        by: who did that, for the history.
+    """Bring stable to the pointer, which was moved to `version` from `before` (0: none), or go back.
 
     Raises:
         DeployError: stable's pods do not run; why, and what is the champion and serves now.
@@ -226,17 +230,14 @@ def _go_back(
     """Make `before` the champion again and stable what it was when observed; return how that went."""
     if before == version:
         return tracks.restore(platform, observed)
-    models, name = platform.models, platform.name
     try:
-        platform.retry_store(
-            lambda: models.promote(name, before, reason=why, by=by, action="rollback", expected=version)
-        )
+        _move_pointer(platform, before, version, why, by, "rollback")
     except ConflictError:
         return _follow_another(platform)
     except StoreError as error:
         pointer = (
             f"The pointer could not be moved back and still names version {version} ({error}); "
-            f"`modelyard models promote {name} {before} -e ENV` moves it."
+            f"`modelyard models promote {platform.name} {before} -e ENV` moves it."
         )
     else:
         pointer = f"Version {before} is the champion again."
@@ -288,11 +289,7 @@ def _let_go(platform: ServingPlatform, token: str | None) -> None:
 def _give_up(
     platform: ServingPlatform, pinned: PinnedVersion, token: str, error: BaseException, by: str
 ) -> str:
-    """Withdraw the candidate and record the reason in the history, as far as that is still possible.
-
-    Returns:
-        How it is now, in a sentence.
-    """
+    """Withdraw the candidate and record the reason, as far as that is possible; return what serves now."""
     why = str(error) or "it was interrupted"
     platform.log(f"rolling back: {why}")
     stable = "stable was not touched"
@@ -322,34 +319,28 @@ def _promoted_meanwhile(model: ModelDeployment, version: int) -> Outcome | None:
     return None
 
 
-@contextmanager
-def raise_on_sigterm() -> Iterator[None]:
-    """Raise CancelledError at the first SIGTERM during a block, and ignore a second one.
-
-    Only the main thread can be interrupted; elsewhere this does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def raise_on_sigterm() -> AbstractContextManager[None]:
+    """Raise CancelledError at the first SIGTERM during a block, and ignore a second one."""
 
     def cancel(*_: int | FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do has the grace period
         raise CancelledError("This rollout was told to end (SIGTERM).")
 
-    before = signal.signal(signal.SIGTERM, cancel)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return _sigterm(cancel)
+
+
+def ignore_sigterm() -> AbstractContextManager[None]:
+    """Finish a block before the process ends of SIGTERM; Ctrl-C still interrupts it."""
+    return _sigterm(signal.SIG_IGN)
 
 
 @contextmanager
-def ignore_sigterm() -> Iterator[None]:
-    """Finish a block before the process ends of SIGTERM; Ctrl-C still interrupts it."""
+def _sigterm(handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
+    """Handle SIGTERM during a block; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:

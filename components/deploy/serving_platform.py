@@ -77,15 +77,9 @@ class ModelDeployment:
         return self.cluster.get("Service", self.name)
 
     def route(self, observed: Json | None = None, *, canary: bool, token: str = "") -> bool:
-        """Let the Service select stable alone, or the candidate as well.
+        """Let the Service select stable alone, or the candidate as well; mark it with a rollout's token.
 
-        Args:
-            observed: the Service that must not have changed since; whatever it is when None.
-            canary: whether the candidate as well.
-            token: of the rollout that asks.
-
-        Returns:
-            Whether the Service had not changed.
+        Nothing is written, and False returned, if the Service is not as observed any more.
         """
         desired = objects.service(self.name, self.cluster.namespace, canary, token)
         return self.cluster.apply(_only_over(desired, observed), MANAGER) is not None
@@ -136,10 +130,7 @@ class ServingPlatform(ModelDeployment):
     def apply_stable(self, version: int, digest: str, like: Json | None = None) -> Json:
         """Write stable's Deployment; its replicas stay with whoever scaled it since it was created.
 
-        Args:
-            version: what it serves.
-            digest: of the version's manifest.
-            like: a Deployment whose pods it gets, down to the image; as the target says when None.
+        Its pods are those of the Deployment `like`, down to the image, or else as the target says.
         """
 
         def write() -> Json | None:

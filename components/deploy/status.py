@@ -20,9 +20,8 @@ class Servers(Record):
 class Status(Record):
     """A model on a cluster.
 
-    `canary` is whether the Service leads to the candidate too, and `abandoned` whether the candidate's rollout
-    was killed; `problems` are sentences; `last` is the last entry of the history: a promotion, a rollback, or a
-    version that was not promoted.
+    `canary` is whether the Service selects the candidate too, `abandoned` whether the candidate's rollout
+    was killed, `last` the last entry of the history: a promotion, a rollback, or a version not promoted.
     """
 
     model: str
@@ -66,8 +65,8 @@ def status(model: ModelDeployment) -> Status:
         at = last_heartbeat(candidate)
         since = f", since {at:%Y-%m-%d %H:%M} UTC" if at else ""
         problems.append(
-            f"The candidate, version {objects.version(candidate)}, is abandoned{since}: its deploy was killed. "
-            f"The next deploy takes its place; `modelyard rollout abort {name} -e ENV` takes it away."
+            f"The candidate, version {objects.version(candidate)}, is abandoned{since}: its deploy was "
+            f"killed. The next deploy takes its place; `modelyard rollout abort {name} -e ENV` takes it away."
         )
     return Status(
         model=name,
@@ -96,8 +95,6 @@ def _servers(model: ModelDeployment, track: Track, deployment: Json | None) -> S
 def _problems(model: ModelDeployment, track: Track, deployment: Json | None) -> list[str]:
     if deployment is None:
         return []
-    found = [pods_refused(deployment)]
-    for pod in model.pods(track):
-        if not is_ready(pod):  # a problem that a ready pod had is over
-            found.append(find_problem(pod, model.cluster.events(pod), model.cluster.nodes))
-    return [problem.message for problem in found if problem]
+    pods = [pod for pod in model.pods(track) if not is_ready(pod)]  # a problem of a ready pod is over
+    found = [find_problem(pod, model.cluster.events(pod), model.cluster.nodes) for pod in pods]
+    return [problem.message for problem in (pods_refused(deployment), *found) if problem]

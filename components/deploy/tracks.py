@@ -136,7 +136,9 @@ def clear(platform: ServingPlatform, version: int | None = None) -> None:
     if found is None or not platform.ready_pods("stable"):
         return
     if objects.version(found) == version or is_abandoned(found):
-        platform.log(f"deleting the candidate of version {objects.version(found)}, which is not needed any more")
+        platform.log(
+            f"deleting the candidate of version {objects.version(found)}, which is not needed any more"
+        )
         withdraw(platform, objects.annotation(found, objects.TOKEN))
 
 
@@ -169,8 +171,7 @@ def _route_to_stable(platform: ServingPlatform, pinned: PinnedVersion, token: st
 
 def _is_same(observed: Json, pinned: PinnedVersion) -> bool:
     """Return whether a candidate serves the version and stays."""
-    serves = objects.version(observed), objects.annotation(observed, objects.DIGEST)
-    return serves == (pinned.version, pinned.digest) and not _is_ending(observed)
+    return _serves(observed, pinned) and not _is_ending(observed)
 
 
 def _is_crowded_out(platform: ServingPlatform, pinned: PinnedVersion, token: str) -> bool:
@@ -339,9 +340,9 @@ def _remove(platform: ServingPlatform, now: Json | None) -> str | None:
     return "Stable serves nothing, as before." if gone else None
 
 
-def _serves(stable: Json, champion: Champion) -> bool:
-    serves = objects.version(stable), objects.annotation(stable, objects.DIGEST)
-    return serves == (champion.version, champion.digest)
+def _serves(deployment: Json, of: Champion | PinnedVersion) -> bool:
+    found = objects.version(deployment), objects.annotation(deployment, objects.DIGEST)
+    return found == (of.version, of.digest)
 
 
 def _still(written: Json, found: Json | None) -> Json:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
-
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Golden, Outcome
 from modelyard.components.deploy.settings import PORT
@@ -24,7 +22,7 @@ MARK = {"x-modelyard-golden": "1"}
 TIMEOUT = 30.0
 QUOTED = 300  # bytes of an error that are shown
 
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request; a canary analysis sends thousands
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each of thousands of requests
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,8 @@ class DirectTarget:
 
     def send(self, method: str, path: str, body: Any = None) -> bytes:
         """See HttpTarget."""
+        import httpx  # not needed by the process that leads a run
+
         try:
             answer = httpx.request(method, f"{self.url}{path}", json=body, headers=MARK, timeout=TIMEOUT)
         except httpx.HTTPError as error:

@@ -8,7 +8,6 @@ openinference   Open Inference v2
 tensors         JSON and bytes become a checked batch
 model           a version, loaded and warmed up; follows the champion
 replies         replies and refusals
-metrics         counts requests
-exposition      what Prometheus reads
+metrics         counts requests, and what Prometheus reads
 page.html       drop a picture, see the classes
 """

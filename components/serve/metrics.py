@@ -9,20 +9,24 @@ modelyard_model_version{model,version}                      1 for the version th
 `traffic` is `golden` for requests with the header `x-modelyard-golden: 1`, which deploy sends, else `client`.
 A code of 499 is a client that went away before its request was whole.
 
-Requests are counted in plain numbers, on the event loop alone, and become Prometheus's only when it asks.
+Requests are counted in plain numbers, on the event loop alone. Prometheus's client is imported at the first
+scrape: a server is ready without it.
 """
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from modelyard.components.serve.replies import Reply
 
-if TYPE_CHECKING:  # imported when Prometheus asks: a server is ready without it
+if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
 
+LABELS = ("model", "version", "traffic")
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -60,9 +64,43 @@ class Metrics:
         seen.rows += rows
 
     def page(self) -> Reply:
-        """Return all of it in Prometheus's text format."""
-        from modelyard.components.serve import exposition
+        """Return all of it, and the process's memory, time and files, in Prometheus's text format."""
+        from prometheus_client import CollectorRegistry, ProcessCollector
+        from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
         if self._registry is None:
-            self._registry = exposition.registry(self)
-        return Reply(exposition.text(self._registry), kind=exposition.KIND)
+            self._registry = CollectorRegistry()
+            self._registry.register(self)
+            ProcessCollector(registry=self._registry)
+        return Reply(generate_latest(self._registry), kind=CONTENT_TYPE_LATEST.encode())
+
+    def collect(self) -> "Iterator[Metric]":
+        """Yield the metrics as Prometheus's client knows them."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        requests = CounterMetricFamily(
+            "modelyard_requests", "Prediction requests that were answered.", labels=(*LABELS, "code")
+        )
+        seconds = HistogramMetricFamily(
+            "modelyard_request_seconds", "Seconds to answer a prediction request.", labels=LABELS
+        )
+        predictions = CounterMetricFamily(
+            "modelyard_predictions", "Examples that were predicted.", labels=LABELS
+        )
+        bounds = (*(str(bound) for bound in BUCKETS), "+Inf")
+        for (version, golden), seen in self.seen.items():
+            labels = [self.model, str(version), "golden" if golden else "client"]
+            for code, count in seen.codes.items():
+                requests.add_metric([*labels, str(code)], count)
+            buckets = list(zip(bounds, accumulate(seen.buckets), strict=True))
+            seconds.add_metric(labels, buckets, seen.seconds)
+            predictions.add_metric(labels, seen.rows)
+        progress = GaugeMetricFamily(
+            "modelyard_requests_in_progress", "Prediction requests being answered now.", labels=["model"]
+        )
+        progress.add_metric([self.model], self.in_progress())
+        served = GaugeMetricFamily(
+            "modelyard_model_version", "1 for the version that is served.", labels=["model", "version"]
+        )
+        served.add_metric([self.model, str(self.version)], 1)
+        yield from (requests, seconds, predictions, progress, served)

@@ -148,23 +148,23 @@ def history(
 
 def _rollback_there(name: str, to: int | None, reason: str, environment: str) -> "Champion":
     """Roll back on a cluster, to the image with which the version was served."""
-    from modelyard.components.deploy import stable
     from modelyard.components.deploy.rollout import rollback
+    from modelyard.components.deploy.tracks import stable_image
     from modelyard.components.errors import NotFoundError
-    from modelyard.pipelines.serving.site import find_place, find_site
+    from modelyard.pipelines.serving.platforms import find_deployment, find_platform
 
-    place = find_place(name, environment)
-    champion = place.models.champion(name)
+    model = find_deployment(name, environment)
+    champion = model.models.champion(name)
     if champion is None:
-        latest(place.models, name)  # raises when there is no such model
+        latest(model.models, name)  # raises when there is no such model
         raise NotFoundError(
-            f"{name} has no champion in {place.models.url}, so there is nothing to roll back. "
+            f"{name} has no champion in {model.models.url}, so there is nothing to roll back. "
             f"`modelyard deploy {name} VERSION -e {environment}` makes one."
         )
     version = to or champion.previous
-    image = stable.image(place, version)
-    site = find_site(name, environment, (), lambda said: typer.echo(said, err=True), version, image)
-    return rollback(site, to, reason, user())
+    image = stable_image(model, version)
+    platform = find_platform(name, environment, (), lambda line: typer.echo(line, err=True), version, image)
+    return rollback(platform, to, reason, user())
 
 
 def _model(models: "ModelStore", name: str) -> dict[str, Any]:

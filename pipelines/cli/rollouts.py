@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from modelyard.components.artifacts import Outcome
     from modelyard.components.deploy.status import Servers, Status
 
-app = typer.Typer(
-    name="rollout", help="Look at a rollout on a cluster, and end it by hand.", no_args_is_help=True
-)
+app = typer.Typer(name="rollout", help="Show, promote or abort a rollout on a cluster.", no_args_is_help=True)
 Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Its version.", show_default=False)]
 
 
@@ -35,28 +33,28 @@ def deploy(
     overrides: Overrides = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Put a version before clients on a cluster.
+    """Roll out a version on a cluster.
 
-    It is verified, watched among clients, and then promoted; or taken back, with the reason.
+    It is verified, analyzed as a canary, and then promoted; or rolled back, with the reason.
     """
     from modelyard.components.deploy.rollout import roll_out
-    from modelyard.components.deploy.version import pinned
-    from modelyard.pipelines.serving.site import find_site
+    from modelyard.components.deploy.verification import pin_version
+    from modelyard.pipelines.serving.platforms import find_platform
 
-    site = find_site(name, environment, overrides or (), _say, version)
-    _show(roll_out(site, pinned(site.models, name, version), None, reason, user()), output)
+    platform = find_platform(name, environment, overrides or (), _log, version)
+    _show(roll_out(platform, pin_version(platform.models, name, version), None, reason, user()), output)
 
 
 @app.command()
 def status(name: ModelName, environment: EnvironmentName, output: OutputFormat = Output.TEXT) -> None:
-    """Show what serves a model, and what keeps pods from it."""
+    """Show what serves a model, and what keeps pods from running."""
     from modelyard.components.deploy.status import status
-    from modelyard.pipelines.serving.site import find_place
+    from modelyard.pipelines.serving.platforms import find_deployment
 
-    place = find_place(name, environment)
-    found = status(place)
+    model = find_deployment(name, environment)
+    found = status(model)
     if not (found.champion or found.stable or found.candidate):
-        latest(place.models, name)  # raises when there is no such model
+        latest(model.models, name)  # raises when there is no such model
     if output is Output.JSON:
         emit(found.model_dump(mode="json"))
     else:
@@ -70,14 +68,15 @@ def promote(
     reason: Reason = "promoted by hand",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Promote the candidate now, without watching it further."""
-    from modelyard.components.deploy import candidate, objects
+    """Promote the candidate now, without further canary analysis."""
+    from modelyard.components.deploy import objects
     from modelyard.components.deploy.rollout import promote_candidate
-    from modelyard.pipelines.serving.site import find_place, find_site
+    from modelyard.components.deploy.tracks import find_candidate
+    from modelyard.pipelines.serving.platforms import find_deployment, find_platform
 
-    found = candidate.find(find_place(name, environment))
-    site = find_site(name, environment, (), _say, objects.version(found), objects.image(found))
-    _show(promote_candidate(site, found, reason, user()), output)
+    found = find_candidate(find_deployment(name, environment))
+    platform = find_platform(name, environment, (), _log, objects.version(found), objects.image(found))
+    _show(promote_candidate(platform, found, reason, user()), output)
 
 
 @app.command()
@@ -89,19 +88,19 @@ def abort(
 ) -> None:
     """Take the candidate from clients and delete it; the deploy that made it ends."""
     from modelyard.components.deploy.rollout import abort
-    from modelyard.pipelines.serving.site import find_place
+    from modelyard.pipelines.serving.platforms import find_deployment
 
-    place = find_place(name, environment)
-    version = abort(place, reason, user())
+    model = find_deployment(name, environment)
+    version = abort(model, reason, user())
     if version is None:
-        latest(place.models, name)  # raises when there is no such model
+        latest(model.models, name)  # raises when there is no such model
     if output is Output.JSON:
         emit({"model": name, "aborted": version})
     else:
-        typer.echo(f"Version {version} is no candidate any more." if version else f"{name} has no candidate.")
+        typer.echo(f"Version {version} was withdrawn." if version else f"{name} has no candidate.")
 
 
-def _say(sentence: str) -> None:
+def _log(sentence: str) -> None:
     typer.echo(sentence, err=True)
 
 
@@ -118,14 +117,14 @@ def _rows(found: "Status") -> list[tuple[str, str]]:
         ("model", f"{found.model} in {found.namespace}"),
         ("champion", f"version {found.champion}" if found.champion else "none"),
         ("stable", _servers(found.stable)),
-        ("candidate", _servers(found.candidate) + (", nobody watches it" if found.watched is False else "")),
+        ("candidate", _servers(found.candidate) + (", abandoned" if found.abandoned else "")),
         ("clients reach", leads),
     ]
-    rows += [("trouble", trouble) for trouble in found.troubles]
+    rows += [("problem", problem) for problem in found.problems]
     return rows + ([("last", found.last)] if found.last else [])
 
 
 def _servers(servers: "Servers | None") -> str:
     if servers is None:
         return "none"
-    return f"version {servers.version}, {servers.ready} of {servers.wanted} ready, {servers.image}"
+    return f"version {servers.version}, {servers.ready} of {servers.desired} ready, {servers.image}"

@@ -146,7 +146,7 @@ def show(
 
 def served_at(name: str, environment: "Environment") -> str:
     """Return where clients of a cluster find a model."""
-    from modelyard.components.deploy.objects import PORT
+    from modelyard.components.deploy.settings import PORT
 
     servers = environment.serving
     if url := servers.urls.get(name):

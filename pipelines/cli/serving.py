@@ -39,13 +39,13 @@ def serve(
     from modelyard.components.serve.server import serve
     from modelyard.components.serve.settings import Serving
     from modelyard.components.store.models import open_store
-    from modelyard.pipelines.serving import recorded
+    from modelyard.pipelines.serving.platforms import recorded_manifest, recorded_section
 
     given = {"host": host, "port": port}
     overrides = [f"serving.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     where = store_section(store)
-    manifest = recorded.manifest_of(open_store(where), name, version)
-    serve(name, where, recorded.section("serving", Serving, overrides, manifest), version)
+    manifest = recorded_manifest(open_store(where), name, version)
+    serve(name, where, recorded_section("serving", Serving, overrides, manifest), version)
 
 
 def predict(
@@ -68,14 +68,14 @@ def predict(
     """
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.serving import prediction
-    from modelyard.pipelines.serving.address import Address, address_of
+    from modelyard.pipelines.serving.server_url import ServerUrl, find_server
 
     place = load_environment(environment)
     model: prediction.Model
     if url:
-        model = prediction.Endpoint(Address(url), name, version)
+        model = prediction.Endpoint(ServerUrl(url), name, version)
     elif place.kind == "kubernetes" and store is None:
-        model = prediction.Endpoint(address_of(name, place), name, version)
+        model = prediction.Endpoint(find_server(name, place), name, version)
     else:
         model = prediction.Loaded(models_in(store, environment), name, version)
     answers = prediction.predict(model, images)

@@ -1,1 +1,1 @@
-"""Models that are served: where their servers are, how to ask them, and rolling out by hand."""
+"""Models that are served: where their servers are, how to request predictions, and rolling out by hand."""

@@ -1,7 +1,7 @@
 """Predictions for files, from a version loaded here or from a running server.
 
     predict(Loaded(models, "digits"), [Path("seven.png")])
-    predict(Endpoint(Address("http://localhost:8501"), "digits"), [Path("many.npy")])
+    predict(Endpoint(ServerUrl("http://localhost:8501"), "digits"), [Path("many.npy")])
 
 Both read the files alike, by the model's signature: pictures as in training, `.npy` as one example or many.
 """
@@ -19,7 +19,7 @@ from modelyard.components.errors import DataError, NotFoundError, ServeError
 from modelyard.components.store.models import ModelStore
 
 if TYPE_CHECKING:  # a laptop needs no client of Kubernetes
-    from modelyard.pipelines.serving.address import Address
+    from modelyard.pipelines.serving.server_url import ServerUrl
 
 BATCH_BYTES = 8 * 2**20
 BATCH_ROWS = 256
@@ -80,7 +80,7 @@ class Endpoint:
     """A model on a server that speaks the Open Inference Protocol.
 
     Args:
-        address: of the server.
+        server: its URL.
         name: the model's name.
         version: its version; the one that is served when None.
 
@@ -89,9 +89,9 @@ class Endpoint:
         ClusterError: it is in a cluster that does not lead to it.
     """
 
-    def __init__(self, address: "Address", name: str, version: int | None = None) -> None:
+    def __init__(self, server: "ServerUrl", name: str, version: int | None = None) -> None:
         path = f"/v2/models/{name}" + (f"/versions/{version}" if version else "")
-        self._url, self._transport = f"{address.url.rstrip('/')}{path}", address.transport
+        self._url, self._transport = f"{server.url.rstrip('/')}{path}", server.transport
         about = self._ask("GET", self._url)
         try:
             (given,), parameters = about["inputs"], about["parameters"]

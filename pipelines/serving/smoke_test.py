@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard.components.artifacts import Golden, Record, read
-from modelyard.components.deploy import server
+from modelyard.components.deploy import local
 from modelyard.components.errors import DeployError
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
@@ -31,7 +31,7 @@ def predict_locally(config: Config) -> Prediction | None:
     """
     if not open_store(config.store).champion(config.name):
         return None
-    with server.running(config.name, config.store.text(), config.serving.text()) as url:
+    with local.running_server(config.name, config.store.text(), config.serving.text()) as url:
         return predict_once(url, config.name, config.store)
 
 

@@ -22,7 +22,7 @@ from modelyard.components.store.settings import Store
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp.runs import RunArchive
 from modelyard.pipelines.runners.runs import scores
-from modelyard.pipelines.serving.address import address_of
+from modelyard.pipelines.serving.server_url import find_server
 from modelyard.pipelines.serving.smoke_test import predict_once
 from modelyard.pipelines.train_to_serve import NAME
 
@@ -81,8 +81,8 @@ def results(
         outcome = read(folder / "artifacts" / "deploy" / "outcome", Outcome)
     prediction = None
     with suppress(ClusterError):  # the server may be out of reach from here
-        address = address_of(name, environment)
-        prediction = predict_once(address.url, name, store, address.transport)
+        server = find_server(name, environment)
+        prediction = predict_once(server.url, name, store, server.transport)
     return {**result, **scores(evaluation, outcome, folder), "prediction": prediction}
 
 

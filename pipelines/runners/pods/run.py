@@ -20,7 +20,7 @@ from modelyard.pipelines.runners.local import LocalRun
 from modelyard.pipelines.runners.pods import launcher
 from modelyard.pipelines.runners.pods.launcher import Plan
 from modelyard.pipelines.runners.pods.pod import remove_pod, step_pod
-from modelyard.pipelines.serving.address import address_of
+from modelyard.pipelines.serving.server_url import find_server
 from modelyard.pipelines.serving.smoke_test import Prediction, predict_once
 from modelyard.pipelines.train_to_serve import STEPS
 
@@ -102,8 +102,8 @@ class PodRun(LocalRun):
         return read(path, Outcome)
 
     def _predict(self) -> Prediction | None:
-        address = address_of(self.config.name, self.environment)
-        return predict_once(address.url, self.config.name, self.config.store, address.transport)
+        server = find_server(self.config.name, self.environment)
+        return predict_once(server.url, self.config.name, self.config.store, server.transport)
 
     def _forget(self) -> None:
         """Remove what the cache has of runs that are gone from the bucket: kfp.local would trust it."""

@@ -15,9 +15,9 @@ import pytest
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Golden, Outcome, Signature
 from modelyard.components.deploy import objects, rollout
+from modelyard.components.deploy.serving_platform import ServingPlatform
 from modelyard.components.deploy.settings import Resources, Rollout, Target
-from modelyard.components.deploy.site import Site
-from modelyard.components.deploy.version import pinned
+from modelyard.components.deploy.verification import pin_version
 from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
@@ -35,24 +35,22 @@ QUICK = Rollout(
     ready_timeout=60.0,
     store_timeout=60.0,
 )
-UNHURRIED = (
-    8.0  # seconds of a watch in which clients are sure to reach the candidate before golden requests do
-)
+UNHURRIED = 8.0  # seconds of analysis in which clients reach the candidate before golden requests do
 PATIENT = ("--set", f"rollout.latency_margin={QUICK.latency_margin:g}", "--set", "rollout.min_requests=20")
 MODELYARD = str(Path(sys.executable).parent / "modelyard")
 
 
 @dataclass
-class Yard:
+class Workspace:
     """One model on the cluster, and what a user does with it."""
 
-    site: Site
+    platform: ServingPlatform
     scratch: Path
     said: list[str]
 
     @property
     def name(self) -> str:
-        return self.site.name
+        return self.platform.name
 
     def publish(
         self,
@@ -73,16 +71,20 @@ class Yard:
             seen = Golden(instances=[DARK], predictions=[[1 - answer, answer]])
             artifacts.write(folder / "golden.json", seen)
         files = {path.name: path for path in folder.iterdir()}
-        return publish(self.site.models, self.name, files, SIGNATURE, config=config or {})
+        return publish(self.platform.models, self.name, files, SIGNATURE, config=config or {})
 
-    def deploy(self, version: int, site: Site | None = None, expected: int | None = None) -> Outcome:
+    def deploy(
+        self, version: int, platform: ServingPlatform | None = None, expected: int | None = None
+    ) -> Outcome:
         """Do what the pipeline's step does on the cluster."""
-        site = site or self.site
-        return rollout.roll_out(site, pinned(site.models, self.name, version), expected, "better", "test")
+        platform = platform or self.platform
+        return rollout.roll_out(
+            platform, pin_version(platform.models, self.name, version), expected, "better", "test"
+        )
 
     def modelyard(self, *arguments: str) -> list[str]:
         """Return the command line of a command on this cluster."""
-        target, store = self.site.target, Store.of(self.site.store)
+        target, store = self.platform.target, Store.of(self.platform.store)
         environment = {
             "kind": "kubernetes",
             "images": {"serve": target.image},
@@ -96,7 +98,7 @@ class Yard:
                 "memory": target.resources.memory,
             },
         }
-        path = self.scratch / "yard.yaml"
+        path = self.scratch / "workspace.yaml"
         path.write_text(json.dumps(environment))
         return [MODELYARD, *arguments, "-e", str(path)]
 
@@ -107,18 +109,18 @@ class Yard:
         assert done.returncode == code, done.stdout + done.stderr
         return json.loads(done.stdout)
 
-    def where(self, **changes: Any) -> Site:
-        """Return the site with another target or rollout."""
+    def where(self, **changes: Any) -> ServingPlatform:
+        """Return the platform with another target or rollout."""
         target = {key: changes.pop(key) for key in list(changes) if key in Target.model_fields}
         return replace(
-            self.site,
-            target=self.site.target.model_copy(update=target),
-            rollout=self.site.rollout.model_copy(update=changes),
+            self.platform,
+            target=self.platform.target.model_copy(update=target),
+            rollout=self.platform.rollout.model_copy(update=changes),
         )
 
     @property
     def address(self) -> tuple[str, int]:
-        service = self.site.cluster.get("Service", self.name)
+        service = self.platform.cluster.get("Service", self.name)
         assert service
         return service["spec"]["clusterIP"], 8501
 
@@ -127,7 +129,7 @@ class Yard:
 
     def stable(self) -> int:
         """Return the version that all of stable serves and is available in."""
-        found = self.site.deployment("stable")
+        found = self.platform.deployment("stable")
         assert found
         return int(found["metadata"]["labels"]["modelyard.dev/version"])
 
@@ -135,19 +137,19 @@ class Yard:
         """Wait until the servers of all other versions have ended."""
         deadline = time.monotonic() + 120
         servers = f"app.kubernetes.io/name={self.name}"
-        while {objects.version(pod) for pod in self.site.cluster.list("Pod", servers)} != {version}:
+        while {objects.version(pod) for pod in self.platform.cluster.list("Pod", servers)} != {version}:
             assert time.monotonic() < deadline, "they do not end"
             time.sleep(0.5)
 
     def settled(self, version: int) -> None:
         """Assert that the pointer, stable and the Service agree, and that no candidate is left."""
-        champion = self.site.models.champion(self.name)
+        champion = self.platform.models.champion(self.name)
         assert champion
         assert champion.version == version
         assert self.stable() == version
-        candidate = self.site.deployment("candidate")
+        candidate = self.platform.deployment("candidate")
         assert candidate is None or "deletionTimestamp" in candidate["metadata"]
-        service = self.site.cluster.get("Service", self.name)
+        service = self.platform.cluster.get("Service", self.name)
         assert service
         assert service["spec"]["selector"]["modelyard.dev/track"] == "stable"
 
@@ -175,13 +177,13 @@ def namespace(kubectl: Callable[..., str]) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def new_yard(
+def new_workspace(
     bucket: Bucket, images: dict[str, str], namespace: str, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], Yard]:
-    def new() -> Yard:
+) -> Callable[[], Workspace]:
+    def new() -> Workspace:
         store = Store(url=f"gs://{BUCKET}/store", endpoint=bucket.url)
         said: list[str] = []
-        site = Site(
+        platform = ServingPlatform(
             name=f"m{uuid4().hex[:6]}",
             cluster=connect(namespace),
             models=open_store(store),
@@ -195,13 +197,13 @@ def new_yard(
                 resources=Resources(cpu="50m", memory="256Mi"),
                 start_timeout=60.0,
             ),
-            say=said.append,
+            log=said.append,
         )
-        return Yard(site, tmp_path_factory.mktemp("yard"), said)
+        return Workspace(platform, tmp_path_factory.mktemp("workspace"), said)
 
     return new
 
 
 @pytest.fixture
-def yard(new_yard: Callable[[], Yard]) -> Yard:
-    return new_yard()
+def workspace(new_workspace: Callable[[], Workspace]) -> Workspace:
+    return new_workspace()

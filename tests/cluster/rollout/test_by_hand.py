@@ -26,11 +26,11 @@ def tagged(images):
 
 
 @pytest.fixture
-def by_hand(yard, tmp_path):
+def by_hand(workspace, tmp_path):
     """Run a command where no image was built and the environment names none; return what it says."""
 
     def run(*arguments):
-        *line, path = yard.modelyard(*arguments)
+        *line, path = workspace.modelyard(*arguments)
         environment = json.loads(Path(path).read_text())
         del environment["images"]
         bare = tmp_path / "bare.yaml"
@@ -43,57 +43,62 @@ def by_hand(yard, tmp_path):
     return run
 
 
-def status_when(command, yard, arrived):
+def status_when(command, workspace, arrived):
     """Return the status once it is as it should become."""
     deadline = time.monotonic() + 60
-    while not arrived(status := command("rollout", "status", yard.name)):
+    while not arrived(status := command("rollout", "status", workspace.name)):
         assert time.monotonic() < deadline, status
     return status
 
 
-def stable(yard):
+def stable(workspace):
     """Return what stable serves, with which image, and with which section `serving`."""
-    found = yard.site.deployment("stable")
+    found = workspace.platform.deployment("stable")
     return objects.version(found), objects.image(found), objects.serving(found)["max_batch"]
 
 
-def test_deploy_look_promote_abort_and_roll_back(yard, by_hand, images, tagged):
+def test_deploy_look_promote_abort_and_roll_back(workspace, by_hand, images, tagged):
     """Each version is served as its own run said, and with the image with which it was verified."""
-    one, two, three = (yard.publish(config={"serving": {"max_batch": size}}) for size in (11, 22, 33))
+    one, two, three = (workspace.publish(config={"serving": {"max_batch": size}}) for size in (11, 22, 33))
 
-    assert yard.run("deploy", yard.name, str(one), *QUICK)["decision"] == "promote"
-    yard.settled(one)
-    assert stable(yard) == (one, images["serve"], 11)
+    assert workspace.run("deploy", workspace.name, str(one), *QUICK)["decision"] == "promote"
+    workspace.settled(one)
+    assert stable(workspace) == (one, images["serve"], 11)
 
-    line = yard.modelyard("deploy", yard.name, str(two), *LONG, "--set", f"environment.images.serve={tagged}")
-    watching = subprocess.Popen([*line, "--output", "json"], stdout=subprocess.PIPE, text=True)
-    seen = status_when(by_hand, yard, lambda status: status["canary"])
+    line = workspace.modelyard(
+        "deploy", workspace.name, str(two), *LONG, "--set", f"environment.images.serve={tagged}"
+    )
+    rollout = subprocess.Popen([*line, "--output", "json"], stdout=subprocess.PIPE, text=True)
+    seen = status_when(by_hand, workspace, lambda status: status["canary"])
     assert (seen["champion"], seen["stable"]["version"], seen["candidate"]["version"]) == (one, one, two)
-    assert by_hand("rollout", "promote", yard.name, "--reason", "it is good")["version"] == two
-    said, _ = watching.communicate(timeout=60)
-    assert '"decision": "promote"' in said, "the one who watched sees that it is promoted"
-    yard.settled(two)
-    assert stable(yard) == (two, tagged, 22)
+    assert by_hand("rollout", "promote", workspace.name, "--reason", "it is good")["version"] == two
+    said, _ = rollout.communicate(timeout=60)
+    assert '"decision": "promote"' in said, "its own rollout sees that it is promoted"
+    workspace.settled(two)
+    assert stable(workspace) == (two, tagged, 22)
 
-    watching = subprocess.Popen(
-        [*yard.modelyard("deploy", yard.name, str(three), *LONG), "--output", "json"],
+    rollout = subprocess.Popen(
+        [*workspace.modelyard("deploy", workspace.name, str(three), *LONG), "--output", "json"],
         stdout=subprocess.PIPE,
         text=True,
     )
-    status_when(by_hand, yard, lambda status: status["canary"])
-    assert by_hand("rollout", "abort", yard.name)["aborted"] == three
-    said, _ = watching.communicate(timeout=60)
+    status_when(by_hand, workspace, lambda status: status["canary"])
+    assert by_hand("rollout", "abort", workspace.name)["aborted"] == three
+    said, _ = rollout.communicate(timeout=60)
     assert '"decision": "hold"' in said
-    assert "withdrawn by somebody else" in said
-    yard.settled(two)
+    assert "withdrawn by another command" in said
+    workspace.settled(two)
 
-    with yard.load().running() as clients:
-        assert by_hand("rollback", yard.name)["version"] == one
-        yard.settled(one)
-        yard.alone(one)
+    with workspace.load().running() as clients:
+        assert by_hand("rollback", workspace.name)["version"] == one
+        workspace.settled(one)
+        workspace.alone(one)
     assert clients.failed == []
-    assert stable(yard) == (one, images["serve"], 11)
-    history = [(entry.action, entry.version, entry.attempt) for entry in yard.site.models.history(yard.name)]
+    assert stable(workspace) == (one, images["serve"], 11)
+    history = [
+        (entry.action, entry.version, entry.attempt)
+        for entry in workspace.platform.models.history(workspace.name)
+    ]
     assert history == [
         ("promote", one, False),
         ("promote", two, False),
@@ -102,20 +107,20 @@ def test_deploy_look_promote_abort_and_roll_back(yard, by_hand, images, tagged):
     ]
 
 
-def test_status_says_what_keeps_a_candidate(yard):
-    yard.run("deploy", yard.name, str(yard.publish()), *QUICK)
-    line = yard.modelyard("deploy", yard.name, str(yard.publish(onnx=b"nonsense")))
+def test_status_says_what_keeps_a_candidate(workspace):
+    workspace.run("deploy", workspace.name, str(workspace.publish()), *QUICK)
+    line = workspace.modelyard("deploy", workspace.name, str(workspace.publish(onnx=b"nonsense")))
     patient = ("--set", "rollout.max_restarts=9")
     with subprocess.Popen(
         [*line, *patient], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as deploying:
-        seen = status_when(yard.run, yard, lambda status: status["troubles"])
+        seen = status_when(workspace.run, workspace, lambda status: status["problems"])
         deploying.kill()  # told to end, it would take the candidate away
-    assert "cannot be loaded by ONNX Runtime" in seen["troubles"][0]
+    assert "cannot be loaded by ONNX Runtime" in seen["problems"][0]
     assert seen["candidate"]["ready"] == 0
     text = subprocess.run(
-        yard.modelyard("rollout", "status", yard.name), check=True, capture_output=True, text=True
+        workspace.modelyard("rollout", "status", workspace.name), check=True, capture_output=True, text=True
     ).stdout
-    assert "trouble" in text
+    assert "problem" in text
     assert "version 1, 1 of 1 ready" in text
-    assert yard.run("rollout", "abort", yard.name)["aborted"] == 2
+    assert workspace.run("rollout", "abort", workspace.name)["aborted"] == 2

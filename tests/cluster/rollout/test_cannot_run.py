@@ -11,21 +11,24 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def served(new_yard):
+def served(new_workspace):
     """A model whose version 1 is served to clients, and whose version 2 is no model."""
-    yard = new_yard()
-    yard.deploy(yard.publish())
-    yard.publish(onnx=b"nonsense")
-    return yard
+    workspace = new_workspace()
+    workspace.deploy(workspace.publish())
+    workspace.publish(onnx=b"nonsense")
+    return workspace
 
 
-def entries(yard, number):
+def entries(workspace, number):
     """Return the last entries of the history."""
-    return [(one.action, one.version, one.attempt) for one in yard.site.models.history(yard.name)[-number:]]
+    return [
+        (one.action, one.version, one.attempt)
+        for one in workspace.platform.models.history(workspace.name)[-number:]
+    ]
 
 
 def test_a_champion_that_cannot_run_keeps_no_other_version_from_clients(served):
-    served.site.models.promote(served.name, 2, reason="past the cluster", by="test")
+    served.platform.models.promote(served.name, 2, reason="past the cluster", by="test")
     with served.load().running() as clients:
         with pytest.raises(
             DeployError, match=r"could not be brought to version 2: .* loaded by ONNX"
@@ -48,7 +51,7 @@ def test_a_rollback_to_a_version_that_cannot_run_comes_back(served):
         served.load().running() as clients,
         pytest.raises(DeployError, match=f"Version {serves} is the champion again. Stable serves version"),
     ):
-        rollout.rollback(served.site, 2, "a mistake", "test")
+        rollout.rollback(served.platform, 2, "a mistake", "test")
     assert clients.failed == []
     served.settled(serves)
     assert entries(served, 2) == [("rollback", 2, False), ("rollback", serves, False)]
@@ -65,7 +68,7 @@ def test_stable_that_cannot_follow_the_pointer_goes_back_with_it(served, bucket)
         served.load().running() as clients,
         pytest.raises(DeployError, match=r"is damaged: its SHA-256 is .* is the champion again\. Stable ser"),
     ):
-        served.deploy(version, replace(served.site, say=say))
+        served.deploy(version, replace(served.platform, log=say))
     assert clients.failed == []
     served.settled(serves)
     assert entries(served, 2) == [("promote", version, False), ("rollback", serves, False)]

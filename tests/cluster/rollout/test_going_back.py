@@ -16,23 +16,23 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def stable(new_yard):
+def stable(new_workspace):
     """A model whose version 1 is served to clients; each test tries to put another before them."""
-    yard = new_yard()
-    yard.deploy(yard.publish())
-    return yard
+    workspace = new_workspace()
+    workspace.deploy(workspace.publish())
+    return workspace
 
 
 @pytest.fixture
 def refused(stable):
     """Deploy a version that must not stay, and return why it did not, in a paragraph."""
 
-    def deploy(version, site=None, **load):
+    def deploy(version, platform=None, **load):
         serves = stable.stable()
         with stable.load(**load).running() as clients, pytest.raises(DeployError) as error:
-            stable.deploy(version, site)
+            stable.deploy(version, platform)
         stable.settled(serves)
-        attempt = stable.site.models.history(stable.name)[-1]
+        attempt = stable.platform.models.history(stable.name)[-1]
         assert (attempt.version, attempt.attempt) == (version, True)
         assert str(error.value.__cause__) in attempt.reason
         assert f"Version {version} was not promoted, and stable serves version {serves} as before" in str(
@@ -59,11 +59,13 @@ def test_slower_than_stable(refused, stable):
 
 
 def test_uses_too_much_memory_for_some_requests(refused, stable):
-    site = stable.where(watch_seconds=UNHURRIED)
-    why, _ = refused(stable.publish("hungry"), site, instance=[1.0] * 4)
+    platform = stable.where(watch_seconds=UNHURRIED)
+    why, _ = refused(stable.publish("hungry"), platform, instance=[1.0] * 4)
     assert "was killed because it used too much memory: its limit is 256 MiB" in why
     assert re.search(r"last seen to use \d+ MiB", why)
-    answered = stable.site.peer(stable.site.ready_pods("stable")[0]).get("/metrics").decode()
+    answered = (
+        stable.platform.pod_target(stable.platform.ready_pods("stable")[0]).send("GET", "/metrics").decode()
+    )
     assert not re.search(r'code="5\d\d"', answered), "stable answered whatever reached it"
 
 
@@ -93,14 +95,14 @@ def autoscaler(stable, kubectl):
     """Say of a candidate that waits for a node, as an autoscaler does, that none will be made."""
 
     def answer():
-        while not (waiting := stable.site.pods("candidate")):
+        while not (waiting := stable.platform.pods("candidate")):
             if ended.wait(0.5):
                 return
         facts = ("name", "namespace", "uid")
         event = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": "no-node-", "namespace": stable.site.cluster.namespace},
+            "metadata": {"generateName": "no-node-", "namespace": stable.platform.cluster.namespace},
             "involvedObject": {"kind": "Pod", **{key: waiting[0]["metadata"][key] for key in facts}},
             "reason": "NotTriggerScaleUp",
             "message": "pod didn't trigger scale-up",
@@ -117,7 +119,7 @@ def autoscaler(stable, kubectl):
 
 @pytest.mark.usefixtures("autoscaler")
 def test_a_pod_too_large_for_every_node(refused, stable):
-    resources = stable.site.target.resources.model_copy(update={"cpu": "64"})
+    resources = stable.platform.target.resources.model_copy(update={"cpu": "64"})
     why, clients = refused(stable.publish(), stable.where(resources=resources))
     assert "it asks for 64 cores and 256 MiB of memory, and the autoscaler makes no node for it" in why
     assert re.search(r"At most \d+ cores and \S+ GiB of memory fit on an empty node", why)
@@ -140,19 +142,19 @@ def test_a_version_without_golden_requests(stable):
 
 
 def test_more_than_the_quota_allows(refused, stable):
-    resources = stable.site.target.resources.model_copy(update={"memory": "200Gi"})
+    resources = stable.platform.target.resources.model_copy(update={"memory": "200Gi"})
     why, clients = refused(stable.publish(), stable.where(resources=resources))
     assert "The quota memory of the namespace allows no pod: requested: requests.memory=200Gi" in why
     assert clients.failed == []
 
 
 def test_an_account_without_the_right(stable):
-    namespace = stable.site.cluster.namespace
+    namespace = stable.platform.cluster.namespace
     api = new_client_from_config()
     api.set_default_header("Impersonate-User", f"system:serviceaccount:{namespace}:modelyard-serve")
-    site = replace(stable.site, cluster=Cluster(api, namespace, inside=False))
+    platform = replace(stable.platform, cluster=Cluster(api, namespace, inside=False))
     with pytest.raises(ClusterError, match=r"may not get deployments\.apps in the namespace") as error:
-        stable.deploy(stable.publish(), site)
+        stable.deploy(stable.publish(), platform)
     assert 'resources: ["deployments"], verbs: ["get"]' in str(error.value)
     stable.settled(1)
 

@@ -17,17 +17,19 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def served(new_yard):
+def served(new_workspace):
     """A model with version 1 before clients."""
-    yard = new_yard()
-    yard.deploy(yard.publish())
-    return yard
+    workspace = new_workspace()
+    workspace.deploy(workspace.publish())
+    return workspace
 
 
 @contextmanager
-def deploying(yard, version, seconds=2):
+def deploying(workspace, version, seconds=2):
     """Deploy a version in a process of its own; what it says can be read line by line."""
-    line = yard.modelyard("deploy", yard.name, str(version), "--set", f"rollout.watch_seconds={seconds}")
+    line = workspace.modelyard(
+        "deploy", workspace.name, str(version), "--set", f"rollout.watch_seconds={seconds}"
+    )
     line += PATIENT
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
@@ -53,7 +55,7 @@ def test_killed_and_run_again(served, moment):
         with deploying(served, new) as process:
             until(process, moment)
             time.sleep(random.random() / 2)  # noqa: S311 - any moment of the stage
-        champion = served.site.models.champion(served.name).version
+        champion = served.platform.models.champion(served.name).version
         assert (champion, served.stable()) in [(old, old), (new, old), (new, new)]
         assert served.deploy(new).decision == "promote"
         served.settled(new)
@@ -79,7 +81,7 @@ def test_two_versions_at_once(served):
             said, _ = process.communicate(timeout=60)
     assert "hold: " in said
     assert (
-        f"of version {late}, took the candidate's place" in said or "was withdrawn by somebody else" in said
+        f"of version {late}, took the candidate's place" in said or "was withdrawn by another command" in said
     )
     assert clients.failed == []
     served.settled(late)
@@ -87,7 +89,7 @@ def test_two_versions_at_once(served):
 
 def test_a_stale_candidate_of_a_killed_rollout_gives_way(served, kubectl):
     """Also where a quota has no room for two: its servers count until they have ended."""
-    namespace = ("-n", served.site.cluster.namespace)
+    namespace = ("-n", served.platform.cluster.namespace)
     said = []
 
     def say(sentence):
@@ -104,22 +106,22 @@ def test_a_stale_candidate_of_a_killed_rollout_gives_way(served, kubectl):
     there = kubectl("get", "pods", "-o", "name", *namespace).split()
     kubectl("create", "quota", "pods", f"--hard=pods={len(there)}", *namespace)
     version = served.publish()
-    assert served.deploy(version, replace(served.site, say=say)).decision == "promote"
-    assert "waiting for the servers of the candidate before to end" in said
+    assert served.deploy(version, replace(served.platform, log=say)).decision == "promote"
+    assert "waiting for the servers of the previous candidate to end" in said
     served.settled(version)
 
 
-def test_a_candidate_that_nobody_watches_is_shown_and_cleared(served, kubectl):
+def test_an_abandoned_candidate_is_shown_and_cleared(served, kubectl):
     serves, version = served.stable(), served.publish()
     with deploying(served, version, seconds=600) as process:
         until(process, "canary: ")
-        assert served.run("rollout", "status", served.name)["watched"] is True
-    long_ago = f"{objects.WATCHED}=2026-01-02T03:04:05+00:00"
-    where = ("-n", served.site.cluster.namespace, "--overwrite")
+        assert served.run("rollout", "status", served.name)["abandoned"] is False
+    long_ago = f"{objects.HEARTBEAT}=2026-01-02T03:04:05+00:00"
+    where = ("-n", served.platform.cluster.namespace, "--overwrite")
     kubectl("annotate", "deployment", f"{served.name}-candidate", long_ago, *where)
     seen = served.run("rollout", "status", served.name)
-    assert (seen["watched"], seen["canary"]) == (False, True)
-    assert f"Nobody watches the candidate, version {version}, since 2026" in seen["troubles"][-1]
+    assert (seen["abandoned"], seen["canary"]) == (True, True)
+    assert f"version {version}, is abandoned, since 2026" in seen["problems"][-1]
     assert served.deploy(serves).decision == "promote"
     served.settled(serves)
 
@@ -134,7 +136,7 @@ def test_told_to_end_it_takes_the_candidate_from_clients(served):
     assert f"Version {version} was not promoted, and stable serves version {serves} as before" in said
     assert clients.failed == []
     served.settled(serves)
-    attempt = served.site.models.history(served.name)[-1]
+    attempt = served.platform.models.history(served.name)[-1]
     assert (attempt.version, attempt.attempt) == (version, True)
 
 

@@ -14,16 +14,16 @@ ROUNDS = 15
 LONGEST = 14.0  # seconds; an undisturbed deploy takes less
 
 
-def test_one_state_in_the_end_whatever_was_killed(new_yard):
-    yard = new_yard()
-    yard.deploy(yard.publish())
+def test_one_state_in_the_end_whatever_was_killed(new_workspace):
+    workspace = new_workspace()
+    workspace.deploy(workspace.publish())
     quick = ("--set", "rollout.watch_seconds=2", *PATIENT)
     chance = random.Random(time.time_ns())  # noqa: S311
-    with yard.load().running() as clients:
+    with workspace.load().running() as clients:
         for _ in range(ROUNDS):
             deploys = []
-            for version in (yard.publish(), yard.publish()):
-                line = yard.modelyard("deploy", yard.name, str(version), *quick)
+            for version in (workspace.publish(), workspace.publish()):
+                line = workspace.modelyard("deploy", workspace.name, str(version), *quick)
                 deploys.append(
                     subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                 )
@@ -36,8 +36,8 @@ def test_one_state_in_the_end_whatever_was_killed(new_yard):
             assert [process.returncode for process in deploys if process.returncode not in (0, -9)] == [], (
                 said
             )
-            last = yard.publish() if chance.random() < 0.5 else version
-            assert yard.deploy(last).decision == "promote", said
-            yard.settled(last)
+            last = workspace.publish() if chance.random() < 0.5 else version
+            assert workspace.deploy(last).decision == "promote", said
+            workspace.settled(last)
             assert clients.failed == [], said
     assert clients.sent > 10_000

@@ -8,32 +8,32 @@ from tests.cluster.rollout.conftest import UNHURRIED
 
 pytestmark = pytest.mark.cluster
 
-WATCHED = "0 client requests and 40 golden ones, 0 failed"
+JUDGED_BY = "0 client requests and 40 golden ones, 0 failed"
 
 
-def test_first_rollout_without_clients(yard):
-    one = yard.publish()
-    outcome = yard.deploy(one, expected=0)
+def test_first_rollout_without_clients(workspace):
+    one = workspace.publish()
+    outcome = workspace.deploy(one, expected=0)
     assert (outcome.decision, outcome.version) == ("promote", one)
-    yard.settled(one)
-    assert WATCHED in yard.words(), "it is judged by golden requests, and says so"
-    assert "no stable to compare" in yard.words()
-    assert WATCHED in yard.site.models.champion(yard.name).reason
+    workspace.settled(one)
+    assert JUDGED_BY in workspace.words(), "it is judged by golden requests, and says so"
+    assert "no stable to compare" in workspace.words()
+    assert JUDGED_BY in workspace.platform.models.champion(workspace.name).reason
 
 
 @pytest.fixture(scope="module")
-def served(new_yard):
+def served(new_workspace):
     """A model with version 1 before clients."""
-    yard = new_yard()
-    yard.deploy(yard.publish())
-    return yard
+    workspace = new_workspace()
+    workspace.deploy(workspace.publish())
+    return workspace
 
 
-def next_version(yard, **changes):
+def next_version(workspace, **changes):
     """Deploy another version, and return it."""
-    version = yard.publish()
-    assert yard.deploy(version, yard.where(**changes)).decision == "promote"
-    yard.settled(version)
+    version = workspace.publish()
+    assert workspace.deploy(version, workspace.where(**changes)).decision == "promote"
+    workspace.settled(version)
     return version
 
 
@@ -43,16 +43,16 @@ def test_promotion_under_load(served):
         served.alone(version)
     assert clients.failed == []
     assert clients.sent > 100
-    judged = next(line for line in reversed(served.said) if line.startswith("watched: "))
+    judged = next(line for line in reversed(served.said) if line.startswith("canary analysis: "))
     assert "and 0 golden ones" in judged, "clients sent enough"
     assert version == served.stable()
 
 
 def test_the_same_again_changes_nothing(served):
     version = served.stable()
-    before = served.site.deployment("stable")
+    before = served.platform.deployment("stable")
     assert served.deploy(version, expected=version - 1).decision == "promote"
-    after = served.site.deployment("stable")
+    after = served.platform.deployment("stable")
     assert after["metadata"]["generation"] == before["metadata"]["generation"]
     served.settled(version)
 
@@ -66,43 +66,46 @@ def test_one_compared_with_another_champion_is_held(served):
 
 
 def test_what_others_set_is_kept(served, kubectl):
-    name, namespace = f"{served.name}-stable", served.site.cluster.namespace
+    name, namespace = f"{served.name}-stable", served.platform.cluster.namespace
     kubectl("annotate", "deployment", name, "team=vision", "-n", namespace)
     kubectl("patch", "service", served.name, "-n", namespace, "-p", '{"spec": {"type": "NodePort"}}')
     kubectl("autoscale", "deployment", name, "--min=2", "--max=3", "-n", namespace)
     deadline = time.monotonic() + 60
-    while served.site.deployment("stable")["spec"]["replicas"] != 2:
+    while served.platform.deployment("stable")["spec"]["replicas"] != 2:
         assert time.monotonic() < deadline
         time.sleep(0.5)
     next_version(served)
-    stable, service = served.site.deployment("stable"), served.site.cluster.get("Service", served.name)
+    stable, service = (
+        served.platform.deployment("stable"),
+        served.platform.cluster.get("Service", served.name),
+    )
     assert stable["spec"]["replicas"] == 2, "they are the autoscaler's"
     assert stable["metadata"]["annotations"]["team"] == "vision"
     assert service["spec"]["type"] == "NodePort"
     kubectl("delete", "hpa", name, "-n", namespace)
     kubectl("scale", "deployment", name, "--replicas=1", "-n", namespace)
     next_version(served)
-    assert served.site.deployment("stable")["spec"]["replicas"] == 1, "they belong to who scaled it last"
+    assert served.platform.deployment("stable")["spec"]["replicas"] == 1, "they belong to who scaled it last"
 
 
 def test_stable_is_brought_to_the_pointer_first(served):
     old, new = served.stable(), served.publish()
-    served.site.models.promote(served.name, new, reason="past the cluster", by="test")
+    served.platform.models.promote(served.name, new, reason="past the cluster", by="test")
     version = next_version(served)
     assert f"stable serves version {old} and the champion is version {new}" in served.words()
     assert version == served.stable()
 
 
-def test_a_model_that_was_only_ever_promoted_in_the_store(yard):
-    one, two = yard.publish(), yard.publish()
-    yard.site.models.promote(yard.name, one, reason="on a laptop", by="test")
-    assert yard.deploy(two).decision == "promote"
-    yard.settled(two)
-    assert f"stable serves nothing and the champion is version {one}" in yard.words()
+def test_a_model_that_was_only_ever_promoted_in_the_store(workspace):
+    one, two = workspace.publish(), workspace.publish()
+    workspace.platform.models.promote(workspace.name, one, reason="on a laptop", by="test")
+    assert workspace.deploy(two).decision == "promote"
+    workspace.settled(two)
+    assert f"stable serves nothing and the champion is version {one}" in workspace.words()
 
 
 def test_pods_have_no_rights(served):
-    (pod,) = served.site.ready_pods("stable")
+    (pod,) = served.platform.ready_pods("stable")
     spec, container = pod["spec"], pod["spec"]["containers"][0]
     assert spec["automountServiceAccountToken"] is False
     assert not any("serviceAccountToken" in str(volume) for volume in spec["volumes"])

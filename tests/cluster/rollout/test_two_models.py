@@ -3,41 +3,41 @@
 import numpy as np
 import pytest
 
-from modelyard.components.deploy import stable
+from modelyard.components.deploy import tracks
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.serving.address import address_of
+from modelyard.pipelines.serving.server_url import find_server
 from modelyard.pipelines.serving.smoke_test import predict_once
 
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def served(new_yard):
+def served(new_workspace):
     """Two models; the first serves its version 1 and the second its version 2."""
-    yards = [new_yard(), new_yard()]
-    for version, yard in enumerate(yards, start=1):
+    workspaces = [new_workspace(), new_workspace()]
+    for version, workspace in enumerate(workspaces, start=1):
         for _ in range(version):
-            yard.publish()
-        yard.site.models.promote(yard.name, version, reason="first", by="test")
-        stable.put(yard.site)
-    return yards
+            workspace.publish()
+        workspace.platform.models.promote(workspace.name, version, reason="first", by="test")
+        tracks.reconcile(workspace.platform)
+    return workspaces
 
 
 def test_predict_asks_the_server_of_the_model_that_is_named(served, tmp_path):
     np.save(tmp_path / "many.npy", np.ones((600, 4), "float32"))
-    for version, yard in enumerate(served, start=1):
-        said = yard.run("predict", yard.name, str(tmp_path / "many.npy"))
-        assert (said["model"], said["version"], len(said["predictions"])) == (yard.name, version, 600)
+    for version, workspace in enumerate(served, start=1):
+        said = workspace.run("predict", workspace.name, str(tmp_path / "many.npy"))
+        assert (said["model"], said["version"], len(said["predictions"])) == (workspace.name, version, 600)
         assert {one["label"] for one in said["predictions"]} == {"bright"}
 
 
 def test_a_run_asks_the_server_of_its_own_model(served):
-    for version, yard in enumerate(served, start=1):
-        environment = load_environment(yard.modelyard()[-1], environ={})
-        config = load(None, [f"name={yard.name}"], {}, Store.of(yard.site.store))
-        address = address_of(yard.name, environment)
+    for version, workspace in enumerate(served, start=1):
+        environment = load_environment(workspace.modelyard()[-1], environ={})
+        config = load(None, [f"name={workspace.name}"], {}, Store.of(workspace.platform.store))
+        address = find_server(workspace.name, environment)
         answer = predict_once(address.url, config.name, config.store, address.transport)
         assert (answer.version, answer.label, answer.probability) == (version, "dark", 1.0)
 

@@ -1,4 +1,4 @@
-"""A model's place on a cluster that is a few objects in memory, with a recorded pod of a real one."""
+"""A model on a cluster that is a few objects in memory, with a recorded pod of a real one."""
 
 import copy
 import itertools
@@ -11,10 +11,11 @@ import pytest
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Golden, Signature
-from modelyard.components.deploy import objects, pulse, rollout
+from modelyard.components.deploy import objects, rollout, serving_platform
+from modelyard.components.deploy.serving_platform import ServingPlatform
 from modelyard.components.deploy.settings import Rollout, Target
-from modelyard.components.deploy.site import Site
-from modelyard.components.deploy.version import Served
+from modelyard.components.deploy.verification import PinnedVersion
+from modelyard.components.kubernetes import cluster as kubernetes
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from tests.published import publish as publish_version
@@ -43,8 +44,10 @@ class Cluster:
         self._of: dict[str, Any] = {}
         self._writes = itertools.count(1)
 
-    def list(self, _kind: str, labels: str) -> Any:
+    def list(self, kind: str, labels: str) -> Any:
         self.look()
+        if kind != "Pod":
+            return []
         wanted = dict(label.split("=") for label in labels.split(","))
         there = [*self.pods, *self._of.values()]
         return [pod for pod in there if wanted.items() <= pod["metadata"]["labels"].items()]
@@ -60,7 +63,7 @@ class Cluster:
             expected = found["metadata"].pop(fact, None)
             if expected and (seen is None or seen["metadata"][fact] != expected):
                 return None
-        if manager == pulse.MANAGER:
+        if manager == serving_platform.HEARTBEAT_MANAGER:
             seen["metadata"]["annotations"] |= found["metadata"]["annotations"]
             seen["metadata"]["resourceVersion"] = str(next(self._writes))
             return self.get(*key.split())
@@ -126,9 +129,37 @@ class Pod:
         if not restarts:
             status["containerStatuses"][0]["lastState"] = {}
 
+    def was_out_of_memory(self, *, restarts: int, ready: bool) -> None:
+        """Run again after a container that used too much memory."""
+        self.runs(restarts=restarts, ready=ready)
+        ended = {"exitCode": 137, "reason": "OOMKilled"}
+        self.json["status"]["containerStatuses"][0]["lastState"] = {"terminated": ended}
+
+
+class Clock:
+    """A clock that only goes on while code sleeps, and a moment at each look; `during` happens meanwhile."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.during: Callable[[], None] = lambda: None
+
+    def now(self) -> float:
+        self.time += 0.001
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+        self.during()
+
 
 @pytest.fixture
-def cluster() -> Cluster:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.setattr(kubernetes, "PAUSE", 0.0)
     return Cluster()
 
 
@@ -141,9 +172,9 @@ def pod(cluster: Cluster) -> Pod:
 
 
 @pytest.fixture
-def site(cluster: Any) -> Site:
+def platform(cluster: Any, clock: Clock) -> ServingPlatform:
     models: Any = None
-    return Site(
+    return ServingPlatform(
         name="digits",
         cluster=cluster,
         models=models,
@@ -151,48 +182,50 @@ def site(cluster: Any) -> Site:
         serving=lambda _: {},
         rollout=Rollout(watch_seconds=0.0, min_requests=3, ready_timeout=100.0),
         target=Target(kind="kubernetes", image="serve:1"),
-        say=lambda _: None,
+        log=lambda _: None,
+        now=clock.now,
+        sleep=clock.sleep,
     )
 
 
 @pytest.fixture
-def said(site):
+def logged(platform):
     sentences = []
-    site.say = sentences.append
+    platform.log = sentences.append
     return sentences
 
 
 @pytest.fixture
-def version(site, tmp_path):
+def version(platform, tmp_path):
     """Publish a version in a real store, and return it."""
-    site.models = open_store(Store(url=f"file://{tmp_path}/models"))
+    platform.models = open_store(Store(url=f"file://{tmp_path}/models"))
     model, requests = tmp_path / "model.onnx", tmp_path / "golden.json"
     model.write_bytes(b"onnx")
 
-    def publish(answer=1.0):
-        """Publish one; evaluate saw `answer`."""
-        golden = Golden(instances=[[0]], predictions=[[answer]])
+    def publish(answer=1.0, count=1):
+        """Publish one; evaluate saw `answer` to each of `count` golden requests."""
+        golden = Golden(instances=[[0]] * count, predictions=[[answer]] * count)
         artifacts.write(requests, golden)
         number = publish_version(
-            site.models, "digits", {file.name: file for file in (model, requests)}, SIGNATURE
+            platform.models, "digits", {file.name: file for file in (model, requests)}, SIGNATURE
         )
-        return Served(number, site.models.digest("digits", number), golden)
+        return PinnedVersion(number, platform.models.digest("digits", number), golden)
 
     return publish
 
 
 @pytest.fixture
-def deploy(site):
-    return lambda served: rollout.roll_out(site, served, None, "better", "test")
+def deploy(platform):
+    return lambda served: rollout.roll_out(platform, served, None, "better", "test")
 
 
 @pytest.fixture
-def state(site):
+def state(platform):
     """Return the champion, what stable serves, the candidate, and whether clients reach stable alone."""
 
     def look():
-        champion, stable = site.models.champion("digits"), site.deployment("stable")
-        service, candidate = site.service(), site.deployment("candidate")
+        champion, stable = platform.models.champion("digits"), platform.deployment("stable")
+        service, candidate = platform.service(), platform.deployment("candidate")
         return (
             champion.version,
             objects.version(stable) if stable else None,

@@ -1,114 +1,128 @@
 """Whose a candidate is, who leads clients to it, and what becomes of one that a killed rollout left."""
 
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from modelyard.components.deploy import candidate, objects, pulse, rollout, stages
-from modelyard.components.deploy.candidate import Superseded
-from modelyard.components.errors import ClusterError
-from modelyard.components.kubernetes import cluster as kubernetes
+from modelyard.components.deploy import canary_analysis, objects, rollout, serving_platform, tracks
+from modelyard.components.deploy.canary_analysis import join_service
+from modelyard.components.deploy.tracks import Superseded
+from modelyard.components.errors import ClusterError, DeployError
 
 
 @pytest.fixture
 def one(version, deploy):
-    """Version 1, before clients."""
-    served = version()
-    deploy(served)
-    return served
+    """Version 1, promoted."""
+    pinned = version()
+    deploy(pinned)
+    return pinned
 
 
-def old(site):
-    """Let nobody have watched the candidate for a while."""
-    long_ago = datetime.now(UTC) - pulse.SILENCE - timedelta(seconds=1)
-    found = site.cluster.objects["Deployment digits-candidate"]
-    found["metadata"]["annotations"][objects.WATCHED] = long_ago.isoformat(timespec="seconds")
+def claim_and_join(platform, pinned, token):
+    tracks.claim(platform, pinned, token)
+    join_service(platform, tracks.owner(platform, token))
 
 
-def left(site, served, joined=True):
-    """Leave a candidate behind, as a rollout does that is killed in its watch."""
-    candidate.claim(site, served, "killed")
-    if joined:
-        stages._join(site, candidate.owner(site, "killed"))
-    old(site)
+def leave_behind(platform, pinned, join=True):
+    """Leave a candidate as a rollout does that was killed during its canary analysis."""
+    (claim_and_join if join else tracks.claim)(platform, pinned, "killed")
+    long_ago = datetime.now(UTC) - serving_platform.HEARTBEAT_LOST - timedelta(seconds=1)
+    found = platform.cluster.objects["Deployment digits-candidate"]
+    found["metadata"]["annotations"][objects.HEARTBEAT] = long_ago.isoformat(timespec="seconds")
 
 
 @pytest.mark.usefixtures("one")
-def test_no_rollout_leads_clients_to_a_candidate_that_another_one_takes_over(site, version, state):
+def test_no_rollout_leads_clients_to_a_candidate_that_another_one_takes_over(platform, version, state):
     two = version()
-    candidate.claim(site, two, "early")
-    mine, races = candidate.owner(site, "early"), [lambda: candidate.claim(site, two, "late")]
+    tracks.claim(platform, two, "early")
+    owned, races = tracks.owner(platform, "early"), [lambda: tracks.claim(platform, two, "late")]
 
     def overtaken(found):
-        mine(found)
+        owned(found)
         if races:
             races.pop()()  # between the last look and the switch
         return found
 
     with pytest.raises(Superseded):
-        stages._join(site, lambda found: overtaken(found) if races else mine(found))
+        join_service(platform, lambda found: overtaken(found) if races else owned(found))
     assert state() == (1, 1, 2, True)
 
 
 @pytest.mark.usefixtures("one")
-def test_a_rollout_that_marked_the_service_and_was_killed_keeps_nobody_from_joining(
-    site, version, state, monkeypatch
+def test_a_rollout_that_marked_the_service_and_was_killed_blocks_no_other(
+    platform, cluster, clock, version, state
 ):
-    candidate.claim(site, version(), "mine")
-    site.lead(canary=False, attempt="killed")
-    monkeypatch.setattr(stages, "TAKING", 0.2)
-    monkeypatch.setattr(kubernetes, "PAUSE", 0.05)
-    began = time.monotonic()
-    stages._join(site, candidate.owner(site, "mine"))
-    assert time.monotonic() - began >= 0.2, "it had its time"
+    tracks.claim(platform, version(), "mine")
+    platform.route(canary=False, token="killed")  # noqa: S106
+    began, get = clock.time, cluster.get
+
+    def slow(kind, name):
+        clock.time += 0.2
+        return get(kind, name)
+
+    cluster.get = slow
+    join_service(platform, tracks.owner(platform, "mine"))
+    assert clock.time - began >= canary_analysis.CLAIMING, "it had its time"
     assert state() == (1, 1, 2, False)
 
 
 @pytest.mark.usefixtures("one")
-def test_an_end_that_comes_late_takes_no_other_rollouts_candidate_from_clients(site, cluster, version, state):
+def test_an_end_that_comes_late_leaves_the_candidate_of_another_rollout(platform, cluster, version, state):
     two = version()
-    candidate.claim(site, two, "early")
+    tracks.claim(platform, two, "early")
     get = cluster.get
 
     def raced(kind, name):
         found = get(kind, name)
         if name == "digits-candidate":  # the early one has looked, and the late one is faster
             cluster.get = get
-            candidate.claim(site, two, "late")
-            stages._join(site, candidate.owner(site, "late"))
+            claim_and_join(platform, two, "late")
         return found
 
     cluster.get = raced
-    assert candidate.withdraw(site, "early") is None
+    assert tracks.withdraw(platform, "early") is None
     assert state() == (1, 1, 2, False)
 
 
 @pytest.mark.usefixtures("one")
-def test_a_takeover_marks_the_service_before_and_switches_it_after(site, cluster, version, state):
+def test_a_takeover_marks_the_service_before_and_switches_it_after(platform, cluster, version, state):
     two, apply = version(), cluster.apply
-    candidate.claim(site, two, "early")
-    stages._join(site, candidate.owner(site, "early"))
+    claim_and_join(platform, two, "early")
 
-    def late(wanted, manager):
-        if wanted["kind"] == "Deployment" and objects.annotation(wanted, objects.ATTEMPT) == "late":
+    def late(desired, manager):
+        if desired["kind"] == "Deployment" and objects.annotation(desired, objects.TOKEN) == "late":
             cluster.apply = apply
-            assert objects.annotation(site.service(), objects.ATTEMPT) == "late"
+            assert objects.annotation(platform.service(), objects.TOKEN) == "late"
             assert state()[3], "clients reach stable alone before the candidate changes"
-            site.lead(canary=True, attempt="early")
-        return apply(wanted, manager)
+            platform.route(canary=True, token="early")  # noqa: S106
+        return apply(desired, manager)
 
     cluster.apply = late
-    candidate.claim(site, two, "late")
+    tracks.claim(platform, two, "late")
     assert state() == (1, 1, 2, True)
 
 
-def test_what_others_write_each_time_is_not_written_for_ever(site, cluster, monkeypatch):
-    monkeypatch.setattr(kubernetes, "PAUSE", 0.0)
+@pytest.mark.usefixtures("one")
+def test_a_claim_that_comes_late_leaves_clients_to_the_one_who_took_it(platform, version, state, monkeypatch):
+    two, beat = version(), platform.beat
+
+    def overtaken(token):
+        monkeypatch.setattr(platform, "beat", beat)
+        claim_and_join(platform, two, "late")
+        beat(token)
+
+    monkeypatch.setattr(platform, "beat", overtaken)
+    with pytest.raises(Superseded, match="took the candidate's place"):
+        tracks.claim(platform, two, "early")
+    assert state() == (1, 1, 2, False)
+    assert objects.annotation(platform.service(), objects.TOKEN) == "late"
+
+
+def test_a_write_that_always_conflicts_ends(platform, cluster):
     cluster.apply = lambda *_: None
-    with pytest.raises(ClusterError, match="digits-stable was changed by others 60 times in a row"):
-        site.put_stable(1, "d" * 64)
+    with pytest.raises(ClusterError, match="digits-stable was changed by others 60 times"):
+        platform.apply_stable(1, "d" * 64)
 
 
 @pytest.fixture
@@ -120,157 +134,146 @@ def quota(cluster, pod):
 
 @pytest.mark.usefixtures("one", "quota")
 def test_a_candidate_that_a_quota_has_no_room_for_waits_for_the_one_before(
-    site, cluster, pod, version, said, monkeypatch
+    platform, cluster, clock, pod, version, logged
 ):
-    def end(_):
-        assert site.deployment("candidate") is None, "it is made anew, for Kubernetes to try at once"
+    def end():
+        assert platform.deployment("candidate") is None, "created again, Kubernetes tries it at once"
         cluster.pods.remove(pod.json)
         cluster.broken.clear()
 
-    monkeypatch.setattr(candidate.time, "sleep", end)
-    candidate.claim(site, version(), "mine")
-    assert said[-2].startswith("waiting for the servers of the candidate before")
-    assert len(site.ready_pods("candidate")) == 1
+    clock.during = end
+    tracks.claim(platform, version(), "mine")
+    assert logged[-2].startswith("waiting for the servers of the previous candidate")
+    assert len(platform.ready_pods("candidate")) == 1
 
 
 @pytest.mark.usefixtures("one", "quota")
-def test_servers_that_never_end_hold_nobody_up(site, version, monkeypatch):
-    monkeypatch.setattr(candidate, "ENDING", 0.0)  # as when their node is gone
-    candidate.claim(site, version(), "mine")
-    assert objects.version(candidate.find(site)) == 2
+def test_servers_that_never_end_block_no_rollout(platform, clock, version):
+    tracks.claim(platform, version(), "mine")  # as when their node is lost
+    assert clock.time > tracks.ENDING
+    assert objects.version(tracks.find_candidate(platform)) == 2
 
 
 @pytest.mark.usefixtures("one")
-def test_a_candidate_whose_pods_are_not_made_is_not_looked_at_for_ever(
-    site, cluster, pod, version, monkeypatch
+def test_a_candidate_whose_pods_are_not_created_is_waited_for_a_while(
+    platform, cluster, clock, pod, version, monkeypatch
 ):
     pod.json["metadata"]["deletionTimestamp"] = "now"
-    looks = []
-
-    def sleep(_):
-        looks.append(1)
-        assert len(looks) < 100
-        threading.Event().wait(0.01)
-
     monkeypatch.setattr(cluster, "_run", lambda deployment: deployment.update(status={}))
-    monkeypatch.setattr(candidate, "ENDING", 0.1)
-    monkeypatch.setattr(candidate.time, "sleep", sleep)
-    candidate.claim(site, version(), "mine")
-    assert looks
+    tracks.claim(platform, version(), "mine")
+    assert tracks.ENDING < clock.time < 2 * tracks.ENDING
 
 
 @pytest.mark.usefixtures("one")
-def test_a_claim_that_comes_late_leaves_clients_to_the_one_who_took_it(site, version, state, monkeypatch):
-    two, beat = version(), pulse.beat
-
-    def overtaken(place, attempt):
-        monkeypatch.setattr(pulse, "beat", beat)
-        candidate.claim(site, two, "late")
-        stages._join(site, candidate.owner(site, "late"))
-        beat(place, attempt)
-
-    monkeypatch.setattr(pulse, "beat", overtaken)
-    with pytest.raises(Superseded, match="took the candidate's place"):
-        candidate.claim(site, two, "early")
-    assert state() == (1, 1, 2, False)
-    assert objects.annotation(site.service(), objects.ATTEMPT) == "late"
+def test_an_old_candidate_that_does_not_end_is_an_error(platform, cluster, version):
+    leave_behind(platform, version())
+    cluster.objects["Deployment digits-candidate"]["metadata"]["deletionTimestamp"] = "now"
+    with pytest.raises(DeployError, match="The old candidate of digits does not end"):
+        tracks.claim(platform, version(), "mine")
+    with pytest.raises(DeployError, match="`modelyard deploy digits VERSION -e ENV` makes one"):
+        tracks.find_candidate(platform)
 
 
 @pytest.mark.usefixtures("one")
-def test_where_there_is_room_nobody_is_waited_for(site, pod, version, said):
+def test_where_there_is_room_no_server_is_waited_for(platform, clock, pod, version):
     pod.json["metadata"]["deletionTimestamp"] = "now"
-    candidate.claim(site, version(), "mine")
-    assert said[-1].startswith("candidate: ")
-    assert not any("waiting" in sentence for sentence in said)
+    tracks.claim(platform, version(), "mine")
+    assert clock.time < 1
 
 
 @pytest.mark.parametrize("how", ["deploy", "overtaken", "rollback"])
-def test_a_candidate_that_nobody_watches_goes(site, one, version, deploy, state, how):
+def test_an_abandoned_candidate_goes(platform, one, version, deploy, state, how):
     two = version()
     deploy(two)
-    left(site, version())
+    leave_behind(platform, version())
     assert state() == (2, 2, 3, False)
     if how == "deploy":
         deploy(two)
     elif how == "overtaken":
-        assert rollout.roll_out(site, version(), one.version, "better", "test").decision == "hold"
+        assert rollout.roll_out(platform, version(), one.version, "better", "test").decision == "hold"
     else:
-        rollout.rollback(site, None, "bad", "test")
-    assert state() == (1 if how == "rollback" else 2, 1 if how == "rollback" else 2, None, True)
+        rollout.rollback(platform, None, "bad", "test")
+    serves = 1 if how == "rollback" else 2
+    assert state() == (serves, serves, None, True)
 
 
-def test_a_candidate_that_is_watched_stays(site, one, version, deploy, state):
-    left(site, version())
-    pulse.beat(site, "killed")
+def test_a_candidate_whose_rollout_runs_stays(platform, one, version, deploy, state):
+    leave_behind(platform, version())
+    platform.beat("killed")
     deploy(one)
     assert state() == (1, 1, 2, False)
 
 
-def test_a_candidate_stays_where_stable_answers_nobody(site, one, cluster, version, state):
-    left(site, version())
+@pytest.mark.usefixtures("one")
+def test_a_candidate_stays_where_stable_does_not_answer(platform, cluster, version, state):
+    leave_behind(platform, version())
     cluster._of.pop("digits-stable")
-    candidate.clear(site)
-    assert state() == (one.version, 1, 2, False), "it is all that clients have"
+    tracks.clear(platform)
+    assert state() == (1, 1, 2, False), "it is all that clients have"
 
 
-def test_the_first_candidate_stays_before_clients_when_its_rollout_is_killed_and_run_again(
-    site, cluster, version, deploy
+def test_clients_keep_the_first_candidate_when_its_rollout_is_killed_and_run_again(
+    platform, cluster, version, deploy
 ):
-    one, leads = version(), []
-    left(site, one)
+    one, answered = version(), []
+    leave_behind(platform, one)
     apply = cluster.apply
 
-    def seen(wanted, manager):
-        written = apply(wanted, manager)
-        leads.append(objects.TRACK not in site.service()["spec"]["selector"] or site.deployment("stable"))
+    def observe(desired, manager):
+        written = apply(desired, manager)
+        selector = platform.service()["spec"]["selector"]
+        answered.append(objects.TRACK not in selector or platform.deployment("stable"))
         return written
 
-    cluster.apply = seen
+    cluster.apply = observe
     assert deploy(one).decision == "promote"
-    assert all(leads), "somebody answers clients at any time"
-    assert site.deployment("candidate") is None
+    assert all(answered), "a server answers clients at any time"
+    assert platform.deployment("candidate") is None
 
 
 @pytest.mark.usefixtures("one")
-def test_a_candidate_that_its_watcher_rejects_is_not_promoted_by_hand(site, version, state):
-    candidate.claim(site, version(), "watched")
+def test_a_candidate_that_its_rollout_rejects_is_not_promoted_by_hand(platform, version, state):
+    tracks.claim(platform, version(), "rollout")
 
-    def say(sentence):
+    def reject(sentence):
         if sentence.startswith("verified: "):
-            candidate.withdraw(site, "watched")
+            tracks.withdraw(platform, "rollout")
 
-    site.say = say
-    with pytest.raises(Superseded, match="was withdrawn by somebody else"):
-        rollout.promote_candidate(site, candidate.find(site), "it is good", "test")
+    platform.log = reject
+    with pytest.raises(Superseded, match="was withdrawn by another command"):
+        rollout.promote_candidate(platform, tracks.find_candidate(platform), "it is good", "test")
     assert state() == (1, 1, None, True)
 
 
 @pytest.mark.usefixtures("one")
-@pytest.mark.parametrize("moved", [False, True])
-def test_aborting_says_of_no_champion_that_it_was_not_promoted(site, version, state, moved):
+@pytest.mark.parametrize("promoted", [False, True])
+def test_aborting_a_candidate_records_an_attempt_unless_it_was_promoted(platform, version, state, promoted):
     two = version()
-    candidate.claim(site, two, "mine")
-    if moved:
-        site.models.promote("digits", two.version, reason="better", by="test")
-    assert rollout.abort(site, "by hand", "test") == 2
-    assert site.models.history("digits")[-1].attempt is not moved
-    assert state() == (2 if moved else 1, 1, None, True)
+    tracks.claim(platform, two, "mine")
+    if promoted:
+        platform.models.promote("digits", two.version, reason="better", by="test")
+    assert rollout.abort(platform, "by hand", "test") == 2
+    assert platform.models.history("digits")[-1].attempt is not promoted
+    assert state() == (2 if promoted else 1, 1, None, True)
 
 
 @pytest.mark.usefixtures("one")
-def test_a_pulse_beats_at_its_own_candidate_alone(site, version, monkeypatch):
-    left(site, version(), joined=False)
-    monkeypatch.setattr(pulse, "BEAT", 0.01)
-    with pulse.beating(site, "another"):
-        time.sleep(0.1)
-        assert pulse.stopped(candidate.find(site))
-    with pulse.beating(site, "killed"):
-        for _ in range(200):
-            if not pulse.stopped(candidate.find(site)):
-                break
-            time.sleep(0.01)
-        assert not pulse.stopped(candidate.find(site))
+def test_heartbeats_are_written_at_the_own_candidate_alone(platform, version, monkeypatch):
+    leave_behind(platform, version(), join=False)
+    monkeypatch.setattr(serving_platform, "HEARTBEAT_SECONDS", 0.001)
+    beaten, beat = threading.Event(), platform.beat
+
+    def observe(token):
+        beat(token)
+        beaten.set()
+
+    monkeypatch.setattr(platform, "beat", observe)
+    for attempt in ("another", "killed"):
+        beaten.clear()
+        with serving_platform.heartbeat(platform, attempt):
+            assert beaten.wait(30)
+        assert serving_platform.is_abandoned(tracks.find_candidate(platform)) is (attempt == "another")
     for thread in threading.enumerate():
-        if thread.name == "pulse":
+        if thread.name == "heartbeat":
             thread.join(30)
             assert not thread.is_alive(), "it ends with its rollout"

@@ -1,44 +1,44 @@
-"""Where a model's server is asked from here: at its address, or through the API server where it has none."""
+"""The URL of a model's server, and how it is reached: directly, or through the API server of its cluster."""
 
 import json
 from typing import NamedTuple
 
 import httpx
 
-from modelyard.components.deploy.objects import PORT
+from modelyard.components.deploy.settings import PORT
 from modelyard.components.errors import ClusterError
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.pipelines.environments.environment import Environment
 
-OURS = ("accept", "accept-encoding", "connection", "content-length", "content-type", "host", "user-agent")
-AS_IT_IS = {"Content-Type": "application/octet-stream"}  # else Kubernetes' client writes JSON around it
+REPLACED = ("accept", "accept-encoding", "connection", "content-length", "content-type", "host", "user-agent")
+RAW = {"Content-Type": "application/octet-stream"}  # else the Kubernetes client writes JSON around it
 
 
-class Address(NamedTuple):
-    """Where a server answers; `transport` takes the requests there, httpx's own when None."""
+class ServerUrl(NamedTuple):
+    """Where a server answers; `transport` carries the requests there, httpx's own when None."""
 
     url: str
     transport: httpx.BaseTransport | None = None
 
 
-def address_of(name: str, environment: Environment) -> Address:
-    """Return where the server of a model is asked.
+def find_server(name: str, environment: Environment) -> ServerUrl:
+    """Return the URL of a model's server.
 
     Args:
         name: the model's name.
         environment: a cluster.
 
     Raises:
-        ClusterError: there is no address for it, and no cluster either.
+        ClusterError: it names no URL for the model, and there is no cluster either.
     """
     if url := environment.serving.urls.get(name):
-        return Address(url.rstrip("/"))
+        return ServerUrl(url.rstrip("/"))
     namespace = environment.serving.namespace
-    return Address(f"http://{name}.{namespace}:{PORT}", ThroughService(connect(namespace), name))
+    return ServerUrl(f"http://{name}.{namespace}:{PORT}", ServiceTransport(connect(namespace), name))
 
 
-class ThroughService(httpx.BaseTransport):
-    """Takes requests to a Service through the API server; nothing of it has to be open outside the cluster.
+class ServiceTransport(httpx.BaseTransport):
+    """Carries requests to a Service through the API server, so that no port is opened outside the cluster.
 
     Args:
         cluster: the Service's namespace.
@@ -54,12 +54,12 @@ class ThroughService(httpx.BaseTransport):
         Raises:
             ClusterError: the cluster does not answer, does not allow it, or has no server of the model.
         """
-        head = {name: value for name, value in request.headers.items() if name not in OURS}
+        head = {name: value for name, value in request.headers.items() if name not in REPLACED}
         path, body = request.url.raw_path.decode(), request.read()
         status, answer = self._cluster.proxy_request(
-            "Service", self._name, PORT, request.method, path, body, {**head, **AS_IT_IS}
+            "Service", self._name, PORT, request.method, path, body, {**head, **RAW}
         )
-        if why := _of_kubernetes(status, answer):
+        if why := _api_server_error(status, answer):
             raise ClusterError(
                 f"The cluster leads to no server of {self._name} in {self._cluster.namespace}: {why}. "
                 f"`modelyard rollout status {self._name} -e ENV` says what serves it."
@@ -67,8 +67,8 @@ class ThroughService(httpx.BaseTransport):
         return httpx.Response(status, content=answer)
 
 
-def _of_kubernetes(status: int, answer: bytes) -> str:
-    """Return what the API server itself says in place of a server; empty when the server answered."""
+def _api_server_error(status: int, answer: bytes) -> str:
+    """Return the error of the API server itself; empty when a server answered."""
     try:
         said = json.loads(answer) if status >= 400 else None
     except ValueError:

@@ -13,7 +13,7 @@ import yaml
 from kubernetes.config import kube_config
 
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.serving.address import address_of
+from modelyard.pipelines.serving.server_url import find_server
 
 PROXY = "/api/v1/namespaces/servers/services/tiny:8501/proxy"
 
@@ -98,7 +98,7 @@ def test_a_version_that_the_server_has_not_is_the_servers_own_answer(modelyard, 
 def test_an_address_is_used_for_the_model_whose_it_is_and_for_no_other(environment):
     given = ["environment.serving.urls={tiny: 'http://127.0.0.1:30851/'}"]
     place = load_environment(str(environment), given, {})
-    assert address_of("tiny", place) == ("http://127.0.0.1:30851", None)
-    other = address_of("other", place)
+    assert find_server("tiny", place) == ("http://127.0.0.1:30851", None)
+    other = find_server("other", place)
     assert other.url == "http://other.servers:8501"
     assert other.transport is not None

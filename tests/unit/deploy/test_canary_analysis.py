@@ -1,0 +1,136 @@
+"""Canary analysis: what is read from real metrics, how it is judged, and what the pods do meanwhile."""
+
+import pytest
+
+from modelyard.components.artifacts import Golden
+from modelyard.components.deploy import canary_analysis
+from modelyard.components.deploy.canary_analysis import (
+    Counts,
+    answered_since,
+    failure_reason,
+    read_metrics,
+    summary,
+)
+from modelyard.components.deploy.settings import Rollout
+from modelyard.components.deploy.verification import PinnedVersion
+from modelyard.components.errors import DeployError
+from modelyard.components.serve.metrics import Metrics
+
+ROLLOUT = Rollout(min_requests=100, max_error_rate=0.02, max_latency_ratio=2.0, latency_margin=0.01)
+PINNED = PinnedVersion(2, "d" * 64, Golden(instances=[[0]], predictions=[[1.0]]))
+
+
+def answered(requests, seconds, failed=0):
+    return Counts(client=requests, failed=failed, answers=requests, seconds=requests * seconds)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "stable", "words"),
+    [
+        (answered(100, 0.01), answered(900, 0.01), None),
+        (answered(3, 0.01, failed=2), Counts(), None),  # 2 of the 100 that it will be judged by are allowed
+        (answered(3, 0.01, failed=3), Counts(), "3 of 3 requests failed, and at most 2.00%"),
+        (answered(1000, 0.01, failed=20), Counts(), None),
+        (answered(1000, 0.01, failed=21), Counts(), "21 of 1000"),
+        (answered(100, 0.05), answered(900, 0.02), "takes 50.0 ms, 2.5 times stable's 20.0 ms"),
+        (answered(100, 0.04), answered(900, 0.02), None),  # twice is allowed
+        (answered(100, 0.009), answered(900, 0.0005), None),  # so little is always allowed
+        (answered(99, 9.0), answered(900, 0.02), None),  # too few to say
+        (answered(100, 9.0), Counts(), None),  # nothing to compare with
+        (Counts(client=60, golden=39, answers=99, seconds=100.0), answered(900, 0.02), None),
+        (Counts(client=60, golden=40, answers=100, seconds=100.0), answered(900, 0.02), "takes 1000.0 ms"),
+    ],
+)
+def test_failure_reason(candidate, stable, words):
+    found = failure_reason(candidate, stable, ROLLOUT)
+    assert (found is None) if words is None else (words in (found or ""))
+
+
+def test_the_summary_says_what_it_was_judged_by():
+    seen = Counts(client=60, golden=40, answers=100, seconds=1.0)
+    assert "60 client requests and 40 golden ones, 0 failed; there was no stable" in summary(seen, Counts())
+    assert "10.0 ms an answer beside stable's 20.0 ms" in summary(seen, answered(900, 0.02))
+
+
+def page(*answers):
+    """Return the metrics of a server that answered (code, golden) each in half a second."""
+    metrics = Metrics("m", lambda: 0)
+    metrics.version = 7
+    for code, golden in answers:
+        metrics.answered(7, code, golden, 0.5, 1)
+    return metrics.page().body.decode()
+
+
+def test_requests_are_counted_by_sender_and_result():
+    answers = (
+        [(200, False)] * 3 + [(200, True)] * 2 + [(503, False), (500, True)] + [(404, False), (499, False)]
+    )
+    counts, memory = read_metrics(page(*answers))
+    assert (counts.client, counts.golden, counts.failed) == (4, 3, 2)
+    assert (counts.answers, counts.latency) == (9, 0.5)
+    assert memory > 2**20
+    assert read_metrics(page())[0] == Counts()
+    assert Counts().latency == 0.0
+
+
+def test_pods_count_from_what_they_had_answered_before_and_newcomers_from_their_start():
+    before = {"old": Counts(client=10, answers=10, seconds=1.0)}
+    now = {
+        "old": Counts(client=12, answers=12, seconds=2.0),
+        "new": Counts(client=6, failed=1, answers=6, seconds=0.5),
+    }
+    assert answered_since(before, now) == Counts(client=8, failed=1, answers=8, seconds=1.5)
+
+
+def analyze(platform, ready=1):
+    counts = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": ready}
+    return canary_analysis.analyze(platform, PINNED, lambda _: {"metadata": {}, "spec": {}, "status": counts})
+
+
+@pytest.mark.usefixtures("pod")
+def test_a_restart_before_the_analysis_does_not_count(platform, clock):
+    assert "0 failed" in analyze(platform)
+    platform.rollout = platform.rollout.model_copy(update={"watch_seconds": 60.0})
+    began = clock.time
+    analyze(platform)
+    assert 60 <= clock.time - began < 90
+
+
+def test_a_restart_in_the_analysis_counts(platform, cluster, pod):
+    cluster.look = lambda: pod.runs(restarts=3 if cluster.answered else 2)
+    with pytest.raises(DeployError, match="ended 3 times, last with exit code 8"):
+        analyze(platform)
+
+
+def test_memory_that_is_short_in_the_analysis_is_fatal_at_once(platform, cluster, pod):
+    pod.was_out_of_memory(restarts=2, ready=True)
+    cluster.look = lambda: pod.was_out_of_memory(
+        restarts=3 if cluster.answered else 2, ready=not cluster.answered
+    )
+    with pytest.raises(DeployError, match="was killed because it used too much memory"):
+        analyze(platform)
+
+
+@pytest.mark.usefixtures("pod")
+@pytest.mark.parametrize("how", ["unready", "silent"])
+def test_a_candidate_that_does_not_answer_in_the_end_fails(platform, cluster, clock, how):
+    if how == "silent":
+        platform.rollout = platform.rollout.model_copy(update={"min_requests": 0})  # enough before
+        proxy_request = cluster.proxy_request
+        cluster.proxy_request = lambda *sent: (504, b"") if cluster.answered else proxy_request(*sent)
+    with pytest.raises(DeployError, match="failed its canary analysis: it does not answer, or is not ready"):
+        analyze(platform, ready=how != "unready")
+    assert clock.time > canary_analysis.EXTRA
+
+
+@pytest.mark.usefixtures("pod")
+def test_a_candidate_that_too_few_requests_reach_is_not_promoted(platform, cluster):
+    proxy_request = cluster.proxy_request
+
+    def lost(kind, *rest):
+        cluster.answered = 0
+        return (502, b"lost") if kind == "Service" else proxy_request(kind, *rest)
+
+    cluster.proxy_request = lost
+    with pytest.raises(DeployError, match=r"Only 0 of 3 requests .* The last failure: .* answered 502: lost"):
+        analyze(platform)

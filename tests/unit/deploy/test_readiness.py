@@ -1,0 +1,87 @@
+"""Waiting for pods: what is worth waiting for, for how long, and what ends it at once."""
+
+import pytest
+
+from modelyard.components.deploy import objects
+from modelyard.components.deploy.readiness import PodWatcher, wait_until_complete
+from modelyard.components.errors import DeployError
+
+
+def test_a_pod_that_is_ready_again_has_all_its_time_again(platform, clock, pod):
+    watcher = PodWatcher(platform)
+    for at, ready in ((0.0, False), (1.0, True), (150.0, False), (240.0, False)):
+        clock.time = at
+        pod.runs(restarts=0, ready=ready)
+        watcher.check(pod.json)
+    clock.time = 251.0
+    with pytest.raises(DeployError, match="was not ready within 100 s"):
+        watcher.check(pod.json)
+
+
+def test_a_pod_that_does_not_start_has_the_time_of_a_node(platform, clock, pod):
+    pod.json["status"] = {"phase": "Pending"}
+    watcher = PodWatcher(platform)
+    watcher.check(pod.json)
+    clock.time = 301.0
+    with pytest.raises(DeployError, match="did not start within 300 s"):
+        watcher.check(pod.json)
+
+
+def test_a_server_that_crashes_for_want_of_its_store_has_the_time_of_the_store(platform, clock, pod):
+    pod.runs(restarts=3, ready=False)
+    status = pod.json["status"]["containerStatuses"][0]
+    status["state"] = {"waiting": {"reason": "CrashLoopBackOff"}}
+    status["lastState"] = {"terminated": {"exitCode": 7, "message": "UnreachableError: the store is away"}}
+    watcher = PodWatcher(platform)
+    watcher.check(pod.json)
+    clock.time = 181.0
+    with pytest.raises(DeployError, match="the store is away"):
+        watcher.check(pod.json)
+
+
+def test_pods_that_ended_are_not_looked_at(platform, pod):
+    assert len(platform.pods("candidate")) == 1
+    pod.json["status"]["phase"] = "Failed"
+    assert platform.pods("candidate") == []
+
+
+def test_memory_that_was_short_before_does_not_make_a_blip_fatal(platform, pod):
+    pod.was_out_of_memory(restarts=2, ready=True)
+    watcher = PodWatcher(platform, [pod.json])
+    pod.was_out_of_memory(restarts=2, ready=False)
+    watcher.check(pod.json)
+    pod.was_out_of_memory(restarts=3, ready=False)
+    with pytest.raises(DeployError, match="was killed because it used too much memory"):
+        watcher.check(pod.json)
+
+
+def test_the_problem_of_a_pod_is_seen_whatever_a_cluster_added_to_it(platform, cluster):
+    found = platform.apply_candidate(2, "d" * 64, "token", None)
+    (pod,) = cluster.list("Pod", "modelyard.dev/track=candidate")
+    pod["metadata"] |= found["spec"]["template"]["metadata"]
+    pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}  # as a LimitRange does
+    pod["status"]["conditions"] = []
+    waiting = {"reason": "ErrImagePull", "message": "not found"}
+    pod["status"]["containerStatuses"][0] |= {"state": {"waiting": waiting}}
+    with pytest.raises(DeployError, match=r"Image \S+ of pod digits-candidate-2 cannot be pulled: not found"):
+        wait_until_complete(platform, "candidate", lambda _: {**found, "status": {}})
+
+
+def test_the_problem_of_a_pod_of_an_earlier_template_is_none(platform):
+    before = platform.apply_candidate(2, "d" * 64, "token", None)
+    pod = {"metadata": before["spec"]["template"]["metadata"]}
+    assert objects.made_from(before, pod)
+    platform.target = platform.target.model_copy(update={"image": "serve:2"})
+    assert not objects.made_from(platform.apply_candidate(2, "d" * 64, "token", None), pod)
+
+
+def test_a_pod_that_comes_and_goes_is_no_progress(platform, clock):
+    platform.apply_candidate(2, "d" * 64, "token", None)
+
+    def flapping(found):
+        status = {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1}
+        return {**found, "status": {**status, "availableReplicas": int(clock.time / 10) % 2}}
+
+    with pytest.raises(DeployError, match="made no progress for 520 s"):
+        wait_until_complete(platform, "candidate", flapping)
+    assert clock.time < 600
