@@ -1,10 +1,13 @@
 """Waiting for pods: what is worth waiting for, for how long, and what ends it at once."""
 
+import json
+
 import pytest
 
 from modelyard.components.deploy import objects
-from modelyard.components.deploy.readiness import PodWatcher, wait_until_complete
+from modelyard.components.deploy.readiness import PodWatcher, is_complete, pods_refused, wait_until_complete
 from modelyard.components.errors import DeployError
+from tests.unit.deploy.conftest import RECORDED
 
 
 def test_a_pod_that_is_ready_again_has_all_its_time_again(platform, clock, pod):
@@ -85,3 +88,21 @@ def test_a_pod_that_comes_and_goes_is_no_progress(platform, clock):
     with pytest.raises(DeployError, match="made no progress for 520 s"):
         wait_until_complete(platform, "candidate", flapping)
     assert clock.time < 600
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "words"),
+    [
+        ("quota", "Quota", "The quota small of the namespace allows no pod: requested: requests.cpu=64"),
+        ("pod-security", "PodSecurity", "(restricted) refuses the pod: allowPrivilegeEscalation != false"),
+    ],
+)
+def test_a_deployment_whose_pods_are_refused(name, reason, words):
+    deployment = json.loads((RECORDED / f"{name}.json").read_text())["deployment"]
+    problem = pods_refused(deployment)
+    assert problem
+    assert problem.reason == reason
+    assert words in problem.message
+    deployment["metadata"]["generation"] += 1
+    assert pods_refused(deployment) is None, "the refusal is of an older template"
+    assert not is_complete(deployment)

@@ -3,29 +3,6 @@
 import pytest
 
 from modelyard.components.kubernetes.api_errors import explain_refusal
-from modelyard.components.kubernetes.deployments import complete, refused
-
-
-def test_quota(recorded):
-    trouble = refused(recorded("quota")["deployment"])
-    assert trouble
-    assert trouble.reason == "Quota"
-    assert "The quota small of the namespace allows no pod: requested: requests.cpu=64" in trouble.message
-
-
-def test_pod_security(recorded):
-    trouble = refused(recorded("pod-security")["deployment"])
-    assert trouble
-    assert trouble.reason == "PodSecurity"
-    assert "(restricted) refuses the pod: allowPrivilegeEscalation != false" in trouble.message
-
-
-def test_a_refusal_of_an_older_template_is_over(recorded):
-    deployment = recorded("quota")["deployment"]
-    deployment["metadata"]["generation"] += 1
-    assert refused(deployment) is None
-    assert not complete(deployment)
-
 
 RUN = "system:serviceaccount:modelyard-runs:modelyard-run"
 
