@@ -172,9 +172,9 @@ def start() -> Callable[..., Any]:
     return running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server of a uint8 model of pictures with small limits, shared by the tests of a file."""
+    """A server of a uint8 model of pictures with small limits, shared by all tests."""
     scratch = tmp_path_factory.mktemp("pictures")
     settings = Store(url=str(scratch / "store"))
     shelf = Shelf(settings, open_store(settings), scratch)
@@ -183,7 +183,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server of a float32 model of numbers."""
     scratch = tmp_path_factory.mktemp("numbers")
