@@ -29,7 +29,7 @@ UNCHANGED = "unchanged"
 class Record(BaseModel):
     """A small frozen value that crosses a border as JSON; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # a step uses few of them
 
 
 R = TypeVar("R", bound=Record)

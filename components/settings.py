@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 class Settings(BaseModel):
     """A section: frozen, strict about types, unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     def text(self) -> str:
         """Return the section as the one JSON text that is passed to a step and enters its cache key."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kfp import dsl
-from packaging.requirements import Requirement
 
 from modelyard.components.artifacts import sha256, tree_sha256
 from modelyard.components.errors import ConfigError
@@ -222,11 +222,9 @@ def _packages() -> dict[str, str]:
     """Return the installed versions of the packages that modelyard depends on."""
     found = {}
     for line in requires("modelyard") or []:
-        name = Requirement(line).name
-        try:
+        name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
+        with suppress(PackageNotFoundError):  # not for this platform
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue  # not for this platform
     return found
 
 

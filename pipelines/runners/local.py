@@ -21,6 +21,7 @@ from modelyard.components.errors import ModelyardError
 from modelyard.components.explain import local_run
 from modelyard.components.fingerprint.identity import reason_in
 from modelyard.components.store.models import open_store
+from modelyard.pipelines.compile import lean_kfp
 from modelyard.pipelines.compile.compiler import LOCAL, NO_OPTIONS, arguments, pipeline
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
@@ -88,8 +89,7 @@ class LocalRun:
 
     def _execute(self) -> None:
         """Run the pipeline in kfp.local."""
-        from kfp import local
-
+        local = lean_kfp.load_local()
         local.init(
             local.SubprocessRunner(use_venv=False),
             pipeline_root=str(self.folder / "artifacts"),

@@ -1,8 +1,11 @@
 """One prediction from a deployed server, over HTTP, as a client would request it."""
 
+import json
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
 
 from modelyard.components.artifacts import Golden, Record, read
 from modelyard.components.deploy import local
@@ -13,6 +16,8 @@ from modelyard.pipelines.config.config import Config
 
 if TYPE_CHECKING:
     import httpx
+
+TIMEOUT = 30.0
 
 
 class Prediction(Record):
@@ -44,14 +49,12 @@ def predict_once(
         url: of the server.
         name: the model's.
         store: where its versions are.
-        transport: carries the request there; httpx's own when None.
+        transport: carries the request there, when it is a Service inside a cluster.
 
     Raises:
         DeployError: it does not answer.
         ClusterError: it is in a cluster that does not lead to it.
     """
-    import httpx
-
     models = open_store(store)
     if not (champion := models.champion(name)):
         return None
@@ -59,11 +62,10 @@ def predict_once(
         version = Path(scratch) / "version"
         manifest = models.fetch(name, champion.version, version, only=["golden.json"])
         instance = read(version / "golden.json", Golden).instances[0]
+    post = partial(_post_through, transport) if transport else _post
     try:
-        with httpx.Client(transport=transport, timeout=30) as client:
-            response = client.post(f"{url}/v1/models/{name}:predict", json={"instances": [instance]})
-        (probabilities,) = response.raise_for_status().json()["predictions"]
-    except (httpx.HTTPError, KeyError, ValueError) as error:
+        (probabilities,) = post(f"{url}/v1/models/{name}:predict", {"instances": [instance]})["predictions"]
+    except (OSError, KeyError, ValueError) as error:
         raise DeployError(
             f"The server of {name} at {url} did not answer a prediction: {error}. "
             f"`modelyard serve {name}` shows the log of such a server."
@@ -72,3 +74,21 @@ def predict_once(
     return Prediction(
         version=champion.version, label=manifest.signature.classes[best], probability=probabilities[best]
     )
+
+
+def _post(url: str, value: Any) -> Any:
+    """Post JSON and return the JSON that comes back; the import of httpx takes longer than the request."""
+    request = Request(url, json.dumps(value).encode(), {"Content-Type": "application/json"})  # noqa: S310
+    with urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def _post_through(transport: "httpx.BaseTransport", url: str, value: Any) -> Any:
+    """Do the same through a transport."""
+    import httpx
+
+    try:
+        with httpx.Client(transport=transport, timeout=TIMEOUT) as client:
+            return client.post(url, json=value).raise_for_status().json()
+    except httpx.HTTPError as error:
+        raise OSError(str(error)) from error
