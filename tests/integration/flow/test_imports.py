@@ -1,0 +1,38 @@
+"""What the leading process of a run on this machine loads: everything heavy stays in its steps."""
+
+import subprocess
+import sys
+from typing import Any
+
+PROGRAM = """
+import sys
+from modelyard.pipelines.cli import main
+try:
+    main()
+finally:
+    with open("modules.txt", "w") as file:
+        file.write(" ".join(sys.modules))
+"""
+HEAVY = (
+    "tensorflow",
+    "keras",
+    "jax",
+    "kubernetes",
+    "google.cloud",
+    "kfp_server_api",
+    "onnxruntime",
+    "sklearn",
+)
+SLOW = ("numpy", "pandas", "docker", "requests", "httpx", "urllib3")
+
+
+def test_a_run_with_nothing_changed_loads_nothing_heavy(champion: Any) -> None:
+    """It passes through every part of the leading process: the cache, deploy, explain, the smoke test."""
+    command = [sys.executable, "-c", PROGRAM, "run"]
+    done = subprocess.run(command, cwd=champion.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "over HTTP" in done.stdout
+    loaded = set((champion.folder / "modules.txt").read_text().split())
+    assert "kfp.local" in loaded
+    assert loaded.isdisjoint(HEAVY)
+    assert loaded.isdisjoint(SLOW)
