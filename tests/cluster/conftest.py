@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,3 +66,34 @@ def modelyard(tmp_path_factory: pytest.TempPathFactory, images: dict[str, str]) 
     (folder / "build/images.json").write_text(json.dumps(images))
     program = Path(sys.executable).parent / "modelyard"
     return lambda *arguments: ran(program, *arguments, cwd=folder)
+
+
+@pytest.fixture
+def no_new_nodes(kubectl: Callable[..., str]) -> Iterator[Callable[[str, str], None]]:
+    """Answer for the first pod with these labels as an autoscaler that makes no node for it."""
+    ended, threads = threading.Event(), []
+
+    def answer(namespace: str, labels: str) -> None:
+        query = ("get", "pods", "-n", namespace, "-l", labels, "-o", "json")
+        while not (pods := json.loads(kubectl(*query))["items"]):
+            if ended.wait(0.5):
+                return
+        facts = {key: pods[0]["metadata"][key] for key in ("name", "namespace", "uid")}
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": "no-node-", "namespace": namespace},
+            "involvedObject": {"kind": "Pod", **facts},
+            "reason": "NotTriggerScaleUp",
+            "message": "pod didn't trigger scale-up",
+        }
+        kubectl("create", "-f", "-", text=json.dumps(event))
+
+    def start(namespace: str, labels: str) -> None:
+        threads.append(threading.Thread(target=answer, args=(namespace, labels)))
+        threads[-1].start()
+
+    yield start
+    ended.set()
+    for thread in threads:
+        thread.join()

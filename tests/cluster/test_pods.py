@@ -96,14 +96,17 @@ def test_run_again_all_comes_from_the_cache_and_it_is_the_same_version(first, mo
     assert again["fingerprint"] == first.json["fingerprint"]
 
 
-def test_a_rollout_that_fails_in_the_steps_own_pod_says_what_would_fit(first, modelyard, place, tmp_path):
+def test_a_rollout_that_fails_in_the_steps_own_pod_says_what_would_fit(
+    first, modelyard, place, no_new_nodes, tmp_path
+):
     """The account of the steps may look at nodes; and what served goes on serving."""
     assert first.code == 0
+    no_new_nodes(SERVING, "app.kubernetes.io/name=digits,modelyard.dev/track=candidate")
     large = ("--set", "environment.serving.cpu=64")
     ended = modelyard("run", "-e", "kind", *place, *QUICK, *large, "--output", "json")
     failure = ended.json["failure"]
     assert (ended.code, failure["kind"], failure["step"]) == (6, "DeployError", "deploy")
-    assert "cannot be scheduled: it asks for 64 cores and 256 MiB of memory. At most" in failure["message"]
+    assert "cannot be scheduled: it asks for 64 cores and 256 MiB of memory" in failure["message"]
     assert failure["message"].endswith("Stable serves version 1 as before.")
     np.save(tmp_path / "digit.npy", np.zeros((8, 8, 1), "uint8"))
     answer = modelyard("predict", "digits", tmp_path / "digit.npy", "-e", "kind", "--output", "json")
@@ -141,16 +144,13 @@ def test_a_deploy_whose_pod_is_told_to_end_takes_its_candidate_from_clients(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        pytest.param(
-            "steps.fingerprint.memory=99Gi",
-            "cannot be scheduled: it asks for",
-            marks=pytest.mark.soak,  # the minute that an autoscaler has; deploy's test waits for it, too
-        ),
+        ("steps.fingerprint.memory=99Gi", "cannot be scheduled: it asks for"),
         ("images.fingerprint={absent}", "Image {absent} of pod"),
         ("runs.namespace=gone", "gone"),
     ],
 )
-def test_a_pod_that_cannot_run_says_why(modelyard, place, kubectl, absent, change, said):
+def test_a_pod_that_cannot_run_says_why(modelyard, place, kubectl, absent, no_new_nodes, change, said):
+    no_new_nodes(RUNS, "modelyard.dev/step=fingerprint")
     changed = f"environment.{change.format(absent=absent)}"
     ended = modelyard("run", "-e", "kind", *place, "--set", changed, "--output", "json")
     failure = ended.json["failure"]
@@ -226,7 +226,7 @@ def test_a_training_whose_pod_is_lost_goes_on_after_its_last_checkpoint(place, k
     """With a floor that ends the run before deploy."""
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps(images))
-    keys = "training.epochs=300", "training.checkpoint_every=0.001", "gate.floor=1.0"
+    keys = "training.epochs=100", "training.checkpoint_every=0.001", "gate.floor=1.0"
     settings = [part for one in (*keys, "environment.steps.train.retries=1") for part in ("--set", one)]
     command = [PROGRAM, "run", "-e", "kind", *place, *settings]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as run:

@@ -120,6 +120,7 @@ def test_the_same_bytes_in_give_the_same_layers_out(images: dict[str, str], dock
     assert held[0]["RootFS"] == held[1]["RootFS"]
 
 
+@pytest.mark.soak  # a whole run; tests/cluster/test_pods.py has one in the same images
 def test_the_digits_are_trained_evaluated_and_served_in_the_images(
     images: dict[str, str], evaluated: Run, stores: tuple[Store, Store], server: Run
 ) -> None:

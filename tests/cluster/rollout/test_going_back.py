@@ -1,8 +1,6 @@
 """What must not reach clients goes back by itself, with a sentence, and stable never fails a request."""
 
-import json
 import re
-import threading
 from dataclasses import replace
 
 import pytest
@@ -90,35 +88,9 @@ def test_an_image_that_does_not_exist(refused, stable, absent):
     assert clients.failed == []
 
 
-@pytest.fixture
-def autoscaler(stable, kubectl):
-    """Say of a candidate that waits for a node, as an autoscaler does, that none will be made."""
-
-    def answer():
-        while not (waiting := stable.platform.pods("candidate")):
-            if ended.wait(0.5):
-                return
-        facts = ("name", "namespace", "uid")
-        event = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"generateName": "no-node-", "namespace": stable.platform.cluster.namespace},
-            "involvedObject": {"kind": "Pod", **{key: waiting[0]["metadata"][key] for key in facts}},
-            "reason": "NotTriggerScaleUp",
-            "message": "pod didn't trigger scale-up",
-        }
-        kubectl("create", "-f", "-", text=json.dumps(event))
-
-    ended = threading.Event()
-    thread = threading.Thread(target=answer)
-    thread.start()
-    yield
-    ended.set()
-    thread.join()
-
-
-@pytest.mark.usefixtures("autoscaler")
-def test_a_pod_too_large_for_every_node(refused, stable):
+def test_a_pod_too_large_for_every_node(refused, stable, no_new_nodes):
+    labels = f"app.kubernetes.io/name={stable.name},modelyard.dev/track=candidate"
+    no_new_nodes(stable.platform.cluster.namespace, labels)
     resources = stable.platform.target.resources.model_copy(update={"cpu": "64"})
     why, clients = refused(stable.publish(), stable.where(resources=resources))
     assert "it asks for 64 cores and 256 MiB of memory, and the autoscaler makes no node for it" in why

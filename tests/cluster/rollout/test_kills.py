@@ -48,7 +48,14 @@ def until(process, word):
     raise AssertionError("".join(said))
 
 
-@pytest.mark.parametrize("moment", ["candidate: ", "canary: ", "promoted: "])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("candidate: ", marks=pytest.mark.soak),
+        "canary: ",
+        pytest.param("promoted: ", marks=pytest.mark.soak),
+    ],
+)
 def test_killed_and_run_again(served, moment):
     old, new = served.stable(), served.publish()
     with served.load().running() as clients:
@@ -140,6 +147,7 @@ def test_told_to_end_it_takes_the_candidate_from_clients(served):
     assert (attempt.version, attempt.attempt) == (version, True)
 
 
+@pytest.mark.soak
 def test_the_store_is_away_for_a_while(served, bucket):
     version = served.publish()
     with served.load().running() as clients, deploying(served, version, seconds=10) as process:

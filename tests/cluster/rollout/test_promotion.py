@@ -65,6 +65,7 @@ def test_one_compared_with_another_champion_is_held(served):
     served.settled(version)
 
 
+@pytest.mark.soak  # waits for an autoscaler
 def test_what_others_set_is_kept(served, kubectl):
     name, namespace = f"{served.name}-stable", served.platform.cluster.namespace
     kubectl("annotate", "deployment", name, "team=vision", "-n", namespace)
