@@ -45,7 +45,7 @@ LARGE = set().union(*HOLDS.values()) | {"tensorflow", "jax", "jaxlib", "scipy", 
 
 RIGHTS = """
 import os, pathlib, tempfile
-for folder in ("/", "/app", "/app/components", "/venv/lib"):
+for folder in ("/", "/app", "/app/modelyard/components", "/venv/lib"):
     assert not os.access(folder, os.W_OK), folder
 tempfile.TemporaryFile()
 print(os.getuid(), os.getgid(), tempfile.gettempdir(), pathlib.Path.home())
@@ -54,7 +54,7 @@ print(os.getuid(), os.getgid(), tempfile.gettempdir(), pathlib.Path.home())
 # Imports all modules of the image, and finds all that they import later, inside functions.
 IMPORTS = """
 import ast, importlib, importlib.metadata, importlib.util, json, pathlib
-for path in pathlib.Path("/app/components").rglob("*.py"):
+for path in pathlib.Path("/app/modelyard/components").rglob("*.py"):
     if path.name in ("component.py", "__main__.py"):
         continue  # KFP takes the function out of component.py and leaves the module
     module = ".".join(path.relative_to("/app").with_suffix("").parts).removesuffix(".__init__")
