@@ -1,4 +1,4 @@
-"""A yard: a working directory in which the real `modelyard` runs, with its own runs, cache and store."""
+"""A workspace: a directory in which the real `modelyard` runs, with its own runs, cache and store."""
 
 import json
 import os
@@ -22,7 +22,7 @@ MODELYARD = str(Path(sys.executable).parent / "modelyard")
 
 
 @dataclass(frozen=True)
-class Yard:
+class Workspace:
     """The directory, and what a user does in it; `quick` are settings for a run of few seconds."""
 
     folder: Path
@@ -59,7 +59,7 @@ class Yard:
         return [str(path) for path in names if path.name == "scratch" or path.name.endswith(".partial")]
 
     def processes(self) -> list[int]:
-        """Return the living processes that work for this yard: children inherit where it is."""
+        """Return the living processes that work for this workspace: children inherit where it is."""
         mark = f"{self.folder}/".encode()
         found = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -69,7 +69,7 @@ class Yard:
         return found
 
     def settled(self) -> None:
-        """Wait until nothing works for this yard any more."""
+        """Wait until nothing works for this workspace any more."""
         deadline = time.monotonic() + 30
         while living := self.processes():
             assert time.monotonic() < deadline, f"orphans: {living}"
@@ -102,32 +102,32 @@ class Yard:
 
 
 @pytest.fixture(scope="session")
-def new_yard(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Yard]:
-    return lambda: Yard(tmp_path_factory.mktemp("yard"))
+def new_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Workspace]:
+    return lambda: Workspace(tmp_path_factory.mktemp("workspace"))
 
 
 @pytest.fixture
-def yard(new_yard: Callable[[], Yard]) -> Yard:
-    return new_yard()
+def workspace(new_workspace: Callable[[], Workspace]) -> Workspace:
+    return new_workspace()
 
 
 @pytest.fixture(scope="session")
-def digits(new_yard: Callable[[], Yard]) -> tuple[Yard, Any]:
-    """A yard in which `modelyard run`, as shipped, has run once, and its summary; tests only read it."""
-    yard = new_yard()
-    return yard, yard.json("run")
+def digits(new_workspace: Callable[[], Workspace]) -> tuple[Workspace, Any]:
+    """A workspace in which `modelyard run`, as shipped, has run once, and its summary; tests only read it."""
+    workspace = new_workspace()
+    return workspace, workspace.json("run")
 
 
 @pytest.fixture
-def champion(digits: tuple[Yard, Any], yard: Yard) -> Yard:
-    """A yard with the store and the cache of the digits, to run again in."""
+def champion(digits: tuple[Workspace, Any], workspace: Workspace) -> Workspace:
+    """A workspace with the store and the cache of the digits, to run again in."""
     ignore = shutil.ignore_patterns("runs")
-    shutil.copytree(digits[0].folder / ".modelyard", yard.folder / ".modelyard", ignore=ignore)
-    return yard
+    shutil.copytree(digits[0].folder / ".modelyard", workspace.folder / ".modelyard", ignore=ignore)
+    return workspace
 
 
 @pytest.fixture
-def paragraph() -> Callable[[str], str]:
+def error_text() -> Callable[[str], str]:
     """Return what a failed command tells people; it must be one paragraph, without a traceback."""
 
     def of(stderr: str) -> str:

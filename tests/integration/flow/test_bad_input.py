@@ -23,19 +23,19 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input_ends_the_run_with_a_paragraph_and_changes_nothing(champion, tmp_path, paragraph, case):
+def test_bad_input_ends_the_run_with_a_paragraph_and_changes_nothing(champion, tmp_path, error_text, case):
     setting, code, words = CASES[case]
     (tmp_path / "file").write_text("not a folder")
     before = champion.state()
     done = champion.modelyard("run", settings=(setting.replace("{folder}", str(tmp_path)),))
     assert done.returncode == code, done.stderr
-    assert words in paragraph(done.stderr)
+    assert words in error_text(done.stderr)
     assert champion.state() == before
     assert champion.leftovers() == []
 
 
 def test_bad_data_end_the_run_with_the_end_of_the_steps_log_and_the_place_of_the_whole(
-    champion, tmp_path, paragraph
+    champion, tmp_path, error_text
 ):
     image = io.BytesIO()
     Image.new("RGB", (8, 8)).save(image, "PNG")
@@ -45,7 +45,7 @@ def test_bad_data_end_the_run_with_the_end_of_the_steps_log_and_the_place_of_the
     before = champion.state()
     done = champion.modelyard("run", settings=("data.kind=images", f"data.source={tmp_path}/pets.zip"))
     assert done.returncode == 3, done.stderr
-    assert "dog/readme.png" in paragraph(done.stderr)
+    assert "dog/readme.png" in error_text(done.stderr)
     shown = re.search(r"^last lines of ingest:\n((?:  .+\n)+)whole log: (.+)$", done.stderr, re.MULTILINE)
     assert shown, done.stderr
     log = Path(shown[2]).read_text()

@@ -39,8 +39,8 @@ def states(summary: dict[str, Any]) -> dict[str, str]:
     return {step["name"]: step["state"] for step in summary["steps"]}
 
 
-def explanation(yard: Any, summary: dict[str, Any]) -> str:
-    run = yard.folder / ".modelyard" / "runs" / summary["run"]
+def explanation(workspace: Any, summary: dict[str, Any]) -> str:
+    run = workspace.folder / ".modelyard" / "runs" / summary["run"]
     (found,) = run.glob("artifacts/*/explain/explanation")
     return found.read_text()
 

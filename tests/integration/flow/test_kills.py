@@ -31,10 +31,10 @@ LENGTHS = {  # seconds, about
 
 
 @pytest.fixture(scope="module")
-def undisturbed(new_yard: Callable[[], Any]) -> tuple[Any, Any]:
+def undisturbed(new_workspace: Callable[[], Any]) -> tuple[Any, Any]:
     """What a run in peace ends with: its summary and the store's state."""
-    yard = new_yard()
-    return yard.json("run", settings=yard.quick), yard.state()
+    workspace = new_workspace()
+    return workspace.json("run", settings=workspace.quick), workspace.state()
 
 
 @pytest.fixture(scope="module")
@@ -44,32 +44,32 @@ def chance() -> random.Random:
     return random.Random(seed)  # noqa: S311 - moments, not secrets
 
 
-def kill_during(yard: Any, step: str | None, delay: float) -> bool:
+def kill_during(workspace: Any, step: str | None, delay: float) -> bool:
     """Start a run, kill it `delay` seconds into `step` (or from its start); say whether that ended it."""
-    before = set(yard.folder.glob(".modelyard/runs/*"))
-    command = yard.command("run", settings=yard.quick)
+    before = set(workspace.folder.glob(".modelyard/runs/*"))
+    command = workspace.command("run", settings=workspace.quick)
     with subprocess.Popen(
-        command, cwd=yard.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=workspace.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as run:
-        while step and run.poll() is None and not _begun(yard, step, before):
+        while step and run.poll() is None and not _begun(workspace, step, before):
             time.sleep(0.01)
         time.sleep(delay)
         run.send_signal(signal.SIGKILL)
     return run.returncode == -signal.SIGKILL
 
 
-def _begun(yard: Any, step: str, before: set[Path]) -> bool:
-    runs = set(yard.folder.glob(".modelyard/runs/*")) - before
+def _begun(workspace: Any, step: str, before: set[Path]) -> bool:
+    runs = set(workspace.folder.glob(".modelyard/runs/*")) - before
     return any((run / "logs" / f"{step}.log").is_file() for run in runs)
 
 
-def killed(new_yard: Callable[[], Any], chance: random.Random, step: str | None) -> Any:
-    """Return a yard whose first run was killed; where a kill came after the run's end, try in a new one."""
+def killed(new_workspace: Callable[[], Any], chance: random.Random, step: str | None) -> Any:
+    """Return a workspace whose first run was killed; try again where the kill came too late."""
     for _ in range(5):
-        yard = new_yard()
-        if kill_during(yard, step, moment(chance, step)):
-            yard.settled()
-            return yard
+        workspace = new_workspace()
+        if kill_during(workspace, step, moment(chance, step)):
+            workspace.settled()
+            return workspace
     pytest.fail(f"Five runs ended before they were killed in {step or 'any step'}.")
 
 
@@ -77,21 +77,21 @@ def moment(chance: random.Random, step: str | None) -> float:
     return chance.uniform(0, LENGTHS[step] if step else 4.0)
 
 
-def check_store_is_whole(yard: Any) -> None:
+def check_store_is_whole(workspace: Any) -> None:
     """Whatever is in the store now is whole: every version verifies, and the champion is one of them."""
-    state = yard.state()
+    state = workspace.state()
     assert state["champion"] is None or state["champion"] in state["versions"]
 
 
-def check_the_next_run(yard: Any, undisturbed: tuple[Any, Any], settings: tuple[str, ...]) -> Any:
+def check_the_next_run(workspace: Any, undisturbed: tuple[Any, Any], settings: tuple[str, ...]) -> Any:
     summary, (versions, moves) = undisturbed[0], outcome(undisturbed[1])
-    again = yard.json("run", settings=settings)
+    again = workspace.json("run", settings=settings)
     for key in ("fingerprint", "version", "champion", "decision"):
         assert again[key] == summary[key], key
     assert again["metrics"]["accuracy"] == pytest.approx(summary["metrics"]["accuracy"], abs=1e-6)
     assert again["prediction"]["version"] == 1
-    assert outcome(yard.state()) == (versions, moves)
-    assert yard.leftovers() == []
+    assert outcome(workspace.state()) == (versions, moves)
+    assert workspace.leftovers() == []
     return again
 
 
@@ -100,41 +100,45 @@ def outcome(state: dict[str, Any]) -> tuple[dict[int, str], Any]:
     return {version: run for version, (run, *_) in state["versions"].items()}, state["moves"]
 
 
-def test_a_killed_training_goes_on_after_its_last_checkpoint_and_ends_as_an_undisturbed_one(digits, yard):
+def test_a_killed_training_goes_on_after_its_last_checkpoint_and_ends_as_an_undisturbed_one(
+    digits, workspace
+):
     settings = ("training.checkpoint_every=0.001",)
     with subprocess.Popen(
-        yard.command("run", settings=settings),
-        cwd=yard.folder,
+        workspace.command("run", settings=settings),
+        cwd=workspace.folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as run:
-        while run.poll() is None and not list(yard.folder.glob(".modelyard/models/checkpoints/*/state.npz")):
+        while run.poll() is None and not list(
+            workspace.folder.glob(".modelyard/models/checkpoints/*/state.npz")
+        ):
             time.sleep(0.01)
         run.send_signal(signal.SIGKILL)
     assert run.returncode == -signal.SIGKILL
-    yard.settled()
-    check_store_is_whole(yard)
-    again = check_the_next_run(yard, (digits[1], digits[0].state()), settings)
-    folder = yard.folder / ".modelyard" / "runs" / again["run"]
+    workspace.settled()
+    check_store_is_whole(workspace)
+    again = check_the_next_run(workspace, (digits[1], digits[0].state()), settings)
+    folder = workspace.folder / ".modelyard" / "runs" / again["run"]
     assert "going on after epoch " in (folder / "logs" / "train.log").read_text()
     (path,) = folder.glob("artifacts/*/train/history/history.json")
     history = History.model_validate_json(path.read_bytes())
     assert 0 < history.resumed_after < history.epochs == len(history.metrics["loss"]) == 20
-    assert not (yard.folder / ".modelyard" / "models" / "checkpoints").exists()
+    assert not (workspace.folder / ".modelyard" / "models" / "checkpoints").exists()
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("step", STEPS)
-def test_a_run_killed_in_a_step_is_finished_by_the_next(new_yard, undisturbed, chance, step):
-    yard = killed(new_yard, chance, step)
-    check_store_is_whole(yard)
-    check_the_next_run(yard, undisturbed, yard.quick)
+def test_a_run_killed_in_a_step_is_finished_by_the_next(new_workspace, undisturbed, chance, step):
+    workspace = killed(new_workspace, chance, step)
+    check_store_is_whole(workspace)
+    check_the_next_run(workspace, undisturbed, workspace.quick)
 
 
-def test_a_step_that_is_killed_fails_the_run_and_says_so(yard):
-    command = yard.command("run", settings=yard.quick)
-    with subprocess.Popen(command, cwd=yard.folder, stderr=subprocess.PIPE, text=True) as run:
-        while not (children := [pid for pid in yard.processes() if b"executor_main" in _command(pid)]):
+def test_a_step_that_is_killed_fails_the_run_and_says_so(workspace):
+    command = workspace.command("run", settings=workspace.quick)
+    with subprocess.Popen(command, cwd=workspace.folder, stderr=subprocess.PIPE, text=True) as run:
+        while not (children := [pid for pid in workspace.processes() if b"executor_main" in _command(pid)]):
             assert run.poll() is None
             time.sleep(0.01)
         os.kill(children[-1], signal.SIGKILL)
@@ -144,8 +148,8 @@ def test_a_step_that_is_killed_fails_the_run_and_says_so(yard):
     assert "ended unexpectedly" in said
     assert "it was killed" in said
     with pytest.raises(NotFoundError):
-        yard.models.manifest("digits", 1)
-    yard.settled()
+        workspace.models.manifest("digits", 1)
+    workspace.settled()
 
 
 def _command(pid: int) -> bytes:
@@ -157,33 +161,33 @@ def _command(pid: int) -> bytes:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(25))
-def test_runs_killed_at_many_moments_one_after_the_other(new_yard, undisturbed, chance, number, capsys):
-    yard, kills = killed(new_yard, chance, chance.choice([None, *STEPS])), [True]
-    check_store_is_whole(yard)
+def test_runs_killed_at_many_moments_one_after_the_other(new_workspace, undisturbed, chance, number, capsys):
+    workspace, kills = killed(new_workspace, chance, chance.choice([None, *STEPS])), [True]
+    check_store_is_whole(workspace)
     for _ in range(chance.randint(0, 2)):  # these may come too late, as what is done is not done again
         step = chance.choice([None, *STEPS])
-        kills.append(kill_during(yard, step, moment(chance, step)))
-        yard.settled()
-        check_store_is_whole(yard)
-    check_the_next_run(yard, undisturbed, yard.quick)
+        kills.append(kill_during(workspace, step, moment(chance, step)))
+        workspace.settled()
+        check_store_is_whole(workspace)
+    check_the_next_run(workspace, undisturbed, workspace.quick)
     with capsys.disabled():
         print(f" round {number}: {sum(kills)} of {len(kills)} kills hit", flush=True)  # noqa: T201
 
 
-def test_ctrl_c_ends_a_run_with_its_own_code_and_tells_a_script(yard):
-    command = yard.command("run", "--output", "json", settings=yard.quick)
+def test_ctrl_c_ends_a_run_with_its_own_code_and_tells_a_script(workspace):
+    command = workspace.command("run", "--output", "json", settings=workspace.quick)
     with subprocess.Popen(
         command,
-        cwd=yard.folder,
+        cwd=workspace.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as run:
-        while run.poll() is None and not _begun(yard, "train", set()):
+        while run.poll() is None and not _begun(workspace, "train", set()):
             time.sleep(0.01)
         run.send_signal(signal.SIGINT)
         assert run.stdout
         said = run.stdout.read()
     assert run.returncode == 130
     assert json.loads(said)["error"]["exit_code"] == 130
-    yard.settled()
-    assert yard.leftovers() == []
+    workspace.settled()
+    assert workspace.leftovers() == []

@@ -13,7 +13,7 @@ NEVER_CACHED = ["fingerprint", "deploy", "explain"]
 
 
 def test_a_first_run_ends_with_a_champion_that_answered_over_http(digits):
-    yard, summary = digits
+    workspace, summary = digits
     assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "promote", 1)
     assert "no champion" in summary["reason"]
     assert [(step["name"], step["state"]) for step in summary["steps"]] == [
@@ -25,9 +25,9 @@ def test_a_first_run_ends_with_a_champion_that_answered_over_http(digits):
     assert summary["prediction"]["version"] == 1
     assert summary["prediction"]["label"] in "0123456789"
     assert "</html>" in Path(summary["report"]).read_text()
-    assert yard.state()["moves"] == [("promote", 1)]
-    assert yard.leftovers() == []
-    yard.settled()
+    assert workspace.state()["moves"] == [("promote", 1)]
+    assert workspace.leftovers() == []
+    workspace.settled()
 
 
 def test_a_second_run_takes_everything_from_the_cache_whatever_the_server_is_told(digits, champion):
@@ -48,52 +48,43 @@ def test_people_are_told_the_decision_the_report_and_how_to_serve(champion):
     assert champion.json("report")["report"] in done.stdout
 
 
-def test_a_candidate_without_gain_is_held_and_the_champion_still_answers(champion):
+def test_a_candidate_below_the_floor_is_rejected_and_the_champion_still_answers(champion):
     before = champion.state()
-    summary = champion.json("run", settings=("training.epochs=2", "gate.floor=0.1", "gate.min_gain=1"))
-    assert summary["decision"] == "hold"
-    assert summary["version"] is None
-    assert summary["metrics"]["gain"]["value"] < 0
+    summary = champion.json("run", settings=("training.epochs=1", "gate.floor=1.0"))
+    assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "reject", None)
     assert summary["prediction"]["version"] == summary["champion"] == 1
     assert next(step["state"] for step in summary["steps"] if step["name"] == "deploy") == "skipped"
     assert champion.state() == before
 
 
-def test_a_candidate_below_the_floor_is_rejected_and_the_run_is_a_success(yard):
-    summary = yard.json("run", settings=("training.epochs=1", "gate.floor=1.0"))
-    assert (summary["state"], summary["decision"], summary["champion"]) == ("succeeded", "reject", None)
-    assert summary["prediction"] is None
-    assert yard.state()["versions"] == {}
-
-
-def test_the_commands_around_a_model_agree_with_the_run(digits, tmp_path, paragraph):
-    yard, summary = digits
-    assert yard.json("models", "list")[0]["champion"] == 1
-    manifest = yard.json("models", "show", "digits")
+def test_the_commands_around_a_model_agree_with_the_run(digits, tmp_path, error_text):
+    workspace, summary = digits
+    assert workspace.json("models", "list")[0]["champion"] == 1
+    manifest = workspace.json("models", "show", "digits")
     assert manifest["run"] == summary["fingerprint"]
     assert manifest["config"]["training"]["epochs"] == 20
     assert manifest["model_code"] == ""
-    assert [entry["version"] for entry in yard.json("models", "history", "digits")] == [1]
-    golden = yard.models.fetch("digits", 1, tmp_path / "one", only=["golden.json"])
+    assert [entry["version"] for entry in workspace.json("models", "history", "digits")] == [1]
+    golden = workspace.models.fetch("digits", 1, tmp_path / "one", only=["golden.json"])
     assert golden.version == 1
     saved = json.loads((tmp_path / "one" / "golden.json").read_text())
     np.save(tmp_path / "many.npy", np.asarray(saved["instances"], np.uint8))
-    answers = yard.json("predict", "digits", tmp_path / "many.npy")["predictions"]
+    answers = workspace.json("predict", "digits", tmp_path / "many.npy")["predictions"]
     for answer, expected in zip(answers, saved["predictions"], strict=True):
         assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-4)
-    with yard.serving("digits") as url:
+    with workspace.serving("digits") as url:
         status = httpx.get(f"{url}/v1/models/digits").json()["model_version_status"]
         assert [(one["version"], one["state"]) for one in status] == [("1", "AVAILABLE")]
-        over_http = yard.json("predict", "digits", tmp_path / "many.npy", "--url", url)
-        taken = yard.modelyard("serve", "digits", "--port", url.rsplit(":", 1)[1])
+        over_http = workspace.json("predict", "digits", tmp_path / "many.npy", "--url", url)
+        taken = workspace.modelyard("serve", "digits", "--port", url.rsplit(":", 1)[1])
     assert [answer["label"] for answer in over_http["predictions"]] == [answer["label"] for answer in answers]
     assert taken.returncode == 8
-    assert "port" in paragraph(taken.stderr)
+    assert "port" in error_text(taken.stderr)
 
 
 def test_what_is_compiled_is_what_runs(digits, tmp_path):
-    yard, _ = digits
-    done = yard.modelyard("compile", "-o", tmp_path / "pipeline.yaml")
+    workspace, _ = digits
+    done = workspace.modelyard("compile", "-o", tmp_path / "pipeline.yaml")
     assert done.returncode == 0, done.stderr
     pipeline = yaml.safe_load((tmp_path / "pipeline.yaml").read_text())
     executors = pipeline["deploymentSpec"]["executors"]
