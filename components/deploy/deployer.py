@@ -14,9 +14,10 @@ from pathlib import Path
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Decision, History, Manifest, Metrics, Outcome, Signature
-from modelyard.components.deploy import local
+from modelyard.components.deploy.local import running_server
 from modelyard.components.deploy.settings import Rollout, Target
-from modelyard.components.deploy.verification import pin_version
+from modelyard.components.deploy.verification import DirectTarget, overtaken, pin_version, replay
+from modelyard.components.errors import ConflictError, DeployError
 from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.store.models import ModelStore, open_store
@@ -105,11 +106,18 @@ def _promote(
             reason=f"version {version} was rolled back at {entry.at} ({entry.reason}); "
             f"`modelyard {again}` brings it back",
         )
-    pinned, thresholds = pin_version(models, name, version), Rollout.of(rollout)
+    pinned, thresholds, reason = pin_version(models, name, version), Rollout.of(rollout), recorded.reason
     if is_local:
-        return local.promote(
-            models, name, pinned, champion, recorded.reason, store, serving, thresholds.golden_tolerance
-        )
+        try:
+            with running_server(name, store, serving, version) as url:
+                replay(DirectTarget(url), name, pinned, thresholds.golden_tolerance)
+        except DeployError as error:
+            raise DeployError(f"{error} Version {version} was not promoted.") from error
+        try:
+            models.promote(name, version, reason=reason, by=BY, expected=champion)
+        except ConflictError as error:
+            return overtaken(version, champion, str(error))
+        return Outcome(version=version, decision="promote", reason=reason)
     from modelyard.components.deploy.rollout import roll_out  # a laptop needs none of it
     from modelyard.components.deploy.serving_platform import ServingPlatform
 
@@ -123,7 +131,7 @@ def _promote(
         target=target,
         log=_log,
     )
-    return roll_out(platform, pinned, champion, recorded.reason, BY)
+    return roll_out(platform, pinned, champion, reason, BY)
 
 
 def _sections(models: ModelStore, name: str, version: int, given: Json) -> Callable[[int], Json]:

@@ -1,4 +1,4 @@
-"""Verifying a version on this machine: a real server in another process, while a `with` block lasts.
+"""A real server on this machine, in another process, while a `with` block lasts.
 
 with local.running_server(name, store, serving, version=7) as url:
     httpx.post(f"{url}/v1/models/{name}:predict", json=...)
@@ -17,43 +17,9 @@ from pathlib import Path
 from typing import IO
 
 from modelyard.components import lifeline
-from modelyard.components.artifacts import Outcome
-from modelyard.components.deploy.verification import DirectTarget, PinnedVersion, overtaken, replay
-from modelyard.components.errors import ConflictError, DeployError
-from modelyard.components.store.models import ModelStore
+from modelyard.components.errors import DeployError
 
 READY_TIMEOUT = 60.0
-
-
-def promote(
-    models: ModelStore,
-    name: str,
-    pinned: PinnedVersion,
-    expected: int,
-    reason: str,
-    store: str,
-    serving: str,
-    tolerance: float,
-) -> Outcome:
-    """Make a version the champion, if a server of it answers as evaluate saw.
-
-    `expected` is the champion that it was compared with, 0 for none; `store` and `serving` are sections of
-    the configuration as JSON.
-
-    Raises:
-        DeployError: the server does not start, or does not answer as evaluate saw.
-    """
-    version = pinned.version
-    try:
-        with running_server(name, store, serving, version) as url:
-            replay(DirectTarget(url), name, pinned, tolerance)
-    except DeployError as error:
-        raise DeployError(f"{error} Version {version} was not promoted.") from error
-    try:
-        models.promote(name, version, reason=reason, by="pipeline", expected=expected)
-    except ConflictError as error:
-        return overtaken(version, expected, str(error))
-    return Outcome(version=version, decision="promote", reason=reason)
 
 
 @contextmanager
@@ -66,7 +32,7 @@ def running_server(name: str, store: str, serving: str, version: int | None = No
         name: the model's name.
         store: `store` section as JSON.
         serving: `serving` section as JSON; its host and port are not used.
-        version: the version to serve; the champion when None.
+        version: which to serve; the champion when None.
 
     Raises:
         DeployError: the server ended, or was not ready in time; with the last lines of its log.

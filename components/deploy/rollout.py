@@ -157,11 +157,7 @@ def _settle(platform: ServingPlatform) -> Champion | None:
 
 
 def _verify(platform: ServingPlatform, pinned: PinnedVersion, owned: Owned) -> None:
-    """Wait for the candidate's pods and compare their answers with what evaluate saw.
-
-    Raises:
-        DeployError: one does not run, or answers otherwise.
-    """
+    """Wait for the candidate's pods and compare their answers with what evaluate saw."""
     wait_until_complete(platform, "candidate", owned)
     pods = tracks.verify_pods(platform, "candidate", pinned)
     if not pods:
@@ -177,12 +173,7 @@ def _move_pointer(
     by: str,
     action: Literal["promote", "rollback"] = "promote",
 ) -> None:
-    """Make the version the champion.
-
-    Raises:
-        ConflictError: the champion is not `current` any more.
-        StoreError: the store does not answer, or is not what it should be.
-    """
+    """Make the version the champion."""
     models, name = platform.models, platform.name
     platform.retry_store(
         lambda: models.promote(name, version, reason=reason, by=by, action=action, expected=current)
@@ -205,11 +196,7 @@ def _finish(platform: ServingPlatform, version: int, before: int, token: str | N
 
 
 def _follow_pointer(platform: ServingPlatform, version: int, before: int, by: str) -> None:
-    """Bring stable to the pointer, which was moved to `version` from `before` (0: none), or go back.
-
-    Raises:
-        DeployError: stable's pods do not run; why, and what is the champion and serves now.
-    """
+    """Bring stable to the pointer, which was moved to `version` from `before` (0: none), or go back."""
     observed = platform.deployment("stable")
     try:
         tracks.reconcile(platform)

@@ -197,11 +197,7 @@ def _is_crowded_out(platform: ServingPlatform, pinned: PinnedVersion, token: str
 
 
 def _wait_until_gone(platform: ServingPlatform) -> None:
-    """Wait for an earlier candidate and its servers to end.
-
-    Raises:
-        DeployError: its Deployment does not.
-    """
+    """Wait for an earlier candidate and its servers to end."""
     deadline, labels = platform.now() + ENDING, objects.selector(platform.name, "candidate")
     platform.log("waiting for the servers of the previous candidate to end")
     while platform.now() < deadline:

@@ -80,6 +80,7 @@ def test_the_problem_of_a_pod_of_an_earlier_template_is_none(platform):
 
 def test_a_pod_that_comes_and_goes_is_no_progress(platform, clock):
     platform.apply_candidate(2, "d" * 64, "token", None)
+    clock.during = lambda: setattr(clock, "time", clock.time + 9.5)
 
     def flapping(found):
         status = {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from modelyard.components.artifacts import Golden
-from modelyard.components.deploy import deployer, local, tracks
+from modelyard.components.deploy import deployer, tracks
 from modelyard.components.deploy.settings import Target
 from modelyard.components.deploy.verification import DirectTarget, PinnedVersion, pin_version, replay
 from modelyard.components.errors import ConflictError, DeployError
@@ -78,8 +78,8 @@ def test_the_configuration_says_how_much_may_differ(platform):
 def test_a_laptop_verifies_and_promotes_too(platform, version, monkeypatch, conflict):
     one, models = version(), platform.models
     seen = {}
-    monkeypatch.setattr(local, "running_server", lambda *_: nullcontext("http://here"))
-    monkeypatch.setattr(local, "replay", lambda *arguments: seen.update(tolerance=arguments[-1]))
+    monkeypatch.setattr(deployer, "running_server", lambda *_: nullcontext("http://here"))
+    monkeypatch.setattr(deployer, "replay", lambda *arguments: seen.update(tolerance=arguments[-1]))
     if conflict:
         models.promote("digits", version().version, reason="meanwhile", by="another")
     rollout = '{"golden_tolerance": 0.5}'
