@@ -196,6 +196,16 @@ def logged(platform):
 
 
 @pytest.fixture
+def on_log(platform):
+    """Let something happen when a line is logged that begins with a word."""
+
+    def arrange(word, action):
+        platform.log = lambda line: action() if line.startswith(word) else None
+
+    return arrange
+
+
+@pytest.fixture
 def version(platform, tmp_path):
     """Publish a version in a real store, and return it."""
     platform.models = open_store(Store(url=f"file://{tmp_path}/models"))

@@ -232,14 +232,9 @@ def test_clients_keep_the_first_candidate_when_its_rollout_is_killed_and_run_aga
 
 
 @pytest.mark.usefixtures("one")
-def test_a_candidate_that_its_rollout_rejects_is_not_promoted_by_hand(platform, version, state):
+def test_a_candidate_that_its_rollout_rejects_is_not_promoted_by_hand(platform, version, state, on_log):
     tracks.claim(platform, version(), "rollout")
-
-    def reject(sentence):
-        if sentence.startswith("verified: "):
-            tracks.withdraw(platform, "rollout")
-
-    platform.log = reject
+    on_log("verified: ", lambda: tracks.withdraw(platform, "rollout"))
     with pytest.raises(Superseded, match="was withdrawn by another command"):
         rollout.promote_candidate(platform, tracks.find_candidate(platform), "it is good", "test")
     assert state() == (1, 1, None, True)

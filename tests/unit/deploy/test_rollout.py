@@ -173,14 +173,9 @@ def test_a_pod_that_is_gone_while_it_is_verified_is_no_wrong_answer(cluster, ver
     assert state() == (2, 2, None, True)
 
 
-def test_a_candidate_whose_pods_are_gone_is_not_verified(platform, cluster, version, deploy, state):
+def test_a_candidate_whose_pods_are_gone_is_not_verified(cluster, version, deploy, state, on_log):
     deploy(version())
-
-    def vanish(sentence):
-        if sentence.startswith("candidate: "):
-            cluster._of.pop("digits-candidate")
-
-    platform.log = vanish
+    on_log("candidate: ", lambda: cluster._of.pop("digits-candidate"))
     with pytest.raises(DeployError, match=r"gone before .* Version 2 was not promoted"):
         deploy(version())
     assert state() == (1, 1, None, True)
@@ -292,21 +287,18 @@ def test_a_candidate_that_cannot_be_deleted_prevents_no_rollback(platform, clust
     assert state() == (1, 1, None, True)
 
 
-def test_a_store_that_fails_once_the_pointer_has_moved(platform, version, deploy, state, monkeypatch):
+def test_a_store_that_fails_once_the_pointer_has_moved(platform, version, deploy, state, on_log):
     one, two = version(), version()
     deploy(one)
+    champion = platform.models.champion
 
     def fail(_):
         raise StoreError("Cannot read the pointer.")
 
-    def log(sentence):
-        if sentence.startswith("promoted: "):
-            monkeypatch.setattr(platform.models, "champion", fail)
-
-    platform.log = log
+    on_log("promoted: ", lambda: setattr(platform.models, "champion", fail))
     with pytest.raises(StoreError, match=r"the pointer\. Version 2 is the champion; deploy it again to see"):
         deploy(two)
-    monkeypatch.undo()
+    platform.models.champion = champion
     assert state() == (2, 1, None, True)
 
 

@@ -11,6 +11,10 @@ from modelyard.components.deploy.rollout import ignore_sigterm, raise_on_sigterm
 from modelyard.components.errors import CancelledError, DeployError, UnreachableError
 
 
+def sigterm():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @pytest.fixture
 def one(version, deploy):
     """Version 1, promoted."""
@@ -38,14 +42,10 @@ def signal_at(cluster):
 
 @pytest.mark.usefixtures("one")
 @pytest.mark.parametrize("moment", range(1, 12))
-def test_at_any_moment_before_promotion_the_candidate_goes(
-    platform, version, deploy, state, signal_at, moment
-):
+def test_before_promotion_the_candidate_goes(platform, version, deploy, state, signal_at, moment):
     two = version()
     signal_at(moment)
-    with pytest.raises(
-        CancelledError, match=r"told to end \(SIGTERM\).*2 was not promoted, and stable serves"
-    ):
+    with pytest.raises(CancelledError, match=r"\(SIGTERM\).*2 was not promoted, and stable serves"):
         deploy(two)
     assert state() == (1, 1, None, True)
     attempt = platform.models.history("digits")[-1]
@@ -64,121 +64,87 @@ def test_ctrl_c_does_the_same(platform, version, deploy, state, signal_at):
 
 
 @pytest.mark.usefixtures("one")
-def test_once_the_pointer_has_moved_the_version_stays_and_the_candidate_goes(
-    platform, version, deploy, state
-):
-    two, put = version(), platform.apply_stable
+@pytest.mark.parametrize("when", ["pointer moved", "stable written"])
+def test_after_promotion_the_version_stays_champion(platform, version, deploy, state, on_log, when):
+    two, apply_stable = version(), platform.apply_stable
 
-    def apply_stable(*arguments, **more):
-        written = put(*arguments, **more)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def apply(*arguments, **more):
+        written = apply_stable(*arguments, **more)
+        sigterm()
         return written
 
-    platform.apply_stable = apply_stable
+    if when == "pointer moved":
+        on_log("promoted: ", sigterm)
+    else:
+        platform.apply_stable = apply
     with pytest.raises(CancelledError, match="Version 2 is the champion; deploy it again to see stable"):
         deploy(two)
+    assert state() == (2, 1 if when == "pointer moved" else 2, None, True)
+    assert [one.attempt for one in platform.models.history("digits")] == [False, False]
+    platform.apply_stable = apply_stable
+    assert deploy(two).decision == "promote"
     assert state() == (2, 2, None, True)
 
 
-@pytest.fixture
-def signal_after(platform, monkeypatch):
-    """Signal this process once, after a sentence, when an action is called."""
-
-    def arrange(sentence, owner, name):
-        action = getattr(owner, name)
-
-        def act(*arguments):
-            monkeypatch.undo()
-            os.kill(os.getpid(), signal.SIGTERM)
-            return action(*arguments)
-
-        def say(said):
-            if said.startswith(sentence):
-                monkeypatch.setattr(owner, name, act)
-
-        platform.log = say
-
-    return arrange
-
-
 @pytest.mark.usefixtures("one")
-def test_a_rejected_version_goes_also_when_interrupted(platform, version, deploy, state, signal_after):
-    two = version(answer=0.5)
-    signal_after("candidate: ", platform.models, "champion")
-    said = "Version 2 was not promoted, and stable serves version 1 as before"
-    with pytest.raises(DeployError, match=said):
+def test_a_rejected_version_goes_also_when_interrupted(platform, version, deploy, state, on_log):
+    two, champion = version(answer=0.5), platform.models.champion
+
+    def interrupted(*arguments):
+        platform.models.champion = champion
+        sigterm()
+        return champion(*arguments)
+
+    on_log("candidate: ", lambda: setattr(platform.models, "champion", interrupted))
+    with pytest.raises(DeployError, match="Version 2 was not promoted, and stable serves version 1 as bef"):
         deploy(two)
     assert state() == (1, 1, None, True)
     assert platform.models.history("digits")[-1].attempt
 
 
 @pytest.mark.usefixtures("one")
-def test_an_overtaken_version_goes_also_when_interrupted(
-    platform, cluster, version, deploy, state, signal_after
-):
-    two = version()
-    signal_after("canary analysis: ", cluster, "delete")
-    other, say = version(), platform.log
+def test_an_overtaken_version_goes_also_when_interrupted(platform, cluster, version, deploy, state, on_log):
+    two, other, delete = version(), version(), cluster.delete
 
-    def overtake(sentence):
-        say(sentence)
-        if sentence.startswith("canary analysis: "):
-            platform.models.promote("digits", other.version, reason="by hand", by="somebody")
+    def interrupted(*arguments):
+        cluster.delete = delete
+        sigterm()
+        return delete(*arguments)
 
-    platform.log = overtake
+    def overtake():
+        cluster.delete = interrupted
+        platform.models.promote("digits", other.version, reason="by hand", by="another")
+
+    on_log("canary analysis: ", overtake)
     assert deploy(two).decision == "hold"
     assert state() == (3, 1, None, True)
 
 
 @pytest.mark.usefixtures("one")
-def test_the_candidate_goes_before_the_store_is_read(platform, version, deploy, signal_at, monkeypatch):
-    two, there = version(), []
+def test_the_candidate_goes_before_the_store_is_read(platform, version, deploy, signal_at, on_log):
+    two, candidates = version(), []
 
-    def silent(_):
-        there.append(platform.deployment("candidate"))
+    def unavailable(_):
+        candidates.append(platform.deployment("candidate"))
         raise UnreachableError("the store is away")
 
-    def say(sentence):
-        if sentence.startswith("canary: "):
-            monkeypatch.setattr(platform.models, "champion", silent)
-            signal_at(1)
+    def interrupt():
+        platform.models.champion = unavailable
+        signal_at(1)
 
-    platform.log = say
+    on_log("canary: ", interrupt)
     with pytest.raises(CancelledError, match="Version 2 was not promoted, and stable serves version 1"):
         deploy(two)
-    assert there
-    assert not any(there)
+    assert candidates
+    assert not any(candidates)
 
 
-@pytest.mark.usefixtures("one")
-def test_just_after_the_pointer_has_moved_the_version_is_the_champion(platform, version, deploy, state):
-    two = version()
-
-    def say(sentence):
-        if sentence.startswith("promoted: "):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    platform.log = say
-    with pytest.raises(CancelledError, match="Version 2 is the champion; deploy it again to see stable"):
-        deploy(two)
-    assert state() == (2, 1, None, True)
-    assert [one.attempt for one in platform.models.history("digits")] == [False, False]
-    assert deploy(two).decision == "promote"
-    assert state() == (2, 2, None, True)
-
-
-def test_an_interrupted_rollback_says_what_is_left_to_do(platform, version, deploy, state):
+def test_an_interrupted_rollback_says_what_is_left_to_do(platform, version, deploy, state, signal_at, on_log):
     deploy(version())
     deploy(version())
-
-    def say(sentence):
-        if sentence.startswith("rolled back: "):
-            platform.cluster.look = lambda: os.kill(os.getpid(), signal.SIGTERM)
-
-    platform.log = say
+    on_log("rolled back: ", lambda: signal_at(1))
     with pytest.raises(CancelledError, match="Version 1 is the champion; deploy it again to see stable"):
         rollout.rollback(platform, None, "it is bad", "test")
-    platform.cluster.look = lambda: None
     assert state() == (1, 1, None, True)
 
 
@@ -186,29 +152,23 @@ def test_a_second_signal_is_ignored():
     done = []
     with pytest.raises(CancelledError), raise_on_sigterm():
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            sigterm()
         finally:
-            os.kill(os.getpid(), signal.SIGTERM)
+            sigterm()
             done.append("tidied up")
     assert done == ["tidied up"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_a_signal_can_be_ignored():
-    done = []
-    with raise_on_sigterm(), ignore_sigterm():
-        os.kill(os.getpid(), signal.SIGTERM)
-        done.append("withdrawn")
-    assert done == ["withdrawn"]
-
-
-def test_other_threads_handle_no_signals():
+def test_a_block_can_ignore_the_signal_and_other_threads_do():
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def work():
         with raise_on_sigterm(), ignore_sigterm():
             seen.append(signal.getsignal(signal.SIGTERM))
 
+    with raise_on_sigterm(), ignore_sigterm():
+        sigterm()
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
