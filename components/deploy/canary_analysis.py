@@ -17,7 +17,7 @@ from modelyard.components.deploy.objects import Track
 from modelyard.components.deploy.readiness import POLL, PodWatcher, is_complete
 from modelyard.components.deploy.serving_platform import ServingPlatform
 from modelyard.components.deploy.settings import Rollout
-from modelyard.components.deploy.tracks import Owned
+from modelyard.components.deploy.tracks import owned_candidate
 from modelyard.components.deploy.verification import PinnedVersion
 from modelyard.components.errors import DeployError
 from modelyard.components.kubernetes.cluster import retry_on_conflict
@@ -126,7 +126,7 @@ def answered_since(before: Mapping[str, Counts], now: Mapping[str, Counts]) -> C
     return sum((counts - before.get(key, Counts()) for key, counts in now.items()), Counts())
 
 
-def analyze(platform: ServingPlatform, pinned: PinnedVersion, owned: Owned) -> str:
+def analyze(platform: ServingPlatform, pinned: PinnedVersion, token: str) -> str:
     """Judge the candidate among clients for `rollout.watch_seconds`; return what it was judged by.
 
     Raises:
@@ -138,10 +138,10 @@ def analyze(platform: ServingPlatform, pinned: PinnedVersion, owned: Owned) -> s
         _TrackMetrics(platform, "stable"),
     )
     sender = _GoldenSender(platform, pinned)
-    join_service(platform, owned)
+    join_service(platform, token)
     begin, failed = platform.now(), f"Version {pinned.version} of {platform.name} failed its canary analysis:"
     while True:
-        complete = is_complete(owned(platform.deployment("candidate")))
+        complete = is_complete(owned_candidate(platform, token))
         seen, beside = candidate.read(), stable.read()
         if why := failure_reason(seen, beside, rollout):
             raise DeployError(f"{failed} {why}.")
@@ -166,7 +166,7 @@ def analyze(platform: ServingPlatform, pinned: PinnedVersion, owned: Owned) -> s
             platform.sleep(POLL)
 
 
-def join_service(platform: ServingPlatform, owned: Owned) -> None:
+def join_service(platform: ServingPlatform, token: str) -> None:
     """Let the Service lead to the candidate as well.
 
     A rollout that takes the candidate over marks the Service first. So where its mark is seen, or the Service
@@ -176,7 +176,7 @@ def join_service(platform: ServingPlatform, owned: Owned) -> None:
 
     def write() -> bool | None:
         service = platform.service()
-        token = objects.annotation(owned(platform.deployment("candidate")), objects.TOKEN)
+        owned_candidate(platform, token)
         marked = service is not None and objects.annotation(service, objects.TOKEN) not in ("", token)
         if marked and platform.now() < deadline:
             return None

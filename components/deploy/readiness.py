@@ -22,12 +22,10 @@ LONGEST_BACKOFF = 60.0  # seconds until the kubelet restarts a server that did n
 CRASHES = ("Crashed", "CrashLoopBackOff")
 
 
-def wait_until_complete(
-    platform: ServingPlatform, track: Track, expected: Callable[[Json | None], Json]
-) -> None:
+def wait_until_complete(platform: ServingPlatform, track: Track, read: Callable[[], Json]) -> None:
     """Wait until all pods of a track are of its Deployment's template and available.
 
-    `expected` returns the Deployment, or raises when it is not the one that is waited for any more.
+    `read` returns the Deployment, or raises when it is not the one that is waited for any more.
 
     Raises:
         DeployError: a pod cannot be created, does not start, ends or is not ready in time, with the reason.
@@ -35,7 +33,7 @@ def wait_until_complete(
     watcher, best, since = PodWatcher(platform), (-1, -1), platform.now()
     limit = platform.target.start_timeout + platform.rollout.ready_timeout + platform.rollout.store_timeout
     while True:
-        deployment = expected(platform.deployment(track))
+        deployment = read()
         if is_complete(deployment):
             return
         if refusal := pods_refused(deployment):

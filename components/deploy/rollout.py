@@ -15,6 +15,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import Literal
 from uuid import uuid4
@@ -24,7 +25,7 @@ from modelyard.components.deploy import objects, tracks
 from modelyard.components.deploy.canary_analysis import analyze
 from modelyard.components.deploy.readiness import wait_until_complete
 from modelyard.components.deploy.serving_platform import ModelDeployment, ServingPlatform, heartbeat
-from modelyard.components.deploy.tracks import Owned, Superseded
+from modelyard.components.deploy.tracks import Superseded
 from modelyard.components.deploy.verification import PinnedVersion, overtaken, pin_version
 from modelyard.components.errors import (
     CancelledError,
@@ -70,11 +71,10 @@ def roll_out(
                 tracks.clear(platform)
                 return overtaken(pinned.version, expected, f"it is version {current or 'none'} now")
             tracks.claim(platform, pinned, token)
-            owned = tracks.owner(platform, token)
-            _verify(platform, pinned, owned)
-            summary = analyze(platform, pinned, owned)
+            _verify(platform, pinned, token)
+            summary = analyze(platform, pinned, token)
             platform.log(f"canary analysis: {summary}")
-            owned(platform.deployment("candidate"))
+            tracks.owned_candidate(platform, token)
             _move_pointer(platform, pinned.version, current, f"{reason}; canary analysis: {summary}", by)
         except (ModelyardError, KeyboardInterrupt) as error:
             with ignore_sigterm():
@@ -99,9 +99,8 @@ def promote_candidate(platform: ServingPlatform, candidate: Json, reason: str, b
         candidate, objects.TOKEN
     )  # its own rollout sees in the end that it is promoted
     with raise_on_sigterm(), heartbeat(platform, token):
-        owned = tracks.owner(platform, token)
-        _verify(platform, pinned, owned)
-        owned(platform.deployment("candidate"))  # its own rollout may have rejected it meanwhile
+        _verify(platform, pinned, token)
+        tracks.owned_candidate(platform, token)  # its own rollout may have rejected it meanwhile
         _move_pointer(platform, pinned.version, current, reason, by)
         _finish(platform, pinned.version, current, token, by)
     return Outcome(version=pinned.version, decision="promote", reason=reason)
@@ -156,9 +155,9 @@ def _settle(platform: ServingPlatform) -> Champion | None:
         return platform.champion()
 
 
-def _verify(platform: ServingPlatform, pinned: PinnedVersion, owned: Owned) -> None:
+def _verify(platform: ServingPlatform, pinned: PinnedVersion, token: str) -> None:
     """Wait for the candidate's pods and compare their answers with what evaluate saw."""
-    wait_until_complete(platform, "candidate", owned)
+    wait_until_complete(platform, "candidate", partial(tracks.owned_candidate, platform, token))
     pods = tracks.verify_pods(platform, "candidate", pinned)
     if not pods:
         raise DeployError("The candidate's pods were gone before they could be verified. Deploy again.")

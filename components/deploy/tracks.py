@@ -7,7 +7,6 @@ Stable follows the pointer in the store. Its pods answer the golden requests, or
 had.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -25,9 +24,6 @@ from modelyard.components.store.records import Champion
 ENDING = 60.0  # seconds; a server needs fewer to end, unless its node is lost or its drain_timeout is long
 REVISION = "deployment.kubernetes.io/revision"  # grows with each use of a ReplicaSet
 OTHER_ROLLOUT = "Another rollout brings stable to another version."
-
-Owned = Callable[[Json | None], Json]
-"""Returns the candidate's Deployment, or raises Superseded when it is of another rollout or gone."""
 
 
 class Superseded(DeployError):  # noqa: N818 - an end, not a failure
@@ -52,30 +48,30 @@ def claim(platform: ServingPlatform, pinned: PinnedVersion, token: str) -> None:
     if _is_crowded_out(platform, pinned, token):
         _wait_until_gone(platform)
         retry_on_conflict(what, take)
-    owned = owner(platform, token)
 
     def route() -> bool | None:
-        owned(platform.deployment("candidate"))
+        owned_candidate(platform, token)
         return _route_to_stable(platform, pinned, token) or None
 
     retry_on_conflict(f"Service {platform.name}", route)  # the earlier rollout may have joined it just now
     platform.log(f"candidate: version {pinned.version} of {platform.name}")
 
 
-def owner(platform: ModelDeployment, token: str) -> Owned:
-    """Return what gives the candidate's Deployment, and raises Superseded when it is not this rollout's."""
+def owned_candidate(platform: ModelDeployment, token: str) -> Json:
+    """Return the candidate's Deployment.
 
-    def check(found: Json | None) -> Json:
-        if found is None or _is_ending(found):
-            raise Superseded(
-                f"the candidate of {platform.name} was withdrawn by another command; deploy it again"
-            )
-        if objects.annotation(found, objects.TOKEN) != token:
-            version = objects.version(found)
-            raise Superseded(f"another rollout, of version {version}, took the candidate's place")
-        return found
-
-    return check
+    Raises:
+        Superseded: it is not this rollout's any more.
+    """
+    found = platform.deployment("candidate")
+    if found is None or _is_ending(found):
+        raise Superseded(
+            f"the candidate of {platform.name} was withdrawn by another command; deploy it again"
+        )
+    if objects.annotation(found, objects.TOKEN) != token:
+        version = objects.version(found)
+        raise Superseded(f"another rollout, of version {version}, took the candidate's place")
+    return found
 
 
 def find_candidate(model: ModelDeployment) -> Json:
@@ -236,7 +232,9 @@ def settle(platform: ServingPlatform) -> Champion | None:
         return None
     if stable and _serves(stable, champion):
         with suppress(_Outdated):
-            wait_until_complete(platform, "stable", partial(_still, stable))  # with the image that it has
+            wait_until_complete(
+                platform, "stable", partial(_still, platform, stable)
+            )  # with the image that it has
             return champion
     else:
         serves = f"version {objects.version(stable)}" if stable else "nothing"
@@ -270,7 +268,7 @@ def reconcile(platform: ServingPlatform) -> Champion | None:
         try:
             pinned = platform.retry_store(partial(pin_version, platform.models, platform.name, number))
             written = platform.apply_stable(number, champion.digest)
-            wait_until_complete(platform, "stable", partial(_still, written))
+            wait_until_complete(platform, "stable", partial(_still, platform, written))
             _verify_stable(platform, pinned, written)
         except _Outdated:
             continue
@@ -298,7 +296,7 @@ def restore(platform: ServingPlatform, observed: Json | None) -> str:
         return f"Stable goes on with the servers of version {version} that run."
     try:
         written = platform.apply_stable(version, objects.annotation(observed, objects.DIGEST), like=observed)
-        wait_until_complete(platform, "stable", partial(_still, written))
+        wait_until_complete(platform, "stable", partial(_still, platform, written))
     except _Outdated:
         return OTHER_ROLLOUT
     except (ClusterError, DeployError) as error:
@@ -323,7 +321,7 @@ def _verify_stable(platform: ServingPlatform, pinned: PinnedVersion, written: Js
     try:
         verify_pods(platform, "stable", pinned)
     except (ClusterError, DeployError):
-        _still(written, platform.deployment("stable"))
+        _still(platform, written)
         verify_pods(platform, "stable", pinned)
 
 
@@ -341,8 +339,9 @@ def _serves(deployment: Json, of: Champion | PinnedVersion) -> bool:
     return found == (of.version, of.digest)
 
 
-def _still(written: Json, found: Json | None) -> Json:
+def _still(platform: ServingPlatform, written: Json) -> Json:
     """Return stable's Deployment while it is for the version that was written."""
+    found = platform.deployment("stable")
     if found is None or objects.version(found) != objects.version(written):
         raise _Outdated
     return found

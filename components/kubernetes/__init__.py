@@ -1,1 +1,7 @@
-"""Kubernetes as modelyard uses it: a thin client, and what its objects and refusals mean in plain words."""
+"""Kubernetes as modelyard uses it.
+
+cluster      a thin client; the official one is imported by its first use
+pod_problem  what keeps a pod from running, and what would fit
+api_errors   what the API server refuses
+quantities   500m and 2Gi as numbers and as words
+"""

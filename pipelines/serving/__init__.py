@@ -1,1 +1,7 @@
-"""Models that are served: where their servers are, how to request predictions, and rolling out by hand."""
+"""Models that are served.
+
+platforms   what serves a model on the cluster of an environment
+server_url  where its server answers, directly or through the API server
+prediction  predictions for files
+smoke_test  one prediction after a run
+"""

@@ -3,7 +3,7 @@
 import pytest
 
 from modelyard.components.artifacts import Golden
-from modelyard.components.deploy import canary_analysis
+from modelyard.components.deploy import canary_analysis, objects
 from modelyard.components.deploy.canary_analysis import (
     Counts,
     answered_since,
@@ -84,7 +84,9 @@ def test_pods_count_from_what_they_had_answered_before_and_newcomers_from_their_
 
 def analyze(platform, ready=1):
     counts = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": ready}
-    return canary_analysis.analyze(platform, PINNED, lambda _: {"metadata": {}, "spec": {}, "status": counts})
+    candidate = {"metadata": {"annotations": {objects.TOKEN: "mine"}}, "spec": {}, "status": counts}
+    platform.cluster.objects["Deployment digits-candidate"] = candidate
+    return canary_analysis.analyze(platform, PINNED, "mine")
 
 
 @pytest.mark.usefixtures("pod")

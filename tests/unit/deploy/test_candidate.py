@@ -21,7 +21,7 @@ def one(version, deploy):
 
 def claim_and_join(platform, pinned, token):
     tracks.claim(platform, pinned, token)
-    join_service(platform, tracks.owner(platform, token))
+    join_service(platform, token)
 
 
 def leave_behind(platform, pinned, join=True):
@@ -33,19 +33,23 @@ def leave_behind(platform, pinned, join=True):
 
 
 @pytest.mark.usefixtures("one")
-def test_no_rollout_leads_clients_to_a_candidate_that_another_one_takes_over(platform, version, state):
+def test_no_rollout_leads_clients_to_a_candidate_that_another_one_takes_over(
+    platform, cluster, version, state
+):
     two = version()
     tracks.claim(platform, two, "early")
-    owned, races = tracks.owner(platform, "early"), [lambda: tracks.claim(platform, two, "late")]
+    get = cluster.get
 
-    def overtaken(found):
-        owned(found)
-        if races:
-            races.pop()()  # between the last look and the switch
+    def overtaken(kind, name):
+        found = get(kind, name)
+        if name == "digits-candidate":  # between the last look and the switch
+            cluster.get = get
+            tracks.claim(platform, two, "late")
         return found
 
+    cluster.get = overtaken
     with pytest.raises(Superseded):
-        join_service(platform, lambda found: overtaken(found) if races else owned(found))
+        join_service(platform, "early")
     assert state() == (1, 1, 2, True)
 
 
@@ -62,7 +66,7 @@ def test_a_rollout_that_marked_the_service_and_was_killed_blocks_no_other(
         return get(kind, name)
 
     cluster.get = slow
-    join_service(platform, tracks.owner(platform, "mine"))
+    join_service(platform, "mine")
     assert clock.time - began >= canary_analysis.CLAIMING, "it had its time"
     assert state() == (1, 1, 2, False)
 

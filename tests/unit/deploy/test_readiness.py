@@ -67,7 +67,7 @@ def test_the_problem_of_a_pod_is_seen_whatever_a_cluster_added_to_it(platform, c
     waiting = {"reason": "ErrImagePull", "message": "not found"}
     pod["status"]["containerStatuses"][0] |= {"state": {"waiting": waiting}}
     with pytest.raises(DeployError, match=r"Image \S+ of pod digits-candidate-2 cannot be pulled: not found"):
-        wait_until_complete(platform, "candidate", lambda _: {**found, "status": {}})
+        wait_until_complete(platform, "candidate", lambda: {**found, "status": {}})
 
 
 def test_the_problem_of_a_pod_of_an_earlier_template_is_none(platform):
@@ -79,10 +79,10 @@ def test_the_problem_of_a_pod_of_an_earlier_template_is_none(platform):
 
 
 def test_a_pod_that_comes_and_goes_is_no_progress(platform, clock):
-    platform.apply_candidate(2, "d" * 64, "token", None)
+    found = platform.apply_candidate(2, "d" * 64, "token", None)
     clock.during = lambda: setattr(clock, "time", clock.time + 9.5)
 
-    def flapping(found):
+    def flapping():
         status = {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1}
         return {**found, "status": {**status, "availableReplicas": int(clock.time / 10) % 2}}
 
