@@ -324,3 +324,36 @@ def test_a_candidate_that_is_promoted_by_hand_keeps_its_image_and_its_section(pl
     assert (objects.version(promoted), objects.image(promoted)) == (2, "serve:1")
     assert objects.serving(promoted)["max_batch"] == 2
     assert tracks.stable_image(platform, 2) == "serve:1"
+
+
+class Killed(BaseException):
+    """The process is gone: nothing is tidied up."""
+
+
+@pytest.mark.parametrize("write", ["apply", "delete", "promote"])
+def test_a_rollout_that_was_killed_at_any_write_ends_well_when_repeated(
+    platform, cluster, version, deploy, state, write
+):
+    deploy(version())
+    owner = platform.models if write == "promote" else cluster
+    action, writes, killed = getattr(owner, write), 0, True
+    while killed:
+        writes, left, two = writes + 1, [writes], version()
+
+        def interrupted(*arguments, left=left, **more):
+            result = action(*arguments, **more)  # it arrives, and the process does not hear of it
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            return result
+
+        setattr(owner, write, interrupted)
+        try:
+            deploy(two)
+            killed = False
+        except Killed:
+            assert state()[0] in (two.version - 1, two.version)
+            setattr(owner, write, action)
+            assert deploy(two).decision == "promote"
+        assert state() == (two.version, two.version, None, True)
+    assert writes > 1
