@@ -2,13 +2,13 @@
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelyard.components.errors import BackendError
+from modelyard.components.errors import BackendError, ClusterError
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import client, runs, submission
@@ -220,3 +220,30 @@ def test_no_service_account(site: Site, run: Any, follow: Follow) -> None:
     assert summary.failure
     assert (summary.failure.step, summary.failure.log, summary.failure.exit_code) == (None, None, 9)
     assert said in summary.failure.message
+
+
+class CutCluster:
+    """A cluster that stops to answer after one line of a log."""
+
+    def log(self, _pod: str, _container: str) -> Iterator[str]:
+        yield "one"
+        raise ClusterError("cut")
+
+
+@pytest.mark.parametrize("cluster", [None, CutCluster()])
+def test_logs_of_a_run_that_goes_on(
+    site: Site, backend: Backend, run: Any, monkeypatch: pytest.MonkeyPatch, cluster: Any
+) -> None:
+    monkeypatch.setattr(runs, "LOG_PAUSE", 0.0)
+    site.runs.become(run.run_id, "RUNNING")
+    archive = runs.RunArchive(backend, run.run_id)
+    archive.cluster = cluster
+    timer = threading.Timer(0.1, site.runs.step, (run.run_id, "ingest", "Running", "one\n"))
+    timer.start()
+    found = []
+    for step, lines in archive.follow_logs(("ingest",)):
+        for line in lines:
+            found.append((step, line))
+            site.runs.step(run.run_id, "ingest", "Succeeded", "one\ntwo\n")
+    timer.join()
+    assert found == [("ingest", "one"), ("ingest", "two")]
