@@ -4,11 +4,10 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from modelyard.components.errors import ClusterError, NotFoundError
+from modelyard.components.errors import ClusterError
 from modelyard.components.explain.explanation import Explanation, explanation
 from modelyard.components.explain.failure_reason import MAIN, Evidence, failure_reason, waiting_reason
 from modelyard.components.explain.local_run import DECIDING
@@ -38,36 +37,24 @@ class Records(Protocol):
 
 
 class ClusterRecords:
-    """A run whose Workflow and pods are on the cluster.
+    """A run whose Workflow and pods are on the cluster."""
 
-    Args:
-        cluster: with the namespace of the run.
-        workflow: the Workflow's name.
-    """
-
-    def __init__(self, cluster: Cluster, workflow: str) -> None:
-        self._cluster, self._name = cluster, workflow
-
-    @cached_property
-    def _workflow(self) -> Workflow:
-        found = self._cluster.get("Workflow", self._name)
-        if found is None:
-            raise NotFoundError(f"There is no Workflow {self._name} in {self._cluster.namespace} any more.")
-        return Workflow(found)
+    def __init__(self, cluster: Cluster, workflow: Workflow) -> None:
+        self._cluster, self._workflow = cluster, workflow
 
     def workflow(self) -> Workflow:
-        """Return its Workflow, as it was first seen."""
+        """See Records."""
         return self._workflow
 
     def evidence(self, node: PodNode) -> Evidence:
-        """Return what is known of a pod."""
+        """See Records."""
         pod = self._cluster.get("Pod", node.pod)
         events = self._cluster.events(pod) if pod else []
         nodes = self._cluster.nodes if node.phase == "Pending" else []
         return Evidence(node, self.log(node) if node.finished else [], pod, events, nodes)
 
     def log(self, node: PodNode) -> Sequence[str]:
-        """Return the last lines that a pod wrote; none when they may not be read."""
+        """See Records; empty when it may not be read."""
         try:
             return deque(self._cluster.log(node.pod, MAIN), maxlen=LINES)
         except ClusterError:
@@ -87,7 +74,9 @@ def own_run() -> ClusterRecords:
     pod = cluster.get("Pod", name)
     if pod is None or WORKFLOW not in pod["metadata"].get("labels", {}):
         raise ClusterError(f"The pod {name} belongs to no Workflow, so there is nothing to explain.")
-    return ClusterRecords(cluster, pod["metadata"]["labels"][WORKFLOW])
+    if workflow := cluster.get("Workflow", pod["metadata"]["labels"][WORKFLOW]):
+        return ClusterRecords(cluster, Workflow(workflow))
+    raise ClusterError("The Workflow of this run was deleted, so there is nothing to explain.")
 
 
 def explain(run: str, model: str | None, records: Records, succeeded: bool | None = None) -> Explanation:

@@ -103,7 +103,7 @@ def test_explain_says_it_also_when_the_pods_are_gone(ended, user, kubectl, pods,
     gone = user("explain", run, "--output", "json").json
     assert (gone["state"], gone["step"]) == ("failed", case.step)
     # the limit was only in the pod
-    assert ("environment.steps.train.memory" if name == "memory" else case.said) in gone["text"]
+    assert ("OOMKilled" if name == "memory" else case.said) in gone["text"]
 
 
 def test_cancelled_it_is_said_to_be_so_by_whoever_follows(user, pods):

@@ -2,10 +2,14 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modelyard.components.errors import ClusterError
+from modelyard.components.explain import kfp_run
+from modelyard.components.explain.exit_task import report
 from modelyard.components.explain.kfp_run import explain
 from modelyard.components.explain.workflow import Workflow, node_of
 
@@ -147,3 +151,71 @@ def test_a_workflow_without_nodes_is_a_run_that_has_not_begun() -> None:
             return Workflow({"metadata": {"name": ""}})
 
     assert explain("r1", None, Empty()).text == "The run r1 is running."  # type: ignore[arg-type]
+
+
+class Cluster:
+    """A cluster with one recorded run, whose exit task is the pod `own`."""
+
+    namespace, nodes = "kubeflow", ()
+
+    def __init__(self, found: dict[str, Any], label: str = kfp_run.WORKFLOW) -> None:
+        self.found, self.label = found, label
+
+    def get(self, kind: str, name: str) -> Any:
+        own = {"metadata": {"labels": {self.label: "the-workflow"}}}
+        return own if name == "own" else self.found.get({"Pod": "pod", "Workflow": "workflow"}[kind])
+
+    def events(self, _pod: Any) -> list[Any]:
+        return []
+
+    def log(self, _pod: str, container: str) -> Any:
+        assert container == "main"
+        yield from self.found["log"]
+
+
+@pytest.fixture
+def exit_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cluster], str]:
+    """Return the paragraph that the exit task writes on a cluster."""
+    (tmp_path / "namespace").write_text("kubeflow")
+    monkeypatch.setattr(kfp_run, "NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setenv(kfp_run.POD_NAME, "own")
+    monkeypatch.delenv("MODELYARD_RUN", raising=False)
+
+    def run(cluster: Cluster) -> str:
+        monkeypatch.setattr(kfp_run, "connect", lambda _namespace: cluster)
+        report("digits", "r1", "FAILED", str(tmp_path / "explanation"))
+        return (tmp_path / "explanation").read_text()
+
+    return run
+
+
+def test_the_exit_task_reads_the_workflow_that_its_pod_belongs_to(recorded: Run, exit_task: Any) -> None:
+    text = exit_task(Cluster(recorded("out-of-memory").found))
+    assert text.startswith("The run r1 of digits failed in the step train: ")
+    assert "200 MiB" in text
+
+
+def test_an_exit_task_without_a_workflow_still_says_that_the_run_failed(exit_task: Any) -> None:
+    for cluster in (Cluster({}), Cluster({}, label="another")):
+        assert exit_task(cluster).startswith("The run r1 of digits failed: ")
+
+
+def test_a_log_that_may_not_be_read_is_no_log(recorded: Run, exit_task: Any) -> None:
+    class Forbidden(Cluster):
+        def log(self, _pod: str, _container: str) -> Any:
+            raise ClusterError("forbidden")
+
+    assert "in the step preprocess" in exit_task(Forbidden(recorded("exception").found))
+
+
+def test_a_pod_without_a_node_or_an_image_is_stuck(recorded: Run) -> None:
+    class Pending(Cluster):
+        def list(self, _kind: str, labels: str, fields: str) -> list[Any]:
+            assert (labels, fields) == ("pipeline/runid=7", "status.phase=Pending")
+            return [self.found["pod"]]
+
+    found = kfp_run.stuck(Pending(recorded("no-image").found), "7")  # type: ignore[arg-type]
+    assert (found.step, found.patience) == ("fingerprint", 0.0)
+    assert "environment.images.fingerprint" in found.message
+    running = {**recorded("no-image").found["pod"], "status": {"phase": "Pending"}}
+    assert kfp_run.stuck(Pending({"pod": running}), "7") is None  # type: ignore[arg-type]
