@@ -1,4 +1,4 @@
-"""What kfp.local starts for a task of a run in pods: it starts the pod, follows it, and ends as it does.
+"""The process that kfp.local starts for a task of a run in pods: it runs the pod and ends as it does.
 
     python -m modelyard.pipelines.runners.pods.launcher train COMMAND… --executor_input JSON …
 
@@ -29,27 +29,27 @@ AGAIN = "failed and is tried again"
 Json = dict[str, Any]
 
 
-class Plan(Record):
-    """What all tasks of a run need to know.
+class LaunchConfig(Record):
+    """What the tasks of a run have in common; the run writes it, and each task's process reads it.
 
-    `pods` is each step's pod; `here` and `there` are where the task's outputs are, for kfp.local and in the
-    bucket; `endpoint` is an emulator's address for this machine and `inside` for pods. `retries` is how
-    often a step is tried again when it fails or its pod is lost, and not when its pod cannot run.
+    `pods` is each step's pod; `local_root` and `bucket_root` are where a task's outputs are, for kfp.local
+    and in the bucket; `endpoint` is the URL of an emulator for this machine, `endpoint_in_pods` for pods.
+    `retries` is how often a step runs again when it fails or its pod is lost, not when its pod cannot start.
     """
 
     run: str
     namespace: str
     pods: dict[str, Json]
-    here: str
-    there: str
+    local_root: str
+    bucket_root: str
     endpoint: str | None
-    inside: str | None
+    endpoint_in_pods: str | None
     start_timeout: float
     retries: dict[str, int]
 
     def uri(self, path: Path) -> str:
-        """Return the address in the bucket of what kfp.local expects at `path`."""
-        return f"{self.there}/{path.relative_to(self.here).as_posix()}"
+        """Return the URI in the bucket of what kfp.local expects at `path`."""
+        return f"{self.bucket_root}/{path.relative_to(self.local_root).as_posix()}"
 
 
 def main() -> int:
@@ -57,43 +57,42 @@ def main() -> int:
     lifeline.follow()
     step, command = sys.argv[1], sys.argv[2:]
     try:
-        return run(step, command, read(Path(os.environ[VARIABLE]), Plan))
+        return run(step, command, read(Path(os.environ[VARIABLE]), LaunchConfig))
     except ModelyardError as error:
         print(f"{type(error).__module__}.{type(error).__name__}: {error}", flush=True)  # noqa: T201
         return 1
 
 
-def run(step: str, command: list[str], plan: Plan) -> int:
-    """Run a task's command in a pod, and fetch what it says; return its exit code.
+def run(step: str, command: list[str], launch: LaunchConfig) -> int:
+    """Run a task's command in a pod, and fetch its parameters; return its exit code.
 
     Raises:
         ClusterError: the pod cannot run, or was stopped.
         StoreError: what it wrote cannot be read.
     """
     place = command.index(INPUT) + 1
-    asked = json.loads(command[place])
-    task = Task(asked, plan)
-    # kfp.local wrote this machine's Python into the command; as the pod's first process it hears of its end
-    inside = [
+    task = Task(json.loads(command[place]), launch)
+    # kfp.local wrote this machine's Python into the command; as the pod's first process it gets SIGTERM
+    pod_command = [
         part.replace(f"{RUNTIME}{sys.executable}", f"{RUNTIME}exec python3").replace(
             sys.executable, "python3"
         )
         for part in command
     ]
-    inside[place] = json.dumps(task.asked)
-    code = _attempts(step, inside, task, plan)
-    for path in task.parameters if code == 0 else ():
+    pod_command[place] = json.dumps(task.executor_input)
+    code = _attempts(step, pod_command, task, launch)
+    for path in task.parameter_files if code == 0 else ():
         with suppress(NotFoundError):  # a function that gives back its value writes no file for it
-            staging.fetch(plan.uri(path), path, plan.endpoint)
+            staging.fetch(launch.uri(path), path, launch.endpoint)
     return code
 
 
-def _attempts(step: str, command: list[str], task: "Task", plan: Plan) -> int:
+def _attempts(step: str, command: list[str], task: "Task", launch: LaunchConfig) -> int:
     """Run the pod, again if another attempt may help; return the last exit code."""
-    cluster = connect(plan.namespace)
-    for left in range(plan.retries[step], -1, -1):
+    cluster = connect(launch.namespace)
+    for left in range(launch.retries[step], -1, -1):
         try:
-            code = run_pod(cluster, _pod(step, command, task, plan), plan.start_timeout)
+            code = run_pod(cluster, _pod(step, command, task, launch), launch.start_timeout)
         except PodLostError as lost:
             if not left:
                 raise ClusterError(str(lost)) from lost
@@ -109,26 +108,26 @@ def _attempts(step: str, command: list[str], task: "Task", plan: Plan) -> int:
 
 
 class Task:
-    """A task as its pod sees it: what it writes is in /gcs, on its way to the bucket.
+    """A task as its pod sees it: it writes to /gcs, from where its outputs go to the bucket.
 
     Attributes:
-        asked: the executor's input.
-        inputs: addresses of the artifacts that it reads.
-        parameters: the files here into which its parameters go, `executor_output.json` among them.
-        output: the address of all that it writes.
+        executor_input: KFP's JSON, with paths as the pod sees them.
+        inputs: URIs of the artifacts that it reads.
+        parameter_files: the files of this machine for its parameters, `executor_output.json` among them.
+        output_uri: of all that it writes.
     """
 
-    def __init__(self, asked: Json, plan: Plan) -> None:
-        self.asked = json.loads(json.dumps(asked))
-        outputs = self.asked["outputs"]
+    def __init__(self, executor_input: Json, launch: LaunchConfig) -> None:
+        self.executor_input = json.loads(json.dumps(executor_input))
+        outputs = self.executor_input["outputs"]
         files = [outputs, *outputs.get("parameters", {}).values()]
-        self.parameters = [Path(one["outputFile"]) for one in files]
-        for one, path in zip(files, self.parameters, strict=True):
-            one["outputFile"] = str(staging.mounted(plan.uri(path)))
+        self.parameter_files = [Path(one["outputFile"]) for one in files]
+        for one, path in zip(files, self.parameter_files, strict=True):
+            one["outputFile"] = str(staging.mounted(launch.uri(path)))
         for one in _artifacts(outputs):
-            one["uri"] = plan.uri(Path(one["uri"]))
-        self.inputs = [one["uri"] for one in _artifacts(self.asked.get("inputs", {}))]
-        self.output = plan.uri(self.parameters[0].parent)
+            one["uri"] = launch.uri(Path(one["uri"]))
+        self.inputs = [one["uri"] for one in _artifacts(self.executor_input.get("inputs", {}))]
+        self.output_uri = launch.uri(self.parameter_files[0].parent)
 
 
 def _artifacts(part: Json) -> Iterator[Json]:
@@ -136,19 +135,19 @@ def _artifacts(part: Json) -> Iterator[Json]:
         yield from several["artifacts"]
 
 
-def _pod(step: str, command: list[str], task: Task, plan: Plan) -> Json:
+def _pod(step: str, command: list[str], task: Task, launch: LaunchConfig) -> Json:
     """Return the step's pod with its name, its commands and its artifacts."""
-    pod = plan.pods[step]
-    pod["metadata"]["name"] = f"{plan.run}-{step}-{secrets.token_hex(2)}"
-    pod["metadata"]["labels"]["modelyard.dev/run"] = plan.run
+    pod = launch.pods[step]
+    pod["metadata"]["name"] = f"{launch.run}-{step}-{secrets.token_hex(2)}"
+    pod["metadata"]["labels"]["modelyard.dev/run"] = launch.run
     pod |= {"apiVersion": "v1", "kind": "Pod"}
     fetch, main = pod["spec"]["initContainers"]
     (put,) = pod["spec"]["containers"]
-    emulator = ["--endpoint", plan.inside] if plan.inside else []
+    emulator = ["--endpoint", launch.endpoint_in_pods] if launch.endpoint_in_pods else []
     stage = ["python3", "-m", "modelyard.components.store.staging", *emulator]
     fetch["command"] = [*stage, "fetch", *task.inputs]
     main["command"] = command
-    put["command"] = [*stage, "put", task.output]
+    put["command"] = [*stage, "put", task.output_uri]
     return pod
 
 

@@ -18,7 +18,7 @@ from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.local import LocalRun
 from modelyard.pipelines.runners.pods import launcher
-from modelyard.pipelines.runners.pods.launcher import Plan
+from modelyard.pipelines.runners.pods.launcher import LaunchConfig
 from modelyard.pipelines.runners.pods.pod import remove_pod, step_pod
 from modelyard.pipelines.serving.server_url import find_server
 from modelyard.pipelines.serving.smoke_test import Prediction, predict_once
@@ -52,18 +52,18 @@ class PodRun(LocalRun):
         path = self.folder / "pipeline.yaml"
         compile_to(self.config, path, self.environment)
         compiled = pipeline, platform = tuple(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-        plan = Plan(
+        launch = LaunchConfig(
             run=self.folder.name,
             namespace=self.environment.runs.namespace,
             pods={step: step_pod(compiled, step, self.environment) for step in IN_PODS},
-            here=str(self.folder / "artifacts"),
-            there=self._there,
+            local_root=str(self.folder / "artifacts"),
+            bucket_root=self._there,
             endpoint=self._endpoint,
-            inside=self.environment.storage_endpoint,
+            endpoint_in_pods=self.environment.storage_endpoint,
             start_timeout=self.environment.start_timeout,
             retries={step: self.environment.resources(step).retries for step in IN_PODS},
         )
-        write(self.folder / "pods.json", plan)
+        write(self.folder / "pods.json", launch)
         os.environ[launcher.VARIABLE] = str(self.folder / "pods.json")
         for step in IN_PODS:
             container = pipeline["deploymentSpec"]["executors"][f"exec-{step}"]["container"]

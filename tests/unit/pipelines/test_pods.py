@@ -9,7 +9,7 @@ import yaml
 from modelyard.pipelines.compile.compiler import compile_to
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.runners.pods.launcher import Plan, Task
+from modelyard.pipelines.runners.pods.launcher import LaunchConfig, Task
 from modelyard.pipelines.runners.pods.pod import step_pod
 from modelyard.pipelines.runners.pods.run import IN_PODS
 
@@ -85,14 +85,14 @@ def test_a_step_gets_what_the_compiled_pipeline_says(pods):
 
 
 def test_a_task_writes_below_gcs_what_goes_to_the_bucket_and_reads_artifacts_where_they_are():
-    plan = Plan(
+    launch = LaunchConfig(
         run="r1",
         namespace="runs",
         pods={},
-        here="/home/me/artifacts",
-        there="gs://bucket/runs/r1",
+        local_root="/home/me/artifacts",
+        bucket_root="gs://bucket/runs/r1",
         endpoint=None,
-        inside=None,
+        endpoint_in_pods=None,
         start_timeout=1,
         retries={},
     )
@@ -106,13 +106,13 @@ def test_a_task_writes_below_gcs_what_goes_to_the_bucket_and_reads_artifacts_whe
         },
     }
     before = json.dumps(asked)
-    task = Task(asked, plan)
+    task = Task(asked, launch)
     assert json.dumps(asked) == before
-    outputs = task.asked["outputs"]
+    outputs = task.executor_input["outputs"]
     assert outputs["outputFile"] == "/gcs/bucket/runs/r1/pipeline-1/train/executor_output.json"
     assert outputs["parameters"]["epochs"]["outputFile"] == "/gcs/bucket/runs/r1/pipeline-1/train/epochs"
     (model,) = outputs["artifacts"]["model"]["artifacts"]
     assert model == {"uri": "gs://bucket/runs/r1/pipeline-1/train/model", "name": "model"}
     assert task.inputs == ["gs://bucket/runs/r0/x/features"]
-    assert task.output == "gs://bucket/runs/r1/pipeline-1/train"
-    assert task.parameters == [Path(folder, "executor_output.json"), Path(folder, "epochs")]
+    assert task.output_uri == "gs://bucket/runs/r1/pipeline-1/train"
+    assert task.parameter_files == [Path(folder, "executor_output.json"), Path(folder, "epochs")]
