@@ -76,26 +76,20 @@ def picture(tmp_path):
     return tmp_path / "x.npy"
 
 
-def test_a_model_without_an_address_is_asked_through_the_api_server(modelyard, environment, picture):
+def test_a_model_without_a_url_is_reached_through_the_api_server(modelyard, environment, picture):
     ended = modelyard("predict", "tiny", picture, "-e", environment, "--output", "json")
     assert ended.code == 0, ended.err
     assert json.loads(ended.out)["predictions"][0]["label"] == "bright"
 
-
-def test_a_model_that_is_not_served_there_is_told(modelyard, environment, picture):
-    ended = modelyard("predict", "gone", picture, "-e", environment)
-    assert ended.code == 9
-    assert 'The cluster leads to no server of gone in servers: services "gone" not found.' in ended.err
-    assert "modelyard rollout status gone" in ended.err
-
-
-def test_a_version_that_the_server_has_not_is_the_servers_own_answer(modelyard, environment, picture):
     ended = modelyard("predict", "tiny", picture, "-e", environment, "--version", 2)
     assert ended.code == 8
-    assert "404" in ended.err
+    assert "404" in ended.err, "the server itself has no such version"
 
+    ended = modelyard("predict", "gone", picture, "-e", environment)
+    assert ended.code == 9
+    assert 'no server of gone in servers: services "gone" not found.' in ended.err
+    assert "modelyard rollout status gone" in ended.err
 
-def test_an_address_is_used_for_the_model_whose_it_is_and_for_no_other(environment):
     given = ["environment.serving.urls={tiny: 'http://127.0.0.1:30851/'}"]
     place = load_environment(str(environment), given, {})
     assert find_server("tiny", place) == ("http://127.0.0.1:30851", None)
