@@ -54,20 +54,17 @@ def render(
     return page
 
 
-def with_plan(
-    page: str, facts: Mapping[str, str], risks: Mapping[str, str], rows: Sequence[Planned], about: str
-) -> str:
-    """Return a page with the plan at its end: what it said, and what happened beside it.
+def with_plan(page: str, facts: Mapping[str, str], rows: Sequence[Planned], about: str) -> str:
+    """Return a page with the plan at its end, and what happened beside it.
 
     Args:
         page: what `render` returned.
-        facts: what the plan said, by the name of each thing; empty when nobody planned.
-        risks: what could go wrong, each with how likely it was and what lowers it.
+        facts: what the plan said, by topic.
         rows: what is compared.
         about: a sentence on where the plan came from.
     """
     before, end, after = page.rpartition(END)
-    plan = _template("plan.html").render(facts=facts, risks=risks, rows=rows, about=about) if end else ""
+    plan = _template("plan.html").render(facts=facts, rows=rows, about=about) if end else ""
     return f"{before}{plan}{end}{after}"
 
 

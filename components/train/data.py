@@ -49,6 +49,21 @@ class Features:
         return cls(schema, normalization, train, validation)
 
 
+class Part(Split):
+    """Some rows of a split."""
+
+    def __init__(self, split: Split, rows: Rows) -> None:
+        self._split, self._rows = split, rows
+        self.labels = split.labels[rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def gather(self, rows: Rows) -> NDArray[Any]:
+        """Return the examples at `rows` of this part."""
+        return self._split.gather(self._rows[rows])
+
+
 def _rows(directory: Path, name: str, schema: Schema) -> Split:
     """Open the rows of one split, which must be what the schema says."""
     try:

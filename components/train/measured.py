@@ -1,20 +1,20 @@
-"""What tracing and probing a model found, as they hand it over: JSON, read without TensorFlow.
+"""What `modelyard plan` asks about a model, and the answers; read without TensorFlow.
 
-Sizes are in bytes, times in seconds, arithmetic in floating-point operations.
+Sizes are in bytes, times in seconds.
 """
 
 from typing import Any
 
 from modelyard.components.artifacts import Normalization, Record, Schema
 
-ANSWER = "probed: "  # before what a probe prints
+ANSWER = "probed: "  # precedes the answer in the log of a probe's pod
 
 
 class Question(Record):
-    """The model that is asked about.
+    """A model and its data.
 
-    `code` and `code_sha256` are what the step `train` gets. `rows` is how many training rows an epoch has,
-    `validation` how many follow it; None when nobody knows.
+    `code` and `code_sha256` are those that the step `train` gets. `rows` and `validation` are the examples of
+    each split. `features` is the folder that preprocess wrote; empty when there is none.
     """
 
     examples: Schema
@@ -23,106 +23,80 @@ class Question(Record):
     training: dict[str, Any]
     code: str = ""
     code_sha256: str = ""
-    rows: int | None = None
-    validation: int | None = None
+    rows: int
+    validation: int = 0
+    features: str = ""
 
 
-class Traced(Record):
-    """What a training step is made of, exactly, as long as `lower_bound` is empty.
+class Cost(Record):
+    """What one training step takes.
 
-    `flops` are those of one step with a full batch, `backward` the part of the gradients; `batch_size` is as
-    many rows as there are, if they are fewer than a batch. `activations` is what the forward pass keeps for
-    the backward pass, an upper bound, as memory is reused. `working` and `updating` are what the largest
-    operation holds of the batch, and of what is shaped as the variables. `optimizer` are the bytes of the
-    optimizer's variables.
+    `weights`, `gradients` and `optimizer` are exact. `flops` are those that TensorFlow's profiler counts in
+    the graph of a step with a batch of `batch_size`; `uncounted` names the operations of the graph that it
+    cannot count. `activations` are the tensors that the forward pass keeps for the gradients, and `working`
+    the inputs and outputs of the largest operation on them.
     """
 
     parameters: int
-    trainable: int
     weights: int
     gradients: int
     optimizer: int
     batch_size: int
     flops: int
-    backward: int
-    lower_bound: tuple[str, ...]
+    uncounted: tuple[str, ...]
     activations: int
     working: int
-    updating: int
-    batch: int
-    dtype: str
-    seconds: float
 
 
 class Trial(Record):
-    """What is to be probed, and for how long.
-
-    `features` is the folder that preprocess wrote; empty for rows of noise of the same shape.
-    """
+    """A probe: the model, and for how long its steps are timed. Without features it makes random ones."""
 
     question: Question
-    features: str = ""
     seconds: float = 20.0
 
 
 class Pace(Record):
-    """How long n of something take: `fixed + n * each`; `low` and `high` are what windows took of that.
+    """The time of `n` repetitions: `fixed + n * each`.
 
-    `low` and `high` are the 10 % and 90 % quantiles of measured by expected time, over `windows` windows of
-    `count` each.
+    `low` and `high` are the 10 % and 90 % quantiles of the measured windows, relative to their mean.
     """
 
     fixed: float
     each: float
-    windows: int
     low: float
     high: float
-    count: int = 1
 
     def seconds(self, count: float) -> float:
-        """Return how long `count` of them take."""
+        """Return the time of `count` repetitions."""
         return self.fixed + count * self.each if count else 0.0
 
 
 class Probed(Record):
-    """What real steps took, on this machine.
+    """What real training steps took on `device`.
 
-    `inside` is the time between the imports and the end, `age` that since the process began, where the system
-    tells. `load` is how many processes wanted each core in the minute before. `export` is the first one,
-    which imports what it needs, `export_again` another. `first_epoch` is what the first call takes beyond its
-    steps: tracing, compiling. `epoch` counts training steps with the real input, `compute` and `half` those
-    of a batch in memory (the whole batch, half of it), `input` batches read without training; `validation`
-    batches of validation. `score` is what ONNX Runtime takes for a row. `memory` is the highest resident
-    memory of the process; `device_memory` that of the accelerator, None on a processor.
+    `load` is the number of runnable processes per core in the minute before. `inside` is the time between the
+    imports and the end, `setup` the part of it that opens the data and builds the model, `compile` what the
+    first steps take beyond their time, `export` the time of all exports that the step `train` makes. `epoch`
+    counts training steps, `validation` batches of validation. `memory` is the peak of the process,
+    `device_memory` that of a GPU; `model_bytes` the size of the exported files.
     """
 
     device: str
-    backend: str
-    age: float | None
     load: float
     synthetic: bool
-    steps: int
     inside: float
-    opening: float
-    building: float
+    setup: float
+    compile: float
     export: float
-    export_again: float
-    first_epoch: float
-    first_validation: float
     epoch: Pace
     validation: Pace | None
-    compute: Pace
-    half: Pace | None
-    input: Pace
-    score: float
     memory: int
     device_memory: int | None
     model_bytes: int
-    traced: Traced
 
 
 class CurvePoint(Record):
-    """The share of validation rows that a model of so many rows gets wrong, with an 80 % interval."""
+    """The validation error of a model that was trained on `rows` examples, with an 80 % interval."""
 
     rows: int
     error: float
@@ -131,14 +105,11 @@ class CurvePoint(Record):
 
 
 class LearningCurve(Record):
-    """How the error falls as rows grow: `points` are trained, `beyond` is `a · rows^-b + c` through them.
+    """How the validation error falls with more examples.
 
-    `refused` says why nothing is extrapolated; then `beyond` is empty.
+    `points` were trained, `beyond` is extrapolated by `a * rows^-b + c`; empty where `refused` says why not.
     """
 
     points: tuple[CurvePoint, ...]
     beyond: tuple[CurvePoint, ...]
-    exponent: float | None
-    floor: float | None
     refused: str | None
-    seconds: float

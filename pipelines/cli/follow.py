@@ -54,8 +54,7 @@ def follow(
             redirect_stderr=False,
         ):
             summary = following()
-        # no history: how long it waited for a node, and was tried again, says nothing of later plans
-        comparison.keep(runs.of_pipelines(summary.run), plan_key, environment, summary, history=None)
+        comparison.keep(runs.of_pipelines(summary.run), plan_key, summary)
         conclude(summary, None, environment, output)
     except KeyboardInterrupt:
         message = f"Ctrl-C does not end the run {run.display_name}. Follow it: {again}"

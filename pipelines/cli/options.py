@@ -97,9 +97,6 @@ Reason = Annotated[str, typer.Option("--reason", help="Why, for the history.")]
 Budget = Annotated[
     float | None, typer.Option("--budget", min=0, metavar="USD", help="Refuse what costs more.")
 ]
-Deadline = Annotated[
-    float | None, typer.Option("--deadline", min=0, metavar="HOURS", help="Refuse what takes longer.")
-]
 
 
 def store_section(url: str | None, environment: str = "local") -> "Store":

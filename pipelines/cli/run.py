@@ -39,10 +39,12 @@ def run_with_table(
 
         lean_kfp.load()
         from modelyard.pipelines.compile.uploads import gather
+        from modelyard.pipelines.planning import comparison
 
         kind = _kind(environment)
         uploads = gather(config, environment)
     uploads.send(console)
+    plan_key = comparison.identity(uploads.config, environment)
     with runs.start(runs.home()) as folder:
         run = kind(uploads.config, folder, environment, options)
         with Live(
@@ -52,7 +54,9 @@ def run_with_table(
             redirect_stdout=False,
             redirect_stderr=False,
         ):
-            return run()
+            summary = run()
+        comparison.keep(folder, plan_key, summary)
+        return summary
 
 
 def _kind(environment: "Environment") -> "type[LocalRun]":

@@ -8,7 +8,6 @@ from modelyard.pipelines.cli.options import (
     Anyway,
     Budget,
     ConfigFile,
-    Deadline,
     Endpoint,
     EnvironmentName,
     ForceAfter,
@@ -46,7 +45,6 @@ def submit(
         bool, typer.Option("--leave-stuck", help="With --wait: do not cancel a run whose pod cannot start.")
     ] = False,
     budget: Budget = None,
-    deadline: Deadline = None,
     anyway: Anyway = False,
     endpoint: Endpoint = None,
     namespace: KfpNamespace = None,
@@ -74,11 +72,12 @@ def submit(
     console = Console(stderr=True)
     settings = load(config, overrides or (), store=place.model_store())
     with console.status("checking"):
-        unjudged = () if anyway else guard(settings, place, environment, runs.home(), budget, deadline)
+        if not anyway:
+            guard(settings, place, environment, runs.home(), budget)
         uploads = gather(settings, place)
         plan_key = comparison.identity(uploads.config, place) if wait else None
         prepared = submission.prepare(uploads.config, place, options)
-        notes = (*unjudged, *check(prepared.package, prepared.arguments, place))
+        notes = check(prepared.package, prepared.arguments, place)
         backend = client.connect(place, endpoint)
         found = submission.look(backend, prepared)
         since, differences = submission.compare(backend, prepared, found)

@@ -1,19 +1,10 @@
-"""What a run takes, before it is started: one file a thing.
+"""What a run takes, before it is started; and what it took, after it.
 
-plan, planning            the record, and how it is made
-measuring, process,       what is asked of a model: in a process of its own, or in a pod
-pod_probe
-survey, preparation,      what is known about the data
-dataset
-memory, compute, time,    the estimates
-speed, money, storage,
-spot
-hardware, offers, place   accelerators, what they offer, and where the plan is for
-verdict, effort, risk,    what speaks against it, what is to do first, what can go wrong, what it rests on
-inputs
-residuals, written,       what was planned beside what happened
-comparison
-guard                     what `submit` asks
-render, facts, words,     how it is told
-quantity
+planner      makes a plan; `plan` is the record, with its estimates and where plans are kept
+dataset      what is known about the data
+measuring    asks a process, or a pod, about the model
+hardware     the device that trains, and other accelerators with their prices
+render       the screen
+guard        what `submit` and `schedule apply` ask before they start anything
+comparison   plan against actual, in the report of a run
 """

@@ -1,120 +1,72 @@
-"""Plan against actual: recorded with each run, and shown in its report."""
+"""Plan against actual, in the report of a run; the command that leads a run to its end calls this."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from modelyard.components.artifacts import History
+from modelyard.components.artifacts import write
 from modelyard.components.errors import ModelyardError
 from modelyard.components.report.page import Planned, with_plan
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.planning.money import HOUR
-from modelyard.pipelines.planning.quantity import Quantity
-from modelyard.pipelines.planning.residuals import Residual, key, record
-from modelyard.pipelines.planning.words import dollars, seconds, size
-from modelyard.pipelines.planning.written import Written
+from modelyard.pipelines.planning.plan import HOUR, Plan, find, key_of
+from modelyard.pipelines.planning.render import dollars, facts, seconds, size
+from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.runs import RunSummary
 
 
 def identity(config: Config, environment: Environment) -> str | None:
-    """Return what connects a run with its plan, to be asked before it: data and code may change meanwhile.
+    """Return what connects a run with its plan, before the run: data and code may change while it runs.
 
-    None when it cannot be told: what is wrong with data or code, their own steps say better.
+    None when it cannot be told: the run's own steps name what is wrong with data or code.
     """
     with suppress(ModelyardError, OSError):
-        return key(config, environment)
+        return key_of(config, environment)
     return None
 
 
-def keep(
-    folder: Path, plan_key: str | None, environment: Environment, summary: RunSummary, history: History | None
-) -> None:
-    """Record what was planned for a run and what happened, for later plans and in its report.
+def keep(folder: Path, plan_key: str | None, summary: RunSummary) -> None:
+    """Add the plan to a run's folder and to its report, if the run succeeded and was planned.
 
-    What cannot be recorded does not make a run fail that has ended well.
+    An error here does not make a run fail that has succeeded.
 
     Args:
         folder: the run's.
-        plan_key: what `identity` said before it.
-        environment: where it ran.
-        summary: how it went.
-        history: what `train` tells of its only attempt; None when that is not known.
+        plan_key: the result of `identity` before the run.
+        summary: how it ended.
     """
-    if plan_key is None:
+    plan = find(runs.home(), plan_key) if plan_key and summary.state == "succeeded" else None
+    if plan is None or summary.report is None:
         return
     try:
-        residual = record(folder, plan_key, environment, summary, history)
-        if residual and summary.report:
-            _show(Path(summary.report), residual)
-    except (ModelyardError, OSError, ValueError) as error:
-        print(f"What was planned for this run is not recorded: {error}", file=sys.stderr)  # noqa: T201
+        write(folder / "plan.json", plan)
+        report = Path(summary.report)
+        page = report.read_text(encoding="utf-8")
+        rows = list(_rows(plan, folder / "artifacts", summary))
+        about = f"Planned {plan.created} for {plan.environment}."
+        report.write_text(with_plan(page, facts(plan), rows, about), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        print(f"The plan of this run is not in its report: {error}", file=sys.stderr)  # noqa: T201
 
 
-def _show(report: Path, residual: Residual) -> None:
-    plan = residual.plan
-    risks = {one.what: f"{one.probability}; lowered by {one.lowers}" for one in plan.risks} if plan else {}
-    rows = [*_times(residual), *_sizes(residual), *_money(residual)]
-    page = report.read_text(encoding="utf-8")
-    page = with_plan(page, plan.facts if plan else {}, risks, rows, _about(residual))
-    report.write_text(page, encoding="utf-8")
+def _rows(plan: Plan, artifacts: Path, summary: RunSummary) -> Iterator[Planned]:
+    """Yield what is compared; of a step from the cache, nothing was measured."""
+    train = next((one for one in summary.steps if one.name == "train" and not one.cached), None)
+    if train is None or train.state != "succeeded":
+        return
+    if plan.train:
+        low, high = plan.train.total.low, plan.train.total.high or 0.0
+        note = f" ({seconds(low)} to {seconds(high)})"
+        yield _row("train", plan.train.total.value, train.seconds, seconds, note)
+    if plan.money and plan.money.train:
+        actual = plan.money.hour * train.seconds / HOUR
+        yield _row("money for train, at the planned price", plan.money.train.value, actual, dollars)
+    model = next(iter(sorted(artifacts.glob("*/train/model"))), None)  # where artifacts are on this machine
+    if model:
+        written = sum(path.lstat().st_size for path in model.rglob("*") if path.is_file())
+        yield _row("the exported model", plan.storage.model, written, size)
 
 
-def _times(residual: Residual) -> list[Planned]:
-    plan = residual.plan
-    train, whole = (plan.train, plan.whole) if plan else (None, None)
-    as_planned = train is None or residual.planned == train.value
-    train_note = _interval(train) if as_planned else f" for the {residual.epochs} epochs that there were"
-    rows = [
-        _row("train", residual.planned, residual.actual, seconds, train_note),
-        _row("the whole run", residual.planned_whole, residual.actual_whole, seconds, _interval(whole)),
-    ]
-    if residual.actual is None:
-        rows[0] = rows[0]._replace(actual="from the cache")
-    elif residual.resumed_after:
-        after = f"{seconds(residual.actual)} after epoch {residual.resumed_after}, from a checkpoint"
-        rows[0] = rows[0]._replace(actual=after)
-    return rows
-
-
-def _sizes(residual: Residual) -> list[Planned]:
-    """Return the bytes of what the steps of this run wrote; those from the cache wrote nothing."""
-    planned, found = residual.planned_written or Written(), residual.written or Written()
-    rows = [
-        _row("the exported model", planned.model, found.model, size),
-        _row("all artifacts of this run", planned.artifacts, found.artifacts, size),
-    ]
-    measured = (found.model, found.artifacts)
-    return [row for row, actual in zip(rows, measured, strict=True) if actual is not None]
-
-
-def _money(residual: Residual) -> list[Planned]:
-    """Return what train cost at the planned price, if there was one and it ran where it was planned."""
-    plan, actual = residual.plan, residual.actual
-    if plan is None or plan.price is None or actual is None or plan.machine != residual.machine:
-        return []
-    planned = None if residual.planned is None else plan.price * residual.planned / HOUR
-    return [_row("money for train, at the planned price", planned, plan.price * actual / HOUR, dollars)]
-
-
-def _row(
-    name: str, planned: float | None, actual: float | None, say: Callable[[float], str], note: str = ""
-) -> Planned:
-    said = "–" if planned is None else f"{say(planned)}{note}"
-    happened = "–" if actual is None else say(actual)
-    return Planned(name, said, happened, actual / planned if actual and planned else None)
-
-
-def _interval(planned: Quantity | None) -> str:
-    if planned is None or planned.low is None or planned.high is None:
-        return ""
-    return f" ({seconds(planned.low)} to {seconds(planned.high)})"
-
-
-def _about(residual: Residual) -> str:
-    if residual.plan is None:
-        return "Nobody planned this run: modelyard plan --probe says beforehand what a run takes."
-    if residual.plan.train.value is None:
-        return f"Planned {residual.plan.created} without a probe, so without a time."
-    return f"Planned {residual.plan.created} for {residual.plan.machine}; {residual.plan.train.why}."
+def _row(name: str, planned: float, actual: float, words: Callable[[float], str], note: str = "") -> Planned:
+    return Planned(name, f"{words(planned)}{note}", words(actual), actual / planned if planned else None)

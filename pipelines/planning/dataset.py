@@ -1,29 +1,159 @@
-"""The data of a plan."""
+"""What is known about the data before a run: from the prepared examples if they are here, else from its kind.
 
-from pydantic import Field
+Data of this machine is prepared with the run's own steps and cache, so the run after the plan takes it from
+there. What would be downloaded is, only when that is asked for.
+"""
 
-from modelyard.components.artifacts import Normalization, Record, Schema
-from modelyard.pipelines.planning.quantity import Basis
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from kfp import dsl
+
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Normalization, Record, Schema, Statistics
+from modelyard.components.errors import ConfigError
+from modelyard.components.fingerprint.identity import data_fingerprint
+from modelyard.components.ingest.component import ingest
+from modelyard.components.preprocess.component import preprocess
+from modelyard.pipelines.compile.compiler import local_images
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners.local import LocalRun
+
+CIFAR10_ROWS = {"train": 50_000, "test": 10_000}
 
 
 class Dataset(Record):
-    """The examples, and the rows of each split of the model; `features` is empty when nobody made them.
+    """The examples of each split. `features` is the folder that preprocess wrote, empty when nobody ran it.
 
-    `seconds` are those of the steps that made them here; None when they came from the cache.
+    `classes` has the training examples of each class, where they were counted.
     """
 
     examples: Schema
     normalization: Normalization
     rows: dict[str, int]
-    basis: Basis
-    source: str
+    classes: dict[str, int]
     features: str = ""
-    seconds: dict[str, float | None] = Field(default_factory=dict)
 
     @property
     def row_bytes(self) -> int:
-        """Return the bytes of one row in a shard, with its label."""
-        size = {"uint8": 1, "float32": 4}[self.examples.dtype]
-        for side in self.examples.shape:
-            size *= side
-        return size + 8
+        """Return the bytes of one example in a shard, with its label."""
+        return int(np.prod(self.examples.shape)) * np.dtype(self.examples.dtype).itemsize + 8
+
+
+def look(config: Config, rows: int | None, classes: int | None, fetch: bool) -> Dataset:
+    """Return what is known about a configuration's data.
+
+    Args:
+        config: the configuration.
+        rows: the number of examples, if the user gives it.
+        classes: the number of classes, if the user gives it.
+        fetch: download what is not on this machine.
+
+    Raises:
+        DataError: the data is missing or not what the configuration says.
+        ConfigError: too little is known without a download, or `rows` is given for data of this machine.
+    """
+    here = config.data.kind == "digits" or "://" not in str(config.data.source)
+    if here and rows is not None:
+        source = config.data.source or config.data.kind
+        raise ConfigError(
+            f"--rows is {rows:,}, but the examples of {source} are on this machine and are counted. Leave it "
+            "out."
+        )
+    if (here or fetch) and rows is None:
+        return _prepared(prepare(config))
+    return _by_kind(config, rows, classes)
+
+
+def prepare(config: Config) -> Path:
+    """Run ingest and preprocess on this machine, or take their result from the cache; return the features.
+
+    Raises:
+        ModelyardError: what a step ended with.
+    """
+    with runs.start(runs.home()) as folder:
+        work = _Preparation(config, folder)
+        try:
+            features = work.features()
+        finally:
+            (folder / "lifeline").unlink()  # without it, and without a summary, it does not count as a run
+    if folder not in features.parents:  # everything came from the cache
+        shutil.rmtree(folder)
+    return features
+
+
+class _Preparation(LocalRun):
+    """The first steps of a run."""
+
+    def features(self) -> Path:
+        """Run them and return the folder."""
+        self._execute()
+        return Path(self._task.output.path)
+
+    def _pipeline(self) -> Callable[..., Any]:
+        images, found = local_images(), data_fingerprint(self.config.source())
+
+        @dsl.pipeline(name="prepare")
+        def prepare(source: str, preparation: str, fingerprint: str) -> dsl.Dataset:
+            ingested = ingest(source=source, fingerprint=fingerprint)
+            ingested.set_container_image(images["ingest"])
+            prepared = preprocess(raw=ingested.outputs["raw"], preparation=preparation)
+            prepared.set_container_image(images["preprocess"])
+            return prepared.outputs["features"]
+
+        def start(source: str, preparation: str, **_: Any) -> None:
+            self._task = prepare(source=source, preparation=preparation, fingerprint=found)
+
+        return start
+
+
+def _prepared(folder: Path) -> Dataset:
+    schema = artifacts.read(folder / "schema.json", Schema)
+    counts = artifacts.read(folder / "statistics.json", Statistics).rows.get("train", ())
+    return Dataset(
+        examples=schema,
+        normalization=artifacts.read(folder / "normalization.json", Normalization),
+        rows=schema.splits,
+        classes=dict(zip(schema.classes, counts, strict=False)),
+        features=str(folder),
+    )
+
+
+def _by_kind(config: Config, rows: int | None, classes: int | None) -> Dataset:
+    data, resize = config.data, config.data.resize
+    if data.kind == "cifar10":
+        shape, count = (32, 32, 3), 10
+        source = CIFAR10_ROWS if rows is None else {"all": rows}
+    elif data.kind == "images" and resize and classes and rows:
+        shape, count, source = (resize.height, resize.width, data.channels), classes, {"all": rows}
+    else:
+        raise ConfigError(
+            f"The examples of {data.source} are not on this machine, so their number and shape are unknown. "
+            "Give --fetch to download and prepare them, or, for images with data.resize, --rows and "
+            "--classes."
+        )
+    return Dataset(
+        examples=Schema(shape=shape, dtype="uint8", classes=tuple(map(str, range(count))), splits={}),
+        normalization=Normalization(deviation=(data.scale,) if data.normalize == "scale" else (1.0,)),
+        rows=_split(source, config),
+        classes={},
+    )
+
+
+def _split(source: dict[str, int], config: Config) -> dict[str, int]:
+    """Return about how many examples each split gets from preprocess."""
+    pool = source.get("all", source.get("train", 0))
+    test = source.get("test", _amount(config.data.test, pool))
+    left = pool if "test" in source else pool - test
+    if config.data.validation == "test":
+        return {"train": left, "validation": test, "test": test}
+    held = _amount(config.data.validation, left)
+    return {"train": left - held, "validation": held, "test": test}
+
+
+def _amount(asked: float | int | str, rows: int) -> int:
+    return min(rows, asked) if isinstance(asked, int) else round(float(asked) * rows)

@@ -9,9 +9,7 @@ from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.kubernetes.pod_problem import explain_impossible
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment, StepResources
-from modelyard.pipelines.planning import residuals
-from modelyard.pipelines.planning.plan import Wishes
-from modelyard.pipelines.planning.verdict import Judged, judge
+from modelyard.pipelines.planning.plan import exceeded, find, key_of
 from modelyard.pipelines.train_to_serve import STEPS
 
 Json = dict[str, Any]
@@ -24,17 +22,12 @@ SCALES = {  # labels of nodes that an autoscaler may make more of
 
 
 def guard(
-    config: Config,
-    environment: Environment,
-    name: str,
-    home: Path,
-    budget: float | None = None,
-    deadline: float | None = None,
-) -> tuple[str, ...]:
+    config: Config, environment: Environment, name: str, home: Path, budget: float | None = None
+) -> None:
     """Raise unless a run may be started.
 
-    Nodes are looked at when the cluster lets us, and when no autoscaler could make others. What the last plan
-    of this configuration said holds, each of time and money by itself.
+    Nodes are checked when the cluster can be reached and no autoscaler could add others. The last plan of the
+    configuration is checked against the budget and the environment's times as they are now.
 
     Args:
         config: the configuration.
@@ -42,28 +35,21 @@ def guard(
         name: the environment's name.
         home: where plans are kept.
         budget: in USD.
-        deadline: in hours.
-
-    Returns:
-        Limits of which the plan cannot tell, in sentences.
 
     Raises:
         PlanError: names each reason, and what to change.
     """
     reasons = list(unschedulable(environment)) if environment.kind == "kubernetes" else []
-    kept = residuals.planned(home, residuals.key(config, environment))
-    wishes = Wishes(budget=budget, deadline=deadline)
-    judged = Judged((), ())
-    if kept:
-        judged = judge(kept.train, kept.whole, kept.money, wishes, environment, config.training)
-        reasons += [f"{one} (plan of {kept.created[:10]})" for one in (*kept.refusals, *judged.against)]
-    elif budget is not None or deadline is not None:
+    if plan := find(home, key_of(config, environment)):
+        against = (*plan.problems, *exceeded(plan, environment, config.training, budget))
+        reasons += [f"{one} (plan of {plan.created[:10]})" for one in against]
+    elif budget is not None:
         reasons.append(
-            f"Nobody has planned this run, so nobody knows what it takes: `modelyard plan -e {name}` says it"
+            f"--budget {budget:g} USD cannot be checked, as this run was not planned: use `modelyard plan "
+            f"--probe -e {name}`"
         )
     if reasons:
-        raise PlanError(f"{'. '.join(reasons)}. `--anyway` starts it all the same.")
-    return judged.unjudged
+        raise PlanError(f"{'. '.join(reasons)}. `--anyway` starts it nevertheless.")
 
 
 def unschedulable(environment: Environment) -> Sequence[str]:

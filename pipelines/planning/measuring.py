@@ -1,71 +1,175 @@
-"""Asks processes of their own, or a pod, about a model: traced, probed, trained on growing parts."""
+"""Asks about a model where TensorFlow is: in a process of this machine, or in a pod of the step `train`.
 
+Neither outlives the plan: the process follows its lifeline, and the pod ends by itself after an hour.
+"""
+
+import contextlib
+import io
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
 
-from modelyard.components.train.measured import LearningCurve, Probed, Question, Traced, Trial
+import yaml
+from rich.console import Console
+
+from modelyard.components import artifacts, lifeline
+from modelyard.components.artifacts import Record
+from modelyard.components.errors import ClusterError, ModelyardError, TooLargeError, TrainError, from_log
+from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.train.measured import ANSWER, Probed, Trial
+from modelyard.pipelines.compile.compiler import compile_to
+from modelyard.pipelines.compile.uploads import gather
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.planning.dataset import Dataset
-from modelyard.pipelines.planning.plan import Wishes
-from modelyard.pipelines.planning.pod_probe import probe_in_pod
-from modelyard.pipelines.planning.process import ask
-from modelyard.pipelines.planning.time import Duration
-from modelyard.pipelines.planning.words import seconds
+from modelyard.pipelines.runners.pods import pod as pods
 
-Say = Callable[[str], None]
-
-
-def question_of(config: Config, data: Dataset) -> Question:
-    """Return what is asked about a configuration's model."""
-    code = config.code()
-    return Question(
-        examples=data.examples,
-        normalization=data.normalization,
-        architecture=config.model.model_dump(mode="json"),
-        training=config.training.model_dump(mode="json"),
-        code=code.text() if code else "",
-        code_sha256=config.code_sha256(),
-        rows=data.rows["train"],
-        validation=data.rows.get("validation", 0),
-    )
+R = TypeVar("R", bound=Record)
+Json = dict[str, Any]
+OUT_OF_MEMORY = "std::bad_alloc"  # how C++ ends without memory
+NOTHING = ["true"]  # the pod's command before and after the probe: it fetches no data and stores no result
+COMPONENT, PROBE = "app.kubernetes.io/component", "probe"  # the pod is no step, and of no run
+LONGEST = 3600  # seconds after which the pod ends, if the plan was killed and cannot remove it
 
 
-def measure(
-    question: Question, data: Dataset, wishes: Wishes, config: Config, environment: Environment, say: Say
-) -> tuple[Traced, Probed | None, float]:
-    """Trace the model, or probe it where it would run, which traces it too.
-
-    Returns:
-        What was traced, what was probed, and the seconds of the whole process.
-
-    Raises:
-        TooLargeError: there is too little memory for it.
-        ModelyardError: the model is wrong, or the pod cannot run.
-    """
-    if not wishes.probe:
-        say("tracing the model")
-        traced, wall = ask("trace", question, Traced)
-        return traced, None, wall
-    if environment.kind == "local":
-        say(f"training for {wishes.seconds:g} s")
-        trial = Trial(question=question, features=data.features, seconds=wishes.seconds)
-        probed, wall = ask("probe", trial, Probed)
-        return probed.traced, probed, wall
-    say(f"training for {wishes.seconds:g} s in a pod")
-    probed, wall = probe_in_pod(Trial(question=question, seconds=wishes.seconds), config, environment, say)
-    return probed.traced, probed, wall
-
-
-def learn(question: Question, data: Dataset, time: Duration | None, say: Say) -> LearningCurve:
-    """Train on growing parts of the data, on this machine whatever the environment, and return the curve.
+def ask(module: str, question: Record, answer: type[R], **environ: str) -> tuple[R, float]:
+    """Return the answer of a module of components.train, and the seconds of its whole process.
 
     Args:
-        question: the model.
-        data: what it learns.
-        time: how long one training takes here, if that is known.
-        say: takes a few words about what is being done.
+        module: its name; it takes the files of the question and of the answer.
+        question: the question.
+        answer: the record that it writes.
+        environ: environment variables of the process.
+
+    Raises:
+        TooLargeError: it needed more memory than there is.
+        ModelyardError: the error with which it ended.
     """
-    long = f", about {seconds(2 * time.seconds())}" if time else ""
-    say(f"training here on growing parts of the data{long}")
-    curve, _ = ask("learning", Trial(question=question, features=data.features), LearningCurve)
-    return curve
+    with tempfile.TemporaryDirectory() as name, lifeline.hold(Path(name) / "lifeline") as variables:
+        asked, written = Path(name) / "question.json", Path(name) / "answer.json"
+        artifacts.write(asked, question)
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", f"modelyard.components.train.{module}", str(asked), str(written)],
+            env={
+                **os.environ,
+                **variables,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "TMPDIR": name,
+                **environ,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        seconds = time.monotonic() - began
+        if done.returncode:
+            raise _failure(module, done.returncode, done.stdout)
+        return artifacts.read(written, answer), seconds
+
+
+def check(environment: Environment) -> None:
+    """Raise unless the cluster answers, before anything is prepared for it.
+
+    Raises:
+        ClusterError: there is none, or its pods may not be listed.
+    """
+    connect(environment.runs.namespace).list("Pod", f"{COMPONENT}={PROBE}")
+
+
+def probe_in_pod(
+    trial: Trial, config: Config, environment: Environment, say: Callable[[str], None]
+) -> tuple[Probed, float]:
+    """Return what a probe in a pod measured, and the seconds of the whole pod, its node and image included.
+
+    Args:
+        trial: the model; its features stay here.
+        config: the configuration; code of this machine is uploaded to the store, as by a run.
+        environment: the cluster.
+        say: takes what keeps the pod waiting, and the lines of its log.
+
+    Raises:
+        ClusterError: the pod cannot run, or was stopped.
+        TooLargeError: the pod, or its device, has too little memory for the model.
+        TrainError: the model cannot be trained there.
+    """
+    uploads = gather(config, environment)
+    code = tuple(one for one in uploads.files if one.key == "model.code")
+    replace(uploads, files=code).send(Console(stderr=True))
+    location = uploads.config.code()
+    inside = location.model_copy(update={"endpoint": environment.storage_endpoint}).text() if location else ""
+    question = trial.question.model_copy(update={"code": inside, "features": ""})
+    asked = trial.model_copy(update={"question": question})
+    log, began = _Lines(say), time.monotonic()
+    try:
+        with contextlib.redirect_stdout(log):
+            ended = pods.run_pod(
+                connect(environment.runs.namespace),
+                probe_pod(asked, uploads.config, environment),
+                environment.start_timeout,
+            )
+    except pods.PodMemoryError as error:
+        raise TooLargeError(str(error)) from error
+    answers = [line.removeprefix(ANSWER) for line in log.lines if line.startswith(ANSWER)]
+    if ended or not answers:
+        last = log.lines[-1].strip().rstrip(".") if log.lines else "nothing"
+        raise from_log(log.lines) or ClusterError(
+            f"The probe's pod ended with {ended}, and its last line is: {last}. Plan without --probe, or "
+            "probe with -e local."
+        )
+    return Probed.model_validate_json(answers[-1]), time.monotonic() - began
+
+
+def probe_pod(trial: Trial, config: Config, environment: Environment) -> Json:
+    """Return the pod of the step `train`, with a probe as its command."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        compile_to(config, path, environment)
+        pipeline, platform = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    made = pods.step_pod((pipeline, platform), "train", environment)
+    made["metadata"]["name"] = f"plan-{config.name}-{secrets.token_hex(4)}"
+    made["metadata"]["labels"][COMPONENT] = PROBE
+    made["spec"]["activeDeadlineSeconds"] = LONGEST + int(trial.seconds)
+    fetch, main = made["spec"]["initContainers"]
+    (put,) = made["spec"]["containers"]
+    fetch["command"] = put["command"] = NOTHING
+    main["command"] = ["python3", "-m", "modelyard.components.train.probe", trial.model_dump_json()]
+    return {"apiVersion": "v1", "kind": "Pod", **made}
+
+
+class _Lines(io.TextIOBase):
+    """Keeps the lines that are printed to it, and passes each on, except for the answer."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.lines: list[str] = []
+        self._say = say
+
+    def write(self, text: str) -> int:
+        """Take a line, or the end of one, as `print` writes them."""
+        if line := text.rstrip("\n"):
+            self.lines.append(line)
+            if not line.startswith(ANSWER):
+                self._say(line)
+        return len(text)
+
+
+def _failure(module: str, code: int, output: str) -> ModelyardError:
+    """Return why a process ended as it did."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    if found := from_log(lines):
+        return found
+    if code == -signal.SIGKILL or OUT_OF_MEMORY in output:
+        return TooLargeError(
+            f"The {module} of the model was killed, as Linux does when memory runs out. Lower the sizes in "
+            "`model` or training.batch_size, or use a larger machine."
+        )
+    last = lines[-1].rstrip(".") if lines else "it printed nothing"
+    return TrainError(f"The {module} of the model ended with {code}: {last}. `modelyard run` logs more.")

@@ -1,78 +1,283 @@
-"""The plan, as a record: what `modelyard plan --output json` prints."""
+"""The plan as a record (`modelyard plan --output json`), its formulas, and the file that keeps it.
 
+<home>/plans/<key>.json    the last plan of a configuration in an environment
+
+Sizes are in bytes, times in seconds, money in USD. What is not known is None.
+"""
+
+import hashlib
+import json
+import math
+import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal, NamedTuple
 
-from modelyard.components.artifacts import Record
-from modelyard.components.train.measured import LearningCurve, Probed
-from modelyard.pipelines.planning.compute import Compute
-from modelyard.pipelines.planning.effort import Effort
-from modelyard.pipelines.planning.memory import Fit, Memory
-from modelyard.pipelines.planning.offers import Offer
-from modelyard.pipelines.planning.quantity import Input, Quantity
-from modelyard.pipelines.planning.risk import Risk
-from modelyard.pipelines.planning.spot import Preempted
-from modelyard.pipelines.planning.storage import Storage
-from modelyard.pipelines.planning.time import Duration
+from pydantic import computed_field
 
-PROBE_SECONDS = 20.0
+from modelyard.components.artifacts import Record, read, write
+from modelyard.components.errors import DataError
+from modelyard.components.train.measured import Cost, LearningCurve, Probed
+from modelyard.components.train.settings import Training
+from modelyard.pipelines.compile.uploads import gather
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.environments.environment import Environment
+
+HOUR = 3600.0
+SURE, HOPELESS = 0.8, 0.95
+EXPORTS = 3  # .keras, ONNX and SavedModel hold the weights once each
+MARGIN = 0.15  # the best published predictors are off by 5 to 12 % with a profile of the same hardware
+Fit = Literal["fits", "uncertain", "does not fit"]
 
 
-class Wishes(Record):
-    """What somebody asks of a plan.
+class Memory(Record):
+    """What a training step keeps in a device's memory.
 
-    `on` are accelerators as nvidia-l4x2, `price` is USD per hour of the machine, `budget` in USD, `deadline`
-    in hours. `fetch` downloads data that is not here; `rows` and `classes` say what it is instead.
+    `weights`, `gradients` and `optimizer` are exact: 16 bytes a parameter with Adam in float32. `activations`
+    are those that the gradients need, `working` the largest operation on them; both grow with the batch.
     """
 
-    on: tuple[str, ...] = ()
-    probe: bool = False
-    seconds: float = PROBE_SECONDS
-    learning_curve: bool = False
-    fetch: bool = False
-    rows: int | None = None
-    classes: int | None = None
-    hardware: Path | None = None
-    price: float | None = None
-    budget: float | None = None
-    deadline: float | None = None
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    working: int
+    batch_size: int
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def fixed(self) -> int:
+        """Return what is needed whatever the batch."""
+        return self.weights + self.gradients + self.optimizer
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def total(self) -> int:
+        """Return the sum."""
+        return self.fixed + self.activations + self.working
+
+    def fit(self, capacity: float) -> Fit:
+        """Judge whether it fits: the rest of the memory is for the libraries, kernels and fragmentation."""
+        if self.weights + self.optimizer > HOPELESS * capacity:
+            return "does not fit"
+        return "fits" if self.total < SURE * capacity else "uncertain"
+
+    def largest_batch(self, capacity: float) -> int:
+        """Return about the largest batch that fits; 0 when not even one example does."""
+        each = (self.activations + self.working) / self.batch_size
+        return max(0, int((SURE * capacity - self.fixed) / each)) if each else 0
+
+
+class Storage(Record):
+    """What one run writes: the examples in `shards`, the exported `model`, and a `checkpoint`."""
+
+    shards: int
+    model: int
+    checkpoint: int
+
+    @property
+    def run(self) -> int:
+        """Return what one run keeps: its examples as ingested and as prepared, and the model."""
+        return 2 * self.shards + self.model
+
+
+class Estimate(Record):
+    """A number with its interval; `high` is None where nothing bounds it."""
+
+    value: float
+    low: float
+    high: float | None
+
+    def scaled(self, by: float, bounded: bool = True) -> "Estimate":
+        """Return this times a number, without an upper end unless `bounded`."""
+        high = self.high * by if bounded and self.high is not None else None
+        return Estimate(value=self.value * by, low=self.low * by, high=high)
+
+
+class TrainTime(Record):
+    """The time of the step `train`, from a probe: start + compile + epochs * epoch + export.
+
+    `epoch` includes `validation`. With early stopping, the interval begins at the fewest epochs.
+    """
+
+    start: float
+    compile: float
+    epoch: float
+    validation: float
+    step: float
+    export: float
+    epochs: int
+    total: Estimate
+
+
+class Option(Record):
+    """An accelerator: whether the model fits, the largest batch that does, and the price of an hour."""
+
+    accelerator: str
+    count: int
+    memory: float
+    fit: Fit
+    largest_batch: int
+    on_demand: float | None
+    spot: float | None
+    note: str = ""
+
+
+class Money(Record):
+    """The price of an hour of the machine, and of the training if its time is known. `note` says of what."""
+
+    hour: float
+    train: Estimate | None
+    note: str
 
 
 class Plan(Record):
-    """A plan. Sizes are in bytes, times in seconds, money in USD.
+    """What a run takes in an environment.
 
-    `train` and `run` are what the step and the whole run take where the plan is for (`machine`), `money` what
-    the step costs there; `offers` is what accelerators would do. `fit` says whether the model fits into
-    `place`, `too_large` what a probe said that had too little memory. `effort` is what somebody has to do
-    before it can be started there, `refusals` empty when nothing speaks against the run; `unjudged` are
-    limits of which nobody can tell.
+    `classes` has the training examples of each class where the data was prepared. `device` names where it
+    trains, `capacity` the memory of it. `uncounted` are operations that `flops` leaves out. `problems` say
+    why the run cannot succeed, whatever the limits, `exceeded` which limits it breaks; both say what to do.
     """
 
     model: str
     environment: str
     created: str
-    machine: str
     parameters: int
-    dtype: str
     rows: dict[str, int]
-    compute: Compute
+    classes: dict[str, int]
+    device: str
+    capacity: float | None
     memory: Memory
-    fit: Fit
-    place: str
+    fit: Fit | None
+    flops_per_step: int
+    steps: int
+    uncounted: tuple[str, ...]
     storage: Storage
-    duration: Duration | None
-    train: Quantity
-    run: Quantity
-    steps: dict[str, Quantity]
-    money: Quantity
     probed: Probed | None
-    too_large: str | None = None
-    offers: tuple[Offer, ...]
-    rejected: dict[str, str]
-    spot: tuple[Preempted, ...]
-    correction: Quantity | None
+    probed_at: str | None
+    train: TrainTime | None
+    money: Money | None
+    options: tuple[Option, ...]
+    prices_read: str
     learning_curve: LearningCurve | None
-    effort: tuple[Effort, ...]
-    risks: tuple[Risk, ...]
-    inputs: tuple[Input, ...]
-    refusals: tuple[str, ...]
-    unjudged: tuple[str, ...]
+    warnings: tuple[str, ...]
+    problems: tuple[str, ...]
+    exceeded: tuple[str, ...] = ()
+
+
+def memory_of(cost: Cost) -> Memory:
+    """Return the memory of a training step."""
+    return Memory(**cost.model_dump(include=set(Memory.model_fields)))
+
+
+def storage_of(rows: int, row_bytes: int, cost: Cost, probed: Probed | None, training: Training) -> Storage:
+    """Return what a run writes; with early stopping a checkpoint holds the best epoch's weights, too."""
+    return Storage(
+        shards=rows * row_bytes,
+        model=probed.model_bytes if probed else EXPORTS * cost.weights,
+        checkpoint=cost.weights * (2 if training.early_stopping else 1) + cost.optimizer,
+    )
+
+
+def train_time(probed: Probed, wall: float, training: Training, rows: dict[str, int]) -> TrainTime:
+    """Return how long the step `train` takes on the machine that was probed.
+
+    Args:
+        probed: what the probe measured.
+        wall: seconds of its whole process, or pod.
+        training: the settings.
+        rows: the examples of each split.
+    """
+    steps, held = (math.ceil(rows.get(name, 0) / training.batch_size) for name in ("train", "validation"))
+    validation = probed.validation.seconds(held) if probed.validation else 0.0
+    epoch = probed.epoch.seconds(steps) + validation
+    start = max(0.0, wall - probed.inside) + probed.setup
+    once, busy = start + probed.compile + probed.export, max(1.0, probed.load)
+    low, high = min(1 - MARGIN, probed.epoch.low), max(1 + MARGIN, probed.epoch.high)
+    return TrainTime(
+        start=start,
+        compile=probed.compile,
+        epoch=epoch,
+        validation=validation,
+        step=probed.epoch.each,
+        export=probed.export,
+        epochs=training.epochs,
+        total=Estimate(
+            value=once + training.epochs * epoch,
+            low=(once * (1 - MARGIN) + training.least_epochs * epoch * low) / busy,
+            high=(once * (1 + MARGIN) + training.epochs * epoch * high) * busy,
+        ),
+    )
+
+
+def exceeded(
+    plan: Plan, environment: Environment, training: Training, budget: float | None = None
+) -> tuple[str, ...]:
+    """Return which limits a run breaks: a budget, and the times after which its environment stops it.
+
+    Of a training with early stopping only the fewest epochs are certain, and count against the times.
+    """
+    found = []
+    if plan.train and environment.kind != "local":
+        early = training.least_epochs < training.epochs
+        takes = plan.train.total.low if early else plan.train.total.value
+        limits = (
+            _Limit("steps.train.timeout", environment.resources("train").timeout),
+            _Limit("active_deadline", environment.active_deadline),
+        )
+        found = [
+            f"train takes {'at least ' if early else ''}{takes / HOUR:.3g} h, more than "
+            f"environment.{one.key}, {one.seconds / HOUR:.3g} h: raise it, or lower training.epochs"
+            for one in limits
+            if one.seconds and takes > one.seconds
+        ]
+    if budget is not None:
+        cost = plan.money.train if plan.money else None
+        if cost is None:
+            missing = "a price: give --price" if plan.train else "a time: plan with --probe"
+            found.append(f"--budget {budget:g} USD cannot be checked without {missing}")
+        elif cost.value > budget:
+            found.append(
+                f"train costs {cost.value:,.2f} USD, more than --budget {budget:g} USD: lower "
+                "training.epochs, or take another machine"
+            )
+    return tuple(found)
+
+
+class _Limit(NamedTuple):
+    key: str
+    seconds: int | None
+
+
+def key_of(config: Config, environment: Environment) -> str:
+    """Return what identifies a plan: everything that decides how long a run takes.
+
+    Raises:
+        ModelyardError: the data or the code of the configuration cannot be read.
+    """
+    config = gather(config, environment).config  # as the run has it: what is uploaded is named by its content
+    model = {**config.model.model_dump(mode="json"), "code": config.code_sha256()}
+    sections = [config.source().text(), config.preparation().text(), model, config.training.decisive()]
+    place = [environment.kind, environment.resources("train").text()]
+    place += [environment.keras_backend, environment.pipeline_root or ""]
+    return hashlib.sha256(json.dumps([sections, place], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def keep(home: Path, key: str, plan: Plan) -> None:
+    """Keep a plan, without the limits that it was asked about; atomically, as another plan may do so now.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    path = home / "plans" / f"{key}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    write(partial, plan.model_copy(update={"exceeded": ()}))
+    partial.replace(path)
+
+
+def find(home: Path, key: str) -> Plan | None:
+    """Return the last plan of a configuration, if there is one."""
+    with suppress(DataError, OSError):
+        return read(home / "plans" / f"{key}.json", Plan)
+    return None

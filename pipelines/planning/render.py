@@ -1,18 +1,19 @@
-"""The plan on one screen."""
+"""The plan on one screen, 80 columns wide."""
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Iterator
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modelyard.pipelines.planning.facts import facts
-from modelyard.pipelines.planning.offers import Offer
-from modelyard.pipelines.planning.plan import Plan
-from modelyard.pipelines.planning.quantity import Quantity
-from modelyard.pipelines.planning.words import dollars, seconds, size
+from modelyard.pipelines.planning.plan import Estimate, Option, Plan, TrainTime
 
-OFFERS = 5
+SHOWN = 5
+FITS = {"fits": "fits into", "uncertain": "may not fit into", "does not fit": "does not fit into"}
+INDENT = 11
+NBSP = "\N{NO-BREAK SPACE}"  # between a number and its unit: textwrap breaks no line there
+PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def show(plan: Plan, console: Console, everything: bool) -> None:
@@ -21,116 +22,152 @@ def show(plan: Plan, console: Console, everything: bool) -> None:
     Args:
         plan: the plan.
         console: where.
-        everything: all accelerators and all inputs, too.
+        everything: all accelerators, and not only the first.
     """
-    for name, value in facts(plan).items():
-        console.print(Text.assemble((f"{name:<11}", "dim"), value), soft_wrap=not console.is_terminal)
-    offers = plan.offers if everything else plan.offers[:OFFERS]
-    if offers:
-        console.print(_offers(offers))
-        more = len(plan.offers) - len(offers)
-        shared = _shared(offers)
-        notes = [*([f"all: {shared}"] if shared else []), *([f"{more} more with --all"] if more else [])]
-        if notes:
-            console.print("; ".join(notes), style="dim", markup=False)
-    for name, reason in plan.rejected.items():
-        console.print(f"left out: {name}: {reason}", style="yellow", markup=False, soft_wrap=True)
-    if plan.spot:
-        console.print(_spot(plan))
-    console.print(_effort(plan))
-    console.print(_risks(plan))
-    if everything:
-        console.print(_inputs(plan))
-    for reason in plan.refusals:
-        console.print(Text.assemble(("no: ", "bold red"), reason, "."), soft_wrap=True)
-    for limit in plan.unjudged:
-        console.print(Text.assemble(("open: ", "yellow"), limit, "."), soft_wrap=True)
+    lines = [(name, value, "dim") for name, value in facts(plan).items()]
+    lines += [("warning", warning, "yellow") for warning in plan.warnings]
+    lines += [("no", reason, "bold red") for reason in (*plan.problems, *plan.exceeded)]
+    for name, value, style in lines:
+        wrapped = textwrap.fill(
+            value,
+            console.width,
+            initial_indent=" " * INDENT,
+            subsequent_indent=" " * INDENT,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        console.print(Text.assemble((f"{name:<{INDENT}}", style), wrapped[INDENT:].replace(NBSP, " ")))
+    shown = plan.options if everything else plan.options[:SHOWN]
+    if shown:
+        console.print()
+        console.print(_options(shown, plan))
+        more = len(plan.options) - len(shown)
+        said = f"USD an hour, read {plan.prices_read}; a training uses one device"
+        said += f"; {more} more with --all" if more else ""
+        console.print(Text(said, "dim"))
 
 
-def _shared(offers: tuple[Offer, ...]) -> str:
-    """Return what is to be known of the times of all offers alike."""
-    whys = {one.train.why for one in offers}
-    return whys.pop() if len(whys) == 1 and len(offers) > 1 else ""
+def facts(plan: Plan) -> dict[str, str]:
+    """Return what a plan says, by topic: on the screen, and in the report of the run after it."""
+    return dict(_facts(plan))
 
 
-def _offers(offers: tuple[Offer, ...]) -> Table:
-    shared = _shared(offers)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("accelerator", "memory", "steps", "USD", "USD on Spot", "remark"):
-        table.add_column(name, overflow="fold")
-    for offer in offers:
-        table.add_row(
-            f"{offer.accelerator} x{offer.count}",
-            f"{size(offer.memory)}: {offer.fit}",
-            *(
-                ("–",) * 3
-                if offer.refused
-                else (
-                    _short(offer.train, seconds),
-                    _short(offer.on_demand, dollars),
-                    _short(offer.spot, dollars),
-                )
+def count(number: float, unit: str = "") -> str:
+    """Return a number with a prefix, as 24.2 M."""
+    factor, prefix = next(((factor, prefix) for factor, prefix in PREFIXES if number >= factor), (1.0, ""))
+    return f"{number / factor:.3g}{NBSP}{prefix}{unit}".rstrip(NBSP)
+
+
+def size(amount: float) -> str:
+    """Return bytes, as 670 kB."""
+    return count(amount, "B")
+
+
+def seconds(amount: float) -> str:
+    """Return a time, as 12.3 ms, 4.5 s, 3.2 min or 5.1 h."""
+    if amount < 1:
+        return f"{amount * 1e3:.3g}{NBSP}ms"
+    if amount < 120:
+        return f"{amount:.3g}{NBSP}s"
+    if amount < 7200:
+        return f"{amount / 60:.3g}{NBSP}min"
+    return f"{amount / 3600:.4g}{NBSP}h"
+
+
+def dollars(amount: float) -> str:
+    """Return money, as 12.30 USD."""
+    return f"{amount:,.2f}{NBSP}USD" if amount >= 0.01 else f"<{NBSP}0.01{NBSP}USD"
+
+
+def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
+    memory, storage = plan.memory, plan.storage
+    yield "model", f"{plan.model}: {plan.parameters:,} parameters"
+    yield "examples", ", ".join(f"{name} {rows:,}" for name, rows in plan.rows.items())
+    if plan.classes:
+        few, many = (pick(plan.classes, key=lambda one: plan.classes[one]) for pick in (min, max))
+        yield (
+            "classes",
+            f"{len(plan.classes)}, with {plan.classes[few]:,} ({few}) to {plan.classes[many]:,} ({many}) "
+            "training examples",
+        )
+    place = plan.device + ("" if plan.capacity is None else f" ({size(plan.capacity)})")
+    batch = _batch(memory.largest_batch(plan.capacity), plan) if plan.capacity else "none"
+    yield (
+        "memory",
+        f"{size(memory.weights)} weights, {size(memory.gradients)} gradients, {size(memory.optimizer)} "
+        f"optimizer, about {size(memory.activations + memory.working)} activations with a batch of "
+        f"{memory.batch_size:,}"
+        + (f"; {FITS[plan.fit]} {place}" if plan.fit else "")
+        + (f"; largest batch {batch}" if plan.capacity else ""),
+    )
+    not_counted = f", not counted: {', '.join(plan.uncounted)}" if plan.uncounted else ""
+    yield (
+        "compute",
+        f"{count(plan.flops_per_step, 'FLOP')} a step, {count(plan.flops_per_step * plan.steps, 'FLOP')} in "
+        f"{plan.steps:,} steps{not_counted}",
+    )
+    yield (
+        "storage",
+        f"{size(storage.run)} a run, {size(storage.model)} of it the model, which each version keeps; "
+        f"{size(storage.checkpoint)} a checkpoint",
+    )
+    yield "time", _time(plan.train, plan.probed_at) if plan.train else "--probe measures it"
+    if plan.probed:
+        device = f", {size(plan.probed.device_memory)} on the device" if plan.probed.device_memory else ""
+        yield "probe", f"on {plan.probed.device}, {size(plan.probed.memory)} of memory{device}"
+    if money := plan.money:
+        cost = f"{_interval(money.train)} for train at " if money.train else ""
+        yield "money", f"{cost}{money.hour:,.2f} USD an hour ({money.note})"
+    if curve := plan.learning_curve:
+        points = ", ".join(f"{one.rows:,}: {one.error:.1%}" for one in curve.points)
+        beyond = ", ".join(
+            f"{one.rows:,}: {one.error:.1%} ({one.low:.1%} to {one.high:.1%})" for one in curve.beyond
+        )
+        yield (
+            "more data",
+            "; ".join(
+                filter(None, (points and f"validation error {points}", curve.refused or f"expected {beyond}"))
             ),
-            Text(offer.refused or _remark(offer, shared)),
         )
-    return table
 
 
-def _remark(offer: Offer, shared: str) -> str:
-    why = "" if offer.train.why == shared else offer.train.why
-    return "; ".join(filter(None, (why, offer.remark)))
+def _time(time: TrainTime, probed_at: str | None) -> str:
+    total, high = time.total, time.total.high
+    interval = f"{seconds(total.low)} to {'?' if high is None else seconds(high)}"
+    return (
+        f"train {seconds(total.value)} ({interval}): start {seconds(time.start)}, compile "
+        f"{seconds(time.compile)}, {time.epochs} epochs of {seconds(time.epoch)} (validation "
+        f"{seconds(time.validation)}), export {seconds(time.export)}; a step {seconds(time.step)}; "
+        f"probed {(probed_at or '')[:16].replace('T', ' ')} UTC"
+    )
 
 
-def _short(found: Quantity, say: Callable[[float], str]) -> str:
-    if found.value is None:
-        least = say(found.low) if found.low else ""
-        return f"≥ {least}" if least and not least.startswith("<") else "unknown"
-    return f"{say(found.low or 0.0)} to {'?' if found.high is None else say(found.high)}"
+def _interval(found: Estimate | None) -> str:
+    if found is None:
+        return ""
+    high = f" to {dollars(found.high)}" if found.high is not None else " or more"
+    return f"{dollars(found.value)} ({dollars(found.low)}{high})"
 
 
-def _spot(plan: Plan) -> Group:
-    lines, least = [], "" if plan.duration else "at least "
-    for row in plan.spot:
-        said = (
-            f"Spot, taken away every {row.hours_between:g} h on average: {least}{_times(row.configured)} as "
-            f"configured, {_times(row.best)} with training.checkpoint_every of {row.interval:.0f}, "
-            f"{_times(row.without)} without checkpoints"
+def _batch(largest: int, plan: Plan) -> str:
+    """Return about the largest batch that fits, with the two digits that are certain at best."""
+    if largest >= plan.rows["train"]:
+        return "all"
+    return f"{int(float(f'{largest:.1e}')):,}" if largest else "none"
+
+
+def _options(shown: tuple[Option, ...], plan: Plan) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("accelerator", no_wrap=True)
+    for name in ("memory", "largest batch", "on demand", "Spot"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for one in shown:
+        table.add_row(
+            f"{one.accelerator} x{one.count}",
+            size(one.memory).replace(NBSP, " "),
+            _batch(one.largest_batch, plan),
+            *("" if price is None else f"{price:,.2f}" for price in (one.on_demand, one.spot)),
+            Text(one.note, "dim"),
         )
-        lines.append(Text(said, "dim"))
-    if least and lines:
-        said = "what an attempt takes until it trains again is not counted: nobody probed it"
-        lines.append(Text(said, "dim"))
-    return Group(*lines)
-
-
-def _times(factor: float | None) -> str:
-    return "never ends" if factor is None else f"x{factor:.3g}"
-
-
-def _risks(plan: Plan) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("what can go wrong", "probability", "what lowers it"):
-        table.add_column(name, overflow="fold")
-    for risk in plan.risks:
-        table.add_row(Text(risk.what), Text(risk.probability), Text(risk.lowers))
-    return table
-
-
-def _effort(plan: Plan) -> Table | Text:
-    if not plan.effort:
-        return Text.assemble((f"{'to do':<11}", "dim"), "nothing before it can be started")
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("to do first", "takes", "how"):
-        table.add_column(name, overflow="fold")
-    for one in plan.effort:
-        table.add_row(Text(one.what), Text(one.takes), Text(one.how))
-    return table
-
-
-def _inputs(plan: Plan) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("input", "value", "known", "from"):
-        table.add_column(name, overflow="fold")
-    for one in plan.inputs:
-        table.add_row(Text(one.name), Text(one.value), one.basis, Text(one.source))
     return table

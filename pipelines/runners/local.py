@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from modelyard.components.artifacts import UNCHANGED, History, Outcome, read
+from modelyard.components.artifacts import UNCHANGED, Outcome, read
 from modelyard.components.errors import ModelyardError
 from modelyard.components.explain import local_run
 from modelyard.components.fingerprint.identity import reason_in
@@ -25,7 +25,6 @@ from modelyard.pipelines.compile import lean_kfp
 from modelyard.pipelines.compile.compiler import LOCAL, NO_OPTIONS, arguments, pipeline
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.planning import comparison
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.runs import Failure, RunSummary, State, Step, scores
 from modelyard.pipelines.serving.smoke_test import Prediction, predict_locally
@@ -67,7 +66,6 @@ class LocalRun:
     def __call__(self) -> RunSummary:
         """Run to the end and record the summary; a failure is in the summary, not raised."""
         started = time.monotonic()
-        plan_key = comparison.identity(self.config, self.environment)
         result: dict[str, Any]
         try:
             self._execute()
@@ -84,7 +82,6 @@ class LocalRun:
             **result,
         )
         runs.finish(self.folder, summary)
-        comparison.keep(self.folder, plan_key, self.environment, summary, self._history())
         return summary
 
     def _execute(self) -> None:
@@ -171,18 +168,6 @@ class LocalRun:
             **scores(self._evaluation(), self._outcome(), self.folder),
             "prediction": self._predict(),
         }
-
-    def _history(self) -> History | None:
-        """Read what train tells of its only attempt; None when it did not run, or that cannot be read."""
-        step = next(one for one in self.log.steps() if one.name == "train")
-        if step.state == "succeeded" and not step.cached:
-            with contextlib.suppress(ModelyardError, OSError, StopIteration):
-                return read(self._trained() / "history.json", History)
-        return None
-
-    def _trained(self) -> Path:
-        """Return the folder that holds the history of this run's training."""
-        return Path(self._written("train", "history"))
 
     def _deployed(self) -> bool:
         return any(step.name == "deploy" and step.state == "succeeded" for step in self.log.steps())

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from modelyard.components import lifeline
-from modelyard.components.artifacts import History, Outcome, read, write
+from modelyard.components.artifacts import Outcome, read, write
 from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store import staging
 from modelyard.components.store.address import open_objects
@@ -83,16 +83,6 @@ class PodRun(LocalRun):
     def _written(self, step: str, output: str) -> str:
         here = Path(super()._written(step, output)).relative_to(self.folder / "artifacts")
         return f"{self._there}/{here.as_posix()}"
-
-    def _history(self) -> History | None:
-        if any(launcher.AGAIN in line for line in self.log.lines("train")):
-            return None
-        return super()._history()
-
-    def _trained(self) -> Path:
-        path = self.folder / "artifacts" / "train" / "history"
-        staging.fetch(self._written("train", "history"), path, self._endpoint)
-        return path
 
     def _outcome(self) -> Outcome | None:
         if not self._deployed():

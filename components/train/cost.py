@@ -1,0 +1,157 @@
+"""Reports what a training step takes: memory, and floating-point operations.
+
+    python -m modelyard.components.train.cost QUESTION.json COST.json
+
+The network is built and compiled as the step `train` does it, and Keras' own training step is traced into a
+TensorFlow graph with a fixed batch. Nothing is trained, and no memory is needed for the variables. For a
+model that JAX will train, the caller sets KERAS_BACKEND to tensorflow: the mathematics are those of Keras.
+"""
+
+import re
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelyard.components import artifacts, lifeline
+from modelyard.components.errors import TrainError
+from modelyard.components.train import code_archive, trainer, user_code
+from modelyard.components.train import model as networks
+from modelyard.components.train.backend import keras, tf
+from modelyard.components.train.measured import Cost, Question
+from modelyard.components.train.settings import Code, Model, Training
+
+GRADIENT = "gradient_tape/"  # the scope in which TensorFlow puts the operations of the backward pass
+NOT_KEPT = ("Const", "Placeholder", "ReadVariableOp", "Shape", "ShapeN", "VariableShape")
+# Operations with many multiplications; the profiler does not count those inside of loops and functions.
+HEAVY = re.compile(
+    r"MatMul|Einsum|Conv(?!ert)|While|^(Stateless)?(If|Case)$|PartitionedCall|PyFunc|FFT|RNN|Cholesky|Solve|Svd|Eig"
+)
+
+
+def cost(question: Question) -> Cost:
+    """Return what a training step of a model takes.
+
+    Raises:
+        TrainError: the model cannot be built, or its code fails.
+    """
+    try:
+        with tf.Graph().as_default():  # whose variables are never created
+            return _cost(question)
+    except TrainError:
+        if not Model.model_validate(question.architecture).build:
+            raise
+        return _cost(question)  # the user's code may compute with values, which a graph does not have
+
+
+def compiled(question: Question) -> tuple[Any, Training]:
+    """Return the untrained network of the step `train`, compiled as there, and the training."""
+    settings = Model.model_validate(question.architecture)
+    training = Training.model_validate(question.training)
+    keras.utils.set_random_seed(training.seed)
+    code = _folder(question.code)
+    network = networks.build(settings, question.examples, question.normalization, code, question.code_sha256)
+    trainer.compile_(network, settings, training, question.rows)
+    with explained(question, "Tracing"):
+        network.optimizer.build(network.trainable_variables)
+    return network, training
+
+
+def explained(question: Question, what: str) -> AbstractContextManager[None]:
+    """Name the line of the user's code that fails in the block, if the model is the user's own."""
+    own = Model.model_validate(question.architecture).build
+    return user_code.explained(_folder(question.code), what) if own else nullcontext()
+
+
+def traced_step(network: Any, shape: tuple[int, ...], batch_size: int) -> Any:
+    """Return the graph of one training step."""
+    dtype = network.inputs[0].dtype
+    few = np.zeros((2, *shape), dtype), np.zeros(2, np.int64)
+    network._symbolic_build(data_batch=few)  # creates the variables of the metrics, which a graph must not
+    step = tf.function(lambda examples, labels: network.train_step((examples, labels)))
+    batch = tf.TensorSpec((batch_size, *shape), dtype), tf.TensorSpec((batch_size,), tf.int64)
+    return step.get_concrete_function(*batch).graph
+
+
+def count_flops(graph: Any) -> tuple[int, tuple[str, ...]]:
+    """Return the operations that TensorFlow's profiler counts, and the types that it cannot count."""
+    profiler = tf.compat.v1.profiler
+    options = {**profiler.ProfileOptionBuilder.float_operation(), "output": "none"}
+    found = profiler.profile(graph, cmd="op", options=options)
+    counted, node = {found.name}, found
+    while node.children:
+        node = node.children[0]
+        if node.float_ops:
+            counted.add(node.name)
+    types = {operation.type for operation in graph.get_operations()}
+    return int(found.total_float_ops), tuple(sorted(filter(HEAVY.search, types - counted)))
+
+
+def activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
+    """Return the bytes that the forward pass keeps for the gradients, and those of the largest operation.
+
+    The largest operation is that with the largest inputs and outputs that do not have a variable's shape.
+    """
+    shapes = {tuple(one.shape) for one in variables}
+    kept: dict[str, int] = {}
+    working = 0
+    for operation in graph.get_operations():
+        held = [one for one in (*operation.inputs, *operation.outputs) if _static(one)]
+        working = max(working, sum(_size(one) for one in held if tuple(one.shape) not in shapes))
+        for tensor in operation.inputs if operation.name.startswith(GRADIENT) else ():
+            source = tensor.op
+            if _static(tensor) and not source.name.startswith(GRADIENT) and source.type not in NOT_KEPT:
+                kept[tensor.name] = _size(tensor)
+    return sum(kept.values()), working
+
+
+def _cost(question: Question) -> Cost:
+    network, training = compiled(question)
+    size = min(training.batch_size, question.rows)
+    with explained(question, "Tracing"):
+        graph = traced_step(network, question.examples.shape, size)
+    flops, uncounted = count_flops(graph)
+    activations, working = activation_bytes(graph, network.trainable_variables)
+    return Cost(
+        parameters=network.count_params(),
+        weights=_bytes(network.variables),
+        gradients=_bytes(network.trainable_variables),
+        optimizer=_bytes(network.optimizer.variables),
+        batch_size=size,
+        flops=flops,
+        uncounted=uncounted,
+        activations=activations,
+        working=working,
+    )
+
+
+@cache
+def _folder(code: str) -> Path:
+    """Return the folder of the user's code; an archive is fetched once."""
+    return code_archive.folder_of(Code.of(code)) if code else Path()
+
+
+def _static(tensor: Any) -> bool:
+    return bool(tensor.dtype.is_numpy_compatible and tensor.shape.is_fully_defined())
+
+
+def _size(tensor: Any) -> int:
+    return int(tensor.shape.num_elements() * tensor.dtype.size)
+
+
+def _bytes(variables: Any) -> int:
+    return sum(int(np.prod(one.shape)) * tf.as_dtype(one.dtype).size for one in variables)
+
+
+def main() -> None:
+    """Read the question and write the answer."""
+    lifeline.follow()
+    question, answer = map(Path, sys.argv[1:])
+    artifacts.write(answer, cost(artifacts.read(question, Question)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""Makes a plan: does it fit, how long does it take, what does it cost, before anything is started.
+
+plan = make(config, environment, "local", Request(probe=True), home)
+plan.fit, plan.train, plan.money, plan.problems
+"""
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from modelyard.components.artifacts import Record
+from modelyard.components.errors import TooLargeError
+from modelyard.components.kubernetes.quantities import number
+from modelyard.components.train.measured import Cost, LearningCurve, Probed, Question, Trial
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.environments.accelerators import SHIPPED, load_catalog
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.planning import measuring
+from modelyard.pipelines.planning.dataset import Dataset, look
+from modelyard.pipelines.planning.hardware import Device, device_of, money_of, options
+from modelyard.pipelines.planning.plan import (
+    Fit,
+    Memory,
+    Plan,
+    Storage,
+    TrainTime,
+    exceeded,
+    find,
+    keep,
+    key_of,
+    memory_of,
+    storage_of,
+    train_time,
+)
+from modelyard.pipelines.planning.render import size
+
+Say = Callable[[str], None]
+PROBE_SECONDS = 20.0
+BUSY = 1.5  # runnable processes per core; on an idle machine the probe itself is about one
+
+
+class Request(Record):
+    """What the user asks of a plan.
+
+    `seconds` is how long a probe times steps. `fetch` downloads data that is not on this machine; `rows` and
+    `classes` describe it instead. `prices` is a file like accelerators.yaml, `price` USD per hour of the
+    machine, `budget` USD.
+    """
+
+    probe: bool = False
+    seconds: float = PROBE_SECONDS
+    learning_curve: bool = False
+    fetch: bool = False
+    rows: int | None = None
+    classes: int | None = None
+    prices: Path | None = None
+    price: float | None = None
+    budget: float | None = None
+
+
+def make(
+    config: Config,
+    environment: Environment,
+    name: str,
+    request: Request,
+    home: Path,
+    say: Say = lambda _: None,
+    warn: Say = lambda _: None,
+) -> Plan:
+    """Return the plan of a configuration, and keep it for `submit` and for the report of the run after it.
+
+    Args:
+        config: the configuration.
+        environment: where it would run.
+        name: the environment's name.
+        request: what the user asks.
+        home: where runs and plans are kept.
+        say: takes a few words about what is being done.
+        warn: takes a sentence about what went wrong beside the plan.
+
+    Raises:
+        ModelyardError: the data or the model is wrong, or too little is known.
+    """
+    catalog, training = load_catalog(request.prices or SHIPPED), config.training
+    if request.probe and environment.kind != "local":
+        measuring.check(environment)
+    say("preparing the data")
+    data = look(config, request.rows, request.classes, _fetches(config, environment, request))
+    question = _question(config, data)
+    say("counting what a training step takes")
+    cost, _ = measuring.ask("cost", question, Cost, KERAS_BACKEND="tensorflow")
+    memory, device = memory_of(cost), device_of(environment, catalog, home)
+    fit = memory.fit(device.memory) if device.memory is not None else None
+    key = key_of(config, environment)
+    measured = _Measured.earlier(find(home, key), data)
+    if request.probe and fit != "does not fit":
+        measured = _probe(question, request, config, environment, data, say)
+    if measured.train or measured.too_large:  # a probe that ran there has seen whether it fits
+        fit = "does not fit" if measured.too_large else "fits"
+    curve = None
+    if request.learning_curve and not measured.too_large:
+        say("training on growing parts of the data, which takes about twice as long as one training")
+        curve, _ = measuring.ask("learning_curve", question, LearningCurve)
+    probed, accelerator = measured.probed, device.accelerator
+    if accelerator and probed and not probed.device.startswith(accelerator.kind):
+        accelerator = None  # accelerator_optional, on a node without it
+    storage = storage_of(sum(data.rows.values()), data.row_bytes, cost, probed, training)
+    spot = environment.resources("train").spot
+    plan = Plan(
+        model=config.name,
+        environment=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        parameters=cost.parameters,
+        rows=data.rows,
+        classes=data.classes,
+        device=device.name,
+        capacity=device.memory,
+        memory=memory,
+        fit=fit,
+        flops_per_step=cost.flops,
+        steps=training.epochs * math.ceil(data.rows["train"] / training.batch_size),
+        uncounted=cost.uncounted,
+        storage=storage,
+        probed=probed,
+        probed_at=measured.at,
+        train=measured.train,
+        money=money_of(measured.train, accelerator, spot, catalog, request.price),
+        options=options(catalog, memory, environment.keras_backend),
+        prices_read=catalog.read,
+        learning_curve=curve,
+        warnings=tuple(_warnings(config, environment, device, memory, fit, probed)),
+        problems=tuple(_problems(config, environment, device, memory, storage, fit, measured.too_large)),
+    )
+    try:
+        keep(home, key, plan)
+    except OSError as error:
+        warn(f"The plan cannot be kept, so submit does not know it: {error}.")
+    return plan.model_copy(update={"exceeded": exceeded(plan, environment, training, request.budget)})
+
+
+class _Measured(NamedTuple):
+    """What a probe measured, and when; `too_large` says why it ran out of memory."""
+
+    probed: Probed | None = None
+    train: TrainTime | None = None
+    at: str | None = None
+    too_large: str | None = None
+
+    @classmethod
+    def earlier(cls, plan: Plan | None, data: Dataset) -> "_Measured":
+        """Return the probe of the last plan of the same configuration, if the examples are the same."""
+        if plan and plan.rows == data.rows:
+            return cls(plan.probed, plan.train, plan.probed_at)
+        return cls()
+
+
+def _probe(
+    question: Question, request: Request, config: Config, environment: Environment, data: Dataset, say: Say
+) -> _Measured:
+    """Probe where training would run; running out of memory there is an answer."""
+    trial, pod = Trial(question=question, seconds=request.seconds), environment.kind != "local"
+    say(f"training for {request.seconds:g} s{' in a pod' if pod else ''}")
+    try:
+        if pod:
+            probed, wall = measuring.probe_in_pod(trial, config, environment, say)
+        else:
+            probed, wall = measuring.ask("probe", trial, Probed)
+    except TooLargeError as error:
+        return _Measured(too_large=str(error).rstrip("."))
+    train = train_time(probed, wall, config.training, data.rows)
+    return _Measured(probed, train, datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def _question(config: Config, data: Dataset) -> Question:
+    code = config.code()
+    return Question(
+        examples=data.examples,
+        normalization=data.normalization,
+        architecture=config.model.model_dump(mode="json"),
+        training=config.training.model_dump(mode="json"),
+        code=code.text() if code else "",
+        code_sha256=config.code_sha256(),
+        rows=data.rows["train"],
+        validation=data.rows.get("validation", 0),
+        features=data.features,
+    )
+
+
+def _fetches(config: Config, environment: Environment, request: Request) -> bool:
+    """Tell whether data is downloaded: a probe in a pod needs its shape alone, and CIFAR-10's is known."""
+    needed = environment.kind == "local" or config.data.kind != "cifar10"
+    return request.fetch or request.learning_curve or (request.probe and needed)
+
+
+def _problems(
+    config: Config,
+    environment: Environment,
+    device: Device,
+    memory: Memory,
+    storage: Storage,
+    fit: Fit | None,
+    too_large: str | None,
+) -> list[str]:
+    """Return why the run cannot succeed, each with what to change."""
+    found, train = [], environment.resources("train")
+    if too_large:
+        found.append(too_large)
+    elif fit == "does not fit":
+        found.append(
+            f"weights, gradients and optimizer take {size(memory.fixed)}, and {device.name} has "
+            f"{size(device.memory or 0)}: take a smaller model or a larger device (one model is not split "
+            "over several)"
+        )
+    if device.disk is not None and storage.run > device.disk:
+        found.append(
+            f"the run writes {size(storage.run)}, and {size(device.disk)} of the disk are free: use "
+            "`modelyard gc`, or set MODELYARD_HOME to a folder on another disk"
+        )
+    disk = train.ephemeral_storage if config.training.checkpoint_every else None
+    if disk and storage.checkpoint > number(disk):
+        found.append(
+            f"a checkpoint takes {size(storage.checkpoint)}, more than environment.steps.train."
+            f"ephemeral_storage, {disk}: raise it, or set training.checkpoint_every to 0"
+        )
+    return found
+
+
+def _warnings(
+    config: Config,
+    environment: Environment,
+    device: Device,
+    memory: Memory,
+    fit: Fit | None,
+    probed: Probed | None,
+) -> list[str]:
+    """Return what may surprise, each with what to do."""
+    found, train, accelerator = [], environment.resources("train"), device.accelerator
+    if fit == "uncertain":
+        batch = memory.largest_batch(device.memory or 0)
+        works = f"a batch of {batch:,} would fit" if batch else "not even one example is sure to fit"
+        found.append(f"only --probe can tell whether it fits: {works}")
+    if accelerator and probed and not probed.device.startswith(accelerator.kind):
+        found.append(f"the probe ran on {probed.device}, as the node has no {accelerator.type}")
+    if probed and probed.load > BUSY:
+        found.append(
+            f"the machine was busy while it was probed ({probed.load:.1f} processes a core), so the times "
+            "are uncertain"
+        )
+    if accelerator and accelerator.count > 1:
+        found.append(f"train uses one of {accelerator.count} {accelerator.type}: ask for one")
+    if train.spot and not train.retries:
+        found.append("a Spot node may be taken away: set environment.steps.train.retries")
+    if environment.keras_backend == "jax" and config.model.build:
+        found.append(f"{config.model.build} must use keras.ops only: Keras trains with JAX")
+    return found
