@@ -24,9 +24,8 @@ from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.shards import ShardWriter
 from modelyard.components.train.measured import Probed, Question, Trial
 from modelyard.components.train.settings import Code, Model, Training
-from modelyard.pipelines.planning.dataset import Dataset
-from modelyard.pipelines.planning.process import ask
-from modelyard.pipelines.planning.time import duration, train_seconds
+from modelyard.pipelines.planning.measuring import ask
+from modelyard.pipelines.planning.plan import train_time
 
 NETWORKS = Path(__file__).parent / "networks"
 SHAPE, CLASSES = (32, 32, 3), 10
@@ -119,13 +118,10 @@ def measure(model: str, size: str, number: int, features: Path) -> Line:
         code_sha256=sha256,
         rows=schema.splits["train"],
         validation=schema.splits["validation"],
+        features=str(features),
     )
-    trial = Trial(question=question, features=str(features), seconds=PROBE_SECONDS)
-    probed, wall = ask("probe", trial, Probed)
-    data = Dataset(
-        examples=schema, normalization=question.normalization, rows=schema.splits, basis="measured", source=""
-    )
-    found = train_seconds(duration(probed, wall, plan, data, settings.build is not None), None)
+    probed, wall = ask("probe", Trial(question=question, seconds=PROBE_SECONDS), Probed)
+    found = train_time(probed, wall, plan, schema.splits).total
     with tempfile.TemporaryDirectory() as scratch:
         places = [str(Path(scratch) / name) for name in ("model", "history")]
         began = time.monotonic()
@@ -145,8 +141,6 @@ def measure(model: str, size: str, number: int, features: Path) -> Line:
             ]
         )
         actual = time.monotonic() - began
-    assert found.value is not None
-    assert found.low is not None
     assert found.high is not None
     return Line(model, size, number, found.value, found.low, found.high, actual)
 

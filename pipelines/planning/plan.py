@@ -13,8 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import computed_field
-
 from modelyard.components.artifacts import Record, read, write
 from modelyard.components.errors import DataError
 from modelyard.components.train.measured import Cost, LearningCurve, Probed
@@ -44,13 +42,11 @@ class Memory(Record):
     working: int
     batch_size: int
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
     def fixed(self) -> int:
         """Return what is needed whatever the batch."""
         return self.weights + self.gradients + self.optimizer
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
     def total(self) -> int:
         """Return the sum."""

@@ -10,10 +10,10 @@ from typing import Any
 
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.planning.quantity import exactly
-from modelyard.pipelines.planning.residuals import Prediction, keep, key
+from modelyard.pipelines.planning.plan import keep, key_of
 from modelyard.pipelines.runners.kfp import runs
 from tests.integration.backend.conftest import Command, Site
+from tests.integration.backend.plans import an_hour
 from tests.integration.backend.server import Fault
 
 MODELYARD = str(Path(sys.executable).parent / "modelyard")
@@ -74,17 +74,13 @@ def changes_of(modelyard: Command) -> list[tuple[str, Any]]:
 def test_what_a_plan_speaks_against(
     site: Site, modelyard: Command, environment: Environment, tmp_path: Path
 ) -> None:
-    mine = key(load(store=environment.model_store()), environment)
-    hour = exactly(3600.0)
-    kept = Prediction(
-        created="", machine="", rows={}, train=hour, whole=hour, money=exactly(9.0), parts=None, refusals=()
-    )
-    keep(tmp_path / "home", mine, kept)
+    key = key_of(load(store=environment.model_store()), environment)
+    keep(tmp_path / "home", key, an_hour(usd=9.0))
     code, text = modelyard("submit", "--budget", "5")
     assert code == 13
-    assert "It takes 9.00 USD, more than --budget 5 USD" in text
+    assert "train costs 9.00 USD, more than --budget 5 USD" in text
     assert site.runs.runs == {}
-    assert modelyard("submit", "--budget", "10", "--deadline", "2")[0] == 0
+    assert modelyard("submit", "--budget", "10")[0] == 0
     assert modelyard("submit", "--budget", "5", "--anyway")[0] == 0
     assert len(site.runs.runs) == 2
 

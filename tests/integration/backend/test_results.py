@@ -16,12 +16,12 @@ from modelyard.components.store import staging
 from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.planning.quantity import exactly, unknown
-from modelyard.pipelines.planning.residuals import Prediction, Residual, keep, key, machine, past_steps
+from modelyard.pipelines.planning.plan import Plan, keep, key_of
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import connect
 from modelyard.pipelines.runners.kfp.following import Following
 from tests.integration.backend.conftest import Site
+from tests.integration.backend.plans import an_hour
 
 BUCKET = "results-for-tests"
 FINGERPRINT = "dc4f44653796"
@@ -134,19 +134,8 @@ def test_a_run_that_is_followed_is_compared_with_its_plan(
     inside = {"storage_endpoint": "http://gcs:4443", "storage_endpoint_outside": place.storage_endpoint}
     there = place.model_copy(update=inside).model_dump(mode="json", exclude_defaults=True)
     (tmp_path / "there.yaml").write_text(yaml.safe_dump(there))
-    home, mine = tmp_path / "home", key(load(environ={}, store=place.model_store()), place)
-    hour = exactly(3600.0)
-    planned = Prediction(
-        created="2026-11-27T10:00:00+00:00",
-        machine=machine(place),
-        rows={},
-        train=hour,
-        whole=hour,
-        money=unknown("no price is known"),
-        parts=None,
-        refusals=(),
-    )
-    keep(home, mine, planned)
+    home, key = tmp_path / "home", key_of(load(environ={}, store=place.model_store()), place)
+    keep(home, key, an_hour(usd=9.0))
 
     def go_on() -> None:
         while not site.runs.runs:
@@ -163,11 +152,7 @@ def test_a_run_that_is_followed_is_compared_with_its_plan(
         invoke(["submit", "--wait", "-e", "there.yaml"])
     assert not end.value.code
     (folder,) = (home / "runs").iterdir()
-    found = Residual.model_validate_json((folder / "plan.json").read_bytes())
-    assert (found.run, found.key, found.planned, found.planned_whole) == (folder.name, mine, 3600.0, 3600.0)
-    assert found.actual is not None
-    assert found.ratio is None  # the time of a queue moves no later plan
-    assert set(past_steps(home, mine)) == {"ingest", "evaluate"}
+    assert Plan.model_validate_json((folder / "plan.json").read_bytes()) == an_hour(usd=9.0)
     report = (folder / "report.html").read_text()
     assert "Plan against actual" in report
-    assert "60 min" in report
+    assert "<td>train</td>" in report

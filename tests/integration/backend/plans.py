@@ -1,0 +1,37 @@
+"""A plan that was made before."""
+
+from modelyard.pipelines.planning.plan import Estimate, Memory, Money, Plan, Storage, TrainTime
+
+
+def an_hour(usd: float) -> Plan:
+    """Return the plan of a training that takes an hour and costs so much."""
+    total = Estimate(value=3600.0, low=3000.0, high=4000.0)
+    train = TrainTime(
+        start=1.0, compile=1.0, epoch=100.0, validation=1.0, step=0.1, export=1.0, epochs=36, total=total
+    )
+    memory = Memory(weights=1, gradients=1, optimizer=1, activations=1, working=1, batch_size=1)
+    return Plan(
+        model="digits",
+        environment="gke",
+        created="2026-11-27T10:00:00+00:00",
+        parameters=1,
+        rows={"train": 1},
+        classes={},
+        device="the pod",
+        capacity=None,
+        memory=memory,
+        fit=None,
+        flops_per_step=1,
+        steps=1,
+        uncounted=(),
+        storage=Storage(shards=1, model=1, checkpoint=1),
+        probed=None,
+        probed_at=None,
+        train=train,
+        money=Money(hour=usd, train=total.scaled(usd / total.value), note="a test"),
+        options=(),
+        prices_read="2026-11-23",
+        learning_curve=None,
+        warnings=(),
+        problems=(),
+    )

@@ -1,0 +1,95 @@
+"""A cost, a probe and data of round numbers, and plans that are made of them without TensorFlow."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.train.measured import Cost, LearningCurve, Pace, Probed
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning import measuring, planner
+from modelyard.pipelines.planning.dataset import Dataset
+from modelyard.pipelines.planning.plan import Plan
+from modelyard.pipelines.planning.planner import Request
+
+GKE = ("environment.store=gs://a/b", "environment.pipeline_root=gs://a/c")
+CURVE = LearningCurve(points=(), beyond=(), refused="3 validation examples are too few")
+Make = Callable[..., Plan]
+
+
+@pytest.fixture
+def cost() -> Cost:
+    return Cost(
+        parameters=1_000_000,
+        weights=4_000_000,
+        gradients=4_000_000,
+        optimizer=8_000_000,
+        batch_size=32,
+        flops=6_000_000_000,
+        uncounted=(),
+        activations=30_000_000,
+        working=2_000_000,
+    )
+
+
+@pytest.fixture
+def probed() -> Probed:
+    """An epoch of 0.5 s and 20 ms a step, a validation of 0.1 s and 10 ms a batch, and 5 s around them."""
+    return Probed(
+        device="cpu:0",
+        load=0.5,
+        synthetic=False,
+        inside=40.0,
+        setup=1.0,
+        compile=2.0,
+        export=2.0,
+        epoch=Pace(fixed=0.5, each=0.020, low=0.9, high=1.1),
+        validation=Pace(fixed=0.1, each=0.010, low=0.9, high=1.1),
+        memory=900_000_000,
+        device_memory=None,
+        model_bytes=13_000_000,
+    )
+
+
+@pytest.fixture
+def data() -> Dataset:
+    return Dataset(
+        examples=Schema(shape=(8, 8), dtype="uint8", classes=("cat", "dog"), splits={}),
+        normalization=Normalization(),
+        rows={"train": 960, "validation": 192, "test": 300},
+        classes={"cat": 60, "dog": 900},
+        features="features",
+    )
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch, cost: Cost, probed: Probed, data: Dataset) -> dict[str, Any]:
+    """What processes and pods answer; a test may change it. An exception is raised."""
+    found: dict[str, Any] = {"cost": cost, "probe": probed, "learning_curve": CURVE, "data": data}
+
+    def answer(name: str) -> Any:
+        if isinstance(found[name], Exception):
+            raise found[name]
+        return found[name], 46.0
+
+    monkeypatch.setattr(planner, "look", lambda *_: found["data"])
+    monkeypatch.setattr(measuring, "ask", lambda name, *_, **__: answer(name))
+    monkeypatch.setattr(measuring, "probe_in_pod", lambda *_: answer("probe"))
+    monkeypatch.setattr(measuring, "check", lambda _: None)
+    return found
+
+
+@pytest.fixture
+def make(answers: dict[str, Any], tmp_path: Path) -> Make:
+    """Make a plan in an environment; keyword arguments are what is asked of it."""
+    assert answers
+
+    def one(name: str = "local", settings: Sequence[str] = (), **request: Any) -> Plan:
+        settings = [*(GKE if name == "gke" else ()), "training.epochs=10", *settings]
+        environment = load_environment(name, settings)
+        return planner.make(load(None, settings), environment, name, Request(**request), tmp_path)
+
+    return one

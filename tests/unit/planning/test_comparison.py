@@ -1,0 +1,96 @@
+"""Plan against actual in the report of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning import comparison
+from modelyard.pipelines.planning.plan import Plan
+from modelyard.pipelines.runners.runs import RunSummary, Step
+from tests.unit.planning.conftest import Make
+
+PAGE = "<html><main>before</main></html>"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
+    made = tmp_path / "runs" / "one"
+    model = made / "artifacts" / "pipeline" / "train" / "model"
+    model.mkdir(parents=True)
+    (model / "model.onnx").write_bytes(b"0" * 26_000_000)
+    (made / "report.html").write_text(PAGE)
+    return made
+
+
+def summary(folder: Path, cached: bool = False, **changes: Any) -> RunSummary:
+    train = Step(name="train", state="succeeded", seconds=60.0, cached=cached)
+    given = {"state": "succeeded", "report": str(folder / "report.html"), **changes}
+    return RunSummary(run="one", model="digits", steps=(train,), seconds=70.0, store="models", **given)
+
+
+def key() -> str | None:
+    settings = ["training.epochs=10"]
+    return comparison.identity(load(None, settings), load_environment("local", settings))
+
+
+def report(folder: Path) -> str:
+    return (folder / "report.html").read_text()
+
+
+def test_a_planned_run_has_both_in_its_report(make: Make, folder: Path) -> None:
+    plan = make(probe=True, price=3.0)
+    comparison.keep(folder, key(), summary(folder))
+    page = report(folder)
+    assert page.index("before") < page.index("Plan against actual")
+    assert page.endswith("</main></html>")
+    assert "1,000,000 parameters" in page
+    for row, ratio in (("train", None), ("money for train", None), ("the exported model", "2.00")):
+        assert f"<td>{row}" in page
+        assert ratio is None or f"<td>{ratio}</td>" in page
+    kept = Plan.model_validate_json((folder / "plan.json").read_bytes())
+    assert kept.train == plan.train
+
+
+def test_of_a_step_from_the_cache_nothing_is_compared(make: Make, folder: Path) -> None:
+    make(probe=True)
+    comparison.keep(folder, key(), summary(folder, cached=True))
+    assert "1,000,000 parameters" in report(folder)
+    assert "Plan against actual" not in report(folder)
+
+
+def test_without_a_probe_the_size_of_the_model_is_compared(make: Make, folder: Path) -> None:
+    make()
+    comparison.keep(folder, key(), summary(folder))
+    assert "<td>the exported model" in report(folder)
+    assert "<td>train</td>" not in report(folder)
+
+
+@pytest.mark.parametrize("changes", [{"state": "failed"}, {"report": None}])
+def test_only_a_run_that_succeeded_is_compared(make: Make, folder: Path, changes: dict[str, Any]) -> None:
+    make()
+    comparison.keep(folder, key(), summary(folder, **changes))
+    assert report(folder) == PAGE
+
+
+def test_a_run_that_was_not_planned_has_its_report_as_it_is(folder: Path) -> None:
+    comparison.keep(folder, key(), summary(folder))
+    comparison.keep(folder, None, summary(folder))
+    assert report(folder) == PAGE
+
+
+def test_a_report_that_cannot_be_read_does_not_fail_the_run(
+    make: Make, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make()
+    comparison.keep(folder, key(), summary(folder, report=str(folder / "none.html")))
+    assert "not in its report" in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_read_has_no_plan(tmp_path: Path) -> None:
+    environment = load_environment("kind")
+    settings = [f"data={{kind: npz, source: {tmp_path}/none.npz}}"]
+    assert comparison.identity(load(None, settings, store=environment.model_store()), environment) is None

@@ -1,0 +1,77 @@
+"""What is known about the data: counted on this machine, else by its kind or as the user says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard.components.errors import ConfigError, DataError, NotFoundError
+from modelyard.pipelines.config.config import Config, load
+from modelyard.pipelines.planning import dataset
+from modelyard.pipelines.planning.dataset import look, prepare
+from modelyard.pipelines.runners import explain_run, runs
+
+IMAGES = {"kind": "images", "source": "https://example.com/pets.zip", "resize": {"height": 8, "width": 8}}
+CIFAR10 = {"kind": "cifar10", "source": "https://example.com/cifar-10.tar.gz"}
+
+
+def config(**data: Any) -> Config:
+    return load(None, [f"data={json.dumps(data)}", "gate=null"])
+
+
+def test_cifar10_is_known_without_a_download() -> None:
+    found = look(config(**CIFAR10), None, None, fetch=False)
+    assert found.rows == {"train": 45_000, "validation": 5_000, "test": 10_000}
+    assert (found.examples.shape, len(found.examples.classes)) == ((32, 32, 3), 10)
+    assert (found.features, found.classes) == ("", {})
+    assert found.row_bytes == 32 * 32 * 3 + 8
+
+
+def test_images_are_as_the_user_says() -> None:
+    found = look(config(**IMAGES, test=0.2, validation=0.1), 1000, 3, fetch=False)
+    assert found.rows == {"train": 720, "validation": 80, "test": 200}
+    assert (found.examples.shape, found.examples.classes) == ((8, 8, 3), ("0", "1", "2"))
+
+
+def test_validation_on_the_test_examples() -> None:
+    found = look(config(**CIFAR10, validation="test"), None, None, fetch=False)
+    assert found.rows == {"train": 50_000, "validation": 10_000, "test": 10_000}
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(None, 3), (1000, None)])
+def test_half_of_it_is_not_enough(rows: int | None, classes: int | None) -> None:
+    with pytest.raises(ConfigError, match="--rows and --classes"):
+        look(config(**IMAGES), rows, classes, fetch=False)
+
+
+@pytest.mark.parametrize("data", [{"kind": "digits"}, {"kind": "npz", "source": "/data/set.npz"}])
+@pytest.mark.parametrize("fetch", [False, True])
+def test_examples_of_this_machine_are_counted_and_not_given(data: Any, fetch: bool) -> None:
+    with pytest.raises(ConfigError, match=r"--rows is 5,000"):
+        look(config(**data), 5000, None, fetch)
+
+
+def test_digits_are_prepared_once_and_are_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
+    found = look(load(), None, None, fetch=False)
+    assert sum(found.classes.values()) == found.rows["train"] > 1000
+    assert (Path(found.features) / "schema.json").is_file()
+    assert look(load(), None, None, fetch=False) == found
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    with pytest.raises(NotFoundError):
+        explain_run.explain_local(runs.home(), None)
+
+
+def test_a_preparation_that_fails_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
+    with pytest.raises(DataError):
+        prepare(load(None, [f"data={{kind: npz, source: {tmp_path}/none.npz}}"]))
+    monkeypatch.setattr(dataset, "data_fingerprint", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(load())
+    with pytest.raises(NotFoundError):
+        explain_run.explain_local(runs.home(), None)

@@ -1,0 +1,125 @@
+"""Accelerators and prices, and the memory of this machine."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard.components.errors import ConfigError
+from modelyard.components.train.measured import Cost
+from modelyard.pipelines.environments.accelerators import SHIPPED, known, load_catalog
+from modelyard.pipelines.planning.hardware import memory_here, options
+from modelyard.pipelines.planning.plan import memory_of
+
+PRICE: dict[str, Any] = {
+    "region": "here",
+    "scope": "vm",
+    "count": 8,
+    "on_demand": 80.0,
+    "spot": 20.0,
+    "source": "a list",
+}
+ROW: dict[str, Any] = {"kind": "gpu", "counts": [1, 8], "memory_gb": 24, "price": PRICE}
+PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+GIB = 2**30
+
+
+def write(path: Path, **accelerators: dict[str, Any]) -> Path:
+    path.write_text(json.dumps({"read": "2026-11-23", "accelerators": accelerators}), encoding="utf-8")
+    return path
+
+
+def test_the_shipped_file_has_a_memory_for_all_but_any_gpu() -> None:
+    catalog = load_catalog(SHIPPED)
+    assert [name for name, one in catalog.accelerators.items() if one.memory_gb is None] == ["gpu"]
+    assert catalog.accelerators == known()
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    kind = load_catalog(write(tmp_path / "own.yaml", gpu=ROW)).accelerators["gpu"]
+    assert kind.price
+    assert (kind.price.hourly(1, spot=False), kind.price.hourly(16, spot=True)) == (80.0, 40.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "hour"),
+    [
+        ({"scope": "accelerator"}, 10.0),
+        ({"on_demand": None}, None),
+        ({"on_demand_counts": [8]}, None),
+    ],
+)
+def test_the_price_of_an_hour_of_one(tmp_path: Path, change: dict[str, Any], hour: float | None) -> None:
+    row = {**ROW, "price": {**PRICE, **change}}
+    kind = load_catalog(write(tmp_path / "own.yaml", gpu=row)).accelerators["gpu"]
+    assert kind.price
+    assert kind.price.hourly(1, spot=False) == hour
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "said"),
+    [
+        ("gpu", {**ROW, "price": {**PRICE, "spot": 90.0}}, "not below on_demand"),
+        ("gpu", {**ROW, "price": {**PRICE, "count": 1, "on_demand": 700.0}}, "on_demand is 700"),
+        ("gpu", {**ROW, "memory_gb": 24576}, "memory_gb"),
+        ("gpu", {**ROW, "colour": "green"}, "colour"),
+        ("nvidia-l3", ROW, "nvidia-l4"),
+        ("mine", ROW, "nvidia-tesla-t4"),
+    ],
+)
+def test_a_row_that_cannot_be_is_refused(tmp_path: Path, name: str, row: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_catalog(write(tmp_path / "own.yaml", **{name: row}))
+
+
+@pytest.mark.parametrize("text", ["- a list", "read: 2026-11-23", "read: soon\naccelerators: {}", None])
+def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "own.yaml"
+    if text:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=r"own\.yaml"):
+        load_catalog(path)
+
+
+def test_what_fits_comes_first_then_what_needs_no_other_backend_then_the_cheapest(cost: Cost) -> None:
+    memory = memory_of(cost.model_copy(update={"weights": 20 * 10**9}))
+    found = options(load_catalog(SHIPPED), memory, "tensorflow")
+    fits = [one for one in found if one.fit == "fits"]
+    assert [one.accelerator for one in fits[:2]] == ["nvidia-tesla-a100", "nvidia-a100-80gb"]
+    assert [one.note for one in fits].index("JAX only") > 5
+    assert {one.accelerator for one in found if one.fit == "does not fit"} >= {"nvidia-tesla-t4"}
+    assert found[-1].largest_batch == 0
+    assert not any("JAX" in one.note for one in options(load_catalog(SHIPPED), memory, "jax"))
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits"),
+    [
+        ("0::/\n", {"memory.max": f"{GIB}"}),  # a container whose group is the root of what it sees
+        ("0::/a.slice/b\n", {"memory.max": f"{GIB}", "a.slice/memory.max": f"{4 * GIB}"}),
+        ("0::/a.slice/b\n", {"a.slice/memory.max": f"{GIB}", "a.slice/b/memory.max": "max"}),
+        ("4:memory:/pods/x\n0::/\n", {"memory/pods/x/memory.limit_in_bytes": f"{GIB}"}),
+        ("4:cpu,memory:/pods/x\n", {"memory/memory.limit_in_bytes": f"{GIB}"}),
+    ],
+)
+def test_the_smallest_limit_around_the_process_counts(
+    groups: str, limits: dict[str, str], tmp_path: Path
+) -> None:
+    assert seen(tmp_path, groups, limits) == GIB
+
+
+@pytest.mark.parametrize("limit", ["max", "9223372036854771712"])
+def test_without_a_limit_it_is_the_memory_of_the_machine(limit: str, tmp_path: Path) -> None:
+    limits = {"memory/x/memory.limit_in_bytes": limit, "x/memory.max": limit, "cpu.max": "1"}
+    assert seen(tmp_path, "4:memory:/x\n0::/x\n", limits) == PHYSICAL
+    assert memory_here(tmp_path / "none", tmp_path / "none") == PHYSICAL
+
+
+def seen(folder: Path, groups: str, limits: dict[str, str]) -> int:
+    (folder / "cgroup").write_text(groups)
+    for path, text in limits.items():
+        (folder / "groups" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "groups" / path).write_text(f"{text}\n")
+    return memory_here(folder / "cgroup", folder / "groups")

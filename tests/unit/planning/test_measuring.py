@@ -1,0 +1,261 @@
+"""A process, or a pod, that measures a model: how it may end, and that it ends with the plan."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.config import kube_config
+
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.errors import ClusterError, ModelyardError, TooLargeError, TrainError
+from modelyard.components.train.measured import ANSWER, Cost, CurvePoint, Probed, Question, Trial
+from modelyard.pipelines.config.config import Config, load
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.planning import measuring
+from modelyard.pipelines.runners.pods import pod as pods
+
+DIGEST = "@sha256:" + 64 * "1"
+STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
+IMAGES = {name: f"registry.example/{name}{DIGEST}" for name in (*STEPS, "train-cuda", "serve")}
+
+
+def asked(*overrides: str) -> tuple[Trial, Config, Environment]:
+    given = f"environment.images={json.dumps(IMAGES)}"
+    environment = load_environment("kind", [given, *overrides])
+    config = load(None, ["training.epochs=3"], store=environment.model_store())
+    question = Question(
+        examples=Schema(shape=(8, 8, 1), dtype="uint8", classes=tuple("0123456789"), splits={}),
+        normalization=Normalization(),
+        architecture=config.model.model_dump(mode="json"),
+        training=config.training.model_dump(mode="json"),
+        rows=1000,
+        features="of this machine",
+    )
+    return Trial(question=question, seconds=3.0), config, environment
+
+
+def pod_of(*overrides: str) -> Any:
+    return measuring.probe_pod(*asked(*overrides))
+
+
+def test_it_is_the_pod_of_train_with_another_command() -> None:
+    pod = pod_of()
+    fetch, main = pod["spec"]["initContainers"]
+    assert main["image"] == IMAGES["train"]
+    assert main["command"][:3] == ["python3", "-m", "modelyard.components.train.probe"]
+    asked = Trial.model_validate_json(main["command"][3])
+    assert asked.seconds == 3.0
+    assert asked.question.training["epochs"] == 3
+    assert fetch["command"] == pod["spec"]["containers"][0]["command"] == ["true"]
+    assert pod["metadata"]["labels"]["modelyard.dev/step"] == "train"
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert main["resources"]["limits"]["memory"] == "3Gi"
+
+
+def test_it_asks_for_the_accelerator_of_train() -> None:
+    pod = pod_of("environment.steps.train.accelerator={type: nvidia-l4, count: 1}")
+    _, main = pod["spec"]["initContainers"]
+    assert main["image"] == IMAGES["train-cuda"]
+    assert main["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert pod["spec"]["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+
+
+def test_it_belongs_to_no_run_and_ends_also_when_nobody_removes_it() -> None:
+    pod = pod_of()
+    assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "probe"
+    assert "modelyard.dev/run" not in pod["metadata"]["labels"]
+    assert pod["spec"]["activeDeadlineSeconds"] == 3603
+
+
+class Cluster:
+    """A cluster in which a pod goes through what it is given, and prints some lines."""
+
+    namespace, nodes = "runs", ()
+
+    def __init__(self, lines: list[str], *statuses: Any) -> None:
+        self.lines, self.statuses = lines, list(statuses)
+        self.pod: Any = None
+
+    def apply(self, pod: Any, _manager: str) -> Any:
+        self.pod = pod
+        return pod
+
+    def get(self, _kind: str, _name: str) -> Any:
+        if self.pod is None:
+            return None
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        return {**self.pod, "status": status}
+
+    def log(self, _pod: str, container: str, skip: int) -> Iterator[str]:
+        yield from self.lines[skip:] if container == "step" else ()
+
+    def events(self, _pod: Any) -> list[Any]:
+        return []
+
+    def memory(self, _pod: Any, _container: str) -> float:
+        raise ClusterError("it may not be read")
+
+    def delete(self, _kind: str, _seen: Any) -> bool:
+        self.pod = None
+        return True
+
+
+WAITING = {
+    "phase": "Pending",
+    "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes fit."}
+    ],
+}
+
+
+def ended(code: int, **more: str) -> Any:
+    """Return the status of a pod whose step has ended with a code."""
+    names = ("fetch", "step", "put")
+    states = [
+        {"name": name, "state": {"terminated": {"exitCode": code if name == "step" else 0, **more}}}
+        for name in names
+    ]
+    return {"phase": "Running", "initContainerStatuses": states[:2], "containerStatuses": states[2:]}
+
+
+def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[Probed, list[str]]:
+    said: list[str] = []
+    monkeypatch.setattr(measuring, "connect", lambda _: cluster)
+    monkeypatch.setattr(pods, "PAUSE", 0.0)
+    found, seconds = measuring.probe_in_pod(*asked(), say=said.append)
+    assert seconds > 0
+    return found, said
+
+
+def test_what_keeps_it_waiting_is_said_and_its_answer_is_not(
+    probed: Probed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["probing on cpu:0 with tensorflow", f"{ANSWER}{probed.model_dump_json()}"]
+    cluster = Cluster(lines, WAITING, ended(0))
+    found, said = followed(cluster, monkeypatch)
+    assert found == probed
+    assert len(said) == 2
+    assert "asks for" in said[0]
+    assert said[1] == lines[0]
+    assert cluster.pod is None
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "kind", "message"),
+    [
+        (ended(137, reason="OOMKilled"), [], TooLargeError, "too much memory: its limit is 3 GiB"),
+        (
+            ended(1),
+            ["modelyard.components.errors.TooLargeError: It is full."],
+            TooLargeError,
+            r"^It is full\.$",
+        ),
+        (ended(1), ["modelyard.components.errors.TrainError: It is wrong."], TrainError, r"^It is wrong\.$"),
+        (ended(3), ["Oh, no."], ClusterError, r"ended with 3, .* Oh, no\. "),
+        (ended(3), [], ClusterError, r"nothing\."),
+    ],
+)
+def test_how_it_failed_is_said(
+    status: Any, lines: list[str], kind: type[ModelyardError], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(kind, match=message) as failed:
+        followed(Cluster(lines, status), monkeypatch)
+    assert type(failed.value) is kind
+
+
+QUESTION = CurvePoint(rows=7, error=0.1, low=0.0, high=0.2)  # any record does
+PYTHON = """#!{python}
+import os, signal, sys, time
+from pathlib import Path
+from modelyard.components import lifeline
+lifeline.follow()
+question, answer = map(Path, sys.argv[3:])
+{body}
+"""
+PARENT = """
+import sys
+from pathlib import Path
+from modelyard.components.train.measured import CurvePoint
+from modelyard.pipelines.planning import measuring
+measuring.sys.executable = sys.argv[1]
+measuring.ask("cost", CurvePoint(rows=7, error=0.1, low=0.0, high=0.2), CurvePoint)
+"""
+
+
+def stub(folder: Path, body: str) -> str:
+    """Return a program that is called as Python is, and does something else than a module of train."""
+    path = folder / "python"
+    path.write_text(PYTHON.format(python=sys.executable, body=body))
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_the_answer_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cost: Cost) -> None:
+    body = "assert os.environ['KERAS_BACKEND'] == 'none'; answer.write_text(question.read_text())"
+    monkeypatch.setattr(measuring.sys, "executable", stub(tmp_path, body))
+    found, seconds = measuring.ask("cost", cost, Cost, KERAS_BACKEND="none")
+    assert found == cost
+    assert seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", TooLargeError, "cost of the model was killed"),
+        ("os.write(2, b'what(): std::bad_alloc'); os.abort()", TooLargeError, "batch_size"),
+        ("os.write(2, b'Oh, no.'); os._exit(3)", TrainError, r"ended with 3: Oh, no\. "),
+        ("os._exit(3)", TrainError, r"ended with 3: it printed nothing\. "),
+        ("from modelyard.components.errors import *; raise TrainError('Wrong.')", TrainError, r"^Wrong\.$"),
+    ],
+)
+def test_how_a_process_ended_is_said(
+    body: str, kind: type[ModelyardError], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring.sys, "executable", stub(tmp_path, body))
+    with pytest.raises(kind, match=message) as ended:
+        measuring.ask("cost", QUESTION, CurvePoint)
+    assert type(ended.value) is kind
+    assert "\n" not in str(ended.value)
+
+
+def test_a_process_ends_with_the_plan_that_asked(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    body = f"Path({str(mark)!r}).write_text(str(os.getpid())); time.sleep(120)"
+    plan = subprocess.Popen([sys.executable, "-c", PARENT, stub(tmp_path, body)])
+    wait_for(lambda: mark.is_file() and mark.read_text())
+    child = int(mark.read_text())
+    assert not gone(child)
+    plan.kill()
+    plan.wait()
+    wait_for(lambda: gone(child))
+
+
+def test_without_a_cluster_there_is_no_probe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # the client reads the variable once, when it is imported
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    with pytest.raises(ClusterError):
+        measuring.check(load_environment("kind"))
+
+
+def wait_for(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 100
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+    return state == "Z"

@@ -1,0 +1,121 @@
+"""What a training step takes, beside sums done by hand."""
+
+import resource
+from typing import Any
+
+import pytest
+
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.errors import TrainError
+from modelyard.components.train.cost import cost
+from modelyard.components.train.measured import Question
+from modelyard.components.train.settings import Code
+
+DENSE: dict[str, Any] = {"filters": [], "dense": [8]}
+PARAMETERS = (64 * 8 + 8) + (8 * 3 + 3)
+
+
+def question(model: dict[str, Any], rows: int = 60, **training: Any) -> Question:
+    return Question(
+        examples=Schema(shape=(8, 8, 1), dtype="uint8", classes=("cat", "dog", "emu"), splits={}),
+        normalization=Normalization(deviation=(255.0,)),
+        architecture=model,
+        training=training,
+        rows=rows,
+    )
+
+
+def own(desk: Any, text: str, **training: Any) -> Question:
+    """Return a question about the model that `build` of a module makes."""
+    folder = desk.code(own=text)
+    return question({"build": "own:build", "code": str(folder)}, **training).model_copy(
+        update={"code": Code(place=str(folder)).text(), "code_sha256": artifacts.tree_sha256(folder)}
+    )
+
+
+def test_memory_and_operations_of_a_dense_network() -> None:
+    found = cost(question(DENSE, batch_size=16))
+    assert found.parameters == PARAMETERS
+    assert found.weights == found.gradients == 4 * PARAMETERS
+    assert 8 * PARAMETERS <= found.optimizer <= 8 * PARAMETERS + 64  # two moments, a step and a learning rate
+    assert found.batch_size == 16
+    products = 2 * (64 * 8 + 8 * 3)
+    assert 2 * 16 * products <= found.flops <= 4 * 16 * products  # forward, weights, and inputs of the second
+    assert found.uncounted == ()
+    # of each example: 64 pixels and 8 values after relu as float32, and the probabilities or logits
+    assert 16 * 4 * (64 + 8) <= found.activations <= 16 * 4 * (64 + 8 + 4 * 3) + 64
+    assert 16 * 4 * 64 <= found.working <= 4 * 16 * 4 * 64
+
+
+def test_activations_and_operations_grow_with_the_batch() -> None:
+    small, large = (cost(question({"filters": [4]}, batch_size=size)) for size in (6, 48))
+    assert large.activations == pytest.approx(8 * small.activations, rel=0.01)
+    assert large.flops > 6 * small.flops
+    assert large.weights == small.weights
+
+
+def test_a_batch_has_no_more_examples_than_there_are() -> None:
+    assert cost(question(DENSE, rows=7)).batch_size == 7
+
+
+def test_plain_sgd_keeps_no_moments() -> None:
+    assert cost(question(DENSE, optimizer="sgd")).optimizer < 64
+
+
+def test_a_model_that_is_larger_than_any_memory_takes_none() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = cost(question({"filters": [], "dense": [65536, 65536, 65536]}))
+    assert found.weights + found.optimizer > 10**11
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 10**9
+
+
+def test_what_the_profiler_cannot_count_is_named(desk: Any) -> None:
+    text = """
+    def build(input_shape, classes):
+        examples = keras.Input(input_shape)
+        rows = layers.Reshape(input_shape[:2])(examples)
+        rows = layers.MultiHeadAttention(1, 2)(rows, rows)
+        rows = layers.LSTM(3, use_cudnn=False)(rows)
+        return keras.Model(examples, layers.Dense(classes, activation="softmax")(rows))
+    """
+    found = cost(own(desk, text))
+    assert "Einsum" in found.uncounted
+    assert any("While" in one for one in found.uncounted)
+    assert "MatMul" not in found.uncounted
+
+
+def test_code_that_computes_with_values_can_be_counted(desk: Any) -> None:
+    text = """
+    import numpy as np
+
+    def build(input_shape, classes):
+        scale = layers.Normalization()
+        scale.adapt(np.arange(12.0).reshape(3, 4))
+        return keras.Sequential([
+            keras.Input(input_shape), layers.Flatten(), layers.Dense(4), scale,
+            layers.Dense(classes, activation="softmax"),
+        ])
+    """
+    assert cost(own(desk, text)).gradients == 4 * (65 * 4 + 5 * 3)
+
+
+def test_own_code_that_fails_in_training_is_explained(desk: Any) -> None:
+    text = """
+    @keras.saving.register_keras_serializable("cost")
+    class Late(layers.Layer):
+        def call(self, x, training=False):
+            assert not training
+            return x
+
+    def build(input_shape, classes):
+        x = keras.Input(input_shape)
+        return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Late()(x))))
+    """
+    with pytest.raises(TrainError, match=r"own\.py:\d+: AssertionError"):
+        cost(own(desk, text))
+
+
+def test_a_built_in_network_without_room_is_refused_once() -> None:
+    with pytest.raises(TrainError, match="no room"):
+        cost(question({"filters": [4, 4, 4, 4]}))

@@ -1,0 +1,105 @@
+"""Learning curves: laws that are known, and features that are too few."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.train import learning_curve as curves
+from modelyard.components.train import trainer
+from modelyard.components.train.learning_curve import extrapolate, fit, learning_curve
+from modelyard.components.train.measured import Question
+
+ROWS = np.array([500.0, 1000.0, 2000.0, 4000.0])
+
+
+@pytest.mark.parametrize(("a", "b", "c"), [(3.0, 0.5, 0.05), (10.0, 0.9, 0.0), (0.8, 0.25, 0.02)])
+def test_a_law_is_found_again(a: float, b: float, c: float) -> None:
+    law = fit(ROWS, a * ROWS**-b + c)
+    assert law.at(16000) == pytest.approx(a * 16000**-b + c, abs=0.003)
+
+
+def test_what_does_not_fall_is_flat() -> None:
+    law = fit(ROWS, np.array([0.1, 0.12, 0.13, 0.14]))
+    assert law.at(16000) == pytest.approx(0.1225)
+
+
+def test_beyond_are_twice_and_four_times_the_rows_with_an_interval() -> None:
+    errors = [float(3 * rows**-0.5 + 0.05) for rows in ROWS]
+    few = extrapolate([int(one) for one in ROWS], errors, held=100)
+    many = extrapolate([int(one) for one in ROWS], errors, held=10_000)
+    assert [one.rows for one in few.beyond] == [8000, 16000]
+    for curve in (few, many):
+        for one in curve.beyond:
+            assert one.low <= 3 * one.rows**-0.5 + 0.05 <= one.high
+    assert many.beyond[1].high - many.beyond[1].low < few.beyond[1].high - few.beyond[1].low
+
+
+def test_no_wrong_row_among_few_does_not_mean_none_at_all() -> None:
+    curve = extrapolate([250, 500, 1000, 2000], [0.10, 0.04, 0.02, 0.0], held=50)
+    last = curve.points[-1]
+    assert last.low == last.error == 0.0
+    assert 0.01 < last.high < 0.1
+    assert all(one.low <= one.error <= one.high for one in (*curve.points, *curve.beyond))
+
+
+def test_what_does_not_fall_is_not_continued() -> None:
+    curve = extrapolate([250, 500, 1000, 2000], [0.10, 0.12, 0.13, 0.14], held=100)
+    assert curve.refused
+    assert "10.0% with 250 examples and 14.0% with 2,000" in curve.refused
+    assert curve.beyond == ()
+    assert [one.rows for one in curve.points] == [250, 500, 1000, 2000]
+
+
+def test_what_no_law_goes_through_is_not_continued() -> None:
+    curve = extrapolate([161, 322, 644, 1289], [0.698, 0.647, 0.295, 0.129], held=144)
+    assert curve.refused
+    assert "training.epochs" in curve.refused
+    assert curve.beyond == ()
+
+
+def question(desk: Any, rows: int, validation: int, **training: Any) -> Question:
+    pictures, labels = desk.pictures(rows)
+    features = desk.features(pictures, labels, validation=validation)
+    schema = artifacts.read(features / "schema.json", Schema)
+    normalization = artifacts.read(features / "normalization.json", Normalization)
+    return Question(
+        examples=schema,
+        normalization=normalization,
+        architecture={"filters": [], "dense": [8]},
+        training={"epochs": 2, "batch_size": 16} | training,
+        rows=rows,
+        features=str(features),
+    )
+
+
+def test_too_few_rows_are_refused(desk: Any) -> None:
+    curve = learning_curve(question(desk, rows=40, validation=60))
+    assert curve.refused
+    assert "at least 120" in curve.refused
+    assert curve.points == curve.beyond == ()
+
+
+def test_too_few_validation_rows_are_refused(desk: Any) -> None:
+    curve = learning_curve(question(desk, rows=400, validation=12))
+    assert curve.refused
+    assert "data.validation" in curve.refused
+
+
+def test_a_curve_has_the_error_of_the_weights_that_stay(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit_, fitted = trainer.fit, []
+
+    def forget(network: Any, part: Any, training: Any) -> Any:
+        history = fit_(network, part, training)
+        fitted.append(len(part.train))
+        network.set_weights([0 * one for one in network.get_weights()])  # it names the first class always
+        return history
+
+    monkeypatch.setattr(curves, "PARTS", (1 / 2, 1.0))
+    monkeypatch.setattr(trainer, "fit", forget)
+    curve = learning_curve(question(desk, 60, 60, epochs=1))
+    assert fitted == [one.rows for one in curve.points] == [30, 60]
+    assert [one.error for one in curve.points] == [pytest.approx(2 / 3)] * 2
+    assert all(one.low <= one.error <= one.high for one in curve.points)

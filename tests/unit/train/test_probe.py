@@ -1,0 +1,187 @@
+"""A probe of real steps, with features and without, and the windows in which it times them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.errors import TooLargeError, TrainError
+from modelyard.components.train import probe as probing
+from modelyard.components.train.cost import compiled
+from modelyard.components.train.data import Features
+from modelyard.components.train.measured import Question, Trial
+from modelyard.components.train.probe import Passes, Windows, probe
+from modelyard.components.train.settings import Code
+
+
+@pytest.fixture
+def question() -> Question:
+    return Question(
+        examples=Schema(shape=(8, 8, 1), dtype="uint8", classes=("cat", "dog", "emu"), splits={}),
+        normalization=Normalization(deviation=(255.0,)),
+        architecture={"filters": [4], "dense": [8]},
+        training={"batch_size": 16},
+        rows=600,
+        validation=40,
+    )
+
+
+def passes_of(question: Question, features: Path) -> Passes:
+    network, training = compiled(question)
+    return Passes(network, Features.read(features), training)
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_real_steps_are_timed(question: Question, desk: Any, tmp_path: Path, synthetic: bool) -> None:
+    if not synthetic:
+        features = desk.features(*desk.pictures(600), validation=40)
+        question = question.model_copy(update={"features": str(features)})
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    found = probe(Trial(question=question, seconds=0.5), scratch)
+    assert (found.synthetic, found.device) == (synthetic, "cpu:0")
+    assert found.epoch.seconds(38) > 0
+    assert found.validation
+    assert found.validation.seconds(3) > 0
+    assert 0 < found.setup + found.compile + found.export < found.inside
+    assert found.memory > 10**8
+    written = sum(one.stat().st_size for one in (scratch / "model").rglob("*") if one.is_file())
+    assert found.model_bytes == written
+
+
+def test_where_steps_are_slow_not_all_have_a_turn(
+    question: Question, desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "PATIENCE", 0.0)
+    passes = passes_of(question, desk.features(*desk.pictures(600), validation=40))
+    passes.warm_up()
+    passes.run(1e-9)
+    assert passes.epoch.pace().each > 0
+    assert passes.validation
+    assert passes.validation.pace().each > 0
+
+
+@pytest.mark.parametrize(("jit", "rows"), [(False, []), (True, [8, 8])])
+def test_the_last_batch_is_compiled_where_each_size_is(
+    question: Question, desk: Any, monkeypatch: pytest.MonkeyPatch, jit: bool, rows: list[int]
+) -> None:
+    passes = passes_of(question, desk.features(*desk.pictures(600), validation=0))
+    passes._network.jit_compile = jit
+    fitted: list[int] = []
+
+    def fit(batches: Any) -> float:
+        sizes = [len(labels) for _, labels in batches.take(1)]
+        fitted.extend(size for size in sizes if size < 16)
+        return 0.0
+
+    monkeypatch.setattr(passes, "_timed_fit", fit)
+    passes.warm_up()
+    assert fitted == rows  # 600 rows are 37 batches of 16, and 8
+
+
+LATE = """
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+def fail():
+    {raises}
+
+@keras.saving.register_keras_serializable("late")
+class Late(layers.Layer):
+    def call(self, x):
+        return x + tf.stop_gradient(tf.ensure_shape(tf.numpy_function(fail, [], tf.float32), ()))
+
+    def compute_output_shape(self, shape):
+        return shape
+
+def build(input_shape, classes):
+    x = keras.Input(input_shape)
+    return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Late()(x))))
+"""
+
+
+@pytest.mark.parametrize(
+    ("raises", "kind", "message"),
+    [
+        ("raise KeyError('forgotten')", TrainError, r"Probing failed: .*networks"),
+        ("raise MemoryError('no room')", TooLargeError, r"batch of 16 does not fit"),
+    ],
+)
+def test_what_the_users_own_code_raises_in_a_step_is_explained(
+    question: Question, desk: Any, tmp_path: Path, raises: str, kind: type[TrainError], message: str
+) -> None:
+    folder = desk.code(late=LATE.format(raises=raises))
+    own = {
+        "architecture": {"build": "late:build", "code": str(folder)},
+        "code": Code(place=str(folder)).text(),
+        "code_sha256": artifacts.tree_sha256(folder),
+    }
+    with pytest.raises(kind, match=message):
+        probe(Trial(question=question.model_copy(update=own), seconds=0.5), tmp_path)
+
+
+class Machine:
+    """Takes 2 s for a call and 0.5 s for each batch, times `slow`."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.slow = 1.0
+
+    def __call__(self, count: int) -> float:
+        self.calls.append(count)
+        return (2.0 + 0.5 * count) * self.slow
+
+
+def test_a_call_and_a_batch_come_apart() -> None:
+    windows = Windows(Machine(), most=1000)
+    windows.settle(52.0)
+    for _ in range(3):
+        windows.turn()
+    pace = windows.pace()
+    assert pace.each == pytest.approx(0.5)
+    assert pace.fixed == pytest.approx(2.0)
+    assert pace.seconds(10) == pytest.approx(7.0)
+    assert pace.seconds(0) == 0.0
+    assert (pace.low, pace.high) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("most", "seconds", "calls"),
+    [
+        (5, 1000.0, [1, 5]),  # no more than there are
+        (1000, 0.001, [1]),  # what is slow is done once a window
+        (1000, 1.0, [1]),  # eight would take 20 s, as a single one takes 2.5 s
+        (1000, 3.0, [1, 8]),  # eight tell more than the one that fits
+        (5, 3.0, [1, 5]),
+    ],
+)
+def test_the_size_of_a_window(most: int, seconds: float, calls: list[int]) -> None:
+    machine = Machine()
+    windows = Windows(machine, most)
+    windows.settle(seconds)
+    machine.calls.clear()
+    windows.turn()
+    assert machine.calls == calls
+
+
+def test_slow_moments_are_part_of_it() -> None:
+    machine = Machine()
+    windows = Windows(machine, most=100)
+    windows.settle(1000.0)
+    for machine.slow in (1.0, 1.0, 1.0, 3.0):
+        windows.turn()
+    pace = windows.pace()
+    assert pace.seconds(100) == pytest.approx(52.0 * 1.5)
+    assert pace.low < 1 < pace.high
+
+
+def test_what_had_no_turn_is_known_by_its_first_call() -> None:
+    windows = Windows(Machine(), most=1000)
+    windows.warm_up()
+    assert windows.pace() == probing.Pace(fixed=0.0, each=2.5, low=1.0, high=1.0)
+    assert np.isfinite(windows.pace().seconds(3))
