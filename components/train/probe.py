@@ -23,8 +23,8 @@ import numpy as np
 from modelyard.components import artifacts, lifeline
 from modelyard.components.artifacts import Schema
 from modelyard.components.shards import ShardWriter
-from modelyard.components.train import data
 from modelyard.components.train import cost as costs
+from modelyard.components.train import data
 from modelyard.components.train import model as networks
 from modelyard.components.train.backend import BACKEND, devices, tf, translate_out_of_memory
 from modelyard.components.train.callbacks import Clock, Finite
