@@ -3,6 +3,7 @@
 import ipaddress
 import shutil
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@cache
 def built(overlay: str) -> list[dict]:
     command = ["kubectl", "kustomize", str(MANIFESTS / "overlays" / overlay)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
