@@ -1,4 +1,4 @@
-"""The API server of Kubeflow Pipelines: where it is, who asks, and every failure as an error of ours.
+"""The API server of Kubeflow Pipelines: where it is, and with which credentials.
 
     backend = connect(environment)
     backend.runs.run_service_get_run(run_id)
@@ -14,72 +14,28 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import kfp_server_api
-import urllib3
 from kfp import client as kfp_client
-from kfp_server_api.rest import RESTClientObject
 
-from modelyard.components.errors import (
-    BackendError,
-    ClusterError,
-    ConfigError,
-    ConflictError,
-    ModelyardError,
-    NotFoundError,
-)
+from modelyard.components.errors import BackendError, ClusterError, ConfigError, NotFoundError
 from modelyard.components.kubernetes.cluster import connect as connect_cluster
 from modelyard.pipelines.environments.environment import URL, Environment
+from modelyard.pipelines.runners.kfp.transport import (
+    COOKIE,
+    RETRIES,
+    TOKEN,
+    Endpoint,
+    Transport,
+    not_the_api,
+)
 
 ENDPOINT = "KF_PIPELINES_ENDPOINT"
-TOKEN, COOKIE, MOUNTED = "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIE", "KF_PIPELINES_SA_TOKEN_PATH"
-SERVICE = "ml-pipeline"
+MOUNTED = "KF_PIPELINES_SA_TOKEN_PATH"
 HEALTH_TIMEOUT, TIMEOUT = (5.0, 10.0), (5.0, 60.0)
-UNAVAILABLE = (429, 502, 503, 504)
-# About a minute, in which a server that has answered once may restart. Only what never reached it, or may be
-# asked twice, is asked again.
-RETRIES = urllib3.Retry(
-    14,
-    redirect=False,
-    status_forcelist=UNAVAILABLE,
-    allowed_methods=("GET",),
-    backoff_factor=0.5,
-    backoff_max=5.0,
-    raise_on_status=False,
-)
 PAGE_SIZE = 100
-LONGEST_MESSAGE = 600
-# The server puts what it was doing before the cause.
-CONTEXT = re.compile(r"^.*(?:\w+Error|Invalid input error|Already exist error): ", re.DOTALL)
-NEW_CREDENTIALS = f"Set {TOKEN} (or {COOKIE}, for a login page) to a valid one."
-
-
-class LostError(BackendError):
-    """The answer was lost: the server may have done what it was asked to do, or not."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """The URL of the server, and who named it.
-
-    Attributes:
-        url: empty until kfp.Client has found the cluster.
-        origin: the option, variable or key.
-        namespace: of the Service, where it is reached through the Kubernetes API server.
-    """
-
-    url: str
-    origin: str
-    namespace: str | None = None
-
-    def __str__(self) -> str:
-        if self.namespace:
-            return f"the Service {SERVICE} in the namespace {self.namespace}"
-        return f"{self.url} ({self.origin})"
 
 
 def find_endpoint(
@@ -132,17 +88,17 @@ class Backend:
         pipelines, uploads, experiments, runs, recurring_runs: the services.
     """
 
-    def __init__(self, environment: Environment, endpoint: Endpoint, origin: str | None, client: Any) -> None:
+    def __init__(self, environment: Environment, endpoint: Endpoint, client: Any) -> None:
         settings, self._client = client._existing_config, client._run_api.api_client
         settings.host = settings.host.rstrip("/")
         if endpoint.namespace and settings.refresh_api_key_hook:
             _keep_host(settings)
         self.endpoint = replace(endpoint, url=settings.host)
         settings.retries = False
-        self._client.rest_client = _Transport(settings, self.endpoint, origin, HEALTH_TIMEOUT)
+        self._client.rest_client = Transport(settings, self.endpoint, HEALTH_TIMEOUT)
         shared = self._multi_user(client._healthz_api)
         settings.retries = RETRIES
-        self._client.rest_client = _Transport(settings, self.endpoint, origin, TIMEOUT)
+        self._client.rest_client = Transport(settings, self.endpoint, TIMEOUT)
         self.scope = environment.runs.namespace if shared else None
         self.namespace = self.scope or environment.kfp.namespace
         self.pipelines, self.uploads = client._pipelines_api, client._upload_api
@@ -168,9 +124,9 @@ class Backend:
                     "http. Correct environment.kfp.namespace or KUBECONFIG, or give a URL: --endpoint or "
                     f"{ENDPOINT}."
                 ) from error
-            raise _not_the_api("does not know /apis/v2beta1/healthz", self.endpoint) from error
+            raise not_the_api("does not know /apis/v2beta1/healthz", self.endpoint) from error
         if found.multi_user is None:
-            raise _not_the_api("answers something else at /apis/v2beta1/healthz", self.endpoint)
+            raise not_the_api("answers something else at /apis/v2beta1/healthz", self.endpoint)
         return bool(found.multi_user)
 
 
@@ -200,7 +156,7 @@ def connect(environment: Environment, endpoint: str | None = None) -> Backend:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         client = _Client(host=found.url, namespace=namespace, ssl_ca_cert=authority, **credentials)
-    return Backend(environment, found, origin, client)
+    return Backend(environment, replace(found, credentials=origin), client)
 
 
 def pages(list_: Callable[..., Any], items: str, **arguments: Any) -> Iterator[Any]:
@@ -251,43 +207,6 @@ def _keep_host(settings: Any) -> None:
     settings.refresh_api_key_hook = hook
 
 
-class _Transport(RESTClientObject):  # type: ignore[misc]
-    """Sends requests with time limits; whatever fails leaves it as an error of ours."""
-
-    def __init__(
-        self, settings: Any, endpoint: Endpoint, origin: str | None, timeout: tuple[float, float]
-    ) -> None:
-        super().__init__(settings)
-        self._endpoint, self._origin, self._timeout = endpoint, origin, timeout
-
-    def request(self, method: str, url: str, **options: Any) -> Any:
-        """Send a request.
-
-        Raises:
-            BackendError: the server does not answer, or refuses; or a proxy answers in its place.
-            NotFoundError: there is no such object.
-            ConflictError: there is an object of this name already.
-            LostError: the server may have done it.
-        """
-        options["_request_timeout"] = options.get("_request_timeout") or self._timeout
-        try:
-            answer = super().request(method, url, **options)
-        except kfp_server_api.ApiException as error:
-            failure = _refusal(error, self._endpoint, self._origin)
-            lost = method != "GET" and error.status in UNAVAILABLE
-            raise (LostError(str(failure)) if lost else failure) from error
-        except urllib3.exceptions.HTTPError as error:
-            cause = getattr(error, "reason", None) or error
-            never_sent = isinstance(
-                cause, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError
-            )
-            failure = _unreachable(self._endpoint, str(cause.__cause__ or cause))
-            raise (failure if never_sent else LostError(str(failure))) from error
-        if "html" in (answer.getheader("content-type") or ""):
-            raise _login_page(self._endpoint, self._origin)
-        return answer
-
-
 def _credentials(endpoint: Endpoint, environ: Mapping[str, str]) -> tuple[str | None, dict[str, Any]]:
     """Return the variable that the credentials came from, and how kfp.Client takes them."""
     cookie, path = environ.get(COOKIE), environ.get(MOUNTED, kfp_client.KF_PIPELINES_SA_TOKEN_PATH)
@@ -315,67 +234,3 @@ def _credentials(endpoint: Endpoint, environ: Mapping[str, str]) -> tuple[str | 
             f"{MOUNTED} or {TOKEN}."
         ) from error
     return MOUNTED, {**cookies, "credentials": kfp_client.ServiceAccountTokenVolumeCredentials(path)}
-
-
-def _refusal(error: kfp_server_api.ApiException, endpoint: Endpoint, origin: str | None) -> ModelyardError:
-    """Return the error for an answer that is no success."""
-    status, where = error.status, f"Kubeflow Pipelines at {endpoint}"
-    if not status:
-        return _unreachable(endpoint, str(error.reason).splitlines()[-1])
-    if 300 <= status < 400:
-        return _login_page(endpoint, origin, (error.headers or {}).get("location"))
-    if status == 401:
-        told = f"does not accept {origin} (401): it has expired, or is for something else"
-        return BackendError(f"{where} {told if origin else 'needs credentials (401)'}. {NEW_CREDENTIALS}")
-    message = _message(error.body)
-    if status == 403:
-        return BackendError(
-            f"{where} does not allow it: {message or 'no reason is given'}. Ask its administrator for the "
-            "permission, or check that the namespace (environment.runs.namespace) is yours."
-        )
-    if message is None:
-        return _not_the_api(f"answered with status {status}", endpoint)
-    if status == 404:
-        return NotFoundError(f"{where} did not find it: {message}.")
-    if status == 409:
-        return ConflictError(f"{where} has it already: {message}.")
-    if status >= 500 and status != 501:
-        return BackendError(f"{where} failed ({status}): {message}. Try again; its own log says more.")
-    return BackendError(f"{where} refuses it ({status}): {message}.")
-
-
-def _message(body: Any) -> str | None:
-    """Return the message in the body of an error; None when it is not JSON of Kubeflow Pipelines."""
-    try:
-        found = json.loads(body)
-        message = str(found.get("message") or found["error_message"]).strip()
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return CONTEXT.sub("", message)[:LONGEST_MESSAGE].rstrip(".")
-
-
-def _login_page(endpoint: Endpoint, origin: str | None, location: str | None = None) -> BackendError:
-    """Return the error for a web page in place of an answer; the query of its URL may hold a secret."""
-    parts = urlsplit(location or "")
-    target = f" and redirects to {parts.scheme}://{parts.netloc}{parts.path}" if parts.netloc else ""
-    reason = f"does not accept {origin}" if origin else "wants a login"
-    return BackendError(
-        f"{endpoint} answers with a web page{target}, not as the API of Kubeflow Pipelines. A proxy in front "
-        f"of it {reason}, or the URL lacks a part, such as /pipeline at the end. {NEW_CREDENTIALS}"
-    )
-
-
-def _not_the_api(what: str, endpoint: Endpoint) -> BackendError:
-    return BackendError(
-        f"The server at {endpoint} is not the API v2beta1 of Kubeflow Pipelines: it {what}. Correct the URL; "
-        "Kubeflow Pipelines before 2.0 has no such API."
-    )
-
-
-def _unreachable(endpoint: Endpoint, why: str) -> BackendError:
-    check = (
-        f"Does it run (`kubectl get pods -n {endpoint.namespace}`)?"
-        if endpoint.namespace
-        else f"Is the URL right ({endpoint.origin}), does it run, and is it reachable from here?"
-    )
-    return BackendError(f"Kubeflow Pipelines at {endpoint} does not answer: {why}. {check}")

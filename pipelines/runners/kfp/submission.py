@@ -30,7 +30,8 @@ from modelyard.pipelines.compile.preflight import LOADER
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.differences import Change, differences, flat
-from modelyard.pipelines.runners.kfp.client import Backend, LostError, equals, find_experiment
+from modelyard.pipelines.runners.kfp.client import Backend, equals, find_experiment
+from modelyard.pipelines.runners.kfp.transport import LostError
 from modelyard.pipelines.train_to_serve import STEPS
 
 MADE_BY = "Made by modelyard."

@@ -14,6 +14,7 @@ from modelyard.components.errors import BackendError, ConfigError, ConflictError
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import client, runs
 from modelyard.pipelines.runners.kfp.client import connect, find_endpoint
+from modelyard.pipelines.runners.kfp.transport import LostError
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.server import Fault
 
@@ -87,6 +88,9 @@ def test_through_the_cluster(site: Site, without_url: Environment) -> None:
     assert backend.endpoint.url == f"{site.server.url}{IN_CLUSTER}"
     assert runs.latest(backend, None, 5) == []
     with pytest.raises(NotFoundError, match="Service ml-pipeline in the namespace kubeflow"):
+        runs.find(backend, "digits-1")
+    site.server.token = "renewed"  # noqa: S105
+    with pytest.raises(BackendError, match=r"\(401\)\. .* KUBECONFIG"):
         runs.find(backend, "digits-1")
 
 
@@ -221,7 +225,7 @@ def test_restart(site: Site, environment: Environment, monkeypatch: pytest.Monke
     site.server.faults += [Fault(status=503, times=2), Fault(cut="before")]
     assert backend.runs.run_service_list_runs().runs == []
     site.server.faults.append(Fault(status=503, body='{"message": "starting"}'))
-    with pytest.raises(client.LostError, match="starting"):
+    with pytest.raises(LostError, match="starting"):
         backend.runs.run_service_terminate_run(GONE)  # which is not asked twice
     site.server.stop()
     with pytest.raises(BackendError, match="does not answer"):
