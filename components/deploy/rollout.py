@@ -38,7 +38,8 @@ from modelyard.components.errors import (
 from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.store.records import Champion
 
-PAST = {"promote": "promoted", "rollback": "rolled back"}
+Action = Literal["promote", "rollback"]
+PAST: dict[Action, str] = {"promote": "promoted", "rollback": "rolled back"}
 
 
 def roll_out(
@@ -165,14 +166,9 @@ def _verify(platform: ServingPlatform, pinned: PinnedVersion, token: str) -> Non
 
 
 def _move_pointer(
-    platform: ServingPlatform,
-    version: int,
-    current: int,
-    reason: str,
-    by: str,
-    action: Literal["promote", "rollback"] = "promote",
+    platform: ServingPlatform, version: int, current: int, reason: str, by: str, action: Action = "promote"
 ) -> None:
-    """Make the version the champion."""
+    """Make the version the champion; a ConflictError says that `current` is not the champion any more."""
     models, name = platform.models, platform.name
     platform.retry_store(
         lambda: models.promote(name, version, reason=reason, by=by, action=action, expected=current)

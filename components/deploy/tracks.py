@@ -31,7 +31,7 @@ class Superseded(DeployError):  # noqa: N818 - an end, not a failure
 
 
 class _Outdated(Exception):  # noqa: N818
-    """Stable is being brought to another version by another rollout: look at the pointer again."""
+    """Another rollout brings stable to another version: look at the pointer again."""
 
 
 def claim(platform: ServingPlatform, pinned: PinnedVersion, token: str) -> None:
@@ -102,9 +102,7 @@ def like_candidate(platform: ServingPlatform, candidate: Json) -> ServingPlatfor
 def withdraw(model: ModelDeployment, token: str | None = None) -> int | None:
     """Take the candidate from the Service and delete it; return its version, or None when there was none.
 
-    Args:
-        model: what serves the model.
-        token: only if it is of this rollout; whoever's when None.
+    With a token, only if it is of that rollout.
     """
 
     def write() -> int | None:
