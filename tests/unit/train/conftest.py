@@ -1,4 +1,4 @@
-"""A desk to train at: features on disk, code of the user's own, and the step as KFP calls it."""
+"""What a training takes and gives: features on disk, code of the user's own, and the step as KFP calls it."""
 
 import sys
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 16}
 
 
 @dataclass(frozen=True)
-class Desk:
+class TrainEnv:
     """A folder with what one run of the step takes and gives."""
 
     root: Path
@@ -123,10 +123,10 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    """A desk of one's own, whose code is forgotten afterwards."""
+def train_env(tmp_path: Path) -> Iterator[TrainEnv]:
+    """An environment of its own, whose code is forgotten afterwards."""
     path, modules = sys.path.copy(), set(sys.modules)
-    yield Desk(tmp_path)
+    yield TrainEnv(tmp_path)
     sys.path[:] = path
     for name in set(sys.modules) - modules:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):

@@ -31,21 +31,21 @@ class CutOffError(BaseException):
 
 @dataclass
 class Bench:
-    """Trains on a desk's features, without the export that the step ends with."""
+    """Trains on an environment's features, without the export that the step ends with."""
 
-    desk: Any
+    train_env: Any
 
     @property
     def store(self) -> CheckpointStore:
-        return CheckpointStore(Folder(self.desk.root / "store"), "a" * 64)
+        return CheckpointStore(Folder(self.train_env.root / "store"), "a" * 64)
 
     @property
     def state(self) -> Path:
-        return self.desk.root / "store" / f"checkpoints/{'a' * 64}/state.npz"
+        return self.train_env.root / "store" / f"checkpoints/{'a' * 64}/state.npz"
 
     def train(self, store: CheckpointStore | None, **training: Any) -> tuple[History, list[Any]]:
         """Fit as the step does; return the history and the weights."""
-        history, network = self.desk.fit(NET, store, **(QUICK | training))
+        history, network = self.train_env.fit(NET, store, **(QUICK | training))
         return history, network.get_weights()
 
     def resume(self, **training: Any) -> tuple[History, list[Any]]:
@@ -80,8 +80,8 @@ class Full(CheckpointStore):
 
 
 @pytest.fixture
-def bench(desk: Any) -> Bench:
-    return Bench(desk)
+def bench(train_env: Any) -> Bench:
+    return Bench(train_env)
 
 
 def same(one: list[Any], other: list[Any]) -> bool:
@@ -129,7 +129,7 @@ def test_a_checkpoint_that_cannot_be_used_is_not_used(
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     network.compile("adam")
     network.optimizer.build(network.trainable_variables)
-    path = bench.desk.root / "state.npz"
+    path = bench.train_env.root / "state.npz"
     write_state(path, TrainingState(epochs=1), [*network.variables, *network.optimizer.variables], ())
     kept, before = path.read_bytes(), network.get_weights()
     if change == "other":
@@ -154,18 +154,18 @@ def test_training_is_worth_more_than_its_checkpoint(bench: Bench, capsys: pytest
 def test_a_store_that_does_not_answer_costs_no_checkpoint(bench: Bench) -> None:
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     network.compile("adam")
-    (bench.desk.root / "store").write_text("in the way")
+    (bench.train_env.root / "store").write_text("in the way")
     with pytest.raises(StoreError):
         Checkpoints(bench.store, OFTEN, network, None).resume()
 
 
 def test_the_step_begins_anew_with_other_settings_and_leaves_no_checkpoint_of_its_own(
-    desk: Any, monkeypatch: pytest.MonkeyPatch
+    train_env: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "export", lambda *_: None)
 
     def states() -> list[Path]:
-        return sorted((desk.root / "store").glob("checkpoints/*/state.npz"))
+        return sorted((train_env.root / "store").glob("checkpoints/*/state.npz"))
 
     kept = []
 
@@ -177,17 +177,17 @@ def test_the_step_begins_anew_with_other_settings_and_leaves_no_checkpoint_of_it
     save_there = CheckpointStore.save
     with pytest.MonkeyPatch.context() as patched, pytest.raises(CutOffError):
         patched.setattr(CheckpointStore, "save", save)
-        desk.train(NET, checkpoint_every=OFTEN, epochs=2)
+        train_env.train(NET, checkpoint_every=OFTEN, epochs=2)
     assert [path.parent.name for path in states()] == kept
-    assert desk.train(NET, checkpoint_every=OFTEN, epochs=3).resumed_after == 0
+    assert train_env.train(NET, checkpoint_every=OFTEN, epochs=3).resumed_after == 0
     assert [path.parent.name for path in states()] == kept  # that of the other training
-    assert desk.train(NET, checkpoint_every=2 * OFTEN, epochs=2).resumed_after == 1
+    assert train_env.train(NET, checkpoint_every=2 * OFTEN, epochs=2).resumed_after == 1
     assert states() == []
 
 
 def test_a_short_training_leaves_the_store_alone(bench: Bench) -> None:
     bench.resume(epochs=2, checkpoint_every=600.0)
-    assert not (bench.desk.root / "store").exists()
+    assert not (bench.train_env.root / "store").exists()
 
 
 def test_a_state_has_every_dtype_as_it_was(tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ def question(model: dict[str, Any], rows: int = 60, **training: Any) -> Question
     )
 
 
-def own(desk: Any, text: str, **training: Any) -> Question:
+def own(train_env: Any, text: str, **training: Any) -> Question:
     """Return a question about the model that `build` of a module makes."""
-    folder = desk.code(own=text)
+    folder = train_env.code(own=text)
     return question({"build": "own:build", "code": str(folder)}, **training).model_copy(
         update={"code": Code(place=str(folder)).text(), "code_sha256": artifacts.tree_sha256(folder)}
     )
@@ -70,7 +70,7 @@ def test_a_model_that_is_larger_than_any_memory_takes_none() -> None:
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 10**9
 
 
-def test_what_the_profiler_cannot_count_is_named(desk: Any) -> None:
+def test_what_the_profiler_cannot_count_is_named(train_env: Any) -> None:
     text = """
     def build(input_shape, classes):
         examples = keras.Input(input_shape)
@@ -79,13 +79,13 @@ def test_what_the_profiler_cannot_count_is_named(desk: Any) -> None:
         rows = layers.LSTM(3, use_cudnn=False)(rows)
         return keras.Model(examples, layers.Dense(classes, activation="softmax")(rows))
     """
-    found = cost(own(desk, text))
+    found = cost(own(train_env, text))
     assert "Einsum" in found.uncounted
     assert any("While" in one for one in found.uncounted)
     assert "MatMul" not in found.uncounted
 
 
-def test_code_that_computes_with_values_can_be_counted(desk: Any) -> None:
+def test_code_that_computes_with_values_can_be_counted(train_env: Any) -> None:
     text = """
     import numpy as np
 
@@ -97,10 +97,10 @@ def test_code_that_computes_with_values_can_be_counted(desk: Any) -> None:
             layers.Dense(classes, activation="softmax"),
         ])
     """
-    assert cost(own(desk, text)).gradients == 4 * (65 * 4 + 5 * 3)
+    assert cost(own(train_env, text)).gradients == 4 * (65 * 4 + 5 * 3)
 
 
-def test_own_code_that_fails_in_training_is_explained(desk: Any) -> None:
+def test_own_code_that_fails_in_training_is_explained(train_env: Any) -> None:
     text = """
     @keras.saving.register_keras_serializable("cost")
     class Late(layers.Layer):
@@ -113,7 +113,7 @@ def test_own_code_that_fails_in_training_is_explained(desk: Any) -> None:
         return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Late()(x))))
     """
     with pytest.raises(TrainError, match=r"own\.py:\d+: AssertionError"):
-        cost(own(desk, text))
+        cost(own(train_env, text))
 
 
 def test_a_built_in_network_without_room_is_refused_once() -> None:

@@ -16,11 +16,11 @@ from modelyard.components.train.data import Features
 
 
 @pytest.fixture
-def numbered(desk, monkeypatch) -> Any:
+def numbered(train_env, monkeypatch) -> Any:
     """50 training rows in several shards, each example and label telling its row's number modulo 3."""
     monkeypatch.setattr(shards, "SHARD_BYTES", 7 * 4)
     numbers = np.arange(50)
-    return Features.read(desk.features(numbers.astype(np.float32)[:, None], numbers % 3)).train
+    return Features.read(train_env.features(numbers.astype(np.float32)[:, None], numbers % 3)).train
 
 
 def epoch(dataset: Any) -> list[int]:
@@ -56,7 +56,7 @@ def test_validation_rows_keep_their_order(numbered) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 64])
-def test_fit_learns_from_every_row_once_an_epoch(desk, steps) -> None:
+def test_fit_learns_from_every_row_once_an_epoch(train_env, steps) -> None:
     code = """
         from pathlib import Path
         import tensorflow as tf
@@ -76,9 +76,9 @@ def test_fit_learns_from_every_row_once_an_epoch(desk, steps) -> None:
             x = keras.Input(input_shape)
             return keras.Model(x, layers.Dense(classes, activation="softmax")(Count()(x)))
     """
-    own = {"build": "counting:build", "code": str(desk.code(counting=code))}
-    desk.features(np.arange(60, dtype=np.uint8)[:, None], np.arange(60) % 3)
-    _, network = desk.fit(own, epochs=3, batch_size=8, steps_per_execution=steps)
+    own = {"build": "counting:build", "code": str(train_env.code(counting=code))}
+    train_env.features(np.arange(60, dtype=np.uint8)[:, None], np.arange(60) % 3)
+    _, network = train_env.fit(own, epochs=3, batch_size=8, steps_per_execution=steps)
     (counts,) = (w for w in network.get_weights() if w.shape == (60,))
     assert Counter(counts.tolist()) == {3.0: 60}
 
@@ -116,15 +116,15 @@ def truncate(features: Path) -> None:
         (rewrite({"classes": ["cat", "dog"]}), r"are labels 0 to 2, but schema.json has 2 classes"),
     ],
 )
-def test_malformed_features_are_refused(desk, damage, message) -> None:
-    features = desk.features()
+def test_malformed_features_are_refused(train_env, damage, message) -> None:
+    features = train_env.features()
     damage(features)
     with pytest.raises(DataError, match=message) as refused:
         Features.read(features)
     assert "\n" not in str(refused.value)
 
 
-def test_features_without_training_rows_are_refused(desk) -> None:
-    features = desk.features(*desk.pictures(0))
+def test_features_without_training_rows_are_refused(train_env) -> None:
+    features = train_env.features(*train_env.pictures(0))
     with pytest.raises(DataError, match=r"has no training rows. Lower data.validation and data.test"):
         Features.read(features)

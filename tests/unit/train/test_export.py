@@ -32,32 +32,32 @@ def predictions(model: Path, rows: Any) -> dict[str, Any]:
         ((8, 8), "float32", {"filters": [4], "logits": True}),
     ],
 )
-def test_all_files_take_raw_examples_and_predict_what_was_trained(desk, shape, dtype, model) -> None:
-    examples, labels = desk.pictures(60, shape, dtype)
+def test_all_files_take_raw_examples_and_predict_what_was_trained(train_env, shape, dtype, model) -> None:
+    examples, labels = train_env.pictures(60, shape, dtype)
     channels = shape[-1] if len(shape) == 3 else 1
-    desk.features(examples, labels, mean=(30.0,) * channels, deviation=(90.0,) * channels)
-    history = desk.train(model, epochs=20, optimizer_settings={"learning_rate": 0.01})
+    train_env.features(examples, labels, mean=(30.0,) * channels, deviation=(90.0,) * channels)
+    history = train_env.train(model, epochs=20, optimizer_settings={"learning_rate": 0.01})
     assert history.metrics["accuracy"][-1] > 0.8
-    rows, classes = desk.pictures(30, shape, dtype, seed=2)
-    found = predictions(desk.model, rows)
+    rows, classes = train_env.pictures(30, shape, dtype, seed=2)
+    found = predictions(train_env.model, rows)
     np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
     np.testing.assert_allclose(found["saved_model"], found["keras"], atol=1e-5)
     np.testing.assert_allclose(found["onnx"].sum(axis=1), 1, atol=1e-5)
     assert (found["onnx"].argmax(axis=1) == classes).mean() > 0.8
-    signature = artifacts.read(desk.model / "signature.json", Signature)
+    signature = artifacts.read(train_env.model / "signature.json", Signature)
     assert (signature.shape, signature.dtype, signature.classes) == (shape, dtype, ("cat", "dog", "emu"))
 
 
-def test_a_model_whose_weights_are_lost_in_the_last_step_leaves_nothing(desk) -> None:
-    desk.features(*desk.pictures(16), validation=0)
+def test_a_model_whose_weights_are_lost_in_the_last_step_leaves_nothing(train_env) -> None:
+    train_env.features(*train_env.pictures(16), validation=0)
     settings = {"learning_rate": 1e38}
     with pytest.raises(TrainError, match=r"predicts nan for training rows.*learning_rate, or set clipnorm"):
-        desk.train(epochs=1, batch_size=16, optimizer="sgd", optimizer_settings=settings)
-    assert desk.left() == []
+        train_env.train(epochs=1, batch_size=16, optimizer="sgd", optimizer_settings=settings)
+    assert train_env.left() == []
 
 
-def test_augmentation_takes_part_in_training_alone(desk) -> None:
-    desk.code(
+def test_augmentation_takes_part_in_training_alone(train_env) -> None:
+    train_env.code(
         turned="""
         def build(input_shape, classes):
             return keras.Sequential([
@@ -66,16 +66,16 @@ def test_augmentation_takes_part_in_training_alone(desk) -> None:
             ])
         """
     )
-    desk.features(*desk.pictures(24))
-    desk.train_own("turned:build")
-    rows, _ = desk.pictures(8, seed=2)
-    found = predictions(desk.model, rows)
+    train_env.features(*train_env.pictures(24))
+    train_env.train_own("turned:build")
+    rows, _ = train_env.pictures(8, seed=2)
+    found = predictions(train_env.model, rows)
     np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
     np.testing.assert_allclose(found["saved_model"], found["keras"], atol=1e-5)
 
 
-def test_a_layer_that_computes_otherwise_when_it_is_exported_is_refused(desk) -> None:
-    desk.code(
+def test_a_layer_that_computes_otherwise_when_it_is_exported_is_refused(train_env) -> None:
+    train_env.code(
         moody="""
         import random
 
@@ -92,24 +92,24 @@ def test_a_layer_that_computes_otherwise_when_it_is_exported_is_refused(desk) ->
     with pytest.raises(
         TrainError, match=r"predicts otherwise than the trained model: .* differ by 0.*Look for"
     ):
-        desk.train_own("moody:build")
-    assert desk.left() == []
+        train_env.train_own("moody:build")
+    assert train_env.left() == []
 
 
 @pytest.mark.soak  # another process with TensorFlow
-def test_a_killed_export_is_no_export_and_the_next_run_is_whole(desk) -> None:
-    features = desk.features()
+def test_a_killed_export_is_no_export_and_the_next_run_is_whole(train_env) -> None:
+    features = train_env.features()
     program = (
         "import os, sys; from modelyard.components.train import export, trainer;"
         "export.convert = lambda *_: os.kill(os.getpid(), 9); trainer.train(*sys.argv[1:])"
     )
     texts = ['{"filters":[4]}', '{"epochs":1}', "", "", "", ""]
-    places = [str(features), *texts, str(desk.model), str(desk.history)]
+    places = [str(features), *texts, str(train_env.model), str(train_env.history)]
     killed = subprocess.run([sys.executable, "-c", program, *places], capture_output=True)
     assert killed.returncode == -9
-    assert not desk.model.exists()
-    assert not desk.history.exists()
-    desk.train(epochs=1)
-    assert desk.left() == ["history", "model"]
-    names = sorted(path.name for path in desk.model.iterdir())
+    assert not train_env.model.exists()
+    assert not train_env.history.exists()
+    train_env.train(epochs=1)
+    assert train_env.left() == ["history", "model"]
+    names = sorted(path.name for path in train_env.model.iterdir())
     assert names == ["model.keras", "model.onnx", "saved_model", "signature.json"]

@@ -60,9 +60,9 @@ def test_what_no_law_goes_through_is_not_continued() -> None:
     assert curve.beyond == ()
 
 
-def question(desk: Any, rows: int, validation: int, **training: Any) -> Question:
-    pictures, labels = desk.pictures(rows)
-    features = desk.features(pictures, labels, validation=validation)
+def question(train_env: Any, rows: int, validation: int, **training: Any) -> Question:
+    pictures, labels = train_env.pictures(rows)
+    features = train_env.features(pictures, labels, validation=validation)
     schema = artifacts.read(features / "schema.json", Schema)
     normalization = artifacts.read(features / "normalization.json", Normalization)
     return Question(
@@ -75,20 +75,22 @@ def question(desk: Any, rows: int, validation: int, **training: Any) -> Question
     )
 
 
-def test_too_few_rows_are_refused(desk: Any) -> None:
-    curve = learning_curve(question(desk, rows=40, validation=60))
+def test_too_few_rows_are_refused(train_env: Any) -> None:
+    curve = learning_curve(question(train_env, rows=40, validation=60))
     assert curve.refused
     assert "at least 120" in curve.refused
     assert curve.points == curve.beyond == ()
 
 
-def test_too_few_validation_rows_are_refused(desk: Any) -> None:
-    curve = learning_curve(question(desk, rows=400, validation=12))
+def test_too_few_validation_rows_are_refused(train_env: Any) -> None:
+    curve = learning_curve(question(train_env, rows=400, validation=12))
     assert curve.refused
     assert "data.validation" in curve.refused
 
 
-def test_a_curve_has_the_error_of_the_weights_that_stay(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_curve_has_the_error_of_the_weights_that_stay(
+    train_env: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fit_, fitted = trainer.fit, []
 
     def forget(network: Any, part: Any, training: Any) -> Any:
@@ -99,7 +101,7 @@ def test_a_curve_has_the_error_of_the_weights_that_stay(desk: Any, monkeypatch: 
 
     monkeypatch.setattr(curves, "PARTS", (1 / 2, 1.0))
     monkeypatch.setattr(trainer, "fit", forget)
-    curve = learning_curve(question(desk, 60, 60, epochs=1))
+    curve = learning_curve(question(train_env, 60, 60, epochs=1))
     assert fitted == [one.rows for one in curve.points] == [30, 60]
     assert [one.error for one in curve.points] == [pytest.approx(2 / 3)] * 2
     assert all(one.low <= one.error <= one.high for one in curve.points)

@@ -56,9 +56,11 @@ def test_the_defaults_are_the_tutorials_network() -> None:
         np.testing.assert_array_equal(mine, other)
 
 
-def test_training_it_is_the_tutorials_maths(desk) -> None:
-    pictures, labels = desk.pictures(100, (32, 32, 3))
-    rows = Features.read(desk.features(pictures, labels, deviation=(256.0,)))  # exact, however it is computed
+def test_training_it_is_the_tutorials_maths(train_env) -> None:
+    pictures, labels = train_env.pictures(100, (32, 32, 3))
+    rows = Features.read(
+        train_env.features(pictures, labels, deviation=(256.0,))
+    )  # exact, however it is computed
     schema = rows.schema.model_copy(update={"classes": TEN})
     keras.utils.set_random_seed(3)
     ours = networks.build(Model(), schema, rows.normalization, Path(), "")

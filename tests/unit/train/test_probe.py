@@ -35,9 +35,9 @@ def passes_of(question: Question, features: Path) -> Passes:
 
 
 @pytest.mark.parametrize("synthetic", [True, False])
-def test_real_steps_are_timed(question: Question, desk: Any, tmp_path: Path, synthetic: bool) -> None:
+def test_real_steps_are_timed(question: Question, train_env: Any, tmp_path: Path, synthetic: bool) -> None:
     if not synthetic:
-        features = desk.features(*desk.pictures(600), validation=40)
+        features = train_env.features(*train_env.pictures(600), validation=40)
         question = question.model_copy(update={"features": str(features)})
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -53,10 +53,10 @@ def test_real_steps_are_timed(question: Question, desk: Any, tmp_path: Path, syn
 
 
 def test_where_steps_are_slow_not_all_have_a_turn(
-    question: Question, desk: Any, monkeypatch: pytest.MonkeyPatch
+    question: Question, train_env: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probing, "PATIENCE", 0.0)
-    passes = passes_of(question, desk.features(*desk.pictures(600), validation=40))
+    passes = passes_of(question, train_env.features(*train_env.pictures(600), validation=40))
     passes.warm_up()
     passes.run(1e-9)
     assert passes.epoch.pace().each > 0
@@ -66,9 +66,9 @@ def test_where_steps_are_slow_not_all_have_a_turn(
 
 @pytest.mark.parametrize(("jit", "rows"), [(False, []), (True, [8, 8])])
 def test_the_last_batch_is_compiled_where_each_size_is(
-    question: Question, desk: Any, monkeypatch: pytest.MonkeyPatch, jit: bool, rows: list[int]
+    question: Question, train_env: Any, monkeypatch: pytest.MonkeyPatch, jit: bool, rows: list[int]
 ) -> None:
-    passes = passes_of(question, desk.features(*desk.pictures(600), validation=0))
+    passes = passes_of(question, train_env.features(*train_env.pictures(600), validation=0))
     passes._network.jit_compile = jit
     fitted: list[int] = []
 
@@ -113,9 +113,9 @@ def build(input_shape, classes):
     ],
 )
 def test_what_the_users_own_code_raises_in_a_step_is_explained(
-    question: Question, desk: Any, tmp_path: Path, raises: str, kind: type[TrainError], message: str
+    question: Question, train_env: Any, tmp_path: Path, raises: str, kind: type[TrainError], message: str
 ) -> None:
-    folder = desk.code(late=LATE.format(raises=raises))
+    folder = train_env.code(late=LATE.format(raises=raises))
     own = {
         "architecture": {"build": "late:build", "code": str(folder)},
         "code": Code(place=str(folder)).text(),

@@ -8,12 +8,12 @@ from modelyard.components.errors import TrainError
 FAST = {"learning_rate": 0.05}
 
 
-def test_the_history_tells_every_epoch_with_validation(desk, capsys) -> None:
-    history = desk.train(epochs=3)
+def test_the_history_tells_every_epoch_with_validation(train_env, capsys) -> None:
+    history = train_env.train(epochs=3)
     assert set(history.metrics) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert all(len(values) == 3 for values in history.metrics.values())
     assert (history.epochs, history.stopped_early) == (3, False)
-    assert history.parameters == desk.trained().count_params()
+    assert history.parameters == train_env.trained().count_params()
     assert history.samples_per_second > 0
     assert {"python", "keras", "tensorflow", "onnx"} <= set(history.packages)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
@@ -21,15 +21,15 @@ def test_the_history_tells_every_epoch_with_validation(desk, capsys) -> None:
     assert f"val_accuracy {history.metrics['val_accuracy'][-1]:.4f}" in lines[-1]
 
 
-def test_training_goes_without_validation_rows(desk) -> None:
-    desk.features(*desk.pictures(), validation=0)
-    assert set(desk.fit()[0].metrics) == {"loss", "accuracy"}
+def test_training_goes_without_validation_rows(train_env) -> None:
+    train_env.features(*train_env.pictures(), validation=0)
+    assert set(train_env.fit()[0].metrics) == {"loss", "accuracy"}
 
 
-def test_the_same_seed_gives_the_same_model_and_another_seed_another(desk) -> None:
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(train_env) -> None:
     runs = []
     for seed in (1, 1, 2):
-        _, network = desk.fit({"filters": [4], "dense": [8], "dropout": 0.3}, seed=seed)
+        _, network = train_env.fit({"filters": [4], "dense": [8], "dropout": 0.3}, seed=seed)
         runs.append(network.get_weights())
     for first, second, other in zip(*runs, strict=True):
         np.testing.assert_array_equal(first, second)
@@ -37,31 +37,31 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(desk) -> No
 
 
 @pytest.mark.parametrize("patience", [1, 50])
-def test_early_stopping_keeps_the_best_epoch(desk, patience) -> None:
+def test_early_stopping_keeps_the_best_epoch(train_env, patience) -> None:
     """Whether it stops or reaches the last epoch: labels without sense make validation worse soon."""
-    pictures, labels = desk.pictures(48)
-    desk.features(pictures, np.random.default_rng(0).permutation(labels), validation=30)
+    pictures, labels = train_env.pictures(48)
+    train_env.features(pictures, np.random.default_rng(0).permutation(labels), validation=30)
     stopping = {"monitor": "val_loss", "patience": patience}
-    history, model = desk.fit(epochs=20, early_stopping=stopping, optimizer_settings=FAST)
+    history, model = train_env.fit(epochs=20, early_stopping=stopping, optimizer_settings=FAST)
     losses = history.metrics["val_loss"]
     assert history.epochs == len(losses)
     assert history.stopped_early == (patience == 1) == (len(losses) < 20)
     assert losses[-1] > min(losses)
-    rows, classes = desk.pictures(30, seed=1)
+    rows, classes = train_env.pictures(30, seed=1)
     assert model.evaluate(rows, classes, verbose=0)[0] == pytest.approx(min(losses), abs=1e-4)
 
 
-def test_early_stopping_without_validation_rows_is_refused(desk) -> None:
-    desk.features(*desk.pictures(), validation=0)
+def test_early_stopping_without_validation_rows_is_refused(train_env) -> None:
+    train_env.features(*train_env.pictures(), validation=0)
     with pytest.raises(TrainError, match=r"early_stopping watches val_loss, but .* Raise data.validation"):
-        desk.train(early_stopping={})
-    assert desk.left() == []
+        train_env.train(early_stopping={})
+    assert train_env.left() == []
 
 
 @pytest.mark.parametrize("steps", [1, 64])
-def test_a_loss_that_is_no_number_stops_training_with_a_remedy(desk, steps) -> None:
+def test_a_loss_that_is_no_number_stops_training_with_a_remedy(train_env, steps) -> None:
     with pytest.raises(TrainError, match=r"loss is (nan|inf) in epoch 1, .*learning_rate, set clipnorm"):
-        desk.train(
+        train_env.train(
             epochs=50, optimizer="sgd", optimizer_settings={"learning_rate": 1e38}, steps_per_execution=steps
         )
-    assert desk.left() == []
+    assert train_env.left() == []

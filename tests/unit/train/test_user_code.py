@@ -22,9 +22,9 @@ def network(body: str, head: str = "layers.Dense(classes, activation='softmax')(
     return body + HEAD.format(head)
 
 
-def test_it_trains_and_is_exported_with_what_is_beside_it(desk) -> None:
+def test_it_trains_and_is_exported_with_what_is_beside_it(train_env) -> None:
     """A package that imports a module, a custom layer, arguments, and logits that end with a softmax."""
-    folder = desk.code(
+    folder = train_env.code(
         helper="""
     @keras.saving.register_keras_serializable("scaled")
     class Scale(layers.Layer):
@@ -47,24 +47,24 @@ def test_it_trains_and_is_exported_with_what_is_beside_it(desk) -> None:
         "    return keras.Sequential([layers.Flatten(), helper.Scale(2.0), layers.Dense(units),"
         " layers.Dense(classes)])\n"
     )
-    history = desk.train_own("nets.small:build", {"units": 6}, model={"logits": True})
+    history = train_env.train_own("nets.small:build", {"units": 6}, model={"logits": True})
     assert history.parameters == 64 * 6 + 6 + 6 * 3 + 3
-    assert (desk.model / "model.onnx").is_file()
-    pictures, _ = desk.pictures(5)
-    assert desk.trained()(pictures).numpy().sum(axis=1) == pytest.approx(1)
+    assert (train_env.model / "model.onnx").is_file()
+    pictures, _ = train_env.pictures(5)
+    assert train_env.trained()(pictures).numpy().sum(axis=1) == pytest.approx(1)
 
 
-def test_code_that_changed_since_the_run_began_is_not_run(desk) -> None:
-    desk.code(changed="raise SystemExit('it ran')")
+def test_code_that_changed_since_the_run_began_is_not_run(train_env) -> None:
+    train_env.code(changed="raise SystemExit('it ran')")
     with pytest.raises(
         TrainError, match=r"fingerprint \w{12}, but the run began with abababababab: .* Run again"
     ):
-        desk.train_own("changed:build", code_sha256="ab" * 32)
+        train_env.train_own("changed:build", code_sha256="ab" * 32)
 
 
-def test_a_folder_that_is_none_is_named(desk) -> None:
+def test_a_folder_that_is_none_is_named(train_env) -> None:
     with pytest.raises(TrainError, match=r"model.code is .*networks, which is no folder. Name the folder"):
-        desk.train_own("absent:build", code_sha256="ab" * 32)
+        train_env.train_own("absent:build", code_sha256="ab" * 32)
 
 
 @pytest.mark.parametrize(
@@ -165,17 +165,17 @@ def test_a_folder_that_is_none_is_named(desk) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_said_before_training(desk, capsys, build, code, message) -> None:
-    desk.code(**({build.partition(":")[0]: code} if code else {}))
+def test_what_is_wrong_is_said_before_training(train_env, capsys, build, code, message) -> None:
+    train_env.code(**({build.partition(":")[0]: code} if code else {}))
     with pytest.raises(TrainError, match=message) as refused:
-        desk.train_own(build)
+        train_env.train_own(build)
     assert not set("\n\x1b") & set(str(refused.value))
     assert "epoch" not in capsys.readouterr().out
-    assert desk.left() == []
+    assert train_env.left() == []
 
 
-def test_an_exception_while_it_trains_is_said_with_its_place(desk) -> None:
-    desk.code(
+def test_an_exception_while_it_trains_is_said_with_its_place(train_env) -> None:
+    train_env.code(
         late=network(
             """
     @keras.saving.register_keras_serializable("late")
@@ -191,8 +191,8 @@ def test_an_exception_while_it_trains_is_said_with_its_place(desk) -> None:
     with pytest.raises(
         TrainError, match=r"Training failed at .*late.py:9: KeyError: .*forgotten .*Correct it there"
     ):
-        desk.train_own("late:build")
-    assert desk.left() == []
+        train_env.train_own("late:build")
+    assert train_env.left() == []
 
 
 def test_too_little_memory_is_no_mistake_in_the_code(tmp_path) -> None:
