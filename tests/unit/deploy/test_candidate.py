@@ -245,6 +245,23 @@ def test_a_candidate_that_its_rollout_rejects_is_not_promoted_by_hand(platform, 
 
 
 @pytest.mark.usefixtures("one")
+@pytest.mark.parametrize("how", ["promote", "hold"])
+def test_a_rollout_whose_candidate_is_taken_says_how_it_ended(platform, version, deploy, state, on_log, how):
+    two = version()
+
+    def take():
+        platform.log = lambda _: None
+        if how == "promote":
+            rollout.promote_candidate(platform, tracks.find_candidate(platform), "it is good", "test")
+        else:
+            claim_and_join(platform, two, "late")
+
+    on_log("canary: ", take)
+    assert deploy(two).decision == how
+    assert state() == ((2, 2, None, True) if how == "promote" else (1, 1, 2, False))
+
+
+@pytest.mark.usefixtures("one")
 @pytest.mark.parametrize("promoted", [False, True])
 def test_aborting_a_candidate_records_an_attempt_unless_it_was_promoted(platform, version, state, promoted):
     two = version()

@@ -24,6 +24,10 @@ RUN = "system:serviceaccount:modelyard-runs:modelyard-run"
             "scope",
             ["The user ann may not list nodes in the whole cluster.", "ClusterRole", 'apiGroups: [""]'],
         ),
+        (
+            "pods is forbidden: error looking up service account serving/gone: serviceaccount not found",
+            ["There is no service account gone in the namespace serving"],
+        ),
         ("the server is on fire", ["The cluster refuses: the server is on fire."]),
     ],
 )
