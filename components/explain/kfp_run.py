@@ -10,7 +10,7 @@ from typing import Protocol
 from modelyard.components.errors import ClusterError
 from modelyard.components.explain.explanation import Explanation, explanation
 from modelyard.components.explain.failure_reason import MAIN, Evidence, failure_reason, waiting_reason
-from modelyard.components.explain.local_run import DECIDING
+from modelyard.components.explain.local_run import DECIDING, NO_DECISION
 from modelyard.components.explain.log_lines import last_line
 from modelyard.components.explain.workflow import PodNode, Workflow, node_of
 from modelyard.components.kubernetes.cluster import Cluster, connect
@@ -107,8 +107,10 @@ def explain(run: str, model: str | None, records: Records, succeeded: bool | Non
 
 def _decision(records: Records, workflow: Workflow) -> str:
     """Return what was decided, and why: the last line of the last step that decides."""
-    nodes = [node for step in DECIDING if (node := workflow.own(step)) and node.phase == "Succeeded"]
-    return next(filter(None, (last_line(records.log(node)) for node in nodes)), "")
+    unchanged = not (workflow.own("ingest") or workflow.cached("ingest"))
+    steps = (*DECIDING, "fingerprint") if unchanged else DECIDING
+    nodes = [node for step in steps if (node := workflow.own(step)) and node.phase == "Succeeded"]
+    return next(filter(None, (last_line(records.log(node)) for node in nodes)), NO_DECISION)
 
 
 @dataclass(frozen=True)

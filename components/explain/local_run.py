@@ -1,5 +1,6 @@
 """A run that this machine leads: its steps' logs say how it ended."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from modelyard.components.explain.log_lines import has_traceback, last_line, quo
 
 VARIABLE = "MODELYARD_RUN"
 """Names the run's folder, for its exit task."""
-DECIDING = ("deploy", "evaluate", "fingerprint")
+DECIDING = ("deploy", "evaluate")
 """Steps whose last line says what was decided and why; the first of them that ran has the last word."""
+NO_DECISION = "no new version was deployed"  # evaluate came from the cache, and the gate had decided so
+UNCHANGED = "unchanged"  # artifacts.UNCHANGED, whose import takes longer than the rest of this step
 
 
 def run_folder() -> Path | None:
@@ -28,12 +31,21 @@ def explain(run: Path, model: str, succeeded: bool) -> Explanation:
         succeeded: whether no step failed.
     """
     if succeeded:
-        decision = next(filter(None, (last_line(log_of(run, step)) for step in DECIDING)), "")
+        steps = (*DECIDING, "fingerprint") if _unchanged(run) else DECIDING
+        decision = next(filter(None, (last_line(log_of(run, step)) for step in steps)), NO_DECISION)
         return explanation(run.name, model, "succeeded", None, decision)
     step = last_step(run)
     return explanation(
         run.name, model, "failed", step, str(failure(run, step)) if step else "no step started."
     )
+
+
+def _unchanged(run: Path) -> bool:
+    """Say whether fingerprint ended the run because nothing is new."""
+    outputs = (
+        json.loads(path.read_bytes()) for path in run.glob("artifacts/*/fingerprint/executor_output.json")
+    )
+    return any(found.get("parameterValues", {}).get("Output") == UNCHANGED for found in outputs)
 
 
 def log_of(run: Path, step: str) -> list[str]:

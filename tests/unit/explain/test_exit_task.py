@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.components import artifacts
 from modelyard.components.explain.exit_task import WEBHOOK, post, report
 from modelyard.components.explain.explanation import explanation
+from modelyard.components.explain.local_run import UNCHANGED
 
 TOLD = explanation("run-1", "digits", "failed", "train", "the loss became NaN.")
 
@@ -127,3 +129,26 @@ def test_a_webhook_that_fails_is_said_in_the_log_and_fails_nothing(
     assert (tmp_path / "out" / "explanation").read_text() == text
     said = capsys.readouterr().out
     assert said == f"{text}The webhook was not called: it answered with status 500.\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "last"),
+    [
+        ("unchanged", "unchanged: version 1 was made of the same data"),
+        ("6ef3ad", "no new version was deployed"),
+    ],
+)
+def test_without_a_decision_in_this_run_it_says_what_that_means(
+    output: str, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fingerprint ended the run, or evaluate came from the cache and nothing is deployed."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "fingerprint.log").write_text("unchanged: version 1 has the same data\n")
+    step = tmp_path / "artifacts" / "p-1" / "fingerprint"
+    step.mkdir(parents=True)
+    (step / "executor_output.json").write_text(json.dumps({"parameterValues": {"Output": output}}))
+    monkeypatch.setenv("MODELYARD_RUN", str(tmp_path))
+    monkeypatch.delenv(WEBHOOK, raising=False)
+    report("digits", "ignored", "SUCCEEDED", str(tmp_path / "explanation"))
+    assert (tmp_path / "explanation").read_text().endswith(f"succeeded: {last}\n")
+    assert UNCHANGED == artifacts.UNCHANGED
