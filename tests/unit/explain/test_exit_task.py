@@ -134,7 +134,7 @@ def test_a_webhook_that_fails_is_said_in_the_log_and_fails_nothing(
 @pytest.mark.parametrize(
     ("output", "last"),
     [
-        ("unchanged", "unchanged: version 1 was made of the same data"),
+        ("unchanged", "unchanged: version 1 has the same data"),
         ("6ef3ad", "no new version was deployed"),
     ],
 )
