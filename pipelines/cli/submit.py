@@ -24,10 +24,6 @@ from modelyard.pipelines.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from modelyard.pipelines.compile.uploads import Uploads
-    from modelyard.pipelines.runners.kfp.client import Backend
-    from modelyard.pipelines.runners.kfp.submission import Found, Submission
-
 
 def submit(
     environment: EnvironmentName,
@@ -65,6 +61,7 @@ def submit(
     from modelyard.pipelines.planning.guard import guard
     from modelyard.pipelines.runners import runs
     from modelyard.pipelines.runners.kfp import client, submission
+    from modelyard.pipelines.train_to_serve import STEPS
 
     options = when_unchanged(skip_unchanged, force_after)
     place = pipelines_environment(environment, namespace, overrides or ())
@@ -82,10 +79,19 @@ def submit(
         found = submission.look(backend, prepared)
         since, differences = submission.compare(backend, prepared, found)
         facts = {
-            **_facts(prepared, found, uploads, backend),
+            "pipeline": prepared.pipeline,
+            "new_pipeline": found.pipeline_id is None,
+            "version": prepared.version,
+            "new_version": found.version_id is None,
             "since": since,
             "differences": [one.model_dump() for one in differences],
             "notes": notes,
+            "images": {step: place.image(step) for step in STEPS},
+            "uploads": [f"{one.key}: {one.name}" for one in uploads.files],
+            "endpoint": backend.endpoint.url,
+            "namespace": backend.namespace,
+            "service_account": prepared.service_account,
+            "pipeline_root": prepared.pipeline_root,
         }
     if dry_run:
         emit(facts) if output is Output.JSON else _show(facts, Console(), whole=True)
@@ -100,22 +106,6 @@ def submit(
         emit({"run": run.display_name, "id": run.run_id, **facts})
     else:
         typer.echo(f"{run.display_name} is accepted. Follow it: {again}")
-
-
-def _facts(prepared: "Submission", found: "Found", uploads: "Uploads", backend: "Backend") -> dict[str, Any]:
-    """Return what will run and what is new of it."""
-    return {
-        "pipeline": prepared.pipeline,
-        "new_pipeline": found.pipeline_id is None,
-        "version": prepared.version,
-        "new_version": found.version_id is None,
-        "images": prepared.images,
-        "uploads": [f"{one.key}: {one.name}" for one in uploads.files],
-        "endpoint": backend.endpoint.url,
-        "namespace": backend.namespace,
-        "service_account": prepared.service_account,
-        "pipeline_root": prepared.pipeline_root,
-    }
 
 
 def _show(facts: dict[str, Any], console: "Console", whole: bool) -> None:

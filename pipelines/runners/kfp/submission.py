@@ -32,17 +32,16 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.differences import Change, differences, flat
 from modelyard.pipelines.runners.kfp.client import Backend, equals, find_experiment
 from modelyard.pipelines.runners.kfp.transport import LostError
-from modelyard.pipelines.train_to_serve import STEPS
 
 MADE_BY = "Made by modelyard."
 # What a package says of where and how its steps run: of a step, of its attempts, of the whole run.
 SETTING = re.compile(
-    r".*\.(?:executors\.exec-(?P<step>[^.]+)\.(?:container\.)?|tasks\.(?P<task>[^.]+)\.(?=retryPolicy)|pipelineConfig\.)"
-    r"(?P<key>.+)"
+    r".*\.(?:executors\.exec-(?P<step>[^.]+)\.(?:container\.)?"
+    r"|tasks\.(?P<task>[^.]+)\.(?=retryPolicy)"
+    r"|pipelineConfig\.)(?P<key>.+)"
 )
-NO_SETTING = re.compile(
-    r"(?:command|args)\..*|resources\.(?:cpu|memory)(?:Request|Limit)"
-)  # numbers, also texts
+# Programs, and sizes that the package also has as text.
+NO_SETTING = re.compile(r"(?:command|args)\..*|resources\.(?:cpu|memory)(?:Request|Limit)")
 T = TypeVar("T")
 Json = dict[str, Any]
 
@@ -57,7 +56,6 @@ class Submission:
         pipeline: its name, which is the model's, and that of the experiment.
         version: its name, made of the sha256.
         arguments: the configuration, section by section, as the pipeline's parameters.
-        images: each step's image, by the step's name.
         pipeline_root: where the run's artifacts go.
         service_account: the account of its pods.
     """
@@ -67,7 +65,6 @@ class Submission:
     pipeline: str
     version: str
     arguments: dict[str, str | bool | int]
-    images: dict[str, str]
     pipeline_root: str
     service_account: str
 
@@ -112,7 +109,6 @@ def prepare(
         pipeline=config.name,
         version=f"sha256-{sha256[:16]}",
         arguments={**arguments(config, environment), **options},
-        images={step: environment.image(step) for step in STEPS},
         pipeline_root=str(environment.pipeline_root),
         service_account=environment.runs.service_account,
     )
