@@ -99,7 +99,7 @@ class LocalRun:
             with _captured(self.log):
                 train_to_serve(**arguments(self.config, self.environment), **self.options)
         except RuntimeError as error:
-            raise self._cause(error) from error
+            raise self._step_error(error) from error
         finally:
             self.log.settle()
 
@@ -109,17 +109,17 @@ class LocalRun:
 
     def _evaluation(self) -> Path:
         """Return the folder that holds the evaluation; the report is beside it."""
-        return Path(self._address("evaluate", "evaluation"))
+        return Path(self._artifact_uri("evaluate", "evaluation"))
 
-    def _address(self, step: str, output: str) -> str:
-        """Return where an artifact is that a step wrote in this run, or in the one that filled the cache.
+    def _artifact_uri(self, step: str, output: str) -> str:
+        """Return the URI of an artifact that a step wrote in this run, or in the one that filled the cache.
 
-        No output of a task under a condition can be an output of the pipeline, which would say so itself.
+        An output of a task under a condition cannot be an output of the pipeline.
         """
         if key := self.log.hits.get(step):
             entry = json.loads(next(self.cache.glob(f"{key}*.json")).read_text(encoding="utf-8"))
             return str(entry[output]["uri"])
-        return self._written(step, output)
+        return self._own_uri(step, output)
 
     def _uses(self) -> tuple[str, ...]:
         """Return the runs whose artifacts came from the cache."""
@@ -127,8 +127,8 @@ class LocalRun:
         found = [name for path in entries for name in runs.NAME.findall(path.read_text(encoding="utf-8"))]
         return tuple(sorted(set(found)))
 
-    def _written(self, step: str, output: str) -> str:
-        """Return where an artifact is that a step wrote in this run."""
+    def _own_uri(self, step: str, output: str) -> str:
+        """Return the URI of an artifact that a step wrote in this run."""
         return str(next((self.folder / "artifacts").glob(f"*/{step}")) / output)
 
     def _predict(self) -> Prediction | None:
@@ -138,8 +138,8 @@ class LocalRun:
     def _failed_step(self) -> str | None:
         return next((step.name for step in self.log.steps() if step.state == "failed"), None)
 
-    def _cause(self, error: Exception) -> ModelyardError:
-        """Make the error again that the failed step ended with."""
+    def _step_error(self, error: Exception) -> ModelyardError:
+        """Return the error that the failed step ended with."""
         if step := self._failed_step():
             return local_run.failure(self.folder, step)
         return ModelyardError(f"KFP's local runner failed: {error}. `modelyard --debug run` shows more.")
@@ -155,7 +155,7 @@ class LocalRun:
         )
 
     def _result(self) -> dict[str, Any]:
-        """Read what the steps decided, and what the store holds now; request one prediction."""
+        """Return what the steps decided, the champion, and one prediction of its server."""
         champion = open_store(self.config.store).champion(self.config.name)
         result = {
             "fingerprint": self._parameter("fingerprint", "run"),
@@ -173,8 +173,8 @@ class LocalRun:
         return any(step.name == "deploy" and step.state == "succeeded" for step in self.log.steps())
 
     def _outcome(self) -> Outcome | None:
-        """Read deploy's last word, if it came to that."""
-        return read(Path(self._written("deploy", "outcome")), Outcome) if self._deployed() else None
+        """Return the outcome of deploy; None when it did not run."""
+        return read(Path(self._own_uri("deploy", "outcome")), Outcome) if self._deployed() else None
 
     def _parameter(self, step: str, name: str) -> str:
         return next((self.folder / "artifacts").glob(f"*/{step}/{name}")).read_text()

@@ -1,4 +1,4 @@
-"""A run whose steps are pods: kfp.local keeps order, conditions and cache; a launcher starts each pod."""
+"""A run whose steps are pods: kfp.local does order, conditions and cache; a launcher starts each pod."""
 
 import os
 import re
@@ -41,14 +41,14 @@ class PodRun(LocalRun):
         super().__init__(config, folder, environment, options)
         self._cluster = connect(environment.runs.namespace)
         bucket = environment.artifacts()
-        self._there, self._endpoint = f"{bucket.url.rstrip('/')}/{folder.name}", bucket.endpoint
+        self._bucket_root, self._endpoint = f"{bucket.url.rstrip('/')}/{folder.name}", bucket.endpoint
 
     def _pipeline(self) -> Callable[..., Any]:
         """Return the compiled pipeline with the launcher in front of each step's command."""
         from kfp.components import load_component_from_text
 
-        self._clear()
-        self._forget()
+        self._remove_orphaned_pods()
+        self._drop_lost_cache_entries()
         path = self.folder / "pipeline.yaml"
         compile_to(self.config, path, self.environment)
         compiled = pipeline, platform = tuple(yaml.safe_load_all(path.read_text(encoding="utf-8")))
@@ -57,7 +57,7 @@ class PodRun(LocalRun):
             namespace=self.environment.runs.namespace,
             pods={step: step_pod(compiled, step, self.environment) for step in IN_PODS},
             local_root=str(self.folder / "artifacts"),
-            bucket_root=self._there,
+            bucket_root=self._bucket_root,
             endpoint=self._endpoint,
             endpoint_in_pods=self.environment.storage_endpoint,
             start_timeout=self.environment.start_timeout,
@@ -75,28 +75,28 @@ class PodRun(LocalRun):
 
     def _evaluation(self) -> Path:
         folder = self.folder / "artifacts" / "evaluate"
-        address = self._address("evaluate", "evaluation")
+        address = self._artifact_uri("evaluate", "evaluation")
         staging.fetch(address, folder / "evaluation", self._endpoint)
         staging.fetch(f"{address.rpartition('/')[0]}/report", folder / "report", self._endpoint)
         return folder / "evaluation"
 
-    def _written(self, step: str, output: str) -> str:
-        here = Path(super()._written(step, output)).relative_to(self.folder / "artifacts")
-        return f"{self._there}/{here.as_posix()}"
+    def _own_uri(self, step: str, output: str) -> str:
+        here = Path(super()._own_uri(step, output)).relative_to(self.folder / "artifacts")
+        return f"{self._bucket_root}/{here.as_posix()}"
 
     def _outcome(self) -> Outcome | None:
         if not self._deployed():
             return None
         path = self.folder / "artifacts" / "deploy" / "outcome"
-        staging.fetch(self._written("deploy", "outcome"), path, self._endpoint)
+        staging.fetch(self._own_uri("deploy", "outcome"), path, self._endpoint)
         return read(path, Outcome)
 
     def _predict(self) -> Prediction | None:
         server = find_server(self.config.name, self.environment)
         return predict_once(server.url, self.config.name, self.config.store, server.transport)
 
-    def _forget(self) -> None:
-        """Remove what the cache has of runs that are gone from the bucket: kfp.local would trust it."""
+    def _drop_lost_cache_entries(self) -> None:
+        """Remove cache entries of runs that the bucket no longer has; kfp.local does not look there."""
         bucket = self.environment.artifacts()
         objects = open_objects(bucket)
         there = set(objects.folders(""))
@@ -105,7 +105,7 @@ class PodRun(LocalRun):
             if not set(ours.findall(entry.read_text(encoding="utf-8"))) <= there:
                 entry.unlink()
 
-    def _clear(self) -> None:
+    def _remove_orphaned_pods(self) -> None:
         """Remove the pods of runs of this machine that were killed."""
         for one in self._cluster.list("Pod", labels="app.kubernetes.io/component=step,modelyard.dev/run"):
             run = self.folder.parent / one["metadata"]["labels"]["modelyard.dev/run"]
