@@ -19,12 +19,14 @@ UNAVAILABLE = (429, 502, 503, 504)
 # asked twice, is asked again.
 RETRIES = urllib3.Retry(
     14,
+    read=2,  # each may take as long as TIMEOUT
     redirect=False,
     status_forcelist=UNAVAILABLE,
     allowed_methods=("GET",),
     backoff_factor=0.5,
     backoff_max=5.0,
     raise_on_status=False,
+    respect_retry_after_header=False,  # which may be an hour
 )
 LONGEST_MESSAGE = 600
 # The server puts what it was doing before the cause.
