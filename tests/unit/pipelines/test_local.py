@@ -40,3 +40,10 @@ def test_cache_hits_come_through_logging(tmp_path):
     handler.handle(logging.makeLogRecord({"msg": "Task train cache hit (key=1); skipping execution."}))
     (step,) = log.steps()
     assert (step.state, step.cached, step.seconds) == ("succeeded", True, 0.0)
+
+
+def test_whoever_asks_is_told_which_step_starts(tmp_path):
+    started = []
+    log = StepLog(("ingest", "train"), tmp_path, started.append)
+    feed(log, "09:14:11.456 - INFO - Executing task 'ingest'", "09:14:12.456 - INFO - Executing task 'train'")
+    assert started == ["ingest", "train"]
