@@ -129,3 +129,18 @@ def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..
                     place("deploy", deployed)
 
     return train_to_serve
+
+
+def build_preparation(place: Place) -> Callable[..., dsl.PipelineTask]:
+    """Return the pipeline of ingest and preprocess alone, whose output is `features`; see `build`."""
+
+    @dsl.pipeline(name="prepare")
+    def prepare(source: str, preparation: str, fingerprint: str) -> dsl.Dataset:
+        ingested = ingest(source=source, fingerprint=fingerprint)
+        place("ingest", ingested)
+
+        prepared = preprocess(raw=ingested.outputs["raw"], preparation=preparation)
+        place("preprocess", prepared)
+        return prepared.outputs["features"]
+
+    return prepare

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kfp import dsl
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Normalization, Record, Schema, Statistics
 from modelyard.components.errors import ConfigError
 from modelyard.components.fingerprint.identity import data_fingerprint
-from modelyard.components.ingest.component import ingest
-from modelyard.components.preprocess.component import preprocess
 from modelyard.pipelines.compile.compiler import local_images
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.local import LocalRun
+from modelyard.pipelines.train_to_serve import build_preparation
 
 CIFAR10_ROWS = {"train": 50_000, "test": 10_000}
 
@@ -97,13 +95,7 @@ class _Preparation(LocalRun):
     def _pipeline(self) -> Callable[..., Any]:
         images, found = local_images(), data_fingerprint(self.config.source())
 
-        @dsl.pipeline(name="prepare")
-        def prepare(source: str, preparation: str, fingerprint: str) -> dsl.Dataset:
-            ingested = ingest(source=source, fingerprint=fingerprint)
-            ingested.set_container_image(images["ingest"])
-            prepared = preprocess(raw=ingested.outputs["raw"], preparation=preparation)
-            prepared.set_container_image(images["preprocess"])
-            return prepared.outputs["features"]
+        prepare = build_preparation(lambda step, task: task.set_container_image(images[step]))
 
         def start(source: str, preparation: str, **_: Any) -> None:
             self._task = prepare(source=source, preparation=preparation, fingerprint=found)
