@@ -6,7 +6,7 @@ from pathlib import Path
 
 from modelyard.components.artifacts import Record
 from modelyard.components.kubernetes.quantities import number
-from modelyard.pipelines.environments.accelerators import Accelerator, AcceleratorType, Catalog
+from modelyard.pipelines.environments.accelerators import Accelerator, AcceleratorType, Catalog, known
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import Estimate, Memory, Money, Option, TrainTime
 
@@ -107,7 +107,7 @@ def _limits(root: Path, path: str, name: str) -> list[int]:
 
 
 def _option(name: str, kind: AcceleratorType, capacity: float, memory: Memory, backend: str) -> Option:
-    count = kind.fewest
+    count = known()[name].fewest
     notes = [NEEDS_JAX] if kind.kind == "tpu" and backend == "tensorflow" else []
     if kind.price and kind.price.scope == "accelerator":
         notes.append(ALONE)

@@ -131,8 +131,9 @@ class Plan(Record):
     """What a run takes in an environment.
 
     `classes` has the training examples of each class where the data was prepared. `device` names where it
-    trains, `capacity` the memory of it. `uncounted` are operations that `flops` leaves out. `problems` say
-    why the run cannot succeed, whatever the limits, `exceeded` which limits it breaks; both say what to do.
+    trains, `capacity` the memory of it. `uncounted` are operations that `flops_per_step` leaves out.
+    `too_large` says how a probe ran out of memory. `problems` say why the run cannot succeed, whatever the
+    limits, `exceeded` which limits it breaks; both say what to do.
     """
 
     model: str
@@ -151,6 +152,7 @@ class Plan(Record):
     storage: Storage
     probed: Probed | None
     probed_at: str | None
+    too_large: str | None
     train: TrainTime | None
     money: Money | None
     options: tuple[Option, ...]

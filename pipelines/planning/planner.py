@@ -111,7 +111,7 @@ def make(
     plan = Plan(
         model=config.name,
         environment=name,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=_now(),
         parameters=cost.parameters,
         rows=data.rows,
         classes=data.classes,
@@ -125,6 +125,7 @@ def make(
         storage=storage,
         probed=probed,
         probed_at=measured.at,
+        too_large=measured.too_large,
         train=measured.train,
         money=money_of(measured.train, accelerator, spot, catalog, request.price),
         options=options(catalog, memory, environment.keras_backend),
@@ -152,7 +153,7 @@ class _Measured(NamedTuple):
     def earlier(cls, plan: Plan | None, data: Dataset) -> "_Measured":
         """Return the probe of the last plan of the same configuration, if the examples are the same."""
         if plan and plan.rows == data.rows:
-            return cls(plan.probed, plan.train, plan.probed_at)
+            return cls(plan.probed, plan.train, plan.probed_at, plan.too_large)
         return cls()
 
 
@@ -168,9 +169,12 @@ def _probe(
         else:
             probed, wall = measuring.ask("probe", trial, Probed)
     except TooLargeError as error:
-        return _Measured(too_large=str(error).rstrip("."))
-    train = train_time(probed, wall, config.training, data.rows)
-    return _Measured(probed, train, datetime.now(UTC).isoformat(timespec="seconds"))
+        return _Measured(at=_now(), too_large=str(error).rstrip("."))
+    return _Measured(probed, train_time(probed, wall, config.training, data.rows), _now())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _question(config: Config, data: Dataset) -> Question:

@@ -98,7 +98,7 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         f"optimizer, about {size(memory.activations + memory.working)} activations with a batch of "
         f"{memory.batch_size:,}"
         + (f"; {FITS[plan.fit]} {place}" if plan.fit else "")
-        + (f"; largest batch {batch}" if plan.capacity else ""),
+        + (f"; largest batch: {batch}" if plan.capacity else ""),
     )
     not_counted = f", not counted: {', '.join(plan.uncounted)}" if plan.uncounted else ""
     yield (
@@ -132,19 +132,16 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _time(time: TrainTime, probed_at: str | None) -> str:
-    total, high = time.total, time.total.high
-    interval = f"{seconds(total.low)} to {'?' if high is None else seconds(high)}"
+    total = time.total
     return (
-        f"train {seconds(total.value)} ({interval}): start {seconds(time.start)}, compile "
+        f"train {seconds(total.value)} ({seconds(total.low)} to {seconds(total.high or total.value)}): start {seconds(time.start)}, compile "
         f"{seconds(time.compile)}, {time.epochs} epochs of {seconds(time.epoch)} (validation "
         f"{seconds(time.validation)}), export {seconds(time.export)}; a step {seconds(time.step)}; "
         f"probed {(probed_at or '')[:16].replace('T', ' ')} UTC"
     )
 
 
-def _interval(found: Estimate | None) -> str:
-    if found is None:
-        return ""
+def _interval(found: Estimate) -> str:
     high = f" to {dollars(found.high)}" if found.high is not None else " or more"
     return f"{dollars(found.value)} ({dollars(found.low)}{high})"
 

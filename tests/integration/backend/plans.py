@@ -27,6 +27,7 @@ def an_hour(usd: float) -> Plan:
         storage=Storage(shards=1, model=1, checkpoint=1),
         probed=None,
         probed_at=None,
+        too_large=None,
         train=train,
         money=Money(hour=usd, train=total.scaled(usd / total.value), note="a test"),
         options=(),

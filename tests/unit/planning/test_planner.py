@@ -123,6 +123,8 @@ def test_a_probe_without_enough_memory_is_an_answer(
     kept = find(tmp_path, key_of(load(None, settings), environment))
     assert kept
     assert kept.problems == plan.problems
+    answers["probe"] = AssertionError("it was probed again")
+    assert make("gke").problems == plan.problems
 
 
 def test_a_model_that_is_too_large_is_not_probed(make: Make, answers: dict[str, Any], cost: Cost) -> None:
