@@ -132,9 +132,9 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _time(time: TrainTime, probed_at: str | None) -> str:
-    total = time.total
+    low, high = seconds(time.total.low), seconds(time.total.high or time.total.value)
     return (
-        f"train {seconds(total.value)} ({seconds(total.low)} to {seconds(total.high or total.value)}): start {seconds(time.start)}, compile "
+        f"train {seconds(time.total.value)} ({low} to {high}): start {seconds(time.start)}, compile "
         f"{seconds(time.compile)}, {time.epochs} epochs of {seconds(time.epoch)} (validation "
         f"{seconds(time.validation)}), export {seconds(time.export)}; a step {seconds(time.step)}; "
         f"probed {(probed_at or '')[:16].replace('T', ' ')} UTC"
