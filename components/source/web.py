@@ -62,14 +62,14 @@ class OnWeb:
         if self._source.sha256:
             return self._source.sha256
         # Servers make an ETag of size and time, so two files may share it: the address tells them apart.
-        return f"{self._shown} {self._persistently(self._look)}"
+        return f"{self._shown} {self._with_retries(self._look)}"
 
     def fetch(self, scratch: Path) -> Path:
         """See Location."""
         target = scratch / file_name(self._url.path)
         partial = target.with_name(f"{target.name}.partial")
         try:
-            self._persistently(lambda: self._download(partial))
+            self._with_retries(lambda: self._download(partial))
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -127,7 +127,7 @@ class OnWeb:
         if why := _refusal(answer):
             raise self._unusable(why)
 
-    def _persistently(self, act: Callable[[], T]) -> T:
+    def _with_retries(self, act: Callable[[], T]) -> T:
         """Return what `act` returns, tried again after what may pass."""
         with self._as_data_errors():
             for pause in PAUSES:

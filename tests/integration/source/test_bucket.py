@@ -17,6 +17,7 @@ from modelyard.components.errors import DataError
 from modelyard.components.source.bucket import InBucket
 from modelyard.components.source.location import Location, locate
 from modelyard.components.source.settings import Source
+from modelyard.components.store.bucket import Bucket
 
 BUCKET = "data-for-tests"
 PICTURES = {"cat/1.png": b"cat 1", "cat/2.png": b"cat 2", "dog/deep/1.png": b"dog 1", "empty.txt": b""}
@@ -142,6 +143,22 @@ def test_a_sha256_is_believed_and_then_checked(put: Any, place: Any, prefix: str
     changed = place(f"{prefix}/set.npz", sha256=wrong)
     refused(lambda: changed.fetch(tmp_path / "wrong"), f"set.npz is {right} and data.sha256 says {wrong}")
     assert not files(tmp_path / "wrong")
+
+
+def test_an_object_replaced_while_it_is_read_is_not_taken(
+    put: Any, place: Any, prefix: str, tmp_path, monkeypatch
+):
+    put(f"{prefix}/set.npz", b"one")
+    find = Bucket.find
+
+    def find_and_replace(bucket: Bucket, key: str) -> Any:
+        seen = find(bucket, key)
+        put(f"{prefix}/set.npz", b"two")
+        return seen
+
+    monkeypatch.setattr(Bucket, "find", find_and_replace)
+    refused(lambda: place(f"{prefix}/set.npz").fetch(tmp_path), "replaced while it was read. Run again")
+    assert not files(tmp_path)
 
 
 def test_a_sha256_is_for_one_object(place: Any, pictures: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from modelyard.components.artifacts import Manifest
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError
+from modelyard.components.store import models
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Objects
 from modelyard.components.store.records import HistoryEntry
@@ -153,3 +154,32 @@ def test_a_version_that_was_not_promoted_is_in_the_history_as_an_attempt(store, 
         (second, False, "better"),
     ]
     assert store.rollback("digits", reason="r", by="me").version == first
+
+
+def test_a_promotion_of_a_version_that_is_removed_meanwhile_is_taken_back(
+    store, publish, objects, monkeypatch
+):
+    first, second = publish("one"), publish("two")
+    promote(store, first)
+    move = store._move
+
+    def move_and_remove(name, pointer, generation):
+        done = move(name, pointer, generation)
+        for entry in objects.entries("digits/versions/000002/"):
+            if entry.key.endswith("manifest.json"):
+                objects.delete(entry)
+        return done
+
+    monkeypatch.setattr(store, "_move", move_and_remove)
+    with pytest.raises(NotFoundError, match="no version 2"):
+        promote(store, second)
+    assert store.champion("digits").version == first
+
+
+def test_a_promotion_gives_up_when_others_are_always_faster(store, publish, monkeypatch):
+    version = publish("one")
+    monkeypatch.setattr(models, "ROUNDS", 2)
+    monkeypatch.setattr(store, "_move", lambda *_: False)
+    with pytest.raises(ConflictError, match="2 times in a row, so version 1 was not promoted"):
+        promote(store, version)
+    assert [entry.attempt for entry in store.history("digits")] == [True, True]

@@ -129,3 +129,13 @@ def test_a_run_that_publishes_at_the_same_moment_ends_with_a_whole_version_or_no
                 store.fetch("digits", version, tmp_path / "served")
     store.publish("digits", version, files, whole)
     store.fetch("digits", version, tmp_path / "served")
+
+
+def test_files_of_a_publication_in_progress_stay(store: ModelStore, objects, tmp_path: Path) -> None:
+    version = store.reserve("digits", "run")
+    (tmp_path / "model.onnx").write_bytes(b"half")
+    objects.upload("digits/versions/000001/model.onnx", tmp_path / "model.onnx")
+    assert not store.remove("digits", version)
+    assert [files.whole for files in store.stored_files("digits")] == [False]
+    assert store.remove("digits", version, grace=0)
+    assert store.stored_files("digits") == []

@@ -1,6 +1,6 @@
 """Artifacts on their way between a real bucket and a step's folder."""
 
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 from uuid import uuid4
@@ -52,14 +52,19 @@ def test_a_name_that_would_lead_elsewhere_is_refused(emulator, tmp_path):
         staging.fetch(f"gs://{BUCKET}/../../etc/passwd", tmp_path / "back", emulator)
 
 
-def test_as_a_program_it_uses_the_folder_in_which_steps_look():
+def test_as_a_program_it_uses_the_folder_in_which_steps_look(uri, emulator, tmp_path, monkeypatch):
     assert staging.mounted("gs://bucket/runs/7") == Path("/gcs/bucket/runs/7")
-    command = [
-        sys.executable,
-        "-m",
-        "modelyard.components.store.staging",
-        "--endpoint",
-        "http://127.0.0.1:9",
-        "fetch",
-    ]
-    assert subprocess.run(command, check=False).returncode == 0  # a step without inputs needs no bucket
+    monkeypatch.setattr(staging, "MOUNTED", tmp_path)
+    (staging.mounted(uri) / "model").mkdir(parents=True)
+    (staging.mounted(uri) / "model" / "file").write_text("fine")
+    monkeypatch.setattr(sys, "argv", ["staging", "--endpoint", emulator, "put", uri])
+    staging.main()
+    shutil.rmtree(staging.mounted(uri))
+    monkeypatch.setattr(sys, "argv", ["staging", "--endpoint", emulator, "fetch", uri])
+    staging.main()
+    assert (staging.mounted(uri) / "model" / "file").read_text() == "fine"
+
+
+def test_a_step_without_inputs_needs_no_bucket(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["staging", "--endpoint", "http://127.0.0.1:9", "fetch"])
+    staging.main()
