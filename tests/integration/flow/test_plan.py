@@ -6,9 +6,9 @@ from typing import Any
 from modelyard.components.artifacts import History
 
 
-def test_a_run_is_compared_with_its_plan(yard: Any) -> None:
+def test_a_run_is_compared_with_its_plan(workspace: Any) -> None:
     settings = ("training.epochs=2", "training.batch_size=64", "gate.floor=0.2")
-    plan = yard.json(
+    plan = workspace.json(
         "plan", "--probe", "--probe-seconds", "1", "--budget", "0", "--price", "1", settings=settings, code=13
     )
     assert plan["fit"] == "fits"
@@ -17,13 +17,13 @@ def test_a_run_is_compared_with_its_plan(yard: Any) -> None:
     assert plan["train"]["total"]["value"] > 0
     (exceeded,) = plan["exceeded"]
     assert "--budget 0 USD" in exceeded
-    run = yard.json("run", settings=settings)
+    run = workspace.json("run", settings=settings)
     assert {one["name"]: one["cached"] for one in run["steps"]}.items() >= {
         "ingest": True,  # the plan has left them there
         "preprocess": True,
         "train": False,
     }.items()
-    folder = yard.folder / ".modelyard" / "runs" / run["run"]
+    folder = workspace.folder / ".modelyard" / "runs" / run["run"]
     kept = json.loads((folder / "plan.json").read_text())
     assert kept == {**plan, "exceeded": []}
     (history,) = folder.glob("artifacts/*/train/history/history.json")
