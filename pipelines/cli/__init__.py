@@ -1,22 +1,21 @@
 """The command line, `modelyard`: one file per group of commands, each command a call into the library.
 
 app            the commands together
-options        what several commands take, and how they print
+options        options of several commands, and how they print
 failures       from an error to a message and an exit code
 pipeline       run, compile, report
-run            what `run` shows
 plan           plan
+progress       a run while it works and when it has ended, for run, submit --wait and runs show
 models         models list, show, promote, history; rollback
+rollouts       deploy; rollout status, promote, abort
 serving        serve, predict
 submit         submit
-runs           runs list, show, cancel, retry; logs
-follow         what `submit --wait` and `runs show` show
-explain        explain
+runs           runs list, show, cancel, retry; logs; explain
 schedule       schedule apply, list, pause, resume, run-now, delete
-configuration  config show, schema, init, reference
-doctor         doctor
+configuration  config show, schema, init, reference (reference.py)
+maintenance    gc, doctor
 
-What a command needs is imported when it runs: `modelyard --help` pays for Typer and rich alone.
+A command imports what it needs when it runs: `modelyard --help` loads Typer alone.
 """
 
 import gc

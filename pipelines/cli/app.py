@@ -6,7 +6,6 @@ import typer
 
 from modelyard.pipelines.cli import (
     configuration,
-    explain,
     maintenance,
     models,
     pipeline,
@@ -69,5 +68,5 @@ app.command()(runs.logs)
 app.command()(maintenance.gc)
 app.add_typer(configuration.app)
 app.command()(pipeline.report)
-app.command()(explain.explain)
+app.command()(runs.explain)
 app.command()(maintenance.doctor)

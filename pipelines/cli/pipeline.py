@@ -33,7 +33,7 @@ def run(
     """
     from rich.console import Console
 
-    from modelyard.pipelines.cli.run import conclude, run_with_table
+    from modelyard.pipelines.cli.progress import conclude, run_with_table
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.environments.load import load_environment
 

@@ -1,4 +1,4 @@
-"""`runs list|show|cancel|retry`, `logs`: what runs on Kubeflow Pipelines, and what it says."""
+"""`runs list|show|cancel|retry`, `logs`, `explain`: runs on KFP; `explain` also for runs of this machine."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +62,7 @@ def show(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Show a run with its steps; with --wait, to its end."""
-    from modelyard.pipelines.cli.follow import command, follow, show_once
+    from modelyard.pipelines.cli.progress import follow, follow_command, show_once
     from modelyard.pipelines.runners.kfp.client import connect
     from modelyard.pipelines.runners.kfp.runs import find
 
@@ -70,7 +70,7 @@ def show(
     backend = connect(place, endpoint)
     found = find(backend, run)
     if wait:
-        again = command(found.display_name, environment, endpoint, namespace)
+        again = follow_command(found.display_name, environment, endpoint, namespace)
         follow(backend, found, place, again, leave_stuck, output)
     else:
         show_once(backend, found, place, output)
@@ -161,3 +161,37 @@ def _done(run: Any, what: str, output: Output) -> None:
         emit({"run": run.display_name, "id": run.run_id, "done": what})
     else:
         typer.echo(f"{run.display_name} is {what}.")
+
+
+def explain(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Its name, or its id on Kubeflow Pipelines; the latest of this machine if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    environment: EnvironmentName = "local",
+    endpoint: Endpoint = None,
+    namespace: KfpNamespace = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Explain how a run ended and what to change: a run on this machine, or with -e on Kubeflow Pipelines.
+
+    When the pods of a run are gone, it reads what Kubeflow Pipelines keeps of them.
+    """
+    from modelyard.pipelines.runners import runs
+    from modelyard.pipelines.runners.explain_run import explain_kfp, explain_local
+
+    place = pipelines_environment(environment, namespace)
+    if place.kind == "local":
+        found = explain_local(runs.home(), run)
+    elif run is None:
+        raise typer.BadParameter("Name a run; `modelyard runs list` shows which there are.", param_hint="RUN")
+    else:
+        found = explain_kfp(run, place, endpoint)
+    if output is Output.JSON:
+        emit(found.json())
+    else:
+        typer.echo(found.text)

@@ -53,7 +53,7 @@ def submit(
     """
     from rich.console import Console
 
-    from modelyard.pipelines.cli.follow import command, follow
+    from modelyard.pipelines.cli.progress import follow, follow_command
     from modelyard.pipelines.compile.preflight import check
     from modelyard.pipelines.compile.uploads import gather
     from modelyard.pipelines.config.config import load
@@ -99,7 +99,7 @@ def submit(
     _show(facts, console, whole=False)
     uploads.send(console)
     run = submission.submit(backend, prepared, found)
-    again = command(run.display_name, environment, endpoint, namespace)
+    again = follow_command(run.display_name, environment, endpoint, namespace)
     if wait:
         follow(backend, run, place, again, leave_stuck, output, plan_key)
     elif output is Output.JSON:
