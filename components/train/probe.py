@@ -131,7 +131,8 @@ class Windows:
         windows = self._seen or {1: [self._warm]}
         count, one = max(windows), float(np.mean(windows[1]))
         many = float(np.mean(windows[count]))
-        each = max(0.0, many - one) / (count - 1) if count > 1 else many
+        # on a busy machine, a window of one may take longer than one of many
+        each = (many - one) / (count - 1) if many > one else many / count
         low, high = np.quantile(np.asarray(windows[count]) / many, (0.1, 0.9))
         return Pace(fixed=max(0.0, many - count * each), each=each, low=float(low), high=float(high))
 

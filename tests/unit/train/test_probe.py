@@ -180,6 +180,15 @@ def test_slow_moments_are_part_of_it() -> None:
     assert pace.low < 1 < pace.high
 
 
+def test_noise_that_is_longer_than_a_window_makes_no_batch_free() -> None:
+    machine = Machine()
+    windows = Windows(lambda count: 9.0 if count == 1 else machine(count), most=8)
+    windows.settle(1000.0)
+    windows.turn()
+    assert windows.pace().each == pytest.approx(6.0 / 8)
+    assert windows.pace().fixed == 0.0
+
+
 def test_what_had_no_turn_is_known_by_its_first_call() -> None:
     windows = Windows(Machine(), most=1000)
     windows.warm_up()
