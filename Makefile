@@ -7,6 +7,8 @@ CLUSTER ?= kind
 IMAGES := fingerprint ingest preprocess train evaluate deploy serve gcs-emulator
 ACCELERATORS := train-cuda train-tpu
 
+unexport PYTHONDONTWRITEBYTECODE # compiling our modules again in each child process costs a tenth of a second
+
 TWO_CORES := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
