@@ -22,6 +22,7 @@ from modelyard.components.shards import Split
 from modelyard.components.train.backend import tf
 
 CHUNK_BYTES = 8 * 2**20
+FIRST_PART = 32  # the first chunk is this part of the others: the first step does not wait for a whole one
 Rows = NDArray[np.int64]
 
 
@@ -113,8 +114,9 @@ def _batches(split: Split, size: int, order: Callable[[], Rows]) -> Any:
 
     def chunks() -> Iterator[tuple[NDArray[Any], Rows]]:
         rows = order()
-        for start in range(0, len(rows), chunk):
-            mine = rows[start : start + chunk]
+        first = size * max(1, chunk // size // FIRST_PART)
+        for start, stop in itertools.pairwise([0, *range(first, len(rows), chunk), len(rows)]):
+            mine = rows[start:stop]
             yield split.gather(mine), split.labels[mine]
 
     signature = (
