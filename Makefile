@@ -9,7 +9,7 @@ ACCELERATORS := train-cuda train-tpu
 
 unexport PYTHONDONTWRITEBYTECODE # compiling our modules again in each child process costs a tenth of a second
 
-TWO_CORES := -n 2 --dist loadfile --no-loadscope-reorder
+TWO_CORES := -n 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test coverage lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-flow bench-training bench-serving bench-rollout bench-plan bench-submit bench-backend soak clean

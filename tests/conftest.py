@@ -13,7 +13,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
+SHARE_FIXTURES = ("flow", "serve")
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
@@ -25,6 +27,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # there is a worker per core
 def pytest_configure() -> None:
     """Let the commands that tests start hear Ctrl-C, which a job in the background ignores."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Give a worker the tests of a file at once, and those of a folder that share runs or servers."""
+    return ByFile(config, log)
+
+
+class ByFile(LoadScopeScheduling):
+    """Like `--dist loadgroup`, whose marks pytest 9.2 does not let through."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = Path(nodeid.split("::")[0])
+        return str(path.parent if path.parent.name in SHARE_FIXTURES else path)
 
 
 @pytest.fixture(scope="session")
