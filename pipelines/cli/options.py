@@ -1,9 +1,13 @@
 """What several commands take, and how they print."""
 
+import inspect
 import json
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
     from modelyard.components.store.models import ModelStore
     from modelyard.components.store.settings import Store
     from modelyard.pipelines.environments.environment import Environment
+    from modelyard.pipelines.runners.kfp.client import Backend
 
 
 class Output(StrEnum):
@@ -77,6 +82,10 @@ ForceAfter = Annotated[
         show_default=False,
     ),
 ]
+Wait = Annotated[bool, typer.Option("--wait", help="Follow the run to its end, and end with its exit code.")]
+LeaveStuck = Annotated[
+    bool, typer.Option("--leave-stuck", help="With --wait: do not cancel a run whose pod cannot start.")
+]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or its id.", show_default=False)]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
 StoreUrl = Annotated[
@@ -97,6 +106,57 @@ Reason = Annotated[str, typer.Option("--reason", help="Why, for the history.")]
 Budget = Annotated[
     float | None, typer.Option("--budget", min=0, metavar="USD", help="Refuse what costs more.")
 ]
+
+
+@dataclass(frozen=True)
+class KfpOptions:
+    """What a command was told of Kubeflow Pipelines and of its output; `on_kfp` adds these options to it."""
+
+    environment: str
+    endpoint: str | None
+    namespace: str | None
+    output: Output
+
+    def load(self, overrides: Sequence[str] = ()) -> "Environment":
+        """Return the environment."""
+        return pipelines_environment(self.environment, self.namespace, overrides)
+
+    def connect(self, environment: "Environment | None" = None) -> "Backend":
+        """Return the server."""
+        from modelyard.pipelines.runners.kfp.client import connect
+
+        return connect(environment or self.load(), self.endpoint)
+
+    def follow_command(self, run: str) -> str:
+        """Return the command that follows a run on the same server."""
+        given = {"--endpoint": self.endpoint, "--namespace": self.namespace}
+        options = (word for option, value in given.items() if value for word in (option, value))
+        return shlex.join(["modelyard", "runs", "show", run, "-e", self.environment, "--wait", *options])
+
+    def show(self, value: Any, text: str) -> None:
+        """Print a value as JSON, or a text for people."""
+        emit(value) if self.output is Output.JSON else typer.echo(text)
+
+
+def on_kfp(command: Callable[..., None]) -> Callable[..., None]:
+    """Add -e, --endpoint, --namespace and --output to a command, which gets them as `kfp`."""
+
+    def run(
+        environment: EnvironmentName,
+        endpoint: Endpoint = None,
+        namespace: KfpNamespace = None,
+        output: OutputFormat = Output.TEXT,
+        **own: Any,
+    ) -> None:
+        command(kfp=KfpOptions(environment, endpoint, namespace, output), **own)
+
+    both = [*inspect.signature(command).parameters.values(), *inspect.signature(run).parameters.values()]
+    own_and_shared = [one for one in both if one.name not in ("kfp", "own")]
+    wraps(command)(run)
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own_and_shared]
+    )
+    return run
 
 
 def store_section(url: str | None, environment: str = "local") -> "Store":

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from modelyard.components.errors import BackendError
 from modelyard.pipelines.cli.failures import INTERRUPTED, report
-from modelyard.pipelines.cli.options import Output, emit
+from modelyard.pipelines.cli.options import KfpOptions, Output, emit
 
 if TYPE_CHECKING:
     from modelyard.pipelines.config.config import Config
@@ -104,9 +104,8 @@ def follow(
     backend: "Backend",
     run: Any,
     environment: "Environment",
-    again: str,
+    kfp: KfpOptions,
     leave_stuck: bool,
-    output: Output,
     plan_key: str | None = None,
 ) -> None:
     """Follow a run to its end, show its results, and end with its exit code.
@@ -117,11 +116,11 @@ def follow(
         backend: the server.
         run: the run, as the server gives it.
         environment: where it runs.
-        again: the command that follows it.
+        kfp: the options of the command.
         leave_stuck: do not cancel it when one of its pods cannot start.
-        output: for whom.
         plan_key: what connects it with its plan; None when that is not known.
     """
+    again = kfp.follow_command(run.display_name)
     try:
         from modelyard.pipelines.planning import comparison
         from modelyard.pipelines.runners import runs
@@ -137,10 +136,10 @@ def follow(
         ):
             summary = following()
         comparison.keep(runs.of_pipelines(summary.run), plan_key, summary)
-        conclude(summary, None, environment, output)
+        conclude(summary, None, environment, kfp.output)
     except KeyboardInterrupt:
         message = f"Ctrl-C does not end the run {run.display_name}. Follow it: {again}"
-        raise typer.Exit(report("Interrupted", message, INTERRUPTED, output is Output.JSON)) from None
+        raise typer.Exit(report("Interrupted", message, INTERRUPTED, kfp.output is Output.JSON)) from None
     except BackendError as error:
         raise BackendError(f"{error} The run {run.display_name} goes on. Follow it: {again}") from error
 
@@ -165,15 +164,6 @@ def show_once(backend: "Backend", run: Any, environment: "Environment", output: 
         soft_wrap=True,
     )
     console.print(steps_table(following))
-
-
-def follow_command(run: str, environment: str, endpoint: str | None, namespace: str | None) -> str:
-    """Return the command that follows a run, with what this one was told of where Kubeflow Pipelines is."""
-    words = ["modelyard", "runs", "show", run, "-e", environment, "--wait"]
-    given = {"--endpoint": endpoint, "--namespace": namespace}
-    return shlex.join(
-        [*words, *(word for option, value in given.items() if value for word in (option, value))]
-    )
 
 
 def conclude(

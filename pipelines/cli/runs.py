@@ -1,6 +1,6 @@
 """`runs list|show|cancel|retry`, `logs`, `explain`: runs on KFP; `explain` also for runs of this machine."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -8,36 +8,35 @@ from modelyard.pipelines.cli.options import (
     Endpoint,
     EnvironmentName,
     KfpNamespace,
+    KfpOptions,
+    LeaveStuck,
     Output,
     OutputFormat,
     RunName,
+    Wait,
     emit,
+    on_kfp,
     pipelines_environment,
     show_rows,
 )
-
-if TYPE_CHECKING:
-    from modelyard.pipelines.runners.kfp.client import Backend
 
 app = typer.Typer(name="runs", help="Look at runs on Kubeflow Pipelines, and end them.", no_args_is_help=True)
 
 
 @app.command("list")
+@on_kfp
 def list_(
-    environment: EnvironmentName,
+    kfp: KfpOptions,
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="Of this model only.", show_default=False)
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most, the latest first.")] = 20,
-    endpoint: Endpoint = None,
-    namespace: KfpNamespace = None,
-    output: OutputFormat = Output.TEXT,
 ) -> None:
     """List the latest runs."""
     from modelyard.pipelines.runners.kfp.runs import latest
 
-    found = latest(_connect(environment, namespace, endpoint), model, limit)
-    if output is Output.JSON:
+    found = latest(kfp.connect(), model, limit)
+    if kfp.output is Output.JSON:
         emit([one.model_dump(mode="json") for one in found])
         return
     rows = [
@@ -48,71 +47,51 @@ def list_(
 
 
 @app.command()
-def show(
-    run: RunName,
-    environment: EnvironmentName,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Follow it to its end, and end with its exit code.")
-    ] = False,
-    leave_stuck: Annotated[
-        bool, typer.Option("--leave-stuck", help="With --wait: do not cancel it when a pod cannot start.")
-    ] = False,
-    endpoint: Endpoint = None,
-    namespace: KfpNamespace = None,
-    output: OutputFormat = Output.TEXT,
-) -> None:
+@on_kfp
+def show(kfp: KfpOptions, run: RunName, wait: Wait = False, leave_stuck: LeaveStuck = False) -> None:
     """Show a run with its steps; with --wait, to its end."""
-    from modelyard.pipelines.cli.progress import follow, follow_command, show_once
-    from modelyard.pipelines.runners.kfp.client import connect
+    from modelyard.pipelines.cli.progress import follow, show_once
     from modelyard.pipelines.runners.kfp.runs import find
 
-    place = pipelines_environment(environment, namespace)
-    backend = connect(place, endpoint)
+    environment = kfp.load()
+    backend = kfp.connect(environment)
     found = find(backend, run)
     if wait:
-        again = follow_command(found.display_name, environment, endpoint, namespace)
-        follow(backend, found, place, again, leave_stuck, output)
+        follow(backend, found, environment, kfp, leave_stuck)
     else:
-        show_once(backend, found, place, output)
+        show_once(backend, found, environment, kfp.output)
 
 
 @app.command()
-def cancel(
-    run: RunName,
-    environment: EnvironmentName,
-    endpoint: Endpoint = None,
-    namespace: KfpNamespace = None,
-    output: OutputFormat = Output.TEXT,
-) -> None:
+@on_kfp
+def cancel(kfp: KfpOptions, run: RunName) -> None:
     """End a run; what it has published stays."""
     from modelyard.pipelines.runners.kfp import runs
 
-    backend = _connect(environment, namespace, endpoint)
+    backend = kfp.connect()
     found = runs.find(backend, run)
     runs.cancel(backend, found)
-    _done(found, "cancelled", output)
+    done = {"run": found.display_name, "id": found.run_id, "done": "cancelled"}
+    kfp.show(done, f"{found.display_name} is cancelled.")
 
 
 @app.command()
-def retry(
-    run: RunName,
-    environment: EnvironmentName,
-    endpoint: Endpoint = None,
-    namespace: KfpNamespace = None,
-    output: OutputFormat = Output.TEXT,
-) -> None:
+@on_kfp
+def retry(kfp: KfpOptions, run: RunName) -> None:
     """Start the failed steps of a run again; what succeeded stays."""
     from modelyard.pipelines.runners.kfp import runs
 
-    backend = _connect(environment, namespace, endpoint)
+    backend = kfp.connect()
     found = runs.find(backend, run)
     runs.retry(backend, found)
-    _done(found, "started again", output)
+    done = {"run": found.display_name, "id": found.run_id, "done": "started again"}
+    kfp.show(done, f"{found.display_name} is started again.")
 
 
+@on_kfp
 def logs(
+    kfp: KfpOptions,
     run: RunName,
-    environment: EnvironmentName,
     step: Annotated[
         str | None, typer.Argument(metavar="STEP", help="Of this step only.", show_default=False)
     ] = None,
@@ -120,9 +99,6 @@ def logs(
     whole: Annotated[
         bool, typer.Option("--all", help="Also what Kubeflow Pipelines and Argo write around a step's lines.")
     ] = False,
-    endpoint: Endpoint = None,
-    namespace: KfpNamespace = None,
-    output: OutputFormat = Output.TEXT,
 ) -> None:
     """Print what the steps of a run wrote, also after their pods are gone."""
     from modelyard.components.errors import ConfigError
@@ -132,11 +108,11 @@ def logs(
 
     if step and step not in STEPS:
         raise ConfigError(f"There is no step {step!r}; they are {', '.join(STEPS)}.")
-    backend = _connect(environment, namespace, endpoint)
+    backend = kfp.connect()
     archive = RunArchive(backend, find(backend, run).run_id)
     found = (archive.follow_logs if follow else archive.logs)((step,) if step else STEPS)
     shown = ((name, lines if whole else step_lines(lines)) for name, lines in found)
-    if output is Output.JSON:
+    if kfp.output is Output.JSON:
         emit([{"step": name, "lines": list(lines)} for name, lines in shown])
         return
     empty = True
@@ -148,19 +124,6 @@ def logs(
             typer.echo(line)
     if empty:
         typer.echo("There is no log: no pod has started, or the outputs came from the cache.", err=True)
-
-
-def _connect(environment: str, namespace: str | None, endpoint: str | None) -> "Backend":
-    from modelyard.pipelines.runners.kfp.client import connect
-
-    return connect(pipelines_environment(environment, namespace), endpoint)
-
-
-def _done(run: Any, what: str, output: Output) -> None:
-    if output is Output.JSON:
-        emit({"run": run.display_name, "id": run.run_id, "done": what})
-    else:
-        typer.echo(f"{run.display_name} is {what}.")
 
 
 def explain(

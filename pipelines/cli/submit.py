@@ -1,5 +1,6 @@
 """`submit`: the pipeline on Kubeflow Pipelines."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,25 +9,27 @@ from modelyard.pipelines.cli.options import (
     Anyway,
     Budget,
     ConfigFile,
-    Endpoint,
-    EnvironmentName,
     ForceAfter,
-    KfpNamespace,
+    KfpOptions,
+    LeaveStuck,
     Output,
-    OutputFormat,
     Overrides,
     SkipUnchanged,
+    Wait,
     emit,
-    pipelines_environment,
+    on_kfp,
     when_unchanged,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from modelyard.pipelines.runners.differences import Change
 
+
+@on_kfp
 def submit(
-    environment: EnvironmentName,
+    kfp: KfpOptions,
     config: ConfigFile = None,
     overrides: Overrides = None,
     skip_unchanged: SkipUnchanged = False,
@@ -34,17 +37,10 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show what would be sent; send nothing.")
     ] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Follow the run to its end, and end with its exit code.")
-    ] = False,
-    leave_stuck: Annotated[
-        bool, typer.Option("--leave-stuck", help="With --wait: do not cancel a run whose pod cannot start.")
-    ] = False,
+    wait: Wait = False,
+    leave_stuck: LeaveStuck = False,
     budget: Budget = None,
     anyway: Anyway = False,
-    endpoint: Endpoint = None,
-    namespace: KfpNamespace = None,
-    output: OutputFormat = Output.TEXT,
 ) -> None:
     """Start a run on Kubeflow Pipelines.
 
@@ -53,7 +49,7 @@ def submit(
     """
     from rich.console import Console
 
-    from modelyard.pipelines.cli.progress import follow, follow_command
+    from modelyard.pipelines.cli.progress import follow
     from modelyard.pipelines.compile.preflight import check
     from modelyard.pipelines.compile.uploads import gather
     from modelyard.pipelines.config.config import load
@@ -64,29 +60,31 @@ def submit(
     from modelyard.pipelines.train_to_serve import STEPS
 
     options = when_unchanged(skip_unchanged, force_after)
-    place = pipelines_environment(environment, namespace, overrides or ())
-    client.find_endpoint(place, endpoint)  # there is one, before anything is loaded and packed for it
+    environment = kfp.load(overrides or ())
+    client.find_endpoint(
+        environment, kfp.endpoint
+    )  # there is one, before anything is loaded and packed for it
     console = Console(stderr=True)
-    settings = load(config, overrides or (), store=place.model_store())
+    settings = load(config, overrides or (), store=environment.model_store())
     with console.status("checking"):
         if not anyway:
-            guard(settings, place, environment, runs.home(), budget)
-        uploads = gather(settings, place)
-        plan_key = comparison.identity(uploads.config, place) if wait else None
-        prepared = submission.prepare(uploads.config, place, options)
-        notes = check(prepared.package, prepared.arguments, place)
-        backend = client.connect(place, endpoint)
+            guard(settings, environment, kfp.environment, runs.home(), budget)
+        uploads = gather(settings, environment)
+        plan_key = comparison.identity(uploads.config, environment) if wait else None
+        prepared = submission.prepare(uploads.config, environment, options)
+        notes = check(prepared.package, prepared.arguments, environment)
+        backend = kfp.connect(environment)
         found = submission.look(backend, prepared)
-        since, differences = submission.compare(backend, prepared, found)
+        since, changes = submission.compare(backend, prepared, found)
         facts = {
             "pipeline": prepared.pipeline,
             "new_pipeline": found.pipeline_id is None,
             "version": prepared.version,
             "new_version": found.version_id is None,
             "since": since,
-            "differences": [one.model_dump() for one in differences],
+            "differences": [one.model_dump() for one in changes],
             "notes": notes,
-            "images": {step: place.image(step) for step in STEPS},
+            "images": {step: environment.image(step) for step in STEPS},
             "uploads": [f"{one.key}: {one.name}" for one in uploads.files],
             "endpoint": backend.endpoint.url,
             "namespace": backend.namespace,
@@ -94,21 +92,19 @@ def submit(
             "pipeline_root": prepared.pipeline_root,
         }
     if dry_run:
-        emit(facts) if output is Output.JSON else _show(facts, Console(), whole=True)
+        emit(facts) if kfp.output is Output.JSON else _show(facts, changes, Console(), whole=True)
         return
-    _show(facts, console, whole=False)
+    _show(facts, changes, console, whole=False)
     uploads.send(console)
     run = submission.submit(backend, prepared, found)
-    again = follow_command(run.display_name, environment, endpoint, namespace)
     if wait:
-        follow(backend, run, place, again, leave_stuck, output, plan_key)
-    elif output is Output.JSON:
-        emit({"run": run.display_name, "id": run.run_id, **facts})
+        follow(backend, run, environment, kfp, leave_stuck, plan_key)
     else:
-        typer.echo(f"{run.display_name} is accepted. Follow it: {again}")
+        text = f"{run.display_name} is accepted. Follow it: {kfp.follow_command(run.display_name)}"
+        kfp.show({"run": run.display_name, "id": run.run_id, **facts}, text)
 
 
-def _show(facts: dict[str, Any], console: "Console", whole: bool) -> None:
+def _show(facts: dict[str, Any], changes: Sequence["Change"], console: "Console", whole: bool) -> None:
     from rich.text import Text
 
     new = {True: "new", False: "known"}
@@ -120,17 +116,10 @@ def _show(facts: dict[str, Any], console: "Console", whole: bool) -> None:
         *(("image", f"{step}: {image}") for step, image in facts["images"].items() if whole),
         *(("upload", upload) for upload in facts["uploads"]),
         *(("note", note) for note in facts["notes"]),
-        *(
-            ("changes", f"{one['key']}: {_word(one['before'])} -> {_word(one['after'])}")
-            for one in facts["differences"]
-        ),
+        *(("changes", str(change)) for change in changes),
     ]
-    if not facts["differences"]:
+    if not changes:
         since = facts["since"]
         rows.append(("changes", f"nothing since {since}" if since else "its first run here"))
     for name, value in rows:  # whole lines: URLs are there to be copied
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
-
-
-def _word(value: Any) -> str:
-    return "none" if value is None else str(value)

@@ -284,10 +284,10 @@ class GarbageCollector:
 
     def _connect_pipelines(self, endpoint: str | None) -> Any:
         """Return Kubeflow Pipelines' API; None when the cluster has none."""
-        from modelyard.pipelines.runners.kfp import client, transport
+        from modelyard.pipelines.runners.kfp import client
 
         found = client.find_endpoint(self.environment, endpoint)
-        if found.namespace and connect(found.namespace).get("Service", transport.SERVICE) is None:
+        if found.namespace and connect(found.namespace).get("Service", client.SERVICE) is None:
             return None
         return client.connect(self.environment, endpoint)
 

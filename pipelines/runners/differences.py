@@ -13,6 +13,10 @@ class Change(Record):
     before: Any = None
     after: Any = None
 
+    def __str__(self) -> str:
+        before, after = ("none" if one is None else one for one in (self.before, self.after))
+        return f"{self.key}: {before} -> {after}"
+
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
     """Return the keys with different values, in the order of the alphabet."""

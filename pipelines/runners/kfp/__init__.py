@@ -1,7 +1,6 @@
 """Kubeflow Pipelines: its API server, what is sent to it, and the runs on it.
 
-client       the server: its URL, credentials and services
-transport    requests, and each failure as an error
+client       the server: its URL, credentials and services, and each failure as an error
 submission   a configuration as a package, a version and a run; what it changes
 runs         runs found, listed, ended, tried again; their Workflow and logs
 following    a run followed to its end: steps, failures

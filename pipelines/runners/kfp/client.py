@@ -1,4 +1,4 @@
-"""The API server of Kubeflow Pipelines: where it is, and with which credentials.
+"""The API server of Kubeflow Pipelines: where it is, with which credentials, and each failure as an error.
 
     backend = connect(environment)
     backend.runs.run_service_get_run(run_id)
@@ -14,28 +14,89 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import kfp_server_api
+import urllib3
 from kfp import client as kfp_client
+from kfp_server_api.rest import RESTClientObject
 
-from modelyard.components.errors import BackendError, ClusterError, ConfigError, NotFoundError
+from modelyard.components.errors import BackendError, ClusterError, ConfigError, ConflictError, NotFoundError
 from modelyard.components.kubernetes.cluster import connect as connect_cluster
 from modelyard.pipelines.environments.environment import URL, Environment
-from modelyard.pipelines.runners.kfp.transport import (
-    COOKIE,
-    RETRIES,
-    TOKEN,
-    Endpoint,
-    Transport,
-    not_the_api,
-)
 
-ENDPOINT = "KF_PIPELINES_ENDPOINT"
-MOUNTED = "KF_PIPELINES_SA_TOKEN_PATH"
+ENDPOINT, SERVICE = "KF_PIPELINES_ENDPOINT", "ml-pipeline"
+TOKEN, COOKIE, MOUNTED = "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIE", "KF_PIPELINES_SA_TOKEN_PATH"
 HEALTH_TIMEOUT, TIMEOUT = (5.0, 10.0), (5.0, 60.0)
 PAGE_SIZE = 100
+UNAVAILABLE = (429, 502, 503, 504)
+# About a minute, in which a server that has answered once may restart. Only what never reached it, or may be
+# asked twice, is asked again.
+RETRIES = urllib3.Retry(
+    14,
+    read=2,  # each may take as long as TIMEOUT
+    redirect=False,
+    status_forcelist=UNAVAILABLE,
+    allowed_methods=("GET",),
+    backoff_factor=0.5,
+    backoff_max=5.0,
+    raise_on_status=False,
+    respect_retry_after_header=False,  # which may be an hour
+)
+NEVER_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+LONGEST_MESSAGE = 600
+# The server puts what it was doing before the cause.
+CONTEXT = re.compile(r"^.*(?:\w+Error|Invalid input error|Already exist error): ", re.DOTALL)
+KINDS = {404: NotFoundError, 409: ConflictError}
+NOT_ALLOWED = " Ask its administrator for the permission, or check that environment.runs.namespace is yours."
+
+
+class LostError(BackendError):
+    """The answer was lost: the server may have done what it was asked to do, or not."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the server is.
+
+    Attributes:
+        url: empty until kfp.Client has found the cluster.
+        origin: the option, variable or key that has the URL.
+        namespace: of the Service, where it is reached through the Kubernetes API server.
+        credentials: the variable that has them, if one does.
+    """
+
+    url: str
+    origin: str
+    namespace: str | None = None
+    credentials: str | None = None
+
+    def __str__(self) -> str:
+        if self.namespace:
+            return f"the Service {SERVICE} in the namespace {self.namespace}"
+        return f"{self.url} ({self.origin})"
+
+    @property
+    def login(self) -> str:
+        """What to do when the credentials are refused."""
+        if self.namespace:
+            return "Renew the credentials that KUBECONFIG has for the cluster."
+        return f"Set {TOKEN} (or {COOKIE}, for a login page) to a valid one."
+
+    @property
+    def advice(self) -> str:
+        """What to do when the server is not there, or is another one."""
+        if self.namespace:
+            return (
+                f"Does it run (`kubectl get pods -n {self.namespace}`), and is environment.kfp.namespace "
+                f"right? Or give a URL: --endpoint or {ENDPOINT}."
+            )
+        return (
+            f"Is the URL right ({self.origin}), also its last part, such as /pipeline? Is the server "
+            f"reachable from here, and Kubeflow Pipelines 2.0 or later? If it wants a login: {self.login}"
+        )
 
 
 def find_endpoint(
@@ -54,7 +115,7 @@ def find_endpoint(
     if environment.kind == "local":
         raise ConfigError(
             "The environment local is this machine, which has no Kubeflow Pipelines. Name a cluster with -e, "
-            "such as kind; `modelyard run` runs here."
+            "such as kind; `modelyard run` runs here, and docs/schedule.md shows how cron starts it."
         )
     named = {
         "--endpoint": given,
@@ -76,6 +137,71 @@ def find_endpoint(
         host = kfp_client.Client._IN_CLUSTER_DNS_NAME.format(namespace)
         return Endpoint(f"http://{host}", "environment.kfp.namespace")
     return Endpoint("", "KUBECONFIG", namespace)
+
+
+class Transport(RESTClientObject):  # type: ignore[misc]
+    """Sends requests with time limits; whatever fails leaves it as an error of ours."""
+
+    def __init__(self, settings: Any, endpoint: Endpoint, timeout: tuple[float, float]) -> None:
+        super().__init__(settings)
+        self._endpoint, self._timeout = endpoint, timeout
+
+    def request(self, method: str, url: str, **options: Any) -> Any:
+        """Send a request.
+
+        Raises:
+            BackendError: the server does not answer, or refuses; or a proxy answers in its place.
+            NotFoundError: there is no such object.
+            ConflictError: there is an object of this name already.
+            LostError: the server may have done it.
+        """
+        options["_request_timeout"] = options.get("_request_timeout") or self._timeout
+        try:
+            answer = super().request(method, url, **options)
+        except kfp_server_api.ApiException as error:
+            kind, text = self._refusal(error)
+            raise (LostError if method != "GET" and error.status in UNAVAILABLE else kind)(text) from error
+        except urllib3.exceptions.HTTPError as error:
+            cause = getattr(error, "reason", None) or error
+            kind = BackendError if isinstance(cause, NEVER_SENT) else LostError
+            raise kind(self._unreachable(cause.__cause__ or cause)) from error
+        if "html" in (answer.getheader("content-type") or ""):
+            raise not_the_api("with a web page", self._endpoint)
+        return answer
+
+    def _refusal(self, error: kfp_server_api.ApiException) -> tuple[type[Exception], str]:
+        """Return the error for an answer that is no success."""
+        status, message = error.status, _message(error.body)
+        server = f"Kubeflow Pipelines at {self._endpoint}"
+        if not status:  # TLS
+            return BackendError, self._unreachable(str(error.reason).splitlines()[-1])
+        if status == 401:
+            credentials = self._endpoint.credentials or "a request without credentials"
+            return BackendError, f"{server} does not accept {credentials} (401). {self._endpoint.login}"
+        if message is None:
+            return BackendError, str(not_the_api(f"with status {status}", self._endpoint))
+        advice = NOT_ALLOWED if status == 403 else ""
+        return KINDS.get(status, BackendError), f"{server} refuses it ({status}): {message}.{advice}"
+
+    def _unreachable(self, why: object) -> str:
+        return f"Kubeflow Pipelines at {self._endpoint} does not answer: {why}. {self._endpoint.advice}"
+
+
+def _message(body: Any) -> str | None:
+    """Return the message in the body of an error; None when it is not JSON of Kubeflow Pipelines."""
+    try:
+        found = json.loads(body)
+        message = str(found.get("message") or found["error_message"]).strip()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return CONTEXT.sub("", message)[:LONGEST_MESSAGE].rstrip(".")
+
+
+def not_the_api(how: str, endpoint: Endpoint) -> BackendError:
+    """Return the error for another server at the URL, such as a login page."""
+    return BackendError(
+        f"{endpoint} answers {how}, not as the API v2beta1 of Kubeflow Pipelines. {endpoint.advice}"
+    )
 
 
 class Backend:
@@ -118,15 +244,9 @@ class Backend:
         try:
             found = health.healthz_service_get_healthz()
         except NotFoundError as error:
-            if self.endpoint.namespace:
-                raise BackendError(
-                    f"{error} Kubeflow Pipelines is not installed there, or the Service has no port called "
-                    "http. Correct environment.kfp.namespace or KUBECONFIG, or give a URL: --endpoint or "
-                    f"{ENDPOINT}."
-                ) from error
-            raise not_the_api("does not know /apis/v2beta1/healthz", self.endpoint) from error
+            raise not_the_api("/apis/v2beta1/healthz with status 404", self.endpoint) from error
         if found.multi_user is None:
-            raise not_the_api("answers something else at /apis/v2beta1/healthz", self.endpoint)
+            raise not_the_api("/apis/v2beta1/healthz with something else", self.endpoint)
         return bool(found.multi_user)
 
 
@@ -138,7 +258,8 @@ def connect(environment: Environment, endpoint: str | None = None) -> Backend:
         endpoint: the URL on the command line.
 
     Raises:
-        ConfigError: the environment is this machine, a URL is malformed, or a token needs one.
+        ConfigError: the environment is this machine, a URL is malformed, or a token needs one or cannot be
+            read.
         BackendError: the server does not answer, or not as it should; the message says what to check.
     """
     found = find_endpoint(environment, endpoint)
@@ -210,27 +331,22 @@ def _keep_host(settings: Any) -> None:
 def _credentials(endpoint: Endpoint, environ: Mapping[str, str]) -> tuple[str | None, dict[str, Any]]:
     """Return the variable that the credentials came from, and how kfp.Client takes them."""
     cookie, path = environ.get(COOKIE), environ.get(MOUNTED, kfp_client.KF_PIPELINES_SA_TOKEN_PATH)
-    cookies = {"cookies": cookie} if cookie else {}
+    found: dict[str, Any] = {"cookies": cookie} if cookie else {}
     if environ.get(TOKEN):
-        origin = TOKEN
+        origin, found["existing_token"] = TOKEN, environ[TOKEN]
     elif MOUNTED in environ or (not cookie and Path(path).is_file()):
-        origin = MOUNTED
+        origin, found["credentials"] = MOUNTED, kfp_client.ServiceAccountTokenVolumeCredentials(path)
     else:
-        return (COOKIE if cookie else None), cookies
+        return (COOKIE if cookie else None), found
     if endpoint.namespace:
         raise ConfigError(
-            f"{origin} is set, and Kubeflow Pipelines has no URL here. It would be reached through the "
-            "Kubernetes API server, which takes its own credentials only. Give a URL: --endpoint or "
+            f"{origin} is set, and Kubeflow Pipelines has no URL here. The Kubernetes API server, through "
+            "which it would be reached, takes its own credentials only. Give a URL: --endpoint or "
             f"{ENDPOINT}."
         )
-    if origin is TOKEN:
-        return TOKEN, {**cookies, "existing_token": environ[TOKEN]}
-    try:
-        Path(path).read_bytes()
-    except OSError as error:
-        raise BackendError(
-            f"The token for Kubeflow Pipelines in {path} cannot be read: {error.strerror or error}. Mount "
-            "one there (a projected volume with the audience pipelines.kubeflow.org), or set "
-            f"{MOUNTED} or {TOKEN}."
-        ) from error
-    return MOUNTED, {**cookies, "credentials": kfp_client.ServiceAccountTokenVolumeCredentials(path)}
+    if origin is MOUNTED and not os.access(path, os.R_OK):
+        raise ConfigError(
+            f"{MOUNTED} is {path}, which cannot be read. Mount a token there (a projected volume with the "
+            f"audience pipelines.kubeflow.org), or set {TOKEN}."
+        )
+    return origin, found

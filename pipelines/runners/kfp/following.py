@@ -8,7 +8,6 @@ run whose pod cannot start running for ever.
 """
 
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from modelyard.components.errors import (
     StuckError,
     from_log,
 )
-from modelyard.components.explain.failure_reason import MAIN, Evidence, failure_reason, waiting_reason
+from modelyard.components.explain.failure_reason import Evidence, failure_reason, waiting_reason
 from modelyard.components.explain.kfp_run import Stuck, stuck
 from modelyard.components.explain.log_lines import has_traceback, last_line
 from modelyard.components.explain.workflow import PodNode, Workflow
@@ -39,8 +38,6 @@ from modelyard.pipelines.runners.kfp.runs import LOG_PAUSE, RunArchive
 from modelyard.pipelines.runners.runs import Failure, RunSummary, State, Step
 from modelyard.pipelines.train_to_serve import STEPS
 
-REFRESH = 20.0  # seconds after which the Workflow is fetched again although no state has changed
-TAIL = 20  # lines of a log, the last of which are Kubeflow Pipelines' own
 PHASES: dict[str, State] = {
     "Pending": "running",
     "Running": "running",
@@ -73,10 +70,9 @@ class Following:
         self._leave_stuck = leave_stuck
         self._archive = RunArchive(backend, run.run_id)
         self._workflow = Workflow({"metadata": {"name": ""}})
-        self._seen: object = None
-        self._waiting_since: dict[str, float] = {}
+        self._waiting: tuple[str, float] = ("", 0.0)  # the step that waits, and since when
         self._stuck_in: str | None = None
-        self._log_of, self._log_due = "", 0.0
+        self._log_due = 0.0
 
     def __call__(self) -> RunSummary:
         """Follow the run to its end and record the summary; how it failed is in the summary, not raised.
@@ -116,7 +112,7 @@ class Following:
         return tuple(_step(name, self._workflow, over) for name in STEPS)
 
     def look(self) -> str:
-        """Fetch what is new, and return the run's state.
+        """Fetch the run and its Workflow, and return the run's state.
 
         Raises:
             CancelledError: the run was deleted.
@@ -124,12 +120,7 @@ class Following:
         """
         try:
             run = self._backend.runs.run_service_get_run(self._run.run_id)
-            # the Workflow is much larger, and says why a pod waits, which no state does
-            tasks = (run.run_details and run.run_details.task_details) or ()
-            states = [(one.display_name, one.state) for one in tasks]
-            if (seen := (run.state, states, time.monotonic() // REFRESH)) != self._seen:
-                self._workflow, self._seen = self._archive.workflow(), seen
-            self._run = run
+            self._workflow, self._run = self._archive.workflow(), run
         except NotFoundError as error:
             raise CancelledError(
                 f"The run {self._run.display_name} was deleted, and nothing of it goes on. What it has "
@@ -146,7 +137,10 @@ class Following:
         """
         while (state := self.look()) not in runs.ENDED:
             self._raise_if_stuck()
-            self._read_log(self._workflow.working())
+            if time.monotonic() >= self._log_due:
+                node, self._log_due = self._workflow.working(), time.monotonic() + LOG_PAUSE
+                lines = self._archive.log(node) if node and not node.driver else ()
+                self.last_line = last_line(lines).strip()
             time.sleep(runs.PAUSE)
         if state == "cancelled":
             raise CancelledError(
@@ -154,26 +148,15 @@ class Following:
                 "retry` goes on with it, `modelyard submit` starts another."
             )
 
-    def _read_log(self, node: PodNode | None) -> None:
-        """Take the last line of the pod at work."""
-        pod = node.pod if node and not node.driver else ""
-        if pod != self._log_of:
-            self._log_of, self._log_due, self.last_line = pod, 0.0, ""
-        if node is None or not pod:
-            return
-        cluster = self._archive.cluster
-        lines: Sequence[str] = cluster.tail(pod, MAIN, TAIL) if cluster else ()
-        if not lines and time.monotonic() >= self._log_due:
-            lines, self._log_due = self._archive.log(node), time.monotonic() + LOG_PAUSE
-        self.last_line = last_line(lines).strip() or self.last_line
-
     def _raise_if_stuck(self) -> None:
-        found, now, limit = self._stuck(), time.monotonic(), self._environment.start_timeout
-        self._waiting_since = {found.step: self._waiting_since.get(found.step, now)} if found else {}
+        found, now = self._stuck(), time.monotonic()
         if found is None:
+            self._waiting = ("", now)
             return
-        patience = limit if found.patience is None else min(limit, found.patience)
-        if now - self._waiting_since[found.step] < patience:
+        if found.step != self._waiting[0]:
+            self._waiting = (found.step, now)
+        limit = self._environment.start_timeout
+        if now - self._waiting[1] < (limit if found.patience is None else min(limit, found.patience)):
             return
         self._stuck_in = found.step
         if not self._leave_stuck:

@@ -1,7 +1,7 @@
-"""Runs as the server records them: found, listed, ended, tried again; their Workflow and their logs.
+"""Runs as the server records them: found, listed, cancelled, retried; their Workflow and their logs.
 
-The Workflow and the logs outlive the pods. The API's description has neither: the Workflow is in v1beta1's
-run, a log at a path without a generated client. As long as there are pods, they say more.
+The Workflow and the logs outlive the pods. v2beta1 has neither: the Workflow is in v1beta1's run, a log at a
+path without a generated client. As long as there are pods, they say more.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 from modelyard.components.artifacts import Record
 from modelyard.components.errors import BackendError, ClusterError, NotFoundError
-from modelyard.components.explain.failure_reason import MAIN, Evidence
+from modelyard.components.explain.failure_reason import Evidence
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.pipelines.runners.kfp.client import PAGE_SIZE, Backend, equals, find_experiment, pages
@@ -23,7 +23,7 @@ from modelyard.pipelines.runners.kfp.client import PAGE_SIZE, Backend, equals, f
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ENDED = ("succeeded", "failed", "cancelled", "skipped")
 LOG_ERROR = '{"error_message":'  # the server answers 200 before it looks for the log
-PAUSE, LOG_PAUSE = 2.0, 10.0  # seconds between two looks at a run, and at a log, which comes as a whole
+PAUSE, LOG_PAUSE = 2.0, 5.0  # seconds between two looks at a run, and at a log, which comes as a whole
 
 
 class RunRecord(Record):
@@ -209,39 +209,26 @@ class RunArchive:
         while True:
             workflow = self.workflow()
             for node in workflow.pods():
-                if (
-                    not node.driver
-                    and node.step in steps
-                    and node.pod not in seen
-                    and node.phase != "Pending"
-                ):
+                begun = not node.driver and node.phase != "Pending"
+                if begun and node.step in steps and node.pod not in seen:
                     seen.add(node.pod)
                     yield node.step, self._follow_log(node)
-            own = {step: workflow.own(step) for step in steps}
-            over = (
-                workflow.cached(step) or (node and node.phase == "Succeeded") for step, node in own.items()
-            )
-            if workflow.ended or all(over):
+            ended = (workflow.cached(step) or _succeeded(workflow.own(step)) for step in steps)
+            if workflow.ended or all(ended):
                 return
             time.sleep(PAUSE)
 
     def _follow_log(self, node: PodNode) -> Iterator[str]:
         lines = 0
-        if self.cluster and node.phase == "Running":
-            try:
-                for line in self.cluster.log(node.pod, MAIN):
-                    lines += 1
-                    yield line
-            except ClusterError:
-                self.cluster = None  # it may not be read from here
-        due = 0.0
         while True:
-            same = [one for one in self.workflow().pods() if one.pod == node.pod]
-            over = not same or same[0].phase not in ("Pending", "Running")
-            if over or time.monotonic() >= due:
-                found = self.log(node)
-                yield from found[lines:]
-                lines, due = max(lines, len(found)), time.monotonic() + LOG_PAUSE
-            if over:
+            pods = {one.pod: one.phase for one in self.workflow().pods()}  # before the log is read to its end
+            found = self.log(node)
+            yield from found[lines:]
+            lines = max(lines, len(found))
+            if pods.get(node.pod) not in ("Pending", "Running"):
                 return
-            time.sleep(PAUSE)
+            time.sleep(LOG_PAUSE)
+
+
+def _succeeded(node: PodNode | None) -> bool:
+    return node is not None and node.phase == "Succeeded"

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,18 +30,13 @@ from modelyard.pipelines.compile.preflight import LOADER
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.differences import Change, differences, flat
-from modelyard.pipelines.runners.kfp.client import Backend, equals, find_experiment
-from modelyard.pipelines.runners.kfp.transport import LostError
+from modelyard.pipelines.runners.kfp.client import Backend, LostError, equals, find_experiment
 
 MADE_BY = "Made by modelyard."
-# What a package says of where and how its steps run: of a step, of its attempts, of the whole run.
-SETTING = re.compile(
-    r".*\.(?:executors\.exec-(?P<step>[^.]+)\.(?:container\.)?"
-    r"|tasks\.(?P<task>[^.]+)\.(?=retryPolicy)"
-    r"|pipelineConfig\.)(?P<key>.+)"
-)
-# Programs, and sizes that the package also has as text.
-NO_SETTING = re.compile(r"(?:command|args)\..*|resources\.(?:cpu|memory)(?:Request|Limit)")
+# What a package says of where and how its steps run: of a step, of the whole run, of a step's attempts; not
+# its programs, nor the sizes that it also has as text.
+SETTING = re.compile(r".*\.(?:executors\.exec-|pipelineConfig\.|tasks\.(?=[^.]+\.retryPolicy))(?P<key>.+)")
+NOT_SHOWN = (".command", ".args", ".cpuRequest", ".cpuLimit", ".memoryRequest", ".memoryLimit")
 T = TypeVar("T")
 Json = dict[str, Any]
 
@@ -238,31 +233,30 @@ def against(
         version_id: that of its package, if the server has it.
     """
     runtime, reference = made.runtime_config, made.pipeline_version_reference
-    before = _configuration((runtime.parameters if runtime else None) or {}) | {
-        "pipeline_root": runtime and runtime.pipeline_root,
-        "service_account": made.service_account,
-    }
-    after = _configuration(submission.arguments) | {
-        "pipeline_root": submission.pipeline_root,
-        "service_account": submission.service_account,
-    }
-    changed = differences(before, after)
-    if not reference or reference.pipeline_version_id == version_id:
-        return changed
+    before = _configuration((runtime.parameters if runtime else None) or {})
+    before |= {"pipeline_root": runtime and runtime.pipeline_root, "service_account": made.service_account}
+    after = _configuration(submission.arguments)
+    after |= {"pipeline_root": submission.pipeline_root, "service_account": submission.service_account}
+    if reference and reference.pipeline_version_id != version_id:
+        name, package = _package(backend, reference)
+        before, after = before | {"version": name}, after | {"version": submission.version}
+        if package:
+            before |= _settings(package)
+            after |= _settings(yaml.load_all(submission.package, LOADER))
+    return differences(before, after)
+
+
+def _package(backend: Backend, reference: Any) -> tuple[str, list[Json]]:
+    """Return the name and the documents of an earlier version."""
     try:
-        other = backend.pipelines.pipeline_service_get_pipeline_version(
+        version = backend.pipelines.pipeline_service_get_pipeline_version(
             reference.pipeline_id, reference.pipeline_version_id
         )
     except NotFoundError:
-        return (*changed, Change(key="version", before="deleted", after=submission.version))
-    spec = other.pipeline_spec or {}
-    documents = (
-        (spec["pipeline_spec"], spec.get("platform_spec") or {}) if "pipeline_spec" in spec else (spec,)
-    )
-    package = differences(_settings(*documents), _settings(*yaml.load_all(submission.package, LOADER)))
-    return changed + (
-        package or (Change(key="version", before=other.display_name, after=submission.version),)
-    )
+        return "deleted", []
+    spec = version.pipeline_spec or {}
+    both = [spec["pipeline_spec"], spec.get("platform_spec") or {}] if "pipeline_spec" in spec else [spec]
+    return str(version.display_name), both
 
 
 def _create_pipeline(backend: Backend, submission: Submission) -> str:
@@ -307,19 +301,11 @@ def _configuration(arguments: Json) -> Json:
     return flat(config) | flat(target, "target.") | code
 
 
-def _settings(*documents: Json) -> Json:
-    """Return where and how the steps of a package run, by keys like "train: image"."""
+def _settings(package: Iterable[Json]) -> Json:
+    """Return where and how the steps of a package run, by keys like train.image."""
     found = {}
-    for document in documents:
-        for path, value in flat(_numbered(document)).items():
-            setting = SETTING.match(path)
-            if setting and not NO_SETTING.fullmatch(setting["key"]):
-                found[f"{setting['step'] or setting['task'] or 'pipeline'}: {setting['key']}"] = value
+    for document in package:
+        for path, value in flat(document).items():
+            if (setting := SETTING.fullmatch(path)) and not path.endswith(NOT_SHOWN):
+                found[setting["key"].replace(".container.", ".")] = value
     return found
-
-
-def _numbered(value: Any) -> Any:
-    """Return nested values with lists as dicts by number, so that each of their values has a key."""
-    if isinstance(value, list):
-        value = {str(number): one for number, one in enumerate(value)}
-    return {key: _numbered(one) for key, one in value.items()} if isinstance(value, dict) else value

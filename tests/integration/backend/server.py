@@ -97,7 +97,6 @@ class BackendServer:
     Attributes:
         token: what a request must carry, if anything; so `cookie`.
         multi_user: whether several users share it.
-        old: whether it knows v1beta1 only.
         page_limit: the largest page that it gives.
         prefix: of all paths, where it is reached through the API server of Kubernetes.
         faults: what goes wrong next.
@@ -107,7 +106,6 @@ class BackendServer:
     token: str | None = None
     cookie: str | None = None
     multi_user: bool = False
-    old: bool = False
     page_limit: int = 100
     prefix: str = ""
     faults: list[Fault] = field(default_factory=list)
@@ -149,8 +147,6 @@ class BackendServer:
         wanted = {"authorization": self.token and f"Bearer {self.token}", "cookie": self.cookie}
         if any(value and request.headers.get(name) != value for name, value in wanted.items()):
             raise RefusalError(UNAUTHENTICATED, "Request header error: there is no valid identity")
-        if self.old and "/v2beta1/" in request.path:
-            raise RefusalError(NOT_FOUND, "Not Found")
         if (request.method, request.path) == ("GET", "/apis/v2beta1/healthz"):
             return kfp.V2beta1GetHealthzResponse(multi_user=self.multi_user)
         for service in self._services:

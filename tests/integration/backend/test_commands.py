@@ -36,7 +36,7 @@ def test_what_changes(modelyard: Command) -> None:
     keys = {one["key"]: (one["before"], one["after"]) for one in plan["differences"]}
     assert plan["new_version"]
     assert keys["training.epochs"] == (20, 3)
-    assert keys["train: image"][1] == "other@sha256:" + 64 * "1"
+    assert keys["train.image"][1] == "other@sha256:" + 64 * "1"
     _, text = modelyard("submit", "--dry-run", *change)
     assert "training.epochs: 20 -> 3" in text
 
@@ -45,10 +45,10 @@ def test_what_changes_beside_the_configuration(modelyard: Command) -> None:
     changes = {
         "pipeline_root=gs://other/runs": ("pipeline_root", "gs://bucket/runs", "gs://other/runs"),
         "runs.service_account=other": ("service_account", "modelyard-run", "other"),
-        "steps.train.memory=3Gi": ("train: resources.resourceMemoryLimit", None, "3Gi"),
-        "steps.train.retries=2": ("train: retryPolicy.maxRetryCount", None, 2),
-        "steps.train.timeout=60": ("train: activeDeadlineSeconds", None, "60"),
-        "active_deadline=7200": ("pipeline: activeDeadlineSeconds", 3600, 7200),
+        "steps.train.memory=3Gi": ("train.resources.resourceMemoryLimit", None, "3Gi"),
+        "steps.train.retries=2": ("train.retryPolicy.maxRetryCount", None, 2),
+        "steps.train.timeout=60": ("train.activeDeadlineSeconds", None, "60"),
+        "active_deadline=7200": ("activeDeadlineSeconds", 3600, 7200),
     }
     modelyard("submit", "--set", "environment.active_deadline=3600")
     settings = (word for setting in changes for word in ("--set", f"environment.{setting}"))
@@ -247,4 +247,4 @@ def test_no_endpoint(site: Site, modelyard: Command) -> None:
     code, text = modelyard("runs", "list")
     assert code == 10
     assert text.startswith("error: ")
-    assert "answers with a web page" in text
+    assert "with a web page" in text
