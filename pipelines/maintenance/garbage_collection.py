@@ -193,8 +193,8 @@ class GarbageCollector:
         root = self.environment.artifacts().url.rstrip("/") if self._remote else None
         with suppress(FileNotFoundError):
             pods = json.loads((self.home / "runs" / name / "pods.json").read_text(encoding="utf-8"))
-            if pods["there"] != f"{root}/{name}":
-                return f"its artifacts are in {pods['there']}: name its environment with -e"
+            if pods["bucket_root"] != f"{root}/{name}":
+                return f"its artifacts are in {pods['bucket_root']}: name its environment with -e"
         return None
 
     def _cached_from(self, name: str) -> tuple[str, ...]:

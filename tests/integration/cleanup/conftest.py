@@ -172,7 +172,7 @@ class Workspace:
         uri = f"{run}/artifacts"
         if pods:
             uri = f"{self.environment.pipeline_root}/{name}"
-            (run / "pods.json").write_text(json.dumps({"there": uri}))
+            (run / "pods.json").write_text(json.dumps({"bucket_root": uri}))
             self.bucket.add(f"{name}/train/model.onnx", io.BytesIO(b"onnx"), 4)
         (self.home / f"cache/{name}.json").write_text(json.dumps({"model": {"uri": f"{uri}/train/model"}}))
         return run

@@ -18,7 +18,7 @@ class Client(threading.Thread):
     def run(self) -> None:
         instances = np.zeros((1, 8, 8, 1), int).tolist()
         with httpx.Client(timeout=30) as client:
-            while not self.stopped.is_set():
+            while not self.stopped.wait(0.02):
                 try:
                     path = f"{self.url}/v1/models/digits:predict"
                     self.statuses.append(client.post(path, json={"instances": instances}).status_code)

@@ -179,7 +179,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     settings = Store(url=str(scratch / "store"))
     shelf = Shelf(settings, open_store(settings), scratch)
     shelf.publish()
-    with running(shelf, max_body_bytes=100_000, max_batch=8, body_timeout=1.0) as server:
+    with running(shelf, max_body_bytes=100_000, max_batch=8, body_timeout=1.5) as server:
         yield server
 
 

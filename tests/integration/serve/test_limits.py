@@ -51,9 +51,9 @@ def test_a_silent_connection_is_closed(pictures):
 
 def test_the_time_begins_with_the_request_and_not_with_the_connection(pictures):
     with socket.create_connection(pictures.address, 10) as connection:
-        time.sleep(0.7)
+        time.sleep(1.0)
         connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY[:10])
-        time.sleep(0.6)
+        time.sleep(0.9)
         connection.sendall(BODY[10:])
         assert status(connection.recv(65536)) == 200
 

@@ -97,7 +97,7 @@ def test_out_of_reach(tmp_path: Path) -> None:
 
 def test_something_else_than_a_bucket(tmp_path: Path) -> None:
     with answering(400) as (url, _):
-        refused(Bucket("models", "", url), tmp_path / "f", f"{url} did not answer as it should", "400")
+        refused(Bucket("models", "", url), tmp_path / "f", f"{url} did not answer as it should", "BadRequest")
 
 
 def test_a_busy_service_is_asked_again() -> None:
