@@ -32,6 +32,7 @@ from modelyard.pipelines.compile.uploads import CODE, DATA
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.config.schedule import seconds
 from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.pods.launcher import LaunchConfig
 from modelyard.pipelines.runners.runs import NAME as RUN_NAME
 from modelyard.pipelines.runners.runs import RunSummary
 
@@ -191,10 +192,11 @@ class GarbageCollector:
     def _artifacts_elsewhere(self, name: str) -> str | None:
         """Return why a run in pods stays whose artifacts are not in this environment's bucket."""
         root = self.environment.artifacts().url.rstrip("/") if self._remote else None
-        with suppress(FileNotFoundError):
-            pods = json.loads((self.home / "runs" / name / "pods.json").read_text(encoding="utf-8"))
-            if pods["bucket_root"] != f"{root}/{name}":
-                return f"its artifacts are in {pods['bucket_root']}: name its environment with -e"
+        file = self.home / "runs" / name / "pods.json"
+        if file.exists():
+            launch = read(file, LaunchConfig)
+            if launch.bucket_root != f"{root}/{name}":
+                return f"its artifacts are in {launch.bucket_root}: name its environment with -e"
         return None
 
     def _cached_from(self, name: str) -> tuple[str, ...]:

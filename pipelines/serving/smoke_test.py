@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,11 @@ from urllib.request import Request, urlopen
 
 from modelyard.components.artifacts import Golden, Record, read
 from modelyard.components.deploy import local
-from modelyard.components.errors import DeployError
+from modelyard.components.errors import ClusterError, DeployError
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.environments.environment import Environment
 
 if TYPE_CHECKING:
     import httpx
@@ -38,6 +40,20 @@ def predict_locally(config: Config) -> Prediction | None:
         return None
     with local.running_server(config.name, config.store.text(), config.serving.text()) as url:
         return predict_once(url, config.name, config.store)
+
+
+def predict_on_cluster(name: str, store: Store, environment: Environment) -> Prediction | None:
+    """Request one prediction from the model's server on a cluster; None when it cannot be reached from here.
+
+    Raises:
+        DeployError: the server does not answer.
+    """
+    from modelyard.pipelines.serving.server_url import find_server  # a run on a laptop needs no httpx
+
+    with suppress(ClusterError):
+        server = find_server(name, environment)
+        return predict_once(server.url, name, store, server.transport)
+    return None
 
 
 def predict_once(

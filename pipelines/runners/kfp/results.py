@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.components.artifacts import UNCHANGED, Outcome, read
-from modelyard.components.errors import ClusterError, NotFoundError
+from modelyard.components.errors import NotFoundError
 from modelyard.components.explain.workflow import Workflow
 from modelyard.components.fingerprint.identity import reason_in
 from modelyard.components.store import staging
@@ -22,8 +22,7 @@ from modelyard.components.store.settings import Store
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp.runs import RunArchive
 from modelyard.pipelines.runners.runs import scores
-from modelyard.pipelines.serving.server_url import find_server
-from modelyard.pipelines.serving.smoke_test import predict_once
+from modelyard.pipelines.serving.smoke_test import predict_on_cluster
 from modelyard.pipelines.train_to_serve import NAME
 
 GIVEN = "output ExecutorInput:"
@@ -79,10 +78,7 @@ def results(
     if uri := _written(root, run.run_id, "deploy", "outcome"):  # deploy is never cached
         staging.fetch(uri, folder / "artifacts" / "deploy" / "outcome", root.endpoint)
         outcome = read(folder / "artifacts" / "deploy" / "outcome", Outcome)
-    prediction = None
-    with suppress(ClusterError):  # the server may be out of reach from here
-        server = find_server(name, environment)
-        prediction = predict_once(server.url, name, store, server.transport)
+    prediction = predict_on_cluster(name, store, environment)
     return {**result, **scores(evaluation, outcome, folder), "prediction": prediction}
 
 

@@ -20,8 +20,7 @@ from modelyard.pipelines.runners.local import LocalRun
 from modelyard.pipelines.runners.pods import launcher
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
 from modelyard.pipelines.runners.pods.pod import remove_pod, step_pod
-from modelyard.pipelines.serving.server_url import find_server
-from modelyard.pipelines.serving.smoke_test import Prediction, predict_once
+from modelyard.pipelines.serving.smoke_test import Prediction, predict_on_cluster
 from modelyard.pipelines.train_to_serve import STEPS
 
 LAUNCHER = ["python3", "-m", launcher.__name__]
@@ -92,8 +91,7 @@ class PodRun(LocalRun):
         return read(path, Outcome)
 
     def _predict(self) -> Prediction | None:
-        server = find_server(self.config.name, self.environment)
-        return predict_once(server.url, self.config.name, self.config.store, server.transport)
+        return predict_on_cluster(self.config.name, self.config.store, self.environment)
 
     def _drop_lost_cache_entries(self) -> None:
         """Remove cache entries of runs that the bucket no longer has; kfp.local does not look there."""

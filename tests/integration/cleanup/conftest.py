@@ -18,6 +18,7 @@ import pytest
 import yaml
 from kubernetes.config import kube_config
 
+from modelyard.components.artifacts import write
 from modelyard.components.store.address import open_objects
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Objects
@@ -25,6 +26,7 @@ from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.maintenance.garbage_collection import GarbageCollector, Removable
+from modelyard.pipelines.runners.pods.launcher import LaunchConfig
 from tests.integration.store.conftest import manifest_of
 
 BUCKET = "cleanup-for-tests"
@@ -172,7 +174,18 @@ class Workspace:
         uri = f"{run}/artifacts"
         if pods:
             uri = f"{self.environment.pipeline_root}/{name}"
-            (run / "pods.json").write_text(json.dumps({"bucket_root": uri}))
+            launch = LaunchConfig(
+                run=name,
+                namespace="modelyard-runs",
+                pods={},
+                local_root=str(run),
+                bucket_root=uri,
+                endpoint=None,
+                endpoint_in_pods=None,
+                start_timeout=60,
+                retries={},
+            )
+            write(run / "pods.json", launch)
             self.bucket.add(f"{name}/train/model.onnx", io.BytesIO(b"onnx"), 4)
         (self.home / f"cache/{name}.json").write_text(json.dumps({"model": {"uri": f"{uri}/train/model"}}))
         return run
