@@ -20,8 +20,9 @@ from modelyard.components.deploy.settings import Rollout
 from modelyard.components.deploy.tracks import owned_candidate
 from modelyard.components.deploy.verification import PinnedVersion
 from modelyard.components.errors import DeployError
+from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import retry_on_conflict
-from modelyard.components.kubernetes.pod_problem import Json, count_restarts, find_problem, is_ready
+from modelyard.components.kubernetes.pod_problem import count_restarts, find_problem, is_ready
 
 REQUESTS = "modelyard_requests_total"
 ANSWERS, SECONDS = "modelyard_request_seconds_count", "modelyard_request_seconds_sum"

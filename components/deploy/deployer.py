@@ -18,8 +18,8 @@ from modelyard.components.deploy.local import running_server
 from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import DirectTarget, overtaken, pin_version, replay
 from modelyard.components.errors import ConflictError, DeployError
+from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import connect
-from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from modelyard.components.deploy.settings import PORT, Rollout, Target
-from modelyard.components.kubernetes.pod_problem import Json
+from modelyard.components.kubernetes import Json
 
 Track = Literal["stable", "candidate"]
 

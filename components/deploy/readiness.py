@@ -6,9 +6,9 @@ from modelyard.components.deploy import objects
 from modelyard.components.deploy.objects import Track
 from modelyard.components.deploy.serving_platform import ServingPlatform
 from modelyard.components.errors import DeployError, UnreachableError
+from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.api_errors import explain_refusal
 from modelyard.components.kubernetes.pod_problem import (
-    Json,
     PodProblem,
     count_restarts,
     find_problem,

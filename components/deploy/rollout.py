@@ -11,20 +11,18 @@ back. Of two rollouts at once, the later one takes the candidate over, and the e
 that. tracks.py does what each step needs on the cluster.
 """
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import suppress
 from functools import partial
-from types import FrameType
 from typing import Literal
 from uuid import uuid4
 
 from modelyard.components.artifacts import Outcome
 from modelyard.components.deploy import objects, tracks
 from modelyard.components.deploy.canary_analysis import analyze
+from modelyard.components.deploy.heartbeat import heartbeat
 from modelyard.components.deploy.readiness import wait_until_complete
-from modelyard.components.deploy.serving_platform import ModelDeployment, ServingPlatform, heartbeat
+from modelyard.components.deploy.serving_platform import ModelDeployment, ServingPlatform
+from modelyard.components.deploy.signals import ignore_sigterm, raise_on_sigterm
 from modelyard.components.deploy.tracks import Superseded
 from modelyard.components.deploy.verification import PinnedVersion, overtaken, pin_version
 from modelyard.components.errors import (
@@ -35,7 +33,7 @@ from modelyard.components.errors import (
     ModelyardError,
     StoreError,
 )
-from modelyard.components.kubernetes.pod_problem import Json
+from modelyard.components.kubernetes import Json
 from modelyard.components.store.records import Champion
 
 Action = Literal["promote", "rollback"]
@@ -299,31 +297,3 @@ def _promoted_meanwhile(model: ModelDeployment, version: int) -> Outcome | None:
         if champion and champion.version == version:
             return Outcome(version=version, decision="promote", reason=champion.reason)
     return None
-
-
-def raise_on_sigterm() -> AbstractContextManager[None]:
-    """Raise CancelledError at the first SIGTERM during a block, and ignore a second one."""
-
-    def cancel(*_: int | FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do has the grace period
-        raise CancelledError("This rollout was told to end (SIGTERM).")
-
-    return _sigterm(cancel)
-
-
-def ignore_sigterm() -> AbstractContextManager[None]:
-    """Finish a block before the process ends of SIGTERM; Ctrl-C still interrupts it."""
-    return _sigterm(signal.SIG_IGN)
-
-
-@contextmanager
-def _sigterm(handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
-    """Handle SIGTERM during a block; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -3,30 +3,25 @@
 The champion pointer in the store is the truth, and tracks.py brings stable to it.
 """
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from modelyard.components.deploy import objects
 from modelyard.components.deploy.objects import Track
 from modelyard.components.deploy.settings import PORT, Rollout, Target
 from modelyard.components.deploy.verification import DirectTarget, HttpTarget, ProxiedTarget
-from modelyard.components.errors import ClusterError, ConfigError, UnreachableError
+from modelyard.components.errors import ConfigError, UnreachableError
+from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import Cluster, retry_on_conflict
-from modelyard.components.kubernetes.pod_problem import Json, is_ready
+from modelyard.components.kubernetes.pod_problem import is_ready
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.records import Champion
 
 MANAGER = "modelyard-deploy"
 STORE_PAUSE = 2.0
 ENDED = ("Failed", "Succeeded")  # an evicted pod stays as such beside the one that replaced it
-HEARTBEAT_SECONDS = 10.0
-HEARTBEAT_LOST = timedelta(seconds=60)  # clocks differ, and an API server may be unavailable for a moment
-HEARTBEAT_MANAGER = "modelyard-heartbeat"  # owns that annotation alone; the rest stays deploy's
 
 T = TypeVar("T")
 
@@ -83,13 +78,6 @@ class ModelDeployment:
         """
         desired = objects.service(self.name, self.cluster.namespace, canary, token)
         return self.cluster.apply(_only_over(desired, observed), MANAGER) is not None
-
-    def beat(self, token: str) -> None:
-        """Write a heartbeat at the candidate, if it is of this rollout; one that fails does not matter."""
-        with suppress(ClusterError):
-            found = self.deployment("candidate")
-            if found and objects.annotation(found, objects.TOKEN) == token:
-                self.cluster.apply(objects.heartbeat(found), HEARTBEAT_MANAGER)
 
 
 @dataclass
@@ -185,41 +173,6 @@ class ServingPlatform(ModelDeployment):
             serving=self.retry_store(lambda: self.serving(version)),
             token=token,
         )
-
-
-@contextmanager
-def heartbeat(model: ModelDeployment, token: str) -> Iterator[None]:
-    """Write heartbeats at the candidate of a rollout during a block.
-
-    A rollout that is killed leaves its candidate behind, perhaps among clients. The heartbeat tells such a
-    candidate from one whose rollout runs; it is no lock.
-    """
-    end = threading.Event()
-
-    def run() -> None:
-        while not end.wait(HEARTBEAT_SECONDS):
-            model.beat(token)
-
-    threading.Thread(target=run, name="heartbeat", daemon=True).start()
-    try:
-        yield
-    finally:
-        end.set()
-
-
-def last_heartbeat(candidate: Json) -> datetime | None:
-    """Return the time of a candidate's last heartbeat, else of its creation, in UTC; None if unknown."""
-    created = str(candidate["metadata"].get("creationTimestamp", ""))
-    with suppress(ValueError):
-        at = datetime.fromisoformat(objects.annotation(candidate, objects.HEARTBEAT) or created)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-    return None
-
-
-def is_abandoned(candidate: Json) -> bool:
-    """Return whether a candidate's rollout runs no more."""
-    at = last_heartbeat(candidate)
-    return at is None or datetime.now(UTC) - at > HEARTBEAT_LOST
 
 
 def _only_over(desired: Json, observed: Json | None) -> Json:

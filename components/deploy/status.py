@@ -2,10 +2,12 @@
 
 from modelyard.components.artifacts import Record
 from modelyard.components.deploy import objects
+from modelyard.components.deploy.heartbeat import is_abandoned, last_heartbeat
 from modelyard.components.deploy.objects import Track
 from modelyard.components.deploy.readiness import pods_refused
-from modelyard.components.deploy.serving_platform import ModelDeployment, is_abandoned, last_heartbeat
-from modelyard.components.kubernetes.pod_problem import Json, find_problem, is_ready
+from modelyard.components.deploy.serving_platform import ModelDeployment
+from modelyard.components.kubernetes import Json
+from modelyard.components.kubernetes.pod_problem import find_problem, is_ready
 
 
 class Servers(Record):

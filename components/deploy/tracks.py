@@ -12,13 +12,14 @@ from dataclasses import replace
 from functools import partial
 
 from modelyard.components.deploy import objects
+from modelyard.components.deploy.heartbeat import beat, is_abandoned
 from modelyard.components.deploy.objects import Track
 from modelyard.components.deploy.readiness import POLL, pods_refused, wait_until_complete
-from modelyard.components.deploy.serving_platform import ModelDeployment, ServingPlatform, is_abandoned
+from modelyard.components.deploy.serving_platform import ModelDeployment, ServingPlatform
 from modelyard.components.deploy.verification import PinnedVersion, pin_version, replay
 from modelyard.components.errors import ClusterError, DeployError, StoreError, UnreachableError
+from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import retry_on_conflict
-from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.store.records import Champion
 
 ENDING = 60.0  # seconds; a server needs fewer to end, unless its node is lost or its drain_timeout is long
@@ -44,7 +45,7 @@ def claim(platform: ServingPlatform, pinned: PinnedVersion, token: str) -> None:
     """
     what, take = f"Deployment {platform.name}-candidate", partial(_take, platform, pinned, token)
     retry_on_conflict(what, take)
-    platform.beat(token)
+    beat(platform, token)
     if _is_crowded_out(platform, pinned, token):
         _wait_until_gone(platform)
         retry_on_conflict(what, take)

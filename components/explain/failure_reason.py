@@ -10,7 +10,8 @@ from typing import Any
 from modelyard.components.errors import from_log
 from modelyard.components.explain.log_lines import quote_end
 from modelyard.components.explain.workflow import PodNode
-from modelyard.components.kubernetes.pod_problem import PULLING, Json, PodProblem, find_problem
+from modelyard.components.kubernetes import Json
+from modelyard.components.kubernetes.pod_problem import PULLING, PodProblem, find_problem
 
 MAIN = "main"  # the container of a step in a pod of Argo
 MEMORY, TIMEOUT = "OOMKilled", "DeadlineExceeded"

@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelyard.components.kubernetes.pod_problem import CREATING, PULLING, Json
+from modelyard.components.kubernetes import Json
+from modelyard.components.kubernetes.pod_problem import CREATING, PULLING
 
 ENDED_BADLY = ("Failed", "Error")
 DRIVER = "-driver"

@@ -19,8 +19,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelyard.components.errors import ClusterError
+from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.api_errors import explain_refusal
-from modelyard.components.kubernetes.pod_problem import Json
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse

@@ -1,24 +1,17 @@
 """What keeps a pod from running, in a sentence, and whether waiting helps."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from modelyard.components.artifacts import Record
-from modelyard.components.kubernetes.quantities import format_amount, format_bytes, number, pod_requests
+from modelyard.components.kubernetes import Json
+from modelyard.components.kubernetes.quantities import format_bytes, number
+from modelyard.components.kubernetes.scheduling import explain_unschedulable
 
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 CREATING = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 HOPELESS = re.compile(r"not found|NotFound|denied|unauthorized|forbidden|invalid", re.IGNORECASE)
 LAST_LINES = 5
-# Seconds in which a cluster autoscaler says whether it makes a node: 30 on a small cluster, 60 on a large.
-AUTOSCALER_ANSWERS = 60.0
-NAMED = 3
-ASIDE = re.compile(r"\.? (?:no new claims|preemption:)")  # what it says about other means
-
-
-Json = dict[str, Any]
-"""An object as the API server gives it."""
 
 
 class PodProblem(Record):
@@ -46,7 +39,9 @@ def find_problem(
     """
     if scheduled := _condition(pod, "PodScheduled", "False"):
         if scheduled.get("reason") == "Unschedulable":
-            return unschedulable_problem(pod, scheduled.get("message", ""), events, nodes)
+            said = scheduled.get("message", "")
+            message, patience = explain_unschedulable(pod, said, events, nodes)
+            return PodProblem(reason="Unschedulable", message=message, patience=patience)
         return None
     for status in _statuses(pod):
         if found := _container_problem(pod, status, used):
@@ -157,98 +152,3 @@ def _condition(pod: Json, kind: str, status: str) -> Json | None:
 
 def _name(pod: Json) -> str:
     return str(pod["metadata"]["name"])
-
-
-def unschedulable_problem(pod: Json, said: str, events: Sequence[Json], nodes: Sequence[Json]) -> PodProblem:
-    """Return why a pod waits for a node.
-
-    Args:
-        pod: the pod.
-        said: the scheduler's words.
-        events: of the pod; an autoscaler's are among them.
-        nodes: of the cluster; none when they may not be read.
-    """
-    asked = pod_requests(pod)
-    request = _format_amounts(asked) or "nothing in particular"
-    selector = pod["spec"].get("nodeSelector", {})
-    place = f" on a node with {_format_labels(selector)}" if selector else ""
-    begin = f"Pod {pod['metadata']['name']} cannot be scheduled: it asks for {request}{place}"
-    reasons = {event.get("reason") for event in events}
-    patience: float | None = AUTOSCALER_ANSWERS
-    if "TriggeredScaleUp" in reasons:
-        begin, patience = f"{begin}; a node is being made for it", None
-    elif "NotTriggerScaleUp" in reasons:
-        begin, patience = f"{begin}, and the autoscaler makes no node for it", 0.0
-    message = f"{begin}. {_fitting(pod, asked, nodes)} The scheduler says: {ASIDE.split(said)[0]}."
-    return PodProblem(reason="Unschedulable", message=message.strip(), patience=patience)
-
-
-def explain_impossible(pod: Json, nodes: Sequence[Json]) -> str | None:
-    """Return why none of the nodes could take a pod even if it were empty; None when one could.
-
-    Args:
-        pod: with what the scheduler looks at.
-        nodes: of the cluster; of none, nothing is known.
-    """
-    asked = pod_requests(pod)
-    if not nodes or any(_takes(node, pod, asked) for node in nodes):
-        return None
-    wants = _format_amounts(asked) or "nothing in particular"
-    return f"{pod['metadata']['name']} asks for {wants}. {_fitting(pod, asked, nodes)}".rstrip(".")
-
-
-def _takes(node: Json, pod: Json, asked: Mapping[str, float]) -> bool:
-    labelled = pod["spec"].get("nodeSelector", {}).items() <= node["metadata"].get("labels", {}).items()
-    enough = all(_has(node, resource) >= amount for resource, amount in asked.items())
-    return labelled and enough and not _taints(node, pod)
-
-
-def _fitting(pod: Json, asked: Mapping[str, float], nodes: Sequence[Json]) -> str:
-    """Say which nodes there are for the pod, and what would fit on one."""
-    if not nodes:
-        return "Ask for less, or add a node that has it."
-    selector = pod["spec"].get("nodeSelector", {})
-    labelled = [node for node in nodes if selector.items() <= node["metadata"].get("labels", {}).items()]
-    if not labelled:
-        return f"None of the {len(nodes)} nodes has these labels. Add such a node, or correct the selector."
-    open_to_it = [node for node in labelled if not _taints(node, pod)]
-    if not open_to_it:
-        taints = ", ".join(sorted({taint for node in labelled for taint in _taints(node, pod)}))
-        return f"Each such node is tainted ({taints}). Tolerate the taint, or add a node without it."
-    largest = {r: max(_has(node, r) for node in open_to_it) for r in asked}
-    named = ", ".join(node["metadata"]["name"] for node in open_to_it[:NAMED])
-    named += f" and {len(open_to_it) - NAMED} more" if len(open_to_it) > NAMED else ""
-    if any(all(_has(node, r) >= amount for r, amount in asked.items()) for node in open_to_it):
-        return f"It would fit on an empty {named}, but others use it. Free some, or add a node."
-    most = _format_amounts(largest)
-    return f"At most {most} fit on an empty node ({named}). Ask for less, or add a larger node."
-
-
-def _has(node: Json, resource: str) -> float:
-    return number(node["status"].get("allocatable", {}).get(resource, "0"))
-
-
-def _taints(node: Json, pod: Json) -> list[str]:
-    """Return the taints of a node that keep the pod away."""
-    tolerations = pod["spec"].get("tolerations", [])
-    return [
-        f"{taint['key']}={taint.get('value', '')}:{taint['effect']}"
-        for taint in node["spec"].get("taints", [])
-        if taint["effect"] != "PreferNoSchedule" and not any(_tolerates(one, taint) for one in tolerations)
-    ]
-
-
-def _tolerates(toleration: Json, taint: Json) -> bool:
-    if toleration.get("effect") not in (None, "", taint["effect"]):
-        return False
-    if toleration.get("key") not in (None, "", taint["key"]):
-        return False
-    return toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", "")
-
-
-def _format_amounts(amounts: Mapping[str, float]) -> str:
-    return " and ".join(format_amount(resource, amount) for resource, amount in sorted(amounts.items()))
-
-
-def _format_labels(labels: Mapping[str, str]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))

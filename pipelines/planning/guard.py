@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from modelyard.components.errors import ClusterError, PlanError
+from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import connect
-from modelyard.components.kubernetes.pod_problem import explain_impossible
+from modelyard.components.kubernetes.scheduling import explain_impossible
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment, StepResources
 from modelyard.pipelines.planning.plan import exceeded, find, key_of
 from modelyard.pipelines.train_to_serve import STEPS
 
-Json = dict[str, Any]
 SCALES = {  # labels of nodes that an autoscaler may make more of
     "cloud.google.com/gke-nodepool",
     "eks.amazonaws.com/nodegroup",

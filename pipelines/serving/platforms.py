@@ -12,8 +12,8 @@ from modelyard.components.artifacts import Manifest
 from modelyard.components.deploy.serving_platform import ModelDeployment, ServingPlatform
 from modelyard.components.deploy.settings import Rollout
 from modelyard.components.errors import ConfigError
+from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import connect
-from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.serve.settings import Serving
 from modelyard.components.settings import Settings
 from modelyard.components.store.models import ModelStore, open_store

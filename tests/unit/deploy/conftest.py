@@ -11,7 +11,7 @@ import pytest
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Golden, Signature
-from modelyard.components.deploy import objects, rollout, serving_platform
+from modelyard.components.deploy import heartbeat, objects, rollout
 from modelyard.components.deploy.serving_platform import ServingPlatform
 from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import PinnedVersion
@@ -63,7 +63,7 @@ class Cluster:
             expected = found["metadata"].pop(fact, None)
             if expected and (seen is None or seen["metadata"][fact] != expected):
                 return None
-        if manager == serving_platform.HEARTBEAT_MANAGER:
+        if manager == heartbeat.HEARTBEAT_MANAGER:
             seen["metadata"]["annotations"] |= found["metadata"]["annotations"]
             seen["metadata"]["resourceVersion"] = str(next(self._writes))
             return self.get(*key.split())

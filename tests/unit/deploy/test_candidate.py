@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from modelyard.components.deploy import canary_analysis, objects, rollout, serving_platform, tracks
+from modelyard.components.deploy import canary_analysis, heartbeat, objects, rollout, tracks
 from modelyard.components.deploy.canary_analysis import join_service
 from modelyard.components.deploy.tracks import Superseded
 from modelyard.components.errors import ClusterError, DeployError
@@ -27,7 +27,7 @@ def claim_and_join(platform, pinned, token):
 def leave_behind(platform, pinned, join=True):
     """Leave a candidate as a rollout does that was killed during its canary analysis."""
     (claim_and_join if join else tracks.claim)(platform, pinned, "killed")
-    long_ago = datetime.now(UTC) - serving_platform.HEARTBEAT_LOST - timedelta(seconds=1)
+    long_ago = datetime.now(UTC) - heartbeat.HEARTBEAT_LOST - timedelta(seconds=1)
     found = platform.cluster.objects["Deployment digits-candidate"]
     found["metadata"]["annotations"][objects.HEARTBEAT] = long_ago.isoformat(timespec="seconds")
 
@@ -109,14 +109,14 @@ def test_a_takeover_marks_the_service_before_and_switches_it_after(platform, clu
 
 @pytest.mark.usefixtures("one")
 def test_a_claim_that_comes_late_leaves_clients_to_the_one_who_took_it(platform, version, state, monkeypatch):
-    two, beat = version(), platform.beat
+    two, beat = version(), tracks.beat
 
-    def overtaken(token):
-        monkeypatch.setattr(platform, "beat", beat)
+    def overtaken(model, token):
+        monkeypatch.setattr(tracks, "beat", beat)
         claim_and_join(platform, two, "late")
-        beat(token)
+        beat(model, token)
 
-    monkeypatch.setattr(platform, "beat", overtaken)
+    monkeypatch.setattr(tracks, "beat", overtaken)
     with pytest.raises(Superseded, match="took the candidate's place"):
         tracks.claim(platform, two, "early")
     assert state() == (1, 1, 2, False)
@@ -203,7 +203,7 @@ def test_an_abandoned_candidate_goes(platform, one, version, deploy, state, how)
 
 def test_a_candidate_whose_rollout_runs_stays(platform, one, version, deploy, state):
     leave_behind(platform, version())
-    platform.beat("killed")
+    heartbeat.beat(platform, "killed")
     deploy(one)
     assert state() == (1, 1, 2, False)
 
@@ -276,19 +276,19 @@ def test_aborting_a_candidate_records_an_attempt_unless_it_was_promoted(platform
 @pytest.mark.usefixtures("one")
 def test_heartbeats_are_written_at_the_own_candidate_alone(platform, version, monkeypatch):
     leave_behind(platform, version(), join=False)
-    monkeypatch.setattr(serving_platform, "HEARTBEAT_SECONDS", 0.001)
-    beaten, beat = threading.Event(), platform.beat
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.001)
+    beaten, beat = threading.Event(), heartbeat.beat
 
-    def observe(token):
-        beat(token)
+    def observe(model, token):
+        beat(model, token)
         beaten.set()
 
-    monkeypatch.setattr(platform, "beat", observe)
+    monkeypatch.setattr(heartbeat, "beat", observe)
     for attempt in ("another", "killed"):
         beaten.clear()
-        with serving_platform.heartbeat(platform, attempt):
+        with heartbeat.heartbeat(platform, attempt):
             assert beaten.wait(30)
-        assert serving_platform.is_abandoned(tracks.find_candidate(platform)) is (attempt == "another")
+        assert heartbeat.is_abandoned(tracks.find_candidate(platform)) is (attempt == "another")
     for thread in threading.enumerate():
         if thread.name == "heartbeat":
             thread.join(30)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from modelyard.components.deploy import rollout
-from modelyard.components.deploy.rollout import ignore_sigterm, raise_on_sigterm
+from modelyard.components.deploy.signals import ignore_sigterm, raise_on_sigterm
 from modelyard.components.errors import CancelledError, DeployError, UnreachableError
 
 

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from modelyard.components.deploy import objects
+from modelyard.components.deploy.heartbeat import beat
 from modelyard.components.deploy.serving_platform import ModelDeployment
 from modelyard.components.deploy.status import status
 from modelyard.components.errors import ConfigError, NotFoundError
@@ -28,7 +29,7 @@ def candidate(platform, cluster):
     """Give a champion, and a candidate whose rollout runs; return the metadata of its Deployment."""
     platform.models = SimpleNamespace(champion=lambda _: SimpleNamespace(version=1), history=lambda _: [])
     platform.apply_candidate(2, "d" * 64, "token", None)
-    platform.beat("token")
+    beat(platform, "token")
     return cluster.objects["Deployment digits-candidate"]["metadata"]
 
 

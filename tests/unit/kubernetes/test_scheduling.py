@@ -1,0 +1,69 @@
+"""Which nodes could take a pod, and what is said when none does."""
+
+from copy import deepcopy
+
+import pytest
+
+from modelyard.components.kubernetes.scheduling import explain_impossible, explain_unschedulable
+
+SAID = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are …"
+
+
+@pytest.fixture
+def pod(recorded):
+    return recorded("unschedulable")["pod"]
+
+
+def why(pod, nodes, *events):
+    message, patience = explain_unschedulable(pod, SAID, [{"reason": event} for event in events], nodes)
+    assert message.endswith("The scheduler says: 0/1 nodes are available: 1 Insufficient cpu.")
+    return message, patience
+
+
+def test_says_what_would_fit(pod, node):
+    assert "At most 2 cores and 23.3 GiB of memory fit on an empty node (yard)" in why(pod, [node])[0]
+
+
+def test_without_the_right_to_read_nodes_it_says_what_it_knows(pod):
+    assert "Ask for less, or add a node that has it." in why(pod, [])[0]
+
+
+def test_nodes_that_are_full(pod, node):
+    pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "2"
+    assert "It would fit on an empty yard, but others use it" in why(pod, [node])[0]
+
+
+def test_no_node_with_its_labels(pod, node):
+    pod["spec"]["nodeSelector"] = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+    said = why(pod, [node])[0]
+    assert "on a node with cloud.google.com/gke-accelerator=nvidia-l4" in said
+    assert "None of the 1 nodes has these labels" in said
+
+
+def test_a_taint_keeps_it_away_unless_it_is_tolerated(pod, node):
+    tainted = deepcopy(node)
+    tainted["spec"]["taints"] = [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]
+    assert "tainted (nvidia.com/gpu=present:NoSchedule)" in why(pod, [tainted])[0]
+    pod["spec"]["tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert "At most 2 cores" in why(pod, [tainted])[0]
+
+
+def test_an_accelerator_that_no_node_has(pod, node):
+    pod["spec"]["containers"][0]["resources"]["requests"] = {"nvidia.com/gpu": "1"}
+    said = why(pod, [node])[0]
+    assert "asks for 1 nvidia.com/gpu" in said
+    assert "At most 0 nvidia.com/gpu fit" in said
+
+
+@pytest.mark.parametrize(
+    ("events", "patience"), [((), 60.0), (("TriggeredScaleUp",), None), (("NotTriggerScaleUp",), 0.0)]
+)
+def test_waiting_helps_only_while_an_autoscaler_works(pod, node, events, patience):
+    assert why(pod, [node], *events)[1] == patience
+
+
+def test_what_no_node_could_ever_take(pod, node):
+    assert "asks for 64 cores and 1 GiB of memory. At most 2 cores" in (explain_impossible(pod, [node]) or "")
+    assert explain_impossible(pod, []) is None, "nothing is known"
+    pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "2"
+    assert explain_impossible(pod, [node]) is None
