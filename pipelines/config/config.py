@@ -26,7 +26,6 @@ from modelyard.components.source.settings import Source
 from modelyard.components.store.settings import Store
 from modelyard.components.train import optimizers
 from modelyard.components.train.settings import Code, Model, Training
-from modelyard.pipelines.config import text as config_text
 from modelyard.pipelines.config.layers import Document
 from modelyard.pipelines.config.problems import did_you_mean, explain
 from modelyard.pipelines.config.schedule import DURATION, Schedule
@@ -113,10 +112,6 @@ class Config(Settings):
             return ""
         uploaded = UPLOADED.fullmatch(place)
         return uploaded[1] if uploaded else tree_sha256(Path(place))
-
-    def dump(self) -> str:
-        """Return the whole configuration, defaults included, as YAML that `load` reads."""
-        return config_text.dump(self.model_dump(mode="json"))
 
     @model_validator(mode="after")
     def _honest(self) -> Self:

@@ -135,7 +135,7 @@ def find(base: Path, name: str | None = None) -> RunSummary:
     Raises:
         NotFoundError: there is no such run.
     """
-    found = sorted((base / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
+    found = sorted((base / "runs").glob("*/run.json"))  # names begin with the time of their start
     if name:
         found = [path for path in found if path.parent.name == name]
     if not found:
