@@ -25,17 +25,12 @@ class Pipelines:
         one = rf"{V2}/pipelines/(?P<pipeline_id>[^/:]+)"
         self.routes = {
             ("POST", f"{V2}/pipelines"): self.create,
-            ("GET", f"{V2}/pipelines"): self.list,
             ("GET", rf"{V2}/pipelines/names/(?P<name>[^/]+)"): self.by_name,
             ("POST", f"{V2}/pipelines/upload_version"): self.upload_version,
-            ("GET", one): self.get,
-            ("DELETE", one): self.delete,
             ("GET", f"{one}/versions"): self.list_versions,
             ("GET", rf"{one}/versions/(?P<version_id>[^/:]+)"): self.get_version,
-            ("DELETE", rf"{one}/versions/(?P<version_id>[^/:]+)"): self.delete_version,
             ("POST", f"{V2}/experiments"): self.create_experiment,
             ("GET", f"{V2}/experiments"): self.list_experiments,
-            ("GET", rf"{V2}/experiments/(?P<experiment_id>[^/:]+)"): self.get_experiment,
         }
 
     def create(self, request: Request) -> Any:
@@ -47,26 +42,12 @@ class Pipelines:
         self.pipelines[made.pipeline_id] = made
         return made
 
-    def list(self, request: Request) -> Any:
-        found = list(self.pipelines.values())
-        return self._server.page(request, found, "pipelines", "V2beta1ListPipelinesResponse")
-
     def by_name(self, request: Request, name: str) -> Any:
         space = request.query.get("namespace") or None
         for one in self.pipelines.values():
             if one.name == name and one.namespace == space:
                 return one
         raise RefusalError(NOT_FOUND, f"ResourceNotFoundError: Pipeline {name} not found")
-
-    def get(self, _: Request, pipeline_id: str) -> Any:
-        return _known(self.pipelines, "Pipeline", pipeline_id)
-
-    def delete(self, _: Request, pipeline_id: str) -> Any:
-        _known(self.pipelines, "Pipeline", pipeline_id)
-        if any(one.pipeline_id == pipeline_id for one in self.versions.values()):
-            raise RefusalError(INVALID, "pipelines that have versions cannot be deleted")
-        del self.pipelines[pipeline_id]
-        return {}
 
     def upload_version(self, request: Request) -> Any:
         pipeline_id, name = request.query["pipelineid"], request.query["name"]
@@ -98,12 +79,6 @@ class Pipelines:
         _known(self.pipelines, "Pipeline", pipeline_id)
         return _known(self.versions, "PipelineVersion", version_id)
 
-    def delete_version(self, _: Request, pipeline_id: str, version_id: str) -> Any:
-        _known(self.pipelines, "Pipeline", pipeline_id)
-        _known(self.versions, "PipelineVersion", version_id)
-        del self.versions[version_id]
-        return {}
-
     def create_experiment(self, request: Request) -> Any:
         made = request.read("V2beta1Experiment")
         made.namespace = made.namespace or None
@@ -122,9 +97,6 @@ class Pipelines:
         space = request.query.get("namespace") or None
         found = [one for one in self.experiments.values() if one.namespace == space]
         return self._server.page(request, found, "experiments", "V2beta1ListExperimentsResponse")
-
-    def get_experiment(self, _: Request, experiment_id: str) -> Any:
-        return _known(self.experiments, "Experiment", experiment_id)
 
 
 def _known(table: dict[str, Any], kind: str, key: str) -> Any:

@@ -26,8 +26,6 @@ class Workflow:
 
     run: Any
     owner: str
-    started: datetime
-    deadline: timedelta
 
 
 class RecurringRuns:
@@ -121,7 +119,6 @@ class RecurringRuns:
         end = self.now + timedelta(**time)
         while self.now < end:
             self.now = min(end, self.now + timedelta(minutes=1))
-            self._stop_late()
             for one in self.firing:
                 self._fire(one)
 
@@ -144,12 +141,6 @@ class RecurringRuns:
         found = self.get(request, recurring_run_id)
         found.mode, found.status, found.updated_at = mode, status, datetime.now(UTC)
         return {}
-
-    def _stop_late(self) -> None:
-        for workflow in list(self.workflows):
-            if self.now - workflow.started >= workflow.deadline:
-                self.report()
-                self.end(workflow.run.run_id, "FAILED")
 
     def _fire(self, one: Any) -> None:
         """Start what is due, if there is room; of several that were missed the last, without catch-up."""
@@ -175,10 +166,7 @@ class RecurringRuns:
             created_at=datetime.now(UTC),
             state="RUNNING",
         )
-        spec = self._pipelines.specs[one.pipeline_version_reference.pipeline_version_id]
-        config = spec[1]["platforms"]["kubernetes"]["pipelineConfig"]
-        deadline = timedelta(seconds=config.get("activeDeadlineSeconds", 10**9))
-        self.workflows.append(Workflow(run, one.recurring_run_id, self.now, deadline))
+        self.workflows.append(Workflow(run, one.recurring_run_id))
         if self.prompt:
             self.report()
 

@@ -11,50 +11,40 @@ from typing import Any
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import keep, key_of
-from modelyard.pipelines.runners.kfp import runs
-from tests.integration.backend.conftest import Command, Site
+from tests.integration.backend.conftest import IMAGES, Command, Site
 from tests.integration.backend.plans import an_hour
-from tests.integration.backend.server import Fault
 
 MODELYARD = str(Path(sys.executable).parent / "modelyard")
 
 
-def test_dry_run(site: Site, modelyard: Command) -> None:
+def test_dry_run_and_what_changes(site: Site, modelyard: Command) -> None:
     code, plan = modelyard("submit", "--dry-run", "--output", "json")
     assert code == 0
     assert (plan["pipeline"], plan["new_pipeline"], plan["new_version"]) == ("digits", True, True)
     assert plan["images"]["train"].startswith("registry.example/modelyard/train@sha256:")
     assert (site.pipelines.pipelines, site.runs.runs) == ({}, {})
-
-
-def test_what_changes(modelyard: Command) -> None:
-    modelyard("submit")
-    _, plan = modelyard("submit", "--dry-run", "--output", "json")
-    assert (plan["new_pipeline"], plan["new_version"], plan["differences"]) == (False, False, [])
-    change = ("--set", "training.epochs=3", "--set", "environment.images.train=other@sha256:" + 64 * "1")
-    _, plan = modelyard("submit", "--dry-run", *change, "--output", "json")
-    keys = {one["key"]: (one["before"], one["after"]) for one in plan["differences"]}
-    assert plan["new_version"]
-    assert keys["training.epochs"] == (20, 3)
-    assert keys["train.image"][1] == "other@sha256:" + 64 * "1"
-    _, text = modelyard("submit", "--dry-run", *change)
-    assert "training.epochs: 20 -> 3" in text
-
-
-def test_what_changes_beside_the_configuration(modelyard: Command) -> None:
-    changes = {
-        "pipeline_root=gs://other/runs": ("pipeline_root", "gs://bucket/runs", "gs://other/runs"),
-        "runs.service_account=other": ("service_account", "modelyard-run", "other"),
-        "steps.train.memory=3Gi": ("train.resources.resourceMemoryLimit", None, "3Gi"),
-        "steps.train.retries=2": ("train.retryPolicy.maxRetryCount", None, 2),
-        "steps.train.timeout=60": ("train.activeDeadlineSeconds", None, "60"),
-        "active_deadline=7200": ("activeDeadlineSeconds", 3600, 7200),
-    }
     modelyard("submit", "--set", "environment.active_deadline=3600")
-    settings = (word for setting in changes for word in ("--set", f"environment.{setting}"))
+    _, plan = modelyard(
+        "submit", "--dry-run", "--set", "environment.active_deadline=3600", "--output", "json"
+    )
+    assert (plan["new_pipeline"], plan["new_version"], plan["differences"]) == (False, False, [])
+    image = "other@sha256:" + 64 * "1"
+    changes = {
+        "training.epochs=3": ("training.epochs", 20, 3),
+        "environment.pipeline_root=gs://other/runs": ("pipeline_root", "gs://bucket/runs", "gs://other/runs"),
+        "environment.runs.service_account=other": ("service_account", "modelyard-run", "other"),
+        f"environment.images.train={image}": ("train.image", IMAGES["train"], image),
+        "environment.steps.train.memory=3Gi": ("train.resources.resourceMemoryLimit", None, "3Gi"),
+        "environment.steps.train.retries=2": ("train.retryPolicy.maxRetryCount", None, 2),
+        "environment.steps.train.timeout=60": ("train.activeDeadlineSeconds", None, "60"),
+        "environment.active_deadline=7200": ("activeDeadlineSeconds", 3600, 7200),
+    }
+    settings = [word for setting in changes for word in ("--set", setting)]
     _, plan = modelyard("submit", "--dry-run", *settings, "--output", "json")
     shown = {(one["key"], one["before"], one["after"]) for one in plan["differences"]}
     assert set(changes.values()) <= shown
+    assert not any("command" in key for key, *_ in shown)
+    assert "training.epochs: 20 -> 3" in modelyard("submit", "--dry-run", *settings)[1]
 
 
 def test_another_version_is_a_change(site: Site, modelyard: Command) -> None:
@@ -85,14 +75,18 @@ def test_what_a_plan_speaks_against(
     assert len(site.runs.runs) == 2
 
 
-def test_where_nothing_can_run(site: Site, modelyard: Command) -> None:
-    """It is said before a configuration is read, and data packed."""
-    code, text = modelyard("submit", "nowhere.yaml", "-e", "local")
-    assert code == 2
-    assert "environment local" in text
-    code, text = modelyard("submit", "nowhere.yaml", "--endpoint", "somewhere")
-    assert code == 2
-    assert "--endpoint is 'somewhere'" in text
+def test_what_cannot_run(site: Site, modelyard: Command) -> None:
+    """It is said before anything is read, packed or sent."""
+    refused = {
+        ("nowhere.yaml", "-e", "local"): "environment local",
+        ("nowhere.yaml", "--endpoint", "somewhere"): "--endpoint is 'somewhere'",
+        ("--set", "environment.images.train=repo/train:latest"): "repo/train:latest",
+        ("--force-after", "2d"): "It needs --skip-unchanged.",
+    }
+    for words, told in refused.items():
+        code, text = modelyard("submit", *words)
+        assert code == 2
+        assert told in text
     assert site.server.asked == []
 
 
@@ -101,16 +95,6 @@ def test_skip_unchanged(site: Site, modelyard: Command) -> None:
     assert modelyard("submit")[0] == 0
     asked = [run.runtime_config.parameters for run in site.runs.runs.values()]
     assert [(one["skip_unchanged"], one["force_after"]) for one in asked] == [(True, 172800), (False, 0)]
-    code, text = modelyard("submit", "--force-after", "2d")
-    assert code == 2
-    assert "It needs --skip-unchanged." in text
-
-
-def test_what_cannot_run(site: Site, modelyard: Command) -> None:
-    code, text = modelyard("submit", "--set", "environment.images.train=repo/train:latest")
-    assert code == 2
-    assert "repo/train:latest" in text
-    assert site.server.asked == []
 
 
 def test_list_and_show(site: Site, modelyard: Command) -> None:
@@ -171,9 +155,10 @@ def test_logs(site: Site, modelyard: Command) -> None:
 def test_wait(site: Site, modelyard: Command) -> None:
     name = modelyard("submit", "--output", "json")[1]["run"]
     (run,) = site.runs.runs.values()
-    site.runs.step(
-        run.run_id, "ingest", "Failed", "modelyard.components.errors.DataError: No such file. Name one.\n"
-    )
+    config = json.loads(run.runtime_config.parameters["config"])
+    run.runtime_config.parameters["config"] = json.dumps({**config, "a_key_of_tomorrow": 1})
+    error = "modelyard.components.errors.DataError: No such file. Name one.\n"
+    site.runs.step(run.run_id, "ingest", "Failed", error)
     site.runs.become(run.run_id, "FAILED")
     code, summary = modelyard("runs", "show", name, "--wait", "--output", "json")
     assert (code, summary["failure"]["message"]) == (3, "No such file. Name one.")
@@ -181,29 +166,10 @@ def test_wait(site: Site, modelyard: Command) -> None:
     assert code == 3
     assert "last lines of ingest:" in text
     assert "error: No such file. Name one." in text
-
-
-def test_a_run_that_was_started_by_other_means(site: Site, modelyard: Command) -> None:
-    name = modelyard("submit", "--output", "json")[1]["run"]
-    (run,) = site.runs.runs.values()
-    del run.runtime_config.parameters["store"]
+    del run.runtime_config.parameters["store"]  # it was started by other means
     code, text = modelyard("runs", "show", name, "--wait")
     assert code == 10
     assert "modelyard explain" in text
-    assert modelyard("explain", name) == (0, f"The run {name} of digits is running.\n")
-
-
-def test_a_run_of_another_version_of_modelyard(site: Site, modelyard: Command) -> None:
-    """Its configuration may have keys that this one does not know."""
-    name = modelyard("submit", "--output", "json")[1]["run"]
-    (run,) = site.runs.runs.values()
-    config = json.loads(run.runtime_config.parameters["config"])
-    run.runtime_config.parameters["config"] = json.dumps({**config, "of_tomorrow": 1})
-    site.runs.step(run.run_id, "ingest", "Failed", "modelyard.components.errors.DataError: No such file.\n")
-    site.runs.become(run.run_id, "FAILED")
-    code, text = modelyard("runs", "show", name, "--wait")
-    assert code == 3
-    assert "error: No such file." in text
 
 
 def test_interrupted(site: Site, there: str) -> None:
@@ -223,28 +189,9 @@ def test_interrupted(site: Site, there: str) -> None:
     assert run.state == "PENDING"
 
 
-def test_interrupted_before_it_is_followed(site: Site, modelyard: Command, monkeypatch: Any) -> None:
-    def interrupt(_: str) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(runs, "connect", interrupt)
-    code, text = modelyard("submit", "--wait")
-    (run,) = site.runs.runs.values()
-    assert code == 130
-    assert f"Ctrl-C does not end the run {run.display_name}. Follow it: modelyard runs show" in text
-
-
 def test_the_command_that_follows(site: Site, modelyard: Command, there: str) -> None:
     """It asks the same server."""
     where = ("--endpoint", site.server.url, "--namespace", "elsewhere")
     _, text = modelyard("submit", *where)
     (run,) = site.runs.runs.values()
     assert f"modelyard runs show {run.display_name} -e {there} --wait {' '.join(where)}\n" in text
-
-
-def test_no_endpoint(site: Site, modelyard: Command) -> None:
-    site.server.faults.append(Fault(status=200, body="<html>", content_type="text/html"))
-    code, text = modelyard("runs", "list")
-    assert code == 10
-    assert text.startswith("error: ")
-    assert "with a web page" in text

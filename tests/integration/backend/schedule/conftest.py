@@ -1,15 +1,12 @@
 """What recurring runs are made with, on a server whose clock a test moves."""
 
-from functools import cache
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
-from modelyard.pipelines.compile.compiler import compile_package
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners.kfp import submission
 from modelyard.pipelines.runners.kfp.client import connect
 from modelyard.pipelines.schedule import recurring as schedule_recurring
 from modelyard.pipelines.schedule.recurring import RecurringRuns
@@ -41,19 +38,9 @@ class Clock:
         self.controller.report()
 
 
-@pytest.fixture(autouse=True)
-def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submission, "compile_package", lambda environment: compiled(environment.text()))
-
-
 @pytest.fixture
 def schedules(environment: Environment) -> RecurringRuns:
     return new(environment)
-
-
-@cache
-def compiled(environment: str) -> bytes:
-    return compile_package(Environment.of(environment))
 
 
 def new(environment: Environment) -> RecurringRuns:

@@ -1,98 +1,75 @@
-"""`modelyard schedule` on Kubeflow Pipelines."""
+"""`modelyard schedule` as a person types it."""
 
-import json
-from collections.abc import Callable
-from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from modelyard.components.errors import ConfigError, PlanError
-from modelyard.pipelines.cli import invoke
-from modelyard.pipelines.config import text as config_text
-from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning import guard
-from tests.integration.backend.conftest import Site
+from tests.integration.backend.conftest import Command, Site
 from tests.integration.backend.schedule.conftest import changing
 
 
-def test_the_command_line(command: Callable[..., Any]) -> None:
-    made = command("schedule", "apply", "digits.yaml", "-e", "there.yaml")
-    assert made["action"] == "create"
-    again = command("schedule", "apply", "digits.yaml", "-e", "there.yaml", "--dry-run")
+@pytest.fixture(autouse=True)
+def digits(there: str) -> None:
+    """A configuration in the folder of the test."""
+    Path(there).with_name("digits.yaml").write_text(
+        'name: digits\ndata: {kind: digits}\nschedule: {cron: "0 3 * * *"}\n'
+    )
+
+
+def test_for_scripts(modelyard: Command) -> None:
+    def schedule(*words: str) -> Any:
+        code, found = modelyard("schedule", *words, "--output", "json")
+        assert code == 0
+        return found
+
+    assert schedule("apply", "digits.yaml")["action"] == "create"
+    again = schedule("apply", "digits.yaml", "--dry-run")
     assert (again["action"], again["applied"], again["changes"]) == ("nothing", False, [])
-    (listed,) = command("schedule", "list", "-e", "there.yaml")
+    (listed,) = schedule("list")
     assert (listed["name"], listed["cron"], listed["paused"]) == ("digits", "0 3 * * *", False)
-    assert command("schedule", "pause", "digits", "-e", "there.yaml") == {"name": "digits", "state": "paused"}
-    assert command("schedule", "resume", "digits", "-e", "there.yaml")["state"] == "resumed"
-    assert command("schedule", "run-now", "digits", "-e", "there.yaml")["name"] == "digits"
-    assert command("schedule", "delete", "digits", "-e", "there.yaml")["state"] == "deleted"
-    assert command("schedule", "list", "-e", "there.yaml") == []
+    assert schedule("pause", "digits") == {"name": "digits", "state": "paused"}
+    assert schedule("resume", "digits")["state"] == "resumed"
+    assert schedule("run-now", "digits")["name"] == "digits"
+    assert schedule("delete", "digits")["state"] == "deleted"
+    assert schedule("list") == []
 
 
-@pytest.mark.usefixtures("command")
-def test_texts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_for_people(modelyard: Command) -> None:
     def text(*words: str) -> str:
-        with suppress(SystemExit):  # Typer ends so when it prints for people
-            invoke(["schedule", *words, "-e", "there.yaml"])
-        return capsys.readouterr().out
+        return str(modelyard("schedule", *words)[1])
 
-    paused = ("--set", "schedule.paused=true")
+    changes = ("--set", "schedule.paused=true", "--set", "schedule.force_after=30d")
     assert "There are no schedules" in text("list")
     assert "would be created" in text("apply", "digits.yaml", "--dry-run")
     assert "digits at " in text("apply", "digits.yaml")
     assert "0 3 * * *" in text("list")
-    applied = text("apply", "digits.yaml", *paused, "--set", "schedule.force_after=30d")
-    assert "schedule.paused" in applied
-    assert "none -> 30 days" in applied
+    applied = text("apply", "digits.yaml", *changes)
+    assert "schedule.paused: False -> True" in applied
+    assert "schedule.force_after: none -> 30 days" in applied
     assert "paused" in text("list")
-    assert "digits" in text("run-now", "digits")
     assert "digits" in text("delete", "digits")
 
 
-@pytest.mark.usefixtures("command")
-def test_this_machine_has_no_recurring_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (("apply", "digits.yaml"), ("list",), ("delete", "digits")):
-        assert invoke(["schedule", *words, "-e", "local", "--output", "json"]) == ConfigError.exit_code
-        assert "docs/schedule.md" in capsys.readouterr().out
+def test_this_machine_has_no_recurring_runs(modelyard: Command) -> None:
+    for words in (("apply", "nowhere.yaml"), ("list",), ("delete", "digits")):
+        code, text = modelyard("schedule", *words, "-e", "local")
+        assert code == ConfigError.exit_code
+        assert "docs/schedule.md" in text
 
 
-def test_what_no_node_can_take_is_refused_unless_it_is_wanted(
-    site: Site,
-    command: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_what_no_node_can_take_is_refused(
+    site: Site, modelyard: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = {"cpu": "100m", "memory": "1Mi", "pods": "10"}
     node = {"metadata": {"name": "small"}, "spec": {}, "status": {"allocatable": small}}
     monkeypatch.setattr(guard, "connect", lambda _: SimpleNamespace(nodes=[node]))
-    large = "environment.steps.train.memory=64Gi"
-    arguments = ("schedule", "apply", "digits.yaml", "-e", "there.yaml", "--set", large)
-    assert invoke(list(arguments)) == PlanError.exit_code
-    assert "At most 1 MiB of memory fit on an empty node" in capsys.readouterr().err
+    words = ("schedule", "apply", "digits.yaml", "--set", "environment.steps.train.memory=64Gi")
+    code, text = modelyard(*words)
+    assert code == PlanError.exit_code
+    assert "At most 1 MiB of memory fit on an empty node" in text
     assert changing(site) == []
-    assert command(*arguments, "--anyway")["action"] == "create"
-
-
-@pytest.fixture
-def command(
-    environment: Environment,
-    tmp_path: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Callable[..., Any]:
-    """Give what runs a command in a folder with a configuration and an environment."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "there.yaml").write_text(
-        config_text.dump(environment.model_dump(mode="json", exclude_unset=True))
-    )
-    (tmp_path / "digits.yaml").write_text(
-        'name: digits\ndata: {kind: digits}\nschedule: {cron: "0 3 * * *"}\n'
-    )
-
-    def run(*words: str) -> Any:
-        assert invoke([*words, "--output", "json"]) == 0, capsys.readouterr()
-        return json.loads(capsys.readouterr().out)
-
-    return run
+    assert modelyard(*words, "--anyway", "--output", "json")[1]["action"] == "create"

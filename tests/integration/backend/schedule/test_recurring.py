@@ -1,7 +1,8 @@
-"""Recurring runs made to be what a configuration says, and the runs that they start."""
+"""Recurring runs that match a configuration, the runs that they start, and what is left as it is."""
 
 import pytest
 
+from modelyard.components.errors import ConfigError, ConflictError, NotFoundError
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.schedule.recurring import RecurringRuns
 from tests.integration.backend import recurring
@@ -34,19 +35,13 @@ def test_recurring_run_is_what_the_configuration_says(
     assert runs[0].runtime_config == made.runtime_config
 
 
-def test_applying_twice_changes_nothing(site: Site, schedules: RecurringRuns) -> None:
-    schedules.apply(config(DAILY))
-    before = changing(site)
-    plan = schedules.apply(config(DAILY))
-    assert (plan.action, plan.changes) == ("nothing", ())
-    assert changing(site) == before
-
-
-def test_nothing_is_sent_by_a_plan(site: Site, schedules: RecurringRuns) -> None:
+def test_nothing_is_sent_by_a_dry_run_or_when_nothing_differs(site: Site, schedules: RecurringRuns) -> None:
     assert schedules.apply(config(DAILY), dry_run=True).action == "create"
     assert changing(site) == []
     schedules.apply(config(DAILY))
     before = changing(site)
+    again = schedules.apply(config(DAILY))
+    assert (again.action, again.changes) == ("nothing", ())
     plan = schedules.apply(config(HOURLY, "training.epochs=7", "schedule.paused=true"), dry_run=True)
     assert plan.action == "replace"
     assert {(one.key, one.before, one.after) for one in plan.changes} == {
@@ -135,6 +130,15 @@ def test_pause_and_resume(controller: recurring.RecurringRuns, schedules: Recurr
     assert schedules.apply(config(HOURLY)).action == "nothing"
 
 
+def test_catching_up_is_asked_for(controller: recurring.RecurringRuns, schedules: RecurringRuns) -> None:
+    schedules.apply(config(HOURLY, "schedule.catch_up=true", "schedule.concurrency=10"))
+    schedules.pause("digits")
+    controller.pass_time(hours=3)
+    schedules.resume("digits")
+    controller.pass_time(minutes=1)
+    assert len(controller.workflows) == 3
+
+
 def test_the_file_says_whether_it_is_paused(
     controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
@@ -147,27 +151,6 @@ def test_the_file_says_whether_it_is_paused(
     assert schedules.apply(config(HOURLY, "schedule.paused=true")).action == "pause"
     (off,) = controller.recurring.values()
     assert (off.recurring_run_id, off.mode) == (on.recurring_run_id, "DISABLE")
-
-
-def test_catching_up_is_asked_for(controller: recurring.RecurringRuns, schedules: RecurringRuns) -> None:
-    schedules.apply(config(HOURLY, "schedule.catch_up=true", "schedule.concurrency=10"))
-    schedules.pause("digits")
-    controller.pass_time(hours=3)
-    schedules.resume("digits")
-    controller.pass_time(minutes=1)
-    assert len(controller.workflows) == 3
-
-
-def test_a_stuck_run_does_not_block_the_next(
-    environment: Environment, controller: recurring.RecurringRuns
-) -> None:
-    schedules = new(environment.model_copy(update={"active_deadline": 1800}))
-    schedules.apply(config(HOURLY))
-    (made,) = controller.firing
-    controller.pass_time(hours=1)  # nobody ends its run
-    controller.pass_time(hours=1)
-    first, second = controller.runs_of(made.recurring_run_id)
-    assert (first.state, second.state) == ("FAILED", "RUNNING")
 
 
 def test_run_now_starts_what_the_schedule_would(
@@ -190,3 +173,68 @@ def test_a_pipeline_version_that_is_gone_is_brought_back(
     plan = schedules.apply(config(DAILY))
     assert plan.action == "replace"
     assert len(site.pipelines.versions) == len(controller.recurring) == 1
+
+
+def test_schedules_of_others_are_left_alone(
+    site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns
+) -> None:
+    schedules.apply(config(DAILY))
+    (made,) = controller.firing
+    made.description = "The nightly run of the data team"
+    before = changing(site)
+    for command in (
+        lambda: schedules.apply(config(HOURLY)),
+        lambda: schedules.apply(config(DAILY), dry_run=True),
+        lambda: schedules.pause("digits"),
+        lambda: schedules.delete("digits"),
+        lambda: schedules.run_now("digits"),
+    ):
+        with pytest.raises(ConflictError, match="recurring run digits"):
+            command()
+    assert schedules.list_all() == []
+    assert changing(site) == before
+
+
+def test_a_schedule_for_another_store_is_left_alone(site: Site, schedules: RecurringRuns) -> None:
+    schedules.apply(config(DAILY))
+    before = changing(site)
+    with pytest.raises(ConflictError, match=r"gs://bucket/models.* gs://other/models"):
+        schedules.apply(config(DAILY, url="gs://other/models"))
+    assert changing(site) == before
+
+
+def test_another_time_zone_than_that_of_the_server_is_refused(
+    environment: Environment, controller: recurring.RecurringRuns, schedules: RecurringRuns
+) -> None:
+    berlin = config(DAILY, "schedule.time_zone=Europe/Berlin")
+    with pytest.raises(ConfigError, match=r"Europe/Berlin.* UTC \(environment.kfp.time_zone\)"):
+        schedules.apply(berlin)
+    there = environment.kfp.model_copy(update={"time_zone": "Europe/Berlin"})
+    new(environment.model_copy(update={"kfp": there})).apply(berlin)
+    (made,) = controller.firing
+    assert made.trigger.cron_schedule.cron == "0 0 3 * * *"
+
+
+def test_a_server_of_several_users(
+    site: Site, controller: recurring.RecurringRuns, environment: Environment
+) -> None:
+    site.server.multi_user = True
+    schedules = new(environment)
+    schedules.apply(config(HOURLY))
+    schedules.pause("digits")
+    schedules.resume("digits")
+    (made,) = controller.firing
+    assert made.namespace == environment.runs.namespace
+    controller.pass_time(hours=1)
+    schedules.delete("digits")
+    assert (controller.recurring, controller.killed) == ({}, [])
+
+
+def test_a_schedule_that_is_not_there(schedules: RecurringRuns) -> None:
+    with pytest.raises(NotFoundError, match="no schedule of digits"):
+        schedules.pause("digits")
+    schedules.apply(config(DAILY))
+    with pytest.raises(NotFoundError, match="those of digits"):
+        schedules.delete("digit")
+    with pytest.raises(ConfigError, match="has no section `schedule`"):
+        schedules.apply(config())
