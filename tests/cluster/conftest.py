@@ -70,12 +70,16 @@ def modelyard(tmp_path_factory: pytest.TempPathFactory, images: dict[str, str]) 
 
 @pytest.fixture
 def no_new_nodes(kubectl: Callable[..., str]) -> Iterator[Callable[[str, str], None]]:
-    """Answer for the first pod with these labels as an autoscaler that makes no node for it."""
+    """Answer for a pod with these labels that fits on no node, as an autoscaler that makes none for it."""
     ended, threads = threading.Event(), []
+
+    def waits(pod: Any) -> bool:
+        conditions = pod["status"].get("conditions", ())
+        return any((one["type"], one["status"]) == ("PodScheduled", "False") for one in conditions)
 
     def answer(namespace: str, labels: str) -> None:
         query = ("get", "pods", "-n", namespace, "-l", labels, "-o", "json")
-        while not (pods := json.loads(kubectl(*query))["items"]):
+        while not (pods := [pod for pod in json.loads(kubectl(*query))["items"] if waits(pod)]):
             if ended.wait(0.5):
                 return
         facts = {key: pods[0]["metadata"][key] for key in ("name", "namespace", "uid")}
