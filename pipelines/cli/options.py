@@ -186,11 +186,11 @@ def pipelines_environment(name: str, namespace: str | None, overrides: Sequence[
 
 def when_unchanged(skip: bool, force_after: str | None) -> dict[str, bool | int]:
     """Return what `--skip-unchanged` and `--force-after` tell the pipeline."""
-    from modelyard.pipelines.config.schedule import seconds
+    from modelyard.pipelines.config.text import parse_duration
 
     if force_after and not skip:
         raise typer.BadParameter("It needs --skip-unchanged.", param_hint="--force-after")
-    after = seconds(force_after, "--force-after") if force_after else 0
+    after = parse_duration(force_after, "--force-after") if force_after else 0
     return {"skip_unchanged": skip, "force_after": after}
 
 

@@ -28,8 +28,8 @@ from modelyard.components.train import optimizers
 from modelyard.components.train.settings import Code, Model, Training
 from modelyard.pipelines.config.layers import Document
 from modelyard.pipelines.config.problems import did_you_mean, explain
-from modelyard.pipelines.config.schedule import DURATION, Schedule
-from modelyard.pipelines.config.text import Parsed
+from modelyard.pipelines.config.schedule import Schedule
+from modelyard.pipelines.config.text import DURATION, Parsed
 
 DIGITS: dict[str, Any] = {
     "name": "digits",

@@ -1,6 +1,5 @@
-"""The section `schedule`: cron lines, time zones, and durations as people write them (12h, 30d)."""
+"""The section `schedule`: cron lines and time zones."""
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Self
@@ -9,12 +8,10 @@ from zoneinfo import ZoneInfo, available_timezones
 from cronsim import CronSim, CronSimError
 from pydantic import Field, field_validator, model_validator
 
-from modelyard.components.errors import ConfigError
 from modelyard.components.settings import Settings
 from modelyard.pipelines.config.problems import did_you_mean
+from modelyard.pipelines.config.text import DURATION
 
-DURATION = r"^[1-9][0-9]{0,4}[mhdw]$"
-UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 FIELDS = "minute, hour, day of the month, month, weekday, as in 0 3 * * 1 for Mondays at 3:00"
 MAX_LENGTH = 189
 """Kubeflow Pipelines' database takes 191 characters, seconds included."""
@@ -127,18 +124,3 @@ def known_zone(name: str) -> str:
         near = did_you_mean(name, sorted(available_timezones())) or ". Write it as Europe/Berlin, or UTC"
         raise ValueError(f'"{name}" is not a known time zone{near}'.rstrip("?.")) from error
     return name
-
-
-def seconds(duration: str, key: str) -> int:
-    """Return a duration in seconds.
-
-    Args:
-        duration: such as 90m, 12h, 30d or 8w.
-        key: the option or key that it is the value of, for the message.
-
-    Raises:
-        ConfigError: it is not a duration.
-    """
-    if not re.match(DURATION, duration):
-        raise ConfigError(f"{key} is {duration!r}, which is not a duration. Write it as 90m, 12h, 30d or 8w.")
-    return int(duration[:-1]) * UNITS[duration[-1]]

@@ -1,4 +1,4 @@
-"""YAML for configurations: what it says is what a person reads.
+"""The text of configurations: YAML that says what a person reads, and durations such as 12h and 30d.
 
 Scalars are those of YAML 1.2 (`no` is text, `1e-3` is a number, `010` is ten); duplicate keys, anchors,
 tags, and keys that are not text are errors. What is read is plain JSON with the line of every key.
@@ -15,6 +15,8 @@ import yaml
 from modelyard.components.errors import ConfigError
 
 Keys = tuple[str | int, ...]
+DURATION = r"^[1-9][0-9]{0,4}[mhdw]$"
+UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,21 @@ def parse(text: str, origin: str) -> Parsed:
 def dump(value: dict[str, Any]) -> str:
     """Return YAML that every reader, of YAML 1.1 or 1.2, understands alike."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def parse_duration(duration: str, key: str) -> int:
+    """Return a duration in seconds.
+
+    Args:
+        duration: such as 90m, 12h, 30d or 8w.
+        key: the option or key that it is the value of, for the message.
+
+    Raises:
+        ConfigError: it is not a duration.
+    """
+    if not re.match(DURATION, duration):
+        raise ConfigError(f"{key} is {duration!r}, which is not a duration. Write it as 90m, 12h, 30d or 8w.")
+    return int(duration[:-1]) * UNITS[duration[-1]]
 
 
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")

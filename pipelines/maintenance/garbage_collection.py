@@ -30,7 +30,7 @@ from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Entry, Objects, delete_all
 from modelyard.pipelines.compile.uploads import CODE, DATA
 from modelyard.pipelines.config.config import Config
-from modelyard.pipelines.config.schedule import seconds
+from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
 from modelyard.pipelines.runners.runs import NAME as RUN_NAME
@@ -89,7 +89,7 @@ class GarbageCollector:
         """
         self.config, self.environment, self.home, self.now = config, environment, home, now
         self._policy = config.retention
-        self._oldest = now - seconds(self._policy.younger_than, "retention.younger_than")
+        self._oldest = now - parse_duration(self._policy.younger_than, "retention.younger_than")
         # an object of the store may belong to a run on another machine, which cannot be seen
         self._oldest_in_store = min(self._oldest, now - environment.active_deadline)
         self._remote = environment.kind == "kubernetes"

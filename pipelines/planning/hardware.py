@@ -1,17 +1,73 @@
-"""The device that trains, what fits into it, and other accelerators with what an hour of them costs."""
+"""The device that trains, what fits into it, and the catalog of accelerators with their prices."""
 
+import math
 import os
 import shutil
 from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
 
 from modelyard.components.artifacts import Record
+from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes.quantities import number
-from modelyard.pipelines.environments.accelerators import Accelerator, AcceleratorType, Catalog, known
+from modelyard.components.settings import Settings
+from modelyard.pipelines.config.problems import did_you_mean
+from modelyard.pipelines.config.text import parse
+from modelyard.pipelines.environments.accelerators import SHIPPED, Accelerator, AcceleratorType, known
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import Estimate, Memory, Money, Option, TrainTime
 
+DEAREST = 500.0  # USD per accelerator and hour; price lists have such numbers where they have no price
 LIBRARIES = 0.6e9  # bytes of a process that has imported TensorFlow
 NEEDS_JAX, ALONE = "JAX only", "GPU alone"
+
+
+class Price(Settings):
+    """USD per hour of `count` accelerators, with the machine around them or without; None where not known."""
+
+    region: str
+    scope: Literal["vm", "accelerator", "chip"]
+    count: int = Field(default=1, ge=1)
+    on_demand: float | None = None
+    on_demand_counts: tuple[int, ...] = Field(default=(), strict=False)
+    spot: float | None = None
+    source: str
+
+    def hourly(self, count: int, spot: bool) -> float | None:
+        """Return the price of an hour of so many accelerators; None where there is none."""
+        rate = self.spot if spot else self.on_demand
+        if rate is None or (not spot and self.on_demand_counts and count not in self.on_demand_counts):
+            return None
+        return rate * (math.ceil(count / self.count) if self.scope == "vm" else count / self.count)
+
+    @model_validator(mode="after")
+    def _plausible(self) -> Self:
+        """Refuse what lists that are read by programs have where a price is missing or of something else."""
+        for name in ("on_demand", "spot"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value / self.count < DEAREST:
+                raise ValueError(
+                    f"{name} is {value:g} for {self.count}, and an accelerator costs between 0 and "
+                    f"{DEAREST:g} USD an hour"
+                )
+        if self.on_demand is not None and self.spot is not None and self.spot >= self.on_demand:
+            raise ValueError(f"spot {self.spot:g} is not below on_demand {self.on_demand:g}")
+        return self
+
+
+class CatalogEntry(AcceleratorType, extra="forbid"):
+    """What a catalog says about one type; `memory_gb` is that of one device."""
+
+    memory_gb: float | None = Field(default=None, ge=1, le=1000)
+    price: Price | None = None
+
+
+class Catalog(Settings):
+    """A file of accelerators and their prices, and the date on which these were read."""
+
+    read: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    accelerators: dict[str, CatalogEntry]
 
 
 class Device(Record):
@@ -24,6 +80,26 @@ class Device(Record):
     memory: float | None
     accelerator: Accelerator | None = None
     disk: float | None = None
+
+
+def load_catalog(path: Path) -> Catalog:
+    """Return what a file says about accelerators and prices.
+
+    Raises:
+        ConfigError: it cannot be read, is no such file, or a figure contradicts another.
+    """
+    try:
+        found = parse(path.read_text(encoding="utf-8"), str(path)).value
+        catalog = Catalog.model_validate(found)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Name a file like {SHIPPED}.") from error
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ConfigError(f"{path}: {said}. Compare it with {SHIPPED}.") from error
+    if path != SHIPPED and (unknown := sorted(catalog.accelerators.keys() - known().keys())):
+        near = did_you_mean(unknown[0], list(known())) or f"; they are {', '.join(known())}"
+        raise ConfigError(f"{path}: no accelerator.type has the name {unknown[0]!r}{near.rstrip('.?')}.")
+    return catalog
 
 
 def device_of(environment: Environment, catalog: Catalog, home: Path) -> Device:
@@ -106,7 +182,7 @@ def _limits(root: Path, path: str, name: str) -> list[int]:
     return [int(text) for text in texts if text.isdigit()]
 
 
-def _option(name: str, kind: AcceleratorType, capacity: float, memory: Memory, backend: str) -> Option:
+def _option(name: str, kind: CatalogEntry, capacity: float, memory: Memory, backend: str) -> Option:
     count = known()[name].fewest
     notes = [NEEDS_JAX] if kind.kind == "tpu" and backend == "tensorflow" else []
     if kind.price and kind.price.scope == "accelerator":

@@ -15,11 +15,11 @@ from modelyard.components.errors import TooLargeError
 from modelyard.components.kubernetes.quantities import number
 from modelyard.components.train.measured import Cost, LearningCurve, Probed, Question, Trial
 from modelyard.pipelines.config.config import Config
-from modelyard.pipelines.environments.accelerators import SHIPPED, load_catalog
+from modelyard.pipelines.environments.accelerators import SHIPPED
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning import measuring
 from modelyard.pipelines.planning.dataset import Dataset, look
-from modelyard.pipelines.planning.hardware import Device, device_of, money_of, options
+from modelyard.pipelines.planning.hardware import Device, device_of, load_catalog, money_of, options
 from modelyard.pipelines.planning.plan import (
     Fit,
     Memory,

@@ -19,7 +19,8 @@ from modelyard.components.errors import ConfigError
 from modelyard.pipelines.compile.preflight import check
 from modelyard.pipelines.compile.uploads import Uploads, gather
 from modelyard.pipelines.config.config import Config
-from modelyard.pipelines.config.schedule import cron_numbers, due_times, seconds
+from modelyard.pipelines.config.schedule import cron_numbers, due_times
+from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import submission
 from modelyard.pipelines.runners.kfp.submission import Submission
@@ -136,7 +137,9 @@ class DesiredSchedule:
                 "has another cronScheduleTimezone, set environment.kfp.time_zone to that."
             )
         uploads = gather(config, environment)
-        force_after = seconds(schedule.force_after, "schedule.force_after") if schedule.force_after else 0
+        force_after = (
+            parse_duration(schedule.force_after, "schedule.force_after") if schedule.force_after else 0
+        )
         options = {"skip_unchanged": schedule.skip_unchanged, "force_after": force_after}
         prepared = submission.prepare(uploads.config, environment, options)
         body = kfp.V2beta1RecurringRun(

@@ -1,7 +1,7 @@
 import pytest
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.config.text import dump, parse
+from modelyard.pipelines.config.text import dump, parse, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,16 @@ def test_what_a_configuration_may_not_be_is_refused(text, said):
 def test_what_is_dumped_is_parsed_alike():
     value = {"a": ["no", "1e-3", "010", "true", "~", "", "2026-01-01", "é: #"], "b": {"c": 1e-7, "d": None}}
     assert parse(dump(value), "x").value == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("90m", 5400), ("12h", 43200), ("30d", 2592000), ("8w", 4838400)]
+)
+def test_durations(text: str, value: int) -> None:
+    assert parse_duration(text, "--force-after") == value
+
+
+@pytest.mark.parametrize("text", ["", "0d", "30", "30 d", "1y"])
+def test_a_wrong_duration_is_refused_with_its_option(text: str) -> None:
+    with pytest.raises(ConfigError, match="--force-after"):
+        parse_duration(text, "--force-after")

@@ -1,4 +1,4 @@
-"""The section `schedule`: cron lines, time zones and durations."""
+"""The section `schedule`: cron lines and time zones."""
 
 from datetime import UTC, datetime
 from itertools import islice
@@ -9,7 +9,7 @@ import pytest
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.compile.compiler import arguments
 from modelyard.pipelines.config.config import load
-from modelyard.pipelines.config.schedule import cron_numbers, due_times, seconds
+from modelyard.pipelines.config.schedule import cron_numbers, due_times
 
 
 def error_text(*overrides: str) -> str:
@@ -106,16 +106,3 @@ def test_it_is_due_by_the_clock_of_its_time_zone_also_when_the_clock_changes() -
         "2027-03-29T03:30:00+02:00",
         "2027-03-30T03:30:00+02:00",
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("90m", 5400), ("12h", 43200), ("30d", 2592000), ("8w", 4838400)]
-)
-def test_durations(text: str, value: int) -> None:
-    assert seconds(text, "--force-after") == value
-
-
-@pytest.mark.parametrize("text", ["", "0d", "30", "30 d", "1y"])
-def test_a_wrong_duration_is_refused_with_its_option(text: str) -> None:
-    with pytest.raises(ConfigError, match="--force-after"):
-        seconds(text, "--force-after")
