@@ -90,7 +90,7 @@ lock-images: setup ## Resolve the images' requirements from pyproject.toml, at t
 	done
 
 clean: ## Remove what runs left behind and caches, but no models
-	rm -rf .modelyard/runs .modelyard/cache .modelyard/errors .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .modelyard/runs .modelyard/cache .modelyard/plans .modelyard/errors .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 ##@ Measure
 
