@@ -36,7 +36,7 @@ def bare() -> None:
     prepared = preprocess(raw=ingested.outputs["raw"], preparation=given["preparation"])
     trained = train(
         features=prepared.outputs["features"],
-        **{key: given[key] for key in ("architecture", "training", "code", "code_sha256")},
+        **{key: given[key] for key in ("architecture", "training", "code_location", "code_sha256")},
     )
     evaluated = evaluate(
         model=trained.outputs["model"],
@@ -53,8 +53,8 @@ def bare() -> None:
         run=RUN,
         champion=0,
         data=RUN,
-        code=given["recipe"],
-        model_code=given["code_sha256"],
+        recipe_sha256=given["recipe_sha256"],
+        code_sha256=given["code_sha256"],
         **{key: given[key] for key in ("name", "config", "serving", "store", "rollout", "target")},
     )
     steps = {"ingest": ingested, "preprocess": prepared, "train": trained, "evaluate": evaluated}

@@ -249,8 +249,8 @@ class Manifest(Record):
     """What a version is (`manifest.json`), written last: without it the version does not exist.
 
     `files` maps each file's path inside the version to its SHA-256. `run` is the fingerprint of data,
-    config and code, `data` of the data, `code` of the configuration and the code that decide the result,
-    `model_code` of the user's own model code, empty without it; `created` is an ISO 8601 time in UTC.
+    config and code, `data` of the data, `recipe_sha256` of the configuration and the code that decide the
+    result, `code_sha256` of the user's own model code, empty without it; `created` is an ISO 8601 time (UTC).
     """
 
     model: str
@@ -258,8 +258,8 @@ class Manifest(Record):
     run: str
     created: str
     data: str
-    code: str
-    model_code: str = ""
+    recipe_sha256: str
+    code_sha256: str = ""
     config: dict[str, Any]
     files: dict[str, str]
     signature: Signature

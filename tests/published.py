@@ -28,7 +28,7 @@ def publish(
         "run": uuid4().hex,
         "created": "2026-01-01T00:00:00+00:00",
         "data": "",
-        "code": "",
+        "recipe_sha256": "",
         "config": {},
         "metrics": Metrics(rows=1, accuracy=CERTAIN, loss=0, per_class=(), confusion=()),
         "decision": Decision(decision="promote", reason="good"),

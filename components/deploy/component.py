@@ -13,8 +13,8 @@ def deploy(
     run: str,
     champion: int,
     data: str,
-    code: str,
-    model_code: str,
+    recipe_sha256: str,
+    code_sha256: str,
     config: str,
     serving: str,
     store: str,
@@ -33,8 +33,8 @@ def deploy(
         run: the run's fingerprint; the same run gives the same version, however often it starts.
         champion: the version that the candidate was compared with; 0 when there was none.
         data: the data's fingerprint.
-        code: fingerprint of the configuration and the code that decide the result.
-        model_code: fingerprint of the user's own model code; empty for the built-in network.
+        recipe_sha256: fingerprint of the configuration and the code that decide the result.
+        code_sha256: fingerprint of the user's own model code; empty for the built-in network.
         config: the resolved configuration as JSON, for the manifest.
         serving: `serving` section as JSON.
         store: `store` section as JSON.
@@ -51,6 +51,6 @@ def deploy(
     from modelyard.components.deploy.deployer import deploy
 
     return deploy(
-        model.path, history.path, evaluation.path, report.path,
-        name, run, champion, data, code, model_code, config, serving, store, rollout, target, outcome.path,
+        model.path, history.path, evaluation.path, report.path, name, run, champion, data,
+        recipe_sha256, code_sha256, config, serving, store, rollout, target, outcome.path,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from kfp import dsl
 def fingerprint(
     name: str,
     source: str,
-    recipe: str,
+    recipe_sha256: str,
     store: str,
     root: str,
     skip_unchanged: bool,
@@ -21,23 +21,25 @@ def fingerprint(
     Args:
         name: the model's name.
         source: `data` section (Source) as JSON.
-        recipe: fingerprint of the configuration and the code that decide the result.
+        recipe_sha256: fingerprint of the configuration and the code that decide the result.
         store: `store` section as JSON.
-        root: where the artifacts of the run are. What lies elsewhere is not taken from the cache then, which
-            looks at no places; empty on a laptop, whose cache has one.
+        root: the pipeline root, so that no run takes artifacts of another root from the cache; empty on this
+            machine, whose cache has only one.
         skip_unchanged: end the run when the champion was made of the same data, configuration and code.
-        force_after: seconds after whose passing such a champion is trained again all the same; 0: never.
+        force_after: age of such a champion, in seconds, from which it is trained again; 0: never.
         run: the run's fingerprint, from data and recipe.
         champion: the version to compare with; 0 when there is none.
         data: the data's fingerprint.
 
     Returns:
-        What ingest is asked for: a key for the data and the root, another one when the champion is trained
-        again all the same, and "unchanged" when the run is to end.
+        The cache key for ingest: of the data and the root, and a new one each time the champion is trained
+        again; "unchanged" when the run ends here.
     """
     from modelyard.components import lifeline
 
     lifeline.follow()
     from modelyard.components.fingerprint.identity import identify
 
-    return identify(name, source, recipe, store, root, skip_unchanged, force_after, run, champion, data)
+    return identify(
+        name, source, recipe_sha256, store, root, skip_unchanged, force_after, run, champion, data
+    )

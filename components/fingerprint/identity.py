@@ -25,7 +25,7 @@ WITHOUT_EFFECT = {"source", "sha256", "timeout", "max_bytes", "endpoint"}
 def identify(
     name: str,
     source: str,
-    recipe: str,
+    recipe_sha256: str,
     store: str,
     root: str,
     skip_unchanged: bool,
@@ -39,7 +39,7 @@ def identify(
     Args:
         name: the model's name.
         source: Source as JSON.
-        recipe: fingerprint of the configuration and the code that decide the result.
+        recipe_sha256: fingerprint of the configuration and the code that decide the result.
         store: Store as JSON.
         root: where the artifacts of the run are, on a cluster.
         skip_unchanged: end the run when the champion was made of the same data, configuration and code.
@@ -53,31 +53,31 @@ def identify(
         DataError: the data is missing or cannot be inspected.
         StoreError: the model store cannot be read.
     """
-    found = key = data_fingerprint(Source.of(source))
+    data_sha256 = cache_key = data_fingerprint(Source.of(source))
     models = open_store(Store.of(store))
-    made = champion_made_of(models, name, found, recipe) if skip_unchanged else None
-    if made and force_after:
-        version, since = made
+    unchanged = champion_made_of(models, name, data_sha256, recipe_sha256) if skip_unchanged else None
+    if unchanged and force_after:
+        version, since = unchanged
         if times := int((datetime.now(UTC) - since).total_seconds() // force_after):
             _log(
                 f"version {version} has been the champion for more than {force_after} s: it is trained again"
             )
-            key = _digest({"data": found, "again": times})
-    this = _digest({"data": key, "recipe": recipe})
-    compared = version_to_compare(models, name, this)
-    _write(Path(run), this)
-    _write(Path(champion), str(compared))
-    _write(Path(data), found)
-    if made and key == found:
-        version, since = made
+            cache_key = _digest({"data": data_sha256, "again": times})
+    run_sha256 = _digest({"data": cache_key, "recipe": recipe_sha256})
+    champion_version = version_to_compare(models, name, run_sha256)
+    _write(Path(run), run_sha256)
+    _write(Path(champion), str(champion_version))
+    _write(Path(data), data_sha256)
+    if unchanged and cache_key == data_sha256:
+        version, since = unchanged
         _log(
             f"{UNCHANGED}: version {version}, the champion since {since:%Y-%m-%d %H:%M} UTC, was made of the "
             "same data, configuration and code"
         )
         return UNCHANGED
-    beaten = f"version {compared}" if compared else "none yet"
-    _log(f"data {found[:12]}, run {this[:12]}, champion to compare with: {beaten}")
-    return _digest({"data": key, "root": root}) if root else key
+    champion_text = f"version {champion_version}" if champion_version else "none yet"
+    _log(f"data {data_sha256[:12]}, run {run_sha256[:12]}, champion to compare with: {champion_text}")
+    return _digest({"data": cache_key, "root": root}) if root else cache_key
 
 
 def data_fingerprint(source: Source) -> str:
@@ -99,20 +99,22 @@ def version_to_compare(store: ModelStore, name: str, run: str) -> int:
     return current.version
 
 
-def champion_made_of(store: ModelStore, name: str, data: str, recipe: str) -> tuple[int, datetime] | None:
+def champion_made_of(
+    store: ModelStore, name: str, data: str, recipe_sha256: str
+) -> tuple[int, datetime] | None:
     """Return the champion's version and since when it is the champion, if it was made of these; else None.
 
     Args:
         store: the model store.
         name: the model's name.
         data: the data's fingerprint.
-        recipe: fingerprint of the configuration and the code that decide the result.
+        recipe_sha256: fingerprint of the configuration and the code that decide the result.
     """
     champion = store.champion(name)
     if champion is None:
         return None
     manifest = store.manifest(name, champion.version)
-    if (manifest.data, manifest.code) != (data, recipe):
+    if (manifest.data, manifest.recipe_sha256) != (data, recipe_sha256):
         return None
     return champion.version, datetime.fromisoformat(store.entry(name, champion.history).at)
 

@@ -8,7 +8,7 @@ def train(
     features: dsl.Input[dsl.Dataset],
     architecture: str,
     training: str,
-    code: str,
+    code_location: str,
     code_sha256: str,
     store: str,
     model: dsl.Output[dsl.Model],
@@ -20,7 +20,7 @@ def train(
         features: what preprocess wrote.
         architecture: `model` section as JSON.
         training: `training` section as JSON.
-        code: where the user's own code is (Code), as JSON; empty without one.
+        code_location: where the user's own code is (Code), as JSON; empty without one.
         code_sha256: its fingerprint, checked before it is imported.
         store: `store` section as JSON; checkpoints are kept there.
         model: model.keras, model.onnx, saved_model/ and signature.json.
@@ -35,7 +35,7 @@ def train(
         features.path,
         architecture,
         training,
-        code,
+        code_location,
         code_sha256,
         store,
         features.uri,

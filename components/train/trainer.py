@@ -39,7 +39,7 @@ def train(
     features: str,
     architecture: str,
     training: str,
-    code: str,
+    code_location: str,
     code_sha256: str,
     store: str,
     origin: str,
@@ -54,7 +54,7 @@ def train(
         features: directory that preprocess wrote.
         architecture: Model as JSON.
         training: Training as JSON.
-        code: Code as JSON; empty without code of the user's own.
+        code_location: Code as JSON; empty without code of the user's own.
         code_sha256: its fingerprint.
         store: Store as JSON, for checkpoints; empty for none.
         origin: where the features come from: the same address, the same rows.
@@ -71,7 +71,7 @@ def train(
     print(f"training on {', '.join(devices())} with {BACKEND}", flush=True)  # noqa: T201
     rows = Features.read(Path(features))
     keras.utils.set_random_seed(plan.seed)
-    folder = code_archive.folder_of(Code.of(code)) if code else Path()
+    folder = code_archive.folder_of(Code.of(code_location)) if code_location else Path()
     network = networks.build(settings, rows.schema, rows.normalization, folder, code_sha256)
     compile_(network, settings, plan, len(rows.train))
     exported = networks.with_probabilities(network, settings.logits)

@@ -72,8 +72,8 @@ def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str
         "rollout": config.rollout.text(),
         "target": environment.target().text(),
         "config": json.dumps(config.model_dump(mode="json", exclude={"schedule"}), sort_keys=True),
-        "recipe": _digest(decisive),
-        "code": code.text() if code else "",
+        "recipe_sha256": _digest(decisive),
+        "code_location": code.text() if code else "",
         "code_sha256": code_sha256,
         "root": environment.pipeline_root or "",
     }
@@ -91,12 +91,12 @@ def local_images() -> dict[str, str]:
 
     The reference enters the cache key, which otherwise does not cover imported code.
     """
-    tags = {step: _digest([step_sha256(step), _shown(step)]) for step in STEPS}
+    tags = {step: _digest([step_sha256(step), report_sha256(step)]) for step in STEPS}
     return {step: f"modelyard/python-{step}:{tag[:16]}" for step, tag in tags.items()}
 
 
-def _shown(step: str) -> str:
-    """Return the fingerprint of what changes what people see of a step, and not what comes of the run."""
+def report_sha256(step: str) -> str:
+    """Return the fingerprint of the code of the report, which evaluate writes; empty for other steps."""
     return tree_sha256(COMPONENTS / "report") if step == "evaluate" else ""
 
 
@@ -195,16 +195,16 @@ def _inside(config: Config, environment: Environment) -> Config:
         "store.url": config.store.url,
     }
     for key, value in here.items():
-        if value and (why := _only_here(value)):
-            raise ConfigError(f"{key} is {value}, {why}, which pods do not see. {ELSEWHERE[key]}")
+        if value and (reason := unreachable_from_pods(value)):
+            raise ConfigError(f"{key} is {value}, {reason}, which pods cannot reach. {ELSEWHERE[key]}")
     changed: dict[str, Any] = {"store": environment.inside(config.store)}
     if (config.data.source or "").startswith("gs://") and not given:  # as the store's, and the artifacts'
         changed["data"] = config.data.model_copy(update={"endpoint": environment.storage_endpoint})
     return config.model_copy(update=changed)
 
 
-def _only_here(address: str) -> str | None:
-    """Return what a place is that only this machine has; None when pods reach it, too."""
+def unreachable_from_pods(address: str) -> str | None:
+    """Return why pods cannot reach an address; None when they can."""
     parts = urlsplit(address)
     if parts.scheme in ("http", "https"):
         host = parts.hostname or ""

@@ -79,7 +79,7 @@ def test_what_readme_shows_runs_to_a_champion_that_knows_what_it_was_made_of(pet
         "classes": list(COLOURS),
         "image": {"height": 64, "width": 64, "channels": 3, "resize": "stretch"},
     }
-    assert made["model_code"] == tree_sha256(workspace.folder / "networks")
+    assert made["code_sha256"] == tree_sha256(workspace.folder / "networks")
 
 
 def test_the_champion_knows_an_image_that_it_has_never_seen(pets):

@@ -63,7 +63,7 @@ def test_the_commands_around_a_model_agree_with_the_run(digits, tmp_path, error_
     manifest = workspace.json("models", "show", "digits")
     assert manifest["run"] == summary["fingerprint"]
     assert manifest["config"]["training"]["epochs"] == 20
-    assert manifest["model_code"] == ""
+    assert manifest["code_sha256"] == ""
     assert [entry["version"] for entry in workspace.json("models", "history", "digits")] == [1]
     golden = workspace.models.fetch("digits", 1, tmp_path / "one", only=["golden.json"])
     assert golden.version == 1

@@ -171,7 +171,7 @@ def test_code_is_the_same_run_as_its_folder(environment: Environment, networks: 
     assert there.code_sha256() == here.code_sha256() == tree_sha256(networks)
     local = Environment(kind="local")
     by_hand = here.model_copy(update={"model": there.model, "store": there.store})
-    assert arguments(by_hand, local)["recipe"] == arguments(here, local)["recipe"]
+    assert arguments(by_hand, local)["recipe_sha256"] == arguments(here, local)["recipe_sha256"]
 
 
 def test_train_gets_the_folder_that_was_sent(environment: Environment, networks: Path) -> None:

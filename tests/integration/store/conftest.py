@@ -65,7 +65,7 @@ def manifest_of(name: str, version: int, run: str, files: dict[str, Path]) -> Ma
         run=run,
         created="2026-01-01T00:00:00+00:00",
         data="d" * 64,
-        code="c" * 64,
+        recipe_sha256="c" * 64,
         config={"name": name},
         files={key: artifacts.sha256(path) for key, path in files.items()},
         signature=Signature(shape=(8, 8, 1), dtype="uint8", classes=("0", "1")),

@@ -34,7 +34,7 @@ def fingerprints(tmp_path: Path, settings: Store) -> Identify:
     """Run the step; give what ingest is asked for, the run's fingerprint, and the version to compare with."""
 
     def one(
-        recipe: str = "recipe",
+        recipe_sha256: str = "recipe",
         source: Source = Source(kind="digits"),  # noqa: B008
         *,
         skip: bool = False,
@@ -43,7 +43,7 @@ def fingerprints(tmp_path: Path, settings: Store) -> Identify:
     ) -> tuple[str, str, int]:
         run, champion, data = (tmp_path / f"outputs/{name}/data" for name in ("run", "champion", "data"))
         asked = identify(
-            "digits", source.text(), recipe, settings.text(), root, skip, force_after,
+            "digits", source.text(), recipe_sha256, settings.text(), root, skip, force_after,
             str(run), str(champion), str(data),
         )  # fmt: skip
         assert data.read_text() == data_fingerprint(source)
@@ -58,7 +58,9 @@ def promoted(
     """Publish a version as `run`, which compared it with another, and make it the champion."""
     signature = Signature(shape=(8, 8, 1), dtype="uint8", classes=("0", "1"))
     decided = Decision(decision="promote", reason="good", champion=compared_with)
-    version = publish(store, "digits", {}, signature, run=run, data=data, code=recipe, decision=decided)
+    version = publish(
+        store, "digits", {}, signature, run=run, data=data, recipe_sha256=recipe, decision=decided
+    )
     store.promote("digits", version, reason="good", by="test")
     return version
 

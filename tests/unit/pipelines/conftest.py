@@ -57,7 +57,14 @@ def store(tmp_path: Path) -> ModelStore:
     metrics = Metrics(rows=10, accuracy=accuracy, loss=0.1, per_class=(), confusion=())
     for run in ("first", "second"):
         publish(
-            models, "tiny", {"model.onnx": model}, SIGNATURE, run=run, data="d", code="c", metrics=metrics
+            models,
+            "tiny",
+            {"model.onnx": model},
+            SIGNATURE,
+            run=run,
+            data="d",
+            recipe_sha256="c",
+            metrics=metrics,
         )
     models.promote("tiny", 1, reason="first of all", by="test")
     return models

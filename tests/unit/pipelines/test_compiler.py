@@ -171,7 +171,7 @@ def test_another_image_is_another_run_and_another_server_is_not():
     def recipe(text):
         environment = environment_of(text + "  train: {}\n")
         config = load(environ={}, store=environment.model_store())
-        return arguments(config, environment)["recipe"]
+        return arguments(config, environment)["recipe_sha256"]
 
     assert recipe(ENVIRONMENT) != recipe(ENVIRONMENT.replace("train: a/t", "train: a/new"))
     assert recipe(ENVIRONMENT) == recipe(ENVIRONMENT.replace("serve: a/s", "serve: a/new"))
@@ -183,7 +183,7 @@ def test_when_checkpoints_are_made_does_not_make_another_run():
         arguments(load(overrides=[f"training.{one}"])) for one in ("checkpoint_every=1", "epochs=99")
     )
     usual = arguments(load())
-    assert often["recipe"] == usual["recipe"] != longer["recipe"]
+    assert often["recipe_sha256"] == usual["recipe_sha256"] != longer["recipe_sha256"]
     assert often["training"] != usual["training"]  # the step is told
 
 
@@ -199,7 +199,7 @@ def test_when_checkpoints_are_made_does_not_make_another_run():
     ],
 )
 def test_what_only_this_machine_has_is_refused_for_a_cluster_with_its_key_and_the_remedy(key, override):
-    with pytest.raises(ConfigError, match=rf"^{key} is .*, which pods do not see\. [`G]"):
+    with pytest.raises(ConfigError, match=rf"^{key} is .*, which pods cannot reach\. [`G]"):
         arguments(load(overrides=[override], environ={}), environment_of(ENVIRONMENT + "  train: {}\n"))
 
 

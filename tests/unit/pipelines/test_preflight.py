@@ -41,7 +41,7 @@ def test_digits_pass_without_notes():
     ("given", "message"),
     [
         ({"nonsense": "a"}, "no parameter nonsense"),
-        ({"recipe": None}, "parameter recipe has no value"),
+        ({"recipe_sha256": None}, "parameter recipe_sha256 has no value"),
         ({"name": 7}, "parameter name is 7 and must be text"),
         ({"skip_unchanged": "yes"}, "parameter skip_unchanged is 'yes' and must be true or false"),
         ({"force_after": True}, "parameter force_after is True and must be an integer"),
@@ -56,7 +56,7 @@ def test_arguments_that_the_backend_or_linux_would_refuse(given, message):
 
 def test_every_problem_is_named():
     with pytest.raises(ConfigError, match=r"2 problems\.\n  .*nonsense.*\n  .*recipe"):
-        checked(environment(), nonsense="a", recipe=None)
+        checked(environment(), nonsense="a", recipe_sha256=None)
 
 
 @pytest.mark.parametrize("image", ["a/train", "a/train:latest", "localhost:5000/train"])
