@@ -32,7 +32,7 @@ layers += [keras.layers.Flatten()]
 layers += [keras.layers.Dense(units, activation="relu") for units in config.model.dense]
 layers += [keras.layers.Dense(10, activation="softmax")]
 model = keras.Sequential(layers)
-model.compile(config.training.optimizer, config.training.loss, metrics=["accuracy"])
+model.compile(config.training.optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
 model.fit(
     x_train,
     y_train,

@@ -112,8 +112,8 @@ def measure(model: str, size: str, number: int, features: Path) -> Line:
     question = Question(
         examples=schema,
         normalization=artifacts.read(features / "normalization.json", Normalization),
-        architecture=settings.model_dump(mode="json"),
-        training=plan.model_dump(mode="json"),
+        architecture=settings,
+        training=plan,
         code=code,
         code_sha256=sha256,
         rows=schema.splits["train"],

@@ -77,11 +77,11 @@ class CheckpointStore:
                 self.objects.delete(entry)
 
 
-def training_key(*parts: str) -> str:
+def training_key(*parts: Any) -> str:
     """Return what identifies a training: what decides it, and the code and packages that do it."""
     code = tree_sha256(Path(__file__).parent)
     packages = version("keras"), version("jax") if BACKEND == "jax" else tf.__version__
-    return hashlib.sha256(json.dumps([*parts, code, BACKEND, *packages]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([*parts, code, BACKEND, *packages], sort_keys=True).encode()).hexdigest()
 
 
 class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]

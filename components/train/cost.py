@@ -22,7 +22,7 @@ from modelyard.components.train import code_archive, trainer, user_code
 from modelyard.components.train import model as networks
 from modelyard.components.train.backend import keras, tf
 from modelyard.components.train.measured import Cost, Question
-from modelyard.components.train.settings import Code, Model, Training
+from modelyard.components.train.settings import Code
 
 GRADIENT = "gradient_tape/"  # the scope in which TensorFlow puts the operations of the backward pass
 NOT_KEPT = ("Const", "Placeholder", "ReadVariableOp", "Shape", "ShapeN", "VariableShape")
@@ -42,27 +42,26 @@ def cost(question: Question) -> Cost:
         with tf.Graph().as_default():  # whose variables are never created
             return _cost(question)
     except TrainError:
-        if not Model.model_validate(question.architecture).build:
+        if not question.architecture.build:
             raise
         return _cost(question)  # the user's code may compute with values, which a graph does not have
 
 
-def compiled(question: Question) -> tuple[Any, Training]:
-    """Return the untrained network of the step `train`, compiled as there, and the training."""
-    settings = Model.model_validate(question.architecture)
-    training = Training.model_validate(question.training)
+def compiled(question: Question) -> Any:
+    """Return the untrained network of the step `train`, compiled as there."""
+    settings, training = question.architecture, question.training
     keras.utils.set_random_seed(training.seed)
     code = _folder(question.code)
     network = networks.build(settings, question.examples, question.normalization, code, question.code_sha256)
     trainer.compile_(network, settings, training, question.rows)
     with explained(question, "Tracing"):
         network.optimizer.build(network.trainable_variables)
-    return network, training
+    return network
 
 
 def explained(question: Question, what: str) -> AbstractContextManager[None]:
     """Name the line of the user's code that fails in the block, if the model is the user's own."""
-    own = Model.model_validate(question.architecture).build
+    own = question.architecture.build
     return user_code.explained(_folder(question.code), what) if own else nullcontext()
 
 
@@ -109,8 +108,8 @@ def activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
 
 
 def _cost(question: Question) -> Cost:
-    network, training = compiled(question)
-    size = min(training.batch_size, question.rows)
+    network = compiled(question)
+    size = min(question.training.batch_size, question.rows)
     with explained(question, "Tracing"):
         graph = traced_step(network, question.examples.shape, size)
     flops, uncounted = count_flops(graph)

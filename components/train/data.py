@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +26,26 @@ FIRST_PART = 32  # the first chunk is this part of the others: the first step do
 Rows = NDArray[np.int64]
 
 
+class Examples(Protocol):
+    """Rows of a dataset: `labels` is int64 of shape (rows,); `gather` takes any rows."""
+
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def gather(self, rows: Rows) -> NDArray[Any]:
+        """Return the examples at `rows`, in that order."""
+
+
 @dataclass(frozen=True)
 class Features:
     """What preprocess wrote, as far as training needs it."""
 
     schema: Schema
     normalization: Normalization
-    train: Split
-    validation: Split
+    train: Examples
+    validation: Examples
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -50,10 +62,10 @@ class Features:
         return cls(schema, normalization, train, validation)
 
 
-class Part(Split):
+class Part:
     """Some rows of a split."""
 
-    def __init__(self, split: Split, rows: Rows) -> None:
+    def __init__(self, split: Examples, rows: Rows) -> None:
         self._split, self._rows = split, rows
         self.labels = split.labels[rows]
 
@@ -87,7 +99,7 @@ def _rows(directory: Path, name: str, schema: Schema) -> Split:
     return split
 
 
-def shuffled(split: Split, size: int, seed: int, first: int = 0) -> Any:
+def shuffled(split: Examples, size: int, seed: int, first: int = 0) -> Any:
     """Return the rows as batches, each epoch in an order of its own that `seed` and its number decide.
 
     Args:
@@ -103,12 +115,12 @@ def shuffled(split: Split, size: int, seed: int, first: int = 0) -> Any:
     return _batches(split, size, lambda: np.random.default_rng((seed, next(epochs))).permutation(len(split)))
 
 
-def ordered(split: Split, size: int) -> Any:
+def ordered(split: Examples, size: int) -> Any:
     """Return the rows as batches, in their order; see `shuffled`."""
     return _batches(split, size, lambda: np.arange(len(split)))
 
 
-def _batches(split: Split, size: int, order: Callable[[], Rows]) -> Any:
+def _batches(split: Examples, size: int, order: Callable[[], Rows]) -> Any:
     example = split.gather(np.arange(1))
     chunk = size * max(1, CHUNK_BYTES // (size * max(1, example.nbytes)))
 

@@ -117,10 +117,10 @@ def fit(rows: Numbers, errors: Numbers) -> PowerLaw:
 def _error(question: Question, rows: Features, chosen: NDArray[np.int64]) -> float:
     """Train on some rows as a run would, and return the share of validation examples that are wrong."""
     part = Features(rows.schema, rows.normalization, Part(rows.train, chosen), rows.validation)
-    network, training = compiled(question.model_copy(update={"rows": len(chosen)}))
-    trainer.fit(network, part, training)
+    network = compiled(question.model_copy(update={"rows": len(chosen)}))
+    trainer.fit(network, part, question.training)
     # with early stopping, the weights are those of the best epoch, not of the last
-    validation = ordered(rows.validation, training.batch_size)
+    validation = ordered(rows.validation, question.training.batch_size)
     found = network.evaluate(validation, verbose=0, return_dict=True)
     keras.backend.clear_session()
     return 1.0 - float(found["accuracy"])

@@ -3,9 +3,8 @@
 Sizes are in bytes, times in seconds.
 """
 
-from typing import Any
-
 from modelyard.components.artifacts import Normalization, Record, Schema
+from modelyard.components.train.settings import Model, Training
 
 ANSWER = "probed: "  # precedes the answer in the log of a probe's pod
 
@@ -19,8 +18,8 @@ class Question(Record):
 
     examples: Schema
     normalization: Normalization
-    architecture: dict[str, Any]
-    training: dict[str, Any]
+    architecture: Model
+    training: Training
     code: str = ""
     code_sha256: str = ""
     rows: int

@@ -31,7 +31,7 @@ from modelyard.components.train.callbacks import Clock, Finite
 from modelyard.components.train.data import Features, Part
 from modelyard.components.train.export import export
 from modelyard.components.train.measured import ANSWER, Pace, Probed, Question, Trial
-from modelyard.components.train.settings import Model, Training
+from modelyard.components.train.settings import Training
 from modelyard.components.train.trainer import CHECKED_ROWS
 
 T = TypeVar("T")
@@ -56,12 +56,12 @@ def probe(trial: Trial, scratch: Path) -> Probed:
     """
     began, load = time.perf_counter(), os.getloadavg()[0] / (os.cpu_count() or 1)
     question, device = trial.question, devices()[0]
-    settings = Model.model_validate(question.architecture)
+    settings = question.architecture
     features = Path(question.features) if question.features else _noise(question, scratch / "features")
     opening, rows = timed(lambda: Features.read(features))
     with costs.explained(question, "Probing"), translate_out_of_memory(_batch_size(question)):
-        building, (network, training) = timed(lambda: costs.compiled(question))
-        passes = Passes(network, rows, training)
+        building, network = timed(lambda: costs.compiled(question))
+        passes = Passes(network, rows, question.training)
         compiling = passes.warm_up()
         passes.run(trial.seconds)
         exported = networks.with_probabilities(network, settings.logits)
@@ -195,7 +195,7 @@ class Passes:
 
 
 def _batch_size(question: Question) -> int:
-    return min(Training.model_validate(question.training).batch_size, question.rows)
+    return min(question.training.batch_size, question.rows)
 
 
 def _noise(question: Question, directory: Path) -> Path:

@@ -1,6 +1,5 @@
 """`model` and `training`: what is trained, and how."""
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -97,9 +96,6 @@ class Training(Settings):
         default_factory=dict,
         description="The optimizer's own settings, as Keras names them (learning_rate, momentum, …).",
     )
-    loss: Literal["sparse_categorical_crossentropy"] = Field(
-        default="sparse_categorical_crossentropy", description="The loss that is minimised."
-    )
     early_stopping: EarlyStopping | None = Field(
         default=None, description="Stop when validation no longer improves; off without it."
     )
@@ -117,9 +113,9 @@ class Training(Settings):
         "is started again with the same data, settings and code goes on after its last one.",
     )
 
-    def decisive(self) -> str:
-        """Return what decides the result, as JSON: all but when checkpoints are made."""
-        return json.dumps(self.model_dump(mode="json", exclude={"checkpoint_every"}), sort_keys=True)
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the result: all but when checkpoints are made."""
+        return self.model_dump(mode="json", exclude={"checkpoint_every"})
 
     @property
     def least_epochs(self) -> int:

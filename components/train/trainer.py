@@ -164,7 +164,7 @@ def fit(
     )
 
 
-def _checkpoint_store(store: str, plan: Training, *identity: str) -> CheckpointStore | None:
+def _checkpoint_store(store: str, plan: Training, *identity: Any) -> CheckpointStore | None:
     """Return where the checkpoint of this training is; None when it makes none."""
     if not store or not plan.checkpoint_every:
         return None

@@ -22,11 +22,9 @@ def show(
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.environments.load import load_environment
 
-    place = load_environment(environment, overrides or ()) if environment else None
-    values = load(config, overrides or (), store=place.model_store() if place else None).model_dump(
-        mode="json"
-    )
-    if place:
+    place = load_environment(environment or "local", overrides or ())
+    values = load(config, overrides or (), store=place.model_store()).model_dump(mode="json")
+    if environment:
         values["environment"] = place.model_dump(mode="json")
     if output is Output.JSON:
         emit(values)

@@ -39,18 +39,20 @@ def apply(
 
     Shows what differs, and changes nothing when nothing does. Runs in flight go on.
     """
+    from modelyard.pipelines.compile.uploads import gather
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.runners.kfp.client import find_endpoint
 
     environment = kfp.load(overrides or ())
     find_endpoint(environment, kfp.endpoint)  # there is one, before anything is loaded for it
     settings = load(config, overrides or (), store=environment.model_store())
+    uploads = gather(settings, environment)
     if not anyway:
         from modelyard.pipelines.planning.guard import guard
         from modelyard.pipelines.runners import runs
 
-        guard(settings, environment, kfp.environment, runs.home())
-    applied = _recurring_runs(kfp, environment).apply(settings, dry_run=dry_run)
+        guard(uploads.config, environment, kfp.environment, runs.home())
+    applied = _recurring_runs(kfp, environment).apply(uploads, dry_run=dry_run)
     if kfp.output is Output.JSON:
         emit({**applied.model_dump(mode="json"), "applied": not dry_run})
         return

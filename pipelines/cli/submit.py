@@ -67,9 +67,9 @@ def submit(
     console = Console(stderr=True)
     settings = load(config, overrides or (), store=environment.model_store())
     with console.status("checking"):
-        if not anyway:
-            guard(settings, environment, kfp.environment, runs.home(), budget)
         uploads = gather(settings, environment)
+        if not anyway:
+            guard(uploads.config, environment, kfp.environment, runs.home(), budget)
         plan_key = comparison.identity(uploads.config, environment) if wait else None
         prepared = submission.prepare(uploads.config, environment, options)
         notes = check(prepared.package, prepared.arguments, environment)

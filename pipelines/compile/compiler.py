@@ -12,10 +12,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
+import yaml
 from kfp import dsl
 
 from modelyard.components.artifacts import sha256, tree_sha256
 from modelyard.components.errors import ConfigError
+from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment, StepResources
 from modelyard.pipelines.train_to_serve import STEPS, build
@@ -24,6 +26,7 @@ COMPONENTS = Path(__file__).parents[2] / "components"
 SHARED = ("artifacts.py", "images.py", "settings.py", "shards.py", "source")
 DECISIVE = ("ingest", "preprocess", "train", "evaluate")  # whose code decides what a version is
 USER = 65532
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 RETRY_AFTER = "30s"
 
 LOCAL = Environment(kind="local")
@@ -51,13 +54,12 @@ def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str
     if environment.kind == "kubernetes":
         config = _inside(config, environment)
     code, code_sha256 = config.code(), config.code_sha256()
-    gate = config.gate.text() if config.gate else "null"
     decisive = {
-        "preparation": config.preparation().text(),
+        "preparation": config.preparation().model_dump(mode="json"),
         # where the folder lies does not matter, what is in it does
-        "model": {**json.loads(config.model.text()), "code": code_sha256},
+        "model": {**config.model.model_dump(mode="json"), "code": code_sha256},
         "training": config.training.decisive(),
-        "gate": gate,
+        "gate": config.gate and config.gate.model_dump(mode="json"),
         "code": [_code(step, environment) for step in DECISIVE],
     }
     return {
@@ -66,7 +68,7 @@ def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str
         "preparation": config.preparation().text(),
         "architecture": config.model.text(),
         "training": config.training.text(),
-        "gate": gate,
+        "gate": config.gate.text() if config.gate else "null",
         "serving": config.serving.text(),
         "store": config.store.text(),
         "rollout": config.rollout.text(),
@@ -145,6 +147,12 @@ def compile_package(environment: Environment) -> bytes:
         path = Path(folder) / "pipeline.yaml"
         Compiler().compile(pipeline(environment), str(path))
         return path.read_bytes()
+
+
+def parse_package(package: bytes) -> tuple[Json, Json]:
+    """Return the two documents of a pipeline of a cluster: its specification, and its platform's."""
+    pipeline, platform = yaml.load_all(package, LOADER)
+    return pipeline, platform
 
 
 def _size(task: dsl.PipelineTask, resources: StepResources) -> None:

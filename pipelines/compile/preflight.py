@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from modelyard.components.errors import ConfigError
+from modelyard.components.kubernetes.pod_problem import Json
+from modelyard.pipelines.compile.compiler import parse_package
 from modelyard.pipelines.environments.environment import Environment, Steps
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ARGUMENT_BYTES = 128 * 1024  # Linux's limit for one argument of a program
 WORKFLOW_BYTES = 700_000  # of the 1.5 MB that etcd stores for an object; Argo adds its own part
 IMMUTABLE = re.compile(r".+(@sha256:[0-9a-f]{64}|:[0-9a-f]{16})")
@@ -29,7 +28,6 @@ TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "LIST": ("a list", (list,)),
     "STRUCT": ("a dict", (dict,)),
 }
-Json = dict[str, Any]
 
 
 def check(package: bytes, arguments: Mapping[str, Any], environment: Environment) -> tuple[str, ...]:
@@ -43,7 +41,7 @@ def check(package: bytes, arguments: Mapping[str, Any], environment: Environment
     Raises:
         ConfigError: it cannot be sent; the message has a line for every problem.
     """
-    spec, platform = yaml.load_all(package, LOADER)
+    spec, platform = parse_package(package)
     executors: Json = spec["deploymentSpec"]["executors"]
     containers = {label.removeprefix("exec-"): one["container"] for label, one in executors.items()}
     problems = [

@@ -93,20 +93,24 @@ def gather(config: Config, environment: Environment) -> Uploads:
         ConfigError: the folder of model.code is too large.
         DataError: the dataset is missing, too large, or not what its SHA-256 says.
     """
-    files: list[Upload] = []
-    source, code = config.data.source, config.model.code
-    url = config.store.url.rstrip("/")
-    if environment.kind == "kubernetes" and source and "://" not in source:
-        data, digest = _data(config.source())
-        there = {"source": f"{url}/{data.name}", "sha256": digest, "endpoint": environment.storage_endpoint}
-        config = config.model_copy(update={"data": config.data.model_copy(update=there)})
-        files.append(data)
-    if environment.kind == "kubernetes" and code and "://" not in code:
-        folder = _code(Path(code))
-        model = config.model.model_copy(update={"code": f"{url}/{folder.name}"})
-        config = config.model_copy(update={"model": model})
-        files.append(folder)
-    return Uploads(config, tuple(files))
+    uploads, source = gather_code(config, environment), config.data.source
+    if environment.kind != "kubernetes" or not source or "://" in source:
+        return uploads
+    data, digest = _data(config.source())
+    url = f"{config.store.url.rstrip('/')}/{data.name}"
+    there = {"source": url, "sha256": digest, "endpoint": environment.storage_endpoint}
+    config = uploads.config.model_copy(update={"data": config.data.model_copy(update=there)})
+    return Uploads(config, (data, *uploads.files))
+
+
+def gather_code(config: Config, environment: Environment) -> Uploads:
+    """Return what a run needs of this machine beside its dataset: the model's own code. See `gather`."""
+    code = config.model.code
+    if environment.kind != "kubernetes" or not code or "://" in code:
+        return Uploads(config, ())
+    folder = _code(Path(code))
+    there = {"code": f"{config.store.url.rstrip('/')}/{folder.name}"}
+    return Uploads(config.model_copy(update={"model": config.model.model_copy(update=there)}), (folder,))
 
 
 def _data(source: Source) -> tuple[Upload, str]:

@@ -26,7 +26,7 @@ from modelyard.components.source.settings import Source
 from modelyard.components.store.settings import Store
 from modelyard.components.train import optimizers
 from modelyard.components.train.settings import Code, Model, Training
-from modelyard.pipelines.config.layers import Document
+from modelyard.pipelines.config.layers import PREFIX, Document
 from modelyard.pipelines.config.problems import did_you_mean, explain
 from modelyard.pipelines.config.schedule import Schedule
 from modelyard.pipelines.config.text import DURATION, Parsed
@@ -170,6 +170,38 @@ def load(
     _check_code(config, document)
     _check_optimizer(config, document)
     return config
+
+
+def check_variables(environ: Mapping[str, str]) -> None:
+    """Check that variables such as MODELYARD_ROLLOUT__WATCH_SECONDS name sections, also those not read now.
+
+    Raises:
+        ConfigError: one names no section.
+    """
+    for variable in sorted(environ):
+        section, nested, _ = variable.removeprefix(PREFIX).lower().partition("__")
+        if nested and variable.startswith(PREFIX):
+            _check_section(section, variable, [*Config.model_fields, "environment"])
+
+
+def check_overrides(overrides: Sequence[str], sections: Sequence[str]) -> None:
+    """Check that each `key=value` is in one of the sections that a command reads.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for override in overrides:
+        section, nested, _ = override.partition("=")[0].partition(".")
+        if nested:
+            _check_section(section, f"--set {override}", sections)
+        else:
+            raise ConfigError(f"--set {override}: this is not SECTION.KEY=VALUE, as in --set {sections[0]}.…")
+
+
+def _check_section(section: str, origin: str, sections: Sequence[str]) -> None:
+    if section not in sections:
+        near = did_you_mean(section, sections) or f"; the sections are {', '.join(sections)}."
+        raise ConfigError(f"{origin}: {section} is not a section here{near}")
 
 
 def load_section(

@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from modelyard.components.errors import ConfigError
+from modelyard.pipelines.config.config import check_variables
 from modelyard.pipelines.config.layers import Document
 from modelyard.pipelines.config.problems import did_you_mean, explain
 from modelyard.pipelines.config.text import Parsed, parse
@@ -38,6 +39,7 @@ def load_environment(
     Raises:
         ConfigError: there is no such environment, or it has problems: each with its place and remedy.
     """
+    check_variables(environ)
     document = _read(name_or_path)
     mine = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{SECTION.upper()}__")}
     document.add_environment(mine, ())

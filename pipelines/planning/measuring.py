@@ -13,26 +13,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import yaml
 from rich.console import Console
 
 from modelyard.components import artifacts, lifeline
 from modelyard.components.artifacts import Record
 from modelyard.components.errors import ClusterError, ModelyardError, TooLargeError, TrainError, from_log
 from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.kubernetes.pod_problem import Json
 from modelyard.components.train.measured import ANSWER, Probed, Trial
-from modelyard.pipelines.compile.compiler import compile_to
-from modelyard.pipelines.compile.uploads import gather
+from modelyard.pipelines.compile.compiler import compile_package, parse_package
+from modelyard.pipelines.compile.uploads import gather_code
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.pods import pod as pods
 
 R = TypeVar("R", bound=Record)
-Json = dict[str, Any]
 OUT_OF_MEMORY = "std::bad_alloc"  # how C++ ends without memory
 NOTHING = ["true"]  # the pod's command before and after the probe: it fetches no data and stores no result
 COMPONENT, PROBE = "app.kubernetes.io/component", "probe"  # the pod is no step, and of no run
@@ -101,9 +99,8 @@ def probe_in_pod(
         TooLargeError: the pod, or its device, has too little memory for the model.
         TrainError: the model cannot be trained there.
     """
-    uploads = gather(config, environment)
-    code = tuple(one for one in uploads.files if one.key == "model.code")
-    replace(uploads, files=code).send(Console(stderr=True))
+    uploads = gather_code(config, environment)
+    uploads.send(Console(stderr=True))
     location = uploads.config.code()
     inside = location.model_copy(update={"endpoint": environment.storage_endpoint}).text() if location else ""
     question = trial.question.model_copy(update={"code": inside, "features": ""})
@@ -113,7 +110,7 @@ def probe_in_pod(
         with contextlib.redirect_stdout(log):
             ended = pods.run_pod(
                 connect(environment.runs.namespace),
-                probe_pod(asked, uploads.config, environment),
+                probe_pod(asked, config.name, environment),
                 environment.start_timeout,
             )
     except pods.PodMemoryError as error:
@@ -128,14 +125,10 @@ def probe_in_pod(
     return Probed.model_validate_json(answers[-1]), time.monotonic() - began
 
 
-def probe_pod(trial: Trial, config: Config, environment: Environment) -> Json:
+def probe_pod(trial: Trial, model: str, environment: Environment) -> Json:
     """Return the pod of the step `train`, with a probe as its command."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pipeline.yaml"
-        compile_to(config, path, environment)
-        pipeline, platform = yaml.safe_load_all(path.read_text(encoding="utf-8"))
-    made = pods.step_pod((pipeline, platform), "train", environment)
-    made["metadata"]["name"] = f"plan-{config.name}-{secrets.token_hex(4)}"
+    made = pods.step_pod(parse_package(compile_package(environment)), "train", environment)
+    made["metadata"]["name"] = f"plan-{model}-{secrets.token_hex(4)}"
     made["metadata"]["labels"][COMPONENT] = PROBE
     made["spec"]["activeDeadlineSeconds"] = LONGEST + int(trial.seconds)
     fetch, main = made["spec"]["initContainers"]

@@ -17,7 +17,6 @@ from modelyard.components.artifacts import Record, read, write
 from modelyard.components.errors import DataError
 from modelyard.components.train.measured import Cost, LearningCurve, Probed
 from modelyard.components.train.settings import Training
-from modelyard.pipelines.compile.uploads import gather
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 
@@ -250,10 +249,13 @@ class _Limit(NamedTuple):
 def key_of(config: Config, environment: Environment) -> str:
     """Return what identifies a plan: everything that decides how long a run takes.
 
+    Args:
+        config: the configuration of `uploads.gather`, which names what is uploaded by its content.
+        environment: where it runs.
+
     Raises:
-        ModelyardError: the data or the code of the configuration cannot be read.
+        ModelyardError: the code of the configuration cannot be read.
     """
-    config = gather(config, environment).config  # as the run has it: what is uploaded is named by its content
     model = {**config.model.model_dump(mode="json"), "code": config.code_sha256()}
     sections = [config.source().text(), config.preparation().text(), model, config.training.decisive()]
     place = [environment.kind, environment.resources("train").text()]

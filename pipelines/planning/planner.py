@@ -14,6 +14,7 @@ from modelyard.components.artifacts import Record
 from modelyard.components.errors import TooLargeError
 from modelyard.components.kubernetes.quantities import number
 from modelyard.components.train.measured import Cost, LearningCurve, Probed, Question, Trial
+from modelyard.pipelines.compile.uploads import gather
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.accelerators import SHIPPED
 from modelyard.pipelines.environments.environment import Environment
@@ -93,7 +94,7 @@ def make(
     cost, _ = measuring.ask("cost", question, Cost, KERAS_BACKEND="tensorflow")
     memory, device = memory_of(cost), device_of(environment, catalog, home)
     fit = memory.fit(device.memory) if device.memory is not None else None
-    key = key_of(config, environment)
+    key = key_of(gather(config, environment).config, environment)
     measured = _Measured.earlier(find(home, key), data)
     if request.probe and fit != "does not fit":
         measured = _probe(question, request, config, environment, data, say)
@@ -182,8 +183,8 @@ def _question(config: Config, data: Dataset) -> Question:
     return Question(
         examples=data.examples,
         normalization=data.normalization,
-        architecture=config.model.model_dump(mode="json"),
-        training=config.training.model_dump(mode="json"),
+        architecture=config.model,
+        training=config.training,
         code=code.text() if code else "",
         code_sha256=config.code_sha256(),
         rows=data.rows["train"],

@@ -17,8 +17,7 @@ import kfp_server_api as kfp
 
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.compile.preflight import check
-from modelyard.pipelines.compile.uploads import Uploads, gather
-from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.compile.uploads import Uploads
 from modelyard.pipelines.config.schedule import cron_numbers, due_times
 from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
@@ -116,13 +115,13 @@ class DesiredSchedule:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, config: Config, environment: Environment) -> "DesiredSchedule":
+    def of(cls, uploads: Uploads, environment: Environment) -> "DesiredSchedule":
         """Return what a configuration describes; nothing is sent.
 
         Raises:
             ConfigError: it has no schedule, or one in another time zone, or cannot run in this environment.
-            DataError: the dataset of this machine is missing, or not what the configuration says.
         """
+        config = uploads.config
         schedule, server_zone = config.schedule, environment.kfp.time_zone
         if schedule is None:
             raise ConfigError(
@@ -136,12 +135,11 @@ class DesiredSchedule:
                 f"schedule.time_zone to {server_zone}; or, if the server's ConfigMap pipeline-install-config "
                 "has another cronScheduleTimezone, set environment.kfp.time_zone to that."
             )
-        uploads = gather(config, environment)
         force_after = (
             parse_duration(schedule.force_after, "schedule.force_after") if schedule.force_after else 0
         )
         options = {"skip_unchanged": schedule.skip_unchanged, "force_after": force_after}
-        prepared = submission.prepare(uploads.config, environment, options)
+        prepared = submission.prepare(config, environment, options)
         body = kfp.V2beta1RecurringRun(
             display_name=config.name,
             runtime_config=prepared.runtime_config(),

@@ -23,7 +23,7 @@ from cronsim import CronSim
 
 from modelyard.components.artifacts import Record
 from modelyard.components.errors import ConflictError, NotFoundError
-from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.compile.uploads import Uploads
 from modelyard.pipelines.config.schedule import due_times
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.differences import Change, differences, flat
@@ -63,11 +63,11 @@ class RecurringRuns:
     def __init__(self, backend: Backend, environment: Environment, console: "Console") -> None:
         self.backend, self.environment, self.console = backend, environment, console
 
-    def apply(self, config: Config, *, dry_run: bool = False) -> AppliedSchedule:
+    def apply(self, uploads: Uploads, *, dry_run: bool = False) -> AppliedSchedule:
         """Make the recurring run match a configuration, and return what that changed; runs in flight go on.
 
         Args:
-            config: the configuration.
+            uploads: the configuration, and what has to be in the store for it.
             dry_run: change nothing.
 
         Raises:
@@ -75,7 +75,8 @@ class RecurringRuns:
             ConflictError: modelyard did not make the recurring run of this name, or it is for another store,
                 or another configuration was applied at the same time.
         """
-        desired, existing = DesiredSchedule.of(config, self.environment), self._named(config.name)
+        desired = DesiredSchedule.of(uploads, self.environment)
+        existing = self._named(uploads.config.name)
         applied = self._compare(desired, existing)
         if dry_run:
             return applied

@@ -18,7 +18,7 @@ from modelyard.components.serve.settings import Serving
 from modelyard.components.settings import Settings
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
-from modelyard.pipelines.config.config import load_section
+from modelyard.pipelines.config.config import check_overrides, load_section
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.load import load_environment
 
@@ -59,6 +59,7 @@ def find_platform(
         NotFoundError: there is no such version.
         ClusterError: there is no cluster.
     """
+    check_overrides(overrides, ("rollout", "serving", "environment"))
     environment, store = _cluster(environment_name, overrides)
     models = open_store(store)
     manifest = recorded_manifest(models, name, version)

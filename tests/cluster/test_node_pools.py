@@ -11,12 +11,10 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
-import yaml
 
 from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.kubernetes.pod_problem import find_problem
-from modelyard.pipelines.compile.compiler import compile_to
-from modelyard.pipelines.config.config import load
+from modelyard.pipelines.compile.compiler import compile_package, parse_package
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.runners.pods.pod import step_pod
 from modelyard.pipelines.train_to_serve import STEPS
@@ -119,9 +117,7 @@ def started(kubectl, tmp_path):
         backend = "jax" if "tpu" in train else "tensorflow"
         path.write_text(ENVIRONMENT.format(train=train, backend=backend))
         environment = load_environment(str(path), environ={})
-        config = load(environ={}, store=environment.model_store())
-        compile_to(config, tmp_path / "pipeline.yaml", environment)
-        compiled = tuple(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
+        compiled = parse_package(compile_package(environment))
         wanted = step_pod(compiled, step, environment)
         name = f"pool-{uuid4().hex[:8]}"
         wanted["metadata"] |= {"name": name, "namespace": NAMESPACE}

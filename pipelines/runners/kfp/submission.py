@@ -22,11 +22,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
 
 import kfp_server_api as kfp
-import yaml
 
 from modelyard.components.errors import BackendError, ConflictError, NotFoundError
-from modelyard.pipelines.compile.compiler import NO_OPTIONS, arguments, compile_package
-from modelyard.pipelines.compile.preflight import LOADER
+from modelyard.pipelines.compile.compiler import NO_OPTIONS, arguments, compile_package, parse_package
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.differences import Change, differences, flat
@@ -242,7 +240,7 @@ def against(
         before, after = before | {"version": name}, after | {"version": submission.version}
         if package:
             before |= _settings(package)
-            after |= _settings(yaml.load_all(submission.package, LOADER))
+            after |= _settings(parse_package(submission.package))
     return differences(before, after)
 
 

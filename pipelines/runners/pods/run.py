@@ -13,7 +13,7 @@ from modelyard.components.artifacts import Outcome, read, write
 from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store import staging
 from modelyard.components.store.address import open_objects
-from modelyard.pipelines.compile.compiler import NO_OPTIONS, compile_to
+from modelyard.pipelines.compile.compiler import NO_OPTIONS, compile_to, parse_package
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.local import LocalRun
@@ -50,7 +50,7 @@ class PodRun(LocalRun):
         self._drop_lost_cache_entries()
         path = self.folder / "pipeline.yaml"
         compile_to(self.config, path, self.environment)
-        compiled = pipeline, platform = tuple(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        compiled = pipeline, platform = parse_package(path.read_bytes())
         launch = LaunchConfig(
             run=self.folder.name,
             namespace=self.environment.runs.namespace,

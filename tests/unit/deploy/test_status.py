@@ -97,3 +97,16 @@ def test_a_model_that_was_not_promoted_yet(run, version):
 def test_this_machine_has_no_rollouts():
     with pytest.raises(ConfigError, match="is this machine, which has no rollouts"):
         platforms.find_platform("digits", "local", (), print, None)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rolout.watch_seconds=5", "rolout is not a section here; did you mean rollout"),
+        ("training.epochs=5", "training is not a section here; the sections are rollout, serving, env"),
+        ("rollout=5", "not SECTION.KEY=VALUE"),
+    ],
+)
+def test_an_override_that_deploy_does_not_read_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        platforms.find_platform("digits", "kind", [override], print, None)

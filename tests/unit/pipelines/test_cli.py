@@ -135,6 +135,7 @@ def test_config_shows_what_holds(modelyard, monkeypatch):
         assert shown["training"]["epochs"] == 3
         assert shown["training"]["batch_size"] == 8
         assert shown["serving"]["port"] == 8501
+    assert modelyard("config", "show", "--set", "environment.nonsense=1").code == 2
 
 
 def test_config_init_writes_what_loads_and_never_over_a_file(modelyard, tmp_path):

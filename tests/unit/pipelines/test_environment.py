@@ -165,3 +165,8 @@ def test_deploy_is_told_where_to_put_the_server():
     assert (target.kind, target.namespace, target.image) == ("kubernetes", "modelyard-serving", "a/s:1")
     assert (target.resources.memory, target.start_timeout) == ("256Mi", 7)
     assert load("local").target().kind == "local"
+
+
+def test_a_variable_of_an_unknown_section_is_refused() -> None:
+    with pytest.raises(ConfigError, match="MODELYARD_ROLOUT__WATCH_SECONDS: rolout is not a section"):
+        load_environment("kind", environ={"MODELYARD_ROLOUT__WATCH_SECONDS": "5"})

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from modelyard.pipelines.compile.compiler import compile_package
-from modelyard.pipelines.compile.preflight import ARGUMENT_BYTES, LOADER
+from modelyard.pipelines.compile.compiler import LOADER, compile_package
+from modelyard.pipelines.compile.preflight import ARGUMENT_BYTES
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.train_to_serve import STEPS
 

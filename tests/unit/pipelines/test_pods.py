@@ -4,10 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
-from modelyard.pipelines.compile.compiler import compile_to
-from modelyard.pipelines.config.config import load
+from modelyard.pipelines.compile.compiler import compile_package, parse_package
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig, Task
 from modelyard.pipelines.runners.pods.pod import step_pod
@@ -30,9 +28,7 @@ def pods(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compiled")
     (folder / "environment.yaml").write_text(ENVIRONMENT)
     environment = load_environment(str(folder / "environment.yaml"), environ={})
-    config = load(environ={}, store=environment.model_store())
-    compile_to(config, folder / "pipeline.yaml", environment)
-    compiled = tuple(yaml.safe_load_all((folder / "pipeline.yaml").read_text()))
+    compiled = parse_package(compile_package(environment))
     return {step: step_pod(compiled, step, environment) for step in IN_PODS}
 
 

@@ -90,7 +90,7 @@ def test_a_report_that_cannot_be_read_does_not_fail_the_run(
     assert "not in its report" in capsys.readouterr().err
 
 
-def test_data_that_cannot_be_read_has_no_plan(tmp_path: Path) -> None:
-    environment = load_environment("kind")
-    settings = [f"data={{kind: npz, source: {tmp_path}/none.npz}}"]
-    assert comparison.identity(load(None, settings, store=environment.model_store()), environment) is None
+def test_code_that_cannot_be_read_has_no_plan(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)  # which a fingerprint does not follow
+    config = load(None, [f"model={{build: 'own:build', code: {tmp_path}}}"])
+    assert comparison.identity(config, load_environment("local")) is None

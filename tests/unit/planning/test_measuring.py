@@ -33,8 +33,8 @@ def asked(*overrides: str) -> tuple[Trial, Config, Environment]:
     question = Question(
         examples=Schema(shape=(8, 8, 1), dtype="uint8", classes=tuple("0123456789"), splits={}),
         normalization=Normalization(),
-        architecture=config.model.model_dump(mode="json"),
-        training=config.training.model_dump(mode="json"),
+        architecture=config.model,
+        training=config.training,
         rows=1000,
         features="of this machine",
     )
@@ -42,7 +42,8 @@ def asked(*overrides: str) -> tuple[Trial, Config, Environment]:
 
 
 def pod_of(*overrides: str) -> Any:
-    return measuring.probe_pod(*asked(*overrides))
+    trial, config, environment = asked(*overrides)
+    return measuring.probe_pod(trial, config.name, environment)
 
 
 def test_it_is_the_pod_of_train_with_another_command() -> None:
@@ -52,7 +53,7 @@ def test_it_is_the_pod_of_train_with_another_command() -> None:
     assert main["command"][:3] == ["python3", "-m", "modelyard.components.train.probe"]
     asked = Trial.model_validate_json(main["command"][3])
     assert asked.seconds == 3.0
-    assert asked.question.training["epochs"] == 3
+    assert asked.question.training.epochs == 3
     assert fetch["command"] == pod["spec"]["containers"][0]["command"] == ["true"]
     assert pod["metadata"]["labels"]["modelyard.dev/step"] == "train"
     assert pod["spec"]["automountServiceAccountToken"] is False

@@ -10,7 +10,7 @@ from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import TrainError
 from modelyard.components.train.cost import cost
 from modelyard.components.train.measured import Question
-from modelyard.components.train.settings import Code
+from modelyard.components.train.settings import Code, Model, Training
 
 DENSE: dict[str, Any] = {"filters": [], "dense": [8]}
 PARAMETERS = (64 * 8 + 8) + (8 * 3 + 3)
@@ -20,8 +20,8 @@ def question(model: dict[str, Any], rows: int = 60, **training: Any) -> Question
     return Question(
         examples=Schema(shape=(8, 8, 1), dtype="uint8", classes=("cat", "dog", "emu"), splits={}),
         normalization=Normalization(deviation=(255.0,)),
-        architecture=model,
-        training=training,
+        architecture=Model.model_validate(model),
+        training=Training(**training),
         rows=rows,
     )
 

@@ -11,6 +11,7 @@ from modelyard.components.train import learning_curve as curves
 from modelyard.components.train import trainer
 from modelyard.components.train.learning_curve import extrapolate, fit, learning_curve
 from modelyard.components.train.measured import Question
+from modelyard.components.train.settings import Model, Training
 
 ROWS = np.array([500.0, 1000.0, 2000.0, 4000.0])
 
@@ -68,8 +69,8 @@ def question(train_env: Any, rows: int, validation: int, **training: Any) -> Que
     return Question(
         examples=schema,
         normalization=normalization,
-        architecture={"filters": [], "dense": [8]},
-        training={"epochs": 2, "batch_size": 16} | training,
+        architecture=Model(filters=(), dense=(8,)),
+        training=Training(**{"epochs": 2, "batch_size": 16} | training),
         rows=rows,
         features=str(features),
     )

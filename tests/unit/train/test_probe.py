@@ -14,7 +14,7 @@ from modelyard.components.train.cost import compiled
 from modelyard.components.train.data import Features
 from modelyard.components.train.measured import Question, Trial
 from modelyard.components.train.probe import Passes, Windows, probe
-from modelyard.components.train.settings import Code
+from modelyard.components.train.settings import Code, Model, Training
 
 
 @pytest.fixture
@@ -22,16 +22,15 @@ def question() -> Question:
     return Question(
         examples=Schema(shape=(8, 8, 1), dtype="uint8", classes=("cat", "dog", "emu"), splits={}),
         normalization=Normalization(deviation=(255.0,)),
-        architecture={"filters": [4], "dense": [8]},
-        training={"batch_size": 16},
+        architecture=Model(filters=(4,), dense=(8,)),
+        training=Training(batch_size=16),
         rows=600,
         validation=40,
     )
 
 
 def passes_of(question: Question, features: Path) -> Passes:
-    network, training = compiled(question)
-    return Passes(network, Features.read(features), training)
+    return Passes(compiled(question), Features.read(features), question.training)
 
 
 @pytest.mark.parametrize("synthetic", [True, False])
@@ -117,7 +116,7 @@ def test_what_the_users_own_code_raises_in_a_step_is_explained(
 ) -> None:
     folder = train_env.code(late=LATE.format(raises=raises))
     own = {
-        "architecture": {"build": "late:build", "code": str(folder)},
+        "architecture": Model(build="late:build", code=str(folder)),
         "code": Code(place=str(folder)).text(),
         "code_sha256": artifacts.tree_sha256(folder),
     }

@@ -5,7 +5,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from modelyard.pipelines.config.config import Config, load
+from modelyard.pipelines.compile.uploads import Uploads
+from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp.client import connect
 from modelyard.pipelines.schedule import recurring as schedule_recurring
@@ -47,11 +48,10 @@ def new(environment: Environment) -> RecurringRuns:
     return RecurringRuns(connect(environment), environment, Console(file=StringIO()))
 
 
-def config(*overrides: str, **store: str) -> Config:
+def config(*overrides: str, **store: str) -> Uploads:
     loaded = load(overrides=overrides, environ={})
-    return loaded.model_copy(
-        update={"store": loaded.store.model_copy(update=store or {"url": "gs://bucket/models"})}
-    )
+    there = loaded.store.model_copy(update=store or {"url": "gs://bucket/models"})
+    return Uploads(loaded.model_copy(update={"store": there}), ())
 
 
 def changing(site: Site) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import ConflictError
-from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.compile.uploads import Uploads
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.schedule import desired
 from modelyard.pipelines.schedule.recurring import AppliedSchedule, RecurringRuns
@@ -98,7 +98,7 @@ def test_two_at_once_leave_one(
         ended: list[AppliedSchedule | ConflictError] = []
         together = threading.Barrier(2)
 
-        def apply(wanted: Config, ended: list[Any] = ended, together: Any = together) -> None:
+        def apply(wanted: Uploads, ended: list[Any] = ended, together: Any = together) -> None:
             mine = new(environment)
             together.wait()
             try:
