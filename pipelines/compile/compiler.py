@@ -17,7 +17,7 @@ from kfp import dsl
 
 from modelyard.components.artifacts import sha256, tree_sha256
 from modelyard.components.errors import ConfigError
-from modelyard.components.kubernetes.__init__ import Json
+from modelyard.components.kubernetes import Json
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment, StepResources
 from modelyard.pipelines.train_to_serve import STEPS, build

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from modelyard.components.errors import ConfigError
-from modelyard.components.kubernetes.__init__ import Json
+from modelyard.components.kubernetes import Json
 from modelyard.pipelines.compile.compiler import parse_package
 from modelyard.pipelines.environments.environment import Environment, Steps
 

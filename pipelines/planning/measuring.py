@@ -21,7 +21,7 @@ from rich.console import Console
 from modelyard.components import artifacts, lifeline
 from modelyard.components.artifacts import Record
 from modelyard.components.errors import ClusterError, ModelyardError, TooLargeError, TrainError, from_log
-from modelyard.components.kubernetes.__init__ import Json
+from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.train.measured import ANSWER, Probed, Trial
 from modelyard.pipelines.compile.compiler import compile_package, parse_package

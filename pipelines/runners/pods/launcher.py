@@ -13,11 +13,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Record, read
 from modelyard.components.errors import ClusterError, ModelyardError, NotFoundError
+from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store import staging
 from modelyard.pipelines.runners.pods.pod import PodLostError, PodMemoryError, run_pod
@@ -26,7 +26,6 @@ VARIABLE = "MODELYARD_PODS"
 RUNTIME = "_KFP_RUNTIME=true "  # before the Python of a step
 INPUT = "--executor_input"
 AGAIN = "failed and is tried again"
-Json = dict[str, Any]
 
 
 class LaunchConfig(Record):

@@ -5,16 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from modelyard.components.errors import ClusterError
+from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import Cluster, retry_on_conflict
 from modelyard.components.kubernetes.pod_problem import find_problem
 from modelyard.pipelines.environments.environment import Environment
 
-Json = dict[str, Any]
 TEMPLATE = Path(__file__).parent / "step.yaml"
 NEEDS_KUBERNETES = "deploy"
 MANAGER = "modelyard-run"
