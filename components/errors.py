@@ -16,7 +16,7 @@
     ├── BackendError              10   Kubeflow Pipelines cannot be reached, or refuses what is asked
     ├── StuckError                11   a pod of a run cannot start: no node has room, or no image comes
     ├── CancelledError            12   the run was cancelled
-    └── PlanError                 13   a plan speaks against the run: memory, budget, deadline, no node
+    └── PlanError                 13   the plan says that the run cannot succeed: memory, budget, deadline
 
 A message is one paragraph: what was found (the bad value), what is wrong with it, what to do next.
 An exception outside the family is a bug and ends with exit code 1.
@@ -87,7 +87,7 @@ class UnreachableError(StoreError):
 
 
 class ServeError(ModelyardError):
-    """The server cannot start."""
+    """The server cannot start, or does not answer."""
 
     exit_code = 8
 
@@ -117,7 +117,7 @@ class CancelledError(ModelyardError):
 
 
 class PlanError(ModelyardError):
-    """A plan speaks against the run: it does not fit, or takes or costs too much."""
+    """The plan says that the run cannot succeed: it does not fit, or takes too long or costs too much."""
 
     exit_code = 13
 

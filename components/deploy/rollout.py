@@ -77,7 +77,7 @@ def roll_out(
             _move_pointer(platform, pinned.version, current, f"{reason}; canary analysis: {summary}", by)
         except (ModelyardError, KeyboardInterrupt) as error:
             with ignore_sigterm():
-                return _end(platform, pinned, expected, token, error, by)
+                return _handle_failure(platform, pinned, expected, token, error, by)
         _finish(platform, pinned.version, current, token, by)
         return Outcome(version=pinned.version, decision="promote", reason=reason)
 
@@ -181,7 +181,7 @@ def _finish(platform: ServingPlatform, version: int, before: int, token: str | N
         with ignore_sigterm():
             tracks.withdraw(platform, token)
     except (ModelyardError, KeyboardInterrupt) as error:
-        _let_go(platform, token)
+        _withdraw_if_stable_serves(platform, token)
         if isinstance(error, (CancelledError, ClusterError, StoreError)):
             raise type(error)(f"{error} {_unfinished(version)}") from error
         raise
@@ -234,7 +234,7 @@ def _follow_another(platform: ServingPlatform) -> str:
     return f"{moved} Stable serves version {champion.version}." if champion else moved
 
 
-def _end(
+def _handle_failure(
     platform: ServingPlatform,
     pinned: PinnedVersion,
     expected: int | None,
@@ -242,8 +242,9 @@ def _end(
     error: BaseException,
     by: str,
 ) -> Outcome:
-    """Take the candidate from clients, and return or raise how a rollout that was broken off ended."""
-    _let_go(platform, token)  # first: the store may not answer for longer than this process has
+    """Take the candidate from clients, and return how a failed rollout ended, or raise it."""
+    # first: the store may not answer for longer than this process has
+    _withdraw_if_stable_serves(platform, token)
     if isinstance(error, ConflictError):
         tracks.withdraw(platform, token)
         return overtaken(pinned.version, expected, str(error))
@@ -253,20 +254,22 @@ def _end(
         return promoted
     if isinstance(error, Superseded):
         return Outcome(version=pinned.version, decision="hold", reason=str(error))
-    state = _unfinished(pinned.version) if promoted else _give_up(platform, pinned, token, error, by)
+    state = (
+        _unfinished(pinned.version) if promoted else _withdraw_and_record(platform, pinned, token, error, by)
+    )
     if isinstance(error, ModelyardError):
         raise type(error)(f"{error} {state}") from error
     raise error
 
 
-def _let_go(platform: ServingPlatform, token: str | None) -> None:
+def _withdraw_if_stable_serves(platform: ServingPlatform, token: str | None) -> None:
     """Withdraw the candidate, unless it is all that clients have."""
     with ignore_sigterm(), suppress(ClusterError):
         if platform.ready_pods("stable"):
             tracks.withdraw(platform, token)
 
 
-def _give_up(
+def _withdraw_and_record(
     platform: ServingPlatform, pinned: PinnedVersion, token: str, error: BaseException, by: str
 ) -> str:
     """Withdraw the candidate and record the reason, as far as that is possible; return what serves now."""

@@ -56,7 +56,7 @@ class ModelDeployment:
 
     def pods(self, track: Track, version: int | None = None) -> list[Json]:
         """Return the pods of a track, or those of one version, that neither ended nor are being deleted."""
-        found = self.cluster.list("Pod", objects.selector(self.name, track, version))
+        found = self.cluster.list_objects("Pod", objects.selector(self.name, track, version))
         return [
             pod
             for pod in found

@@ -1,4 +1,4 @@
-"""`rollout`: how a version is put before clients. The target, where it runs, comes from the environment."""
+"""`rollout`: how a version is rolled out. The target, where it runs, comes from the environment."""
 
 from typing import Literal, Self
 
@@ -10,7 +10,7 @@ PORT = 8501  # of a server's container, and of the Service
 
 
 class Rollout(Settings):
-    """How a version is put before clients on a cluster, and what sends it back."""
+    """How a version is rolled out on a cluster, and what rolls it back."""
 
     golden_tolerance: float = Field(
         default=1e-4,
@@ -32,8 +32,8 @@ class Rollout(Settings):
     min_requests: int = Field(
         default=100,
         ge=1,
-        description="Least requests that the candidate is judged by. Golden ones make "
-        "up for what clients do not send.",
+        description="Minimum number of requests in the canary analysis; golden requests are sent when "
+        "clients send fewer.",
     )
     max_error_rate: float = Field(
         default=0.01,
@@ -48,7 +48,9 @@ class Rollout(Settings):
         default=0.01, ge=0, description="Seconds by which the candidate may always be slower than stable."
     )
     max_restarts: int = Field(
-        default=0, ge=0, description="Most restarts of the candidate's containers while it is watched."
+        default=0,
+        ge=0,
+        description="Maximum number of restarts of the candidate's containers while it is watched.",
     )
     ready_timeout: float = Field(
         default=120.0, gt=0, description="Seconds that a pod has from its start on a node until it is ready."

@@ -43,12 +43,13 @@ def claim(platform: ServingPlatform, pinned: PinnedVersion, token: str) -> None:
         DeployError: an old candidate does not end.
         ClusterError: the cluster refuses it, or does not answer.
     """
-    what, take = f"Deployment {platform.name}-candidate", partial(_take, platform, pinned, token)
-    retry_on_conflict(what, take)
+    name = f"Deployment {platform.name}-candidate"
+    replace_candidate = partial(_replace_candidate, platform, pinned, token)
+    retry_on_conflict(name, replace_candidate)
     beat(platform, token)
     if _is_crowded_out(platform, pinned, token):
         _wait_until_gone(platform)
-        retry_on_conflict(what, take)
+        retry_on_conflict(name, replace_candidate)
 
     def route() -> bool | None:
         owned_candidate(platform, token)
@@ -137,7 +138,7 @@ def clear(platform: ServingPlatform, version: int | None = None) -> None:
         withdraw(platform, objects.annotation(found, objects.TOKEN))
 
 
-def _take(platform: ServingPlatform, pinned: PinnedVersion, token: str) -> Json | None:
+def _replace_candidate(platform: ServingPlatform, pinned: PinnedVersion, token: str) -> Json | None:
     """Write the candidate over the present one; None when that one has to go first, or changed."""
     if not _route_to_stable(platform, pinned, token):  # no rollout joins from here on
         return None
@@ -177,7 +178,7 @@ def _is_crowded_out(platform: ServingPlatform, pinned: PinnedVersion, token: str
     deadline, labels = platform.now() + ENDING, objects.selector(platform.name, "candidate")
     while platform.now() < deadline and any(
         _is_ending(pod) or objects.version(pod) != pinned.version
-        for pod in platform.cluster.list("Pod", labels)
+        for pod in platform.cluster.list_objects("Pod", labels)
     ):
         found = platform.deployment("candidate")
         if found is None or objects.annotation(found, objects.TOKEN) != token:
@@ -197,7 +198,7 @@ def _wait_until_gone(platform: ServingPlatform) -> None:
     platform.log("waiting for the servers of the previous candidate to end")
     while platform.now() < deadline:
         found = platform.deployment("candidate")
-        if (found and not _is_ending(found)) or not (found or platform.cluster.list("Pod", labels)):
+        if (found and not _is_ending(found)) or not (found or platform.cluster.list_objects("Pod", labels)):
             return
         platform.sleep(POLL)
     if platform.deployment("candidate"):
@@ -214,7 +215,7 @@ def stable_image(model: ModelDeployment, version: int | None) -> str | None:
     Else the one that it has now; None when there is no stable.
     """
     labels = objects.selector(model.name, "stable", version)
-    sets = model.cluster.list("ReplicaSet", labels) if version else []
+    sets = model.cluster.list_objects("ReplicaSet", labels) if version else []
     last = max(sets, key=lambda one: int(objects.annotation(one, REVISION) or 0), default=None)
     found = last or model.deployment("stable")
     return objects.image(found) if found else None
@@ -232,7 +233,7 @@ def settle(platform: ServingPlatform) -> Champion | None:
     if stable and _serves(stable, champion):
         with suppress(_Outdated):
             wait_until_complete(
-                platform, "stable", partial(_still, platform, stable)
+                platform, "stable", partial(_current_stable, platform, stable)
             )  # with the image that it has
             return champion
     else:
@@ -267,7 +268,7 @@ def reconcile(platform: ServingPlatform) -> Champion | None:
         try:
             pinned = platform.retry_store(partial(pin_version, platform.models, platform.name, number))
             written = platform.apply_stable(number, champion.digest)
-            wait_until_complete(platform, "stable", partial(_still, platform, written))
+            wait_until_complete(platform, "stable", partial(_current_stable, platform, written))
             _verify_stable(platform, pinned, written)
         except _Outdated:
             continue
@@ -295,7 +296,7 @@ def restore(platform: ServingPlatform, observed: Json | None) -> str:
         return f"Stable goes on with the servers of version {version} that run."
     try:
         written = platform.apply_stable(version, objects.annotation(observed, objects.DIGEST), like=observed)
-        wait_until_complete(platform, "stable", partial(_still, platform, written))
+        wait_until_complete(platform, "stable", partial(_current_stable, platform, written))
     except _Outdated:
         return OTHER_ROLLOUT
     except (ClusterError, DeployError) as error:
@@ -320,7 +321,7 @@ def _verify_stable(platform: ServingPlatform, pinned: PinnedVersion, written: Js
     try:
         verify_pods(platform, "stable", pinned)
     except (ClusterError, DeployError):
-        _still(platform, written)
+        _current_stable(platform, written)
         verify_pods(platform, "stable", pinned)
 
 
@@ -338,7 +339,7 @@ def _serves(deployment: Json, of: Champion | PinnedVersion) -> bool:
     return found == (of.version, of.digest)
 
 
-def _still(platform: ServingPlatform, written: Json) -> Json:
+def _current_stable(platform: ServingPlatform, written: Json) -> Json:
     """Return stable's Deployment while it is for the version that was written."""
     found = platform.deployment("stable")
     if found is None or objects.version(found) != objects.version(written):

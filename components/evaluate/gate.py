@@ -13,13 +13,13 @@ class Gate(Settings):
         default=0.0,
         ge=0,
         le=1,
-        description="Least test accuracy; a candidate below it is rejected, champion or not.",
+        description="Minimum test accuracy; a candidate below it is rejected, champion or not.",
     )
     min_gain: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Least gain in test accuracy over the champion; without any gain a candidate is held.",
+        description="Minimum gain in test accuracy over the champion; without any gain a candidate is held.",
     )
 
 

@@ -136,7 +136,7 @@ def stuck(cluster: Cluster, run: str) -> Stuck | None:
     Raises:
         ClusterError: the pods may not be read, or the cluster does not answer.
     """
-    for pod in cluster.list("Pod", labels=f"{RUN}={run}", fields="status.phase=Pending"):
+    for pod in cluster.list_objects("Pod", labels=f"{RUN}={run}", fields="status.phase=Pending"):
         found = Evidence(node_of(pod), pod=pod, events=cluster.events(pod), nodes=cluster.nodes)
         if (problem := found.problem) and (message := waiting_reason(found)):
             return Stuck(found.node.step, message, problem.patience)

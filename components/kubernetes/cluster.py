@@ -43,7 +43,6 @@ TIMEOUT = (5.0, 60.0)
 CONFLICTS = 60  # how often a write is tried that others overtake
 
 T = TypeVar("T")
-Objects = list[Json]  # in Cluster, `list` is the method
 
 
 def connect(namespace: str) -> "Cluster":
@@ -129,19 +128,19 @@ class Cluster:
         path = self._path(kind, observed["metadata"]["name"])
         return self._json("DELETE", path, body, none_on=(404, 409)) is not None
 
-    def events(self, of: Json) -> Objects:
+    def events(self, of: Json) -> list[Json]:
         """Return the events of an object, oldest first; none when they may not be read."""
         try:
-            found = self.list("Event", fields=f"involvedObject.uid={of['metadata']['uid']}")
+            found = self.list_objects("Event", fields=f"involvedObject.uid={of['metadata']['uid']}")
         except ClusterError:
             return []
         return sorted(found, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
 
     @cached_property
-    def nodes(self) -> Objects:
+    def nodes(self) -> list[Json]:
         """The nodes, as they were when they were first read; none when they may not be read."""
         try:
-            return self.list("Node")
+            return self.list_objects("Node")
         except ClusterError:
             return []
 
@@ -223,7 +222,7 @@ class Cluster:
         except _ApiError as error:
             raise (self._unreachable if error.status is None else self._refused)(error) from error
 
-    def list(self, kind: str, labels: str = "", fields: str = "") -> Objects:
+    def list_objects(self, kind: str, labels: str = "", fields: str = "") -> list[Json]:
         """Return the objects that have the labels and fields, as in `app=digits,track!=stable`."""
         query = [("labelSelector", labels), ("fieldSelector", fields)]
         answer = self._json("GET", self._path(kind), query=[pair for pair in query if pair[1]])

@@ -59,15 +59,15 @@ ANY: Final = Unset.ANY
 
 @dataclass(frozen=True)
 class VersionFiles:
-    """What a number holds: bytes, and when the last of it was written (epoch seconds).
+    """The files stored under a version number: their size in bytes, and their last change (epoch seconds).
 
-    `whole` says whether it is a version; else a publication was killed, or is in progress.
+    `complete` says whether it is a published version; else a publication was killed, or is in progress.
     """
 
     version: int
     size: int
     changed: float
-    whole: bool
+    complete: bool
 
 
 def open_store(settings: Store) -> "ModelStore":
@@ -178,7 +178,7 @@ class ModelStore(Versions):
         return find_rollback(_effective(self.history(name)), version)
 
     def stored_files(self, name: str) -> list[VersionFiles]:
-        """Return what the numbers hold beside their reservations, oldest first."""
+        """Return the files of each version number, oldest first; reserved numbers are left out."""
         found: dict[int, list[tuple[str, Entry]]] = {}
         for entry in self._objects.entries(f"{model_folder(name)}/versions/"):
             place = re.fullmatch(rf"{name}/versions/(\d{{6,}})/(.+)", entry.key)

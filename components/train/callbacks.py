@@ -12,7 +12,7 @@ Logs = dict[str, Any] | None
 
 
 class Finite(keras.callbacks.Callback):  # type: ignore[misc]
-    """Stops training with a TrainError as soon as the loss is no number any more."""
+    """Stops training with a TrainError as soon as the loss became NaN or infinite."""
 
     def __init__(self) -> None:
         super().__init__()

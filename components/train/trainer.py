@@ -128,7 +128,7 @@ def fit(
 
     Raises:
         TooLargeError: the memory of the device is too small.
-        TrainError: a metric is no number any more, or early stopping has no validation rows.
+        TrainError: a metric became NaN or infinite, or early stopping has no validation rows.
     """
     stopping = _early_stopping(plan.early_stopping, len(rows.validation)) if plan.early_stopping else None
     state, checkpoints = TrainingState(), None

@@ -78,7 +78,7 @@ ForceAfter = Annotated[
     typer.Option(
         "--force-after",
         metavar="TIME",
-        help="With --skip-unchanged: train again all the same when the champion is older, as 12h or 30d.",
+        help="With --skip-unchanged: train again when the champion is older, as 12h or 30d.",
         show_default=False,
     ),
 ]
@@ -99,7 +99,7 @@ StoreUrl = Annotated[
     ),
 ]
 Anyway = Annotated[
-    bool, typer.Option("--anyway", help="Also if no node can take a step, or a plan speaks against it.")
+    bool, typer.Option("--anyway", help="Start the run even if the plan says that it cannot succeed.")
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the history.")]
 

@@ -26,9 +26,9 @@ HEAD = """\
 
 One YAML file: `modelyard run cifar10.yaml`. Unknown keys, wrong types and impossible combinations are errors
 that name the line, the value and the remedy. `modelyard config init` writes a file to begin with, `modelyard
-config show` prints the whole of what holds, and `modelyard config schema` gives editors a JSON Schema.
+config show` prints the effective configuration, and `modelyard config schema` gives editors a JSON Schema.
 
-What a key is comes from the first of these that says it:
+Order of precedence:
 
 1. the command line: `--set training.epochs=3`, as often as needed; the value is YAML, dots lead into sections
 2. the environment: `MODELYARD_TRAINING__EPOCHS=3`, with two underscores for a dot; also `MODELYARD_NAME`

@@ -2,8 +2,8 @@
 
     config = load(Path("cifar10.yaml"), ["training.epochs=3"])
 
-What a key is comes from --set, else the environment (MODELYARD_TRAINING__EPOCHS=3), else the file, else its
-default. Without a file, the digits are the configuration. Each key is documented in its section's `Field`s.
+Order of precedence: --set, the environment (MODELYARD_TRAINING__EPOCHS=3), the file, the default. Without a
+file, the digits are the configuration. Each key is documented in its section's `Field`s.
 """
 
 import os
@@ -82,9 +82,7 @@ class Config(Settings):
         description="What a candidate must reach to be promoted. `gate: null` promotes every candidate.",
     )
     serving: Serving = Field(default=Serving(), description="How the server listens, and its limits.")
-    rollout: Rollout = Field(
-        default=Rollout(), description="How a version is put before clients on a cluster."
-    )
+    rollout: Rollout = Field(default=Rollout(), description="How a version is rolled out on a cluster.")
     retention: Retention = Field(default=Retention(), description="What `modelyard gc` keeps.")
     store: Store = Field(default=Store(), description="Where models live.")
     schedule: Schedule | None = Field(
@@ -159,7 +157,7 @@ def load(
     document = Document.read(path) if path else Document(Parsed(deepcopy(DIGITS)), "the digits configuration")
     if store:
         document.add(Parsed({"store": store.model_dump()}), "the store of the environment")
-    # what begins with `environment` is for pipelines/environment.py
+    # what begins with `environment` is for environments/load.py
     mine = {key: text for key, text in environ.items() if not key.startswith("MODELYARD_ENVIRONMENT__")}
     document.add_environment(mine, Config.model_fields)
     document.add_overrides([one for one in overrides if not one.startswith("environment.")])

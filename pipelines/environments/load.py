@@ -3,8 +3,8 @@
     environment = load_environment("kind", ["environment.steps.train.cpu=2"])
 
 A name is that of a file in environments/shipped, over which `./environments/NAME.yaml` is laid key by
-key; a path stands for itself. What a key is comes from `--set environment.KEY`, else the variable
-MODELYARD_ENVIRONMENT__KEY, else the file, else its default, as in the configuration.
+key; a path is read as it is. Order of precedence, as in the configuration: `--set environment.KEY`,
+the variable MODELYARD_ENVIRONMENT__KEY, the file, the default.
 """
 
 import json

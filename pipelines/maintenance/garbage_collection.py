@@ -117,7 +117,7 @@ class GarbageCollector:
     def _versions(self) -> Iterator[Removable]:
         models, name = open_store(self.config.store), self.config.name
         stored = models.stored_files(name)
-        latest = [one.version for one in stored if one.whole][::-1][: self._policy.versions]
+        latest = [one.version for one in stored if one.complete][::-1][: self._policy.versions]
         used = dict.fromkeys(latest, f"one of the last {self._policy.versions}")
         used |= self._used_versions(models) if stored else {}
         for one in stored:
@@ -125,7 +125,7 @@ class GarbageCollector:
                 "version",
                 f"{name}/{one.version}",
                 one.size,
-                self._age(one.changed) if one.whole else "left by a run that was killed",
+                self._age(one.changed) if one.complete else "left by a run that was killed",
                 used.get(one.version) or self._kept_in_store(one.changed),
                 partial(self._remove_version, models, one.version),
             )
@@ -157,7 +157,7 @@ class GarbageCollector:
         """Return what serves a version on the cluster."""
         if not self._remote:
             return {}
-        found = self._servers.list("Deployment", f"{MANAGED},{deployments.NAME}={self.config.name}")
+        found = self._servers.list_objects("Deployment", f"{MANAGED},{deployments.NAME}={self.config.name}")
         return {deployments.version(one): f"served by {one['metadata']['name']}" for one in found}
 
     def _remove_version(self, models: ModelStore, version: int) -> bool:
@@ -280,7 +280,7 @@ class GarbageCollector:
     def _pod_runs_in_flight(self) -> Iterator[str]:
         """Yield the runs whose steps are at work as pods, also of other machines."""
         if self._remote:
-            for pod in connect(self.environment.runs.namespace).list("Pod", STEP_PODS):
+            for pod in connect(self.environment.runs.namespace).list_objects("Pod", STEP_PODS):
                 if pod["status"].get("phase") not in ENDED_POD:
                     yield pod["metadata"]["labels"]["modelyard.dev/run"]
 

@@ -1,7 +1,7 @@
-"""What is known about the data before a run: from the prepared examples if they are here, else from its kind.
+"""What is known about the data before a run: from the prepared examples if there are any, else from its kind.
 
-Data of this machine is prepared with the run's own steps and cache, so the run after the plan takes it from
-there. What would be downloaded is, only when that is asked for.
+Data on this machine is prepared with the run's own steps and cache, so that the run finds it in the cache.
+Data that has to be downloaded is prepared only with `--fetch`.
 """
 
 import shutil

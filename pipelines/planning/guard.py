@@ -1,4 +1,4 @@
-"""Refuses a run before it is started: no node can take a step, or its last plan speaks against it."""
+"""Refuses a run before it is started: no node can take a step, or the plan says that it cannot succeed."""
 
 from collections.abc import Sequence
 from pathlib import Path

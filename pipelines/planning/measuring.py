@@ -1,4 +1,4 @@
-"""Asks about a model where TensorFlow is: in a process of this machine, or in a pod of the step `train`.
+"""Runs modules of components.train, which need TensorFlow: in a child process, or in a pod of `train`.
 
 Neither outlives the plan: the process follows its lifeline, and the pod ends by itself after an hour.
 """
@@ -37,8 +37,8 @@ COMPONENT, PROBE = "app.kubernetes.io/component", "probe"  # the pod is no step,
 LONGEST = 3600  # seconds after which the pod ends, if the plan was killed and cannot remove it
 
 
-def ask(module: str, question: Record, answer: type[R], **environ: str) -> tuple[R, float]:
-    """Return the answer of a module of components.train, and the seconds of its whole process.
+def run_in_process(module: str, question: Record, answer: type[R], **environ: str) -> tuple[R, float]:
+    """Run a module of components.train; return its answer, and the seconds that the process took.
 
     Args:
         module: its name; it takes the files of the question and of the answer.
@@ -80,7 +80,7 @@ def check(environment: Environment) -> None:
     Raises:
         ClusterError: there is none, or its pods may not be listed.
     """
-    connect(environment.runs.namespace).list("Pod", f"{COMPONENT}={PROBE}")
+    connect(environment.runs.namespace).list_objects("Pod", f"{COMPONENT}={PROBE}")
 
 
 def probe_in_pod(

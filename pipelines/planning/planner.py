@@ -91,7 +91,7 @@ def make(
     data = look(config, request.rows, request.classes, _fetches(config, environment, request))
     question = _question(config, data)
     say("counting what a training step takes")
-    cost, _ = measuring.ask("cost", question, Cost, KERAS_BACKEND="tensorflow")
+    cost, _ = measuring.run_in_process("cost", question, Cost, KERAS_BACKEND="tensorflow")
     memory, device = memory_of(cost), device_of(environment, catalog, home)
     fit = memory.fit(device.memory) if device.memory is not None else None
     key = key_of(gather(config, environment).config, environment)
@@ -103,7 +103,7 @@ def make(
     curve = None
     if request.learning_curve and not measured.too_large:
         say("training on growing parts of the data, which takes about twice as long as one training")
-        curve, _ = measuring.ask("learning_curve", question, LearningCurve)
+        curve, _ = measuring.run_in_process("learning_curve", question, LearningCurve)
     probed, accelerator = measured.probed, device.accelerator
     if accelerator and probed and not probed.device.startswith(accelerator.kind):
         accelerator = None  # accelerator_optional, on a node without it
@@ -168,7 +168,7 @@ def _probe(
         if pod:
             probed, wall = measuring.probe_in_pod(trial, config, environment, say)
         else:
-            probed, wall = measuring.ask("probe", trial, Probed)
+            probed, wall = measuring.run_in_process("probe", trial, Probed)
     except TooLargeError as error:
         return _Measured(at=_now(), too_large=str(error).rstrip("."))
     return _Measured(probed, train_time(probed, wall, config.training, data.rows), _now())

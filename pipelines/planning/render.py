@@ -22,7 +22,7 @@ def show(plan: Plan, console: Console, everything: bool) -> None:
     Args:
         plan: the plan.
         console: where.
-        everything: all accelerators, and not only the first.
+        everything: show all accelerators; else the first five.
     """
     lines = [(name, value, "dim") for name, value in facts(plan).items()]
     lines += [("warning", warning, "yellow") for warning in plan.warnings]

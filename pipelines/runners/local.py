@@ -203,8 +203,8 @@ class StepLog(io.TextIOBase):
         on_start: called with the name of each step that starts.
 
     Attributes:
-        last_line: what the step at work said last.
-        hits: for each step whose outputs came from the cache, with what the name of its entry begins.
+        last_line: the last line of the log of the running step.
+        hits: the prefix of the cache entry of each step whose outputs came from the cache.
     """
 
     def __init__(

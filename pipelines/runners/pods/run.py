@@ -105,7 +105,9 @@ class PodRun(LocalRun):
 
     def _remove_orphaned_pods(self) -> None:
         """Remove the pods of runs of this machine that were killed."""
-        for one in self._cluster.list("Pod", labels="app.kubernetes.io/component=step,modelyard.dev/run"):
+        for one in self._cluster.list_objects(
+            "Pod", labels="app.kubernetes.io/component=step,modelyard.dev/run"
+        ):
             run = self.folder.parent / one["metadata"]["labels"]["modelyard.dev/run"]
             if run.is_dir() and not lifeline.held(run / "lifeline"):
                 remove_pod(self._cluster, one["metadata"]["name"])

@@ -137,7 +137,9 @@ class Workspace:
         """Wait until the servers of all other versions have ended."""
         deadline = time.monotonic() + 120
         servers = f"app.kubernetes.io/name={self.name}"
-        while {objects.version(pod) for pod in self.platform.cluster.list("Pod", servers)} != {version}:
+        while {objects.version(pod) for pod in self.platform.cluster.list_objects("Pod", servers)} != {
+            version
+        }:
             assert time.monotonic() < deadline, "they do not end"
             time.sleep(0.5)
 

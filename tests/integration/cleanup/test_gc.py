@@ -63,7 +63,7 @@ def test_one_that_is_killed_and_two_at_once_end_as_one_does(full: Workspace) -> 
     killed.communicate()
     for version in full.models.versions("digits"):
         full.models.fetch("digits", version, full.home / "fetched")
-    incomplete = {one.version for one in full.models.stored_files("digits") if not one.whole}
+    incomplete = {one.version for one in full.models.stored_files("digits") if not one.complete}
     for process in pair:
         assert process.stdin
         process.stdin.write("\n")

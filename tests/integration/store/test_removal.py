@@ -21,7 +21,7 @@ def test_a_version_goes_with_its_files_and_its_number_stays(
 ) -> None:
     first, second = publish("first"), publish("second")
     (one, _) = store.stored_files("digits")
-    assert (one.version, one.whole) == (first, True)
+    assert (one.version, one.complete) == (first, True)
     assert one.size > 5000
     assert store.remove("digits", first)
     assert objects.keys("digits/versions/000001/") == ["digits/versions/000001/run.json"]
@@ -71,7 +71,7 @@ def test_a_removal_killed_anywhere_leaves_a_whole_version_or_none(
         if version in store.versions("digits"):
             store.fetch("digits", version, tmp_path / "served")
         else:
-            assert not any(held.whole for held in store.stored_files("digits") if held.version == version)
+            assert not any(held.complete for held in store.stored_files("digits") if held.version == version)
         assert store.remove("digits", version, grace=0)
         assert store.stored_files("digits") == []
 
@@ -136,6 +136,6 @@ def test_files_of_a_publication_in_progress_stay(store: ModelStore, objects, tmp
     (tmp_path / "model.onnx").write_bytes(b"half")
     objects.upload("digits/versions/000001/model.onnx", tmp_path / "model.onnx")
     assert not store.remove("digits", version)
-    assert [files.whole for files in store.stored_files("digits")] == [False]
+    assert [files.complete for files in store.stored_files("digits")] == [False]
     assert store.remove("digits", version, grace=0)
     assert store.stored_files("digits") == []

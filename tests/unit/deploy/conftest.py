@@ -44,7 +44,7 @@ class Cluster:
         self._of: dict[str, Any] = {}
         self._writes = itertools.count(1)
 
-    def list(self, kind: str, labels: str) -> Any:
+    def list_objects(self, kind: str, labels: str) -> Any:
         self.look()
         if kind != "Pod":
             return []

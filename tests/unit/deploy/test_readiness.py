@@ -60,7 +60,7 @@ def test_memory_that_was_short_before_does_not_make_a_blip_fatal(platform, pod):
 
 def test_the_problem_of_a_pod_is_seen_whatever_a_cluster_added_to_it(platform, cluster):
     found = platform.apply_candidate(2, "d" * 64, "token", None)
-    (pod,) = cluster.list("Pod", "modelyard.dev/track=candidate")
+    (pod,) = cluster.list_objects("Pod", "modelyard.dev/track=candidate")
     pod["metadata"] |= found["spec"]["template"]["metadata"]
     pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}  # as a LimitRange does
     pod["status"]["conditions"] = []

@@ -210,7 +210,7 @@ def test_a_log_that_may_not_be_read_is_no_log(recorded: Run, exit_task: Any) -> 
 
 def test_a_pod_without_a_node_or_an_image_is_stuck(recorded: Run) -> None:
     class Pending(Cluster):
-        def list(self, _kind: str, labels: str, fields: str) -> list[Any]:
+        def list_objects(self, _kind: str, labels: str, fields: str) -> list[Any]:
             assert (labels, fields) == ("pipeline/runid=7", "status.phase=Pending")
             return [self.found["pod"]]
 

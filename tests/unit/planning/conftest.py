@@ -76,7 +76,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, cost: Cost, probed: Probed, data: D
         return found[name], 46.0
 
     monkeypatch.setattr(planner, "look", lambda *_: found["data"])
-    monkeypatch.setattr(measuring, "ask", lambda name, *_, **__: answer(name))
+    monkeypatch.setattr(measuring, "run_in_process", lambda name, *_, **__: answer(name))
     monkeypatch.setattr(measuring, "probe_in_pod", lambda *_: answer("probe"))
     monkeypatch.setattr(measuring, "check", lambda _: None)
     return found

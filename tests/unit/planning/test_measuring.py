@@ -187,7 +187,7 @@ from pathlib import Path
 from modelyard.components.train.measured import CurvePoint
 from modelyard.pipelines.planning import measuring
 measuring.sys.executable = sys.argv[1]
-measuring.ask("cost", CurvePoint(rows=7, error=0.1, low=0.0, high=0.2), CurvePoint)
+measuring.run_in_process("cost", CurvePoint(rows=7, error=0.1, low=0.0, high=0.2), CurvePoint)
 """
 
 
@@ -202,7 +202,7 @@ def stub(folder: Path, body: str) -> str:
 def test_the_answer_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cost: Cost) -> None:
     body = "assert os.environ['KERAS_BACKEND'] == 'none'; answer.write_text(question.read_text())"
     monkeypatch.setattr(measuring.sys, "executable", stub(tmp_path, body))
-    found, seconds = measuring.ask("cost", cost, Cost, KERAS_BACKEND="none")
+    found, seconds = measuring.run_in_process("cost", cost, Cost, KERAS_BACKEND="none")
     assert found == cost
     assert seconds > 0
 
@@ -222,7 +222,7 @@ def test_how_a_process_ended_is_said(
 ) -> None:
     monkeypatch.setattr(measuring.sys, "executable", stub(tmp_path, body))
     with pytest.raises(kind, match=message) as ended:
-        measuring.ask("cost", QUESTION, CurvePoint)
+        measuring.run_in_process("cost", QUESTION, CurvePoint)
     assert type(ended.value) is kind
     assert "\n" not in str(ended.value)
 
