@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from modelyard.components.artifacts import ImageFormat
 from modelyard.components.errors import DataError, describe
-from modelyard.components.ingest.archive import Member
 from modelyard.components.ingest.examples import BATCH_BYTES, Batch, Examples
-from modelyard.components.ingest.members import members
+from modelyard.components.ingest.members import Member, members
 from modelyard.components.source.settings import Source
 
 SIDE = 32

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from modelyard.components import images
 from modelyard.components.artifacts import ImageFormat
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.archive import Member
 from modelyard.components.ingest.examples import Batch, Examples
-from modelyard.components.ingest.members import members
+from modelyard.components.ingest.members import Member, members
 from modelyard.components.source.settings import Source
 
 WORKERS = len(os.sched_getaffinity(0))

@@ -4,22 +4,115 @@
         with member.open() as file: ...
 
 Nothing is unpacked, so nothing can be written where it does not belong. Names that lead elsewhere, links,
-devices, duplicates, encryption and bombs are refused all the same: who made such an archive did not mean what
-its user expects. Hidden files, and what macOS and Windows leave in folders, are left out.
+devices, duplicates, encryption and bombs are refused, as a harmless archive has none of them. Hidden files,
+and what macOS and Windows leave in folders, are left out.
 """
 
+import gzip
+import lzma
 import os
+import re
 import stat
-from collections.abc import Iterator
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 from zipfile import ZipFile
 
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.archive import DAMAGE, Member, inside, tar_members, zip_members
+from modelyard.components.source.checks import check_size
 
 LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+MAX_FILE_BYTES = 64 * 2**20
+MAX_READ = 64 * 2**20
+CHUNK = 2**20
+ENCRYPTED = 1
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# What the readers of archives raise for damaged bytes; NotImplementedError is zipfile's, for a way of packing
+# that it does not know. The last three were found by fuzzing.
+DAMAGE = (
+    *(OSError, EOFError, NotImplementedError, zlib.error, lzma.LZMAError),
+    *(tarfile.TarError, zipfile.BadZipFile),
+    *(ValueError, OverflowError, struct.error),
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file or a folder in a source.
+
+    `name` is its path there, with `/`; `opener` is None for a folder. A file of a .tar.gz can be read until
+    the next one is asked for.
+    """
+
+    source: Path
+    name: str
+    size: int
+    opener: Callable[[], IO[bytes]] | None
+
+    @property
+    def folder(self) -> bool:
+        """Say whether it is a folder."""
+        return self.opener is None
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Give the file, open for reading.
+
+        Raises:
+            DataError: it turns out to be damaged or cut off while it is read.
+        """
+        if self.opener is None:
+            raise IsADirectoryError(self.name)
+        try:
+            with self.opener() as file:
+                yield file
+        except DAMAGE as error:
+            raise self.refused(f"is damaged or cut off ({error}). Get it again.") from error
+
+    def content(self) -> bytes:
+        """Return the whole file.
+
+        Raises:
+            DataError: it is damaged, or larger than any file that is read as a whole.
+        """
+        if self.size > MAX_FILE_BYTES:
+            raise self.refused(
+                f"has {self.size:,} bytes, and at most {MAX_FILE_BYTES:,} are read. Make it smaller, or "
+                "remove it."
+            )
+        with self.open() as file:
+            return file.read(self.size)
+
+    def refused(self, why: str) -> DataError:
+        """Return the error that says why it cannot be used, and what to do."""
+        return DataError(f"{self.name!r} in {self.source} {why}")
+
+    def special(self) -> DataError:
+        """Return the error for what is neither a file nor a folder."""
+        return self.refused("is a link, a device or another special file. Put a plain file there.")
+
+
+def inside(source: Path, name: str) -> str:
+    """Return a member's name with `/` between its parts.
+
+    Raises:
+        DataError: the name leads out of the source, or cannot be shown.
+    """
+    parts = re.split(r"[/\\]", name)
+    if not parts[0] or ".." in parts or re.match("[A-Za-z]:", name):
+        raise DataError(
+            f"{source} has a member named {name!a}, which leads out of it. Do not trust it, or pack it anew."
+        )
+    if CONTROL.search(name):
+        raise DataError(f"{source} has a member named {name!a}, with control characters. Rename it.")
+    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def members(source: Path, max_bytes: int) -> Iterator[Member]:
@@ -91,3 +184,137 @@ def _left_out(part: str) -> bool:
 
 def _raise(error: OSError) -> None:
     raise error
+
+
+class Names:
+    """The names in an archive, which must be different and not too many."""
+
+    MOST = 2_000_000
+
+    def __init__(self, source: Path) -> None:
+        self._source = source
+        self._files: set[str] = set()
+        self._count = 0
+
+    def add(self, member: Member) -> None:
+        """Take a member's name.
+
+        Raises:
+            DataError: another file has it, or there are too many.
+        """
+        self._count += 1
+        if self._count > self.MOST:
+            raise DataError(
+                f"{self._source} has more than {self.MOST:,} entries, which is more than is read. Split the "
+                "dataset, or give it as npz."
+            )
+        if member.name in self._files:
+            raise member.refused("is there twice. Pack the archive anew.")
+        if not member.folder:
+            self._files.add(member.name)
+
+
+def zip_members(archive: ZipFile, source: Path, max_bytes: int) -> Iterator[Member]:
+    """Yield the members, which can be read as long as the archive is open.
+
+    Their sizes are believed here: what has more bytes than it says is damaged for the reader of zipfile.
+
+    Raises:
+        DataError: see `members`.
+    """
+    names = Names(source)
+    total = 0
+    for entry in archive.infolist():
+        total += entry.file_size
+        check_size(f"{source}, unpacked,", total, max_bytes)
+        folder = entry.filename.endswith(("/", "\\"))
+        opener = None if folder else partial(archive.open, entry)
+        member = Member(source, inside(source, entry.filename), entry.file_size, opener)
+        if entry.flag_bits & ENCRYPTED:
+            raise member.refused("is encrypted. Make the archive without a password.")
+        if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise member.special()
+        names.add(member)
+        yield member
+
+
+def tar_members(source: Path, max_bytes: int) -> Iterator[Member]:
+    """Yield the members, each of which can be read until the next is asked for.
+
+    Raises:
+        DataError: see `members`.
+    """
+    names = Names(source)
+    with gzip.open(source) as file:
+        stream = Unpacked(file, source, max_bytes)
+        archive = tarfile.TarFile(fileobj=cast(IO[bytes], stream))
+        while (entry := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # or tarfile remembers every entry
+            opener = None if entry.isdir() else partial(_extract, archive, entry)
+            member = Member(source, inside(source, entry.name), entry.size, opener)
+            if not (entry.isdir() or entry.isreg()) or entry.issparse():
+                raise member.special()
+            check_size(f"{source}, unpacked,", stream.tell() + entry.size, max_bytes)
+            names.add(member)
+            yield member
+        stream.finish()
+
+
+def _extract(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    return cast(IO[bytes], archive.extractfile(entry))  # None only for folders
+
+
+class Unpacked:
+    """The bytes of the .tar in a .tar.gz, for tarfile: forward only, and no further than `max_bytes`.
+
+    A forged header can make tarfile read gigabytes at once, skip behind any end, or go back for ever.
+
+    Args:
+        file: the open .tar.gz.
+        source: its path, for messages.
+        max_bytes: most bytes that it may have.
+    """
+
+    def __init__(self, file: gzip.GzipFile, source: Path, max_bytes: int) -> None:
+        self._file = file
+        self._source = source
+        self._max_bytes = max_bytes
+
+    def tell(self) -> int:
+        """Return the number of bytes before the next one."""
+        return self._file.tell()
+
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes, less only at the end.
+
+        Raises:
+            DataError: there are more than `max_bytes`, or no honest archive leads to such a `size`.
+        """
+        if not 0 <= size <= MAX_READ:
+            raise self._damaged("is forged or damaged")
+        data = self._file.read(size)
+        check_size(f"{self._source}, unpacked,", self.tell(), self._max_bytes)
+        return data
+
+    def seek(self, offset: int) -> int:
+        """Skip to `offset`, which lies ahead; see `read`."""
+        if offset < self.tell():
+            raise self._damaged("is forged or damaged")
+        check_size(f"{self._source}, unpacked,", offset, self._max_bytes)
+        return self._file.seek(offset)
+
+    def finish(self) -> None:
+        """Read to the end, where the checksum is; tarfile takes a damaged header for the archive's end.
+
+        Raises:
+            DataError: see `read`; or there is something else than padding.
+        """
+        while rest := self.read(CHUNK):
+            if rest.strip(b"\0"):
+                raise self._damaged("is no file")
+
+    def _damaged(self, what: str) -> DataError:
+        return DataError(
+            f"{self._source} is damaged: what is near byte {self.tell():,} of its content {what}. Get it "
+            "again."
+        )

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.archive import DAMAGE, MAX_FILE_BYTES, Member, zip_members
 from modelyard.components.ingest.examples import BATCH_BYTES, Batch, Examples
+from modelyard.components.ingest.members import DAMAGE, MAX_FILE_BYTES, Member, zip_members
 from modelyard.components.source.settings import Source
 
 SPLITS = (

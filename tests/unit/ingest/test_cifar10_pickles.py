@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.archive import Member
 from modelyard.components.ingest.cifar10 import byte_array, unpickle
+from modelyard.components.ingest.members import Member
 
 BATCH: dict[str, Any] = {
     "labels": [3, 0, 300],

@@ -29,7 +29,7 @@ from modelyard.pipelines.maintenance.garbage_collection import GarbageCollector,
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
 from tests.integration.store.conftest import manifest_of
 
-BUCKET = "cleanup-for-tests"
+BUCKET = "gc-for-tests"
 DAY = 86400.0
 LATER = 40 * DAY
 
