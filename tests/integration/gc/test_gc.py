@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from modelyard.pipelines.cli import invoke
-from tests.integration.cleanup.conftest import Workspace
-from tests.integration.cleanup.test_runs import OLD
+from tests.integration.gc.conftest import Workspace
+from tests.integration.gc.test_runs import OLD
 
 WORKER = Path(__file__).with_name("worker.py")
 

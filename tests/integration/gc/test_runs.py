@@ -4,7 +4,7 @@ import pytest
 
 from modelyard.components import lifeline
 from modelyard.pipelines.environments.environment import Environment
-from tests.integration.cleanup.conftest import Workspace
+from tests.integration.gc.conftest import Workspace
 
 OLD = [f"2026010{day}-120000-aaaa" for day in range(1, 6)]
 

@@ -5,7 +5,7 @@ from kubernetes.config import kube_config
 
 from modelyard.components.errors import BackendError, ClusterError
 from modelyard.pipelines.environments.environment import Environment
-from tests.integration.cleanup.conftest import DAY, Workspace
+from tests.integration.gc.conftest import DAY, Workspace
 
 DATA = [f"uploads/data/{number * 64}" for number in "0123456789"]
 CODE = f"uploads/code/{'a' * 64}.zip"
