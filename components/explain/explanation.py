@@ -1,5 +1,10 @@
-"""How a run ended and why, in a paragraph: the value that the artifact, the webhook and the command show."""
+"""How a run ended and why, in a paragraph: the value that the artifact, the webhook and the command show.
 
+The lines that a step itself wrote are quoted; nothing is concluded from what they say.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -10,6 +15,15 @@ WORDS = {
     "failed": ("failed", "in the step"),
     "cancelled": ("was cancelled", "during the step"),
 }
+DECIDING = ("deploy", "evaluate")
+"""Steps whose last line says what was decided and why; the first of them that ran has the last word."""
+NO_DECISION = "no new version was deployed"  # evaluate came from the cache, and the gate had decided so
+LAST = 5  # lines of a log that are quoted
+# Lines of KFP's executor and launcher and of Argo, by their prefixes, and empty ones.
+_FRAMING = re.compile(r"\[KFP Executor|time=|[IWEF]\d{4} \d\d:\d\d:\d\d|Error: exit status \d+$|\s*$")
+_DUMP = re.compile(
+    r"(?:\[KFP Executor|[IWEF]\d{4} ).*(?:Got executor_input:|\{)$"
+)  # before JSON on many lines
 
 
 @dataclass(frozen=True)
@@ -45,3 +59,42 @@ def explanation(run: str, model: str | None, state: State, step: str | None, rea
     verb, where = WORDS[state]
     what = f"{name} {verb} {where} {step}" if step else f"{name} {verb}"
     return Explanation(run, model, state, step, f"{what}: {reason}" if reason else f"{what}.")
+
+
+def decision(log_of: Callable[[str], Iterable[str]], unchanged: bool) -> str:
+    """Return what a successful run decided, and why.
+
+    Args:
+        log_of: gives the log of a step; empty when it did not run.
+        unchanged: whether fingerprint ended the run.
+    """
+    steps = (*DECIDING, "fingerprint") if unchanged else DECIDING
+    return next(filter(None, (last_line(log_of(step)) for step in steps)), NO_DECISION)
+
+
+def step_lines(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a log that the step itself wrote, as they come."""
+    within_json = False
+    for line in lines:
+        if within_json:
+            within_json = line != "}"
+        elif _DUMP.match(line):
+            within_json = True
+        elif not _FRAMING.match(line):
+            yield line
+
+
+def has_traceback(lines: Iterable[str]) -> bool:
+    """Say whether a Python program ended with an exception; otherwise something ended it from outside."""
+    return any(line.startswith("Traceback ") for line in lines)
+
+
+def last_line(lines: Iterable[str]) -> str:
+    """Return the last line that the step itself wrote; empty if it wrote none."""
+    return next(reversed(list(step_lines(lines))), "")
+
+
+def quote_end(lines: Sequence[str]) -> str:
+    """Return the last lines of a log verbatim: the step's own, or, if it wrote none, those around them."""
+    last = list(step_lines(lines))[-LAST:] or [line for line in lines if line.strip()][-LAST:]
+    return "\n".join(["Its log ends:", *last]) if last else "It wrote no log."

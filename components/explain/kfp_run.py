@@ -1,19 +1,21 @@
-"""A run on Kubeflow Pipelines: how it ended, from its Workflow, its pods and their logs."""
+"""A run on Kubeflow Pipelines: how it ended and what to change, from its Workflow, its pods and their logs.
+
+What Kubernetes says in fields is read: reasons, conditions, exit codes. Messages and logs are quoted.
+"""
 
 import os
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from modelyard.components.errors import ClusterError
-from modelyard.components.explain.explanation import Explanation, explanation
-from modelyard.components.explain.failure_reason import MAIN, Evidence, failure_reason, waiting_reason
-from modelyard.components.explain.local_run import DECIDING, NO_DECISION
-from modelyard.components.explain.log_lines import last_line
+from modelyard.components.errors import ClusterError, from_log
+from modelyard.components.explain.explanation import Explanation, decision, explanation, quote_end
 from modelyard.components.explain.workflow import PodNode, Workflow, node_of
+from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import Cluster, connect
+from modelyard.components.kubernetes.pod_problem import PULLING, PodProblem, find_problem
 
 POD_NAME = "KFP_POD_NAME"
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -21,6 +23,29 @@ WORKFLOW = "workflows.argoproj.io/workflow"
 RUN = "pipeline/runid"
 LINES = 5000
 CANCELLED = "somebody cancelled it, or `--wait` did because a pod could not start. Nothing of it is running."
+MAIN = "main"  # the container of a step in a pod of Argo
+MEMORY, TIMEOUT = "OOMKilled", "DeadlineExceeded"
+SETTINGS = {
+    "Unschedulable": " Its resources are in environment.steps.{step} and environment.defaults.",
+    **dict.fromkeys(("ImagePull", *PULLING), " Its image is environment.images.{step}."),
+    MEMORY: " Its memory is environment.steps.{step}.memory.",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a pod that failed or waits; `pod` is None when it is gone."""
+
+    node: PodNode
+    log: Sequence[str] = ()
+    pod: Json | None = None
+    events: Sequence[Json] = ()
+    nodes: Sequence[Json] = field(default=())
+
+    @property
+    def problem(self) -> PodProblem | None:
+        """What keeps, or kept, the pod from running, according to its status."""
+        return find_problem(self.pod, self.events, self.nodes) if self.pod else None
 
 
 class Records(Protocol):
@@ -108,9 +133,12 @@ def explain(run: str, model: str | None, records: Records, succeeded: bool | Non
 def _decision(records: Records, workflow: Workflow) -> str:
     """Return what was decided, and why: the last line of the last step that decides."""
     unchanged = not (workflow.own("ingest") or workflow.cached("ingest"))
-    steps = (*DECIDING, "fingerprint") if unchanged else DECIDING
-    nodes = [node for step in steps if (node := workflow.own(step)) and node.phase == "Succeeded"]
-    return next(filter(None, (last_line(records.log(node)) for node in nodes)), NO_DECISION)
+
+    def log_of(step: str) -> Sequence[str]:
+        node = workflow.own(step)
+        return records.log(node) if node and node.phase == "Succeeded" else ()
+
+    return decision(log_of, unchanged)
 
 
 @dataclass(frozen=True)
@@ -141,3 +169,51 @@ def stuck(cluster: Cluster, run: str) -> Stuck | None:
         if (problem := found.problem) and (message := waiting_reason(found)):
             return Stuck(found.node.step, message, problem.patience)
     return None
+
+
+def failure_reason(found: Evidence) -> str:
+    """Return why a pod failed, and what to change."""
+    step, status = found.node.step, (found.pod or {}).get("status", {})
+    if found.node.driver:
+        driver = "It is the driver of Kubeflow Pipelines, which runs before the step: ask who operates it. "
+        return _ended(found, driver)
+    if status.get("reason") == TIMEOUT:
+        return _ended(found, f"It took too long: raise environment.steps.{step}.timeout, or do less. ")
+    if (seen := found.problem) and seen.reason == MEMORY:
+        return seen.message + _settings(seen.reason, found.node)
+    if known := from_log(list(found.log)):
+        return str(known)
+    if reason := status.get("reason"):  # such as Evicted
+        return (
+            f"its node stopped its pod ({reason}: {status.get('message', '')}). Run it again: what is "
+            f"done is cached. environment.steps.{step}.retries does that by itself."
+        )
+    return _ended(found)
+
+
+def waiting_reason(found: Evidence) -> str | None:
+    """Return what keeps a pod from starting, and what to change; None when nothing is known to."""
+    if seen := found.problem:
+        return seen.message + _settings(seen.reason, found.node)
+    if reason := found.node.blocked_by:
+        return f"{found.node.message.rstrip('.')}.{_settings(reason, found.node)}"
+    return None
+
+
+def _settings(reason: str, node: PodNode) -> str:
+    """Return which keys of the configuration say what a pod asks for; none say it of a driver."""
+    return "" if node.driver else SETTINGS.get(reason, "").format(step=node.step)
+
+
+def _ended(found: Evidence, hint: str = "") -> str:
+    """Return how a container ended, with the message of its node and the last lines of its log."""
+    code = _exit_code((found.pod or {}).get("status", {}))
+    ended = "it ended" if code is None else f"it ended with exit code {code}"
+    said = f" ({found.node.message})" if found.node.message else ""
+    end = quote_end(found.log) if found.log else "Its log cannot be read from here; try `modelyard logs`."
+    return f"{ended}{said}. {hint}{end}"
+
+
+def _exit_code(status: dict[str, Any]) -> int | None:
+    states = [one["state"] for one in status.get("containerStatuses", ()) if one["name"] == MAIN]
+    return states[0].get("terminated", {}).get("exitCode") if states else None

@@ -5,14 +5,16 @@ import os
 from pathlib import Path
 
 from modelyard.components.errors import ModelyardError, from_log
-from modelyard.components.explain.explanation import Explanation, explanation
-from modelyard.components.explain.log_lines import has_traceback, last_line, quote_end
+from modelyard.components.explain.explanation import (
+    Explanation,
+    decision,
+    explanation,
+    has_traceback,
+    quote_end,
+)
 
 VARIABLE = "MODELYARD_RUN"
 """Names the run's folder, for its exit task."""
-DECIDING = ("deploy", "evaluate")
-"""Steps whose last line says what was decided and why; the first of them that ran has the last word."""
-NO_DECISION = "no new version was deployed"  # evaluate came from the cache, and the gate had decided so
 UNCHANGED = "unchanged"  # artifacts.UNCHANGED, whose import takes longer than the rest of this step
 
 
@@ -31,9 +33,8 @@ def explain(run: Path, model: str, succeeded: bool) -> Explanation:
         succeeded: whether no step failed.
     """
     if succeeded:
-        steps = (*DECIDING, "fingerprint") if _unchanged(run) else DECIDING
-        decision = next(filter(None, (last_line(log_of(run, step)) for step in steps)), NO_DECISION)
-        return explanation(run.name, model, "succeeded", None, decision)
+        decided = decision(lambda step: log_of(run, step), _unchanged(run))
+        return explanation(run.name, model, "succeeded", None, decided)
     step = last_step(run)
     return explanation(
         run.name, model, "failed", step, str(failure(run, step)) if step else "no step started."

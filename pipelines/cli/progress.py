@@ -233,7 +233,7 @@ def serve_command(name: str, config: "Config") -> str:
 
 def show_failure(summary: "RunSummary", console: Console) -> None:
     """Print the last lines of the failed step's log and where the whole of it is."""
-    from modelyard.components.explain.log_lines import step_lines
+    from modelyard.components.explain.explanation import step_lines
 
     failure = summary.failure
     if failure is None or failure.log is None:

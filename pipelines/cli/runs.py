@@ -102,7 +102,7 @@ def logs(
 ) -> None:
     """Print what the steps of a run wrote, also after their pods are gone."""
     from modelyard.components.errors import ConfigError
-    from modelyard.components.explain.log_lines import step_lines
+    from modelyard.components.explain.explanation import step_lines
     from modelyard.pipelines.runners.kfp.runs import RunArchive, find
     from modelyard.pipelines.train_to_serve import STEPS
 

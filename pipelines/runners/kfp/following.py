@@ -24,9 +24,8 @@ from modelyard.components.errors import (
     StuckError,
     from_log,
 )
-from modelyard.components.explain.failure_reason import Evidence, failure_reason, waiting_reason
-from modelyard.components.explain.kfp_run import Stuck, stuck
-from modelyard.components.explain.log_lines import has_traceback, last_line
+from modelyard.components.explain.explanation import has_traceback, last_line
+from modelyard.components.explain.kfp_run import Evidence, Stuck, failure_reason, stuck, waiting_reason
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.environments.environment import Environment

@@ -15,7 +15,7 @@ from typing import Any
 
 from modelyard.components.artifacts import Record
 from modelyard.components.errors import BackendError, ClusterError, NotFoundError
-from modelyard.components.explain.failure_reason import Evidence
+from modelyard.components.explain.kfp_run import Evidence
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.pipelines.runners.kfp.client import PAGE_SIZE, Backend, equals, find_experiment, pages

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.components.explain.failure_reason import Evidence
+from modelyard.components.explain.kfp_run import Evidence
 from modelyard.components.explain.workflow import PodNode, Workflow
 
 RECORDED = Path(__file__).parent / "recorded"

@@ -1,6 +1,6 @@
 """What of a log the step itself wrote."""
 
-from modelyard.components.explain.log_lines import last_line, quote_end, step_lines
+from modelyard.components.explain.explanation import last_line, quote_end, step_lines
 
 FRAMED = [
     "I1126 22:13:44.735500      15 main.go:67] Setting log level to: '1'",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.components.explain.failure_reason import Evidence, failure_reason, waiting_reason
+from modelyard.components.explain.kfp_run import Evidence, failure_reason, waiting_reason
 from modelyard.components.explain.workflow import PodNode
 
 EXIT_1 = "main: Error (exit code 1)"
