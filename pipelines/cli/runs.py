@@ -110,7 +110,7 @@ def logs(
         raise ConfigError(f"There is no step {step!r}; they are {', '.join(STEPS)}.")
     backend = kfp.connect()
     archive = RunArchive(backend, find(backend, run).run_id)
-    found = (archive.follow_logs if follow else archive.logs)((step,) if step else STEPS)
+    found = archive.logs((step,) if step else STEPS, follow)
     shown = ((name, lines if whole else step_lines(lines)) for name, lines in found)
     if kfp.output is Output.JSON:
         emit([{"step": name, "lines": list(lines)} for name, lines in shown])

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,6 @@ RETRIES = urllib3.Retry(
 )
 NEVER_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 LONGEST_MESSAGE = 600
-# The server puts what it was doing before the cause.
-CONTEXT = re.compile(r"^.*(?:\w+Error|Invalid input error|Already exist error): ", re.DOTALL)
 KINDS = {404: NotFoundError, 409: ConflictError}
 NOT_ALLOWED = " Ask its administrator for the permission, or check that environment.runs.namespace is yours."
 
@@ -99,15 +97,12 @@ class Endpoint:
         )
 
 
-def find_endpoint(
-    environment: Environment, given: str | None = None, environ: Mapping[str, str] = os.environ
-) -> Endpoint:
+def find_endpoint(environment: Environment, given: str | None = None) -> Endpoint:
     """Return where the server is.
 
     Args:
         environment: names it, or the namespace in which it is installed.
         given: the URL on the command line.
-        environ: the environment variables.
 
     Raises:
         ConfigError: the environment is this machine, or the URL is malformed.
@@ -119,7 +114,7 @@ def find_endpoint(
         )
     named = {
         "--endpoint": given,
-        ENDPOINT: environ.get(ENDPOINT),
+        ENDPOINT: os.environ.get(ENDPOINT),
         "environment.kfp.endpoint": environment.kfp.endpoint,
     }
     for origin, url in named.items():
@@ -133,7 +128,7 @@ def find_endpoint(
         if url:
             return Endpoint(url.rstrip("/"), origin)
     namespace = environment.kfp.namespace
-    if "KUBERNETES_SERVICE_HOST" in environ:
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
         host = kfp_client.Client._IN_CLUSTER_DNS_NAME.format(namespace)
         return Endpoint(f"http://{host}", "environment.kfp.namespace")
     return Endpoint("", "KUBECONFIG", namespace)
@@ -194,7 +189,7 @@ def _message(body: Any) -> str | None:
         message = str(found.get("message") or found["error_message"]).strip()
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return CONTEXT.sub("", message)[:LONGEST_MESSAGE].rstrip(".")
+    return message[:LONGEST_MESSAGE].rstrip(".")
 
 
 def not_the_api(how: str, endpoint: Endpoint) -> BackendError:
@@ -263,7 +258,7 @@ def connect(environment: Environment, endpoint: str | None = None) -> Backend:
         BackendError: the server does not answer, or not as it should; the message says what to check.
     """
     found = find_endpoint(environment, endpoint)
-    origin, credentials = _credentials(found, os.environ)
+    origin, credentials = _credentials(found)
     namespace = environment.kfp.namespace
     if found.namespace:
         try:
@@ -328,13 +323,13 @@ def _keep_host(settings: Any) -> None:
     settings.refresh_api_key_hook = hook
 
 
-def _credentials(endpoint: Endpoint, environ: Mapping[str, str]) -> tuple[str | None, dict[str, Any]]:
+def _credentials(endpoint: Endpoint) -> tuple[str | None, dict[str, Any]]:
     """Return the variable that the credentials came from, and how kfp.Client takes them."""
-    cookie, path = environ.get(COOKIE), environ.get(MOUNTED, kfp_client.KF_PIPELINES_SA_TOKEN_PATH)
+    cookie, path = os.environ.get(COOKIE), os.environ.get(MOUNTED, kfp_client.KF_PIPELINES_SA_TOKEN_PATH)
     found: dict[str, Any] = {"cookies": cookie} if cookie else {}
-    if environ.get(TOKEN):
-        origin, found["existing_token"] = TOKEN, environ[TOKEN]
-    elif MOUNTED in environ or (not cookie and Path(path).is_file()):
+    if os.environ.get(TOKEN):
+        origin, found["existing_token"] = TOKEN, os.environ[TOKEN]
+    elif MOUNTED in os.environ or (not cookie and Path(path).is_file()):
         origin, found["credentials"] = MOUNTED, kfp_client.ServiceAccountTokenVolumeCredentials(path)
     else:
         return (COOKIE if cookie else None), found

@@ -196,15 +196,13 @@ class RunArchive:
         log = [] if waits else self.log(node)
         return Evidence(node, log, pod, self.cluster.events(pod), self.cluster.nodes if waits else [])
 
-    def logs(self, steps: Sequence[str]) -> Iterator[tuple[str, Iterator[str]]]:
-        """Yield each step that has had a pod of its own, with the lines of its last one so far."""
-        workflow = self.workflow()
-        for step in steps:
-            if node := workflow.own(step):
-                yield step, iter(self.log(node))
+    def logs(self, steps: Sequence[str], follow: bool = False) -> Iterator[tuple[str, Iterator[str]]]:
+        """Yield every attempt of the steps that has begun, with its lines.
 
-    def follow_logs(self, steps: Sequence[str]) -> Iterator[tuple[str, Iterator[str]]]:
-        """Yield every attempt of the steps, with its lines as they come, until the run or the steps end."""
+        Args:
+            steps: whose.
+            follow: go on with what comes, until the run or the steps have ended.
+        """
         seen: set[str] = set()
         while True:
             workflow = self.workflow()
@@ -212,9 +210,9 @@ class RunArchive:
                 begun = not node.driver and node.phase != "Pending"
                 if begun and node.step in steps and node.pod not in seen:
                     seen.add(node.pod)
-                    yield node.step, self._follow_log(node)
+                    yield node.step, self._follow_log(node) if follow else iter(self.log(node))
             ended = (workflow.cached(step) or _succeeded(workflow.own(step)) for step in steps)
-            if workflow.ended or all(ended):
+            if not follow or workflow.ended or all(ended):
                 return
             time.sleep(PAUSE)
 

@@ -188,7 +188,7 @@ def test_logs_of_a_run_that_goes_on(
     timer = threading.Timer(0.1, site.runs.step, (run.run_id, "ingest", "Running", "one\n"))
     timer.start()
     found = []
-    for step, lines in runs.RunArchive(backend, run.run_id).follow_logs(("ingest",)):
+    for step, lines in runs.RunArchive(backend, run.run_id).logs(("ingest",), follow=True):
         for line in lines:
             found.append((step, line))
             site.runs.step(run.run_id, "ingest", "Succeeded", "one\ntwo\n")
