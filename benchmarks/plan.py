@@ -24,7 +24,7 @@ from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.shards import ShardWriter
 from modelyard.components.train.measured import Probed, Question, Trial
 from modelyard.components.train.settings import Code, Model, Training
-from modelyard.pipelines.planning.measuring import ask
+from modelyard.pipelines.planning.measuring import run_in_process
 from modelyard.pipelines.planning.plan import train_time
 
 NETWORKS = Path(__file__).parent / "networks"
@@ -120,7 +120,7 @@ def measure(model: str, size: str, number: int, features: Path) -> Line:
         validation=schema.splits["validation"],
         features=str(features),
     )
-    probed, wall = ask("probe", Trial(question=question, seconds=PROBE_SECONDS), Probed)
+    probed, wall = run_in_process("probe", Trial(question=question, seconds=PROBE_SECONDS), Probed)
     found = train_time(probed, wall, plan, schema.splits).total
     with tempfile.TemporaryDirectory() as scratch:
         places = [str(Path(scratch) / name) for name in ("model", "history")]

@@ -16,7 +16,7 @@
     ├── BackendError              10   Kubeflow Pipelines cannot be reached, or refuses what is asked
     ├── StuckError                11   a pod of a run cannot start: no node has room, or no image comes
     ├── CancelledError            12   the run was cancelled
-    └── PlanError                 13   the plan says that the run cannot succeed: memory, budget, deadline
+    └── PlanError                 13   no node can take a step, or the plan says that it cannot succeed
 
 A message is one paragraph: what was found (the bad value), what is wrong with it, what to do next.
 An exception outside the family is a bug and ends with exit code 1.
@@ -117,7 +117,7 @@ class CancelledError(ModelyardError):
 
 
 class PlanError(ModelyardError):
-    """The plan says that the run cannot succeed: it does not fit, or takes too long or costs too much."""
+    """No node can take a step, or the plan says that it cannot succeed: memory, budget or deadline."""
 
     exit_code = 13
 

@@ -99,7 +99,10 @@ StoreUrl = Annotated[
     ),
 ]
 Anyway = Annotated[
-    bool, typer.Option("--anyway", help="Start the run even if the plan says that it cannot succeed.")
+    bool,
+    typer.Option(
+        "--anyway", help="Start even if no node can take a step, or the plan says it cannot succeed."
+    ),
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the history.")]
 
