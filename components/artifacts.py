@@ -92,6 +92,11 @@ def tree_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def tree_bytes(folder: Path) -> int:
+    """Return the bytes of all files below `folder`."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def tree_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield what counts for `tree_sha256`, in order: each file's name below `folder`, and its path."""
     for path in sorted(folder.rglob("*")):

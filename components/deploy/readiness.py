@@ -9,6 +9,7 @@ from modelyard.components.errors import DeployError, UnreachableError
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.api_errors import explain_refusal
 from modelyard.components.kubernetes.pod_problem import (
+    OUT_OF_MEMORY,
     PodProblem,
     count_restarts,
     find_problem,
@@ -127,7 +128,7 @@ class PodWatcher:
 
     def _is_over(self, pod: Json, problem: PodProblem) -> bool:
         """Return whether a pod's container ended before this watcher was created, and has run since."""
-        ended = problem.reason in ("Crashed", "OOMKilled") and pod["metadata"]["uid"] in self._before
+        ended = problem.reason in ("Crashed", OUT_OF_MEMORY) and pod["metadata"]["uid"] in self._before
         return ended and not self.restarts(pod) and is_running(pod)
 
     def _patience(self, pod: Json, problem: PodProblem) -> float:

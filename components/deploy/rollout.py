@@ -13,7 +13,6 @@ that. tracks.py does what each step needs on the cluster.
 
 from contextlib import suppress
 from functools import partial
-from typing import Literal
 from uuid import uuid4
 
 from modelyard.components.artifacts import Outcome
@@ -34,9 +33,8 @@ from modelyard.components.errors import (
     StoreError,
 )
 from modelyard.components.kubernetes import Json
-from modelyard.components.store.records import Champion
+from modelyard.components.store.records import Action, Champion
 
-Action = Literal["promote", "rollback"]
 PAST: dict[Action, str] = {"promote": "promoted", "rollback": "rolled back"}
 
 

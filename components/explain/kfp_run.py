@@ -15,7 +15,7 @@ from modelyard.components.explain.explanation import Explanation, decision, expl
 from modelyard.components.explain.workflow import PodNode, Workflow, node_of
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import Cluster, connect
-from modelyard.components.kubernetes.pod_problem import PULLING, PodProblem, find_problem
+from modelyard.components.kubernetes.pod_problem import OUT_OF_MEMORY, PULLING, PodProblem, find_problem
 
 POD_NAME = "KFP_POD_NAME"
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -24,11 +24,11 @@ RUN = "pipeline/runid"
 LINES = 5000
 CANCELLED = "somebody cancelled it, or `--wait` did because a pod could not start. Nothing of it is running."
 MAIN = "main"  # the container of a step in a pod of Argo
-MEMORY, TIMEOUT = "OOMKilled", "DeadlineExceeded"
+TIMEOUT = "DeadlineExceeded"
 SETTINGS = {
     "Unschedulable": " Its resources are in environment.steps.{step} and environment.defaults.",
     **dict.fromkeys(("ImagePull", *PULLING), " Its image is environment.images.{step}."),
-    MEMORY: " Its memory is environment.steps.{step}.memory.",
+    OUT_OF_MEMORY: " Its memory is environment.steps.{step}.memory.",
 }
 
 
@@ -179,7 +179,7 @@ def failure_reason(found: Evidence) -> str:
         return _ended(found, driver)
     if status.get("reason") == TIMEOUT:
         return _ended(found, f"It took too long: raise environment.steps.{step}.timeout, or do less. ")
-    if (seen := found.problem) and seen.reason == MEMORY:
+    if (seen := found.problem) and seen.reason == OUT_OF_MEMORY:
         return seen.message + _settings(seen.reason, found.node)
     if known := from_log(list(found.log)):
         return str(known)

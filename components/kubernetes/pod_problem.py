@@ -8,6 +8,7 @@ from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.quantities import format_bytes, number
 from modelyard.components.kubernetes.scheduling import explain_unschedulable
 
+OUT_OF_MEMORY = "OOMKilled"
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 CREATING = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 HOPELESS = re.compile(r"not found|NotFound|denied|unauthorized|forbidden|invalid", re.IGNORECASE)
@@ -98,7 +99,7 @@ def _container_problem(pod: Json, status: Json, used: float | None) -> PodProble
     ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
     if not ended or ended.get("exitCode") == 0:
         return None
-    if ended.get("reason") == "OOMKilled":
+    if ended.get("reason") == OUT_OF_MEMORY:
         return _memory_problem(pod, status["name"], used)
     return _crash_problem(pod, status, ended, reason == "CrashLoopBackOff")
 
@@ -121,7 +122,7 @@ def _memory_problem(pod: Json, container: str, used: float | None) -> PodProblem
     allowed = f"its limit is {format_bytes(number(limit))}" if limit else "its node ran out of memory"
     seen = f", and it was last seen to use {format_bytes(used)}" if used else ""
     return PodProblem(
-        reason="OOMKilled",
+        reason=OUT_OF_MEMORY,
         message=f"Container {container} of pod {_name(pod)} was killed because it used too much memory: "
         f"{allowed}{seen}. Give it more memory, or a smaller model or batch.",
         patience=0.0,

@@ -4,6 +4,8 @@ from pydantic import Field
 
 from modelyard.components.settings import Settings
 
+MODEL_NAME = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+
 
 class Store(Settings):
     """Where models live."""

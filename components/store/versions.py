@@ -12,8 +12,8 @@ from modelyard.components.artifacts import Manifest
 from modelyard.components.errors import ConfigError, ConflictError, NotFoundError, StoreError
 from modelyard.components.store.objects import Objects, checked
 from modelyard.components.store.records import Run, now, parse_record, read_record, read_records, to_bytes
+from modelyard.components.store.settings import MODEL_NAME
 
-MODEL_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 MANIFEST = "manifest.json"
 RUN = "run.json"
 
@@ -27,7 +27,7 @@ class Versions:
 
     def names(self) -> list[str]:
         """Return the models that have a version, in order."""
-        names = [name for name in self._objects.folders("") if MODEL_NAME.fullmatch(name)]
+        names = [name for name in self._objects.folders("") if re.fullmatch(MODEL_NAME, name)]
         return [name for name in names if self.versions(name)]
 
     def versions(self, name: str) -> list[int]:
@@ -192,7 +192,7 @@ class Versions:
 
 def model_folder(name: str) -> str:
     """Return a model's name when it is one: it becomes a folder, a host name and a label."""
-    if not MODEL_NAME.fullmatch(name):
+    if not re.fullmatch(MODEL_NAME, name):
         raise ConfigError(
             f"{name!r} is not a model's name: use 1 to 63 lower-case letters, digits and dashes, with no "
             "dash at either end, such as `digits` or `cifar10-cnn`."

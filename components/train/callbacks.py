@@ -73,27 +73,3 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         """Training rows a second, without the first epoch, which also traces, when there are more."""
         steady = self.seconds[1:] or self.seconds
         return self._rows * len(steady) / sum(steady)
-
-
-class Clock(keras.callbacks.Callback):  # type: ignore[misc]
-    """Takes the time of the last epoch, or of an evaluation, without what Keras does around it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds = self._began = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
-        """Start the clock."""
-        self._began = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
-        """Stop the clock."""
-        self.seconds = time.perf_counter() - self._began
-
-    def on_test_begin(self, logs: Logs = None) -> None:  # noqa: ARG002
-        """Start the clock."""
-        self._began = time.perf_counter()
-
-    def on_test_end(self, logs: Logs = None) -> None:  # noqa: ARG002
-        """Stop the clock."""
-        self.seconds = time.perf_counter() - self._began

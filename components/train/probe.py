@@ -26,8 +26,8 @@ from modelyard.components.shards import ShardWriter
 from modelyard.components.train import cost as costs
 from modelyard.components.train import data
 from modelyard.components.train import model as networks
-from modelyard.components.train.backend import BACKEND, devices, tf, translate_out_of_memory
-from modelyard.components.train.callbacks import Clock, Finite
+from modelyard.components.train.backend import BACKEND, devices, keras, tf, translate_out_of_memory
+from modelyard.components.train.callbacks import Finite
 from modelyard.components.train.data import Features, Part
 from modelyard.components.train.export import export
 from modelyard.components.train.measured import ANSWER, Pace, Probed, Question, Trial
@@ -81,7 +81,7 @@ def probe(trial: Trial, scratch: Path) -> Probed:
         validation=passes.validation.pace() if passes.validation else None,
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         device_memory=_device_memory(),
-        model_bytes=sum(path.stat().st_size for path in (scratch / "model").rglob("*") if path.is_file()),
+        model_bytes=artifacts.tree_bytes(scratch / "model"),
         inside=time.perf_counter() - began,
     )
 
@@ -188,10 +188,22 @@ class Passes:
         return seconds
 
     def _evaluate(self, steps: int) -> float:
-        clock = Clock()
+        clock = EvaluationClock()
         batches = data.ordered(self._rows.validation, self._training.batch_size).take(steps)
         self._network.evaluate(batches, callbacks=[clock], verbose=0)
         return clock.seconds
+
+
+class EvaluationClock(keras.callbacks.Callback):  # type: ignore[misc]
+    """Takes the time of an evaluation, without what Keras does around it."""
+
+    def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002
+        """Start the clock."""
+        self._began = time.perf_counter()
+
+    def on_test_end(self, logs: Any = None) -> None:  # noqa: ARG002
+        """Stop the clock."""
+        self.seconds = time.perf_counter() - self._began
 
 
 def _batch_size(question: Question) -> int:

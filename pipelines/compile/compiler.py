@@ -215,9 +215,13 @@ def unreachable_from_pods(address: str) -> str | None:
     """Return why pods cannot reach an address; None when they can."""
     parts = urlsplit(address)
     if parts.scheme in ("http", "https"):
-        host = parts.hostname or ""
-        return "this machine itself" if host == "localhost" or re.match(r"127\.|::1$", host) else None
+        return "this machine itself" if is_loopback(address) else None
     return None if parts.scheme == "gs" else "a place of this machine"
+
+
+def is_loopback(url: str) -> bool:
+    """Say whether a URL names the machine itself."""
+    return bool(re.fullmatch(r"localhost|127\..*|::1", urlsplit(url).hostname or ""))
 
 
 def _code(step: str, environment: Environment) -> str:

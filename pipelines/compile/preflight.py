@@ -13,7 +13,7 @@ from typing import Any
 
 from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes import Json
-from modelyard.pipelines.compile.compiler import parse_package
+from modelyard.pipelines.compile.compiler import is_loopback, parse_package
 from modelyard.pipelines.environments.environment import Environment, Steps
 
 ARGUMENT_BYTES = 128 * 1024  # Linux's limit for one argument of a program
@@ -109,7 +109,7 @@ def _environment(kubernetes: Json, environment: Environment) -> Iterator[str]:
             "The pipeline has no deadline, so that a run whose pod cannot start would never end. Set "
             "environment.active_deadline."
         )
-    if re.match(r"https?://(localhost|127\.|\[::1\])", environment.storage_endpoint or ""):
+    if is_loopback(environment.storage_endpoint or ""):
         yield (
             f"environment.storage_endpoint is {environment.storage_endpoint}, which is the pod itself when a "
             "pod uses it. Set the emulator's address inside the cluster, and this one as "

@@ -23,7 +23,7 @@ from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.serve.settings import Serving
 from modelyard.components.settings import Settings
 from modelyard.components.source.settings import Source
-from modelyard.components.store.settings import Store
+from modelyard.components.store.settings import MODEL_NAME, Store
 from modelyard.components.train import optimizers
 from modelyard.components.train.settings import Code, Model, Training
 from modelyard.pipelines.config.layers import PREFIX, Document
@@ -70,7 +70,7 @@ class Config(Settings):
     """Everything about a model: its data, its training, the gate, serving and the store."""
 
     name: str = Field(
-        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        pattern=f"^{MODEL_NAME}$",
         description="The model's name, in the store and in the server's addresses: 1 to 63 lower-case "
         "letters, digits and dashes, with no dash at either end.",
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modelyard.components import lifeline
-from modelyard.components.artifacts import read
+from modelyard.components.artifacts import read, tree_bytes
 from modelyard.components.deploy import objects as deployments
 from modelyard.components.errors import DataError, NotFoundError
 from modelyard.components.kubernetes.cluster import Cluster, connect
@@ -33,12 +33,12 @@ from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
+from modelyard.pipelines.runners.pods.pod import STEP_PODS
 from modelyard.pipelines.runners.runs import NAME as RUN_NAME
 from modelyard.pipelines.runners.runs import RunSummary
 
 UPLOAD = re.compile(rf"(?:{DATA}|{CODE})/[0-9a-f]{{64}}(?:\.zip)?")
 CHECKPOINT = re.compile(r"checkpoints/[0-9a-f]{64}/state\.npz")
-STEP_PODS = "app.kubernetes.io/component=step,modelyard.dev/run"
 MANAGED = "app.kubernetes.io/part-of=modelyard"
 ENDED_POD = ("Succeeded", "Failed")
 ENDED_RUN = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")  # of Kubeflow Pipelines
@@ -346,7 +346,7 @@ def _parameters(run: Any) -> str:
 
 def _size(folder: Path) -> int:
     with suppress(FileNotFoundError):  # another gc was faster
-        return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+        return tree_bytes(folder)
     return 0
 
 

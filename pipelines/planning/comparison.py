@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from modelyard.components.artifacts import write
+from modelyard.components.artifacts import tree_bytes, write
 from modelyard.components.errors import ModelyardError
 from modelyard.components.report.page import Planned, with_plan
 from modelyard.pipelines.config.config import Config
@@ -64,7 +64,7 @@ def _rows(plan: Plan, artifacts: Path, summary: RunSummary) -> Iterator[Planned]
         yield _row("money for train, at the planned price", plan.money.train.value, actual, dollars)
     model = next(iter(sorted(artifacts.glob("*/train/model"))), None)  # where artifacts are on this machine
     if model:
-        written = sum(path.lstat().st_size for path in model.rglob("*") if path.is_file())
+        written = tree_bytes(model)
         yield _row("the exported model", plan.storage.model, written, size)
 
 

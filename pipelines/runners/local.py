@@ -77,7 +77,11 @@ class LocalRun:
                 self._execute()
                 result = {"state": "succeeded", **self._result()}
         except ModelyardError as error:
-            result = {"state": "failed", "failure": self._failure(error)}
+            step = self._failed_step()
+            result = {
+                "state": "failed",
+                "failure": Failure.of(error, step, self.log.path(step) if step else None),
+            }
         summary = RunSummary(
             run=self.folder.name,
             model=self.config.name,
@@ -155,16 +159,6 @@ class LocalRun:
             return local_run.failure(self.folder, step)
         return ModelyardError(f"KFP's local runner failed: {error}. `modelyard --debug run` shows more.")
 
-    def _failure(self, error: ModelyardError) -> Failure:
-        step = self._failed_step()
-        return Failure(
-            kind=type(error).__name__,
-            message=str(error),
-            exit_code=error.exit_code,
-            step=step,
-            log=str(self.log.path(step)) if step else None,
-        )
-
     def _result(self) -> dict[str, Any]:
         """Return what the steps decided, the champion, and one prediction of its server."""
         champion = open_store(self.config.store).champion(self.config.name)
@@ -172,7 +166,7 @@ class LocalRun:
             "fingerprint": self._parameter("fingerprint", "run"),
             "champion": champion.version if champion else None,
         }
-        if reason := reason_in(self.log.lines("fingerprint")):
+        if reason := reason_in(local_run.log_of(self.folder, "fingerprint")):
             return {**result, "decision": UNCHANGED, "reason": reason}
         return {
             **result,
@@ -254,12 +248,6 @@ class StepLog(io.TextIOBase):
     def path(self, step: str) -> Path:
         """Return the step's log file."""
         return self._logs / f"{step}.log"
-
-    def lines(self, step: str) -> list[str]:
-        """Return the lines that the step printed, without kfp.local's own."""
-        if not self.path(step).exists():
-            return []
-        return self.path(step).read_text(encoding="utf-8", errors="replace").splitlines()
 
     def _line(self, line: str) -> None:
         if found := _EVENT.match(line):

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Decision, Interval, Metrics, Outcome, Record, read, write
-from modelyard.components.errors import ConfigError, NotFoundError
+from modelyard.components.errors import ConfigError, ModelyardError, NotFoundError
 from modelyard.components.explain import local_run
 from modelyard.pipelines.serving.smoke_test import Prediction
 
@@ -55,6 +55,17 @@ class Failure(Record):
     exit_code: int
     step: str | None
     log: str | None
+
+    @classmethod
+    def of(cls, error: ModelyardError, step: str | None = None, log: Path | None = None) -> "Failure":
+        """Return how an error is recorded."""
+        return cls(
+            kind=type(error).__name__,
+            message=str(error),
+            exit_code=error.exit_code,
+            step=step,
+            log=str(log) if log else None,
+        )
 
 
 class RunSummary(Record):

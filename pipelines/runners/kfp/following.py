@@ -91,9 +91,9 @@ class Following:
             else:
                 result = {"state": "succeeded", **self._results(name, store, folder)}
         except CancelledError as error:
-            result = {"state": "cancelled", "failure": _told(error)}
+            result = {"state": "cancelled", "failure": Failure.of(error)}
         except StuckError as error:
-            result = {"state": "failed", "failure": _told(error, self._stuck_in)}
+            result = {"state": "failed", "failure": Failure.of(error, self._stuck_in)}
         summary = RunSummary(
             run=self._run.display_name,
             model=name,
@@ -186,7 +186,7 @@ class Following:
         node = self._workflow.failed()
         if node is None:
             message = self._workflow.message or "no pod of it says why"
-            return _told(ClusterError(f"The run failed: {message.rstrip('.')}. Run it again."))
+            return Failure.of(ClusterError(f"The run failed: {message.rstrip('.')}. Run it again."))
         evidence = self._archive.evidence(node)
         step = node.step if node.step in STEPS else None  # else a group of them, such as the whole run
         error = from_log(list(evidence.log))
@@ -194,10 +194,10 @@ class Following:
             kind = ModelyardError if has_traceback(evidence.log) else ClusterError
             error = kind(f"{f'The step {step}' if step else 'The run'} failed: {failure_reason(evidence)}")
         if not evidence.log:
-            return _told(error, step)
+            return Failure.of(error, step)
         log = logs / f"{node.step}.log"
         log.write_text("".join(f"{line}\n" for line in evidence.log), encoding="utf-8")
-        return _told(error, step, log)
+        return Failure.of(error, step, log)
 
     def _results(self, name: str, store: Store, folder: Path) -> dict[str, Any]:
         try:
@@ -206,16 +206,6 @@ class Following:
             raise type(error)(
                 f"The run {self._run.display_name} succeeded, and its results cannot be read: {error}"
             ) from error
-
-
-def _told(error: ModelyardError, step: str | None = None, log: Path | None = None) -> Failure:
-    return Failure(
-        kind=type(error).__name__,
-        message=str(error),
-        exit_code=error.exit_code,
-        step=step,
-        log=str(log) if log else None,
-    )
 
 
 def _model(run: Any, environment: Environment) -> tuple[str, Store]:

@@ -12,6 +12,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 
 from modelyard.components import lifeline
@@ -117,7 +118,7 @@ class Task:
     """
 
     def __init__(self, executor_input: Json, launch: LaunchConfig) -> None:
-        self.executor_input = json.loads(json.dumps(executor_input))
+        self.executor_input = deepcopy(executor_input)
         outputs = self.executor_input["outputs"]
         files = [outputs, *outputs.get("parameters", {}).values()]
         self.parameter_files = [Path(one["outputFile"]) for one in files]

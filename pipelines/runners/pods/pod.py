@@ -11,14 +11,15 @@ import yaml
 from modelyard.components.errors import ClusterError
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import Cluster, retry_on_conflict
-from modelyard.components.kubernetes.pod_problem import find_problem
+from modelyard.components.kubernetes.pod_problem import OUT_OF_MEMORY, find_problem
 from modelyard.pipelines.environments.environment import Environment
 
 TEMPLATE = Path(__file__).parent / "step.yaml"
 NEEDS_KUBERNETES = "deploy"
 MANAGER = "modelyard-run"
 STEP = "step"
-MEMORY = "OOMKilled"
+STEP_PODS = "app.kubernetes.io/component=step,modelyard.dev/run"
+"""Selects the pods of all runs."""
 PAUSE, MEMORY_PAUSE = 0.3, 3.0
 
 
@@ -172,7 +173,7 @@ def _raise_if_stopped(cluster: Cluster, name: str, used: float | None) -> None:
     """
     pod = _get(cluster, name)
     found = find_problem(pod)
-    if _deleted(pod) or pod["status"].get("reason") or (found and found.reason == MEMORY):
+    if _deleted(pod) or pod["status"].get("reason") or (found and found.reason == OUT_OF_MEMORY):
         raise _failure(pod, used)
 
 
@@ -191,7 +192,7 @@ def _failure(pod: Json, used: float | None = None) -> ClusterError:
         said = pod["status"].get("message", "").rstrip(".") or "it does not say more"
         return PodLostError(f"The pod {name} was stopped by its node ({reason}: {said}). Give it retries.")
     found = find_problem(pod, used=used)
-    if found and found.reason == MEMORY:
+    if found and found.reason == OUT_OF_MEMORY:
         return PodMemoryError(found.message)
     return ClusterError(found.message if found else f"The pod {name} failed, and does not say why.")
 

@@ -19,7 +19,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.local import LocalRun
 from modelyard.pipelines.runners.pods import launcher
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
-from modelyard.pipelines.runners.pods.pod import remove_pod, step_pod
+from modelyard.pipelines.runners.pods.pod import STEP_PODS, remove_pod, step_pod
 from modelyard.pipelines.serving.smoke_test import Prediction, predict_on_cluster
 from modelyard.pipelines.train_to_serve import STEPS
 
@@ -105,9 +105,7 @@ class PodRun(LocalRun):
 
     def _remove_orphaned_pods(self) -> None:
         """Remove the pods of runs of this machine that were killed."""
-        for one in self._cluster.list_objects(
-            "Pod", labels="app.kubernetes.io/component=step,modelyard.dev/run"
-        ):
+        for one in self._cluster.list_objects("Pod", labels=STEP_PODS):
             run = self.folder.parent / one["metadata"]["labels"]["modelyard.dev/run"]
             if run.is_dir() and not lifeline.held(run / "lifeline"):
                 remove_pod(self._cluster, one["metadata"]["name"])
