@@ -7,7 +7,7 @@ import pickle
 import signal
 import struct
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,6 +27,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # there is a worker per core
 def pytest_configure() -> None:
     """Let the commands that tests start hear Ctrl-C, which a job in the background ignores."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fast_compilation() -> Iterator[None]:
+    """Skip a check of KFP's in each setter of a task, which reads the source of the whole call stack."""
+    from kfp.dsl.pipeline_task import PipelineTask
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PipelineTask, "_ensure_container_spec_exists", lambda _: None)
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)
