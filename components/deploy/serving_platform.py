@@ -183,7 +183,7 @@ def _only_over(desired: Json, observed: Json | None) -> Json:
 
 
 def _owns_replicas(deployment: Json) -> bool:
-    """Return whether nobody but deploy set the number of replicas since."""
+    """Return whether only deploy has set the number of replicas since."""
     return any(
         entry["manager"] == MANAGER and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
         for entry in deployment["metadata"].get("managedFields", [])

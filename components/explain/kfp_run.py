@@ -22,7 +22,9 @@ NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 WORKFLOW = "workflows.argoproj.io/workflow"
 RUN = "pipeline/runid"
 LINES = 5000
-CANCELLED = "somebody cancelled it, or `--wait` did because a pod could not start. Nothing of it is running."
+CANCELLED = (
+    "a user cancelled it, or `--wait` did because a pod could not start. None of its steps is running."
+)
 MAIN = "main"  # the container of a step in a pod of Argo
 TIMEOUT = "DeadlineExceeded"
 SETTINGS = {

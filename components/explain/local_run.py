@@ -67,7 +67,7 @@ def failure(run: Path, step: str) -> ModelyardError:
     if known := from_log(lines):
         return known
     why = (
-        " without an error: it was killed. If nobody did that, the machine has too little memory: lower the "
+        " without an error: it was killed. If no user did that, the machine has too little memory: lower the "
         "sizes in `model` or training.batch_size, or use a larger machine"
         if not has_traceback(lines)
         else ""

@@ -108,7 +108,7 @@ def inside(source: Path, name: str) -> str:
     parts = re.split(r"[/\\]", name)
     if not parts[0] or ".." in parts or re.match("[A-Za-z]:", name):
         raise DataError(
-            f"{source} has a member named {name!a}, which leads out of it. Do not trust it, or pack it anew."
+            f"{source} has a member named {name!a}, which leads out of it. Do not use it, or pack it again."
         )
     if CONTROL.search(name):
         raise DataError(f"{source} has a member named {name!a}, with control characters. Rename it.")
@@ -209,7 +209,7 @@ class Names:
                 "dataset, or give it as npz."
             )
         if member.name in self._files:
-            raise member.refused("is there twice. Pack the archive anew.")
+            raise member.refused("is there twice. Create the archive again.")
         if not member.folder:
             self._files.add(member.name)
 

@@ -39,7 +39,7 @@ class ArrayFile:
         member: the .npy file.
 
     Raises:
-        DataError: it is none, its rows do not lie one after the other, or it is not as long as it says.
+        DataError: it is not such a file, its rows are scattered, or its length does not match its header.
     """
 
     def __init__(self, member: Member) -> None:

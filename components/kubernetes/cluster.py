@@ -72,7 +72,7 @@ def connect(namespace: str) -> "Cluster":
 
 
 def retry_on_conflict(what: str, write: Callable[[], T | None]) -> T:
-    """Return what `write` returns as soon as it is not None, which means that nobody else wrote meanwhile.
+    """Return what `write` returns as soon as it is not None: no other process wrote meanwhile.
 
     Args:
         what: the object, for the error.

@@ -61,7 +61,7 @@ class Call(NamedTuple):
     version: str | None
 
 
-class Disconnected(Exception):  # noqa: N818 - not an error: nobody is left to answer
+class Disconnected(Exception):  # noqa: N818 - not an error: the client is gone
     """The client went away before its request was whole, or was too slow (408)."""
 
 

@@ -153,7 +153,7 @@ def _zeros(examples: Any) -> Any:
 
 
 def _convert_elsewhere(directory: Path) -> None:
-    """Let a process of its own load model.keras on TensorFlow, and whatever registered layers of it."""
+    """Load model.keras on TensorFlow in a child process, with the modules that registered its layers."""
     modules = {each.__module__ for each in keras.saving.get_custom_objects().values()}
     command = [
         sys.executable,

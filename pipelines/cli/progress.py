@@ -79,7 +79,7 @@ class Progress(Protocol):
     last_line: str
 
     def steps(self) -> tuple["Step", ...]:
-        """Return every step as it is now."""
+        """Return the current state of every step."""
 
 
 def steps_table(log: Progress) -> Group:
@@ -145,7 +145,7 @@ def follow(
 
 
 def show_once(backend: "Backend", run: Any, environment: "Environment", output: Output) -> None:
-    """Show a run as it is now."""
+    """Show the current state of a run."""
     from modelyard.pipelines.runners.kfp.following import Following
     from modelyard.pipelines.runners.kfp.runs import record
 

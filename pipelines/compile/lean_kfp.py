@@ -9,7 +9,7 @@ VARIABLE = "_KFP_RUNTIME"  # kfp asks for it when it is imported, to spare steps
 
 
 def load() -> None:
-    """Import `kfp`, if nobody has; what of it is needed is imported by name afterwards, such as kfp.dsl."""
+    """Import `kfp` if it is not imported yet; import submodules such as kfp.dsl by name afterwards."""
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = "true"
     try:

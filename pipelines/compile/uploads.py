@@ -175,7 +175,7 @@ def _send(one: Upload, objects: "Objects", console: "Console") -> None:
             size = file.seek(0, 2)
             file.seek(0)
             read = progress.wrap_file(cast(BinaryIO, file), size, description=f"sending {one.path.name}")
-            with suppress(ConflictError):  # somebody else was faster
+            with suppress(ConflictError):  # another command was faster
                 objects.add(one.name, read, size)
     except DataError:
         for entry in objects.entries(f"{DATA}/"):  # what got there is not what its name says

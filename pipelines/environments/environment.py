@@ -66,7 +66,7 @@ class StepResources(Settings):
     )
 
     def over(self, defaults: Self) -> Self:
-        """Return these resources, with `defaults` where nothing is said."""
+        """Return these resources, with `defaults` where a field is not set."""
         return defaults.model_copy(update={key: getattr(self, key) for key in self.model_fields_set})
 
     def selector(self) -> dict[str, str]:

@@ -258,7 +258,7 @@ class GarbageCollector:
             yield f"the schedule {schedule.display_name}", _parameters(schedule)
 
     def _remove_upload(self, objects: Objects, entry: Entry) -> bool:
-        """Delete an upload, unless a run uses it that was retried, or somebody submitted it again."""
+        """Delete an upload, unless a run uses it that was retried, or that was submitted again."""
         used = any(entry.key in _parameters(run) for run in self._server_runs_in_flight())
         return not used and objects.delete(entry)
 

@@ -25,7 +25,7 @@ CIFAR10_ROWS = {"train": 50_000, "test": 10_000}
 
 
 class Dataset(Record):
-    """The examples of each split. `features` is the folder that preprocess wrote, empty when nobody ran it.
+    """The examples of each split. `features` is the folder that preprocess wrote, empty when it has not run.
 
     `classes` has the training examples of each class, where they were counted.
     """

@@ -229,7 +229,7 @@ class StepLog(io.TextIOBase):
         self.hits[step] = key
 
     def steps(self) -> tuple[Step, ...]:
-        """Return every step as it is now."""
+        """Return the current state of every step."""
         return tuple(
             Step(name=name, state=timer.state, seconds=round(timer.seconds(), 3), cached=timer.cached)
             for name, timer in self._steps.items()

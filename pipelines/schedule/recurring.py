@@ -185,7 +185,7 @@ class RecurringRuns:
         """Create a recurring run in place of others, and return all of its name, the one that stays last.
 
         Raises:
-            ConflictError: somebody else created another one at the same time, and that one stays.
+            ConflictError: another command created one at the same time, and that one stays.
         """
         for one in existing:
             if one.on and (one is not existing[-1] or _is_frequent(one)):
@@ -222,7 +222,7 @@ class RecurringRuns:
             with self.console.status("waiting a minute, until runs that have just started are on record"):
                 time.sleep(MARGIN.total_seconds())
         for one in old:
-            with suppress(NotFoundError):  # somebody else was faster
+            with suppress(NotFoundError):  # another command was faster
                 self.backend.recurring_runs.recurring_run_service_delete_recurring_run(
                     one.id, propagation_policy="ORPHAN"
                 )

@@ -106,7 +106,7 @@ class Following:
         return summary
 
     def steps(self) -> tuple[Step, ...]:
-        """Return every step as it is now."""
+        """Return the current state of every step."""
         over = not runs.goes_on(self._run) or bool(self._stuck_in and not self._leave_stuck)
         return tuple(_step(name, self._workflow, over) for name in STEPS)
 
@@ -160,7 +160,7 @@ class Following:
         self._stuck_in = found.step
         if not self._leave_stuck:
             runs.cancel(self._backend, self._run)
-        left = "With --leave-stuck it was left as it is: `modelyard runs cancel` ends it."
+        left = "With --leave-stuck it was not cancelled: `modelyard runs cancel` ends it."
         ending = left if self._leave_stuck else "It was cancelled; what is done is cached."
         raise StuckError(
             f"The run {self._run.display_name} is stuck in the step {found.step}: {found.message} {ending}"

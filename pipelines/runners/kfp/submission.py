@@ -186,7 +186,7 @@ def run_name(name: str) -> str:
 
 
 def once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """Create an object with a name of its own, also when the answer is lost or another command is quicker.
+    """Create an object with a unique name, also when the answer is lost or another command is quicker.
 
     Args:
         create: sends the request.

@@ -1,4 +1,4 @@
-"""Which nodes could take a pod, and what is said when none does."""
+"""Which nodes could take a pod, and the message when none can."""
 
 from copy import deepcopy
 

@@ -1,4 +1,4 @@
-"""Recurring runs that match a configuration, the runs that they start, and what is left as it is."""
+"""Recurring runs that match a configuration, the runs that they start, and what is not changed."""
 
 import pytest
 
