@@ -143,6 +143,12 @@ class Workspace:
             assert time.monotonic() < deadline, "they do not end"
             time.sleep(0.5)
 
+    def answers(self) -> None:
+        """Wait until the Service leads to no killed server any more, which it may for two seconds."""
+        deadline, load = time.monotonic() + 30, self.load()
+        while not all(load.send_one() for _ in range(30)):
+            assert time.monotonic() < deadline, load.failed[-1]
+
     def settled(self, version: int) -> None:
         """Assert that the pointer, stable and the Service agree, and that no candidate is left."""
         champion = self.platform.models.champion(self.name)

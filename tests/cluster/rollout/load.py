@@ -25,21 +25,19 @@ class Load:
 
     def client(self, keep: bool) -> None:
         """Send requests until the end, on one connection or on a new one each time."""
-        connection = http.client.HTTPConnection(*self.address, timeout=30)
+        connection = self._connect()
         while not self._end.wait(0.01):
-            try:
-                connection.request("POST", self.path, self._body, {"content-type": "application/json"})
-                reply = connection.getresponse()
-                said = reply.read()
-                trouble = "" if reply.status == 200 else f"{reply.status}: {said[:200]!r}"
-            except (OSError, http.client.HTTPException) as error:
-                trouble = repr(error)
-            if trouble or not keep:
+            if not self._send(connection) or not keep:
                 connection.close()
-            with self._lock:
-                self.sent += 1
-                self.failed += [trouble] if trouble else []
         connection.close()
+
+    def send_one(self) -> bool:
+        """Send one request on a connection of its own, and return whether it was answered."""
+        connection = self._connect()
+        try:
+            return self._send(connection)
+        finally:
+            connection.close()
 
     @contextmanager
     def running(self, clients: int = 4) -> Iterator["Load"]:
@@ -52,3 +50,19 @@ class Load:
             self._end.set()
             for thread in threads:
                 thread.join()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(*self.address, timeout=30)
+
+    def _send(self, connection: http.client.HTTPConnection) -> bool:
+        try:
+            connection.request("POST", self.path, self._body, {"content-type": "application/json"})
+            reply = connection.getresponse()
+            said = reply.read()
+            failure = "" if reply.status == 200 else f"{reply.status}: {said[:200]!r}"
+        except (OSError, http.client.HTTPException) as error:
+            failure = repr(error)
+        with self._lock:
+            self.sent += 1
+            self.failed += [failure] if failure else []
+        return not failure

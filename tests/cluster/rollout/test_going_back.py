@@ -27,6 +27,7 @@ def refused(stable):
 
     def deploy(version, platform=None, **load):
         serves = stable.stable()
+        stable.answers()
         with stable.load(**load).running() as clients, pytest.raises(DeployError) as error:
             stable.deploy(version, platform)
         stable.settled(serves)
