@@ -75,7 +75,7 @@ def rerun(scratch: Path) -> Result:
 
 def server_start(home: Path) -> float:
     """Return the seconds from the start of a server to its being ready and stopped again."""
-    from modelyard.components.deploy import local
+    from modelyard.components.deploy.platforms import local
 
     config = load(None, [f"store.url={home / 'models'}"], {})
     started = time.perf_counter()

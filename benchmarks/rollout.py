@@ -27,11 +27,12 @@ import yaml
 from measure import Result, result, show
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Golden, ImageFormat, Signature
-from modelyard.components.deploy import rollout
-from modelyard.components.deploy.serving_platform import ServingPlatform
+from modelyard.components.deploy.rollout import RolloutController
 from modelyard.components.deploy.verification import PinnedVersion, pin_version
+from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.store.models import ModelStore
 from modelyard.pipelines.compile.images import BUDGETS, MEGABYTE, REFERENCES
-from modelyard.pipelines.serving.platforms import find_platform
+from modelyard.pipelines.serving.platforms import find_controller
 from serving import cnn
 from tests.published import publish
 
@@ -59,7 +60,8 @@ end
 class Bench:
     """The model on its cluster, its two versions, and what clients send."""
 
-    platform: ServingPlatform
+    controller: RolloutController
+    namespace: str
     one: PinnedVersion
     two: PinnedVersion
     scratch: Path
@@ -67,7 +69,7 @@ class Bench:
     @contextmanager
     def load(self) -> Iterator[list[dict[str, float]]]:
         """Send requests during a block; the list is filled at its end with what each kind of client saw."""
-        service = self.platform.cluster.get("Service", NAME)
+        service = connect(self.namespace).get("Service", NAME)
         assert service
         url = f"http://{service['spec']['clusterIP']}:8501/v1/models/{NAME}:predict"
         clients, seen = [], []
@@ -83,22 +85,21 @@ class Bench:
             said, _ = client.communicate(timeout=60)
             seen.append(json.loads(said.splitlines()[-1]))
 
-    def promote(self, platform: ServingPlatform | None = None) -> float:
+    def promote(self) -> float:
         """Deploy the second version and return the seconds it took, without the watch."""
-        platform = platform or self.platform
         started = time.perf_counter()
-        outcome = rollout.roll_out(platform, self.two, None, "bench", "bench")
+        outcome = self.controller.roll_out(self.two, None, "bench")
         assert outcome.decision == "promote", outcome
-        return time.perf_counter() - started - platform.rollout.watch_seconds
+        return time.perf_counter() - started - self.controller.rollout.watch_seconds
 
     def back(self) -> float:
         """Roll back to the first version and return the seconds it took."""
         started = time.perf_counter()
-        rollout.rollback(self.platform, self.one.version, "bench", "bench")
+        self.controller.rollback(self.one.version, "bench")
         return time.perf_counter() - started
 
 
-def version(platform: ServingPlatform, scratch: Path) -> PinnedVersion:
+def version(models: ModelStore, scratch: Path) -> PinnedVersion:
     """Publish a version with golden requests."""
     folder = scratch / uuid4().hex
     folder.mkdir()
@@ -111,7 +112,7 @@ def version(platform: ServingPlatform, scratch: Path) -> PinnedVersion:
     files = {path.name: path for path in folder.iterdir()}
     image = ImageFormat(height=32, width=32, channels=3, resize="stretch")
     signature = Signature(shape=(32, 32, 3), dtype="uint8", classes=tuple("0123456789"), image=image)
-    return pin_version(platform.models, NAME, publish(platform.models, NAME, files, signature))
+    return pin_version(models, NAME, publish(models, NAME, files, signature))
 
 
 def under_load(bench: Bench) -> tuple[list[Result], list[float]]:
@@ -142,7 +143,7 @@ def under_load(bench: Bench) -> tuple[list[Result], list[float]]:
 
 def bare_update(bench: Bench) -> float:
     """Return the seconds of a bare rolling update of stable."""
-    name, namespace = f"deployment/{NAME}-stable", bench.platform.cluster.namespace
+    name, namespace = f"deployment/{NAME}-stable", bench.namespace
     started = time.perf_counter()
     for verb in ("restart", "status"):
         line = ["kubectl", "rollout", verb, name, "-n", namespace]
@@ -154,15 +155,17 @@ def bare_update(bench: Bench) -> float:
 def canary(bench: Bench) -> Iterator[None]:
     """Hold the second version in its watch during a block."""
     joined = threading.Event()
-    patient = bench.platform.rollout.model_copy(update={"watch_seconds": 3600.0})
-    platform = replace(
-        bench.platform, rollout=patient, log=lambda said: joined.set() if said.startswith("canary") else None
+    patient = bench.controller.rollout.model_copy(update={"watch_seconds": 3600.0})
+    controller = replace(
+        bench.controller,
+        rollout=patient,
+        log=lambda said: joined.set() if said.startswith("canary") else None,
     )
-    watching = threading.Thread(target=rollout.roll_out, args=(platform, bench.two, None, "bench", "bench"))
+    watching = threading.Thread(target=controller.roll_out, args=(bench.two, None, "bench"))
     watching.start()
     assert joined.wait(120)
     yield
-    rollout.abort(bench.platform, "bench", "bench")
+    bench.controller.abort("bench")
     watching.join()
 
 
@@ -208,16 +211,16 @@ def main() -> None:
         )
     overrides = ["rollout.watch_seconds=5.0", "rollout.min_requests=100"]
     with tempfile.TemporaryDirectory() as scratch:
-        platform = find_platform(NAME, environment, overrides, print, None)
-        first, second = (version(platform, Path(scratch)) for _ in range(2))
-        bench = Bench(platform, first, second, Path(scratch))
-        rollout.roll_out(platform, bench.one, None, "bench", "bench")
+        controller = find_controller(NAME, environment, "bench", overrides=overrides, log=print)
+        first, second = (version(controller.models, Path(scratch)) for _ in range(2))
+        bench = Bench(controller, controller.platform.where, first, second, Path(scratch))
+        controller.roll_out(bench.one, None, "bench")
         results, promotions = under_load(bench)
         bare = statistics.median(bare_update(bench) for _ in range(ROUNDS))
         title = "deploy to promoted without watch, beside a bare rolling update"
         results.append(result(title, statistics.median(promotions), bare, "s", ""))
         results += canary_overhead(bench)
-    objects = ["deployment,service", "-l", f"app.kubernetes.io/name={NAME}", "-n", platform.cluster.namespace]
+    objects = ["deployment,service", "-l", f"app.kubernetes.io/name={NAME}", "-n", bench.namespace]
     subprocess.run(["kubectl", "delete", *objects], check=True, stdout=subprocess.DEVNULL)
     show("Rollouts on Kubernetes", [*results, *image_sizes()])
 

@@ -1,4 +1,4 @@
-"""Publish a version and roll it out: on this machine, or on a cluster.
+"""Publish a version and roll it out, on whichever serving platform.
 
 Every part may be killed and started again: the run's fingerprint finds the version that was begun, the
 manifest makes it whole, and the pointer moves by compare-and-swap.
@@ -14,12 +14,12 @@ from pathlib import Path
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Decision, History, Manifest, Metrics, Outcome, Signature
-from modelyard.components.deploy.local import running_server
+from modelyard.components.deploy.platforms import open_platform
+from modelyard.components.deploy.platforms.base import PlatformConfig
+from modelyard.components.deploy.rollout import RolloutController
 from modelyard.components.deploy.settings import Rollout, Target
-from modelyard.components.deploy.verification import DirectTarget, overtaken, pin_version, replay
-from modelyard.components.errors import ConflictError, DeployError
+from modelyard.components.deploy.verification import pin_version
 from modelyard.components.kubernetes import Json
-from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 
@@ -76,62 +76,31 @@ def deploy(
     )
     models.publish(name, version, files, manifest)
     _log(f"published version {version} of {name}")
-    result = _promote(models, name, version, champion, store, serving, rollout, Target.of(target))
+    place, thresholds = Target.of(target), Rollout.of(rollout)
+    result = _rolled_back(models, name, version, place)
+    if result is None:
+        sections = _sections(models, name, version, json.loads(serving))
+        platform = open_platform(PlatformConfig(name, models, place, store, sections, thresholds, _log))
+        controller = RolloutController(platform, models, thresholds, BY, _log)
+        pinned = pin_version(models, name, version)
+        result = controller.roll_out(pinned, champion, manifest.decision.reason)
     artifacts.write(Path(outcome), result)
     _log(f"{result.decision}: {result.reason}")
     return version
 
 
-def _promote(
-    models: ModelStore,
-    name: str,
-    version: int,
-    champion: int,
-    store: str,
-    serving: str,
-    rollout: str,
-    target: Target,
-) -> Outcome:
-    """Make `version` the champion, unless it is already or another decision was made since."""
-    recorded = models.manifest(name, version).decision
-    current = models.champion(name)
-    is_champion, is_local = current is not None and current.version == version, target.kind == "local"
-    if is_champion and is_local:
-        return Outcome(version=version, decision=recorded.decision, reason=recorded.reason)
-    if not is_champion and (entry := models.rolled_back(name, version)):
-        again = f"models promote {name} {version}" if is_local else f"deploy {name} {version} -e ENV"
-        return Outcome(
-            version=version,
-            decision="hold",
-            reason=f"version {version} was rolled back at {entry.at} ({entry.reason}); "
-            f"`modelyard {again}` brings it back",
-        )
-    pinned, thresholds, reason = pin_version(models, name, version), Rollout.of(rollout), recorded.reason
-    if is_local:
-        try:
-            with running_server(name, store, serving, version) as url:
-                replay(DirectTarget(url), name, pinned, thresholds.golden_tolerance)
-        except DeployError as error:
-            raise DeployError(f"{error} Version {version} was not promoted.") from error
-        try:
-            models.promote(name, version, reason=reason, by=BY, expected=champion)
-        except ConflictError as error:
-            return overtaken(version, champion, str(error))
-        return Outcome(version=version, decision="promote", reason=reason)
-    from modelyard.components.deploy.rollout import roll_out  # a laptop needs none of it
-    from modelyard.components.deploy.serving_platform import ServingPlatform
-
-    platform = ServingPlatform(
-        name=name,
-        cluster=connect(target.namespace),
-        models=models,
-        store=store,
-        serving=_sections(models, name, version, json.loads(serving)),
-        rollout=thresholds,
-        target=target,
-        log=_log,
+def _rolled_back(models: ModelStore, name: str, version: int, target: Target) -> Outcome | None:
+    """Return that a version is held because it was rolled back since; else None."""
+    current, entry = models.champion(name), models.rolled_back(name, version)
+    if entry is None or (current and current.version == version):
+        return None
+    by_hand = "models promote" if target.platform == "local" else "deploy -e ENV"
+    return Outcome(
+        version=version,
+        decision="hold",
+        reason=f"version {version} was rolled back at {entry.at} ({entry.reason}); "
+        f"`modelyard {by_hand} {name} {version}` brings it back",
     )
-    return roll_out(platform, pinned, champion, reason, BY)
 
 
 def _sections(models: ModelStore, name: str, version: int, given: Json) -> Callable[[int], Json]:

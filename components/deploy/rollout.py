@@ -1,29 +1,35 @@
-"""The rollout of a version on a cluster: an order of steps that may be killed anywhere and started again.
+"""The rollout of a version: an order of steps that may be killed anywhere and started again.
 
 1. settle     stable is brought to the champion pointer, if that version can run
-2. claim      the candidate becomes this rollout's; the Service leads to stable alone
-3. verify     the candidate, outside the Service, answers the golden requests as evaluate saw
-4. analyze    the Service leads to the candidate as well, and its answers are judged
+2. claim      the candidate becomes this rollout's; clients reach stable alone
+3. verify     the candidate, which no client reaches, answers the golden requests as evaluate saw
+4. analyze    clients reach the candidate too, and its answers are judged
 5. promote    the pointer moves by compare-and-swap, then stable follows, then the candidate goes
 
-Who moves the pointer brings stable to it, and looks at the pointer again; where stable cannot follow, both go
-back. Of two rollouts at once, the later one takes the candidate over, and the earlier one ends when it sees
-that. tracks.py does what each step needs on the cluster.
+The champion whose servers are to change (another image, other settings) takes the same way; the pointer
+stays.
+
+Whoever moves the pointer brings stable to it, and looks at the pointer again; where stable cannot follow,
+both go back. Of two rollouts at once, the later one takes the candidate over, and the earlier one ends when
+it sees that. What is loaded where, and how clients are led to it, is the platform's (platforms/base.py).
 """
 
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 from uuid import uuid4
 
 from modelyard.components.artifacts import Outcome
-from modelyard.components.deploy import objects, tracks
 from modelyard.components.deploy.canary_analysis import analyze
-from modelyard.components.deploy.heartbeat import heartbeat
-from modelyard.components.deploy.readiness import wait_until_complete
-from modelyard.components.deploy.serving_platform import ModelDeployment, ServingPlatform
+from modelyard.components.deploy.platforms import base
+from modelyard.components.deploy.platforms.base import Check, Servers, ServingPlatform, Superseded, superseded
+from modelyard.components.deploy.settings import Rollout
 from modelyard.components.deploy.signals import ignore_sigterm, raise_on_sigterm
-from modelyard.components.deploy.tracks import Superseded
-from modelyard.components.deploy.verification import PinnedVersion, overtaken, pin_version
+from modelyard.components.deploy.verification import PinnedVersion, overtaken, pin_version, replay
 from modelyard.components.errors import (
     CancelledError,
     ClusterError,
@@ -31,270 +37,463 @@ from modelyard.components.errors import (
     DeployError,
     ModelyardError,
     StoreError,
+    UnreachableError,
 )
-from modelyard.components.kubernetes import Json
+from modelyard.components.store.models import ModelStore
 from modelyard.components.store.records import Action, Champion
 
 PAST: dict[Action, str] = {"promote": "promoted", "rollback": "rolled back"}
+STORE_PAUSE = 2.0
+GOING_ON = "Going on: a version that runs takes its place."
+
+T = TypeVar("T")
 
 
-def roll_out(
-    platform: ServingPlatform, pinned: PinnedVersion, expected: int | None, reason: str, by: str
-) -> Outcome:
-    """Roll out a version: make it the champion, or say why not.
+@dataclass
+class RolloutController:
+    """Rolls out the versions of one model on one platform.
 
     Args:
         platform: what serves the model.
-        pinned: the version.
-        expected: the champion that it was compared with, 0 for none; None for the present one.
-        reason: why it is promoted.
+        models: the store.
+        rollout: the thresholds.
         by: who asks, for the history.
-
-    Raises:
-        DeployError: it was rolled back; the reason, and what serves now, in a sentence or two.
-        CancelledError: the process got SIGTERM, and took the candidate from clients.
-        ClusterError: the cluster refuses it, or does not answer.
-        StoreError: the store does not answer, or is not what it should be.
+        log: takes each sentence about the progress.
+        now: the monotonic clock.
+        sleep: waits so many seconds of it.
     """
-    token = uuid4().hex
-    with raise_on_sigterm(), heartbeat(platform, token):
-        champion = platform.champion()
-        if champion and champion.version == pinned.version:
-            return _redeploy(platform, champion, by)
-        try:
-            champion = _settle(platform)
-            current = champion.version if champion else 0
-            if expected not in (None, current):
-                tracks.clear(platform)
-                return overtaken(pinned.version, expected, f"it is version {current or 'none'} now")
-            tracks.claim(platform, pinned, token)
-            _verify(platform, pinned, token)
-            summary = analyze(platform, pinned, token)
-            platform.log(f"canary analysis: {summary}")
-            tracks.owned_candidate(platform, token)
-            _move_pointer(platform, pinned.version, current, f"{reason}; canary analysis: {summary}", by)
-        except (ModelyardError, KeyboardInterrupt) as error:
-            with ignore_sigterm():
-                return _handle_failure(platform, pinned, expected, token, error, by)
-        _finish(platform, pinned.version, current, token, by)
-        return Outcome(version=pinned.version, decision="promote", reason=reason)
 
+    platform: ServingPlatform
+    models: ModelStore
+    rollout: Rollout
+    by: str
+    log: Callable[[str], None]
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    _written: Servers | None = field(default=None, init=False)
+    """What this controller last turned stable into."""
 
-def promote_candidate(platform: ServingPlatform, candidate: Json, reason: str, by: str) -> Outcome:
-    """Promote a candidate without further analysis; it answers the golden requests first.
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.platform.name
 
-    Stable gets the image and the section `serving` of its Deployment.
+    # The commands --------------------------------------------------------------------------------
 
-    Raises:
-        DeployError: it is gone, it does not run, or it answers otherwise than evaluate saw.
-    """
-    pinned = pin_version(platform.models, platform.name, objects.version(candidate))
-    platform = tracks.like_candidate(platform, candidate)
-    champion = platform.champion()
-    current = champion.version if champion else 0
-    token = objects.annotation(
-        candidate, objects.TOKEN
-    )  # its own rollout sees in the end that it is promoted
-    with raise_on_sigterm(), heartbeat(platform, token):
-        _verify(platform, pinned, token)
-        tracks.owned_candidate(platform, token)  # its own rollout may have rejected it meanwhile
-        _move_pointer(platform, pinned.version, current, reason, by)
-        _finish(platform, pinned.version, current, token, by)
-    return Outcome(version=pinned.version, decision="promote", reason=reason)
+    def roll_out(self, pinned: PinnedVersion, expected: int | None, reason: str) -> Outcome:
+        """Roll out a version: make it the champion, or say why not.
 
+        Args:
+            pinned: the version.
+            expected: the champion that it was compared with, 0 for none; None for the present one.
+            reason: why it is promoted.
 
-def abort(model: ModelDeployment, reason: str, by: str) -> int | None:
-    """Take the candidate from clients, whoever's it is; return its version, None when there is none."""
-    version = tracks.withdraw(model)
-    if version and not _promoted_meanwhile(model, version):
-        model.models.record_attempt(model.name, version, reason=f"not promoted: {reason}", by=by)
-    return version
+        Raises:
+            DeployError: it was rolled back; the reason, and what serves now, in a sentence or two.
+            CancelledError: the process got SIGTERM, and took the candidate from clients.
+            ClusterError: the cluster refuses it, or does not answer.
+            StoreError: the store does not answer, or is not what it should be.
+        """
+        token, version = uuid4().hex, pinned.version
+        with self._working(token):
+            champion = self._champion()
+            before = champion.version if champion else 0
+            try:
+                servers = self._servers(version, pinned.digest)
+                self._keep_clients(servers)
+                if champion and before == version and servers.same(self.platform.status().stable):
+                    self.platform.verify(servers, self._check(pinned))
+                    self._clear(servers)
+                    return Outcome(version=version, decision="promote", reason=reason)
+                if before != version:
+                    self._settle()
+                    champion = self._champion()
+                    before = champion.version if champion else 0
+                if expected not in (None, before) and before != version:
+                    self._clear(servers)
+                    return overtaken(version, expected, f"it is version {before or 'none'} now")
+                self.platform.claim(token, servers)
+                self.log(f"candidate: version {version} of {self.name}")
+                self._record_served()
+                self._verify_candidate(servers, pinned, token)
+                summary = self._analyze(pinned, token)
+                self._check_owner(token)
+                self._move_pointer(version, before, f"{reason}; {summary}" if summary else reason)
+            except (ModelyardError, KeyboardInterrupt) as error:
+                with ignore_sigterm():
+                    return self._handle_failure(version, expected, before, token, error)
+            self._finish(servers, before, token)
+            return Outcome(version=version, decision="promote", reason=reason)
 
+    def promote_candidate(self, reason: str) -> Outcome:
+        """Promote the candidate without further analysis; it answers the golden requests first.
 
-def rollback(platform: ServingPlatform, to: int | None, reason: str, by: str) -> Champion:
-    """Make an earlier version the champion again and bring stable to it; a candidate is taken from clients.
+        Stable gets exactly its servers.
 
-    Raises:
-        NotFoundError: there is none, or no version `to`.
-        ConflictError: the pointer was moved by another command at the same moment.
-        DeployError: its servers do not run, or answer wrongly; pointer and stable are back where they were.
-        CancelledError: the process got SIGTERM.
-    """
-    before = platform.champion()
-    with raise_on_sigterm():
-        champion = platform.retry_store(
-            lambda: platform.models.rollback(platform.name, to, reason=reason, by=by)
-        )
-        platform.log(f"rolled back: version {champion.version} is the champion of {platform.name}")
-        _finish(platform, champion.version, before.version if before else 0, None, by)
-    return champion
-
-
-def _redeploy(platform: ServingPlatform, champion: Champion, by: str) -> Outcome:
-    """Bring stable to the champion, whose servers may be gone or of other settings."""
-    version = champion.version
-    try:
-        tracks.reconcile_or_restore(platform)
-    except (ClusterError, DeployError) as error:
-        with suppress(StoreError):
-            platform.models.record_attempt(platform.name, version, reason=f"not deployed: {error}", by=by)
-        raise
-    tracks.clear(platform, version)
-    return Outcome(version=version, decision="promote", reason=champion.reason)
-
-
-def _settle(platform: ServingPlatform) -> Champion | None:
-    """Bring stable to the champion; one that cannot run keeps no other version from clients."""
-    try:
-        return tracks.settle(platform)
-    except DeployError as error:
-        platform.log(f"{error} Going on: a version that runs takes its place.")
-        return platform.champion()
-
-
-def _verify(platform: ServingPlatform, pinned: PinnedVersion, token: str) -> None:
-    """Wait for the candidate's pods and compare their answers with what evaluate saw."""
-    wait_until_complete(platform, "candidate", partial(tracks.owned_candidate, platform, token))
-    pods = tracks.verify_pods(platform, "candidate", pinned)
-    if not pods:
-        raise DeployError("The candidate's pods were gone before they could be verified. Deploy again.")
-    platform.log(f"verified: {len(pinned.golden.instances)} golden requests, {pods} candidate(s)")
-
-
-def _move_pointer(
-    platform: ServingPlatform, version: int, current: int, reason: str, by: str, action: Action = "promote"
-) -> None:
-    """Make the version the champion; a ConflictError says that `current` is not the champion any more."""
-    models, name = platform.models, platform.name
-    platform.retry_store(
-        lambda: models.promote(name, version, reason=reason, by=by, action=action, expected=current)
-    )
-    platform.log(f"{PAST[action]}: version {version} is the champion of {name}")
-
-
-def _finish(platform: ServingPlatform, version: int, before: int, token: str | None, by: str) -> None:
-    """Bring stable to the pointer and delete the candidate, which also goes where stable cannot follow."""
-    try:
-        _follow_pointer(platform, version, before, by)
-        with ignore_sigterm():
-            tracks.withdraw(platform, token)
-    except (ModelyardError, KeyboardInterrupt) as error:
-        _withdraw_if_stable_serves(platform, token)
-        if isinstance(error, (CancelledError, ClusterError, StoreError)):
-            raise type(error)(f"{error} {_unfinished(version)}") from error
-        raise
-    platform.log(f"stable serves version {version}; the candidate is gone")
-
-
-def _follow_pointer(platform: ServingPlatform, version: int, before: int, by: str) -> None:
-    """Bring stable to the pointer, which was moved to `version` from `before` (0: none), or go back."""
-    observed = platform.deployment("stable")
-    try:
-        tracks.reconcile(platform)
-    except (ClusterError, DeployError) as error:
-        if not before:
+        Raises:
+            DeployError: there is none, it does not run, or it answers otherwise than evaluate saw.
+        """
+        status = self.platform.status()
+        if (servers := status.candidate) is None:
             raise DeployError(
-                f"{error} It is the first champion, so there is none to go back to: its candidate goes on "
-                "answering clients. Deploy it again when that is mended."
-            ) from error
-        raise DeployError(
-            f"{error} {_go_back(platform, observed, version, before, str(error), by)}"
-        ) from error
-
-
-def _go_back(
-    platform: ServingPlatform, observed: Json | None, version: int, before: int, why: str, by: str
-) -> str:
-    """Make `before` the champion again and stable what it was when observed; return how that went."""
-    if before == version:
-        return tracks.restore(platform, observed)
-    try:
-        _move_pointer(platform, before, version, why, by, "rollback")
-    except ConflictError:
-        return _follow_another(platform)
-    except StoreError as error:
-        pointer = (
-            f"The pointer could not be moved back and still names version {version} ({error}); "
-            f"`modelyard models promote {platform.name} {before} -e ENV` moves it."
-        )
-    else:
-        pointer = f"Version {before} is the champion again."
-    return f"{pointer} {tracks.restore(platform, observed)}"
-
-
-def _follow_another(platform: ServingPlatform) -> str:
-    """Bring stable to what another command made the champion meanwhile; return how that went."""
-    moved = "Another command moved the pointer meanwhile."
-    try:
-        champion = tracks.reconcile(platform)
-    except (ClusterError, DeployError) as error:
-        return f"{moved} {error}"
-    return f"{moved} Stable serves version {champion.version}." if champion else moved
-
-
-def _handle_failure(
-    platform: ServingPlatform,
-    pinned: PinnedVersion,
-    expected: int | None,
-    token: str,
-    error: BaseException,
-    by: str,
-) -> Outcome:
-    """Take the candidate from clients, and return how a failed rollout ended, or raise it."""
-    # first: the store may not answer for longer than this process has
-    _withdraw_if_stable_serves(platform, token)
-    if isinstance(error, ConflictError):
-        tracks.withdraw(platform, token)
-        return overtaken(pinned.version, expected, str(error))
-    # It may be promoted: by hand, or the process got SIGTERM just after the pointer had moved.
-    promoted = _promoted_meanwhile(platform, pinned.version)
-    if promoted and isinstance(error, DeployError):
-        return promoted
-    if isinstance(error, Superseded):
-        return Outcome(version=pinned.version, decision="hold", reason=str(error))
-    state = (
-        _unfinished(pinned.version) if promoted else _withdraw_and_record(platform, pinned, token, error, by)
-    )
-    if isinstance(error, ModelyardError):
-        raise type(error)(f"{error} {state}") from error
-    raise error
-
-
-def _withdraw_if_stable_serves(platform: ServingPlatform, token: str | None) -> None:
-    """Withdraw the candidate, unless it is all that clients have."""
-    with ignore_sigterm(), suppress(ClusterError):
-        if platform.ready_pods("stable"):
-            tracks.withdraw(platform, token)
-
-
-def _withdraw_and_record(
-    platform: ServingPlatform, pinned: PinnedVersion, token: str, error: BaseException, by: str
-) -> str:
-    """Withdraw the candidate and record the reason, as far as that is possible; return what serves now."""
-    why = str(error) or "it was interrupted"
-    platform.log(f"rolling back: {why}")
-    stable = "stable was not touched"
-    with ignore_sigterm():
-        with suppress(ClusterError):
-            tracks.withdraw(platform, token)
-            found = platform.deployment("stable")
-            serves = f"stable serves version {objects.version(found)} as before" if found else None
-            stable = serves or "there is no stable"
-        with suppress(StoreError):
-            platform.models.record_attempt(
-                platform.name, pinned.version, reason=f"not promoted: {why}", by=by
+                f"{self.name} has no candidate to promote. `modelyard deploy {self.name} VERSION -e ENV` "
+                "makes one."
             )
-    return f"Version {pinned.version} was not promoted, and {stable}."
+        pinned, champion = self._pin(servers.version), self._champion()
+        before = champion.version if champion else 0
+        with self._working(status.token):  # its own rollout sees in the end that it is promoted
+            self._verify_candidate(servers, pinned, status.token)
+            self._check_owner(status.token)  # its own rollout may have rejected it meanwhile
+            self._move_pointer(servers.version, before, reason)
+            self._finish(servers, before, status.token)
+        return Outcome(version=servers.version, decision="promote", reason=reason)
+
+    def abort(self, reason: str) -> int | None:
+        """Take the candidate from clients, whoever's it is; return its version, None when there is none."""
+        version = self.platform.withdraw()
+        if version and not self._promoted_meanwhile(version):
+            self.models.record_attempt(self.name, version, reason=f"not promoted: {reason}", by=self.by)
+        self._record_served()
+        return version
+
+    def rollback(self, to: int | None, reason: str) -> Champion:
+        """Make an earlier version the champion again and bring stable to it; a candidate goes.
+
+        Stable gets the servers with which it served that version, as far as the platform remembers them.
+
+        Raises:
+            NotFoundError: there is none, or no version `to`.
+            ConflictError: the pointer was moved by another command at the same moment.
+            DeployError: its servers do not run, or answer wrongly; pointer and stable are as before.
+            CancelledError: the process got SIGTERM.
+        """
+        move = partial(self.models.rollback, self.name, reason=reason, by=self.by)
+        before = self._champion()
+        if before is None or (target := to or before.previous) is None:
+            return move(to)  # raises, with what there is
+        digest = self._retry_store(lambda: self.models.digest(self.name, target))
+        servers = self._servers(target, digest, like_before=True)
+        with self._working(None):
+            champion = self._retry_store(lambda: move(target))
+            self.log(f"rolled back: version {target} is the champion of {self.name}")
+            self._finish(servers, before.version, None)
+        return champion
+
+    # The steps -----------------------------------------------------------------------------------
+
+    def _keep_clients(self, deployed: Servers) -> None:
+        """Give stable the candidate's servers where clients reach nothing else: a first rollout was killed.
+
+        Then that candidate can go, whatever is deployed. If stable cannot run them, the same servers are
+        not deployed again, and others take their place.
+        """
+        status = self.platform.status()
+        only = status.candidate
+        if only is None or not (status.canary and only.ready) or status.answers:
+            return
+        self.log(f"clients reach only the candidate of version {only.version}: stable gets its servers")
+        try:
+            self._write_stable(only, status.stable, self._pin(only.version))
+        except Superseded:
+            return
+        except UnreachableError:
+            raise
+        except (DeployError, StoreError) as error:
+            message = (
+                f"Stable of {self.name} cannot run the servers of version {only.version}, whose candidate "
+                f"goes on answering clients: {error} {self._restore(status.stable)}"
+            )
+            if only.same(deployed):
+                raise DeployError(message) from error
+            self.log(f"{message} {GOING_ON}")
+
+    def _settle(self) -> None:
+        """Bring stable to the champion; one that cannot run keeps no other version from clients."""
+        champion, stable = self._champion(), self.platform.status().stable
+        if champion is None:
+            return
+        try:
+            if stable and (stable.version, stable.digest) == (champion.version, champion.digest):
+                with suppress(Superseded):
+                    self.platform.verify(stable, lambda _: None)  # with the servers that it has
+                    return
+            serves = f"version {stable.version}" if stable else "nothing"
+            self.log(
+                f"stable serves {serves} and the champion is version {champion.version}: bringing it there"
+            )
+            try:
+                self._reconcile()
+            except DeployError as error:
+                raise DeployError(f"{error} {self._restore(stable)}") from error
+        except DeployError as error:
+            self.log(f"{error} {GOING_ON}")
+
+    def _verify_candidate(self, servers: Servers, pinned: PinnedVersion, token: str) -> None:
+        """Wait for the candidate and compare its answers with what evaluate saw."""
+        count = self.platform.verify(servers, self._check(pinned), token)
+        if not count:
+            raise DeployError(
+                "The candidate's servers were gone before they could be verified. Deploy again."
+            )
+        self.log(f"verified: {len(pinned.golden.instances)} golden requests, {count} candidate(s)")
+
+    def _analyze(self, pinned: PinnedVersion, token: str) -> str:
+        """Judge the candidate among clients; return by what, empty where clients reach no candidate."""
+        window = self.platform.window(token)
+        if window is None:
+            return ""
+        self.platform.route(token)
+        seconds = self.rollout.watch_seconds
+        self.log(f"canary: clients of {self.name} reach the candidate too; analysis for {seconds:g} s")
+        summary = f"canary analysis: {analyze(self.name, pinned, window, self.rollout, self.now, self.sleep)}"
+        self.log(summary)
+        return summary
+
+    def _check_owner(self, token: str) -> None:
+        """Raise Superseded if the candidate is not of this rollout any more."""
+        status = self.platform.status()
+        if status.candidate is None or status.token != token:
+            raise superseded(self.name, status.candidate and status.candidate.version)
+
+    def _move_pointer(self, version: int, current: int, reason: str, action: Action = "promote") -> None:
+        """Make the version the champion; a ConflictError says that `current` is not the champion any more."""
+        promote = partial(self.models.promote, self.name, version, reason=reason, by=self.by)
+        self._retry_store(lambda: promote(action=action, expected=current))
+        if version != current:
+            self.log(f"{PAST[action]}: version {version} is the champion of {self.name}")
+
+    def _finish(self, servers: Servers, before: int, token: str | None) -> None:
+        """Bring stable to the pointer, which named `before` (0: none) until now, and delete the candidate.
+
+        The candidate also goes where stable cannot follow.
+        """
+        try:
+            self._follow_pointer(servers, before)
+            with ignore_sigterm():
+                self.platform.withdraw(token)
+        except (ModelyardError, KeyboardInterrupt) as error:
+            self._withdraw_if_stable_answers(token)
+            if isinstance(error, (CancelledError, ClusterError, StoreError)):
+                raise type(error)(f"{error} {_unfinished(servers.version)}") from error
+            raise
+        self.log(f"stable serves version {servers.version}; the candidate is gone")
+
+    def _follow_pointer(self, servers: Servers, before: int) -> None:
+        """Bring stable to the pointer, or both back."""
+        stable = self.platform.status().stable
+        try:
+            self._reconcile(servers)
+        except (ClusterError, DeployError) as error:
+            if before:
+                how = self._go_back(stable, servers.version, before, str(error))
+                raise DeployError(f"{error} {how}") from error
+            kept = "" if stable else " Its candidate goes on answering clients."
+            raise DeployError(
+                f"{error} It is the first champion, so there is none to go back to. {self._restore(stable)}"
+                f"{kept} Deploy it again when that is mended."
+            ) from error
+
+    def _reconcile(self, servers: Servers | None = None) -> Champion | None:
+        """Bring stable to the champion pointer, until the pointer does not move any more; return the pointer.
+
+        It gets `servers` if they are of that version.
+
+        Raises:
+            DeployError: they do not run, or answer otherwise than evaluate saw.
+        """
+        while champion := self._champion():
+            number = champion.version
+            try:
+                stable, pinned = self.platform.status().stable, self._pin(number)
+                fitting = servers if servers and servers.version == number else None
+                self._write_stable(fitting or self._servers(number, champion.digest), stable, pinned)
+            except Superseded:
+                continue  # by whoever moved the pointer
+            except UnreachableError:
+                raise
+            except (DeployError, StoreError) as error:
+                raise DeployError(
+                    f"Stable of {self.name} could not be brought to version {number}: {error}"
+                ) from error
+            if self._champion() == champion:
+                break
+        return champion
+
+    def _write_stable(self, servers: Servers, observed: Servers | None, pinned: PinnedVersion) -> None:
+        """Turn stable from what was observed into these servers, and verify them."""
+        self._record_served(servers.version)
+        self._written = servers
+        self.platform.reconcile(servers, observed)
+        self.platform.verify(servers, self._check(pinned))
+
+    # The ways back -------------------------------------------------------------------------------
+
+    def _handle_failure(
+        self, version: int, expected: int | None, before: int, token: str, error: BaseException
+    ) -> Outcome:
+        """Take the candidate from clients, and return how a failed rollout ended, or raise it."""
+        # first: the store may not answer for longer than this process has
+        self._withdraw_if_stable_answers(token)
+        if isinstance(error, ConflictError):
+            self.platform.withdraw(token)
+            return overtaken(version, expected, str(error))
+        # It may be promoted: by hand, or the process got SIGTERM just after the pointer had moved.
+        promoted = self._promoted_meanwhile(version) if before != version else None
+        if promoted and isinstance(error, DeployError):
+            return promoted
+        if isinstance(error, Superseded):
+            return Outcome(version=version, decision="hold", reason=str(error))
+        state = promoted and _unfinished(version)
+        state = state or self._withdraw_and_record(version, before, token, error)
+        if isinstance(error, ModelyardError):
+            raise type(error)(f"{error} {state}") from error
+        raise error
+
+    def _withdraw_if_stable_answers(self, token: str | None) -> None:
+        """Withdraw the candidate, unless it is all that clients have."""
+        with ignore_sigterm(), suppress(ClusterError, StoreError):
+            if self.platform.status().answers:
+                self.platform.withdraw(token)
+
+    def _withdraw_and_record(self, version: int, before: int, token: str, error: BaseException) -> str:
+        """Withdraw the candidate and record why, as far as that is possible; return what serves now."""
+        what = "deployed" if version == before else "promoted"
+        why = str(error) or "it was interrupted"
+        self.log(f"rolling back: {why}")
+        stable = "stable was not touched"
+        with ignore_sigterm():
+            with suppress(ClusterError, StoreError):
+                self.platform.withdraw(token)
+                found = self.platform.status().stable
+                stable = f"stable serves version {found.version} as before" if found else "there is no stable"
+            with suppress(StoreError):
+                self.models.record_attempt(self.name, version, reason=f"not {what}: {why}", by=self.by)
+        return f"Version {version} was not {what}, and {stable}."
+
+    def _go_back(self, stable: Servers | None, version: int, before: int, why: str) -> str:
+        """Make `before` the champion again and stable what it was; return how that went."""
+        if before == version:
+            return self._restore(stable)
+        try:
+            self._move_pointer(before, version, why, "rollback")
+        except ConflictError:
+            return self._follow_another()
+        except StoreError as error:
+            pointer = (
+                f"The pointer could not be moved back and still names version {version} ({error}); "
+                f"`modelyard models promote {self.name} {before} -e ENV` moves it."
+            )
+        else:
+            pointer = f"Version {before} is the champion again."
+        return f"{pointer} {self._restore(stable)}"
+
+    def _follow_another(self) -> str:
+        """Bring stable to what another command made the champion meanwhile; return how that went."""
+        moved = "Another command moved the pointer meanwhile."
+        try:
+            champion = self._reconcile()
+        except (ClusterError, DeployError) as error:
+            return f"{moved} {error}"
+        return f"{moved} Stable serves version {champion.version}." if champion else moved
+
+    def _restore(self, before: Servers | None) -> str:
+        """Give stable the exact servers that it had before; return how that went."""
+        serves = f"version {before.version}" if before else "nothing"
+        if before and (self._written is None or self._written.same(before)):
+            return f"Stable goes on with the servers of {serves} that run."
+        try:
+            self.platform.reconcile(before, self._written)
+        except Superseded:
+            return "Another rollout brings stable to another version."
+        except (ClusterError, DeployError) as error:
+            return f"Stable could not be brought back to {serves}, and goes on with what runs: {error}"
+        return f"Stable serves {serves} as before." if before else "Stable serves nothing, as before."
+
+    def _clear(self, served: Servers) -> None:
+        """Delete a candidate of these servers, which stable has, or an abandoned one.
+
+        It stays where stable answers no client: it may be all that they have.
+        """
+        status = self.platform.status()
+        if status.candidate and status.answers and (served.same(status.candidate) or status.abandoned):
+            self.log(
+                f"deleting the candidate of version {status.candidate.version}, which is not needed any more"
+            )
+            self.platform.withdraw(status.token)
+
+    # The store -----------------------------------------------------------------------------------
+
+    def _champion(self) -> Champion | None:
+        """Return the champion pointer, however long the store needs (`rollout.store_timeout`)."""
+        return self._retry_store(lambda: self.models.champion(self.name))
+
+    def _pin(self, version: int) -> PinnedVersion:
+        return self._retry_store(lambda: pin_version(self.models, self.name, version))
+
+    def _servers(self, version: int, digest: str, like_before: bool = False) -> Servers:
+        return self._retry_store(lambda: self.platform.servers(version, digest, like_before))
+
+    def _check(self, pinned: PinnedVersion) -> Check:
+        tolerance = self.rollout.golden_tolerance
+        return lambda target: replay(target, self.name, pinned, tolerance)
+
+    def _promoted_meanwhile(self, version: int) -> Outcome | None:
+        """Return the outcome of a version that was promoted by hand during its rollout."""
+        with suppress(StoreError):
+            champion = self.models.champion(self.name)
+            if champion and champion.version == version:
+                return Outcome(version=version, decision="promote", reason=champion.reason)
+        return None
+
+    def _record_served(self, *loading: int) -> None:
+        """Note in the store what is served here, for the gc of other environments, if that is possible."""
+        with suppress(ClusterError, StoreError):
+            if platform_id := self.platform.id:
+                versions = self.platform.status().loaded.union(loading)
+                self.models.record_served(self.name, platform_id, self.platform.where, versions)
+
+    def _retry_store(self, action: Callable[[], T]) -> T:
+        """Return what `action` returns; it is repeated while the store does not answer.
+
+        Raises:
+            UnreachableError: it did not answer for `rollout.store_timeout` seconds.
+        """
+        deadline, logged = self.now() + self.rollout.store_timeout, False
+        while True:
+            try:
+                return action()
+            except UnreachableError as error:
+                if self.now() > deadline:
+                    raise
+                if not logged:
+                    self.log(f"waiting up to {self.rollout.store_timeout:g} s for the model store: {error}")
+                logged = True
+            self.sleep(STORE_PAUSE)
+
+    # The process ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _working(self, token: str | None) -> Iterator[None]:
+        """End at SIGTERM, write heartbeats for the rollout with a token, and note at the end what is served.
+
+        A rollout that is killed leaves its candidate behind, perhaps among clients. The heartbeat tells such
+        a candidate from one whose rollout runs; it is no lock.
+        """
+        end = threading.Event()
+
+        def beat(token: str) -> None:
+            while not end.wait(base.HEARTBEAT_SECONDS):
+                self.platform.beat(token)
+
+        if token:
+            threading.Thread(target=beat, args=(token,), name="heartbeat", daemon=True).start()
+        try:
+            with raise_on_sigterm():
+                yield
+        finally:
+            end.set()
+            self._record_served()
 
 
 def _unfinished(version: int) -> str:
     return f"Version {version} is the champion; deploy it again to see stable brought to it."
-
-
-def _promoted_meanwhile(model: ModelDeployment, version: int) -> Outcome | None:
-    """Return the outcome of a version that was promoted by hand during its rollout."""
-    with suppress(StoreError):
-        champion = model.models.champion(model.name)
-        if champion and champion.version == version:
-            return Outcome(version=version, decision="promote", reason=champion.reason)
-    return None

@@ -1,12 +1,15 @@
 """`rollout`: how a version is rolled out. The target, where it runs, comes from the environment."""
 
-from typing import Literal, Self
-
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from modelyard.components.settings import Settings
 
 PORT = 8501  # of a server's container, and of the Service
+PLATFORMS = {
+    "local": "modelyard.components.deploy.platforms.local:LocalPlatform",
+    "deployment": "modelyard.components.deploy.platforms.deployment:DeploymentPlatform",
+}
+"""The serving platforms by name: the module and the class of each."""
 
 
 class Rollout(Settings):
@@ -70,9 +73,12 @@ class Resources(Settings):
 class Target(Settings):
     """Where the server runs: on this machine while it is verified, or on Kubernetes for clients."""
 
-    kind: Literal["local", "kubernetes"] = Field(default="local", description="local or kubernetes.")
+    platform: str = Field(default="local", description="The serving platform, a name in PLATFORMS.")
     namespace: str = Field(default="modelyard-serving", description="Namespace of the servers.")
-    image: str | None = Field(default=None, description="Reference of the image `serve`, with its digest.")
+    image: str | None = Field(
+        default=None,
+        description="Reference of the image `serve`, with its digest; not needed where no server is started.",
+    )
     service_account: str = Field(default="modelyard-serve", description="Account of the servers' pods.")
     replicas: int = Field(
         default=1,
@@ -83,10 +89,3 @@ class Target(Settings):
     start_timeout: float = Field(
         default=300.0, gt=0, description="Seconds that a pod has until a node that is being made takes it."
     )
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        """Refuse a cluster without an image."""
-        if self.kind == "kubernetes" and not self.image:
-            raise ValueError("a Kubernetes target needs the reference of the image `serve`")
-        return self

@@ -93,15 +93,21 @@ class DirectTarget:
 
 @dataclass(frozen=True)
 class ProxiedTarget:
-    """A Pod or a Service, reached through the API server, from outside the cluster."""
+    """A Pod or a Service, reached through the API server, from outside the cluster.
+
+    A request is sent again for `patience` seconds while the API server itself fails; a prediction may be.
+    """
 
     cluster: Cluster
     kind: str
     name: str
+    patience: float = 0.0
 
     def send(self, method: str, path: str, body: Any = None) -> bytes:
         """See HttpTarget."""
-        status, answer = self.cluster.proxy_request(self.kind, self.name, PORT, method, path, body, MARK)
+        status, answer = self.cluster.proxy_request(
+            self.kind, self.name, PORT, method, path, body, MARK, self.patience
+        )
         return _successful(f"{self.kind} {self.name}", status, answer)
 
 

@@ -194,25 +194,38 @@ class Cluster:
         return []
 
     def proxy_request(
-        self, kind: str, name: str, port: int, method: str, path: str, body: Any, head: dict[str, str]
+        self,
+        kind: str,
+        name: str,
+        port: int,
+        method: str,
+        path: str,
+        body: Any,
+        head: dict[str, str],
+        patience: float = 0.0,
     ) -> tuple[int, bytes]:
         """Send a request to a Pod or a Service through the API server; return its status and its answer.
 
-        The status is 504 when it does not answer in time.
+        The status is 504 when it does not answer in time. A request that may be sent twice is sent again for
+        `patience` seconds while the API server itself answers that it is busy or cannot reach it.
 
         Raises:
             ClusterError: the API server does not answer, or does not allow it.
         """
+        target, deadline = f"{self._path(kind, name)}:{port}/proxy{path}", time.monotonic() + patience
         with self.translate_errors():
-            try:
-                target = f"{self._path(kind, name)}:{port}/proxy{path}"
-                return 200, self._request(method, target, body, (), head=head)
-            except _ApiError as error:
-                if error.timed_out:
-                    return 504, f"no answer within {TIMEOUT[1]:g} s".encode()
-                if error.status is None or error.status == 403:
-                    raise
-                return error.status, error.body
+            while True:
+                try:
+                    return 200, self._request(method, target, body, (), head=head)
+                except _ApiError as error:
+                    if error.timed_out:
+                        return 504, f"no answer within {TIMEOUT[1]:g} s".encode()
+                    if error.status is None or error.status == 403:
+                        raise
+                    retry = error.status in BUSY and error.from_api_server
+                    if not retry or time.monotonic() >= deadline:
+                        return error.status, error.body
+                time.sleep(PAUSE)
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
@@ -297,6 +310,15 @@ class _ApiError(Exception):
         super().__init__(reason)
         self.status, self.timed_out = status, timed_out
         self.body: bytes = body if isinstance(body, bytes) else str(body).encode()
+
+    @property
+    def from_api_server(self) -> bool:
+        """Whether the API server itself answered, and not what it leads to."""
+        try:
+            said = json.loads(self.body)
+        except ValueError:
+            return False
+        return isinstance(said, dict) and said.get("kind") == "Status"
 
 
 @contextmanager

@@ -4,6 +4,7 @@
     <store>/<model>/versions/000007/…              the files, and manifest.json last
     <store>/<model>/history/000012.json            one per promotion or rollback, written before the pointer
     <store>/<model>/champion.json                  the version that is served
+    <store>/<model>/served/<platform>.json         the versions that a serving platform has loaded
 
     models = open_store(Store(url="gs://bucket/models"))
     version = models.reserve("digits", run)
@@ -16,7 +17,7 @@ Every method may be killed and called again, and called by several processes at 
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -31,6 +32,7 @@ from modelyard.components.store.records import (
     Action,
     Champion,
     HistoryEntry,
+    ServedVersions,
     find_rollback,
     mark_attempts,
     now,
@@ -176,6 +178,33 @@ class ModelStore(Versions):
     def rolled_back(self, name: str, version: int) -> HistoryEntry | None:
         """Return the rollback that left `version`, unless it became champion again since."""
         return find_rollback(_effective(self.history(name)), version)
+
+    def record_served(self, name: str, platform: str, where: str, versions: Collection[int]) -> None:
+        """Note which versions a serving platform has loaded, over what it noted before.
+
+        Args:
+            name: the model's name.
+            platform: the platform's id, in all the world.
+            where: its place, for people.
+            versions: those that it has loaded.
+        """
+        key = f"{model_folder(name)}/served/{platform}.json"
+        record = ServedVersions(platform=platform, where=where, versions=tuple(sorted(versions)), at=now())
+        for _ in range(ROUNDS):
+            with suppress(ConflictError):  # two rollouts on the same platform
+                try:
+                    data, generation = self._objects.read(key)
+                except NotFoundError:
+                    self._objects.create(key, to_bytes(record))
+                    return
+                if parse_record(self._objects, key, data, ServedVersions).versions != record.versions:
+                    self._objects.replace(key, to_bytes(record), generation)
+                return
+
+    def served(self, name: str) -> list[ServedVersions]:
+        """Return what serving platforms noted that they have loaded."""
+        keys = self._objects.keys(f"{model_folder(name)}/served/")
+        return [record for record in read_records(self._objects, keys, ServedVersions) if record]
 
     def stored_files(self, name: str) -> list[VersionFiles]:
         """Return the files of each version number, oldest first; reserved numbers are left out."""

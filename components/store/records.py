@@ -69,6 +69,18 @@ class HistoryEntry(Record):
     attempt: bool = False
 
 
+class ServedVersions(Record):
+    """What a serving platform has loaded (`served/<id>.json`), for the garbage collection of others.
+
+    `platform` is the id of the platform, `where` its place for people, `at` an ISO 8601 time in UTC.
+    """
+
+    platform: str
+    where: str
+    versions: tuple[int, ...]
+    at: str
+
+
 def read_record(objects: Objects, key: str, kind: type[R]) -> R:
     """Return the record at `key`.
 

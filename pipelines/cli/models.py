@@ -147,24 +147,23 @@ def history(
 
 
 def _rollback_there(name: str, to: int | None, reason: str, environment: str) -> "Champion":
-    """Roll back on a cluster, to the image with which the version was served."""
-    from modelyard.components.deploy.rollout import rollback
-    from modelyard.components.deploy.tracks import stable_image
+    """Roll back on a cluster, to the servers that served the version."""
     from modelyard.components.errors import NotFoundError
-    from modelyard.pipelines.serving.platforms import find_deployment, find_platform
+    from modelyard.pipelines.serving.platforms import find_controller
 
-    model = find_deployment(name, environment)
-    champion = model.models.champion(name)
+    def log(line: str) -> None:
+        typer.echo(line, err=True)
+
+    controller = find_controller(name, environment, user())
+    champion = controller.models.champion(name)
     if champion is None:
-        latest(model.models, name)  # raises when there is no such model
+        latest(controller.models, name)  # raises when there is no such model
         raise NotFoundError(
-            f"{name} has no champion in {model.models.url}, so there is nothing to roll back. "
+            f"{name} has no champion in {controller.models.url}, so there is nothing to roll back. "
             f"`modelyard deploy {name} VERSION -e {environment}` makes one."
         )
     version = to or champion.previous
-    image = stable_image(model, version)
-    platform = find_platform(name, environment, (), lambda line: typer.echo(line, err=True), version, image)
-    return rollback(platform, to, reason, user())
+    return find_controller(name, environment, user(), log=log, version=version).rollback(to, reason)
 
 
 def _model(models: "ModelStore", name: str) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from modelyard.pipelines.cli.options import (
 
 if TYPE_CHECKING:
     from modelyard.components.artifacts import Outcome
-    from modelyard.components.deploy.status import Servers, Status
+    from modelyard.components.deploy.platforms.base import Servers
+    from modelyard.components.deploy.status import RolloutStatus
 
 app = typer.Typer(name="rollout", help="Show, promote or abort a rollout on a cluster.", no_args_is_help=True)
 Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Its version.", show_default=False)]
@@ -37,24 +38,25 @@ def deploy(
 
     It is verified, analyzed as a canary, and then promoted; or rolled back, with the reason.
     """
-    from modelyard.components.deploy.rollout import roll_out
     from modelyard.components.deploy.verification import pin_version
-    from modelyard.pipelines.serving.platforms import find_platform
+    from modelyard.pipelines.serving.platforms import find_controller
 
-    platform = find_platform(name, environment, overrides or (), _log, version)
-    _show(roll_out(platform, pin_version(platform.models, name, version), None, reason, user()), output)
+    controller = find_controller(
+        name, environment, user(), overrides=overrides or (), log=_log, version=version, needs_image=True
+    )
+    _show(controller.roll_out(pin_version(controller.models, name, version), None, reason), output)
 
 
 @app.command()
 def status(name: ModelName, environment: EnvironmentName, output: OutputFormat = Output.TEXT) -> None:
     """Show what serves a model, and what keeps pods from running."""
-    from modelyard.components.deploy.status import status
-    from modelyard.pipelines.serving.platforms import find_deployment
+    from modelyard.components.deploy.status import rollout_status
+    from modelyard.pipelines.serving.platforms import find_controller
 
-    model = find_deployment(name, environment)
-    found = status(model)
+    controller = find_controller(name, environment, user())
+    found = rollout_status(controller.platform, controller.models)
     if not (found.champion or found.stable or found.candidate):
-        latest(model.models, name)  # raises when there is no such model
+        latest(controller.models, name)  # raises when there is no such model
     if output is Output.JSON:
         emit(found.model_dump(mode="json"))
     else:
@@ -69,14 +71,12 @@ def promote(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Promote the candidate now, without further canary analysis."""
-    from modelyard.components.deploy import objects
-    from modelyard.components.deploy.rollout import promote_candidate
-    from modelyard.components.deploy.tracks import find_candidate
-    from modelyard.pipelines.serving.platforms import find_deployment, find_platform
+    from modelyard.pipelines.serving.platforms import find_controller
 
-    found = find_candidate(find_deployment(name, environment))
-    platform = find_platform(name, environment, (), _log, objects.version(found), objects.image(found))
-    _show(promote_candidate(platform, found, reason, user()), output)
+    controller = find_controller(name, environment, user())
+    if candidate := controller.platform.status().candidate:
+        controller = find_controller(name, environment, user(), log=_log, version=candidate.version)
+    _show(controller.promote_candidate(reason), output)
 
 
 @app.command()
@@ -87,13 +87,12 @@ def abort(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Take the candidate from clients and delete it; the deploy that made it ends."""
-    from modelyard.components.deploy.rollout import abort
-    from modelyard.pipelines.serving.platforms import find_deployment
+    from modelyard.pipelines.serving.platforms import find_controller
 
-    model = find_deployment(name, environment)
-    version = abort(model, reason, user())
+    controller = find_controller(name, environment, user())
+    version = controller.abort(reason)
     if version is None:
-        latest(model.models, name)  # raises when there is no such model
+        latest(controller.models, name)  # raises when there is no such model
     if output is Output.JSON:
         emit({"model": name, "aborted": version})
     else:
@@ -111,10 +110,10 @@ def _show(outcome: "Outcome", output: Output) -> None:
         typer.echo(f"{outcome.decision}: {outcome.reason}")
 
 
-def _rows(found: "Status") -> list[tuple[str, str]]:
+def _rows(found: "RolloutStatus") -> list[tuple[str, str]]:
     leads = "stable and candidate" if found.canary else "stable" if found.stable else "nothing"
     rows = [
-        ("model", f"{found.model} in {found.namespace}"),
+        ("model", f"{found.model} in {found.where}"),
         ("champion", f"version {found.champion}" if found.champion else "none"),
         ("stable", _servers(found.stable)),
         ("candidate", _servers(found.candidate) + (", abandoned" if found.abandoned else "")),

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from modelyard.components.deploy.settings import Resources, Target
+from modelyard.components.deploy.settings import PLATFORMS, Resources, Target
 from modelyard.components.errors import ConfigError
 from modelyard.components.settings import Settings
 from modelyard.components.store.settings import Store
@@ -103,6 +103,10 @@ class Runs(Settings):
 class Servers(Settings):
     """Where the servers run, and what each asks for."""
 
+    platform: str = Field(
+        default="deployment",
+        description="What serves models: deployment, two Deployments and a Service for each.",
+    )
     namespace: str = Field(default="modelyard-serving", description="The namespace of their pods.")
     service_account: str = Field(default="modelyard-serve", description="The account of all of them.")
     replicas: int = Field(default=1, ge=1, description="Servers of a model when it is deployed first.")
@@ -113,6 +117,15 @@ class Servers(Settings):
         description="Address at which clients outside the cluster reach a model, by the model's name; one "
         "that is not here is asked through the API server.",
     )
+
+    @field_validator("platform")
+    @classmethod
+    def _is_platform(cls, name: str) -> str:
+        """Refuse an unknown serving platform."""
+        known = [each for each in PLATFORMS if each != "local"]
+        if name not in known:
+            raise ValueError(f"there is no serving platform {name}; there are: {', '.join(known)}")
+        return name
 
 
 class Pipelines(Settings):
@@ -250,15 +263,24 @@ class Environment(Settings):
         """Return a place in a bucket, as pods reach it, as this machine does."""
         return place.model_copy(update={"endpoint": place.endpoint and self._outside()})
 
-    def target(self, image: str | None = None) -> Target:
-        """Return where deploy puts the server, and with which image: `serve`, if none is given."""
+    def target(self, needs_image: bool = True) -> Target:
+        """Return where deploy puts the server, with the image `serve` if there is one.
+
+        Raises:
+            ConfigError: it `needs_image`, and neither the environment nor `make images` names it.
+        """
         if self.kind == "local":
             return Target()
-        servers = self.serving
+        servers, image = self.serving, None
+        try:
+            image = self.image("serve")
+        except ConfigError:
+            if needs_image:
+                raise
         return Target(
-            kind="kubernetes",
+            platform=servers.platform,
             namespace=servers.namespace,
-            image=image or self.image("serve"),
+            image=image,
             service_account=servers.service_account,
             replicas=servers.replicas,
             resources=Resources(cpu=servers.cpu, memory=servers.memory),

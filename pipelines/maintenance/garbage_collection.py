@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 from modelyard.components import lifeline
 from modelyard.components.artifacts import read, tree_bytes
-from modelyard.components.deploy import objects as deployments
+from modelyard.components.deploy.platforms.base import ServingPlatform
 from modelyard.components.errors import DataError, NotFoundError
-from modelyard.components.kubernetes.cluster import Cluster, connect
+from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store.address import open_objects
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Entry, Objects, delete_all
@@ -36,10 +36,10 @@ from modelyard.pipelines.runners.pods.launcher import LaunchConfig
 from modelyard.pipelines.runners.pods.pod import STEP_PODS
 from modelyard.pipelines.runners.runs import NAME as RUN_NAME
 from modelyard.pipelines.runners.runs import RunSummary
+from modelyard.pipelines.serving.platforms import find_platform
 
 UPLOAD = re.compile(rf"(?:{DATA}|{CODE})/[0-9a-f]{{64}}(?:\.zip)?")
 CHECKPOINT = re.compile(r"checkpoints/[0-9a-f]{64}/state\.npz")
-MANAGED = "app.kubernetes.io/part-of=modelyard"
 ENDED_POD = ("Succeeded", "Failed")
 ENDED_RUN = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")  # of Kubeflow Pipelines
 CLOCK_SKEW = 300.0  # seconds by which the clocks of two machines may differ
@@ -143,7 +143,7 @@ class GarbageCollector:
             used |= {compared: "what the champion was compared with"} if compared else {}
             used |= {champion.previous: "the previous champion"} if champion.previous else {}
             used[champion.version] = "the champion"
-        return used | self._served_versions()
+        return used | self._served_versions(models)
 
     def _oldest_start(self) -> float:
         """Return when the oldest run in flight may have started; one that is retried keeps its champion."""
@@ -153,15 +153,18 @@ class GarbageCollector:
         times += [run.created_at.timestamp() - CLOCK_SKEW for run in self._server_runs_in_flight()]
         return min(times)
 
-    def _served_versions(self) -> dict[int, str]:
-        """Return what serves a version on the cluster."""
-        if not self._remote:
-            return {}
-        found = self._servers.list_objects("Deployment", f"{MANAGED},{deployments.NAME}={self.config.name}")
-        return {deployments.version(one): f"served by {one['metadata']['name']}" for one in found}
+    def _served_versions(self, models: ModelStore) -> dict[int, str]:
+        """Return where a version is served: here, and in other environments as they noted in the store."""
+        platform, served = self._platform, dict[int, str]()
+        for record in models.served(self.config.name):
+            if record.platform != platform.id:
+                why = f"served in {record.where} of another environment, as noted at {record.at}"
+                served |= dict.fromkeys(record.versions, why)
+        return served | dict.fromkeys(platform.status().loaded, f"served in {platform.where}")
 
     def _remove_version(self, models: ModelStore, version: int) -> bool:
-        return version not in self._served_versions() and models.remove(self.config.name, version)
+        served = self._served_versions(models)
+        return version not in served and models.remove(self.config.name, version)
 
     # Runs of this machine, with what the cache has of them and their artifacts in the bucket
 
@@ -307,8 +310,8 @@ class GarbageCollector:
             yield from _all(request, "recurring_runs", **self._backend.scoped())
 
     @cached_property
-    def _servers(self) -> Cluster:
-        return connect(self.environment.serving.namespace)
+    def _platform(self) -> ServingPlatform:
+        return find_platform(self.config.name, self.environment, self.config.store)
 
     @property
     def _young(self) -> str:

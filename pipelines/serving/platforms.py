@@ -1,19 +1,19 @@
-"""A model on the cluster of an environment, for the commands that do by hand what the step deploy does.
+"""What serves a model in an environment, for the commands that do by hand what the step deploy does.
 
 Each version is served with the sections of the configuration that its own run had.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from modelyard.components.artifacts import Manifest
-from modelyard.components.deploy.serving_platform import ModelDeployment, ServingPlatform
+from modelyard.components.deploy.platforms import open_platform
+from modelyard.components.deploy.platforms.base import PlatformConfig, ServingPlatform
+from modelyard.components.deploy.rollout import RolloutController
 from modelyard.components.deploy.settings import Rollout
 from modelyard.components.errors import ConfigError
-from modelyard.components.kubernetes import Json
-from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.serve.settings import Serving
 from modelyard.components.settings import Settings
 from modelyard.components.store.models import ModelStore, open_store
@@ -25,34 +25,41 @@ from modelyard.pipelines.environments.load import load_environment
 S = TypeVar("S", bound=Settings)
 
 
-def find_deployment(name: str, environment_name: str) -> ModelDeployment:
-    """Return what serves a model, to look at it or to take a candidate away: no image is needed.
+def find_platform(name: str, environment: Environment, store: Store) -> ServingPlatform:
+    """Return what serves a model, to look at it; no image is needed.
+
+    Args:
+        name: the model's name.
+        environment: the environment.
+        store: the `store` section, as this machine reaches it.
 
     Raises:
-        ConfigError: the environment is no cluster, or something in it is wrong.
+        ConfigError: something in the environment is wrong.
         ClusterError: there is no cluster.
     """
-    environment, store = _cluster(environment_name, ())
-    return ModelDeployment(name, connect(environment.serving.namespace), open_store(store))
+    return _platform(name, environment, store, (), Rollout(), lambda _: None, needs_image=False)
 
 
-def find_platform(
+def find_controller(
     name: str,
     environment_name: str,
-    overrides: Sequence[str],
-    log: Callable[[str], None],
-    version: int | None,
-    image: str | None = None,
-) -> ServingPlatform:
-    """Return what serves a model, and with what.
+    by: str,
+    *,
+    overrides: Sequence[str] = (),
+    log: Callable[[str], None] = lambda _: None,
+    version: int | None = None,
+    needs_image: bool = False,
+) -> RolloutController:
+    """Return what rolls out a model's versions on a cluster.
 
     Args:
         name: the model's name.
         environment_name: the environment.
+        by: who asks, for the history.
         overrides: `key=value`, with the section's name in the key.
         log: takes each sentence about the progress.
         version: the one to be served, whose section `rollout` holds; the champion when None.
-        image: of its servers; the environment's when None.
+        needs_image: whether a missing image for the servers is an error now, and not when one is started.
 
     Raises:
         ConfigError: the environment is no cluster, or something in it is wrong.
@@ -60,25 +67,17 @@ def find_platform(
         ClusterError: there is no cluster.
     """
     check_overrides(overrides, ("rollout", "serving", "environment"))
-    environment, store = _cluster(environment_name, overrides)
+    environment = load_environment(environment_name, overrides)
+    store = environment.model_store()
+    if environment.kind == "local" or store is None:
+        raise ConfigError(
+            f"The environment {environment_name} is this machine, which has no rollouts. Name a cluster's "
+            "with -e, such as kind; `modelyard serve` serves here."
+        )
     models = open_store(store)
-    manifest = recorded_manifest(models, name, version)
-    target = environment.target(image)
-
-    def serving(number: int) -> Json:
-        section = recorded_section("serving", Serving, overrides, models.manifest(name, number))
-        return section.model_dump(mode="json", exclude_unset=True)  # its image may not know later keys
-
-    return ServingPlatform(
-        name=name,
-        cluster=connect(target.namespace),
-        models=models,
-        store=environment.inside(store).text(),
-        serving=serving,
-        rollout=recorded_section("rollout", Rollout, overrides, manifest),
-        target=target,
-        log=log,
-    )
+    rollout = recorded_section("rollout", Rollout, overrides, recorded_manifest(models, name, version))
+    platform = _platform(name, environment, store, overrides, rollout, log, needs_image)
+    return RolloutController(platform, models, rollout, by, log)
 
 
 def recorded_manifest(models: ModelStore, name: str, version: int | None) -> Manifest | None:
@@ -109,13 +108,20 @@ def recorded_section(name: str, kind: type[S], overrides: Sequence[str], manifes
     return load_section(name, kind, own, below=recorded)
 
 
-def _cluster(environment_name: str, overrides: Sequence[str]) -> tuple[Environment, Store]:
-    """Return an environment that is a cluster, and its model store as this machine reaches it."""
-    environment = load_environment(environment_name, overrides)
-    store = environment.model_store()
-    if environment.kind != "kubernetes" or store is None:
-        raise ConfigError(
-            f"The environment {environment_name} is this machine, which has no rollouts. Name a cluster's "
-            "with -e, such as kind; `modelyard serve` serves here."
-        )
-    return environment, store
+def _platform(
+    name: str,
+    environment: Environment,
+    store: Store,
+    overrides: Sequence[str],
+    rollout: Rollout,
+    log: Callable[[str], None],
+    needs_image: bool,
+) -> ServingPlatform:
+    models = open_store(store)
+
+    def serving(number: int) -> dict[str, Any]:
+        section = recorded_section("serving", Serving, overrides, models.manifest(name, number))
+        return section.model_dump(mode="json", exclude_unset=True)  # its image may not know later keys
+
+    target, inside = environment.target(needs_image), environment.inside(store).text()
+    return open_platform(PlatformConfig(name, models, target, inside, serving, rollout, log))

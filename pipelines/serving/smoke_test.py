@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
 from modelyard.components.artifacts import Golden, Record, read
-from modelyard.components.deploy import local
+from modelyard.components.deploy.platforms import local
 from modelyard.components.errors import ClusterError, DeployError
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store

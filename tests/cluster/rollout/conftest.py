@@ -14,12 +14,13 @@ import pytest
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Golden, Outcome, Signature
-from modelyard.components.deploy import objects, rollout
-from modelyard.components.deploy.serving_platform import ServingPlatform
+from modelyard.components.deploy.platforms import objects
+from modelyard.components.deploy.platforms.deployment import DeploymentPlatform
+from modelyard.components.deploy.rollout import RolloutController
 from modelyard.components.deploy.settings import Resources, Rollout, Target
 from modelyard.components.deploy.verification import pin_version
 from modelyard.components.kubernetes.cluster import connect
-from modelyard.components.store.models import open_store
+from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 from tests.cluster.rollout.bucket import BUCKET, Bucket
 from tests.cluster.rollout.load import Load
@@ -44,7 +45,8 @@ MODELYARD = str(Path(sys.executable).parent / "modelyard")
 class Workspace:
     """One model on the cluster, and what a user does with it."""
 
-    platform: ServingPlatform
+    platform: DeploymentPlatform
+    models: ModelStore
     scratch: Path
     said: list[str]
 
@@ -71,16 +73,19 @@ class Workspace:
             seen = Golden(instances=[DARK], predictions=[[1 - answer, answer]])
             artifacts.write(folder / "golden.json", seen)
         files = {path.name: path for path in folder.iterdir()}
-        return publish(self.platform.models, self.name, files, SIGNATURE, config=config or {})
+        return publish(self.models, self.name, files, SIGNATURE, config=config or {})
 
     def deploy(
-        self, version: int, platform: ServingPlatform | None = None, expected: int | None = None
+        self, version: int, platform: DeploymentPlatform | None = None, expected: int | None = None
     ) -> Outcome:
         """Do what the pipeline's step does on the cluster."""
+        pinned = pin_version(self.models, self.name, version)
+        return self.controller(platform).roll_out(pinned, expected, "better")
+
+    def controller(self, platform: DeploymentPlatform | None = None) -> RolloutController:
+        """Return what rolls versions out."""
         platform = platform or self.platform
-        return rollout.roll_out(
-            platform, pin_version(platform.models, self.name, version), expected, "better", "test"
-        )
+        return RolloutController(platform, self.models, platform.rollout, "test", platform.log)
 
     def modelyard(self, *arguments: str) -> list[str]:
         """Return the command line of a command on this cluster."""
@@ -109,7 +114,7 @@ class Workspace:
         assert done.returncode == code, done.stdout + done.stderr
         return json.loads(done.stdout)
 
-    def where(self, **changes: Any) -> ServingPlatform:
+    def where(self, **changes: Any) -> DeploymentPlatform:
         """Return the platform with another target or rollout."""
         target = {key: changes.pop(key) for key in list(changes) if key in Target.model_fields}
         return replace(
@@ -151,7 +156,7 @@ class Workspace:
 
     def settled(self, version: int) -> None:
         """Assert that the pointer, stable and the Service agree, and that no candidate is left."""
-        champion = self.platform.models.champion(self.name)
+        champion = self.models.champion(self.name)
         assert champion
         assert champion.version == version
         assert self.stable() == version
@@ -191,15 +196,14 @@ def new_workspace(
     def new() -> Workspace:
         store = Store(url=f"gs://{BUCKET}/store", endpoint=bucket.url)
         said: list[str] = []
-        platform = ServingPlatform(
+        platform = DeploymentPlatform(
             name=f"m{uuid4().hex[:6]}",
             cluster=connect(namespace),
-            models=open_store(store),
             store=store.text(),
             serving=lambda _: {},
             rollout=QUICK,
             target=Target(
-                kind="kubernetes",
+                platform="deployment",
                 namespace=namespace,
                 image=images["serve"],
                 resources=Resources(cpu="50m", memory="256Mi"),
@@ -207,7 +211,7 @@ def new_workspace(
             ),
             log=said.append,
         )
-        return Workspace(platform, tmp_path_factory.mktemp("workspace"), said)
+        return Workspace(platform, open_store(store), tmp_path_factory.mktemp("workspace"), said)
 
     return new
 

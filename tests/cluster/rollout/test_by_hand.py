@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.components.deploy import objects
+from modelyard.components.deploy.platforms import objects
 from tests.cluster.rollout.conftest import PATIENT
 
 pytestmark = pytest.mark.cluster
@@ -54,7 +54,10 @@ def status_when(command, workspace, arrived):
 def stable(workspace):
     """Return what stable serves, with which image, and with which section `serving`."""
     found = workspace.platform.deployment("stable")
-    return objects.version(found), objects.image(found), objects.serving(found)["max_batch"]
+    template = found["spec"]["template"]
+    args = template["spec"]["containers"][0]["args"]
+    serving = json.loads(args[args.index("--serving") + 1])
+    return objects.version(found), objects.image(template), serving["max_batch"]
 
 
 def test_deploy_look_promote_abort_and_roll_back(workspace, by_hand, images, tagged):
@@ -96,8 +99,7 @@ def test_deploy_look_promote_abort_and_roll_back(workspace, by_hand, images, tag
     assert clients.failed == []
     assert stable(workspace) == (one, images["serve"], 11)
     history = [
-        (entry.action, entry.version, entry.attempt)
-        for entry in workspace.platform.models.history(workspace.name)
+        (entry.action, entry.version, entry.attempt) for entry in workspace.models.history(workspace.name)
     ]
     assert history == [
         ("promote", one, False),

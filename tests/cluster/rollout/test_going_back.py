@@ -31,7 +31,7 @@ def refused(stable):
         with stable.load(**load).running() as clients, pytest.raises(DeployError) as error:
             stable.deploy(version, platform)
         stable.settled(serves)
-        attempt = stable.platform.models.history(stable.name)[-1]
+        attempt = stable.models.history(stable.name)[-1]
         assert (attempt.version, attempt.attempt) == (version, True)
         assert str(error.value.__cause__) in attempt.reason
         assert f"Version {version} was not promoted, and stable serves version {serves} as before" in str(

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from modelyard.components.deploy import objects
+from modelyard.components.deploy.platforms import objects
 from modelyard.components.errors import CancelledError
 from tests.cluster.rollout.conftest import PATIENT
 
@@ -62,7 +62,7 @@ def test_killed_and_run_again(served, moment):
         with deploying(served, new) as process:
             until(process, moment)
             time.sleep(random.random() / 2)  # noqa: S311 - any moment of the stage
-        champion = served.platform.models.champion(served.name).version
+        champion = served.models.champion(served.name).version
         assert (champion, served.stable()) in [(old, old), (new, old), (new, new)]
         assert served.deploy(new).decision == "promote"
         served.settled(new)
@@ -143,7 +143,7 @@ def test_told_to_end_it_takes_the_candidate_from_clients(served):
     assert f"Version {version} was not promoted, and stable serves version {serves} as before" in said
     assert clients.failed == []
     served.settled(serves)
-    attempt = served.platform.models.history(served.name)[-1]
+    attempt = served.models.history(served.name)[-1]
     assert (attempt.version, attempt.attempt) == (version, True)
 
 

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from modelyard.components.errors import DeployError
 from tests.cluster.rollout.conftest import UNHURRIED
 
 pytestmark = pytest.mark.cluster
@@ -18,7 +19,7 @@ def test_first_rollout_without_clients(workspace):
     workspace.settled(one)
     assert JUDGED_BY in workspace.words(), "it is judged by golden requests, and says so"
     assert "no stable to compare" in workspace.words()
-    assert JUDGED_BY in workspace.platform.models.champion(workspace.name).reason
+    assert JUDGED_BY in workspace.models.champion(workspace.name).reason
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,22 @@ def test_the_same_again_changes_nothing(served):
     served.settled(version)
 
 
+def test_the_champion_with_other_servers_is_verified_as_a_candidate(served, absent):
+    version, before = served.stable(), served.platform.deployment("stable")
+    with served.load().running() as clients:
+        with pytest.raises(DeployError, match=f"Version {version} was not deployed, and stable serves ver"):
+            served.deploy(version, served.where(image=absent))
+        generation = served.platform.deployment("stable")["metadata"]["generation"]
+        assert generation == before["metadata"]["generation"], "stable was not touched"
+        served.said.clear()
+        assert served.deploy(version, served.where(ready_timeout=61.0)).decision == "promote"
+    assert clients.failed == []
+    served.settled(version)
+    assert "canary analysis: " in served.words()
+    assert served.platform.deployment("stable")["metadata"]["generation"] > generation
+    assert served.models.history(served.name)[-1].attempt, "the pointer did not move"
+
+
 def test_one_compared_with_another_champion_is_held(served):
     version = served.stable()
     outcome = served.deploy(served.publish(), expected=version + 100)
@@ -91,7 +108,7 @@ def test_what_others_set_is_kept(served, kubectl):
 
 def test_stable_is_brought_to_the_pointer_first(served):
     old, new = served.stable(), served.publish()
-    served.platform.models.promote(served.name, new, reason="past the cluster", by="test")
+    served.models.promote(served.name, new, reason="past the cluster", by="test")
     version = next_version(served)
     assert f"stable serves version {old} and the champion is version {new}" in served.words()
     assert version == served.stable()
@@ -99,7 +116,7 @@ def test_stable_is_brought_to_the_pointer_first(served):
 
 def test_a_model_that_was_only_ever_promoted_in_the_store(workspace):
     one, two = workspace.publish(), workspace.publish()
-    workspace.platform.models.promote(workspace.name, one, reason="on a laptop", by="test")
+    workspace.models.promote(workspace.name, one, reason="on a laptop", by="test")
     assert workspace.deploy(two).decision == "promote"
     workspace.settled(two)
     assert f"stable serves nothing and the champion is version {one}" in workspace.words()

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from modelyard.components.deploy import tracks
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
@@ -20,8 +19,10 @@ def served(new_workspace):
     for version, workspace in enumerate(workspaces, start=1):
         for _ in range(version):
             workspace.publish()
-        workspace.platform.models.promote(workspace.name, version, reason="first", by="test")
-        tracks.reconcile(workspace.platform)
+        workspace.platform.reconcile(
+            workspace.platform.servers(version, workspace.models.digest(workspace.name, version)), None
+        )
+        workspace.models.promote(workspace.name, version, reason="first", by="test")
     return workspaces
 
 

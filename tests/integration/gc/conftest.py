@@ -70,7 +70,10 @@ class Servers:
         if path.endswith("/v2beta1/runs"):
             states = {one["string_value"] for one in json.loads(query["filter"])["predicates"]}
             return {"runs": [run for run in self.runs if run["state"] not in states]}
-        objects = {"deployments": self.deployments, "pods": self.pods}.get(path.rpartition("/")[2])
+        folder, _, name = path.rpartition("/")
+        if folder.endswith("/deployments"):
+            return next((one for one in self.deployments if one["metadata"]["name"] == name), None)
+        objects = {"pods": self.pods}.get(name)
         if objects is None:
             return None
         pairs = [pair.partition("=") for pair in query.get("labelSelector", "").split(",")]
@@ -79,8 +82,10 @@ class Servers:
 
     def serve(self, name: str, version: int) -> None:
         labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "modelyard"}
-        labels["modelyard.dev/version"] = str(version)
-        self.deployments.append({"metadata": {"name": f"{name}-stable", "labels": labels}})
+        labels |= {"modelyard.dev/version": str(version), "modelyard.dev/track": "stable"}
+        template = {"metadata": {}, "spec": {"containers": [{"image": "serve"}]}}
+        metadata = {"name": f"{name}-stable", "labels": labels}
+        self.deployments.append({"metadata": metadata, "spec": {"template": template}})
 
     def run_pod(self, run: str, phase: str = "Running") -> None:
         labels = {"modelyard.dev/run": run, "app.kubernetes.io/component": "step"}

@@ -20,7 +20,7 @@ def test_champions_served_and_latest_versions_stay(workspace: Workspace) -> None
     workspace.servers.serve("digits", 1)
     workspace.servers.serve("other", 3)
     assert workspace.kept() == {
-        "digits/1": "served by digits-stable",
+        "digits/1": "served in modelyard-serving",
         "digits/2": "the previous champion",
         "digits/3": None,
         "digits/4": "the champion",
@@ -44,6 +44,20 @@ def test_a_version_that_is_used_after_find_stays(workspace: Workspace) -> None:
     workspace.promote(2)
     assert [found[f"digits/{version}"].remove() for version in (1, 2, 3)] == [False, False, True]
     assert workspace.models.versions("digits") == [1, 2, 4]
+
+
+def test_a_version_that_another_environment_serves_stays(workspace: Workspace) -> None:
+    for number in range(4):
+        workspace.publish(f"run {number}")
+    found = workspace.find()
+    workspace.models.record_served("digits", "another-cluster", "serving", [1, 3])
+    assert [name for name, kept in workspace.kept().items() if "noted" in str(kept)] == [
+        "digits/1",
+        "digits/3",
+    ]
+    assert [found[f"digits/{version}"].remove() for version in (1, 2)] == [False, True], "noted after find"
+    workspace.models.record_served("digits", "another-cluster", "serving", [3])
+    assert workspace.gc() == ({"digits/1"}, set())
 
 
 def test_versions_younger_than_the_policy_or_a_run_stay(workspace: Workspace) -> None:

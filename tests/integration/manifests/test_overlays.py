@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modelyard.components.deploy.objects import deployment
+from modelyard.components.deploy.platforms.objects import pod_template
 from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.pipelines.environments.load import load_environment
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 OVERLAYS = ("kind", "gke", "gke-node-pools")
 
-TARGET = Target(kind="kubernetes", image="serve:1")
+TARGET = Target(platform="deployment", image="serve:1")
 METADATA_SERVER = ipaddress.ip_address("169.254.169.254")
 
 pytestmark = pytest.mark.skipif(
@@ -93,8 +93,10 @@ def test_the_disruption_budget_counts_the_servers_of_every_model():
         for each in built("gke")
         if each["kind"] == "PodDisruptionBudget"
     )
-    made = deployment("digits", "stable", 1, "d", target=TARGET, rollout=Rollout(), store="{}", serving={})
-    assert labels.items() <= made["spec"]["template"]["metadata"]["labels"].items()
+    pod = pod_template(
+        "digits", 1, "d", image="serve:1", target=TARGET, rollout=Rollout(), store="{}", serving={}
+    )
+    assert labels.items() <= pod["metadata"]["labels"].items()
     assert "app.kubernetes.io/name" not in labels
 
 

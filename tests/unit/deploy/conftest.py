@@ -1,4 +1,4 @@
-"""A model on a cluster that is a few objects in memory, with a recorded pod of a real one."""
+"""A model on a platform in memory; and on a cluster that is a few objects in memory, with a recorded pod."""
 
 import copy
 import itertools
@@ -11,14 +11,15 @@ import pytest
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Golden, Signature
-from modelyard.components.deploy import heartbeat, objects, rollout
-from modelyard.components.deploy.serving_platform import ServingPlatform
+from modelyard.components.deploy.platforms import deployment, objects
+from modelyard.components.deploy.platforms.deployment import DeploymentPlatform
+from modelyard.components.deploy.rollout import RolloutController
 from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import PinnedVersion
 from modelyard.components.kubernetes import cluster as kubernetes
-from modelyard.components.store.models import open_store
-from modelyard.components.store.settings import Store
+from modelyard.components.store.models import ModelStore
 from tests.published import publish as publish_version
+from tests.unit.deploy.memory import MemoryObjects, MemoryPlatform, World
 
 RECORDED = Path(__file__).parents[1] / "kubernetes" / "recorded"
 SIGNATURE = Signature(shape=(1,), dtype="float32", classes=("no", "yes"))
@@ -29,7 +30,7 @@ class Cluster:
     """As much of a Cluster as a rollout asks for; its pods have answered one more request at each look.
 
     A Deployment's only pod is there at once. Pods of the `broken` versions are refused; then the earlier one
-    stays, as in a rolling update. Pods whose image is `wrong` answer otherwise than evaluate saw.
+    stays, as in a rolling update.
     """
 
     namespace, inside, nodes = "serving", False, ()
@@ -38,7 +39,6 @@ class Cluster:
         self.pods: list[Any] = []
         self.objects: dict[str, Any] = {}
         self.broken: set[int] = set()
-        self.wrong: set[str] = set()
         self.answered = 0
         self.look: Callable[[], None] = lambda: None
         self._of: dict[str, Any] = {}
@@ -63,7 +63,7 @@ class Cluster:
             expected = found["metadata"].pop(fact, None)
             if expected and (seen is None or seen["metadata"][fact] != expected):
                 return None
-        if manager == heartbeat.HEARTBEAT_MANAGER:
+        if manager == deployment.HEARTBEAT_MANAGER:
             seen["metadata"]["annotations"] |= found["metadata"]["annotations"]
             seen["metadata"]["resourceVersion"] = str(next(self._writes))
             return self.get(*key.split())
@@ -82,33 +82,27 @@ class Cluster:
         self._of.pop(name, None)
         return bool(self.objects.pop(f"{kind} {name}", None))
 
-    def _run(self, deployment: Any) -> None:
-        name, labels = deployment["metadata"]["name"], deployment["metadata"]["labels"]
-        if objects.version(deployment) in self.broken:
+    def _run(self, found: Any) -> None:
+        name, labels = found["metadata"]["name"], found["metadata"]["labels"]
+        if objects.version(found) in self.broken:
             said = f'pods "{name}" is forbidden: exceeded quota: small, requested: pods=1, used: pods=1'
             refusal = {"type": "ReplicaFailure", "status": "True", "message": f"{said}, limited: pods=1"}
-            deployment["status"] = {"observedGeneration": 1, "conditions": [refusal]}
+            found["status"] = {"observedGeneration": 1, "conditions": [refusal]}
             return
         one = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), 1)
-        deployment["status"] = {"observedGeneration": 1, **one}
-        pod = Pod(f"{name}-{objects.version(deployment)}").json
+        found["status"] = {"observedGeneration": 1, **one}
+        pod = Pod(f"{name}-{objects.version(found)}").json
         pod["metadata"]["labels"] = labels
-        pod["spec"]["containers"][0]["image"] = objects.image(deployment)
         self._of[name] = pod
 
     def events(self, _of: Any) -> Any:
         return []
 
-    def proxy_request(self, _kind: str, name: str, _port: int, method: str, *_: Any) -> tuple[int, bytes]:
+    def proxy_request(self, _kind: str, _name: str, _port: int, method: str, *_: Any) -> tuple[int, bytes]:
         self.answered += 1
-        if method == "POST":
-            wrong = {pod["metadata"]["name"] for pod in self._of.values() if _image(pod) in self.wrong}
-            return 200, b'{"predictions": [[0.3]]}' if name in wrong else b'{"predictions": [[1.0]]}'
-        return 200, METRICS.format(self.answered).encode()
-
-
-def _image(pod: Any) -> str:
-    return str(pod["spec"]["containers"][0]["image"])
+        return 200, b'{"predictions": [[1.0]]}' if method == "POST" else METRICS.format(
+            self.answered
+        ).encode()
 
 
 class Pod:
@@ -171,17 +165,18 @@ def pod(cluster: Cluster) -> Pod:
     return made
 
 
+ROLLOUT = Rollout(watch_seconds=0.0, min_requests=3, ready_timeout=100.0)
+
+
 @pytest.fixture
-def platform(cluster: Any, clock: Clock) -> ServingPlatform:
-    models: Any = None
-    return ServingPlatform(
+def platform(cluster: Any, clock: Clock) -> DeploymentPlatform:
+    return DeploymentPlatform(
         name="digits",
         cluster=cluster,
-        models=models,
+        target=Target(platform="deployment", image="serve:1"),
         store="{}",
         serving=lambda _: {},
-        rollout=Rollout(watch_seconds=0.0, min_requests=3, ready_timeout=100.0),
-        target=Target(kind="kubernetes", image="serve:1"),
+        rollout=ROLLOUT,
         log=lambda _: None,
         now=clock.now,
         sleep=clock.sleep,
@@ -189,26 +184,64 @@ def platform(cluster: Any, clock: Clock) -> ServingPlatform:
 
 
 @pytest.fixture
-def logged(platform):
+def claimed(platform):
+    """Claim a candidate of a version for a rollout, and return its servers."""
+
+    def claim(token="mine", version=2):  # noqa: S107
+        servers = platform.servers(version, "d" * 64)
+        platform.claim(token, servers)
+        return servers
+
+    return claim
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def models() -> ModelStore:
+    objects: Any = MemoryObjects()
+    return ModelStore(objects)
+
+
+@pytest.fixture
+def new_controller(world, models, clock):
+    """Return what makes the controller of another process."""
+
+    def new(platform=None, store=None):
+        platform, store = platform or MemoryPlatform(world), store or models
+        return RolloutController(platform, store, ROLLOUT, "test", lambda _: None, clock.now, clock.sleep)
+
+    return new
+
+
+@pytest.fixture
+def controller(new_controller) -> RolloutController:
+    return new_controller()
+
+
+@pytest.fixture
+def logged(controller):
     sentences = []
-    platform.log = sentences.append
+    controller.log = sentences.append
     return sentences
 
 
 @pytest.fixture
-def on_log(platform):
+def on_log(controller):
     """Let something happen when a line is logged that begins with a word."""
 
     def arrange(word, action):
-        platform.log = lambda line: action() if line.startswith(word) else None
+        controller.log = lambda line: action() if line.startswith(word) else None
 
     return arrange
 
 
 @pytest.fixture
-def version(platform, tmp_path):
-    """Publish a version in a real store, and return it."""
-    platform.models = open_store(Store(url=f"file://{tmp_path}/models"))
+def version(models, tmp_path):
+    """Publish a version, and return it."""
     model, requests = tmp_path / "model.onnx", tmp_path / "golden.json"
     model.write_bytes(b"onnx")
 
@@ -216,31 +249,30 @@ def version(platform, tmp_path):
         """Publish one; evaluate saw `answer` to each of `count` golden requests."""
         golden = Golden(instances=[[0]] * count, predictions=[[answer]] * count)
         artifacts.write(requests, golden)
-        number = publish_version(
-            platform.models, "digits", {file.name: file for file in (model, requests)}, SIGNATURE
-        )
-        return PinnedVersion(number, platform.models.digest("digits", number), golden)
+        number = publish_version(models, "digits", {file.name: file for file in (model, requests)}, SIGNATURE)
+        return PinnedVersion(number, models.digest("digits", number), golden)
 
     return publish
 
 
 @pytest.fixture
-def deploy(platform):
-    return lambda served: rollout.roll_out(platform, served, None, "better", "test")
+def deploy(controller):
+    return lambda served: controller.roll_out(served, None, "better")
 
 
 @pytest.fixture
-def state(platform):
+def promote(models):
+    """Move the pointer alone, as `models promote` does."""
+    return lambda served: models.promote("digits", served.version, reason="by hand", by="test")
+
+
+@pytest.fixture
+def state(world, models):
     """Return the champion, what stable serves, the candidate, and whether clients reach stable alone."""
 
     def look():
-        champion, stable = platform.models.champion("digits"), platform.deployment("stable")
-        service, candidate = platform.service(), platform.deployment("candidate")
-        return (
-            champion.version,
-            objects.version(stable) if stable else None,
-            objects.version(candidate) if candidate else None,
-            service is None or objects.TRACK in service["spec"]["selector"],
-        )
+        champion = models.champion("digits")
+        tracks = [one.version if one else None for one in (world.stable, world.candidate)]
+        return (champion.version if champion else None, *tracks, not world.canary)
 
     return look

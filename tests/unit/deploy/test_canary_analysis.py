@@ -3,14 +3,11 @@
 import pytest
 
 from modelyard.components.artifacts import Golden
-from modelyard.components.deploy import canary_analysis, objects
-from modelyard.components.deploy.canary_analysis import (
-    Counts,
-    answered_since,
-    failure_reason,
-    read_metrics,
-    summary,
-)
+from modelyard.components.deploy import canary_analysis
+from modelyard.components.deploy.canary_analysis import failure_reason, summary
+from modelyard.components.deploy.platforms import objects
+from modelyard.components.deploy.platforms.base import Counts
+from modelyard.components.deploy.platforms.pods import answered_since, read_metrics
 from modelyard.components.deploy.settings import Rollout
 from modelyard.components.deploy.verification import PinnedVersion
 from modelyard.components.errors import DeployError
@@ -84,9 +81,11 @@ def test_pods_count_from_what_they_had_answered_before_and_newcomers_from_their_
 
 def analyze(platform, ready=1):
     counts = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": ready}
-    candidate = {"metadata": {"annotations": {objects.TOKEN: "mine"}}, "spec": {}, "status": counts}
+    metadata = {"annotations": {objects.TOKEN: "mine"}, "labels": {objects.VERSION: "2"}}
+    candidate = {"metadata": metadata, "spec": {}, "status": counts}
     platform.cluster.objects["Deployment digits-candidate"] = candidate
-    return canary_analysis.analyze(platform, PINNED, "mine")
+    window = platform.window("mine")
+    return canary_analysis.analyze("digits", PINNED, window, platform.rollout, platform.now, platform.sleep)
 
 
 @pytest.mark.usefixtures("pod")

@@ -4,17 +4,26 @@ import json
 
 import pytest
 
-from modelyard.components.deploy import objects
+from modelyard.components.deploy.platforms import objects
 from modelyard.components.deploy.settings import Resources, Rollout, Target
 from modelyard.components.serve.settings import Serving
 
-TARGET = Target(kind="kubernetes", image="r/serve@sha256:1", resources=Resources(cpu="2", memory="1Gi"))
+TARGET = Target(platform="deployment", image="r/serve@sha256:1", resources=Resources(cpu="2", memory="1Gi"))
 DIGEST = "d" * 64
 
 
-def deployment(**changes):
-    given = {"target": TARGET, "rollout": Rollout(), "store": '{"url": "gs://b"}', "serving": {}, **changes}
-    return objects.deployment("digits", "candidate", 7, DIGEST, **given)
+def deployment(target=TARGET, rollout=None, store='{"url": "gs://b"}', serving=None, track="candidate"):
+    template = objects.pod_template(
+        "digits",
+        7,
+        DIGEST,
+        image=target.image,
+        target=target,
+        rollout=rollout or Rollout(),
+        store=store,
+        serving=serving or {},
+    )
+    return objects.deployment("digits", track, "here", template)
 
 
 def test_a_server_is_pinned_by_number_and_digest():
@@ -61,3 +70,15 @@ def test_a_number_stays_a_number_and_a_name_stays_text():
     assert container["resources"]["requests"] == {"cpu": "2", "memory": "1Gi"}
     assert made["metadata"]["labels"][objects.VERSION] == "7"
     assert isinstance(made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], int)
+
+
+def test_the_same_servers_are_known_in_either_track():
+    stable, candidate = (deployment(track=track) for track in ("stable", "candidate"))
+    fingerprints = [
+        objects.annotation(one["spec"]["template"], objects.TEMPLATE) for one in (stable, candidate)
+    ]
+    assert len(set(fingerprints)) == 1
+    assert stable["spec"]["template"]["metadata"]["labels"][objects.TRACK] == "stable"
+    assert objects.made_from(stable, stable["spec"]["template"])
+    other = deployment(target=TARGET.model_copy(update={"image": "serve:2"}))
+    assert not objects.made_from(other, stable["spec"]["template"])

@@ -1,223 +1,235 @@
-"""Versions that cannot run, stable that cannot follow, pointers that move: what served goes on serving."""
+"""The rollout's order of steps, on a platform in memory: what served goes on serving, whatever happens."""
 
 import pytest
 
-from modelyard.components.deploy import objects, rollout, tracks, verification
+from modelyard.components.deploy import verification
 from modelyard.components.errors import ClusterError, DeployError, StoreError, UnreachableError
+from tests.unit.deploy.memory import Interrupted, Killed, MemoryPlatform, Script
 
 
-def entries(platform):
-    return [(one.action, one.version, one.attempt) for one in platform.models.history("digits")]
-
-
-@pytest.fixture
-def promote(platform):
-    """Move the pointer alone, as `models promote` does."""
-    return lambda served: platform.models.promote("digits", served.version, reason="by hand", by="test")
+def entries(models):
+    return [(one.action, one.version, one.attempt) for one in models.history("digits")]
 
 
 @pytest.fixture
-def stable_refuses(platform, cluster):
-    """Let versions run as candidates, and not as stable."""
-    refused, apply_stable = set(), platform.apply_stable
-
-    def apply(version, *rest, **more):
-        cluster.broken = set(refused)
-        try:
-            return apply_stable(version, *rest, **more)
-        finally:
-            cluster.broken = set()
-
-    platform.apply_stable = apply
-    return refused
+def one(version, deploy):
+    """Version 1, promoted."""
+    pinned = version()
+    deploy(pinned)
+    return pinned
 
 
+# Versions that cannot run --------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("one")
 def test_a_champion_that_cannot_run_keeps_no_other_version_from_clients(
-    platform, cluster, version, deploy, promote, state, logged
+    models, world, version, deploy, promote, state, logged
 ):
-    one, two, three = version(), version(), version()
-    deploy(one)
+    two, three = version(), version()
     promote(two)
-    cluster.broken.add(two.version)
-    with pytest.raises(DeployError, match="could not be brought to version 2: The quota"):
+    world.broken.add(two.version)
+    with pytest.raises(
+        DeployError, match=r"no pod\. Version 2 was not deployed, and stable serves version 1"
+    ):
         deploy(two)
     assert state() == (2, 1, None, True), "what served goes on"
-    last = platform.models.history("digits")[-1]
+    last = models.history("digits")[-1]
     assert (last.version, last.attempt) == (2, True)
     assert last.reason.startswith("not deployed: ")
-    assert last.reason.endswith("Stable serves version 1 as before.")
 
-    cluster.broken.add(three.version)
+    world.broken.add(three.version)
     with pytest.raises(DeployError, match=r"Version 3 was not promoted, and stable serves version 1 as b"):
         deploy(three)
-    assert entries(platform)[-1] == ("promote", 3, True)
+    assert entries(models)[-1] == ("promote", 3, True)
 
-    cluster.broken.remove(three.version)
+    world.broken.remove(three.version)
     assert deploy(three).decision == "promote"
     assert state() == (3, 3, None, True)
     assert any("Stable serves version 1 as before. Going on" in sentence for sentence in logged)
 
 
-@pytest.mark.parametrize("changed", [False, True])
-def test_a_champion_that_never_ran_leaves_no_stable_behind(cluster, version, deploy, promote, state, changed):
+def test_a_champion_that_never_ran_leaves_no_stable_behind(world, version, deploy, promote, state):
     one, two = version(), version()
     promote(one)
-    cluster.broken.add(one.version)
-    delete = cluster.delete
-
-    def changes(*_):
-        cluster.delete = delete  # as when Kubernetes writes its status
-        return False
-
-    cluster.delete = changes if changed else delete
-    with pytest.raises(DeployError, match="Stable serves nothing, as before"):
+    world.broken.add(one.version)
+    with pytest.raises(DeployError, match="Version 1 was not deployed, and there is no stable"):
         deploy(one)
     assert state() == (1, None, None, True)
     assert deploy(two).decision == "promote"
     assert state() == (2, 2, None, True)
 
 
+@pytest.mark.usefixtures("one")
 def test_a_champion_whose_files_are_gone_keeps_no_other_version_from_clients(
-    platform, version, deploy, promote, state
+    models, version, deploy, promote, state, monkeypatch
 ):
-    one, two, three = version(), version(), version()
-    deploy(one)
+    two, three = version(), version()
     promote(two)
-    platform.serving = lambda number: platform.models.manifest("digits", number + 100 * (number == 2)).config
-    with pytest.raises(DeployError, match="could not be brought to version 2: "):
-        deploy(two)
+    digest = models.digest
+    monkeypatch.setattr(models, "digest", lambda name, number: digest(name, number + 100 * (number == 2)))
     assert deploy(three).decision == "promote"
     assert state() == (3, 3, None, True)
 
 
-def test_a_champion_without_golden_requests_is_not_served(version, deploy, promote, state, monkeypatch):
-    one, two = version(), version()
-    deploy(one)
+@pytest.mark.usefixtures("one")
+def test_a_champion_that_answers_wrongly_is_not_served(controller, world, version, deploy, promote, state):
+    two, before = version(answer=0.7), world.stable
     promote(two)
-    monkeypatch.setattr(verification, "GOLDEN", "of_old.json")
-    with pytest.raises(DeployError, match=r"has no of_old\.json.* Stable goes on with the servers"):
+    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.* stable serves version 1 as before"):
         deploy(two)
     assert state() == (2, 1, None, True)
-
-
-def test_a_champion_that_answers_wrongly_is_not_served_for_long(platform, version, deploy, promote, state):
-    one, two = version(), version(answer=0.7)
-    deploy(one)
-    before = platform.deployment("stable")["spec"]["template"]
-    promote(two)
-    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.* Stable serves version 1 as before"):
-        deploy(two)
-    assert state() == (2, 1, None, True)
-    assert platform.deployment("stable")["spec"]["template"] == before
+    assert world.stable is before
 
     deploy(version())
     with pytest.raises(DeployError, match=r"otherwise than evaluate saw.*Version 3 is the champion again"):
-        rollout.rollback(platform, two.version, "a mistake", "test")
+        controller.rollback(two.version, "a mistake")
     assert state() == (3, 3, None, True)
 
 
-def test_a_champion_whose_new_image_answers_wrongly_gets_the_old_one_back(platform, cluster, version, deploy):
-    one = version()
-    deploy(one)
-    cluster.wrong.add("serve:2")
-    platform.target = platform.target.model_copy(update={"image": "serve:2"})
-    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.* Stable serves version 1 as before"):
-        deploy(one)
-    assert objects.image(platform.deployment("stable")) == "serve:1"
-
-
-def test_a_rollback_to_a_version_that_cannot_run_comes_back(platform, cluster, version, deploy, state):
-    one, two = version(), version()
-    deploy(one)
-    deploy(two)
-    before = platform.deployment("stable")["spec"]["template"]
-    cluster.broken.add(one.version)
-    platform.target = platform.target.model_copy(update={"image": "serve:of-another-environment"})
-    with pytest.raises(DeployError, match=r"Version 2 is the champion again\. Stable serves version 2 as b"):
-        rollout.rollback(platform, None, "it is bad", "test")
-    assert state() == (2, 2, None, True)
-    assert platform.deployment("stable")["spec"]["template"] == before, "down to the image"
-    assert entries(platform)[-2:] == [("rollback", 1, False), ("rollback", 2, False)]
-    assert "could not be brought to version 1: The quota" in platform.models.champion("digits").reason
-
-
-def test_the_rollout_of_another_version_leaves_the_image_of_the_champion(
-    platform, cluster, clock, version, deploy
+@pytest.mark.usefixtures("one")
+def test_a_version_without_golden_requests_is_not_served(
+    version, deploy, promote, state, monkeypatch, logged
 ):
-    """Also where stable's pods are just not all there, as when a node went."""
-    one, two = version(), version()
-    deploy(one)
-    status = cluster.objects["Deployment digits-stable"]["status"]
-    status["availableReplicas"] = 0
-    clock.during = lambda: status.update(availableReplicas=1)
-    platform.target = platform.target.model_copy(update={"image": "serve:2"})
-    images = []
-    platform.log = lambda _: images.append(objects.image(platform.deployment("stable")))
-    deploy(two)
-    assert (images[0], images[-1]) == ("serve:1", "serve:2")
+    two, three = version(), version()
+    promote(two)
+    monkeypatch.setattr(verification, "GOLDEN", "of_old.json")
+    with pytest.raises(DeployError, match=r"has no of_old\.json"):
+        deploy(three)
+    assert any("Stable goes on with the servers of version 1 that run. Going" in line for line in logged)
+    assert state() == (2, 1, None, True)
 
 
-def test_a_pod_that_is_gone_while_it_is_verified_is_no_wrong_answer(cluster, version, deploy, state):
-    deploy(version())
-    proxy_request, gone = cluster.proxy_request, []
-
-    def once(kind, name, *rest):
-        if name.startswith("digits-stable-2") and not gone:
-            gone.append(name)
-            raise ClusterError("the pod is gone")
-        return proxy_request(kind, name, *rest)
-
-    cluster.proxy_request = once
-    deploy(version())
-    assert gone
-    assert state() == (2, 2, None, True)
+# The champion with other servers -------------------------------------------------------------------
 
 
-def test_a_candidate_whose_pods_are_gone_is_not_verified(cluster, version, deploy, state, on_log):
-    deploy(version())
-    on_log("candidate: ", lambda: cluster._of.pop("digits-candidate"))
-    with pytest.raises(DeployError, match=r"gone before .* Version 2 was not promoted"):
-        deploy(version())
+def test_the_champion_with_another_image_is_verified_as_a_candidate_first(
+    controller, models, world, one, deploy, state
+):
+    controller.platform.image = "serve:2"
+    world.wrong.add("serve:2")
+    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.*Version 1 was not deployed, and st"):
+        deploy(one)
+    assert world.stable.image == "serve:1", "stable was not touched"
+    assert entries(models)[-1] == ("promote", 1, True)
+    world.wrong.clear()
+    history = models.history("digits")
+    assert deploy(one).decision == "promote"
+    assert (world.stable.image, state()) == ("serve:2", (1, 1, None, True))
+    assert models.history("digits") == history, "the pointer did not move"
+
+
+def test_the_same_servers_again_need_no_candidate(one, deploy, state, logged):
+    assert deploy(one).decision == "promote"
+    assert logged == []
     assert state() == (1, 1, None, True)
 
 
-def test_stable_that_cannot_follow_goes_back_with_the_pointer(
-    platform, stable_refuses, version, deploy, state
-):
-    one, two = version(), version()
-    deploy(one)
-    stable_refuses.add(two.version)
+@pytest.mark.usefixtures("one")
+def test_the_rollout_of_another_version_leaves_the_image_of_the_champion(controller, world, version, deploy):
+    controller.platform.image, images = "serve:2", []
+    controller.log = lambda _: images.append(world.stable.image)
+    deploy(version())
+    assert (images[0], images[-1]) == ("serve:1", "serve:2")
+
+
+@pytest.mark.usefixtures("one")
+def test_a_candidate_that_is_promoted_by_hand_keeps_its_image(controller, world, version):
+    controller.platform.claim("token", controller.platform.servers(2, version().digest))
+    controller.platform.image = "serve:of-another-user"
+    assert controller.promote_candidate("good").version == 2
+    assert (world.stable.version, world.stable.image) == (2, "serve:1")
+
+
+def test_there_is_no_candidate_to_promote(controller):
+    with pytest.raises(DeployError, match="`modelyard deploy digits VERSION -e ENV` makes one"):
+        controller.promote_candidate("good")
+
+
+# Rollbacks, and stable that cannot follow ----------------------------------------------------------
+
+
+@pytest.mark.usefixtures("one")
+def test_a_rollback_gives_stable_the_servers_of_before(controller, world, version, deploy, state):
+    controller.platform.image = "serve:2"
+    deploy(version())
+    controller.platform.image = "serve:of-another-user"
+    assert controller.rollback(None, "bad").version == 1
+    assert (state(), world.stable.image) == ((1, 1, None, True), "serve:1")
+
+
+def test_a_rollback_to_a_version_that_cannot_run_comes_back(controller, models, world, one, version, deploy):
+    deploy(version())
+    before = world.stable
+    world.broken.add(one.version)
+    with pytest.raises(DeployError, match=r"Version 2 is the champion again\. Stable serves version 2 as b"):
+        controller.rollback(None, "it is bad")
+    assert world.stable is before
+    assert entries(models)[-2:] == [("rollback", 1, False), ("rollback", 2, False)]
+    assert "could not be brought to version 1: The quota" in models.champion("digits").reason
+
+
+@pytest.mark.usefixtures("one")
+def test_stable_that_cannot_follow_goes_back_with_the_pointer(models, world, version, deploy, state):
+    two, before = version(), world.stable
+    world.unfit.add(two.version)
     with pytest.raises(
         DeployError, match=r"version 2: .*Version 1 is the champion again\. Stable serves ver"
     ):
         deploy(two)
     assert state() == (1, 1, None, True)
-    assert entries(platform)[-2:] == [("promote", 2, False), ("rollback", 1, False)]
-    stable_refuses.add(one.version)
+    assert world.stable is before
+    assert entries(models)[-2:] == [("promote", 2, False), ("rollback", 1, False)]
+    world.unfit.add(1)
     with pytest.raises(DeployError, match="could not be brought back to version 1, and goes on with what"):
         deploy(two)
     assert state() == (1, 1, None, True)
 
 
-def test_the_first_version_answers_as_candidate_where_stable_cannot(stable_refuses, version, deploy, state):
+def test_the_first_version_answers_as_candidate_where_stable_cannot(world, version, deploy, state):
     one = version()
-    stable_refuses.add(one.version)
-    with pytest.raises(DeployError, match="its candidate goes on answering clients"):
+    world.unfit.add(one.version)
+    with pytest.raises(DeployError, match=r"nothing, as before\. Its candidate goes on answering clients"):
         deploy(one)
-    assert state() == (1, 1, 1, False)
-    stable_refuses.clear()
+    assert state() == (1, None, 1, False)
+    with pytest.raises(DeployError, match="whose candidate goes on answering clients"):
+        deploy(one)
+    assert state() == (1, None, 1, False)
+    world.unfit.clear()
     assert deploy(one).decision == "promote"
     assert state() == (1, 1, None, True)
 
 
+def test_a_first_stable_that_answers_wrongly_goes_and_its_candidate_stays(
+    world, version, deploy, state, on_log
+):
+    one = version()
+    on_log("promoted: ", lambda: world.wrong.add("serve:1"))
+    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.* Its candidate goes on answering"):
+        deploy(one)
+    assert state() == (1, None, 1, False)
+
+
+def test_another_version_takes_the_place_of_a_first_one_whose_stable_cannot_run(
+    world, version, deploy, state, logged
+):
+    world.unfit.add(1)
+    with pytest.raises(DeployError):
+        deploy(version())
+    world.served = False  # its candidate is taken from clients
+    assert deploy(version()).decision == "promote"
+    assert state() == (2, 2, None, True)
+    assert any(line.endswith("Going on: a version that runs takes its place.") for line in logged)
+
+
+@pytest.mark.usefixtures("one")
 @pytest.mark.parametrize("failures", [1, 99])
 def test_the_store_is_unavailable_when_the_pointer_has_to_go_back(
-    platform, stable_refuses, version, deploy, state, monkeypatch, failures
+    models, world, version, deploy, state, monkeypatch, failures
 ):
-    one, two = version(), version()
-    deploy(one)
-    stable_refuses.add(two.version)
-    promote, left = platform.models.promote, [failures]
+    two = version()
+    world.unfit.add(two.version)
+    promote, left = models.promote, [failures]
 
     def interrupted(*arguments, **more):
         if more.get("action") == "rollback" and left[0]:
@@ -225,7 +237,7 @@ def test_the_store_is_unavailable_when_the_pointer_has_to_go_back(
             raise UnreachableError("the store is away")
         return promote(*arguments, **more)
 
-    monkeypatch.setattr(platform.models, "promote", interrupted)
+    monkeypatch.setattr(models, "promote", interrupted)
     back = failures == 1
     said = "is the champion again" if back else "`modelyard models promote digits 1 -e ENV` moves it"
     with pytest.raises(DeployError, match=said):
@@ -233,127 +245,254 @@ def test_the_store_is_unavailable_when_the_pointer_has_to_go_back(
     assert state() == (1 if back else 2, 1, None, True), "stable goes back in any case"
 
 
-def test_a_pointer_that_moved_meanwhile_is_followed(
-    platform, stable_refuses, version, deploy, promote, state
-):
-    one, two, three = version(), version(), version()
-    deploy(one)
-    stable_refuses.add(two.version)
-    apply_stable = platform.apply_stable
+@pytest.mark.usefixtures("one")
+def test_a_pointer_that_moved_meanwhile_is_followed(controller, world, version, deploy, promote, state):
+    two, three = version(), version()
+    world.unfit.add(two.version)
+    reconcile = controller.platform.reconcile
 
-    def apply(number, *rest, **more):
-        written = apply_stable(number, *rest, **more)
-        if number == two.version:
+    def moved(servers, observed):
+        if servers.version == two.version:
             promote(three)
-        return written
+        reconcile(servers, observed)
 
-    platform.apply_stable = apply
+    controller.platform.reconcile = moved
     with pytest.raises(DeployError, match=r"moved the pointer meanwhile\. Stable serves version 3"):
         deploy(two)
     assert state() == (3, 3, None, True)
 
 
-def test_stable_is_written_again_after_a_race_that_was_lost(platform, cluster, version, promote, state):
-    version()
-    promote(version())
-    races, apply = [1], cluster.apply
-
-    def overtaken(desired, manager):
-        written = apply(desired, manager)
-        if races and desired["kind"] == "Deployment":
-            labels = {objects.VERSION: str(races.pop())}
-            apply({**desired, "metadata": {**desired["metadata"], "labels": labels}}, "")
-        return written
-
-    cluster.apply = overtaken
-    tracks.reconcile(platform)
-    assert state()[:2] == (2, 2)
-
-
-def test_a_candidate_that_cannot_be_deleted_prevents_no_rollback(platform, cluster, version, deploy, state):
-    one, two, three = version(), version(), version()
-    deploy(one)
-    deploy(two)
-    tracks.claim(platform, three, "killed")
-    delete = cluster.delete
-
-    def unavailable(*_):
-        cluster.delete = delete
-        raise ClusterError("The API server is away.")
-
-    cluster.delete = unavailable
-    with pytest.raises(ClusterError, match=r"is away\. Version 1 is the champion; deploy it again"):
-        rollout.rollback(platform, None, "it is bad", "test")
-    assert state() == (1, 1, None, True)
-
-
-def test_a_store_that_fails_once_the_pointer_has_moved(platform, version, deploy, state, on_log):
-    one, two = version(), version()
-    deploy(one)
-    champion = platform.models.champion
+@pytest.mark.usefixtures("one")
+def test_a_store_that_fails_once_the_pointer_has_moved(models, version, deploy, state, on_log, monkeypatch):
+    two, champion = version(), models.champion
 
     def fail(_):
         raise StoreError("Cannot read the pointer.")
 
-    on_log("promoted: ", lambda: setattr(platform.models, "champion", fail))
+    on_log("promoted: ", lambda: monkeypatch.setattr(models, "champion", fail))
     with pytest.raises(StoreError, match=r"the pointer\. Version 2 is the champion; deploy it again to see"):
         deploy(two)
-    platform.models.champion = champion
+    monkeypatch.setattr(models, "champion", champion)
     assert state() == (2, 1, None, True)
 
 
-def test_each_version_is_served_with_the_section_of_its_own_run(platform, version, promote):
-    served = version(), version()
-    platform.serving = lambda number: {"max_batch": number}
-    for pinned in served:
-        promote(pinned)
-        tracks.reconcile(platform)
-        assert objects.serving(platform.deployment("stable"))["max_batch"] == pinned.version
-
-
-def test_a_candidate_that_is_promoted_by_hand_keeps_its_image_and_its_section(platform, version, promote):
-    promote(version())
-    two = version()
-    platform.serving = lambda number: {"max_batch": number}
-    platform.apply_candidate(2, two.digest, "token", None)
-    platform.serving = lambda _: {"max_batch": 99}
-    platform.target = platform.target.model_copy(update={"image": "serve:of-another-user"})
-    candidate = tracks.find_candidate(platform)
-    assert rollout.promote_candidate(platform, candidate, "good", "test").version == 2
-    promoted = platform.deployment("stable")
-    assert (objects.version(promoted), objects.image(promoted)) == (2, "serve:1")
-    assert objects.serving(promoted)["max_batch"] == 2
-    assert tracks.stable_image(platform, 2) == "serve:1"
-
-
-class Killed(BaseException):
-    """The process is gone: nothing is tidied up."""
-
-
-@pytest.mark.parametrize("write", ["apply", "delete", "promote"])
-def test_a_rollout_that_was_killed_at_any_write_ends_well_when_repeated(
-    platform, cluster, version, deploy, state, write
-):
+@pytest.mark.usefixtures("one")
+def test_a_candidate_that_cannot_be_deleted_prevents_no_rollback(controller, version, deploy, state):
     deploy(version())
-    owner = platform.models if write == "promote" else cluster
-    action, writes, killed = getattr(owner, write), 0, True
-    while killed:
-        writes, left, two = writes + 1, [writes], version()
+    platform = controller.platform
+    platform.claim("killed", platform.servers(3, "d" * 64))
+    withdraw = platform.withdraw
 
-        def interrupted(*arguments, left=left, **more):
-            result = action(*arguments, **more)  # it arrives, and the process does not hear of it
-            if not left[0]:
+    def unavailable(*_):
+        platform.withdraw = withdraw
+        raise ClusterError("The API server is away.")
+
+    platform.withdraw = unavailable
+    with pytest.raises(ClusterError, match=r"is away\. Version 1 is the champion; deploy it again"):
+        controller.rollback(None, "it is bad")
+    assert state() == (1, 1, None, True)
+
+
+# Candidates of other rollouts ----------------------------------------------------------------------
+
+
+def leave_behind(platform, pinned):
+    """Leave a candidate among clients, as a rollout does that was killed during its canary analysis."""
+    servers = platform.servers(pinned.version, pinned.digest)
+    platform.claim("killed", servers)
+    platform.verify(servers, lambda _: None, "killed")
+    platform.route("killed")
+
+
+@pytest.mark.parametrize("how", ["deploy", "overtaken", "rollback"])
+def test_an_abandoned_candidate_goes(controller, one, version, deploy, state, how):
+    two = version()
+    deploy(two)
+    leave_behind(controller.platform, version())
+    assert state() == (2, 2, 3, False)
+    if how == "deploy":
+        deploy(two)
+    elif how == "overtaken":
+        assert controller.roll_out(version(), one.version, "better").decision == "hold"
+    else:
+        controller.rollback(None, "bad")
+    serves = 1 if how == "rollback" else 2
+    assert state() == (serves, serves, None, True)
+
+
+def test_clients_keep_the_first_candidate_when_its_rollout_is_killed_and_run_again(
+    controller, world, version, deploy, state
+):
+    one = version()
+    leave_behind(controller.platform, one)
+    controller.platform.image = "serve:2"
+    world.wrong.add("serve:2")
+    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.* stable serves version 1 as before"):
+        deploy(one)  # the world checks that clients reach a verified server at any time
+    assert (state(), world.stable.image) == ((None, 1, None, True), "serve:1")
+    world.wrong.clear()
+    assert deploy(one).decision == "promote"
+    assert (state(), world.stable.image) == ((1, 1, None, True), "serve:2")
+
+
+@pytest.mark.usefixtures("one")
+def test_a_candidate_that_its_rollout_rejects_is_not_promoted_by_hand(controller, version, state, on_log):
+    platform = controller.platform
+    platform.claim("rollout", platform.servers(2, version().digest))
+    on_log("verified: ", lambda: platform.withdraw("rollout"))
+    with pytest.raises(DeployError, match="was withdrawn by another command"):
+        controller.promote_candidate("it is good")
+    assert state() == (1, 1, None, True)
+
+
+@pytest.mark.usefixtures("one")
+@pytest.mark.parametrize("how", ["promote", "hold"])
+def test_a_rollout_whose_candidate_is_taken_says_how_it_ended(
+    controller, new_controller, version, deploy, state, on_log, how
+):
+    two = version()
+
+    def take():
+        controller.log = lambda _: None
+        if how == "promote":
+            new_controller().promote_candidate("it is good")
+        else:
+            leave_behind(controller.platform, two)
+
+    on_log("canary: ", take)
+    assert deploy(two).decision == how
+    assert state() == ((2, 2, None, True) if how == "promote" else (1, 1, 2, False))
+
+
+@pytest.mark.usefixtures("one")
+@pytest.mark.parametrize("promoted", [False, True])
+def test_aborting_a_candidate_records_an_attempt_unless_it_was_promoted(
+    controller, models, version, promote, state, promoted
+):
+    two = version()
+    controller.platform.claim("mine", controller.platform.servers(2, two.digest))
+    if promoted:
+        promote(two)
+    assert controller.abort("by hand") == 2
+    assert models.history("digits")[-1].attempt is not promoted
+    assert state() == (2 if promoted else 1, 1, None, True)
+
+
+@pytest.mark.usefixtures("one")
+def test_what_is_served_is_noted_in_the_store(models, version, deploy, on_log):
+    noted = []
+    on_log("verified: ", lambda: noted.append(models.served("digits")[0].versions))
+    deploy(version())
+    assert noted == [(1, 2)]
+    (record,) = models.served("digits")
+    assert (record.platform, record.where, record.versions) == ("memory", "here", (2,))
+
+
+# Disturbed at every call ---------------------------------------------------------------------------
+
+DISTURBANCES = ["fails before", "fails after", "killed before", "killed after", "away", "other"]
+
+
+@pytest.fixture
+def disturbed(world, models, new_controller):
+    """Return the controller of a process that is disturbed at a call."""
+
+    def new(script, image="serve:1"):
+        platform = Interrupted(MemoryPlatform(world, image), script, ClusterError)
+        return new_controller(platform, Interrupted(models, script, StoreError))
+
+    return new
+
+
+@pytest.mark.parametrize("what", ["another version", "another image", "first", "rollback"])
+@pytest.mark.parametrize("how", DISTURBANCES)
+def test_a_command_that_is_disturbed_at_any_call_ends_well_when_repeated(
+    models, world, new_controller, disturbed, version, state, what, how
+):
+    """The world checks, after each change, that clients reach a server, and none that was not verified."""
+    first, second, third = version(), version(), version()
+    image = "serve:2" if what == "another image" else "serve:1"
+    at = 0
+    while True:
+        at += 1
+        before = prepare(models, world, new_controller, what, first, second)
+        new = new_controller(MemoryPlatform(world, image))
+        script = Script(at, how, other=lambda: new_controller().roll_out(third, None, "better"))
+        command(disturbed(script, image), what, first, second)
+        if script.calls < at:
+            break
+        champion = models.champion("digits")
+        if before and champion.version == before.version and how in ("fails before", "fails after"):
+            assert world.stable.same(before), "what is not promoted leaves stable as it was"
+        if how == "other" and champion.version == third.version:
+            assert state() == (3, 3, None, True)
+        else:
+            command(new, what, first, second, again=True)
+            target = first if what in ("another image", "first", "rollback") else second
+            assert state() == (target.version, target.version, None, True), (at, how)
+            assert world.stable.image == image
+    assert at > 10
+
+
+def prepare(models, world, new_controller, what, first, second):
+    """Bring the world to where a command begins; return what stable is then."""
+    models._objects._data = {
+        key: data for key, data in models._objects._data.items() if key.startswith("digits/versions/")
+    }
+    world.__init__()
+    if what != "first":
+        new_controller().roll_out(first, None, "better")
+    if what == "rollback":
+        new_controller().roll_out(second, None, "better")
+    return world.stable
+
+
+def command(controller, what, first, second, again=False):
+    """Do what a user does, in a process that may end with an error of the family, or be killed."""
+    try:
+        if what == "rollback" and not again:
+            controller.rollback(None, "bad")
+        elif what == "rollback":
+            controller.rollback(first.version, "bad")
+        else:
+            controller.roll_out(second if what == "another version" else first, None, "better")
+    except (ClusterError, DeployError, StoreError, Killed):
+        if again:
+            raise
+
+
+@pytest.mark.parametrize("killed_at", ["claim", "route", "promote", "reconcile"])
+def test_a_rollout_meets_at_any_call_another_one_that_is_killed(
+    models, world, new_controller, disturbed, version, state, killed_at
+):
+    """Another rollout takes over and is killed; the first one goes on, and a third one ends well."""
+    first, second, third = version(), version(), version()
+    at, calls = 0, 1
+    while calls >= at:
+        at += 1
+        prepare(models, world, new_controller, "another version", first, second)
+
+        def other():
+            platform, store = MemoryPlatform(world), Interrupted(models, Script(0, ""), StoreError)
+            other = new_controller(platform, store)
+            owner = store if killed_at == "promote" else platform
+            action = getattr(owner, killed_at)
+
+            def killed(*arguments, **more):
+                action(*arguments, **more)
+                platform.withdraw = platform.reconcile = platform.status = dead
                 raise Killed
-            left[0] -= 1
-            return result
 
-        setattr(owner, write, interrupted)
-        try:
-            deploy(two)
-            killed = False
-        except Killed:
-            assert state()[0] in (two.version - 1, two.version)
-            setattr(owner, write, action)
-            assert deploy(two).decision == "promote"
-        assert state() == (two.version, two.version, None, True)
-    assert writes > 1
+            setattr(owner, killed_at, killed)
+            with pytest.raises(Killed):
+                other.roll_out(third, None, "better")
+
+        script = Script(at, "other", other=other)
+        command(disturbed(script), "another version", first, second)
+        calls = script.calls
+        new_controller().roll_out(second, None, "better")
+        assert state() == (2, 2, None, True), at
+
+
+def dead(*_, **__):
+    raise Killed

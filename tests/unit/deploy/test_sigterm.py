@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from modelyard.components.deploy import rollout
 from modelyard.components.deploy.signals import ignore_sigterm, raise_on_sigterm
-from modelyard.components.errors import CancelledError, DeployError, UnreachableError
+from modelyard.components.errors import CancelledError, ClusterError, DeployError, UnreachableError
+from tests.unit.deploy.memory import Interrupted, Script
 
 
 def sigterm():
@@ -24,96 +24,103 @@ def one(version, deploy):
 
 
 @pytest.fixture
-def signal_at(cluster):
-    """Signal this process when pods are listed for the n-th time from now."""
+def signal_at(controller):
+    """Signal this process at the n-th call of the platform."""
 
     def arrange(number, which=signal.SIGTERM):
-        left = [number]
-
-        def look():
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), which)
-
-        cluster.look = look
+        script = Script(number, "other", other=lambda: os.kill(os.getpid(), which))
+        controller.platform = Interrupted(controller.platform, script, ClusterError)
+        return script
 
     return arrange
 
 
 @pytest.mark.usefixtures("one")
-@pytest.mark.parametrize("moment", range(1, 12))
-def test_before_promotion_the_candidate_goes(platform, version, deploy, state, signal_at, moment):
-    two = version()
-    signal_at(moment)
-    with pytest.raises(CancelledError, match=r"\(SIGTERM\).*2 was not promoted, and stable serves"):
-        deploy(two)
-    assert state() == (1, 1, None, True)
-    attempt = platform.models.history("digits")[-1]
-    assert (attempt.version, attempt.attempt) == (2, True)
-    assert attempt.reason == "not promoted: This rollout was told to end (SIGTERM)."
+def test_before_promotion_the_candidate_goes(controller, models, world, version, deploy, state, signal_at):
+    two, at, platform = version(), 0, controller.platform
+    while True:
+        at, controller.platform = at + 1, platform
+        signal_at(at)
+        with pytest.raises(CancelledError) as error:
+            deploy(two)
+        if models.champion("digits").version == 2:
+            break
+        assert "(SIGTERM)" in str(error.value)
+        assert "2 was not promoted, and stable serves version 1" in str(error.value)
+        assert state() == (1, 1, None, True)
+        attempt = models.history("digits")[-1]
+        assert (attempt.version, attempt.attempt) == (2, True)
+        assert attempt.reason == "not promoted: This rollout was told to end (SIGTERM)."
+    assert at > 8
+    assert "Version 2 is the champion; deploy it again" in str(error.value)
+    assert world.candidate is None
 
 
 @pytest.mark.usefixtures("one")
-def test_ctrl_c_does_the_same(platform, version, deploy, state, signal_at):
+def test_ctrl_c_does_the_same(models, version, deploy, state, signal_at):
     two = version()
-    signal_at(5, signal.SIGINT)
+    signal_at(6, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         deploy(two)
     assert state() == (1, 1, None, True)
-    assert platform.models.history("digits")[-1].reason == "not promoted: it was interrupted"
+    assert models.history("digits")[-1].reason == "not promoted: it was interrupted"
 
 
 @pytest.mark.usefixtures("one")
 @pytest.mark.parametrize("when", ["pointer moved", "stable written"])
-def test_after_promotion_the_version_stays_champion(platform, version, deploy, state, on_log, when):
-    two, apply_stable = version(), platform.apply_stable
+def test_after_promotion_the_version_stays_champion(
+    controller, models, version, deploy, state, on_log, when, monkeypatch
+):
+    two, reconcile = version(), controller.platform.reconcile
 
-    def apply(*arguments, **more):
-        written = apply_stable(*arguments, **more)
+    def interrupted(*arguments):
+        reconcile(*arguments)
         sigterm()
-        return written
 
     if when == "pointer moved":
         on_log("promoted: ", sigterm)
     else:
-        platform.apply_stable = apply
+        monkeypatch.setattr(controller.platform, "reconcile", interrupted)
     with pytest.raises(CancelledError, match="Version 2 is the champion; deploy it again to see stable"):
         deploy(two)
     assert state() == (2, 1 if when == "pointer moved" else 2, None, True)
-    assert [one.attempt for one in platform.models.history("digits")] == [False, False]
-    platform.apply_stable = apply_stable
+    assert [one.attempt for one in models.history("digits")] == [False, False]
+    monkeypatch.setattr(controller.platform, "reconcile", reconcile)
+    controller.log = lambda _: None
     assert deploy(two).decision == "promote"
     assert state() == (2, 2, None, True)
 
 
 @pytest.mark.usefixtures("one")
-def test_a_rejected_version_goes_also_when_interrupted(platform, version, deploy, state, on_log):
-    two, champion = version(answer=0.5), platform.models.champion
+def test_a_rejected_version_goes_also_when_interrupted(models, version, deploy, state, on_log, monkeypatch):
+    two, champion = version(answer=0.5), models.champion
 
     def interrupted(*arguments):
-        platform.models.champion = champion
+        monkeypatch.setattr(models, "champion", champion)
         sigterm()
         return champion(*arguments)
 
-    on_log("candidate: ", lambda: setattr(platform.models, "champion", interrupted))
+    on_log("candidate: ", lambda: monkeypatch.setattr(models, "champion", interrupted))
     with pytest.raises(DeployError, match="Version 2 was not promoted, and stable serves version 1 as bef"):
         deploy(two)
     assert state() == (1, 1, None, True)
-    assert platform.models.history("digits")[-1].attempt
+    assert models.history("digits")[-1].attempt
 
 
 @pytest.mark.usefixtures("one")
-def test_an_overtaken_version_goes_also_when_interrupted(platform, cluster, version, deploy, state, on_log):
-    two, other, delete = version(), version(), cluster.delete
+def test_an_overtaken_version_goes_also_when_interrupted(
+    controller, version, deploy, promote, state, on_log, monkeypatch
+):
+    two, other, withdraw = version(), version(), controller.platform.withdraw
 
     def interrupted(*arguments):
-        cluster.delete = delete
+        monkeypatch.setattr(controller.platform, "withdraw", withdraw)
         sigterm()
-        return delete(*arguments)
+        return withdraw(*arguments)
 
     def overtake():
-        cluster.delete = interrupted
-        platform.models.promote("digits", other.version, reason="by hand", by="another")
+        monkeypatch.setattr(controller.platform, "withdraw", interrupted)
+        promote(other)
 
     on_log("canary analysis: ", overtake)
     assert deploy(two).decision == "hold"
@@ -121,16 +128,16 @@ def test_an_overtaken_version_goes_also_when_interrupted(platform, cluster, vers
 
 
 @pytest.mark.usefixtures("one")
-def test_the_candidate_goes_before_the_store_is_read(platform, version, deploy, signal_at, on_log):
+def test_the_candidate_goes_before_the_store_is_read(models, world, version, deploy, on_log, monkeypatch):
     two, candidates = version(), []
 
     def unavailable(_):
-        candidates.append(platform.deployment("candidate"))
+        candidates.append(world.candidate)
         raise UnreachableError("the store is away")
 
     def interrupt():
-        platform.models.champion = unavailable
-        signal_at(1)
+        monkeypatch.setattr(models, "champion", unavailable)
+        sigterm()
 
     on_log("canary: ", interrupt)
     with pytest.raises(CancelledError, match="Version 2 was not promoted, and stable serves version 1"):
@@ -139,13 +146,13 @@ def test_the_candidate_goes_before_the_store_is_read(platform, version, deploy, 
     assert not any(candidates)
 
 
-def test_an_interrupted_rollback_says_what_is_left_to_do(platform, version, deploy, state, signal_at, on_log):
+def test_an_interrupted_rollback_says_what_is_left_to_do(controller, version, deploy, state, on_log):
     deploy(version())
     deploy(version())
-    on_log("rolled back: ", lambda: signal_at(1))
+    on_log("rolled back: ", sigterm)
     with pytest.raises(CancelledError, match="Version 1 is the champion; deploy it again to see stable"):
-        rollout.rollback(platform, None, "it is bad", "test")
-    assert state() == (1, 1, None, True)
+        controller.rollback(None, "it is bad")
+    assert state() == (1, 2, None, True)
 
 
 def test_a_second_signal_is_ignored():

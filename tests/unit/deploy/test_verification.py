@@ -1,7 +1,7 @@
 """Golden requests must get the answers that evaluate saw; and what the step deploy decides."""
 
 import json
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from modelyard.components.artifacts import Golden
-from modelyard.components.deploy import deployer, tracks
-from modelyard.components.deploy.settings import Target
+from modelyard.components.deploy import deployer, rollout
+from modelyard.components.deploy.platforms import local
+from modelyard.components.deploy.platforms.base import PlatformConfig
+from modelyard.components.deploy.platforms.local import LocalPlatform
+from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import DirectTarget, PinnedVersion, pin_version, replay
-from modelyard.components.errors import ConflictError, DeployError
+from modelyard.components.errors import DeployError
 
 SEEN = Golden(instances=[[0.0], [1.0]], predictions=[[0.25, 0.75], [0.5, 0.5]])
 PINNED = PinnedVersion(7, "d" * 64, SEEN)
@@ -57,57 +60,61 @@ def test_a_server_that_is_not_there_is_named():
         DirectTarget("http://127.0.0.1:9").send("GET", "/metrics")
 
 
-def test_a_version_whose_golden_requests_are_none_is_refused(platform, version):
+def test_a_version_whose_golden_requests_are_none_is_refused(models, version):
     one = version()
-    assert pin_version(platform.models, "digits", 1) == one
+    assert pin_version(models, "digits", 1) == one
     with pytest.raises(DeployError, match=r"golden\.json of version 2 of digits holds no request"):
-        pin_version(platform.models, "digits", version(count=0).version)
+        pin_version(models, "digits", version(count=0).version)
 
 
-@pytest.mark.usefixtures("pod")
-def test_the_configuration_says_how_much_may_differ(platform):
+def test_the_configuration_says_how_much_may_differ(controller, version, deploy):
     """The servers of the double answer 1.0 to anything."""
-    pinned = PinnedVersion(2, "d" * 64, Golden(instances=[[0]], predictions=[[0.9]]))
     with pytest.raises(DeployError, match=r"differ by 0\.1 and 0\.0001 is allowed \(rollout\.golden_toleran"):
-        tracks.verify_pods(platform, "candidate", pinned)
-    platform.rollout = platform.rollout.model_copy(update={"golden_tolerance": 0.2})
-    assert tracks.verify_pods(platform, "candidate", pinned) == 1
+        deploy(version(answer=0.9))
+    controller.rollout = controller.rollout.model_copy(update={"golden_tolerance": 0.2})
+    assert deploy(version(answer=0.9)).decision == "promote"
 
 
 @pytest.mark.parametrize("conflict", [False, True])
-def test_a_laptop_verifies_and_promotes_too(platform, version, monkeypatch, conflict):
-    one, models = version(), platform.models
-    seen = {}
-    monkeypatch.setattr(deployer, "running_server", lambda *_: nullcontext("http://here"))
-    monkeypatch.setattr(deployer, "replay", lambda *arguments: seen.update(tolerance=arguments[-1]))
-    if conflict:
-        models.promote("digits", version().version, reason="meanwhile", by="another")
-    rollout = '{"golden_tolerance": 0.5}'
-    outcome = deployer._promote(models, "digits", one.version, 0, "{}", "{}", rollout, Target())
+def test_a_laptop_verifies_and_promotes_too(models, new_controller, version, monkeypatch, conflict):
+    one, started = version(), []
+
+    @contextmanager
+    def running_server(*arguments):
+        started.append(arguments[-1])
+        if conflict:
+            models.promote("digits", version().version, reason="meanwhile", by="another")
+        yield "http://here"
+
+    monkeypatch.setattr(local, "running_server", running_server)
+    monkeypatch.setattr(rollout, "replay", lambda *_: None)
+    controller = new_controller(
+        LocalPlatform(PlatformConfig("digits", models, Target(), "{}", lambda _: {}, Rollout(), print))
+    )
+    outcome = controller.roll_out(one, 0, "good")
     assert outcome.decision == ("hold" if conflict else "promote")
-    assert seen == {"tolerance": 0.5}
+    assert started == [1]
     if not conflict:
-        again = deployer._promote(models, "digits", one.version, 0, "{}", "{}", rollout, Target())
-        assert (again.version, again.decision) == (1, "promote")
-    else:
-        with pytest.raises(ConflictError):
-            models.promote("digits", 1, reason="", by="", expected=0)
+        assert models.champion("digits").reason == "good", (
+            "no client reaches a candidate, so none is analyzed"
+        )
+        assert controller.roll_out(one, 0, "good").decision == "promote"
+        assert started == [1], "the champion is served already"
 
 
 @pytest.mark.parametrize(
     ("target", "command"),
     [
         (Target(), "modelyard models promote digits 2"),
-        (Target(kind="kubernetes", image="serve:1"), "modelyard deploy digits 2 -e ENV"),
+        (Target(platform="deployment", image="serve:1"), "modelyard deploy -e ENV digits 2"),
     ],
 )
 def test_what_brings_a_version_back_that_was_rolled_back_fits_where_it_is_served(target, command):
     models: Any = SimpleNamespace(
-        manifest=lambda *_: SimpleNamespace(decision=None),
         champion=lambda _: None,
         rolled_back=lambda *_: SimpleNamespace(at="noon", reason="bad"),
     )
-    held = deployer._promote(models, "digits", 2, 1, "{}", "{}", "{}", target)
+    held = deployer._rolled_back(models, "digits", 2, target)
     assert held.decision == "hold"
     assert held.reason.endswith(f"was rolled back at noon (bad); `{command}` brings it back")
 

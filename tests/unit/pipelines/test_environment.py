@@ -162,9 +162,9 @@ def test_a_store_in_an_emulator_is_reached_by_another_address_from_outside():
 
 def test_deploy_is_told_where_to_put_the_server():
     target = load("kind", "environment.images={serve: a/s:1}", "environment.start_timeout=7").target()
-    assert (target.kind, target.namespace, target.image) == ("kubernetes", "modelyard-serving", "a/s:1")
+    assert (target.platform, target.namespace, target.image) == ("deployment", "modelyard-serving", "a/s:1")
     assert (target.resources.memory, target.start_timeout) == ("256Mi", 7)
-    assert load("local").target().kind == "local"
+    assert load("local").target().platform == "local"
 
 
 def test_a_variable_of_an_unknown_section_is_refused() -> None:

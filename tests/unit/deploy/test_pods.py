@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from modelyard.components.deploy import objects
-from modelyard.components.deploy.readiness import PodWatcher, is_complete, pods_refused, wait_until_complete
+from modelyard.components.deploy.platforms.pods import PodWatcher, is_complete, pods_refused
 from modelyard.components.errors import DeployError
 from tests.unit.deploy.conftest import RECORDED
 
@@ -58,8 +57,9 @@ def test_memory_that_was_short_before_does_not_make_a_blip_fatal(platform, pod):
         watcher.check(pod.json)
 
 
-def test_the_problem_of_a_pod_is_seen_whatever_a_cluster_added_to_it(platform, cluster):
-    found = platform.apply_candidate(2, "d" * 64, "token", None)
+def test_the_problem_of_a_pod_is_seen_whatever_a_cluster_added_to_it(platform, cluster, claimed):
+    claimed()
+    found = platform.deployment("candidate")
     (pod,) = cluster.list_objects("Pod", "modelyard.dev/track=candidate")
     pod["metadata"] |= found["spec"]["template"]["metadata"]
     pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}  # as a LimitRange does
@@ -67,19 +67,12 @@ def test_the_problem_of_a_pod_is_seen_whatever_a_cluster_added_to_it(platform, c
     waiting = {"reason": "ErrImagePull", "message": "not found"}
     pod["status"]["containerStatuses"][0] |= {"state": {"waiting": waiting}}
     with pytest.raises(DeployError, match=r"Image \S+ of pod digits-candidate-2 cannot be pulled: not found"):
-        wait_until_complete(platform, "candidate", lambda: {**found, "status": {}})
+        platform.wait_until_complete("candidate", lambda: {**found, "status": {}})
 
 
-def test_the_problem_of_a_pod_of_an_earlier_template_is_none(platform):
-    before = platform.apply_candidate(2, "d" * 64, "token", None)
-    pod = {"metadata": before["spec"]["template"]["metadata"]}
-    assert objects.made_from(before, pod)
-    platform.target = platform.target.model_copy(update={"image": "serve:2"})
-    assert not objects.made_from(platform.apply_candidate(2, "d" * 64, "token", None), pod)
-
-
-def test_a_pod_that_comes_and_goes_is_no_progress(platform, clock):
-    found = platform.apply_candidate(2, "d" * 64, "token", None)
+def test_a_pod_that_comes_and_goes_is_no_progress(platform, clock, claimed):
+    claimed()
+    found = platform.deployment("candidate")
     clock.during = lambda: setattr(clock, "time", clock.time + 9.5)
 
     def flapping():
@@ -87,7 +80,7 @@ def test_a_pod_that_comes_and_goes_is_no_progress(platform, clock):
         return {**found, "status": {**status, "availableReplicas": int(clock.time / 10) % 2}}
 
     with pytest.raises(DeployError, match="made no progress for 520 s"):
-        wait_until_complete(platform, "candidate", flapping)
+        platform.wait_until_complete("candidate", flapping)
     assert clock.time < 600
 
 

@@ -1,7 +1,6 @@
-"""A real server on this machine, in another process, while a `with` block lasts.
+"""Servers of this machine: `modelyard serve` follows the champion pointer, so there is nothing to route.
 
-with local.running_server(name, store, serving, version=7) as url:
-    httpx.post(f"{url}/v1/models/{name}:predict", json=...)
+A candidate is a real server in a process of its own while it is verified; no client knows it.
 """
 
 import json
@@ -13,13 +12,73 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from modelyard.components import lifeline
+from modelyard.components.deploy.platforms.base import Check, PlatformConfig, Servers, Status, Window
+from modelyard.components.deploy.verification import DirectTarget
 from modelyard.components.errors import DeployError
 
 READY_TIMEOUT = 60.0
+
+
+@dataclass
+class LocalPlatform:
+    """A model on this machine."""
+
+    config: PlatformConfig
+    id: str = ""
+    where: str = "this machine"
+
+    @classmethod
+    def open(cls, config: PlatformConfig) -> "LocalPlatform":
+        """See ServingPlatform."""
+        return cls(config)
+
+    @property
+    def name(self) -> str:
+        """See ServingPlatform."""
+        return self.config.name
+
+    def status(self, problems: bool = False) -> Status:  # noqa: ARG002
+        """See ServingPlatform; stable is what the pointer names."""
+        champion = self.config.models.champion(self.name)
+        return Status(stable=self.servers(champion.version, champion.digest) if champion else None)
+
+    def servers(self, version: int, digest: str, like_before: bool = False) -> Servers:  # noqa: ARG002
+        """See ServingPlatform."""
+        return Servers(version=version, digest=digest, fingerprint=digest)
+
+    def claim(self, token: str, servers: Servers) -> None:
+        """Do nothing: each process has a candidate of its own."""
+
+    def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
+        """See ServingPlatform; stable's servers verify what they load by themselves."""
+        if token is None:
+            return 0
+        serving = json.dumps(self.config.serving(servers.version))
+        with running_server(self.name, self.config.store, serving, servers.version) as url:
+            check(DirectTarget(url))
+        return 1
+
+    def window(self, token: str) -> Window | None:  # noqa: ARG002
+        """Return None: no client reaches a candidate."""
+        return None
+
+    def route(self, token: str) -> None:
+        """Do nothing: no client reaches a candidate."""
+
+    def reconcile(self, servers: Servers | None, observed: Servers | None) -> None:
+        """Do nothing: running servers follow the pointer."""
+
+    def withdraw(self, token: str | None = None) -> int | None:  # noqa: ARG002
+        """Do nothing: a candidate ends with its verification."""
+        return None
+
+    def beat(self, token: str) -> None:
+        """Do nothing: a candidate ends with its process."""
 
 
 @contextmanager

@@ -1,0 +1,182 @@
+"""The objects of a model on a cluster, made from templates/*.yaml: two Deployments and a Service."""
+
+import copy
+import json
+import math
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from modelyard.components.deploy.settings import PORT, Rollout, Target
+from modelyard.components.kubernetes import Json
+
+Track = Literal["stable", "candidate"]
+
+LINGER = 5.0  # seconds; every proxy of a cluster knows by then that a server ends
+NAME, PART, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/part-of", "app.kubernetes.io/component"
+TRACK, VERSION, DIGEST = "modelyard.dev/track", "modelyard.dev/version", "modelyard.dev/digest"
+TOKEN, HEARTBEAT = "modelyard.dev/rollout", "modelyard.dev/heartbeat"
+TEMPLATE = "modelyard.dev/template"  # of pods, what they were made from, in whichever track
+
+
+def pod_template(
+    name: str,
+    version: int,
+    digest: str,
+    *,
+    image: str,
+    target: Target,
+    rollout: Rollout,
+    store: str,
+    serving: Json,
+) -> Json:
+    """Return the template of the pods that serve a version, in either track.
+
+    Args:
+        name: the model's name.
+        version: the version.
+        digest: of its manifest.
+        image: of the server.
+        target: what a pod asks for.
+        rollout: the time that it has.
+        store: `store` section as JSON.
+        serving: `serving` section.
+    """
+    serving = {**serving, "host": "0.0.0.0", "port": PORT}  # noqa: S104 - the pod's own address
+    serving["linger"] = max(LINGER, serving.get("linger", 0.0))
+    args = ["--name", name, "--version", str(version), "--digest", digest]
+    args += ["--store", store, "--serving", json.dumps(serving, sort_keys=True)]
+    template = _filled(
+        "pod",
+        labels=_server_labels(name, version),
+        digest=digest,
+        service_account=target.service_account,
+        grace=math.ceil(serving["linger"] + serving.get("drain_timeout", 20.0)) + 10,
+        image=image,
+        args=args,
+        cpu=target.resources.cpu,
+        memory=target.resources.memory,
+        startup_failures=math.ceil(rollout.ready_timeout) + 30,
+    )
+    written = sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
+    template["metadata"]["annotations"][TEMPLATE] = written[:16]
+    return template
+
+
+def deployment(name: str, track: Track, namespace: str, template: Json, token: str = "") -> Json:
+    """Return the Deployment of a track, without its number of replicas.
+
+    Args:
+        name: the model's name.
+        track: the track.
+        namespace: where it is.
+        template: of its pods, made by `pod_template` or read from a Deployment of either track.
+        token: of the rollout that a candidate belongs to.
+    """
+    template = copy.deepcopy(template)
+    template["metadata"]["labels"] = {**template["metadata"]["labels"], TRACK: track}
+    annotations = {DIGEST: annotation(template, DIGEST), **({TOKEN: token} if token else {})}
+    return _filled(
+        "deployment",
+        deployment=f"{name}-{track}",
+        name=name,
+        track=track,
+        namespace=namespace,
+        labels={**_server_labels(name, version(template)), TRACK: track},
+        annotations=annotations,
+        template=template,
+    )
+
+
+def service(name: str, namespace: str, canary: bool, token: str = "") -> Json:
+    """Return the Service, which selects the candidate too when `canary`; `token` is the rollout's."""
+    selector = {**_labels(name), **({} if canary else {TRACK: "stable"})}
+    annotations = {TOKEN: token} if token else {}
+    return _filled("service", name=name, namespace=namespace, selector=selector, annotations=annotations)
+
+
+def heartbeat(candidate: Json, at: datetime) -> Json:
+    """Return a heartbeat of a candidate's rollout, to be applied to that very Deployment."""
+    same = {key: candidate["metadata"][key] for key in ("name", "namespace", "uid")}
+    annotations = {HEARTBEAT: at.isoformat(timespec="seconds")}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {**same, "annotations": annotations}}
+
+
+def last_heartbeat(candidate: Json) -> datetime | None:
+    """Return the time of a candidate's last heartbeat, else of its creation, in UTC; None if unknown."""
+    created = str(candidate["metadata"].get("creationTimestamp", ""))
+    with suppress(ValueError):
+        at = datetime.fromisoformat(annotation(candidate, HEARTBEAT) or created)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    return None
+
+
+def selector(name: str, track: Track | None = None, version: int | None = None) -> str:
+    """Return what selects a model's pods, those of a track, or those of a version."""
+    labels = {
+        **_labels(name),
+        **({TRACK: track} if track else {}),
+        **({VERSION: str(version)} if version else {}),
+    }
+    return ",".join(f"{key}={value}" for key, value in labels.items())
+
+
+def version(found: Json) -> int:
+    """Return the version that a Deployment or a pod serves; 0 if it does not say."""
+    label = _label(found, VERSION)
+    return int(label) if label.isdecimal() else 0
+
+
+def track(found: Json) -> str:
+    """Return the track of a Deployment or a pod; empty if it does not say."""
+    return _label(found, TRACK)
+
+
+def made_from(deployment: Json, pod: Json) -> bool:
+    """Return whether a pod was made from a Deployment's present template, whatever a cluster added to it."""
+    return annotation(deployment["spec"]["template"], TEMPLATE) == annotation(pod, TEMPLATE)
+
+
+def image(template: Json) -> str:
+    """Return the server's image in a template of pods."""
+    return str(template["spec"]["containers"][0]["image"])
+
+
+def annotation(found: Json, key: str) -> str:
+    """Return an annotation of an object; empty if it has none."""
+    return str((found["metadata"].get("annotations") or {}).get(key, ""))
+
+
+def _label(found: Json, key: str) -> str:
+    return str(found["metadata"].get("labels", {}).get(key, ""))
+
+
+def _server_labels(name: str, version: int) -> dict[str, str]:
+    return {**_labels(name), COMPONENT: "serve", VERSION: str(version)}
+
+
+def _labels(name: str) -> dict[str, str]:
+    return {NAME: name, PART: "modelyard"}
+
+
+def _filled(template: str, **values: Any) -> Json:
+    return dict(_fill(_template(template), values))
+
+
+@cache
+def _template(name: str) -> Json:
+    return dict(yaml.safe_load((Path(__file__).parent / "templates" / f"{name}.yaml").read_text()))
+
+
+def _fill(node: Any, values: Json) -> Any:
+    """Return a copy of a template's node in which each `${…}` is its value."""
+    if isinstance(node, dict):
+        return {key: _fill(value, values) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_fill(value, values) for value in node]
+    return values[node[2:-1]] if isinstance(node, str) and node.startswith("${") else node

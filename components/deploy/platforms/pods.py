@@ -1,0 +1,330 @@
+"""A model's pods: waiting until they are ready, and what they answer.
+
+Waiting ends as soon as Kubernetes knows that it does not help, with the reason.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from modelyard.components.deploy.platforms import objects
+from modelyard.components.deploy.platforms.base import Counts, Traffic, superseded
+from modelyard.components.deploy.platforms.objects import Track
+from modelyard.components.deploy.settings import PORT, Rollout, Target
+from modelyard.components.deploy.verification import DirectTarget, HttpTarget, ProxiedTarget
+from modelyard.components.errors import DeployError, UnreachableError
+from modelyard.components.kubernetes import Json
+from modelyard.components.kubernetes.api_errors import explain_refusal
+from modelyard.components.kubernetes.cluster import Cluster
+from modelyard.components.kubernetes.pod_problem import (
+    OUT_OF_MEMORY,
+    PodProblem,
+    count_restarts,
+    find_problem,
+    is_ready,
+    is_running,
+    not_ready_problem,
+)
+
+POLL = 0.5
+LONGEST_BACKOFF = 60.0  # seconds until the kubelet restarts a server that did not reach its store
+CRASHES = ("Crashed", "CrashLoopBackOff")
+ENDED = ("Failed", "Succeeded")  # an evicted pod stays as such beside the one that replaced it
+REQUESTS = "modelyard_requests_total"
+ANSWERS, SECONDS = "modelyard_request_seconds_count", "modelyard_request_seconds_sum"
+MEMORY = "process_resident_memory_bytes"
+CLIENT_ERRORS = range(400, 500)
+
+
+@dataclass(kw_only=True)
+class ModelPods:
+    """A model's Deployments and pods in a namespace.
+
+    Args:
+        name: the model's name.
+        cluster: the namespace of the servers.
+        target: what a server asks for; its image may be None where none is to be started.
+        rollout: the time that pods have, and the share of the candidate.
+        log: takes each sentence about the progress.
+        now: the monotonic clock.
+        sleep: waits so many seconds of it.
+    """
+
+    name: str
+    cluster: Cluster
+    target: Target
+    rollout: Rollout
+    log: Callable[[str], None]
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def deployment(self, track: Track) -> Json | None:
+        """Return the Deployment of a track, or None."""
+        return self.cluster.get("Deployment", f"{self.name}-{track}")
+
+    def owned_candidate(self, token: str) -> Json:
+        """Return the candidate's Deployment.
+
+        Raises:
+            Superseded: it is not of the rollout with this token.
+        """
+        found = self.deployment("candidate")
+        if found is None or is_ending(found):
+            raise superseded(self.name, None)
+        if objects.annotation(found, objects.TOKEN) != token:
+            raise superseded(self.name, objects.version(found))
+        return found
+
+    def pods(self, track: Track, version: int | None = None) -> list[Json]:
+        """Return the pods of a track, or those of one version, that neither ended nor are being deleted."""
+        found = self.cluster.list_objects("Pod", objects.selector(self.name, track, version))
+        return [pod for pod in found if runs(pod) and not is_ending(pod)]
+
+    def ready_pods(self, track: Track, version: int | None = None) -> list[Json]:
+        """Return the pods of a track, or those of one version, that take requests."""
+        return [pod for pod in self.pods(track, version) if is_ready(pod)]
+
+    def pod_target(self, pod: Json, patience: float = 0.0) -> HttpTarget:
+        """Return where a pod answers requests."""
+        if not self.cluster.inside:
+            return ProxiedTarget(self.cluster, "Pod", pod["metadata"]["name"], patience)
+        ip = pod["status"]["podIP"]
+        return DirectTarget(f"http://[{ip}]:{PORT}" if ":" in ip else f"http://{ip}:{PORT}")
+
+    def service_target(self) -> HttpTarget:
+        """Return where the Service answers requests."""
+        if not self.cluster.inside:
+            return ProxiedTarget(self.cluster, "Service", self.name)
+        return DirectTarget(f"http://{self.name}.{self.cluster.namespace}:{PORT}")
+
+    def wait_until_complete(self, track: Track, read: Callable[[], Json]) -> None:
+        """Wait until all pods of a track are of its Deployment's template and available.
+
+        `read` returns the Deployment, or raises when it is not the one that is waited for any more.
+
+        Raises:
+            DeployError: a pod cannot be created, does not start, ends or is not ready in time; and why.
+        """
+        watcher, best, since = PodWatcher(self), (-1, -1), self.now()
+        limit = self.target.start_timeout + self.rollout.ready_timeout + self.rollout.store_timeout
+        while True:
+            deployment = read()
+            if is_complete(deployment):
+                return
+            if refusal := pods_refused(deployment):
+                raise DeployError(refusal.message)
+            for pod in self.pods(track):
+                if objects.made_from(deployment, pod):
+                    watcher.check(pod)
+            status = deployment.get("status", {}) if _is_current(deployment) else {}
+            progress = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
+            if progress > best:  # pods that come and go are none
+                best, since = progress, self.now()
+            elif self.now() - since > limit:
+                raise DeployError(
+                    f"{deployment['metadata']['name']} made no progress for {limit:g} s: {progress[0]} pods "
+                    f"are new, {progress[1]} are available. `kubectl describe deployment` says what "
+                    "Kubernetes waits for."
+                )
+            self.sleep(POLL)
+
+
+def is_complete(deployment: Json) -> bool:
+    """Return whether all its pods are of the present template and available, and no other is left."""
+    status, replicas = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
+    counts = (status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas"))
+    return _is_current(deployment) and all(count == replicas for count in counts)
+
+
+def pods_refused(deployment: Json) -> PodProblem | None:
+    """Return why its pods may not be created, or None when they may."""
+    for condition in deployment.get("status", {}).get("conditions", []):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            return explain_refusal(condition.get("message", "")) if _is_current(deployment) else None
+    return None
+
+
+def _is_current(deployment: Json) -> bool:
+    """Return whether the status is of the present spec."""
+    generation = deployment["metadata"].get("generation", 0)
+    return bool(deployment.get("status", {}).get("observedGeneration", 0) >= generation)
+
+
+def is_ending(found: Json) -> bool:
+    """Return whether an object is being deleted."""
+    return "deletionTimestamp" in found["metadata"]
+
+
+def runs(pod: Json) -> bool:
+    """Return whether a pod has not ended."""
+    return pod["status"].get("phase") not in ENDED
+
+
+class PodWatcher:
+    """Checks pods repeatedly, logs each problem once, and raises when waiting does not help.
+
+    Args:
+        model: the model's pods.
+        known: pods whose restarts up to now do not count.
+    """
+
+    def __init__(self, model: ModelPods, known: Sequence[Json] = ()) -> None:
+        self._model = model
+        self._before = {pod["metadata"]["uid"]: count_restarts(pod) for pod in known}
+        self._since: dict[str, float] = {}
+        self._running: dict[str, float] = {}
+        self._logged: set[tuple[str, str]] = set()
+
+    def check(self, pod: Json, used: float | None = None) -> None:
+        """Check a pod, which was last seen to use so many bytes of memory.
+
+        Raises:
+            DeployError: it cannot run as it should, or exceeded its time.
+        """
+        now, uid = self._model.now(), pod["metadata"]["uid"]
+        if is_ready(pod):
+            self._since.pop(uid, None)  # a later problem has all its time again
+            self._running.pop(uid, None)
+            return
+        events = self._model.cluster.events(pod)
+        waited = now - self._since.setdefault(uid, now)
+        problem = find_problem(pod, events, self._model.cluster.nodes, used)
+        if problem and not self._is_over(pod, problem):
+            if (uid, problem.reason) not in self._logged:
+                self._logged.add((uid, problem.reason))
+                self._model.log(problem.message)
+            if waited >= self._patience(pod, problem):
+                raise DeployError(problem.message)
+        elif pod["status"].get("phase") == "Running":
+            limit = self._model.rollout.ready_timeout
+            if now - self._running.setdefault(uid, now) > limit:
+                raise DeployError(not_ready_problem(pod, events, limit).message)
+        elif waited > (limit := self._model.target.start_timeout):
+            last = f": {events[-1]['message'].rstrip('.')}" if events else ""
+            name = pod["metadata"]["name"]
+            raise DeployError(
+                f"Pod {name} did not start within {limit:g} s{last}. Give it more time (start_timeout)."
+            )
+
+    def restarts(self, pod: Json) -> int:
+        """Return how often a pod's containers ended since this watcher was created."""
+        return count_restarts(pod) - self._before.get(pod["metadata"]["uid"], 0)
+
+    def _is_over(self, pod: Json, problem: PodProblem) -> bool:
+        """Return whether a pod's container ended before this watcher was created, and has run since."""
+        ended = problem.reason in ("Crashed", OUT_OF_MEMORY) and pod["metadata"]["uid"] in self._before
+        return ended and not self.restarts(pod) and is_running(pod)
+
+    def _patience(self, pod: Json, problem: PodProblem) -> float:
+        """Return how many seconds a pod with this problem has."""
+        rollout = self._model.rollout
+        if problem.reason in CRASHES:
+            if f"{UnreachableError.__name__}: " in problem.message:
+                return rollout.store_timeout + LONGEST_BACKOFF
+            return rollout.ready_timeout if self.restarts(pod) <= rollout.max_restarts else 0.0
+        return self._model.target.start_timeout if problem.patience is None else problem.patience
+
+
+class PodWindow:
+    """What the pods of both tracks answer from now on, by their /metrics; see Window.
+
+    Args:
+        model: the model's pods.
+        token: of the rollout that the candidate belongs to.
+    """
+
+    def __init__(self, model: ModelPods, token: str) -> None:
+        self._model, self._token = model, token
+        version = objects.version(model.owned_candidate(token))
+        self._candidate = _TrackWindow(model, "candidate", version)
+        self._stable = _TrackWindow(model, "stable")
+        self._service = model.service_target()
+
+    def read(self) -> Traffic:
+        """See Window."""
+        complete = is_complete(self._model.owned_candidate(self._token))
+        candidate, stable = self._candidate.read(), self._stable.read()
+        return Traffic(candidate, stable, complete and not self._candidate.silent)
+
+    def share(self) -> float:
+        """See Window."""
+        ready = {track: len(self._model.ready_pods(track)) for track in ("candidate", "stable")}
+        return max(0.01, ready["candidate"] / max(1, sum(ready.values())))
+
+    def send(self, body: Any) -> None:
+        """See Window; the Service chooses who answers."""
+        self._service.send("POST", f"/v1/models/{self._model.name}:predict", body)
+
+
+class _TrackWindow:
+    """What a track's pods answer; only a candidate's problems count.
+
+    `silent` is whether a pod that is ready did not answer the last time.
+    """
+
+    def __init__(self, model: ModelPods, track: Track, version: int | None = None) -> None:
+        self._model, self._track, self._version = model, track, version
+        self._watcher = PodWatcher(model, model.pods(track, version))
+        self._memory: dict[str, float] = {}
+        self._before: dict[str, Counts] = {}
+        self._latest: dict[str, Counts] = {}
+        self.silent = False
+        self.read()
+        self._before = dict(self._latest)
+
+    def read(self) -> Counts:
+        """Return what the pods answered since this object was created."""
+        self.silent = False
+        for pod in self._model.pods(self._track, self._version):
+            uid = pod["metadata"]["uid"]
+            if self._track == "candidate":
+                self._check(pod, self._memory.get(uid))
+            if not is_ready(pod):
+                continue
+            try:
+                page = self._model.pod_target(pod).send("GET", "/metrics").decode()
+                counts, self._memory[uid] = read_metrics(page)
+            except (DeployError, ValueError):
+                self.silent = True  # it ends, or is busy; the reason is seen at its pod
+                continue
+            self._latest[f"{uid}/{count_restarts(pod)}"] = counts
+        return answered_since(self._before, self._latest)
+
+    def _check(self, pod: Json, used: float | None) -> None:
+        too_often = self._watcher.restarts(pod) > self._model.rollout.max_restarts
+        if too_often and (problem := find_problem(pod, used=used)):
+            raise DeployError(problem.message)
+        self._watcher.check(pod, used)
+
+
+def read_metrics(page: str) -> tuple[Counts, float]:
+    """Return what a server's /metrics counts, and its bytes of memory, 0 when it does not say.
+
+    Raises:
+        ValueError: it is not such a page.
+    """
+    numbers = {"client": 0, "golden": 0, "failed": 0, "answers": 0}
+    seconds = memory = 0.0
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if sample.name == REQUESTS and (code := int(sample.labels["code"])) not in CLIENT_ERRORS:
+                numbers[sample.labels["traffic"]] += int(sample.value)
+                numbers["failed"] += int(sample.value) if code >= CLIENT_ERRORS.stop else 0
+            elif sample.name == ANSWERS:
+                numbers["answers"] += int(sample.value)
+            elif sample.name == SECONDS:
+                seconds += sample.value
+            elif sample.name == MEMORY:
+                memory = sample.value
+    return Counts(**numbers, seconds=seconds), memory
+
+
+def answered_since(before: Mapping[str, Counts], now: Mapping[str, Counts]) -> Counts:
+    """Return what pods answered in total; one that came later counts from its start.
+
+    A key stands for one run of one pod's container, whose counters only grow.
+    """
+    return sum((counts - before.get(key, Counts()) for key, counts in now.items()), Counts())

@@ -1,0 +1,254 @@
+"""A serving platform and a store in memory, and what interrupts the calls to them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from modelyard.components.deploy.platforms.base import (
+    Check,
+    Counts,
+    Servers,
+    Status,
+    Superseded,
+    Traffic,
+    superseded,
+)
+from modelyard.components.errors import ConflictError, DeployError, NotFoundError
+
+
+class Killed(BaseException):
+    """The process is gone: nothing is tidied up."""
+
+
+@dataclass
+class World:
+    """What a platform runs, whoever looks at it; `reached` is checked after each change.
+
+    `unfit` are the versions whose servers do not run as stable, `broken` those that do not run at all, and
+    `wrong` the images whose servers answer otherwise than evaluate saw.
+    """
+
+    stable: Servers | None = None
+    candidate: Servers | None = None
+    token: str = ""
+    canary: bool = False
+    answers: bool = False
+    verified: bool = False
+    unfit: set[int] = field(default_factory=set)
+    broken: set[int] = field(default_factory=set)
+    wrong: set[str] = field(default_factory=set)
+    images: dict[int, str | None] = field(default_factory=dict)
+    served: bool = False
+
+    def changed(self) -> None:
+        """Check what must hold at any moment."""
+        assert not self.canary or self.verified, "clients reach a candidate that was not verified"
+        reached = self.answers or bool(self.canary and self.candidate)
+        assert reached or not self.served, "clients that were served reach nothing"
+        self.served = reached
+
+
+class MemoryPlatform:
+    """A model on a platform that does at once what it is asked to."""
+
+    name, id, where = "digits", "memory", "here"
+
+    def __init__(self, world: World, image: str = "serve:1") -> None:
+        self.world, self.image = world, image
+
+    def status(self, problems: bool = False) -> Status:  # noqa: ARG002
+        world = self.world
+        loaded = {one.version for one in (world.stable, world.candidate) if one}
+        candidate = world.candidate and world.candidate.model_copy(update={"ready": 1})
+        status = Status(stable=world.stable, candidate=candidate, token=world.token, canary=world.canary)
+        return status.model_copy(update={"answers": world.answers, "loaded": frozenset(loaded)})
+
+    def servers(self, version: int, digest: str, like_before: bool = False) -> Servers:
+        image = self.world.images.get(version, self.image) if like_before else self.image
+        fingerprint = f"{version} in {image}"
+        return Servers(version=version, digest=digest, fingerprint=fingerprint, image=image)
+
+    def claim(self, token: str, servers: Servers) -> None:
+        world = self.world
+        if not servers.same(world.candidate):
+            world.candidate, world.verified = servers, False
+        world.token, world.canary = token, False
+        world.changed()
+
+    def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
+        if token:
+            self._own(token)
+        elif not servers.same(self.world.stable):
+            raise Superseded("another rollout brings stable to another version")
+        self._run(servers, self.world.broken if token else self.world.broken | self.world.unfit)
+        check(self)
+        if token:
+            self.world.verified = True
+        return 1
+
+    def send(self, method: str, path: str, body: Any = None) -> bytes:  # noqa: ARG002
+        """Answer as the servers that are being verified."""
+        version = int(path.split("/")[-1].split(":")[0])
+        tracks = (self.world.candidate, self.world.stable)
+        images = {one.image for one in tracks if one and one.version == version}
+        return json.dumps({"predictions": [[0.3 if images & self.world.wrong else 1.0]]}).encode()
+
+    def window(self, token: str) -> "MemoryWindow":
+        self._own(token)
+        return MemoryWindow(self, token)
+
+    def route(self, token: str) -> None:
+        self._own(token)
+        self.world.canary = True
+        self.world.changed()
+
+    def reconcile(self, servers: Servers | None, observed: Servers | None) -> None:
+        world = self.world
+        if not any(_equal(world.stable, one) for one in (servers, observed)):
+            raise Superseded("another rollout brings stable to another version")
+        world.stable = servers
+        if servers is None:
+            world.answers = False
+        else:
+            self._run(servers, world.broken | world.unfit)  # else what ran goes on
+            world.answers, world.images[servers.version] = True, servers.image
+        world.changed()
+
+    def withdraw(self, token: str | None = None) -> int | None:
+        world = self.world
+        if world.candidate is None or (token and world.token != token):
+            return None
+        version, world.candidate, world.canary, world.token = world.candidate.version, None, False, ""
+        world.served &= world.answers  # it may be all that clients had: by hand, or when it is rejected
+        world.changed()
+        return version
+
+    def beat(self, token: str) -> None:
+        assert token
+
+    def _own(self, token: str) -> None:
+        if self.world.candidate is None or self.world.token != token:
+            raise superseded(self.name, self.world.candidate and self.world.candidate.version)
+
+    def _run(self, servers: Servers, broken: set[int]) -> None:
+        if servers.version in broken:
+            raise DeployError("The quota small allows no pod.")
+
+
+class MemoryWindow:
+    """One more request at each look."""
+
+    def __init__(self, platform: MemoryPlatform, token: str) -> None:
+        self._platform, self._token, self._answered = platform, token, 0
+
+    def read(self) -> Traffic:
+        self._platform._own(self._token)
+        counts = Counts(client=self._answered, answers=self._answered)
+        self._answered += 1
+        return Traffic(counts, counts if self._platform.world.answers else Counts(), responding=True)
+
+    def share(self) -> float:
+        return 0.5
+
+    def send(self, body: Any) -> None:
+        assert body["instances"]
+
+
+def _equal(one: Servers | None, other: Servers | None) -> bool:
+    return one is other is None or (one is not None and one.same(other))
+
+
+class MemoryObjects:
+    """As much of a store as models need."""
+
+    url = "memory://models"
+
+    def __init__(self) -> None:
+        self._data: dict[str, tuple[bytes, str]] = {}
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        if key not in self._data:
+            raise NotFoundError(f"There is no {key}.")
+        return self._data[key]
+
+    def create(self, key: str, data: bytes) -> None:
+        if key in self._data:
+            raise ConflictError(f"There is a {key}.")
+        self._data[key] = data, "1"
+
+    def replace(self, key: str, data: bytes, generation: str) -> str:
+        if self.read(key)[1] != generation:
+            raise ConflictError(f"{key} changed.")
+        self._data[key] = data, str(int(generation) + 1)
+        return self._data[key][1]
+
+    def upload(self, key: str, path: Path) -> None:
+        self._data[key] = path.read_bytes(), "1"
+
+    def download(self, key: str, path: Path) -> None:
+        path.write_bytes(self.read(key)[0])
+
+    def exists(self, key: str) -> bool:
+        return key in self._data
+
+    def keys(self, prefix: str) -> list[str]:
+        return sorted(key for key in self._data if key.startswith(prefix))
+
+    def folders(self, prefix: str) -> list[str]:
+        inside = (key[len(prefix) :] for key in self.keys(prefix))
+        return sorted({rest.split("/")[0] for rest in inside if "/" in rest})
+
+
+class Interrupted:
+    """Another object, whose calls are counted and disturbed.
+
+    Args:
+        target: the object.
+        script: what happens at a call; shared by the objects that one process calls.
+        error: of a call that fails.
+    """
+
+    def __init__(self, target: Any, script: "Script", error: type[Exception]) -> None:
+        self._target, self._script, self._error = target, script, error
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._target, name)
+        if not callable(found) or name == "beat":
+            return found
+        return lambda *arguments, **more: self._script.call(
+            partial(found, *arguments, **more), self._error("It does not answer.")
+        )
+
+
+@dataclass
+class Script:
+    """Disturb the call of a number, the first being 1.
+
+    `how` is an error before or after the call, as when the cluster or the store does not answer; being killed
+    before or after it; `away`, when every later call fails too; or `other`, another rollout before it.
+    """
+
+    at: int
+    how: str
+    other: Callable[[], object] = lambda: None
+    calls: int = 0
+    dead: bool = False
+
+    def call(self, action: Callable[[], Any], error: Exception) -> Any:
+        if self.dead:
+            raise Killed
+        self.calls += 1
+        if self.calls < self.at or (self.calls > self.at and self.how != "away"):
+            return action()
+        if self.how == "other":
+            self.other()
+            return action()
+        if self.how.endswith(" after"):
+            action()  # it arrives, and the process does not hear of it
+        if self.how.startswith("killed"):
+            self.dead = True
+            raise Killed
+        raise error

@@ -1,0 +1,357 @@
+"""Two Deployments and a Service: whose a candidate is, who leads clients to it, and what stable gets."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from modelyard.components.deploy.platforms import deployment, objects
+from modelyard.components.deploy.platforms.base import HEARTBEAT_LOST, Superseded
+from modelyard.components.errors import ClusterError, ConfigError, DeployError
+from modelyard.components.kubernetes.cluster import Cluster
+
+
+@pytest.fixture
+def stable(platform):
+    """Stable, of version 1."""
+    servers = platform.servers(1, "d" * 64)
+    platform.reconcile(servers, None)
+    return servers
+
+
+@pytest.fixture
+def state(platform):
+    """Return what stable and the candidate serve, and whether clients reach stable alone."""
+
+    def look():
+        status = platform.status()
+        tracks = [one.version if one else None for one in (status.stable, status.candidate)]
+        service = platform.cluster.get("Service", "digits")
+        return (*tracks, service is None or objects.TRACK in service["spec"]["selector"])
+
+    return look
+
+
+def mark(platform):
+    """Return the token of the rollout that marked the Service last."""
+    return objects.annotation(platform.cluster.get("Service", "digits"), objects.TOKEN)
+
+
+@pytest.mark.usefixtures("stable")
+def test_no_rollout_leads_clients_to_a_candidate_that_another_one_takes_over(
+    platform, cluster, claimed, state
+):
+    claimed("early")
+    get = cluster.get
+
+    def overtaken(kind, name):
+        found = get(kind, name)
+        if name == "digits-candidate":  # between the last look and the switch
+            cluster.get = get
+            claimed("late")
+        return found
+
+    cluster.get = overtaken
+    with pytest.raises(Superseded):
+        platform.route("early")
+    assert state() == (1, 2, True)
+
+
+@pytest.mark.usefixtures("stable")
+def test_a_rollout_that_marked_the_service_and_was_killed_blocks_no_other(
+    platform, cluster, clock, claimed, state
+):
+    claimed()
+    platform._route(None, canary=False, token="killed")  # noqa: S106
+    began, get = clock.time, cluster.get
+
+    def slow(kind, name):
+        clock.time += 0.2
+        return get(kind, name)
+
+    cluster.get = slow
+    platform.route("mine")
+    assert clock.time - began >= deployment.JOINING, "it had its time"
+    assert state() == (1, 2, False)
+
+
+@pytest.mark.usefixtures("stable")
+def test_an_end_that_comes_late_leaves_the_candidate_of_another_rollout(platform, cluster, claimed, state):
+    claimed("early")
+    get = cluster.get
+
+    def raced(kind, name):
+        found = get(kind, name)
+        if name == "digits-candidate":  # the early one has looked, and the late one is faster
+            cluster.get = get
+            claimed("late")
+            platform.route("late")
+        return found
+
+    cluster.get = raced
+    assert platform.withdraw("early") is None
+    assert state() == (1, 2, False)
+
+
+@pytest.mark.usefixtures("stable")
+def test_a_takeover_marks_the_service_before_and_switches_it_after(platform, cluster, claimed, state):
+    claimed("early")
+    platform.route("early")
+    apply = cluster.apply
+
+    def late(desired, manager):
+        if desired["kind"] == "Deployment" and objects.annotation(desired, objects.TOKEN) == "late":
+            cluster.apply = apply
+            assert mark(platform) == "late"
+            assert state()[-1], "clients reach stable alone before the candidate changes"
+            platform._route(None, canary=True, token="early")  # noqa: S106
+        return apply(desired, manager)
+
+    cluster.apply = late
+    claimed("late")
+    assert state() == (1, 2, True)
+
+
+@pytest.mark.usefixtures("stable")
+def test_a_claim_that_comes_late_leaves_clients_to_the_one_who_took_it(platform, claimed, state, monkeypatch):
+    beat = platform.beat
+
+    def overtaken(_):
+        monkeypatch.setattr(platform, "beat", beat)
+        claimed("late")
+        platform.route("late")
+
+    monkeypatch.setattr(platform, "beat", overtaken)
+    with pytest.raises(Superseded, match="took the candidate's place"):
+        claimed("early")
+    assert state() == (1, 2, False)
+    assert mark(platform) == "late"
+
+
+def test_a_candidate_of_the_same_servers_stays_and_any_other_goes(platform, cluster, claimed):
+    claimed("early")
+    uid = cluster.objects["Deployment digits-candidate"]["metadata"]["uid"]
+    claimed("late")
+    assert cluster.objects["Deployment digits-candidate"]["metadata"]["uid"] == uid
+    platform.target = platform.target.model_copy(update={"image": "serve:2"})
+    claimed("later")
+    assert cluster.objects["Deployment digits-candidate"]["metadata"]["uid"] != uid
+
+
+def test_a_write_that_always_conflicts_ends(platform, cluster):
+    cluster.apply = lambda *_: None
+    with pytest.raises(ClusterError, match="digits-stable was changed by others 60 times"):
+        platform.reconcile(platform.servers(1, "d" * 64), None)
+
+
+# A quota without room --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quota(cluster, pod, stable):  # noqa: ARG001
+    """Have no room for version 2 beside the server of an earlier candidate, which ends."""
+    pod.json["metadata"]["deletionTimestamp"] = "now"
+    cluster.broken.add(2)
+
+
+@pytest.mark.usefixtures("quota")
+def test_a_candidate_that_a_quota_has_no_room_for_waits_for_the_one_before(
+    platform, cluster, clock, pod, claimed
+):
+    def end():
+        assert platform.deployment("candidate") is None, "created again, Kubernetes tries it at once"
+        cluster.pods.remove(pod.json)
+        cluster.broken.clear()
+
+    clock.during = end
+    claimed()
+    assert len(platform.ready_pods("candidate")) == 1
+
+
+@pytest.mark.usefixtures("quota")
+def test_servers_that_never_end_block_no_rollout(platform, clock, claimed):
+    claimed()  # as when their node is lost
+    assert clock.time > deployment.ENDING
+    assert platform.status().candidate.version == 2
+
+
+@pytest.mark.usefixtures("stable")
+def test_a_candidate_whose_pods_are_not_created_is_waited_for_a_while(
+    cluster, clock, pod, claimed, monkeypatch
+):
+    pod.json["metadata"]["deletionTimestamp"] = "now"
+    monkeypatch.setattr(cluster, "_run", lambda found: found.update(status={}))
+    claimed()
+    assert deployment.ENDING < clock.time < 2 * deployment.ENDING
+
+
+def test_an_old_candidate_that_does_not_end_is_an_error(platform, cluster, claimed):
+    claimed()
+    cluster.objects["Deployment digits-candidate"]["metadata"]["deletionTimestamp"] = "now"
+    with pytest.raises(DeployError, match="The old candidate of digits does not end"):
+        claimed("another")
+    assert platform.status().candidate is None
+
+
+@pytest.mark.usefixtures("stable")
+def test_where_there_is_room_no_server_is_waited_for(clock, pod, claimed):
+    pod.json["metadata"]["deletionTimestamp"] = "now"
+    claimed()
+    assert clock.time < 1
+
+
+# Stable ----------------------------------------------------------------------------------------------
+
+
+def test_stable_is_changed_only_from_what_was_observed(platform, stable):
+    three = platform.servers(3, "d" * 64)
+    platform.reconcile(three, stable)
+    with pytest.raises(Superseded):
+        platform.reconcile(platform.servers(2, "d" * 64), stable)
+    platform.reconcile(three, stable)  # the same again, as after a call that was not answered
+    with pytest.raises(Superseded):
+        platform.reconcile(None, stable)
+    with pytest.raises(Superseded):
+        platform.verify(stable, lambda _: None)
+    platform.reconcile(None, three)
+    assert platform.status().stable is None
+
+
+@pytest.mark.usefixtures("stable")
+def test_stable_gets_the_exact_pods_of_before_or_of_the_candidate(platform, claimed):
+    before = platform.status().stable
+    claimed()
+    candidate = platform.status().candidate
+    platform.target = platform.target.model_copy(update={"image": "serve:of-another-environment"})
+    platform.reconcile(candidate, before)
+    assert platform.status().stable.image == "serve:1"
+    assert platform.status().stable.same(candidate)
+    template = platform.deployment("stable")["spec"]["template"]
+    assert template["metadata"]["labels"][objects.TRACK] == "stable"
+    platform.reconcile(before, candidate)
+    assert platform.deployment("stable")["spec"]["template"] == before.state
+
+
+def test_replicas_belong_to_who_scaled_them_last(platform, cluster, stable):
+    owner = {"manager": "hpa", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+    cluster.objects["Deployment digits-stable"]["metadata"]["managedFields"] = [owner]
+    written, apply = [], cluster.apply
+    cluster.apply = lambda desired, manager: written.append(desired) or apply(desired, manager)
+    platform.reconcile(platform.servers(2, "d" * 64), stable)
+    assert "replicas" not in next(one for one in written if one["kind"] == "Deployment")["spec"]
+
+
+def test_a_pod_that_is_gone_while_stable_is_verified_is_no_wrong_answer(platform, stable):
+    gone = []
+
+    def check(target):
+        if not gone:
+            gone.append(target)
+            raise ClusterError("the pod is gone")
+
+    assert platform.verify(stable, check) == 1
+
+
+def test_a_candidate_whose_pods_are_gone_is_not_verified(platform, cluster, claimed):
+    servers = claimed()
+    cluster._of.pop("digits-candidate")
+    assert platform.verify(servers, lambda _: None, "mine") == 0
+
+
+@pytest.mark.usefixtures("stable")
+def test_a_rollback_gets_the_image_with_which_the_version_was_served(platform, cluster):
+    template = {"spec": {"containers": [{"image": "serve:of-then"}]}}
+    sets = [{"metadata": {"annotations": {deployment.REVISION: "3"}}, "spec": {"template": template}}]
+    list_objects = cluster.list_objects
+    cluster.list_objects = lambda kind, labels: sets if kind == "ReplicaSet" else list_objects(kind, labels)
+    assert platform.servers(2, "d" * 64, like_before=True).image == "serve:of-then"
+    sets.clear()
+    platform.target = platform.target.model_copy(update={"image": None})
+    assert platform.servers(2, "d" * 64, like_before=True).image == "serve:1", "what stable has"
+    with pytest.raises(ConfigError, match=r"environment\.images\.serve"):
+        platform.servers(2, "d" * 64)
+
+
+# What is shown -----------------------------------------------------------------------------------------
+
+
+def test_the_name_of_a_service_begins_with_a_letter(platform):
+    platform.name = "7segments"
+    with pytest.raises(ConfigError, match="'7segments' cannot be served on Kubernetes"):
+        platform.servers(1, "d" * 64)
+
+
+@pytest.mark.usefixtures("stable")
+def test_what_is_loaded_has_pods_of_an_earlier_version_too(platform, pod, claimed):
+    assert platform.id == platform.cluster.objects["Service digits"]["metadata"]["uid"]
+    claimed()
+    pod.json["metadata"]["labels"][objects.VERSION] = "7"
+    assert platform.status().loaded == {1, 2, 7}
+
+
+def test_heartbeats_are_written_at_the_own_candidate_alone(platform, cluster, claimed):
+    claimed()
+    assert not platform.status().abandoned
+    found = cluster.objects["Deployment digits-candidate"]["metadata"]
+    long_ago = datetime.now(UTC) - 2 * HEARTBEAT_LOST
+    found["annotations"][objects.HEARTBEAT] = long_ago.isoformat()
+    platform.beat("another")
+    assert platform.status().abandoned
+    platform.beat("mine")
+    assert not platform.status().abandoned
+
+
+@pytest.mark.parametrize(
+    "at", ["2026-01-02T03:04:05+00:00", "2026-01-02T03:04:05", "2026-01-02T05:04:05+02:00"]
+)
+def test_a_heartbeat_is_read_in_any_time_zone(at):
+    candidate = {
+        "metadata": {"annotations": {objects.HEARTBEAT: at}, "creationTimestamp": "2025-01-01T00:00:00Z"}
+    }
+    assert objects.last_heartbeat(candidate) == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    del candidate["metadata"]["annotations"]
+    assert objects.last_heartbeat(candidate) == datetime(2025, 1, 1, tzinfo=UTC)
+
+
+# The API server ----------------------------------------------------------------------------------------
+
+
+class Api:
+    """The official client, whose API server gives these answers, one after the other."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    def call_api(self, *_, **__):
+        from kubernetes.client import ApiException
+
+        status, body = self.answers.pop(0)
+        if status != 200:
+            error = ApiException(status=status, reason="no")
+            error.body = json.dumps(body).encode()
+            raise error
+        return type("Response", (), {"data": json.dumps(body).encode()})()
+
+
+BUSY = 503, {"kind": "Status", "message": "the server is currently unable to handle the request"}
+FAILED = 503, {"error": "overloaded"}
+GOOD = 200, {"predictions": [[1.0]]}
+
+
+@pytest.mark.parametrize(
+    ("answers", "patience", "good"),
+    [((BUSY, BUSY, GOOD), 60.0, True), ((BUSY, GOOD), 0.0, False), ((FAILED, GOOD), 60.0, False)],
+)
+@pytest.mark.usefixtures("cluster")
+def test_golden_requests_wait_for_the_api_server_and_not_for_the_server(
+    platform, claimed, answers, patience, good
+):
+    claimed()
+    (pod,) = platform.pods("candidate")
+    platform.cluster = Cluster(Api(*answers), "serving", inside=False)
+    target = platform.pod_target(pod, patience)
+    if good:
+        assert json.loads(target.send("POST", "/v1/models/digits:predict", {})) == GOOD[1]
+    else:
+        with pytest.raises(DeployError, match="answered 503"):
+            target.send("POST", "/v1/models/digits:predict", {})
