@@ -253,7 +253,7 @@ class RolloutController:
         """Raise Superseded if the candidate is not of this rollout any more."""
         status = self.platform.status()
         if status.candidate is None or status.token != token:
-            raise superseded(self.name, status.candidate and status.candidate.version)
+            raise superseded(self.name, status.candidate.version if status.candidate else None)
 
     def _move_pointer(self, version: int, current: int, reason: str, action: Action = "promote") -> None:
         """Make the version the champion; a ConflictError says that `current` is not the champion any more."""

@@ -31,6 +31,8 @@ class LocalPlatform:
     config: PlatformConfig
     id: str = ""
     where: str = "this machine"
+    _candidate: Servers | None = None  # of this process; another one has its own
+    _token: str = ""
 
     @classmethod
     def open(cls, config: PlatformConfig) -> "LocalPlatform":
@@ -45,14 +47,16 @@ class LocalPlatform:
     def status(self, problems: bool = False) -> Status:  # noqa: ARG002
         """See ServingPlatform; stable is what the pointer names."""
         champion = self.config.models.champion(self.name)
-        return Status(stable=self.servers(champion.version, champion.digest) if champion else None)
+        stable = self.servers(champion.version, champion.digest) if champion else None
+        return Status(stable=stable, candidate=self._candidate, token=self._token)
 
     def servers(self, version: int, digest: str, like_before: bool = False) -> Servers:  # noqa: ARG002
         """See ServingPlatform."""
         return Servers(version=version, digest=digest, fingerprint=digest)
 
     def claim(self, token: str, servers: Servers) -> None:
-        """Do nothing: each process has a candidate of its own."""
+        """See ServingPlatform."""
+        self._candidate, self._token = servers, token
 
     def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
         """See ServingPlatform; stable's servers verify what they load by themselves."""
@@ -74,8 +78,9 @@ class LocalPlatform:
         """Do nothing: running servers follow the pointer."""
 
     def withdraw(self, token: str | None = None) -> int | None:  # noqa: ARG002
-        """Do nothing: a candidate ends with its verification."""
-        return None
+        """See ServingPlatform."""
+        version, self._candidate = self._candidate.version if self._candidate else None, None
+        return version
 
     def beat(self, token: str) -> None:
         """Do nothing: a candidate ends with its process."""

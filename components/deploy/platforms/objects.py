@@ -164,8 +164,8 @@ def _labels(name: str) -> dict[str, str]:
     return {NAME: name, PART: "modelyard"}
 
 
-def _filled(template: str, **values: Any) -> Json:
-    return dict(_fill(_template(template), values))
+def _filled(name: str, /, **values: Any) -> Json:
+    return dict(_fill(_template(name), values))
 
 
 @cache
