@@ -58,7 +58,7 @@ def _by_address(path: Path, source: Source) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if "://" not in (source.source or ""):
+        if "://" not in (source.source or ""):  # a path
             raise
         raise DataError(str(error).replace(str(path), without_secrets(str(source.source)))) from error
 

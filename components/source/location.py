@@ -1,4 +1,4 @@
-"""The place that a source names: on this machine, on the web, or in a bucket.
+"""The place that a source names: on this machine, or in a storage.
 
 place = locate(source)
 place.identity()        # looks at it, and fetches nothing
@@ -7,38 +7,22 @@ place.fetch(scratch)    # the file or directory, on this machine
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol
 
 from modelyard.components import artifacts
 from modelyard.components.errors import ConfigError, DataError
 from modelyard.components.source.checks import check_sha256, without_secrets
+from modelyard.components.source.objects import StoredObjects
 from modelyard.components.source.settings import Source
+from modelyard.components.store.storage import Location, find_storage, unusable
 
 HASHED_BYTES = 256 * 2**20
 """A file up to this size is identified by its content: a copy or a touched file is the same data."""
-
-
-class Location(Protocol):
-    """A file or a directory somewhere. Every method raises DataError when it cannot be read."""
-
-    def identity(self) -> str:
-        """Return what changes when the content may have changed, without fetching it.
-
-        The SHA-256 that the configuration gives is believed: `fetch` checks it.
-        """
-
-    def fetch(self, scratch: Path) -> Path:
-        """Return the local file or directory, its SHA-256 checked when the configuration gives one.
-
-        Args:
-            scratch: directory for what has to be downloaded, made when it is needed. What is downloaded keeps
-                its name, and is there whole or not at all; what is on this machine stays where it is.
-        """
 
 
 def locate(source: Source) -> Location:
@@ -52,24 +36,17 @@ def locate(source: Source) -> Location:
     """
     if source.kind == "digits":
         return OnDisk(_digits())
-    address = source.source or ""
-    scheme, separator, rest = address.partition("://")
-    if not separator and address and "\0" not in address:
-        return OnDisk(Path(address).expanduser().absolute(), source.sha256)
-    if scheme.lower() in ("http", "https") and rest:
-        from modelyard.components.source.web import OnWeb
-
-        return OnWeb(address, source)
-    if scheme.lower() == "gs" and rest:
-        from modelyard.components.source.bucket import InBucket
-
-        bucket, _, name = rest.partition("/")
-        return InBucket(bucket, name, source)
-    named = without_secrets(address) if separator else repr(address)
-    raise ConfigError(
-        f"data.source is {named}, which is not a place that modelyard reads from: use a path, "
-        "https://host/path, or gs://bucket/path."
-    )
+    url = source.source or ""
+    shown = without_secrets(url) if "://" in url else repr(url)
+    storage = find_storage(url, "data.source", shown)
+    if source.endpoint and not re.match("https?://", source.endpoint):
+        raise ConfigError(f"data.endpoint is {source.endpoint!r}: give it with its scheme, http://host:port.")
+    try:
+        if path := storage.path(url):
+            return OnDisk(path, source.sha256)
+        return storage.location(url, source) or StoredObjects(storage, url, source)
+    except ValueError as error:
+        raise unusable(shown, "data.source", str(error)) from None  # it may show a secret
 
 
 def _digits() -> Path:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from modelyard.components.settings import Settings
 from modelyard.components.source.checks import holds_secret
+from modelyard.components.store.storage import find_storage
 
 
 class Resize(Settings):
@@ -30,7 +31,8 @@ class Source(Settings):
     )
     source: str | None = Field(
         default=None,
-        description="Path, https:// or gs:// address. A relative path is relative to the configuration file. "
+        description="Path, or URL with https://, gs:// or the scheme of another storage that is installed. A "
+        "relative path is relative to the configuration file. "
         "User and password come from ~/.netrc. Not for digits.",
     )
     sha256: str | None = Field(
@@ -68,7 +70,7 @@ class Source(Settings):
         if self.kind == "digits" and (self.source or self.sha256):
             raise ValueError("digits ships with scikit-learn: remove data.source and data.sha256")
         if self.kind != "digits" and not self.source:
-            raise ValueError(f"{self.kind} needs data.source: a path, https:// or gs:// address")
+            raise ValueError(f"{self.kind} needs data.source: a path or a URL")
         if self.kind != "images" and self.resize:
             raise ValueError(f"data.resize is for images, not for {self.kind}: remove it")
         if self.kind != "images" and self.channels != 3:
@@ -83,6 +85,6 @@ class Source(Settings):
             )
         if self.classes and len(set(self.classes)) < len(self.classes):
             raise ValueError(f"data.classes is {list(self.classes)}, with a name twice: give each its own")
-        if self.endpoint and not (self.source or "").startswith("gs://"):
-            raise ValueError("data.endpoint is for a data.source at gs://: remove it")
+        if self.endpoint and not find_storage(self.source or "", "data.source").takes_endpoint:
+            raise ValueError("data.endpoint is for emulators of gs://: remove it")
         return self

@@ -18,15 +18,36 @@ from typing import TypeVar
 
 import httpx
 
-from modelyard.components.errors import ConfigError, DataError, describe
-from modelyard.components.source.checks import check_sha256, check_size, file_name, without_secrets
-from modelyard.components.source.settings import Source
+from modelyard.components.errors import DataError, describe
+from modelyard.components.source.checks import (
+    check_sha256,
+    check_size,
+    file_name,
+    is_loopback,
+    without_secrets,
+)
+from modelyard.components.store.storage import Limits, Storage
 
 PAUSES = (0.5, 1.0, 2.0)
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
 CHUNK_BYTES = 2**20
 
 T = TypeVar("T")
+
+
+class Web(Storage):
+    """The storage of https:// and http://, from which files are read."""
+
+    form = "https://host/path"
+    writable = False
+
+    def unreachable_from_pods(self, url: str) -> str | None:
+        """See Storage."""
+        return "this machine itself" if is_loopback(url) else None
+
+    def location(self, url: str, limits: Limits) -> "OnWeb":
+        """See Storage."""
+        return OnWeb(url, limits)
 
 
 class _BusyError(Exception):
@@ -41,10 +62,10 @@ class OnWeb:
         source: gives the limits, and the SHA-256 when it is known.
 
     Raises:
-        ConfigError: the address is malformed.
+        ValueError: the address is malformed.
     """
 
-    def __init__(self, address: str, source: Source) -> None:
+    def __init__(self, address: str, source: Limits) -> None:
         self._shown = without_secrets(address)
         self._source = source
         try:
@@ -53,9 +74,7 @@ class OnWeb:
         except (httpx.InvalidURL, UnicodeError):
             named = b""
         if not named or b"%" in named or not 0 < (self._url.port or 80) < 2**16:
-            raise ConfigError(
-                f"data.source is {self._shown}, which is not a web address: use https://host/path."
-            )
+            raise ValueError("which is not a web address")
 
     def identity(self) -> str:
         """See Location."""

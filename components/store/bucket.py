@@ -1,4 +1,4 @@
-"""Objects in a bucket of Google Cloud Storage, below a prefix: the only client of gs:// in modelyard.
+"""Objects in a bucket of Google Cloud Storage, below a prefix.
 
 `create` and `replace` carry the generation that the object must have as a precondition. Requests are
 bounded in time, and tried again while the service is busy or out of reach. A request whose answer got lost
@@ -6,21 +6,42 @@ meets its own write when it is tried again: an object that already holds the ver
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError, UnreachableError, describe
 from modelyard.components.store.objects import Entry, checked
+from modelyard.components.store.storage import Access, Storage
 
 CONNECT_TIMEOUT = 5.0
-READ_TIMEOUT = 60.0
 ABSENT = "0"
 PART_BYTES = 8 * 2**20
 LISTED = "items(name,size,generation,metageneration,updated,customTime),nextPageToken"
 ROLES = {"store.url": "roles/storage.objectUser", "data.source": "roles/storage.objectViewer"}
+
+
+class GoogleCloudStorage(Storage):
+    """The storage of gs://."""
+
+    form = "gs://bucket/prefix"
+    takes_endpoint = True
+    mount = "/gcs"
+
+    def open(self, url: str, access: Access) -> "Bucket":
+        """See Storage."""
+        root, prefix = self.split(url)
+        return Bucket(root.removeprefix("gs://"), prefix.strip("/"), access)
+
+    def split(self, url: str) -> tuple[str, str]:
+        """See Storage."""
+        bucket, _, key = url.partition("://")[2].partition("/")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*[a-z0-9]", bucket):
+            raise ValueError(f"and {bucket!r} is not a bucket's name")
+        return f"gs://{bucket}", key
 
 
 class Bucket:
@@ -29,24 +50,13 @@ class Bucket:
     Args:
         bucket: the bucket's name; it exists.
         prefix: what all keys start with, without `/` at the ends; may be empty.
-        endpoint: URL of an emulator, used without credentials.
-        timeout: seconds without a byte after which a request fails.
-        patience: seconds for which a request is retried.
-        setting: the configuration key that names the bucket, for errors.
+        access: timeouts, and the emulator if it is one.
 
     Raises:
         StoreError: there are no credentials.
     """
 
-    def __init__(
-        self,
-        bucket: str,
-        prefix: str = "",
-        endpoint: str | None = None,
-        timeout: float = READ_TIMEOUT,
-        patience: float = 30.0,
-        setting: Literal["store.url", "data.source"] = "store.url",
-    ) -> None:
+    def __init__(self, bucket: str, prefix: str = "", access: Access = Access()) -> None:  # noqa: B008 - frozen
         # Without it the library requests the bucket's metadata in a thread, for traces.
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         from google.auth.credentials import AnonymousCredentials
@@ -54,11 +64,12 @@ class Bucket:
         from google.cloud.storage.retry import DEFAULT_RETRY
 
         self.url = f"gs://{bucket}/{prefix}".rstrip("/")
-        self._name, self._endpoint, self._setting = bucket, endpoint, setting
+        endpoint, timeout = access.endpoint, access.timeout
+        self._name, self._endpoint, self._setting = bucket, endpoint, access.setting
         self._prefix = f"{prefix}/" if prefix else ""
         self._bounds: dict[str, Any] = {
             "timeout": (min(CONNECT_TIMEOUT, timeout), timeout),
-            "retry": DEFAULT_RETRY.with_timeout(patience),
+            "retry": DEFAULT_RETRY.with_timeout(access.patience),
         }
         self._seen = False
         options: dict[str, Any] = {}
@@ -123,41 +134,31 @@ class Bucket:
         """See Objects."""
         from google.api_core.exceptions import NotFound, PreconditionFailed
 
-        names = ("if_generation_match", "if_metageneration_match")
-        as_seen = dict(zip(names, map(int, seen.generation.split(".")), strict=True))
         with self._translate_errors("delete", seen.key):
             try:
-                self._blob(seen.key).delete(**as_seen, **self._bounds)
+                self._blob(seen.key).delete(
+                    if_generation_match=int(seen.generation),
+                    if_metageneration_match=int(seen.revision),
+                    **self._bounds,
+                )
             except NotFound:
                 return True
             except PreconditionFailed:
                 return False
         return True
 
-    def download(self, key: str, path: Path) -> None:
+    def download(self, key: str, path: Path, generation: str | None = None) -> None:
         """See Objects."""
-        self._download(self._blob(key), key, path)
+        blob = self._bucket.blob(self._prefix + key, generation=generation and int(generation))
+        with self._translate_errors("read", key):
+            # Raw: an object with Content-Encoding gzip stays the bytes that are stored.
+            blob.download_to_filename(str(path), raw_download=True, **self._bounds)
 
     def find(self, key: str) -> Entry | None:
-        """Return the object with exactly this key, which need not be a valid key of a store."""
+        """See Objects."""
         with self._translate_errors("read", key):
             blob = self._bucket.get_blob(self._prefix + key, **self._bounds)
         return self._entry(blob) if blob else None
-
-    def fetch(self, entry: Entry, path: Path) -> None:
-        """Write an object into a file, in the generation that `entries` or `find` saw.
-
-        Raises:
-            NotFoundError: it was deleted or replaced since.
-        """
-        generation = int(entry.generation.partition(".")[0])
-        blob = self._bucket.blob(self._prefix + entry.key, generation=generation)
-        self._download(blob, entry.key, path)
-
-    def exists(self, key: str) -> bool:
-        """See Objects."""
-        with self._translate_errors("read", key):
-            return bool(self._blob(key).exists(**self._bounds))
 
     def keys(self, prefix: str) -> list[str]:
         """See Objects."""
@@ -166,7 +167,7 @@ class Bucket:
             return sorted(str(blob.name).removeprefix(self._prefix) for blob in blobs)
 
     def entries(self, prefix: str) -> list[Entry]:
-        """See Objects; a generation is the object's and its metageneration, separated by a dot."""
+        """See Objects; a revision is the object's metageneration."""
         with self._translate_errors("list", prefix):
             blobs = self._bucket.list_blobs(prefix=self._prefix + prefix, fields=LISTED, **self._bounds)
             return sorted((self._entry(blob) for blob in blobs), key=lambda entry: entry.key)
@@ -180,16 +181,11 @@ class Bucket:
 
     def _entry(self, blob: Any) -> Entry:
         changed = max(time for time in (blob.updated, blob.custom_time) if time)
-        generation = f"{blob.generation}.{blob.metageneration}"
-        return Entry(blob.name.removeprefix(self._prefix), blob.size, changed.timestamp(), generation)
+        key, revision = blob.name.removeprefix(self._prefix), str(blob.metageneration)
+        return Entry(key, blob.size, changed.timestamp(), str(blob.generation), revision)
 
     def _blob(self, key: str) -> Any:
         return self._bucket.blob(self._prefix + checked(key))
-
-    def _download(self, blob: Any, key: str, path: Path) -> None:
-        with self._translate_errors("read", key):
-            # Raw: an object with Content-Encoding gzip stays the bytes that are stored.
-            blob.download_to_filename(str(path), raw_download=True, **self._bounds)
 
     def _write(self, key: str, data: bytes, generation: str) -> str:
         from google.api_core.exceptions import PreconditionFailed

@@ -1,24 +1,59 @@
 """Objects in a folder, for a laptop or a shared disk.
 
-A write goes to a hidden file beside its place and is moved there when it is on the disk: by a hard link
-for `create`, which fails when the name is taken, and by a rename otherwise. What a killed writer leaves
-is hidden and never listed. The generation of an object is the SHA-256 of its bytes.
+A write goes to a file in the hidden folder `.partial` and is moved to its place when it is on the disk: by a
+hard link for `create`, which fails when the name is taken, and by a rename otherwise. What a killed writer
+leaves is never listed, and the first write a day later removes it. The generation that `read` returns is the
+SHA-256 of the bytes.
 """
 
 import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+from urllib.parse import unquote
 from uuid import uuid4
 
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError
 from modelyard.components.store.objects import Entry, checked
+from modelyard.components.store.storage import Access, Storage
 
 PART_BYTES = 2**20
+PARTIAL = ".partial"
+ABANDONED_SECONDS = 86400.0  # without a change to a partial file, after which its writer counts as dead
+
+
+class LocalDisk(Storage):
+    """The storage of paths and of file://."""
+
+    form = "file:///path"
+
+    def open(self, url: str, access: Access) -> "Folder":  # noqa: ARG002 - there is nothing to wait for
+        """See Storage."""
+        return Folder(self.path(url))
+
+    def split(self, url: str) -> tuple[str, str]:
+        """See Storage."""
+        path = self.path(url)
+        return str(path.parent), path.name
+
+    def path(self, url: str) -> Path:
+        """See Storage."""
+        if "://" not in url:
+            return Path(url).expanduser().absolute()
+        host, _, path = url.partition("://")[2].partition("/")
+        if host not in ("", "localhost") or not path:
+            raise ValueError("which has no path of this machine")
+        return Path("/", unquote(path))
+
+    def unreachable_from_pods(self, url: str) -> str:  # noqa: ARG002 - none is
+        """See Storage."""
+        return "a place of this machine"
 
 
 class Folder:
@@ -37,40 +72,38 @@ class Folder:
     def create(self, key: str, data: bytes) -> None:
         """See Objects."""
         path = self._path(key)
-        with self._translate_errors("write", key), _hidden(path) as (hidden, file):
+        with self._translate_errors("write", key), self._partial() as (partial, file):
             file.write(data)
             _flush(file)
-            _link(hidden, path)
+            _move(os.link, partial, path)
 
     def replace(self, key: str, data: bytes, generation: str) -> str:
         """See Objects."""
         path = self._path(key)
-        with self._translate_errors("write", key), self._locked(path), _hidden(path) as (hidden, file):
+        with self._translate_errors("write", key), self._locked(path), self._partial() as (partial, file):
             if not path.is_file() or _generation(path.read_bytes()) != generation:
                 raise ConflictError(f"{path} was changed by somebody else meanwhile.")
             file.write(data)
             _flush(file)
-            hidden.replace(path)
-            _flush_folder(path.parent)
+            _move(os.replace, partial, path)
         return _generation(data)
 
     def upload(self, key: str, path: Path) -> None:
         """See Objects."""
         target = self._path(key)
-        with self._translate_errors("write", key), _hidden(target) as (hidden, file):
+        with self._translate_errors("write", key), self._partial() as (partial, file):
             with path.open("rb") as source:
                 shutil.copyfileobj(source, file, PART_BYTES)
             _flush(file)
-            hidden.replace(target)
-            _flush_folder(target.parent)
+            _move(os.replace, partial, target)
 
     def add(self, key: str, file: IO[bytes], size: int) -> None:  # noqa: ARG002 - for buckets
         """See Objects."""
         target = self._path(key)
-        with self._translate_errors("write", key), _hidden(target) as (hidden, written):
+        with self._translate_errors("write", key), self._partial() as (partial, written):
             shutil.copyfileobj(file, written, PART_BYTES)
             _flush(written)
-            _link(hidden, target)
+            _move(os.link, partial, target)
 
     def touch(self, key: str) -> bool:
         """See Objects."""
@@ -84,33 +117,39 @@ class Folder:
     def delete(self, seen: Entry) -> bool:
         """See Objects."""
         path = self._path(seen.key)
-        hidden = path.with_name(f".{path.name}.{uuid4().hex}")
         with self._translate_errors("delete", seen.key):
+            moved = self._new_partial()
             try:
-                path.rename(hidden)  # looked at where nobody writes any more
+                path.rename(moved)  # looked at where nobody writes any more
             except FileNotFoundError:
                 return True
-            changed = str(hidden.stat().st_mtime_ns) != seen.generation
+            changed = str(moved.stat().st_mtime_ns) != seen.revision
             if changed:
                 with suppress(FileExistsError):
-                    os.link(hidden, path)
-            hidden.unlink()
+                    os.link(moved, path)
+            moved.unlink()
             self._prune(path.parent)
         return not changed
 
-    def download(self, key: str, path: Path) -> None:
+    def download(self, key: str, path: Path, generation: str | None = None) -> None:
         """See Objects."""
-        with self._translate_errors("read", key):
-            shutil.copyfile(self._path(key), path)
+        with self._translate_errors("read", key), self._path(key).open("rb") as source:
+            if generation not in (None, str(os.fstat(source.fileno()).st_mtime_ns)):
+                raise NotFoundError(f"{self.url}/{key} was written again meanwhile.")
+            with path.open("wb") as target:
+                shutil.copyfileobj(source, target, PART_BYTES)
 
-    def exists(self, key: str) -> bool:
+    def find(self, key: str) -> Entry | None:
         """See Objects."""
         with self._translate_errors("read", key):
             try:
-                self._path(key).stat()
+                status = self._path(key).stat()
             except FileNotFoundError:
-                return False
-        return True
+                return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        generation = str(status.st_mtime_ns)
+        return Entry(key, status.st_size, status.st_mtime, generation, generation)
 
     def keys(self, prefix: str) -> list[str]:
         """See Objects."""
@@ -124,13 +163,7 @@ class Folder:
 
     def entries(self, prefix: str) -> list[Entry]:
         """See Objects."""
-        found = []
-        with self._translate_errors("list", prefix):
-            for key in self.keys(prefix):
-                with suppress(FileNotFoundError):  # gone meanwhile
-                    status = self._path(key).stat()
-                    found.append(Entry(key, status.st_size, status.st_mtime, str(status.st_mtime_ns)))
-        return found
+        return [entry for key in self.keys(prefix) if (entry := self.find(key))]
 
     def folders(self, prefix: str) -> list[str]:
         """See Objects."""
@@ -155,6 +188,27 @@ class Folder:
             except OSError:  # something is in it
                 return
             folder = folder.parent
+
+    @contextmanager
+    def _partial(self) -> Iterator[tuple[Path, IO[bytes]]]:
+        """Give a new file, with the permissions that the umask says; it is gone when the block ends."""
+        partial = self._new_partial()
+        with partial.open("xb") as file:
+            try:
+                yield partial, file
+            finally:
+                partial.unlink(missing_ok=True)
+
+    def _new_partial(self) -> Path:
+        """Return the name of a new partial file, once those of dead writers are removed."""
+        folder = self.root / PARTIAL
+        folder.mkdir(parents=True, exist_ok=True)
+        oldest = time.time() - ABANDONED_SECONDS
+        for entry in os.scandir(folder):
+            with suppress(FileNotFoundError):  # another process was faster
+                if entry.stat().st_ctime < oldest:
+                    Path(entry).unlink()
+        return folder / uuid4().hex
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
@@ -186,32 +240,24 @@ def _generation(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _link(hidden: Path, path: Path) -> None:
-    """Give what is on the disk its name, unless something has it."""
-    try:
-        os.link(hidden, path)
-    except FileExistsError as error:
-        raise ConflictError(f"{path} exists already.") from error
-    _flush_folder(path.parent)
+def _move(by: Callable[[Path, Path], None], partial: Path, path: Path) -> None:
+    """Give a partial file that is on the disk its name.
 
-
-@contextmanager
-def _hidden(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
-    """Give a new hidden file beside `path`, with the permissions that the umask says; remove its name."""
-    hidden = path.with_name(f".{path.name}.{uuid4().hex}")
-    with _opened(hidden) as file:
-        try:
-            yield hidden, file
-        finally:
-            hidden.unlink(missing_ok=True)
-
-
-def _opened(path: Path) -> IO[bytes]:
-    """Make a file in a folder that is made for it, and again if somebody finds that folder empty."""
+    Raises:
+        ConflictError: a link is made, and the name is taken.
+    """
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            return path.open("xb")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                by(partial, path)
+            except FileExistsError as error:
+                raise ConflictError(f"{path} exists already.") from error
+            break
+        except FileNotFoundError:  # another process removed the folder, as it was empty
+            if not partial.exists():
+                raise
+    _flush_folder(path.parent)
 
 
 def _flush(file: IO[bytes]) -> None:

@@ -26,7 +26,6 @@ from typing import Final
 from uuid import uuid4
 
 from modelyard.components.errors import ConflictError, NotFoundError
-from modelyard.components.store.address import open_objects
 from modelyard.components.store.objects import Entry, delete_all
 from modelyard.components.store.records import (
     Action,
@@ -43,6 +42,7 @@ from modelyard.components.store.records import (
     to_bytes,
 )
 from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import open_objects
 from modelyard.components.store.versions import MANIFEST, RUN, Versions, model_folder, version_folder
 
 ROUNDS = 100

@@ -1,4 +1,4 @@
-"""Named bytes that processes share: what the model store asks of a folder or a bucket.
+"""Named bytes that processes share: what modelyard needs of a storage.
 
 A key is a relative path with `/` (`digits/versions/000007/manifest.json`). Two writes make everything else
 safe: `create` fails when the key exists, and `replace` fails when the object is no longer the one that was
@@ -20,13 +20,14 @@ CONNECTIONS = 8
 class Entry:
     """An object as it was listed: its size in bytes, and when it was written or touched last (epoch seconds).
 
-    `generation` is different once it was written or touched again.
+    `generation` is different once it was written again, `revision` also once it was touched.
     """
 
     key: str
     size: int
     changed: float
     generation: str
+    revision: str
 
 
 class Objects(Protocol):
@@ -75,21 +76,26 @@ class Objects(Protocol):
     def delete(self, seen: Entry) -> bool:
         """Delete an object unless it was written or touched since it was listed; say whether it is gone."""
 
-    def download(self, key: str, path: Path) -> None:
+    def download(self, key: str, path: Path, generation: str | None = None) -> None:
         """Write the object into a file at `path`, whose folder exists.
 
+        Args:
+            key: of the object.
+            path: of the file.
+            generation: that of its Entry, when only these bytes will do.
+
         Raises:
-            NotFoundError: there is no such object.
+            NotFoundError: there is no such object, or it was written again.
         """
 
-    def exists(self, key: str) -> bool:
-        """Say whether there is an object at `key`."""
+    def find(self, key: str) -> Entry | None:
+        """Return the object with exactly this key, if there is one."""
 
     def keys(self, prefix: str) -> list[str]:
         """Return the keys below `prefix` (which ends with `/`, or is empty), in order."""
 
     def entries(self, prefix: str) -> list[Entry]:
-        """Return what `keys` returns, with sizes and times."""
+        """Return the objects below `prefix`, in the order of their keys."""
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names directly below `prefix` that have keys below them, in order."""

@@ -12,7 +12,8 @@ class Store(Settings):
 
     url: str = Field(
         default=".modelyard/models",
-        description="gs://bucket/prefix, file:///path, or a path relative to the working directory.",
+        description="gs://bucket/prefix, file:///path, a URL of another installed storage, or a path "
+        "relative to the working directory.",
     )
     endpoint: str | None = Field(
         default=None,

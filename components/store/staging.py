@@ -1,4 +1,4 @@
-"""Artifacts of a run, between a bucket and the folder /gcs, in which KFP's steps look for them.
+"""Artifacts of a run, between a storage and the folder in which KFP's steps look for them: /gcs for gs://.
 
     python -m modelyard.components.store.staging fetch gs://bucket/runs/7/train/model  # before a step
     python -m modelyard.components.store.staging put gs://bucket/runs/7/evaluate       # after it
@@ -10,9 +10,8 @@ import argparse
 from pathlib import Path
 
 from modelyard.components import lifeline
-from modelyard.components.store.address import open_uri
-
-MOUNTED = Path("/gcs")
+from modelyard.components.errors import ConfigError
+from modelyard.components.store.storage import find_storage, open_uri
 
 
 def fetch(uri: str, path: Path, endpoint: str | None = None) -> None:
@@ -20,7 +19,7 @@ def fetch(uri: str, path: Path, endpoint: str | None = None) -> None:
 
     Raises:
         NotFoundError: there is nothing at `uri`.
-        StoreError: the bucket cannot be read.
+        StoreError: the storage cannot be read.
     """
     objects, key = open_uri(uri, endpoint)
     found = {one: path / one.removeprefix(f"{key}/") for one in objects.keys(f"{key}/")}
@@ -33,7 +32,7 @@ def put(path: Path, uri: str, endpoint: str | None = None) -> None:
     """Write the files in the folder at `path` below `uri`.
 
     Raises:
-        StoreError: the bucket cannot be written.
+        StoreError: the storage cannot be written.
     """
     objects, key = open_uri(uri, endpoint)
     for file in sorted(one for one in path.rglob("*") if one.is_file()):
@@ -41,14 +40,21 @@ def put(path: Path, uri: str, endpoint: str | None = None) -> None:
 
 
 def mounted(uri: str) -> Path:
-    """Return where KFP's steps look for what is at `uri`."""
-    return MOUNTED / uri.removeprefix("gs://")
+    """Return where KFP's steps look for what is at `uri`.
+
+    Raises:
+        ConfigError: they do not see what is there.
+    """
+    mount = find_storage(uri, "environment.pipeline_root").mount
+    if mount is None:
+        raise ConfigError(f"{uri} is not seen by steps of Kubeflow Pipelines: set environment.pipeline_root.")
+    return Path(mount, uri.partition("://")[2])
 
 
 def main() -> None:
     """Do what the command line says."""
     lifeline.follow()
-    parser = argparse.ArgumentParser(description="Move artifacts between a bucket and /gcs.")
+    parser = argparse.ArgumentParser(description="Move artifacts between a storage and steps.")
     parser.add_argument("--endpoint", help="address of an emulator")
     parser.add_argument("action", choices=("fetch", "put"))
     parser.add_argument("uri", nargs="*")

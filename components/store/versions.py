@@ -75,9 +75,9 @@ class Versions:
         """
         folder = version_folder(name, version)
         self._check(name, version, files, manifest)
-        while not self._objects.exists(f"{folder}/{MANIFEST}"):  # published before: immutable
+        while not self._objects.find(f"{folder}/{MANIFEST}"):  # published before: immutable
             for path, file in files.items():
-                if self._objects.exists(f"{folder}/{MANIFEST}"):
+                if self._objects.find(f"{folder}/{MANIFEST}"):
                     break
                 self._objects.upload(f"{folder}/{path}", file)
             else:

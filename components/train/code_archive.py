@@ -12,7 +12,7 @@ from pathlib import Path
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from modelyard.components.errors import NotFoundError, TrainError
-from modelyard.components.store.address import open_uri
+from modelyard.components.store.storage import local_path, open_uri
 from modelyard.components.train.settings import Code
 
 MAX_BYTES = 64 * 2**20
@@ -25,8 +25,8 @@ def folder_of(code: Code) -> Path:
         TrainError: there is no such archive, or it is not one that modelyard makes.
         StoreError: the bucket cannot be read.
     """
-    if "://" not in code.place:
-        return Path(code.place)
+    if path := local_path(code.place, "model.code"):
+        return path
     folder = Path(tempfile.mkdtemp(prefix="code-"))
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch, "code.zip")

@@ -20,8 +20,8 @@ import numpy as np
 from modelyard.components import artifacts
 from modelyard.components.artifacts import History
 from modelyard.components.errors import TrainError
-from modelyard.components.store.address import open_objects
 from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import open_objects
 from modelyard.components.train import checkpoint, code_archive, data, optimizers, user_code
 from modelyard.components.train import model as networks
 from modelyard.components.train.backend import BACKEND, devices, keras, tf, translate_out_of_memory

@@ -18,6 +18,8 @@ from kfp import dsl
 from modelyard.components.artifacts import sha256, tree_sha256
 from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes import Json
+from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import find_storage
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment, StepResources
 from modelyard.pipelines.train_to_serve import STEPS, build
@@ -196,32 +198,21 @@ def _backend(task: dsl.PipelineTask, environment: Environment, resources: StepRe
 def _inside(config: Config, environment: Environment) -> Config:
     """Return the configuration as pods see the world: no file of this machine, the store's own address."""
     given = config.data.endpoint
+    source = config.data.source
     here = {
         "model.code": config.model.code,
-        "data.source": config.data.source,
+        "data.source": source,
         "data.endpoint": None if given == environment.storage_endpoint else given,
         "store.url": config.store.url,
     }
     for key, value in here.items():
-        if value and (reason := unreachable_from_pods(value)):
+        if value and (reason := find_storage(value, key).unreachable_from_pods(value)):
             raise ConfigError(f"{key} is {value}, {reason}, which pods cannot reach. {ELSEWHERE[key]}")
     changed: dict[str, Any] = {"store": environment.inside(config.store)}
-    if (config.data.source or "").startswith("gs://") and not given:  # as the store's, and the artifacts'
-        changed["data"] = config.data.model_copy(update={"endpoint": environment.storage_endpoint})
+    if source and not given:  # as the store's, and the artifacts'
+        inside = environment.inside(Store(url=source))
+        changed["data"] = config.data.model_copy(update={"endpoint": inside.endpoint})
     return config.model_copy(update=changed)
-
-
-def unreachable_from_pods(address: str) -> str | None:
-    """Return why pods cannot reach an address; None when they can."""
-    parts = urlsplit(address)
-    if parts.scheme in ("http", "https"):
-        return "this machine itself" if is_loopback(address) else None
-    return None if parts.scheme == "gs" else "a place of this machine"
-
-
-def is_loopback(url: str) -> bool:
-    """Say whether a URL names the machine itself."""
-    return bool(re.fullmatch(r"localhost|127\..*|::1", urlsplit(url).hostname or ""))
 
 
 def _code(step: str, environment: Environment) -> str:

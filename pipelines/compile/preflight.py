@@ -13,7 +13,8 @@ from typing import Any
 
 from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes import Json
-from modelyard.pipelines.compile.compiler import is_loopback, parse_package
+from modelyard.components.source.checks import is_loopback
+from modelyard.pipelines.compile.compiler import parse_package
 from modelyard.pipelines.environments.environment import Environment, Steps
 
 ARGUMENT_BYTES = 128 * 1024  # Linux's limit for one argument of a program

@@ -30,7 +30,7 @@ from modelyard.components.ingest.members import members
 from modelyard.components.source.checks import check_size
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
-from modelyard.components.store.address import open_objects
+from modelyard.components.store.storage import local_path, open_objects
 from modelyard.components.train.code_archive import MAX_BYTES, unpack
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
@@ -94,11 +94,11 @@ def gather(config: Config, environment: Environment) -> Uploads:
         DataError: the dataset is missing, too large, or not what its SHA-256 says.
     """
     uploads, source = gather_code(config, environment), config.data.source
-    if environment.kind != "kubernetes" or not source or "://" in source:
+    if environment.kind != "kubernetes" or not source or not local_path(source, "data.source"):
         return uploads
     data, digest = _data(config.source())
     url = f"{config.store.url.rstrip('/')}/{data.name}"
-    there = {"source": url, "sha256": digest, "endpoint": environment.storage_endpoint}
+    there = {"source": url, "sha256": digest, "endpoint": environment.inside(config.store).endpoint}
     config = uploads.config.model_copy(update={"data": config.data.model_copy(update=there)})
     return Uploads(config, (data, *uploads.files))
 
@@ -106,9 +106,10 @@ def gather(config: Config, environment: Environment) -> Uploads:
 def gather_code(config: Config, environment: Environment) -> Uploads:
     """Return what a run needs of this machine beside its dataset: the model's own code. See `gather`."""
     code = config.model.code
-    if environment.kind != "kubernetes" or not code or "://" in code:
+    path = local_path(code, "model.code") if code and environment.kind == "kubernetes" else None
+    if path is None:
         return Uploads(config, ())
-    folder = _code(Path(code))
+    folder = _code(path)
     there = {"code": f"{config.store.url.rstrip('/')}/{folder.name}"}
     return Uploads(config.model_copy(update={"model": config.model.model_copy(update=there)}), (folder,))
 
@@ -178,9 +179,8 @@ def _send(one: Upload, objects: "Objects", console: "Console") -> None:
             with suppress(ConflictError):  # another command was faster
                 objects.add(one.name, read, size)
     except DataError:
-        for entry in objects.entries(f"{DATA}/"):  # what got there is not what its name says
-            if entry.key == one.name:
-                objects.delete(entry)
+        if entry := objects.find(one.name):  # what got there is not what its name says
+            objects.delete(entry)
         raise
 
 

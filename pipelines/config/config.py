@@ -40,7 +40,7 @@ DIGITS: dict[str, Any] = {
 }
 
 
-UPLOADED = re.compile(r"gs://.+/uploads/code/([0-9a-f]{64})\.zip")
+UPLOADED = re.compile(r"[^:/]+://.+/uploads/code/([0-9a-f]{64})\.zip")
 """Where `uploads.py` puts the model's own code."""
 
 

@@ -8,6 +8,7 @@ from modelyard.components.deploy.settings import PLATFORMS, Resources, Target
 from modelyard.components.errors import ConfigError
 from modelyard.components.settings import Settings
 from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import find_storage
 from modelyard.pipelines.config.schedule import known_zone
 from modelyard.pipelines.environments.accelerators import Accelerator, Toleration
 
@@ -249,18 +250,18 @@ class Environment(Settings):
 
     def model_store(self) -> Store | None:
         """Return the model store as this machine reaches it, if the environment has one."""
-        return Store(url=self.store, endpoint=self._outside()) if self.store else None
+        return _at(Store(url=self.store), self._outside()) if self.store else None
 
     def artifacts(self) -> Store:
         """Return the place of the artifacts as this machine reaches it."""
-        return Store(url=str(self.pipeline_root), endpoint=self._outside())
+        return _at(Store(url=str(self.pipeline_root)), self._outside())
 
     def inside(self, place: Store) -> Store:
-        """Return a place in a bucket as pods reach it."""
-        return place.model_copy(update={"endpoint": self.storage_endpoint})
+        """Return a place in a storage as pods reach it."""
+        return _at(place, self.storage_endpoint)
 
     def outside(self, place: Store) -> Store:
-        """Return a place in a bucket, as pods reach it, as this machine does."""
+        """Return a place in a storage, as pods reach it, as this machine does."""
         return place.model_copy(update={"endpoint": place.endpoint and self._outside()})
 
     def target(self, needs_image: bool = True) -> Target:
@@ -296,9 +297,12 @@ class Environment(Settings):
         if self.kind == "local":
             return self
         for key in ("store", "pipeline_root"):
-            if not str(getattr(self, key) or "").startswith("gs://"):
+            url = str(getattr(self, key) or "")
+            storage = find_storage(url or ".", f"environment.{key}")
+            mounted = storage.mount is not None or key == "store"
+            if not storage.writable or not mounted or storage.unreachable_from_pods(url):
                 raise ValueError(
-                    f"environment.{key} is {getattr(self, key)!r}, and pods share only a bucket: give it as "
+                    f"environment.{key} is {getattr(self, key)!r}, which pods cannot share: give it as "
                     f"gs://bucket/prefix, in ./environments/NAME.yaml or --set environment.{key}=gs://…"
                 )
         accelerator = self.resources("train").accelerator
@@ -309,3 +313,9 @@ class Environment(Settings):
                 "the image train-tpu, or ask for a GPU"
             )
         return self
+
+
+def _at(place: Store, endpoint: str | None) -> Store:
+    """Return a place in a storage at an emulator, when its storage has emulators."""
+    takes_endpoint = find_storage(place.url, "store.url").takes_endpoint
+    return place.model_copy(update={"endpoint": endpoint if takes_endpoint else None})

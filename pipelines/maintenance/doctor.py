@@ -7,7 +7,6 @@ import socket
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -16,6 +15,7 @@ from modelyard.components.errors import ModelyardError
 from modelyard.components.serve.settings import Serving
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import local_path
 from modelyard.pipelines.runners import runs
 
 MINIMUM_DISK = 2 * 2**30
@@ -85,9 +85,8 @@ def models(store: Store) -> Check:
         names = store_models.names()
     except ModelyardError as error:
         return Check("store", False, str(error))
-    parts = urlsplit(store.url)
-    if parts.scheme != "gs":
-        folder = _existing(Path(unquote(parts.path) if parts.scheme else store.url).expanduser().absolute())
+    if path := local_path(store.url, "store.url"):
+        folder = _existing(path)
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             return Check("store", False, f"{folder} is not writable: change its permissions or store.url")
     return Check("store", True, f"{store_models.url}, {len(names)} models")

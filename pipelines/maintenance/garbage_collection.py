@@ -25,9 +25,9 @@ from modelyard.components.artifacts import read, tree_bytes
 from modelyard.components.deploy.platforms.base import ServingPlatform
 from modelyard.components.errors import DataError, NotFoundError
 from modelyard.components.kubernetes.cluster import connect
-from modelyard.components.store.address import open_objects
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Entry, Objects, delete_all
+from modelyard.components.store.storage import find_storage, open_objects
 from modelyard.pipelines.compile.uploads import CODE, DATA
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.config.text import parse_duration
@@ -94,9 +94,10 @@ class GarbageCollector:
         self._oldest_in_store = min(self._oldest, now - environment.active_deadline)
         self._remote = environment.kind == "kubernetes"
         self._backend = self._connect_pipelines(endpoint) if self._remote else None
+        store = config.store.url
         self._unseen = (
-            f"clusters may use {config.store.url}: name the environment with -e"
-            if not self._remote and config.store.url.startswith("gs://")
+            f"clusters may use {store}: name the environment with -e"
+            if not self._remote and not find_storage(store, "store.url").unreachable_from_pods(store)
             else None
         )
 

@@ -15,6 +15,7 @@ from modelyard.components import artifacts
 from modelyard.components.artifacts import Normalization, Record, Schema, Statistics
 from modelyard.components.errors import ConfigError
 from modelyard.components.fingerprint.identity import data_fingerprint
+from modelyard.components.store.storage import local_path
 from modelyard.pipelines.compile.compiler import local_images
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.runners import runs
@@ -55,7 +56,7 @@ def look(config: Config, rows: int | None, classes: int | None, fetch: bool) -> 
         DataError: the data is missing or not what the configuration says.
         ConfigError: too little is known without a download, or `rows` is given for data of this machine.
     """
-    here = config.data.kind == "digits" or "://" not in str(config.data.source)
+    here = config.data.kind == "digits" or bool(local_path(str(config.data.source), "data.source"))
     if here and rows is not None:
         source = config.data.source or config.data.kind
         raise ConfigError(

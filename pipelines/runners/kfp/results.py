@@ -16,9 +16,9 @@ from modelyard.components.errors import NotFoundError
 from modelyard.components.explain.workflow import Workflow
 from modelyard.components.fingerprint.identity import reason_in
 from modelyard.components.store import staging
-from modelyard.components.store.address import open_objects
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp.runs import RunArchive
 from modelyard.pipelines.runners.runs import scores

@@ -12,7 +12,7 @@ from modelyard.components import lifeline
 from modelyard.components.artifacts import Outcome, read, write
 from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store import staging
-from modelyard.components.store.address import open_objects
+from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.compile.compiler import NO_OPTIONS, compile_to, parse_package
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment

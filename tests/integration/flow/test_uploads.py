@@ -20,8 +20,8 @@ from modelyard.components.errors import ConfigError, DataError, TrainError
 from modelyard.components.fingerprint.identity import data_fingerprint
 from modelyard.components.ingest import class_folders
 from modelyard.components.source.location import locate
-from modelyard.components.store.address import open_objects
 from modelyard.components.store.objects import Objects
+from modelyard.components.store.storage import open_objects
 from modelyard.components.train.code_archive import folder_of, unpack
 from modelyard.components.train.settings import Code
 from modelyard.pipelines.compile import uploads

@@ -19,9 +19,9 @@ import yaml
 from kubernetes.config import kube_config
 
 from modelyard.components.artifacts import write
-from modelyard.components.store.address import open_objects
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Objects
+from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.load import load_environment

@@ -97,7 +97,7 @@ def test_an_incomplete_version_goes_after_the_deadline_of_a_run(workspace: Works
     (one,) = workspace.find().values()
     assert (one.name, one.kept) == ("digits/1", None)
     assert not one.remove()  # the real clock says that it is new
-    assert workspace.store.exists("digits/versions/000001/model.onnx")
+    assert workspace.store.find("digits/versions/000001/model.onnx")
 
 
 def test_versions_of_other_models_are_left_alone(workspace: Workspace) -> None:
@@ -178,7 +178,7 @@ def test_an_upload_that_is_used_after_find_stays(workspace: Workspace) -> None:
     run["state"] = "RUNNING"  # retried
     assert workspace.store.touch(DATA[1])  # submitted again
     assert not found[DATA[0]].remove()
-    assert workspace.store.exists(DATA[0])
+    assert workspace.store.find(DATA[0])
     assert workspace.kept(later=2 * DAY)[DATA[1]] == "younger than 30d"
 
 

@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from modelyard.components.errors import DataError
-from modelyard.components.source.bucket import InBucket
 from modelyard.components.source.location import Location, locate
+from modelyard.components.source.objects import StoredObjects
 from modelyard.components.source.settings import Source
-from modelyard.components.store.bucket import Bucket
+from modelyard.components.store.bucket import Bucket, GoogleCloudStorage
 
 BUCKET = "data-for-tests"
 PICTURES = {"cat/1.png": b"cat 1", "cat/2.png": b"cat 2", "dog/deep/1.png": b"dog 1", "empty.txt": b""}
@@ -190,7 +190,7 @@ def test_without_permission(site: Any, tmp_path: Path, code: int) -> None:
 
 def test_a_service_that_is_busy_or_stalls(site: Any) -> None:
     source = Source(kind="npz", source="gs://data/set.npz", endpoint=site.url, timeout=0.2)
-    place = InBucket("data", "set.npz", source, patience=0.3)
+    place = StoredObjects(GoogleCloudStorage(), "gs://data/set.npz", source, patience=0.3)
     site.answer = lambda request: request.send(503)
     refused(place.identity, f"{site.url} did not answer as it should.*Check the network")
     site.answer = lambda request: request.stall()

@@ -9,10 +9,10 @@ import pytest
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Decision, Interval, Manifest, Metrics, Signature
-from modelyard.components.store.address import open_objects
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Objects
 from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import open_objects
 
 BUCKET = "models-for-tests"
 
@@ -28,6 +28,9 @@ def emulator(emulator: str) -> str:
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return Store(url=f"file://{tmp_path}/models")
+    if request.param == "shelf":
+        request.getfixturevalue("shelves")
+        return Store(url="shelf://models/of/tests")
     endpoint = request.getfixturevalue("emulator")
     return Store(url=f"gs://{BUCKET}/{uuid4().hex}", endpoint=endpoint)
 

@@ -12,6 +12,7 @@ import pytest
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError
 from modelyard.components.store.bucket import Bucket
 from modelyard.components.store.models import ModelStore
+from modelyard.components.store.storage import Access
 
 BUCKET = "models-for-tests"
 
@@ -71,18 +72,18 @@ def refused(bucket: Bucket, path: Path, *words: str) -> None:
 
 def test_without_permission(tmp_path: Path) -> None:
     with answering(403) as (url, _):
-        bucket = Bucket("private", "models", url)
+        bucket = Bucket("private", "models", Access(url))
         refused(bucket, tmp_path / "f", "no permission (403)", "roles/storage.objectUser", "gs://private")
 
 
 def test_without_credentials(tmp_path: Path) -> None:
     with answering(401) as (url, _):
-        bucket = Bucket("private", "models", url)
+        bucket = Bucket("private", "models", Access(url))
         refused(bucket, tmp_path / "f", "credentials", "gcloud auth application-default login")
 
 
 def test_without_the_bucket(emulator: str, tmp_path: Path) -> None:
-    bucket = Bucket("no-such-bucket", "models", emulator)
+    bucket = Bucket("no-such-bucket", "models", Access(emulator))
     refused(bucket, tmp_path / "f", "no bucket no-such-bucket", "gcloud storage buckets create")
     with pytest.raises(StoreError, match="no bucket"):
         ModelStore(bucket).champion("digits")
@@ -91,39 +92,44 @@ def test_without_the_bucket(emulator: str, tmp_path: Path) -> None:
 def test_out_of_reach(tmp_path: Path) -> None:
     with answering(200) as (url, _):
         pass  # and gone
-    bucket = Bucket("models", "", url, patience=0.3)
+    bucket = Bucket("models", "", Access(url, patience=0.3))
     refused(bucket, tmp_path / "f", f"{url} did not answer", "store.endpoint")
 
 
 def test_something_else_than_a_bucket(tmp_path: Path) -> None:
     with answering(400) as (url, _):
-        refused(Bucket("models", "", url), tmp_path / "f", f"{url} did not answer as it should", "BadRequest")
+        refused(
+            Bucket("models", "", Access(url)),
+            tmp_path / "f",
+            f"{url} did not answer as it should",
+            "BadRequest",
+        )
 
 
 def test_a_busy_service_is_asked_again() -> None:
     with answering(503, 429, 403) as (url, asked):
         with pytest.raises(StoreError, match="403"):
-            Bucket("models", "", url).read("m/a")
+            Bucket("models", "", Access(url)).read("m/a")
         assert len(asked) == 3
 
 
 def test_the_champion_is_one_request() -> None:
     with answering(403) as (url, asked):
         with pytest.raises(StoreError):
-            ModelStore(Bucket("models", "there", url)).champion("digits")
+            ModelStore(Bucket("models", "there", Access(url))).champion("digits")
         assert asked == ["GET /download/storage/v1/b/models/o/there%2Fdigits%2Fchampion.json?alt=media"]
 
 
 def test_a_missing_champion_is_one_request_once_the_bucket_was_seen() -> None:
     with answering(404, 200, 404) as (url, asked):
-        models = ModelStore(Bucket("models", "", url))
+        models = ModelStore(Bucket("models", "", Access(url)))
         for _ in range(3):
             assert models.champion("digits") is None
         assert ["/download/" in line for line in asked] == [True, False, True, True]
 
 
 def test_a_write_whose_answer_got_lost_counts_as_written(emulator: str) -> None:
-    bucket = Bucket(BUCKET, uuid4().hex, emulator)
+    bucket = Bucket(BUCKET, uuid4().hex, Access(emulator))
     bucket.create("m/a", b"1")
     bucket.create("m/a", b"1")  # as a retry would
     _, generation = bucket.read("m/a")

@@ -9,6 +9,7 @@ import pytest
 
 from modelyard.components.errors import NotFoundError, StoreError
 from modelyard.components.store import staging
+from modelyard.components.store.bucket import GoogleCloudStorage
 
 BUCKET = "models-for-tests"
 
@@ -54,7 +55,7 @@ def test_a_name_that_would_lead_elsewhere_is_refused(emulator, tmp_path):
 
 def test_as_a_program_it_uses_the_folder_in_which_steps_look(uri, emulator, tmp_path, monkeypatch):
     assert staging.mounted("gs://bucket/runs/7") == Path("/gcs/bucket/runs/7")
-    monkeypatch.setattr(staging, "MOUNTED", tmp_path)
+    monkeypatch.setattr(GoogleCloudStorage, "mount", str(tmp_path))
     (staging.mounted(uri) / "model").mkdir(parents=True)
     (staging.mounted(uri) / "model" / "file").write_text("fine")
     monkeypatch.setattr(sys, "argv", ["staging", "--endpoint", emulator, "put", uri])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError
+from modelyard.components.store import folder as storage_folder
 from modelyard.components.store.folder import Folder
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
@@ -31,7 +32,19 @@ def test_a_killed_upload_leaves_the_old_object_and_nothing_that_is_listed(tmp_pa
         writer.wait()
     assert folder.read("m/big")[0] == b"old"
     assert folder.keys("") == ["m/big"]
-    assert len(list((folder.root / "m").iterdir())) == 2  # the killed writer's file is there, hidden
+
+
+def test_a_write_removes_the_partial_files_of_dead_writers_only(tmp_path: Path, monkeypatch) -> None:
+    folder = Folder(tmp_path)
+    partial = tmp_path / ".partial" / "of-another-process"
+    partial.parent.mkdir()
+    partial.touch()
+    folder.create("m/a", b"")
+    assert partial.exists()  # its writer may be alive
+    monkeypatch.setattr(storage_folder, "ABANDONED_SECONDS", -1.0)
+    folder.create("m/b", b"")
+    assert list(partial.parent.iterdir()) == []
+    assert folder.keys("") == ["m/a", "m/b"]
 
 
 def test_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
@@ -46,7 +59,7 @@ def test_a_file_in_the_way_of_a_folder_is_a_store_error(tmp_path: Path) -> None:
     for use in (
         lambda: folder.create("m/a", b""),
         lambda: folder.read("m/a"),
-        lambda: folder.exists("m/a"),
+        lambda: folder.find("m/a"),
         lambda: folder.keys(""),
         lambda: folder.folders(""),
         lambda: folder.upload("m/a", tmp_path / "file"),

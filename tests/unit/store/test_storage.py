@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from modelyard.components.errors import ConfigError
-from modelyard.components.store.address import open_objects
 from modelyard.components.store.folder import Folder
 from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import open_objects
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
-"""A source in a bucket of Google Cloud Storage: an object, or all objects below a prefix as a directory.
+"""A source in a storage of objects: an object, or all objects below a prefix as a directory.
 
-Every object is read in the generation that was listed, and its checksum is compared.
+Every object is read in the generation that was listed.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,37 +11,29 @@ from functools import cached_property
 from pathlib import Path
 
 from modelyard.components import artifacts
-from modelyard.components.errors import ConfigError, DataError, NotFoundError, StoreError
+from modelyard.components.errors import DataError, NotFoundError, StoreError
 from modelyard.components.source.checks import check_sha256, check_size, file_name
 from modelyard.components.source.settings import Source
-from modelyard.components.store.bucket import Bucket
-from modelyard.components.store.objects import CONNECTIONS, Entry
+from modelyard.components.store.objects import CONNECTIONS, Entry, Objects
+from modelyard.components.store.storage import Access, Storage, unusable
 
 
-class InBucket:
+class StoredObjects:
     """See Location.
 
     Args:
-        bucket: the bucket's name.
-        name: an object's, or a prefix; all of the bucket when empty.
+        storage: opens the URL.
+        url: of an object, or a prefix.
         source: gives the limits, the emulator's URL, and the SHA-256 when it is known.
         patience: seconds for which a request is retried.
 
     Raises:
-        ConfigError: there cannot be such a bucket, or the emulator's URL is incomplete.
+        ValueError: the storage has no such URL.
     """
 
-    def __init__(self, bucket: str, name: str, source: Source, patience: float = 30.0) -> None:
-        self._url = f"gs://{bucket}/{name}"
-        self._bucket_name, self._name, self._source, self._patience = bucket, name, source, patience
-        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*[a-z0-9]", bucket):
-            raise ConfigError(
-                f"data.source is {self._url}, and {bucket!r} is not a bucket's name: use gs://bucket/path."
-            )
-        if source.endpoint and not re.match(r"https?://", source.endpoint):
-            raise ConfigError(
-                f"data.endpoint is {source.endpoint!r}: give it with its scheme, http://host:port."
-            )
+    def __init__(self, storage: Storage, url: str, source: Source, patience: float = 30.0) -> None:
+        self._storage, self._url, self._source, self._patience = storage, url, source, patience
+        self._root, self._name = storage.split(url)
 
     def identity(self) -> str:
         """See Location."""
@@ -50,13 +41,13 @@ class InBucket:
             return self._source.sha256
         with self._as_data_errors():
             if entry := self._object():
-                return _generation(entry)
-            lines = (f"{inside}\0{_generation(entry)}\n" for inside, entry in self._listed())
+                return entry.generation
+            lines = (f"{inside}\0{entry.generation}\n" for inside, entry in self._listed())
             return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def fetch(self, scratch: Path) -> Path:
         """See Location."""
-        target = scratch / file_name((self._name or self._bucket_name).rstrip("/"))
+        target = scratch / file_name(self._url.rstrip("/"))
         with self._as_data_errors():
             if entry := self._object():
                 self._fetch_file(entry, target)
@@ -69,7 +60,7 @@ class InBucket:
         partial = target.with_name(f"{target.name}.partial")
         partial.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._bucket.fetch(entry, partial)
+            self._objects.download(entry.key, partial, entry.generation)
             if self._source.sha256:
                 check_sha256(self._url, artifacts.sha256(partial), self._source.sha256)
             partial.replace(target)
@@ -90,19 +81,19 @@ class InBucket:
             def fetch_one(item: tuple[str, Entry]) -> None:
                 path = folder / item[0]
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._bucket.fetch(item[1], path)
+                self._objects.download(item[1].key, path, item[1].generation)
 
             list(readers.map(fetch_one, objects))  # an error cancels those that have not started
 
     def _object(self) -> Entry | None:
         """Return the object of exactly this name, if there is one."""
-        return self._bucket.find(self._name) if self._name and not self._name.endswith("/") else None
+        return self._objects.find(self._name) if self._name and not self._name.endswith("/") else None
 
     def _listed(self) -> list[tuple[str, Entry]]:
         """Return the objects below the name, with their paths below it, in order."""
         prefix = f"{self._name.rstrip('/')}/" if self._name else ""
         # A name that ends with a slash is what consoles make for an empty folder.
-        entries = [entry for entry in self._bucket.entries(prefix) if not entry.key.endswith("/")]
+        entries = [entry for entry in self._objects.entries(prefix) if not entry.key.endswith("/")]
         if not entries:
             raise self._unusable("there is no such object and none below it (404). Correct data.source.")
         return [(self._path(entry.key, prefix), entry) for entry in entries]
@@ -118,14 +109,12 @@ class InBucket:
         return inside
 
     @cached_property
-    def _bucket(self) -> Bucket:
-        return Bucket(
-            self._bucket_name,
-            endpoint=self._source.endpoint,
-            timeout=self._source.timeout,
-            patience=self._patience,
-            setting="data.source",
-        )
+    def _objects(self) -> Objects:
+        access = Access(self._source.endpoint, self._source.timeout, self._patience, "data.source")
+        try:
+            return self._storage.open(self._root, access)
+        except ValueError as error:
+            raise unusable(self._url, "data.source", str(error)) from error
 
     @contextmanager
     def _as_data_errors(self) -> Iterator[None]:
@@ -140,8 +129,3 @@ class InBucket:
 
     def _unusable(self, why: str) -> DataError:
         return DataError(f"Cannot read {self._url} (data.source): {why}")
-
-
-def _generation(entry: Entry) -> str:
-    """Return the generation of the object's bytes: changed metadata is the same data."""
-    return entry.generation.partition(".")[0]

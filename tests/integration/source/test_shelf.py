@@ -1,0 +1,48 @@
+"""A source in a storage that modelyard does not know."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from modelyard.components.errors import ConfigError, DataError
+from modelyard.components.source.location import locate
+from modelyard.components.source.settings import Source
+from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import find_storage, open_objects
+
+
+def source(url: str, **keys: object) -> Source:
+    return Source.model_validate({"kind": "images", "source": url, **keys})
+
+
+@pytest.mark.usefixtures("shelves")
+def test_an_object_or_a_folder_of_them(tmp_path: Path) -> None:
+    objects = open_objects(Store(url="shelf://data"))
+    for key in ("pets.zip", "pets/cat/1.png", "pets/dog/1.png"):
+        objects.create(key, key.encode())
+    sha256 = hashlib.sha256(b"pets.zip").hexdigest()
+    one = locate(source("shelf://data/pets.zip", sha256=sha256)).fetch(tmp_path / "one")
+    assert one.read_bytes() == b"pets.zip"
+    pets = locate(source("shelf://data/pets"))
+    before = pets.identity()
+    assert (pets.fetch(tmp_path / "many") / "dog/1.png").read_bytes() == b"pets/dog/1.png"
+    objects.replace("pets/dog/1.png", b"another", objects.read("pets/dog/1.png")[1])
+    assert pets.identity() != before
+    with pytest.raises(DataError, match=r"shelf://data/none .*data\.source"):
+        locate(source("shelf://data/none")).identity()
+
+
+@pytest.mark.usefixtures("shelves")
+def test_what_is_wrong_with_a_url_or_a_storage_names_the_key_and_the_forms() -> None:
+    with pytest.raises(ConfigError, match=r"store\.url is 'shelf:///x', .*shelf://name/prefix"):
+        open_objects(Store(url="shelf:///x"))
+    with pytest.raises(ConfigError, match=r"broken://.*shelf:nothing"):
+        find_storage("broken://x", "store.url")
+    with pytest.raises(ConfigError, match=r"remove store\.endpoint"):
+        open_objects(Store(url="shelf://models", endpoint="http://localhost:1"))
+
+
+def test_what_is_not_installed_is_no_storage() -> None:
+    with pytest.raises(ConfigError, match=r"data\.source is shelf://data/x.*gs://bucket/prefix"):
+        locate(source("shelf://data/x"))
