@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from modelyard.pipelines.config.config import Config
     from modelyard.pipelines.environments.environment import Environment
     from modelyard.pipelines.runners.kfp.client import Backend
-    from modelyard.pipelines.runners.local import LocalRun
+    from modelyard.pipelines.runners.local.execution import LocalExecution
     from modelyard.pipelines.runners.runs import RunSummary, Step
 
 MARKS = {
@@ -62,15 +62,15 @@ def run_with_table(
         return summary
 
 
-def _kind(environment: "Environment") -> "type[LocalRun]":
+def _kind(environment: "Environment") -> "type[LocalExecution]":
     """Return the kind of run; a cluster's client takes a while to import."""
     if environment.kind == "local":
-        from modelyard.pipelines.runners.local import LocalRun
+        from modelyard.pipelines.runners.local.execution import LocalExecution
 
-        return LocalRun
-    from modelyard.pipelines.runners.pods.run import PodRun
+        return LocalExecution
+    from modelyard.pipelines.runners.pods.execution import PodExecution
 
-    return PodRun
+    return PodExecution
 
 
 class Progress(Protocol):

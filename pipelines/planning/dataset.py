@@ -19,7 +19,7 @@ from modelyard.components.store.storage import local_path
 from modelyard.pipelines.compile.compiler import local_images
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.local import LocalRun
+from modelyard.pipelines.runners.local.execution import LocalExecution
 from modelyard.pipelines.train_to_serve import build_preparation
 
 CIFAR10_ROWS = {"train": 50_000, "test": 10_000}
@@ -85,7 +85,7 @@ def prepare(config: Config) -> Path:
     return features
 
 
-class _Preparation(LocalRun):
+class _Preparation(LocalExecution):
     """The first steps of a run."""
 
     def features(self) -> Path:

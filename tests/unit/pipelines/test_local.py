@@ -1,6 +1,6 @@
 import logging
 
-from modelyard.pipelines.runners.local import CacheHits, StepLog
+from modelyard.pipelines.runners.local.execution import CacheHits, StepLog
 
 
 def feed(log, *lines):

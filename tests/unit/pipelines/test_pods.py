@@ -7,9 +7,9 @@ import pytest
 
 from modelyard.pipelines.compile.compiler import compile_package, parse_package
 from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.runners.pods.execution import IN_PODS
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig, Task
 from modelyard.pipelines.runners.pods.pod import step_pod
-from modelyard.pipelines.runners.pods.run import IN_PODS
 
 ENVIRONMENT = """
 kind: kubernetes

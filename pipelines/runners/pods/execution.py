@@ -16,7 +16,7 @@ from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.compile.compiler import NO_OPTIONS, compile_to, parse_package
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners.local import LocalRun
+from modelyard.pipelines.runners.local.execution import LocalExecution
 from modelyard.pipelines.runners.pods import launcher
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
 from modelyard.pipelines.runners.pods.pod import STEP_PODS, remove_pod, step_pod
@@ -27,7 +27,7 @@ LAUNCHER = ["python3", "-m", launcher.__name__]
 IN_PODS = tuple(step for step in STEPS if step != "explain")  # which says what this machine knows of the run
 
 
-class PodRun(LocalRun):
+class PodExecution(LocalExecution):
     """One run of the pipeline on a cluster; artifacts and models are in its bucket."""
 
     def __init__(

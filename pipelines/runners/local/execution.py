@@ -41,7 +41,7 @@ _CACHED = re.compile(r"^Task (?P<task>[\w-]+) cache hit \(key=(?P<key>\w+)\)")
 EXIT_TASK = "explain"
 
 
-class LocalRun:
+class LocalExecution:
     """One run of the pipeline; `log` tells how it is going while `__call__` works."""
 
     def __init__(
