@@ -19,8 +19,10 @@ DECIDING = ("deploy", "evaluate")
 """Steps whose last line says what was decided and why; the first of them that ran has the last word."""
 NO_DECISION = "no new version was deployed"  # evaluate came from the cache, and the gate had decided so
 LAST = 5  # lines of a log that are quoted
-# Lines of KFP's executor and launcher and of Argo, by their prefixes, and empty ones.
-_FRAMING = re.compile(r"\[KFP Executor|time=|[IWEF]\d{4} \d\d:\d\d:\d\d|Error: exit status \d+$|\s*$")
+# Lines of KFP's executor and launcher and of Argo, by their prefixes, events, and empty ones.
+_FRAMING = re.compile(
+    r"\[KFP Executor|\{\"event\":|time=|[IWEF]\d{4} \d\d:\d\d:\d\d|Error: exit status \d+$|\s*$"
+)
 _DUMP = re.compile(
     r"(?:\[KFP Executor|[IWEF]\d{4} ).*(?:Got executor_input:|\{)$"
 )  # before JSON on many lines

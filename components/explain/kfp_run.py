@@ -212,7 +212,9 @@ def _ended(found: Evidence, hint: str = "") -> str:
     code = _exit_code((found.pod or {}).get("status", {}))
     ended = "it ended" if code is None else f"it ended with exit code {code}"
     said = f" ({found.node.message})" if found.node.message else ""
-    end = quote_end(found.log) if found.log else "Its log cannot be read from here; try `modelyard logs`."
+    end = (
+        quote_end(found.log) if found.log else "Its log cannot be read from here; try `modelyard runs logs`."
+    )
     return f"{ended}{said}. {hint}{end}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelyard.components.errors import TrainError
+from modelyard.components.events import Epoch, emit
 from modelyard.components.train.backend import keras
 
 Logs = dict[str, Any] | None
@@ -41,7 +42,7 @@ class Finite(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class Progress(keras.callbacks.Callback):  # type: ignore[misc]
-    """Prints a line per epoch and keeps the epochs' times.
+    """Prints a line per epoch, emits it as an event, and keeps the epochs' times.
 
     Args:
         epochs: how many there will be at most.
@@ -67,6 +68,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         metrics = "  ".join(f"{name} {logs[name]:.4f}" for name in order if logs and name in logs)
         pace = f"({seconds:.1f} s, {self._rows / seconds:,.0f} samples/s)"
         print(f"epoch {epoch + 1}/{self._epochs}  {metrics}  {pace}", flush=True)  # noqa: T201 - the step's log
+        numbers = {name: float(value) for name, value in (logs or {}).items()}
+        emit(Epoch(step="train", epoch=epoch + 1, epochs=self._epochs, metrics=numbers, seconds=seconds))
 
     @property
     def samples_per_second(self) -> float:

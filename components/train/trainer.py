@@ -20,6 +20,7 @@ import numpy as np
 from modelyard.components import artifacts
 from modelyard.components.artifacts import History
 from modelyard.components.errors import TrainError
+from modelyard.components.events import Resumed, emit
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 from modelyard.components.train import checkpoint, code_archive, data, optimizers, user_code
@@ -135,7 +136,8 @@ def fit(
     if checkpoint_store:
         network.optimizer.build(network.trainable_variables)
         checkpoints = Checkpoints(checkpoint_store, plan.checkpoint_every, network, stopping)
-        state = checkpoints.resume()
+        if (state := checkpoints.resume()).epochs:
+            emit(Resumed(step="train", epoch=state.epochs, epochs=plan.epochs))
     progress = Progress(plan.epochs, len(rows.train), state.seconds)
     callbacks = [one for one in (Finite(), progress, stopping, checkpoints) if one]
     validation = data.ordered(rows.validation, plan.batch_size) if len(rows.validation) else None

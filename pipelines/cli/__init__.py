@@ -3,14 +3,14 @@
 app            the commands together
 options        options of several commands, and how they print
 failures       from an error to a message and an exit code
-pipeline       run, compile, report
+pipeline       run, compile
 plan           plan
-progress       a run while it works and when it has ended, for run, submit --wait and runs show
+progress       a run while it works and when it has ended, for run, submit --wait, runs show and runs retry
 models         models list, show, promote, history; rollback
 rollouts       deploy; rollout status, promote, abort
 serving        serve, predict
 submit         submit
-runs           runs list, show, cancel, retry; logs; explain
+runs           runs list, show, compare, logs, cancel, retry; explain; report
 schedule       schedule apply, list, pause, resume, run-now, delete
 configuration  config show, schema, init, reference (reference.py)
 maintenance    gc, doctor

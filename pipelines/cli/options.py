@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from modelyard.components.store.settings import Store
     from modelyard.pipelines.environments.environment import Environment
     from modelyard.pipelines.runners.kfp.client import Backend
+    from modelyard.pipelines.runners.select import Place
 
 
 class Output(StrEnum):
@@ -44,6 +44,17 @@ EnvironmentName = Annotated[
         "--environment",
         metavar="ENV",
         help="Where it runs: local, kind, gke, the name of a file in ./environments, or a .yaml file.",
+    ),
+]
+RunsEnvironment = Annotated[
+    str | None,
+    typer.Option(
+        "-e",
+        "--environment",
+        metavar="ENV",
+        help="Of this environment; of a cluster, also the runs on Kubeflow Pipelines. Default: the runs that "
+        "this machine leads, or led.",
+        show_default=False,
     ),
 ]
 OutputFormat = Annotated[Output, typer.Option("--output", help="For people (text) or for scripts (json).")]
@@ -86,7 +97,12 @@ Wait = Annotated[bool, typer.Option("--wait", help="Follow the run to its end, a
 LeaveStuck = Annotated[
     bool, typer.Option("--leave-stuck", help="With --wait: do not cancel a run whose pod cannot start.")
 ]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or its id.", show_default=False)]
+RunName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="The run's name, or its id on Kubeflow Pipelines.", show_default=False
+    ),
+]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
 StoreUrl = Annotated[
     str | None,
@@ -130,11 +146,11 @@ class KfpOptions:
 
         return connect(environment or self.load(), self.endpoint)
 
-    def follow_command(self, run: str) -> str:
-        """Return the command that follows a run on the same server."""
-        given = {"--endpoint": self.endpoint, "--namespace": self.namespace}
-        options = (word for option, value in given.items() if value for word in (option, value))
-        return shlex.join(["modelyard", "runs", "show", run, "-e", self.environment, "--wait", *options])
+    def place(self, environment: "Environment") -> "Place":
+        """Return where to look for runs."""
+        from modelyard.pipelines.runners.select import Place
+
+        return Place(self.environment, environment, self.endpoint, self.namespace)
 
     def show(self, value: Any, text: str) -> None:
         """Print a value as JSON, or a text for people."""
@@ -153,12 +169,35 @@ def on_kfp(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         command(kfp=KfpOptions(environment, endpoint, namespace, output), **own)
 
-    both = [*inspect.signature(command).parameters.values(), *inspect.signature(run).parameters.values()]
-    own_and_shared = [one for one in both if one.name not in ("kfp", "own")]
+    return _with_options(command, run, "kfp")
+
+
+def on_runner(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the same to a command about runs, where -e may be left out; it gets `place` and `output`."""
+
+    def run(
+        environment: RunsEnvironment = None,
+        endpoint: Endpoint = None,
+        namespace: KfpNamespace = None,
+        output: OutputFormat = Output.TEXT,
+        **own: Any,
+    ) -> None:
+        from modelyard.pipelines.runners.select import Place
+
+        found = pipelines_environment(environment, namespace) if environment else None
+        command(place=Place(environment, found, endpoint, namespace), output=output, **own)
+
+    return _with_options(command, run, "place", "output")
+
+
+def _with_options(command: Callable[..., None], run: Callable[..., None], *given: str) -> Callable[..., None]:
+    """Return `run` with the parameters of both, but for those that `run` gives to the command."""
+    own = [one for one in inspect.signature(command).parameters.values() if one.name not in given]
+    shared = [one for one in inspect.signature(run).parameters.values() if one.name != "own"]
     wraps(command)(run)
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own_and_shared]
-    )
+    both = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *shared)]
+    run.__signature__ = inspect.Signature(both)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in both}
     return run
 
 

@@ -1,4 +1,4 @@
-"""`run`, `compile`, `report`: the pipeline and what it leaves."""
+"""`run` and `compile`: the pipeline, executed or written down."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,6 @@ from modelyard.pipelines.cli.options import (
     OutputFormat,
     Overrides,
     SkipUnchanged,
-    emit,
     when_unchanged,
 )
 
@@ -31,16 +30,15 @@ def run(
     From data to a gated model that a server has answered with. Progress goes to stderr, the summary to
     stdout; a second run with nothing changed uses the cache.
     """
-    from rich.console import Console
-
-    from modelyard.pipelines.cli.progress import conclude, run_with_table
+    from modelyard.pipelines.cli.progress import complete, start_here
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.environments.load import load_environment
 
     options = when_unchanged(skip_unchanged, force_after)
     place = load_environment(environment, overrides or ())
     settings = load(config, overrides or (), store=place.model_store())
-    conclude(run_with_table(settings, place, options, Console(stderr=True)), settings, place, output)
+    run, plan_key = start_here(environment, settings, place, options)
+    complete(run, output, plan_key)
 
 
 def compile_(
@@ -62,28 +60,3 @@ def compile_(
     place = load_environment(environment, overrides or ())
     compile_to(load(config, overrides or (), store=place.model_store()), file, place)
     typer.echo(str(file))
-
-
-def report(
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Its name; the latest if left out.")
-    ] = None,
-    browse: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    output: OutputFormat = Output.TEXT,
-) -> None:
-    """Say where the report of a run is."""
-    from modelyard.components.errors import NotFoundError
-    from modelyard.pipelines.runners import runs
-
-    summary = runs.find(runs.home(), run)
-    if summary.report is None or not Path(summary.report).is_file():
-        raise NotFoundError(
-            f"The run {summary.run} has no report: it {summary.state} before there was one, or it was "
-            "cleaned up. `modelyard run` makes another."
-        )
-    if output is Output.JSON:
-        emit({"run": summary.run, "report": summary.report})
-    else:
-        typer.echo(summary.report)
-    if browse:
-        typer.launch(Path(summary.report).as_uri())

@@ -1,9 +1,11 @@
-"""A run while it works and when it has ended: the live table of its steps, and the summary."""
+"""A run while it works and when it has ended: the steps as a table or as lines, and the summary."""
 
 import shlex
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console, Group
@@ -11,16 +13,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from modelyard.components.errors import BackendError
 from modelyard.pipelines.cli.failures import INTERRUPTED, report
-from modelyard.pipelines.cli.options import KfpOptions, Output, emit
+from modelyard.pipelines.cli.options import Output, emit
 
 if TYPE_CHECKING:
+    from modelyard.components.events import Event
     from modelyard.pipelines.config.config import Config
     from modelyard.pipelines.environments.environment import Environment
-    from modelyard.pipelines.runners.kfp.client import Backend
-    from modelyard.pipelines.runners.local.execution import LocalExecution
-    from modelyard.pipelines.runners.runs import RunSummary, Step
+    from modelyard.pipelines.runners.base import Run, RunSummary, Step
 
 MARKS = {
     "waiting": ("·", "dim"),
@@ -30,153 +30,46 @@ MARKS = {
     "skipped": ("–", "dim"),
 }
 LAST_LINES = 8
+PAUSE = 0.2  # seconds between two looks for new events
 
 
-def run_with_table(
-    config: "Config", environment: "Environment", options: Mapping[str, bool | int], console: Console
-) -> "RunSummary":
-    """Run the pipeline here or in pods, and show its steps on `console` while it works."""
+def start_here(
+    name: str, config: "Config", environment: "Environment", options: Mapping[str, bool | int]
+) -> "tuple[Run, str | None]":
+    """Start a run that this process leads; return it, and what connects it with its plan."""
+    console = Console(stderr=True)
     with console.status("starting"):
         from modelyard.pipelines.compile import lean_kfp
-        from modelyard.pipelines.runners import runs
 
         lean_kfp.load()
         from modelyard.pipelines.compile.uploads import gather
         from modelyard.pipelines.planning import comparison
+        from modelyard.pipelines.runners import select
 
-        kind = _kind(environment)
         uploads = gather(config, environment)
     uploads.send(console)
     plan_key = comparison.identity(uploads.config, environment)
-    with runs.start(runs.home()) as folder:
-        run = kind(uploads.config, folder, environment, options)
-        with Live(
-            get_renderable=lambda: steps_table(run.log),
-            console=console,
-            refresh_per_second=8,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        ):
-            summary = run()
-        comparison.keep(folder, plan_key, summary)
-        return summary
+    return select.leader(name, environment).start(uploads.config, options), plan_key
 
 
-def _kind(environment: "Environment") -> "type[LocalExecution]":
-    """Return the kind of run; a cluster's client takes a while to import."""
-    if environment.kind == "local":
-        from modelyard.pipelines.runners.local.execution import LocalExecution
-
-        return LocalExecution
-    from modelyard.pipelines.runners.pods.execution import PodExecution
-
-    return PodExecution
-
-
-class Progress(Protocol):
-    """How a run goes."""
-
-    last_line: str
-
-    def steps(self) -> tuple["Step", ...]:
-        """Return the current state of every step."""
-
-
-def steps_table(log: Progress) -> Group:
-    """Return the steps with their states and times, and what the running one said last."""
-    table = Table.grid(padding=(0, 2))
-    for step in log.steps():
-        mark, style = MARKS[step.state]
-        seconds = (
-            "cached"
-            if step.cached
-            else f"{step.seconds:.1f} s"
-            if step.state in ("running", "succeeded", "failed")
-            else ""
-        )
-        table.add_row(Text(mark, style), Text(step.name, style), Text(seconds, "dim"))
-    running = any(step.state == "running" for step in log.steps())
-    said = log.last_line if running and not log.last_line.startswith("[KFP") else ""
-    return Group(table, Text(said, "dim", no_wrap=True, overflow="ellipsis"))
-
-
-def follow(
-    backend: "Backend",
-    run: Any,
-    environment: "Environment",
-    kfp: KfpOptions,
-    leave_stuck: bool,
-    plan_key: str | None = None,
-) -> None:
-    """Follow a run to its end, show its results, and end with its exit code.
-
-    Ctrl-C ends this command and not the run.
+def complete(run: "Run", output: Output, plan_key: str | None = None, leave_stuck: bool = False) -> NoReturn:
+    """Show a run to its end, then its results, and end with its exit code.
 
     Args:
-        backend: the server.
-        run: the run, as the server gives it.
-        environment: where it runs.
-        kfp: the options of the command.
-        leave_stuck: do not cancel it when one of its pods cannot start.
-        plan_key: what connects it with its plan; None when that is not known.
-    """
-    again = kfp.follow_command(run.display_name)
-    try:
-        from modelyard.pipelines.planning import comparison
-        from modelyard.pipelines.runners import runs
-        from modelyard.pipelines.runners.kfp.following import Following
-
-        following = Following(backend, run, environment, leave_stuck)
-        with Live(
-            get_renderable=lambda: steps_table(following),
-            console=Console(stderr=True),
-            refresh_per_second=8,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        ):
-            summary = following()
-        comparison.keep(runs.of_pipelines(summary.run), plan_key, summary)
-        conclude(summary, None, environment, kfp.output)
-    except KeyboardInterrupt:
-        message = f"Ctrl-C does not end the run {run.display_name}. Follow it: {again}"
-        raise typer.Exit(report("Interrupted", message, INTERRUPTED, kfp.output is Output.JSON)) from None
-    except BackendError as error:
-        raise BackendError(f"{error} The run {run.display_name} goes on. Follow it: {again}") from error
-
-
-def show_once(backend: "Backend", run: Any, environment: "Environment", output: Output) -> None:
-    """Show the current state of a run."""
-    from modelyard.pipelines.runners.kfp.following import Following
-    from modelyard.pipelines.runners.kfp.runs import record
-
-    following = Following(backend, run, environment)
-    following.look()
-    shown = record(run)
-    if output is Output.JSON:
-        steps = [step.model_dump(mode="json") for step in following.steps()]
-        emit({**shown.model_dump(mode="json"), "steps": steps})
-        return
-    console = Console()
-    console.print(
-        f"{shown.name}: {shown.state}, started {shown.created_at:%Y-%m-%d %H:%M:%S} UTC, "
-        f"{shown.seconds:.0f} s, {shown.id}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(steps_table(following))
-
-
-def conclude(
-    summary: "RunSummary", config: "Config | None", environment: "Environment", output: Output
-) -> NoReturn:
-    """Tell how a run ended, and end with its exit code.
-
-    Args:
-        summary: of the run.
-        config: its configuration, if it ran on this machine.
-        environment: where it ran.
+        run: the run; if this process is to lead it, this executes it.
         output: for whom.
+        plan_key: what connects it with its plan; None when that is not known.
+        leave_stuck: do not cancel it when one of its pods cannot start.
     """
+    from modelyard.pipelines.planning import comparison
+
+    try:
+        with shown(run, Console(stderr=True)):
+            summary = run.result(leave_stuck)
+    except KeyboardInterrupt:
+        code = report("Interrupted", run.interrupted(), INTERRUPTED, output is Output.JSON)
+        raise typer.Exit(code) from None
+    comparison.keep(run.folder, plan_key, summary)
     failure = summary.failure
     if output is Output.JSON:
         emit(summary.model_dump(mode="json"))
@@ -184,15 +77,94 @@ def conclude(
         show_failure(summary, Console(stderr=True))
         report(failure.kind, failure.message, failure.exit_code, as_json=False)
     else:
-        show(summary, config, environment, Console())
+        show(summary, run, Console())
     raise typer.Exit(failure.exit_code if failure else 0)
 
 
-def show(
-    summary: "RunSummary", config: "Config | None", environment: "Environment", console: Console
-) -> None:
+@contextmanager
+def shown(run: "Run", console: Console) -> Iterator[None]:
+    """Show how a run goes during a block: a live table on a terminal, elsewhere a line for each event."""
+    if console.is_terminal:
+        with Live(
+            get_renderable=lambda: steps_table(run),
+            console=console,
+            refresh_per_second=8,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ):
+            yield
+        return
+    typer.echo(f"run {run.name}", err=True)
+    ended = threading.Event()
+
+    def show_lines() -> None:
+        shown, last = 0, False
+        while not last:
+            last = ended.wait(PAUSE)
+            events = run.events()
+            for line in filter(None, map(line_of, events[shown:])):
+                typer.echo(line, err=True)
+            shown = len(events)
+
+    lines = threading.Thread(target=show_lines, name="progress", daemon=True)
+    lines.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        lines.join()
+
+
+def line_of(event: "Event") -> str | None:
+    """Return an event as one line; None for one that says nothing new."""
+    from modelyard.components.events import StepChange
+
+    if not isinstance(event, StepChange):
+        return f"{event.step:<12}{words_of(event)}"
+    words = {"running": "started", "skipped": "skipped", "failed": f"failed after {event.seconds:.1f} s"}
+    words["succeeded"] = "cached" if event.cached else f"succeeded in {event.seconds:.1f} s"
+    return f"{event.step:<12}{words[event.state]}" if event.state in words else None
+
+
+def words_of(event: "Event") -> str:
+    """Return what an event says that a step has reported while it works."""
+    from modelyard.components.events import Epoch, Resumed, Waiting
+
+    if isinstance(event, Waiting):
+        return f"waits: {event.reason}"
+    if isinstance(event, Resumed):
+        return f"goes on after epoch {event.epoch} of {event.epochs}, from a checkpoint"
+    if isinstance(event, Epoch):
+        numbers = "  ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
+        return f"epoch {event.epoch} of {event.epochs}  {numbers}  ({event.seconds:.1f} s)"
+    return ""
+
+
+def steps_table(run: "Run") -> Group:
+    """Return the steps with their states and times, and what the running one said last."""
+    table, steps = Table.grid(padding=(0, 2)), run.steps()
+    for step in steps:
+        mark, style = MARKS[step.state]
+        table.add_row(Text(mark, style), Text(step.name, style), Text(_time(step), "dim"))
+    running = next((step.name for step in steps if step.state == "running"), None)
+    said = [words for one in run.events() if one.step == running and (words := words_of(one))]
+    resumed = said[:1] if len(said) > 1 and said[0].startswith("goes") else []
+    line = run.last_line if running and not run.last_line.startswith("[KFP") else ""
+    lines = [*resumed, said[-1] if said else line]
+    return Group(table, *(Text(line, "dim", no_wrap=True, overflow="ellipsis") for line in lines))
+
+
+def _time(step: "Step") -> str:
+    if step.cached:
+        return "cached"
+    return f"{step.seconds:.1f} s" if step.state in ("running", "succeeded", "failed") else ""
+
+
+def show(summary: "RunSummary", run: "Run", console: Console) -> None:
     """Print the short summary of a run that succeeded."""
-    rows = {"decision": f"{summary.decision}: {summary.reason}"}
+    rows = {"run": summary.run, "decision": f"{summary.decision}: {summary.reason}"}
+    if summary.resumed_after:
+        rows["training"] = f"went on after epoch {summary.resumed_after}, from a checkpoint"
     if summary.version:
         rows["version"] = f"{summary.version} of {summary.model}"
     if metrics := summary.metrics:
@@ -207,10 +179,10 @@ def show(
     if summary.report:
         rows["report"] = summary.report
     rows["store"] = summary.store
-    if summary.champion and config and environment.kind == "local":
-        rows["serve it"] = serve_command(summary.model, config)
+    if summary.champion and run.environment.kind == "local":
+        rows["serve it"] = serve_command(summary.model, run.config()["store"])
     elif summary.champion:
-        rows["served at"] = served_at(summary.model, environment)
+        rows["served at"] = served_at(summary.model, run.environment)
     for name, value in rows.items():  # whole lines: paths and commands are there to be copied
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
 
@@ -225,10 +197,10 @@ def served_at(name: str, environment: "Environment") -> str:
     return f"http://{name}.{servers.namespace}:{PORT}/v1/models/{name} (inside the cluster)"
 
 
-def serve_command(name: str, config: "Config") -> str:
-    """Return the command that serves the model's champion."""
-    endpoint = [f"MODELYARD_STORE__ENDPOINT={config.store.endpoint}"] if config.store.endpoint else []
-    return shlex.join([*endpoint, "modelyard", "serve", name, "--store", config.store.url])
+def serve_command(name: str, store: Mapping[str, Any]) -> str:
+    """Return the command that serves the model's champion, from the section `store`."""
+    endpoint = [f"MODELYARD_STORE__ENDPOINT={store['endpoint']}"] if store.get("endpoint") else []
+    return shlex.join([*endpoint, "modelyard", "serve", name, "--store", store["url"]])
 
 
 def show_failure(summary: "RunSummary", console: Console) -> None:

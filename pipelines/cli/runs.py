@@ -1,96 +1,104 @@
-"""`runs list|show|cancel|retry`, `logs`, `explain`: runs on KFP; `explain` also for runs of this machine."""
+"""`runs list|show|compare|logs|cancel|retry`, `explain`, `report`: runs, wherever they execute."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modelyard.pipelines.cli.options import (
-    Endpoint,
-    EnvironmentName,
-    KfpNamespace,
-    KfpOptions,
     LeaveStuck,
     Output,
-    OutputFormat,
     RunName,
+    StoreUrl,
     Wait,
     emit,
-    on_kfp,
-    pipelines_environment,
+    on_runner,
     show_rows,
 )
 
-app = typer.Typer(name="runs", help="Look at runs on Kubeflow Pipelines, and end them.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from modelyard.pipelines.runners.base import Run, RunInfo
+    from modelyard.pipelines.runners.select import Place
+
+app = typer.Typer(name="runs", help="Look at runs, compare them, and end them.", no_args_is_help=True)
 
 
 @app.command("list")
-@on_kfp
+@on_runner
 def list_(
-    kfp: KfpOptions,
+    place: "Place",
+    output: Output,
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="Of this model only.", show_default=False)
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most, the latest first.")] = 20,
 ) -> None:
     """List the latest runs."""
-    from modelyard.pipelines.runners.kfp.runs import latest
+    from modelyard.pipelines.runners.select import list_runs
 
-    found = latest(kfp.connect(), model, limit)
-    if kfp.output is Output.JSON:
+    found = list_runs(place, model, limit, lambda words: typer.echo(f"note: {words}", err=True))
+    if output is Output.JSON:
         emit([one.model_dump(mode="json") for one in found])
+    elif found:
+        head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "in")
+        show_rows([_row(one) for one in found], head)
+    else:
+        typer.echo("There are no runs. `modelyard run` makes one; -e names the environment of others.")
+
+
+@app.command()
+@on_runner
+def show(
+    place: "Place", output: Output, run: RunName, wait: Wait = False, leave_stuck: LeaveStuck = False
+) -> None:
+    """Show a run with its steps; with --wait, to its end."""
+    from rich.console import Console
+
+    from modelyard.pipelines.cli.progress import complete, steps_table
+    from modelyard.pipelines.runners.select import find
+
+    found = find(place, run)
+    if wait:
+        complete(found, output, leave_stuck=leave_stuck)
+    steps, info = found.steps(), found.info()
+    if output is Output.JSON:
+        steps_json = [step.model_dump(mode="json") for step in steps]
+        emit({**info.model_dump(mode="json"), "steps": steps_json})
+        return
+    show_rows(list(_facts(info).items()))
+    Console().print(steps_table(found))
+
+
+@app.command()
+@on_runner
+def compare(
+    place: "Place",
+    output: Output,
+    first: Annotated[str, typer.Argument(metavar="A", help="A run's name, or its id.", show_default=False)],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another's.", show_default=False)],
+) -> None:
+    """Compare two runs: what differs in their configurations, and their metrics side by side."""
+    from modelyard.pipelines.runners.differences import compare_runs
+    from modelyard.pipelines.runners.select import find
+
+    compared = compare_runs(find(place, first), find(place, second))
+    if output is Output.JSON:
+        emit(compared.model_dump(mode="json"))
         return
     rows = [
-        (one.name, one.state, f"{one.created_at:%Y-%m-%d %H:%M:%S}", f"{one.seconds:.0f}", one.id)
-        for one in found
+        (one.key, *(_cell(value) for value in (one.before, one.after)))
+        for one in (*compared.results, *compared.metrics, *compared.differences)
     ]
-    show_rows(rows, ("run", "state", "started (UTC)", "seconds", "id"))
+    show_rows(rows, ("", *(one.name for one in compared.runs)))
+    if not compared.differences:
+        typer.echo("Their configurations are the same.")
 
 
 @app.command()
-@on_kfp
-def show(kfp: KfpOptions, run: RunName, wait: Wait = False, leave_stuck: LeaveStuck = False) -> None:
-    """Show a run with its steps; with --wait, to its end."""
-    from modelyard.pipelines.cli.progress import follow, show_once
-    from modelyard.pipelines.runners.kfp.runs import find
-
-    environment = kfp.load()
-    backend = kfp.connect(environment)
-    found = find(backend, run)
-    if wait:
-        follow(backend, found, environment, kfp, leave_stuck)
-    else:
-        show_once(backend, found, environment, kfp.output)
-
-
-@app.command()
-@on_kfp
-def cancel(kfp: KfpOptions, run: RunName) -> None:
-    """End a run; what it has published stays."""
-    from modelyard.pipelines.runners.kfp import runs
-
-    backend = kfp.connect()
-    found = runs.find(backend, run)
-    runs.cancel(backend, found)
-    done = {"run": found.display_name, "id": found.run_id, "done": "cancelled"}
-    kfp.show(done, f"{found.display_name} is cancelled.")
-
-
-@app.command()
-@on_kfp
-def retry(kfp: KfpOptions, run: RunName) -> None:
-    """Start the failed steps of a run again; what succeeded stays."""
-    from modelyard.pipelines.runners.kfp import runs
-
-    backend = kfp.connect()
-    found = runs.find(backend, run)
-    runs.retry(backend, found)
-    done = {"run": found.display_name, "id": found.run_id, "done": "started again"}
-    kfp.show(done, f"{found.display_name} is started again.")
-
-
-@on_kfp
+@on_runner
 def logs(
-    kfp: KfpOptions,
+    place: "Place",
+    output: Output,
     run: RunName,
     step: Annotated[
         str | None, typer.Argument(metavar="STEP", help="Of this step only.", show_default=False)
@@ -103,16 +111,14 @@ def logs(
     """Print what the steps of a run wrote, also after their pods are gone."""
     from modelyard.components.errors import ConfigError
     from modelyard.components.explain.explanation import step_lines
-    from modelyard.pipelines.runners.kfp.runs import RunArchive, find
+    from modelyard.pipelines.runners.select import find
     from modelyard.pipelines.train_to_serve import STEPS
 
     if step and step not in STEPS:
         raise ConfigError(f"There is no step {step!r}; they are {', '.join(STEPS)}.")
-    backend = kfp.connect()
-    archive = RunArchive(backend, find(backend, run).run_id)
-    found = archive.logs((step,) if step else STEPS, follow)
+    found = find(place, run).logs((step,) if step else STEPS, follow)
     shown = ((name, lines if whole else step_lines(lines)) for name, lines in found)
-    if kfp.output is Output.JSON:
+    if output is Output.JSON:
         emit([{"step": name, "lines": list(lines)} for name, lines in shown])
         return
     empty = True
@@ -123,38 +129,130 @@ def logs(
         for line in lines:
             typer.echo(line)
     if empty:
-        typer.echo("There is no log: no pod has started, or the outputs came from the cache.", err=True)
+        typer.echo("There is no log: no step has started, or the outputs came from the cache.", err=True)
 
 
+@app.command()
+@on_runner
+def cancel(place: "Place", output: Output, run: RunName) -> None:
+    """End a run; what it has published stays."""
+    from modelyard.pipelines.runners.select import find
+
+    found = find(place, run)
+    found.cancel()
+    _done(found, "cancelled", "is cancelled", output)
+
+
+@app.command()
+@on_runner
+def retry(place: "Place", output: Output, run: RunName, wait: Wait = False) -> None:
+    """Start again what has failed; what is done stays, or comes from the cache.
+
+    A run that this machine led is another run, which this command leads to its end.
+    """
+    from modelyard.pipelines.cli.progress import complete
+    from modelyard.pipelines.runners.select import find
+
+    again = find(place, run).retry()
+    if wait or again.led_here:
+        complete(again, output)
+    _done(again, "started again", "is started again", output)
+
+
+@on_runner
 def explain(
+    place: "Place",
+    output: Output,
     run: Annotated[
         str | None,
         typer.Argument(
             metavar="RUN",
-            help="Its name, or its id on Kubeflow Pipelines; the latest of this machine if left out.",
+            help="Its name, or its id on Kubeflow Pipelines; the latest if left out.",
             show_default=False,
         ),
     ] = None,
-    environment: EnvironmentName = "local",
-    endpoint: Endpoint = None,
-    namespace: KfpNamespace = None,
-    output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Explain how a run ended and what to change: a run on this machine, or with -e on Kubeflow Pipelines.
+    """Explain how a run ended and what to change.
 
-    When the pods of a run are gone, it reads what Kubeflow Pipelines keeps of them.
+    When the pods of a run are gone, it reads what was recorded of them.
     """
-    from modelyard.pipelines.runners import runs
-    from modelyard.pipelines.runners.explain_run import explain_kfp, explain_local
+    from modelyard.pipelines.runners.select import find
 
-    place = pipelines_environment(environment, namespace)
-    if place.kind == "local":
-        found = explain_local(runs.home(), run)
-    elif run is None:
-        raise typer.BadParameter("Name a run; `modelyard runs list` shows which there are.", param_hint="RUN")
-    else:
-        found = explain_kfp(run, place, endpoint)
+    found = find(place, run).explain()
     if output is Output.JSON:
         emit(found.json())
     else:
         typer.echo(found.text)
+
+
+@on_runner
+def report(
+    place: "Place",
+    output: Output,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN | NAME", help="A run, or a model; the latest run if left out.", show_default=False
+        ),
+    ] = None,
+    version: Annotated[
+        int | None,
+        typer.Argument(metavar="VERSION", min=1, help="A version of the model; else the champion."),
+    ] = None,
+    browse: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    store: StoreUrl = None,
+) -> None:
+    """Say where the report of a run, or of a model's version, is."""
+    from modelyard.pipelines.runners.reports import report_of_run, report_of_version
+    from modelyard.pipelines.runners.select import find, is_run
+
+    if run is None or is_run(run):
+        found = find(place, run)
+        path, about = report_of_run(found), {"run": found.name}
+    else:
+        from modelyard.pipelines.cli.options import models_in
+
+        path, number = report_of_version(models_in(store, place.name or "local"), run, version)
+        about = {"model": run, "version": str(number)}
+    emit({**about, "report": str(path)}) if output is Output.JSON else typer.echo(str(path))
+    if browse:
+        typer.launch(Path(path).as_uri())
+
+
+def _done(run: "Run", state: str, words: str, output: Output) -> None:
+    if output is Output.JSON:
+        emit({"run": run.name, "id": run.info().id, "done": state})
+    else:
+        typer.echo(f"{run.name} {words}.")
+
+
+def _row(info: "RunInfo") -> tuple[str, ...]:
+    metric = f"{info.metric} {info.value:.4f}" if info.value is not None else None
+    values = (info.model, info.data, info.state, info.decision, metric, info.version, info.environment)
+    return (info.name, info.started[:19].replace("T", " "), *map(_cell, values))
+
+
+def _facts(info: "RunInfo") -> dict[str, str]:
+    name = info.name if info.id == info.name else f"{info.name} ({info.id})"
+    where = "on Kubeflow Pipelines" if info.runner == "kfp" else f"led by this machine ({info.runner})"
+    metric = f"{info.metric} {info.value:.4f}" if info.value is not None else None
+    facts = {
+        "run": name,
+        "state": info.state,
+        "started": f"{info.started[:19].replace('T', ' ')} UTC",
+        "seconds": info.seconds and f"{info.seconds:.0f}",
+        "in": f"{info.environment}, {where}",
+        "model": info.model,
+        "data": info.data,
+        "decision": info.decision,
+        "metric": metric,
+        "version": info.version,
+        "schedule": info.schedule,
+    }
+    return {key: str(value) for key, value in facts.items() if value}
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -49,21 +49,19 @@ def submit(
     """
     from rich.console import Console
 
-    from modelyard.pipelines.cli.progress import follow
+    from modelyard.pipelines.cli.progress import complete
     from modelyard.pipelines.compile.preflight import check
     from modelyard.pipelines.compile.uploads import gather
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.planning import comparison
     from modelyard.pipelines.planning.guard import guard
-    from modelyard.pipelines.runners import runs
-    from modelyard.pipelines.runners.kfp import client, submission
+    from modelyard.pipelines.runners import runs, select
+    from modelyard.pipelines.runners.kfp import submission
     from modelyard.pipelines.train_to_serve import STEPS
 
     options = when_unchanged(skip_unchanged, force_after)
     environment = kfp.load(overrides or ())
-    client.find_endpoint(
-        environment, kfp.endpoint
-    )  # there is one, before anything is loaded and packed for it
+    server = select.server(kfp.place(environment))  # there is one, before anything is packed for it
     console = Console(stderr=True)
     settings = load(config, overrides or (), store=environment.model_store())
     with console.status("checking"):
@@ -73,7 +71,7 @@ def submit(
         plan_key = comparison.identity(uploads.config, environment) if wait else None
         prepared = submission.prepare(uploads.config, environment, options)
         notes = check(prepared.package, prepared.arguments, environment)
-        backend = kfp.connect(environment)
+        backend = server.backend
         found = submission.look(backend, prepared)
         since, changes = submission.compare(backend, prepared, found)
         facts = {
@@ -96,12 +94,11 @@ def submit(
         return
     _show(facts, changes, console, whole=False)
     uploads.send(console)
-    run = submission.submit(backend, prepared, found)
+    run = server.submit(prepared, found)
     if wait:
-        follow(backend, run, environment, kfp, leave_stuck, plan_key)
-    else:
-        text = f"{run.display_name} is accepted. Follow it: {kfp.follow_command(run.display_name)}"
-        kfp.show({"run": run.display_name, "id": run.run_id, **facts}, text)
+        complete(run, kfp.output, plan_key, leave_stuck)
+    text = f"{run.name} is accepted. Follow it: {run.follow_command()}"
+    kfp.show({"run": run.name, "id": run.id, **facts}, text)
 
 
 def _show(facts: dict[str, Any], changes: Sequence["Change"], console: "Console", whole: bool) -> None:

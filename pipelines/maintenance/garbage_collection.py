@@ -32,10 +32,10 @@ from modelyard.pipelines.compile.uploads import CODE, DATA
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.base import RunSummary
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
 from modelyard.pipelines.runners.pods.pod import STEP_PODS
 from modelyard.pipelines.runners.runs import NAME as RUN_NAME
-from modelyard.pipelines.runners.runs import RunSummary
 from modelyard.pipelines.serving.platforms import find_platform
 
 UPLOAD = re.compile(rf"(?:{DATA}|{CODE})/[0-9a-f]{{64}}(?:\.zip)?")

@@ -13,7 +13,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import HOUR, Plan, find, key_of
 from modelyard.pipelines.planning.render import dollars, facts, seconds, size
 from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.runs import RunSummary
+from modelyard.pipelines.runners.base import RunSummary
 
 
 def identity(config: Config, environment: Environment) -> str | None:

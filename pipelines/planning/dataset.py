@@ -75,11 +75,7 @@ def prepare(config: Config) -> Path:
         ModelyardError: what a step ended with.
     """
     with runs.start(runs.home()) as folder:
-        work = _Preparation(config, folder)
-        try:
-            features = work.features()
-        finally:
-            (folder / "lifeline").unlink()  # without it, and without a summary, it does not count as a run
+        features = _Preparation(config, folder).features()  # without a start.json, it does not count as a run
     if folder not in features.parents:  # everything came from the cache
         shutil.rmtree(folder)
     return features

@@ -1,10 +1,9 @@
 """Runs modules of components.train, which need TensorFlow: in a child process, or in a pod of `train`.
 
-Neither outlives the plan: the process follows its lifeline, and the pod ends by itself after an hour.
+Neither outlives the plan for long: the process follows its lifeline; the pod of a plan that was killed is
+removed by the next plan of this machine, and ends by itself.
 """
 
-import contextlib
-import io
 import os
 import secrets
 import signal
@@ -12,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,19 +22,20 @@ from modelyard.components import artifacts, lifeline
 from modelyard.components.artifacts import Record
 from modelyard.components.errors import ClusterError, ModelyardError, TooLargeError, TrainError, from_log
 from modelyard.components.kubernetes import Json
-from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.components.train.measured import ANSWER, Probed, Trial
 from modelyard.pipelines.compile.compiler import compile_package, parse_package
 from modelyard.pipelines.compile.uploads import gather_code
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.pods import pod as pods
 
 R = TypeVar("R", bound=Record)
 OUT_OF_MEMORY = "std::bad_alloc"  # how C++ ends without memory
 NOTHING = ["true"]  # the pod's command before and after the probe: it fetches no data and stores no result
 COMPONENT, PROBE = "app.kubernetes.io/component", "probe"  # the pod is no step, and of no run
-LONGEST = 3600  # seconds after which the pod ends, if the plan was killed and cannot remove it
+LONGEST = 900  # seconds, beside its start and its trial, after which the pod ends that nothing removes
 
 
 def run_in_process(module: str, question: Record, answer: type[R], **environ: str) -> tuple[R, float]:
@@ -105,24 +106,46 @@ def probe_in_pod(
     inside = location.model_copy(update={"endpoint": environment.storage_endpoint}).text() if location else ""
     question = trial.question.model_copy(update={"code": inside, "features": ""})
     asked = trial.model_copy(update={"question": question})
-    log, began = _Lines(say), time.monotonic()
+    cluster, pod = connect(environment.runs.namespace), probe_pod(asked, config.name, environment)
+    lines, answers, began = list[str](), list[str](), time.monotonic()
+
+    def show(line: str) -> None:
+        lines.append(line)
+        if line.startswith(ANSWER):
+            answers.append(line.removeprefix(ANSWER))
+        else:
+            say(line)
+
     try:
-        with contextlib.redirect_stdout(log):
-            ended = pods.run_pod(
-                connect(environment.runs.namespace),
-                probe_pod(asked, config.name, environment),
-                environment.start_timeout,
-            )
+        with _removable(cluster, pod["metadata"]["name"]):
+            ended = pods.run_pod(cluster, pod, environment.start_timeout, show, say)
     except pods.PodMemoryError as error:
         raise TooLargeError(str(error)) from error
-    answers = [line.removeprefix(ANSWER) for line in log.lines if line.startswith(ANSWER)]
     if ended or not answers:
-        last = log.lines[-1].strip().rstrip(".") if log.lines else "nothing"
-        raise from_log(log.lines) or ClusterError(
+        last = lines[-1].strip().rstrip(".") if lines else "nothing"
+        raise from_log(lines) or ClusterError(
             f"The probe's pod ended with {ended}, and its last line is: {last}. Plan without --probe, or "
             "probe with -e local."
         )
     return Probed.model_validate_json(answers[-1]), time.monotonic() - began
+
+
+@contextmanager
+def _removable(cluster: Cluster, name: str) -> Iterator[None]:
+    """Remove the pods of killed plans of this machine; let the next plan remove this one if it has to."""
+    plans = runs.home() / "plans"
+    plans.mkdir(parents=True, exist_ok=True)
+    for pod in cluster.list_objects("Pod", f"{COMPONENT}={PROBE}"):
+        path = plans / f"{pod['metadata']['name']}.lifeline"
+        if path.exists() and not lifeline.held(path):
+            pods.remove_pod(cluster, path.stem)
+            path.unlink()
+    path = plans / f"{name}.lifeline"
+    with lifeline.hold(path):
+        try:
+            yield
+        finally:
+            path.unlink()
 
 
 def probe_pod(trial: Trial, model: str, environment: Environment) -> Json:
@@ -130,28 +153,12 @@ def probe_pod(trial: Trial, model: str, environment: Environment) -> Json:
     made = pods.step_pod(parse_package(compile_package(environment)), "train", environment)
     made["metadata"]["name"] = f"plan-{model}-{secrets.token_hex(4)}"
     made["metadata"]["labels"][COMPONENT] = PROBE
-    made["spec"]["activeDeadlineSeconds"] = LONGEST + int(trial.seconds)
+    made["spec"]["activeDeadlineSeconds"] = LONGEST + environment.start_timeout + int(trial.seconds)
     fetch, main = made["spec"]["initContainers"]
     (put,) = made["spec"]["containers"]
     fetch["command"] = put["command"] = NOTHING
     main["command"] = ["python3", "-m", "modelyard.components.train.probe", trial.model_dump_json()]
     return {"apiVersion": "v1", "kind": "Pod", **made}
-
-
-class _Lines(io.TextIOBase):
-    """Keeps the lines that are printed to it, and passes each on, except for the answer."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.lines: list[str] = []
-        self._say = say
-
-    def write(self, text: str) -> int:
-        """Take a line, or the end of one, as `print` writes them."""
-        if line := text.rstrip("\n"):
-            self.lines.append(line)
-            if not line.startswith(ANSWER):
-                self._say(line)
-        return len(text)
 
 
 def _failure(module: str, code: int, output: str) -> ModelyardError:

@@ -1,9 +1,10 @@
-"""Two sides of something, key by key: what differs."""
+"""Two configurations, or two runs, side by side: what differs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from modelyard.components.artifacts import Record
+from modelyard.components.artifacts import Record, read
+from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary
 
 
 class Change(Record):
@@ -38,3 +39,48 @@ def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(inside, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", inside
+
+
+class Comparison(Record):
+    """Two runs side by side: how they ended, their metrics, and what differs in their configurations."""
+
+    runs: tuple[RunInfo, RunInfo]
+    results: tuple[Change, ...]
+    metrics: tuple[Change, ...]
+    differences: tuple[Change, ...]
+
+
+def compare_runs(first: Run, second: Run) -> Comparison:
+    """Return two runs side by side; `results` and `metrics` also have what is the same.
+
+    Raises:
+        ModelyardError: the results of one cannot be read.
+    """
+    both, infos = (first, second), (first.info(), second.info())
+    before, after = (_results(info) for info in infos)
+    results = (Change(key=key, before=before[key], after=after[key]) for key in before)
+    before, after = (_metrics(summary_of(run)) for run in both)
+    names = [*before, *(name for name in after if name not in before)]
+    metrics = (Change(key=name, before=before.get(name), after=after.get(name)) for name in names)
+    return Comparison(
+        runs=infos,
+        results=tuple(results),
+        metrics=tuple(metrics),
+        differences=differences(*(flat(run.config()) for run in both)),
+    )
+
+
+def summary_of(run: Run) -> RunSummary | None:
+    """Return the result of a run that succeeded or failed; None of another."""
+    if (run.folder / "run.json").exists():
+        return read(run.folder / "run.json", RunSummary)
+    return run.result() if run.info().state in ("succeeded", "failed") else None
+
+
+def _results(info: RunInfo) -> dict[str, Any]:
+    shown = ("model", "started", "seconds", "data", "state", "decision", "version")
+    return {key: getattr(info, key) for key in shown}
+
+
+def _metrics(summary: RunSummary | None) -> dict[str, float]:
+    return summary.metrics.numbers() if summary and summary.metrics else {}

@@ -5,34 +5,25 @@ from typing import TYPE_CHECKING
 
 from modelyard.components import lifeline
 from modelyard.components.artifacts import read
-from modelyard.components.errors import DataError, NotFoundError, StuckError
+from modelyard.components.errors import DataError, StuckError
 from modelyard.components.explain import local_run
 from modelyard.components.explain.explanation import Explanation, explanation
 from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.runs import RunSummary
+from modelyard.pipelines.runners.base import RunSummary
 
 if TYPE_CHECKING:
     from modelyard.pipelines.environments.environment import Environment
 
 
-def explain_local(base: Path, name: str | None = None) -> Explanation:
-    """Return how a run ended that this machine led, by its name; the latest if none is given.
+def explain_local(run: Path) -> Explanation:
+    """Return how a run ended that this machine led, or that it is running.
 
     Args:
-        base: the folder of runs and cache.
-        name: the run's name.
-
-    Raises:
-        NotFoundError: there is no such run.
+        run: its folder.
     """
-    known = (path for path in (base / "runs").glob("*") if name in (None, path.name))
-    found = sorted(path for path in known if any((path / file).exists() for file in ("run.json", "lifeline")))
-    if not found:
-        raise NotFoundError(f"There is no run {name or 'yet'} in {base / 'runs'}. `modelyard run` makes one.")
-    run = found[-1]
     if not (run / "run.json").exists():
         return _unfinished(run)
-    summary = runs.find(base, run.name)
+    summary = read(run / "run.json", RunSummary)
     if failure := summary.failure:
         return explanation(run.name, summary.model, summary.state, failure.step, failure.message)
     return explanation(run.name, summary.model, "succeeded", None, f"{summary.decision}: {summary.reason}")

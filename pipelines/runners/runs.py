@@ -1,6 +1,8 @@
-"""Runs on this machine: their folders, their states, and what remains of them.
+"""What this machine keeps of runs: a folder for each.
 
 <home>/runs/20261124-091502-3f9a/
+    start.json    how it was started; only a run that this machine leads, or led, has one
+    events.jsonl  what happened while it worked
     run.json      the summary, written when the run ends
     report.html   what evaluate says, for people
     lifeline      held for as long as the run lives
@@ -17,82 +19,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from modelyard.components import lifeline
-from modelyard.components.artifacts import Decision, Interval, Metrics, Outcome, Record, read, write
-from modelyard.components.errors import ConfigError, ModelyardError, NotFoundError
+from modelyard.components import events, lifeline
+from modelyard.components.artifacts import Decision, Metrics, Outcome, read, write
+from modelyard.components.errors import ConfigError
 from modelyard.components.explain import local_run
-from modelyard.pipelines.serving.smoke_test import Prediction
+from modelyard.pipelines.runners.base import MetricsSummary, RunSummary
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
-State = Literal["waiting", "running", "succeeded", "failed", "skipped"]
-
-
-class Step(Record):
-    """How one step went; `seconds` is its wall time."""
-
-    name: str
-    state: State
-    seconds: float
-    cached: bool
-
-
-class MetricsSummary(Record):
-    """The numbers a script asks for; `accuracy_interval` and `gain` have 95 % bootstrap intervals."""
-
-    accuracy: float
-    accuracy_interval: tuple[float, float]
-    rows: int
-    gain: Interval | None
-
-
-class Failure(Record):
-    """Why a run failed: the error's class, its paragraph, the step and its log."""
-
-    kind: str
-    message: str
-    exit_code: int
-    step: str | None
-    log: str | None
-
-    @classmethod
-    def of(cls, error: ModelyardError, step: str | None = None, log: Path | None = None) -> "Failure":
-        """Return how an error is recorded."""
-        return cls(
-            kind=type(error).__name__,
-            message=str(error),
-            exit_code=error.exit_code,
-            step=step,
-            log=str(log) if log else None,
-        )
-
-
-class RunSummary(Record):
-    """What `modelyard run` tells, as text or as JSON.
-
-    `run` names this run, `fingerprint` what it made: the same data, config and code give the same version.
-    `version` is None when nothing was published; `champion` is the version in force in the end. A run that
-    was asked to skip what is unchanged, and did, has the decision `unchanged` and neither metrics nor report.
-    `uses` names the runs whose artifacts came from the cache.
-    """
-
-    run: str
-    model: str
-    state: Literal["succeeded", "failed", "cancelled"]
-    fingerprint: str | None = None
-    version: int | None = None
-    champion: int | None = None
-    decision: Literal["promote", "hold", "reject", "unchanged"] | None = None
-    reason: str | None = None
-    metrics: MetricsSummary | None = None
-    steps: tuple[Step, ...]
-    seconds: float
-    report: str | None = None
-    store: str
-    uses: tuple[str, ...] = ()
-    prediction: Prediction | None = None
-    failure: Failure | None = None
+START, EVENTS = "start.json", "events.jsonl"
 
 
 def home() -> Path:
@@ -121,7 +57,14 @@ def start(base: Path) -> Iterator[Path]:
         ) from error
     with (
         lifeline.hold(run / "lifeline") as variables,
-        _environment({**variables, "TMPDIR": str(run / "scratch"), local_run.VARIABLE: str(run)}),
+        _environment(
+            {
+                **variables,
+                "TMPDIR": str(run / "scratch"),
+                local_run.VARIABLE: str(run),
+                events.VARIABLE: str(run / EVENTS),
+            }
+        ),
     ):
         (run / "scratch").mkdir()  # under the lifeline: a run with scratch and without it is dead
         try:
@@ -138,21 +81,6 @@ def of_pipelines(name: str) -> Path:
 def finish(run: Path, summary: RunSummary) -> None:
     """Record how the run ended."""
     write(run / "run.json", summary)
-
-
-def find(base: Path, name: str | None = None) -> RunSummary:
-    """Return the summary of a run by its name, or of the latest one.
-
-    Raises:
-        NotFoundError: there is no such run.
-    """
-    found = sorted((base / "runs").glob("*/run.json"))  # names begin with the time of their start
-    if name:
-        found = [path for path in found if path.parent.name == name]
-    if not found:
-        wanted = f"run {name!r}" if name else "finished run"
-        raise NotFoundError(f"There is no {wanted} in {base / 'runs'}. `modelyard run` makes one.")
-    return read(found[-1], RunSummary)
 
 
 def scores(evaluation: Path, outcome: Outcome | None, folder: Path) -> dict[str, Any]:

@@ -296,12 +296,12 @@ def equals(key: str, value: str) -> str:
     return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "string_value": value}]})
 
 
-def find_experiment(backend: Backend, name: str) -> str | None:
-    """Return the id of the experiment of a name, or None."""
+def find_experiment(backend: Backend, name: str) -> Any | None:
+    """Return the experiment of a name, or None."""
     page = backend.experiments.experiment_service_list_experiments(
         page_size=1, filter=equals("display_name", name), **backend.scoped()
     )
-    return str(page.experiments[0].experiment_id) if page.experiments else None
+    return page.experiments[0] if page.experiments else None
 
 
 class _Client(kfp_client.Client):  # type: ignore[misc]

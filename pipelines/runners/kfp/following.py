@@ -8,6 +8,7 @@ run whose pod cannot start running for ever.
 """
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,18 @@ from modelyard.components.errors import (
     StuckError,
     from_log,
 )
+from modelyard.components.events import Event, Resumed, StepChange, Waiting, parse_all
 from modelyard.components.explain.explanation import has_traceback, last_line
 from modelyard.components.explain.kfp_run import Evidence, Stuck, failure_reason, stuck, waiting_reason
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs as local_runs
+from modelyard.pipelines.runners.base import Failure, RunSummary, State, Step
 from modelyard.pipelines.runners.kfp import runs
 from modelyard.pipelines.runners.kfp.client import Backend
 from modelyard.pipelines.runners.kfp.results import results
 from modelyard.pipelines.runners.kfp.runs import LOG_PAUSE, RunArchive
-from modelyard.pipelines.runners.runs import Failure, RunSummary, State, Step
 from modelyard.pipelines.train_to_serve import STEPS
 
 PHASES: dict[str, State] = {
@@ -51,6 +53,8 @@ class Following:
 
     Attributes:
         last_line: the last line that the running step wrote.
+        events: what was seen to happen, in order.
+        leave_stuck: do not cancel it when one of its pods cannot start.
     """
 
     def __init__(
@@ -62,11 +66,13 @@ class Following:
             backend: the server.
             run: the run, as the server gives it.
             environment: where it runs.
-            leave_stuck: do not cancel it when one of its pods cannot start.
+            leave_stuck: see the attribute.
         """
-        self.last_line = ""
-        self._backend, self._run, self._environment = backend, run, environment
-        self._leave_stuck = leave_stuck
+        self.last_line, self.leave_stuck = "", leave_stuck
+        self.events: list[Event] = []
+        self._backend, self.run, self._environment = backend, run, environment
+        self._steps: dict[str, Step] = {}
+        self._logged: dict[str, int] = {}  # events that were seen in the log of each pod
         self._archive = RunArchive(backend, run.run_id)
         self._workflow = Workflow({"metadata": {"name": ""}})
         self._waiting: tuple[str, float] = ("", 0.0)  # the step that waits, and since when
@@ -80,13 +86,13 @@ class Following:
             BackendError: the server does not answer any more, or the run is not one of modelyard's; it goes
             on. StoreError: the run succeeded, and its results cannot be read.
         """
-        name, store = _model(self._run, self._environment)
-        folder = local_runs.of_pipelines(self._run.display_name)
+        name, store = _model(self.run, self._environment)
+        folder = local_runs.of_pipelines(self.run.display_name)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         result: dict[str, Any]
         try:
             self._await_end()
-            if runs.state(self._run) == "failed":
+            if runs.state(self.run) == "failed":
                 result = {"state": "failed", "failure": self._failure(folder / "logs")}
             else:
                 result = {"state": "succeeded", **self._results(name, store, folder)}
@@ -95,11 +101,12 @@ class Following:
         except StuckError as error:
             result = {"state": "failed", "failure": Failure.of(error, self._stuck_in)}
         summary = RunSummary(
-            run=self._run.display_name,
+            run=self.run.display_name,
             model=name,
             steps=self.steps(),
-            seconds=runs.record(self._run).seconds,
+            seconds=runs.seconds_of(self.run),
             store=store.url,
+            resumed_after=max((one.epoch for one in self.events if isinstance(one, Resumed)), default=None),
             **result,
         )
         local_runs.finish(folder, summary)
@@ -107,7 +114,7 @@ class Following:
 
     def steps(self) -> tuple[Step, ...]:
         """Return the current state of every step."""
-        over = not runs.goes_on(self._run) or bool(self._stuck_in and not self._leave_stuck)
+        over = not runs.goes_on(self.run) or bool(self._stuck_in and not self.leave_stuck)
         return tuple(_step(name, self._workflow, over) for name in STEPS)
 
     def look(self) -> str:
@@ -118,11 +125,12 @@ class Following:
             BackendError: the server does not answer.
         """
         try:
-            run = self._backend.runs.run_service_get_run(self._run.run_id)
-            self._workflow, self._run = self._archive.workflow(), run
+            run = self._backend.runs.run_service_get_run(self.run.run_id)
+            self._workflow, self.run = self._archive.workflow(), run
+            self._note_changes()
         except NotFoundError as error:
             raise CancelledError(
-                f"The run {self._run.display_name} was deleted, and nothing of it goes on. What it has "
+                f"The run {self.run.display_name} was deleted, and nothing of it goes on. What it has "
                 "published stays; `modelyard submit` starts another."
             ) from error
         return runs.state(run)
@@ -138,14 +146,35 @@ class Following:
             self._raise_if_stuck()
             if time.monotonic() >= self._log_due:
                 node, self._log_due = self._workflow.working(), time.monotonic() + LOG_PAUSE
-                lines = self._archive.log(node) if node and not node.driver else ()
-                self.last_line = last_line(lines).strip()
+                self.last_line = last_line(self._read_log(node)).strip() if node else ""
             time.sleep(runs.PAUSE)
         if state == "cancelled":
             raise CancelledError(
-                f"The run {self._run.display_name} was cancelled. What is done is cached: `modelyard runs "
+                f"The run {self.run.display_name} was cancelled. What is done is cached: `modelyard runs "
                 "retry` goes on with it, `modelyard submit` starts another."
             )
+
+    def _note_changes(self) -> None:
+        """Add the steps whose state has changed to the events; first, what the log of an ended one says."""
+        for step in self.steps():
+            before = self._steps.get(step.name)
+            if before is None and step.state == "waiting":
+                continue
+            if before is None or (before.state, before.cached) != (step.state, step.cached):
+                node = self._workflow.own(step.name)
+                if before and node and step.state == "succeeded":
+                    self._read_log(node)
+                change = step.model_dump(exclude={"name"})
+                self.events.append(StepChange(step=step.name, at=time.time(), **change))
+            self._steps[step.name] = step
+
+    def _read_log(self, node: PodNode) -> Sequence[str]:
+        """Return the log of a step's own pod, and add what it says as data to the events."""
+        lines = () if node.driver else self._archive.log(node)
+        found = list(parse_all(lines))
+        self.events += found[self._logged.get(node.pod, 0) :]
+        self._logged[node.pod] = len(found)
+        return lines
 
     def _raise_if_stuck(self) -> None:
         found, now = self._stuck(), time.monotonic()
@@ -154,23 +183,24 @@ class Following:
             return
         if found.step != self._waiting[0]:
             self._waiting = (found.step, now)
+            self.events.append(Waiting(step=found.step, reason=found.message))
         limit = self._environment.start_timeout
         if now - self._waiting[1] < (limit if found.patience is None else min(limit, found.patience)):
             return
         self._stuck_in = found.step
-        if not self._leave_stuck:
-            runs.cancel(self._backend, self._run)
+        if not self.leave_stuck:
+            runs.cancel(self._backend, self.run)
         left = "With --leave-stuck it was not cancelled: `modelyard runs cancel` ends it."
-        ending = left if self._leave_stuck else "It was cancelled; what is done is cached."
+        ending = left if self.leave_stuck else "It was cancelled; what is done is cached."
         raise StuckError(
-            f"The run {self._run.display_name} is stuck in the step {found.step}: {found.message} {ending}"
+            f"The run {self.run.display_name} is stuck in the step {found.step}: {found.message} {ending}"
         )
 
     def _stuck(self) -> Stuck | None:
         """Return the pod that waits, if one does: the cluster, if it is the run's, says most of it."""
         if self._archive.cluster:
             try:
-                if found := stuck(self._archive.cluster, self._run.run_id):
+                if found := stuck(self._archive.cluster, self.run.run_id):
                     return found
             except ClusterError:
                 self._archive.cluster = None  # it may not be read from here
@@ -201,10 +231,10 @@ class Following:
 
     def _results(self, name: str, store: Store, folder: Path) -> dict[str, Any]:
         try:
-            return results(self._run, self._archive, self._workflow, name, store, self._environment, folder)
+            return results(self.run, self._archive, self._workflow, name, store, self._environment, folder)
         except StoreError as error:
             raise type(error)(
-                f"The run {self._run.display_name} succeeded, and its results cannot be read: {error}"
+                f"The run {self.run.display_name} succeeded, and its results cannot be read: {error}"
             ) from error
 
 

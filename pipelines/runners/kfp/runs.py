@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from modelyard.components.artifacts import Record
-from modelyard.components.errors import BackendError, ClusterError, NotFoundError
+from modelyard.components.errors import ClusterError, ConfigError, NotFoundError
 from modelyard.components.explain.kfp_run import Evidence
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.kubernetes.cluster import Cluster, connect
@@ -24,18 +23,6 @@ ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ENDED = ("succeeded", "failed", "cancelled", "skipped")
 LOG_ERROR = '{"error_message":'  # the server answers 200 before it looks for the log
 PAUSE, LOG_PAUSE = 2.0, 5.0  # seconds between two looks at a run, and at a log, which comes as a whole
-
-
-class RunRecord(Record):
-    """A run in short; times in UTC, `seconds` until now when it has not ended."""
-
-    name: str
-    id: str
-    state: str
-    created_at: datetime
-    finished_at: datetime | None
-    seconds: float
-    schedule: str | None
 
 
 def find(backend: Backend, name_or_id: str) -> Any:
@@ -65,8 +52,8 @@ def find(backend: Backend, name_or_id: str) -> Any:
     )
 
 
-def latest(backend: Backend, model: str | None, limit: int) -> list[RunRecord]:
-    """Return the latest runs, newest first.
+def latest(backend: Backend, model: str | None, limit: int) -> list[Any]:
+    """Return the latest runs, newest first, as the server gives them.
 
     Args:
         backend: the server.
@@ -83,24 +70,15 @@ def latest(backend: Backend, model: str | None, limit: int) -> list[RunRecord]:
             raise NotFoundError(
                 f"There is no run of {model!r} at {backend.endpoint}. `modelyard submit` starts one."
             )
-        options = {"experiment_id": experiment}
+        options = {"experiment_id": experiment.experiment_id}
     list_, size = backend.runs.run_service_list_runs, min(limit, PAGE_SIZE)
-    found = pages(list_, "runs", page_size=size, sort_by="created_at desc", **options)
-    return [record(run) for run in islice(found, limit)]
+    return list(islice(pages(list_, "runs", page_size=size, sort_by="created_at desc", **options), limit))
 
 
-def record(run: Any) -> RunRecord:
-    """Return a run in short."""
+def seconds_of(run: Any) -> float:
+    """Return how long a run took, or has taken until now."""
     ended = run.finished_at if run.finished_at and run.finished_at.year > 1970 else None
-    return RunRecord(
-        name=run.display_name,
-        id=run.run_id,
-        state=state(run),
-        created_at=run.created_at,
-        finished_at=ended,
-        seconds=round(((ended or datetime.now(UTC)) - run.created_at).total_seconds(), 1),
-        schedule=run.recurring_run_id or None,
-    )
+    return round(((ended or datetime.now(UTC)) - run.created_at).total_seconds(), 1)
 
 
 def state(run: Any) -> str:
@@ -128,10 +106,10 @@ def cancel(backend: Backend, run: Any) -> None:
     """End a run that has not ended; its exit task does not run then.
 
     Raises:
-        BackendError: it has ended already.
+        ConfigError: it has ended already.
     """
     if not goes_on(run):
-        raise BackendError(
+        raise ConfigError(
             f"The run {run.display_name} has ended already ({state(run)}). `modelyard runs list` shows the "
             "runs that have not."
         )
@@ -142,10 +120,10 @@ def retry(backend: Backend, run: Any) -> None:
     """Start the failed steps of a run again; what succeeded stays.
 
     Raises:
-        BackendError: it has not failed.
+        ConfigError: it has not failed.
     """
     if state(run) not in ("failed", "cancelled"):
-        raise BackendError(
+        raise ConfigError(
             f"The run {run.display_name} is {state(run)}, and only a failed or cancelled run can be retried. "
             "`modelyard submit` starts another: what is done is cached."
         )

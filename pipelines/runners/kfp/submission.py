@@ -111,24 +111,37 @@ def look(backend: Backend, submission: Submission) -> Found:
     """Return what the server has of a submission.
 
     Raises:
-        BackendError: a pipeline of this name was not made by modelyard.
+        BackendError: a pipeline or an experiment of this name was not made by modelyard.
     """
     name, api = submission.pipeline, backend.pipelines
-    experiment_id = find_experiment(backend, name)
+    experiment_id = _experiment_id(backend, name)
     try:
         pipeline = api.pipeline_service_get_pipeline_by_name(name, **backend.scoped())
     except NotFoundError:
         return Found(None, None, experiment_id)
-    if not (pipeline.description or "").startswith(MADE_BY):
-        raise BackendError(
-            f"There is a pipeline {name!r} at {backend.endpoint} already, and modelyard did not make it. "
-            "Give the model another `name` in the configuration, or delete that pipeline."
-        )
+    _check_own("pipeline", name, pipeline.description, backend)
     page = api.pipeline_service_list_pipeline_versions(
         pipeline.pipeline_id, page_size=1, filter=equals("display_name", submission.version)
     )
     version_id = page.pipeline_versions[0].pipeline_version_id if page.pipeline_versions else None
     return Found(pipeline.pipeline_id, version_id, experiment_id)
+
+
+def _experiment_id(backend: Backend, name: str) -> str | None:
+    """Return the id of the experiment that holds a model's runs, if there is one."""
+    if (found := find_experiment(backend, name)) is None:
+        return None
+    _check_own("experiment", name, found.description, backend)
+    return str(found.experiment_id)
+
+
+def _check_own(what: str, name: str, description: str | None, backend: Backend) -> None:
+    """Raise unless modelyard made a pipeline or an experiment, which its description says."""
+    if not (description or "").startswith(MADE_BY):
+        raise BackendError(
+            f"The {what} {name!r} exists at {backend.endpoint} already, and modelyard did not make it. Give "
+            f"the model another `name` in the configuration, or delete that {what}."
+        )
 
 
 def submit(backend: Backend, submission: Submission, found: Found | None = None) -> kfp.V2beta1Run:
@@ -288,7 +301,7 @@ def _create_experiment(backend: Backend, name: str) -> str:
     body = kfp.V2beta1Experiment(display_name=name, description=MADE_BY, namespace=backend.scope)
     return once(
         lambda: str(backend.experiments.experiment_service_create_experiment(body).experiment_id),
-        lambda: find_experiment(backend, name),
+        lambda: _experiment_id(backend, name),
     )
 
 

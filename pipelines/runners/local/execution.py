@@ -17,8 +17,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from modelyard.components import events
 from modelyard.components.artifacts import UNCHANGED, Outcome, read
-from modelyard.components.errors import ModelyardError
+from modelyard.components.errors import CancelledError, ModelyardError
+from modelyard.components.events import EventFile, Resumed, StepChange
 from modelyard.components.explain import local_run
 from modelyard.components.fingerprint.identity import reason_in
 from modelyard.components.store.models import open_store
@@ -27,7 +29,8 @@ from modelyard.pipelines.compile.compiler import LOCAL, NO_OPTIONS, arguments, p
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.runs import Failure, RunSummary, State, Step, scores
+from modelyard.pipelines.runners.base import Failure, RunSummary, State, Step
+from modelyard.pipelines.runners.runs import EVENTS, scores
 from modelyard.pipelines.serving.smoke_test import Prediction, predict_locally
 from modelyard.pipelines.train_to_serve import STEPS
 
@@ -63,7 +66,7 @@ class LocalExecution:
         self.folder = folder
         self.environment = environment
         self.options = options
-        self.log = StepLog(STEPS, folder / "logs", self._started)
+        self.log = StepLog(STEPS, folder / "logs", self._step_changed)
         self._threads = ThreadPoolExecutor(1)
         self._prediction: Future[Prediction | None] | None = None
         self.cache = folder.parent.parent / "cache"
@@ -71,17 +74,32 @@ class LocalExecution:
     def __call__(self) -> RunSummary:
         """Run to the end and record the summary; a failure is in the summary, not raised."""
         started = time.monotonic()
-        result: dict[str, Any]
         try:
             with self._threads:
                 self._execute()
                 result = {"state": "succeeded", **self._result()}
         except ModelyardError as error:
             step = self._failed_step()
-            result = {
-                "state": "failed",
-                "failure": Failure.of(error, step, self.log.path(step) if step else None),
-            }
+            failure = Failure.of(error, step, self.log.path(step) if step else None)
+            result = {"state": "failed", "failure": failure}
+        except KeyboardInterrupt:
+            why = CancelledError(f"The run {self.folder.name} was cancelled. {self.go_on()}")
+            self._record(started, {"state": "cancelled", "failure": Failure.of(why, self._failed_step())})
+            raise
+        return self._record(started, result)
+
+    def go_on(self) -> str:
+        """Say what is left of an interrupted run, and how to go on with it."""
+        return (
+            "None of its steps is running, and what is done is cached; training goes on after its last "
+            f"checkpoint. `modelyard runs retry {self.folder.name}` does the rest."
+        )
+
+    def clean_up(self) -> None:
+        """Remove what an interrupted run has left elsewhere, once its processes have ended."""
+
+    def _record(self, started: float, result: dict[str, Any]) -> RunSummary:
+        resumed = [one.epoch for one in EventFile(self.folder / EVENTS).read() if isinstance(one, Resumed)]
         summary = RunSummary(
             run=self.folder.name,
             model=self.config.name,
@@ -89,14 +107,20 @@ class LocalExecution:
             seconds=round(time.monotonic() - started, 3),
             store=self.config.store.url,
             uses=self._uses(),
+            resumed_after=resumed[-1] if resumed else None,
             **result,
         )
         runs.finish(self.folder, summary)
         return summary
 
-    def _started(self, step: str) -> None:
-        """Request the prediction while explain runs, which changes nothing that the server reads."""
-        if step == EXIT_TASK and self._state("evaluate") == "succeeded" and self._failed_step() is None:
+    def _step_changed(self, step: Step) -> None:
+        """Write the change down; request the prediction while explain runs, which changes no model."""
+        change = StepChange(
+            step=step.name, state=step.state, seconds=step.seconds, cached=step.cached, at=time.time()
+        )
+        events.append(self.folder / EVENTS, change)
+        begins = step.name == EXIT_TASK and step.state == "running"
+        if begins and self._state("evaluate") == "succeeded" and self._failed_step() is None:
             self._prediction = self._threads.submit(self._predict)
 
     def _execute(self) -> None:
@@ -194,7 +218,7 @@ class StepLog(io.TextIOBase):
     Args:
         steps: the steps' names, in order.
         logs: folder for one `<step>.log` each.
-        on_start: called with the name of each step that starts.
+        on_change: called with each step whose state has changed.
 
     Attributes:
         last_line: the last line of the log of the running step.
@@ -202,12 +226,12 @@ class StepLog(io.TextIOBase):
     """
 
     def __init__(
-        self, steps: tuple[str, ...], logs: Path, on_start: Callable[[str], None] = lambda _step: None
+        self, steps: tuple[str, ...], logs: Path, on_change: Callable[[Step], None] = lambda _step: None
     ) -> None:
         self.last_line = ""
         self.hits: dict[str, str] = {}
         self._steps = {name: _Timer() for name in steps}
-        self._logs, self._on_start = logs, on_start
+        self._logs, self._on_change = logs, on_change
         self._current: str | None = None
         self._rest = ""
         self._file: io.TextIOBase | None = None
@@ -227,21 +251,18 @@ class StepLog(io.TextIOBase):
         """Note that the step's outputs came from the cache, from the entry whose name begins with `key`."""
         self._steps[step].end("succeeded", cached=True)
         self.hits[step] = key
+        self._on_change(self._step(step))
 
     def steps(self) -> tuple[Step, ...]:
         """Return the current state of every step."""
-        return tuple(
-            Step(name=name, state=timer.state, seconds=round(timer.seconds(), 3), cached=timer.cached)
-            for name, timer in self._steps.items()
-        )
+        return tuple(map(self._step, self._steps))
 
     def settle(self) -> None:
         """Say that nothing runs any more: what never started was skipped."""
-        for timer in self._steps.values():
-            if timer.state == "waiting":
-                timer.state = "skipped"
-            elif timer.state == "running":
-                timer.end("failed")
+        for name, timer in self._steps.items():
+            if timer.state in ("waiting", "running"):
+                timer.end("skipped" if timer.state == "waiting" else "failed")
+                self._on_change(self._step(name))
         if self._file:
             self._file.close()
 
@@ -254,8 +275,7 @@ class StepLog(io.TextIOBase):
             if found["started"]:
                 self._start(found["started"])
             else:
-                self._steps[found["ended"]].end("succeeded" if found["status"] == "SUCCESS" else "failed")
-                self._current = None
+                self._end(found["ended"], "succeeded" if found["status"] == "SUCCESS" else "failed")
         elif self._current and self._file and line.startswith("    "):
             self._file.write(line[4:] + "\n")
             self._file.flush()
@@ -267,7 +287,16 @@ class StepLog(io.TextIOBase):
         self._current, self.last_line = step, ""
         self._file = self.path(step).open("w", encoding="utf-8")
         self._steps[step].start()
-        self._on_start(step)
+        self._on_change(self._step(step))
+
+    def _end(self, step: str, state: State) -> None:
+        self._steps[step].end(state)
+        self._current = None
+        self._on_change(self._step(step))
+
+    def _step(self, name: str) -> Step:
+        timer = self._steps[name]
+        return Step(name=name, state=timer.state, seconds=round(timer.seconds(), 3), cached=timer.cached)
 
 
 class CacheHits(logging.Handler):
@@ -296,7 +325,7 @@ class _Timer:
 
     def end(self, state: State, *, cached: bool = False) -> None:
         self.state, self.cached, self._ended = state, cached, time.monotonic()
-        self._started = self._ended if cached else self._started
+        self._started = self._ended if cached or not self._started else self._started
 
     def seconds(self) -> float:
         if self.state == "running":

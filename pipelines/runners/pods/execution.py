@@ -19,7 +19,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.local.execution import LocalExecution
 from modelyard.pipelines.runners.pods import launcher
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
-from modelyard.pipelines.runners.pods.pod import STEP_PODS, remove_pod, step_pod
+from modelyard.pipelines.runners.pods.pod import STEP_PODS, remove_pod, remove_pods, step_pod
 from modelyard.pipelines.serving.smoke_test import Prediction, predict_on_cluster
 from modelyard.pipelines.train_to_serve import STEPS
 
@@ -41,6 +41,14 @@ class PodExecution(LocalExecution):
         self._cluster = connect(environment.runs.namespace)
         bucket = environment.artifacts()
         self._bucket_root, self._endpoint = f"{bucket.url.rstrip('/')}/{folder.name}", bucket.endpoint
+
+    def go_on(self) -> str:
+        """Say what is left of an interrupted run, and how to go on with it."""
+        return f"Its pods are removed, by the next run if the cluster is away. {super().go_on()}"
+
+    def clean_up(self) -> None:
+        """Remove the run's pods: the launchers, which would do so, ended with the lifeline."""
+        remove_pods(self._cluster, self.folder.name)
 
     def _pipeline(self) -> Callable[..., Any]:
         """Return the compiled pipeline with the launcher in front of each step's command."""

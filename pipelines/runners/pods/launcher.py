@@ -15,13 +15,14 @@ from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
-from modelyard.components import lifeline
+from modelyard.components import events, lifeline
 from modelyard.components.artifacts import Record, read
 from modelyard.components.errors import ClusterError, ModelyardError, NotFoundError
+from modelyard.components.events import Waiting
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store import staging
-from modelyard.pipelines.runners.pods.pod import PodLostError, PodMemoryError, run_pod
+from modelyard.pipelines.runners.pods.pod import PodLostError, PodMemoryError, print_line, run_pod
 
 VARIABLE = "MODELYARD_PODS"
 RUNTIME = "_KFP_RUNTIME=true "  # before the Python of a step
@@ -90,9 +91,14 @@ def run(step: str, command: list[str], launch: LaunchConfig) -> int:
 def _attempts(step: str, command: list[str], task: "Task", launch: LaunchConfig) -> int:
     """Run the pod, again if another attempt may help; return the last exit code."""
     cluster = connect(launch.namespace)
+
+    def waits(reason: str) -> None:
+        print_line(reason)
+        events.emit(Waiting(step=step, reason=reason))
+
     for left in range(launch.retries[step], -1, -1):
         try:
-            code = run_pod(cluster, _pod(step, command, task, launch), launch.start_timeout)
+            code = run_pod(cluster, _pod(step, command, task, launch), launch.start_timeout, _show, waits)
         except PodLostError as lost:
             if not left:
                 raise ClusterError(str(lost)) from lost
@@ -105,6 +111,14 @@ def _attempts(step: str, command: list[str], task: "Task", launch: LaunchConfig)
         if left:
             print(f"{step} {AGAIN}; {left} attempts are left.", flush=True)  # noqa: T201
     return code
+
+
+def _show(line: str) -> None:
+    """Print a line of the pod's log; an event goes to those of the run."""
+    if event := events.parse(line):
+        events.emit(event)
+    else:
+        print_line(line)
 
 
 class Task:

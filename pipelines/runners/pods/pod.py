@@ -77,13 +77,26 @@ def _resources(container: Json) -> Json:
     return {kind: {name: size for name, size in amounts.items() if size} for kind, amounts in sizes.items()}
 
 
-def run_pod(cluster: Cluster, pod: Json, start_timeout: float) -> int:
-    """Make a pod, print what its step prints, remove it; return the step's exit code.
+def print_line(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)  # noqa: T201
+
+
+def run_pod(
+    cluster: Cluster,
+    pod: Json,
+    start_timeout: float,
+    show: Callable[[str], None] = print_line,
+    waits: Callable[[str], None] = print_line,
+) -> int:
+    """Make a pod, show what its step prints, remove it; return the step's exit code.
 
     Args:
         cluster: with the pod's namespace.
         pod: the pod; see step.yaml.
         start_timeout: seconds that it may wait for what may still come, such as a node.
+        show: takes each line of its log.
+        waits: is told what keeps it from starting.
 
     Raises:
         ClusterError: it is refused, cannot run, or was stopped.
@@ -95,9 +108,9 @@ def run_pod(cluster: Cluster, pod: Json, start_timeout: float) -> int:
         raise ClusterError(f"The pod {name} was made by somebody else meanwhile. Run it again.")
     try:
         for container in (STEP, "put"):
-            started = _await(cluster, name, container, start_timeout)
+            started = _await(cluster, name, container, start_timeout, waits)
             with memory_use(cluster, started, container) as last_use:
-                code = _print_log(cluster, name, container)
+                code = _show_log(cluster, name, container, show)
             if code:
                 _raise_if_stopped(cluster, name, last_use())
                 return code
@@ -118,7 +131,21 @@ def remove_pod(cluster: Cluster, name: str) -> None:
     retry_on_conflict(f"Pod {name}", delete)
 
 
-def _await(cluster: Cluster, name: str, container: str, start_timeout: float) -> Json:
+def remove_pods(cluster: Cluster, run: str) -> bool:
+    """Remove the pods of a run that nothing leads any more; say whether there were any.
+
+    Raises:
+        ClusterError: the cluster does not answer; the next run removes them.
+    """
+    found = cluster.list_objects("Pod", labels=f"{STEP_PODS}={run}")
+    for pod in found:
+        remove_pod(cluster, pod["metadata"]["name"])
+    return bool(found)
+
+
+def _await(
+    cluster: Cluster, name: str, container: str, start_timeout: float, waits: Callable[[str], None]
+) -> Json:
     """Return the pod when a container has started.
 
     Raises:
@@ -134,7 +161,7 @@ def _await(cluster: Cluster, name: str, container: str, start_timeout: float) ->
         now = time.monotonic()
         found = find_problem(pod, cluster.events(pod), cluster.nodes)
         if found and found.reason not in since:
-            print(found.message, flush=True)  # noqa: T201
+            waits(found.message)
         waited = now - since.setdefault(found.reason if found else "", now)
         if found and waited >= (start_timeout if found.patience is None else found.patience):
             raise ClusterError(found.message)
@@ -146,14 +173,14 @@ def _await(cluster: Cluster, name: str, container: str, start_timeout: float) ->
         time.sleep(PAUSE)
 
 
-def _print_log(cluster: Cluster, name: str, container: str) -> int:
-    """Print a container's log until it ends, and return its exit code."""
+def _show_log(cluster: Cluster, name: str, container: str, show: Callable[[str], None]) -> int:
+    """Show a container's log until it ends, and return its exit code."""
     lines = 0
     while True:
         # asked before the log is read: what it printed between a cut of the stream and its end is read, too
         ended = _states(_get(cluster, name))[container].get("terminated")
         for line in cluster.log(name, container, skip=lines):
-            print(line, flush=True)  # noqa: T201
+            show(line)
             lines += 1
         if ended:
             return int(ended["exitCode"])

@@ -84,7 +84,7 @@ def test_a_run_that_is_stuck_is_ended(ended, user, name):
 
 
 def test_the_exit_task_says_it_too(ended, user):
-    said = user("logs", ended["data"].json["run"], "explain")
+    said = user("runs", "logs", ended["data"].json["run"], "explain")
     assert DATA in said.out
 
 

@@ -41,7 +41,7 @@ def test_explain_says_what_was_decided(first, user):
 def test_submitted_again_it_is_followed_and_comes_from_the_cache_as_the_same_version(first, user):
     started = user(*user.submission()).json
     assert (started["new_pipeline"], started["new_version"], started["differences"]) == (False, False, [])
-    logs = user.start("logs", started["run"], "--follow")
+    logs = user.start("runs", "logs", started["run"], "--follow")
     again = user("runs", "show", started["run"], "--wait", "--output", "json")
     cached = dict.fromkeys(("ingest", "preprocess", "train", "evaluate"), "cached")
     assert states(again.json) == {**dict.fromkeys(STEPS, "succeeded"), **cached}

@@ -1,4 +1,4 @@
-"""`submit`, `runs` and `logs` as a person types them."""
+"""`submit` and `runs` as a person types them."""
 
 import json
 import time
@@ -118,12 +118,12 @@ def test_list_and_show(site: Site, modelyard: Command) -> None:
 def test_cancel_and_retry(modelyard: Command) -> None:
     name = modelyard("submit", "--output", "json")[1]["run"]
     code, text = modelyard("runs", "retry", name)
-    assert code == 10
+    assert code == 2
     assert "is pending, and only a failed or cancelled run" in text
     assert modelyard("runs", "cancel", name)[0] == 0
     assert modelyard("runs", "show", name, "--output", "json")[1]["state"] == "cancelled"
     code, text = modelyard("runs", "cancel", name)
-    assert code == 10
+    assert code == 2
     assert "ended already (cancelled)" in text
     assert modelyard("runs", "retry", name)[0] == 0
     assert modelyard("runs", "show", name, "--output", "json")[1]["state"] == "running"
@@ -131,24 +131,24 @@ def test_cancel_and_retry(modelyard: Command) -> None:
 
 def test_logs(site: Site, modelyard: Command) -> None:
     run = modelyard("submit", "--output", "json")[1]
-    code, text = modelyard("logs", run["run"])
+    code, text = modelyard("runs", "logs", run["run"])
     assert code == 0
     assert "There is no log" in text
     site.runs.step(run["id"], "fingerprint", "Succeeded", 'time="x" level=info\nlooked at the data\n')
     site.runs.step(run["id"], "ingest", "Failed", "fetched\n")
-    assert modelyard("logs", run["run"])[1] == "fingerprint:\nlooked at the data\ningest:\nfetched\n"
-    assert modelyard("logs", run["run"], "ingest")[1] == "fetched\n"
+    assert modelyard("runs", "logs", run["run"])[1] == "fingerprint:\nlooked at the data\ningest:\nfetched\n"
+    assert modelyard("runs", "logs", run["run"], "ingest")[1] == "fetched\n"
     told = [
         {"step": "fingerprint", "lines": ["looked at the data"]},
         {"step": "ingest", "lines": ["fetched"]},
     ]
-    assert modelyard("logs", run["run"], "--output", "json") == (0, told)
-    assert 'time="x"' in modelyard("logs", run["run"], "fingerprint", "--all")[1]
-    code, text = modelyard("logs", run["run"], "fetch")
+    assert modelyard("runs", "logs", run["run"], "--output", "json") == (0, told)
+    assert 'time="x"' in modelyard("runs", "logs", run["run"], "fingerprint", "--all")[1]
+    code, text = modelyard("runs", "logs", run["run"], "fetch")
     assert code == 2
     assert "There is no step 'fetch'" in text
     site.runs.become(run["id"], "FAILED")
-    assert modelyard("logs", run["run"], "--follow")[1].endswith("ingest:\nfetched\n")
+    assert modelyard("runs", "logs", run["run"], "--follow")[1].endswith("ingest:\nfetched\n")
 
 
 def test_wait(site: Site, modelyard: Command) -> None:

@@ -29,7 +29,7 @@ def test_explain(site: Site, modelyard: Command) -> None:
     assert modelyard("runs", "cancel", second["run"])[0] == 0
     assert "was cancelled" in modelyard("explain", second["run"])[1]
     assert modelyard("explain", "nobody")[0] == 7
-    assert modelyard("explain")[0] == 2
+    assert second["run"] in modelyard("explain")[1]
 
 
 def test_why_a_stuck_run_was_ended(site: Site, modelyard: Command, monkeypatch: Any) -> None:

@@ -11,10 +11,10 @@ import pytest
 from modelyard.components.errors import BackendError
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.base import Failure, RunSummary
 from modelyard.pipelines.runners.kfp import client, runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
 from modelyard.pipelines.runners.kfp.following import Following
-from modelyard.pipelines.runners.runs import Failure, RunSummary
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.server import Fault
 

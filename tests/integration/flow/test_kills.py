@@ -83,9 +83,14 @@ def check_store_is_whole(workspace: Any) -> None:
     assert state["champion"] is None or state["champion"] in state["versions"]
 
 
-def check_the_next_run(workspace: Any, undisturbed: tuple[Any, Any], settings: tuple[str, ...]) -> Any:
+def check_the_next_run(
+    workspace: Any,
+    undisturbed: tuple[Any, Any],
+    settings: tuple[str, ...],
+    command: tuple[str, ...] = ("run",),
+) -> Any:
     summary, (versions, moves) = undisturbed[0], outcome(undisturbed[1])
-    again = workspace.json("run", settings=settings)
+    again = workspace.json(*command, settings=settings)
     for key in ("fingerprint", "version", "champion", "decision"):
         assert again[key] == summary[key], key
     assert again["metrics"]["accuracy"] == pytest.approx(summary["metrics"]["accuracy"], abs=1e-6)
@@ -118,7 +123,9 @@ def test_a_killed_training_goes_on_after_its_last_checkpoint_and_ends_as_an_undi
     assert run.returncode == -signal.SIGKILL
     workspace.settled()
     check_store_is_whole(workspace)
-    again = check_the_next_run(workspace, (digits[1], digits[0].state()), settings)
+    (name,) = (path.name for path in workspace.folder.glob(".modelyard/runs/*"))
+    again = check_the_next_run(workspace, (digits[1], digits[0].state()), (), ("runs", "retry", name))
+    assert again["resumed_after"] > 0
     folder = workspace.folder / ".modelyard" / "runs" / again["run"]
     assert "going on after epoch " in (folder / "logs" / "train.log").read_text()
     (path,) = folder.glob("artifacts/*/train/history/history.json")
@@ -174,20 +181,41 @@ def test_runs_killed_at_many_moments_one_after_the_other(new_workspace, undistur
         print(f" round {number}: {sum(kills)} of {len(kills)} kills hit", flush=True)  # noqa: T201
 
 
+def in_train(workspace: Any, *words: str) -> "subprocess.Popen[str]":
+    """Return a run that has begun to train."""
+    command = workspace.command("run", *words, settings=workspace.quick)
+    run = subprocess.Popen(
+        command, cwd=workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while run.poll() is None and not _begun(workspace, "train", set()):
+        time.sleep(0.01)
+    return run
+
+
 def test_ctrl_c_ends_a_run_with_its_own_code_and_tells_a_script(workspace):
-    command = workspace.command("run", "--output", "json", settings=workspace.quick)
-    with subprocess.Popen(
-        command,
-        cwd=workspace.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as run:
-        while run.poll() is None and not _begun(workspace, "train", set()):
-            time.sleep(0.01)
+    with in_train(workspace, "--output", "json") as run:
         run.send_signal(signal.SIGINT)
-        assert run.stdout
-        said = run.stdout.read()
+        out, err = run.communicate()
     assert run.returncode == 130
-    assert json.loads(said)["error"]["exit_code"] == 130
+    (told,) = workspace.json("runs", "list")
+    error = json.loads(out)["error"]
+    assert error["exit_code"] == 130
+    assert f"modelyard runs retry {told['name']}" in error["message"]
+    assert told["state"] == "cancelled"
+    started = [line.split()[0] for line in err.splitlines() if line.endswith("started")]
+    assert started == ["fingerprint", "ingest", "preprocess", "train"]
+    workspace.settled()
+    assert workspace.leftovers() == []
+
+
+def test_a_run_is_cancelled_by_another_command(workspace):
+    with in_train(workspace) as run:
+        (told,) = workspace.json("runs", "list")
+        assert told["state"] == "running"
+        assert workspace.json("runs", "cancel", told["name"])["done"] == "cancelled"
+        _, err = run.communicate()
+    assert run.returncode == 12
+    assert f"modelyard runs retry {told['name']}" in err
+    assert workspace.json("explain")["state"] == "cancelled"
     workspace.settled()
     assert workspace.leftovers() == []

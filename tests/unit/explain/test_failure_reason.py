@@ -34,8 +34,8 @@ def pod(code: int, reason: str = "Error", why: str = "") -> dict[str, Any]:
         (pod(137, "OOMKilled"), ("200 MiB", "environment.steps.train.memory")),
         (pod(137, why="DeadlineExceeded"), ("environment.steps.train.timeout", "exit code 137")),
         (pod(137, why="Evicted"), ("Evicted: as told", "environment.steps.train.retries")),
-        (pod(3), ("exit code 3", EXIT_1, "modelyard logs")),
-        (None, (EXIT_1, "modelyard logs")),
+        (pod(3), ("exit code 3", EXIT_1, "modelyard runs logs")),
+        (None, (EXIT_1, "modelyard runs logs")),
     ],
 )
 def test_the_fields_of_a_pod_say_the_reason_and_what_to_change(status: Any, parts: tuple[str, ...]) -> None:

@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from modelyard.components import errors
-from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.runs import RunSummary
+from tests.led_runs import ended
 
 DOCS = Path(__file__).parents[3] / "docs"
 COMMANDS = ("run", "serve", "predict", "models", "rollback", "compile", "config", "report", "doctor")
@@ -161,12 +160,11 @@ def test_compile_refuses_a_file_that_it_cannot_write(modelyard, file):
 
 def test_report_says_where_the_latest_is(modelyard, tmp_path):
     assert modelyard("report").code == 7
+    home = tmp_path / ".modelyard"
     for name in ("20260101-000000-aaaa", "20260102-000000-bbbb"):
-        folder = tmp_path / ".modelyard" / "runs" / name
-        folder.mkdir(parents=True)
+        folder = home / "runs" / name
+        assert ended(home, name, report=str(folder / "report.html")) == folder
         (folder / "report.html").write_text("<p>fine</p>")
-        state = {"run": name, "model": "x", "state": "succeeded", "steps": (), "seconds": 1.0, "store": "s"}
-        runs.finish(folder, RunSummary(**state, report=str(folder / "report.html")))
     assert modelyard("report").out == f"{folder / 'report.html'}\n"
     assert json.loads(modelyard("report", "20260101-000000-aaaa", "--output", "json").out)["run"].endswith(
         "aaaa"
@@ -174,7 +172,14 @@ def test_report_says_where_the_latest_is(modelyard, tmp_path):
     (folder / "report.html").unlink()
     gone = modelyard("report")
     assert gone.code == 7
-    assert "20260102-000000-bbbb has no report" in gone.err
+    assert "20260102-000000-bbbb" in gone.err
+    assert "has no report" in gone.err
+
+
+@pytest.mark.usefixtures("store")
+def test_the_report_of_a_version_that_is_not_there(modelyard):
+    assert modelyard("report", "gone").code == 7
+    assert modelyard("report", "tiny", "9").code == 7
 
 
 def test_doctor_passes_and_fails_with_a_remedy(modelyard, monkeypatch, tmp_path):

@@ -3,14 +3,8 @@
 import json
 
 from modelyard.components import lifeline
-from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.runs import Failure, RunSummary
-
-
-def ended(base, name, **result):
-    (base / "runs" / name).mkdir(parents=True)
-    summary = RunSummary(run=name, model="digits", steps=(), seconds=1.0, store="x", **result)
-    runs.finish(base / "runs" / name, summary)
+from modelyard.pipelines.runners.base import Failure
+from tests.led_runs import ended, started
 
 
 def test_the_latest_run_is_explained_or_the_one_that_is_named(tmp_path, modelyard):
@@ -33,14 +27,13 @@ def test_the_latest_run_is_explained_or_the_one_that_is_named(tmp_path, modelyar
 
 
 def test_without_a_run_the_next_command_is_named(modelyard):
-    ended = modelyard("explain")
-    assert ended.code == 7
-    assert "modelyard run" in ended.err
+    missing = modelyard("explain")
+    assert missing.code == 7
+    assert "modelyard run" in missing.err
 
 
 def test_a_run_that_lives_is_running_and_one_that_was_killed_says_during_what(tmp_path, modelyard):
-    run = tmp_path / ".modelyard" / "runs" / "20260101-000000-aaaa"
-    (run / "logs").mkdir(parents=True)
+    run = started(tmp_path / ".modelyard", "20260101-000000-aaaa")
     (run / "logs" / "ingest.log").write_text("read")
     with lifeline.hold(run / "lifeline"):
         assert modelyard("explain").out == "The run 20260101-000000-aaaa is running the step ingest.\n"
@@ -48,6 +41,10 @@ def test_a_run_that_lives_is_running_and_one_that_was_killed_says_during_what(tm
     assert text.startswith("The run 20260101-000000-aaaa was cancelled during the step ingest: it was killed")
 
 
-def test_what_is_here_of_a_run_elsewhere_is_no_run_of_this_machine(tmp_path, modelyard):
-    (tmp_path / ".modelyard" / "runs" / "20260101-000000-digits" / "logs").mkdir(parents=True)
+def test_what_a_killed_plan_or_a_run_elsewhere_left_is_no_run_of_this_machine(tmp_path, modelyard):
+    for name in ("20260101-000000-aaaa", "20260101-000000-bbbb-digits"):
+        folder = tmp_path / ".modelyard" / "runs" / name
+        (folder / "logs").mkdir(parents=True)
+        (folder / "lifeline").touch()
     assert modelyard("explain").code == 7
+    assert json.loads(modelyard("runs", "list", "--output", "json").out) == []

@@ -1,15 +1,7 @@
 import os
 
-import pytest
-
 from modelyard.components import lifeline
-from modelyard.components.errors import NotFoundError
 from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.runs import RunSummary
-
-
-def summary(name):
-    return RunSummary(run=name, model="digits", state="succeeded", steps=(), seconds=1.0, store="x")
 
 
 def test_a_run_has_scratch_and_lifeline_while_it_lives(tmp_path):
@@ -31,24 +23,6 @@ def test_what_a_killed_run_left_half_written_is_cleared_by_the_next(tmp_path):
             assert (living / "artifacts" / "raw.partial").exists()
     assert not (dead / "scratch").exists()
     assert [path.name for path in (dead / "artifacts" / "p" / "ingest").iterdir()] == ["whole"]
-
-
-def test_runs_are_found_by_name_or_the_latest(tmp_path):
-    with pytest.raises(NotFoundError, match="modelyard run"):
-        runs.find(tmp_path)
-    for name in ("20260101-000000-aaaa", "20260102-000000-bbbb"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-        runs.finish(tmp_path / "runs" / name, summary(name))
-    assert runs.find(tmp_path).run == "20260102-000000-bbbb"
-    assert runs.find(tmp_path, "20260101-000000-aaaa").run == "20260101-000000-aaaa"
-    with pytest.raises(NotFoundError, match="'nope'"):
-        runs.find(tmp_path, "nope")
-
-
-def test_a_run_is_found_by_its_whole_name_alone(tmp_path):
-    for name in ("/etc", "../..", "*", ""):
-        with pytest.raises(NotFoundError):
-            runs.find(tmp_path, name)
 
 
 def test_a_starting_run_is_never_taken_for_a_dead_one(tmp_path, monkeypatch):

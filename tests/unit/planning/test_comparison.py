@@ -9,7 +9,7 @@ from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import comparison
 from modelyard.pipelines.planning.plan import Plan
-from modelyard.pipelines.runners.runs import RunSummary, Step
+from modelyard.pipelines.runners.base import RunSummary, Step
 from tests.unit.planning.conftest import Make
 
 PAGE = "<html><main>before</main></html>"

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from modelyard.components.errors import ConfigError, DataError, NotFoundError
+from modelyard.components.errors import ConfigError, DataError
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.planning import dataset
 from modelyard.pipelines.planning.dataset import look, prepare
-from modelyard.pipelines.runners import explain_run, runs
+from modelyard.pipelines.runners import select
 
 IMAGES = {"kind": "images", "source": "https://example.com/pets.zip", "resize": {"height": 8, "width": 8}}
 CIFAR10 = {"kind": "cifar10", "source": "https://example.com/cifar-10.tar.gz"}
@@ -59,8 +59,7 @@ def test_digits_are_prepared_once_and_are_no_run(tmp_path: Path, monkeypatch: py
     assert (Path(found.features) / "schema.json").is_file()
     assert look(load(), None, None, fetch=False) == found
     assert len(list((tmp_path / "runs").iterdir())) == 1
-    with pytest.raises(NotFoundError):
-        explain_run.explain_local(runs.home(), None)
+    assert select.list_runs(select.Place()) == []
 
 
 def test_a_preparation_that_fails_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,5 +72,4 @@ def test_a_preparation_that_fails_is_no_run(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(dataset, "data_fingerprint", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(load())
-    with pytest.raises(NotFoundError):
-        explain_run.explain_local(runs.home(), None)
+    assert select.list_runs(select.Place()) == []

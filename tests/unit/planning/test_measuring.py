@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from kubernetes.config import kube_config
 
+from modelyard.components import lifeline
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import ClusterError, ModelyardError, TooLargeError, TrainError
 from modelyard.components.train.measured import ANSWER, Cost, CurvePoint, Probed, Question, Trial
@@ -72,7 +73,7 @@ def test_it_belongs_to_no_run_and_ends_also_when_nobody_removes_it() -> None:
     pod = pod_of()
     assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "probe"
     assert "modelyard.dev/run" not in pod["metadata"]["labels"]
-    assert pod["spec"]["activeDeadlineSeconds"] == 3603
+    assert pod["spec"]["activeDeadlineSeconds"] < 3600
 
 
 class Cluster:
@@ -83,12 +84,15 @@ class Cluster:
     def __init__(self, lines: list[str], *statuses: Any) -> None:
         self.lines, self.statuses = lines, list(statuses)
         self.pod: Any = None
+        self.others: dict[str, Any] = {}
 
     def apply(self, pod: Any, _manager: str) -> Any:
         self.pod = pod
         return pod
 
-    def get(self, _kind: str, _name: str) -> Any:
+    def get(self, _kind: str, name: str) -> Any:
+        if name in self.others:
+            return self.others[name]
         if self.pod is None:
             return None
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
@@ -100,11 +104,15 @@ class Cluster:
     def events(self, _pod: Any) -> list[Any]:
         return []
 
+    def list_objects(self, _kind: str, _labels: str) -> list[Any]:
+        return [*self.others.values()]
+
     def memory(self, _pod: Any, _container: str) -> float:
         raise ClusterError("it may not be read")
 
-    def delete(self, _kind: str, _seen: Any) -> bool:
-        self.pod = None
+    def delete(self, _kind: str, seen: Any) -> bool:
+        if self.others.pop(seen["metadata"]["name"], None) is None:
+            self.pod = None
         return True
 
 
@@ -124,6 +132,12 @@ def ended(code: int, **more: str) -> Any:
         for name in names
     ]
     return {"phase": "Running", "initContainerStatuses": states[:2], "containerStatuses": states[2:]}
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[Probed, list[str]]:
@@ -147,6 +161,19 @@ def test_what_keeps_it_waiting_is_said_and_its_answer_is_not(
     assert said[1] == lines[0]
     assert cluster.pod is None
     assert capsys.readouterr().out == ""
+
+
+def test_the_pod_of_a_killed_plan_is_removed_by_the_next_one(
+    probed: Probed, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    cluster = Cluster([f"{ANSWER}{probed.model_dump_json()}"], ended(0))
+    cluster.others = {name: {"metadata": {"name": name}} for name in ("killed", "alive", "elsewhere")}
+    (home / "plans").mkdir(parents=True)
+    (home / "plans" / "killed.lifeline").touch()
+    with lifeline.hold(home / "plans" / "alive.lifeline"):
+        followed(cluster, monkeypatch)
+    assert set(cluster.others) == {"alive", "elsewhere"}
+    assert [path.name for path in (home / "plans").iterdir()] == ["alive.lifeline"]
 
 
 @pytest.mark.parametrize(

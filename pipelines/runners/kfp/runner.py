@@ -1,0 +1,166 @@
+"""Runs on Kubeflow Pipelines: the server executes them, with or without this machine."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from modelyard.components.artifacts import read
+from modelyard.components.errors import BackendError
+from modelyard.components.events import Event
+from modelyard.components.explain.explanation import Explanation
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners import runs as folders
+from modelyard.pipelines.runners.base import LogLines, Options, Run, RunInfo, Runner, RunSummary, Step
+from modelyard.pipelines.runners.explain_run import explain_kfp
+from modelyard.pipelines.runners.kfp import runs, submission
+from modelyard.pipelines.runners.kfp.client import Backend, connect
+from modelyard.pipelines.runners.kfp.following import Following
+
+if TYPE_CHECKING:
+    from modelyard.pipelines.config.config import Config
+
+
+@dataclass(frozen=True)
+class KfpRunner(Runner):
+    """Submits runs to a server of Kubeflow Pipelines, and finds those that are there.
+
+    Attributes:
+        name: the environment's name.
+        environment: where the steps run.
+        endpoint: the URL of the server on the command line.
+        namespace: where it is installed, on the command line.
+    """
+
+    name: str
+    environment: Environment
+    endpoint: str | None = None
+    namespace: str | None = None
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The server, after it has answered one request.
+
+        Raises:
+            BackendError: it does not answer.
+        """
+        return connect(self.environment, self.endpoint)
+
+    def start(self, config: "Config", options: Options) -> "KfpRun":
+        """Upload what the server does not have, and start a run."""
+        return self.submit(submission.prepare(config, self.environment, options))
+
+    def submit(self, prepared: submission.Submission, found: submission.Found | None = None) -> "KfpRun":
+        """Do the same with what `submission.prepare` returned, and with what the server had a moment ago."""
+        return KfpRun(self, submission.submit(self.backend, prepared, found))
+
+    def list(self, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
+        """Return the latest runs, newest first."""
+        return [KfpRun(self, run).info() for run in runs.latest(self.backend, model, limit)]
+
+    def open(self, name: str) -> "KfpRun":
+        """Return a run by its id, or the latest of its name."""
+        return KfpRun(self, runs.find(self.backend, name))
+
+
+class KfpRun(Run):
+    """A run on Kubeflow Pipelines; `id` is the server's."""
+
+    def __init__(self, runner: KfpRunner, run: Any) -> None:
+        self.name, self.folder = run.display_name, folders.of_pipelines(run.display_name)
+        self.environment = runner.environment
+        self.id = str(run.run_id)
+        self._runner, self._run = runner, run
+        self._seen = False
+
+    @cached_property
+    def _following(self) -> Following:
+        return Following(self._runner.backend, self._run, self._runner.environment)
+
+    @property
+    def last_line(self) -> str:
+        """The last line of the running step."""
+        return self._following.last_line
+
+    def info(self) -> RunInfo:
+        """Return the run in short; its results when it was followed from here."""
+        run, config = self._run, self.config()
+        data = config.get("data", {})
+        info = RunInfo(
+            name=run.display_name,
+            id=self.id,
+            runner="kfp",
+            environment=self._runner.name,
+            model=config.get("name"),
+            state=runs.state(run),
+            started=run.created_at.isoformat(timespec="seconds"),
+            seconds=runs.seconds_of(run),
+            data=data.get("source") or data.get("kind"),
+            schedule=run.recurring_run_id or None,
+        )
+        path = self.folder / "run.json"
+        return info.with_result(read(path, RunSummary)) if path.exists() else info
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return the state of every step; the first call asks the server."""
+        if not self._seen:
+            self._look()
+        return self._following.steps()
+
+    def events(self) -> Sequence[Event]:
+        """Return what was seen to happen since `result` was called."""
+        return self._following.events
+
+    def result(self, leave_stuck: bool = False) -> RunSummary:
+        """Follow the run to its end.
+
+        Raises:
+            BackendError: the server does not answer any more; the run goes on.
+        """
+        self._seen, self._following.leave_stuck = True, leave_stuck
+        try:
+            return self._following()
+        except BackendError as error:
+            raise BackendError(
+                f"{error} The run {self.name} goes on. Follow it: {self.follow_command()}"
+            ) from error
+
+    def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
+        """Yield every attempt of the steps that has begun, with its lines."""
+        return runs.RunArchive(self._runner.backend, self.id).logs(steps, follow)
+
+    def cancel(self) -> None:
+        """End the run; its exit task does not run then."""
+        runs.cancel(self._runner.backend, self._run)
+
+    def retry(self) -> "KfpRun":
+        """Start the failed steps of the run again; it stays the same run."""
+        runs.retry(self._runner.backend, self._run)
+        return self._runner.open(self.id)
+
+    def explain(self) -> Explanation:
+        """Return how it ended, also when its pods are gone, or that it is running."""
+        return explain_kfp(self.id, self._runner.environment, self._runner.endpoint)
+
+    def config(self) -> dict[str, Any]:
+        """Return its configuration; empty when another program started it."""
+        parameters = (self._run.runtime_config.parameters if self._run.runtime_config else None) or {}
+        config: dict[str, Any] = json.loads(parameters.get("config") or "{}")
+        return config
+
+    def interrupted(self) -> str:
+        """Return what Ctrl-C does to the run, and the command that follows it on the same server."""
+        return f"Ctrl-C does not end the run {self.name}. Follow it: {self.follow_command()}"
+
+    def follow_command(self) -> str:
+        """Return the command that follows the run."""
+        runner = self._runner
+        given = {"--endpoint": runner.endpoint, "--namespace": runner.namespace}
+        options = (word for option, value in given.items() if value for word in (option, value))
+        return shlex.join(["modelyard", "runs", "show", self.name, "-e", runner.name, "--wait", *options])
+
+    def _look(self) -> None:
+        self._following.look()
+        self._run, self._seen = self._following.run, True

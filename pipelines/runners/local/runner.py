@@ -1,0 +1,369 @@
+"""The runs that this machine leads: started, found in their folders, followed, ended.
+
+Such a run lives with the process that leads it. Others, on the same machine, see its folder: `start.json`
+names the leader, the lifeline tells whether it lives, `events.jsonl` how far it is, `run.json` how it ended.
+"""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from modelyard.components import lifeline
+from modelyard.components.artifacts import Record, read, write
+from modelyard.components.errors import ConfigError, DataError, ModelyardError, NotFoundError
+from modelyard.components.events import Event, EventFile
+from modelyard.components.explain.explanation import Explanation
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners.base import (
+    LogLines,
+    Options,
+    Run,
+    RunInfo,
+    Runner,
+    RunSummary,
+    Step,
+    steps_after,
+)
+from modelyard.pipelines.runners.explain_run import explain_local
+
+if TYPE_CHECKING:
+    from modelyard.pipelines.config.config import Config
+    from modelyard.pipelines.runners.local.execution import LocalExecution
+
+PAUSE = 0.2  # seconds between two looks at a run that another process leads
+PATIENCE = 60.0  # seconds that the leader of a cancelled run may take to end
+
+
+class Start(Record):
+    """How a run was started (`start.json`), and the process that leads it.
+
+    `environment` is its name, and `place` what it held then; `at` an ISO 8601 time in UTC.
+    """
+
+    runner: Literal["local", "pods"]
+    environment: str
+    place: dict[str, Any]
+    config: dict[str, Any]
+    options: dict[str, bool | int]
+    at: str
+    host: str
+    pid: int
+    pid_started: str
+
+
+class LocalRunner(Runner):
+    """Leads runs whose steps are processes of this machine.
+
+    Args:
+        name: the environment's name.
+        environment: where the steps run.
+        home: the folder of runs and cache.
+    """
+
+    kind: ClassVar[Literal["local", "pods"]] = "local"
+
+    def __init__(self, name: str, environment: Environment, home: Path) -> None:
+        self.name, self.environment, self.home = name, environment, home
+
+    def start(self, config: "Config", options: Options) -> "LocalRun":
+        """Make the folder of a run; its `result` executes it."""
+        life = ExitStack()
+        folder = life.enter_context(runs.start(self.home))
+        start = Start(
+            runner=self.kind,
+            environment=self.name,
+            place=self.environment.model_dump(mode="json"),
+            config=config.model_dump(mode="json"),
+            options=dict(options),
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            pid_started=process_start(os.getpid()),
+        )
+        write(folder / runs.START, start)
+        execution = self._execution(config, folder, options)
+        return self._run(folder, start, execution, life)
+
+    def list(self, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
+        """Return the latest runs that this machine led in this environment, newest first."""
+        found = (self._run(folder, start) for folder, start in led(self.home) if self._mine(start))
+        shown = (info for info in (run.info() for run in found) if model in (None, info.model))
+        return [info for _, info in zip(range(limit), shown, strict=False)]
+
+    def open(self, name: str) -> "LocalRun":
+        """Return a run that this machine leads, or led, by its name."""
+        folder = self.home / "runs" / name
+        if runs.NAME.fullmatch(name) and (start := start_of(folder)) and self._mine(start):
+            return self._run(folder, start)
+        raise NotFoundError(
+            f"There is no run {name!r} of the environment {self.name} in {self.home / 'runs'}. `modelyard "
+            "runs list` shows the runs that this machine leads; MODELYARD_HOME names another folder."
+        )
+
+    def _mine(self, start: Start) -> bool:
+        return (start.runner, start.environment) == (self.kind, self.name)
+
+    def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
+        from modelyard.pipelines.runners.local.execution import LocalExecution  # imports kfp
+
+        return LocalExecution(config, folder, self.environment, options)
+
+    def _run(
+        self,
+        folder: Path,
+        start: Start,
+        execution: "LocalExecution | None" = None,
+        life: ExitStack | None = None,
+    ) -> "LocalRun":
+        return LocalRun(self, folder, start, execution, life)
+
+
+class LocalRun(Run):
+    """A run of this machine; with an `execution` it is led by this process, for as long as `life` is open."""
+
+    def __init__(
+        self,
+        runner: LocalRunner,
+        folder: Path,
+        start: Start,
+        execution: "LocalExecution | None" = None,
+        life: ExitStack | None = None,
+    ) -> None:
+        self.name, self.folder, self.environment = folder.name, folder, runner.environment
+        self._runner, self._start, self._execution, self._life = runner, start, execution, life
+        self.led_here = execution is not None
+        self._events = EventFile(folder / runs.EVENTS)
+
+    @property
+    def last_line(self) -> str:
+        """The last line of the running step, where this process leads the run."""
+        return self._execution.log.last_line if self._execution else ""
+
+    def info(self) -> RunInfo:
+        """Return the run in short."""
+        start, summary = self._start, self._summary()
+        data = start.config.get("data", {})
+        began = datetime.fromisoformat(start.at)
+        seconds = (datetime.now(UTC) - began).total_seconds() if self.lives() else None
+        info = RunInfo(
+            name=self.name,
+            id=self.name,
+            runner=start.runner,
+            environment=start.environment,
+            model=start.config.get("name"),
+            state=summary.state if summary else "running" if self.lives() else "cancelled",
+            started=start.at,
+            seconds=summary.seconds if summary else seconds,
+            data=data.get("source") or data.get("kind"),
+        )
+        return info.with_result(summary) if summary else info
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return the state of every step."""
+        from modelyard.pipelines.train_to_serve import STEPS
+
+        if self._execution:
+            return self._execution.log.steps()
+        if summary := self._summary():
+            return summary.steps
+        steps = steps_after(self.events(), STEPS, time.time())
+        if self.lives():
+            return steps
+        ended = {"waiting": "skipped", "running": "failed"}
+        return tuple(one.model_copy(update={"state": ended.get(one.state, one.state)}) for one in steps)
+
+    def events(self) -> Sequence[Event]:
+        """Return what has happened so far."""
+        return self._events.read()
+
+    def result(self, leave_stuck: bool = False) -> RunSummary:  # noqa: ARG002 - the leader decides that
+        """Execute the run, or wait until the process that leads it has ended."""
+        if self._execution and self._life:
+            return self._lead(self._execution, self._life)
+        while self.lives():
+            time.sleep(PAUSE)
+        if summary := self._summary():
+            return summary
+        raise DataError(
+            f"The run {self.name} has no result: its process was killed. What is done is cached: `modelyard "
+            f"runs retry {self.name}` goes on."
+        )
+
+    def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
+        """Yield the steps that have a log, with its lines."""
+        seen: set[str] = set()
+        while True:
+            lives = follow and self.lives()  # asked before the logs are read
+            for step in steps:
+                path = self.folder / "logs" / f"{step}.log"
+                if step not in seen and path.exists():
+                    seen.add(step)
+                    yield step, self._lines(path, step, follow)
+            if not lives or seen.issuperset(steps):
+                return
+            time.sleep(PAUSE)
+
+    def cancel(self) -> None:
+        """End the run: tell the process that leads it, and wait until it has ended.
+
+        Raises:
+            ConfigError: it has ended, or another machine leads it.
+            ModelyardError: the leader does not end.
+        """
+        if self._start.host != socket.gethostname():
+            raise ConfigError(
+                f"The run {self.name} is led by a process of {self._start.host}, and this is "
+                f"{socket.gethostname()}. Cancel it there: `modelyard runs cancel {self.name}`."
+            )
+        if not self.lives():
+            raise ConfigError(
+                f"The run {self.name} has ended already ({self.info().state}). `modelyard runs list` shows "
+                "the runs that have not."
+            )
+        _end(self._start.pid, self._start.pid_started, self.lives)
+
+    def retry(self) -> Run:
+        """Start a run of the same configuration: what is done is cached.
+
+        Raises:
+            ConfigError: it has not failed, or its configuration is not valid any more.
+        """
+        from modelyard.pipelines.config.config import Config
+
+        if (state := self.info().state) not in ("failed", "cancelled"):
+            raise ConfigError(
+                f"The run {self.name} is {state}, and only a failed or cancelled run can be retried. "
+                "`modelyard run` starts another: what is done is cached."
+            )
+        config = Config.model_validate_json(json.dumps(self._start.config))
+        return self._runner.start(config, self._start.options)
+
+    def explain(self) -> Explanation:
+        """Return how it ended, or that it is running."""
+        return explain_local(self.folder)
+
+    def config(self) -> dict[str, Any]:
+        """Return its configuration, as it was when it started."""
+        return self._start.config
+
+    def interrupted(self) -> str:
+        """Return what Ctrl-C does to the run."""
+        if self._execution:
+            return f"Ctrl-C ended the run {self.name}. {self._execution.go_on()}"
+        return (
+            f"Ctrl-C does not end the run {self.name}, which another process leads. Follow it: modelyard "
+            f"runs show {self.name} --wait. End it: modelyard runs cancel {self.name}."
+        )
+
+    def lives(self) -> bool:
+        """Say whether the process that leads the run lives."""
+        return lifeline.held(self.folder / "lifeline")
+
+    def _summary(self) -> RunSummary | None:
+        path = self.folder / "run.json"
+        return read(path, RunSummary) if path.exists() else None
+
+    def _lead(self, execution: "LocalExecution", life: ExitStack) -> RunSummary:
+        with _interrupted_by_sigterm() as terminated:
+            try:
+                with life:
+                    return execution()
+            except KeyboardInterrupt:
+                with suppress(ModelyardError):  # the next run does it
+                    execution.clean_up()  # the lifeline is free: nothing of the run works any more
+                if terminated.is_set() and (summary := self._summary()):
+                    return summary
+                raise
+
+    def _lines(self, path: Path, step: str, follow: bool) -> Iterator[str]:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            while True:
+                works = follow and self.lives() and self._state(step) == "running"
+                yield from (line.rstrip("\n") for line in file)
+                if not works:
+                    return
+                time.sleep(PAUSE)
+
+    def _state(self, step: str) -> str:
+        return next(one.state for one in self.steps() if one.name == step)
+
+
+def led(home: Path) -> Iterator[tuple[Path, Start]]:
+    """Yield the folders of the runs that this machine leads, or led, the newest first."""
+    for folder in sorted((home / "runs").glob("*"), reverse=True):  # names begin with the time of their start
+        if runs.NAME.fullmatch(folder.name) and (start := start_of(folder)):
+            yield folder, start
+
+
+def start_of(folder: Path) -> Start | None:
+    """Return how the run of a folder was started; None when it is none that this machine leads."""
+    return read(folder / runs.START, Start) if (folder / runs.START).is_file() else None
+
+
+def process_start(pid: int) -> str:
+    """Return what tells a process from a later one with its number: when it started, in ticks since boot."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return ""
+
+
+def _end(pid: int, started: str, lives: Callable[[], bool]) -> None:
+    """Send SIGTERM to the leader of a run, and wait until it has ended.
+
+    The lifeline is held by the leader alone. When it is still held after the process was opened by its
+    number, the number was the leader's.
+    """
+    opened = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+    try:
+        if not lives():
+            return
+        if process_start(pid) != started:
+            raise ConfigError(
+                f"The run goes on, and the process {pid} does not lead it: its leader is perhaps in a "
+                "container. Cancel it there."
+            )
+        if opened is None:
+            os.kill(pid, signal.SIGTERM)
+        else:
+            signal.pidfd_send_signal(opened, signal.SIGTERM)
+        deadline = time.monotonic() + PATIENCE
+        while lives() or process_start(pid) == started != "":
+            if time.monotonic() > deadline:
+                raise ModelyardError(
+                    f"The process {pid}, which leads the run, has not ended {PATIENCE:g} s after SIGTERM. "
+                    f"`kill -9 {pid}` ends it and its steps; what is done is cached."
+                )
+            time.sleep(PAUSE / 4)
+    finally:
+        if opened is not None:
+            os.close(opened)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[threading.Event]:
+    """Let the first SIGTERM raise KeyboardInterrupt in the main thread, as Ctrl-C does, and set the event."""
+    terminated = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield terminated
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        terminated.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)

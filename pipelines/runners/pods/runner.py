@@ -1,0 +1,55 @@
+"""Runs that this machine leads and whose steps are pods of a cluster."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from modelyard.pipelines.runners.base import Options
+from modelyard.pipelines.runners.local.runner import LocalRun, LocalRunner
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from modelyard.pipelines.config.config import Config
+    from modelyard.pipelines.runners.local.execution import LocalExecution
+    from modelyard.pipelines.runners.local.runner import Start
+
+
+class PodsRunner(LocalRunner):
+    """Leads runs whose steps are pods of a cluster, without Kubeflow Pipelines."""
+
+    kind: ClassVar[Literal["local", "pods"]] = "pods"
+
+    def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
+        from modelyard.pipelines.runners.pods.execution import PodExecution  # imports the Kubernetes client
+
+        return PodExecution(config, folder, self.environment, options)
+
+    def _run(
+        self,
+        folder: Path,
+        start: "Start",
+        execution: "LocalExecution | None" = None,
+        life: "ExitStack | None" = None,
+    ) -> "PodsRun":
+        return PodsRun(self, folder, start, execution, life)
+
+
+class PodsRun(LocalRun):
+    """A run in pods that this machine leads, or led."""
+
+    def cancel(self) -> None:
+        """End the run; of one whose leader was killed, remove the pods that are left.
+
+        Raises:
+            ConfigError: it has ended, or another machine leads it.
+            ClusterError: the cluster does not answer.
+        """
+        if not self.lives() and self._remove_pods():
+            return
+        super().cancel()
+
+    def _remove_pods(self) -> bool:
+        from modelyard.components.kubernetes.cluster import connect
+        from modelyard.pipelines.runners.pods.pod import remove_pods
+
+        return remove_pods(connect(self._runner.environment.runs.namespace), self.name)

@@ -1,0 +1,45 @@
+"""The report of a run, or of a version in the model store, as a file of this machine."""
+
+from pathlib import Path
+
+from modelyard.components.errors import NotFoundError
+from modelyard.components.store.models import ModelStore
+from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners.base import Run
+from modelyard.pipelines.runners.differences import summary_of
+
+REPORT = "report.html"
+
+
+def report_of_run(run: Run) -> Path:
+    """Return the report of a run; of one on Kubeflow Pipelines it is fetched.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    summary = summary_of(run)
+    if summary and summary.report and Path(summary.report).is_file():
+        return Path(summary.report)
+    raise NotFoundError(
+        f"The run {run.name} ({run.info().state}) has no report: it ended before there was one, or it was "
+        "cleaned up. `modelyard runs list` shows other runs; of a version: `modelyard report NAME VERSION`."
+    )
+
+
+def report_of_version(models: ModelStore, name: str, version: int | None = None) -> tuple[Path, int]:
+    """Fetch the report of a version, of the champion without one; return its path and the version.
+
+    Raises:
+        NotFoundError: there is no such version, or no champion.
+    """
+    if version is None:
+        champion = models.champion(name)
+        if champion is None:
+            raise NotFoundError(
+                f"{name} is neither a run nor a model with a champion in {models.url}. `modelyard runs list` "
+                "and `modelyard models list` show what there is."
+            )
+        version = champion.version
+    folder = runs.home() / "reports" / f"{name}-{version:06d}"
+    models.fetch(name, version, folder, only=[REPORT])
+    return folder / REPORT, version

@@ -1,0 +1,136 @@
+"""Which runner is for what: the one place that leads from an environment to its runner.
+
+    leader(place)             for `run`: this machine leads the run, whose steps are processes or pods
+    server(place)             for `submit`: a server of Kubeflow Pipelines
+    find(place, name)         a run by its name, wherever it is; the latest without a name
+    list_runs(place)          the latest runs
+
+The runs that this machine leads are found without an environment, as their folders name it.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelyard.components.errors import BackendError, ConfigError, NotFoundError
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners.base import Run, RunInfo
+from modelyard.pipelines.runners.local.runner import LocalRunner, Start, led, start_of
+
+if TYPE_CHECKING:
+    from modelyard.pipelines.runners.kfp.runner import KfpRunner
+
+ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+"""Of a run on Kubeflow Pipelines."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command looks.
+
+    Attributes:
+        name: the environment's name; None for the runs that this machine leads.
+        environment: the environment.
+        endpoint: the URL of Kubeflow Pipelines on the command line.
+        namespace: where it is installed, on the command line.
+    """
+
+    name: str | None = None
+    environment: Environment | None = None
+    endpoint: str | None = None
+    namespace: str | None = None
+
+
+def leader(name: str, environment: Environment) -> LocalRunner:
+    """Return what leads a run from this machine."""
+    if environment.kind == "local":
+        return LocalRunner(name, environment, runs.home())
+    from modelyard.pipelines.runners.pods.runner import PodsRunner
+
+    return PodsRunner(name, environment, runs.home())
+
+
+def server(place: Place) -> "KfpRunner":
+    """Return the server of an environment; it is asked when it is used.
+
+    Raises:
+        ConfigError: the environment is this machine, or a URL is malformed.
+    """
+    if place.name is None or place.environment is None:
+        raise ConfigError("Kubeflow Pipelines is on a cluster: name its environment with -e, such as kind.")
+    from modelyard.pipelines.runners.kfp.client import find_endpoint
+    from modelyard.pipelines.runners.kfp.runner import KfpRunner
+
+    find_endpoint(place.environment, place.endpoint)
+    return KfpRunner(place.name, place.environment, place.endpoint, place.namespace)
+
+
+def find(place: Place, name: str | None = None) -> Run:
+    """Return a run by its name or id; without one, the latest.
+
+    Raises:
+        NotFoundError: there is none.
+        BackendError: Kubeflow Pipelines does not answer.
+    """
+    home = runs.home()
+    if name is None:
+        if not (found := list_runs(place, limit=1)):
+            raise NotFoundError(f"There is no run yet in {home / 'runs'}. `modelyard run` makes one.")
+        name = found[0].id
+    start = start_of(home / "runs" / name) if runs.NAME.fullmatch(name) else None
+    if start:
+        return _runner_of(start).open(name)
+    if place.environment and place.environment.kind == "kubernetes":
+        return server(place).open(name)
+    raise NotFoundError(
+        f"There is no run {name!r} in {home / 'runs'}. `modelyard runs list` shows the runs that this "
+        "machine leads; name the environment of a run on Kubeflow Pipelines with -e."
+    )
+
+
+def is_run(name: str) -> bool:
+    """Say whether a word has the form of a run's name or id, and cannot be that of a model."""
+    return bool(re.match(rf"{runs.NAME.pattern}|{ID}", name))
+
+
+def list_runs(
+    place: Place, model: str | None = None, limit: int = 20, warn: Callable[[str], None] = lambda _: None
+) -> Sequence[RunInfo]:
+    """Return the latest runs, newest first: those that this machine leads, and those of a server.
+
+    Args:
+        place: where.
+        model: only runs of this model.
+        limit: maximum number of runs.
+        warn: is told why the runs of the server are missing.
+
+    Raises:
+        BackendError: Kubeflow Pipelines does not answer, and this machine leads no run there.
+    """
+    found = [*_led(place.name, model, limit)]
+    if place.environment and place.environment.kind == "kubernetes":
+        try:
+            found += server(place).list(model, limit)
+        except (BackendError, NotFoundError) as error:
+            if not found:
+                raise
+            warn(str(error))
+    return sorted(found, key=lambda one: one.started, reverse=True)[:limit]
+
+
+def _led(name: str | None, model: str | None, limit: int) -> Iterator[RunInfo]:
+    home = runs.home()
+    for folder, start in led(home):
+        if limit and name in (None, start.environment):
+            info = _runner_of(start).open(folder.name).info()
+            if model in (None, info.model):
+                limit -= 1
+                yield info
+
+
+def _runner_of(start: Start) -> LocalRunner:
+    environment = Environment.model_validate_json(json.dumps(start.place))
+    return leader(start.environment, environment)

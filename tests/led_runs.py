@@ -1,0 +1,40 @@
+"""Folders of runs that this machine led, without the runs."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from modelyard.components.artifacts import write
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners.base import RunSummary
+from modelyard.pipelines.runners.local.runner import Start, process_start
+
+
+def started(home: Path, name: str, *overrides: str, **changes: Any) -> Path:
+    """Make the folder of a run that this process leads; return it."""
+    folder = home / "runs" / name
+    (folder / "logs").mkdir(parents=True)
+    start = Start(
+        runner="local",
+        environment="local",
+        place=Environment(kind="local").model_dump(mode="json"),
+        config=load(None, overrides, environ={}).model_dump(mode="json"),
+        options={},
+        at=f"{name[:4]}-{name[4:6]}-{name[6:8]}T00:00:00+00:00",
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        pid_started=process_start(os.getpid()),
+    )
+    write(folder / runs.START, start.model_copy(update=changes))
+    return folder
+
+
+def ended(home: Path, name: str, *overrides: str, **result: Any) -> Path:
+    """Make the folder of a run that has ended; return it."""
+    folder = started(home, name, *overrides)
+    known = {"run": name, "model": "digits", "state": "succeeded", "steps": (), "seconds": 1.0, "store": "x"}
+    runs.finish(folder, RunSummary(**(known | result)))
+    return folder

@@ -1,0 +1,180 @@
+"""`runs` as a person types it, for runs that this machine leads or led."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from modelyard.components import lifeline
+from modelyard.components.events import Epoch, Resumed, StepChange, append
+from modelyard.pipelines.cli.progress import line_of
+from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners.base import MetricsSummary
+from modelyard.pipelines.runners.local.runner import process_start
+from tests.led_runs import ended, started
+
+FIRST, SECOND = "20260101-000000-aaaa", "20260102-000000-bbbb"
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / ".modelyard"
+
+
+def metrics(accuracy):
+    return MetricsSummary(accuracy=accuracy, accuracy_interval=(0.8, 1.0), rows=10, gain=None)
+
+
+def found(modelyard, *words):
+    return json.loads(modelyard("runs", *words, "--output", "json").out)
+
+
+def test_runs_are_listed_with_what_came_of_them_the_newest_first(home, modelyard):
+    ended(home, FIRST, decision="promote", reason="r", metrics=metrics(0.9), version=3)
+    started(home, SECOND, "name=cats")
+    second, first = found(modelyard, "list")
+    assert (first["name"], first["data"], first["decision"], first["version"]) == (
+        FIRST,
+        "digits",
+        "promote",
+        3,
+    )
+    assert (first["metric"], first["value"], first["state"]) == ("accuracy", 0.9, "succeeded")
+    assert (second["name"], second["model"], second["state"]) == (SECOND, "cats", "cancelled")
+    assert [one["name"] for one in found(modelyard, "list", "--model", "digits")] == [FIRST]
+    assert [one["name"] for one in found(modelyard, "list", "--limit", "1")] == [SECOND]
+    text = modelyard("runs", "list").out
+    assert "accuracy 0.9000" in text
+    assert FIRST in text
+
+
+def test_a_run_that_another_process_leads_shows_its_steps_as_they_are(home, modelyard):
+    run = started(home, FIRST)
+    events = run / runs.EVENTS
+    append(events, StepChange(step="ingest", state="succeeded", cached=True, at=time.time()))
+    append(events, StepChange(step="train", state="running", at=time.time()))
+    with lifeline.hold(run / "lifeline"):
+        shown = found(modelyard, "show", FIRST)
+    assert shown["state"] == "running"
+    steps = {step["name"]: step for step in shown["steps"]}
+    assert steps["ingest"]["cached"]
+    assert (steps["train"]["state"], steps["deploy"]["state"]) == ("running", "waiting")
+    killed = {step["name"]: step["state"] for step in found(modelyard, "show", FIRST)["steps"]}
+    assert (killed["train"], killed["deploy"]) == ("failed", "skipped")
+
+
+def test_two_runs_are_compared(home, modelyard):
+    ended(home, FIRST, decision="promote", reason="r", metrics=metrics(0.9))
+    ended(home, SECOND, "training.epochs=3", decision="hold", reason="r", metrics=metrics(0.8))
+    compared = found(modelyard, "compare", FIRST, SECOND)
+    assert [one["name"] for one in compared["runs"]] == [FIRST, SECOND]
+    assert compared["differences"] == [{"key": "training.epochs", "before": 20, "after": 3}]
+    assert compared["metrics"] == [{"key": "accuracy", "before": 0.9, "after": 0.8}]
+    assert "training.epochs" in modelyard("runs", "compare", FIRST, SECOND).out
+    assert modelyard("runs", "compare", FIRST, "20260103-000000-cccc").code == 7
+
+
+def test_logs_of_a_run(home, modelyard):
+    run = ended(home, FIRST)
+    for step in ("train", "ingest"):
+        (run / "logs" / f"{step}.log").write_text(f"[KFP Executor x]: {step}\n{step}ing\n")
+    assert modelyard("runs", "logs", FIRST).out == "ingest:\ningesting\ntrain:\ntraining\n"
+    assert modelyard("runs", "logs", FIRST, "train").out == "training\n"
+    assert "[KFP" in modelyard("runs", "logs", FIRST, "train", "--all").out
+    assert modelyard("runs", "logs", FIRST, "nope").code == 2
+
+
+def test_refusals_say_why(home, modelyard):
+    ended(home, FIRST)
+    for command in ("cancel", "retry"):
+        refused = modelyard("runs", command, FIRST)
+        assert (refused.code, "succeeded" in refused.err) == (2, True)
+    elsewhere = started(home, SECOND, host="elsewhere")
+    with lifeline.hold(elsewhere / "lifeline"):
+        refused = modelyard("runs", "cancel", SECOND)
+    assert refused.code == 2
+    assert f"elsewhere: `modelyard runs cancel {SECOND}`" in refused.err.replace("it there", "elsewhere")
+    assert modelyard("runs", "show", "20260101-000000-aaaa-digits").code == 7
+
+
+LEADER = """
+import sys, time
+from pathlib import Path
+from modelyard.components import lifeline
+with lifeline.hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(120)
+"""
+
+
+def test_a_process_that_does_not_lead_the_run_is_not_ended(home, modelyard):
+    """Its number is that of the leader, which has ended, or it is older than the run."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"]) as other:
+        try:
+            run = started(home, FIRST, pid=other.pid, pid_started=process_start(other.pid))
+            assert modelyard("runs", "cancel", FIRST).code == 2
+            (run / "lifeline").unlink(missing_ok=True)
+            changed = started(home, SECOND, pid=other.pid, pid_started="another")
+            with lifeline.hold(changed / "lifeline"):
+                modelyard("runs", "cancel", SECOND)
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
+def test_a_living_run_is_cancelled(home, modelyard):
+    run = started(home, FIRST)
+    line = [sys.executable, "-c", LEADER, str(run / "lifeline")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as leader:
+        assert leader.stdout
+        leader.stdout.readline()
+        (run / runs.START).unlink()
+        (run / "logs").rmdir()
+        started(home, FIRST, pid=leader.pid, pid_started=process_start(leader.pid))
+        assert modelyard("runs", "cancel", FIRST).code == 0
+        assert leader.wait(30) == -signal.SIGTERM
+    assert found(modelyard, "show", FIRST)["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (StepChange(step="train", state="running", at=1.0), ("train", "started")),
+        (StepChange(step="train", state="succeeded", seconds=2.0, at=1.0), ("succeeded", "2.0 s")),
+        (StepChange(step="train", state="succeeded", cached=True, at=1.0), ("cached",)),
+        (
+            Epoch(step="train", epoch=2, epochs=9, metrics={"loss": 0.25}, seconds=1.0),
+            ("epoch 2 of 9", "loss 0.2500"),
+        ),
+        (Resumed(step="train", epoch=4, epochs=9), ("after epoch 4 of 9",)),
+    ],
+)
+def test_an_event_is_one_line(event, words):
+    line = line_of(event)
+    assert all(word in line for word in words)
+    assert "\n" not in line
+
+
+def test_an_event_is_read_whole_or_not_at_all(tmp_path: Path):
+    from modelyard.components.events import EventFile, emit, parse
+
+    path = tmp_path / "events.jsonl"
+    reader = EventFile(path)
+    assert reader.read() == []
+    os.environ["MODELYARD_EVENTS"] = str(path)
+    try:
+        emit(Resumed(step="train", epoch=1, epochs=2))
+    finally:
+        del os.environ["MODELYARD_EVENTS"]
+    with path.open("a") as file:
+        file.write('{"event":"resumed","step":"train"')
+    assert len(reader.read()) == 1
+    with path.open("a") as file:
+        file.write(',"epoch":2,"epochs":2}\nnoise\n')
+    assert [one.epoch for one in reader.read()] == [1, 2]
+    assert parse('{"event":"none"}') is None
