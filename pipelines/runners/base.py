@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from modelyard.components.artifacts import Interval, Record
+from modelyard.components.artifacts import Interval, Record, read
 from modelyard.components.errors import ModelyardError
 from modelyard.components.events import Event, StepChange
 from modelyard.components.explain.explanation import Explanation
@@ -250,6 +250,11 @@ class Runner(ABC):
         Raises:
             NotFoundError: there is none.
         """
+
+
+def recorded(folder: Path) -> RunSummary | None:
+    """Return the summary that is in a run's folder, if one is."""
+    return read(folder / "run.json", RunSummary) if (folder / "run.json").exists() else None
 
 
 def steps_after(events: Iterable[Event], names: Iterable[str], now: float) -> tuple[Step, ...]:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from modelyard.components.artifacts import Record, read
-from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary
+from modelyard.components.artifacts import Record
+from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary, recorded
 
 
 class Change(Record):
@@ -72,9 +72,10 @@ def compare_runs(first: Run, second: Run) -> Comparison:
 
 def summary_of(run: Run) -> RunSummary | None:
     """Return the result of a run that succeeded or failed; None of another."""
-    if (run.folder / "run.json").exists():
-        return read(run.folder / "run.json", RunSummary)
-    return run.result() if run.info().state in ("succeeded", "failed") else None
+    state, known = run.info().state, recorded(run.folder)
+    if known and known.state == state:  # else it was tried again since it was followed
+        return known
+    return run.result() if state in ("succeeded", "failed") else None
 
 
 def _results(info: RunInfo) -> dict[str, Any]:

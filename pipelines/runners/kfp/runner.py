@@ -7,13 +7,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from modelyard.components.artifacts import read
 from modelyard.components.errors import BackendError
 from modelyard.components.events import Event
 from modelyard.components.explain.explanation import Explanation
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs as folders
-from modelyard.pipelines.runners.base import LogLines, Options, Run, RunInfo, Runner, RunSummary, Step
+from modelyard.pipelines.runners.base import (
+    LogLines,
+    Options,
+    Run,
+    RunInfo,
+    Runner,
+    RunSummary,
+    Step,
+    recorded,
+)
 from modelyard.pipelines.runners.explain_run import explain_kfp
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
@@ -100,8 +108,8 @@ class KfpRun(Run):
             data=data.get("source") or data.get("kind"),
             schedule=run.recurring_run_id or None,
         )
-        path = self.folder / "run.json"
-        return info.with_result(read(path, RunSummary)) if path.exists() else info
+        summary = recorded(self.folder)
+        return info.with_result(summary) if summary and summary.state == info.state else info
 
     def steps(self) -> tuple[Step, ...]:
         """Return the state of every step; the first call asks the server."""

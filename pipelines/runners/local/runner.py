@@ -6,6 +6,7 @@ names the leader, the lifeline tells whether it lives, `events.jsonl` how far it
 
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -32,6 +33,7 @@ from modelyard.pipelines.runners.base import (
     Runner,
     RunSummary,
     Step,
+    recorded,
     steps_after,
 )
 from modelyard.pipelines.runners.explain_run import explain_local
@@ -90,8 +92,13 @@ class LocalRunner(Runner):
             pid=os.getpid(),
             pid_started=process_start(os.getpid()),
         )
+        try:
+            execution = self._execution(config, folder, options)
+        except BaseException:
+            life.close()
+            shutil.rmtree(folder)
+            raise
         write(folder / runs.START, start)
-        execution = self._execution(config, folder, options)
         return self._run(folder, start, execution, life)
 
     def list(self, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
@@ -220,7 +227,7 @@ class LocalRun(Run):
             ConfigError: it has ended, or another machine leads it.
             ModelyardError: the leader does not end.
         """
-        if self._start.host != socket.gethostname():
+        if not self.of_this_host:
             raise ConfigError(
                 f"The run {self.name} is led by a process of {self._start.host}, and this is "
                 f"{socket.gethostname()}. Cancel it there: `modelyard runs cancel {self.name}`."
@@ -265,13 +272,17 @@ class LocalRun(Run):
             f"runs show {self.name} --wait. End it: modelyard runs cancel {self.name}."
         )
 
+    @property
+    def of_this_host(self) -> bool:
+        """Whether this machine leads it, or led it: its folder may be on a disk that several share."""
+        return self._start.host == socket.gethostname()
+
     def lives(self) -> bool:
         """Say whether the process that leads the run lives."""
         return lifeline.held(self.folder / "lifeline")
 
     def _summary(self) -> RunSummary | None:
-        path = self.folder / "run.json"
-        return read(path, RunSummary) if path.exists() else None
+        return recorded(self.folder)
 
     def _lead(self, execution: "LocalExecution", life: ExitStack) -> RunSummary:
         with _interrupted_by_sigterm() as terminated:

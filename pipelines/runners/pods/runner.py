@@ -44,9 +44,8 @@ class PodsRun(LocalRun):
             ConfigError: it has ended, or another machine leads it.
             ClusterError: the cluster does not answer.
         """
-        if not self.lives() and self._remove_pods():
-            return
-        super().cancel()
+        if not (self.of_this_host and not self.lives() and self._remove_pods()):
+            super().cancel()
 
     def _remove_pods(self) -> bool:
         from modelyard.components.kubernetes.cluster import connect

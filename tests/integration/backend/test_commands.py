@@ -177,7 +177,9 @@ def test_interrupted(site: Site, modelyard: Command, monkeypatch: pytest.MonkeyP
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(following, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupt))
+    monkeypatch.setattr(
+        following, "time", SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=interrupt)
+    )
     code, text = modelyard("submit", "--wait")
     (run,) = site.runs.runs.values()
     assert code == 130
