@@ -61,12 +61,13 @@ def test_content_is_uploaded_once(site: Site, backend: Backend, environment: Env
     assert len(site.pipelines.versions) == 2
 
 
-def test_name_of_something_else(site: Site, backend: Backend, environment: Environment) -> None:
+@pytest.mark.parametrize("kind", ["pipeline", "experiment"])
+def test_name_of_something_else(site: Site, backend: Backend, environment: Environment, kind: str) -> None:
     submission.upload(backend, prepare(environment))
-    (pipeline,) = site.pipelines.pipelines.values()
-    pipeline.description = "A pipeline of my own"
-    with pytest.raises(BackendError, match=r"There is a pipeline 'digits' at .* modelyard did not make it"):
-        submission.upload(backend, prepare(environment))
+    (made,) = getattr(site.pipelines, f"{kind}s").values()
+    made.description = "One of my own"
+    with pytest.raises(BackendError, match=rf"The {kind} 'digits' exists at .* modelyard did not make it"):
+        submission.upload(backend, prepare(environment, "training.epochs=1"))
 
 
 @pytest.mark.parametrize("path", ["/pipelines", "upload_version", "/runs"])
