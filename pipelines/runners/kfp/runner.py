@@ -22,9 +22,9 @@ from modelyard.pipelines.runners.base import (
     Step,
     recorded,
 )
-from modelyard.pipelines.runners.explain_run import explain_kfp
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
+from modelyard.pipelines.runners.kfp.explained import explain_kfp
 from modelyard.pipelines.runners.kfp.following import Following
 
 if TYPE_CHECKING:

@@ -78,7 +78,8 @@ def latest(backend: Backend, model: str | None, limit: int) -> list[Any]:
 def seconds_of(run: Any) -> float:
     """Return how long a run took, or has taken until now."""
     ended = run.finished_at if run.finished_at and run.finished_at.year > 1970 else None
-    return round(((ended or datetime.now(UTC)) - run.created_at).total_seconds(), 1)
+    seconds: float = ((ended or datetime.now(UTC)) - run.created_at).total_seconds()
+    return round(seconds, 1)
 
 
 def state(run: Any) -> str:
