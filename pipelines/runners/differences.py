@@ -56,18 +56,19 @@ def compare_runs(first: Run, second: Run) -> Comparison:
     Raises:
         ModelyardError: the results of one cannot be read.
     """
-    both, infos = (first, second), (first.info(), second.info())
-    before, after = (_results(info) for info in infos)
-    results = (Change(key=key, before=before[key], after=after[key]) for key in before)
-    before, after = (_metrics(summary_of(run)) for run in both)
-    names = [*before, *(name for name in after if name not in before)]
-    metrics = (Change(key=name, before=before.get(name), after=after.get(name)) for name in names)
+    infos = first.info(), second.info()
     return Comparison(
         runs=infos,
-        results=tuple(results),
-        metrics=tuple(metrics),
-        differences=differences(*(flat(run.config()) for run in both)),
+        results=_side_by_side(*map(_results, infos)),
+        metrics=_side_by_side(_metrics(summary_of(first)), _metrics(summary_of(second))),
+        differences=differences(flat(first.config()), flat(second.config())),
     )
+
+
+def _side_by_side(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
+    """Return all keys, in their order."""
+    keys = [*before, *(key for key in after if key not in before)]
+    return tuple(Change(key=key, before=before.get(key), after=after.get(key)) for key in keys)
 
 
 def summary_of(run: Run) -> RunSummary | None:

@@ -322,9 +322,13 @@ def start_of(folder: Path) -> Start | None:
 
 
 def process_start(pid: int) -> str:
-    """Return what tells a process from a later one with its number: when it started, in ticks since boot."""
+    """Return what tells a process from a later one with its number: when it started, in ticks since boot.
+
+    Empty when it has ended, or where there is no /proc.
+    """
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if state == "Z" else rest[18]
     return ""
 
 

@@ -43,7 +43,7 @@ def test_cache_hits_come_through_logging(tmp_path):
 
 
 def test_whoever_asks_is_told_which_step_starts(tmp_path):
-    started = []
-    log = StepLog(("ingest", "train"), tmp_path, started.append)
+    changes = []
+    log = StepLog(("ingest", "train"), tmp_path, changes.append)
     feed(log, "09:14:11.456 - INFO - Executing task 'ingest'", "09:14:12.456 - INFO - Executing task 'train'")
-    assert started == ["ingest", "train"]
+    assert [(step.name, step.state) for step in changes] == [("ingest", "running"), ("train", "running")]
