@@ -15,6 +15,10 @@ INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__base__
 
 
+class Interrupted(Exception):  # noqa: N818 - no error
+    """Ctrl-C; the message says what it does, and how to go on."""
+
+
 def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code.
 
@@ -28,6 +32,8 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
             report("Interrupted", "Stopped by Ctrl-C. Run it again: what is done is cached.", code, as_json)
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except Interrupted as interrupted:
+        code = report("Interrupted", str(interrupted), INTERRUPTED, as_json)
     except UsageError as error:
         code = report("UsageError", error.format_message(), 2, as_json)
     except ModelyardError as error:

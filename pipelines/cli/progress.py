@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from modelyard.pipelines.cli.failures import INTERRUPTED, report
+from modelyard.pipelines.cli.failures import Interrupted, report
 from modelyard.pipelines.cli.options import Output, emit
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ def complete(run: "Run", output: Output, plan_key: str | None = None, leave_stuc
         with shown(run, Console(stderr=True)):
             summary = run.result(leave_stuck)
     except KeyboardInterrupt:
-        code = report("Interrupted", run.interrupted(), INTERRUPTED, output is Output.JSON)
-        raise typer.Exit(code) from None
+        raise Interrupted(run.interrupted()) from None
     comparison.keep(run.folder, plan_key, summary)
     failure = summary.failure
     if output is Output.JSON:
