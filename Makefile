@@ -46,7 +46,7 @@ kind-down: setup ## Remove what kind-up made
 
 test-cluster: setup ## Run the cluster tests on what KUBECONFIG names, whose nodes pull from REGISTRY
 	CLUSTER=current manifests/kind/cluster up
-	$(BIN)/pytest -q -m "cluster and not soak" tests/cluster
+	$(BIN)/pytest -q $(TWO_CORES) -m "cluster and not soak" tests/cluster
 
 ##@ Development
 

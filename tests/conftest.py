@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-SHARE_FIXTURES = ("flow", "serve")
+SHARE_FIXTURES = ("flow", "serve", "rollout", "cluster")
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
