@@ -14,24 +14,35 @@
     ├── ServeError                 8   the server cannot start, or does not answer
     ├── ClusterError               9   the cluster cannot be reached, or refuses what is asked
     ├── BackendError              10   Kubeflow Pipelines cannot be reached, or refuses what is asked
-    ├── StuckError                11   a pod of a run cannot start: no node has room, or no image comes
+    ├── StuckError                11   a pod of a run cannot start
+    │   ├── UnschedulableError    11   no node has room for it
+    │   └── ImageError            11   its image cannot be pulled
     ├── CancelledError            12   the run was cancelled
-    └── PlanError                 13   no node can take a step, or the plan says that it cannot succeed
+    ├── PlanError                 13   no node can take a step, or the plan says that it cannot succeed
+    └── KilledError               14   the process of a step was ended from outside
+        ├── OutOfMemoryError      14   it needed more memory than there is
+        └── DeadlineError         14   it took longer than it may
 
 A message is one paragraph: what was found (the bad value), what is wrong with it, what to do next.
-An exception outside the family is a bug and ends with exit code 1.
-
-A step runs in a process of its own, which ends with a traceback; its last lines name the class and
-the message, and `from_log` makes the error again from them, on a laptop and from a pod's log alike.
+An exception outside the family is a bug and ends with exit code 1. A step runs in a process of its own; it
+leaves a record from which `records.Failure` makes the same error again.
 """
 
 import re
+from collections.abc import Iterator
 
 
 class ModelyardError(Exception):
     """Base of every error that modelyard raises on purpose."""
 
     exit_code = 1
+
+    @classmethod
+    def public(cls) -> "type[ModelyardError]":
+        """Return the class of this module that this one is, or is derived from."""
+        return next(
+            kind for kind in cls.__mro__ if kind.__module__ == __name__ and issubclass(kind, ModelyardError)
+        )
 
 
 class ConfigError(ModelyardError):
@@ -105,9 +116,17 @@ class BackendError(ModelyardError):
 
 
 class StuckError(ModelyardError):
-    """A pod of a run cannot start: no node has room for it, or its image does not come."""
+    """A pod of a run cannot start."""
 
     exit_code = 11
+
+
+class UnschedulableError(StuckError):
+    """No node has room for a pod, or may take it."""
+
+
+class ImageError(StuckError):
+    """The image of a pod cannot be pulled, or its container cannot be created."""
 
 
 class CancelledError(ModelyardError):
@@ -122,38 +141,33 @@ class PlanError(ModelyardError):
     exit_code = 13
 
 
-_FAMILY: dict[str, type[ModelyardError]] = {
-    kind.__name__: kind
-    for kind in (
-        ConfigError,
-        DataError,
-        TrainError,
-        TooLargeError,
-        EvaluateError,
-        DeployError,
-        StoreError,
-        NotFoundError,
-        ConflictError,
-        UnreachableError,
-        ServeError,
-        ClusterError,
-        BackendError,
-        StuckError,
-        CancelledError,
-        PlanError,
-    )
-}
+class KilledError(ModelyardError):
+    """The process of a step was ended from outside, or crashed outside of Python."""
+
+    exit_code = 14
+
+
+class OutOfMemoryError(KilledError):
+    """A step needed more memory than there is."""
+
+
+class DeadlineError(KilledError):
+    """A step took longer than it may."""
+
+
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")  # Keras prints in bold
 _LONGEST = 400
-_LAST_LINE = re.compile(r"^\s*modelyard\.components\.errors\.(\w+): (.*)$")
 
 
-def from_log(lines: list[str]) -> ModelyardError | None:
-    """Return the error that a step's log ends with, or None when it ended in another way."""
-    for line in reversed(lines):
-        if (found := _LAST_LINE.match(line)) and found[1] in _FAMILY:
-            return _FAMILY[found[1]](found[2])
-    return None
+def family() -> dict[str, type[ModelyardError]]:
+    """Return the classes of the family by their names."""
+    return {kind.__name__: kind for kind in _descendants(ModelyardError)}
+
+
+def _descendants(kind: type[ModelyardError]) -> Iterator[type[ModelyardError]]:
+    yield kind
+    for each in kind.__subclasses__():
+        yield from _descendants(each)
 
 
 def describe(error: BaseException) -> str:

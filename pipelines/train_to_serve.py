@@ -61,7 +61,7 @@ def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..
         skip_unchanged: bool = False,
         force_after: int = 0,
     ) -> None:
-        ending = explain(name=name, run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER)
+        ending = explain(name=name, run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER, store=store)
         ending.set_caching_options(False)
         place("explain", ending)
 
@@ -103,6 +103,7 @@ def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..
                     name=name,
                     gate=gate,
                     store=store,
+                    run=identity.outputs["run"],
                     champion=identity.outputs["champion"],
                 )
                 place("evaluate", evaluated)

@@ -45,12 +45,12 @@ def deploy(
     Returns:
         The version.
     """
-    from modelyard.components import lifeline
+    from modelyard.components.step import step
 
-    lifeline.follow()
-    from modelyard.components.deploy.deployer import deploy
+    with step("deploy"):
+        from modelyard.components.deploy.deployer import deploy
 
-    return deploy(
-        model.path, history.path, evaluation.path, report.path, name, run, champion, data,
-        recipe_sha256, code_sha256, config, serving, store, rollout, target, outcome.path,
-    )  # fmt: skip
+        return deploy(
+            model.path, history.path, evaluation.path, report.path, name, run, champion, data,
+            recipe_sha256, code_sha256, config, serving, store, rollout, target, outcome.path,
+        )  # fmt: skip

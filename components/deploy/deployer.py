@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, records
 from modelyard.components.artifacts import Decision, History, Manifest, Metrics, Outcome, Signature
 from modelyard.components.deploy.platforms import open_platform
 from modelyard.components.deploy.platforms.base import PlatformConfig
@@ -20,8 +20,10 @@ from modelyard.components.deploy.rollout import RolloutController
 from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import pin_version
 from modelyard.components.kubernetes import Json
+from modelyard.components.records import OutcomeRecord
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import open_objects
 
 PACKAGES = ("modelyard", "numpy", "onnxruntime")
 BY = "pipeline"
@@ -85,6 +87,9 @@ def deploy(
         pinned = pin_version(models, name, version)
         result = controller.roll_out(pinned, champion, manifest.decision.reason)
     artifacts.write(Path(outcome), result)
+    if run_id := records.run_id():
+        record = OutcomeRecord(outcome=result)
+        records.write(open_objects(Store.of(store)), records.outcome_key(name, run_id), record)
     _log(f"{result.decision}: {result.reason}")
     return version
 

@@ -11,6 +11,7 @@ def evaluate(
     name: str,
     gate: str,
     store: str,
+    run: str,
     champion: int,
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
@@ -26,6 +27,7 @@ def evaluate(
         name: the model's name.
         gate: `gate` section as JSON, or `null`: then every model is promoted.
         store: `store` section as JSON.
+        run: the run's fingerprint, for the record of the decision.
         champion: the version to compare with; 0 when there is none.
         metrics: numbers that the KFP UI shows.
         confusion: the confusion matrix that the KFP UI shows.
@@ -35,13 +37,23 @@ def evaluate(
     Returns:
         Whether to promote the candidate.
     """
-    from modelyard.components import lifeline
+    from modelyard.components.step import step
 
-    lifeline.follow()
-    from modelyard.components.evaluate.evaluator import evaluate
+    with step("evaluate"):
+        from modelyard.components.evaluate.evaluator import evaluate
 
-    result = evaluate(
-        model.path, features.path, history.path, name, gate, store, champion, report.path, evaluation.path
-    )
-    result.log(metrics, confusion)
-    return result.promote
+        result = evaluate(
+            model.path,
+            features.path,
+            history.path,
+            name,
+            gate,
+            store,
+            run,
+            champion,
+            report.path,
+            report.uri,
+            evaluation.path,
+        )
+        result.log(metrics, confusion)
+        return result.promote

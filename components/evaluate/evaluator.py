@@ -1,6 +1,6 @@
 """The work of the step `evaluate`: score candidate and champion on the same test rows, and decide.
 
-    result = evaluate(model, features, history, "digits", "null", store, 3, "report.html", "evaluation")
+    result = evaluate(model, features, history, …)
     result.promote
 
 The exported ONNX model is scored, because that is what is served.
@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, records
 from modelyard.components.artifacts import (
     Decision,
     Golden,
@@ -29,10 +29,12 @@ from modelyard.components.artifacts import (
 from modelyard.components.errors import EvaluateError
 from modelyard.components.evaluate.gate import Gate, decide
 from modelyard.components.evaluate.scoring import Scorer, Scores, measure
+from modelyard.components.records import DecisionRecord
 from modelyard.components.report.page import render
 from modelyard.components.shards import Split
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import open_objects
 
 GOLDEN_ROWS = 16
 GOLDEN_VALUES = 2**20
@@ -91,8 +93,10 @@ def evaluate(
     name: str,
     gate: str,
     store: str,
+    run: str,
     champion: int,
     report: str,
+    report_uri: str,
     evaluation: str,
 ) -> Evaluation:
     """Score the candidate and the champion, decide, and write the evaluation and the report.
@@ -104,13 +108,15 @@ def evaluate(
         name: the model's name.
         gate: Gate as JSON, or `null`.
         store: Store as JSON.
+        run: the run's fingerprint.
         champion: version to compare with; 0 for none.
         report: file to write, HTML.
+        report_uri: its URI, for the record of the decision.
         evaluation: directory to write: decision.json, golden.json and metrics.json.
 
     Raises:
         EvaluateError: a model cannot be scored on these rows.
-        StoreError: the champion cannot be read.
+        StoreError: the champion cannot be read, or the decision cannot be recorded.
         DataError: an input is missing or malformed.
     """
     schema = artifacts.read(Path(features) / "schema.json", Schema)
@@ -129,6 +135,12 @@ def evaluate(
         artifacts.write(directory / "golden.json", _golden(candidate, test, len(schema.classes)))
         artifacts.write(directory / "metrics.json", metrics)
     _write_text(Path(report), page)
+    record_of_decision = DecisionRecord(
+        model=name, fingerprint=run, champion=champion, decision=decision, metrics=metrics, report=report_uri
+    )
+    records.write(
+        open_objects(Store.of(store)), records.decision_key(name, run, champion), record_of_decision
+    )
     print(f"{decision.decision}: {decision.reason}", flush=True)  # noqa: T201 - the step's log
     return Evaluation(metrics, decision)
 

@@ -7,20 +7,22 @@ from kfp import dsl
 def explain(
     name: str,
     run: str,
+    store: str,
     status: dsl.PipelineTaskFinalStatus,
     explanation: dsl.Output[dsl.Markdown],
 ) -> None:
-    """Say how the run ended and why, and tell the webhook if there is one.
+    """Say how the run ended and why, tell the webhook if there is one, and record it in the store.
 
     Args:
         name: the model's name.
         run: the run's name.
+        store: `store` section as JSON.
         status: how the steps ended, as KFP says it.
         explanation: one paragraph.
     """
-    from modelyard.components import lifeline
+    from modelyard.components.step import step
 
-    lifeline.follow()
-    from modelyard.components.explain.exit_task import report
+    with step("explain"):
+        from modelyard.components.explain.exit_task import report
 
-    report(name, run, status.state, explanation.path)
+        report(name, run, store, status.state, explanation.path)

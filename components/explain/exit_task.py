@@ -1,32 +1,71 @@
-"""The work of the exit task: write how the run ended, and post it to the webhook.
+"""The work of the exit task: write how the run ended, post it to the webhook, and record it in the store.
 
 The webhook's URL is a secret, as whoever knows it can post there: it is in no log, artifact or message.
 """
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from modelyard.components import records
 from modelyard.components.errors import ModelyardError
 from modelyard.components.explain import local_run
 from modelyard.components.explain.explanation import Explanation, explanation
+from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import open_objects
 
 WEBHOOK = "MODELYARD_WEBHOOK"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TIMEOUT = 10.0
+NO_DECISION = "no new version was deployed"  # evaluate came from the cache, and its record is gone
 NO_FAILURE = ("SUCCEEDED", "COMPLETE", "RUNNING")  # the backend says RUNNING when all steps were cached
 
 
-def report(name: str, run: str, state: str, path: str) -> None:
+def report(name: str, run: str, store: str, state: str, path: str) -> None:
     """Write a paragraph on how the run ended; the arguments are those of the component `explain`."""
-    found = _explain(name, run, state in NO_FAILURE)
-    print(found.text, flush=True)  # noqa: T201 - the step's log
+    decided, succeeded = "", state in NO_FAILURE
+    if succeeded:
+        with _logged():
+            found = records.of_run(open_objects(Store.of(store)), name, records.run_id() or "").decided()
+            decided = ": ".join(found) if found else NO_DECISION
+    ended = _explain(name, run, succeeded, decided)
+    _log(ended.text)
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(found.text + "\n", encoding="utf-8")
-    if problem := post(found.json()):
-        print(problem, flush=True)  # noqa: T201
+    file.write_text(ended.text + "\n", encoding="utf-8")
+    if problem := post(ended.json()):
+        _log(problem)
+    with _logged():
+        _record(ended, name, store)
+
+
+def _record(ended: Explanation, name: str, store: str) -> None:
+    if (run_id := records.run_id()) and ended.state != "running":
+        end = records.RunEnd(
+            run_id=run_id,
+            model=name,
+            state=ended.state,
+            step=ended.step,
+            kind=ended.kind,
+            text=ended.text,
+            ended=records.now(),
+        )
+        records.write(open_objects(Store.of(store)), records.end_key(name, run_id), end)
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """Log an error: an exit task that cannot see or write something does not make the run fail."""
+    try:
+        yield
+    except ModelyardError as error:
+        _log(str(error))
+
+
+def _log(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - the step's log
 
 
 def post(value: Mapping[str, str | None]) -> str | None:
@@ -53,15 +92,13 @@ def post(value: Mapping[str, str | None]) -> str | None:
     return None
 
 
-def _explain(name: str, run: str, succeeded: bool) -> Explanation:
+def _explain(name: str, run: str, succeeded: bool, decided: str) -> Explanation:
     if folder := local_run.run_folder():
-        return local_run.explain(folder, name, succeeded)
+        return local_run.explain(folder, name, succeeded, decided)
     from modelyard.components.explain import kfp_run  # imports the Kubernetes client
 
-    try:
-        return kfp_run.explain(run, name, kfp_run.own_run(), succeeded)
-    except ModelyardError as error:  # an exit task that sees nothing does not make the run fail
-        print(error, flush=True)  # noqa: T201
-        if succeeded:
-            return explanation(run, name, "succeeded", None)
-        return explanation(run, name, "failed", None, "`modelyard explain` may say why.")
+    with _logged():
+        return kfp_run.explain(run, name, kfp_run.own_run(), succeeded, decided)
+    if succeeded:
+        return explanation(run, name, "succeeded", None, decided)
+    return explanation(run, name, "failed", None, "`modelyard explain` may say why.")

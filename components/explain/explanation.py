@@ -4,7 +4,7 @@ The lines that a step itself wrote are quoted; nothing is concluded from what th
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -15,9 +15,6 @@ WORDS = {
     "failed": ("failed", "in the step"),
     "cancelled": ("was cancelled", "during the step"),
 }
-DECIDING = ("deploy", "evaluate")
-"""Steps whose last line says what was decided and why; the first of them that ran has the last word."""
-NO_DECISION = "no new version was deployed"  # evaluate came from the cache, and the gate had decided so
 LAST = 5  # lines of a log that are quoted
 # Lines of KFP's executor and launcher and of Argo, by their prefixes, events, and empty ones.
 _FRAMING = re.compile(
@@ -33,13 +30,14 @@ class Explanation:
     """How a run ended.
 
     `model` is the model's name, if it is known; `step` the step that failed, that is running, or that cannot
-    start. `text` is the paragraph.
+    start; `kind` the class of its error. `text` is the paragraph.
     """
 
     run: str
     model: str | None
     state: State
     step: str | None
+    kind: str | None
     text: str
 
     def json(self) -> dict[str, str | None]:
@@ -47,7 +45,9 @@ class Explanation:
         return {"text": self.text, **asdict(self)}
 
 
-def explanation(run: str, model: str | None, state: State, step: str | None, reason: str = "") -> Explanation:
+def explanation(
+    run: str, model: str | None, state: State, step: str | None, reason: str = "", kind: str | None = None
+) -> Explanation:
     """Return how a run ended.
 
     Args:
@@ -56,22 +56,12 @@ def explanation(run: str, model: str | None, state: State, step: str | None, rea
         state: its state.
         step: the step in question, if there is one.
         reason: why, and what to do; or what was decided.
+        kind: the class of the error, if there is one.
     """
     name = f"The run {run} of {model}" if model else f"The run {run}"
     verb, where = WORDS[state]
     what = f"{name} {verb} {where} {step}" if step else f"{name} {verb}"
-    return Explanation(run, model, state, step, f"{what}: {reason}" if reason else f"{what}.")
-
-
-def decision(log_of: Callable[[str], Iterable[str]], unchanged: bool) -> str:
-    """Return what a successful run decided, and why.
-
-    Args:
-        log_of: gives the log of a step; empty when it did not run.
-        unchanged: whether fingerprint ended the run.
-    """
-    steps = (*DECIDING, "fingerprint") if unchanged else DECIDING
-    return next(filter(None, (last_line(log_of(step)) for step in steps)), NO_DECISION)
+    return Explanation(run, model, state, step, kind, f"{what}: {reason}" if reason else f"{what}.")
 
 
 def step_lines(lines: Iterable[str]) -> Iterator[str]:
@@ -84,11 +74,6 @@ def step_lines(lines: Iterable[str]) -> Iterator[str]:
             within_json = True
         elif not _FRAMING.match(line):
             yield line
-
-
-def has_traceback(lines: Iterable[str]) -> bool:
-    """Say whether a Python program ended with an exception; otherwise something ended it from outside."""
-    return any(line.startswith("Traceback ") for line in lines)
 
 
 def last_line(lines: Iterable[str]) -> str:

@@ -1,52 +1,46 @@
-"""A run that this machine leads: its steps' logs say how it ended."""
+"""A run that this machine leads: how it ended, from the records of its steps in its folder."""
 
-import json
 import os
 from pathlib import Path
 
-from modelyard.components.errors import ModelyardError, from_log
-from modelyard.components.explain.explanation import (
-    Explanation,
-    decision,
-    explanation,
-    has_traceback,
-    quote_end,
-)
+from modelyard.components.explain.explanation import Explanation, explanation
+from modelyard.components.records import RUN_FOLDER, Failure
 
-VARIABLE = "MODELYARD_RUN"
-"""Names the run's folder, for its exit task."""
-UNCHANGED = "unchanged"  # artifacts.UNCHANGED, whose import takes longer than the rest of this step
+EXIT_TASK = "explain"
 
 
 def run_folder() -> Path | None:
     """Return the folder of the run that this process belongs to, if this machine leads it."""
-    path = os.environ.get(VARIABLE)
+    path = os.environ.get(RUN_FOLDER)
     return Path(path) if path else None
 
 
-def explain(run: Path, model: str, succeeded: bool) -> Explanation:
+def explain(run: Path, model: str, succeeded: bool, decided: str) -> Explanation:
     """Return how a run ended whose exit task is running.
 
     Args:
         run: the run's folder.
         model: the model's name.
         succeeded: whether no step failed.
+        decided: what it decided, and why.
     """
     if succeeded:
-        decided = decision(lambda step: log_of(run, step), _unchanged(run))
         return explanation(run.name, model, "succeeded", None, decided)
-    step = last_step(run)
-    return explanation(
-        run.name, model, "failed", step, str(failure(run, step)) if step else "no step started."
-    )
+    if found := failure(run):
+        return explanation(run.name, model, "failed", found.step, found.message, found.kind)
+    return explanation(run.name, model, "failed", None, "no step started.")
 
 
-def _unchanged(run: Path) -> bool:
-    """Say whether fingerprint ended the run because nothing is new."""
-    outputs = (
-        json.loads(path.read_bytes()) for path in run.glob("artifacts/*/fingerprint/executor_output.json")
-    )
-    return any(found.get("parameterValues", {}).get("Output") == UNCHANGED for found in outputs)
+def failure_file(run: Path, step: str) -> Path:
+    """Return the file for the record of a step's failure; empty while there is none."""
+    return run / "failures" / f"{step}.json"
+
+
+def failure(run: Path) -> Failure | None:
+    """Return why a run failed, or None; how the exit task ended does not count."""
+    files = [path for path in (run / "failures").glob("*.json") if path.stem != EXIT_TASK]
+    files.sort(key=lambda path: path.stat().st_mtime_ns)
+    return next(filter(None, (Failure.parse(path.read_bytes()) for path in files)), None)
 
 
 def log_of(run: Path, step: str) -> list[str]:
@@ -56,20 +50,6 @@ def log_of(run: Path, step: str) -> list[str]:
 
 
 def last_step(run: Path) -> str | None:
-    """Return the step that started last: the one that failed, if one did. The exit task is none."""
-    logs = [path for path in (run / "logs").glob("*.log") if path.stem != "explain"]
+    """Return the step that started last. The exit task is none."""
+    logs = [path for path in (run / "logs").glob("*.log") if path.stem != EXIT_TASK]
     return max(logs, key=lambda path: path.stat().st_mtime_ns).stem if logs else None
-
-
-def failure(run: Path, step: str) -> ModelyardError:
-    """Return the error that a step ended with."""
-    lines = log_of(run, step)
-    if known := from_log(lines):
-        return known
-    why = (
-        " without an error: it was killed. If no user did that, the machine has too little memory: lower the "
-        "sizes in `model` or training.batch_size, or use a larger machine"
-        if not has_traceback(lines)
-        else ""
-    )
-    return ModelyardError(f"The step {step} ended unexpectedly{why}. {quote_end(lines)}")

@@ -17,6 +17,7 @@ ATTEMPT = re.compile(r"\(\d+\)$")  # where the controller has a retry strategy f
 EXIT_TASK = "explain"
 STOPPED = ("Terminate", "Stop")
 BLOCKED = ("Unschedulable", *PULLING, *CREATING)
+NEVER_STARTED = "Pod failed before main container starts due to "
 NODE_NAME = "workflows.argoproj.io/node-name"
 
 
@@ -59,8 +60,9 @@ class PodNode:
     @property
     def blocked_by(self) -> str:
         """Kubernetes' reason why it may never start, which Argo writes before the message; empty if none."""
-        reason = self.message.partition(":")[0]
-        return reason if self.phase == "Pending" and reason in BLOCKED else ""
+        begun = self.phase != "Pending" and not self.message.startswith(NEVER_STARTED)
+        reason = self.message.removeprefix(NEVER_STARTED).partition(":")[0]
+        return reason if not begun and reason in BLOCKED else ""
 
 
 class Workflow:

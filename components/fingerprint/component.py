@@ -35,11 +35,11 @@ def fingerprint(
         The cache key for ingest: of the data and the root, and a new one each time the champion is trained
         again; "unchanged" when the run ends here.
     """
-    from modelyard.components import lifeline
+    from modelyard.components.step import step
 
-    lifeline.follow()
-    from modelyard.components.fingerprint.identity import identify
+    with step("fingerprint"):
+        from modelyard.components.fingerprint.identity import identify
 
-    return identify(
-        name, source, recipe_sha256, store, root, skip_unchanged, force_after, run, champion, data
-    )
+        return identify(
+            name, source, recipe_sha256, store, root, skip_unchanged, force_after, run, champion, data
+        )

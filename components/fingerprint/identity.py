@@ -8,15 +8,17 @@ so that the champion is trained once each time, and the runs in between find tha
 
 import hashlib
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from modelyard.components import records
 from modelyard.components.artifacts import UNCHANGED
+from modelyard.components.records import RunStart
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import open_objects
 
 WITHOUT_EFFECT = {"source", "sha256", "timeout", "max_bytes", "endpoint"}
 """Keys of Source that do not change what ingest makes: what the data is matters, not where it is."""
@@ -34,7 +36,7 @@ def identify(
     champion: str,
     data: str,
 ) -> str:
-    """Return the key of the data for ingest, or "unchanged"; write the fingerprints and the champion.
+    """Return the key of the data for ingest, or "unchanged"; write the fingerprints, the champion, a record.
 
     Args:
         name: the model's name.
@@ -51,7 +53,7 @@ def identify(
     Raises:
         ConfigError: `data.source` or `store.url` has an unknown scheme.
         DataError: the data is missing or cannot be inspected.
-        StoreError: the model store cannot be read.
+        StoreError: the model store cannot be read, or the run cannot be recorded there.
     """
     data_sha256 = cache_key = data_fingerprint(Source.of(source))
     models = open_store(Store.of(store))
@@ -68,12 +70,27 @@ def identify(
     _write(Path(run), run_sha256)
     _write(Path(champion), str(champion_version))
     _write(Path(data), data_sha256)
+    why = None
     if unchanged and cache_key == data_sha256:
         version, since = unchanged
-        _log(
-            f"{UNCHANGED}: version {version}, the champion since {since:%Y-%m-%d %H:%M} UTC, was made of the "
-            "same data, configuration and code"
+        why = (
+            f"version {version}, the champion since {since:%Y-%m-%d %H:%M} UTC, was made of the same data, "
+            "configuration and code"
         )
+    if run_id := records.run_id():
+        start = RunStart(
+            run_id=run_id,
+            model=name,
+            fingerprint=run_sha256,
+            data=data_sha256,
+            champion=champion_version,
+            runner=records.runner(),
+            started=records.now(),
+            unchanged=why,
+        )
+        records.write(open_objects(Store.of(store)), records.run_key(name, run_id), start)
+    if why:
+        _log(f"{UNCHANGED}: {why}")
         return UNCHANGED
     champion_text = f"version {champion_version}" if champion_version else "none yet"
     _log(f"data {data_sha256[:12]}, run {run_sha256[:12]}, champion to compare with: {champion_text}")
@@ -117,12 +134,6 @@ def champion_made_of(
     if (manifest.data, manifest.recipe_sha256) != (data, recipe_sha256):
         return None
     return champion.version, datetime.fromisoformat(store.entry(name, champion.history).at)
-
-
-def reason_in(log: Sequence[str]) -> str | None:
-    """Return why a run ended as unchanged, from the log of this step; None when it did not."""
-    begin = f"{UNCHANGED}: "
-    return next((line.removeprefix(begin) for line in log if line.startswith(begin)), None)
 
 
 def _digest(value: dict[str, object]) -> str:

@@ -13,9 +13,9 @@ def ingest(source: str, fingerprint: str, raw: dsl.Output[dsl.Dataset]) -> None:
             from the cache.
         raw: schema.json and one group of shards per split of the source.
     """
-    from modelyard.components import lifeline
+    from modelyard.components.step import step
 
-    lifeline.follow()
-    from modelyard.components.ingest.dataset import ingest
+    with step("ingest"):
+        from modelyard.components.ingest.dataset import ingest
 
-    ingest(source, fingerprint, raw.path)
+        ingest(source, fingerprint, raw.path)

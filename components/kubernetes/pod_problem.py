@@ -19,12 +19,14 @@ class PodProblem(Record):
     """What keeps a pod from running.
 
     `reason` is one word for programs, `message` a paragraph for people. `patience` is how long waiting may
-    help, in seconds: 0 when it does not, None when only the caller can say.
+    help, in seconds: 0 when it does not, None when only the caller can say. `detail` is what is known of the
+    memory that ran out.
     """
 
     reason: str
     message: str
     patience: float | None = None
+    detail: str = ""
 
 
 def find_problem(
@@ -126,6 +128,7 @@ def _memory_problem(pod: Json, container: str, used: float | None) -> PodProblem
         message=f"Container {container} of pod {_name(pod)} was killed because it used too much memory: "
         f"{allowed}{seen}. Give it more memory, or a smaller model or batch.",
         patience=0.0,
+        detail=f"{allowed}{seen}",
     )
 
 

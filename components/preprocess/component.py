@@ -12,9 +12,9 @@ def preprocess(raw: dsl.Input[dsl.Dataset], preparation: str, features: dsl.Outp
         preparation: `data` section (Preparation) as JSON.
         features: train, validation and test shards, schema, normalisation and statistics.
     """
-    from modelyard.components import lifeline
+    from modelyard.components.step import step
 
-    lifeline.follow()
-    from modelyard.components.preprocess.features import preprocess
+    with step("preprocess"):
+        from modelyard.components.preprocess.features import preprocess
 
-    preprocess(raw.path, preparation, features.path)
+        preprocess(raw.path, preparation, features.path)

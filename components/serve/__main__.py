@@ -1,7 +1,7 @@
 """`python -m modelyard.components.serve --store JSON --serving JSON --name NAME [--version V] [--digest D]`.
 
-One JSON line on stdout says when the server is ready and where; the log goes to stderr. It ends with 0
-after SIGTERM, or with the exit code of its error.
+One JSON line says when the server is ready and where: on stdout, or to the open file that --ready-fd names.
+The log goes to stderr. It ends with 0 after SIGTERM, or with the exit code of its error.
 """
 
 import argparse
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--serving", default="{}", help="`serving` section as JSON")
     parser.add_argument("--version", type=int, help="the version to serve; default: follow the champion")
     parser.add_argument("--digest", help="SHA-256 that the version's manifest.json must have")
+    parser.add_argument("--ready-fd", type=int, default=1, help="file descriptor that is told it is ready")
     options = parser.parse_args()
     if options.digest and options.version is None:
         parser.error("--digest needs --version")
@@ -49,7 +50,7 @@ def _serve(options: argparse.Namespace) -> None:
         ) from error
     from modelyard.components.serve.server import serve
 
-    serve(options.name, store, serving, options.version, options.digest)
+    serve(options.name, store, serving, options.version, options.digest, options.ready_fd)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ serve("digits", store, serving, version=7)     pinned, on a cluster by its diges
 import gc
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -32,9 +33,14 @@ MAX_HEAD = 64 * 2**10
 
 
 def serve(
-    name: str, store: Store, serving: Serving, version: int | None = None, digest: str | None = None
+    name: str,
+    store: Store,
+    serving: Serving,
+    version: int | None = None,
+    digest: str | None = None,
+    ready_fd: int = 1,
 ) -> None:
-    """Serve a model until SIGTERM or SIGINT; one JSON line on stdout says when and where it is ready.
+    """Serve a model until SIGTERM or SIGINT; one JSON line says when and where it is ready.
 
     Args:
         name: the model's name.
@@ -42,6 +48,7 @@ def serve(
         serving: where to listen, and the limits.
         version: the version to serve; None follows the champion.
         digest: what the SHA-256 of the version's manifest must be; not checked when None.
+        ready_fd: the file descriptor that gets the line; stdout if not given.
 
     Raises:
         ServeError: the address cannot be listened on, or the version cannot be loaded.
@@ -61,14 +68,14 @@ def serve(
             follower.start()
         gc.collect()
         gc.freeze()  # what is there now stays: a collection need not look at it again
-        Server(app, serving, predictor).run(sockets=[listener])
+        Server(app, serving, predictor, ready_fd).run(sockets=[listener])
         follower.stop()
 
 
 class Server(uvicorn.Server):
     """uvicorn's server: says when it is ready, drains on a signal, and then ends with exit code 0."""
 
-    def __init__(self, app: App, serving: Serving, predictor: Predictor) -> None:
+    def __init__(self, app: App, serving: Serving, predictor: Predictor, ready_fd: int) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -88,6 +95,7 @@ class Server(uvicorn.Server):
         )
         self._app, self._predictor, self._linger = app, predictor, serving.linger
         self._end: float | None = None
+        self._ready_fd = ready_fd
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
@@ -99,7 +107,7 @@ class Server(uvicorn.Server):
             "version": self._predictor.version,
             "url": f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
         }
-        print(json.dumps(ready), flush=True)  # noqa: T201 - what starts the server waits for it
+        os.write(self._ready_fd, json.dumps(ready).encode() + b"\n")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Linger, then drain; a second signal does not linger, a second Ctrl-C leaves at once.

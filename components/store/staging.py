@@ -9,8 +9,8 @@ An artifact is a file, or a folder with all that is in it.
 import argparse
 from pathlib import Path
 
-from modelyard.components import lifeline
 from modelyard.components.errors import ConfigError
+from modelyard.components.step import step
 from modelyard.components.store.storage import find_storage, open_uri
 
 
@@ -53,17 +53,17 @@ def mounted(uri: str) -> Path:
 
 def main() -> None:
     """Do what the command line says."""
-    lifeline.follow()
-    parser = argparse.ArgumentParser(description="Move artifacts between a storage and steps.")
-    parser.add_argument("--endpoint", help="address of an emulator")
-    parser.add_argument("action", choices=("fetch", "put"))
-    parser.add_argument("uri", nargs="*")
-    options = parser.parse_args()
-    for uri in options.uri:
-        if options.action == "fetch":
-            fetch(uri, mounted(uri), options.endpoint)
-        else:
-            put(mounted(uri), uri, options.endpoint)
+    with step("staging"):
+        parser = argparse.ArgumentParser(description="Move artifacts between a storage and steps.")
+        parser.add_argument("--endpoint", help="address of an emulator")
+        parser.add_argument("action", choices=("fetch", "put"))
+        parser.add_argument("uri", nargs="*")
+        options = parser.parse_args()
+        for uri in options.uri:
+            if options.action == "fetch":
+                fetch(uri, mounted(uri), options.endpoint)
+            else:
+                put(mounted(uri), uri, options.endpoint)
 
 
 if __name__ == "__main__":

@@ -26,19 +26,19 @@ def train(
         model: model.keras, model.onnx, saved_model/ and signature.json.
         history: history.json, the metrics of each epoch.
     """
-    from modelyard.components import lifeline
+    from modelyard.components.step import step
 
-    lifeline.follow()
-    from modelyard.components.train.trainer import train
+    with step("train"):
+        from modelyard.components.train.trainer import train
 
-    train(
-        features.path,
-        architecture,
-        training,
-        code_location,
-        code_sha256,
-        store,
-        features.uri,
-        model.path,
-        history.path,
-    )
+        train(
+            features.path,
+            architecture,
+            training,
+            code_location,
+            code_sha256,
+            store,
+            features.uri,
+            model.path,
+            history.path,
+        )

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from modelyard.components import artifacts, lifeline
+from modelyard.components import artifacts
 from modelyard.components.errors import TrainError
+from modelyard.components.step import step
 from modelyard.components.train import code_archive, trainer, user_code
 from modelyard.components.train import model as networks
 from modelyard.components.train.backend import keras, tf
@@ -147,9 +148,9 @@ def _bytes(variables: Any) -> int:
 
 def main() -> None:
     """Read the question and write the answer."""
-    lifeline.follow()
-    question, answer = map(Path, sys.argv[1:])
-    artifacts.write(answer, cost(artifacts.read(question, Question)))
+    with step("cost"):
+        question, answer = map(Path, sys.argv[1:])
+        artifacts.write(answer, cost(artifacts.read(question, Question)))
 
 
 if __name__ == "__main__":

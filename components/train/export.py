@@ -12,6 +12,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.components import artifacts, lifeline
+from modelyard.components import artifacts
 from modelyard.components.artifacts import Schema, Signature
-from modelyard.components.errors import TrainError, describe, from_log
+from modelyard.components.errors import TrainError, describe
+from modelyard.components.records import Failure
+from modelyard.components.step import VARIABLE, step
 from modelyard.components.train.backend import BACKEND, keras, tf
 
 TOLERANCE = 1e-4
@@ -163,16 +166,25 @@ def _convert_elsewhere(directory: Path) -> None:
         *sorted(modules),
     ]
     importable = os.pathsep.join(sys.path)
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": importable}
-    done = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    if done.returncode:
+    with tempfile.TemporaryDirectory() as scratch:
+        record = Path(scratch) / "failure.json"
+        variables = {"KERAS_BACKEND": "tensorflow", "PYTHONPATH": importable, VARIABLE: str(record)}
+        done = subprocess.run(
+            command,
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        failure = Failure.parse(record.read_bytes()) if done.returncode and record.exists() else None
+    if done.returncode and (failure is None or failure.exit_code != TrainError.exit_code):
         lines = done.stdout.splitlines() or ["it left no message"]
-        raise from_log(lines) or TrainError(
+        raise TrainError(
             f"The conversion to ONNX and SavedModel ended with {done.returncode}: {lines[-1].strip()} "
             "Give the step more memory, or train on the TensorFlow backend."
         )
+    if failure:
+        raise failure.error()
 
 
 def _write_onnx(model: Any, path: Path) -> None:
@@ -217,20 +229,20 @@ def _write_saved_model(model: Any, path: Path) -> None:
 
 def main() -> None:
     """Convert the model in the folder that the command line names, after importing the modules it names."""
-    lifeline.follow()
-    directory, *modules = sys.argv[1:]
-    for module in modules:
-        importlib.import_module(module)
-    try:
-        model = keras.saving.load_model(Path(directory) / "model.keras", compile=False)
-        (examples,) = model.inputs
-        model(_zeros(examples))
-    except Exception as error:
-        raise TrainError(
-            "TensorFlow, which exports what another backend trained, cannot run the model: "
-            f"{describe(error)} Use only keras.ops in custom layers."
-        ) from error
-    convert(model, Path(directory))
+    with step("export"):
+        directory, *modules = sys.argv[1:]
+        for module in modules:
+            importlib.import_module(module)
+        try:
+            model = keras.saving.load_model(Path(directory) / "model.keras", compile=False)
+            (examples,) = model.inputs
+            model(_zeros(examples))
+        except Exception as error:
+            raise TrainError(
+                "TensorFlow, which exports what another backend trained, cannot run the model: "
+                f"{describe(error)} Use only keras.ops in custom layers."
+            ) from error
+        convert(model, Path(directory))
 
 
 if __name__ == "__main__":

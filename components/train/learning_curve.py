@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.components import artifacts, lifeline
+from modelyard.components import artifacts
+from modelyard.components.step import step
 from modelyard.components.train import trainer
 from modelyard.components.train.backend import keras
 from modelyard.components.train.cost import compiled
@@ -137,9 +138,9 @@ def _refused(why: str, points: Sequence[CurvePoint] = ()) -> LearningCurve:
 
 def main() -> None:
     """Read the question, train, and write the curve."""
-    lifeline.follow()
-    question, answer = map(Path, sys.argv[1:])
-    artifacts.write(answer, learning_curve(artifacts.read(question, Question)))
+    with step("learning_curve"):
+        question, answer = map(Path, sys.argv[1:])
+        artifacts.write(answer, learning_curve(artifacts.read(question, Question)))
 
 
 if __name__ == "__main__":

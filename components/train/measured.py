@@ -6,8 +6,6 @@ Sizes are in bytes, times in seconds.
 from modelyard.components.artifacts import Normalization, Record, Schema
 from modelyard.components.train.settings import Model, Training
 
-ANSWER = "probed: "  # precedes the answer in the log of a probe's pod
-
 
 class Question(Record):
     """A model and its data.

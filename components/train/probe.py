@@ -1,7 +1,7 @@
 """Times real training steps for some seconds.
 
     python -m modelyard.components.train.probe TRIAL.json PROBED.json
-    python -m modelyard.components.train.probe '{"question": …}'  # in a pod: prints the answer
+    python -m modelyard.components.train.probe '{"question": …}'  # in a pod
 
 The network is built and compiled as the step `train` does it. Training and validation are timed in windows of
 one batch and of many, which separates the cost of a call from that of a batch. Compilation happens in the
@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from modelyard.components import artifacts, lifeline
+from modelyard.components import artifacts
 from modelyard.components.artifacts import Schema
 from modelyard.components.shards import ShardWriter
+from modelyard.components.step import step, termination_log
 from modelyard.components.train import cost as costs
 from modelyard.components.train import data
 from modelyard.components.train import model as networks
@@ -30,7 +31,7 @@ from modelyard.components.train.backend import BACKEND, devices, keras, tf, tran
 from modelyard.components.train.callbacks import Finite
 from modelyard.components.train.data import Features, Part
 from modelyard.components.train.export import export
-from modelyard.components.train.measured import ANSWER, Pace, Probed, Question, Trial
+from modelyard.components.train.measured import Pace, Probed, Question, Trial
 from modelyard.components.train.settings import Training
 from modelyard.components.train.trainer import CHECKED_ROWS
 
@@ -236,18 +237,16 @@ def _device_memory() -> int | None:
 
 
 def main() -> None:
-    """Read the trial, probe, and write the answer, or print it when no file is named."""
-    lifeline.follow()
-    asked, *answer = sys.argv[1:]
-    trial = artifacts.read(Path(asked), Trial) if answer else Trial.model_validate_json(asked)
-    if not answer:
-        print(f"probing on {devices()[0]} with {BACKEND}", flush=True)  # noqa: T201
-    with tempfile.TemporaryDirectory() as scratch:
-        found = probe(trial, Path(scratch))
-    if answer:
-        artifacts.write(Path(answer[0]), found)
-    else:
-        print(f"{ANSWER}{found.model_dump_json()}", flush=True)  # noqa: T201
+    """Read the trial, probe, and write the answer: in a pod, as its termination message."""
+    with step("probe"):
+        asked, *named = sys.argv[1:]
+        trial = artifacts.read(Path(asked), Trial) if named else Trial.model_validate_json(asked)
+        if not named:
+            print(f"probing on {devices()[0]} with {BACKEND}", flush=True)  # noqa: T201
+        with tempfile.TemporaryDirectory() as scratch:
+            found = probe(trial, Path(scratch))
+    if answer := Path(named[0]) if named else termination_log():
+        artifacts.write(answer, found)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from kfp import dsl
 from modelyard.components.artifacts import sha256, tree_sha256
 from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes import Json
+from modelyard.components.records import RUN_ID
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import find_storage
 from modelyard.pipelines.config.config import Config
@@ -27,6 +28,7 @@ from modelyard.pipelines.train_to_serve import STEPS, build
 COMPONENTS = Path(__file__).parents[2] / "components"
 SHARED = ("artifacts.py", "images.py", "settings.py", "shards.py", "source")
 DECISIVE = ("ingest", "preprocess", "train", "evaluate")  # whose code decides what a version is
+RECORDING = ("fingerprint", "deploy", "explain")  # never cached; they write what they did in this run
 USER = 65532
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 RETRY_AFTER = "30s"
@@ -125,6 +127,8 @@ def in_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None:
     if environment.storage_endpoint:
         # for the launcher of Kubeflow Pipelines, which wants no scheme; our own client is told the endpoint
         task.set_env_variable("STORAGE_EMULATOR_HOST", urlsplit(environment.storage_endpoint).netloc)
+    if step in RECORDING:
+        kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
     if step == "train":
         _backend(task, environment, resources)
     if step == "explain" and (webhook := environment.webhook):

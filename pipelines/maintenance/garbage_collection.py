@@ -60,7 +60,7 @@ class Removable:
             and by several processes at once.
     """
 
-    kind: Literal["version", "run", "upload", "checkpoint"]
+    kind: Literal["version", "run", "upload", "checkpoint", "record"]
     name: str
     size: int
     why: str
@@ -111,7 +111,7 @@ class GarbageCollector:
         """
         users = [*self._versions(), *self._runs()]
         to_remove = {one.name for one in users if one.kept is None}
-        return [*users, *self._uploads(to_remove), *self._checkpoints()]
+        return [*users, *self._uploads(to_remove), *self._checkpoints(), *self._records()]
 
     # Versions
 
@@ -267,12 +267,23 @@ class GarbageCollector:
         return not used and objects.delete(entry)
 
     def _checkpoints(self) -> Iterator[Removable]:
-        objects = open_objects(self.config.store)
-        for entry in objects.entries("checkpoints/"):
+        for entry in self._objects.entries("checkpoints/"):
             if CHECKPOINT.fullmatch(entry.key):  # a training that ends removes its own
-                age, kept = self._age(entry.changed), self._kept_in_store(entry.changed)
-                remove = partial(objects.delete, entry)
-                yield Removable("checkpoint", entry.key, entry.size, age, kept, remove)
+                yield self._by_age("checkpoint", entry)
+
+    def _records(self) -> Iterator[Removable]:
+        """Yield the records of the model's runs; its decisions stay, as cached evaluations rely on them."""
+        yield from (
+            self._by_age("record", entry) for entry in self._objects.entries(f"{self.config.name}/runs/")
+        )
+
+    def _by_age(self, kind: Literal["checkpoint", "record"], entry: Entry) -> Removable:
+        age, kept = self._age(entry.changed), self._kept_in_store(entry.changed)
+        return Removable(kind, entry.key, entry.size, age, kept, partial(self._objects.delete, entry))
+
+    @cached_property
+    def _objects(self) -> Objects:
+        return open_objects(self.config.store)
 
     # What is in use
 

@@ -20,10 +20,19 @@ from rich.console import Console
 
 from modelyard.components import artifacts, lifeline
 from modelyard.components.artifacts import Record
-from modelyard.components.errors import ClusterError, ModelyardError, TooLargeError, TrainError, from_log
+from modelyard.components.errors import (
+    ClusterError,
+    KilledError,
+    ModelyardError,
+    OutOfMemoryError,
+    TooLargeError,
+    TrainError,
+)
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import Cluster, connect
-from modelyard.components.train.measured import ANSWER, Probed, Trial
+from modelyard.components.records import Failure
+from modelyard.components.step import VARIABLE
+from modelyard.components.train.measured import Probed, Trial
 from modelyard.pipelines.compile.compiler import compile_package, parse_package
 from modelyard.pipelines.compile.uploads import gather_code
 from modelyard.pipelines.config.config import Config
@@ -32,7 +41,7 @@ from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.pods import pod as pods
 
 R = TypeVar("R", bound=Record)
-OUT_OF_MEMORY = "std::bad_alloc"  # how C++ ends without memory
+OUT_OF_MEMORY = (signal.SIGKILL, signal.SIGABRT)  # by Linux, and by C++
 NOTHING = ["true"]  # the pod's command before and after the probe: it fetches no data and stores no result
 COMPONENT, PROBE = "app.kubernetes.io/component", "probe"  # the pod is no step, and of no run
 LONGEST = 900  # seconds, beside its start and its trial, after which the pod ends that nothing removes
@@ -52,7 +61,9 @@ def run_in_process(module: str, question: Record, answer: type[R], **environ: st
         ModelyardError: the error with which it ended.
     """
     with tempfile.TemporaryDirectory() as name, lifeline.hold(Path(name) / "lifeline") as variables:
-        asked, written = Path(name) / "question.json", Path(name) / "answer.json"
+        asked, written, record = (
+            Path(name) / file for file in ("question.json", "answer.json", "failure.json")
+        )
         artifacts.write(asked, question)
         began = time.monotonic()
         done = subprocess.run(
@@ -60,6 +71,7 @@ def run_in_process(module: str, question: Record, answer: type[R], **environ: st
             env={
                 **os.environ,
                 **variables,
+                VARIABLE: str(record),
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                 "TMPDIR": name,
                 **environ,
@@ -71,7 +83,7 @@ def run_in_process(module: str, question: Record, answer: type[R], **environ: st
         )
         seconds = time.monotonic() - began
         if done.returncode:
-            raise _failure(module, done.returncode, done.stdout)
+            raise _failure(module, done.returncode, record, done.stdout)
         return artifacts.read(written, answer), seconds
 
 
@@ -107,27 +119,18 @@ def probe_in_pod(
     question = trial.question.model_copy(update={"code": inside, "features": ""})
     asked = trial.model_copy(update={"question": question})
     cluster, pod = connect(environment.runs.namespace), probe_pod(asked, config.name, environment)
-    lines, answers, began = list[str](), list[str](), time.monotonic()
-
-    def show(line: str) -> None:
-        lines.append(line)
-        if line.startswith(ANSWER):
-            answers.append(line.removeprefix(ANSWER))
-        else:
-            say(line)
-
+    began = time.monotonic()
     try:
         with _removable(cluster, pod["metadata"]["name"]):
-            ended = pods.run_pod(cluster, pod, environment.start_timeout, show, say)
-    except pods.PodMemoryError as error:
-        raise TooLargeError(str(error)) from error
-    if ended or not answers:
-        last = lines[-1].strip().rstrip(".") if lines else "nothing"
-        raise from_log(lines) or ClusterError(
-            f"The probe's pod ended with {ended}, and its last line is: {last}. Plan without --probe, or "
-            "probe with -e local."
-        )
-    return Probed.model_validate_json(answers[-1]), time.monotonic() - began
+            answer = pods.run_pod(cluster, pod, environment.start_timeout, say, say)
+    except pods.PodFailedError as failed:
+        error = failed.failure.error()
+        if isinstance(error, OutOfMemoryError):
+            raise TooLargeError(str(error)) from failed
+        if type(error) is ModelyardError:
+            raise ClusterError(f"{error} Plan without --probe, or probe with -e local.") from failed
+        raise error from failed
+    return Probed.model_validate_json(answer), time.monotonic() - began
 
 
 @contextmanager
@@ -161,15 +164,17 @@ def probe_pod(trial: Trial, model: str, environment: Environment) -> Json:
     return {"apiVersion": "v1", "kind": "Pod", **made}
 
 
-def _failure(module: str, code: int, output: str) -> ModelyardError:
+def _failure(module: str, code: int, record: Path, output: str) -> ModelyardError:
     """Return why a process ended as it did."""
+    found = Failure.parse(record.read_bytes()) if record.exists() else None
+    error = found.error() if found else None
+    if error and type(error) is not ModelyardError and not isinstance(error, KilledError):
+        return error
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    if found := from_log(lines):
-        return found
-    if code == -signal.SIGKILL or OUT_OF_MEMORY in output:
-        return TooLargeError(
-            f"The {module} of the model was killed, as Linux does when memory runs out. Lower the sizes in "
-            "`model` or training.batch_size, or use a larger machine."
-        )
     last = lines[-1].rstrip(".") if lines else "it printed nothing"
+    if -code in OUT_OF_MEMORY or isinstance(error, OutOfMemoryError):
+        return TooLargeError(
+            f"The {module} of the model ended with {code}, as when memory runs out: {last}. Lower the sizes "
+            "in `model` or training.batch_size, or use a larger machine."
+        )
     return TrainError(f"The {module} of the model ended with {code}: {last}. `modelyard run` logs more.")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from modelyard.components import records
 from modelyard.components.artifacts import Interval, Record, read
 from modelyard.components.errors import ModelyardError
 from modelyard.components.events import Event, StepChange
@@ -76,6 +77,12 @@ class Failure(Record):
             step=step,
             log=str(log) if log else None,
         )
+
+    @classmethod
+    def of_record(cls, found: records.Failure, step: str | None = None, log: Path | None = None) -> "Failure":
+        """Return how the record of a step is told."""
+        log_name = str(log) if log else None
+        return cls(kind=found.kind, message=found.message, exit_code=found.exit_code, step=step, log=log_name)
 
 
 class RunSummary(Record):

@@ -19,7 +19,9 @@ def explain_local(run: Path) -> Explanation:
         return _unfinished(run)
     summary = read(run / "run.json", RunSummary)
     if failure := summary.failure:
-        return explanation(run.name, summary.model, summary.state, failure.step, failure.message)
+        return explanation(
+            run.name, summary.model, summary.state, failure.step, failure.message, failure.kind
+        )
     return explanation(run.name, summary.model, "succeeded", None, f"{summary.decision}: {summary.reason}")
 
 

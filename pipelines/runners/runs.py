@@ -21,10 +21,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from modelyard.components import events, lifeline
-from modelyard.components.artifacts import Decision, Metrics, Outcome, read, write
+from modelyard.components import events, lifeline, records
+from modelyard.components.artifacts import Decision, Metrics, Outcome, write
 from modelyard.components.errors import ConfigError
-from modelyard.components.explain import local_run
 from modelyard.pipelines.runners.base import MetricsSummary, RunSummary
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
@@ -61,7 +60,8 @@ def start(base: Path) -> Iterator[Path]:
             {
                 **variables,
                 "TMPDIR": str(run / "scratch"),
-                local_run.VARIABLE: str(run),
+                records.RUN_FOLDER: str(run),
+                records.RUN_ID: run.name,
                 events.VARIABLE: str(run / EVENTS),
             }
         ),
@@ -83,16 +83,18 @@ def finish(run: Path, summary: RunSummary) -> None:
     write(run / "run.json", summary)
 
 
-def scores(evaluation: Path, outcome: Outcome | None, folder: Path) -> dict[str, Any]:
+def scores(
+    decision: Decision, metrics: Metrics, report: Path, outcome: Outcome | None, folder: Path
+) -> dict[str, Any]:
     """Return the part of a run's summary with the decision and the metrics; put the report into its folder.
 
     Args:
-        evaluation: evaluate's folder; the report is beside it.
+        decision: the gate's.
+        metrics: evaluate's.
+        report: the file.
         outcome: deploy's, if it ran.
         folder: the run's.
     """
-    decision = read(evaluation / "decision.json", Decision)
-    metrics = read(evaluation / "metrics.json", Metrics)
     return {
         "version": outcome.version if outcome else None,
         "decision": outcome.decision if outcome else decision.decision,
@@ -103,7 +105,7 @@ def scores(evaluation: Path, outcome: Outcome | None, folder: Path) -> dict[str,
             rows=metrics.rows,
             gain=metrics.gain,
         ),
-        "report": str(shutil.copyfile(evaluation.parent / "report", folder / "report.html")),
+        "report": str(shutil.copyfile(report, folder / "report.html")),
     }
 
 

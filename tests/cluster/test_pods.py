@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -15,6 +16,9 @@ import httpx
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+
+from tests.cluster.rollout.bucket import this_machine
+from tests.failures import IN_PODS, web_site, write_code
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -134,7 +138,7 @@ def test_a_deploy_whose_pod_is_told_to_end_takes_its_candidate_from_clients(
         assert run.poll() is None
         time.sleep(0.5)
     kubectl("delete", "pod", "-n", RUNS, "-l", "modelyard.dev/step=deploy")
-    assert run.wait(60) == 9
+    assert run.wait(60) == 14
     assert "track" in kubectl(*service)
     left = kubectl("get", "deployment", "-n", SERVING, "-o", "name")
     assert "digits-candidate" not in left
@@ -281,3 +285,29 @@ def test_data_and_code_of_this_machine_reach_their_steps_and_are_the_same_run_el
     assert after["fingerprint"] == before["fingerprint"]
     assert {states(after)[step] for step in ("ingest", "preprocess", "train", "evaluate")} == {"cached"}
     assert after["uses"] == [before["run"]]
+
+
+@pytest.fixture(scope="module")
+def failed(first, modelyard, place, tmp_path_factory):
+    """How each of the runs ended; they go on at the same time, from the cache of the first."""
+    assert first.code == 0
+    folder = tmp_path_factory.mktemp("site")
+    write_code(folder)
+    started = {}
+    with web_site(folder, this_machine()) as site, ThreadPoolExecutor(len(IN_PODS)) as pool:
+        for name, case in IN_PODS.items():
+            setting = case.setting.format(site=site).replace("code: code", f"code: {folder}/code")
+            line = ("run", "-e", "kind", *place, "--set", "environment.start_timeout=20", "--set", setting)
+            started[name] = pool.submit(modelyard, *line, "--output", "json")
+        return {name: one.result() for name, one in started.items()}
+
+
+@pytest.mark.parametrize("name", IN_PODS)
+def test_a_failure_has_the_same_class_step_and_remedy_as_on_a_laptop(failed, modelyard, name):
+    case, ended = IN_PODS[name], failed[name]
+    failure = ended.json["failure"]
+    assert (ended.code, failure["kind"], failure["step"]) == (case.code, case.kind, case.step), failure
+    assert case.said in failure["message"]
+    told = modelyard("explain", ended.json["run"], "--output", "json").json
+    assert (told["state"], told["kind"], told["step"]) == ("failed", case.kind, case.step)
+    assert failure["message"] in told["text"]

@@ -9,7 +9,6 @@ import select
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,30 +108,37 @@ def running_server(name: str, store: str, serving: str, version: int | None = No
         tempfile.TemporaryDirectory() as scratch,
         lifeline.hold(Path(scratch) / "lifeline") as variables,
         (Path(scratch) / "log").open("w+b") as log,
+        _pipe() as (ready, told),
     ):
+        command += ["--ready-fd", str(told.fileno())]
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **variables}
+            command,
+            stdout=log,
+            stderr=log,
+            pass_fds=[told.fileno()],
+            env={**os.environ, **variables},
         )
+        told.close()  # the server's end is the only one: it closes with the server
         try:
-            yield _url(process, log)
+            yield _url(process, ready, log)
         finally:
             process.kill()  # no client knows its URL, so there is nothing to drain
             process.wait()
 
 
-def _url(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
-    """Wait for the server's ready line and return the URL that it names."""
-    assert process.stdout  # noqa: S101 - a pipe was asked for
-    deadline = time.monotonic() + READY_TIMEOUT
-    while time.monotonic() < deadline:
-        readable, _, _ = select.select([process.stdout], [], [], deadline - time.monotonic())
-        line = process.stdout.readline() if readable else b""
-        if line.startswith(b"{"):
-            return str(json.loads(line)["url"])
-        if not line:
-            break
+@contextmanager
+def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    read, write = os.pipe()
+    with open(read, "rb") as reading, open(write, "wb") as writing:
+        yield reading, writing
+
+
+def _url(process: subprocess.Popen[bytes], ready: IO[bytes], log: IO[bytes]) -> str:
+    """Wait until the server says on the pipe that it is ready, and return its URL."""
+    readable, _, _ = select.select([ready], [], [], READY_TIMEOUT)
+    if line := ready.readline() if readable else b"":
+        return str(json.loads(line)["url"])
     log.seek(0)
     tail = b" | ".join(log.read().splitlines()[-5:]).decode(errors="replace")
-    ended = process.poll()
-    what = f"was not ready within {READY_TIMEOUT:.0f} s" if ended is None else f"ended with {ended}"
+    what = f"was not ready within {READY_TIMEOUT:.0f} s" if not readable else f"ended with {process.wait()}"
     raise DeployError(f"The server {what}. It said: {tail}")

@@ -1,14 +1,16 @@
 """How a run on Kubeflow Pipelines ended, or that it is running: `modelyard explain -e ENV`."""
 
-from modelyard.components.artifacts import read
-from modelyard.components.errors import DataError, StuckError
+from contextlib import suppress
+
+from modelyard.components import records
+from modelyard.components.errors import BackendError, StoreError
 from modelyard.components.explain import kfp_run
-from modelyard.components.explain.explanation import Explanation, explanation
+from modelyard.components.explain.explanation import Explanation
+from modelyard.components.records import RunRecords
+from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.base import RunSummary
+from modelyard.pipelines.runners.kfp import runs
 from modelyard.pipelines.runners.kfp.client import connect
-from modelyard.pipelines.runners.kfp.runs import RunArchive, find
 
 
 def explain_kfp(name: str, environment: Environment, endpoint: str | None) -> Explanation:
@@ -24,18 +26,13 @@ def explain_kfp(name: str, environment: Environment, endpoint: str | None) -> Ex
         BackendError: Kubeflow Pipelines does not answer.
     """
     backend = connect(environment, endpoint)
-    run = find(backend, name)
-    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-    found = kfp_run.explain(run.display_name, parameters.get("name"), RunArchive(backend, run.run_id))
-    return _stuck(found) or found if found.state == "cancelled" else found
-
-
-def _stuck(found: Explanation) -> Explanation | None:
-    """Return why a run was cancelled that was followed from here and stuck, which no pod says any more."""
-    try:
-        failure = read(runs.of_pipelines(found.run) / "run.json", RunSummary).failure
-    except DataError:  # it was not followed from here
-        return None
-    if failure is None or failure.kind != StuckError.__name__:
-        return None
-    return explanation(found.run, found.model, "cancelled", failure.step, failure.message)
+    run = runs.find(backend, name)
+    model, found = None, RunRecords()
+    with suppress(BackendError, StoreError):  # it is no run of modelyard's, or its store does not answer
+        model, store = runs.model_and_store(run, environment)
+        found = records.of_run(open_objects(store), model, run.run_id)
+    end = found.end
+    if end and end.state == runs.state(run) and end.ended >= runs.last_start(run):
+        return Explanation(run.display_name, model, end.state, end.step, end.kind, end.text)
+    archive, decided = runs.RunArchive(backend, run.run_id), found.decided()
+    return kfp_run.explain(run.display_name, model, archive, decided=": ".join(decided or ()))

@@ -9,27 +9,26 @@ run whose pod cannot start running for ever.
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from modelyard.components import records
 from modelyard.components.errors import (
-    BackendError,
     CancelledError,
     ClusterError,
-    ModelyardError,
     NotFoundError,
     StoreError,
     StuckError,
-    from_log,
 )
 from modelyard.components.events import Event, Resumed, StepChange, Waiting, parse_all
-from modelyard.components.explain.explanation import has_traceback, last_line
-from modelyard.components.explain.kfp_run import Evidence, Stuck, failure_reason, stuck, waiting_reason
+from modelyard.components.explain.explanation import explanation, last_line
+from modelyard.components.explain.kfp_run import Evidence, Stuck, failure, stuck
 from modelyard.components.explain.workflow import PodNode, Workflow
+from modelyard.components.records import RunEnd
 from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs as local_runs
 from modelyard.pipelines.runners.base import Failure, RunSummary, State, Step
@@ -86,7 +85,7 @@ class Following:
             BackendError: the server does not answer any more, or the run is not one of modelyard's; it goes
             on. StoreError: the run succeeded, and its results cannot be read.
         """
-        name, store = _model(self.run, self._environment)
+        name, store = runs.model_and_store(self.run, self._environment)
         folder = local_runs.of_pipelines(self.run.display_name)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         result: dict[str, Any]
@@ -100,6 +99,8 @@ class Following:
             result = {"state": "cancelled", "failure": Failure.of(error)}
         except StuckError as error:
             result = {"state": "failed", "failure": Failure.of(error, self._stuck_in)}
+            if not self.leave_stuck:
+                self._record_stuck(error, name, store)
         summary = RunSummary(
             run=self.run.display_name,
             model=name,
@@ -183,7 +184,7 @@ class Following:
             return
         if found.step != self._waiting[0]:
             self._waiting = (found.step, now)
-            self.events.append(Waiting(step=found.step, reason=found.message))
+            self.events.append(Waiting(step=found.step, reason=str(found.error)))
         limit = self._environment.start_timeout
         if now - self._waiting[1] < (limit if found.patience is None else min(limit, found.patience)):
             return
@@ -192,9 +193,26 @@ class Following:
             runs.cancel(self._backend, self.run)
         left = "With --leave-stuck it was not cancelled: `modelyard runs cancel` ends it."
         ending = left if self.leave_stuck else "It was cancelled; what is done is cached."
-        raise StuckError(
-            f"The run {self.run.display_name} is stuck in the step {found.step}: {found.message} {ending}"
+        raise type(found.error)(
+            f"The run {self.run.display_name} is stuck in the step {found.step}: {found.error} {ending}"
         )
+
+    def _record_stuck(self, error: StuckError, name: str, store: Store) -> None:
+        """Record why the run was cancelled, which no pod says any more; no exit task runs then."""
+        paragraph = explanation(
+            self.run.display_name, name, "cancelled", self._stuck_in, str(error), type(error).__name__
+        )
+        end = RunEnd(
+            run_id=self.run.run_id,
+            model=name,
+            state="cancelled",
+            step=self._stuck_in,
+            kind=paragraph.kind,
+            text=paragraph.text,
+            ended=records.now(),
+        )
+        with suppress(StoreError):  # it may not be written from here
+            records.write(open_objects(store), records.end_key(name, self.run.run_id), end)
 
     def _stuck(self) -> Stuck | None:
         """Return the pod that waits, if one does: the cluster, if it is the run's, says most of it."""
@@ -205,52 +223,28 @@ class Following:
             except ClusterError:
                 self._archive.cluster = None  # it may not be read from here
         node = self._workflow.waiting()
-        reason = waiting_reason(Evidence(node)) if node else None
-        return Stuck(node.step, reason, None) if node and reason else None
+        error = Evidence(node).stuck if node else None
+        return Stuck(node.step, error, None) if node and error else None
 
     def _failure(self, logs: Path) -> Failure:
-        """Return why the run failed, and put the log of the step into a folder.
-
-        An error that a step raised is the same error here; what ended it from outside is the cluster's.
-        """
+        """Return why the run failed, and put the log of the step into a folder."""
         node = self._workflow.failed()
-        if node is None:
-            message = self._workflow.message or "no pod of it says why"
-            return Failure.of(ClusterError(f"The run failed: {message.rstrip('.')}. Run it again."))
-        evidence = self._archive.evidence(node)
-        step = node.step if node.step in STEPS else None  # else a group of them, such as the whole run
-        error = from_log(list(evidence.log))
-        if error is None:
-            kind = ModelyardError if has_traceback(evidence.log) else ClusterError
-            error = kind(f"{f'The step {step}' if step else 'The run'} failed: {failure_reason(evidence)}")
-        if not evidence.log:
-            return Failure.of(error, step)
-        log = logs / f"{node.step}.log"
+        evidence = self._archive.evidence(node) if node else None
+        found = failure(self._workflow, evidence)
+        step = found.step if found.step in STEPS else None  # else a group of them, such as the whole run
+        if not evidence or not evidence.log:
+            return Failure.of_record(found, step)
+        log = logs / f"{evidence.node.step}.log"
         log.write_text("".join(f"{line}\n" for line in evidence.log), encoding="utf-8")
-        return Failure.of(error, step, log)
+        return Failure.of_record(found, step, log)
 
     def _results(self, name: str, store: Store, folder: Path) -> dict[str, Any]:
         try:
-            return results(self.run, self._archive, self._workflow, name, store, self._environment, folder)
+            return results(self.run, name, store, self._environment, folder)
         except StoreError as error:
             raise type(error)(
                 f"The run {self.run.display_name} succeeded, and its results cannot be read: {error}"
             ) from error
-
-
-def _model(run: Any, environment: Environment) -> tuple[str, Store]:
-    """Return a run's model and its store as it is reached from here, and read no more than these arguments.
-
-    Another version of modelyard may have started the run.
-    """
-    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-    try:
-        return parameters["name"], environment.outside(Store.of(parameters["store"]))
-    except (KeyError, ValidationError) as error:
-        raise BackendError(
-            f"The run {run.display_name} does not say which model it makes and in which store, as one of "
-            "`modelyard submit` does, so it cannot be followed. `modelyard explain` says its state."
-        ) from error
 
 
 def _step(name: str, workflow: Workflow, ended: bool) -> Step:

@@ -13,10 +13,14 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from modelyard.components.errors import ClusterError, ConfigError, NotFoundError
+from pydantic import ValidationError
+
+from modelyard.components.errors import BackendError, ClusterError, ConfigError, NotFoundError
 from modelyard.components.explain.kfp_run import Evidence
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.kubernetes.cluster import Cluster, connect
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp.client import PAGE_SIZE, Backend, equals, find_experiment, pages
 
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -96,6 +100,28 @@ def state(run: Any) -> str:
 
 def _word(state: str | None) -> str:
     return (state or "pending").lower().replace("cancel", "cancell")
+
+
+def model_and_store(run: Any, environment: Environment) -> tuple[str, Store]:
+    """Return a run's model and its store as it is reached from here, and read no more than these arguments.
+
+    Another version of modelyard may have started the run.
+    """
+    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
+    try:
+        return parameters["name"], environment.outside(Store.of(parameters["store"]))
+    except (KeyError, ValidationError) as error:
+        raise BackendError(
+            f"The run {run.display_name} does not say which model it makes and in which store, as one of "
+            "`modelyard submit` does, so it cannot be followed. `modelyard explain` says its state."
+        ) from error
+
+
+def last_start(run: Any) -> str:
+    """Return when a run began, or was retried last, as ISO 8601 in UTC."""
+    running = [one.update_time for one in run.state_history or () if _word(one.state) == "running"]
+    began: datetime = max([run.created_at, *filter(None, running)])
+    return began.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def goes_on(run: Any) -> bool:

@@ -154,7 +154,7 @@ class LocalRun(Run):
     @property
     def last_line(self) -> str:
         """The last line of the running step, where this process leads the run."""
-        return self._execution.log.last_line if self._execution else ""
+        return self._execution.tasks.last_line if self._execution else ""
 
     def info(self) -> RunInfo:
         """Return the run in short."""
@@ -180,7 +180,7 @@ class LocalRun(Run):
         from modelyard.pipelines.train_to_serve import STEPS
 
         if self._execution:
-            return self._execution.log.steps()
+            return self._execution.tasks.steps()
         if summary := self._summary():
             return summary.steps
         steps = steps_after(self.events(), STEPS, time.time())

@@ -87,15 +87,11 @@ class PodExecution(LocalExecution):
         staging.fetch(f"{address.rpartition('/')[0]}/report", folder / "report", self._endpoint)
         return folder / "evaluation"
 
-    def _own_uri(self, step: str, output: str) -> str:
-        here = Path(super()._own_uri(step, output)).relative_to(self.folder / "artifacts")
-        return f"{self._bucket_root}/{here.as_posix()}"
-
     def _outcome(self) -> Outcome | None:
         if not self._deployed():
             return None
         path = self.folder / "artifacts" / "deploy" / "outcome"
-        staging.fetch(self._own_uri("deploy", "outcome"), path, self._endpoint)
+        staging.fetch(self._artifact_uri("deploy", "outcome"), path, self._endpoint)
         return read(path, Outcome)
 
     def _predict(self) -> Prediction | None:

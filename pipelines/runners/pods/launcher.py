@@ -15,19 +15,20 @@ from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
-from modelyard.components import events, lifeline
+from modelyard.components import events
 from modelyard.components.artifacts import Record, read
-from modelyard.components.errors import ClusterError, ModelyardError, NotFoundError
+from modelyard.components.errors import ModelyardError, NotFoundError
 from modelyard.components.events import Waiting
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.records import RUN_ID
+from modelyard.components.step import step, termination_log
 from modelyard.components.store import staging
-from modelyard.pipelines.runners.pods.pod import PodLostError, PodMemoryError, print_line, run_pod
+from modelyard.pipelines.runners.pods.pod import PodFailedError, print_line, run_pod
 
 VARIABLE = "MODELYARD_PODS"
 RUNTIME = "_KFP_RUNTIME=true "  # before the Python of a step
 INPUT = "--executor_input"
-AGAIN = "failed and is tried again"
 
 
 class LaunchConfig(Record):
@@ -54,21 +55,28 @@ class LaunchConfig(Record):
 
 
 def main() -> int:
-    """Run one task; 1 when it fails, with the reason as the last line."""
-    lifeline.follow()
-    step, command = sys.argv[1], sys.argv[2:]
+    """Run one task and return its exit code; it leaves the record of its failure."""
+    name, command = sys.argv[1], sys.argv[2:]
     try:
-        return run(step, command, read(Path(os.environ[VARIABLE]), LaunchConfig))
-    except ModelyardError as error:
-        print(f"{type(error).__module__}.{type(error).__name__}: {error}", flush=True)  # noqa: T201
+        with step(name):
+            run(name, command, read(Path(os.environ[VARIABLE]), LaunchConfig))
+    except PodFailedError as error:  # its record has the class of what the pod ended with
+        if path := termination_log():
+            path.write_bytes(error.failure.document())
+        print_line(str(error))
         return 1
+    except ModelyardError as error:
+        print_line(str(error))
+        return 1
+    return 0
 
 
-def run(step: str, command: list[str], launch: LaunchConfig) -> int:
-    """Run a task's command in a pod, and fetch its parameters; return its exit code.
+def run(step: str, command: list[str], launch: LaunchConfig) -> None:
+    """Run a task's command in a pod, and fetch its parameters.
 
     Raises:
-        ClusterError: the pod cannot run, or was stopped.
+        PodFailedError: the pod cannot run, or was stopped, or its step failed.
+        ClusterError: the cluster refuses it, or does not answer.
         StoreError: what it wrote cannot be read.
     """
     place = command.index(INPUT) + 1
@@ -81,15 +89,18 @@ def run(step: str, command: list[str], launch: LaunchConfig) -> int:
         for part in command
     ]
     pod_command[place] = json.dumps(task.executor_input)
-    code = _attempts(step, pod_command, task, launch)
-    for path in task.parameter_files if code == 0 else ():
+    _attempts(step, pod_command, task, launch)
+    for path in task.parameter_files:
         with suppress(NotFoundError):  # a function that gives back its value writes no file for it
             staging.fetch(launch.uri(path), path, launch.endpoint)
-    return code
 
 
-def _attempts(step: str, command: list[str], task: "Task", launch: LaunchConfig) -> int:
-    """Run the pod, again if another attempt may help; return the last exit code."""
+def _attempts(step: str, command: list[str], task: "Task", launch: LaunchConfig) -> None:
+    """Run the pod, again if another attempt may help.
+
+    Raises:
+        PodFailedError: the last one failed.
+    """
     cluster = connect(launch.namespace)
 
     def waits(reason: str) -> None:
@@ -98,19 +109,13 @@ def _attempts(step: str, command: list[str], task: "Task", launch: LaunchConfig)
 
     for left in range(launch.retries[step], -1, -1):
         try:
-            code = run_pod(cluster, _pod(step, command, task, launch), launch.start_timeout, _show, waits)
-        except PodLostError as lost:
-            if not left:
-                raise ClusterError(str(lost)) from lost
-            print(lost, flush=True)  # noqa: T201
-        except PodMemoryError as killed:
-            raise ClusterError(str(killed)) from killed
+            run_pod(cluster, _pod(step, command, task, launch), launch.start_timeout, _show, waits)
+        except PodFailedError as failed:
+            if not left or not failed.may_help:
+                raise
+            print_line(f"{failed} The step {step} is tried again; {left} attempts are left.")
         else:
-            if code == 0:
-                return 0
-        if left:
-            print(f"{step} {AGAIN}; {left} attempts are left.", flush=True)  # noqa: T201
-    return code
+            return
 
 
 def _show(line: str) -> None:
@@ -161,6 +166,7 @@ def _pod(step: str, command: list[str], task: Task, launch: LaunchConfig) -> Jso
     stage = ["python3", "-m", "modelyard.components.store.staging", *emulator]
     fetch["command"] = [*stage, "fetch", *task.inputs]
     main["command"] = command
+    main["env"] = [*main["env"], {"name": RUN_ID, "value": launch.run}]
     put["command"] = [*stage, "put", task.output_uri]
     return pod
 

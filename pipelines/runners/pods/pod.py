@@ -2,16 +2,19 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
-from modelyard.components.errors import ClusterError
+from modelyard.components.errors import ClusterError, DeadlineError, OutOfMemoryError, StuckError
+from modelyard.components.explain.failure import deleted, of_pod, of_waiting
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import Cluster, retry_on_conflict
-from modelyard.components.kubernetes.pod_problem import OUT_OF_MEMORY, find_problem
+from modelyard.components.kubernetes.pod_problem import find_problem
+from modelyard.components.records import Failure
 from modelyard.pipelines.environments.environment import Environment
 
 TEMPLATE = Path(__file__).parent / "step.yaml"
@@ -21,14 +24,21 @@ STEP = "step"
 STEP_PODS = "app.kubernetes.io/component=step,modelyard.dev/run"
 """Selects the pods of all runs."""
 PAUSE, MEMORY_PAUSE = 0.3, 3.0
+LAST_LINES = 100
+HOPELESS = (StuckError, OutOfMemoryError, DeadlineError)
 
 
-class PodLostError(ClusterError):
-    """The pod was deleted or evicted while it ran: another attempt may do."""
+class PodFailedError(ClusterError):
+    """A pod failed, or cannot start; `failure` is the record of why."""
 
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
 
-class PodMemoryError(ClusterError):
-    """The pod was killed because it used too much memory."""
+    @property
+    def may_help(self) -> bool:
+        """Whether another attempt may end better."""
+        return not issubclass(type(self.failure.error()), HOPELESS)
 
 
 def step_pod(compiled: tuple[Json, Json], step: str, environment: Environment) -> Json:
@@ -88,8 +98,8 @@ def run_pod(
     start_timeout: float,
     show: Callable[[str], None] = print_line,
     waits: Callable[[str], None] = print_line,
-) -> int:
-    """Make a pod, show what its step prints, remove it; return the step's exit code.
+) -> str:
+    """Make a pod, show what its step prints, remove it; return the step's termination message.
 
     Args:
         cluster: with the pod's namespace.
@@ -99,22 +109,29 @@ def run_pod(
         waits: is told what keeps it from starting.
 
     Raises:
-        ClusterError: it is refused, cannot run, or was stopped.
-        PodLostError: it was deleted, or its node was taken away.
-        PodMemoryError: it used too much memory.
+        ClusterError: it is refused.
+        PodFailedError: it cannot run, was stopped, or its step failed.
     """
-    name = pod["metadata"]["name"]
+    name, step = pod["metadata"]["name"], pod["metadata"]["labels"]["modelyard.dev/step"]
     if not cluster.apply(pod, MANAGER):
         raise ClusterError(f"The pod {name} was made by somebody else meanwhile. Run it again.")
+    messages = []
+    log: deque[str] = deque(maxlen=LAST_LINES)
+
+    def keep(line: str) -> None:
+        log.append(line)
+        show(line)
+
     try:
         for container in (STEP, "put"):
-            started = _await(cluster, name, container, start_timeout, waits)
+            started = _await(cluster, name, step, container, start_timeout, waits)
             with memory_use(cluster, started, container) as last_use:
-                code = _show_log(cluster, name, container, show)
-            if code:
-                _raise_if_stopped(cluster, name, last_use())
-                return code
-        return 0
+                ended = _show_log(cluster, name, step, container, keep)
+            if ended["exitCode"]:
+                seen = _get(cluster, name, step)
+                raise PodFailedError(of_pod(step, seen, log=log, used=last_use()))
+            messages.append(str(ended.get("message", "")))
+        return messages[0]
     finally:
         remove_pod(cluster, name)
 
@@ -144,98 +161,61 @@ def remove_pods(cluster: Cluster, run: str) -> bool:
 
 
 def _await(
-    cluster: Cluster, name: str, container: str, start_timeout: float, waits: Callable[[str], None]
+    cluster: Cluster,
+    name: str,
+    step: str,
+    container: str,
+    start_timeout: float,
+    waits: Callable[[str], None],
 ) -> Json:
     """Return the pod when a container has started.
 
     Raises:
-        ClusterError: it cannot start, or one before it failed.
+        PodFailedError: it cannot start, or one before it failed.
     """
     since: dict[str, float] = {}
     while True:
-        pod = _get(cluster, name)
+        pod = _get(cluster, name, step)
         if _begun(_states(pod).get(container, {})):
             return pod
         if pod["status"].get("phase") == "Failed":
-            raise _failure(pod)
+            raise PodFailedError(of_pod(step, pod))
         now = time.monotonic()
         found = find_problem(pod, cluster.events(pod), cluster.nodes)
         if found and found.reason not in since:
             waits(found.message)
         waited = now - since.setdefault(found.reason if found else "", now)
-        if found and waited >= (start_timeout if found.patience is None else found.patience):
-            raise ClusterError(found.message)
+        limit = start_timeout if not found or found.patience is None else min(start_timeout, found.patience)
+        if found and waited >= limit:
+            stuck = of_waiting(step, found, None) or StuckError(found.message)
+            raise PodFailedError(Failure.of(stuck, step))
         if not found and waited > start_timeout and not any(map(_begun, _states(pod).values())):
-            raise ClusterError(
+            stuck = StuckError(
                 f"The pod {name} did not start within {start_timeout:g} s, and Kubernetes does not say why. "
                 f"`kubectl describe pods -n {cluster.namespace}` shows more."
             )
+            raise PodFailedError(Failure.of(stuck, step))
         time.sleep(PAUSE)
 
 
-def _show_log(cluster: Cluster, name: str, container: str, show: Callable[[str], None]) -> int:
-    """Show a container's log until it ends, and return its exit code."""
+def _show_log(cluster: Cluster, name: str, step: str, container: str, show: Callable[[str], None]) -> Json:
+    """Show a container's log until it ends, and return its state then: exit code, termination message."""
     lines = 0
     while True:
         # asked before the log is read: what it printed between a cut of the stream and its end is read, too
-        ended = _states(_get(cluster, name))[container].get("terminated")
+        ended: Json | None = _states(_get(cluster, name, step))[container].get("terminated")
         for line in cluster.log(name, container, skip=lines):
             show(line)
             lines += 1
         if ended:
-            return int(ended["exitCode"])
+            return ended
         time.sleep(PAUSE)
 
 
-def _raise_if_stopped(cluster: Cluster, name: str, used: float | None) -> None:
-    """Say why a pod was stopped, which its log does not; of an error of its own, the log says it.
-
-    Args:
-        cluster: with the pod's namespace.
-        name: of the pod.
-        used: bytes of memory that its container was last seen to use.
-
-    Raises:
-        ClusterError: Kubernetes stopped it.
-    """
-    pod = _get(cluster, name)
-    found = find_problem(pod)
-    if _deleted(pod) or pod["status"].get("reason") or (found and found.reason == OUT_OF_MEMORY):
-        raise _failure(pod, used)
-
-
-def _failure(pod: Json, used: float | None = None) -> ClusterError:
-    """Return why a pod failed."""
-    reason, name = pod["status"].get("reason"), pod["metadata"]["name"]
-    if _deleted(pod):
-        return _lost(name)
-    if reason == "DeadlineExceeded":
-        seconds = pod["spec"]["activeDeadlineSeconds"]
-        return ClusterError(
-            f"The pod {name} was stopped because it did not end within {seconds} s. Give it more time "
-            "(environment.steps.*.timeout), or less to do."
-        )
-    if reason:  # evicted, preempted, on a node that shut down
-        said = pod["status"].get("message", "").rstrip(".") or "it does not say more"
-        return PodLostError(f"The pod {name} was stopped by its node ({reason}: {said}). Give it retries.")
-    found = find_problem(pod, used=used)
-    if found and found.reason == OUT_OF_MEMORY:
-        return PodMemoryError(found.message)
-    return ClusterError(found.message if found else f"The pod {name} failed, and does not say why.")
-
-
-def _get(cluster: Cluster, name: str) -> Json:
+def _get(cluster: Cluster, name: str, step: str) -> Json:
     if pod := cluster.get("Pod", name):
         return pod
-    raise _lost(name)
-
-
-def _deleted(pod: Json) -> bool:
-    return "deletionTimestamp" in pod["metadata"]
-
-
-def _lost(name: str) -> PodLostError:
-    return PodLostError(f"The pod {name} was deleted while it ran. Run it again: what is done is cached.")
+    raise PodFailedError(Failure.of(deleted(step), step))
 
 
 def _states(pod: Json) -> dict[str, Json]:

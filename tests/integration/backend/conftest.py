@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
+import httpx
 import pytest
 import yaml
 
@@ -20,6 +21,7 @@ from tests.integration.backend.runs import Runs
 from tests.integration.backend.server import BackendServer
 
 Command = Callable[..., tuple[int, Any]]
+BUCKET = "bucket"
 DIGEST = "sha256:" + 64 * "0"
 IMAGES = {name: f"registry.example/modelyard/{name}@{DIGEST}" for name in get_args(Image)}
 
@@ -57,13 +59,21 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def bucket(emulator: str) -> str:
+    httpx.post(f"{emulator}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
+    return f"gs://{BUCKET}"
+
+
 @pytest.fixture
-def environment(site: Site) -> Environment:
+def environment(site: Site, emulator: str, bucket: str) -> Environment:
     return Environment(
         kind="kubernetes",
         images=IMAGES,
-        store="gs://bucket/models",
-        pipeline_root="gs://bucket/runs",
+        store=f"{bucket}/models",
+        pipeline_root=f"{bucket}/runs",
+        storage_endpoint="http://gcs:4443",
+        storage_endpoint_outside=emulator,
         kfp={"endpoint": site.server.url},
     )
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import kfp_server_api as kfp
 
+from modelyard.components.step import document
 from tests.integration.backend.pipelines import V2, Pipelines
 from tests.integration.backend.server import INVALID, NOT_FOUND, BackendServer, RefusalError, Request
 
@@ -82,10 +83,10 @@ class Runs:
             self.node(run_id, display, name, kind, state, message)
         return self._log(run_id, "executor", name, log)
 
-    def driver(self, run_id: str, name: str, log: str) -> None:
-        """Let the driver of a group have ended, and have written a log."""
-        self.node(run_id, f"{name}-driver", None, "Pod", "Succeeded")
-        self._log(run_id, f"{name}-driver", None, log)
+    def fail(self, run_id: str, name: str, error: Exception, log: str | None = None) -> None:
+        """Let a step have failed with an error, and have left its record."""
+        record = document(error, name).decode()
+        self.step(run_id, name, "Failed", log, f"main: Error (exit code 1): {record}")
 
     def node(
         self, run_id: str, name: str, task: str | None, kind: str, phase: str, message: str = ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from modelyard.components.errors import DataError
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import keep, key_of
@@ -156,8 +157,7 @@ def test_wait(site: Site, modelyard: Command) -> None:
     (run,) = site.runs.runs.values()
     config = json.loads(run.runtime_config.parameters["config"])
     run.runtime_config.parameters["config"] = json.dumps({**config, "a_key_of_tomorrow": 1})
-    error = "modelyard.components.errors.DataError: No such file. Name one.\n"
-    site.runs.step(run.run_id, "ingest", "Failed", error)
+    site.runs.fail(run.run_id, "ingest", DataError("No such file. Name one."))
     site.runs.become(run.run_id, "FAILED")
     code, summary = modelyard("runs", "show", name, "--wait", "--output", "json")
     assert (code, summary["failure"]["message"]) == (3, "No such file. Name one.")

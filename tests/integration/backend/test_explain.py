@@ -6,24 +6,33 @@ from typing import Any
 
 import yaml
 
+from modelyard.components import records
+from modelyard.components.errors import DataError
 from modelyard.components.kubernetes import cluster
+from modelyard.components.records import RunEnd
+from modelyard.components.store.storage import open_objects
+from modelyard.pipelines.environments.environment import Environment
 from tests.integration.backend.conftest import Command, Site
 
 
 def test_explain(site: Site, modelyard: Command) -> None:
     run = modelyard("submit", "--output", "json")[1]
     assert modelyard("explain", run["run"], "--output", "json")[1]["state"] == "running"
-    error = (
-        "Traceback (most recent call last):\nmodelyard.components.errors.DataError: No such file. Name one.\n"
-    )
-    site.runs.step(run["id"], "ingest", "Failed", error, "main: Error (exit code 1)")
+    site.runs.fail(run["id"], "ingest", DataError("No such file. Name one."))
     site.runs.become(run["id"], "FAILED")
     text = f"The run {run['run']} of digits failed in the step ingest: No such file. Name one."
     assert modelyard("explain", run["id"]) == (0, f"{text}\n")
     code, found = modelyard("explain", run["run"], "--output", "json")
     assert (code, found) == (
         0,
-        {"text": text, "run": run["run"], "model": "digits", "state": "failed", "step": "ingest"},
+        {
+            "text": text,
+            "run": run["run"],
+            "model": "digits",
+            "state": "failed",
+            "step": "ingest",
+            "kind": "DataError",
+        },
     )
     second = modelyard("submit", "--output", "json")[1]
     assert modelyard("runs", "cancel", second["run"])[0] == 0
@@ -40,9 +49,36 @@ def test_why_a_stuck_run_was_ended(site: Site, modelyard: Command, monkeypatch: 
     assert modelyard("runs", "show", run["run"], "--wait")[0] == 11
     site.runs.step(run["id"], "train", "Failed", message="Step exceeded its deadline")
     _, told = modelyard("explain", run["run"], "--output", "json")
-    assert (told["state"], told["step"]) == ("cancelled", "train")
+    assert (told["state"], told["step"], told["kind"]) == ("cancelled", "train", "UnschedulableError")
     assert "Insufficient memory" in told["text"]
     assert "environment.steps.train" in told["text"]
+    # of a later attempt it says nothing
+    assert modelyard("runs", "retry", run["run"])[0] == 0
+    assert modelyard("runs", "cancel", run["run"])[0] == 0
+    _, told = modelyard("explain", run["run"], "--output", "json")
+    assert (told["state"], told["kind"]) == ("cancelled", None)
+    assert "Insufficient memory" not in told["text"]
+
+
+def test_what_the_exit_task_recorded_is_told_when_the_pods_are_gone(
+    site: Site, modelyard: Command, environment: Environment
+) -> None:
+    run = modelyard("submit", "--output", "json")[1]
+    site.runs.step(run["id"], "train", "Failed", message="main: OOMKilled (exit code 1)")
+    site.runs.become(run["id"], "RUNNING")
+    end = RunEnd(
+        run_id=run["id"],
+        model="digits",
+        state="failed",
+        step="train",
+        kind="OutOfMemoryError",
+        text="It had 3 GiB.",
+        ended=records.now(),
+    )
+    records.write(open_objects(environment.model_store()), records.end_key("digits", run["id"]), end)
+    site.runs.become(run["id"], "FAILED")
+    _, told = modelyard("explain", run["run"], "--output", "json")
+    assert (told["kind"], told["text"]) == ("OutOfMemoryError", "It had 3 GiB.")
 
 
 def test_cluster_that_is_away(site: Site, modelyard: Command, tmp_path: Path, monkeypatch: Any) -> None:
@@ -61,7 +97,7 @@ def test_cluster_that_is_away(site: Site, modelyard: Command, tmp_path: Path, mo
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "away"))
     monkeypatch.setattr(cluster, "PATIENCE", 0.0)
     run = modelyard("submit", "--output", "json")[1]
-    site.runs.step(run["id"], "ingest", "Failed", "modelyard.components.errors.DataError: No such file.\n")
+    site.runs.fail(run["id"], "ingest", DataError("No such file."))
     site.runs.become(run["id"], "FAILED")
     text = f"The run {run['run']} of digits failed in the step ingest: No such file.\n"
     assert modelyard("explain", run["run"]) == (0, text)

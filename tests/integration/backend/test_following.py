@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.components.errors import BackendError
+from modelyard.components.errors import BackendError, DataError
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.base import Failure, RunSummary
@@ -18,12 +18,8 @@ from modelyard.pipelines.runners.kfp.following import Following
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.server import Fault
 
-DATA_ERROR = """[KFP Executor 2026-11-26 22:00:00,000 INFO]: Looking for component `ingest`
-Traceback (most recent call last):
-  File "<string>", line 1, in <module>
-modelyard.components.errors.DataError: data.source is gs://nowhere/x, where there is nothing. Correct it.
-time="2026-11-26T22:00:01.000Z" level=info msg="sub-process exited" argo=true error="<nil>"
-"""
+DATA_ERROR = DataError("data.source is gs://nowhere/x, where there is nothing. Correct it.")
+LOG = "reading\nTraceback (most recent call last):\n"
 
 
 @pytest.fixture(autouse=True)
@@ -68,13 +64,13 @@ def test_error_of_a_step(site: Site, run: Any, follow: Follow, tmp_path: Path) -
     for state in ("RUNNING", "CANCELING", "FAILED", "RUNNING"):  # it was cancelled once, and retried
         site.runs.become(run.run_id, state)
     site.runs.step(run.run_id, "fingerprint", "Succeeded")
-    site.runs.step(run.run_id, "ingest", "Failed", DATA_ERROR, "Error (exit code 1)")
+    site.runs.fail(run.run_id, "ingest", DATA_ERROR, LOG)
     summary = follow(lambda: site.runs.become(run.run_id, "FAILED"))
     assert (summary.state, summary.run) == ("failed", run.display_name)
     failure = failure_of(summary)
     assert (failure.kind, failure.exit_code, failure.step) == ("DataError", 3, "ingest")
-    assert failure.message == "data.source is gs://nowhere/x, where there is nothing. Correct it."
-    assert Path(str(failure.log)).read_text() == DATA_ERROR
+    assert failure.message == str(DATA_ERROR)
+    assert Path(str(failure.log)).read_text() == LOG
     states = [step.state for step in summary.steps]
     assert states == ["succeeded", "failed", *["skipped"] * (len(states) - 2)]
     (recorded,) = tmp_path.glob("runs/*/run.json")
@@ -88,10 +84,10 @@ def failure_of(summary: RunSummary) -> Failure:
 
 
 def test_ended_from_outside(site: Site, run: Any, follow: Follow) -> None:
-    site.runs.step(run.run_id, "train", "Failed", "epoch 1\n", "OOMKilled (exit code 137)")
+    site.runs.step(run.run_id, "train", "Failed", "epoch 1\n", "main: OOMKilled (exit code 137)")
     failure = failure_of(follow(lambda: site.runs.become(run.run_id, "FAILED")))
-    assert failure.exit_code == 9
-    assert "OOMKilled" in failure.message
+    assert (failure.kind, failure.exit_code) == ("OutOfMemoryError", 14)
+    assert "environment.steps.train.memory" in failure.message
     why = 'pods "x" is forbidden: serviceaccount "nobody" not found'
     site.runs.workflow(run.run_id)["status"]["nodes"].clear()
     site.runs.node(run.run_id, "root-driver", None, "Pod", "Error", why)
@@ -125,7 +121,7 @@ def test_a_log_is_not_fetched_at_every_look(site: Site, run: Any, follow: Follow
     site.runs.step(run.run_id, "train", "Running", "epoch 1\n")
 
     def end() -> None:
-        site.runs.step(run.run_id, "train", "Failed", DATA_ERROR)
+        site.runs.fail(run.run_id, "train", DATA_ERROR, LOG)
         site.runs.become(run.run_id, "FAILED")
 
     follow(end)
@@ -151,7 +147,7 @@ def test_stuck(site: Site, run: Any, follow: Follow, leave: bool) -> None:
     why = "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
     site.runs.step(run.run_id, "train", "Pending", message=why)
     failure = failure_of(follow(leave_stuck=leave, update={"start_timeout": 0}))
-    assert (failure.kind, failure.exit_code, failure.step) == ("StuckError", 11, "train")
+    assert (failure.kind, failure.exit_code, failure.step) == ("UnschedulableError", 11, "train")
     assert "Insufficient nvidia.com/gpu" in failure.message
     assert "environment.steps.train" in failure.message
     assert site.runs.runs[run.run_id].state == ("RUNNING" if leave else "FAILED")
@@ -162,7 +158,7 @@ def test_slow_but_not_stuck(site: Site, run: Any, follow: Follow) -> None:
     site.runs.become(run.run_id, "RUNNING")
     site.runs.step(run.run_id, "train", "Pending", message="PodInitializing")
     summary = follow(lambda: site.runs.become(run.run_id, "FAILED"), update={"start_timeout": 0})
-    assert failure_of(summary).kind != "StuckError"
+    assert failure_of(summary).exit_code != 11
 
 
 def test_server_that_goes_away_and_comes_back(site: Site, run: Any, follow: Follow) -> None:
@@ -172,7 +168,7 @@ def test_server_that_goes_away_and_comes_back(site: Site, run: Any, follow: Foll
 
     def restart() -> None:
         site.server.stop()
-        site.runs.step(run.run_id, "ingest", "Failed", DATA_ERROR)
+        site.runs.fail(run.run_id, "ingest", DATA_ERROR)
         site.runs.become(run.run_id, "FAILED")
         site.server.faults.append(Fault(status=503, body="{}", times=3))
         site.server.start()

@@ -1,18 +1,20 @@
-"""What came of a run, from what its steps, or those of the run that filled the cache, put into a bucket."""
+"""What came of a run, from what its steps, or those of the run that filled the cache, have recorded."""
 
-import json
 import threading
 import time
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 import yaml
 
-from modelyard.components.artifacts import Decision, Interval, Metrics, Outcome, write
+from modelyard.components import records
+from modelyard.components.artifacts import Decision, Interval, Metrics, Outcome
+from modelyard.components.errors import NotFoundError
+from modelyard.components.records import DecisionRecord, OutcomeRecord, RunStart
 from modelyard.components.store import staging
+from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
@@ -23,14 +25,7 @@ from modelyard.pipelines.runners.kfp.following import Following
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.plans import an_hour
 
-BUCKET = "results-for-tests"
 FINGERPRINT = "dc4f44653796"
-
-
-@pytest.fixture(scope="module")
-def bucket(emulator: str) -> str:
-    httpx.post(f"{emulator}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
-    return f"gs://{BUCKET}"
 
 
 @pytest.fixture
@@ -49,44 +44,39 @@ def place(
 def run(site: Site, place: Environment) -> Any:
     config = load(environ={}, store=place.model_store())
     started = submission.submit(connect(place), submission.prepare(config, place))
-    site.runs.step(started.run_id, "fingerprint", "Succeeded", "data 6ef3, run dc4f\n")
+    site.runs.step(started.run_id, "fingerprint", "Succeeded")
     return started
 
 
-def put(folder: Path, place: Environment, run_id: str, step: str) -> str:
-    uri = f"{place.pipeline_root}/train-to-serve/{run_id}/{step}/{uuid4()}"
-    staging.put(folder, uri, place.storage_endpoint)
-    return uri
-
-
-def evaluated(folder: Path, decision: str) -> Path:
-    (folder / "evaluation").mkdir(parents=True)
-    accuracy = Interval(value=0.93, low=0.9, high=0.95)
-    metrics = Metrics(rows=369, accuracy=accuracy, loss=0.2, per_class=(), confusion=())
-    write(folder / "evaluation" / "metrics.json", metrics)
-    write(folder / "evaluation" / "decision.json", Decision(decision=decision, reason="as it is"))
-    (folder / "report").write_text("<main><p>fine</p>\n</main>")
-    return folder
-
-
-def given(uri: str) -> str:
-    """Return what the driver of a condition writes."""
-    artifacts = {
-        f"pipelinechannel--evaluate-{name}": {"artifacts": [{"name": name, "uri": f"{uri}/{name}"}]}
-        for name in ("evaluation", "report")
-    }
-    parameters = {"pipelinechannel--fingerprint-run": FINGERPRINT}
-    inputs = {"inputs": {"parameterValues": parameters, "artifacts": artifacts}}
-    return (
-        f"I1126 main.go:618] output ExecutorInput:{json.dumps(inputs, indent=2)}\n\nI1126 main.go:1] done\n"
+def record(run_id: str, place: Environment, tmp_path: Path, **given: Any) -> None:
+    """Record what the steps of a run did, and the decision of the run that filled the cache."""
+    objects = open_objects(place.model_store())
+    began = {"model": "digits", "fingerprint": FINGERPRINT, "champion": 3}
+    about = {"run_id": run_id, "data": "6ef3", "runner": "kfp", "started": records.now()}
+    records.write(
+        objects,
+        records.run_key("digits", run_id),
+        RunStart(**began, **about, unchanged=given.get("unchanged")),
     )
+    if decided := given.get("decision"):
+        (tmp_path / "there").mkdir(exist_ok=True)
+        (tmp_path / "there" / "report").write_text("<main><p>fine</p>\n</main>")
+        root = f"{place.pipeline_root}/train-to-serve/an-earlier-run/evaluate/{uuid4()}"
+        staging.put(tmp_path / "there", root, place.storage_endpoint)
+        metrics = Metrics(
+            rows=369, accuracy=Interval(value=0.93, low=0.9, high=0.95), loss=0.2, per_class=(), confusion=()
+        )
+        decision = Decision(decision=decided, reason="as it is")
+        made = DecisionRecord(**began, decision=decision, metrics=metrics, report=f"{root}/report")
+        records.write(objects, records.decision_key("digits", FINGERPRINT, 3), made)
+    if outcome := given.get("outcome"):
+        records.write(objects, records.outcome_key("digits", run_id), OutcomeRecord(outcome=outcome))
 
 
 def test_hold_from_the_cache(site: Site, place: Environment, run: Any, tmp_path: Path) -> None:
-    uri = put(evaluated(tmp_path / "there", "hold"), place, "an-earlier-run", "evaluate")
+    record(run.run_id, place, tmp_path, decision="hold")
     site.runs.step(run.run_id, "ingest", "Cached")
     site.runs.step(run.run_id, "evaluate", "Cached")
-    site.runs.driver(run.run_id, "condition-3", given(uri))
     site.runs.become(run.run_id, "SUCCEEDED")
     summary = Following(connect(place), run, place)()
     assert (summary.state, summary.decision, summary.reason) == ("succeeded", "hold", "as it is")
@@ -99,15 +89,13 @@ def test_hold_from_the_cache(site: Site, place: Environment, run: Any, tmp_path:
 
 
 def test_promoted(site: Site, place: Environment, run: Any, tmp_path: Path) -> None:
-    uri = put(evaluated(tmp_path / "there", "promote"), place, run.run_id, "evaluate")
-    said = tmp_path / "deploy"
     for decision, version in (("hold", 6), ("promote", 7)):  # it was started twice
-        said.mkdir(exist_ok=True)
-        write(said / "outcome", Outcome(version=version, decision=decision, reason="watched"))
-        put(said, place, run.run_id, "deploy")
+        outcome = Outcome(version=version, decision=decision, reason="watched")
+        record(run.run_id, place, tmp_path, decision="promote", outcome=outcome)
+    other = Outcome(version=8, decision="hold", reason="of another run at the same time")
+    record(str(uuid4()), place, tmp_path, outcome=other)
     site.runs.step(run.run_id, "ingest", "Cached")
     site.runs.step(run.run_id, "evaluate", "Succeeded")
-    site.runs.driver(run.run_id, "condition-3", given(uri))
     site.runs.step(run.run_id, "deploy", "Succeeded")
     site.runs.become(run.run_id, "SUCCEEDED")
     elsewhere = place.model_copy(update={"pipeline_root": "gs://another/root"})
@@ -115,16 +103,21 @@ def test_promoted(site: Site, place: Environment, run: Any, tmp_path: Path) -> N
     assert (summary.decision, summary.version, summary.reason) == ("promote", 7, "watched")
 
 
-def test_unchanged(site: Site, place: Environment, run: Any) -> None:
-    site.runs.step(
-        run.run_id, "fingerprint", "Succeeded", "data 6ef3\nunchanged: version 3 was made of the same\n"
-    )
-    site.runs.driver(run.run_id, "condition-2", given("gs://none"))
+def test_unchanged(site: Site, place: Environment, run: Any, tmp_path: Path) -> None:
+    record(run.run_id, place, tmp_path, unchanged="version 3 was made of the same")
+    site.runs.step(run.run_id, "fingerprint", "Succeeded")
     site.runs.become(run.run_id, "SUCCEEDED")
     summary = Following(connect(place), run, place)()
     assert (summary.decision, summary.metrics) == ("unchanged", None)
     assert summary.reason == "version 3 was made of the same"
     assert {step.state for step in summary.steps[1:]} == {"skipped"}
+
+
+def test_a_run_without_records_has_no_results(site: Site, place: Environment, run: Any) -> None:
+    site.runs.step(run.run_id, "ingest", "Cached")
+    site.runs.become(run.run_id, "SUCCEEDED")
+    with pytest.raises(NotFoundError, match=f"runs/{run.run_id}.json"):
+        Following(connect(place), run, place)()
 
 
 def test_a_run_that_is_followed_is_compared_with_its_plan(
@@ -141,10 +134,9 @@ def test_a_run_that_is_followed_is_compared_with_its_plan(
         while not site.runs.runs:
             time.sleep(0.02)
         (run_id,) = site.runs.runs
-        uri = put(evaluated(tmp_path / "there", "hold"), place, run_id, "evaluate")
+        record(run_id, place, tmp_path, decision="hold")
         for step in ("ingest", "train", "evaluate"):
             site.runs.step(run_id, step, "Succeeded")
-        site.runs.driver(run_id, "condition-3", given(uri))
         site.runs.become(run_id, "SUCCEEDED")
 
     threading.Thread(target=go_on, daemon=True).start()

@@ -191,3 +191,14 @@ def test_a_checkpoint_goes_when_no_training_can_continue_from_it(workspace: Work
     assert soon[CHECKPOINT] == "a run of the last 86400 s may use it"
     assert workspace.gc() == ({CHECKPOINT}, set())
     assert workspace.store.keys("checkpoints/") == [model]
+
+
+def test_records_of_runs_go_by_age_and_decisions_stay(workspace: Workspace) -> None:
+    objects = workspace.store
+    record, decision = "digits/runs/r1.json", "digits/decisions/f1-0.json"
+    for key in (record, decision, "other/runs/r1.json"):
+        objects.create(key, b"{}")
+    assert workspace.kept(later=2 * DAY)[record] == "younger than 30d"
+    assert workspace.kept()[record] is None
+    assert workspace.gc()[0] == {record}
+    assert objects.keys("") == [decision, "other/runs/r1.json"]

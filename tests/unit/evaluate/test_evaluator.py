@@ -21,7 +21,9 @@ def run(inputs, model: Path, gate: str = "null", champion: int = 0) -> Evaluatio
     store = Store(url=f"file://{root}/store").text()
     history, report, evaluation = root / "history", root / "out" / "report.html", root / "evaluation"
     folders = (str(model), str(root / "features"), str(history))
-    return evaluate(*folders, "birds", gate, store, champion, str(report), str(evaluation))
+    return evaluate(
+        *folders, "birds", gate, store, "f1", champion, str(report), "gs://b/report", str(evaluation)
+    )
 
 
 def published(inputs, model: Path, metrics: Metrics) -> int:

@@ -4,17 +4,23 @@ import http.server
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from modelyard.components import artifacts
-from modelyard.components.explain.exit_task import WEBHOOK, post, report
+from modelyard.components import records
+from modelyard.components.artifacts import Outcome
+from modelyard.components.errors import DataError
+from modelyard.components.explain.exit_task import NO_DECISION, WEBHOOK, post, report
 from modelyard.components.explain.explanation import explanation
-from modelyard.components.explain.local_run import UNCHANGED
+from modelyard.components.records import OutcomeRecord, RunEnd, RunStart
+from modelyard.components.step import document
+from modelyard.components.store.folder import Folder
+from modelyard.components.store.settings import Store
 
-TOLD = explanation("run-1", "digits", "failed", "train", "the loss became NaN.")
+TOLD = explanation("run-1", "digits", "failed", "train", "the loss became NaN.", "TrainError")
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -65,6 +71,7 @@ def test_what_is_posted_is_the_paragraph_and_its_parts(
                 "model": "digits",
                 "state": "failed",
                 "step": "train",
+                "kind": "TrainError",
             },
         )
     ]
@@ -103,52 +110,109 @@ def test_without_a_webhook_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert post(TOLD.json()) is None
 
 
-def test_an_exit_task_that_sees_nothing_of_its_run_still_says_how_it_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("MODELYARD_RUN", raising=False)
-    monkeypatch.delenv("KFP_POD_NAME", raising=False)
-    report("digits", "r1", "FAILED", str(tmp_path / "explanation"))
-    assert (tmp_path / "explanation").read_text() == (
-        "The run r1 of digits failed: `modelyard explain` may say why.\n"
+@pytest.fixture
+def end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[str, RunEnd | None]]:
+    """Run the exit task of the run `r1`, whose store is a folder; return what it wrote and recorded."""
+    monkeypatch.setenv(records.RUN_ID, "r1")
+    objects = Folder(tmp_path / "models")
+
+    def end(state: str) -> tuple[str, RunEnd | None]:
+        report(
+            "digits", "r1", Store(url=str(tmp_path / "models")).text(), state, str(tmp_path / "explanation")
+        )
+        written = (tmp_path / "explanation").read_text()
+        return written, records.read(objects, records.end_key("digits", "r1"), RunEnd)
+
+    return end
+
+
+@pytest.fixture
+def led_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let this machine lead the run; return its folder."""
+    (tmp_path / "r1" / "failures").mkdir(parents=True)
+    monkeypatch.setenv(records.RUN_FOLDER, str(tmp_path / "r1"))
+    return tmp_path / "r1"
+
+
+def decided(tmp_path: Path, outcome: Outcome | None = None, unchanged: str | None = None) -> None:
+    objects = Folder(tmp_path / "models")
+    began = RunStart(
+        run_id="r1",
+        model="digits",
+        fingerprint="f1",
+        data="d1",
+        champion=0,
+        runner="local",
+        started=records.now(),
+        unchanged=unchanged,
     )
+    records.write(objects, records.run_key("digits", "r1"), began)
+    if outcome:
+        records.write(objects, records.outcome_key("digits", "r1"), OutcomeRecord(outcome=outcome))
+
+
+def test_an_exit_task_that_sees_nothing_of_its_run_still_says_how_it_ended(
+    end: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(records.RUN_FOLDER, raising=False)
+    monkeypatch.delenv("KFP_POD_NAME", raising=False)
+    written, recorded = end("FAILED")
+    assert written == "The run r1 of digits failed: `modelyard explain` may say why.\n"
+    assert recorded.state == "failed"
     assert "explain is in no pod of Kubeflow Pipelines" in capsys.readouterr().out
-    report("digits", "r1", "COMPLETE", str(tmp_path / "explanation"))
-    assert "r1 of digits succeeded" in (tmp_path / "explanation").read_text()
+    assert "r1 of digits succeeded" in end("COMPLETE")[0]
 
 
+@pytest.mark.usefixtures("led_here")
 def test_a_webhook_that_fails_is_said_in_the_log_and_fails_nothing(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: Server, end: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.status = 500
-    (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "evaluate.log").write_text("hold: it does not beat version 3\n")
-    monkeypatch.setenv("MODELYARD_RUN", str(tmp_path))
-    report("digits", "ignored", "SUCCEEDED", str(tmp_path / "out" / "explanation"))
-    text = f"The run {tmp_path.name} of digits succeeded: hold: it does not beat version 3\n"
-    assert (tmp_path / "out" / "explanation").read_text() == text
+    decided(tmp_path, Outcome(version=4, decision="hold", reason="it does not beat version 3"))
+    text = "The run r1 of digits succeeded: hold: it does not beat version 3"
+    written, recorded = end("SUCCEEDED")
+    assert written == f"{text}\n"
+    assert (recorded.state, recorded.text, recorded.kind) == ("succeeded", text, None)
     said = capsys.readouterr().out
-    assert said == f"{text}The webhook was not called: it answered with status 500.\n"
+    assert said == f"{text}\nThe webhook was not called: it answered with status 500.\n"
 
 
-@pytest.mark.parametrize(
-    ("output", "last"),
-    [
-        ("unchanged", "unchanged: version 1 has the same data"),
-        ("6ef3ad", "no new version was deployed"),
-    ],
-)
+@pytest.mark.usefixtures("led_here")
 def test_without_a_decision_in_this_run_it_says_what_that_means(
-    output: str, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    end: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fingerprint ended the run, or evaluate came from the cache and nothing is deployed."""
-    (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "fingerprint.log").write_text("unchanged: version 1 has the same data\n")
-    step = tmp_path / "artifacts" / "p-1" / "fingerprint"
-    step.mkdir(parents=True)
-    (step / "executor_output.json").write_text(json.dumps({"parameterValues": {"Output": output}}))
-    monkeypatch.setenv("MODELYARD_RUN", str(tmp_path))
+    """fingerprint ended the run, or evaluate came from the cache and its record is gone."""
     monkeypatch.delenv(WEBHOOK, raising=False)
-    report("digits", "ignored", "SUCCEEDED", str(tmp_path / "explanation"))
-    assert (tmp_path / "explanation").read_text().endswith(f"succeeded: {last}\n")
-    assert UNCHANGED == artifacts.UNCHANGED
+    decided(tmp_path)
+    assert end("SUCCEEDED")[0].endswith(f"succeeded: {NO_DECISION}\n")
+    decided(tmp_path, unchanged="version 1 has the same data")
+    assert end("SUCCEEDED")[0].endswith("succeeded: unchanged: version 1 has the same data\n")
+
+
+def test_the_record_of_the_step_that_failed_says_why(
+    end: Any, led_here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(WEBHOOK, raising=False)
+    error = document(DataError("No such file. Name one."), "ingest")
+    for step, content in {
+        "fingerprint": b"",
+        "ingest": error,
+        "explain": document(KeyError(), "explain"),
+    }.items():
+        (led_here / "failures" / f"{step}.json").write_bytes(content)
+    written, recorded = end("FAILED")
+    assert written == "The run r1 of digits failed in the step ingest: No such file. Name one.\n"
+    assert (recorded.state, recorded.step, recorded.kind) == ("failed", "ingest", "DataError")
+
+
+@pytest.mark.usefixtures("led_here")
+def test_a_store_that_is_away_costs_the_record_and_not_the_paragraph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(WEBHOOK, raising=False)
+    monkeypatch.setenv(records.RUN_ID, "r1")
+    (tmp_path / "file").touch()
+    store = Store(url=str(tmp_path / "file" / "models")).text()
+    report("digits", "r1", store, "SUCCEEDED", str(tmp_path / "explanation"))
+    assert "r1 of digits succeeded" in (tmp_path / "explanation").read_text()
+    assert str(tmp_path / "file") in capsys.readouterr().out

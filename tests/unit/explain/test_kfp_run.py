@@ -12,6 +12,7 @@ from modelyard.components.explain import kfp_run
 from modelyard.components.explain.exit_task import report
 from modelyard.components.explain.kfp_run import explain
 from modelyard.components.explain.workflow import Workflow, node_of
+from modelyard.components.store.settings import Store
 
 Run = Callable[..., Any]
 
@@ -23,7 +24,7 @@ Run = Callable[..., Any]
         ("data-error", "fingerprint", "Cannot read http://10.0.0.1:1/x.npz (data.source): the connection"),
         ("exception", "preprocess", "pydantic_core._pydantic_core.ValidationError"),
         ("out-of-memory", "train", ""),
-        ("too-late", "fingerprint", "deadline"),
+        ("too-late", "fingerprint", "environment.steps.fingerprint.timeout"),
         ("deadline", "fingerprint", "exceeded workflow deadline"),
         ("never-scheduled", "fingerprint", "exceeded workflow deadline"),
     ],
@@ -93,11 +94,9 @@ def test_a_terminated_run_was_cancelled_and_did_not_fail(recorded: Run) -> None:
 
 
 def test_a_run_that_succeeded_says_what_was_decided(recorded: Run) -> None:
-    run = recorded("rejected")
-    run.found["logs"] = {"evaluate": ["scoring", "reject: accuracy 0.7 is below the floor of 1.0000"]}
-    found = explain("r1", "digits", run)
+    found = explain("r1", "digits", recorded("rejected"), decided="reject: accuracy 0.7 is too low")
     assert found.state == "succeeded"
-    assert found.text == "The run r1 of digits succeeded: reject: accuracy 0.7 is below the floor of 1.0000"
+    assert found.text == "The run r1 of digits succeeded: reject: accuracy 0.7 is too low"
 
 
 def test_an_attempt_that_is_followed_by_another_is_no_failure(recorded: Run) -> None:
@@ -183,7 +182,7 @@ def exit_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Clus
 
     def run(cluster: Cluster) -> str:
         monkeypatch.setattr(kfp_run, "connect", lambda _namespace: cluster)
-        report("digits", "r1", "FAILED", str(tmp_path / "explanation"))
+        report("digits", "r1", Store(url=str(tmp_path)).text(), "FAILED", str(tmp_path / "explanation"))
         return (tmp_path / "explanation").read_text()
 
     return run
@@ -216,6 +215,6 @@ def test_a_pod_without_a_node_or_an_image_is_stuck(recorded: Run) -> None:
 
     found = kfp_run.stuck(Pending(recorded("no-image").found), "7")  # type: ignore[arg-type]
     assert (found.step, found.patience) == ("fingerprint", 0.0)
-    assert "environment.images.fingerprint" in found.message
+    assert "environment.images.fingerprint" in str(found.error)
     running = {**recorded("no-image").found["pod"], "status": {"phase": "Pending"}}
     assert kfp_run.stuck(Pending({"pod": running}), "7") is None  # type: ignore[arg-type]

@@ -7,13 +7,15 @@ from typing import Self
 
 import pytest
 
+from modelyard.components import records
 from modelyard.components.artifacts import Decision, Signature
 from modelyard.components.errors import DataError
 from modelyard.components.fingerprint import identity
-from modelyard.components.fingerprint.identity import data_fingerprint, identify, reason_in
+from modelyard.components.fingerprint.identity import data_fingerprint, identify
 from modelyard.components.source.settings import Resize, Source
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import open_objects
 from tests.published import publish
 
 Identify = Callable[..., tuple[str, str, int]]
@@ -158,13 +160,19 @@ def made(fingerprints: Identify, store: ModelStore) -> str:
 
 
 def test_a_run_that_is_to_skip_ends_when_the_champion_was_made_of_the_same(
-    fingerprints: Identify, made: str, capsys: pytest.CaptureFixture[str]
+    fingerprints: Identify, made: str, settings: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(records.RUN_ID, "r1")
     assert fingerprints(skip=True)[0] == "unchanged"
-    reason = reason_in(capsys.readouterr().out.splitlines())
-    assert reason is not None
-    assert reason.startswith("version 1, the champion since ")
+    decided = records.of_run(open_objects(settings), "digits", "r1").decided()
+    assert decided is not None
+    assert decided[0] == "unchanged"
+    assert decided[1].startswith("version 1, the champion since ")
+    monkeypatch.setenv(records.RUN_ID, "r2")
     assert fingerprints()[0] == made
+    found = records.of_run(open_objects(settings), "digits", "r2")
+    assert found.start is not None
+    assert (found.start.data, found.start.champion, found.decided()) == (made, 0, None)
 
 
 def test_a_run_that_is_to_skip_goes_on_when_anything_is_new(

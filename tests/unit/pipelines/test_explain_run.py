@@ -20,6 +20,7 @@ def test_the_latest_run_is_explained_or_the_one_that_is_named(tmp_path, modelyar
         "model": "digits",
         "state": "failed",
         "step": "ingest",
+        "kind": "DataError",
     }
     missing = modelyard("explain", "20260103-000000-cccc")
     assert missing.code == 7

@@ -5,7 +5,8 @@ import pytest
 from modelyard.components.errors import ClusterError
 from modelyard.pipelines.runners.pods import pod as pods
 
-POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "r1-train"}}
+META = {"name": "r1-train", "labels": {"modelyard.dev/step": "train"}}
+POD = {"apiVersion": "v1", "kind": "Pod", "metadata": META}
 
 
 class Cut:
@@ -22,7 +23,10 @@ class Cut:
 
     def get(self, _kind, _name):
         states = [
-            {"name": one, "state": {"terminated": {"exitCode": 0}} if ended else {"running": {}}}
+            {
+                "name": one,
+                "state": {"terminated": {"exitCode": 0, "message": one}} if ended else {"running": {}},
+            }
             for one, ended in self.ended.items()
         ]
         status = {"phase": "Running", "containerStatuses": states}
@@ -45,7 +49,7 @@ class Cut:
 
 def test_a_cut_log_neither_ends_the_run_nor_loses_the_last_lines(capsys, monkeypatch):
     monkeypatch.setattr(pods, "PAUSE", 0.0)
-    assert pods.run_pod(Cut(), POD, start_timeout=1) == 0
+    assert pods.run_pod(Cut(), POD, start_timeout=1) == "step"
     assert capsys.readouterr().out.splitlines() == ["step began", "step ended", "put began", "put ended"]
 
 
@@ -56,5 +60,7 @@ def test_a_pod_that_is_deleted_before_its_step_began_is_lost(monkeypatch):
             return {**POD, "metadata": {**POD["metadata"], "deletionTimestamp": "now"}, "status": status}
 
     monkeypatch.setattr(pods, "PAUSE", 0.0)
-    with pytest.raises(pods.PodLostError, match="was deleted while it ran"):
+    with pytest.raises(pods.PodFailedError) as failed:
         pods.run_pod(Deleted(), POD, start_timeout=1)
+    assert (failed.value.failure.kind, failed.value.failure.step) == ("KilledError", "train")
+    assert failed.value.may_help

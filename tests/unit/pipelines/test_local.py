@@ -1,49 +1,111 @@
-import logging
+"""The tasks of a run in kfp.local: a real pipeline of steps that succeed, fail, and come from the cache."""
 
-from modelyard.pipelines.runners.local.execution import CacheHits, StepLog
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
+from kfp import dsl
 
-def feed(log, *lines):
-    for line in lines:
-        log.write(line + "\n")
+from modelyard.components.explain import local_run
+from modelyard.pipelines.compile import lean_kfp
+from modelyard.pipelines.runners.local.tasks import Tasks
 
-
-def states(log):
-    return {step.name: step.state for step in log.steps()}
-
-
-def test_states_and_logs_follow_what_kfp_prints(tmp_path):
-    log = StepLog(("ingest", "train", "deploy"), tmp_path)
-    feed(log, "09:14:11.456 - INFO - Executing task \x1b[96m'ingest'\x1b[0m", "    reading", "    done")
-    assert states(log) == {"ingest": "running", "train": "waiting", "deploy": "waiting"}
-    assert log.last_line == "done"
-    feed(log, "09:14:12.000 - INFO - Task 'ingest' finished with status \x1b[92mSUCCESS\x1b[0m", "    raw: x")
-    feed(log, "09:14:12.456 - INFO - Executing task 'train'", "    boom")
-    feed(log, "09:14:13.000 - ERROR - Task 'train' finished with status FAILURE")
-    log.settle()
-    assert states(log) == {"ingest": "succeeded", "train": "failed", "deploy": "skipped"}
-    assert log.path("ingest").read_text() == "reading\ndone\n"
-    assert log.path("train").read_text() == "boom\n"
-    assert not log.path("deploy").exists()
+STEPS = ("ingest", "train", "deploy")
+IMAGE = {"base_image": "python:3.11-slim", "install_kfp_package": False}
 
 
-def test_a_step_cannot_forge_an_event(tmp_path):
-    log = StepLog(("train", "deploy"), tmp_path)
-    feed(log, "09:14:11.456 - INFO - Executing task 'train'")
-    feed(log, "    09:14:11.456 - INFO - Executing task 'deploy'")
-    assert states(log)["deploy"] == "waiting"
+@dsl.component(**IMAGE)
+def ingest(n: int) -> int:
+    print("reading")  # noqa: T201
+    return n + 1
 
 
-def test_cache_hits_come_through_logging(tmp_path):
-    log = StepLog(("train",), tmp_path)
-    handler = CacheHits(log)
-    handler.handle(logging.makeLogRecord({"msg": "Task train cache hit (key=1); skipping execution."}))
-    (step,) = log.steps()
-    assert (step.state, step.cached, step.seconds) == ("succeeded", True, 0.0)
+@dsl.component(**IMAGE)
+def train(n: int, how: str) -> str:
+    import os
+
+    from modelyard.components.errors import DataError
+    from modelyard.components.step import step
+
+    print(f"Executing task 'deploy' with {n}")  # noqa: T201
+    if how == "exit":
+        os._exit(3)
+    with step("train"):
+        if how == "kill":
+            os.kill(os.getpid(), 9)
+        if how == "raise":
+            raise DataError("No such file.")
+    return how
 
 
-def test_whoever_asks_is_told_which_step_starts(tmp_path):
-    changes = []
-    log = StepLog(("ingest", "train"), tmp_path, changes.append)
-    feed(log, "09:14:11.456 - INFO - Executing task 'ingest'", "09:14:12.456 - INFO - Executing task 'train'")
-    assert [(step.name, step.state) for step in changes] == [("ingest", "running"), ("train", "running")]
+@dsl.component(**IMAGE)
+def deploy(how: str) -> str:
+    return how
+
+
+Run = Callable[[str], tuple[Tasks, list[tuple[str, str]]]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    def run(how: str) -> tuple[Tasks, list[tuple[str, str]]]:
+        local = lean_kfp.load_local()
+        folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+        (folder / "logs").mkdir(parents=True)
+        local.init(
+            local.SubprocessRunner(use_venv=False),
+            pipeline_root=str(folder / "artifacts"),
+            enable_caching=True,
+            cache_root=str(tmp_path / "cache"),
+            raise_on_error=False,
+        )
+        seen: list[tuple[str, str]] = []
+        tasks = Tasks(STEPS, folder, lambda step: seen.append((step.name, step.state)))
+
+        @dsl.pipeline(name="p")
+        def pipeline(how: str) -> None:
+            trained = train(n=ingest(n=1).output, how=how).set_caching_options(False)
+            deploy(how=trained.output)
+
+        with tasks.hooked():
+            pipeline(how=how)
+        tasks.settle()
+        return tasks, seen
+
+    return run
+
+
+def states(tasks: Tasks) -> dict[str, str]:
+    return {step.name: "cached" if step.cached else step.state for step in tasks.steps()}
+
+
+def test_states_outputs_and_logs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks, seen = run("well")
+    assert set(states(tasks).values()) == {"succeeded"}
+    assert seen[:3] == [("ingest", "running"), ("ingest", "succeeded"), ("train", "running")]
+    assert tasks.outputs["ingest"] == {"Output": 2}
+    assert "reading\n" in tasks.log("ingest").read_text()
+    again, seen = run("well")
+    assert states(again) == {"ingest": "cached", "train": "succeeded", "deploy": "cached"}
+    assert again.outputs == tasks.outputs
+    assert seen[0] == ("ingest", "succeeded")
+    assert again.steps()[0].seconds == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "said"),
+    [
+        ("raise", "DataError", "No such file."),
+        ("kill", "KilledError", "environment.steps.train.memory"),
+        ("exit", "ModelyardError", "exit code 3"),
+    ],
+)
+def test_a_step_that_fails_leaves_a_record(run: Run, how: str, kind: str, said: str) -> None:
+    tasks, _ = run(how)
+    assert states(tasks) == {"ingest": "succeeded", "train": "failed", "deploy": "skipped"}
+    folder = tasks.log("train").parents[1]
+    found = local_run.failure(folder)
+    assert found is not None
+    assert (found.step, found.kind) == ("train", kind)
+    assert said in found.message

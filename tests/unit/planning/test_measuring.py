@@ -15,7 +15,8 @@ from kubernetes.config import kube_config
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import ClusterError, ModelyardError, TooLargeError, TrainError
-from modelyard.components.train.measured import ANSWER, Cost, CurvePoint, Probed, Question, Trial
+from modelyard.components.step import document
+from modelyard.components.train.measured import Cost, CurvePoint, Probed, Question, Trial
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.load import load_environment
@@ -140,6 +141,11 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+def left(error: Exception) -> str:
+    """Return the record that a probe leaves."""
+    return document(error, "probe").decode()
+
+
 def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[Probed, list[str]]:
     said: list[str] = []
     monkeypatch.setattr(measuring, "connect", lambda _: cluster)
@@ -152,8 +158,8 @@ def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[Probed,
 def test_what_keeps_it_waiting_is_said_and_its_answer_is_not(
     probed: Probed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = ["probing on cpu:0 with tensorflow", f"{ANSWER}{probed.model_dump_json()}"]
-    cluster = Cluster(lines, WAITING, ended(0))
+    lines = ["probing on cpu:0 with tensorflow"]
+    cluster = Cluster(lines, WAITING, ended(0, message=probed.model_dump_json()))
     found, said = followed(cluster, monkeypatch)
     assert found == probed
     assert len(said) == 2
@@ -166,7 +172,7 @@ def test_what_keeps_it_waiting_is_said_and_its_answer_is_not(
 def test_the_pod_of_a_killed_plan_is_removed_by_the_next_one(
     probed: Probed, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    cluster = Cluster([f"{ANSWER}{probed.model_dump_json()}"], ended(0))
+    cluster = Cluster([], ended(0, message=probed.model_dump_json()))
     cluster.others = {name: {"metadata": {"name": name}} for name in ("killed", "alive", "elsewhere")}
     (home / "plans").mkdir(parents=True)
     (home / "plans" / "killed.lifeline").touch()
@@ -179,16 +185,10 @@ def test_the_pod_of_a_killed_plan_is_removed_by_the_next_one(
 @pytest.mark.parametrize(
     ("status", "lines", "kind", "message"),
     [
-        (ended(137, reason="OOMKilled"), [], TooLargeError, "too much memory: its limit is 3 GiB"),
-        (
-            ended(1),
-            ["modelyard.components.errors.TooLargeError: It is full."],
-            TooLargeError,
-            r"^It is full\.$",
-        ),
-        (ended(1), ["modelyard.components.errors.TrainError: It is wrong."], TrainError, r"^It is wrong\.$"),
-        (ended(3), ["Oh, no."], ClusterError, r"ended with 3, .* Oh, no\. "),
-        (ended(3), [], ClusterError, r"nothing\."),
+        (ended(137, reason="OOMKilled"), [], TooLargeError, "its limit is 3 GiB"),
+        (ended(1, message=left(TooLargeError("It is full."))), [], TooLargeError, r"^It is full\.$"),
+        (ended(1, message=left(TrainError("It is wrong."))), [], TrainError, r"^It is wrong\.$"),
+        (ended(3), ["Oh, no."], ClusterError, r"(?s)exit code 3 .*Oh, no\."),
     ],
 )
 def test_how_it_failed_is_said(
@@ -203,10 +203,10 @@ QUESTION = CurvePoint(rows=7, error=0.1, low=0.0, high=0.2)  # any record does
 PYTHON = """#!{python}
 import os, signal, sys, time
 from pathlib import Path
-from modelyard.components import lifeline
-lifeline.follow()
-question, answer = map(Path, sys.argv[3:])
-{body}
+from modelyard.components.step import step
+with step("cost"):
+    question, answer = map(Path, sys.argv[3:])
+    {body}
 """
 PARENT = """
 import sys
@@ -237,11 +237,16 @@ def test_the_answer_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", TooLargeError, "cost of the model was killed"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", TooLargeError, "cost of the model ended with -9"),
         ("os.write(2, b'what(): std::bad_alloc'); os.abort()", TooLargeError, "batch_size"),
         ("os.write(2, b'Oh, no.'); os._exit(3)", TrainError, r"ended with 3: Oh, no\. "),
         ("os._exit(3)", TrainError, r"ended with 3: it printed nothing\. "),
-        ("from modelyard.components.errors import *; raise TrainError('Wrong.')", TrainError, r"^Wrong\.$"),
+        (
+            "from modelyard.components.errors import TrainError; raise TrainError('No.')",
+            TrainError,
+            r"^No\.$",
+        ),
+        ("raise MemoryError()", TooLargeError, "batch_size"),
     ],
 )
 def test_how_a_process_ended_is_said(

@@ -1,0 +1,107 @@
+"""What surrounds the work of a step: it ends with the run's process, and a failure leaves a record.
+
+    with step("train"):
+        from modelyard.components.train.trainer import train
+
+        train(...)
+
+The record is one small JSON document (`records.Failure` reads it). In a pod it is the container's termination
+message, which Kubernetes keeps in the pod's status, and KFP in the Workflow; on a laptop it is a file of the
+run. At first it says that the step was killed, since a killed process writes nothing; a step that ends well
+empties it. The `main` of a module that runs as a child process uses `step`, too; its parent names a file.
+"""
+
+import json
+import os
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from modelyard.components import lifeline
+from modelyard.components.errors import KilledError, ModelyardError, OutOfMemoryError, describe
+
+SCHEMA = 1
+VARIABLE = "MODELYARD_TERMINATION_LOG"
+TERMINATION_LOG = Path("/dev/termination-log")
+MAX_DOCUMENT = 3 * 2**10  # bytes; Kubernetes cuts a termination message at 4 KiB
+MAX_TEXT = 2000  # characters
+RUN_AGAIN = "Run it again: what is done is cached."
+MORE_MEMORY = (
+    "Lower the sizes in `model` or training.batch_size, or give it more memory: "
+    "environment.steps.{step}.memory on a cluster, a larger machine otherwise."
+)
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Follow the lifeline, and record how the block fails; its exception goes on."""
+    lifeline.follow()
+    path = termination_log()
+    _write(path, document(KilledError(killed(name)), name))
+    try:
+        yield
+    except BaseException as error:
+        ended_well = isinstance(error, SystemExit) and not error.code
+        _write(path, b"" if ended_well else document(error, name))
+        raise
+    _write(path, b"")
+
+
+def termination_log() -> Path | None:
+    """Return the file for the record of a failure; None outside a pod and where no variable names one."""
+    if path := os.environ.get(VARIABLE):
+        return Path(path)
+    return TERMINATION_LOG if TERMINATION_LOG.is_file() else None
+
+
+def document(error: BaseException, step: str | None) -> bytes:
+    """Return the record of a failure as JSON of at most MAX_DOCUMENT bytes."""
+    if isinstance(error, MemoryError):
+        error = OutOfMemoryError(out_of_memory(step, f": {describe(error)}" if str(error) else "."))
+    if isinstance(error, ModelyardError):
+        kind, text = type(error).public(), str(error)
+        name, code = kind.__name__, kind.exit_code
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        at = (
+            f" It comes from {frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}."
+            if frames
+            else ""
+        )
+        text = f"{describe(error)}{at} The log of the step has the traceback."
+        name, code = type(error).__name__, 1
+    record = {"version": SCHEMA, "step": step, "kind": clean(name), "message": "", "exit_code": code}
+    text = clean(text)
+    while True:
+        record["message"] = text
+        if len(found := json.dumps(record, ensure_ascii=False).encode()) <= MAX_DOCUMENT:
+            return found
+        text = f"{text[: len(text) * 3 // 4]} …"
+
+
+def clean(text: str) -> str:
+    """Return a text without control characters, at most MAX_TEXT characters long."""
+    text = _CONTROL.sub(" ", text)
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 2] + " …"
+
+
+def killed(step: str | None, how: str = "was killed, or crashed outside of Python") -> str:
+    """Return what is said of a step whose process was ended from outside."""
+    return (
+        f"The step {step} {how}. If no user ended it, it may have needed more memory than there is. "
+        f"{MORE_MEMORY.format(step=step)} {RUN_AGAIN}"
+    )
+
+
+def out_of_memory(step: str | None, seen: str) -> str:
+    """Return what is said of a step that needs more memory than there is; `seen` ends the sentence."""
+    return f"The step {step} needs more memory than there is{seen} {MORE_MEMORY.format(step=step)}"
+
+
+def _write(path: Path | None, content: bytes) -> None:
+    with suppress(OSError):  # the work matters more, and its own failure
+        if path:
+            path.write_bytes(content)

@@ -1,0 +1,172 @@
+"""The tasks of a run in kfp.local, which has no events: their states, processes, failures and outputs.
+
+`Tasks.hooked` replaces two functions of kfp.local 2.17: the one that gets a task's outputs, from the cache or
+by its process, and the one that starts the process. A process writes straight into the log of its step, and
+how it fails into a record (components/step.py).
+"""
+
+import contextlib
+import os
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modelyard.components.errors import KilledError
+from modelyard.components.explain import local_run
+from modelyard.components.explain.failure import of_process
+from modelyard.components.records import Failure
+from modelyard.components.step import VARIABLE
+from modelyard.pipelines.runners.base import State, Step
+
+TAIL = 4096  # bytes of a log that are read for its last line
+OOM_KILLS = "oom_kill "  # in /proc/vmstat: processes that the kernel killed for want of memory
+
+
+class Tasks:
+    """The tasks of one run.
+
+    Args:
+        steps: the steps' names, in order.
+        folder: the run's.
+        on_change: called with each step whose state has changed.
+
+    Attributes:
+        outputs: the parameters and artifacts of each step that has succeeded, by their names.
+    """
+
+    def __init__(
+        self, steps: Sequence[str], folder: Path, on_change: Callable[[Step], None] = lambda _step: None
+    ) -> None:
+        self.outputs: dict[str, Mapping[str, Any]] = {}
+        self._steps = {name: _Timer() for name in steps}
+        self._folder, self._on_change = folder, on_change
+        self._current = ""
+        (folder / "failures").mkdir(exist_ok=True)
+
+    @contextlib.contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Follow what kfp.local does during a block; what it prints and logs about it is dropped."""
+        from kfp.local import subprocess_task_handler
+        from kfp.local.orchestrator import task_executor
+
+        execute, run = task_executor.execute_single_task, subprocess_task_handler.run_local_subprocess
+
+        def execute_task(*, task_name: str, **arguments: Any) -> Any:
+            return self._task(task_name, lambda: execute(task_name=task_name, **arguments))
+
+        task_executor.execute_single_task = execute_task
+        subprocess_task_handler.run_local_subprocess = self._process
+        try:
+            with (
+                open(os.devnull, "w") as nowhere,
+                contextlib.redirect_stdout(nowhere),
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            task_executor.execute_single_task = execute
+            subprocess_task_handler.run_local_subprocess = run
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return the current state of every step."""
+        return tuple(map(self._step, self._steps))
+
+    def state(self, step: str) -> State:
+        """Return the current state of a step."""
+        return self._steps[step].state
+
+    def log(self, step: str) -> Path:
+        """Return the step's log file."""
+        return self._folder / "logs" / f"{step}.log"
+
+    @property
+    def last_line(self) -> str:
+        """The last line in the log of the running step."""
+        if not self._current:
+            return ""
+        with contextlib.suppress(OSError), self.log(self._current).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            lines = file.read().decode(errors="replace").split("\n")[:-1]
+            return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return ""
+
+    def settle(self) -> None:
+        """Say that nothing runs any more: what never started was skipped."""
+        for name, timer in self._steps.items():
+            if timer.state in ("waiting", "running"):
+                self._end(name, "skipped" if timer.state == "waiting" else "failed")
+
+    def _task(self, step: str, execute: Callable[[], tuple[Mapping[str, Any], Any]]) -> Any:
+        """Get a task's outputs: without a process, they come from the cache."""
+        self._current = step
+        outputs, status = execute()
+        succeeded = status.name == "SUCCESS"
+        self._end(step, "succeeded" if succeeded else "failed", cached=self.state(step) == "waiting")
+        if succeeded:
+            self.outputs[step] = outputs
+        return outputs, status
+
+    def _process(self, full_command: Sequence[str], env_vars: Mapping[str, str] | None = None) -> int:
+        """Run the process of the current task and return its exit code; the arguments are kfp.local's."""
+        step, record = self._current, local_run.failure_file(self._folder, self._current)
+        self._steps[step].start()
+        self._on_change(self._step(step))
+        killed_before = _oom_kills()
+        environment = {**os.environ, **(env_vars or {}), VARIABLE: str(record)}
+        with self.log(step).open("wb") as log:
+            streams = {"stdout": log, "stderr": subprocess.STDOUT}
+            with subprocess.Popen(full_command, env=environment, **streams) as process:  # type: ignore[call-overload]
+                code = int(process.wait())
+        if code:
+            self._record(step, code, _oom_kills() > killed_before)
+        return code
+
+    def _record(self, step: str, code: int, memory_ran_out: bool) -> None:
+        """Write the record of a failure, unless the step did so itself."""
+        file = local_run.failure_file(self._folder, step)
+        found = Failure.parse(file.read_bytes()) if file.exists() else None
+        if found is None or (memory_ran_out and found.kind == KilledError.__name__):
+            ended = of_process(step, code, memory_ran_out, local_run.log_of(self._folder, step))
+            file.write_bytes(ended.document())
+
+    def _end(self, step: str, state: State, *, cached: bool = False) -> None:
+        self._steps[step].end(state, cached=cached)
+        self._on_change(self._step(step))
+
+    def _step(self, name: str) -> Step:
+        timer = self._steps[name]
+        return Step(name=name, state=timer.state, seconds=round(timer.seconds(), 3), cached=timer.cached)
+
+
+class _Timer:
+    """The state of one step and its wall time."""
+
+    def __init__(self) -> None:
+        self.state: State = "waiting"
+        self.cached = False
+        self._started = self._ended = 0.0
+
+    def start(self) -> None:
+        self.state, self._started = "running", time.monotonic()
+
+    def end(self, state: State, *, cached: bool = False) -> None:
+        self.state, self.cached, self._ended = state, cached, time.monotonic()
+        self._started = self._ended if cached or not self._started else self._started
+
+    def seconds(self) -> float:
+        if self.state == "running":
+            return time.monotonic() - self._started
+        return self._ended - self._started
+
+
+def _oom_kills() -> int:
+    """Return how many processes the kernel has killed because memory ran out; 0 where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith(OOM_KILLS):
+                return int(line.removeprefix(OOM_KILLS))
+    return 0

@@ -1,0 +1,98 @@
+"""What goes wrong in a step: what provokes it, and the class, step and remedy that every runner tells."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+DATA = "digits.npz"
+CODE = """import ctypes
+import keras
+
+
+def raises(input_shape, classes):
+    raise RuntimeError("no such layer")
+
+
+def crashes(input_shape, classes):
+    ctypes.string_at(0)
+"""
+
+
+class Case(NamedTuple):
+    """What provokes a failure, and what is told of it: exit code, class, step, and a part of the text.
+
+    `setting` may name `{site}`, the address of a web site that does not have the file.
+    """
+
+    setting: str
+    code: int
+    kind: str
+    step: str
+    said: str
+
+
+EVERYWHERE = {
+    "data": Case("data={{kind: npz, scale: 16, source: '{site}'}}", 3, "DataError", "fingerprint", DATA),
+    "exception": Case("model={{code: code, build: 'net:raises'}}", 4, "TrainError", "train", "no such layer"),
+    "killed": Case(
+        "model={{code: code, build: 'net:crashes'}}",
+        14,
+        "KilledError",
+        "train",
+        "environment.steps.train.memory",
+    ),
+}
+IN_PODS = {
+    **EVERYWHERE,
+    "memory": Case(
+        "environment.steps.train.memory=150Mi",
+        14,
+        "OutOfMemoryError",
+        "train",
+        "environment.steps.train.memory",
+    ),
+    "no-node": Case(
+        "environment.steps.fingerprint.memory=99Gi",
+        11,
+        "UnschedulableError",
+        "fingerprint",
+        "environment.steps.fingerprint",
+    ),
+    "no-image": Case(
+        "environment.images.fingerprint=modelyard/gone:1",
+        11,
+        "ImageError",
+        "fingerprint",
+        "environment.images.fingerprint",
+    ),
+    "timeout": Case(
+        "environment.steps.fingerprint.timeout=1",
+        14,
+        "DeadlineError",
+        "fingerprint",
+        "environment.steps.fingerprint.timeout",
+    ),
+    "store": Case(
+        "environment.store=gs://modelyard-gone/models", 7, "StoreError", "fingerprint", "store.url"
+    ),
+}
+
+
+def write_code(folder: Path) -> None:
+    """Write the user's code that the cases name into a folder."""
+    (folder / "code").mkdir()
+    (folder / "code/net.py").write_text(CODE)
+
+
+@contextmanager
+def web_site(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve a folder; yield the address of the data, which are there when a file is."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer((host, 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://{host}:{server.server_port}/{DATA}"
+        server.shutdown()

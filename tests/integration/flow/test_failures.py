@@ -1,0 +1,42 @@
+"""How each failure of a step is told by a run on this machine, by its exit task, and by `explain`."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.failures import EVERYWHERE, Case, web_site, write_code
+
+STORE = Case("store.url={folder}/file/models", 7, "StoreError", "fingerprint", "file")
+CASES = {**EVERYWHERE, "store": STORE}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with web_site(tmp_path_factory.mktemp("site")) as address:
+        yield address
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_failure_has_the_same_class_step_and_remedy_in_the_summary_and_in_explain(
+    champion: Any, site: str, name: str
+) -> None:
+    case = CASES[name]
+    write_code(champion.folder)
+    (champion.folder / "file").touch()
+    before = champion.state()
+    setting = case.setting.replace("{folder}", str(champion.folder)).format(site=site)
+    summary = champion.json("run", settings=(setting,), code=case.code)
+    failure = summary["failure"]
+    assert (failure["kind"], failure["step"]) == (case.kind, case.step), failure
+    assert case.said in failure["message"]
+    told = champion.json("explain", summary["run"])
+    assert (told["kind"], told["step"], told["state"]) == (case.kind, case.step, "failed")
+    assert failure["message"] in told["text"]
+    assert champion.state() == before
+    if name != "store":
+        record = champion.folder / f".modelyard/models/digits/runs/{summary['run']}.end.json"
+        end = json.loads(record.read_text())
+        assert {key: end[key] for key in told.keys() - {"run"}} == {
+            key: told[key] for key in told.keys() - {"run"}
+        }

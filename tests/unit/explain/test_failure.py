@@ -1,0 +1,158 @@
+"""Why a step failed: from its record, and from the fields of its process, its pod and its node."""
+
+import json
+from typing import Any
+
+import pytest
+
+from modelyard.components.errors import DataError
+from modelyard.components.explain.failure import of_pod, of_process
+from modelyard.components.explain.kfp_run import Evidence
+from modelyard.components.explain.workflow import PodNode
+from modelyard.components.records import Failure
+from modelyard.components.step import document, killed
+
+EXIT_1 = "main: Error (exit code 1)"
+RECORD = document(DataError("No such file. Name one."), "train").decode()
+KILLED = json.dumps({"version": 1, "step": "train", "kind": "KilledError", "message": "x", "exit_code": 14})
+LIMIT = {"resources": {"limits": {"memory": "200Mi"}}}
+
+
+def node(message: str = EXIT_1, *, driver: bool = False, phase: str = "Failed") -> PodNode:
+    return PodNode("train", driver, "pod-1", phase, message, "", "", "a-node")
+
+
+def pod(code: int, reason: str = "Error", why: str = "", message: str = "", container: str = "main") -> Any:
+    """Return a pod whose container ended; `why` is the reason in the pod's own status."""
+    ended = {"exitCode": code, "reason": reason, "message": message}
+    status = {"name": container, "state": {"terminated": ended}}
+    return {
+        "metadata": {"name": "pod-1"},
+        "spec": {"containers": [{"name": container, **LIMIT}], "activeDeadlineSeconds": 60},
+        "status": {"phase": "Failed", "reason": why, "message": "as told", "containerStatuses": [status]},
+    }
+
+
+def deleted() -> Any:
+    found = pod(137, message=KILLED)
+    found["metadata"]["deletionTimestamp"] = "now"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind", "parts"),
+    [
+        (pod(1, message=RECORD), EXIT_1, "DataError", ("No such file. Name one.",)),
+        (None, f"{EXIT_1}: {RECORD}", "DataError", ("No such file. Name one.",)),
+        (pod(137, "OOMKilled"), "", "OutOfMemoryError", ("200 MiB", "environment.steps.train.memory")),
+        (
+            pod(1, message=KILLED),
+            "main: OOMKilled (exit code 1)",
+            "OutOfMemoryError",
+            ("steps.train.memory",),
+        ),
+        (None, f"main: OOMKilled (exit code 1): {KILLED}", "OutOfMemoryError", ("steps.train.memory",)),
+        (pod(137, why="DeadlineExceeded"), "", "DeadlineError", ("60 s", "environment.steps.train.timeout")),
+        (
+            None,
+            "Pod was active on the node longer than the specified deadline",
+            "DeadlineError",
+            ("environment.steps.train.timeout",),
+        ),
+        (pod(137, why="Evicted"), "", "KilledError", ("Evicted: as told", "environment.steps.train.retries")),
+        (deleted(), "", "KilledError", ("deleted",)),
+        (pod(1, message=KILLED), EXIT_1, "KilledError", ("x",)),
+        (None, "Unschedulable: 0/1 nodes fit.", "ModelyardError", ("0/1 nodes fit",)),
+        (
+            None,
+            "Pod failed before main container starts due to Unschedulable: 0/1 nodes fit.",
+            "UnschedulableError",
+            ("environment.steps.train",),
+        ),
+        (
+            None,
+            "Pod failed before main container starts due to ImagePullBackOff: no such image",
+            "ImageError",
+            ("environment.images.train",),
+        ),
+        (pod(3), EXIT_1, "ModelyardError", ("exit code 3", EXIT_1, "modelyard logs")),
+        (None, EXIT_1, "ModelyardError", ("exit code 1", "modelyard logs")),
+        (None, "pod deleted", "ModelyardError", ("pod deleted",)),
+    ],
+)
+def test_the_record_and_the_fields_say_the_class_and_what_to_change(
+    status: Any, message: str, kind: str, parts: tuple[str, ...]
+) -> None:
+    found = of_pod("train", status, node(message))
+    assert (found.kind, found.step) == (kind, "train"), found
+    assert all(part in found.message for part in parts), found
+
+
+def test_a_pod_of_a_run_that_this_machine_leads_says_the_same_without_a_node() -> None:
+    """Whose artifacts are fetched and put by other containers."""
+    for container in ("fetch", "step", "put"):
+        assert of_pod("train", pod(1, message=RECORD, container=container)).kind == "DataError"
+    assert of_pod("train", pod(137, "OOMKilled"), used=150 * 2**20).message.count("150 MiB") == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "memory", "kind"),
+    [
+        (-9, False, "KilledError"),
+        (137, False, "KilledError"),
+        (137, True, "OutOfMemoryError"),
+        (-6, True, "KilledError"),
+        (1, True, "ModelyardError"),
+    ],
+)
+def test_a_process_that_left_no_record_says_its_signal_or_its_exit_code(
+    code: int, memory: bool, kind: str
+) -> None:
+    found = of_process("train", code, memory, ["epoch 1", "ImportError: no"])
+    assert found.kind == kind
+    assert ("no" in found.message) == (kind == "ModelyardError") or kind != "ModelyardError"
+
+
+def test_out_of_memory_and_killed_are_told_alike_wherever_the_step_ran() -> None:
+    remedy = "environment.steps.train.memory on a cluster, a larger machine otherwise."
+    places = (of_process("train", -9, True, []), of_pod("train", pod(137, "OOMKilled")))
+    assert all(one.message.endswith(remedy) for one in places)
+    assert of_process("train", -9, False, []).message == killed("train")
+
+
+def test_without_a_record_the_exit_code_and_the_last_lines_are_quoted() -> None:
+    log = ["epoch 1", "epoch 2", "Fatal Python error: Segmentation fault"]
+    found = of_pod("train", pod(139), node(), log=log)
+    assert "exit code 139" in found.message
+    assert found.message.endswith("\n".join(log))
+
+
+def test_a_driver_that_fails_is_not_the_steps_fault() -> None:
+    found = of_pod("train", None, node(driver=True), log=["no such host"])
+    assert "driver of Kubeflow Pipelines" in found.message
+    assert "no such host" in found.message
+    assert "environment.steps" not in found.message
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("Unschedulable: 0/1 nodes fit.", "UnschedulableError"),
+        ('ImagePullBackOff: Back-off pulling image "x"', "ImageError"),
+        ('CreateContainerConfigError: secret "x" not found', "ImageError"),
+        ("PodInitializing", "NoneType"),
+        ("", "NoneType"),
+    ],
+)
+def test_a_pod_that_is_gone_or_hidden_waits_for_what_its_node_says(message: str, kind: str) -> None:
+    found = Evidence(node(message, phase="Pending")).stuck
+    assert type(found).__name__ == kind
+    assert str(found or message).startswith(message)
+
+
+def test_what_any_program_wrote_into_a_termination_message_is_cleaned() -> None:
+    forged = json.dumps({**json.loads(RECORD), "message": "\x1b[2J" + 9000 * "x", "kind": "Unknown\n"})
+    found = of_pod("train", pod(1, message=forged))
+    assert len(found.message) <= 2000
+    assert "\x1b" not in found.message
+    assert Failure.parse("{}") is None
