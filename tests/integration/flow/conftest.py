@@ -55,8 +55,8 @@ class Workspace:
 
     def leftovers(self) -> list[str]:
         """Return what no ended run may leave: halves, scratch."""
-        names = self.folder.rglob("*")
-        return [str(path) for path in names if path.name == "scratch" or path.name.endswith(".partial")]
+        paths = [one for one in self.folder.rglob("*") if one.name == "scratch" or one.suffix == ".partial"]
+        return [str(path) for path in paths + list(self.folder.rglob(".partial/*"))]
 
     def processes(self) -> list[int]:
         """Return the living processes that work for this workspace: children inherit where it is."""
