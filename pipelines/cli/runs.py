@@ -1,7 +1,7 @@
 """`runs list|show|compare|logs|cancel|retry`, `explain`, `report`: runs, wherever they execute."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -208,12 +208,12 @@ def report(
 
     if run is None or is_run(run):
         found = find(place, run)
-        path, about = report_of_run(found), {"run": found.name}
+        path, about = report_of_run(found), dict[str, Any](run=found.name)
     else:
         from modelyard.pipelines.cli.options import models_in
 
         path, number = report_of_version(models_in(store, place.name or "local"), run, version)
-        about = {"model": run, "version": str(number)}
+        about = {"model": run, "version": number}
     emit({**about, "report": str(path)}) if output is Output.JSON else typer.echo(str(path))
     if browse:
         typer.launch(Path(path).as_uri())

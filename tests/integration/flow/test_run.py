@@ -46,6 +46,9 @@ def test_people_are_told_the_decision_the_report_and_how_to_serve(champion):
     for words in ("promote", "over HTTP", "modelyard serve digits", ".modelyard/models"):
         assert words in done.stdout
     assert champion.json("report")["report"] in done.stdout
+    published = champion.json("report", "digits")
+    assert published["version"] == 1
+    assert "</html>" in Path(published["report"]).read_text()
 
 
 def test_a_candidate_below_the_floor_is_rejected_and_the_champion_still_answers(champion):
