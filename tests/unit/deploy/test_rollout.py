@@ -1,8 +1,11 @@
 """The rollout's order of steps, on a platform in memory: what served goes on serving, whatever happens."""
 
+import threading
+
 import pytest
 
 from modelyard.components.deploy import verification
+from modelyard.components.deploy.platforms import base
 from modelyard.components.errors import ClusterError, DeployError, StoreError, UnreachableError
 from tests.unit.deploy.memory import Interrupted, Killed, MemoryPlatform, Script
 
@@ -386,6 +389,19 @@ def test_what_is_served_is_noted_in_the_store(models, version, deploy, on_log):
     assert noted == [(1, 2)]
     (record,) = models.served("digits")
     assert (record.platform, record.where, record.versions) == ("memory", "here", (2,))
+
+
+def test_a_rollout_writes_heartbeats_until_it_ends(controller, version, deploy, on_log, monkeypatch):
+    beaten = threading.Event()
+    monkeypatch.setattr(base, "HEARTBEAT_SECONDS", 0.001)
+    monkeypatch.setattr(controller.platform, "beat", lambda _: beaten.set())
+    on_log("canary: ", lambda: beaten.wait(30))
+    deploy(version())
+    assert beaten.is_set()
+    for thread in threading.enumerate():
+        if thread.name == "heartbeat":
+            thread.join(30)
+            assert not thread.is_alive()
 
 
 # Disturbed at every call ---------------------------------------------------------------------------
