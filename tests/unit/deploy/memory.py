@@ -17,6 +17,7 @@ from modelyard.components.deploy.platforms.base import (
     superseded,
 )
 from modelyard.components.errors import ConflictError, DeployError, NotFoundError
+from modelyard.components.store.objects import Entry
 
 
 class Killed(BaseException):
@@ -189,11 +190,12 @@ class MemoryObjects:
     def upload(self, key: str, path: Path) -> None:
         self._data[key] = path.read_bytes(), "1"
 
-    def download(self, key: str, path: Path) -> None:
+    def download(self, key: str, path: Path, _: str | None = None) -> None:
         path.write_bytes(self.read(key)[0])
 
-    def exists(self, key: str) -> bool:
-        return key in self._data
+    def find(self, key: str) -> Entry | None:
+        data, generation = self._data.get(key, (None, ""))
+        return None if data is None else Entry(key, len(data), 0.0, generation, generation)
 
     def keys(self, prefix: str) -> list[str]:
         return sorted(key for key in self._data if key.startswith(prefix))
