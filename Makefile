@@ -4,8 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= examples/digits.yaml
 CLUSTER ?= kind
-IMAGES := fingerprint ingest preprocess train evaluate deploy serve gcs-emulator
-ACCELERATORS := train-cuda train-tpu
+BUILD_IMAGES = $(BIN)/python -m modelyard.pipelines.compile.images
 
 unexport PYTHONDONTWRITEBYTECODE # compiling our modules again in each child process costs a tenth of a second
 
@@ -30,10 +29,10 @@ test: setup ## Run the tests, on two cores
 BUILD = $(BASE:%=--base %) $(REGISTRY:%=--registry %) $(SOURCE:%=--source %) $(REVISION:%=--revision %)
 
 images: setup ## Build the images: BASE=image to stand on, REGISTRY=host to push to, SOURCE=, REVISION= for a release
-	$(BIN)/python -m modelyard.pipelines.compile.images $(IMAGES) $(BUILD)
+	$(BUILD_IMAGES) $(BUILD)
 
 images-accelerators: setup ## Build the images of train for NVIDIA and for TPU, which are large
-	$(BIN)/python -m modelyard.pipelines.compile.images $(ACCELERATORS) $(BUILD)
+	$(BUILD_IMAGES) --accelerators $(BUILD)
 
 kind-up: setup ## Make a kind cluster with modelyard on it; CLUSTER=current takes what KUBECONFIG names, REGISTRY its registry
 	CLUSTER=$(CLUSTER) manifests/kind/cluster up
@@ -82,7 +81,7 @@ lock: setup ## Resolve requirements/dev.txt anew from pyproject.toml
 	$(MAKE) lock-images
 
 lock-images: setup ## Resolve the images' requirements from pyproject.toml, at the versions of requirements/dev.txt
-	for name in $(IMAGES) $(ACCELERATORS); do \
+	for name in $$($(BUILD_IMAGES) --list); do \
 	  $(COMPILE) $(FOR_IMAGE)$$name --output-file requirements/$$name.txt || exit; \
 	done
 	for name in kfp digits; do \

@@ -13,6 +13,7 @@ warnings.simplefilter("ignore")
 import kfp
 from kfp import dsl
 
+from modelyard.components.artifacts import Identity
 from modelyard.components.deploy.component import deploy
 from modelyard.components.evaluate.component import evaluate
 from modelyard.components.ingest.component import ingest
@@ -27,35 +28,28 @@ place = load_environment(environment)
 overrides = [f"name={name}", *(f"rollout.{key}" for key in ("watch_seconds=1", "min_requests=20"))]
 given = arguments(load(None, overrides, store=place.model_store()), place)
 RUN = uuid4().hex
+IDENTITY = Identity(run=RUN, data=RUN).model_dump_json()
 
 
 @dsl.pipeline(name="bare-train-to-serve")
 def bare() -> None:
     """Ingest, preprocess, train, evaluate, deploy."""
-    ingested = ingest(source=given["source"], fingerprint=RUN)
-    prepared = preprocess(raw=ingested.outputs["raw"], preparation=given["preparation"])
-    trained = train(
-        features=prepared.outputs["features"],
-        **{key: given[key] for key in ("architecture", "training", "code_location", "code_sha256")},
-    )
+    ingested = ingest(spec=given["ingest_spec"], fingerprint=RUN)
+    prepared = preprocess(raw=ingested.outputs["raw"], spec=given["preprocess_spec"])
+    trained = train(features=prepared.outputs["features"], spec=given["train_spec"])
     evaluated = evaluate(
         model=trained.outputs["model"],
         features=prepared.outputs["features"],
         history=trained.outputs["history"],
-        champion=0,
-        **{key: given[key] for key in ("name", "gate", "store")},
+        spec=given["evaluate_spec"],
+        identity=IDENTITY,
     )
     deployed = deploy(
         model=trained.outputs["model"],
         history=trained.outputs["history"],
         evaluation=evaluated.outputs["evaluation"],
-        report=evaluated.outputs["report"],
-        run=RUN,
-        champion=0,
-        data=RUN,
-        recipe_sha256=given["recipe_sha256"],
-        code_sha256=given["code_sha256"],
-        **{key: given[key] for key in ("name", "config", "serving", "store", "rollout", "target")},
+        spec=given["deploy_spec"],
+        identity=IDENTITY,
     )
     steps = {"ingest": ingested, "preprocess": prepared, "train": trained, "evaluate": evaluated}
     for step, task in {**steps, "deploy": deployed}.items():

@@ -25,9 +25,12 @@ HERE = Path(__file__).parent
 MODELYARD = Path(sys.executable).parent / "modelyard"
 ROUNDS = 3
 CALLS = {
-    "ingest": "from modelyard.components.ingest.dataset import ingest; ingest({source!r}, 'bench', {out!r})",
+    "ingest": "from modelyard.components.ingest.dataset import ingest;"
+    "from modelyard.components.ingest.spec import IngestSpec;"
+    "ingest(IngestSpec.of({ingest_spec!r}), 'bench', {out!r})",
     "preprocess": "from modelyard.components.preprocess.features import preprocess;"
-    "preprocess({raw!r}, {preparation!r}, {out!r})",
+    "from modelyard.components.preprocess.spec import PreprocessSpec;"
+    "preprocess({raw!r}, PreprocessSpec.of({preprocess_spec!r}), {out!r})",
 }
 
 

@@ -10,12 +10,11 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import get_args
 
 import yaml
 
 from measure import paired, show, turns, wall
-from modelyard.pipelines.environments.environment import Image
+from modelyard.pipelines.steps import ACCELERATED, IMAGES
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -47,7 +46,7 @@ def main() -> None:
         server, place, out = serve(), Path(folder) / "place.yaml", Path(folder) / "out.yaml"
         settings = {
             "kind": "kubernetes",
-            "images": {name: f"registry.example/{name}@{DIGEST}" for name in get_args(Image)},
+            "images": {name: f"registry.example/{name}@{DIGEST}" for name in (*IMAGES, *ACCELERATED)},
             "store": "gs://bucket/models",
             "pipeline_root": "gs://bucket/runs",
             "kfp": {"endpoint": server.url},

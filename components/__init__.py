@@ -8,6 +8,7 @@ evaluate     scores candidate and champion on the same rows    -> evaluation, re
 deploy       publishes a version, verifies it, moves champion  -> version
 serve        answers predictions from a version (not a step: what deploy rolls out)
 
-Shared ground: artifacts (what passes between steps), errors, events, images, kubernetes, lifeline, records,
+Shared ground: artifacts (what passes between steps), errors, events, images, interface (what an image and the
+pipeline agree on), kubernetes, lifeline, records,
 report, settings, shards, source, step (what surrounds the work of each), store.
 """

@@ -4,7 +4,7 @@ raw, features   schema.json, and per split `train-00000-of-00008.npy` with `….
 features        also normalization.json and statistics.json
 model           model.keras, model.onnx, saved_model/, signature.json
 history         history.json
-evaluation      decision.json, golden.json, metrics.json
+evaluation      decision.json, golden.json, metrics.json, report.html
 
 The records are here, the shards in shards.py. Each artifact is written beside its place and moved there
 when it is whole (`writing`), so that nobody ever sees a half-written one.
@@ -106,6 +106,19 @@ def tree_files(folder: Path) -> Iterator[tuple[str, Path]]:
             raise ConfigError(f"{path} is a link to a folder, which is not followed. Put the folder there.")
         if path.is_file() and not hidden:
             yield name, path
+
+
+class Identity(Record):
+    """What fingerprint says of a run, to the steps behind it, as one JSON text.
+
+    `run` is the fingerprint of data, configuration and code: the same run gives the same version. `data` is
+    the fingerprint of the data. `champion` is the version that the candidate is compared with; 0 when there
+    is none.
+    """
+
+    run: str
+    data: str
+    champion: int = 0
 
 
 # Datasets ---------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""The base of every section of the configuration, and how a section travels to its step.
+"""The base of every section of the configuration, and of what a step is told.
 
 A section is a small frozen model, checked where it enters. Each key is documented once, in its `Field`;
-the reference (docs/config.md) and the JSON Schema are made from there.
+the reference (docs/config.md) and the JSON Schema are made from there. A step's spec is composed of sections.
 """
 
 import json
@@ -16,10 +16,25 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     def text(self) -> str:
-        """Return the section as the one JSON text that is passed to a step and enters its cache key."""
+        """Return the section as one JSON text, the same for the same values."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def of(cls, text: str) -> Self:
         """Return the section that `text` holds; the opposite of `text()`."""
         return cls.model_validate_json(text)
+
+
+class Spec(Settings):
+    """What a step is told: the settings that decide its result, as one JSON text that enters its cache key.
+
+    The compiler fills each field by its name, with a section of the configuration or with what it derives
+    from the configuration and the environment (`modelyard.pipelines.compile.compiler.specs`).
+    """
+
+    def modules(self) -> tuple[str, ...]:
+        """Return the modules that the step imports by name because of these settings.
+
+        No import statement names them, so the fingerprint of the step's code would not cover them.
+        """
+        return ()

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from modelyard.components import lifeline
+from modelyard.components import interface, lifeline
 from modelyard.components.errors import KilledError, ModelyardError, OutOfMemoryError, describe
 
 SCHEMA = 1
@@ -42,6 +42,7 @@ def step(name: str) -> Iterator[None]:
     path = termination_log()
     _write(path, document(KilledError(killed(name)), name))
     try:
+        interface.check(name)
         yield
     except BaseException as error:
         ended_well = isinstance(error, SystemExit) and not error.code

@@ -9,9 +9,9 @@
 6. deploy:      only if the gate says so: publish, verify in a real server, promote
 7. explain:     whatever happened: say how the run ended, and why
 
-The sections of the configuration arrive as JSON texts, one for each step, so that a changed serving
-option does not train again. Where a step runs, in which image and on which node, comes from the environment.
-The image's reference enters the cache key, and carries the fingerprint of the code.
+Each step gets one JSON text, with only the settings that decide its result, so that a changed serving option
+does not train again. Where a step runs, in which image and on which node, comes from the environment. The
+image's reference enters the cache key, and carries the fingerprint of the code.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,9 @@ from modelyard.components.fingerprint.component import fingerprint
 from modelyard.components.ingest.component import ingest
 from modelyard.components.preprocess.component import preprocess
 from modelyard.components.train.component import train
+from modelyard.pipelines.steps import STEPS
 
 NAME = "train-to-serve"
-STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy", "explain")
 
 Place = Callable[[str, dsl.PipelineTask], object]
 
@@ -41,93 +41,59 @@ def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..
         config: what holds for a whole run.
     """
 
+    def placed(task: dsl.PipelineTask) -> dsl.PipelineTask:
+        task.set_caching_options(STEPS[task.name].cached)
+        place(task.name, task)
+        return task
+
     @dsl.pipeline(name=NAME, pipeline_config=config)
     def train_to_serve(
-        name: str,
-        source: str,
-        preparation: str,
-        architecture: str,
-        training: str,
-        gate: str,
-        serving: str,
-        store: str,
-        rollout: str,
-        target: str,
-        config: str,
-        recipe_sha256: str,
-        code_location: str,
-        code_sha256: str,
-        root: str,
+        fingerprint_spec: str,
+        ingest_spec: str,
+        preprocess_spec: str,
+        train_spec: str,
+        evaluate_spec: str,
+        deploy_spec: str,
+        explain_spec: str,
         skip_unchanged: bool = False,
         force_after: int = 0,
     ) -> None:
-        ending = explain(name=name, run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER, store=store)
-        ending.set_caching_options(False)
-        place("explain", ending)
+        ending = placed(explain(spec=explain_spec, run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER))
 
         with dsl.ExitHandler(ending, name="whole"):
-            identity = fingerprint(
-                name=name,
-                source=source,
-                recipe_sha256=recipe_sha256,
-                store=store,
-                root=root,
-                skip_unchanged=skip_unchanged,
-                force_after=force_after,
+            identified = placed(
+                fingerprint(spec=fingerprint_spec, skip_unchanged=skip_unchanged, force_after=force_after)
             )
-            identity.set_caching_options(False)
-            place("fingerprint", identity)
+            identity = identified.outputs["identity"]
 
             # Conditions are on unnamed outputs: kfp.local silently skips one on a named output.
-            with dsl.If(identity.outputs["Output"] != UNCHANGED, name="changed"):
-                ingested = ingest(source=source, fingerprint=identity.outputs["Output"])
-                place("ingest", ingested)
+            with dsl.If(identified.outputs["Output"] != UNCHANGED, name="changed"):
+                ingested = placed(ingest(spec=ingest_spec, fingerprint=identified.outputs["Output"]))
 
-                prepared = preprocess(raw=ingested.outputs["raw"], preparation=preparation)
-                place("preprocess", prepared)
+                prepared = placed(preprocess(raw=ingested.outputs["raw"], spec=preprocess_spec))
 
-                trained = train(
-                    features=prepared.outputs["features"],
-                    architecture=architecture,
-                    training=training,
-                    code_location=code_location,
-                    code_sha256=code_sha256,
-                    store=store,
+                trained = placed(train(features=prepared.outputs["features"], spec=train_spec))
+
+                evaluated = placed(
+                    evaluate(
+                        model=trained.outputs["model"],
+                        features=prepared.outputs["features"],
+                        history=trained.outputs["history"],
+                        spec=evaluate_spec,
+                        identity=identity,
+                    )
                 )
-                place("train", trained)
-
-                evaluated = evaluate(
-                    model=trained.outputs["model"],
-                    features=prepared.outputs["features"],
-                    history=trained.outputs["history"],
-                    name=name,
-                    gate=gate,
-                    store=store,
-                    run=identity.outputs["run"],
-                    champion=identity.outputs["champion"],
-                )
-                place("evaluate", evaluated)
 
                 with dsl.If(evaluated.outputs["Output"] == True, name="promote"):  # noqa: E712
-                    deployed = deploy(
-                        model=trained.outputs["model"],
-                        history=trained.outputs["history"],
-                        evaluation=evaluated.outputs["evaluation"],
-                        report=evaluated.outputs["report"],
-                        name=name,
-                        run=identity.outputs["run"],
-                        champion=identity.outputs["champion"],
-                        data=identity.outputs["data"],
-                        recipe_sha256=recipe_sha256,
-                        code_sha256=code_sha256,
-                        config=config,
-                        serving=serving,
-                        store=store,
-                        rollout=rollout,
-                        target=target,
+                    placed(
+                        deploy(
+                            model=trained.outputs["model"],
+                            history=trained.outputs["history"],
+                            evaluation=evaluated.outputs["evaluation"],
+                            spec=deploy_spec,
+                            identity=identity,
+                        )
                     )
-                    deployed.set_caching_options(False)
-                    place("deploy", deployed)
 
     return train_to_serve
 
@@ -136,11 +102,11 @@ def build_preparation(place: Place) -> Callable[..., dsl.PipelineTask]:
     """Return the pipeline of ingest and preprocess alone, whose output is `features`; see `build`."""
 
     @dsl.pipeline(name="prepare")
-    def prepare(source: str, preparation: str, fingerprint: str) -> dsl.Dataset:
-        ingested = ingest(source=source, fingerprint=fingerprint)
+    def prepare(ingest_spec: str, preprocess_spec: str, fingerprint: str) -> dsl.Dataset:
+        ingested = ingest(spec=ingest_spec, fingerprint=fingerprint)
         place("ingest", ingested)
 
-        prepared = preprocess(raw=ingested.outputs["raw"], preparation=preparation)
+        prepared = preprocess(raw=ingested.outputs["raw"], spec=preprocess_spec)
         place("preprocess", prepared)
         return prepared.outputs["features"]
 

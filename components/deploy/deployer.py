@@ -4,7 +4,6 @@ Every part may be killed and started again: the run's fingerprint finds the vers
 manifest makes it whole, and the pointer moves by compare-and-swap.
 """
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,16 +12,16 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 
 from modelyard.components import artifacts, records
-from modelyard.components.artifacts import Decision, History, Manifest, Metrics, Outcome, Signature
+from modelyard.components.artifacts import Decision, History, Identity, Manifest, Metrics, Outcome, Signature
 from modelyard.components.deploy.platforms import open_platform
 from modelyard.components.deploy.platforms.base import PlatformConfig
 from modelyard.components.deploy.rollout import RolloutController
-from modelyard.components.deploy.settings import Rollout, Target
+from modelyard.components.deploy.settings import Target
+from modelyard.components.deploy.spec import DeploySpec
 from modelyard.components.deploy.verification import pin_version
 from modelyard.components.kubernetes import Json
 from modelyard.components.records import OutcomeRecord
 from modelyard.components.store.models import ModelStore, open_store
-from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 
 PACKAGES = ("modelyard", "numpy", "onnxruntime")
@@ -33,18 +32,8 @@ def deploy(
     model: str,
     history: str,
     evaluation: str,
-    report: str,
-    name: str,
-    run: str,
-    champion: int,
-    data: str,
-    recipe_sha256: str,
-    code_sha256: str,
-    config: str,
-    serving: str,
-    store: str,
-    rollout: str,
-    target: str,
+    spec: DeploySpec,
+    identity: Identity,
     outcome: str,
 ) -> int:
     """Publish, verify and promote; the arguments are those of the component `deploy`.
@@ -57,39 +46,42 @@ def deploy(
         ClusterError: the cluster refuses it, or does not answer.
         StoreError: the store cannot be reached, read or written.
     """
-    models = open_store(Store.of(store))
-    version = models.reserve(name, run)
-    parts = [Path(model), Path(evaluation) / "golden.json", Path(history) / "history.json"]
-    files = _files([*parts, Path(report)])
+    models, name = open_store(spec.store), spec.name
+    version = models.reserve(name, identity.run)
+    found = Path(evaluation)
+    files = _files(
+        [Path(model), found / "golden.json", found / "report.html", Path(history) / "history.json"]
+    )
     manifest = Manifest(
         model=name,
         version=version,
-        run=run,
+        run=identity.run,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        data=data,
-        recipe_sha256=recipe_sha256,
-        code_sha256=code_sha256,
-        config=json.loads(config),
+        data=identity.data,
+        recipe_sha256=spec.recipe_sha256,
+        code_sha256=spec.code_sha256,
+        config=spec.config,
         files={path: artifacts.sha256(file) for path, file in files.items()},
         signature=artifacts.read(Path(model) / "signature.json", Signature),
-        metrics=artifacts.read(Path(evaluation) / "metrics.json", Metrics),
-        decision=artifacts.read(Path(evaluation) / "decision.json", Decision),
+        metrics=artifacts.read(found / "metrics.json", Metrics),
+        decision=artifacts.read(found / "decision.json", Decision),
         packages=_packages(Path(history) / "history.json"),
     )
     models.publish(name, version, files, manifest)
     _log(f"published version {version} of {name}")
-    place, thresholds = Target.of(target), Rollout.of(rollout)
-    result = _rolled_back(models, name, version, place)
+    result = _rolled_back(models, name, version, spec.target)
     if result is None:
-        sections = _sections(models, name, version, json.loads(serving))
-        platform = open_platform(PlatformConfig(name, models, place, store, sections, thresholds, _log))
-        controller = RolloutController(platform, models, thresholds, BY, _log)
+        sections = _sections(models, name, version, spec.serving)
+        platform = open_platform(
+            PlatformConfig(name, models, spec.target, spec.store.text(), sections, spec.rollout, _log)
+        )
+        controller = RolloutController(platform, models, spec.rollout, BY, _log)
         pinned = pin_version(models, name, version)
-        result = controller.roll_out(pinned, champion, manifest.decision.reason)
+        result = controller.roll_out(pinned, identity.champion, manifest.decision.reason)
     artifacts.write(Path(outcome), result)
     if run_id := records.run_id():
         record = OutcomeRecord(outcome=result)
-        records.write(open_objects(Store.of(store)), records.outcome_key(name, run_id), record)
+        records.write(open_objects(spec.store), records.outcome_key(name, run_id), record)
     _log(f"{result.decision}: {result.reason}")
     return version
 
@@ -131,7 +123,7 @@ def _files(parts: list[Path]) -> dict[str, Path]:
             inside = (path for path in sorted(part.rglob("*")) if path.is_file())
             files.update({path.relative_to(part).as_posix(): path for path in inside})
         else:
-            files["report.html" if part.name == "report" else part.name] = part
+            files[part.name] = part
     return files
 
 

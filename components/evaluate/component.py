@@ -8,11 +8,8 @@ def evaluate(
     model: dsl.Input[dsl.Model],
     features: dsl.Input[dsl.Dataset],
     history: dsl.Input[dsl.Artifact],
-    name: str,
-    gate: str,
-    store: str,
-    run: str,
-    champion: int,
+    spec: str,
+    identity: str,
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
@@ -24,15 +21,12 @@ def evaluate(
         model: what train wrote.
         features: what preprocess wrote.
         history: what train wrote about its epochs.
-        name: the model's name.
-        gate: `gate` section as JSON, or `null`: then every model is promoted.
-        store: `store` section as JSON.
-        run: the run's fingerprint, for the record of the decision.
-        champion: the version to compare with; 0 when there is none.
+        spec: EvaluateSpec as JSON.
+        identity: what fingerprint wrote, with the version to compare with.
         metrics: numbers that the KFP UI shows.
         confusion: the confusion matrix that the KFP UI shows.
-        report: report.html, self-contained.
-        evaluation: decision.json, golden.json and metrics.json.
+        report: report.html, self-contained, for the KFP UI.
+        evaluation: decision.json, golden.json, metrics.json and report.html.
 
     Returns:
         Whether to promote the candidate.
@@ -40,17 +34,16 @@ def evaluate(
     from modelyard.components.step import step
 
     with step("evaluate"):
+        from modelyard.components.artifacts import Identity
         from modelyard.components.evaluate.evaluator import evaluate
+        from modelyard.components.evaluate.spec import EvaluateSpec
 
         result = evaluate(
             model.path,
             features.path,
             history.path,
-            name,
-            gate,
-            store,
-            run,
-            champion,
+            EvaluateSpec.of(spec),
+            Identity.model_validate_json(identity),
             report.path,
             report.uri,
             evaluation.path,

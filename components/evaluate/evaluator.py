@@ -1,6 +1,6 @@
 """The work of the step `evaluate`: score candidate and champion on the same test rows, and decide.
 
-    result = evaluate(model, features, history, …)
+    result = evaluate(model, features, history, spec, identity, "report.html", "evaluation")
     result.promote
 
 The exported ONNX model is scored, because that is what is served.
@@ -20,6 +20,7 @@ from modelyard.components.artifacts import (
     Decision,
     Golden,
     History,
+    Identity,
     Manifest,
     Metrics,
     Schema,
@@ -27,8 +28,9 @@ from modelyard.components.artifacts import (
     Statistics,
 )
 from modelyard.components.errors import EvaluateError
-from modelyard.components.evaluate.gate import Gate, decide
+from modelyard.components.evaluate.gate import decide
 from modelyard.components.evaluate.scoring import Scorer, Scores, measure
+from modelyard.components.evaluate.spec import EvaluateSpec
 from modelyard.components.records import DecisionRecord
 from modelyard.components.report.page import render
 from modelyard.components.shards import Split
@@ -90,11 +92,8 @@ def evaluate(
     model: str,
     features: str,
     history: str,
-    name: str,
-    gate: str,
-    store: str,
-    run: str,
-    champion: int,
+    spec: EvaluateSpec,
+    identity: Identity,
     report: str,
     report_uri: str,
     evaluation: str,
@@ -105,14 +104,11 @@ def evaluate(
         model: directory that train wrote.
         features: directory that preprocess wrote.
         history: directory with history.json.
-        name: the model's name.
-        gate: Gate as JSON, or `null`.
-        store: Store as JSON.
-        run: the run's fingerprint.
-        champion: version to compare with; 0 for none.
+        spec: the model's name, the gate, and the store that has the champion.
+        identity: the run, with the version to compare with.
         report: file to write, HTML.
         report_uri: its URI, for the record of the decision.
-        evaluation: directory to write: decision.json, golden.json and metrics.json.
+        evaluation: directory to write: decision.json, golden.json, metrics.json and report.html.
 
     Raises:
         EvaluateError: a model cannot be scored on these rows.
@@ -126,21 +122,27 @@ def evaluate(
     _check_same(schema, signature, "the candidate", "Train it again on these features.")
     test = Split(Path(features), "test")
     candidate = Scorer(Path(model) / "model.onnx", len(schema.classes), "the candidate")
-    other = _champion(Store.of(store), name, champion, schema, test) if champion else None
+    champion = identity.champion or None
+    other = _champion(spec.store, spec.name, champion, schema, test) if champion else None
     metrics = measure(test.labels, schema.classes, candidate.scores(test), other)
-    decision = decide(metrics, None if gate == "null" else Gate.of(gate), champion or None)
-    page = render(name, metrics, decision, record, schema, statistics)
+    decision = decide(metrics, spec.gate, champion)
+    page = render(spec.name, metrics, decision, record, schema, statistics)
     with artifacts.writing(Path(evaluation)) as directory:
         artifacts.write(directory / "decision.json", decision)
         artifacts.write(directory / "golden.json", _golden(candidate, test, len(schema.classes)))
         artifacts.write(directory / "metrics.json", metrics)
+        _write_text(directory / "report.html", page)
     _write_text(Path(report), page)
-    record_of_decision = DecisionRecord(
-        model=name, fingerprint=run, champion=champion, decision=decision, metrics=metrics, report=report_uri
+    recorded = DecisionRecord(
+        model=spec.name,
+        fingerprint=identity.run,
+        champion=identity.champion,
+        decision=decision,
+        metrics=metrics,
+        report=report_uri,
     )
-    records.write(
-        open_objects(Store.of(store)), records.decision_key(name, run, champion), record_of_decision
-    )
+    key = records.decision_key(spec.name, identity.run, identity.champion)
+    records.write(open_objects(spec.store), key, recorded)
     print(f"{decision.decision}: {decision.reason}", flush=True)  # noqa: T201 - the step's log
     return Evaluation(metrics, decision)
 

@@ -1,22 +1,20 @@
-"""The KFP component `explain`, the exit task."""
+"""The KFP component `explain`."""
 
 from kfp import dsl
 
 
 @dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
 def explain(
-    name: str,
+    spec: str,
     run: str,
-    store: str,
     status: dsl.PipelineTaskFinalStatus,
     explanation: dsl.Output[dsl.Markdown],
 ) -> None:
     """Say how the run ended and why, tell the webhook if there is one, and record it in the store.
 
     Args:
-        name: the model's name.
+        spec: ExplainSpec as JSON.
         run: the run's name.
-        store: `store` section as JSON.
         status: how the steps ended, as KFP says it.
         explanation: one paragraph.
     """
@@ -24,5 +22,6 @@ def explain(
 
     with step("explain"):
         from modelyard.components.explain.exit_task import report
+        from modelyard.components.explain.spec import ExplainSpec
 
-        report(name, run, store, status.state, explanation.path)
+        report(ExplainSpec.of(spec), run, status.state, explanation.path)

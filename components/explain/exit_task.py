@@ -13,7 +13,7 @@ from modelyard.components import records
 from modelyard.components.errors import ModelyardError
 from modelyard.components.explain import local_run
 from modelyard.components.explain.explanation import Explanation, explanation
-from modelyard.components.store.settings import Store
+from modelyard.components.explain.spec import ExplainSpec
 from modelyard.components.store.storage import open_objects
 
 WEBHOOK = "MODELYARD_WEBHOOK"
@@ -23,14 +23,14 @@ NO_DECISION = "no new version was deployed"  # evaluate came from the cache, and
 NO_FAILURE = ("SUCCEEDED", "COMPLETE", "RUNNING")  # the backend says RUNNING when all steps were cached
 
 
-def report(name: str, run: str, store: str, state: str, path: str) -> None:
+def report(spec: ExplainSpec, run: str, state: str, path: str) -> None:
     """Write a paragraph on how the run ended; the arguments are those of the component `explain`."""
     decided, succeeded = "", state in NO_FAILURE
     if succeeded:
         with _logged():
-            found = records.of_run(open_objects(Store.of(store)), name, records.run_id() or "").decided()
+            found = records.of_run(open_objects(spec.store), spec.name, records.run_id() or "").decided()
             decided = ": ".join(found) if found else NO_DECISION
-    ended = _explain(name, run, succeeded, decided)
+    ended = _explain(spec.name, run, succeeded, decided)
     _log(ended.text)
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -38,21 +38,21 @@ def report(name: str, run: str, store: str, state: str, path: str) -> None:
     if problem := post(ended.json()):
         _log(problem)
     with _logged():
-        _record(ended, name, store)
+        _record(ended, spec)
 
 
-def _record(ended: Explanation, name: str, store: str) -> None:
+def _record(ended: Explanation, spec: ExplainSpec) -> None:
     if (run_id := records.run_id()) and ended.state != "running":
         end = records.RunEnd(
             run_id=run_id,
-            model=name,
+            model=spec.name,
             state=ended.state,
             step=ended.step,
             kind=ended.kind,
             text=ended.text,
             ended=records.now(),
         )
-        records.write(open_objects(Store.of(store)), records.end_key(name, run_id), end)
+        records.write(open_objects(spec.store), records.end_key(spec.name, run_id), end)
 
 
 @contextmanager

@@ -12,52 +12,37 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from modelyard.components import records
-from modelyard.components.artifacts import UNCHANGED
+from modelyard.components.artifacts import UNCHANGED, Identity
+from modelyard.components.fingerprint.spec import FingerprintSpec
 from modelyard.components.records import RunStart
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
 from modelyard.components.store.models import ModelStore, open_store
-from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 
 WITHOUT_EFFECT = {"source", "sha256", "timeout", "max_bytes", "endpoint"}
 """Keys of Source that do not change what ingest makes: what the data is matters, not where it is."""
 
 
-def identify(
-    name: str,
-    source: str,
-    recipe_sha256: str,
-    store: str,
-    root: str,
-    skip_unchanged: bool,
-    force_after: int,
-    run: str,
-    champion: str,
-    data: str,
-) -> str:
-    """Return the key of the data for ingest, or "unchanged"; write the fingerprints, the champion, a record.
+def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, identity: str) -> str:
+    """Return the key of the data for ingest, or "unchanged"; write the identity of the run, and a record.
 
     Args:
-        name: the model's name.
-        source: Source as JSON.
-        recipe_sha256: fingerprint of the configuration and the code that decide the result.
-        store: Store as JSON.
-        root: where the artifacts of the run are, on a cluster.
+        spec: the data, the model, and what identifies configuration and code.
         skip_unchanged: end the run when the champion was made of the same data, configuration and code.
         force_after: age in seconds after which such a champion is trained again; 0: never.
-        run: file for the run's fingerprint.
-        champion: file for the version to compare with; 0 when there is none.
-        data: file for the data's fingerprint.
+        identity: file for Identity as JSON.
 
     Raises:
         ConfigError: `data.source` or `store.url` has an unknown scheme.
         DataError: the data is missing or cannot be inspected.
         StoreError: the model store cannot be read, or the run cannot be recorded there.
     """
-    data_sha256 = cache_key = data_fingerprint(Source.of(source))
-    models = open_store(Store.of(store))
-    unchanged = champion_made_of(models, name, data_sha256, recipe_sha256) if skip_unchanged else None
+    data_sha256 = cache_key = data_fingerprint(spec.source)
+    models = open_store(spec.store)
+    unchanged = (
+        champion_made_of(models, spec.name, data_sha256, spec.recipe_sha256) if skip_unchanged else None
+    )
     if unchanged and force_after:
         version, since = unchanged
         if times := int((datetime.now(UTC) - since).total_seconds() // force_after):
@@ -65,11 +50,12 @@ def identify(
                 f"version {version} has been the champion for more than {force_after} s: it is trained again"
             )
             cache_key = _digest({"data": data_sha256, "again": times})
-    run_sha256 = _digest({"data": cache_key, "recipe": recipe_sha256})
-    champion_version = version_to_compare(models, name, run_sha256)
-    _write(Path(run), run_sha256)
-    _write(Path(champion), str(champion_version))
-    _write(Path(data), data_sha256)
+    run_sha256 = _digest({"data": cache_key, "recipe": spec.recipe_sha256})
+    champion_version = version_to_compare(models, spec.name, run_sha256)
+    file = Path(identity)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    found = Identity(run=run_sha256, data=data_sha256, champion=champion_version)
+    file.write_text(found.model_dump_json(), encoding="utf-8")
     why = None
     if unchanged and cache_key == data_sha256:
         version, since = unchanged
@@ -80,7 +66,7 @@ def identify(
     if run_id := records.run_id():
         start = RunStart(
             run_id=run_id,
-            model=name,
+            model=spec.name,
             fingerprint=run_sha256,
             data=data_sha256,
             champion=champion_version,
@@ -88,13 +74,13 @@ def identify(
             started=records.now(),
             unchanged=why,
         )
-        records.write(open_objects(Store.of(store)), records.run_key(name, run_id), start)
+        records.write(open_objects(spec.store), records.run_key(spec.name, run_id), start)
     if why:
         _log(f"{UNCHANGED}: {why}")
         return UNCHANGED
     champion_text = f"version {champion_version}" if champion_version else "none yet"
     _log(f"data {data_sha256[:12]}, run {run_sha256[:12]}, champion to compare with: {champion_text}")
-    return _digest({"data": cache_key, "root": root}) if root else cache_key
+    return _digest({"data": cache_key, "root": spec.root}) if spec.root else cache_key
 
 
 def data_fingerprint(source: Source) -> str:
@@ -142,8 +128,3 @@ def _digest(value: dict[str, object]) -> str:
 
 def _log(sentence: str) -> None:
     print(sentence, flush=True)  # noqa: T201 - the step's log
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

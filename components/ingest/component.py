@@ -4,11 +4,11 @@ from kfp import dsl
 
 
 @dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
-def ingest(source: str, fingerprint: str, raw: dsl.Output[dsl.Dataset]) -> None:
+def ingest(spec: str, fingerprint: str, raw: dsl.Output[dsl.Dataset]) -> None:
     """Fetch, verify and decode the source into shards; never execute what is read.
 
     Args:
-        source: `data` section (Source) as JSON.
+        spec: IngestSpec as JSON.
         fingerprint: a key for the data; a changed source is a changed argument, so it is never served
             from the cache.
         raw: schema.json and one group of shards per split of the source.
@@ -17,5 +17,6 @@ def ingest(source: str, fingerprint: str, raw: dsl.Output[dsl.Dataset]) -> None:
 
     with step("ingest"):
         from modelyard.components.ingest.dataset import ingest
+        from modelyard.components.ingest.spec import IngestSpec
 
-        ingest(source, fingerprint, raw.path)
+        ingest(IngestSpec.of(spec), fingerprint, raw.path)

@@ -1,6 +1,6 @@
 """The work of the step `ingest`: whatever the source is becomes shards of one shape and dtype.
 
-    ingest(Source(kind="digits").text(), fingerprint, "…/raw")
+    ingest(IngestSpec(source=Source(kind="digits")), fingerprint, "…/raw")
 
 Each kind has a module that reads it, a few batches at a time. Nothing that is read is executed, and nothing
 but the shards is written.
@@ -16,6 +16,7 @@ from modelyard.components import artifacts
 from modelyard.components.artifacts import Schema
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.examples import Examples, read_digits
+from modelyard.components.ingest.spec import IngestSpec
 from modelyard.components.shards import ShardWriter
 from modelyard.components.source.checks import without_secrets
 from modelyard.components.source.location import locate
@@ -24,18 +25,18 @@ from modelyard.components.source.settings import Source
 log = logging.getLogger(__name__)
 
 
-def ingest(source: str, fingerprint: str, raw: str) -> None:
+def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
     """Fetch the source, decode it and write `raw`.
 
     Args:
-        source: Source as JSON.
+        spec: where the examples come from and what they are.
         fingerprint: a key for the data, for the log.
         raw: directory to write: shards and schema.json.
 
     Raises:
         DataError: the source is missing, damaged, or not what the settings say.
     """
-    settings = Source.of(source)
+    settings = spec.source
     with tempfile.TemporaryDirectory() as scratch, artifacts.writing(Path(raw)) as directory:
         path = locate(settings).fetch(Path(scratch))
         with _by_address(path, settings):

@@ -4,17 +4,18 @@ from kfp import dsl
 
 
 @dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
-def preprocess(raw: dsl.Input[dsl.Dataset], preparation: str, features: dsl.Output[dsl.Dataset]) -> None:
+def preprocess(raw: dsl.Input[dsl.Dataset], spec: str, features: dsl.Output[dsl.Dataset]) -> None:
     """Validate the examples, split them by content hash, measure the normalisation.
 
     Args:
         raw: what ingest wrote.
-        preparation: `data` section (Preparation) as JSON.
+        spec: PreprocessSpec as JSON.
         features: train, validation and test shards, schema, normalisation and statistics.
     """
     from modelyard.components.step import step
 
     with step("preprocess"):
         from modelyard.components.preprocess.features import preprocess
+        from modelyard.components.preprocess.spec import PreprocessSpec
 
-        preprocess(raw.path, preparation, features.path)
+        preprocess(raw.path, PreprocessSpec.of(spec), features.path)

@@ -1,6 +1,6 @@
 """The work of the step `preprocess`: raw shards become checked, split and measured features.
 
-    preprocess("…/raw", Preparation(validation=5000).text(), "…/features")
+    preprocess("…/raw", PreprocessSpec(preparation=Preparation(validation=5000)), "…/features")
 
 Reads the source twice, in batches: once to check and hash every row, once to write it where it belongs.
 Besides a batch, memory holds a label and 16 bytes per row.
@@ -19,6 +19,7 @@ from modelyard.components.artifacts import ModelSplit, Normalization, Schema, St
 from modelyard.components.errors import DataError
 from modelyard.components.preprocess import split as splitting
 from modelyard.components.preprocess.settings import Preparation
+from modelyard.components.preprocess.spec import PreprocessSpec
 from modelyard.components.preprocess.split import Mask, Words
 from modelyard.components.shards import ShardWriter, Split
 
@@ -68,18 +69,18 @@ class Moments:
         return np.where(deviation > 0, deviation, 1.0)
 
 
-def preprocess(raw: str, preparation: str, features: str) -> None:
+def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     """Check the examples, split them, measure the normalisation and write `features`.
 
     Args:
         raw: directory that ingest wrote.
-        preparation: Preparation as JSON.
+        spec: how the examples are split and normalised.
         features: directory to write: shards, schema.json, normalization.json and statistics.json.
 
     Raises:
         DataError: the examples are not what the schema says, or nobody can learn from them.
     """
-    settings = Preparation.of(preparation)
+    settings = spec.preparation
     schema = artifacts.read(Path(raw) / "schema.json", Schema)
     check_source(schema)
     sources = {name: _open(Path(raw), name, schema) for name in schema.splits}

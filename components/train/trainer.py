@@ -1,6 +1,6 @@
 """Fits the model and exports it; what the step `train` calls.
 
-    train("features", Model().text(), Training().text(), "", "", "", "", "model", "history")
+    train("features", TrainSpec(), "gs://…/features", "model", "history")
 
 The rows come through memory maps (data.py), the network takes them raw (model.py), and nothing is left behind
 unless the exported files predict what the trained model does (export.py).
@@ -30,34 +30,21 @@ from modelyard.components.train.callbacks import Finite, Progress
 from modelyard.components.train.checkpoint import Checkpoints, CheckpointStore, TrainingState
 from modelyard.components.train.data import Features
 from modelyard.components.train.export import export
-from modelyard.components.train.settings import Code, EarlyStopping, Model, Training
+from modelyard.components.train.settings import EarlyStopping, Model, Training
+from modelyard.components.train.spec import TrainSpec
 
 CHECKED_ROWS = 32
 PACKAGES = ("keras", "numpy", "onnx", "onnxruntime", "tf2onnx")
 
 
-def train(
-    features: str,
-    architecture: str,
-    training: str,
-    code_location: str,
-    code_sha256: str,
-    store: str,
-    origin: str,
-    model: str,
-    history: str,
-) -> None:
+def train(features: str, spec: TrainSpec, origin: str, model: str, history: str) -> None:
     """Fit the model on `features` and write `model` and `history`; a failure writes neither.
 
     A training that was cut off after a checkpoint goes on from there.
 
     Args:
         features: directory that preprocess wrote.
-        architecture: Model as JSON.
-        training: Training as JSON.
-        code_location: Code as JSON; empty without code of the user's own.
-        code_sha256: its fingerprint.
-        store: Store as JSON, for checkpoints; empty for none.
+        spec: the model, how it is fitted, and where its checkpoints are.
         origin: where the features come from: the same address, the same rows.
         model: directory to write: model.keras, model.onnx, saved_model/ and signature.json.
         history: directory to write: history.json.
@@ -68,12 +55,12 @@ def train(
             exported.
         StoreError: the user's own code cannot be fetched.
     """
-    settings, plan = Model.of(architecture), Training.of(training)
+    settings, plan = spec.model, spec.training
     print(f"training on {', '.join(devices())} with {BACKEND}", flush=True)  # noqa: T201
     rows = Features.read(Path(features))
     keras.utils.set_random_seed(plan.seed)
-    folder = code_archive.folder_of(Code.of(code_location)) if code_location else Path()
-    network = networks.build(settings, rows.schema, rows.normalization, folder, code_sha256)
+    folder = code_archive.folder_of(spec.code) if spec.code else Path()
+    network = networks.build(settings, rows.schema, rows.normalization, folder, spec.code_sha256)
     compile_(network, settings, plan, len(rows.train))
     exported = networks.with_probabilities(network, settings.logits)
     checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
@@ -83,8 +70,8 @@ def train(
             # What cannot be exported fails now, and not after hours.
             with tempfile.TemporaryDirectory() as rehearsal:
                 export(exported, rows.schema, checked, Path(rehearsal))
-        identity = origin, rows.schema.model_dump_json(), architecture, plan.decisive(), code_sha256
-        checkpoint_store = _checkpoint_store(store, plan, *identity)
+        identity = origin, rows.schema.model_dump_json(), settings.text(), plan.decisive(), spec.code_sha256
+        checkpoint_store = _checkpoint_store(spec.store, plan, *identity)
         record = fit(network, rows, plan, checkpoint_store)
     with artifacts.writing(Path(history)) as written, artifacts.writing(Path(model)) as directory:
         export(exported, rows.schema, checked, directory)
@@ -166,11 +153,11 @@ def fit(
     )
 
 
-def _checkpoint_store(store: str, plan: Training, *identity: Any) -> CheckpointStore | None:
+def _checkpoint_store(store: Store | None, plan: Training, *identity: Any) -> CheckpointStore | None:
     """Return where the checkpoint of this training is; None when it makes none."""
     if not store or not plan.checkpoint_every:
         return None
-    return CheckpointStore(open_objects(Store.of(store)), checkpoint.training_key(*identity))
+    return CheckpointStore(open_objects(store), checkpoint.training_key(*identity))
 
 
 def _packages() -> dict[str, str]:

@@ -112,11 +112,11 @@ def logs(
     from modelyard.components.errors import ConfigError
     from modelyard.components.explain.explanation import step_lines
     from modelyard.pipelines.runners.select import find
-    from modelyard.pipelines.train_to_serve import STEPS
+    from modelyard.pipelines.steps import STEPS
 
     if step and step not in STEPS:
         raise ConfigError(f"There is no step {step!r}; they are {', '.join(STEPS)}.")
-    found = find(place, run).logs((step,) if step else STEPS, follow)
+    found = find(place, run).logs((step,) if step else tuple(STEPS), follow)
     shown = ((name, lines if whole else step_lines(lines)) for name, lines in found)
     if output is Output.JSON:
         emit([{"step": name, "lines": list(lines)} for name, lines in shown])

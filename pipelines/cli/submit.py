@@ -57,7 +57,7 @@ def submit(
     from modelyard.pipelines.planning.guard import guard
     from modelyard.pipelines.runners import runs, select
     from modelyard.pipelines.runners.kfp import submission
-    from modelyard.pipelines.train_to_serve import STEPS
+    from modelyard.pipelines.steps import STEPS
 
     options = when_unchanged(skip_unchanged, force_after)
     environment = kfp.load(overrides or ())

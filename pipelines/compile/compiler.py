@@ -2,11 +2,7 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import cache
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,25 +11,25 @@ from urllib.parse import urlsplit
 import yaml
 from kfp import dsl
 
-from modelyard.components.artifacts import sha256, tree_sha256
 from modelyard.components.errors import ConfigError
+from modelyard.components.interface import variables
 from modelyard.components.kubernetes import Json
 from modelyard.components.records import RUN_ID
+from modelyard.components.settings import Spec
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import find_storage
+from modelyard.pipelines.compile.code import REPORT, code_sha256
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment, StepResources
-from modelyard.pipelines.train_to_serve import STEPS, build
+from modelyard.pipelines.steps import STEPS
+from modelyard.pipelines.train_to_serve import build
 
-COMPONENTS = Path(__file__).parents[2] / "components"
-SHARED = ("artifacts.py", "images.py", "settings.py", "shards.py", "source")
-DECISIVE = ("ingest", "preprocess", "train", "evaluate")  # whose code decides what a version is
-RECORDING = ("fingerprint", "deploy", "explain")  # never cached; they write what they did in this run
 USER = 65532
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 RETRY_AFTER = "30s"
 
 LOCAL = Environment(kind="local")
+UNTOLD: Mapping[str, Spec] = {}
 NO_OPTIONS: Mapping[str, bool | int] = {}  # what no configuration has: `skip_unchanged`, `force_after`
 UPLOADS = "`modelyard run` and `modelyard submit` upload it; a compiled pipeline needs"
 ELSEWHERE = {
@@ -45,7 +41,12 @@ ELSEWHERE = {
 
 
 def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str]:
-    """Return the pipeline's arguments: each section of the configuration as JSON, and what identifies it.
+    """Return the pipeline's arguments: the spec of each step as JSON. See `specs`."""
+    return {STEPS[step].parameter: spec.text() for step, spec in specs(config, environment).items()}
+
+
+def specs(config: Config, environment: Environment = LOCAL) -> dict[str, Spec]:
+    """Return what each step is told, by the step's name: the values that its spec has fields for.
 
     Args:
         config: the configuration.
@@ -57,61 +58,73 @@ def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str
     """
     if environment.kind == "kubernetes":
         config = _inside(config, environment)
-    code, code_sha256 = config.code(), config.code_sha256()
+    values = {
+        **{key: getattr(config, key) for key in Config.model_fields},
+        "source": config.source(),
+        "preparation": config.preparation(),
+        "code": config.code(),
+        "code_sha256": config.code_sha256(),
+        "serving": config.serving.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", exclude={"schedule"}),
+        "target": environment.target(),
+        "root": environment.pipeline_root or "",
+        "recipe_sha256": "",
+    }
+    told = {step: _told(step, values) for step in STEPS}
+    values["recipe_sha256"] = _recipe_sha256(config, told, environment)
+    return {step: _told(step, values) for step in STEPS}
+
+
+def _told(step: str, values: Mapping[str, Any]) -> Spec:
+    kind = STEPS[step].spec
+    return kind(**{key: values[key] for key in kind.model_fields})
+
+
+def _recipe_sha256(config: Config, told: Mapping[str, Spec], environment: Environment) -> str:
+    """Return the fingerprint of the configuration and the code that decide the result."""
+
+    def code(step: str) -> str:
+        if environment.kind == "kubernetes":
+            return environment.image(step)
+        return code_sha256(step, told[step], without=(REPORT,))
+
     decisive = {
         "preparation": config.preparation().model_dump(mode="json"),
         # where the folder lies does not matter, what is in it does
-        "model": {**config.model.model_dump(mode="json"), "code": code_sha256},
+        "model": {**config.model.model_dump(mode="json"), "code": config.code_sha256()},
         "training": config.training.decisive(),
         "gate": config.gate and config.gate.model_dump(mode="json"),
-        "code": [_code(step, environment) for step in DECISIVE],
+        "code": [code(step.name) for step in STEPS.values() if step.decisive],
     }
-    return {
-        "name": config.name,
-        "source": config.source().text(),
-        "preparation": config.preparation().text(),
-        "architecture": config.model.text(),
-        "training": config.training.text(),
-        "gate": config.gate.text() if config.gate else "null",
-        "serving": config.serving.text(),
-        "store": config.store.text(),
-        "rollout": config.rollout.text(),
-        "target": environment.target().text(),
-        "config": json.dumps(config.model_dump(mode="json", exclude={"schedule"}), sort_keys=True),
-        "recipe_sha256": _digest(decisive),
-        "code_location": code.text() if code else "",
-        "code_sha256": code_sha256,
-        "root": environment.pipeline_root or "",
-    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-@cache
-def step_sha256(step: str) -> str:
-    """Return the fingerprint of a step: its own source, the shared source, the installed packages."""
-    shared = [_source_sha256(COMPONENTS / name) for name in SHARED]
-    return _digest([tree_sha256(COMPONENTS / step), shared, _packages()])
-
-
-def local_images() -> dict[str, str]:
-    """Return an image reference per step whose tag is the step's fingerprint.
+def local_images(told: Mapping[str, Spec]) -> dict[str, str]:
+    """Return an image reference per step; of a cached step, its tag is the fingerprint of the code.
 
     The reference enters the cache key, which otherwise does not cover imported code.
+
+    Args:
+        told: what each step is told.
     """
-    tags = {step: _digest([step_sha256(step), report_sha256(step)]) for step in STEPS}
-    return {step: f"modelyard/python-{step}:{tag[:16]}" for step, tag in tags.items()}
+    tags = {
+        name: code_sha256(name, told.get(name))[:16] if step.cached else "latest"
+        for name, step in STEPS.items()
+    }
+    return {step: f"modelyard/python-{step}:{tag}" for step, tag in tags.items()}
 
 
-def report_sha256(step: str) -> str:
-    """Return the fingerprint of the code of the report, which evaluate writes; empty for other steps."""
-    return tree_sha256(COMPONENTS / "report") if step == "evaluate" else ""
+def pipeline(environment: Environment, told: Mapping[str, Spec] = UNTOLD) -> Callable[..., dsl.PipelineTask]:
+    """Return the pipeline as it runs in an environment.
 
-
-def pipeline(environment: Environment) -> Callable[..., dsl.PipelineTask]:
-    """Return the pipeline as it runs in an environment."""
+    Args:
+        environment: where steps and servers run.
+        told: what each step is told; on this machine, it may select code that is part of the cache key.
+    """
     if environment.kind == "kubernetes":
         whole = dsl.PipelineConfig(active_deadline_seconds=environment.active_deadline)
         return build(lambda step, task: in_pod(step, task, environment), whole)
-    images = local_images()
+    images = local_images(told)
     return build(lambda step, task: task.set_container_image(images[step]))
 
 
@@ -120,16 +133,19 @@ def in_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None:
     from kfp import kubernetes  # which a run on this machine need not wait for
 
     resources = environment.resources(step)
-    task.set_container_image(environment.image(step))
+    image = environment.image(step)
+    task.set_container_image(image)
+    for name, value in variables(step, image).items():
+        task.set_env_variable(name, value)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=resources.ephemeral_storage)  # noqa: S108
     kubernetes.add_pod_label(task, "modelyard.dev/step", step)
     if environment.storage_endpoint:
         # for the launcher of Kubeflow Pipelines, which wants no scheme; our own client is told the endpoint
         task.set_env_variable("STORAGE_EMULATOR_HOST", urlsplit(environment.storage_endpoint).netloc)
-    if step in RECORDING:
+    if not STEPS[step].cached:  # of a cached step, what it records must not depend on the run
         kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
-    if step == "train":
+    if STEPS[step].accelerated:
         _backend(task, environment, resources)
     if step == "explain" and (webhook := environment.webhook):
         kubernetes.use_secret_as_env(task, webhook.secret, {webhook.key: "MODELYARD_WEBHOOK"}, optional=True)
@@ -142,7 +158,9 @@ def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> 
     """Write the pipeline as KFP's YAML, with the configuration as its default arguments."""
     from kfp.compiler import Compiler
 
-    Compiler().compile(pipeline(environment), str(path), pipeline_parameters=arguments(config, environment))
+    told = specs(config, environment)
+    values = {STEPS[step].parameter: spec.text() for step, spec in told.items()}
+    Compiler().compile(pipeline(environment, told), str(path), pipeline_parameters=values)
 
 
 def compile_package(environment: Environment) -> bytes:
@@ -217,27 +235,3 @@ def _inside(config: Config, environment: Environment) -> Config:
         inside = environment.inside(Store(url=source))
         changed["data"] = config.data.model_copy(update={"endpoint": inside.endpoint})
     return config.model_copy(update=changed)
-
-
-def _code(step: str, environment: Environment) -> str:
-    """Return what identifies the code of a step: here its source, on a cluster the image that holds it."""
-    return environment.image(step) if environment.kind == "kubernetes" else step_sha256(step)
-
-
-@cache
-def _packages() -> dict[str, str]:
-    """Return the installed versions of the packages that modelyard depends on."""
-    found = {}
-    for line in requires("modelyard") or []:
-        name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
-        with suppress(PackageNotFoundError):  # not for this platform
-            found[name] = version(name)
-    return found
-
-
-def _source_sha256(path: Path) -> str:
-    return tree_sha256(path) if path.is_dir() else sha256(path)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

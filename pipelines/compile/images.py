@@ -1,9 +1,10 @@
-"""Builds the images: `python -m modelyard.pipelines.compile.images TARGET...`, as `make images` does.
+"""Builds the images: `python -m modelyard.pipelines.compile.images`, as `make images` does.
 
 An image is called after what it holds: `modelyard/serve:4f0c…`, the digest of its layers and settings, is the
 same whenever the same bytes were built. Pushed to a registry, it is called by the registry's digest, and goes
 on being called that when the same image is built again without a registry.
-`build/images.json` maps each target to its reference, for the environments to read.
+`build/images.json` maps each target to its reference, for the environments to read, and
+`build/interfaces.json` each reference to the interfaces of its steps, for `check_interfaces` of preflight.py.
 """
 
 import argparse
@@ -23,13 +24,19 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from modelyard.components.interface import interface
+from modelyard.pipelines.compile.code import contents
+from modelyard.pipelines.environments.environment import BUILT, INTERFACES
+from modelyard.pipelines.steps import ACCELERATED, IMAGES, STEPS
+
 ROOT = Path(__file__).parents[3]
 BUDGETS = ROOT / "components/image-budgets.yaml"
-REFERENCES = ROOT / "build/images.json"
+REFERENCES = ROOT / BUILT
 LABEL = "org.opencontainers.image"
 NO_LABELS: Mapping[str, str] = {}
 MEGABYTE = 10**6
 WIDTH = 200  # a reference with its digest is long, and is there to be copied
+EMULATOR = "gcs-emulator"
 EPOCH = "315532800"  # 1980: the date of every file, and of the image where the builder lets one choose
 BUILDER = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}  # attestations tell the time
 
@@ -64,9 +71,9 @@ def build(
         CalledProcessError: docker failed, and has said why.
     """
     started = time.monotonic()
-    arguments = {"VERSION": version("modelyard"), "SOURCE_DATE_EPOCH": EPOCH} | (
-        {"BASE": base} if base else {}
-    )
+    held = " ".join(f"{image}={','.join(contents(image))}" for image in IMAGES)
+    arguments = {"VERSION": version("modelyard"), "SOURCE_DATE_EPOCH": EPOCH, "CONTENTS": held}
+    arguments |= {"BASE": base} if base else {}
     options = [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
     options += [part for key, value in labels.items() for part in ("--label", f"{LABEL}.{key}={value}")]
     latest = f"modelyard/{target}:latest"
@@ -103,8 +110,8 @@ def _docker(*arguments: str, output: int = sys.stderr.fileno()) -> bytes:
     return done.stdout or b""
 
 
-def remembered(path: Path = REFERENCES) -> dict[str, str]:
-    """Return the references in the JSON file at `path`, by target; none when there is no file."""
+def remembered(path: Path = REFERENCES) -> dict[str, Any]:
+    """Return what the JSON file at `path` holds; nothing when there is no file."""
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
@@ -113,6 +120,18 @@ def remember(images: Sequence[Image], path: Path = REFERENCES) -> None:
     known = remembered(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(known | {image.target: image.reference for image in images}, indent=2) + "\n")
+    held = {image.reference: _interfaces(image.target) for image in images}
+    file = path.with_name(Path(INTERFACES).name)
+    file.write_text(json.dumps(remembered(file) | held, indent=2) + "\n")
+
+
+def _interfaces(target: str) -> dict[str, str]:
+    """Return the interface of each step that an image holds."""
+    return {
+        step.name: interface(step.name)
+        for step in STEPS.values()
+        if target in (step.image, *step.accelerated.values())
+    }
 
 
 def no_longer_pushed(images: Sequence[Image], known: Mapping[str, str]) -> list[str]:
@@ -152,18 +171,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m modelyard.pipelines.compile.images", description="Build the images."
     )
-    parser.add_argument("targets", nargs="+", choices=budgets, help="what to build")
+    parser.add_argument("targets", nargs="*", help="what to build; default: all but those for accelerators")
+    parser.add_argument("--accelerators", action="store_true", help="build those for accelerators")
+    parser.add_argument("--list", action="store_true", help="print the names of all images")
     parser.add_argument("--base", help="base image; default: that of components/Dockerfile")
     parser.add_argument("--registry", help="push there, for example localhost:5000")
     parser.add_argument("--source", help="where the source is, for the label of a release")
     parser.add_argument("--revision", help="the source's revision, for the label of a release")
     options = parser.parse_args()
+    if options.list:
+        print(*IMAGES, EMULATOR, *ACCELERATED)  # noqa: T201
+        return 0
+    if unknown := set(options.targets) - set(budgets):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; the images are {', '.join(budgets)}")
+    targets = options.targets or (ACCELERATED if options.accelerators else (*IMAGES, EMULATOR))
     errors, known = Console(stderr=True), remembered()
     labels = {key: value for key in ("source", "revision") if (value := getattr(options, key))}
     try:
         images = [
-            build(target, options.base, options.registry, labels, known.get(target))
-            for target in options.targets
+            build(target, options.base, options.registry, labels, known.get(target)) for target in targets
         ]
     except FileNotFoundError:
         errors.print("There is no docker here. Install Docker with BuildKit, then try again.")

@@ -9,13 +9,16 @@ finish or that reuse results of an older image.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from modelyard.components.errors import ConfigError
+from modelyard.components.interface import interface, mismatch
 from modelyard.components.kubernetes import Json
 from modelyard.components.source.checks import is_loopback
 from modelyard.pipelines.compile.compiler import parse_package
-from modelyard.pipelines.environments.environment import Environment, Steps
+from modelyard.pipelines.environments.environment import INTERFACES, Environment
+from modelyard.pipelines.steps import STEPS
 
 ARGUMENT_BYTES = 128 * 1024  # Linux's limit for one argument of a program
 WORKFLOW_BYTES = 700_000  # of the 1.5 MB that etcd stores for an object; Argo adds its own part
@@ -50,6 +53,7 @@ def check(package: bytes, arguments: Mapping[str, Any], environment: Environment
         *_sizes(package, containers, arguments),
         *_mutable_images(containers),
         *_environment(platform["platforms"]["kubernetes"], environment),
+        *_other_interfaces(environment),
     ]
     if len(problems) == 1:
         raise ConfigError(problems[0])
@@ -104,6 +108,27 @@ def _mutable_images(containers: Json) -> Iterator[str]:
             )
 
 
+def check_interfaces(environment: Environment) -> None:
+    """Compare the images that `make images` built here with what the pipeline expects of them.
+
+    Of another image the interface is not known here; its steps compare it themselves.
+
+    Raises:
+        ConfigError: an image is of another version.
+    """
+    if problems := list(_other_interfaces(environment)):
+        raise ConfigError(problems[0])
+
+
+def _other_interfaces(environment: Environment) -> Iterator[str]:
+    path = Path(INTERFACES)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for step in STEPS:
+        image, expected = environment.image(step), interface(step)
+        if (held := known.get(image, {}).get(step, expected)) != expected:
+            yield mismatch(image, held, expected)
+
+
 def _environment(kubernetes: Json, environment: Environment) -> Iterator[str]:
     if not kubernetes.get("pipelineConfig", {}).get("activeDeadlineSeconds"):
         yield (
@@ -125,7 +150,7 @@ def _notes(containers: Json, environment: Environment) -> Iterator[str]:
             f"The images of {', '.join(tagged)} are named by a tag: when it is moved, the cache returns "
             "results of the old image. Name images by their digest, as `make images REGISTRY=…` does."
         )
-    resources = {step: environment.resources(step) for step in Steps.model_fields}
+    resources = {step: environment.resources(step) for step in STEPS}
     for step, one in resources.items():
         if one.timeout and one.timeout > environment.active_deadline:
             yield (

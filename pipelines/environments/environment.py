@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from modelyard.components.deploy.settings import PLATFORMS, Resources, Target
 from modelyard.components.errors import ConfigError
@@ -11,14 +20,24 @@ from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import find_storage
 from modelyard.pipelines.config.schedule import known_zone
 from modelyard.pipelines.environments.accelerators import Accelerator, Toleration
+from modelyard.pipelines.steps import ACCELERATED, IMAGES, STEPS
 
 BUILT = "build/images.json"
+INTERFACES = "build/interfaces.json"
 SPOT = "cloud.google.com/gke-spot"
 ENDPOINT = r"^https?://[^/]+$"
 URL = r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$"
 
-Step = Literal["fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy"]
-Image = Literal[Step, "train-cuda", "train-tpu", "serve"]
+
+def _known_image(name: str) -> str:
+    if name not in (known := (*IMAGES, *ACCELERATED)):
+        raise PydanticCustomError("literal_error", "{expected}", {"expected": ", ".join(map(repr, known))})
+    return name
+
+
+Image = Annotated[
+    str, AfterValidator(_known_image), WithJsonSchema({"type": "string", "enum": [*IMAGES, *ACCELERATED]})
+]
 
 
 def _as_text(value: Any) -> Any:
@@ -82,16 +101,16 @@ class StepResources(Settings):
         return (*accelerator, *spot, *self.tolerations)
 
 
-class Steps(Settings):
-    """What single steps ask for, where it is not what `defaults` says."""
-
-    fingerprint: StepResources = Field(default=StepResources(), description="What fingerprint asks for.")
-    ingest: StepResources = Field(default=StepResources(), description="What ingest asks for.")
-    preprocess: StepResources = Field(default=StepResources(), description="What preprocess asks for.")
-    train: StepResources = Field(default=StepResources(), description="What train asks for.")
-    evaluate: StepResources = Field(default=StepResources(), description="What evaluate asks for.")
-    deploy: StepResources = Field(default=StepResources(), description="What deploy asks for.")
-    explain: StepResources = Field(default=StepResources(), description="What explain asks for.")
+_FIELDS: Any = {
+    step: (StepResources, Field(default=StepResources(), description=f"What {step} asks for."))
+    for step in STEPS
+}
+Steps = create_model(
+    "Steps",
+    __base__=Settings,
+    __doc__="What single steps ask for, where it is not what `defaults` says.",
+    **_FIELDS,
+)
 
 
 class Runs(Settings):
@@ -216,30 +235,27 @@ class Environment(Settings):
         description="Seconds that a pod may take until it runs, a new node and its image included.",
     )
     defaults: StepResources = Field(default=StepResources(), description="What each step asks for.")
-    steps: Steps = Field(default=Steps(), description="What single steps ask for, over `defaults`.")
+    steps: Steps = Field(  # type: ignore[valid-type]
+        default=Steps(), description="What single steps ask for, over `defaults`."
+    )
 
     def resources(self, step: str) -> StepResources:
         """Return what a step asks for."""
         mine: StepResources = getattr(self.steps, step)
-        # another attempt of deploy puts a version before clients again that was just rolled back
-        never = {"retries": 0} if step == "deploy" else {}
-        return mine.over(self.defaults.model_copy(update=never))
+        return mine.over(self.defaults.model_copy(update=STEPS[step].resources))
 
     def image(self, name: str) -> str:
-        """Return the reference of an image; for train, the one that has its accelerator's libraries.
-
-        explain has that of deploy, which holds all that it needs.
+        """Return the reference of an image, or of the image of a step, with its accelerator's libraries.
 
         Raises:
             ConfigError: neither the environment nor `make images` names it.
         """
-        accelerator = self.resources(name).accelerator if name in Steps.model_fields else None
-        if name == "train" and accelerator:
-            name = {"gpu": "train-cuda", "tpu": "train-tpu"}[accelerator.kind]
-        name = "deploy" if name == "explain" else name
-        images = dict[str, str](self.images.items())
+        if step := STEPS.get(name):
+            accelerator = self.resources(name).accelerator
+            name = step.accelerated.get(accelerator.kind, step.image) if accelerator else step.image
+        images = self.images
         if name not in images:
-            target = "images-accelerators" if name in ("train-cuda", "train-tpu") else "images"
+            target = "images-accelerators" if name in ACCELERATED else "images"
             raise ConfigError(
                 f"There is no image for {name}: `make {target}` builds it and writes {BUILT}, or name one in "
                 f"environment.images.{name}."

@@ -16,7 +16,7 @@ from modelyard.components.artifacts import Normalization, Record, Schema, Statis
 from modelyard.components.errors import ConfigError
 from modelyard.components.fingerprint.identity import data_fingerprint
 from modelyard.components.store.storage import local_path
-from modelyard.pipelines.compile.compiler import local_images
+from modelyard.pipelines.compile.compiler import local_images, specs
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.local.execution import LocalExecution
@@ -90,12 +90,12 @@ class _Preparation(LocalExecution):
         return Path(self._task.output.path)
 
     def _pipeline(self) -> Callable[..., Any]:
-        images, found = local_images(), data_fingerprint(self.config.source())
+        images, found = local_images(specs(self.config)), data_fingerprint(self.config.source())
 
         prepare = build_preparation(lambda step, task: task.set_container_image(images[step]))
 
-        def start(source: str, preparation: str, **_: Any) -> None:
-            self._task = prepare(source=source, preparation=preparation, fingerprint=found)
+        def start(ingest_spec: str, preprocess_spec: str, **_: Any) -> None:
+            self._task = prepare(ingest_spec=ingest_spec, preprocess_spec=preprocess_spec, fingerprint=found)
 
         return start
 

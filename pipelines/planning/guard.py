@@ -10,7 +10,7 @@ from modelyard.components.kubernetes.scheduling import explain_impossible
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment, StepResources
 from modelyard.pipelines.planning.plan import exceeded, find, key_of
-from modelyard.pipelines.train_to_serve import STEPS
+from modelyard.pipelines.steps import STEPS
 
 SCALES = {  # labels of nodes that an autoscaler may make more of
     "cloud.google.com/gke-nodepool",

@@ -23,6 +23,7 @@ from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import submission
 from modelyard.pipelines.runners.kfp.submission import Submission
+from modelyard.pipelines.steps import described
 
 ON, OFF = "ENABLE", "DISABLE"
 ANNOTATION = "Applied by modelyard (modelyard.dev/schedule {sha256})"  # the server takes 191 characters
@@ -64,7 +65,7 @@ class ManagedRecurringRun:
     @property
     def store(self) -> str:
         """Return the URL of the model store."""
-        return str(json.loads(self._parameters.get("store") or "{}").get("url", ""))
+        return str(described(self._parameters).get("store", {}).get("url", ""))
 
     def settings(self) -> dict[str, Any]:
         """Return the section `schedule`, without the time zone."""

@@ -17,7 +17,7 @@ from modelyard.components.kubernetes.pod_problem import find_problem
 from modelyard.pipelines.compile.compiler import compile_package, parse_package
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.runners.pods.pod import step_pod
-from modelyard.pipelines.train_to_serve import STEPS
+from modelyard.pipelines.steps import STEPS
 
 pytestmark = pytest.mark.cluster
 

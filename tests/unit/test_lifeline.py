@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.components import lifeline
-from modelyard.pipelines.train_to_serve import STEPS
+from modelyard.pipelines.steps import STEPS
 
 CHILD = """
 from modelyard.components import lifeline

@@ -36,7 +36,7 @@ from modelyard.pipelines.runners.kfp import runs
 from modelyard.pipelines.runners.kfp.client import Backend
 from modelyard.pipelines.runners.kfp.results import results
 from modelyard.pipelines.runners.kfp.runs import LOG_PAUSE, RunArchive
-from modelyard.pipelines.train_to_serve import STEPS
+from modelyard.pipelines.steps import STEPS
 
 PHASES: dict[str, State] = {
     "Pending": "running",

@@ -1,6 +1,5 @@
 """Runs on Kubeflow Pipelines: the server executes them, with or without this machine."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
 from modelyard.pipelines.runners.kfp.explained import explain_kfp
 from modelyard.pipelines.runners.kfp.following import Following
+from modelyard.pipelines.steps import described
 
 if TYPE_CHECKING:
     from modelyard.pipelines.config.config import Config
@@ -155,8 +155,7 @@ class KfpRun(Run):
     def config(self) -> dict[str, Any]:
         """Return its configuration; empty when another program started it."""
         parameters = (self._run.runtime_config.parameters if self._run.runtime_config else None) or {}
-        config: dict[str, Any] = json.loads(parameters.get("config") or "{}")
-        return config
+        return dict(described(parameters).get("config", {}))
 
     def interrupted(self) -> str:
         """Return what Ctrl-C does to the run, and the command that follows it on the same server."""

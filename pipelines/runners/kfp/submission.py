@@ -11,7 +11,6 @@ uploaded once, and a run with another configuration is another run of the same v
 """
 
 import hashlib
-import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -24,11 +23,13 @@ from typing import Any, NamedTuple, TypeVar
 import kfp_server_api as kfp
 
 from modelyard.components.errors import BackendError, ConflictError, NotFoundError
+from modelyard.components.interface import EXPECTED, IMAGE
 from modelyard.pipelines.compile.compiler import NO_OPTIONS, arguments, compile_package, parse_package
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.differences import Change, differences, flat
 from modelyard.pipelines.runners.kfp.client import Backend, LostError, equals, find_experiment
+from modelyard.pipelines.steps import described
 
 MADE_BY = "Made by modelyard."
 # What a package says of where and how its steps run: of a step, of the whole run, of a step's attempts; not
@@ -306,17 +307,24 @@ def _create_experiment(backend: Backend, name: str) -> str:
 
 
 def _configuration(arguments: Json) -> Json:
-    """Return each value of the configuration by its key, from the two arguments that hold them all."""
-    config, target = (json.loads(arguments.get(name) or "{}") for name in ("config", "target"))
-    code = {"content of model.code": arguments["code_sha256"]} if arguments.get("code_sha256") else {}
+    """Return each value of the configuration by its key, from the argument that holds them all."""
+    deploy = described(arguments)
+    config, target = deploy.get("config", {}), deploy.get("target", {})
+    code = {"content of model.code": sha256} if (sha256 := deploy.get("code_sha256")) else {}
     return flat(config) | flat(target, "target.") | code
 
 
 def _settings(package: Iterable[Json]) -> Json:
     """Return where and how the steps of a package run, by keys like train.image."""
-    found = {}
+    found: Json = {}
     for document in package:
         for path, value in flat(document).items():
-            if (setting := SETTING.fullmatch(path)) and not path.endswith(NOT_SHOWN):
-                found[setting["key"].replace(".container.", ".")] = value
+            if not (setting := SETTING.fullmatch(path)) or path.endswith(NOT_SHOWN):
+                continue
+            key = setting["key"].replace(".container.", ".")
+            if key.endswith(".env"):  # a list; the image is shown already, and its interface follows from it
+                named = {one["name"]: one.get("value") for one in value}
+                found |= {f"{key}.{name}": named[name] for name in named.keys() - {EXPECTED, IMAGE}}
+            else:
+                found[key] = value
     return found

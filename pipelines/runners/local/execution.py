@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.components import events, records
-from modelyard.components.artifacts import UNCHANGED, Decision, Metrics, Outcome, read
+from modelyard.components.artifacts import UNCHANGED, Decision, Identity, Metrics, Outcome, read
 from modelyard.components.errors import CancelledError, ModelyardError
 from modelyard.components.events import EventFile, Resumed, StepChange
 from modelyard.components.explain import local_run
 from modelyard.components.store.models import open_store
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.compile import lean_kfp
-from modelyard.pipelines.compile.compiler import LOCAL, NO_OPTIONS, arguments, pipeline
+from modelyard.pipelines.compile.compiler import LOCAL, NO_OPTIONS, arguments, pipeline, specs
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs
@@ -22,7 +22,7 @@ from modelyard.pipelines.runners.base import Failure, RunSummary, State, Step
 from modelyard.pipelines.runners.local.tasks import Tasks
 from modelyard.pipelines.runners.runs import EVENTS, scores
 from modelyard.pipelines.serving.smoke_test import Prediction, predict_locally
-from modelyard.pipelines.train_to_serve import STEPS
+from modelyard.pipelines.steps import STEPS
 
 EXIT_TASK = "explain"
 
@@ -49,7 +49,7 @@ class LocalExecution:
         self.folder = folder
         self.environment = environment
         self.options = options
-        self.tasks = Tasks(STEPS, folder, self._step_changed)
+        self.tasks = Tasks(tuple(STEPS), folder, self._step_changed)
         self._threads = ThreadPoolExecutor(1)
         self._prediction: Future[Prediction | None] | None = None
         self.cache = folder.parent.parent / "cache"
@@ -128,7 +128,7 @@ class LocalExecution:
 
     def _pipeline(self) -> Callable[..., Any]:
         """Return what kfp.local runs."""
-        return pipeline(self.environment)
+        return pipeline(self.environment, specs(self.config, self.environment))
 
     def _evaluation(self) -> Path:
         """Return the folder that holds the evaluation; the report is beside it."""
@@ -166,7 +166,7 @@ class LocalExecution:
         """Return what the steps decided, the champion, and one prediction of its server."""
         champion = open_store(self.config.store).champion(self.config.name)
         result = {
-            "fingerprint": self.tasks.outputs["fingerprint"]["run"],
+            "fingerprint": Identity.model_validate_json(self.tasks.outputs["fingerprint"]["identity"]).run,
             "champion": champion.version if champion else None,
         }
         if self.tasks.outputs["fingerprint"]["Output"] == UNCHANGED:

@@ -177,7 +177,7 @@ class LocalRun(Run):
 
     def steps(self) -> tuple[Step, ...]:
         """Return the state of every step."""
-        from modelyard.pipelines.train_to_serve import STEPS
+        from modelyard.pipelines.steps import STEPS
 
         if self._execution:
             return self._execution.tasks.steps()

@@ -14,6 +14,7 @@ from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store import staging
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.compile.compiler import NO_OPTIONS, compile_to, parse_package
+from modelyard.pipelines.compile.preflight import check_interfaces
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.local.execution import LocalExecution
@@ -21,7 +22,7 @@ from modelyard.pipelines.runners.pods import launcher
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
 from modelyard.pipelines.runners.pods.pod import STEP_PODS, remove_pod, remove_pods, step_pod
 from modelyard.pipelines.serving.smoke_test import Prediction, predict_on_cluster
-from modelyard.pipelines.train_to_serve import STEPS
+from modelyard.pipelines.steps import STEPS
 
 LAUNCHER = ["python3", "-m", launcher.__name__]
 IN_PODS = tuple(step for step in STEPS if step != "explain")  # which says what this machine knows of the run
@@ -54,6 +55,7 @@ class PodExecution(LocalExecution):
         """Return the compiled pipeline with the launcher in front of each step's command."""
         from kfp.components import load_component_from_text
 
+        check_interfaces(self.environment)
         self._remove_orphaned_pods()
         self._drop_lost_cache_entries()
         path = self.folder / "pipeline.yaml"

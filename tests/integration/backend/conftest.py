@@ -5,15 +5,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import httpx
 import pytest
 import yaml
 
+from modelyard.pipelines import steps
 from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.compile.compiler import compile_package
-from modelyard.pipelines.environments.environment import Environment, Image
+from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import runs as kfp_runs
 from modelyard.pipelines.runners.kfp import submission
 from tests.integration.backend.pipelines import Pipelines
@@ -23,7 +24,7 @@ from tests.integration.backend.server import BackendServer
 Command = Callable[..., tuple[int, Any]]
 BUCKET = "bucket"
 DIGEST = "sha256:" + 64 * "0"
-IMAGES = {name: f"registry.example/modelyard/{name}@{DIGEST}" for name in get_args(Image)}
+IMAGES = {name: f"registry.example/modelyard/{name}@{DIGEST}" for name in (*steps.IMAGES, *steps.ACCELERATED)}
 
 
 @cache

@@ -13,6 +13,7 @@ from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import keep, key_of
 from modelyard.pipelines.runners.kfp import following
+from modelyard.pipelines.steps import described
 from tests.integration.backend.conftest import IMAGES, Command, Site
 from tests.integration.backend.plans import an_hour
 
@@ -155,8 +156,9 @@ def test_logs(site: Site, modelyard: Command) -> None:
 def test_wait(site: Site, modelyard: Command) -> None:
     name = modelyard("submit", "--output", "json")[1]["run"]
     (run,) = site.runs.runs.values()
-    config = json.loads(run.runtime_config.parameters["config"])
-    run.runtime_config.parameters["config"] = json.dumps({**config, "a_key_of_tomorrow": 1})
+    spec = described(run.runtime_config.parameters)
+    changed = {**spec, "config": {**spec["config"], "a_key_of_tomorrow": 1}}
+    run.runtime_config.parameters["deploy_spec"] = json.dumps(changed)
     site.runs.fail(run.run_id, "ingest", DataError("No such file. Name one."))
     site.runs.become(run.run_id, "FAILED")
     code, summary = modelyard("runs", "show", name, "--wait", "--output", "json")
@@ -165,7 +167,7 @@ def test_wait(site: Site, modelyard: Command) -> None:
     assert code == 3
     assert "last lines of ingest:" in text
     assert "error: No such file. Name one." in text
-    del run.runtime_config.parameters["store"]  # it was started by other means
+    del run.runtime_config.parameters["deploy_spec"]  # it was started by other means
     code, text = modelyard("runs", "show", name, "--wait")
     assert code == 10
     assert "modelyard explain" in text

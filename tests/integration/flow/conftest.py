@@ -111,11 +111,32 @@ def workspace(new_workspace: Callable[[], Workspace]) -> Workspace:
     return new_workspace()
 
 
+RECORDS_MODULES = """
+import atexit, os, sys
+def record():
+    if "--function_to_execute" in sys.argv:
+        step = sys.argv[sys.argv.index("--function_to_execute") + 1]
+        with open(os.path.join(os.path.dirname(__file__), step), "w") as file:
+            file.write(" ".join(sys.modules))
+atexit.register(record)
+"""
+
+
 @pytest.fixture(scope="session")
-def digits(new_workspace: Callable[[], Workspace]) -> tuple[Workspace, Any]:
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which each step of `digits` writes the modules that it has loaded in the end."""
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "sitecustomize.py").write_text(RECORDS_MODULES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits(new_workspace: Callable[[], Workspace], modules: Path) -> tuple[Workspace, Any]:
     """A workspace in which `modelyard run`, as shipped, has run once, and its summary; tests only read it."""
     workspace = new_workspace()
-    return workspace, workspace.json("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(modules), prepend=os.pathsep)
+        return workspace, workspace.json("run")
 
 
 @pytest.fixture

@@ -29,10 +29,15 @@ from modelyard.pipelines.compile.compiler import arguments
 from modelyard.pipelines.compile.uploads import Uploads, gather
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.steps import IMAGES, described
 
 BUCKET = "uploads-for-tests"
-STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy", "explain", "serve")
 QUIET = Console(quiet=True)
+
+
+def recipe(config: Config, environment: Environment) -> str:
+    """Return what identifies the configuration and the code."""
+    return str(described(arguments(config, environment))["recipe_sha256"])
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def environment(bucket: str) -> Environment:
             "store": f"{base}/models",
             "pipeline_root": f"{base}/runs",
             "storage_endpoint": bucket,
-            "images": {step: f"modelyard/{step}:0123456789abcdef" for step in STEPS if step != "explain"},
+            "images": {image: f"modelyard/{image}:0123456789abcdef" for image in IMAGES},
         }
     )
 
@@ -120,7 +125,7 @@ def test_what_only_this_machine_has_is_in_the_store_and_the_configuration_says_s
     assert names[1] == f"uploads/code/{tree_sha256(networks)}.zip"
     given = arguments(found.config, environment)
     assert str(pictures.parent) not in json.dumps(given)
-    assert given["code_sha256"] == tree_sha256(networks)
+    assert described(given)["code_sha256"] == tree_sha256(networks)
 
 
 def test_ingest_reads_of_the_archive_what_it_reads_of_the_folder(
@@ -171,7 +176,7 @@ def test_code_is_the_same_run_as_its_folder(environment: Environment, networks: 
     assert there.code_sha256() == here.code_sha256() == tree_sha256(networks)
     local = Environment(kind="local")
     by_hand = here.model_copy(update={"model": there.model, "store": there.store})
-    assert arguments(by_hand, local)["recipe_sha256"] == arguments(here, local)["recipe_sha256"]
+    assert recipe(by_hand, local) == recipe(here, local)
 
 
 def test_train_gets_the_folder_that_was_sent(environment: Environment, networks: Path) -> None:

@@ -6,24 +6,24 @@ import pytest
 from kfp import dsl
 
 from modelyard.components import artifacts
-from modelyard.components.artifacts import Decision, Golden, Metrics, Signature
+from modelyard.components.artifacts import Decision, Golden, Identity, Metrics, Signature
 from modelyard.components.errors import EvaluateError, NotFoundError
 from modelyard.components.evaluate.evaluator import Evaluation, evaluate, spread
 from modelyard.components.evaluate.gate import Gate
+from modelyard.components.evaluate.spec import EvaluateSpec
 from modelyard.components.shards import Split
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from tests.published import publish
 
 
-def run(inputs, model: Path, gate: str = "null", champion: int = 0) -> Evaluation:
+def run(inputs, model: Path, gate: Gate | None = None, champion: int = 0) -> Evaluation:
     root = inputs.root
-    store = Store(url=f"file://{root}/store").text()
+    spec = EvaluateSpec(name="birds", gate=gate, store=Store(url=f"file://{root}/store"))
+    identity = Identity(run="r", data="d", champion=champion)
     history, report, evaluation = root / "history", root / "out" / "report.html", root / "evaluation"
     folders = (str(model), str(root / "features"), str(history))
-    return evaluate(
-        *folders, "birds", gate, store, "f1", champion, str(report), "gs://b/report", str(evaluation)
-    )
+    return evaluate(*folders, spec, identity, str(report), "gs://b/report", str(evaluation))
 
 
 def published(inputs, model: Path, metrics: Metrics) -> int:
@@ -34,14 +34,16 @@ def published(inputs, model: Path, metrics: Metrics) -> int:
 
 
 def test_a_perfect_model_without_a_champion(inputs) -> None:
-    found = run(inputs, inputs.model("model", inputs.weights()), Gate(floor=0.9).text())
+    found = run(inputs, inputs.model("model", inputs.weights()), Gate(floor=0.9))
     assert found.promote
     assert found.metrics.accuracy.value == 1.0
     assert found.metrics.confusion == ((200, 0, 0), (0, 200, 0), (0, 0, 200))
     folder = inputs.root / "evaluation"
     assert artifacts.read(folder / "metrics.json", Metrics) == found.metrics
     assert artifacts.read(folder / "decision.json", Decision) == found.decision
-    assert "&lt;i&gt;emu&lt;/i&gt;" in (inputs.root / "out" / "report.html").read_text()
+    page = (inputs.root / "out" / "report.html").read_text()
+    assert "&lt;i&gt;emu&lt;/i&gt;" in page
+    assert (folder / "report.html").read_text() == page
 
 
 def test_golden_rows_are_raw_and_their_answers_the_models(inputs) -> None:
@@ -66,12 +68,12 @@ def test_the_champion_is_scored_on_the_same_rows(inputs) -> None:
     first = run(inputs, worse)
     version = published(inputs, worse, first.metrics)
     better = inputs.model("better", inputs.weights())
-    found = run(inputs, better, Gate(min_gain=0.5).text(), version)
+    found = run(inputs, better, Gate(min_gain=0.5), version)
     assert found.promote
     assert found.metrics.champion_accuracy == first.metrics.accuracy
     assert found.metrics.gain.value == pytest.approx(2 / 3)
     assert "beats version 1's 0.3333 by 0.6667" in found.decision.reason
-    assert run(inputs, worse, Gate().text(), version).decision.decision == "hold"
+    assert run(inputs, worse, Gate(), version).decision.decision == "hold"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_a_champion_of_another_kind_is_refused(inputs, change, words) -> None:
     model = inputs.model("model", inputs.weights())
     version = published(inputs, inputs.model("other", inputs.weights(), **change), run(inputs, model).metrics)
     with pytest.raises(EvaluateError) as caught:
-        run(inputs, model, Gate().text(), version)
+        run(inputs, model, Gate(), version)
     for word in (*words, "version 1 of birds", "a name of its own"):
         assert word in str(caught.value)
 

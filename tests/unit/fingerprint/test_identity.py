@@ -8,10 +8,11 @@ from typing import Self
 import pytest
 
 from modelyard.components import records
-from modelyard.components.artifacts import Decision, Signature
+from modelyard.components.artifacts import Decision, Identity, Signature
 from modelyard.components.errors import DataError
 from modelyard.components.fingerprint import identity
 from modelyard.components.fingerprint.identity import data_fingerprint, identify
+from modelyard.components.fingerprint.spec import FingerprintSpec
 from modelyard.components.source.settings import Resize, Source
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
@@ -43,13 +44,14 @@ def fingerprints(tmp_path: Path, settings: Store) -> Identify:
         force_after: int = 0,
         root: str = "",
     ) -> tuple[str, str, int]:
-        run, champion, data = (tmp_path / f"outputs/{name}/data" for name in ("run", "champion", "data"))
-        asked = identify(
-            "digits", source.text(), recipe_sha256, settings.text(), root, skip, force_after,
-            str(run), str(champion), str(data),
-        )  # fmt: skip
-        assert data.read_text() == data_fingerprint(source)
-        return asked, run.read_text(), int(champion.read_text())
+        spec = FingerprintSpec(
+            name="digits", source=source, recipe_sha256=recipe_sha256, store=settings, root=root
+        )
+        file = tmp_path / "outputs/identity/data"
+        asked = identify(spec, skip, force_after, str(file))
+        found = Identity.model_validate_json(file.read_text())
+        assert found.data == data_fingerprint(source)
+        return asked, found.run, found.champion
 
     return one
 
@@ -224,8 +226,9 @@ def test_looking_at_a_file_imports_nothing_heavy(tmp_path: Path) -> None:
     code = """
 import sys
 from modelyard.components.fingerprint.identity import identify
-store = '{"url": "models"}'
-identify("digits", '{"kind": "digits"}', "recipe", store, "", True, 9, "run", "champion", "data")
+from modelyard.components.fingerprint.spec import FingerprintSpec
+given = {"name": "digits", "source": {"kind": "digits"}, "recipe_sha256": "r", "store": {"url": "models"}}
+identify(FingerprintSpec.model_validate(given), True, 9, "identity")
 heavy = ("numpy", "google", "httpx", "requests", "sklearn", "tensorflow", "kfp")
 assert not [name for name in heavy if name in sys.modules]
 """

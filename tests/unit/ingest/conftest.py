@@ -12,6 +12,7 @@ from PIL import Image
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Schema
 from modelyard.components.ingest.dataset import ingest
+from modelyard.components.ingest.spec import IngestSpec
 from modelyard.components.shards import Split
 from modelyard.components.source.settings import Source
 
@@ -32,7 +33,7 @@ def ingested(tmp_path: Path) -> Callable[..., Raw]:
     def run(kind: str, source: Path | None = None, **settings: Any) -> Raw:
         given = {"kind": kind, "source": str(source) if source else None, **settings}
         raw = tmp_path / "artifacts" / "raw"
-        ingest(Source.model_validate(given).text(), "fingerprint", str(raw))
+        ingest(IngestSpec(source=Source.model_validate(given)), "fingerprint", str(raw))
         schema = artifacts.read(raw / "schema.json", Schema)
         splits = {name: Split(raw, name) for name in schema.splits}
         examples = {name: split.gather(np.arange(len(split))) for name, split in splits.items()}

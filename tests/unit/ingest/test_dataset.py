@@ -8,7 +8,10 @@ from sklearn.datasets import load_digits
 
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.dataset import ingest
+from modelyard.components.ingest.spec import IngestSpec
 from modelyard.components.source.settings import Source
+
+DIGITS = IngestSpec(source=Source(kind="digits"))
 
 
 def test_the_digits_are_those_of_scikit_learn(ingested) -> None:
@@ -23,7 +26,8 @@ def test_the_digits_are_those_of_scikit_learn(ingested) -> None:
 def test_neither_scikit_learn_nor_pillow_is_imported_for_the_digits(tmp_path) -> None:
     code = (
         "import sys; from modelyard.components.ingest.dataset import ingest; "
-        f"ingest({Source(kind='digits').text()!r}, '', {str(tmp_path / 'raw')!r}); "
+        "from modelyard.components.ingest.spec import IngestSpec; "
+        f"ingest(IngestSpec.of({DIGITS.text()!r}), '', {str(tmp_path / 'raw')!r}); "
         "print({'sklearn', 'PIL', 'tensorflow', 'kfp'} & sys.modules.keys())"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
@@ -31,14 +35,14 @@ def test_neither_scikit_learn_nor_pillow_is_imported_for_the_digits(tmp_path) ->
 
 def test_a_source_that_turns_bad_leaves_what_was_there_before(tmp_path, picture) -> None:
     raw = tmp_path / "raw"
-    ingest(Source(kind="digits").text(), "", str(raw))
+    ingest(DIGITS, "", str(raw))
     before = {path.name: path.read_bytes() for path in raw.iterdir()}
     for number in range(50):
         folder = tmp_path / "source" / f"class {number % 2}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number:02d}.png").write_bytes(picture() if number < 49 else b"no picture")
     with pytest.raises(DataError, match=r"49\.png"):
-        ingest(Source(kind="images", source=str(tmp_path / "source")).text(), "", str(raw))
+        ingest(IngestSpec(source=Source(kind="images", source=str(tmp_path / "source"))), "", str(raw))
     assert {path.name: path.read_bytes() for path in raw.iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "source"]
 

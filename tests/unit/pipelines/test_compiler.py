@@ -1,5 +1,6 @@
 """What the compiled pipeline says about pods: facts of its YAML, as KFP's driver reads it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from modelyard.components.errors import ConfigError
 from modelyard.pipelines.compile.compiler import arguments, compile_to
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.train_to_serve import STEPS
+from modelyard.pipelines.steps import STEPS, described
 
 ENVIRONMENT = """
 kind: kubernetes
@@ -55,6 +56,10 @@ def compiled(tmp_path):
         )
 
     return one
+
+
+def recipe(given):
+    return described(given)["recipe_sha256"]
 
 
 def tasks(spec):
@@ -157,8 +162,11 @@ def test_steps_are_told_the_stores_address_inside_the_cluster():
     config = load(environ={}, store=environment.model_store())
     assert config.store.endpoint == "http://outside:2"
     given = arguments(config, environment)
-    assert given["store"] == '{"endpoint":"http://inside:1","url":"gs://bucket/models"}'
-    assert '"kind":"kubernetes"' in given["target"]
+    stores = {key: json.loads(text).get("store") for key, text in given.items()}
+    told = {"endpoint": "http://inside:1", "url": "gs://bucket/models"}
+    assert {key for key, store in stores.items() if store == told} >= {"train_spec", "deploy_spec"}
+    assert "outside" not in str(given)
+    assert described(given)["target"]["platform"] == "deployment"
 
 
 def test_an_option_for_the_store_wins_over_the_environment():
@@ -168,14 +176,13 @@ def test_an_option_for_the_store_wins_over_the_environment():
 
 
 def test_another_image_is_another_run_and_another_server_is_not():
-    def recipe(text):
+    def of(text):
         environment = environment_of(text + "  train: {}\n")
-        config = load(environ={}, store=environment.model_store())
-        return arguments(config, environment)["recipe_sha256"]
+        return recipe(arguments(load(environ={}, store=environment.model_store()), environment))
 
-    assert recipe(ENVIRONMENT) != recipe(ENVIRONMENT.replace("train: a/t", "train: a/new"))
-    assert recipe(ENVIRONMENT) == recipe(ENVIRONMENT.replace("serve: a/s", "serve: a/new"))
-    assert recipe(ENVIRONMENT) == recipe(ENVIRONMENT + "  evaluate: {cpu: 3}\n")
+    assert of(ENVIRONMENT) != of(ENVIRONMENT.replace("train: a/t", "train: a/new"))
+    assert of(ENVIRONMENT) == of(ENVIRONMENT.replace("serve: a/s", "serve: a/new"))
+    assert of(ENVIRONMENT) == of(ENVIRONMENT + "  evaluate: {cpu: 3}\n")
 
 
 def test_when_checkpoints_are_made_does_not_make_another_run():
@@ -183,8 +190,8 @@ def test_when_checkpoints_are_made_does_not_make_another_run():
         arguments(load(overrides=[f"training.{one}"])) for one in ("checkpoint_every=1", "epochs=99")
     )
     usual = arguments(load())
-    assert often["recipe_sha256"] == usual["recipe_sha256"] != longer["recipe_sha256"]
-    assert often["training"] != usual["training"]  # the step is told
+    assert recipe(often) == recipe(usual) != recipe(longer)
+    assert often["train_spec"] != usual["train_spec"]  # the step is told
 
 
 @pytest.mark.parametrize(

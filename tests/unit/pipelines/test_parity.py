@@ -16,10 +16,9 @@ import yaml
 from modelyard.pipelines.compile.compiler import LOADER, compile_package
 from modelyard.pipelines.compile.preflight import ARGUMENT_BYTES
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.train_to_serve import STEPS
+from modelyard.pipelines.steps import ACCELERATED, IMAGES, STEPS
 
 Json = dict[str, Any]
-IMAGES = ("fingerprint", "ingest", "preprocess", "train", "train-cuda", "evaluate", "deploy", "serve")
 CHANNEL = re.compile(r"inputs\.parameter_values\['([^']+)'\]")
 # imported by the wrapper around a component's source: `from kfp.dsl import *; from typing import *`
 IMPORTED = {"kfp", "dsl", "Artifact", "Dataset", "Model", "Metrics", "ClassificationMetrics", "HTML"}
@@ -53,7 +52,7 @@ class Compiled:
 
 @pytest.fixture(scope="module", params=["local", "kind", "gke"])
 def compiled(request: pytest.FixtureRequest) -> Compiled:
-    images = "{" + ", ".join(f"{one}: a/{one}" for one in IMAGES) + "}"
+    images = "{" + ", ".join(f"{one}: a/{one}" for one in (*IMAGES, *ACCELERATED)) + "}"
     places = ["store=gs://a/models", "pipeline_root=gs://a/runs"] if request.param == "gke" else []
     overrides = [f"environment.{one}" for one in (f"images={images}", *places)]
     return Compiled(compile_package(load_environment(request.param, overrides, environ={})))

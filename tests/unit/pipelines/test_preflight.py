@@ -9,9 +9,9 @@ from modelyard.pipelines.compile.compiler import arguments, compile_package
 from modelyard.pipelines.compile.preflight import check
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.steps import ACCELERATED, IMAGES
 
 DIGEST = f"@sha256:{'0' * 64}"
-IMAGES = ("fingerprint", "ingest", "preprocess", "train", "train-cuda", "evaluate", "deploy", "serve")
 
 
 def environment(**keys: Any) -> Environment:
@@ -20,7 +20,7 @@ def environment(**keys: Any) -> Environment:
             "kind": "kubernetes",
             "store": "gs://bucket/models",
             "pipeline_root": "gs://bucket/runs",
-            "images": {name: f"a/{name}{DIGEST}" for name in IMAGES},
+            "images": {name: f"a/{name}{DIGEST}" for name in (*IMAGES, *ACCELERATED)},
             **keys,
         }
     )
@@ -41,12 +41,12 @@ def test_digits_pass_without_notes():
     ("given", "message"),
     [
         ({"nonsense": "a"}, "no parameter nonsense"),
-        ({"recipe_sha256": None}, "parameter recipe_sha256 has no value"),
-        ({"name": 7}, "parameter name is 7 and must be text"),
+        ({"train_spec": None}, "parameter train_spec has no value"),
+        ({"train_spec": 7}, "parameter train_spec is 7 and must be text"),
         ({"skip_unchanged": "yes"}, "parameter skip_unchanged is 'yes' and must be true or false"),
         ({"force_after": True}, "parameter force_after is True and must be an integer"),
-        ({"architecture": "a" * 2**17}, "most of them in `architecture`"),
-        ({"config": "é" * 2**16}, "most of them in `config`"),
+        ({"train_spec": "a" * 2**17}, "most of them in `train_spec`"),
+        ({"deploy_spec": "é" * 2**16}, "most of them in `deploy_spec`"),
     ],
 )
 def test_arguments_that_the_backend_or_linux_would_refuse(given, message):
@@ -55,8 +55,8 @@ def test_arguments_that_the_backend_or_linux_would_refuse(given, message):
 
 
 def test_every_problem_is_named():
-    with pytest.raises(ConfigError, match=r"2 problems\.\n  .*nonsense.*\n  .*recipe"):
-        checked(environment(), nonsense="a", recipe_sha256=None)
+    with pytest.raises(ConfigError, match=r"2 problems\.\n  .*nonsense.*\n  .*train_spec"):
+        checked(environment(), nonsense="a", train_spec=None)
 
 
 @pytest.mark.parametrize("image", ["a/train", "a/train:latest", "localhost:5000/train"])

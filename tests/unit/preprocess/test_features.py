@@ -9,12 +9,13 @@ from modelyard.components.artifacts import Normalization, Schema, Statistics
 from modelyard.components.errors import DataError
 from modelyard.components.preprocess.features import preprocess
 from modelyard.components.preprocess.settings import Preparation
+from modelyard.components.preprocess.spec import PreprocessSpec
 from modelyard.components.shards import Split
 
 
 def run(raw: Path, **settings: object) -> Path:
     features = raw.parent / "features"
-    preprocess(str(raw), Preparation.model_validate(settings).text(), str(features))
+    preprocess(str(raw), PreprocessSpec(preparation=Preparation.model_validate(settings)), str(features))
     return features
 
 

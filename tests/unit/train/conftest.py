@@ -21,6 +21,7 @@ from modelyard.components.train.backend import keras
 from modelyard.components.train.checkpoint import CheckpointStore
 from modelyard.components.train.data import Features
 from modelyard.components.train.settings import Code, Model, Training
+from modelyard.components.train.spec import TrainSpec
 
 SMALL: dict[str, Any] = {"filters": [4], "dense": [8]}
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 16}
@@ -86,10 +87,14 @@ class TrainEnv:
         known = code_sha256 or (artifacts.tree_sha256(Path(code)) if code else "")
         if not (self.root / "features").is_dir():
             self.features()
-        place = Code(place=code).text() if code else ""
-        texts = [settings.text(), Training.model_validate(QUICK | training).text(), place, known]
-        texts += [Store(url=str(self.root / "store")).text(), "here"]
-        trainer.train(str(self.root / "features"), *texts, str(self.model), str(self.history))
+        spec = TrainSpec(
+            model=settings,
+            training=Training.model_validate(QUICK | training),
+            code=Code(place=code) if code else None,
+            code_sha256=known,
+            store=Store(url=str(self.root / "store")),
+        )
+        trainer.train(str(self.root / "features"), spec, "here", str(self.model), str(self.history))
         return artifacts.read(self.history / "history.json", History)
 
     def fit(

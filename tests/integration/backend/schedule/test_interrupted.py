@@ -52,7 +52,7 @@ def die() -> None:
 def check_the_one_left(controller: recurring.RecurringRuns, epochs: int) -> None:
     (left,) = controller.recurring.values()
     assert left.mode == "ENABLE"
-    assert f'"epochs": {epochs}' in left.runtime_config.parameters["config"]
+    assert f'"epochs":{epochs}' in left.runtime_config.parameters["deploy_spec"]
 
 
 def test_killed_before_any_request_and_run_again_one_is_left(

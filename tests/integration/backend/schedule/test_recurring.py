@@ -64,7 +64,7 @@ def test_a_replaced_schedule_leaves_its_run_alone(
     (new,) = controller.recurring.values()
     assert new.mode == "ENABLE"
     assert new.recurring_run_id != old.recurring_run_id
-    assert '"epochs": 7' in new.runtime_config.parameters["config"]
+    assert '"epochs":7' in new.runtime_config.parameters["deploy_spec"]
     assert (controller.killed, run.state) == ([], "RUNNING")
     controller.pass_time(hours=1)
     assert len(controller.runs_of(new.recurring_run_id)) == 1

@@ -1,0 +1,17 @@
+"""What the step `evaluate` is told."""
+
+from pydantic import Field
+
+from modelyard.components.evaluate.gate import Gate
+from modelyard.components.settings import Spec
+from modelyard.components.store.settings import Store
+
+
+class EvaluateSpec(Spec):
+    """Which model's champion the candidate is compared with, and what it must reach."""
+
+    name: str = Field(description="The model's name.")
+    gate: Gate | None = Field(
+        default=None, description="What a candidate must reach; null promotes every candidate."
+    )
+    store: Store = Field(description="Where the champion is.")

@@ -1,0 +1,19 @@
+"""What the step `train` is told."""
+
+from pydantic import Field
+
+from modelyard.components.settings import Spec
+from modelyard.components.store.settings import Store
+from modelyard.components.train.settings import Code, Model, Training
+
+
+class TrainSpec(Spec):
+    """Which model is fitted, how, and where its checkpoints are."""
+
+    model: Model = Field(default=Model(), description="What is trained.")
+    training: Training = Field(default=Training(), description="How it is fitted.")
+    code: Code | None = Field(default=None, description="Where the user's own code is; null without any.")
+    code_sha256: str = Field(
+        default="", description="Its fingerprint, checked before it is imported; empty without any."
+    )
+    store: Store | None = Field(default=None, description="Where checkpoints are; null for none.")

@@ -1,0 +1,42 @@
+"""The fingerprint of a step's code covers what its process really loads, and nothing else."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from modelyard.pipelines.compile.code import ROOT, WITHOUT_EFFECT, code_sha256
+from modelyard.pipelines.compile.compiler import specs
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.steps import STEPS
+
+SELECTED = ("modelyard.components.ingest.", "modelyard.components.source.", "modelyard.components.images")
+CACHED = [step.name for step in STEPS.values() if step.cached]
+
+
+def test_an_edited_file_runs_again_the_steps_that_loaded_it(
+    digits: Any,  # noqa: ARG001 - the run
+    modules: Path,
+    tmp_path: Path,
+) -> None:
+    loaded = {step: set((modules / step).read_text().split()) for step in CACHED}
+    root = Path(shutil.copytree(ROOT, tmp_path / "modelyard", ignore=shutil.ignore_patterns("__pycache__")))
+    told = specs(load(environ={}))
+
+    def fingerprints() -> dict[str, str]:
+        return {step: code_sha256(step, told[step], root=root) for step in CACHED}
+
+    before, different = fingerprints(), {}
+    for path in sorted(root.glob("components/**/*.py")):
+        source = path.read_bytes()
+        path.write_bytes(source + b"\n")
+        after = fingerprints()
+        path.write_bytes(source)
+        module = ".".join(("modelyard", *path.relative_to(root).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        )
+        # KFP runs the program of a component from a copy of its source
+        held = {step for step in CACHED if module in {*loaded[step], STEPS[step].component}}
+        held = set() if any(f"{module}.".startswith(f"{one}.") for one in WITHOUT_EFFECT) else held
+        if held != (again := {step for step in CACHED if before[step] != after[step]}):
+            different[module] = (held, again)
+    assert {name for name in different if not name.startswith(SELECTED)} == set(), different

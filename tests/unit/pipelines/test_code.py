@@ -1,0 +1,95 @@
+"""The fingerprint of a step's code, of which tests/integration/flow/test_code.py sees what really runs."""
+
+import ast
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from modelyard.pipelines.compile import code
+from modelyard.pipelines.compile.code import ROOT, WITHOUT_EFFECT, closure, code_sha256, imports
+from modelyard.pipelines.steps import SERVER, STEPS
+
+OURS = re.compile(r"modelyard\.components\.")
+PARTS = [ROOT / part for part in ("components", "pipelines")]  # links, which rglob does not follow
+SOURCES = sorted(path.relative_to(ROOT) for part in PARTS for path in part.rglob("*.py"))
+
+
+def parsed(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module
+            assert not node.level
+            yield node.module
+            yield from (f"{node.module}.{one.name}" for one in node.names)
+
+
+def test_imports_are_those_that_python_parses() -> None:
+    for path in SOURCES:
+        source = (ROOT / path).read_text()
+        assert imports(source) == set(parsed(source)), path
+
+
+def test_a_step_imports_no_other_step_and_what_the_steps_share_imports_none() -> None:
+    alone = {*STEPS, SERVER}
+    for path in SOURCES:
+        if path.parts[0] == "components":
+            imported = {name.split(".")[2] for name in imports((ROOT / path).read_text()) if OURS.match(name)}
+            assert imported & alone <= {path.parts[1]}, path
+
+
+def test_every_distribution_is_one_that_modelyard_requires() -> None:
+    """So the name of each imported module leads to the version of what is installed."""
+    required = {canonicalize_name(Requirement(line).name) for line in requires("modelyard") or ()}
+    for step in (one for one in STEPS.values() if one.cached):
+        _, distributions = closure((step.component,), WITHOUT_EFFECT)
+        assert {canonicalize_name(name) for name in (*distributions, *step.distributions)} <= required
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Callable[[str], set[str]]:
+    """Change a file in a copy of the package; return the steps whose fingerprint is another then."""
+    root = shutil.copytree(ROOT / "components", tmp_path / "components").parent
+    (root / "__init__.py").touch()
+    before = {step: code_sha256(step, root=root) for step in STEPS}
+
+    def one(name: str) -> set[str]:
+        with (root / name).open("a") as file:
+            file.write("\n")
+        return {step for step in STEPS if code_sha256(step, root=root) != before[step]}
+
+    return one
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("components/evaluate/gate.py", {"evaluate"}),
+        ("components/report/report.html", {"evaluate"}),
+        ("components/train/trainer.py", {"train"}),
+        ("components/train/probe.py", set()),
+        ("components/shards.py", {"ingest", "preprocess", "train", "evaluate"}),
+        ("components/artifacts.py", set(STEPS)),
+        ("components/serve/server.py", set()),
+        *((f"components/{name.rpartition('.')[2]}.py", set()) for name in WITHOUT_EFFECT),
+    ],
+)
+def test_a_changed_file_changes_the_steps_that_use_it(
+    name: str, steps: set[str], changed: Callable[[str], set[str]]
+) -> None:
+    assert changed(name if (ROOT / name).exists() else f"{name.removesuffix('.py')}/__init__.py") == steps
+
+
+def test_another_version_of_a_distribution_changes_the_steps_that_use_it(monkeypatch) -> None:
+    before = {step: code_sha256(step) for step in STEPS}
+    monkeypatch.setattr(
+        code, "_version", lambda name: "next" if name == "onnxruntime" else code.version(name)
+    )
+    assert {step for step in STEPS if code_sha256(step) != before[step]} == {"train", "evaluate"}

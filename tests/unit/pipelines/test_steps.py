@@ -1,0 +1,108 @@
+"""Which steps run again when a key of the configuration changes, and what else is true of every step."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from modelyard.pipelines.compile import compiler
+from modelyard.pipelines.compile.compiler import specs
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.config.problems import keys_of, section_of
+from modelyard.pipelines.steps import STEPS
+
+IMAGES = {"kind": "images", "source": "/a.zip", "resize": {"height": 8, "width": 8}}
+NPZ = {"kind": "npz", "source": "gs://a/x.npz"}
+BASE: dict[str, Any] = {
+    "name": "model",
+    "data": IMAGES,
+    "training": {"early_stopping": {}},
+    "schedule": {"cron": "0 3 * * 1"},
+}
+OWN = {**BASE, "model": {"build": "a:b", "code": "networks", "arguments": {"width": 1}}}
+
+# The key, what replaces a section of BASE before and after, and the first cached step that runs again: the
+# steps behind it get new artifacts, so they run again too. fingerprint, deploy and explain always run.
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str | None]] = {}
+
+
+def changes(first: str | None, section: str, before: dict[str, Any] | None = None, **after: Any) -> None:
+    """Add keys of a section with another value each."""
+    whole = BASE.get(section, {}) if before is None else before
+    for key, value in after.items():
+        path = ".".join((section, *key.split("__")))
+        outer, _, inner = key.partition("__")
+        changed = {**whole.get(outer, {}), inner: value} if inner else value
+        CHANGES[path] = ({section: whole}, {section: {**whole, outer: changed}}, first)
+
+
+changes("ingest", "data", source="/b.zip", sha256="0" * 64, channels=1, max_bytes=7, timeout=7.0)
+changes("ingest", "data", resize__height=9, resize__width=9, resize__policy="pad")
+changes("ingest", "data", {"kind": "npz", "source": "/a.zip"}, kind="cifar10", classes=["a", "b"])
+changes("ingest", "data", NPZ, endpoint="http://a:1")
+changes("preprocess", "data", validation=0.3, test=0.3, normalize="none", scale=7.0)
+changes("train", "model", {}, logits=True, filters=[7], kernel=7, dense=[7], dropout=0.7)
+changes("train", "model", OWN["model"], build="a:c", code="copy", arguments={"width": 2})
+changes("train", "training", epochs=7, batch_size=7, optimizer="sgd", optimizer_settings={"momentum": 0.7})
+changes("train", "training", early_stopping__monitor="val_accuracy", early_stopping__patience=7)
+changes("train", "training", early_stopping__min_delta=0.7)
+changes("train", "training", seed=7, steps_per_execution=7, checkpoint_every=7.0)
+changes("train", "store", {"url": "gs://a/b"}, url="gs://a/c", endpoint="http://a:1")
+changes("evaluate", "gate", floor=0.7, min_gain=0.7)
+changes(None, "serving", host="a", port=7, threads=7, max_body_bytes=7, max_batch=7, max_queue=7)
+changes(None, "serving", body_timeout=7.0, drain_timeout=7.0, linger=7.0, poll_interval=7.0)
+changes(None, "rollout", golden_tolerance=0.7, canary_share=0.3, watch_seconds=7.0, min_requests=7)
+changes(None, "rollout", max_error_rate=0.7, max_latency_ratio=7.0, latency_margin=7.0, max_restarts=7)
+changes(None, "rollout", ready_timeout=7.0, store_timeout=7.0)
+changes(None, "retention", versions=7, runs=7, younger_than="7d")
+changes(
+    None, "schedule", cron="0 4 * * 1", paused=True, concurrency=7, catch_up=True, time_zone="Europe/Berlin"
+)
+changes(None, "schedule", skip_unchanged=True, force_after="7d")
+CHANGES["name"] = ({}, {"name": "other"}, "evaluate")
+
+SAME_RUN = {"name", "model.code", "training.checkpoint_every", "store.url", "store.endpoint"}
+"""Keys with which cached steps run again but come to the same version: they change no result."""
+
+
+@pytest.fixture(autouse=True)
+def _code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "code_sha256", lambda *_, **__: "the same code")
+    monkeypatch.chdir(tmp_path)
+    for name in ("networks", "copy"):
+        Path(name).mkdir()
+        Path(name, "a.py").write_text("")
+
+
+def told(changed: dict[str, Any]) -> dict[str, Any]:
+    """Return what each step is told, as JSON."""
+    found = specs(Config.model_validate({**BASE, **changed}))
+    return {step: json.loads(spec.text()) for step, spec in found.items()}
+
+
+def leaves(kind: type[BaseModel]) -> set[str]:
+    return {".".join(map(str, keys)) for keys, field in keys_of(kind) if not section_of(field)}
+
+
+def test_the_table_has_every_key() -> None:
+    assert set(CHANGES) == leaves(Config)
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_changed_key_runs_again_what_depends_on_it(key: str) -> None:
+    before, after, first = CHANGES[key]
+    old, new = told(before), told(after)
+    again = [step for step in STEPS if STEPS[step].cached and old[step] != new[step]]
+    assert again[:1] == [first] * bool(first)
+
+
+def test_what_changes_no_result_is_the_same_run() -> None:
+    def recipe(changed: dict[str, Any]) -> Any:
+        return told(changed)["deploy"]["recipe_sha256"]
+
+    same = {key for key, (before, after, _) in CHANGES.items() if recipe(before) == recipe(after)}
+    # of `data`, the fingerprint of the data covers what decides the examples
+    source = {key for key, (_, _, first) in CHANGES.items() if first == "ingest"}
+    assert same == SAME_RUN | source | {key for key, (_, _, first) in CHANGES.items() if first is None}

@@ -1,0 +1,52 @@
+"""An image of another version is refused before the work of its step begins."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modelyard.components import interface
+from modelyard.components.errors import ConfigError
+from modelyard.components.train.spec import TrainSpec
+from modelyard.pipelines.compile.preflight import check_interfaces
+from modelyard.pipelines.environments.environment import INTERFACES, Environment
+from modelyard.pipelines.steps import IMAGES, STEPS
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_what_was_compiled_by_this_version_runs(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    interface.check(step)
+    for name, value in interface.variables(step, "an image").items():
+        monkeypatch.setenv(name, value)
+    interface.check(step)
+    interface.check("probe")  # which a step may start
+
+
+def test_an_image_with_other_settings_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in interface.variables("train", "registry/train:old").items():
+        monkeypatch.setenv(name, value)
+
+    class OldSpec(TrainSpec):
+        sampling: str = ""
+
+    monkeypatch.setattr("modelyard.components.train.spec.TrainSpec", OldSpec)
+    with pytest.raises(ConfigError, match=r"registry/train:old"):
+        interface.check("train")
+
+
+def test_an_image_that_was_built_here_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environment = Environment(
+        kind="kubernetes",
+        store="gs://a/models",
+        pipeline_root="gs://a/runs",
+        images={image: f"a/{image}:1" for image in IMAGES},
+    )
+    check_interfaces(environment)
+    Path(INTERFACES).parent.mkdir()
+    held = {"a/train:1": {"train": interface.interface("train")}, "a/deploy:1": {"explain": "0.0.9 (abc)"}}
+    Path(INTERFACES).write_text(json.dumps(held))
+    with pytest.raises(ConfigError, match=r"a/deploy:1 .*0\.0\.9"):
+        check_interfaces(environment)
