@@ -29,5 +29,8 @@ def _unfinished(run: Path) -> Explanation:
     step = local_run.last_step(run)
     if lifeline.held(run / "lifeline"):
         return explanation(run.name, None, "running", step)
-    reason = "it was killed, or the machine went down. Run it again: what is done is cached."
+    reason = (
+        f"it was killed, or the machine went down. `modelyard runs retry {run.name}` goes on: what is "
+        "done is cached."
+    )
     return explanation(run.name, None, "cancelled", step, reason)

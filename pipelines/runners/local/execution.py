@@ -67,7 +67,7 @@ class LocalExecution:
             failure = Failure.of_record(found, step, log) if found else Failure.of(error, step, log)
             result = {"state": "failed", "failure": failure}
         except KeyboardInterrupt:
-            why = CancelledError(f"The run {self.folder.name} was cancelled. {self.go_on()}")
+            why = CancelledError(f"Ctrl-C or SIGTERM ended the run. {self.go_on()}")
             self._record(started, {"state": "cancelled", "failure": Failure.of(why, self._failed_step())})
             raise
         return self._record(started, result)

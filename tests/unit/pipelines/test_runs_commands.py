@@ -102,6 +102,36 @@ def test_refusals_say_why(home, modelyard):
     assert modelyard("runs", "show", "20260101-000000-aaaa-digits").code == 7
 
 
+class Cluster:
+    """A cluster with a pod of each of two runs."""
+
+    def __init__(self) -> None:
+        names = (FIRST, SECOND)
+        self.pods = {run: {"metadata": {"name": run, "labels": {"modelyard.dev/run": run}}} for run in names}
+
+    def list_objects(self, _kind, labels):
+        return [pod for run, pod in self.pods.items() if labels.endswith(f"modelyard.dev/run={run}")]
+
+    def get(self, _kind, name):
+        return self.pods.get(name)
+
+    def delete(self, _kind, seen):
+        return self.pods.pop(seen["metadata"]["name"]) is seen
+
+
+def test_the_pods_of_a_run_whose_leader_was_killed_are_removed(home, modelyard, monkeypatch):
+    cluster = Cluster()
+    monkeypatch.setattr("modelyard.components.kubernetes.cluster.connect", lambda _: cluster)
+    place = {"kind": "kubernetes", "store": "gs://b/models", "pipeline_root": "gs://b/runs"}
+    run = started(home, FIRST, runner="pods", environment="kind", place=place)
+    assert found(modelyard, "list")[0]["runner"] == "pods"
+    with lifeline.hold(run / "lifeline"):
+        modelyard("runs", "logs", FIRST)
+    assert modelyard("runs", "cancel", FIRST).code == 0
+    assert list(cluster.pods) == [SECOND]
+    assert modelyard("runs", "cancel", FIRST).code == 2
+
+
 LEADER = """
 import sys, time
 from pathlib import Path
