@@ -159,7 +159,7 @@ def test_wait(site: Site, modelyard: Command) -> None:
     spec = described(run.runtime_config.parameters)
     changed = {**spec, "config": {**spec["config"], "a_key_of_tomorrow": 1}}
     run.runtime_config.parameters["deploy_spec"] = json.dumps(changed)
-    site.runs.fail(run.run_id, "ingest", DataError("No such file. Name one."))
+    site.runs.fail(run.run_id, "ingest", DataError("No such file. Name one."), "fetching\n")
     site.runs.become(run.run_id, "FAILED")
     code, summary = modelyard("runs", "show", name, "--wait", "--output", "json")
     assert (code, summary["failure"]["message"]) == (3, "No such file. Name one.")
