@@ -382,13 +382,46 @@ def test_aborting_a_candidate_records_an_attempt_unless_it_was_promoted(
 
 
 @pytest.mark.usefixtures("one")
-def test_what_is_served_is_noted_in_the_store(models, version, deploy, on_log):
+def test_a_candidate_that_is_aborted_at_last_is_not_promoted(controller, version, deploy, state, on_log):
+    on_log("canary analysis: ", controller.platform.withdraw)
+    assert deploy(version()).decision == "hold"
+    assert state() == (1, 1, None, True)
+
+
+@pytest.mark.usefixtures("one")
+def test_stable_is_written_again_after_a_race_that_was_lost(controller, world, version, deploy, state):
+    platform = controller.platform
+    reconcile = platform.reconcile
+
+    def raced(servers, observed):
+        platform.reconcile = reconcile
+        world.stable = platform.servers(3, "d" * 64)  # by a rollout that saw an older pointer
+        reconcile(servers, observed)
+
+    platform.reconcile = raced
+    assert deploy(version()).decision == "promote"
+    assert state() == (2, 2, None, True)
+
+
+@pytest.mark.usefixtures("one")
+def test_what_is_served_is_noted_in_the_store_before_and_after(controller, models, version, deploy, on_log):
     noted = []
     on_log("verified: ", lambda: noted.append(models.served("digits")[0].versions))
     deploy(version())
     assert noted == [(1, 2)]
     (record,) = models.served("digits")
     assert (record.platform, record.where, record.versions) == ("memory", "here", (2,))
+    on_log("rolled back: ", lambda: None)
+    reconcile = controller.platform.reconcile
+
+    def observed(*servers):
+        noted.append(models.served("digits")[0].versions)
+        reconcile(*servers)
+
+    controller.platform.reconcile = observed
+    controller.rollback(None, "bad")
+    assert noted[-1] == (1, 2)
+    assert models.served("digits")[0].versions == (1,)
 
 
 def test_a_rollout_writes_heartbeats_until_it_ends(controller, version, deploy, on_log, monkeypatch):
