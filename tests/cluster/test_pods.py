@@ -308,6 +308,6 @@ def test_a_failure_has_the_same_class_step_and_remedy_as_on_a_laptop(failed, mod
     failure = ended.json["failure"]
     assert (ended.code, failure["kind"], failure["step"]) == (case.code, case.kind, case.step), failure
     assert case.said in failure["message"]
-    told = modelyard("explain", ended.json["run"], "--output", "json").json
+    told = modelyard("explain", ended.json["run"], "-e", "kind", "--output", "json").json
     assert (told["state"], told["kind"], told["step"]) == ("failed", case.kind, case.step)
     assert failure["message"] in told["text"]
