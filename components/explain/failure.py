@@ -185,5 +185,5 @@ def _exit_code(pod: Json | None) -> int | None:
 def _unknown(step: str, code: int | None, message: str, log: Sequence[str]) -> ModelyardError:
     ended = "ended" if code is None else f"ended with exit code {code}"
     said = f" ({message})" if message else ""
-    end = quote_end(log) if log else "Its log cannot be read from here; try `modelyard logs`."
+    end = quote_end(log) if log else "Its log cannot be read from here; try `modelyard runs logs`."
     return ModelyardError(f"The step {step} {ended}{said} outside of its work, and left no record. {end}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from modelyard.components.errors import ClusterError, StuckError
+from modelyard.components.errors import ClusterError, DeadlineError, KilledError, ModelyardError, StuckError
 from modelyard.components.explain.explanation import Explanation, explanation
 from modelyard.components.explain.failure import of_pod, of_waiting
 from modelyard.components.explain.workflow import ENDED_BADLY, PodNode, Workflow, node_of
@@ -28,6 +28,8 @@ LINES = 5000
 CANCELLED = (
     "a user cancelled it, or `--wait` did because a pod could not start. None of its steps is running."
 )
+VAGUE = tuple(kind.__name__ for kind in (ModelyardError, KilledError, ClusterError))
+"""Classes of failures that a deadline of the whole run may have caused."""
 MAIN = "main"  # the container of a step in a pod of Argo
 
 
@@ -151,7 +153,13 @@ def failure(workflow: Workflow, evidence: Evidence | None) -> Failure:
         evidence: what is known of the pod that failed; None when none did.
     """
     if evidence:
-        found = evidence.failure
+        found, seconds = evidence.failure, workflow.overran
+        if seconds and found.kind in VAGUE:
+            late = DeadlineError(
+                f"The run did not end within {seconds} s. Give it more time (environment.active_deadline), "
+                "or less to do."
+            )
+            found = Failure.of(late, found.step)
         whole = f"{workflow.message}; " if workflow.message else ""
         return found.model_copy(update={"message": whole + found.message})
     error = ClusterError(f"The run failed: {workflow.message or 'no pod of it says why'}. {RUN_AGAIN}")

@@ -7,6 +7,7 @@ Before each task, and before each group of tasks, runs a driver, a pod of Kubefl
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.pod_problem import CREATING, PULLING
@@ -91,6 +92,18 @@ class Workflow:
     def message(self) -> str:
         """What it says of itself as a whole."""
         return str(self._manifest.get("status", {}).get("message") or "")
+
+    @property
+    def overran(self) -> int | None:
+        """The seconds that it may take, if they were over before it ended."""
+        seconds = int(self._manifest.get("spec", {}).get("activeDeadlineSeconds") or 0)
+        times = [
+            node[key] for node in self._nodes.values() for key in ("startedAt", "finishedAt") if node.get(key)
+        ]
+        if not seconds or not times:
+            return None
+        took = datetime.fromisoformat(max(times)) - datetime.fromisoformat(min(times))
+        return seconds if took.total_seconds() >= seconds else None
 
     @property
     def terminated(self) -> bool:

@@ -15,6 +15,7 @@ from modelyard.components.artifacts import Outcome
 from modelyard.components.errors import DataError
 from modelyard.components.explain.exit_task import NO_DECISION, WEBHOOK, post, report
 from modelyard.components.explain.explanation import explanation
+from modelyard.components.explain.spec import ExplainSpec
 from modelyard.components.records import OutcomeRecord, RunEnd, RunStart
 from modelyard.components.step import document
 from modelyard.components.store.folder import Folder
@@ -110,6 +111,10 @@ def test_without_a_webhook_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert post(TOLD.json()) is None
 
 
+def spec(store: Path) -> ExplainSpec:
+    return ExplainSpec(name="digits", store=Store(url=str(store)))
+
+
 @pytest.fixture
 def end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[str, RunEnd | None]]:
     """Run the exit task of the run `r1`, whose store is a folder; return what it wrote and recorded."""
@@ -117,9 +122,7 @@ def end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tupl
     objects = Folder(tmp_path / "models")
 
     def end(state: str) -> tuple[str, RunEnd | None]:
-        report(
-            "digits", "r1", Store(url=str(tmp_path / "models")).text(), state, str(tmp_path / "explanation")
-        )
+        report(spec(tmp_path / "models"), "r1", state, str(tmp_path / "explanation"))
         written = (tmp_path / "explanation").read_text()
         return written, records.read(objects, records.end_key("digits", "r1"), RunEnd)
 
@@ -212,7 +215,6 @@ def test_a_store_that_is_away_costs_the_record_and_not_the_paragraph(
     monkeypatch.delenv(WEBHOOK, raising=False)
     monkeypatch.setenv(records.RUN_ID, "r1")
     (tmp_path / "file").touch()
-    store = Store(url=str(tmp_path / "file" / "models")).text()
-    report("digits", "r1", store, "SUCCEEDED", str(tmp_path / "explanation"))
+    report(spec(tmp_path / "file" / "models"), "r1", "SUCCEEDED", str(tmp_path / "explanation"))
     assert "r1 of digits succeeded" in (tmp_path / "explanation").read_text()
     assert str(tmp_path / "file") in capsys.readouterr().out

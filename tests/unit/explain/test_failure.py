@@ -75,8 +75,8 @@ def deleted() -> Any:
             "ImageError",
             ("environment.images.train",),
         ),
-        (pod(3), EXIT_1, "ModelyardError", ("exit code 3", EXIT_1, "modelyard logs")),
-        (None, EXIT_1, "ModelyardError", ("exit code 1", "modelyard logs")),
+        (pod(3), EXIT_1, "ModelyardError", ("exit code 3", EXIT_1, "modelyard runs logs")),
+        (None, EXIT_1, "ModelyardError", ("exit code 1", "modelyard runs logs")),
         (None, "pod deleted", "ModelyardError", ("pod deleted",)),
     ],
 )

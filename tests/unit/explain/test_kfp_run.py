@@ -11,6 +11,7 @@ from modelyard.components.errors import ClusterError
 from modelyard.components.explain import kfp_run
 from modelyard.components.explain.exit_task import report
 from modelyard.components.explain.kfp_run import explain
+from modelyard.components.explain.spec import ExplainSpec
 from modelyard.components.explain.workflow import Workflow, node_of
 from modelyard.components.store.settings import Store
 
@@ -19,21 +20,26 @@ Run = Callable[..., Any]
 
 @pytest.mark.parametrize("gone", [False, True], ids=["while the pods are there", "when they are gone"])
 @pytest.mark.parametrize(
-    ("name", "step", "said"),
+    ("name", "step", "kind", "said"),
     [
-        ("data-error", "fingerprint", "Cannot read http://10.0.0.1:1/x.npz (data.source): the connection"),
-        ("exception", "preprocess", "pydantic_core._pydantic_core.ValidationError"),
-        ("out-of-memory", "train", ""),
-        ("too-late", "fingerprint", "environment.steps.fingerprint.timeout"),
-        ("deadline", "fingerprint", "exceeded workflow deadline"),
-        ("never-scheduled", "fingerprint", "exceeded workflow deadline"),
+        (
+            "data-error",
+            "fingerprint",
+            "DataError",
+            "Cannot read http://10.0.0.1:1/x.npz (data.source): the connection",
+        ),
+        ("exception", "preprocess", "ModelyardError", "pydantic_core._pydantic_core.ValidationError"),
+        ("out-of-memory", "train", "OutOfMemoryError", ""),
+        ("too-late", "fingerprint", "DeadlineError", "environment.steps.fingerprint.timeout"),
+        ("deadline", "fingerprint", "DeadlineError", "exceeded workflow deadline"),
+        ("never-scheduled", "fingerprint", "DeadlineError", "exceeded workflow deadline"),
     ],
 )
 def test_a_failed_run_says_the_step_and_the_reason(
-    recorded: Run, name: str, step: str, said: str, gone: bool
+    recorded: Run, name: str, step: str, kind: str, said: str, gone: bool
 ) -> None:
     found = explain("r1", "digits", recorded(name, gone))
-    assert (found.state, found.step) == ("failed", step)
+    assert (found.state, found.step, found.kind) == ("failed", step, kind)
     assert found.text.startswith(f"The run r1 of digits failed in the step {step}: ")
     assert said in found.text
 
@@ -182,7 +188,8 @@ def exit_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Clus
 
     def run(cluster: Cluster) -> str:
         monkeypatch.setattr(kfp_run, "connect", lambda _namespace: cluster)
-        report("digits", "r1", Store(url=str(tmp_path)).text(), "FAILED", str(tmp_path / "explanation"))
+        spec = ExplainSpec(name="digits", store=Store(url=str(tmp_path)))
+        report(spec, "r1", "FAILED", str(tmp_path / "explanation"))
         return (tmp_path / "explanation").read_text()
 
     return run
