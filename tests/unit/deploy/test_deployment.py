@@ -355,3 +355,27 @@ def test_golden_requests_wait_for_the_api_server_and_not_for_the_server(
     else:
         with pytest.raises(DeployError, match="answered 503"):
             target.send("POST", "/v1/models/digits:predict", {})
+
+
+# With the rollout --------------------------------------------------------------------------------------
+
+
+def test_versions_are_promoted_rejected_and_rolled_back(
+    new_controller, platform, cluster, models, version, state
+):
+    controller = new_controller(platform)
+    one, two, three = version(), version(), version()
+    for pinned in (one, two):
+        assert controller.roll_out(pinned, None, "better").decision == "promote"
+    assert state() == (2, None, True)
+    before = cluster.objects["Deployment digits-stable"]
+    cluster.broken.add(three.version)
+    with pytest.raises(
+        DeployError, match=r"The quota small .* Version 3 was not promoted, and stable serves"
+    ):
+        controller.roll_out(three, None, "better")
+    assert cluster.objects["Deployment digits-stable"] is before
+    assert controller.rollback(None, "bad").version == 1
+    assert state() == (1, None, True)
+    (record,) = models.served("digits")
+    assert (record.platform, record.where, record.versions) == (platform.id, "serving", (1,))
