@@ -159,7 +159,8 @@ def generate(directory: Path, rows: int) -> Path:
                 writer.append(((patterns[labels] + noise) // 2).astype(np.uint8), labels)
     classes = tuple(str(number) for number in range(CLASSES))
     artifacts.write(
-        directory / "schema.json", Schema(shape=SHAPE, dtype="uint8", classes=classes, splits=splits)
+        directory / "schema.json",
+        Schema(shape=SHAPE, dtype="uint8", problem="classification", names=classes, splits=splits),
     )
     artifacts.write(directory / "normalization.json", Normalization(deviation=(255.0,)))
     return directory

@@ -26,7 +26,7 @@ import yaml
 
 from measure import Result, result, show
 from modelyard.components import artifacts
-from modelyard.components.artifacts import Golden, ImageFormat, Signature
+from modelyard.components.artifacts import Golden, ImageFormat
 from modelyard.components.deploy.rollout import RolloutController
 from modelyard.components.deploy.verification import PinnedVersion, pin_version
 from modelyard.components.kubernetes.cluster import connect
@@ -34,7 +34,7 @@ from modelyard.components.store.models import ModelStore
 from modelyard.pipelines.compile.images import BUDGETS, MEGABYTE, REFERENCES
 from modelyard.pipelines.serving.platforms import find_controller
 from serving import cnn
-from tests.published import publish
+from tests.published import classifier, publish
 
 NAME = "bench-rollout"
 REQUESTS = 100_000
@@ -107,11 +107,14 @@ def version(models: ModelStore, scratch: Path) -> PinnedVersion:
     pictures = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     (answers,) = session.run(None, {"pixels": pictures})
-    artifacts.write(folder / "golden.json", Golden(instances=pictures.tolist(), predictions=answers.tolist()))
+    artifacts.write(
+        folder / "golden.json",
+        Golden(problem="classification", instances=pictures.tolist(), predictions=answers.tolist()),
+    )
     (scratch / "picture.json").write_text(json.dumps({"instances": pictures[:1].tolist()}))
     files = {path.name: path for path in folder.iterdir()}
     image = ImageFormat(height=32, width=32, channels=3, resize="stretch")
-    signature = Signature(shape=(32, 32, 3), dtype="uint8", classes=tuple("0123456789"), image=image)
+    signature = classifier((32, 32, 3), "uint8", tuple("0123456789"), image)
     return pin_version(models, NAME, publish(models, NAME, files, signature))
 
 

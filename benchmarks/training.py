@@ -50,7 +50,7 @@ def generate(scratch: Path) -> None:
         arrays |= {f"x_{short}": pictures, f"y_{short}": labels}
     np.savez(scratch / "arrays.npz", **arrays)
     classes = tuple(str(number) for number in range(CLASSES))
-    schema = Schema(shape=SHAPE, dtype="uint8", classes=classes, splits=ROWS)
+    schema = Schema(shape=SHAPE, dtype="uint8", problem="classification", names=classes, splits=ROWS)
     artifacts.write(features / "schema.json", schema)
     artifacts.write(features / "normalization.json", Normalization(deviation=(255.0,)))
 

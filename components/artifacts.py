@@ -1,6 +1,6 @@
 """What passes between the steps: the files, their names, and how they are read and written.
 
-raw, features   schema.json, and per split `train-00000-of-00008.npy` with `….labels.npy` beside it
+raw, features   schema.json, and per split `train-00000-of-00008.npy` with `….targets.npy` beside it
 features        also normalization.json and statistics.json
 model           model.keras, model.onnx, saved_model/, signature.json
 history         history.json
@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from modelyard.components.errors import ConfigError, DataError
 
 ModelSplit = Literal["train", "validation", "test"]
+Dtype = Literal["uint8", "float32"]
+Direction = Literal["higher", "lower"]
 UNCHANGED = "unchanged"
 """What fingerprint gives instead of the data's fingerprint when nothing is new and the run is to end."""
 
@@ -121,6 +123,13 @@ class Identity(Record):
     champion: int = 0
 
 
+def format_number(value: float) -> str:
+    """Return a number as people read it: with four decimals below 10, else with four digits or more."""
+    if value == 0 or 1e-3 <= abs(value) < 10:
+        return f"{value:.4f}"
+    return f"{value:#.4g}".rstrip(".") if abs(value) < 1e4 else f"{value:,.0f}"
+
+
 # Datasets ---------------------------------------------------------------------------------------
 
 
@@ -136,37 +145,43 @@ class ImageFormat(Record):
 class Schema(Record):
     """What every example of a dataset is (`schema.json`).
 
-    `shape` is one example's, without the batch axis. `splits` maps a split's name to its rows: raw data
-    has the source's own splits (`all` when it has none), features have train, validation and test.
+    `shape` is one example's, without the axis of rows. `problem` is the kind of its target, and `names` are
+    those of the values of an answer: the classes, or the targets. `splits` maps a split's name to its rows:
+    raw data has the source's own splits (`all` when it has none), features have train, validation and test.
     `image` is None when the examples did not come from pictures.
     """
 
     shape: tuple[int, ...]
-    dtype: Literal["uint8", "float32"]
-    classes: tuple[str, ...]
+    dtype: Dtype
+    problem: str
+    names: tuple[str, ...]
     splits: dict[str, int]
     image: ImageFormat | None = None
 
 
 class Normalization(Record):
-    """What the model does to an example first (`normalization.json`): `(x - mean) / deviation`.
+    """What the model does to an example and to its answer (`normalization.json`).
 
-    `mean` and `deviation` have one value, or one per channel (the last axis).
+    An example becomes `(x - mean) / deviation` first; both have one value, or one per channel (the last
+    axis). What the layers give becomes `y * target_deviation + target_mean` in the end; both have one value,
+    or one per target. They are of the training rows.
     """
 
     mean: tuple[float, ...] = (0.0,)
     deviation: tuple[float, ...] = (1.0,)
+    target_mean: tuple[float, ...] = (0.0,)
+    target_deviation: tuple[float, ...] = (1.0,)
 
 
 class Statistics(Record):
     """What preprocess saw (`statistics.json`).
 
-    `rows` maps each split to its rows per class, in label order. `duplicates` counts the rows of the source
-    that repeat an earlier one, `leakage` the test rows that are training rows too. `mean`, `minimum` and
-    `maximum` are over all values of the training rows.
+    `targets` is what the problem says of the targets of each split. `duplicates` counts the rows of the
+    source that repeat an earlier one, `leakage` the test rows that are training rows too. `mean`, `minimum`
+    and `maximum` are over all values of the training rows.
     """
 
-    rows: dict[str, tuple[int, ...]]
+    targets: dict[str, dict[str, Any]]
     duplicates: int
     leakage: int
     mean: float
@@ -177,17 +192,40 @@ class Statistics(Record):
 # Models -----------------------------------------------------------------------------------------
 
 
-class Signature(Record):
-    """What the exported model takes and gives (`signature.json`).
+class Tensor(Record):
+    """An input or an output of a model, as in the ONNX file.
 
-    Input: `dtype` (batch, *shape), raw, as before any normalisation. Output: float32 probabilities
-    (batch, len(classes)).
+    `shape` is one example's or answer's, without the axis of rows. `meaning` says in a few words what the
+    values are, and `names` what the values along the last axis are called, where they have names. `image`
+    says how pictures become such an input; None when they do not.
     """
 
+    name: str
     shape: tuple[int, ...]
-    dtype: Literal["uint8", "float32"]
-    classes: tuple[str, ...]
+    dtype: Dtype
+    meaning: str
+    names: tuple[str, ...] = ()
     image: ImageFormat | None = None
+
+
+class Signature(Record):
+    """What the exported model takes, raw, as before any normalisation, and gives (`signature.json`)."""
+
+    problem: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def input(self) -> Tensor:
+        """The only input."""
+        (one,) = self.inputs
+        return one
+
+    @property
+    def output(self) -> Tensor:
+        """The only output."""
+        (one,) = self.outputs
+        return one
 
 
 class History(Record):
@@ -210,43 +248,52 @@ class History(Record):
 
 
 class Interval(Record):
-    """An estimate with its 95 % bootstrap interval."""
+    """An estimate with its 95 % interval."""
 
     value: float
     low: float
     high: float
 
 
-class ClassMetrics(Record):
-    """How one class fared; a metric without a denominator is None."""
+class Metric(Interval):
+    """A measured number, and whether a higher or a lower one is better."""
 
-    name: str
-    rows: int
-    precision: float | None
-    recall: float | None
-    f1: float | None
+    direction: Direction
 
 
 class Metrics(Record):
-    """How the candidate, and the champion if there is one, did on the same test rows."""
+    """How the candidate, and the champion if there is one, did on the same test rows.
 
+    `values` maps a metric's name to what was measured, `primary` names the one that decides. `champion` is
+    the primary metric of the champion, `gain` how much better the candidate is on the same rows: positive is
+    better, in either direction. `details` is the problem's own.
+    """
+
+    problem: str
     rows: int
-    accuracy: Interval
-    loss: float
-    per_class: tuple[ClassMetrics, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    champion_accuracy: Interval | None = None
+    primary: str
+    values: dict[str, Metric]
+    champion: Metric | None = None
     gain: Interval | None = None
+    details: dict[str, Any] = {}
+
+    @property
+    def main(self) -> Metric:
+        """The primary metric."""
+        return self.values[self.primary]
 
 
 class Golden(Record):
     """Requests with the answers that evaluate saw (`golden.json`): a real server must give the same.
 
-    `instances` are raw examples as nested lists, `predictions` the probabilities (n, classes).
+    `instances` are raw examples as nested lists, `predictions` the answers (n, values of an answer). `scale`
+    is what a tolerance is relative to: one value, or one for each value of an answer.
     """
 
+    problem: str
     instances: list[Any]
     predictions: list[list[float]]
+    scale: list[float] = [1.0]
 
 
 class Decision(Record):

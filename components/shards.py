@@ -1,8 +1,8 @@
 """The rows of a dataset on disk: written in shards of bounded size, read through memory maps.
 
     with ShardWriter(directory, "train", (32, 32, 3), "uint8") as writer:
-        writer.append(examples, labels)
-    for examples, labels in Split(directory, "train").batches(256): ...
+        writer.append(examples, targets)
+    for examples, targets in Split(directory, "train").batches(256): ...
 
 Shards are plain `.npy` files: no decoding, no TensorFlow, and constant memory whatever the size.
 """
@@ -27,7 +27,7 @@ class ShardWriter:
         directory: where the shards go; it exists.
         split: the split's name.
         shape: of one example.
-        dtype: of the examples; labels are int64.
+        dtype: of the examples. Targets are int64, or float32 when they are floating point.
     """
 
     def __init__(self, directory: Path, split: str, shape: tuple[int, ...], dtype: str) -> None:
@@ -37,19 +37,20 @@ class ShardWriter:
         row_bytes = max(1, int(np.prod(shape)) * self._dtype.itemsize)
         self._capacity = max(1, SHARD_BYTES // row_bytes)
         self._examples: list[NDArray[Any]] = []
-        self._labels: list[NDArray[np.int64]] = []
+        self._targets: list[NDArray[Any]] = []
         self._pending = 0
         self._shards = 0
 
-    def append(self, examples: NDArray[Any], labels: NDArray[Any]) -> None:
-        """Add rows: examples (n, *shape) and labels (n,)."""
-        if examples.shape[1:] != self._shape or len(examples) != len(labels):
-            raise ValueError(f"{examples.shape} and {labels.shape} are not rows of {self._shape}")
+    def append(self, examples: NDArray[Any], targets: NDArray[Any]) -> None:
+        """Add rows: examples (n, *shape) and targets (n,)."""
+        if examples.shape[1:] != self._shape or len(examples) != len(targets):
+            raise ValueError(f"{examples.shape} and {targets.shape} are not rows of {self._shape}")
+        dtype = np.float32 if targets.dtype.kind == "f" else np.int64
         start = 0
         while start < len(examples):
             stop = min(len(examples), start + self._capacity - self._pending)
             self._examples.append(np.array(examples[start:stop], self._dtype))
-            self._labels.append(np.array(labels[start:stop], np.int64))
+            self._targets.append(np.array(targets[start:stop], dtype))
             self._pending += stop - start
             self.rows += stop - start
             start = stop
@@ -60,9 +61,9 @@ class ShardWriter:
         if self._pending:
             stem = f"{self._split}-{self._shards:05d}"
             np.save(self._directory / f"{stem}.npy", np.concatenate(self._examples))
-            np.save(self._directory / f"{stem}.labels.npy", np.concatenate(self._labels))
+            np.save(self._directory / f"{stem}.targets.npy", np.concatenate(self._targets))
             self._shards += 1
-            self._examples, self._labels, self._pending = [], [], 0
+            self._examples, self._targets, self._pending = [], [], 0
 
     def __enter__(self) -> Self:
         return self
@@ -78,7 +79,7 @@ class ShardWriter:
         self._flush()
         for number in range(self._shards):
             stem = f"{self._split}-{number:05d}"
-            for suffix in (".npy", ".labels.npy"):
+            for suffix in (".npy", ".targets.npy"):
                 shard = self._directory / f"{stem}{suffix}"
                 shard.rename(self._directory / f"{stem}-of-{self._shards:05d}{suffix}")
 
@@ -86,14 +87,14 @@ class ShardWriter:
 class Split:
     """One split of a dataset on disk, through memory maps.
 
-    `len()` is the number of rows; `labels` is int64 of shape (rows,); `gather` takes any rows.
+    `len()` is the number of rows; `targets` is int64 or float32 of shape (rows,); `gather` takes any rows.
     """
 
     def __init__(self, directory: Path, split: str) -> None:
         shards = sorted(directory.glob(f"{split}-?????-of-?????.npy"))
         self._shards = [np.load(path, mmap_mode="r", allow_pickle=False) for path in shards]
-        labels = [np.load(path.with_suffix(".labels.npy"), allow_pickle=False) for path in shards]
-        self.labels: NDArray[np.int64] = np.concatenate(labels) if labels else np.empty(0, np.int64)
+        targets = [np.load(path.with_suffix(".targets.npy"), allow_pickle=False) for path in shards]
+        self.targets: NDArray[Any] = np.concatenate(targets) if targets else np.empty(0, np.int64)
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
 
     def __len__(self) -> int:
@@ -108,12 +109,12 @@ class Split:
             out[mine] = self._shards[number][rows[mine] - self._starts[number]]
         return out
 
-    def batches(self, size: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-        """Yield (examples, labels) in order, at most `size` rows at a time."""
+    def batches(self, size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Yield (examples, targets) in order, at most `size` rows at a time."""
         for start, shard in zip(self._starts, self._shards, strict=False):
             for offset in range(0, len(shard), size):
                 rows = slice(offset, min(len(shard), offset + size))
                 yield (
                     np.asarray(shard[rows]),
-                    self.labels[start + rows.start : start + rows.stop],
+                    self.targets[start + rows.start : start + rows.stop],
                 )

@@ -6,10 +6,36 @@ from typing import Any
 from uuid import uuid4
 
 from modelyard.components import artifacts
-from modelyard.components.artifacts import Decision, Interval, Manifest, Metrics, Signature
+from modelyard.components.artifacts import (
+    Decision,
+    Dtype,
+    ImageFormat,
+    Manifest,
+    Metric,
+    Metrics,
+    Schema,
+    Signature,
+)
+from modelyard.components.problems import describe
+from modelyard.components.problems.base import signature_of
 from modelyard.components.store.models import ModelStore
 
-CERTAIN = Interval(value=1, low=1, high=1)
+
+def classifier(
+    shape: tuple[int, ...], dtype: Dtype, names: tuple[str, ...], image: ImageFormat | None = None
+) -> Signature:
+    """Return the signature of a classifier of such examples."""
+    schema = Schema(shape=shape, dtype=dtype, problem="classification", names=names, splits={}, image=image)
+    return signature_of(schema, describe("classification"))
+
+
+def accurate(value: float, low: float, high: float, rows: int = 10, **more: Any) -> Metrics:
+    """Return the metrics of a classifier with this accuracy."""
+    values = {
+        "accuracy": Metric(value=value, low=low, high=high, direction="higher"),
+        "loss": Metric(value=0.1, low=0.1, high=0.1, direction="lower"),
+    }
+    return Metrics(problem="classification", rows=rows, primary="accuracy", values=values, **more)
 
 
 def publish(
@@ -30,7 +56,7 @@ def publish(
         "data": "",
         "recipe_sha256": "",
         "config": {},
-        "metrics": Metrics(rows=1, accuracy=CERTAIN, loss=0, per_class=(), confusion=()),
+        "metrics": accurate(1, 1, 1),
         "decision": Decision(decision="promote", reason="good"),
         "packages": {},
     } | facts

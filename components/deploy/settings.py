@@ -19,8 +19,8 @@ class Rollout(Settings):
         default=1e-4,
         ge=0,
         lt=1,
-        description="Largest difference of a probability between what the server answers to a golden request "
-        "and what evaluate saw.",
+        description="Largest difference between what the server answers to a golden request and what "
+        "evaluate saw: of a probability, or of a value in standard deviations of the training targets.",
     )
     canary_share: float = Field(
         default=0.1,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Golden, Outcome
 from modelyard.components.deploy.settings import PORT
 from modelyard.components.errors import DeployError
@@ -115,22 +115,23 @@ def replay(target: HttpTarget, name: str, pinned: PinnedVersion, tolerance: floa
     """Send each golden request to a server and compare its answer with what evaluate saw.
 
     Raises:
-        DeployError: an answer is missing, or a probability differs by more than `tolerance`.
+        DeployError: an answer is missing, or differs by more than `tolerance` relative to their scale.
     """
     path, golden = f"/v1/models/{name}/versions/{pinned.version}:predict", pinned.golden
-    for number, (instance, expected) in enumerate(zip(golden.instances, golden.predictions, strict=True)):
+    problem = problems.describe(golden.problem)
+    for number, instance in enumerate(golden.instances):
         try:
             answer = json.loads(target.send("POST", path, {"instances": [instance]}))["predictions"][0]
-            differences = [abs(p - q) for p, q in zip(answer, expected, strict=True)]
+            difference = problem.difference(golden, number, answer)
         except (DeployError, LookupError, TypeError, ValueError) as error:
             raise DeployError(
                 f"Version {pinned.version} of {name} did not answer golden request {number} as it should "
                 f"({error}). `modelyard serve` with --version shows what the server itself reports."
             ) from error
-        if not all(difference <= tolerance for difference in differences):  # NaN is not
+        if not difference <= tolerance:  # NaN is not
             raise DeployError(
                 f"Version {pinned.version} of {name} answers golden request {number} otherwise than evaluate "
-                f"saw: probabilities differ by {max(differences):.2g} and {tolerance:.2g} is allowed "
+                f"saw: {problem.output} differ by {difference:.2g} and {tolerance:.2g} is allowed "
                 "(rollout.golden_tolerance). Evaluate and serve with the same onnxruntime, then run again."
             )
 

@@ -11,7 +11,7 @@ def evaluate(
     spec: str,
     identity: str,
     metrics: dsl.Output[dsl.Metrics],
-    confusion: dsl.Output[dsl.ClassificationMetrics],
+    details: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
     evaluation: dsl.Output[dsl.Artifact],
 ) -> bool:
@@ -24,7 +24,7 @@ def evaluate(
         spec: EvaluateSpec as JSON.
         identity: what fingerprint wrote, with the version to compare with.
         metrics: numbers that the KFP UI shows.
-        confusion: the confusion matrix that the KFP UI shows.
+        details: what the KFP UI shows of the problem, as a confusion matrix; may be empty.
         report: report.html, self-contained, for the KFP UI.
         evaluation: decision.json, golden.json, metrics.json and report.html.
 
@@ -48,5 +48,5 @@ def evaluate(
             report.uri,
             evaluation.path,
         )
-        result.log(metrics, confusion)
+        result.log(metrics, details)
         return result.promote

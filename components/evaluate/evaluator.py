@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from modelyard.components import artifacts, records
+from modelyard.components import artifacts, problems, records
 from modelyard.components.artifacts import (
     Decision,
     Golden,
@@ -23,14 +20,16 @@ from modelyard.components.artifacts import (
     Identity,
     Manifest,
     Metrics,
+    Normalization,
     Schema,
     Signature,
     Statistics,
 )
 from modelyard.components.errors import EvaluateError
 from modelyard.components.evaluate.gate import decide
-from modelyard.components.evaluate.scoring import Scorer, Scores, measure
+from modelyard.components.evaluate.scoring import Scorer, Scores
 from modelyard.components.evaluate.spec import EvaluateSpec
+from modelyard.components.problems.base import PlotArtifact
 from modelyard.components.records import DecisionRecord
 from modelyard.components.report.page import render
 from modelyard.components.shards import Split
@@ -51,13 +50,10 @@ class MetricsArtifact(Protocol):
         """Record a number."""
 
 
-class ConfusionArtifact(Protocol):
+class DetailsArtifact(PlotArtifact, Protocol):
     """What we need of KFP's ClassificationMetrics."""
 
     path: str
-
-    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
-        """Record a confusion matrix."""
 
 
 @dataclass(frozen=True)
@@ -72,20 +68,19 @@ class Evaluation:
         """Whether the candidate becomes the champion."""
         return self.decision.decision == "promote"
 
-    def log(self, metrics: MetricsArtifact, confusion: ConfusionArtifact) -> None:
+    def log(self, metrics: MetricsArtifact, details: DetailsArtifact) -> None:
         """Tell the KFP UI, and write the artifacts' files: without one, the task is never cached."""
-        found = self.metrics
-        numbers = {"accuracy": found.accuracy.value, "loss": found.loss, "rows": float(found.rows)}
-        numbers |= {"accuracy_low": found.accuracy.low, "accuracy_high": found.accuracy.high}
-        if found.champion_accuracy and found.gain:
-            numbers |= {"champion_accuracy": found.champion_accuracy.value, "gain": found.gain.value}
+        found, primary = self.metrics, self.metrics.primary
+        numbers = {name: metric.value for name, metric in found.values.items()}
+        numbers |= {"rows": float(found.rows)}
+        numbers |= {f"{primary}_low": found.main.low, f"{primary}_high": found.main.high}
+        if found.champion and found.gain:
+            numbers |= {f"champion_{primary}": found.champion.value, "gain": found.gain.value}
         for name, value in numbers.items():
             metrics.log_metric(name, value)
-        matrix = [list(row) for row in found.confusion]
-        categories = [one.name for one in found.per_class]
-        confusion.log_confusion_matrix(categories, matrix)
+        shown = problems.of(found.problem).log_plot(found, details)
         _write_text(Path(metrics.path), json.dumps(numbers))
-        _write_text(Path(confusion.path), json.dumps({"categories": categories, "matrix": matrix}))
+        _write_text(Path(details.path), json.dumps(shown))
 
 
 def evaluate(
@@ -121,15 +116,17 @@ def evaluate(
     signature = artifacts.read(Path(model) / "signature.json", Signature)
     _check_same(schema, signature, "the candidate", "Train it again on these features.")
     test = Split(Path(features), "test")
-    candidate = Scorer(Path(model) / "model.onnx", len(schema.classes), "the candidate")
+    problem = problems.of(schema.problem)
+    candidate = Scorer(Path(model) / "model.onnx", schema, "the candidate")
     champion = identity.champion or None
     other = _champion(spec.store, spec.name, champion, schema, test) if champion else None
-    metrics = measure(test.labels, schema.classes, candidate.scores(test), other)
+    metrics = problem.measure(schema, test.targets, candidate.scores(test), other)
     decision = decide(metrics, spec.gate, champion)
+    scale = artifacts.read(Path(features) / "normalization.json", Normalization).target_deviation
     page = render(spec.name, metrics, decision, record, schema, statistics)
     with artifacts.writing(Path(evaluation)) as directory:
         artifacts.write(directory / "decision.json", decision)
-        artifacts.write(directory / "golden.json", _golden(candidate, test, len(schema.classes)))
+        artifacts.write(directory / "golden.json", _golden(candidate, test, schema, scale))
         artifacts.write(directory / "metrics.json", metrics)
         _write_text(directory / "report.html", page)
     _write_text(Path(report), page)
@@ -154,12 +151,17 @@ def _champion(store: Store, name: str, version: int, schema: Schema, test: Split
         manifest: Manifest = open_store(store).fetch(name, version, into, only=["model.onnx"])
         remedy = f"The two cannot be compared: give the new model a name of its own instead of {name}."
         _check_same(schema, manifest.signature, who, remedy)
-        return Scorer(into / "model.onnx", len(schema.classes), who).scores(test)
+        return Scorer(into / "model.onnx", schema, who).scores(test)
 
 
 def _check_same(schema: Schema, signature: Signature, who: str, remedy: str) -> None:
-    for what in ("shape", "dtype", "classes"):
-        theirs, ours = getattr(signature, what), getattr(schema, what)
+    given = signature.input
+    for what, theirs, ours in (
+        ("problem", signature.problem, schema.problem),
+        ("shape", given.shape, schema.shape),
+        ("dtype", given.dtype, schema.dtype),
+        (problems.describe(schema.problem).size, signature.output.names, schema.names),
+    ):
         if theirs != ours:
             raise EvaluateError(
                 f"The {what} of {who} is {_short(theirs)}, but the data's is {_short(ours)}. {remedy}"
@@ -171,21 +173,15 @@ def _short(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def _golden(candidate: Scorer, test: Split, classes: int) -> Golden:
-    """Return requests and answers for a few test rows, of as many classes as possible."""
-    rows = spread(test.labels, classes, GOLDEN_ROWS)
+def _golden(candidate: Scorer, test: Split, schema: Schema, scale: tuple[float, ...]) -> Golden:
+    """Return requests and answers for a few test rows, whose targets are as different as possible."""
+    rows = problems.of(schema.problem).golden_rows(schema, test.targets, GOLDEN_ROWS)
     values = test.gather(rows[:1]).size
     instances = test.gather(rows[: max(1, GOLDEN_VALUES // values)])
-    return Golden(instances=instances.tolist(), predictions=candidate.probabilities(instances).tolist())
-
-
-def spread(labels: NDArray[np.int64], classes: int, count: int) -> NDArray[np.int64]:
-    """Return `count` rows, or all: the first of each class, then the second of each, and so on."""
-    order = np.argsort(labels, kind="stable")
-    starts = np.cumsum([0, *np.bincount(labels, minlength=classes)])
-    turn = np.empty_like(labels)
-    turn[order] = np.arange(len(labels)) - starts[labels[order]]
-    return np.sort(np.lexsort((labels, turn))[:count])
+    answers = candidate.answers(instances).tolist()
+    return Golden(
+        problem=schema.problem, instances=instances.tolist(), predictions=answers, scale=list(scale)
+    )
 
 
 def _write_text(path: Path, text: str) -> None:

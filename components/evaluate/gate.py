@@ -2,24 +2,28 @@
 
 from pydantic import Field
 
-from modelyard.components.artifacts import Decision, Metrics
+from modelyard.components.artifacts import Decision, Metrics, format_number
 from modelyard.components.settings import Settings
 
 
 class Gate(Settings):
     """What a candidate must reach to be promoted."""
 
-    floor: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="Minimum test accuracy; a candidate below it is rejected, champion or not.",
+    minimum: dict[str, float] = Field(
+        default_factory=dict,
+        description="Smallest value of metrics of which higher is better, on the test rows, such as "
+        "`{accuracy: 0.9}`; a candidate below it is rejected, champion or not.",
     )
-    min_gain: float = Field(
+    maximum: dict[str, float] = Field(
+        default_factory=dict,
+        description="Largest value of metrics of which lower is better, on the test rows, such as "
+        "`{rmse: 60}`; a candidate above it is rejected, champion or not.",
+    )
+    min_improvement: float = Field(
         default=0.0,
         ge=0,
-        le=1,
-        description="Minimum gain in test accuracy over the champion; without any gain a candidate is held.",
+        description="By how much the primary metric must be better than the champion's, in its own unit; "
+        "a candidate that is not better at all is held.",
     )
 
 
@@ -31,26 +35,32 @@ def decide(metrics: Metrics, gate: Gate | None, champion: int | None) -> Decisio
         gate: what is asked for; None promotes every model.
         champion: the version that the gain is over; None when there is none.
     """
-    accuracy = metrics.accuracy.value
+    name, value = metrics.primary, format_number(metrics.main.value)
     if gate is None:
-        return Decision(
-            decision="promote",
-            reason=f"accuracy is {accuracy:.4f}, and no gate is configured",
-            champion=champion,
-        )
-    if accuracy < gate.floor:
-        reason = f"accuracy {accuracy:.4f} is below the floor of {gate.floor:.4f}"
-        return Decision(decision="reject", reason=reason, champion=champion)
-    if champion is None or metrics.gain is None or metrics.champion_accuracy is None:
-        reason = f"accuracy {accuracy:.4f} reaches the floor of {gate.floor:.4f}, and there is no champion"
-        return Decision(decision="promote", reason=f"{reason} to beat", champion=champion)
-    gain, other = metrics.gain.value, metrics.champion_accuracy.value
-    asked = f"at least {gate.min_gain:.4f} was asked for" if gate.min_gain else "any gain is enough"
-    if gain > 0 and gain >= gate.min_gain:
-        reason = f"accuracy {accuracy:.4f} beats version {champion}'s {other:.4f} by {gain:.4f}, and {asked}"
+        reason = f"{name} is {value}, and no gate is configured"
         return Decision(decision="promote", reason=reason, champion=champion)
-    if gain > 0:
-        reason = f"accuracy {accuracy:.4f} beats version {champion}'s {other:.4f} by {gain:.4f}, but {asked}"
-    else:
-        reason = f"accuracy {accuracy:.4f} does not beat version {champion}'s {other:.4f}"
+    reached = []
+    for limits, sign, missed, met in (
+        (gate.minimum, 1, "below the minimum", "reaches the minimum"),
+        (gate.maximum, -1, "above the maximum", "is within the maximum"),
+    ):
+        for metric, limit in limits.items():
+            found = metrics.values[metric].value
+            said = f"{metric} {format_number(found)}"
+            if sign * found < sign * limit:
+                reason = f"{said} is {missed} of {format_number(limit)}"
+                return Decision(decision="reject", reason=reason, champion=champion)
+            reached.append(f"{said} {met} of {format_number(limit)}")
+    if champion is None or metrics.gain is None or metrics.champion is None:
+        reason = f"{', '.join(reached) or f'{name} is {value}'}, and there is no champion to beat"
+        return Decision(decision="promote", reason=reason, champion=champion)
+    gain, other = metrics.gain.value, format_number(metrics.champion.value)
+    least = format_number(gate.min_improvement)
+    asked = f"at least {least} was asked for" if gate.min_improvement else "any improvement is enough"
+    better = f"{name} {value} beats version {champion}'s {other} by {format_number(gain)}"
+    if gain > 0 and gain >= gate.min_improvement:
+        return Decision(decision="promote", reason=f"{better}, and {asked}", champion=champion)
+    reason = (
+        f"{better}, but {asked}" if gain > 0 else f"{name} {value} does not beat version {champion}'s {other}"
+    )
     return Decision(decision="hold", reason=reason, champion=champion)

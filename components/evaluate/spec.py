@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from modelyard.components import problems
 from modelyard.components.evaluate.gate import Gate
 from modelyard.components.settings import Spec
 from modelyard.components.store.settings import Store
@@ -15,3 +16,8 @@ class EvaluateSpec(Spec):
         default=None, description="What a candidate must reach; null promotes every candidate."
     )
     store: Store = Field(description="Where the champion is.")
+    problem: str = Field(default="classification", description="The kind of target.")
+
+    def modules(self) -> tuple[str, ...]:
+        """Return the problem."""
+        return (problems.module(self.problem),)

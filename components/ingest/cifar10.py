@@ -65,7 +65,7 @@ def read(path: Path, source: Source) -> Examples:
     return Examples(
         shape=(SIDE, SIDE, 3),
         dtype="uint8",
-        classes=_classes(path, source.max_bytes),
+        names=_classes(path, source.max_bytes),
         splits=("train", "test"),
         batches=_batches(path, source.max_bytes),
         image=FORM,

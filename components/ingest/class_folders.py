@@ -64,7 +64,7 @@ def read(path: Path, source: Source) -> Examples:
     return Examples(
         shape=(form.height, form.width, form.channels),
         dtype="uint8",
-        classes=found.classes,
+        names=found.classes,
         splits=found.splits,
         batches=_batches(path, source.max_bytes, found, form),
         image=form,

@@ -10,17 +10,18 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Schema
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.examples import Examples, read_digits
+from modelyard.components.ingest.examples import Examples
 from modelyard.components.ingest.spec import IngestSpec
 from modelyard.components.shards import ShardWriter
 from modelyard.components.source.checks import without_secrets
 from modelyard.components.source.location import locate
-from modelyard.components.source.settings import Source
+from modelyard.components.source.settings import KINDS, Source
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
         schema = Schema(
             shape=examples.shape,
             dtype=examples.dtype,
-            classes=examples.classes,
+            problem=settings.problem,
+            names=examples.names,
             splits=rows,
             image=examples.image,
         )
@@ -66,19 +68,9 @@ def _by_address(path: Path, source: Source) -> Iterator[None]:
 
 def _read(path: Path, source: Source) -> Examples:
     """Return the examples in the local file or directory; a reader is imported when it is needed."""
-    if source.kind == "digits":
-        return read_digits(path)
-    if source.kind == "cifar10":
-        from modelyard.components.ingest import cifar10
-
-        return cifar10.read(path, source)
-    if source.kind == "npz":
-        from modelyard.components.ingest import npz
-
-        return npz.read(path, source)
-    from modelyard.components.ingest import class_folders
-
-    return class_folders.read(path, source)
+    reader = import_module(f"{__package__}.{KINDS[source.kind].reader}")
+    examples: Examples = reader.read(path, source)
+    return examples
 
 
 def _write(directory: Path, examples: Examples) -> dict[str, int]:
@@ -88,6 +80,6 @@ def _write(directory: Path, examples: Examples) -> dict[str, int]:
             split: stack.enter_context(ShardWriter(directory, split, examples.shape, examples.dtype))
             for split in examples.splits
         }
-        for split, batch, labels in examples.batches:
-            writers[split].append(batch, labels)
+        for split, batch, targets in examples.batches:
+            writers[split].append(batch, targets)
     return {split: writer.rows for split, writer in writers.items()}

@@ -1,8 +1,8 @@
 """Arrays in an .npz, as `numpy.savez` writes them: x and y, or x_train, y_train, x_test and y_test.
 
-x has a row per example, y its label. Rows are read from the archive in batches, so that an array larger than
-memory is no difficulty, and one that only claims to be is no danger. A picture without a channel axis stays
-so: the built-in network adds it.
+x has a row per example, y its target: a label for classification, a number for regression. Rows are read
+from the archive in batches, so that an array larger than memory is no difficulty, and one that only claims to
+be is no danger. A picture without a channel axis stays so: the built-in network adds it.
 """
 
 import math
@@ -106,20 +106,26 @@ def read(path: Path, source: Source) -> Examples:
             than `max_bytes` when it is unpacked.
     """
     with _opened(path, source.max_bytes) as pairs:
+        number = source.problem == "regression"
         for x, y in pairs.values():
-            _check(x, y)
+            _check(x)
+            _check_targets(x, y, number)
         (x, _), *others = pairs.values()
         if different := next((other for other, _ in others if _form(other) != _form(x)), None):
             raise different.refused(
                 f"is {different.form}, and {x.name} is {x.form}. Give both examples of one form."
             )
-        labels = _check_labels(pairs, len(source.classes) if source.classes else None)
+        if number:
+            names: tuple[str, ...] = ("y",)
+        else:
+            labels = _check_labels(pairs, len(source.classes) if source.classes else None)
+            names = source.classes or tuple(map(str, range(labels)))
         return Examples(
             shape=x.shape[1:],
             dtype="uint8" if x.dtype.kind in INTEGERS else "float32",
-            classes=source.classes or tuple(map(str, range(labels))),
+            names=names,
             splits=tuple(pairs),
-            batches=_batches(path, source.max_bytes),
+            batches=_batches(path, source.max_bytes, number),
         )
 
 
@@ -147,8 +153,8 @@ def _form(array: ArrayFile) -> tuple[tuple[int, ...], bool]:
     return array.shape[1:], array.dtype.kind in INTEGERS
 
 
-def _check(x: ArrayFile, y: ArrayFile) -> None:
-    """Refuse arrays that cannot be examples and labels, by their headers."""
+def _check(x: ArrayFile) -> None:
+    """Refuse an array that cannot be examples, by its header."""
     if x.dtype.kind not in INTEGERS + FLOATS:
         raise x.refused(f"is {x.form}, and numbers are expected. Nothing else is ever loaded.")
     if len(x.shape) < 2 or 0 in x.shape:
@@ -157,8 +163,17 @@ def _check(x: ArrayFile, y: ArrayFile) -> None:
         raise x.refused(
             f"is {x.form}: an example has {x.row_bytes:,} bytes, and at most {MAX_FILE_BYTES:,} are read."
         )
-    if y.dtype.kind not in INTEGERS or y.shape not in (x.shape[:1], (x.shape[0], 1)):
-        raise y.refused(f"is {y.form}, and an integer per row of {x.name}, ({x.shape[0]},), is expected.")
+
+
+def _check_targets(x: ArrayFile, y: ArrayFile, number: bool) -> None:
+    """Refuse an array that cannot be targets, by its header; `number` says that it is a regression."""
+    kinds, what = (INTEGERS + FLOATS, "a number") if number else (INTEGERS, "an integer")
+    if y.dtype.kind not in kinds or y.shape not in (x.shape[:1], (x.shape[0], 1)):
+        several = number and len(y.shape) == 2 and y.shape[0] == x.shape[0]
+        why = " A regression has one target; train a model for each." if several else ""
+        if not number and y.dtype.kind in FLOATS:
+            why = " Set problem: regression if it is to be predicted as a number."
+        raise y.refused(f"is {y.form}, and {what} per row of {x.name}, ({x.shape[0]},), is expected.{why}")
 
 
 def _check_labels(pairs: Pairs, classes: int | None) -> int:
@@ -184,14 +199,15 @@ def _check_labels(pairs: Pairs, classes: int | None) -> int:
     return largest + 1
 
 
-def _batches(path: Path, max_bytes: int) -> Iterator[Batch]:
+def _batches(path: Path, max_bytes: int, number: bool) -> Iterator[Batch]:
     with _opened(path, max_bytes) as pairs:
         for split, (x, y) in pairs.items():
             rows = max(1, BATCH_BYTES // x.row_bytes)
             start = 0
-            for examples, labels in zip(x.batches(rows), y.batches(rows), strict=True):
-                yield split, _converted(x, start, examples), labels.reshape(-1)
-                start += len(labels)
+            for examples, targets in zip(x.batches(rows), y.batches(rows), strict=True):
+                flat = targets.reshape(-1)
+                yield split, _converted(x, start, examples), _floats(y, start, flat) if number else flat
+                start += len(targets)
 
 
 def _converted(x: ArrayFile, start: int, examples: NDArray[Any]) -> NDArray[Any]:
@@ -202,14 +218,22 @@ def _converted(x: ArrayFile, start: int, examples: NDArray[Any]) -> NDArray[Any]
             "integers are pixels, 0 to 255. Save others as float32",
         )
         converted = examples.astype(np.uint8)
-    else:
-        with np.errstate(over="ignore"):
-            converted = examples.astype(np.float32)
-        wrong, remedy = (
-            ~np.isfinite(converted),
-            "finite float32 numbers are expected. Replace it, or remove the row",
-        )
+        _refuse(x, start, examples, wrong, remedy)
+        return converted
+    return _floats(x, start, examples)
+
+
+def _floats(array: ArrayFile, start: int, rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Return rows as float32, which has to hold them; `start` is the first one's number."""
+    with np.errstate(over="ignore"):
+        converted = rows.astype(np.float32)
+    remedy = "finite float32 numbers are expected. Replace it, or remove the row"
+    _refuse(array, start, rows, ~np.isfinite(converted), remedy)
+    return converted
+
+
+def _refuse(array: ArrayFile, start: int, rows: NDArray[Any], wrong: NDArray[np.bool_], remedy: str) -> None:
+    """Refuse the first of the values that are wrong."""
     if wrong.any():
         place = tuple(np.argwhere(wrong)[0])
-        raise x.refused(f"has the value {examples[place]} in row {start + place[0]}: {remedy}.")
-    return converted
+        raise array.refused(f"has the value {rows[place]} in row {start + place[0]}: {remedy}.")

@@ -3,7 +3,7 @@
     preprocess("…/raw", PreprocessSpec(preparation=Preparation(validation=5000)), "…/features")
 
 Reads the source twice, in batches: once to check and hash every row, once to write it where it belongs.
-Besides a batch, memory holds a label and 16 bytes per row.
+Besides a batch, memory holds a target and 16 bytes per row.
 """
 
 import logging
@@ -14,13 +14,14 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import ModelSplit, Normalization, Schema, Statistics
 from modelyard.components.errors import DataError
 from modelyard.components.preprocess import split as splitting
 from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.preprocess.spec import PreprocessSpec
 from modelyard.components.preprocess.split import Mask, Words
+from modelyard.components.problems.base import Problem
 from modelyard.components.shards import ShardWriter, Split
 
 BATCH_BYTES = 2**20
@@ -82,25 +83,31 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     """
     settings = spec.preparation
     schema = artifacts.read(Path(raw) / "schema.json", Schema)
+    problem = problems.of(schema.problem)
     check_source(schema)
+    problem.check_schema(schema)
     sources = {name: _open(Path(raw), name, schema) for name in schema.splits}
-    words = {name: _checked(schema, name, source) for name, source in sources.items()}
-    targets = splitting.place(words, settings)
-    rows = _rows(schema, sources, targets)
-    check_splits(schema, rows)
+    words = {name: _checked(schema, problem, name, source) for name, source in sources.items()}
+    masks = splitting.place(words, settings)
+    targets = _targets(sources, masks)
+    check_splits(schema, targets)
+    problem.check_splits(schema, targets)
     with artifacts.writing(Path(features)) as directory:
-        moments = _write(directory, schema, sources, targets)
+        moments = _write(directory, schema, sources, masks)
         statistics = Statistics(
-            rows={split: tuple(counts.tolist()) for split, counts in rows.items()},
+            targets={split: problem.statistics(schema, part) for split, part in targets.items()},
             duplicates=splitting.duplicates(words),
-            leakage=splitting.leakage(words, targets),
+            leakage=splitting.leakage(words, masks),
             mean=float(moments.mean.mean()),
             minimum=moments.minimum,
             maximum=moments.maximum,
         )
-        sizes = {split: int(counts.sum()) for split, counts in rows.items()}
+        sizes = {split: len(part) for split, part in targets.items()}
         artifacts.write(directory / "schema.json", schema.model_copy(update={"splits": sizes}))
-        artifacts.write(directory / "normalization.json", normalization(settings, moments))
+        mean, deviation = problem.scaling(targets["train"])
+        scaling = {"target_mean": (mean,), "target_deviation": (deviation,)}
+        measured = normalization(settings, moments).model_copy(update=scaling)
+        artifacts.write(directory / "normalization.json", measured)
         artifacts.write(directory / "statistics.json", statistics)
     _tell(statistics, sizes)
 
@@ -112,9 +119,9 @@ def _open(directory: Path, name: str, schema: Schema) -> Split:
         raise DataError(
             f"A shard of {name} in {directory} cannot be read: {error}. Ingest the source again."
         ) from error
-    if not len(source) == len(source.labels) == schema.splits[name]:
+    if not len(source) == len(source.targets) == schema.splits[name]:
         raise DataError(
-            f"The shards of {name} in {directory} have {len(source)} rows and {len(source.labels)} labels, "
+            f"The shards of {name} in {directory} have {len(source)} rows and {len(source.targets)} targets, "
             f"but schema.json says {schema.splits[name]}. Ingest the source again."
         )
     return source
@@ -124,33 +131,32 @@ def _batch(schema: Schema) -> int:
     return max(1, BATCH_BYTES // max(1, int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize))
 
 
-def _checked(schema: Schema, name: str, source: Split) -> Words:
+def _checked(schema: Schema, problem: Problem, name: str, source: Split) -> Words:
     """Check every row of a source's split and return its words (rows, 2)."""
     words: list[Words] = []
     start = 0
-    for examples, labels in source.batches(_batch(schema)):
-        check_rows(schema, name, start, examples, labels)
+    for examples, targets in source.batches(_batch(schema)):
+        problem.check_targets(schema, name, start, targets)
+        check_rows(schema, name, start, examples)
         words.append(splitting.words(examples))
         start += len(examples)
     return np.concatenate(words)
 
 
-def _rows(
-    schema: Schema, sources: dict[str, Split], targets: dict[str, dict[ModelSplit, Mask]]
-) -> dict[str, NDArray[np.int64]]:
-    """Return the rows per class (classes,) of each split of the model."""
-    rows = {split: np.zeros(len(schema.classes), np.int64) for split in SPLITS}
-    for name, masks in targets.items():
-        for split, mask in masks.items():
-            rows[split] += np.bincount(sources[name].labels[mask], minlength=len(schema.classes))
-    return {str(split): counts for split, counts in rows.items()}
+def _targets(sources: dict[str, Split], masks: dict[str, dict[ModelSplit, Mask]]) -> dict[str, NDArray[Any]]:
+    """Return the targets of each split of the model."""
+    parts: dict[str, list[NDArray[Any]]] = {split: [] for split in SPLITS}
+    for name, chosen in masks.items():
+        for split, mask in chosen.items():
+            parts[split].append(sources[name].targets[mask])
+    return {split: np.concatenate(found) for split, found in parts.items()}
 
 
 def _write(
     directory: Path,
     schema: Schema,
     sources: dict[str, Split],
-    targets: dict[str, dict[ModelSplit, Mask]],
+    masks: dict[str, dict[ModelSplit, Mask]],
 ) -> Moments:
     """Write each row to its splits, and return the moments of the training rows."""
     moments = Moments(schema.shape)
@@ -159,12 +165,12 @@ def _write(
             split: stack.enter_context(ShardWriter(directory, split, schema.shape, schema.dtype))
             for split in SPLITS
         }
-        for name, masks in targets.items():
+        for name, chosen in masks.items():
             start = 0
-            for examples, labels in sources[name].batches(_batch(schema)):
-                for split, mask in masks.items():
+            for examples, targets in sources[name].batches(_batch(schema)):
+                for split, mask in chosen.items():
                     mine = mask[start : start + len(examples)]
-                    writers[split].append(examples[mine], labels[mine])
+                    writers[split].append(examples[mine], targets[mine])
                     if split == "train":
                         moments.add(examples[mine])
                 start += len(examples)
@@ -177,15 +183,15 @@ def _tell(statistics: Statistics, sizes: dict[str, int]) -> None:
         log.warning("%d rows repeat an earlier one; they stay in the same split.", statistics.duplicates)
     if statistics.leakage:
         log.warning(
-            "%d of %d test rows are training rows too, so the test accuracy is too good; remove them from "
-            "the source, or leave its own test split out.",
+            "%d of %d test rows are training rows too, so the model looks better than it is; remove them "
+            "from the source, or leave its own test split out.",
             statistics.leakage,
             sizes["test"],
         )
 
 
 def check_source(schema: Schema) -> None:
-    """Raise DataError unless the source has rows, two classes and splits that we know."""
+    """Raise DataError unless the source has rows, and splits that we know."""
     names = set(schema.splits)
     if not ({"all", "train"} & names) or names - {"all", "train", "test", "validation"} or len(names) > 3:
         raise DataError(
@@ -199,26 +205,14 @@ def check_source(schema: Schema) -> None:
         )
     if empty := [name for name, rows in schema.splits.items() if not rows]:
         raise DataError(f"The split {empty[0]} has 0 rows. Add examples to it, or leave the split out.")
-    if len(schema.classes) < 2:
-        raise DataError(
-            f"The dataset has only the class {list(schema.classes)}, so there is nothing to tell apart. "
-            "Add examples of a second class."
-        )
 
 
-def check_rows(schema: Schema, split: str, start: int, examples: NDArray[Any], labels: NDArray[Any]) -> None:
+def check_rows(schema: Schema, split: str, start: int, examples: NDArray[Any]) -> None:
     """Raise DataError naming the first bad row of a batch that begins at row `start` of `split`."""
     if examples.shape[1:] != schema.shape or str(examples.dtype) != schema.dtype:
         raise DataError(
             f"Row {start} of {split} is {examples.dtype} of shape {examples.shape[1:]}, but schema.json says "
             f"{schema.dtype} of shape {schema.shape}. Ingest the source again."
-        )
-    outside = np.flatnonzero((labels < 0) | (labels >= len(schema.classes)))
-    if len(outside):
-        row = outside[0]
-        raise DataError(
-            f"Row {start + row} of {split} has the label {labels[row]}, but there are {len(schema.classes)} "
-            f"classes, so labels are 0 to {len(schema.classes) - 1}. Correct the label, or name all classes."
         )
     if schema.dtype != "uint8" and not np.isfinite(examples).all():
         bad = np.argwhere(~np.isfinite(examples))[0]
@@ -228,32 +222,15 @@ def check_rows(schema: Schema, split: str, start: int, examples: NDArray[Any], l
         )
 
 
-def check_splits(schema: Schema, rows: dict[str, NDArray[np.int64]]) -> None:
-    """Raise DataError unless each split has rows and each class has training rows.
-
-    Args:
-        schema: of the source.
-        rows: split name to rows per class (classes,).
-    """
-    present = np.flatnonzero(sum(rows.values()))
-    if len(present) < 2:
-        raise DataError(
-            f"All rows have the class {schema.classes[present[0]]!r}, so there is nothing to tell apart. "
-            "Add examples of a second class, or check the labels."
-        )
-    for split, counts in rows.items():
-        if not counts.sum():
+def check_splits(schema: Schema, targets: dict[str, NDArray[Any]]) -> None:
+    """Raise DataError unless each split has rows; `targets` are those of each split."""
+    for split, part in targets.items():
+        if not len(part):
             key = "data.test or data.validation" if split == "train" else f"data.{split}"
             raise DataError(
                 f"The split {split} has 0 of the {sum(schema.splits.values())} rows of the dataset. "
                 f"Change {key}, or add examples; equal ones always stay together."
             )
-    for label in np.flatnonzero(rows["train"] == 0):
-        held = ", ".join(f"{split} {counts[label]}" for split, counts in rows.items())
-        raise DataError(
-            f"The class {schema.classes[label]!r} (label {label}) has no training rows ({held}). Add "
-            "examples of it, remove the class, or lower data.test and data.validation."
-        )
 
 
 def normalization(preparation: Preparation, moments: Moments) -> Normalization:

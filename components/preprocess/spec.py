@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from modelyard.components import problems
 from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.settings import Spec
 
@@ -10,3 +11,8 @@ class PreprocessSpec(Spec):
     """How the examples are split and normalised."""
 
     preparation: Preparation = Field(description="How the examples are split and normalised.")
+    problem: str = Field(default="classification", description="The kind of target.")
+
+    def modules(self) -> tuple[str, ...]:
+        """Return the problem."""
+        return (problems.module(self.problem),)

@@ -2,14 +2,16 @@
 
     html = render("digits", metrics, decision, history, schema, statistics)
 
-One page without scripts and without anything from elsewhere. Names come from the user's data, so the
+One page without scripts and without anything from elsewhere; the middle of it is the template that is named
+after the problem. Names come from the user's data, so the
 template escapes everything.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from modelyard.components.artifacts import Decision, History, Metrics, Schema, Statistics
+from modelyard.components import problems
+from modelyard.components.artifacts import Decision, History, Metrics, Schema, Statistics, format_number
 from modelyard.components.report import plots
 
 END = "</main>"
@@ -33,10 +35,8 @@ def render(
     statistics: Statistics,
 ) -> str:
     """Return the page as HTML."""
-    pictures = (
-        plots.curves("Accuracy", "accuracy", history.metrics),
-        plots.curves("Loss", "loss", history.metrics),
-    )
+    fitted = [name for name in history.metrics if not name.startswith("val_")]
+    pictures = [plots.curves(name.capitalize(), name, history.metrics) for name in fitted]
     page: str = _template("report.html").render(
         name=name,
         metrics=metrics,
@@ -46,9 +46,8 @@ def render(
         statistics=statistics,
         bars=plots.bars(metrics),
         curves=[one for one in pictures if one],
-        cells=plots.cells(metrics),
-        confusions=plots.confusions(metrics),
-        ranked=plots.ranked(metrics),
+        figures=problems.of(metrics.problem).figures(metrics),
+        size=problems.describe(metrics.problem).size,
         view=(plots.WIDTH, plots.HEIGHT, plots.LEFT, plots.RIGHT, plots.TOP, plots.BOTTOM),
     )
     return page
@@ -78,4 +77,6 @@ def _template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["number"] = format_number
+    environment.globals["scatter"] = plots.scatter
     return environment.get_template(name)

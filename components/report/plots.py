@@ -1,13 +1,13 @@
 """The numbers behind the report's pictures, in the units of their SVG view boxes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.components.artifacts import ClassMetrics, Interval, Metrics
+from modelyard.components.artifacts import Metrics
 
 WIDTH, HEIGHT = 460.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 26.0
-MATRIX_CLASSES = 30
 
 
 @dataclass(frozen=True)
@@ -52,26 +52,68 @@ def curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Curves |
         return Line(name, " ".join(f"{a},{b}" for a, b in places), places[-1], one[-1])
 
     shown = sorted({0, epochs - 1, *range(0, epochs, max(1, -(-epochs // 8)))})
-    levels = [low + (high - low) * part / 4 for part in range(5)]
     return Curves(
         title=title,
         lines=tuple(line(name, one) for name, one in series.items()),
         x_ticks=tuple((x(epoch), str(epoch + 1)) for epoch in shown),
-        y_ticks=tuple((y(level), f"{level:.3g}") for level in levels),
+        y_ticks=tuple((y(level), f"{level:.3g}") for level in _steps(low, high)),
     )
 
 
+@dataclass(frozen=True)
+class Scatter:
+    """A plot of points with a line (x1, y1, x2, y2); ticks are (position, label)."""
+
+    points: tuple[tuple[float, float], ...]
+    line: tuple[float, float, float, float]
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+
+
+def scatter(
+    points: Sequence[tuple[float, float]], diagonal: bool = False, level: float | None = None
+) -> Scatter:
+    """Return a plot of points.
+
+    Args:
+        points: x and y; at least one.
+        diagonal: both axes have one range, and the line is y = x.
+        level: without `diagonal`, the line is y = level.
+    """
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    if diagonal:
+        xs = ys = [*xs, *ys]
+    elif level is not None:
+        ys = [*ys, level]
+    (left, right), (low, high) = ((min(one), max(max(one), min(one) + 1e-6)) for one in (xs, ys))
+
+    def place_x(value: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * (value - left) / (right - left), 1)
+
+    def place_y(value: float) -> float:
+        return round(TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low), 1)
+
+    start, end = (left, right) if diagonal or level is None else (level, level)
+    return Scatter(
+        points=tuple((place_x(x), place_y(y)) for x, y in points),
+        line=(place_x(left), place_y(start), place_x(right), place_y(end)),
+        x_ticks=tuple((place_x(one), f"{one:.4g}") for one in _steps(left, right)),
+        y_ticks=tuple((place_y(one), f"{one:.4g}") for one in _steps(low, high)),
+    )
+
+
+def _steps(low: float, high: float) -> list[float]:
+    return [low + (high - low) * part / 4 for part in range(5)]
+
+
 def bars(metrics: Metrics) -> list[dict[str, Any]]:
-    """Return the accuracies with their intervals on one axis, as per cent of its width."""
-    named: dict[str, Interval | None] = {
-        "candidate": metrics.accuracy,
-        "champion": metrics.champion_accuracy,
-    }
-    found = {name: interval for name, interval in named.items() if interval}
-    low = min(interval.low for interval in found.values())
-    high = max(interval.high for interval in found.values())
-    margin = max(0.005, (high - low) * 0.25)
-    start, end = max(0.0, low - margin), min(1.0, high + margin)
+    """Return the primary metrics with their intervals on one axis, as per cent of its width."""
+    named = {"candidate": metrics.main, "champion": metrics.champion}
+    found = {name: metric for name, metric in named.items() if metric}
+    low = min(metric.low for metric in found.values())
+    high = max(metric.high for metric in found.values())
+    margin = (high - low) * 0.25 or 0.005
+    start, end = low - margin, high + margin
 
     def place(value: float) -> float:
         return round(100 * (value - start) / (end - start), 2)
@@ -86,33 +128,3 @@ def bars(metrics: Metrics) -> list[dict[str, Any]]:
         }
         for name, one in found.items()
     ]
-
-
-def cells(metrics: Metrics) -> list[list[dict[str, Any]]] | None:
-    """Return the confusion matrix with each row's shares, or None when there are too many classes."""
-    if len(metrics.confusion) > MATRIX_CLASSES:
-        return None
-    return [
-        [
-            {"count": count, "share": round(count / max(1, sum(row)), 3), "right": true == predicted}
-            for predicted, count in enumerate(row)
-        ]
-        for true, row in enumerate(metrics.confusion)
-    ]
-
-
-def confusions(metrics: Metrics, most: int = 10) -> list[tuple[str, str, int]]:
-    """Return the most frequent confusions: true class, predicted class, rows."""
-    names = [one.name for one in metrics.per_class]
-    found = [
-        (names[true], names[predicted], count)
-        for true, row in enumerate(metrics.confusion)
-        for predicted, count in enumerate(row)
-        if count and true != predicted
-    ]
-    return sorted(found, key=lambda one: -one[2])[:most]
-
-
-def ranked(metrics: Metrics) -> list[ClassMetrics]:
-    """Return the classes, worst F1 first, those without one last."""
-    return sorted(metrics.per_class, key=lambda one: (one.f1 is None, one.f1 or 0.0))

@@ -40,7 +40,7 @@ class Predictor:
 
     def __init__(self, path: Path, name: str, version: int, signature: Signature, threads: int) -> None:
         self.name, self.version, self.signature = name, version, signature
-        self.dtype = np.dtype(signature.dtype)
+        self.dtype = np.dtype(signature.input.dtype)
         try:
             self._session = onnxruntime.InferenceSession(
                 path, _options(threads), providers=["CPUExecutionProvider"]
@@ -54,25 +54,25 @@ class Predictor:
                 f"Version {version} of {name} cannot be loaded by ONNX Runtime: {str(error).strip()}. "
                 "Publish it again, or promote another version."
             ) from error
-        example_bytes = max(1, int(np.prod(signature.shape))) * self.dtype.itemsize
+        example_bytes = max(1, int(np.prod(signature.input.shape))) * self.dtype.itemsize
         examples = INLINE_SECONDS / max(seconds, 1e-6)
         self.inline_bytes = 0 if examples < 1 else min(INLINE_BYTES, int(examples * example_bytes))
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the probabilities, float32 (n, classes), of a batch (n, *shape) of the signature's dtype."""
-        (probabilities,) = self._session.run([self.output], {self.input: batch})
-        return probabilities  # type: ignore[no-any-return]
+        """Return the answers, float32 (n, *shape of the output), to a batch (n, *shape of the input)."""
+        (answers,) = self._session.run([self.output], {self.input: batch})
+        return answers  # type: ignore[no-any-return]
 
     def _warm_up(self) -> float:
         """Predict one example of zeros, check the answer, and return the seconds that it took."""
         started = time.perf_counter()
-        answer = self.run(np.zeros((1, *self.signature.shape), self.dtype))
+        answer = self.run(np.zeros((1, *self.signature.input.shape), self.dtype))
         seconds = time.perf_counter() - started
-        expected = (1, len(self.signature.classes))
+        expected = (1, *self.signature.output.shape)
         if answer.shape != expected or answer.dtype != np.float32 or not np.isfinite(answer).all():
             raise ServeError(
                 f"it gives {answer.dtype} of shape {answer.shape}, and finite float32 {expected} is "
-                "expected, one probability for each class. Train and publish it again."
+                f"expected, the {self.signature.output.meaning}. Train and publish it again."
             )
         return seconds
 
@@ -113,7 +113,7 @@ def _options(threads: int) -> Any:
 def _names(session: Any, signature: Signature) -> tuple[str, str]:
     """Return the names of the one input and of the first output."""
     inputs = session.get_inputs()
-    expected = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}[signature.dtype]
+    expected = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}[signature.input.dtype]
     if len(inputs) != 1 or inputs[0].type != expected or isinstance(inputs[0].shape[0], int):
         found = ", ".join(f"{value.name}: {value.type} {value.shape}" for value in inputs)
         raise ServeError(

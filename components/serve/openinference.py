@@ -37,14 +37,14 @@ def server() -> Reply:
 
 
 def metadata(predictor: Predictor) -> Reply:
-    """Return what the model takes and gives; `parameters` has the classes and how pictures are read."""
+    """Return what the model takes and gives; `parameters` is the signature, without what is said before."""
     signature = predictor.signature
     given = {
         "name": predictor.input,
-        "datatype": DATATYPES[signature.dtype],
-        "shape": [-1, *signature.shape],
+        "datatype": DATATYPES[signature.input.dtype],
+        "shape": [-1, *signature.input.shape],
     }
-    answer = {"name": predictor.output, "datatype": "FP32", "shape": [-1, len(signature.classes)]}
+    answer = {"name": predictor.output, "datatype": "FP32", "shape": [-1, *signature.output.shape]}
     about = {
         "name": predictor.name,
         "versions": [str(predictor.version)],
@@ -52,8 +52,9 @@ def metadata(predictor: Predictor) -> Reply:
         "inputs": [given],
         "outputs": [answer],
         "parameters": {
-            "classes": signature.classes,
-            "image": signature.image.model_dump() if signature.image else None,
+            "problem": signature.problem,
+            "names": signature.output.names,
+            "image": signature.input.image.model_dump() if signature.input.image else None,
         },
     }
     return Reply(encode(about))
@@ -75,20 +76,20 @@ def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_ba
     document = tensors.parse(text)
     batch = _batch(predictor, _input(document), binary, max_batch)
     as_bytes = _wants_bytes(predictor, document)
-    probabilities = predictor.run(batch)
+    answers = predictor.run(batch)
     output: dict[str, Any] = {
         "name": predictor.output,
         "datatype": "FP32",
-        "shape": list(probabilities.shape),
+        "shape": list(answers.shape),
     }
     answer: dict[str, Any] = {"model_name": predictor.name, "model_version": str(predictor.version)}
     if isinstance(identity := document.get("id"), str):
         answer["id"] = identity
     answer["outputs"] = [output]
     if not as_bytes:
-        output["data"] = probabilities.ravel().tolist()
+        output["data"] = answers.ravel().tolist()
         return Reply(encode(answer), rows=len(batch))
-    data = probabilities.astype("<f4", copy=False).tobytes()
+    data = answers.astype("<f4", copy=False).tobytes()
     output["parameters"] = {"binary_data_size": len(data)}
     head = encode(answer)
     headers = ((HEADER_LENGTH, str(len(head)).encode()),)
@@ -122,7 +123,7 @@ def _input(document: Any) -> Any:
 
 def _batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_batch: int) -> NDArray[Any]:
     """Return the batch (n, *shape) that a tensor holds, as JSON or as bytes."""
-    signature = predictor.signature
+    signature = predictor.signature.input
     expected = DATATYPES[signature.dtype]
     if tensor.get("name") not in (predictor.input, "input"):
         raise Refused(

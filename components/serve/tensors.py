@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from simdjson import Array, Object, Parser
 
-from modelyard.components.artifacts import Signature
+from modelyard.components.artifacts import Tensor
 from modelyard.components.serve.replies import Refused
 
 _IN_NUMBERS = b"0123456789+-.eE \t\r\n"
@@ -93,7 +93,7 @@ def _doubles(array: Any) -> NDArray[np.float64]:
         ) from None
 
 
-def batch(array: Any, key: str, text: bytes, signature: Signature, max_batch: int) -> NDArray[Any]:
+def batch(array: Any, key: str, text: bytes, signature: Tensor, max_batch: int) -> NDArray[Any]:
     """Return a batch (n, *shape) from the simdjson array at `key` of the JSON object `text`.
 
     Raises:
@@ -173,7 +173,7 @@ def _skeleton(shape: tuple[int, ...], key: str) -> tuple[bytes, bytes]:
     return one, f'{{"{key}":['.encode().translate(None, _IN_NUMBERS)
 
 
-def from_bytes(data: bytes, shape: Sequence[int], signature: Signature) -> NDArray[Any]:
+def from_bytes(data: bytes, shape: Sequence[int], signature: Tensor) -> NDArray[Any]:
     """Return a batch of `shape` from little-endian bytes.
 
     Raises:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from simdjson import Array, Object
 
-from modelyard.components.artifacts import Signature
+from modelyard.components.artifacts import Tensor
 from modelyard.components.errors import DataError
 from modelyard.components.serve import tensors
 from modelyard.components.serve.model import Predictor
@@ -65,7 +65,7 @@ def predict(predictor: Predictor, text: bytes, max_batch: int) -> Reply:
 
 def _batch(predictor: Predictor, value: Any, key: str, text: bytes, max_batch: int) -> NDArray[Any]:
     """Return the batch in a list of examples; plain numbers go the fast way."""
-    signature = predictor.signature
+    signature = predictor.signature.input
     tensors.rows(value, max_batch)
     if not isinstance(value[0], Object | str):
         return tensors.batch(value, key, text, signature, max_batch)
@@ -74,7 +74,7 @@ def _batch(predictor: Predictor, value: Any, key: str, text: bytes, max_batch: i
 
 def _example(predictor: Predictor, item: Any, number: int) -> NDArray[Any]:
     """Return one example (*shape) from an object, or from a list among objects."""
-    signature = predictor.signature
+    signature = predictor.signature.input
     if isinstance(item, Object) and "b64" not in item:
         item = _only(item, predictor)
     if isinstance(item, Object) and "b64" in item:
@@ -101,7 +101,7 @@ def _only(item: Any, predictor: Predictor) -> Any:
     return item[name]
 
 
-def _picture(text: Any, number: int, signature: Signature) -> NDArray[Any]:
+def _picture(text: Any, number: int, signature: Tensor) -> NDArray[Any]:
     """Return a picture (*shape) from its file in base64."""
     if signature.image is None:
         raise Refused(

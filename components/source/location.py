@@ -18,7 +18,7 @@ from modelyard.components import artifacts
 from modelyard.components.errors import ConfigError, DataError
 from modelyard.components.source.checks import check_sha256, without_secrets
 from modelyard.components.source.objects import StoredObjects
-from modelyard.components.source.settings import Source
+from modelyard.components.source.settings import KINDS, Source
 from modelyard.components.store.storage import Location, find_storage, unusable
 
 HASHED_BYTES = 256 * 2**20
@@ -28,14 +28,14 @@ HASHED_BYTES = 256 * 2**20
 def locate(source: Source) -> Location:
     """Return the place that `source.source` names; a relative path starts at the working directory.
 
-    The digits are a file of scikit-learn, found without importing it.
+    What scikit-learn ships is found without importing it.
 
     Raises:
         ConfigError: the address is of another kind, or incomplete.
         DataError: scikit-learn is not installed.
     """
-    if source.kind == "digits":
-        return OnDisk(_digits())
+    if shipped := KINDS[source.kind].shipped:
+        return Shipped(source.kind, shipped)
     url = source.source or ""
     shown = without_secrets(url) if "://" in url else repr(url)
     storage = find_storage(url, "data.source", shown)
@@ -49,12 +49,32 @@ def locate(source: Source) -> Location:
         raise unusable(shown, "data.source", str(error)) from None  # it may show a secret
 
 
-def _digits() -> Path:
-    try:
-        package = metadata.distribution("scikit-learn")
-    except metadata.PackageNotFoundError as error:
-        raise DataError("The digits ship with scikit-learn, which is not installed: install it.") from error
-    return Path(str(package.locate_file("sklearn/datasets/data/digits.csv.gz")))
+class Shipped:
+    """See Location.
+
+    Args:
+        kind: what it is called in an error.
+        names: files of scikit-learn's data folder; `fetch` returns the folder.
+    """
+
+    def __init__(self, kind: str, names: tuple[str, ...]) -> None:
+        try:
+            package = metadata.distribution("scikit-learn")
+        except metadata.PackageNotFoundError as error:
+            raise DataError(f"{kind} ships with scikit-learn, which is not installed: install it.") from error
+        self._folder = Path(str(package.locate_file("sklearn/datasets/data")))
+        self._names = names
+
+    def identity(self) -> str:
+        """See Location."""
+        found = [OnDisk(self._folder / name).identity() for name in self._names]
+        return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+    def fetch(self, scratch: Path) -> Path:
+        """See Location."""
+        for name in self._names:
+            OnDisk(self._folder / name).fetch(scratch)
+        return self._folder
 
 
 class OnDisk:

@@ -1,6 +1,7 @@
 """`data`, the part that says where the examples come from."""
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,20 +21,51 @@ class Resize(Settings):
     )
 
 
-class Source(Settings):
-    """Where the examples come from and what they are."""
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source; `data.kind` is its name.
 
-    kind: Literal["digits", "cifar10", "images", "npz"] = Field(
-        description="digits: the set that scikit-learn ships; cifar10: the official archive (binary or "
-        "python form); images: PNG and JPEG, one folder per class, or such folders in train, test and "
+    Attributes:
+        reader: the module of components/ingest/ whose `read(path, source)` returns its Examples.
+        problems: those whose targets it has.
+        keys: of `data`, those that are for such sources alone.
+        shipped: files of scikit-learn's data folder, for a kind that needs no `data.source`.
+    """
+
+    reader: str
+    problems: tuple[str, ...] = ("classification",)
+    keys: tuple[str, ...] = ()
+    shipped: tuple[str, ...] = ()
+
+
+KINDS = {
+    "digits": Kind("digits", shipped=("digits.csv.gz",)),
+    "cifar10": Kind("cifar10"),
+    "images": Kind("class_folders", keys=("resize", "channels")),
+    "npz": Kind("npz", problems=("classification", "regression"), keys=("classes",)),
+    "diabetes": Kind(
+        "diabetes",
+        problems=("regression",),
+        shipped=("diabetes_data_raw.csv.gz", "diabetes_target.csv.gz"),
+    ),
+}
+"""The registry of readers; docs/extending.md says how one is added."""
+
+
+class SourceKeys(Settings):
+    """Where the examples come from and what they are: keys of `data`."""
+
+    kind: Literal["digits", "diabetes", "cifar10", "images", "npz"] = Field(
+        description="digits, diabetes: sets that scikit-learn ships; cifar10: the official archive (binary "
+        "or python form); images: PNG and JPEG, one folder per class, or such folders in train, test and "
         "validation, as a directory, .zip or .tar.gz; npz: arrays x and y, or x_train, y_train, x_test and "
-        "y_test."
+        "y_test, whose y are labels, or numbers with problem: regression."
     )
     source: str | None = Field(
         default=None,
         description="Path, or URL with https://, gs:// or the scheme of another storage that is installed. A "
         "relative path is relative to the configuration file. "
-        "User and password come from ~/.netrc. Not for digits.",
+        "User and password come from ~/.netrc. Not for digits and diabetes.",
     )
     sha256: str | None = Field(
         default=None,
@@ -50,7 +82,8 @@ class Source(Settings):
     classes: tuple[str, ...] | None = Field(
         default=None,
         strict=False,
-        description="npz only: the classes' names in label order; default 0, 1, 2, … to the largest label.",
+        description="npz, for classification: the classes' names in label order; default 0, 1, 2, … to the "
+        "largest label.",
     )
     max_bytes: int = Field(
         default=20 * 2**30,
@@ -66,17 +99,16 @@ class Source(Settings):
     )
 
     @model_validator(mode="after")
-    def _combination(self) -> "Source":
-        if self.kind == "digits" and (self.source or self.sha256):
-            raise ValueError("digits ships with scikit-learn: remove data.source and data.sha256")
-        if self.kind != "digits" and not self.source:
+    def _combination(self) -> Self:
+        kind = KINDS[self.kind]
+        if kind.shipped and (self.source or self.sha256):
+            raise ValueError(f"{self.kind} ships with scikit-learn: remove data.source and data.sha256")
+        if not (kind.shipped or self.source):
             raise ValueError(f"{self.kind} needs data.source: a path or a URL")
-        if self.kind != "images" and self.resize:
-            raise ValueError(f"data.resize is for images, not for {self.kind}: remove it")
-        if self.kind != "images" and self.channels != 3:
-            raise ValueError(f"data.channels is for images, not for {self.kind}: remove it")
-        if self.kind != "npz" and self.classes:
-            raise ValueError(f"data.classes is for npz, not for {self.kind}: remove it")
+        for name, other in KINDS.items():
+            for key in other.keys if name != self.kind else ():
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"data.{key} is for {name}, not for {self.kind}: remove it")
         if self.source and holds_secret(self.source):
             raise ValueError(
                 "data.source holds a password or a signature, which would be kept in logs and in the "
@@ -88,3 +120,24 @@ class Source(Settings):
         if self.endpoint and not find_storage(self.source or "", "data.source").takes_endpoint:
             raise ValueError("data.endpoint is for emulators of gs://: remove it")
         return self
+
+
+class Source(SourceKeys):
+    """What the steps are told of the source: the keys of `data`, and the problem that its targets are for."""
+
+    problem: str = "classification"
+
+    @model_validator(mode="after")
+    def _has_targets(self) -> Self:
+        check_problem(self.kind, self.problem)
+        return self
+
+
+def check_problem(kind: str, problem: str) -> None:
+    """Raise ValueError when the targets of a kind of source are of another problem."""
+    if problem not in (known := KINDS[kind].problems):
+        able = [name for name, other in KINDS.items() if problem in other.problems]
+        raise ValueError(
+            f"problem is {problem}, but the targets of data.kind {kind} are for {' or '.join(known)}: change "
+            f"problem, or data.kind to {' or '.join(able) or 'another'}"
+        )

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from modelyard.components.artifacts import format_number
 from modelyard.components.errors import TrainError
 from modelyard.components.events import Epoch, emit
 from modelyard.components.train.backend import keras
@@ -64,11 +65,11 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Stop the clock and print the line."""
         self.seconds.append(seconds := time.perf_counter() - self._started)
-        order = ("loss", "accuracy", "val_loss", "val_accuracy")
-        metrics = "  ".join(f"{name} {logs[name]:.4f}" for name in order if logs and name in logs)
+        order = sorted(logs or {}, key=lambda name: (name.startswith("val_"), "loss" not in name, name))
+        metrics = "  ".join(f"{name} {format_number(logs[name])}" for name in order if logs)
         pace = f"({seconds:.1f} s, {self._rows / seconds:,.0f} samples/s)"
         print(f"epoch {epoch + 1}/{self._epochs}  {metrics}  {pace}", flush=True)  # noqa: T201 - the step's log
-        numbers = {name: float(value) for name, value in (logs or {}).items()}
+        numbers = {name: float(logs[name]) for name in order} if logs else {}
         emit(Epoch(step="train", epoch=epoch + 1, epochs=self._epochs, metrics=numbers, seconds=seconds))
 
     @property

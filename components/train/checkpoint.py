@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from modelyard.components import problems
 from modelyard.components.artifacts import Record, tree_sha256
 from modelyard.components.errors import NotFoundError, StoreError
 from modelyard.components.store.objects import Objects
@@ -79,9 +80,11 @@ class CheckpointStore:
 
 def training_key(*parts: Any) -> str:
     """Return what identifies a training: what decides it, and the code and packages that do it."""
-    code = tree_sha256(Path(__file__).parent)
+    code = [tree_sha256(Path(folder).parent) for folder in (__file__, problems.__file__)]
     packages = version("keras"), version("jax") if BACKEND == "jax" else tf.__version__
-    return hashlib.sha256(json.dumps([*parts, code, BACKEND, *packages], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([*parts, *code, BACKEND, *packages], sort_keys=True).encode()
+    ).hexdigest()
 
 
 class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]

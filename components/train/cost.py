@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, problems
+from modelyard.components.artifacts import Schema
 from modelyard.components.errors import TrainError
 from modelyard.components.step import step
 from modelyard.components.train import code_archive, trainer, user_code
@@ -54,7 +55,8 @@ def compiled(question: Question) -> Any:
     keras.utils.set_random_seed(training.seed)
     code = _folder(question.code)
     network = networks.build(settings, question.examples, question.normalization, code, question.code_sha256)
-    trainer.compile_(network, settings, training, question.rows)
+    examples, normalization = question.examples, question.normalization
+    trainer.compile_(network, settings, training, examples, normalization, question.rows)
     with explained(question, "Tracing"):
         network.optimizer.build(network.trainable_variables)
     return network
@@ -66,13 +68,14 @@ def explained(question: Question, what: str) -> AbstractContextManager[None]:
     return user_code.explained(_folder(question.code), what) if own else nullcontext()
 
 
-def traced_step(network: Any, shape: tuple[int, ...], batch_size: int) -> Any:
+def traced_step(network: Any, schema: Schema, batch_size: int) -> Any:
     """Return the graph of one training step."""
-    dtype = network.inputs[0].dtype
-    few = np.zeros((2, *shape), dtype), np.zeros(2, np.int64)
+    shape, dtype = schema.shape, network.inputs[0].dtype
+    target = problems.of(schema.problem).target_dtype
+    few = np.zeros((2, *shape), dtype), np.zeros(2, target)
     network._symbolic_build(data_batch=few)  # creates the variables of the metrics, which a graph must not
-    step = tf.function(lambda examples, labels: network.train_step((examples, labels)))
-    batch = tf.TensorSpec((batch_size, *shape), dtype), tf.TensorSpec((batch_size,), tf.int64)
+    step = tf.function(lambda examples, targets: network.train_step((examples, targets)))
+    batch = tf.TensorSpec((batch_size, *shape), dtype), tf.TensorSpec((batch_size,), target)
     return step.get_concrete_function(*batch).graph
 
 
@@ -112,7 +115,7 @@ def _cost(question: Question) -> Cost:
     network = compiled(question)
     size = min(question.training.batch_size, question.rows)
     with explained(question, "Tracing"):
-        graph = traced_step(network, question.examples.shape, size)
+        graph = traced_step(network, question.examples, size)
     flops, uncounted = count_flops(graph)
     activations, working = activation_bytes(graph, network.trainable_variables)
     return Cost(

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import DataError, describe
 from modelyard.components.shards import Split
@@ -27,9 +27,9 @@ Rows = NDArray[np.int64]
 
 
 class Examples(Protocol):
-    """Rows of a dataset: `labels` is int64 of shape (rows,); `gather` takes any rows."""
+    """Rows of a dataset: `targets` is int64 or float32 of shape (rows,); `gather` takes any rows."""
 
-    labels: NDArray[np.int64]
+    targets: NDArray[Any]
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -67,7 +67,7 @@ class Part:
 
     def __init__(self, split: Examples, rows: Rows) -> None:
         self._split, self._rows = split, rows
-        self.labels = split.labels[rows]
+        self.targets = split.targets[rows]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -86,16 +86,15 @@ def _rows(directory: Path, name: str, schema: Schema) -> Split:
         raise DataError(
             f"The {name} rows in {directory} cannot be read: {describe(error)} Preprocess the data again."
         ) from error
-    rows, classes = schema.splits.get(name, 0), len(schema.classes)
+    rows = schema.splits.get(name, 0)
     wrong = ""
-    if not len(split) == len(split.labels) == rows:
-        wrong = f"{len(split)} examples and {len(split.labels)} labels, but schema.json says {rows} rows"
+    if not len(split) == len(split.targets) == rows:
+        wrong = f"{len(split)} examples and {len(split.targets)} targets, but schema.json says {rows} rows"
     elif first is not None and (first.shape[1:] != schema.shape or first.dtype != schema.dtype):
         wrong = f"{first.dtype} {first.shape[1:]}, but schema.json says {schema.dtype} {schema.shape}"
-    elif rows and not (split.labels.min() >= 0 and split.labels.max() < classes):
-        wrong = f"labels {split.labels.min()} to {split.labels.max()}, but schema.json has {classes} classes"
     if wrong:
         raise DataError(f"The {name} rows in {directory} are {wrong}. Preprocess the data again.")
+    problems.of(schema.problem).check_targets(schema, name, 0, split.targets)
     return split
 
 
@@ -109,7 +108,7 @@ def shuffled(split: Examples, size: int, seed: int, first: int = 0) -> Any:
         first: the epoch that comes first, from 0.
 
     Returns:
-        tf.data.Dataset of (examples (n, *shape), labels (n,) int64) with n = size, less in the last batch.
+        tf.data.Dataset of (examples (n, *shape), targets (n,)) with n = size, less in the last batch.
     """
     epochs = itertools.count(first)
     return _batches(split, size, lambda: np.random.default_rng((seed, next(epochs))).permutation(len(split)))
@@ -124,16 +123,16 @@ def _batches(split: Examples, size: int, order: Callable[[], Rows]) -> Any:
     example = split.gather(np.arange(1))
     chunk = size * max(1, CHUNK_BYTES // (size * max(1, example.nbytes)))
 
-    def chunks() -> Iterator[tuple[NDArray[Any], Rows]]:
+    def chunks() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         rows = order()
         first = size * max(1, chunk // size // FIRST_PART)
         for start, stop in itertools.pairwise([0, *range(first, len(rows), chunk), len(rows)]):
             mine = rows[start:stop]
-            yield split.gather(mine), split.labels[mine]
+            yield split.gather(mine), split.targets[mine]
 
     signature = (
         tf.TensorSpec((None, *example.shape[1:]), example.dtype),
-        tf.TensorSpec((None,), tf.int64),
+        tf.TensorSpec((None,), split.targets.dtype),
     )
     dataset = tf.data.Dataset.from_generator(chunks, output_signature=signature).prefetch(1).rebatch(size)
     steps = math.ceil(len(split) / size)

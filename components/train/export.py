@@ -4,7 +4,7 @@ Each file is loaded again from disk and predicts real rows: what cannot be read 
 is not exported. ONNX and SavedModel are written by Keras on TensorFlow whatever backend trained: a model of
 JAX is converted by another process, from model.keras, which is the same for all backends:
 
-    python -m modelyard.components.train.export FOLDER [MODULE...]
+    python -m modelyard.components.train.export FOLDER OUTPUT [MODULE...]
 """
 
 import importlib
@@ -21,27 +21,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.components import artifacts
-from modelyard.components.artifacts import Schema, Signature
+from modelyard.components import artifacts, problems
+from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import TrainError, describe
+from modelyard.components.problems.base import INPUT, signature_of
 from modelyard.components.records import Failure
 from modelyard.components.step import VARIABLE, step
 from modelyard.components.train.backend import BACKEND, keras, tf
 
 TOLERANCE = 1e-4
-OUTPUT = "probabilities"
 
 Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
-def export(model: Any, schema: Schema, rows: NDArray[Any], directory: Path) -> None:
+def export(
+    model: Any, schema: Schema, normalization: Normalization, rows: NDArray[Any], directory: Path
+) -> None:
     """Write model.keras, model.onnx, saved_model/ and signature.json.
 
-    The ONNX graph has the input `input` and the output `probabilities`, with any number of rows.
+    The ONNX graph has the input and the output of the signature, with any number of rows.
 
     Args:
-        model: a `keras.Model` from raw examples to probabilities.
+        model: a `keras.Model` from raw examples to answers.
         schema: what the examples are.
+        normalization: with the scale of the answers, which the tolerance is relative to.
         rows: raw examples (n, *shape), n >= 1, for the check.
         directory: where the files go; it exists.
 
@@ -55,32 +58,36 @@ def export(model: Any, schema: Schema, rows: NDArray[Any], directory: Path) -> N
             f"The model predicts {expected[~np.isfinite(expected)][0]} for training rows, so its weights are "
             "lost. Lower training.optimizer_settings.learning_rate, or set clipnorm: 1.0 beside it."
         )
+    signature = signature_of(schema, problems.describe(schema.problem))
+    output, scale = signature.output.name, np.asarray(normalization.target_deviation)
+
+    def check(name: str, predict: Predict) -> None:
+        _check_same(name, predict(rows), expected, scale)
+        _check_same(name, predict(rows[:1]), expected[:1], scale)
+
     _write_keras(model, directory / "model.keras")
-    _check("model.keras", _load_keras(directory / "model.keras"), rows, expected)
-    convert(model, directory)
-    _check("model.onnx", _load_onnx(directory / "model.onnx"), rows, expected)
-    _check("saved_model", _load_saved_model(directory / "saved_model"), rows, expected)
-    signature = Signature(shape=schema.shape, dtype=schema.dtype, classes=schema.classes, image=schema.image)
+    check("model.keras", _load_keras(directory / "model.keras"))
+    convert(model, output, directory)
+    check("model.onnx", _load_onnx(directory / "model.onnx", output))
+    check("saved_model", _load_saved_model(directory / "saved_model"))
     artifacts.write(directory / "signature.json", signature)
 
 
-def _check(name: str, predict: Predict, rows: NDArray[Any], expected: NDArray[np.float32]) -> None:
-    _check_same(name, predict(rows), expected)
-    _check_same(name, predict(rows[:1]), expected[:1])
-
-
-def _check_same(name: str, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+def _check_same(
+    name: str, found: NDArray[np.float32], expected: NDArray[np.float32], scale: NDArray[np.float64]
+) -> None:
     if found.shape != expected.shape:
         raise TrainError(
             f"{name} gives {found.shape} where the trained model gives {expected.shape}. Use layers whose "
             "output does not depend on the number of rows."
         )
-    difference = float(np.abs(found - expected).max())
+    difference = float((np.abs(found - expected) / scale).max())
     if not difference <= TOLERANCE:
+        relative = "" if (scale == 1).all() else " standard deviations of the target"
         raise TrainError(
-            f"{name} predicts otherwise than the trained model: probabilities differ by {difference:.2g}, "
-            f"more than {TOLERANCE:g}. Look for layers that are random at inference, keep state, or compute "
-            "in less than float32."
+            f"{name} predicts otherwise than the trained model: answers differ by {difference:.2g}"
+            f"{relative}, more than {TOLERANCE:g}. Look for layers that are random at inference, keep state, "
+            "or compute in less than float32."
         )
 
 
@@ -104,7 +111,7 @@ def _load_keras(path: Path) -> Predict:
     return lambda rows: np.asarray(model(rows, training=False))
 
 
-def _load_onnx(path: Path) -> Predict:
+def _load_onnx(path: Path, output: str) -> Predict:
     import onnxruntime
 
     try:
@@ -114,12 +121,12 @@ def _load_onnx(path: Path) -> Predict:
         raise TrainError(
             f"ONNX Runtime cannot run the exported model: {describe(error)} Replace the layer that it names."
         ) from error
-    if names != ["input"]:
+    if names != [INPUT]:
         raise TrainError(
             f"The exported ONNX model has the inputs {', '.join(names)} instead of `input` alone: a layer "
             "holds tensors that are neither weights nor Python numbers. Make them weights, with add_weight()."
         )
-    return lambda rows: np.asarray(session.run([OUTPUT], {"input": rows})[0])
+    return lambda rows: np.asarray(session.run([output], {INPUT: rows})[0])
 
 
 def _load_saved_model(path: Path) -> Predict:
@@ -127,18 +134,18 @@ def _load_saved_model(path: Path) -> Predict:
     return lambda rows: np.asarray(served.serve(rows))
 
 
-def convert(model: Any, directory: Path) -> None:
-    """Write model.onnx and saved_model/ into `directory`, which holds model.keras.
+def convert(model: Any, output: str, directory: Path) -> None:
+    """Write model.onnx, with this name of its output, and saved_model/ beside model.keras in `directory`.
 
     Raises:
         TrainError: a format cannot be written.
     """
     if BACKEND == "tensorflow":
         predicting = _predicting(model)
-        _write_onnx(predicting, directory / "model.onnx")
+        _write_onnx(predicting, output, directory / "model.onnx")
         _write_saved_model(predicting, directory / "saved_model")
     else:
-        _convert_elsewhere(directory)
+        _convert_elsewhere(output, directory)
 
 
 def _predicting(model: Any) -> Any:
@@ -155,7 +162,7 @@ def _zeros(examples: Any) -> Any:
     return np.zeros((1, *examples.shape[1:]), examples.dtype)
 
 
-def _convert_elsewhere(directory: Path) -> None:
+def _convert_elsewhere(output: str, directory: Path) -> None:
     """Load model.keras on TensorFlow in a child process, with the modules that registered its layers."""
     modules = {each.__module__ for each in keras.saving.get_custom_objects().values()}
     command = [
@@ -163,6 +170,7 @@ def _convert_elsewhere(directory: Path) -> None:
         "-m",
         "modelyard.components.train.export",
         str(directory),
+        output,
         *sorted(modules),
     ]
     importable = os.pathsep.join(sys.path)
@@ -187,13 +195,13 @@ def _convert_elsewhere(directory: Path) -> None:
         raise failure.error()
 
 
-def _write_onnx(model: Any, path: Path) -> None:
+def _write_onnx(model: Any, output: str, path: Path) -> None:
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # Keras' own patch of tf2onnx
             model.export(path, format="onnx", verbose=False)
-        _name_tensors(path)
+        _name_tensors(path, output)
     except Exception as error:
         raise TrainError(
             f"The model cannot be exported to ONNX: {describe(error)} Replace the layer that uses this "
@@ -201,7 +209,7 @@ def _write_onnx(model: Any, path: Path) -> None:
         ) from error
 
 
-def _name_tensors(path: Path) -> None:
+def _name_tensors(path: Path, name: str) -> None:
     """Name the output and the axis of rows, which the converter numbers."""
     import onnx
 
@@ -209,8 +217,8 @@ def _name_tensors(path: Path) -> None:
     (output,) = proto.graph.output
     for node in proto.graph.node:
         for names in (node.input, node.output):
-            names[:] = [OUTPUT if name == output.name else name for name in names]
-    output.name = OUTPUT
+            names[:] = [name if each == output.name else each for each in names]
+    output.name = name
     for value in (*proto.graph.input, output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.save(proto, path)
@@ -230,7 +238,7 @@ def _write_saved_model(model: Any, path: Path) -> None:
 def main() -> None:
     """Convert the model in the folder that the command line names, after importing the modules it names."""
     with step("export"):
-        directory, *modules = sys.argv[1:]
+        directory, output, *modules = sys.argv[1:]
         for module in modules:
             importlib.import_module(module)
         try:
@@ -242,7 +250,7 @@ def main() -> None:
                 "TensorFlow, which exports what another backend trained, cannot run the model: "
                 f"{describe(error)} Use only keras.ops in custom layers."
             ) from error
-        convert(model, Path(directory))
+        convert(model, output, Path(directory))
 
 
 if __name__ == "__main__":

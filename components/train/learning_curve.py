@@ -17,8 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, problems
+from modelyard.components.artifacts import format_number
+from modelyard.components.problems.base import Problem
 from modelyard.components.step import step
+from modelyard.components.train import model as networks
 from modelyard.components.train import trainer
 from modelyard.components.train.backend import keras
 from modelyard.components.train.cost import compiled
@@ -27,7 +30,7 @@ from modelyard.components.train.measured import CurvePoint, LearningCurve, Quest
 
 PARTS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 BEYOND = (2, 4)
-MINIMUM_VALIDATION, PER_CLASS = 50, 5
+MINIMUM_VALIDATION = 50
 DRAWS = 200
 QUANTILES = (0.1, 0.9)
 EXPONENTS = np.linspace(0.05, 1.5, 59)
@@ -44,7 +47,7 @@ class PowerLaw:
 
     def at(self, rows: float) -> float:
         """Return the error with so many rows."""
-        return float(min(1.0, self.a * rows**-self.b + self.c))
+        return float(self.a * rows**-self.b + self.c)
 
 
 def learning_curve(question: Question) -> LearningCurve:
@@ -55,42 +58,46 @@ def learning_curve(question: Question) -> LearningCurve:
         TrainError: the model cannot be trained.
     """
     rows = Features.read(Path(question.features))
-    held, classes = len(rows.validation), len(rows.schema.classes)
+    problem, held = problems.of(rows.schema.problem), len(rows.validation)
     counts = [math.floor(part * len(rows.train)) for part in PARTS]
-    minimum = math.ceil(PER_CLASS * classes / PARTS[0])
+    minimum = math.ceil(problem.minimum_rows(rows.schema) / PARTS[0])
     if held < MINIMUM_VALIDATION:
         return _refused(
+            problem.error,
             f"{held} validation examples are too few, at least {MINIMUM_VALIDATION} are needed: raise "
-            "data.validation"
+            "data.validation",
         )
     if len(rows.train) < minimum:
         return _refused(
+            problem.error,
             f"{len(rows.train):,} training examples are too few, at least {minimum:,} are needed: "
-            f"{PER_CLASS} of each class in an eighth of them"
+            f"{problem.minimum_rows(rows.schema):,} in an eighth of them",
         )
     order = np.random.default_rng(0).permutation(len(rows.train))
-    errors = [_error(question, rows, order[:count]) for count in counts]
-    return extrapolate(counts, errors, held)
+    found = [_error(question, rows, order[:count], problem) for count in counts]
+    errors, drawn = [error for error, _ in found], np.stack([draws for _, draws in found], axis=1)
+    return extrapolate(problem.error, counts, errors, drawn)
 
 
-def extrapolate(counts: list[int], errors: list[float], held: int) -> LearningCurve:
-    """Return the curve through points, with intervals for the number of validation examples.
+def extrapolate(measure: str, counts: list[int], errors: list[float], drawn: Numbers) -> LearningCurve:
+    """Return the curve through points, with intervals for the choice of the validation examples.
 
     Args:
+        measure: what the errors are.
         counts: training examples of each point.
-        errors: share of the validation examples that were wrong.
-        held: number of validation examples.
+        errors: on the validation examples.
+        drawn: (DRAWS, points), what other validation examples would give.
     """
-    size, wrong = np.asarray(counts, float), held * np.asarray(errors)
-    # Jeffreys' interval: also with no wrong answer at all, the error is not exactly zero
-    drawn = np.random.default_rng(0).beta(wrong + 0.5, held - wrong + 0.5, (DRAWS, len(errors)))
+    size = np.asarray(counts, float)
     best = fit(size, np.asarray(errors))
     points = [_point(count, errors[place], drawn[:, place]) for place, count in enumerate(counts)]
-    said = f"{errors[0]:.1%} with {counts[0]:,} examples and {errors[-1]:.1%} with {counts[-1]:,}"
+    first, last = format_number(errors[0]), format_number(errors[-1])
+    said = f"{first} with {counts[0]:,} examples and {last} with {counts[-1]:,}"
     if not best.a:
-        return _refused(f"the error does not fall with more examples: {said}", points)
+        return _refused(measure, f"the error does not fall with more examples: {said}", points)
     if any(not few.min() <= best.at(rows) <= few.max() for rows, few in zip(counts, drawn.T, strict=True)):
         return _refused(
+            measure,
             f"the errors follow no power law: {said}. Few examples may train too few steps: raise "
             "training.epochs",
             points,
@@ -98,7 +105,7 @@ def extrapolate(counts: list[int], errors: list[float], held: int) -> LearningCu
     laws = [fit(size, one) for one in drawn]
     more = [counts[-1] * times for times in BEYOND]
     beyond = [_point(rows, best.at(rows), np.array([law.at(rows) for law in laws])) for rows in more]
-    return LearningCurve(points=tuple(points), beyond=tuple(beyond), refused=None)
+    return LearningCurve(measure=measure, points=tuple(points), beyond=tuple(beyond), refused=None)
 
 
 def fit(rows: Numbers, errors: Numbers) -> PowerLaw:
@@ -115,16 +122,20 @@ def fit(rows: Numbers, errors: Numbers) -> PowerLaw:
     return PowerLaw(float(a[best]), float(EXPONENTS[best]), float(c[best]))
 
 
-def _error(question: Question, rows: Features, chosen: NDArray[np.int64]) -> float:
-    """Train on some rows as a run would, and return the share of validation examples that are wrong."""
+def _error(
+    question: Question, rows: Features, chosen: NDArray[np.int64], problem: Problem
+) -> tuple[float, Numbers]:
+    """Train on some rows as a run would, and return the error on the validation examples and draws of it."""
     part = Features(rows.schema, rows.normalization, Part(rows.train, chosen), rows.validation)
     network = compiled(question.model_copy(update={"rows": len(chosen)}))
     trainer.fit(network, part, question.training)
     # with early stopping, the weights are those of the best epoch, not of the last
     validation = ordered(rows.validation, question.training.batch_size)
-    found = network.evaluate(validation, verbose=0, return_dict=True)
+    exported = networks.for_export(network, question.architecture, rows.schema)
+    targets = rows.validation.targets
+    scores = problem.scores(exported.predict(validation, verbose=0), targets)
     keras.backend.clear_session()
-    return 1.0 - float(found["accuracy"])
+    return problem.error_draws(targets, scores, DRAWS)
 
 
 def _point(rows: int, error: float, drawn: Numbers) -> CurvePoint:
@@ -132,8 +143,8 @@ def _point(rows: int, error: float, drawn: Numbers) -> CurvePoint:
     return CurvePoint(rows=rows, error=error, low=min(low, error), high=max(high, error))
 
 
-def _refused(why: str, points: Sequence[CurvePoint] = ()) -> LearningCurve:
-    return LearningCurve(points=tuple(points), beyond=(), refused=why)
+def _refused(measure: str, why: str, points: Sequence[CurvePoint] = ()) -> LearningCurve:
+    return LearningCurve(measure=measure, points=tuple(points), beyond=(), refused=why)
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ class Probed(Record):
 
 
 class CurvePoint(Record):
-    """The validation error of a model that was trained on `rows` examples, with an 80 % interval."""
+    """The error of a model that was trained on `rows` examples, on the validation rows; an 80 % interval."""
 
     rows: int
     error: float
@@ -102,11 +102,13 @@ class CurvePoint(Record):
 
 
 class LearningCurve(Record):
-    """How the validation error falls with more examples.
+    """How the error on the validation rows falls with more examples.
 
-    `points` were trained, `beyond` is extrapolated by `a * rows^-b + c`; empty where `refused` says why not.
+    `measure` says what the error is. `points` were trained, `beyond` is extrapolated by `a * rows^-b + c`;
+    empty where `refused` says why not.
     """
 
+    measure: str
     points: tuple[CurvePoint, ...]
     beyond: tuple[CurvePoint, ...]
     refused: str | None

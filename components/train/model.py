@@ -1,4 +1,4 @@
-"""The network: raw examples in, normalised inside, one output per class.
+"""The network: raw examples in, normalised inside, answers out in the unit of the targets.
 
 Built-in is the CNN of the Keras tutorials: convolution and pooling, repeated, then dense layers. Any other
 Keras model comes from the user's own code (user_code.py) and is put in the same frame.
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from modelyard.components import problems
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import TrainError
 from modelyard.components.train import user_code
@@ -21,18 +22,17 @@ POOL = 2
 def build(settings: Model, schema: Schema, normalization: Normalization, code: Path, code_sha256: str) -> Any:
     """Return an untrained `keras.Model`.
 
-    It takes raw examples (batch, *schema.shape) of `schema.dtype` and gives (batch, classes): probabilities,
-    or logits with `settings.logits`.
+    It takes raw examples (batch, *schema.shape) of `schema.dtype` and gives (batch, values of an answer).
 
     Args:
         settings: which network.
         schema: what the examples are.
-        normalization: what is done to them first.
+        normalization: what is done to them first, and to the answers last.
         code: folder with the user's own code; not looked at for the built-in CNN.
         code_sha256: what that folder's fingerprint has to be.
 
     Raises:
-        TrainError: the network does not fit the examples or the classes, or the user's code fails.
+        TrainError: the network does not fit the examples or the answers, or the user's code fails.
     """
     raw = keras.Input(schema.shape, dtype=schema.dtype, name="input")
     examples = _normalise(raw, normalization)
@@ -40,14 +40,14 @@ def build(settings: Model, schema: Schema, normalization: Normalization, code: P
         outputs = _cnn(settings, schema, examples)
     else:
         outputs = user_code.apply(settings, schema, examples, code, code_sha256)
-    return keras.Model(raw, outputs, name="model")
+    return keras.Model(raw, _scale(outputs, normalization), name="model")
 
 
-def with_probabilities(network: Any, logits: bool) -> Any:
-    """Return the network that is exported: the same layers, ending with a softmax when they give logits."""
+def for_export(network: Any, settings: Model, schema: Schema) -> Any:
+    """Return the network that is exported: the same layers, with the last one that the problem adds."""
     outputs = network.outputs[0]
-    if logits:
-        outputs = keras.layers.Softmax(name="probabilities", dtype="float32")(outputs)
+    if layer := problems.of(schema.problem).export_layer(settings.logits):
+        outputs = layer(outputs)
     return keras.Model(network.inputs[0], outputs, name="model")
 
 
@@ -68,6 +68,19 @@ def _normalise(raw: Any, normalization: Normalization) -> Any:
     return examples
 
 
+def _scale(outputs: Any, normalization: Normalization) -> Any:
+    """Return `outputs * target_deviation + target_mean`."""
+    mean, deviation = (
+        np.asarray(values, np.float32) if len(values) > 1 else values[0]
+        for values in (normalization.target_mean, normalization.target_deviation)
+    )
+    if any(value != 1 for value in normalization.target_deviation):
+        outputs = keras.ops.multiply(outputs, deviation)
+    if any(normalization.target_mean):
+        outputs = keras.ops.add(outputs, mean)
+    return outputs
+
+
 def _cnn(settings: Model, schema: Schema, examples: Any) -> Any:
     """Return what the built-in CNN makes of examples; without filters it is a plain dense network."""
     _check_room(settings, schema.shape)
@@ -84,8 +97,7 @@ def _cnn(settings: Model, schema: Schema, examples: Any) -> Any:
         layers.append(keras.layers.Dense(units, activation="relu", name=f"dense_{number}"))
     if settings.dropout:
         layers.append(keras.layers.Dropout(settings.dropout, name="dropout"))
-    activation = None if settings.logits else "softmax"
-    layers.append(keras.layers.Dense(len(schema.classes), activation=activation, name="classes"))
+    layers.append(problems.of(schema.problem).output_layer(schema.names, settings.logits))
     for layer in layers:
         examples = layer(examples)
     return examples

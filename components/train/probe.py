@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Schema
 from modelyard.components.shards import ShardWriter
 from modelyard.components.step import step, termination_log
@@ -65,12 +65,14 @@ def probe(trial: Trial, scratch: Path) -> Probed:
         passes = Passes(network, rows, question.training)
         compiling = passes.warm_up()
         passes.run(trial.seconds)
-        exported = networks.with_probabilities(network, settings.logits)
+        exported = networks.for_export(network, settings, rows.schema)
         checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
         exporting = 0.0
         for name in ("rehearsal", "model") if settings.build else ("model",):
             (scratch / name).mkdir()
-            exporting += timed(partial(export, exported, rows.schema, checked, scratch / name))[0]
+            exporting += timed(
+                partial(export, exported, rows.schema, rows.normalization, checked, scratch / name)
+            )[0]
     return Probed(
         device=device,
         load=load,
@@ -217,14 +219,14 @@ def _noise(question: Question, directory: Path) -> Path:
     schema: Schema = question.examples
     row = int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize
     most = max(2 * _batch_size(question), NOISE_BYTES // row)
-    random = np.random.default_rng(0)
+    random, problem = np.random.default_rng(0), problems.of(schema.problem)
     splits = {"train": min(most, question.rows), "validation": min(most, question.validation)}
     for split, rows in splits.items():
         with ShardWriter(directory, split, schema.shape, schema.dtype) as writer:
             for start in range(0, rows, 1024):
                 few = min(1024, rows - start)
                 noise = random.integers(0, 256, (few, *schema.shape)).astype(schema.dtype)
-                writer.append(noise, random.integers(0, len(schema.classes), few))
+                writer.append(noise, problem.random_targets(schema, few, random))
     artifacts.write(directory / "schema.json", schema.model_copy(update={"splits": splits}))
     artifacts.write(directory / "normalization.json", question.normalization)
     return directory

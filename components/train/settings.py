@@ -1,9 +1,10 @@
 """`model` and `training`: what is trained, and how."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from modelyard.components.problems import PROBLEMS
 from modelyard.components.settings import Settings
 
 Size = Annotated[int, Field(ge=1, le=2**16)]
@@ -17,7 +18,8 @@ class Model(Settings):
         default=None,
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="module:function in model.code that returns a Keras model; it is called with "
-        "input_shape, classes and model.arguments. Without it the built-in CNN is used.",
+        "input_shape, the number of values in an answer (classes, or targets) and model.arguments. Without "
+        "it the built-in CNN is used.",
     )
     code: str | None = Field(
         default=None,
@@ -30,7 +32,7 @@ class Model(Settings):
     )
     logits: bool = Field(
         default=False,
-        description="The model's last layer gives logits; the export then ends with a softmax.",
+        description="classification: the model's last layer gives logits; the export ends with a softmax.",
     )
     filters: tuple[Size, ...] = Field(
         default=(32, 64),
@@ -53,7 +55,8 @@ class Model(Settings):
             raise ValueError("model.build and model.code go together: give both, or neither")
         if self.build is None and self.arguments:
             raise ValueError("model.arguments are for model.build: remove them")
-        if given := self.arguments.keys() & {"input_shape", "classes"}:
+        decided = {"input_shape", *(problem.size for problem in PROBLEMS.values())}
+        if given := self.arguments.keys() & decided:
             raise ValueError(
                 f"model.arguments must not give {' and '.join(sorted(given))}, which the data decides"
             )
@@ -77,8 +80,10 @@ class Code(Settings):
 class EarlyStopping(Settings):
     """When to stop before the last epoch; the best epoch's weights are kept."""
 
-    monitor: Literal["val_loss", "val_accuracy"] = Field(
-        default="val_loss", description="What is watched, on the validation rows."
+    monitor: str = Field(
+        default="val_loss",
+        description="What is watched, on the validation rows: val_loss, or a metric of the problem, as "
+        "val_accuracy for classification.",
     )
     patience: int = Field(default=3, ge=0, description="Epochs without an improvement.")
     min_delta: float = Field(default=0.0, ge=0, description="What counts as an improvement.")
@@ -89,6 +94,10 @@ class Training(Settings):
 
     epochs: int = Field(default=10, ge=1, le=100_000, description="Passes over the training rows.")
     batch_size: int = Field(default=32, ge=1, le=100_000, description="Examples in a step.")
+    loss: str | None = Field(
+        default=None,
+        description="What is minimised. classification: cross_entropy, which is the default.",
+    )
     optimizer: str = Field(
         default="adam", description="Keras optimizer by its name, in snake_case: sgd, adam, adamw, …"
     )

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from modelyard.components import problems
 from modelyard.components.settings import Spec
 from modelyard.components.store.settings import Store
 from modelyard.components.train.settings import Code, Model, Training
@@ -17,3 +18,8 @@ class TrainSpec(Spec):
         default="", description="Its fingerprint, checked before it is imported; empty without any."
     )
     store: Store | None = Field(default=None, description="Where checkpoints are; null for none.")
+    problem: str = Field(default="classification", description="The kind of target.")
+
+    def modules(self) -> tuple[str, ...]:
+        """Return the problem."""
+        return (problems.module(self.problem),)

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from modelyard.components import artifacts
-from modelyard.components.artifacts import History
+from modelyard.components import artifacts, problems
+from modelyard.components.artifacts import History, Normalization, Schema
 from modelyard.components.errors import TrainError
 from modelyard.components.events import Resumed, emit
 from modelyard.components.store.settings import Store
@@ -61,32 +61,38 @@ def train(features: str, spec: TrainSpec, origin: str, model: str, history: str)
     keras.utils.set_random_seed(plan.seed)
     folder = code_archive.folder_of(spec.code) if spec.code else Path()
     network = networks.build(settings, rows.schema, rows.normalization, folder, spec.code_sha256)
-    compile_(network, settings, plan, len(rows.train))
-    exported = networks.with_probabilities(network, settings.logits)
+    compile_(network, settings, plan, rows.schema, rows.normalization, len(rows.train))
+    exported = networks.for_export(network, settings, rows.schema)
     checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
     with user_code.explained(folder, "Training") if settings.build else nullcontext():
         if settings.build:
-            user_code.check_outputs(network, settings.logits, checked)
+            problems.of(rows.schema.problem).check_untrained(
+                np.asarray(network(checked, training=False)), settings.logits
+            )
             # What cannot be exported fails now, and not after hours.
             with tempfile.TemporaryDirectory() as rehearsal:
-                export(exported, rows.schema, checked, Path(rehearsal))
+                export(exported, rows.schema, rows.normalization, checked, Path(rehearsal))
         identity = origin, rows.schema.model_dump_json(), settings.text(), plan.decisive(), spec.code_sha256
         checkpoint_store = _checkpoint_store(spec.store, plan, *identity)
         record = fit(network, rows, plan, checkpoint_store)
     with artifacts.writing(Path(history)) as written, artifacts.writing(Path(model)) as directory:
-        export(exported, rows.schema, checked, directory)
+        export(exported, rows.schema, rows.normalization, checked, directory)
         artifacts.write(written / "history.json", record)
     if checkpoint_store:
         checkpoint_store.clear()
 
 
-def compile_(network: Any, settings: Model, plan: Training, rows: int) -> None:
-    """Give a network its optimizer, loss and metric.
+def compile_(
+    network: Any, settings: Model, plan: Training, schema: Schema, normalization: Normalization, rows: int
+) -> None:
+    """Give a network its optimizer, loss and metrics.
 
     Args:
         network: what `build` of model.py returned.
         settings: the network's.
-        plan: the optimizer and the sizes.
+        plan: the optimizer, the loss and the sizes.
+        schema: what the examples are.
+        normalization: with the scale of the targets.
         rows: training rows of an epoch.
 
     Raises:
@@ -94,8 +100,7 @@ def compile_(network: Any, settings: Model, plan: Training, rows: int) -> None:
     """
     network.compile(
         optimizers.build(plan.optimizer, plan.optimizer_settings),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=settings.logits),
-        metrics=["accuracy"],
+        **problems.of(schema.problem).compile_arguments(plan.loss, settings.logits, normalization),
         steps_per_execution=min(plan.steps_per_execution, math.ceil(rows / plan.batch_size)),
     )
 
@@ -118,7 +123,7 @@ def fit(
         TooLargeError: the memory of the device is too small.
         TrainError: a metric became NaN or infinite, or early stopping has no validation rows.
     """
-    stopping = _early_stopping(plan.early_stopping, len(rows.validation)) if plan.early_stopping else None
+    stopping = _early_stopping(plan.early_stopping, rows) if plan.early_stopping else None
     state, checkpoints = TrainingState(), None
     if checkpoint_store:
         network.optimizer.build(network.trainable_variables)
@@ -168,15 +173,17 @@ def _packages() -> dict[str, str]:
     return versions | {name: version(name) for name in names}
 
 
-def _early_stopping(settings: EarlyStopping, rows: int) -> Any:
-    if not rows:
+def _early_stopping(settings: EarlyStopping, rows: Features) -> Any:
+    if not len(rows.validation):
         raise TrainError(
             f"training.early_stopping watches {settings.monitor}, but there are no validation rows. Raise "
             "data.validation, or remove training.early_stopping."
         )
+    monitors = problems.describe(rows.schema.problem).monitors
+    direction = monitors.get(settings.monitor.removeprefix("val_"), "lower")
     return keras.callbacks.EarlyStopping(
         monitor=settings.monitor,
-        mode="max" if settings.monitor == "val_accuracy" else "min",
+        mode="max" if direction == "higher" else "min",
         patience=settings.patience,
         min_delta=settings.min_delta,
         restore_best_weights=True,

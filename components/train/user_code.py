@@ -4,9 +4,9 @@
     def build(input_shape, classes, width=64):
         return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), ...])
 
-The function gets the shape of one example, the number of classes and model.arguments. Its model takes
-normalised float32 examples and gives (None, classes): probabilities, or logits with model.logits. How it was
-compiled, if it was, is not used.
+The function gets the shape of one example, the number of values in an answer under the problem's name for it
+(`classes`), and model.arguments. Its model takes normalised float32 examples. For classification it gives
+(None, classes): probabilities, or logits with model.logits. How it was compiled, if it was, is not used.
 """
 
 import difflib
@@ -20,10 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from modelyard.components import artifacts
+from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Schema
 from modelyard.components.errors import ModelyardError, TooLargeError, TrainError, describe
 from modelyard.components.train.backend import keras, out_of_memory
@@ -35,7 +32,7 @@ def apply(settings: Model, schema: Schema, examples: Any, code: Path, code_sha25
 
     Args:
         settings: with `build` and `arguments`.
-        schema: the shape of an example, and the classes.
+        schema: the shape of an example, the problem and the names of an answer's values.
         examples: symbolic, float32 (None, *shape).
         code: the folder.
         code_sha256: what its fingerprint has to be; checked before anything in it runs.
@@ -45,8 +42,8 @@ def apply(settings: Model, schema: Schema, examples: Any, code: Path, code_sha25
     """
     _check_unchanged(code, code_sha256)
     function = _function(str(settings.build), code)
-    classes = len(schema.classes)
-    arguments = {"input_shape": schema.shape, "classes": classes, **settings.arguments}
+    size, values = problems.describe(schema.problem).size, len(schema.names)
+    arguments = {"input_shape": schema.shape, size: values, **settings.arguments}
     _check_arguments(str(settings.build), function, arguments)
     with explained(code, f"model.build {settings.build}"):
         model = function(**arguments)
@@ -58,11 +55,10 @@ def apply(settings: Model, schema: Schema, examples: Any, code: Path, code_sha25
     with explained(code, f"The model of {settings.build}, called with examples of shape {schema.shape},"):
         outputs = model(examples)
     got = getattr(outputs, "shape", None)
-    if got != (None, classes):
+    if got != (None, values):
         raise TrainError(
-            f"The model of {settings.build} gives {got or type(outputs).__name__}, but {(None, classes)} is "
-            f"expected: one value for each of the {classes} classes. Let it have one output, a Dense layer "
-            "of `classes` units."
+            f"The model of {settings.build} gives {got or type(outputs).__name__}, but {(None, values)} is "
+            f"expected: {size} is {values}. Let it have one output, a Dense layer of `{size}` units."
         )
     if outputs.dtype != "float32":
         raise TrainError(
@@ -70,32 +66,6 @@ def apply(settings: Model, schema: Schema, examples: Any, code: Path, code_sha25
             'its last layer dtype="float32".'
         )
     return outputs
-
-
-def check_outputs(network: Any, logits: bool, rows: NDArray[Any]) -> None:
-    """Raise a TrainError when the untrained network gives logits instead of probabilities, or the reverse.
-
-    Either way training would go on without a word, to a worse model.
-
-    Args:
-        network: what `build` of model.py returned.
-        logits: what the configuration says about it.
-        rows: raw examples (n, *shape), n >= 1.
-    """
-    outputs = np.asarray(network(rows, training=False))
-    sums = outputs.sum(axis=1)
-    probabilities = bool((outputs >= 0).all() and np.allclose(sums, 1, atol=1e-3))
-    if logits and probabilities:
-        raise TrainError(
-            "model.logits is true, but the model gives probabilities already. Remove model.logits, or the "
-            "softmax at the model's end."
-        )
-    if not (logits or probabilities):
-        raise TrainError(
-            f"The model gives values from {outputs.min():.3g} to {outputs.max():.3g} that sum to "
-            f"{sums[0]:.3g} for an example, which are no probabilities. End it with a softmax, or set "
-            "model.logits: true if these are logits."
-        )
 
 
 @contextmanager

@@ -168,11 +168,12 @@ def _rollback_there(name: str, to: int | None, reason: str, environment: str) ->
 
 def _model(models: "ModelStore", name: str) -> dict[str, Any]:
     champion, versions = models.champion(name), models.versions(name)
-    best = models.manifest(name, champion.version).metrics.accuracy.value if champion else None
+    metrics = models.manifest(name, champion.version).metrics if champion else None
     return {
         "model": name,
         "champion": champion.version if champion else None,
-        "accuracy": best,
+        "metric": metrics.primary if metrics else None,
+        "value": metrics.main.value if metrics else None,
         "versions": len(versions),
         "latest": versions[-1],
     }
@@ -186,7 +187,8 @@ def _versions(models: "ModelStore", name: str) -> list[dict[str, Any]]:
         {
             "version": manifest.version,
             "champion": champion is not None and champion.version == manifest.version,
-            "accuracy": manifest.metrics.accuracy.value,
+            "metric": manifest.metrics.primary,
+            "value": manifest.metrics.main.value,
             "created": manifest.created,
             "run": manifest.run,
         }
@@ -195,14 +197,18 @@ def _versions(models: "ModelStore", name: str) -> list[dict[str, Any]]:
 
 
 def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
-    accuracy, signature = manifest.metrics.accuracy, manifest.signature
+    from modelyard.components.artifacts import format_number
+
+    metric, given, answer = manifest.metrics.main, manifest.signature.input, manifest.signature.output
+    low, high = format_number(metric.low), format_number(metric.high)
     return {
         "version": f"{manifest.version} of {manifest.model}" + (", the champion" if is_champion else ""),
         "created": manifest.created,
-        "accuracy": f"{accuracy.value:.4f}  (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f})",
+        "problem": manifest.signature.problem,
+        manifest.metrics.primary: f"{format_number(metric.value)}  (95 % interval {low} to {high})",
         "decision": f"{manifest.decision.decision}: {manifest.decision.reason}",
-        "takes": f"{signature.dtype} {' x '.join(map(str, signature.shape))}",
-        "classes": ", ".join(signature.classes),
+        "takes": f"{given.dtype} {' x '.join(map(str, given.shape))}",
+        "gives": f"{answer.meaning}: {', '.join(answer.names)}",
         "run": manifest.run,
         "data": manifest.data,
         "files": ", ".join(manifest.files),

@@ -51,8 +51,9 @@ def plan(
         int | None,
         typer.Option("--rows", min=1, metavar="N", help="Number of examples of data that is not fetched."),
     ] = None,
-    classes: Annotated[
-        int | None, typer.Option("--classes", min=2, metavar="N", help="Number of classes, with --rows.")
+    outputs: Annotated[
+        int | None,
+        typer.Option("--outputs", min=1, metavar="N", help="Values in an answer, as classes; with --rows."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show all accelerators.")] = False,
     output: OutputFormat = Output.TEXT,
@@ -83,7 +84,7 @@ def plan(
         learning_curve=learning_curve,
         fetch=fetch,
         rows=rows,
-        classes=classes,
+        outputs=outputs,
         prices=prices,
         price=price,
         budget=budget,

@@ -127,6 +127,7 @@ def line_of(event: "Event") -> str | None:
 
 def words_of(event: "Event") -> str:
     """Return what an event says that a step has reported while it works."""
+    from modelyard.components.artifacts import format_number
     from modelyard.components.events import Epoch, Resumed, Waiting
 
     if isinstance(event, Waiting):
@@ -134,7 +135,7 @@ def words_of(event: "Event") -> str:
     if isinstance(event, Resumed):
         return f"goes on after epoch {event.epoch} of {event.epochs}, from a checkpoint"
     if isinstance(event, Epoch):
-        numbers = "  ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
+        numbers = "  ".join(f"{name} {format_number(value)}" for name, value in event.metrics.items())
         return f"epoch {event.epoch} of {event.epochs}  {numbers}  ({event.seconds:.1f} s)"
     return ""
 
@@ -161,20 +162,22 @@ def _time(step: "Step") -> str:
 
 def show(summary: "RunSummary", run: "Run", console: Console) -> None:
     """Print the short summary of a run that succeeded."""
+    from modelyard.components.artifacts import format_number
+
     rows = {"run": summary.run, "decision": f"{summary.decision}: {summary.reason}"}
     if summary.resumed_after:
         rows["training"] = f"went on after epoch {summary.resumed_after}, from a checkpoint"
     if summary.version:
         rows["version"] = f"{summary.version} of {summary.model}"
     if metrics := summary.metrics:
-        low, high = metrics.accuracy_interval
-        rows["accuracy"] = (
-            f"{metrics.accuracy:.4f}  (95 % interval {low:.4f} to {high:.4f}, {metrics.rows} test rows)"
+        main = metrics.values[metrics.primary]
+        low, high = format_number(main.low), format_number(main.high)
+        rows[metrics.primary] = (
+            f"{format_number(main.value)}  (95 % interval {low} to {high}, {metrics.rows} test rows)"
         )
     if answer := summary.prediction:
-        rows["prediction"] = (
-            f"version {answer.version} says {answer.label} ({answer.probability:.3f}) over HTTP"
-        )
+        note = f" ({answer.note})" if answer.note else ""
+        rows["prediction"] = f"version {answer.version} says {answer.answer}{note} over HTTP"
     if summary.report:
         rows["report"] = summary.report
     rows["store"] = summary.store

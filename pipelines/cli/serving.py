@@ -83,5 +83,4 @@ def predict(
         predictions = [answer.model_dump(mode="json") for answer in answers]
         emit({"model": name, "version": model.version, "predictions": predictions})
     else:
-        rows = [(answer.image, answer.label, f"{answer.probability:.4f}") for answer in answers]
-        show_rows(rows, ("image", "class", "probability"))
+        show_rows([(one.example, one.answer, one.note) for one in answers], ("example", "answer", ""))

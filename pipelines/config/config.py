@@ -13,16 +13,17 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from modelyard.components.artifacts import tree_sha256
 from modelyard.components.deploy.settings import Rollout
 from modelyard.components.errors import ConfigError
 from modelyard.components.evaluate.gate import Gate
 from modelyard.components.preprocess.settings import Preparation
+from modelyard.components.problems import PROBLEMS, describe
 from modelyard.components.serve.settings import Serving
 from modelyard.components.settings import Settings
-from modelyard.components.source.settings import Source
+from modelyard.components.source.settings import Source, SourceKeys, check_problem
 from modelyard.components.store.settings import MODEL_NAME, Store
 from modelyard.components.train import optimizers
 from modelyard.components.train.settings import Code, Model, Training
@@ -36,7 +37,7 @@ DIGITS: dict[str, Any] = {
     "data": {"kind": "digits", "scale": 16.0},
     "model": {"filters": [32]},
     "training": {"epochs": 20},
-    "gate": {"floor": 0.9},
+    "gate": {"minimum": {"accuracy": 0.9}},
 }
 
 
@@ -44,7 +45,7 @@ UPLOADED = re.compile(r"[^:/]+://.+/uploads/code/([0-9a-f]{64})\.zip")
 """Where `uploads.py` puts the model's own code."""
 
 
-class Data(Preparation, Source):
+class Data(Preparation, SourceKeys):
     """Where the examples come from, and how they are checked, split and normalised."""
 
 
@@ -74,6 +75,10 @@ class Config(Settings):
         description="The model's name, in the store and in the server's addresses: 1 to 63 lower-case "
         "letters, digits and dashes, with no dash at either end.",
     )
+    problem: str = Field(
+        default="classification",
+        description=f"The kind of target that the model predicts: {', '.join(PROBLEMS)}.",
+    )
     data: Data = Field(description="Where the examples come from, and how they are split and normalised.")
     model: Model = Field(default=Model(), description="What is trained.")
     training: Training = Field(default=Training(), description="How it is fitted.")
@@ -91,8 +96,10 @@ class Config(Settings):
     )
 
     def source(self) -> Source:
-        """Return the part of `data` that says where the examples come from."""
-        return Source(**{key: getattr(self.data, key) for key in Source.model_fields})
+        """Return where the examples come from, and which problem their targets are for."""
+        return Source(
+            problem=self.problem, **{key: getattr(self.data, key) for key in SourceKeys.model_fields}
+        )
 
     def preparation(self) -> Preparation:
         """Return the part of `data` that says how the examples are split and normalised."""
@@ -110,6 +117,46 @@ class Config(Settings):
             return ""
         uploaded = UPLOADED.fullmatch(place)
         return uploaded[1] if uploaded else tree_sha256(Path(place))
+
+    @field_validator("problem")
+    @classmethod
+    def _known(cls, problem: str) -> str:
+        if problem not in PROBLEMS:
+            raise ValueError(
+                f"{problem!r} is none of {', '.join(PROBLEMS)}{did_you_mean(problem, tuple(PROBLEMS))}"
+            )
+        return problem
+
+    @model_validator(mode="after")
+    def _of_problem(self) -> Self:
+        """Refuse a source, a loss, metrics and thresholds that are not of the problem."""
+        description, training = describe(self.problem), self.training
+        check_problem(self.data.kind, self.problem)
+        if training.loss and training.loss not in description.losses:
+            raise ValueError(
+                f"training.loss is {training.loss}, and the losses of {self.problem} are "
+                f"{', '.join(description.losses)}"
+            )
+        monitors = ["val_loss", *(f"val_{name}" for name in description.monitors)]
+        if training.early_stopping and training.early_stopping.monitor not in monitors:
+            raise ValueError(
+                f"training.early_stopping.monitor is {training.early_stopping.monitor}, and for "
+                f"{self.problem} it is one of {', '.join(monitors)}"
+            )
+        for key, direction, other in (("minimum", "higher", "maximum"), ("maximum", "lower", "minimum")):
+            for metric in getattr(self.gate, key, ()):
+                if metric not in description.metrics:
+                    known = [name for name, better in description.metrics.items() if better == direction]
+                    raise ValueError(
+                        f"gate.{key} names {metric}, which is not measured for {self.problem}; it may name "
+                        f"{', '.join(known)}"
+                    )
+                if description.metrics[metric] != direction:
+                    raise ValueError(
+                        f"gate.{key} names {metric}, of which {description.metrics[metric]} is better: write "
+                        f"gate.{other}"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _honest(self) -> Self:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Normalization, Record, Schema, Statistics
 from modelyard.components.errors import ConfigError
 from modelyard.components.fingerprint.identity import data_fingerprint
+from modelyard.components.source.settings import KINDS
 from modelyard.components.store.storage import local_path
 from modelyard.pipelines.compile.compiler import local_images, specs
 from modelyard.pipelines.config.config import Config
@@ -28,35 +29,35 @@ CIFAR10_ROWS = {"train": 50_000, "test": 10_000}
 class Dataset(Record):
     """The examples of each split. `features` is the folder that preprocess wrote, empty when it has not run.
 
-    `classes` has the training examples of each class, where they were counted.
+    `targets` says in a few words what the targets of the training examples are, where they were counted.
     """
 
     examples: Schema
     normalization: Normalization
     rows: dict[str, int]
-    classes: dict[str, int]
+    targets: str = ""
     features: str = ""
 
     @property
     def row_bytes(self) -> int:
-        """Return the bytes of one example in a shard, with its label."""
+        """Return the bytes of one example in a shard, with its target."""
         return int(np.prod(self.examples.shape)) * np.dtype(self.examples.dtype).itemsize + 8
 
 
-def look(config: Config, rows: int | None, classes: int | None, fetch: bool) -> Dataset:
+def look(config: Config, rows: int | None, outputs: int | None, fetch: bool) -> Dataset:
     """Return what is known about a configuration's data.
 
     Args:
         config: the configuration.
         rows: the number of examples, if the user gives it.
-        classes: the number of classes, if the user gives it.
+        outputs: the number of values in an answer, if the user gives it.
         fetch: download what is not on this machine.
 
     Raises:
         DataError: the data is missing or not what the configuration says.
         ConfigError: too little is known without a download, or `rows` is given for data of this machine.
     """
-    here = config.data.kind == "digits" or bool(local_path(str(config.data.source), "data.source"))
+    here = bool(KINDS[config.data.kind].shipped or local_path(str(config.data.source), "data.source"))
     if here and rows is not None:
         source = config.data.source or config.data.kind
         raise ConfigError(
@@ -65,7 +66,7 @@ def look(config: Config, rows: int | None, classes: int | None, fetch: bool) -> 
         )
     if (here or fetch) and rows is None:
         return _prepared(prepare(config))
-    return _by_kind(config, rows, classes)
+    return _by_kind(config, rows, outputs)
 
 
 def prepare(config: Config) -> Path:
@@ -102,34 +103,35 @@ class _Preparation(LocalExecution):
 
 def _prepared(folder: Path) -> Dataset:
     schema = artifacts.read(folder / "schema.json", Schema)
-    counts = artifacts.read(folder / "statistics.json", Statistics).rows.get("train", ())
+    targets = artifacts.read(folder / "statistics.json", Statistics).targets["train"]
     return Dataset(
         examples=schema,
         normalization=artifacts.read(folder / "normalization.json", Normalization),
         rows=schema.splits,
-        classes=dict(zip(schema.classes, counts, strict=False)),
+        targets=problems.of(schema.problem).describe_targets(schema, targets),
         features=str(folder),
     )
 
 
-def _by_kind(config: Config, rows: int | None, classes: int | None) -> Dataset:
+def _by_kind(config: Config, rows: int | None, outputs: int | None) -> Dataset:
     data, resize = config.data, config.data.resize
     if data.kind == "cifar10":
         shape, count = (32, 32, 3), 10
         source = CIFAR10_ROWS if rows is None else {"all": rows}
-    elif data.kind == "images" and resize and classes and rows:
-        shape, count, source = (resize.height, resize.width, data.channels), classes, {"all": rows}
+    elif data.kind == "images" and resize and outputs and rows:
+        shape, count, source = (resize.height, resize.width, data.channels), outputs, {"all": rows}
     else:
         raise ConfigError(
             f"The examples of {data.source} are not on this machine, so their number and shape are unknown. "
             "Give --fetch to download and prepare them, or, for images with data.resize, --rows and "
-            "--classes."
+            "--outputs."
         )
     return Dataset(
-        examples=Schema(shape=shape, dtype="uint8", classes=tuple(map(str, range(count))), splits={}),
+        examples=Schema(
+            shape=shape, dtype="uint8", problem=config.problem, names=tuple(map(str, range(count))), splits={}
+        ),
         normalization=Normalization(deviation=(data.scale,) if data.normalize == "scale" else (1.0,)),
         rows=_split(source, config),
-        classes={},
     )
 
 

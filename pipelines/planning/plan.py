@@ -129,7 +129,7 @@ class Money(Record):
 class Plan(Record):
     """What a run takes in an environment.
 
-    `classes` has the training examples of each class where the data was prepared. `device` names where it
+    `targets` says in a few words what the targets are, where the data was prepared. `device` names where it
     trains, `capacity` the memory of it. `uncounted` are operations that `flops_per_step` leaves out.
     `too_large` says how a probe ran out of memory. `problems` say why the run cannot succeed, whatever the
     limits, `exceeded` which limits it breaks; both say what to do.
@@ -140,7 +140,7 @@ class Plan(Record):
     created: str
     parameters: int
     rows: dict[str, int]
-    classes: dict[str, int]
+    targets: str
     device: str
     capacity: float | None
     memory: Memory

@@ -46,7 +46,7 @@ class Request(Record):
     """What the user asks of a plan.
 
     `seconds` is how long a probe times steps. `fetch` downloads data that is not on this machine; `rows` and
-    `classes` describe it instead. `prices` is a file like accelerators.yaml, `price` USD per hour of the
+    `outputs` describe it instead. `prices` is a file like accelerators.yaml, `price` USD per hour of the
     machine, `budget` USD.
     """
 
@@ -55,7 +55,7 @@ class Request(Record):
     learning_curve: bool = False
     fetch: bool = False
     rows: int | None = None
-    classes: int | None = None
+    outputs: int | None = None
     prices: Path | None = None
     price: float | None = None
     budget: float | None = None
@@ -88,7 +88,7 @@ def make(
     if request.probe and environment.kind != "local":
         measuring.check(environment)
     say("preparing the data")
-    data = look(config, request.rows, request.classes, _fetches(config, environment, request))
+    data = look(config, request.rows, request.outputs, _fetches(config, environment, request))
     question = _question(config, data)
     say("counting what a training step takes")
     cost, _ = measuring.run_in_process("cost", question, Cost, KERAS_BACKEND="tensorflow")
@@ -115,7 +115,7 @@ def make(
         created=_now(),
         parameters=cost.parameters,
         rows=data.rows,
-        classes=data.classes,
+        targets=data.targets,
         device=device.name,
         capacity=device.memory,
         memory=memory,

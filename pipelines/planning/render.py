@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from modelyard.components.artifacts import format_number
 from modelyard.pipelines.planning.plan import Estimate, Option, Plan, TrainTime
 
 SHOWN = 5
@@ -83,13 +84,8 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     memory, storage = plan.memory, plan.storage
     yield "model", f"{plan.model}: {plan.parameters:,} parameters"
     yield "examples", ", ".join(f"{name} {rows:,}" for name, rows in plan.rows.items())
-    if plan.classes:
-        few, many = (pick(plan.classes, key=lambda one: plan.classes[one]) for pick in (min, max))
-        yield (
-            "classes",
-            f"{len(plan.classes)}, with {plan.classes[few]:,} ({few}) to {plan.classes[many]:,} ({many}) "
-            "training examples",
-        )
+    if plan.targets:
+        yield "targets", plan.targets
     place = plan.device + ("" if plan.capacity is None else f" ({size(plan.capacity)})")
     batch = _batch(memory.largest_batch(plan.capacity), plan) if plan.capacity else "none"
     yield (
@@ -119,14 +115,22 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         cost = f"{_interval(money.train)} for train at " if money.train else ""
         yield "money", f"{cost}{money.hour:,.2f} USD an hour ({money.note})"
     if curve := plan.learning_curve:
-        points = ", ".join(f"{one.rows:,}: {one.error:.1%}" for one in curve.points)
+        points = ", ".join(f"{one.rows:,}: {format_number(one.error)}" for one in curve.points)
+        low_high = [f"({format_number(one.low)} to {format_number(one.high)})" for one in curve.beyond]
         beyond = ", ".join(
-            f"{one.rows:,}: {one.error:.1%} ({one.low:.1%} to {one.high:.1%})" for one in curve.beyond
+            f"{one.rows:,}: {format_number(one.error)} {interval}"
+            for one, interval in zip(curve.beyond, low_high, strict=True)
         )
         yield (
             "more data",
             "; ".join(
-                filter(None, (points and f"validation error {points}", curve.refused or f"expected {beyond}"))
+                filter(
+                    None,
+                    (
+                        points and f"validation, {curve.measure}: {points}",
+                        curve.refused or f"expected {beyond}",
+                    ),
+                )
             ),
         )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from modelyard.components import records
-from modelyard.components.artifacts import Interval, Record, read
+from modelyard.components.artifacts import Interval, Metric, Record, read
 from modelyard.components.errors import ModelyardError
 from modelyard.components.events import Event, StepChange
 from modelyard.components.explain.explanation import Explanation
@@ -42,20 +42,17 @@ class Step(Record):
 
 
 class MetricsSummary(Record):
-    """The numbers a script asks for; `accuracy_interval` and `gain` have 95 % bootstrap intervals."""
+    """The numbers a script asks for: metrics by their names, and which one decides."""
 
-    accuracy: float
-    accuracy_interval: tuple[float, float]
+    primary: str
+    values: dict[str, Metric]
     rows: int
     gain: Interval | None
 
-    def primary(self) -> tuple[str, float]:
-        """Return the name and the value of the metric that decides."""
-        return "accuracy", self.accuracy
-
-    def numbers(self) -> dict[str, float]:
-        """Return each metric by its name."""
-        return {"accuracy": self.accuracy}
+    @property
+    def main(self) -> Metric:
+        """The primary metric."""
+        return self.values[self.primary]
 
 
 class Failure(Record):
@@ -139,8 +136,9 @@ class RunInfo(Record):
 
     def with_result(self, summary: RunSummary) -> "RunInfo":
         """Return it with what a summary knows."""
-        metric, value = summary.metrics.primary() if summary.metrics else (None, None)
-        known = {"decision": summary.decision, "metric": metric, "value": value, "version": summary.version}
+        known: dict[str, Any] = {"decision": summary.decision, "version": summary.version}
+        if metrics := summary.metrics:
+            known |= {"metric": metrics.primary, "value": metrics.main.value}
         return self.model_copy(update=known)
 
 

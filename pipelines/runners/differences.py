@@ -85,4 +85,5 @@ def _results(info: RunInfo) -> dict[str, Any]:
 
 
 def _metrics(summary: RunSummary | None) -> dict[str, float]:
-    return summary.metrics.numbers() if summary and summary.metrics else {}
+    values = summary.metrics.values if summary and summary.metrics else {}
+    return {name: metric.value for name, metric in values.items()}

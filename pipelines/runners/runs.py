@@ -100,10 +100,7 @@ def scores(
         "decision": outcome.decision if outcome else decision.decision,
         "reason": outcome.reason if outcome else decision.reason,
         "metrics": MetricsSummary(
-            accuracy=metrics.accuracy.value,
-            accuracy_interval=(metrics.accuracy.low, metrics.accuracy.high),
-            rows=metrics.rows,
-            gain=metrics.gain,
+            primary=metrics.primary, values=metrics.values, rows=metrics.rows, gain=metrics.gain
         ),
         "report": str(shutil.copyfile(report, folder / "report.html")),
     }

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.components.artifacts import Record, Signature
-from modelyard.components.errors import DataError, NotFoundError, ServeError
+from modelyard.components.artifacts import Dtype, Record, Schema, Signature, Tensor
+from modelyard.components.errors import ConfigError, DataError, NotFoundError, ServeError
+from modelyard.components.problems import describe
+from modelyard.components.problems.base import signature_of
 from modelyard.components.store.models import ModelStore
 
 if TYPE_CHECKING:  # a laptop needs no client of Kubernetes
@@ -24,16 +26,16 @@ if TYPE_CHECKING:  # a laptop needs no client of Kubernetes
 BATCH_BYTES = 8 * 2**20
 BATCH_ROWS = 256
 TIMEOUT = 60.0
-DTYPES = {"UINT8": "uint8", "FP32": "float32"}
+DTYPES: dict[str, Dtype] = {"UINT8": "uint8", "FP32": "float32"}
 
 
 class Answer(Record):
-    """What a model says about one example; `probabilities` has every class."""
+    """What a model says about one example: for people, and every value by its name."""
 
-    image: str
-    label: str
-    probability: float
-    probabilities: dict[str, float]
+    example: str
+    answer: str
+    note: str
+    values: dict[str, float]
 
 
 class Model(Protocol):
@@ -43,7 +45,7 @@ class Model(Protocol):
     signature: Signature
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the probabilities (n, classes) of a batch (n, *shape)."""
+        """Return the answers (n, values) to a batch (n, *shape)."""
 
 
 class Loaded:
@@ -97,21 +99,24 @@ class Endpoint:
             (given,), parameters = about["inputs"], about["parameters"]
             self._input = given["name"]
             self.version = int(about["versions"][-1])
-            self.signature = Signature(
+            schema = Schema(
                 shape=tuple(given["shape"][1:]),
-                dtype=DTYPES[given["datatype"]],  # type: ignore[arg-type]
-                classes=tuple(parameters["classes"]),
+                dtype=DTYPES[given["datatype"]],
+                problem=parameters["problem"],
+                names=tuple(parameters["names"]),
+                splits={},
                 image=parameters["image"],
             )
-        except (KeyError, ValueError, TypeError, IndexError) as error:
+            self.signature = signature_of(schema, describe(schema.problem))
+        except (KeyError, ValueError, TypeError, IndexError, ConfigError) as error:
             raise ServeError(
-                f"{self._url} is not a model of modelyard: it does not say its classes."
+                f"{self._url} is not a model of modelyard: it does not say what its answers are."
             ) from error
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """See Model. The batch is sent as bytes, which is a tenth of its JSON."""
-        data = np.ascontiguousarray(batch, np.dtype(self.signature.dtype).newbyteorder("<")).tobytes()
-        datatype = {dtype: name for name, dtype in DTYPES.items()}[self.signature.dtype]
+        data = np.ascontiguousarray(batch, np.dtype(self.signature.input.dtype).newbyteorder("<")).tobytes()
+        datatype = {dtype: name for name, dtype in DTYPES.items()}[self.signature.input.dtype]
         tensor = {"name": self._input, "shape": list(batch.shape), "datatype": datatype}
         head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(data)}}]}).encode()
         length = {"inference-header-content-length": str(len(head))}
@@ -144,31 +149,27 @@ def predict(model: Model, paths: Sequence[Path]) -> list[Answer]:
     Raises:
         DataError: a file is missing, or does not hold what the model takes.
     """
-    named = [example for path in paths for example in _examples(path, model.signature)]
+    named = [example for path in paths for example in _examples(path, model.signature.input)]
     row_bytes = max(1, named[0][1].nbytes) if named else 1
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes))
     answers: list[Answer] = []
     for start in range(0, len(named), rows):
         part = named[start : start + rows]
-        probabilities = model.run(np.stack([example for _, example in part]))
+        found = model.run(np.stack([example for _, example in part]))
         answers += [
-            _answer(name, row, model.signature.classes)
-            for (name, _), row in zip(part, probabilities, strict=True)
+            _answer(name, row.tolist(), model.signature) for (name, _), row in zip(part, found, strict=True)
         ]
     return answers
 
 
-def _answer(name: str, probabilities: NDArray[np.float32], classes: Sequence[str]) -> Answer:
-    best = int(probabilities.argmax())
-    return Answer(
-        image=name,
-        label=classes[best],
-        probability=float(probabilities[best]),
-        probabilities=dict(zip(classes, map(float, probabilities), strict=True)),
-    )
+def _answer(example: str, values: list[float], signature: Signature) -> Answer:
+    names = signature.output.names
+    shown = describe(signature.problem).show(names, values)
+    by_name = dict(zip(names, values, strict=True))
+    return Answer(example=example, answer=shown.answer, note=shown.note, values=by_name)
 
 
-def _examples(path: Path, signature: Signature) -> Iterator[tuple[str, NDArray[Any]]]:
+def _examples(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the examples in a file with their names."""
     if path.suffix == ".npy":
         yield from _from_numbers(path, signature)
@@ -189,7 +190,7 @@ def _examples(path: Path, signature: Signature) -> Iterator[tuple[str, NDArray[A
         yield str(path), picture.astype(signature.dtype, copy=False)
 
 
-def _from_numbers(path: Path, signature: Signature) -> Iterator[tuple[str, NDArray[Any]]]:
+def _from_numbers(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]]]:
     try:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
@@ -210,7 +211,7 @@ def _from_numbers(path: Path, signature: Signature) -> Iterator[tuple[str, NDArr
         raise DataError(f"{path} has {array.dtype} of shape {found}; this model takes {_form(signature)}.")
 
 
-def _cast(path: Path, array: NDArray[Any], signature: Signature) -> NDArray[Any]:
+def _cast(path: Path, array: NDArray[Any], signature: Tensor) -> NDArray[Any]:
     """Return the array in the model's dtype; refuse values that the dtype does not hold."""
     numbers = np.issubdtype(array.dtype, np.number) and not np.iscomplexobj(array)
     if numbers and signature.dtype == "uint8":
@@ -223,7 +224,7 @@ def _cast(path: Path, array: NDArray[Any], signature: Signature) -> NDArray[Any]
     return array.astype(signature.dtype)
 
 
-def _form(signature: Signature) -> str:
+def _form(signature: Tensor) -> str:
     shape = " x ".join(map(str, signature.shape))
     return f"{signature.dtype} of shape {shape}, or n x {shape} for many"
 

@@ -11,6 +11,7 @@ from urllib.request import Request, urlopen
 from modelyard.components.artifacts import Golden, Record, read
 from modelyard.components.deploy.platforms import local
 from modelyard.components.errors import ClusterError, DeployError
+from modelyard.components.problems import describe
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.config.config import Config
@@ -26,8 +27,8 @@ class Prediction(Record):
     """What the deployed server answered over HTTP to one of the version's golden requests."""
 
     version: int
-    label: str
-    probability: float
+    answer: str
+    note: str
 
 
 def predict_locally(config: Config) -> Prediction | None:
@@ -80,16 +81,14 @@ def predict_once(
         instance = read(version / "golden.json", Golden).instances[0]
     post = partial(_post_through, transport) if transport else _post
     try:
-        (probabilities,) = post(f"{url}/v1/models/{name}:predict", {"instances": [instance]})["predictions"]
+        (values,) = post(f"{url}/v1/models/{name}:predict", {"instances": [instance]})["predictions"]
     except (OSError, KeyError, ValueError) as error:
         raise DeployError(
             f"The server of {name} at {url} did not answer a prediction: {error}. "
             f"`modelyard serve {name}` shows the log of such a server."
         ) from error
-    best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    return Prediction(
-        version=champion.version, label=manifest.signature.classes[best], probability=probabilities[best]
-    )
+    shown = describe(manifest.signature.problem).show(manifest.signature.output.names, values)
+    return Prediction(version=champion.version, answer=shown.answer, note=shown.note)
 
 
 def _post(url: str, value: Any) -> Any:

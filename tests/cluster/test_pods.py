@@ -230,7 +230,7 @@ def test_a_training_whose_pod_is_lost_goes_on_after_its_last_checkpoint(place, k
     """With a floor that ends the run before deploy."""
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps(images))
-    keys = "training.epochs=100", "training.checkpoint_every=0.001", "gate.floor=1.0"
+    keys = "training.epochs=100", "training.checkpoint_every=0.001", "gate.minimum.accuracy=1.0"
     settings = [part for one in (*keys, "environment.steps.train.retries=1") for part in ("--set", one)]
     command = [PROGRAM, "run", "-e", "kind", *place, *settings]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as run:
@@ -272,7 +272,9 @@ def test_data_and_code_of_this_machine_reach_their_steps_and_are_the_same_run_el
         data = f"data={{kind: npz, source: {folder}/digits.npz}}"
         model = f"model={{build: 'small:build', code: {folder}/networks}}"
         settings = [
-            part for one in (data, model, "training.epochs=1", "gate.floor=1.0") for part in ("--set", one)
+            part
+            for one in (data, model, "training.epochs=1", "gate.minimum.accuracy=1.0")
+            for part in ("--set", one)
         ]
         return modelyard("run", "-e", "kind", *place, *settings, "--output", "json").json
 

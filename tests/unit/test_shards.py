@@ -20,12 +20,12 @@ def test_rows_come_back_in_order_whatever_the_shard_size(tmp_path, monkeypatch, 
     x, y = fill(tmp_path, 23)
     split = Split(tmp_path, "train")
     assert len(split) == 23
-    np.testing.assert_array_equal(split.labels, y)
+    np.testing.assert_array_equal(split.targets, y)
     np.testing.assert_array_equal(np.concatenate([b for b, _ in split.batches(4)]), x)
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in split.batches(4)]), y)
     rows = np.array([22, 0, 7, 7, 3])
     np.testing.assert_array_equal(split.gather(rows), x[rows])
-    names = sorted(path.name for path in tmp_path.glob("*.npy") if "labels" not in path.name)
+    names = sorted(path.name for path in tmp_path.glob("*.npy") if "targets" not in path.name)
     assert names[0] == f"train-00000-of-{len(names):05d}.npy"
 
 

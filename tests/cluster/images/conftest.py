@@ -112,7 +112,7 @@ def evaluated(network: str, stores: tuple[Store, Store], tmp_path: Path) -> Call
     def one(images: Mapping[str, str]) -> Path:
         local.init(local.DockerRunner(**confined), pipeline_root=str(root))
         pipeline = build(lambda step, task: task.set_container_image(images[STEPS[step].image]))
-        pipeline(**arguments(load(None, ["training.epochs=5", "gate.floor=1.0"], {}, stores[0])))
+        pipeline(**arguments(load(None, ["training.epochs=5", "gate.minimum.accuracy=1.0"], {}, stores[0])))
         (evaluation,) = root.glob("*/evaluate/evaluation")
         return evaluation
 

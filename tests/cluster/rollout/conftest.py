@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from modelyard.components import artifacts
-from modelyard.components.artifacts import Golden, Outcome, Signature
+from modelyard.components.artifacts import Golden, Outcome
 from modelyard.components.deploy.platforms import objects
 from modelyard.components.deploy.platforms.deployment import DeploymentPlatform
 from modelyard.components.deploy.rollout import RolloutController
@@ -25,10 +25,10 @@ from modelyard.components.store.settings import Store
 from tests.cluster.rollout.bucket import BUCKET, Bucket
 from tests.cluster.rollout.load import Load
 from tests.cluster.rollout.tiny_model import write_model
-from tests.published import publish
+from tests.published import classifier, publish
 
 DARK, BRIGHT = [0.0] * 4, [1.0] * 4
-SIGNATURE = Signature(shape=(4,), dtype="float32", classes=("dark", "bright"))
+SIGNATURE = classifier((4,), "float32", ("dark", "bright"))
 QUICK = Rollout(
     watch_seconds=2.0,
     min_requests=40,
@@ -70,7 +70,7 @@ class Workspace:
         else:
             (folder / "model.onnx").write_bytes(onnx)
         if golden:
-            seen = Golden(instances=[DARK], predictions=[[1 - answer, answer]])
+            seen = Golden(problem="classification", instances=[DARK], predictions=[[1 - answer, answer]])
             artifacts.write(folder / "golden.json", seen)
         files = {path.name: path for path in folder.iterdir()}
         return publish(self.models, self.name, files, SIGNATURE, config=config or {})

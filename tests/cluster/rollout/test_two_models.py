@@ -40,7 +40,7 @@ def test_a_run_asks_the_server_of_its_own_model(served):
         config = load(None, [f"name={workspace.name}"], {}, Store.of(workspace.platform.store))
         address = find_server(workspace.name, environment)
         answer = predict_once(address.url, config.name, config.store, address.transport)
-        assert (answer.version, answer.label, answer.probability) == (version, "dark", 1.0)
+        assert (answer.version, answer.answer, answer.note) == (version, "dark", "1.0000")
 
 
 def test_a_model_that_nobody_serves_is_told(served):

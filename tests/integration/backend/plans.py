@@ -16,7 +16,7 @@ def an_hour(usd: float) -> Plan:
         created="2026-11-27T10:00:00+00:00",
         parameters=1,
         rows={"train": 1},
-        classes={},
+        targets="",
         device="the pod",
         capacity=None,
         memory=memory,

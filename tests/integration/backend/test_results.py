@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from modelyard.components import records
-from modelyard.components.artifacts import Decision, Interval, Metrics, Outcome
+from modelyard.components.artifacts import Decision, Outcome
 from modelyard.components.errors import NotFoundError
 from modelyard.components.records import DecisionRecord, OutcomeRecord, RunStart
 from modelyard.components.store import staging
@@ -24,6 +24,7 @@ from modelyard.pipelines.runners.kfp.client import connect
 from modelyard.pipelines.runners.kfp.following import Following
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.plans import an_hour
+from tests.published import accurate
 
 FINGERPRINT = "dc4f44653796"
 
@@ -63,9 +64,7 @@ def record(run_id: str, place: Environment, tmp_path: Path, **given: Any) -> Non
         (tmp_path / "there" / "report").write_text("<main><p>fine</p>\n</main>")
         root = f"{place.pipeline_root}/train-to-serve/an-earlier-run/evaluate/{uuid4()}"
         staging.put(tmp_path / "there", root, place.storage_endpoint)
-        metrics = Metrics(
-            rows=369, accuracy=Interval(value=0.93, low=0.9, high=0.95), loss=0.2, per_class=(), confusion=()
-        )
+        metrics = accurate(0.93, 0.9, 0.95, rows=369)
         decision = Decision(decision=decided, reason="as it is")
         made = DecisionRecord(**began, decision=decision, metrics=metrics, report=f"{root}/report")
         records.write(objects, records.decision_key("digits", FINGERPRINT, 3), made)
@@ -82,7 +81,7 @@ def test_hold_from_the_cache(site: Site, place: Environment, run: Any, tmp_path:
     assert (summary.state, summary.decision, summary.reason) == ("succeeded", "hold", "as it is")
     assert (summary.version, summary.fingerprint) == (None, FINGERPRINT)
     assert summary.metrics
-    assert summary.metrics.accuracy == 0.93
+    assert summary.metrics.values["accuracy"].value == 0.93
     assert "<p>fine</p>" in Path(str(summary.report)).read_text()
     assert {step.name: step.state for step in summary.steps}["deploy"] == "skipped"
     assert summary.failure is None

@@ -26,7 +26,7 @@ class Workspace:
     """The directory, and what a user does in it; `quick` are settings for a run of few seconds."""
 
     folder: Path
-    quick: ClassVar[tuple[str, ...]] = ("training.epochs=2", "gate.floor=0.2")
+    quick: ClassVar[tuple[str, ...]] = ("training.epochs=2", "gate.minimum.accuracy=0.2")
 
     def command(self, *arguments: str | Path, settings: tuple[str, ...] = ()) -> list[str]:
         line = [MODELYARD, *map(str, arguments)]

@@ -46,8 +46,8 @@ def test_the_tutorial_from_the_archive_to_a_batch_and_one_picture(workspace, cif
             "predictions"
         ]
     assert one["label"] in CLASSES
-    assert sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-3)
-    probabilities = [list(answer["probabilities"].values()) for answer in batch]
+    assert sum(one["values"].values()) == pytest.approx(1, abs=1e-3)
+    probabilities = [list(answer["values"].values()) for answer in batch]
     answers = keras_predicts(version / "model.keras", pictures)
     np.testing.assert_allclose(probabilities, answers, atol=1e-4)
     assert np.mean(np.argmax(probabilities, axis=1) == labels) > 0.7

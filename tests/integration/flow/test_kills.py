@@ -93,7 +93,9 @@ def check_the_next_run(
     again = workspace.json(*command, settings=settings)
     for key in ("fingerprint", "version", "champion", "decision"):
         assert again[key] == summary[key], key
-    assert again["metrics"]["accuracy"] == pytest.approx(summary["metrics"]["accuracy"], abs=1e-6)
+    assert again["metrics"]["values"]["accuracy"]["value"] == pytest.approx(
+        summary["metrics"]["values"]["accuracy"]["value"], abs=1e-6
+    )
     assert again["prediction"]["version"] == 1
     assert outcome(workspace.state()) == (versions, moves)
     assert workspace.leftovers() == []

@@ -71,14 +71,11 @@ def cached(summary: Any) -> list[str]:
 def test_what_readme_shows_runs_to_a_champion_that_knows_what_it_was_made_of(pets):
     workspace, summary = pets
     assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "promote", 1)
-    assert summary["prediction"]["label"] in COLOURS
+    assert summary["prediction"]["answer"] in COLOURS
     made = manifest(workspace)
-    assert made["signature"] == {
-        "shape": [64, 64, 3],
-        "dtype": "uint8",
-        "classes": list(COLOURS),
-        "image": {"height": 64, "width": 64, "channels": 3, "resize": "stretch"},
-    }
+    (given,), (answer,) = made["signature"]["inputs"], made["signature"]["outputs"]
+    assert (given["shape"], given["dtype"], answer["names"]) == ([64, 64, 3], "uint8", list(COLOURS))
+    assert given["image"] == {"height": 64, "width": 64, "channels": 3, "resize": "stretch"}
     assert made["code_sha256"] == tree_sha256(workspace.folder / "networks")
 
 
@@ -86,7 +83,7 @@ def test_the_champion_knows_an_image_that_it_has_never_seen(pets):
     workspace, _ = pets
     (workspace.folder / "new.png").write_bytes(picture("frog", number=75))
     (answer,) = workspace.json("predict", "pets", "new.png")["predictions"]
-    assert answer["label"] == "frog"
+    assert answer["answer"] == "frog"
 
 
 def test_the_same_images_and_code_are_the_same_version_and_edited_code_is_not_taken_from_the_cache(pets):

@@ -19,11 +19,11 @@ def test_a_first_run_ends_with_a_champion_that_answered_over_http(digits):
     assert [(step["name"], step["state"]) for step in summary["steps"]] == [
         (name, "succeeded") for name in STEPS
     ]
-    assert summary["metrics"]["accuracy"] > 0.95
-    low, high = summary["metrics"]["accuracy_interval"]
-    assert low < summary["metrics"]["accuracy"] < high
+    accuracy = summary["metrics"]["values"][summary["metrics"]["primary"]]
+    assert accuracy["value"] > 0.95
+    assert accuracy["low"] < accuracy["value"] < accuracy["high"]
     assert summary["prediction"]["version"] == 1
-    assert summary["prediction"]["label"] in "0123456789"
+    assert summary["prediction"]["answer"] in "0123456789"
     assert "</html>" in Path(summary["report"]).read_text()
     assert workspace.state()["moves"] == [("promote", 1)]
     assert workspace.leftovers() == []
@@ -51,9 +51,9 @@ def test_people_are_told_the_decision_the_report_and_how_to_serve(champion):
     assert "</html>" in Path(published["report"]).read_text()
 
 
-def test_a_candidate_below_the_floor_is_rejected_and_the_champion_still_answers(champion):
+def test_a_candidate_below_the_minimum_is_rejected_and_the_champion_still_answers(champion):
     before = champion.state()
-    summary = champion.json("run", settings=("gate.floor=1.0",))
+    summary = champion.json("run", settings=("gate.minimum.accuracy=1.0",))
     assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "reject", None)
     assert summary["prediction"]["version"] == summary["champion"] == 1
     assert next(step["state"] for step in summary["steps"] if step["name"] == "deploy") == "skipped"
@@ -74,13 +74,15 @@ def test_the_commands_around_a_model_agree_with_the_run(digits, tmp_path, error_
     np.save(tmp_path / "many.npy", np.asarray(saved["instances"], np.uint8))
     answers = workspace.json("predict", "digits", tmp_path / "many.npy")["predictions"]
     for answer, expected in zip(answers, saved["predictions"], strict=True):
-        assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-4)
+        assert list(answer["values"].values()) == pytest.approx(expected, abs=1e-4)
     with workspace.serving("digits") as url:
         status = httpx.get(f"{url}/v1/models/digits").json()["model_version_status"]
         assert [(one["version"], one["state"]) for one in status] == [("1", "AVAILABLE")]
         over_http = workspace.json("predict", "digits", tmp_path / "many.npy", "--url", url)
         taken = workspace.modelyard("serve", "digits", "--port", url.rsplit(":", 1)[1])
-    assert [answer["label"] for answer in over_http["predictions"]] == [answer["label"] for answer in answers]
+    assert [answer["answer"] for answer in over_http["predictions"]] == [
+        answer["answer"] for answer in answers
+    ]
     assert taken.returncode == 8
     assert "port" in error_text(taken.stderr)
 

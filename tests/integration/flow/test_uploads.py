@@ -134,7 +134,7 @@ def test_ingest_reads_of_the_archive_what_it_reads_of_the_folder(
     there = sent(environment, images(pictures)).config.source()
     fetched = class_folders.read(locate(there).fetch(tmp_path / "scratch"), there)
     here = class_folders.read(pictures, there)
-    assert (fetched.classes, fetched.splits, fetched.shape) == (here.classes, here.splits, here.shape)
+    assert (fetched.names, fetched.splits, fetched.shape) == (here.names, here.splits, here.shape)
     for one, other in zip(fetched.batches, here.batches, strict=True):
         assert one[0] == other[0]
         np.testing.assert_array_equal(one[1], other[1])

@@ -23,29 +23,27 @@ from modelyard.components.artifacts import ImageFormat, Signature
 from modelyard.components.serve.settings import Serving
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
-from tests.published import publish
+from tests.published import classifier, publish
 
 NAME = "tiny"
 CLASSES = ("dark", "bright")
-PICTURES = Signature(
-    shape=(4, 4, 3),
-    dtype="uint8",
-    classes=CLASSES,
-    image=ImageFormat(height=4, width=4, channels=3, resize="stretch"),
+PICTURES = classifier(
+    (4, 4, 3), "uint8", CLASSES, ImageFormat(height=4, width=4, channels=3, resize="stretch")
 )
-NUMBERS = Signature(shape=(3, 2), dtype="float32", classes=CLASSES)
+NUMBERS = classifier((3, 2), "float32", CLASSES)
 
 
 def write_model(path: Path, signature: Signature, answer: tuple[float, ...] | None = None) -> None:
     """Write a model that says `bright` with the mean of its input, or `answer` whatever comes."""
-    dtype = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[signature.dtype]
-    axes = numpy_helper.from_array(np.arange(1, 1 + len(signature.shape)), "axes")
+    given = signature.input
+    dtype = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[given.dtype]
+    axes = numpy_helper.from_array(np.arange(1, 1 + len(given.shape)), "axes")
     constants = {
-        "scale": np.float32(1 / 255 if signature.dtype == "uint8" else 1),
+        "scale": np.float32(1 / 255 if given.dtype == "uint8" else 1),
         "one": np.float32(1),
         "last": np.array([1]),
         "zero": np.float32(0),
-        "answer": np.array([answer or (0.0,) * len(signature.classes)], np.float32),
+        "answer": np.array([answer or (0.0,) * len(signature.output.names)], np.float32),
     }
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
@@ -63,7 +61,7 @@ def write_model(path: Path, signature: Signature, answer: tuple[float, ...] | No
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("pixels", dtype, ["n", *signature.shape])],
+        [helper.make_tensor_value_info("pixels", dtype, ["n", *given.shape])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", None])],
         [axes, *(numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items())],
     )

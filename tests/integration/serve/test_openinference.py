@@ -42,7 +42,7 @@ def test_health_server_and_model(pictures):
     assert about["versions"] == ["1"]
     assert about["inputs"] == [{"name": "pixels", "datatype": "UINT8", "shape": [-1, 4, 4, 3]}]
     assert about["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}]
-    assert about["parameters"]["classes"] == ["dark", "bright"]
+    assert about["parameters"]["names"] == ["dark", "bright"]
 
 
 @pytest.mark.parametrize("nested", [False, True])

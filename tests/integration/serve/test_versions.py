@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import onnx
 
-from modelyard.components.artifacts import Signature
+from tests.published import classifier
 
 IMAGE = np.zeros((4, 4, 3), int).tolist()
 
@@ -68,7 +68,7 @@ def test_a_new_champion_is_taken_under_load_without_a_failed_request(shelf, star
             until(lambda: clients.answers[old] > before + 50)
         assert set(clients.answers) == {old, new}
 
-        shelf.publish(Signature(shape=(2,), dtype="float32", classes=("dark", "bright")))  # of another shape
+        shelf.publish(classifier((2,), "float32", ("dark", "bright")))  # of another shape
         until(lambda: served(server) == 3)
         assert server.predict([[0.5, 0.5]]).json() == {"predictions": [[0.5, 0.5]]}
         assert server.predict([IMAGE]).status_code == 400
@@ -129,7 +129,7 @@ def test_a_version_that_cannot_be_served_is_not_taken_and_the_next_good_one_is(s
 
 
 def test_a_request_too_large_for_the_event_loop_is_answered(shelf, start):
-    wide = Signature(shape=(300, 300), dtype="uint8", classes=("dark", "bright"))
+    wide = classifier((300, 300), "uint8", ("dark", "bright"))
     shelf.publish(wide)
     with start(shelf) as server:
         response = server.predict(np.full((2, 300, 300), 51).tolist())

@@ -8,11 +8,12 @@ import httpx
 import pytest
 
 from modelyard.components import artifacts
-from modelyard.components.artifacts import Decision, Interval, Manifest, Metrics, Signature
+from modelyard.components.artifacts import Decision, Manifest
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Objects
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
+from tests.published import accurate, classifier
 
 BUCKET = "models-for-tests"
 
@@ -61,7 +62,6 @@ def manifest(files: dict[str, Path]) -> Callable[[str, int, str], Manifest]:
 
 
 def manifest_of(name: str, version: int, run: str, files: dict[str, Path]) -> Manifest:
-    one = Interval(value=0.9, low=0.8, high=1.0)
     return Manifest(
         model=name,
         version=version,
@@ -71,8 +71,8 @@ def manifest_of(name: str, version: int, run: str, files: dict[str, Path]) -> Ma
         recipe_sha256="c" * 64,
         config={"name": name},
         files={key: artifacts.sha256(path) for key, path in files.items()},
-        signature=Signature(shape=(8, 8, 1), dtype="uint8", classes=("0", "1")),
-        metrics=Metrics(rows=10, accuracy=one, loss=0.1, per_class=(), confusion=()),
+        signature=classifier((8, 8, 1), "uint8", ("0", "1")),
+        metrics=accurate(0.9, 0.8, 1.0),
         decision=Decision(decision="promote", reason="good"),
         packages={"numpy": "2"},
     )

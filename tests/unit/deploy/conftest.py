@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelyard.components import artifacts
-from modelyard.components.artifacts import Golden, Signature
+from modelyard.components.artifacts import Golden
 from modelyard.components.deploy.platforms import deployment, objects
 from modelyard.components.deploy.platforms.deployment import DeploymentPlatform
 from modelyard.components.deploy.rollout import RolloutController
@@ -18,11 +18,12 @@ from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import PinnedVersion
 from modelyard.components.kubernetes import cluster as kubernetes
 from modelyard.components.store.models import ModelStore
+from tests.published import classifier
 from tests.published import publish as publish_version
 from tests.unit.deploy.memory import MemoryObjects, MemoryPlatform, World
 
 RECORDED = Path(__file__).parents[1] / "kubernetes" / "recorded"
-SIGNATURE = Signature(shape=(1,), dtype="float32", classes=("no", "yes"))
+SIGNATURE = classifier((1,), "float32", ("no", "yes"))
 METRICS = 'modelyard_requests_total{{code="200",traffic="client"}} {}\n'
 
 
@@ -247,7 +248,7 @@ def version(models, tmp_path):
 
     def publish(answer=1.0, count=1):
         """Publish one; evaluate saw `answer` to each of `count` golden requests."""
-        golden = Golden(instances=[[0]] * count, predictions=[[answer]] * count)
+        golden = Golden(problem="classification", instances=[[0]] * count, predictions=[[answer]] * count)
         artifacts.write(requests, golden)
         number = publish_version(models, "digits", {file.name: file for file in (model, requests)}, SIGNATURE)
         return PinnedVersion(number, models.digest("digits", number), golden)

@@ -14,7 +14,7 @@ from modelyard.components.errors import DeployError
 from modelyard.components.serve.metrics import Metrics
 
 ROLLOUT = Rollout(min_requests=100, max_error_rate=0.02, max_latency_ratio=2.0, latency_margin=0.01)
-PINNED = PinnedVersion(2, "d" * 64, Golden(instances=[[0]], predictions=[[1.0]]))
+PINNED = PinnedVersion(2, "d" * 64, Golden(problem="classification", instances=[[0]], predictions=[[1.0]]))
 
 
 def answered(requests, seconds, failed=0):

@@ -17,7 +17,7 @@ from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import DirectTarget, PinnedVersion, pin_version, replay
 from modelyard.components.errors import DeployError
 
-SEEN = Golden(instances=[[0.0], [1.0]], predictions=[[0.25, 0.75], [0.5, 0.5]])
+SEEN = Golden(problem="classification", instances=[[0.0], [1.0]], predictions=[[0.25, 0.75], [0.5, 0.5]])
 PINNED = PinnedVersion(7, "d" * 64, SEEN)
 GOOD = {"predictions": [[0.25, 0.75]]}
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from modelyard.components import artifacts
-from modelyard.components.artifacts import History, Schema, Signature, Statistics
+from modelyard.components.artifacts import History, Normalization, Schema, Statistics
 from modelyard.components.shards import ShardWriter
+from tests.published import classifier
 
 CLASSES = ("cat", "dog", "<i>emu</i>")
 SHAPE = (2, 2, 3)
@@ -51,7 +52,8 @@ class Inputs:
         folder = self.root / name
         folder.mkdir()
         save_onnx(folder / "model.onnx", matrix, last)
-        signature = Signature(shape=SHAPE, dtype="uint8", classes=CLASSES).model_copy(update=changes)
+        facts = {"shape": SHAPE, "dtype": "uint8", "names": CLASSES} | changes
+        signature = classifier(**facts)
         artifacts.write(folder / "signature.json", signature)
         return folder
 
@@ -67,10 +69,11 @@ def inputs(tmp_path: Path) -> Inputs:
     examples[np.arange(600), labels] = 200
     with ShardWriter(features, "test", SHAPE, "uint8") as writer:
         writer.append(examples.reshape(600, *SHAPE), labels)
-    schema = Schema(shape=SHAPE, dtype="uint8", classes=CLASSES, splits={"test": 600})
+    schema = Schema(shape=SHAPE, dtype="uint8", problem="classification", names=CLASSES, splits={"test": 600})
     artifacts.write(features / "schema.json", schema)
     facts: dict[str, Any] = {"duplicates": 2, "leakage": 1, "mean": 1.0, "minimum": 0.0, "maximum": 200.0}
-    artifacts.write(features / "statistics.json", Statistics(rows={"test": (200, 200, 200)}, **facts))
+    artifacts.write(features / "statistics.json", Statistics(targets={"test": {"rows": [200] * 3}}, **facts))
+    artifacts.write(features / "normalization.json", Normalization())
     record = History(
         metrics={"loss": [1.0, 0.5], "accuracy": [0.5, 0.9]},
         epochs=2,

@@ -37,7 +37,7 @@ def ingested(tmp_path: Path) -> Callable[..., Raw]:
         schema = artifacts.read(raw / "schema.json", Schema)
         splits = {name: Split(raw, name) for name in schema.splits}
         examples = {name: split.gather(np.arange(len(split))) for name, split in splits.items()}
-        return Raw(schema, examples, {name: split.labels for name, split in splits.items()})
+        return Raw(schema, examples, {name: split.targets for name, split in splits.items()})
 
     return run
 

@@ -50,7 +50,7 @@ def test_both_forms_packed_and_unpacked_give_the_rows_that_their_authors_mean(
         assert found.labels["train"].tolist() == [label for batch in train for label in batch[1]]
         np.testing.assert_array_equal(found.examples["test"], test[0])
         assert found.labels["test"].tolist() == test[1]
-        assert found.schema.classes[:2] == ("airplane", "automobile")
+        assert found.schema.names[:2] == ("airplane", "automobile")
         assert found.schema.image == ImageFormat(height=32, width=32, channels=3, resize="stretch")
 
 

@@ -20,7 +20,7 @@ def test_pictures_become_rows_with_the_label_of_their_folder(pack, picture, inge
     classes = [f"class {label}" for label in range(4)]
     files = {f"{classes[row % 4]}/{row}.png": picture(array) for row, array in enumerate(pixels)}
     found = ingested("images", pack(files))
-    assert found.schema.classes == tuple(classes)
+    assert found.schema.names == tuple(classes)
     assert found.schema.shape == (6, 5, 3)
     assert found.schema.splits == {"all": 60}
     assert found.schema.image == ImageFormat(height=6, width=5, channels=3, resize="exact")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_diabetes, load_digits
 
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.dataset import ingest
@@ -19,8 +19,16 @@ def test_the_digits_are_those_of_scikit_learn(ingested) -> None:
     expected = load_digits()
     np.testing.assert_array_equal(found.examples["all"][..., 0], expected.images)
     np.testing.assert_array_equal(found.labels["all"], expected.target)
-    assert found.schema.classes == tuple(map(str, expected.target_names))
+    assert found.schema.names == tuple(map(str, expected.target_names))
     assert found.schema.image is None
+
+
+def test_the_diabetes_data_are_those_of_scikit_learn(ingested) -> None:
+    found = ingested("diabetes", problem="regression")
+    expected = load_diabetes(scaled=False)
+    np.testing.assert_array_equal(found.examples["all"], expected.data.astype(np.float32))
+    np.testing.assert_array_equal(found.labels["all"], expected.target.astype(np.float32))
+    assert found.schema.names == ("progression",)
 
 
 def test_neither_scikit_learn_nor_pillow_is_imported_for_the_digits(tmp_path) -> None:

@@ -32,7 +32,7 @@ def test_rows_and_labels_arrive_as_they_were_saved(save, ingested, compress) -> 
     found = ingested("npz", save(compress, x=X, y=Y))
     np.testing.assert_array_equal(found.examples["all"], X)
     np.testing.assert_array_equal(found.labels["all"], Y)
-    assert found.schema.classes == ("0", "1", "2")
+    assert found.schema.names == ("0", "1", "2")
     assert found.schema.shape == (4, 3)
     assert found.schema.image is None
 
@@ -41,7 +41,7 @@ def test_train_and_test_are_kept_apart_and_classes_named(save, ingested) -> None
     source = save(x_train=X, y_train=Y[:, None], x_test=X[:4], y_test=Y[:4].astype(np.uint8))
     found = ingested("npz", source, classes=["cat", "dog", "emu"])
     assert found.schema.splits == {"train": 9, "test": 4}
-    assert found.schema.classes == ("cat", "dog", "emu")
+    assert found.schema.names == ("cat", "dog", "emu")
     np.testing.assert_array_equal(found.labels["train"], Y)
     np.testing.assert_array_equal(found.examples["test"], X[:4])
 
@@ -128,6 +128,33 @@ def test_what_cannot_be_examples_and_labels_is_refused_by_name_and_row(
 def test_a_label_beyond_the_named_classes_is_refused(save, ingested) -> None:
     with pytest.raises(DataError, match=r"label 2 in row 1, and data\.classes names 2"):
         ingested("npz", save(x=X, y=Y), classes=["cat", "dog"])
+
+
+def test_numbers_are_the_targets_of_a_regression(save, ingested) -> None:
+    y = np.linspace(-3, 1e6, 9)
+    found = ingested("npz", save(x=X, y=y[:, None]), problem="regression")
+    np.testing.assert_array_equal(found.labels["all"], y.astype(np.float32))
+    assert (found.schema.problem, found.schema.names) == ("regression", ("y",))
+    assert ingested("npz", save(x=X, y=Y), problem="regression").labels["all"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (np.eye(9, 2), "A regression has one target; train a model for each"),
+        (at(np.zeros(9), 4, 1e39, "float64"), "has the value 1e+39 in row 4"),
+        (at(np.zeros(9), 4, np.nan, "float64"), "has the value nan in row 4"),
+        (Y.astype(str), "is <U21"),
+    ],
+)
+def test_what_cannot_be_the_target_of_a_regression_is_refused(save, ingested, y, said) -> None:
+    with pytest.raises(DataError, match=re.escape(said)):
+        ingested("npz", save(x=X, y=y), problem="regression")
+
+
+def test_numbers_are_no_labels(save, ingested) -> None:
+    with pytest.raises(DataError, match="Set problem: regression"):
+        ingested("npz", save(x=X, y=Y / 2))
 
 
 def npy(array: np.ndarray) -> bytes:

@@ -9,13 +9,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from modelyard.components.artifacts import Interval, Metrics, Signature
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.cli import invoke
-from tests.published import publish
+from tests.published import accurate, classifier, publish
 
-SIGNATURE = Signature(shape=(2, 2), dtype="uint8", classes=("dark", "bright"))
+SIGNATURE = classifier((2, 2), "uint8", ("dark", "bright"))
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +52,7 @@ def store(tmp_path: Path) -> ModelStore:
     models = open_store(Store(url=str(tmp_path / ".modelyard/models")))
     model = tmp_path / "model.onnx"
     write_model(model)
-    accuracy = Interval(value=0.9, low=0.8, high=1.0)
-    metrics = Metrics(rows=10, accuracy=accuracy, loss=0.1, per_class=(), confusion=())
+    metrics = accurate(0.9, 0.8, 1.0)
     for run in ("first", "second"):
         publish(
             models,
@@ -89,7 +87,7 @@ def write_model(path: Path) -> None:
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", *SIGNATURE.shape])],
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", *SIGNATURE.input.shape])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )

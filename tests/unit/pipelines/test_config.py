@@ -40,7 +40,7 @@ def refused(config):
 
 def test_without_a_file_the_digits_example_holds():
     assert load(environ={}) == load(EXAMPLES / "digits.yaml", environ={})
-    assert load(environ={}).gate.floor == 0.9
+    assert load(environ={}).gate.minimum == {"accuracy": 0.9}
 
 
 def test_the_cifar10_example_is_the_tutorial():
@@ -132,7 +132,7 @@ def test_a_configuration_cannot_be_changed(config):
         ("data: {knd: digits}", ["data.kind is missing", "data.knd is not a key; did you mean data.kind?"]),
         ("training: {epoch: 3}", ["line 4", "training.epoch is not a key; did you mean training.epochs?"]),
         ("epochs: 3", ["epochs is not a key; did you mean training.epochs?"]),
-        ("zzz: 3", ["zzz is not a key; remove it.", "name, data, model, training"]),
+        ("zzz: 3", ["zzz is not a key; remove it.", "name, problem, data, model, training"]),
         ("training: {epochs: ten}", ['training.epochs is "ten"', "whole number", "default is 10"]),
         ("training: {epochs: 3.5}", ["training.epochs is 3.5", "whole number"]),
         ("training: {epochs: true}", ["training.epochs is true", "whole number"]),
@@ -140,7 +140,7 @@ def test_a_configuration_cannot_be_changed(config):
         ("training: {epochs: '3'}", ['training.epochs is "3"', "whole number"]),
         ("training:", ["training is null", "section with keys"]),
         ("training: {early_stopping: true}", ["training.early_stopping is true", "section with keys"]),
-        ("gate: {floor: 90}", ["gate.floor is 90", "at most 1"]),
+        ("gate: {min_improvement: -1}", ["gate.min_improvement is -1", "at least 0"]),
         ("model: {filters: 32}", ["model.filters is 32", "a list"]),
         ("model: {filters: [32, a]}", ['model.filters.1 is "a"', "whole number"]),
         ("model: {build: 'a:b', code: ., filters: [8]}", ["model.filters is for the built-in CNN", "a:b"]),
@@ -153,6 +153,14 @@ def test_a_configuration_cannot_be_changed(config):
         ("model: {logits: yes}", ['model.logits is "yes"', "true or false"]),
         ("serving: {port: 70000}", ["serving.port is 70000", "at most 65535"]),
         ("store: {url: 3}", ["store.url is 3", "text"]),
+        ("problem: regresion", ["problem", "classification, regression; did you mean regression?"]),
+        ("problem: regression", ["data.kind digits", "data.kind to npz or diabetes"]),
+        ("data: {kind: diabetes}", ["problem is classification", "diabetes are for regression"]),
+        ("training: {loss: mse}", ["training.loss is mse", "cross_entropy"]),
+        ("training: {early_stopping: {monitor: val_mae}}", ["monitor is val_mae", "val_loss, val_accuracy"]),
+        ("gate: {minimum: {acuracy: 0.9}}", ["gate.minimum names acuracy", "it may name accuracy"]),
+        ("gate: {maximum: {accuracy: 0.9}}", ["higher is better", "gate.minimum"]),
+        ("gate: {minimum: {accuracy: high}}", ['gate.minimum.accuracy is "high"', "a number"]),
         ("name: x", ["line 4", "'name' is there a second time", "keep one"]),
     ],
 )
@@ -162,6 +170,16 @@ def test_a_wrong_key_or_value_is_told_with_its_place_and_remedy(refused, lines, 
     assert "x.yaml" in message
     assert [part for part in said if part not in message] == []
     assert "pydantic" not in message
+
+
+def test_the_shipped_regression_is_a_configuration(config):
+    text = "name: x\nproblem: regression\ndata: {kind: diabetes}\n"
+    found = config(text + "gate: {maximum: {rmse: 60}}\n", "training.loss=huber", "gate.minimum.r2=0.3")
+    assert (found.source().problem, found.gate.maximum, found.gate.minimum) == (
+        "regression",
+        {"rmse": 60},
+        {"r2": 0.3},
+    )
 
 
 @pytest.mark.parametrize("key", ["validation", "test"])

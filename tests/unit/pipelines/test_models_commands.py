@@ -9,9 +9,11 @@ import pytest
 @pytest.mark.usefixtures("store")
 def test_models_are_listed(modelyard):
     rows = json.loads(modelyard("models", "list", "--output", "json").out)
-    assert rows == [{"model": "tiny", "champion": 1, "accuracy": 0.9, "versions": 2, "latest": 2}]
+    assert rows == [
+        {"model": "tiny", "champion": 1, "metric": "accuracy", "value": 0.9, "versions": 2, "latest": 2}
+    ]
     text = modelyard("models", "list").out
-    assert re.search(r"^tiny +1 +0.9000 +2 +2", text, re.M)
+    assert re.search(r"^tiny +1 +accuracy +0.9000 +2 +2", text, re.M)
     versions = json.loads(modelyard("models", "list", "tiny", "--output", "json").out)
     assert [(row["version"], row["champion"], row["run"]) for row in versions] == [
         (1, True, "first"),

@@ -26,23 +26,23 @@ def saved(tmp_path):
 def test_one_example_and_a_batch_in_the_order_of_the_files(model, saved):
     one, many = saved(np.full((2, 2), 255)), saved([[[0, 0]] * 2, [[51, 51]] * 2], name="many.npy")
     answers = predict(model, [one, many])
-    assert [(answer.image, answer.label) for answer in answers] == [
+    assert [(answer.example, answer.answer) for answer in answers] == [
         (str(one), "bright"),
         (f"{many}[0]", "dark"),
         (f"{many}[1]", "dark"),
     ]
-    assert [answer.probability for answer in answers] == pytest.approx([1, 1, 0.8])
-    assert answers[2].probabilities == pytest.approx({"dark": 0.8, "bright": 0.2})
+    assert [answer.note for answer in answers] == ["1.0000", "1.0000", "0.8000"]
+    assert answers[2].values == pytest.approx({"dark": 0.8, "bright": 0.2})
 
 
 def test_many_examples_are_split_into_batches(model, saved):
     answers = predict(model, [saved(np.arange(1000 * 4).reshape(1000, 2, 2) % 256)])
     assert len(answers) == 1000
-    assert answers[999].probabilities["bright"] == pytest.approx((3996 % 256 + 1.5) / 255)
+    assert answers[999].values["bright"] == pytest.approx((3996 % 256 + 1.5) / 255)
 
 
 def test_whole_numbers_of_another_type_are_taken(model, saved):
-    assert predict(model, [saved(np.full((2, 2), 255), "float64")])[0].label == "bright"
+    assert predict(model, [saved(np.full((2, 2), 255), "float64")])[0].answer == "bright"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_the_command_tells_people_and_scripts(modelyard, saved):
     file = saved([[[0, 0]] * 2, [[255, 255]] * 2])
     told = json.loads(modelyard("predict", "tiny", file, file, "--output", "json").out)
     assert (told["model"], told["version"], len(told["predictions"])) == ("tiny", 1, 4)
-    assert told["predictions"][1]["label"] == "bright"
+    assert told["predictions"][1]["answer"] == "bright"
     text = modelyard("predict", "tiny", file, "--version", 2).out.split("\n")
     assert text[2].split() == [f"{file}[1]", "bright", "1.0000"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.components import lifeline
+from modelyard.components.artifacts import Metric
 from modelyard.components.events import Epoch, Resumed, StepChange, append
 from modelyard.pipelines.cli.progress import line_of
 from modelyard.pipelines.runners import runs
@@ -27,7 +28,8 @@ def home(tmp_path):
 
 
 def metrics(accuracy):
-    return MetricsSummary(accuracy=accuracy, accuracy_interval=(0.8, 1.0), rows=10, gain=None)
+    found = Metric(value=accuracy, low=0.8, high=1.0, direction="higher")
+    return MetricsSummary(primary="accuracy", values={"accuracy": found}, rows=10, gain=None)
 
 
 def found(modelyard, *words):

@@ -13,7 +13,9 @@ from modelyard.components.errors import DeployError
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.serving import smoke_test
 from modelyard.pipelines.serving.smoke_test import Prediction, predict_once
+from tests.published import classifier
 
+GOLDEN = Golden(problem="classification", instances=[[[1]], [[2]]], predictions=[[0.2, 0.8], [1.0, 0.0]])
 ANSWER = {"predictions": [[0.25, 0.75]]}
 
 
@@ -26,8 +28,8 @@ class Models:
     def fetch(self, name, version, folder, only):
         assert (name, version, only) == ("digits", 7, ["golden.json"])
         folder.mkdir()
-        write(folder / "golden.json", Golden(instances=[[[1]], [[2]]], predictions=[[0.2, 0.8], [1.0, 0.0]]))
-        return SimpleNamespace(signature=SimpleNamespace(classes=("cat", "dog")))
+        write(folder / "golden.json", GOLDEN)
+        return SimpleNamespace(signature=classifier((1, 1), "float32", ("cat", "dog")))
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +62,7 @@ def server():
 
 def test_a_prediction_over_http(server):
     found = predict_once(server[1], "digits", Store())
-    assert (found.version, found.label) == (7, "dog")
+    assert (found.version, found.answer) == (7, "dog")
 
 
 def test_a_prediction_through_a_transport():

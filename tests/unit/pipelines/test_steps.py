@@ -48,9 +48,14 @@ changes("train", "model", OWN["model"], build="a:c", code="copy", arguments={"wi
 changes("train", "training", epochs=7, batch_size=7, optimizer="sgd", optimizer_settings={"momentum": 0.7})
 changes("train", "training", early_stopping__monitor="val_accuracy", early_stopping__patience=7)
 changes("train", "training", early_stopping__min_delta=0.7)
-changes("train", "training", seed=7, steps_per_execution=7, checkpoint_every=7.0)
+changes("train", "training", loss="cross_entropy", seed=7, steps_per_execution=7, checkpoint_every=7.0)
 changes("train", "store", {"url": "gs://a/b"}, url="gs://a/c", endpoint="http://a:1")
-changes("evaluate", "gate", floor=0.7, min_gain=0.7)
+changes("evaluate", "gate", minimum={"accuracy": 0.7}, maximum={"loss": 0.7}, min_improvement=0.7)
+CHANGES["problem"] = (
+    {"data": NPZ, "training": {}},
+    {"problem": "regression", "data": NPZ, "training": {}},
+    "ingest",
+)
 changes(None, "serving", host="a", port=7, threads=7, max_body_bytes=7, max_batch=7, max_queue=7)
 changes(None, "serving", body_timeout=7.0, drain_timeout=7.0, linger=7.0, poll_interval=7.0)
 changes(None, "rollout", golden_tolerance=0.7, canary_share=0.3, watch_seconds=7.0, min_requests=7)

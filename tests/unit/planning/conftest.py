@@ -16,7 +16,7 @@ from modelyard.pipelines.planning.plan import Plan
 from modelyard.pipelines.planning.planner import Request
 
 GKE = ("environment.store=gs://a/b", "environment.pipeline_root=gs://a/c")
-CURVE = LearningCurve(points=(), beyond=(), refused="3 validation examples are too few")
+CURVE = LearningCurve(measure="RMSE", points=(), beyond=(), refused="3 validation examples are too few")
 Make = Callable[..., Plan]
 
 
@@ -57,10 +57,12 @@ def probed() -> Probed:
 @pytest.fixture
 def data() -> Dataset:
     return Dataset(
-        examples=Schema(shape=(8, 8), dtype="uint8", classes=("cat", "dog"), splits={}),
+        examples=Schema(
+            shape=(8, 8), dtype="uint8", problem="classification", names=("cat", "dog"), splits={}
+        ),
         normalization=Normalization(),
         rows={"train": 960, "validation": 192, "test": 300},
-        classes={"cat": 60, "dog": 900},
+        targets="2 classes, with 60 (cat) to 900 (dog) training examples",
         features="features",
     )
 

@@ -33,7 +33,9 @@ def asked(*overrides: str) -> tuple[Trial, Config, Environment]:
     environment = load_environment("kind", [given, *overrides])
     config = load(None, ["training.epochs=3"], store=environment.model_store())
     question = Question(
-        examples=Schema(shape=(8, 8, 1), dtype="uint8", classes=tuple("0123456789"), splits={}),
+        examples=Schema(
+            shape=(8, 8, 1), dtype="uint8", problem="classification", names=tuple("0123456789"), splits={}
+        ),
         normalization=Normalization(),
         architecture=config.model,
         training=config.training,

@@ -244,8 +244,8 @@ def test_own_code_that_jax_trains_may_use_keras_alone(make: Make, tmp_path: Path
 def test_a_learning_curve_is_shown(make: Make, answers: dict[str, Any]) -> None:
     assert "too few" in screen(make(learning_curve=True))
     points = tuple(CurvePoint(rows=rows, error=0.1, low=0.05, high=0.2) for rows in (120, 240))
-    answers["learning_curve"] = LearningCurve(points=points, beyond=points[1:], refused=None)
-    assert "expected 240: 10.0% (5.0% to 20.0%)" in " ".join(screen(make(learning_curve=True)).split())
+    answers["learning_curve"] = LearningCurve(measure="RMSE", points=points, beyond=points[1:], refused=None)
+    assert "expected 240: 0.1000 (0.0500 to 0.2000)" in " ".join(screen(make(learning_curve=True)).split())
 
 
 @pytest.mark.usefixtures("answers")

@@ -10,7 +10,7 @@ from modelyard.components import artifacts
 from modelyard.components.artifacts import Schema
 from modelyard.components.shards import ShardWriter
 
-Rows = tuple[NDArray[Any], NDArray[np.int64]]
+Rows = tuple[NDArray[Any], NDArray[Any]]
 Raw = Callable[..., Path]
 
 
@@ -18,7 +18,11 @@ Raw = Callable[..., Path]
 def raw(tmp_path: Path) -> Raw:
     """Write a raw dataset: split name to (examples, labels)."""
 
-    def build(splits: dict[str, Rows], classes: tuple[str, ...] = ("cat", "dog", "emu")) -> Path:
+    def build(
+        splits: dict[str, Rows],
+        classes: tuple[str, ...] = ("cat", "dog", "emu"),
+        problem: str = "classification",
+    ) -> Path:
         directory = tmp_path / "raw"
         directory.mkdir()
         examples = next(iter(splits.values()))[0]
@@ -27,7 +31,9 @@ def raw(tmp_path: Path) -> Raw:
             with ShardWriter(directory, name, shape, dtype) as writer:
                 writer.append(rows, labels)
         sizes = {name: len(rows) for name, (rows, _) in splits.items()}
-        schema = Schema.model_validate({"shape": shape, "dtype": dtype, "classes": classes, "splits": sizes})
+        schema = Schema.model_validate(
+            {"shape": shape, "dtype": dtype, "problem": problem, "names": classes, "splits": sizes}
+        )
         artifacts.write(directory / "schema.json", schema)
         return directory
 

@@ -32,7 +32,7 @@ def test_every_row_lands_in_one_split_with_its_label(raw, pictures) -> None:
     for split, size in artifacts.read(features / "schema.json", Schema).splits.items():
         part = Split(features, split)
         assert len(part) == size
-        for row, label in zip(part.gather(np.arange(size)), part.labels, strict=True):
+        for row, label in zip(part.gather(np.arange(size)), part.targets, strict=True):
             assert label_of.pop(row.tobytes()) == label
             seen += 1
     assert seen == 600
@@ -73,7 +73,7 @@ def test_duplicates_and_leakage_are_counted(raw, pictures) -> None:
     held = rows(features, "validation") & {row.tobytes() for row in examples[:7]}
     assert statistics.duplicates == 11
     assert statistics.leakage == 7 - len(held)
-    assert sum(statistics.rows["test"]) == 37
+    assert sum(statistics.targets["test"]["rows"]) == 37
 
 
 def test_standardize_measures_the_training_rows_per_channel(raw, pictures) -> None:
@@ -93,6 +93,19 @@ def test_scale_and_none(raw, pictures, normalize, deviation) -> None:
     features = run(raw({"all": pictures(90)}), normalize=normalize, scale=16.0)
     found = artifacts.read(features / "normalization.json", Normalization)
     assert (found.mean, found.deviation) == ((0.0,), (deviation,))
+
+
+def test_the_scale_of_numbers_is_that_of_the_training_rows(raw) -> None:
+    random = np.random.default_rng(0)
+    examples, targets = random.normal(size=(300, 3)).astype(np.float32), random.normal(500, 20, 300)
+    features = run(raw({"all": (examples, targets)}, classes=("price",), problem="regression"))
+    train = Split(features, "train").targets.astype(np.float64)
+    found = artifacts.read(features / "normalization.json", Normalization)
+    assert found.target_mean == (pytest.approx(train.mean()),)
+    assert found.target_deviation == (pytest.approx(train.std()),)
+    told = artifacts.read(features / "statistics.json", Statistics).targets["train"]
+    assert told["median"] == pytest.approx(np.median(train))
+    assert Split(features, "test").targets.dtype == np.float32
 
 
 def refused(raw: Path, *words: str, **settings: object) -> None:

@@ -4,35 +4,30 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelyard.components.artifacts import (
-    ClassMetrics,
-    Decision,
-    History,
-    Interval,
-    Metrics,
-    Schema,
-    Statistics,
-)
+from modelyard.components.artifacts import Decision, History, Schema, Statistics
+from modelyard.components.problems.classification import ClassMetrics, Details
 from modelyard.components.report.page import render
+from tests.published import accurate
 
 
 @pytest.fixture
 def page() -> Callable[..., str]:
     """Render a report of some classes; keywords change the metrics."""
 
-    def build(classes: tuple[str, ...], metrics: dict[str, list[float]] | None = None, **changes: Any) -> str:
+    def build(
+        classes: tuple[str, ...],
+        metrics: dict[str, list[float]] | None = None,
+        per_class: tuple[ClassMetrics, ...] = (),
+        **changes: Any,
+    ) -> str:
         size = len(classes)
         confusion = np.full((size, size), 1) + 50 * np.eye(size, dtype=int)
-        found = Metrics(
-            rows=int(confusion.sum()),
-            accuracy=Interval(value=0.9, low=0.88, high=0.92),
-            loss=0.25,
-            per_class=tuple(
-                ClassMetrics(name=name, rows=50 + size, precision=0.9, recall=0.9, f1=(label + 1) / size)
-                for label, name in enumerate(classes)
-            ),
-            confusion=tuple(tuple(row) for row in confusion.tolist()),
-        ).model_copy(update=changes)
+        scored = tuple(
+            ClassMetrics(name=name, rows=50 + size, precision=0.9, recall=0.9, f1=(label + 1) / size)
+            for label, name in enumerate(classes)
+        )
+        details = Details(per_class=per_class or scored, confusion=tuple(map(tuple, confusion.tolist())))
+        found = accurate(0.9, 0.88, 0.92, details=details.model_dump(mode="json")).model_copy(update=changes)
         history = History(
             metrics={"loss": [1.0, 0.5], "val_loss": [1.1, 0.7]} if metrics is None else metrics,
             epochs=2,
@@ -42,9 +37,12 @@ def page() -> Callable[..., str]:
             parameters=5678,
             packages={"keras": "3.15.0"},
         )
-        schema = Schema(shape=(8, 8, 1), dtype="uint8", classes=classes, splits={"train": 7, "test": 3})
+        splits = {"train": 7, "test": 3}
+        schema = Schema(
+            shape=(8, 8, 1), dtype="uint8", problem="classification", names=classes, splits=splits
+        )
         facts: dict[str, Any] = {"duplicates": 4, "leakage": 2, "mean": 4.9, "minimum": 0.0, "maximum": 16.0}
         decision = Decision(decision="promote", reason="accuracy is <em>good</em>", champion=3)
-        return render("digits", found, decision, history, schema, Statistics(rows={}, **facts))
+        return render("digits", found, decision, history, schema, Statistics(targets={}, **facts))
 
     return build

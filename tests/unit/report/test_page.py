@@ -3,7 +3,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from modelyard.components.artifacts import ClassMetrics, Interval
+from modelyard.components.artifacts import Interval, Metric
+from modelyard.components.problems.classification import ClassMetrics
 from modelyard.components.report.page import Planned, with_plan
 
 VOID = {"meta", "br", "img", "line", "circle", "polyline", "link", "input"}
@@ -48,17 +49,18 @@ def test_names_from_the_data_are_escaped(page) -> None:
 def test_it_says_what_was_measured(page) -> None:
     html = page(
         ("a", "b"),
-        champion_accuracy=Interval(value=0.85, low=0.82, high=0.88),
+        champion=Metric(value=0.85, low=0.82, high=0.88, direction="higher"),
         gain=Interval(value=0.05, low=0.01, high=0.09),
     )
-    for fact in ("90.00", "0.8500", "+0.0500", "5,678", "1,234", "3.15.0", "8 × 8 × 1", "stopped early"):
+    for fact in ("0.9000", "0.8500", "by 0.0500", "5,678", "1,234", "3.15.0", "8 × 8 × 1", "stopped early"):
         assert fact in html
     assert html.count("<polyline") == 2
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_an_accuracy_without_spread(page, value) -> None:
-    assert f"{value:.4f}" in page(("a", "b"), accuracy=Interval(value=value, low=value, high=value))
+    certain = Metric(value=value, low=value, high=value, direction="higher")
+    assert f"{value:.4f}" in page(("a", "b"), values={"accuracy": certain})
 
 
 @pytest.mark.parametrize("metrics", [{}, {"loss": [1.0], "accuracy": [1.0]}])

@@ -3,20 +3,21 @@ import json
 import numpy as np
 import pytest
 
-from modelyard.components.artifacts import Signature
+from modelyard.components.artifacts import Tensor
 from modelyard.components.serve import tensors
 from modelyard.components.serve.replies import Refused, encode_rows
+from tests.published import classifier
 
-PIXELS = Signature(shape=(2, 3), dtype="uint8", classes=("a", "b"))
-FLOATS = Signature(shape=(2, 3), dtype="float32", classes=("a", "b"))
+PIXELS = classifier((2, 3), "uint8", ("a", "b")).input
+FLOATS = classifier((2, 3), "float32", ("a", "b")).input
 
 
-def batch(text: str, signature: Signature = PIXELS, key: str = "instances") -> np.ndarray:
+def batch(text: str, signature: Tensor = PIXELS, key: str = "instances") -> np.ndarray:
     data = text.encode()
     return tensors.batch(tensors.parse(data)[key], key, data, signature, max_batch=4)
 
 
-def refusal(text: str, signature: Signature = PIXELS) -> tuple[int, str]:
+def refusal(text: str, signature: Tensor = PIXELS) -> tuple[int, str]:
     with pytest.raises(Refused) as refused:
         batch(text, signature)
     return refused.value.reply.status, str(refused.value)

@@ -67,7 +67,8 @@ class TrainEnv:
             with ShardWriter(directory, split, shape, dtype) as writer:
                 writer.append(rows, classes)
         sizes = {"train": len(examples), "validation": validation}
-        facts = {"shape": shape, "dtype": dtype, "classes": ("cat", "dog", "emu"), "splits": sizes}
+        facts = {"shape": shape, "dtype": dtype, "splits": sizes}
+        facts |= {"problem": "classification", "names": ("cat", "dog", "emu")}
         artifacts.write(directory / "schema.json", Schema.model_validate(facts))
         artifacts.write(directory / "normalization.json", Normalization(mean=mean, deviation=deviation))
         return directory
@@ -110,7 +111,7 @@ class TrainEnv:
         code = Path(settings.code or "")
         sha256 = artifacts.tree_sha256(code) if settings.code else ""
         network = networks.build(settings, rows.schema, rows.normalization, code, sha256)
-        trainer.compile_(network, settings, plan, len(rows.train))
+        trainer.compile_(network, settings, plan, rows.schema, rows.normalization, len(rows.train))
         return trainer.fit(network, rows, plan, store), network
 
     def train_own(self, build: str, arguments: dict[str, Any] | None = None, **settings: Any) -> History:

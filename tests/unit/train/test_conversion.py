@@ -43,10 +43,10 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[keras.Mod
 
 
 def test_a_model_of_another_backend_becomes_the_same_files(model: keras.Model, tmp_path: Path) -> None:
-    export.convert(model, tmp_path)
+    export.convert(model, "probabilities", tmp_path)
     expected = np.asarray(model(ROWS))
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
-    np.testing.assert_allclose(session.run([export.OUTPUT], {"input": ROWS})[0], expected, atol=1e-5)
+    np.testing.assert_allclose(session.run(["probabilities"], {"input": ROWS})[0], expected, atol=1e-5)
     served = tf.saved_model.load(str(tmp_path / "saved_model"))
     np.testing.assert_allclose(served.serve(ROWS), expected, atol=1e-5)
 
@@ -55,4 +55,4 @@ def test_a_model_of_another_backend_becomes_the_same_files(model: keras.Model, t
 def test_a_layer_that_only_another_backend_can_run_is_refused(model: keras.Model, tmp_path: Path) -> None:
     (tmp_path / "own_layers.py").write_text(OWN.replace("x / 2", "x.at[0].set(0)"))
     with pytest.raises(TrainError, match=r"cannot run the model: .*'at'.* only keras.ops"):
-        export.convert(model, tmp_path)
+        export.convert(model, "probabilities", tmp_path)

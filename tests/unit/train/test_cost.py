@@ -18,7 +18,9 @@ PARAMETERS = (64 * 8 + 8) + (8 * 3 + 3)
 
 def question(model: dict[str, Any], rows: int = 60, **training: Any) -> Question:
     return Question(
-        examples=Schema(shape=(8, 8, 1), dtype="uint8", classes=("cat", "dog", "emu"), splits={}),
+        examples=Schema(
+            shape=(8, 8, 1), dtype="uint8", problem="classification", names=("cat", "dog", "emu"), splits={}
+        ),
         normalization=Normalization(deviation=(255.0,)),
         architecture=Model.model_validate(model),
         training=Training(**training),

@@ -104,16 +104,16 @@ def truncate(features: Path) -> None:
         (rewrite({"dtype": "int8"}), r"is not a Schema: dtype: Input should be 'uint8' or 'float32'"),
         (truncate, r"The train rows in .* cannot be read: ValueError: mmap"),
         (
-            lambda features: (features / "train-00000-of-00001.labels.npy").unlink(),
+            lambda features: (features / "train-00000-of-00001.targets.npy").unlink(),
             r"The train rows in .* cannot be read: FileNotFoundError",
         ),
         (
-            lambda features: np.save(features / "train-00000-of-00001.labels.npy", np.zeros(3, np.int64)),
-            r"are 60 examples and 3 labels, but schema.json says 60 rows. Preprocess",
+            lambda features: np.save(features / "train-00000-of-00001.targets.npy", np.zeros(3, np.int64)),
+            r"are 60 examples and 3 targets, but schema.json says 60 rows. Preprocess",
         ),
         (rewrite({"splits": {"train": 60}}), r"The validation rows .* are 12 .* schema.json says 0 rows"),
         (rewrite({"shape": [8, 8, 3]}), r"are uint8 \(8, 8, 1\), but schema.json says uint8 \(8, 8, 3\)"),
-        (rewrite({"classes": ["cat", "dog"]}), r"are labels 0 to 2, but schema.json has 2 classes"),
+        (rewrite({"names": ["cat", "dog"]}), r"Row 2 of train has the label 2, but there are 2 classes"),
     ],
 )
 def test_malformed_features_are_refused(train_env, damage, message) -> None:

@@ -45,7 +45,11 @@ def test_all_files_take_raw_examples_and_predict_what_was_trained(train_env, sha
     np.testing.assert_allclose(found["onnx"].sum(axis=1), 1, atol=1e-5)
     assert (found["onnx"].argmax(axis=1) == classes).mean() > 0.8
     signature = artifacts.read(train_env.model / "signature.json", Signature)
-    assert (signature.shape, signature.dtype, signature.classes) == (shape, dtype, ("cat", "dog", "emu"))
+    assert (signature.input.shape, signature.input.dtype, signature.output.names) == (
+        shape,
+        dtype,
+        ("cat", "dog", "emu"),
+    )
 
 
 def test_a_model_whose_weights_are_lost_in_the_last_step_leaves_nothing(train_env) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Normalization, Schema
+from modelyard.components.problems.classification import PROBLEM
 from modelyard.components.train import learning_curve as curves
 from modelyard.components.train import trainer
 from modelyard.components.train.learning_curve import extrapolate, fit, learning_curve
@@ -27,10 +28,19 @@ def test_what_does_not_fall_is_flat() -> None:
     assert law.at(16000) == pytest.approx(0.1225)
 
 
+def curve_of(counts: list[int], errors: list[float], held: int) -> Any:
+    """Extrapolate shares of wrong answers among `held` rows."""
+    targets, drawn = np.zeros(held, np.int64), []
+    for error in errors:
+        scores = np.stack([np.arange(held) < round(error * held), np.ones(held)], axis=1).astype(float)
+        drawn.append(PROBLEM.error_draws(targets, scores, curves.DRAWS)[1])
+    return extrapolate(PROBLEM.error, counts, errors, np.stack(drawn, axis=1))
+
+
 def test_beyond_are_twice_and_four_times_the_rows_with_an_interval() -> None:
     errors = [float(3 * rows**-0.5 + 0.05) for rows in ROWS]
-    few = extrapolate([int(one) for one in ROWS], errors, held=100)
-    many = extrapolate([int(one) for one in ROWS], errors, held=10_000)
+    few = curve_of([int(one) for one in ROWS], errors, held=100)
+    many = curve_of([int(one) for one in ROWS], errors, held=10_000)
     assert [one.rows for one in few.beyond] == [8000, 16000]
     for curve in (few, many):
         for one in curve.beyond:
@@ -39,7 +49,7 @@ def test_beyond_are_twice_and_four_times_the_rows_with_an_interval() -> None:
 
 
 def test_no_wrong_row_among_few_does_not_mean_none_at_all() -> None:
-    curve = extrapolate([250, 500, 1000, 2000], [0.10, 0.04, 0.02, 0.0], held=50)
+    curve = curve_of([250, 500, 1000, 2000], [0.10, 0.04, 0.02, 0.0], held=50)
     last = curve.points[-1]
     assert last.low == last.error == 0.0
     assert 0.01 < last.high < 0.1
@@ -47,15 +57,15 @@ def test_no_wrong_row_among_few_does_not_mean_none_at_all() -> None:
 
 
 def test_what_does_not_fall_is_not_continued() -> None:
-    curve = extrapolate([250, 500, 1000, 2000], [0.10, 0.12, 0.13, 0.14], held=100)
+    curve = curve_of([250, 500, 1000, 2000], [0.10, 0.12, 0.13, 0.14], held=100)
     assert curve.refused
-    assert "10.0% with 250 examples and 14.0% with 2,000" in curve.refused
+    assert "0.1000 with 250 examples and 0.1400 with 2,000" in curve.refused
     assert curve.beyond == ()
     assert [one.rows for one in curve.points] == [250, 500, 1000, 2000]
 
 
 def test_what_no_law_goes_through_is_not_continued() -> None:
-    curve = extrapolate([161, 322, 644, 1289], [0.698, 0.647, 0.295, 0.129], held=144)
+    curve = curve_of([161, 322, 644, 1289], [0.698, 0.647, 0.295, 0.129], held=144)
     assert curve.refused
     assert "training.epochs" in curve.refused
     assert curve.beyond == ()

@@ -18,7 +18,9 @@ TEN = tuple("0123456789")
 
 
 def build(shape: tuple[int, ...], dtype: str = "uint8", scale: float = 255.0, **settings: Any) -> Any:
-    schema = Schema.model_validate({"shape": shape, "dtype": dtype, "classes": TEN, "splits": {}})
+    schema = Schema.model_validate(
+        {"shape": shape, "dtype": dtype, "problem": "classification", "names": TEN, "splits": {}}
+    )
     model = Model.model_validate(settings)
     return networks.build(model, schema, Normalization(deviation=(scale,)), Path(), "")
 
@@ -61,7 +63,7 @@ def test_training_it_is_the_tutorials_maths(train_env) -> None:
     rows = Features.read(
         train_env.features(pictures, labels, deviation=(256.0,))
     )  # exact, however it is computed
-    schema = rows.schema.model_copy(update={"classes": TEN})
+    schema = rows.schema.model_copy(update={"names": TEN})
     keras.utils.set_random_seed(3)
     ours = networks.build(Model(), schema, rows.normalization, Path(), "")
     ours.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", steps_per_execution=4)

@@ -20,7 +20,9 @@ from modelyard.components.train.settings import Code, Model, Training
 @pytest.fixture
 def question() -> Question:
     return Question(
-        examples=Schema(shape=(8, 8, 1), dtype="uint8", classes=("cat", "dog", "emu"), splits={}),
+        examples=Schema(
+            shape=(8, 8, 1), dtype="uint8", problem="classification", names=("cat", "dog", "emu"), splits={}
+        ),
         normalization=Normalization(deviation=(255.0,)),
         architecture=Model(filters=(4,), dense=(8,)),
         training=Training(batch_size=16),

@@ -103,7 +103,7 @@ def test_a_folder_that_is_none_is_named(train_env) -> None:
         (
             "units:build",
             network("", "layers.Dense(classes + 1, activation='softmax')(layers.Flatten()(x))"),
-            r"gives \(None, 4\), but \(None, 3\) is expected: one value for each of the 3 classes",
+            r"gives \(None, 4\), but \(None, 3\) is expected: classes is 3",
         ),
         ("two:build", network("", "[x, x]"), r"gives list, but \(None, 3\) is expected"),
         (

@@ -1,0 +1,68 @@
+"""The problems: what depends on the kind of target that a model predicts, and on nothing else.
+
+    describe("regression").metrics        known to every process: names, directions, how an answer is shown
+    of("regression").measure(...)         what the steps compute with; imports numpy
+
+This is the registry. A problem is a row here, a module that subclasses `Problem`, and a template of the
+report (components/report/<name>.html); docs/extending.md takes the walk. A run's leading process, fingerprint
+and deploy have no numpy: they use `describe` alone.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from modelyard.components.errors import ConfigError
+from modelyard.components.problems.base import Description, show_likeliest, show_values
+
+if TYPE_CHECKING:
+    from modelyard.components.problems.base import Problem
+
+PROBLEMS = {
+    "classification": Description(
+        metrics={"accuracy": "higher", "loss": "lower"},
+        primary="accuracy",
+        monitors={"accuracy": "higher"},
+        losses=("cross_entropy",),
+        output="probabilities",
+        meaning="probability of each class",
+        size="classes",
+        show=show_likeliest,
+    ),
+    "regression": Description(
+        metrics={"rmse": "lower", "mae": "lower", "r2": "higher"},
+        primary="rmse",
+        monitors={"mae": "lower", "rmse": "lower"},
+        losses=("mse", "huber"),
+        output="predictions",
+        meaning="value of each target",
+        size="targets",
+        show=show_values,
+    ),
+}
+
+
+def describe(name: str) -> Description:
+    """Return what is known of a problem without numpy.
+
+    Raises:
+        ConfigError: there is no such problem.
+    """
+    if name not in PROBLEMS:
+        raise ConfigError(f"{name!r} is not a problem; the problems are {', '.join(PROBLEMS)}.")
+    return PROBLEMS[name]
+
+
+def of(name: str) -> "Problem":
+    """Return a problem.
+
+    Raises:
+        ConfigError: there is no such problem.
+    """
+    problem: Problem = import_module(module(name)).PROBLEM
+    return problem
+
+
+def module(name: str) -> str:
+    """Return the module of a problem, for fingerprints of the code that a step uses."""
+    describe(name)
+    return f"{__name__}.{name}"

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+from modelyard.components.artifacts import Golden, Schema
+from modelyard.components.errors import DataError
+from modelyard.components.problems import describe, regression
+from modelyard.components.problems.regression import PROBLEM
+
+SCHEMA = Schema(shape=(2,), dtype="float32", problem="regression", names=("price",), splits={})
+
+
+def rows(count: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return targets around 500 and answers with so much noise."""
+    random = np.random.default_rng(seed)
+    targets = random.normal(500, 50, count).astype(np.float32)
+    return targets, (targets + random.normal(0, noise, count))[:, None].astype(np.float32)
+
+
+def test_metrics_are_those_of_scikit_learn() -> None:
+    targets, answers = rows(300, 20)
+    found = PROBLEM.measure(SCHEMA, targets, PROBLEM.scores(answers, targets), None)
+    for name, of_sklearn in (
+        ("rmse", root_mean_squared_error),
+        ("mae", mean_absolute_error),
+        ("r2", r2_score),
+    ):
+        metric = found.values[name]
+        assert metric.value == pytest.approx(of_sklearn(targets, answers[:, 0]), rel=1e-5)
+        assert metric.low < metric.value < metric.high
+        assert metric.direction == describe("regression").metrics[name]
+    assert (found.primary, found.champion, found.gain) == ("rmse", None, None)
+
+
+def test_the_gain_is_paired() -> None:
+    """Two models with the same large errors, one of them a little better on every row."""
+    targets, answers = rows(200, 40)
+    better = targets[:, None] + 0.95 * (answers - targets[:, None])
+    scores = [PROBLEM.scores(one, targets) for one in (better, answers)]
+    found = PROBLEM.measure(SCHEMA, targets, *scores)
+    assert found.champion
+    assert found.gain
+    assert found.champion.value > found.main.value
+    assert found.gain.value == pytest.approx(found.champion.value - found.main.value)
+    assert 0 < found.gain.low < found.gain.high  # though the intervals of the two overlap
+    assert found.main.high > found.champion.low
+
+
+def test_the_intervals_agree_with_theory_also_when_groups_of_rows_are_drawn(monkeypatch) -> None:
+    """Squared normal errors: the standard error of RMSE is RMSE / sqrt(2 n)."""
+    targets, answers = rows(4000, 20)
+    expected = 2 * 1.96 * 20 / np.sqrt(2 * 4000)
+    for groups in (10_000, 500):
+        monkeypatch.setattr(regression, "GROUPS", groups)
+        found = PROBLEM.measure(SCHEMA, targets, PROBLEM.scores(answers, targets), None).main
+        assert found.high - found.low == pytest.approx(expected, rel=0.15)
+
+
+def test_targets_that_cannot_be_learned_are_refused() -> None:
+    good = np.arange(10, dtype=np.float32)
+    with pytest.raises(DataError, match=r"Row 107 of all has the target nan"):
+        PROBLEM.check_targets(SCHEMA, "all", 100, np.where(good == 7, np.nan, good))
+    for targets, said in ((good * 0 + 3, "targets of test are 3.0000"), (good + 1e6, "float32")):
+        with pytest.raises(DataError, match=said):
+            PROBLEM.check_splits(SCHEMA, {"train": good, "validation": good, "test": targets})
+    with pytest.raises(DataError, match="2 targets"):
+        PROBLEM.check_schema(SCHEMA.model_copy(update={"names": ("a", "b")}))
+
+
+def test_golden_rows_cover_the_range_of_the_targets() -> None:
+    targets = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    chosen = PROBLEM.golden_rows(SCHEMA, targets, 16)
+    assert len(chosen) == 16
+    assert {int(targets.argmin()), int(targets.argmax())} <= set(chosen.tolist())
+    assert PROBLEM.golden_rows(SCHEMA, targets[:3], 16).tolist() == [0, 1, 2]
+
+
+def test_answers_are_compared_relative_to_the_scale_of_the_targets() -> None:
+    golden = Golden(problem="regression", instances=[[0]], predictions=[[1000.0]], scale=[50.0])
+    assert describe("regression").difference(golden, 0, [1001.0]) == pytest.approx(0.02)
+    assert not describe("regression").difference(golden, 0, [float("nan")]) <= 1
+    with pytest.raises(ValueError, match="argument"):
+        describe("regression").difference(golden, 0, [1.0, 2.0])
+
+
+def test_an_answer_for_people_is_the_number() -> None:
+    assert str(describe("regression").show(("price",), [1234.5678])) == "1235"

@@ -1,0 +1,44 @@
+"""The seam: what the problems share, and that nobody else knows a problem."""
+
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+from modelyard.components import problems
+from modelyard.components.errors import ConfigError
+from modelyard.components.problems.base import Problem
+
+ROOT = Path(problems.__file__).parents[2]
+KNOWN = re.compile(r"accurac|(?<!data)(?<!sub)classes|softmax|confusion|probabilit", re.IGNORECASE)
+MAY_KNOW = ("components/problems/", "components/ingest/", "components/source/settings.py")
+
+
+@pytest.mark.parametrize("name", problems.PROBLEMS)
+def test_each_has_a_description_a_module_and_a_template(name: str) -> None:
+    description = problems.describe(name)
+    assert isinstance(problems.of(name), Problem)
+    assert description.primary in description.metrics
+    assert (ROOT / "components" / "report" / f"{name}.html").is_file()
+
+
+def test_a_problem_that_is_none() -> None:
+    with pytest.raises(ConfigError, match="regression"):
+        problems.of("clustering")
+
+
+def test_no_identifier_outside_names_what_belongs_to_a_problem() -> None:
+    found = []
+    for folder in ("components", "pipelines"):
+        for path in (ROOT / folder).rglob("*.py"):
+            name = path.relative_to(ROOT).as_posix()
+            if not name.startswith(MAY_KNOW):
+                tokens = tokenize.generate_tokens(io.StringIO(path.read_text()).readline)
+                found += [
+                    f"{name}:{one.start[0]} {one.string}"
+                    for one in tokens
+                    if one.type == tokenize.NAME and KNOWN.search(one.string)
+                ]
+    assert found == []

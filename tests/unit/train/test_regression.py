@@ -1,0 +1,73 @@
+"""A model that predicts a number: in the target's unit, whatever scale it is of."""
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Normalization, Schema, Signature
+from modelyard.components.errors import TrainError
+from modelyard.components.shards import ShardWriter
+from modelyard.components.train.backend import keras
+
+MEAN, DEVIATION = 20_000.0, 500.0
+
+
+@pytest.fixture
+def features(train_env) -> np.ndarray:
+    """Write features of three numbers whose first says the target; return the examples of validation."""
+    directory = train_env.root / "features"
+    directory.mkdir()
+    random, sizes = np.random.default_rng(0), {"train": 200, "validation": 40}
+    for split, rows in sizes.items():
+        examples = random.normal(size=(rows, 3)).astype(np.float32)
+        with ShardWriter(directory, split, (3,), "float32") as writer:
+            writer.append(examples, MEAN + DEVIATION * examples[:, 0])
+    schema = Schema(shape=(3,), dtype="float32", problem="regression", names=("price",), splits=sizes)
+    artifacts.write(directory / "schema.json", schema)
+    scaling = Normalization(target_mean=(MEAN,), target_deviation=(DEVIATION,))
+    artifacts.write(directory / "normalization.json", scaling)
+    return examples
+
+
+def test_the_exported_model_answers_in_the_unit_of_the_target(train_env, features) -> None:
+    history = train_env.train(
+        {"filters": [], "dense": []}, epochs=30, optimizer="sgd", optimizer_settings={"learning_rate": 0.1}
+    )
+    assert set(history.metrics) == {"loss", "mae", "rmse", "val_loss", "val_mae", "val_rmse"}
+    assert history.metrics["val_rmse"][-1] < 0.1 * DEVIATION
+    assert history.metrics["loss"][-1] < 0.01  # of differences in deviations
+    signature = artifacts.read(train_env.model / "signature.json", Signature)
+    assert (signature.problem, signature.output.names) == ("regression", ("price",))
+    session = onnxruntime.InferenceSession(str(train_env.model / "model.onnx"))
+    (answers,) = session.run([signature.output.name], {"input": features})
+    np.testing.assert_allclose(answers[:, 0], MEAN + DEVIATION * features[:, 0], atol=0.3 * DEVIATION)
+
+
+@pytest.mark.usefixtures("features")
+def test_code_of_ones_own_gets_the_number_of_targets(train_env) -> None:
+    train_env.code(
+        own="""
+        def build(input_shape, targets):
+            return keras.Sequential([keras.Input(input_shape), layers.Dense(targets)])
+        """,
+        old="""
+        def build(input_shape, classes):
+            return keras.Sequential([keras.Input(input_shape), layers.Dense(classes)])
+        """,
+    )
+    stopping = {"monitor": "val_mae", "patience": 1}
+    train_env.train_own("own:build", epochs=2, loss="huber", early_stopping=stopping)
+    with pytest.raises(TrainError, match=r"called with input_shape, targets, but takes \(.*classes\)"):
+        train_env.train_own("old:build")
+
+
+@pytest.mark.usefixtures("features")
+def test_losses_are_those_of_keras_on_scaled_targets(train_env) -> None:
+    targets, answers = np.array([MEAN, MEAN + DEVIATION]), np.full((2, 1), MEAN + 3 * DEVIATION)
+    for loss, expected in (("mse", (9 + 4) / 2), ("huber", (2.5 + 1.5) / 2)):
+        history, network = train_env.fit({"filters": [], "dense": []}, epochs=1, loss=loss)
+        assert history.epochs == 1
+        pair = {"y": keras.ops.cast(targets, "float32"), "y_pred": keras.ops.cast(answers, "float32")}
+        found = network.compute_loss(**pair)
+        assert float(found) == pytest.approx(expected, rel=1e-3)
