@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from modelyard.components.deploy.settings import Rollout, Target
+from modelyard.components.deploy.settings import PLATFORMS, Rollout, Target
 from modelyard.components.settings import Spec
 from modelyard.components.store.settings import Store
 
@@ -22,3 +22,7 @@ class DeploySpec(Spec):
         description="Fingerprint of the configuration and the code that decide the result."
     )
     code_sha256: str = Field(default="", description="Fingerprint of the user's own model code.")
+
+    def modules(self) -> tuple[str, ...]:
+        """See Spec: the serving platform's."""
+        return (PLATFORMS[self.target.platform].partition(":")[0],)
