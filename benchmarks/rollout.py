@@ -106,7 +106,7 @@ def version(models: ModelStore, scratch: Path) -> PinnedVersion:
     cnn(folder / "model.onnx")
     pictures = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    (answers,) = session.run(None, {"pixels": pictures})
+    (answers,) = session.run(None, {"input": pictures})
     artifacts.write(
         folder / "golden.json",
         Golden(problem="classification", instances=pictures.tolist(), predictions=answers.tolist()),

@@ -59,7 +59,7 @@ def cnn(path: Path) -> None:
     weights["scale"] = np.float32(255)
     node = helper.make_node
     nodes = [
-        node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        node("Cast", ["input"], ["floats"], to=TensorProto.FLOAT),
         node("Div", ["floats", "scale"], ["scaled"]),
         node("Transpose", ["scaled"], ["channels"], perm=[0, 3, 1, 2]),
         node("Conv", ["channels", "k1", "b_k1"], ["c1"]),
@@ -77,7 +77,7 @@ def cnn(path: Path) -> None:
     graph = helper.make_graph(
         nodes,
         NAME,
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", 32, 32, 3])],
+        [helper.make_tensor_value_info("input", TensorProto.UINT8, ["n", 32, 32, 3])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 10])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
     )

@@ -29,6 +29,12 @@ def classifier(
     return signature_of(schema, describe("classification"))
 
 
+def regressor(shape: tuple[int, ...], names: tuple[str, ...]) -> Signature:
+    """Return the signature of a model of regression on such examples."""
+    schema = Schema(shape=shape, dtype="float32", problem="regression", names=names, splits={})
+    return signature_of(schema, describe("regression"))
+
+
 def accurate(value: float, low: float, high: float, rows: int = 10, **more: Any) -> Metrics:
     """Return the metrics of a classifier with this accuracy."""
     values = {

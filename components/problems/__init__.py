@@ -27,6 +27,7 @@ PROBLEMS = {
         meaning="probability of each class",
         size="classes",
         show=show_likeliest,
+        ranked=True,
     ),
     "regression": Description(
         metrics={"rmse": "lower", "mae": "lower", "r2": "higher"},

@@ -52,6 +52,7 @@ class Description:
         meaning: what the values of an answer are, in a few words.
         size: argument of the user's `build` that gets the number of values in an answer.
         show: returns an answer for people, from the names of its values and the values.
+        ranked: whether the values are shares of a whole, so that people want the largest first.
     """
 
     metrics: Mapping[str, Direction]
@@ -62,6 +63,7 @@ class Description:
     meaning: str
     size: str
     show: Callable[[Sequence[str], Sequence[float]], Shown]
+    ranked: bool = False
 
     def difference(self, golden: Golden, number: int, answer: Sequence[float]) -> float:
         """Return how far an answer is from golden answer `number`, relative to the answers' scale.

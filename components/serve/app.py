@@ -46,6 +46,7 @@ _ROUTES = {
     "model_ready": ("GET", r"/v2/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?/ready"),
     "infer": ("POST", r"/v2/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?/infer"),
     "status": ("GET", r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?"),
+    "signature": ("GET", r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?/metadata"),
     "predict": ("POST", r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?:predict"),
 }
 _PATTERNS = [(route, method, re.compile(pattern)) for route, (method, pattern) in _ROUTES.items()]
@@ -143,6 +144,8 @@ class App:
                 return Reply(encode({"live": True}))
             case "status":
                 return tfserving.status(predictor)
+            case "signature":
+                return tfserving.metadata(predictor)
             case "metadata":
                 return openinference.metadata(predictor)
             case "server":

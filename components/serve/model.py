@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from modelyard.components.artifacts import Signature
 from modelyard.components.errors import ModelyardError, ServeError
+from modelyard.components.problems import describe
 from modelyard.components.store.models import ModelStore
 
 WARM_UPS = 3
@@ -35,17 +36,20 @@ class Predictor:
         threads: threads of ONNX Runtime for one request.
 
     Raises:
+        ConfigError: this version of modelyard does not know the model's problem.
         ServeError: the file is not a model, or not one with this signature.
     """
 
     def __init__(self, path: Path, name: str, version: int, signature: Signature, threads: int) -> None:
         self.name, self.version, self.signature = name, version, signature
         self.dtype = np.dtype(signature.input.dtype)
+        self.input, self.output = signature.input.name, signature.output.name
+        self.ranked = describe(signature.problem).ranked
         try:
             self._session = onnxruntime.InferenceSession(
                 path, _options(threads), providers=["CPUExecutionProvider"]
             )
-            self.input, self.output = _names(self._session, signature)
+            _check_tensors(self._session, signature)
             seconds = min(self._warm_up() for _ in range(WARM_UPS))
         except ServeError as error:
             raise ServeError(f"Version {version} of {name} is not what its signature says: {error}") from None
@@ -110,16 +114,21 @@ def _options(threads: int) -> Any:
     return options
 
 
-def _names(session: Any, signature: Signature) -> tuple[str, str]:
-    """Return the names of the one input and of the first output."""
-    inputs = session.get_inputs()
-    expected = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}[signature.input.dtype]
-    if len(inputs) != 1 or inputs[0].type != expected or isinstance(inputs[0].shape[0], int):
-        found = ", ".join(f"{value.name}: {value.type} {value.shape}" for value in inputs)
-        raise ServeError(
-            f"it takes ({found}), and one {expected} of any batch size is expected. Export it again."
-        )
-    return inputs[0].name, session.get_outputs()[0].name
+def _check_tensors(session: Any, signature: Signature) -> None:
+    """Compare the inputs and outputs of the file with the signature; shapes are checked by a first answer."""
+    types = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+    for verb, found, tensors in (
+        ("takes", session.get_inputs(), signature.inputs),
+        ("gives", session.get_outputs(), signature.outputs),
+    ):
+        expected = [(one.name, types[one.dtype]) for one in tensors]
+        fixed = any(isinstance(one.shape[0], int) for one in found if one.shape)
+        if fixed or [(one.name, one.type) for one in found] != expected:
+            raise ServeError(
+                f"it {verb} {', '.join(f'{one.name}: {one.type} {one.shape}' for one in found)}, and "
+                f"{', '.join(f'{name}: {kind}' for name, kind in expected)} of any batch size is expected. "
+                "Export it again."
+            )
 
 
 class Follower(threading.Thread):

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from simdjson import Array, Object
 
+from modelyard.components.artifacts import Tensor
 from modelyard.components.serve import tensors
 from modelyard.components.serve.model import Predictor
-from modelyard.components.serve.replies import Refused, Reply, encode, short
+from modelyard.components.serve.replies import Refused, Reply, encode, not_finite, short
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 HEADER_LENGTH = b"inference-header-content-length"
@@ -37,27 +38,28 @@ def server() -> Reply:
 
 
 def metadata(predictor: Predictor) -> Reply:
-    """Return what the model takes and gives; `parameters` is the signature, without what is said before."""
+    """Return what the model takes and gives.
+
+    `parameters` has the whole signature, with the names and the meaning of values, and whether people want
+    the largest value of an answer first.
+    """
     signature = predictor.signature
-    given = {
-        "name": predictor.input,
-        "datatype": DATATYPES[signature.input.dtype],
-        "shape": [-1, *signature.input.shape],
-    }
-    answer = {"name": predictor.output, "datatype": "FP32", "shape": [-1, *signature.output.shape]}
     about = {
         "name": predictor.name,
         "versions": [str(predictor.version)],
         "platform": "onnxruntime_onnx",
-        "inputs": [given],
-        "outputs": [answer],
+        "inputs": [_about(tensor) for tensor in signature.inputs],
+        "outputs": [_about(tensor) for tensor in signature.outputs],
         "parameters": {
-            "problem": signature.problem,
-            "names": signature.output.names,
-            "image": signature.input.image.model_dump() if signature.input.image else None,
+            "signature": signature.model_dump(mode="json"),
+            "ranked": predictor.ranked,
         },
     }
     return Reply(encode(about))
+
+
+def _about(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": DATATYPES[tensor.dtype], "shape": [-1, *tensor.shape]}
 
 
 def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_batch: int) -> Reply:
@@ -70,7 +72,7 @@ def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_ba
         max_batch: most examples in it.
 
     Raises:
-        Refused: 400 or 413, the body is not a request for this model.
+        Refused: 400 or 413, the body is not a request for this model; 500, the answer is not finite.
     """
     text, binary = _parts(body, header_length)
     document = tensors.parse(text)
@@ -88,7 +90,10 @@ def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_ba
     answer["outputs"] = [output]
     if not as_bytes:
         output["data"] = answers.ravel().tolist()
-        return Reply(encode(answer), rows=len(batch))
+        try:
+            return Reply(encode(answer), rows=len(batch))
+        except ValueError:
+            raise not_finite() from None
     data = answers.astype("<f4", copy=False).tobytes()
     output["parameters"] = {"binary_data_size": len(data)}
     head = encode(answer)

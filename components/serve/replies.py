@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 JSON = b"application/json"
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class Reply(NamedTuple):
@@ -36,14 +36,34 @@ def short(value: object) -> str:
 
 
 def encode(value: Any) -> bytes:
-    """Return `value` as compact JSON."""
+    """Return `value` as compact JSON.
+
+    Raises:
+        ValueError: it has NaN or an infinity.
+    """
     return _encode(value).encode()
 
 
 def encode_rows(rows: NDArray[np.float32]) -> str:
-    """Return (n, m) numbers as JSON, with the nine digits that tell any two float32 apart."""
+    """Return (n, m) numbers as JSON, with the nine digits that tell any two float32 apart.
+
+    Raises:
+        Refused: 500, one is NaN or infinite, which JSON does not have.
+    """
     one = _row(rows.shape[1])
-    return f"[{','.join([one % tuple(row) for row in rows.tolist()])}]"
+    text = f"[{','.join([one % tuple(row) for row in rows.tolist()])}]"
+    if "n" in text:  # nan, inf
+        raise not_finite()
+    return text
+
+
+def not_finite() -> Refused:
+    """Return the refusal of an answer that has NaN or an infinity (500)."""
+    return Refused(
+        500,
+        "The model's answer has a value that is NaN or infinite. Correct the input if it is far outside of "
+        "what the model was trained on; if it is not, promote another version.",
+    )
 
 
 @lru_cache(maxsize=16)

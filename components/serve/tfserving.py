@@ -3,7 +3,8 @@
 POST /v1/models/NAME[/versions/N]:predict
     {"instances": [...]}  a list of examples                  -> {"predictions": [...]}
     {"inputs": [...]}     the batch, or {"<input name>": ...}  -> {"outputs": [...]}
-GET  /v1/models/NAME[/versions/N]  the state of the version
+GET  /v1/models/NAME[/versions/N]           the state of the version
+GET  /v1/models/NAME[/versions/N]/metadata  what it takes and gives
 
 An example is a nested list, {"b64": "<a picture>"}, or either under the input's name.
 https://www.tensorflow.org/tfx/serving/api_rest
@@ -23,6 +24,7 @@ from modelyard.components.serve.model import Predictor
 from modelyard.components.serve.replies import Refused, Reply, encode, encode_rows, short
 
 ANSWERS = {"instances": "predictions", "inputs": "outputs"}
+DTYPES = {"uint8": "DT_UINT8", "float32": "DT_FLOAT"}
 
 
 def status(predictor: Predictor) -> Reply:
@@ -35,6 +37,27 @@ def status(predictor: Predictor) -> Reply:
     return Reply(encode({"model_version_status": [version]}))
 
 
+def metadata(predictor: Predictor) -> Reply:
+    """Return the model's inputs and outputs, as TF Serving words them."""
+    signature = predictor.signature
+    default = {
+        "inputs": {tensor.name: _about(tensor) for tensor in signature.inputs},
+        "outputs": {tensor.name: _about(tensor) for tensor in signature.outputs},
+        "method_name": "tensorflow/serving/predict",
+    }
+    about = {
+        "model_spec": {"name": predictor.name, "signature_name": "", "version": str(predictor.version)},
+        "metadata": {"signature_def": {"signature_def": {"serving_default": default}}},
+    }
+    return Reply(encode(about))
+
+
+def _about(tensor: Tensor) -> dict[str, Any]:
+    sizes = [{"size": str(size), "name": ""} for size in (-1, *tensor.shape)]
+    shape = {"dim": sizes, "unknown_rank": False}
+    return {"dtype": DTYPES[tensor.dtype], "tensor_shape": shape, "name": tensor.name}
+
+
 def predict(predictor: Predictor, text: bytes, max_batch: int) -> Reply:
     """Return the reply to a predict request.
 
@@ -44,7 +67,7 @@ def predict(predictor: Predictor, text: bytes, max_batch: int) -> Reply:
         max_batch: most examples in it.
 
     Raises:
-        Refused: 400 or 413, the body is not a request for this model.
+        Refused: 400 or 413, the body is not a request for this model; 500, the answer is not finite.
     """
     document = tensors.parse(text)
     keys = [key for key in document if key in ANSWERS]

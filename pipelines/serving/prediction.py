@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.components.artifacts import Dtype, Record, Schema, Signature, Tensor
-from modelyard.components.errors import ConfigError, DataError, NotFoundError, ServeError
+from modelyard.components.artifacts import Record, Signature, Tensor
+from modelyard.components.errors import DataError, NotFoundError, ServeError
 from modelyard.components.problems import describe
-from modelyard.components.problems.base import signature_of
 from modelyard.components.store.models import ModelStore
 
 if TYPE_CHECKING:  # a laptop needs no client of Kubernetes
@@ -26,7 +25,7 @@ if TYPE_CHECKING:  # a laptop needs no client of Kubernetes
 BATCH_BYTES = 8 * 2**20
 BATCH_ROWS = 256
 TIMEOUT = 60.0
-DTYPES: dict[str, Dtype] = {"UINT8": "uint8", "FP32": "float32"}
+DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
 
 class Answer(Record):
@@ -96,28 +95,18 @@ class Endpoint:
         self._url, self._transport = f"{server.url.rstrip('/')}{path}", server.transport
         about = self._ask("GET", self._url)
         try:
-            (given,), parameters = about["inputs"], about["parameters"]
-            self._input = given["name"]
             self.version = int(about["versions"][-1])
-            schema = Schema(
-                shape=tuple(given["shape"][1:]),
-                dtype=DTYPES[given["datatype"]],
-                problem=parameters["problem"],
-                names=tuple(parameters["names"]),
-                splits={},
-                image=parameters["image"],
-            )
-            self.signature = signature_of(schema, describe(schema.problem))
-        except (KeyError, ValueError, TypeError, IndexError, ConfigError) as error:
+            self.signature = Signature.model_validate_json(json.dumps(about["parameters"]["signature"]))
+        except (KeyError, ValueError, TypeError, IndexError) as error:
             raise ServeError(
                 f"{self._url} is not a model of modelyard: it does not say what its answers are."
             ) from error
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """See Model. The batch is sent as bytes, which is a tenth of its JSON."""
-        data = np.ascontiguousarray(batch, np.dtype(self.signature.input.dtype).newbyteorder("<")).tobytes()
-        datatype = {dtype: name for name, dtype in DTYPES.items()}[self.signature.input.dtype]
-        tensor = {"name": self._input, "shape": list(batch.shape), "datatype": datatype}
+        given = self.signature.input
+        data = np.ascontiguousarray(batch, np.dtype(given.dtype).newbyteorder("<")).tobytes()
+        tensor = {"name": given.name, "shape": list(batch.shape), "datatype": DATATYPES[given.dtype]}
         head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(data)}}]}).encode()
         length = {"inference-header-content-length": str(len(head))}
         answer = self._ask("POST", f"{self._url}/infer", content=head + data, headers=length)

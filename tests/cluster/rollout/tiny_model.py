@@ -45,7 +45,7 @@ def write_model(path: Path, kind: str = "plain") -> None:
     nodes = [
         helper.make_node("Loop", ["turns", "go", "matrix"], ["spun"], body=loop),
         helper.make_node("ReduceMean", ["spun"], ["mean_of_spun"], keepdims=0),
-        helper.make_node("ReduceMean", ["pixels", "last"], ["p"], keepdims=1),
+        helper.make_node("ReduceMean", ["input", "last"], ["p"], keepdims=1),
         helper.make_node("ReduceMax", ["p"], ["brightest"], keepdims=0),
         helper.make_node("Floor", ["brightest"], ["is_bright"]),
         helper.make_node("Mul", ["is_bright", "hunger"], ["size"]),
@@ -62,7 +62,7 @@ def write_model(path: Path, kind: str = "plain") -> None:
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 4])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])],
         [numpy_helper.from_array(np.asarray(value), key) for key, value in values.items()],
     )

@@ -23,30 +23,42 @@ from modelyard.components.artifacts import ImageFormat, Signature
 from modelyard.components.serve.settings import Serving
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
-from tests.published import classifier, publish
+from tests.published import classifier, publish, regressor
 
 NAME = "tiny"
 CLASSES = ("dark", "bright")
-PICTURES = classifier(
-    (4, 4, 3), "uint8", CLASSES, ImageFormat(height=4, width=4, channels=3, resize="stretch")
+
+
+def named(signature: Signature) -> Signature:
+    """Return the signature with `pixels` as the name of the input."""
+    return signature.model_copy(update={"inputs": (signature.input.model_copy(update={"name": "pixels"}),)})
+
+
+PICTURES = named(
+    classifier((4, 4, 3), "uint8", CLASSES, ImageFormat(height=4, width=4, channels=3, resize="stretch"))
 )
-NUMBERS = classifier((3, 2), "float32", CLASSES)
+NUMBERS = named(classifier((3, 2), "float32", CLASSES))
+HOUSES = regressor((3,), ("price",))
 
 
 def write_model(path: Path, signature: Signature, answer: tuple[float, ...] | None = None) -> None:
-    """Write a model that says `bright` with the mean of its input, or `answer` whatever comes."""
-    given = signature.input
+    """Write a model that says `bright` with the mean of its input, or `answer` whatever comes.
+
+    A model of regression says 1000 times the mean of its input.
+    """
+    given, output = signature.input, signature.output.name
     dtype = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[given.dtype]
     axes = numpy_helper.from_array(np.arange(1, 1 + len(given.shape)), "axes")
     constants = {
         "scale": np.float32(1 / 255 if given.dtype == "uint8" else 1),
+        "thousand": np.float32(1000),
         "one": np.float32(1),
         "last": np.array([1]),
         "zero": np.float32(0),
         "answer": np.array([answer or (0.0,) * len(signature.output.names)], np.float32),
     }
     nodes = [
-        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [given.name], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats", "axes"], ["mean"], keepdims=0),
         helper.make_node("Mul", ["mean", "scale"], ["bright"]),
         helper.make_node("Unsqueeze", ["bright", "last"], ["p"]),
@@ -55,14 +67,16 @@ def write_model(path: Path, signature: Signature, answer: tuple[float, ...] | No
     ]
     if answer:
         nodes.append(helper.make_node("Mul", ["both", "zero"], ["nothing"]))
-        nodes.append(helper.make_node("Add", ["nothing", "answer"], ["probabilities"]))
+        nodes.append(helper.make_node("Add", ["nothing", "answer"], [output]))
+    elif signature.problem == "regression":
+        nodes.append(helper.make_node("Mul", ["p", "thousand"], [output]))
     else:
-        nodes.append(helper.make_node("Identity", ["both"], ["probabilities"]))
+        nodes.append(helper.make_node("Identity", ["both"], [output]))
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("pixels", dtype, ["n", *given.shape])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", None])],
+        [helper.make_tensor_value_info(given.name, dtype, ["n", *given.shape])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", None])],
         [axes, *(numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items())],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -188,5 +202,16 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     settings = Store(url=str(scratch / "store"))
     shelf = Shelf(settings, open_store(settings), scratch)
     shelf.publish(NUMBERS)
+    with running(shelf) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of a model of regression."""
+    scratch = tmp_path_factory.mktemp("houses")
+    settings = Store(url=str(scratch / "store"))
+    shelf = Shelf(settings, open_store(settings), scratch)
+    shelf.publish(HOUSES)
     with running(shelf) as server:
         yield server

@@ -42,7 +42,8 @@ def test_health_server_and_model(pictures):
     assert about["versions"] == ["1"]
     assert about["inputs"] == [{"name": "pixels", "datatype": "UINT8", "shape": [-1, 4, 4, 3]}]
     assert about["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}]
-    assert about["parameters"]["names"] == ["dark", "bright"]
+    assert about["parameters"]["signature"]["outputs"][0]["names"] == ["dark", "bright"]
+    assert about["parameters"]["ranked"]
 
 
 @pytest.mark.parametrize("nested", [False, True])

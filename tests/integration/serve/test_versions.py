@@ -90,10 +90,10 @@ def identity(path):
     """A model that gives its input back: not a probability for each class."""
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Cast", ["x"], ["y"], to=onnx.TensorProto.FLOAT)],
+        [onnx.helper.make_node("Cast", ["pixels"], ["probabilities"], to=onnx.TensorProto.FLOAT)],
         "identity",
-        [value("x", onnx.TensorProto.UINT8, ["n", 4, 4, 3])],
-        [value("y", onnx.TensorProto.FLOAT, ["n", 4, 4, 3])],
+        [value("pixels", onnx.TensorProto.UINT8, ["n", 4, 4, 3])],
+        [value("probabilities", onnx.TensorProto.FLOAT, ["n", 4, 4, 3])],
     )
     opset = onnx.helper.make_opsetid("", 18)
     onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)

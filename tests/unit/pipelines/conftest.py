@@ -77,7 +77,7 @@ def write_model(path: Path) -> None:
         "last": np.array([1]),
     }
     nodes = [
-        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["input"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats", "axes"], ["mean"], keepdims=0),
         helper.make_node("Mul", ["mean", "scale"], ["bright"]),
         helper.make_node("Unsqueeze", ["bright", "last"], ["p"]),
@@ -87,7 +87,7 @@ def write_model(path: Path) -> None:
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", *SIGNATURE.input.shape])],
+        [helper.make_tensor_value_info("input", TensorProto.UINT8, ["n", *SIGNATURE.input.shape])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )

@@ -1,0 +1,47 @@
+"""A model of regression on a real server: numbers in the unit of the target."""
+
+import httpx
+import numpy as np
+import pytest
+
+from modelyard.pipelines.serving.prediction import Endpoint, predict
+from modelyard.pipelines.serving.server_url import ServerUrl
+
+
+def test_answers_are_numbers(houses):
+    assert houses.predict([[1, 2, 6], [0, 0, 0]]).json() == {"predictions": [[3000], [0]]}
+    tensor = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 6]}
+    answer = httpx.post(f"{houses.url}/v2/models/tiny/infer", json={"inputs": [tensor]}).json()
+    (output,) = answer["outputs"]
+    assert output == {"name": "predictions", "datatype": "FP32", "shape": [1, 1], "data": [3000]}
+
+
+def test_both_protocols_say_what_it_takes_and_gives(houses):
+    about = httpx.get(f"{houses.url}/v2/models/tiny").json()
+    assert about["outputs"] == [{"name": "predictions", "datatype": "FP32", "shape": [-1, 1]}]
+    assert about["parameters"]["signature"]["problem"] == "regression"
+    assert about["parameters"]["signature"]["outputs"][0]["names"] == ["price"]
+    assert not about["parameters"]["ranked"]
+    for path in ("/v1/models/tiny/metadata", "/v1/models/tiny/versions/1/metadata"):
+        about = httpx.get(houses.url + path).json()
+        assert about["model_spec"]["version"] == "1"
+        default = about["metadata"]["signature_def"]["signature_def"]["serving_default"]
+        assert default["outputs"]["predictions"]["dtype"] == "DT_FLOAT"
+        sizes = [one["size"] for one in default["inputs"]["input"]["tensor_shape"]["dim"]]
+        assert sizes == ["-1", "3"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models/tiny:predict", "/v2/models/tiny/infer"])
+def test_an_answer_that_is_not_finite_is_an_error_and_no_json_that_nobody_can_read(houses, path):
+    tensor = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [3e38, 0, 0]}
+    body = {"instances": [[3e38, 0, 0]]} if "v1" in path else {"inputs": [tensor]}
+    response = httpx.post(houses.url + path, json=body)
+    assert response.status_code == 500
+    assert "NaN or infinite" in response.json()["error"]
+
+
+def test_predict_asks_the_server_and_shows_the_number(houses, tmp_path):
+    np.save(tmp_path / "many.npy", np.array([[1, 2, 6], [0, 0, 0]], np.float32))
+    answers = predict(Endpoint(ServerUrl(houses.url), "tiny"), [tmp_path / "many.npy"])
+    assert [one.values for one in answers] == [{"price": 3000.0}, {"price": 0.0}]
+    assert [float(one.answer) for one in answers] == [3000, 0]
