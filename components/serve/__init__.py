@@ -9,5 +9,5 @@ tensors         JSON and bytes become a checked batch
 model           a version, loaded and warmed up; follows the champion
 replies         replies and refusals
 metrics         counts requests, and what Prometheus reads
-page.html       drop a picture, see the classes
+page.html       one example in the browser: a picture or numbers, and the answer
 """

@@ -50,9 +50,9 @@ def serve(
 
 def predict(
     name: ModelName,
-    images: Annotated[
+    files: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE…", help="Pictures, or .npy files of one example or of many."),
+        typer.Argument(metavar="FILE…", help="Pictures, or .npy files of one example or of many."),
     ],
     version: Version = None,
     store: StoreUrl = None,
@@ -62,7 +62,7 @@ def predict(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Predict the class of images.
+    """Predict the answers to examples.
 
     One or many, here or on a running server (--url, or that of the environment's cluster).
     """
@@ -78,7 +78,7 @@ def predict(
         model = prediction.Endpoint(find_server(name, place), name, version)
     else:
         model = prediction.Loaded(models_in(store, environment), name, version)
-    answers = prediction.predict(model, images)
+    answers = prediction.predict(model, files)
     if output is Output.JSON:
         predictions = [answer.model_dump(mode="json") for answer in answers]
         emit({"model": name, "version": model.version, "predictions": predictions})
