@@ -31,7 +31,7 @@ def test_predict_asks_the_server_of_the_model_that_is_named(served, tmp_path):
     for version, workspace in enumerate(served, start=1):
         said = workspace.run("predict", workspace.name, str(tmp_path / "many.npy"))
         assert (said["model"], said["version"], len(said["predictions"])) == (workspace.name, version, 600)
-        assert {one["label"] for one in said["predictions"]} == {"bright"}
+        assert {one["answer"] for one in said["predictions"]} == {"bright"}
 
 
 def test_a_run_asks_the_server_of_its_own_model(served):

@@ -45,7 +45,7 @@ def test_the_tutorial_from_the_archive_to_a_batch_and_one_picture(workspace, cif
         (one,) = workspace.json("predict", "cifar10", workspace.folder / "one.png", "--url", url)[
             "predictions"
         ]
-    assert one["label"] in CLASSES
+    assert one["answer"] in CLASSES
     assert sum(one["values"].values()) == pytest.approx(1, abs=1e-3)
     probabilities = [list(answer["values"].values()) for answer in batch]
     answers = keras_predicts(version / "model.keras", pictures)

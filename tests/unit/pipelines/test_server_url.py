@@ -79,7 +79,7 @@ def picture(tmp_path):
 def test_a_model_without_a_url_is_reached_through_the_api_server(modelyard, environment, picture):
     ended = modelyard("predict", "tiny", picture, "-e", environment, "--output", "json")
     assert ended.code == 0, ended.err
-    assert json.loads(ended.out)["predictions"][0]["label"] == "bright"
+    assert json.loads(ended.out)["predictions"][0]["answer"] == "bright"
 
     ended = modelyard("predict", "tiny", picture, "-e", environment, "--version", 2)
     assert ended.code == 8
