@@ -15,7 +15,6 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from modelyard.components.settings import Spec
 from modelyard.pipelines.steps import STEPS
 
 PACKAGE = "modelyard"
@@ -48,18 +47,19 @@ _COMMENT = re.compile(r"#.*")
 _TEXT = re.compile(r'""".*?"""', re.DOTALL)  # a docstring may show how to import
 
 
-def code_sha256(step: str, spec: Spec | None = None, without: Collection[str] = (), root: Path = ROOT) -> str:
+def code_sha256(
+    step: str, selected: Collection[str] = (), without: Collection[str] = (), root: Path = ROOT
+) -> str:
     """Return the fingerprint of a step's code.
 
     Args:
         step: its name.
-        spec: what it is told, for the modules that this selects.
+        selected: the modules that its settings select, `modules` of its spec.
         without: modules and packages that do not count, beside those without effect.
         root: the folder of the package modelyard.
     """
-    selected = spec.modules() if spec else ()
     modules, distributions = closure((STEPS[step].component, *selected), (*WITHOUT_EFFECT, *without), root)
-    files = {path.relative_to(root).as_posix(): _sha256(path) for path in _files(modules.values(), root)}
+    files = {path.relative_to(root).as_posix(): _contents(path)[0] for path in _files(modules.values(), root)}
     versions = {name: _version(name) for name in (*distributions, *STEPS[step].distributions)}
     return hashlib.sha256(json.dumps([files, versions], sort_keys=True).encode()).hexdigest()
 
@@ -74,7 +74,7 @@ def closure(
         without: modules and packages that are left out, with what only they import.
         root: the folder of the package modelyard.
     """
-    found: dict[str, Path] = {}
+    known, found = _package(root), dict[str, Path]()
     distributions: set[str] = set()
     waiting = list(modules)
     while waiting:
@@ -84,9 +84,9 @@ def closure(
         if name.partition(".")[0] != PACKAGE:
             if (top := name.partition(".")[0]) not in sys.stdlib_module_names:
                 distributions.add(DISTRIBUTIONS.get(top, top))
-        elif path := _path(name, root):
+        elif path := known.get(name):  # else it is the name of something in a module
             found[name] = path
-            waiting.extend(imports(path.read_text(encoding="utf-8")))
+            waiting.extend(_contents(path)[1])
             waiting.append(name.rpartition(".")[0] or name)
     return found, distributions
 
@@ -109,7 +109,6 @@ def contents(image: str, root: Path = ROOT) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-@cache
 def imports(source: str) -> frozenset[str]:
     """Return the names in the import statements of a module's source; some are of things in a module."""
     return frozenset(_imports(source))
@@ -127,13 +126,17 @@ def _imports(source: str) -> Iterator[str]:
 def _modules(part: Path, root: Path) -> Iterator[str]:
     """Yield the modules of a folder, or of a file without its suffix."""
     for path in part.rglob("*.py") if part.is_dir() else (part.with_suffix(".py"),):
-        yield ".".join((PACKAGE, *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
+        yield _name(path, root)
 
 
-def _path(name: str, root: Path) -> Path | None:
-    """Return the file of a module; None when the name is of something in a module."""
-    path = root.joinpath(*name.split(".")[1:])
-    return next((one for one in (path / "__init__.py", path.with_suffix(".py")) if one.is_file()), None)
+def _name(path: Path, root: Path) -> str:
+    return ".".join((PACKAGE, *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
+
+
+@cache
+def _package(root: Path) -> dict[str, Path]:
+    """Return the files of the modules that a step can import."""
+    return {_name(path, root): path for path in (root / "__init__.py", *(root / "components").rglob("*.py"))}
 
 
 def _files(modules: Iterable[Path], root: Path) -> set[Path]:
@@ -149,8 +152,17 @@ def _is_data(path: Path) -> bool:
     return path.suffix != ".py" and not hidden and path.is_file()
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _contents(path: Path) -> tuple[str, frozenset[str]]:
+    """Return the SHA-256 of a file, and of a module what it imports; read once unless the file changes."""
+    seen = path.stat()
+    return _read(path, seen.st_mtime_ns, seen.st_size)
+
+
+@cache
+def _read(path: Path, *_seen: int) -> tuple[str, frozenset[str]]:
+    content = path.read_bytes()
+    names = imports(content.decode()) if path.suffix == ".py" else frozenset[str]()
+    return hashlib.sha256(content).hexdigest(), names
 
 
 @cache

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -86,7 +87,7 @@ def _recipe_sha256(config: Config, told: Mapping[str, Spec], environment: Enviro
     def code(step: str) -> str:
         if environment.kind == "kubernetes":
             return environment.image(step)
-        return code_sha256(step, told[step], without=(REPORT,))
+        return _code(step, told[step].modules(), (REPORT,))
 
     decisive = {
         "preparation": config.preparation().model_dump(mode="json"),
@@ -99,6 +100,11 @@ def _recipe_sha256(config: Config, told: Mapping[str, Spec], environment: Enviro
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
+@cache
+def _code(step: str, selected: tuple[str, ...], without: tuple[str, ...] = ()) -> str:
+    return code_sha256(step, selected, without)
+
+
 def local_images(told: Mapping[str, Spec]) -> dict[str, str]:
     """Return an image reference per step; of a cached step, its tag is the fingerprint of the code.
 
@@ -108,7 +114,7 @@ def local_images(told: Mapping[str, Spec]) -> dict[str, str]:
         told: what each step is told.
     """
     tags = {
-        name: code_sha256(name, told.get(name))[:16] if step.cached else "latest"
+        name: _code(name, told[name].modules() if name in told else ())[:16] if step.cached else "latest"
         for name, step in STEPS.items()
     }
     return {step: f"modelyard/python-{step}:{tag}" for step, tag in tags.items()}
