@@ -20,6 +20,7 @@ from modelyard.pipelines.config.layers import Document
 from modelyard.pipelines.config.problems import did_you_mean, explain
 from modelyard.pipelines.config.text import Parsed, parse
 from modelyard.pipelines.environments.environment import BUILT, Environment
+from modelyard.pipelines.steps import ACCELERATED, IMAGES
 
 SHIPPED = Path(__file__).parent / "shipped"
 OWN = Path("environments")
@@ -75,8 +76,8 @@ def _section(parsed: Parsed, file: Path) -> Parsed:
 
 
 def _built() -> dict[str, str]:
-    """Return the images that `make images` built, if it did."""
+    """Return the images of steps and servers that `make images` built, if it did."""
     if not (file := Path(BUILT)).is_file():
         return {}
     built: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
-    return built
+    return {name: reference for name, reference in built.items() if name in (*IMAGES, *ACCELERATED)}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ class PodExecution(LocalExecution):
 
     def clean_up(self) -> None:
         """Remove the run's pods: the launchers, which would do so, ended with the lifeline."""
+        remove_pods(self._cluster, self.folder.name)
+        time.sleep(1)  # a launcher may have been creating one when it ended
         remove_pods(self._cluster, self.folder.name)
 
     def _pipeline(self) -> Callable[..., Any]:
