@@ -316,11 +316,13 @@ class Manifest(Record):
     `files` maps each file's path inside the version to its SHA-256. `run` is the fingerprint of data,
     config and code, `data` of the data, `recipe_sha256` of the configuration and the code that decide the
     result, `code_sha256` of the user's own model code, empty without it; `created` is an ISO 8601 time (UTC).
+    `run_id` is the run that published the version: its name, or its id on KFP; empty when none did.
     """
 
     model: str
     version: int
     run: str
+    run_id: str = ""
     created: str
     data: str
     recipe_sha256: str

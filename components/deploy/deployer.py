@@ -56,6 +56,7 @@ def deploy(
         model=name,
         version=version,
         run=identity.run,
+        run_id=records.run_id() or "",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         data=identity.data,
         recipe_sha256=spec.recipe_sha256,

@@ -168,12 +168,13 @@ def _rollback_there(name: str, to: int | None, reason: str, environment: str) ->
 
 def _model(models: "ModelStore", name: str) -> dict[str, Any]:
     champion, versions = models.champion(name), models.versions(name)
-    metrics = models.manifest(name, champion.version).metrics if champion else None
+    manifest = models.manifest(name, champion.version) if champion else None
     return {
         "model": name,
         "champion": champion.version if champion else None,
-        "metric": metrics.primary if metrics else None,
-        "value": metrics.main.value if metrics else None,
+        "metric": manifest.metrics.primary if manifest else None,
+        "value": manifest.metrics.main.value if manifest else None,
+        "run": manifest.run_id if manifest else None,
         "versions": len(versions),
         "latest": versions[-1],
     }
@@ -190,7 +191,8 @@ def _versions(models: "ModelStore", name: str) -> list[dict[str, Any]]:
             "metric": manifest.metrics.primary,
             "value": manifest.metrics.main.value,
             "created": manifest.created,
-            "run": manifest.run,
+            "run": manifest.run_id,
+            "fingerprint": manifest.run,
         }
         for manifest in manifests
     ]
@@ -209,7 +211,8 @@ def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
         "decision": f"{manifest.decision.decision}: {manifest.decision.reason}",
         "takes": f"{given.dtype} {' x '.join(map(str, given.shape))}",
         "gives": f"{answer.meaning}: {', '.join(answer.names)}",
-        "run": manifest.run,
+        "run": manifest.run_id or "none: it was published by hand",
+        "fingerprint": manifest.run,
         "data": manifest.data,
         "files": ", ".join(manifest.files),
     }

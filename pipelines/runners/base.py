@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from modelyard.components import records
-from modelyard.components.artifacts import Interval, Metric, Record, read
+from modelyard.components.artifacts import Interval, Metric, Metrics, Record, read
 from modelyard.components.errors import ModelyardError
 from modelyard.components.events import Event, StepChange
 from modelyard.components.explain.explanation import Explanation
@@ -134,10 +134,12 @@ class RunInfo(Record):
     version: int | None = None
     schedule: str | None = None
 
-    def with_result(self, summary: RunSummary) -> "RunInfo":
-        """Return it with what a summary knows."""
-        known: dict[str, Any] = {"decision": summary.decision, "version": summary.version}
-        if metrics := summary.metrics:
+    def with_result(
+        self, decision: str | None, version: int | None, metrics: MetricsSummary | Metrics | None
+    ) -> "RunInfo":
+        """Return it with a result, as far as it is known."""
+        known: dict[str, Any] = {"decision": decision, "version": version}
+        if metrics:
             known |= {"metric": metrics.primary, "value": metrics.main.value}
         return self.model_copy(update=known)
 

@@ -2,13 +2,19 @@
 
 import shlex
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from modelyard.components.errors import BackendError
+from modelyard.components import records
+from modelyard.components.errors import BackendError, StoreError
 from modelyard.components.events import Event
 from modelyard.components.explain.explanation import Explanation
+from modelyard.components.records import RunRecords
+from modelyard.components.store.objects import CONNECTIONS
+from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs as folders
 from modelyard.pipelines.runners.base import (
@@ -19,7 +25,6 @@ from modelyard.pipelines.runners.base import (
     Runner,
     RunSummary,
     Step,
-    recorded,
 )
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
@@ -66,7 +71,9 @@ class KfpRunner(Runner):
 
     def list(self, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
         """Return the latest runs, newest first."""
-        return [KfpRun(self, run).info() for run in runs.latest(self.backend, model, limit)]
+        found = [KfpRun(self, run) for run in runs.latest(self.backend, model, limit)]
+        with ThreadPoolExecutor(CONNECTIONS) as readers:  # of what the store has of each
+            return tuple(readers.map(KfpRun.info, found))
 
     def open(self, name: str) -> "KfpRun":
         """Return a run by its id, or the latest of its name."""
@@ -93,7 +100,7 @@ class KfpRun(Run):
         return self._following.last_line
 
     def info(self) -> RunInfo:
-        """Return the run in short; its results when it was followed from here."""
+        """Return the run in short, with what its steps recorded in the model store, if that can be read."""
         run, config = self._run, self.config()
         data = config.get("data", {})
         info = RunInfo(
@@ -108,8 +115,10 @@ class KfpRun(Run):
             data=data.get("source") or data.get("kind"),
             schedule=run.recurring_run_id or None,
         )
-        summary = recorded(self.folder)
-        return info.with_result(summary) if summary and summary.state == info.state else info
+        found = self._records() if info.state == "succeeded" else RunRecords()
+        decision, _ = found.decided() or (None, None)
+        version = found.outcome.outcome.version if found.outcome else None
+        return info.with_result(decision, version, found.decision.metrics if found.decision else None)
 
     def steps(self) -> tuple[Step, ...]:
         """Return the state of every step; the first call asks the server."""
@@ -167,6 +176,12 @@ class KfpRun(Run):
         given = {"--endpoint": runner.endpoint, "--namespace": runner.namespace}
         options = (word for option, value in given.items() if value for word in (option, value))
         return shlex.join(["modelyard", "runs", "show", self.name, "-e", runner.name, "--wait", *options])
+
+    def _records(self) -> RunRecords:
+        with suppress(BackendError, StoreError):  # it is no run of modelyard's, or its store does not answer
+            model, store = runs.model_and_store(self._run, self.environment)
+            return records.of_run(open_objects(store), model, self.id)
+        return RunRecords()
 
     def _look(self) -> None:
         self._following.look()

@@ -22,6 +22,7 @@ from modelyard.pipelines.planning.plan import Plan, keep, key_of
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import connect
 from modelyard.pipelines.runners.kfp.following import Following
+from modelyard.pipelines.runners.kfp.runner import KfpRunner
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.plans import an_hour
 from tests.published import accurate
@@ -97,6 +98,9 @@ def test_promoted(site: Site, place: Environment, run: Any, tmp_path: Path) -> N
     site.runs.step(run.run_id, "evaluate", "Succeeded")
     site.runs.step(run.run_id, "deploy", "Succeeded")
     site.runs.become(run.run_id, "SUCCEEDED")
+    (listed,) = KfpRunner("there", place).list()
+    assert (listed.decision, listed.version, listed.metric, listed.value) == ("promote", 7, "accuracy", 0.93)
+    assert (listed.model, listed.data) == ("digits", "digits")
     elsewhere = place.model_copy(update={"pipeline_root": "gs://another/root"})
     summary = Following(connect(place), run, elsewhere)()
     assert (summary.decision, summary.version, summary.reason) == ("promote", 7, "watched")

@@ -64,7 +64,7 @@ def test_the_commands_around_a_model_agree_with_the_run(digits, tmp_path, error_
     workspace, summary = digits
     assert workspace.json("models", "list")[0]["champion"] == 1
     manifest = workspace.json("models", "show", "digits")
-    assert manifest["run"] == summary["fingerprint"]
+    assert (manifest["run"], manifest["run_id"]) == (summary["fingerprint"], summary["run"])
     assert manifest["config"]["training"]["epochs"] == 20
     assert manifest["code_sha256"] == ""
     assert [entry["version"] for entry in workspace.json("models", "history", "digits")] == [1]

@@ -9,13 +9,12 @@ import pytest
 @pytest.mark.usefixtures("store")
 def test_models_are_listed(modelyard):
     rows = json.loads(modelyard("models", "list", "--output", "json").out)
-    assert rows == [
-        {"model": "tiny", "champion": 1, "metric": "accuracy", "value": 0.9, "versions": 2, "latest": 2}
-    ]
+    expected = {"model": "tiny", "champion": 1, "metric": "accuracy", "value": 0.9, "run": "", "versions": 2}
+    assert rows == [{**expected, "latest": 2}]
     text = modelyard("models", "list").out
     assert re.search(r"^tiny +1 +accuracy +0.9000 +2 +2", text, re.M)
     versions = json.loads(modelyard("models", "list", "tiny", "--output", "json").out)
-    assert [(row["version"], row["champion"], row["run"]) for row in versions] == [
+    assert [(row["version"], row["champion"], row["fingerprint"]) for row in versions] == [
         (1, True, "first"),
         (2, False, "second"),
     ]
