@@ -15,6 +15,7 @@ from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import Cluster, retry_on_conflict
 from modelyard.components.kubernetes.pod_problem import find_problem
 from modelyard.components.records import Failure
+from modelyard.components.store.storage import find_storage
 from modelyard.pipelines.environments.environment import Environment
 
 TEMPLATE = Path(__file__).parent / "step.yaml"
@@ -65,6 +66,10 @@ def step_pod(compiled: tuple[Json, Json], step: str, environment: Environment) -
         volume = next(one for one in spec["volumes"] if one["name"] == mount["volumeName"])
         volume["emptyDir"] = {"sizeLimit": mount["sizeLimit"]} if "sizeLimit" in mount else {}
     (fetch, main), (put,) = spec["initContainers"], spec["containers"]
+    artifacts = find_storage(environment.artifacts().url, "environment.pipeline_root")
+    for one in (*spec["initContainers"], *spec["containers"]):
+        tmp, mount = one["volumeMounts"]
+        one["volumeMounts"] = [tmp, {**mount, "mountPath": artifacts.mount}]
     fetch["image"] = put["image"] = environment.image("fingerprint")  # which has the client of the store
     main.update(image=container["image"], env=container.get("env", []), resources=_resources(container))
     return made

@@ -39,6 +39,8 @@ def test_inputs_come_before_the_step_and_outputs_go_after_it(pods):
         assert [one["name"] for one in (first, second, last)] == ["fetch", "step", "put"]
         assert second["image"] == ("a/c" if step == "train" else f"a/{step[0]}")
         assert first["image"] == last["image"] == "a/f"
+        for one in (first, second, last):
+            assert [mount["mountPath"] for mount in one["volumeMounts"]] == ["/tmp", "/gcs"]  # noqa: S108
         assert made["spec"]["restartPolicy"] == "Never"
 
 
