@@ -1,5 +1,7 @@
 """Which source a URL or a path names, and what of a URL is shown."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -19,6 +21,12 @@ def test_another_place_is_refused_with_those_that_work(address: str) -> None:
         ConfigError, match=r"data\.source is .*: use .*gs://bucket/prefix, .*https://host/path"
     ):
         locate(Source(kind="npz", source=address))
+
+
+def test_a_file_may_be_named_by_its_url(tmp_path: Path) -> None:
+    (tmp_path / "my set.npz").touch()
+    found = locate(Source(kind="npz", source=f"file://{tmp_path}/my%20set.npz")).fetch(tmp_path / "scratch")
+    assert found == tmp_path / "my set.npz"
 
 
 def test_a_refused_address_keeps_its_secrets() -> None:
