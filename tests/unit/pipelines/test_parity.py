@@ -63,6 +63,18 @@ def test_every_step_is_a_lightweight_component_without_installation(compiled):
     assert "pip install" not in compiled.text
 
 
+def test_a_step_takes_one_spec_beside_artifacts_and_what_only_a_run_knows(compiled):
+    given = set(compiled.spec["root"]["inputDefinitions"]["parameters"])
+    assert given == {step.parameter for step in STEPS.values()} | {"skip_unchanged", "force_after"}
+    at_run_time = {"skip_unchanged", "force_after", "fingerprint", "identity", "run", "status"}
+    for step in STEPS:
+        parts = compiled.spec["components"][f"comp-{step}"]
+        assert parts["inputDefinitions"]["parameters"].keys() <= {"spec"} | at_run_time
+    deploy = compiled.spec["components"]["comp-deploy"]
+    kinds = (deploy["inputDefinitions"]["artifacts"], deploy["inputDefinitions"]["parameters"])
+    assert sum(map(len, kinds)) + len(deploy["outputDefinitions"]["artifacts"]) == 6
+
+
 def test_names_fit_into_a_workflow(compiled):
     for name in (compiled.spec["pipelineInfo"]["name"], *compiled.tasks):
         assert re.fullmatch(r"[a-z0-9][a-z0-9-]{0,38}[a-z0-9]", name), name
