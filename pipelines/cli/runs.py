@@ -227,15 +227,14 @@ def _done(run: "Run", state: str, words: str, output: Output) -> None:
 
 
 def _row(info: "RunInfo") -> tuple[str, ...]:
-    metric = f"{info.metric} {info.value:.4f}" if info.value is not None else None
-    values = (info.model, info.data, info.state, info.decision, metric, info.version, info.environment)
+    decided = (info.decision, _metric(info), info.version)
+    values = (info.model, info.data, info.state, *decided, info.environment)
     return (info.name, info.started[:19].replace("T", " "), *map(_cell, values))
 
 
 def _facts(info: "RunInfo") -> dict[str, str]:
     name = info.name if info.id == info.name else f"{info.name} ({info.id})"
     where = "on Kubeflow Pipelines" if info.runner == "kfp" else f"led by this machine ({info.runner})"
-    metric = f"{info.metric} {info.value:.4f}" if info.value is not None else None
     facts = {
         "run": name,
         "state": info.state,
@@ -245,14 +244,20 @@ def _facts(info: "RunInfo") -> dict[str, str]:
         "model": info.model,
         "data": info.data,
         "decision": info.decision,
-        "metric": metric,
+        "metric": _metric(info),
         "version": info.version,
         "schedule": info.schedule,
     }
     return {key: str(value) for key, value in facts.items() if value}
 
 
+def _metric(info: "RunInfo") -> str | None:
+    return f"{info.metric} {_cell(info.value)}" if info.metric else None
+
+
 def _cell(value: object) -> str:
+    from modelyard.components.artifacts import format_number
+
     if value is None:
         return "–"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return format_number(value) if isinstance(value, float) else str(value)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import BackendError, DataError
+from modelyard.components.events import Epoch, StepChange
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.base import Failure, RunSummary
@@ -190,3 +191,28 @@ def test_logs_of_a_run_that_goes_on(
             site.runs.step(run.run_id, "ingest", "Succeeded", "one\ntwo\n")
     timer.join()
     assert found == [("ingest", "one"), ("ingest", "two")]
+
+
+def test_epochs_come_from_the_log_as_data(
+    site: Site, backend: Backend, run: Any, environment: Environment
+) -> None:
+    """Each once, also those between the last look and the end of the step."""
+    first, second = (
+        Epoch(step="train", epoch=number, epochs=2, metrics={"loss": 0.5}, seconds=1.0) for number in (1, 2)
+    )
+    site.runs.become(run.run_id, "RUNNING")
+    site.runs.step(run.run_id, "train", "Running", f"epoch 1 of 2\n{first.model_dump_json()}\n")
+    following = Following(backend, run, environment)
+
+    def end() -> None:
+        log = "\n".join(one.model_dump_json() for one in (first, second))
+        site.runs.step(run.run_id, "train", "Succeeded", log)
+        site.runs.become(run.run_id, "FAILED")
+
+    timer = threading.Timer(0.15, end)
+    timer.start()
+    following()
+    timer.join()
+    assert [one for one in following.events if isinstance(one, Epoch)] == [first, second]
+    states = [one.state for one in following.events if isinstance(one, StepChange) and one.step == "train"]
+    assert states == ["running", "succeeded"]

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.components.events import EventFile, Resumed
 from modelyard.pipelines.compile.compiler import compile_package, parse_package
 from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.runners.pods import launcher
 from modelyard.pipelines.runners.pods.execution import IN_PODS
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig, Task
 from modelyard.pipelines.runners.pods.pod import step_pod
@@ -114,3 +116,12 @@ def test_a_task_writes_below_gcs_what_goes_to_the_bucket_and_reads_artifacts_whe
     assert task.inputs == ["gs://bucket/runs/r0/x/features"]
     assert task.output_uri == "gs://bucket/runs/r1/pipeline-1/train"
     assert task.parameter_files == [Path(folder, "executor_output.json"), Path(folder, "epochs")]
+
+
+def test_an_event_in_the_log_of_a_pod_goes_to_those_of_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MODELYARD_EVENTS", str(tmp_path / "events.jsonl"))
+    resumed = Resumed(step="train", epoch=1, epochs=2)
+    for line in ("training on cpu:0", resumed.model_dump_json(), '{"event":"forged"}'):
+        launcher._show(line)
+    assert capsys.readouterr().out == 'training on cpu:0\n{"event":"forged"}\n'
+    assert EventFile(tmp_path / "events.jsonl").read() == [resumed]
