@@ -142,8 +142,8 @@ def _as_a_server(kubectl, tmp_path, monkeypatch):
         (("run",), f"list pods in the namespace {RUNS}", 'resources: ["pods"], verbs: ["list"]'),
         (
             ("rollout", "status", "digits"),
-            f"get services in the namespace {SERVING}",
-            'resources: ["services"], verbs: ["get"]',
+            f"get deployments.apps in the namespace {SERVING}",
+            'resources: ["deployments"], verbs: ["get"]',
         ),
     ],
 )
