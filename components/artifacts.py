@@ -173,17 +173,27 @@ class Normalization(Record):
     target_deviation: tuple[float, ...] = (1.0,)
 
 
+class Repeats(Record):
+    """How many rows repeat another one, and examples: pairs of rows of the source."""
+
+    count: int
+    examples: tuple[str, ...] = ()
+
+
 class Statistics(Record):
     """What preprocess saw (`statistics.json`).
 
-    `targets` is what the problem says of the targets of each split. `duplicates` counts the rows of the
-    source that repeat an earlier one, `leakage` the test rows that are training rows too. `mean`, `minimum`
-    and `maximum` are over all values of the training rows.
+    `targets` is what the problem says of the targets of each split. `duplicates` are the rows of the source
+    that repeat an earlier one, `conflicting_labels` those of them that have another label, `leakage` the test
+    rows that are training rows too. `mean`, `minimum` and `maximum` are over all values of the training rows.
+    `scaling` says what the model does to them, in a sentence.
     """
 
     targets: dict[str, dict[str, Any]]
-    duplicates: int
-    leakage: int
+    duplicates: Repeats
+    conflicting_labels: Repeats
+    leakage: Repeats
+    scaling: str
     mean: float
     minimum: float
     maximum: float

@@ -7,6 +7,7 @@ Besides a batch, memory holds a target and 16 bytes per row.
 """
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.components import artifacts, problems
-from modelyard.components.artifacts import ModelSplit, Normalization, Schema, Statistics
+from modelyard.components.artifacts import ModelSplit, Normalization, Repeats, Schema, Statistics
 from modelyard.components.errors import DataError
 from modelyard.components.preprocess import split as splitting
 from modelyard.components.preprocess.settings import Preparation
@@ -25,6 +26,12 @@ from modelyard.components.problems.base import Problem
 from modelyard.components.shards import ShardWriter, Split
 
 BATCH_BYTES = 2**20
+MINIMUM_RANGE, MAXIMUM_RANGE = 0.05, 20
+REPEATS = {
+    "duplicates": "rows repeat an earlier one; they stay in the same split",
+    "conflicting_labels": "rows repeat an earlier one under another label",
+    "leakage": "test rows are training rows too, so the model looks better than it is",
+}
 SPLITS: tuple[ModelSplit, ...] = get_args(ModelSplit)
 
 log = logging.getLogger(__name__)
@@ -88,16 +95,22 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     problem.check_schema(schema)
     sources = {name: _open(Path(raw), name, schema) for name in schema.splits}
     words = {name: _checked(schema, problem, name, source) for name, source in sources.items()}
-    masks = splitting.place(words, settings)
+    classes = {name: source.targets for name, source in sources.items()} if problem.stratified else None
+    masks = splitting.place(words, settings, classes)
+    duplicates, conflicts = splitting.repeats(words, classes)
+    leakage = splitting.leakage(words, masks)
+    repeats = {"duplicates": duplicates, "conflicting_labels": conflicts, "leakage": leakage}
+    check_repeats(repeats, settings)
     targets = _targets(sources, masks)
     check_splits(schema, targets)
     problem.check_splits(schema, targets)
     with artifacts.writing(Path(features)) as directory:
         moments = _write(directory, schema, sources, masks)
+        measured, scaling = normalization(settings, moments, schema)
         statistics = Statistics(
             targets={split: problem.statistics(schema, part) for split, part in targets.items()},
-            duplicates=splitting.duplicates(words),
-            leakage=splitting.leakage(words, masks),
+            **repeats,
+            scaling=scaling,
             mean=float(moments.mean.mean()),
             minimum=moments.minimum,
             maximum=moments.maximum,
@@ -105,9 +118,8 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
         sizes = {split: len(part) for split, part in targets.items()}
         artifacts.write(directory / "schema.json", schema.model_copy(update={"splits": sizes}))
         mean, deviation = problem.scaling(targets["train"])
-        scaling = {"target_mean": (mean,), "target_deviation": (deviation,)}
-        measured = normalization(settings, moments).model_copy(update=scaling)
-        artifacts.write(directory / "normalization.json", measured)
+        of_targets = {"target_mean": (mean,), "target_deviation": (deviation,)}
+        artifacts.write(directory / "normalization.json", measured.model_copy(update=of_targets))
         artifacts.write(directory / "statistics.json", statistics)
     _tell(statistics, sizes)
 
@@ -178,16 +190,21 @@ def _write(
 
 
 def _tell(statistics: Statistics, sizes: dict[str, int]) -> None:
-    log.info("rows: %s", sizes)
-    if statistics.duplicates:
-        log.warning("%d rows repeat an earlier one; they stay in the same split.", statistics.duplicates)
-    if statistics.leakage:
-        log.warning(
-            "%d of %d test rows are training rows too, so the model looks better than it is; remove them "
-            "from the source, or leave its own test split out.",
-            statistics.leakage,
-            sizes["test"],
-        )
+    log.info("rows: %s; %s", sizes, statistics.scaling)
+    for name, words in REPEATS.items():
+        found: Repeats = getattr(statistics, name)
+        if found.count:
+            log.warning("%d %s, such as %s.", found.count, words, "; ".join(found.examples))
+
+
+def check_repeats(repeats: Mapping[str, Repeats], preparation: Preparation) -> None:
+    """Raise DataError when rows repeat each other in a way that `data.fail_on` forbids."""
+    for name in preparation.fail_on:
+        if (found := repeats[name]).count:
+            raise DataError(
+                f"{found.count} {REPEATS[name]}, such as {'; '.join(found.examples)}, and data.fail_on has "
+                f"{name}. Remove them from the source, or take {name} out of data.fail_on."
+            )
 
 
 def check_source(schema: Schema) -> None:
@@ -233,14 +250,30 @@ def check_splits(schema: Schema, targets: dict[str, NDArray[Any]]) -> None:
             )
 
 
-def normalization(preparation: Preparation, moments: Moments) -> Normalization:
-    """Return what `data.normalize` says, measured on the training rows where it needs to be."""
+def normalization(preparation: Preparation, moments: Moments, schema: Schema) -> tuple[Normalization, str]:
+    """Return what `data.normalize` says, measured on the training rows where needed, and a sentence."""
     match preparation.normalize:
         case "scale":
-            return Normalization(deviation=(preparation.scale,))
+            least, greatest = moments.minimum, moments.maximum
+            scale = preparation.scale or default_scale(least, greatest, schema)
+            chosen = "as data.scale says" if preparation.scale else "chosen because data.scale is not set"
+            said = f"training values from {least:.4g} to {greatest:.4g} are divided by {scale:g}, {chosen}"
+            if not MINIMUM_RANGE * scale <= max(-least, greatest) <= MAXIMUM_RANGE * scale:
+                log.warning("%s; that is far from the range of the values: check data.scale.", said)
+            return Normalization(deviation=(scale,)), said
         case "standardize":
-            return Normalization(
-                mean=tuple(moments.mean.tolist()), deviation=tuple(moments.deviation.tolist())
-            )
+            mean, deviation = tuple(moments.mean.tolist()), tuple(moments.deviation.tolist())
+            said = "the mean of the training values is subtracted, then they are divided by their deviation"
+            return Normalization(mean=mean, deviation=deviation), said
         case "none":
-            return Normalization()
+            return Normalization(), "values are taken as they are"
+
+
+def default_scale(least: float, greatest: float, schema: Schema) -> float:
+    """Return what the values are divided by when data.scale does not say it."""
+    if schema.image:
+        return 255.0
+    magnitude = max(-least, greatest)
+    if magnitude <= 1:
+        return 1.0
+    return next((scale for scale in (255.0, 65535.0) if scale / 2 <= magnitude <= scale), magnitude)

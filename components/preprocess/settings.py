@@ -18,15 +18,27 @@ class Preparation(Settings):
     )
     test: float | int = Field(
         default=0.2,
-        description="Rows held out for the test, a share or a number, chosen by content hash; not used "
-        "when the source has a test part of its own.",
+        description="Rows held out for the test, a share or a number, chosen by content hash, of each class "
+        "at least 10, or half of a class with fewer than 20; not used when the source has a test part.",
     )
     normalize: Literal["scale", "standardize", "none"] = Field(
         default="scale",
         description="scale: divide by data.scale; standardize: subtract the mean and divide by the deviation "
         "of the training rows, per channel; none. Becomes part of the exported model.",
     )
-    scale: float = Field(default=255.0, gt=0, description="What `scale` divides by.")
+    scale: float | None = Field(
+        default=None,
+        gt=0,
+        description="What `scale` divides by. Default: 255 for pictures from files; for other data the "
+        "largest magnitude of the training values, rounded up to 1, or to 255 or 65535 where that at most "
+        "doubles it. The log and the report say which.",
+    )
+    fail_on: list[Literal["duplicates", "conflicting_labels", "leakage"]] = Field(
+        default_factory=list,
+        description="What ends the run instead of only being counted in the report: duplicates: rows that "
+        "repeat an earlier one; conflicting_labels: the same example under two labels; leakage: test rows "
+        "that are training rows too.",
+    )
 
     @field_validator("validation", "test")
     @classmethod

@@ -5,21 +5,29 @@ decides about the test, the second about validation, so the two choices are inde
 the examples whose number is below s * 2**64: as the data grows, an example stays where it is. A number of
 rows n takes the n smallest numbers. Identical examples have the same numbers and stay together, which may
 make a split a few rows larger than asked.
+
+Where targets are classes, the test part also takes the examples of a class with the smallest numbers: 10
+different ones, or half of a class with fewer than 20. The limit of a class only falls as examples are added,
+so once it has 20, an example may leave the test part and none enters it. An example with several labels is a
+test example when it is one for each of them.
 """
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.components.artifacts import ModelSplit
+from modelyard.components.artifacts import ModelSplit, Repeats
 from modelyard.components.preprocess.settings import Preparation
 
 Words = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
 POOLS = ("all", "train")
+TEST_ROWS_PER_CLASS = 10
+EXAMPLES = 5
+SPLITS_COMPARED: tuple[ModelSplit, ModelSplit] = ("train", "test")
 
 
 def words(examples: NDArray[Any]) -> Words:
@@ -38,13 +46,31 @@ def chosen(numbers: Words, amount: float | int) -> Mask:
     return np.asarray(numbers <= np.partition(numbers, amount - 1)[amount - 1])
 
 
-def place(source: Mapping[str, Words], preparation: Preparation) -> dict[str, dict[ModelSplit, Mask]]:
+def smallest_of_each_class(numbers: Words, labels: NDArray[Any]) -> Mask:
+    """Return which rows are among the smallest numbers (n,) of their class: 10, or half of fewer than 20."""
+    order = np.lexsort((numbers, labels))
+    sorted_labels, sorted_numbers = labels[order], numbers[order]
+    new_class = np.r_[True, sorted_labels[1:] != sorted_labels[:-1]][: len(order)]
+    new = new_class | np.r_[True, sorted_numbers[1:] != sorted_numbers[:-1]][: len(order)]
+    group = np.cumsum(new_class) - 1
+    distinct = np.bincount(group, new).astype(np.int64)
+    before = np.r_[0, np.cumsum(distinct)[:-1]]
+    rank = np.cumsum(new) - 1 - before[group]
+    mask = np.zeros(len(order), np.bool_)
+    mask[order] = rank < np.minimum(TEST_ROWS_PER_CLASS, distinct // 2)[group]
+    return mask
+
+
+def place(
+    source: Mapping[str, Words], preparation: Preparation, classes: Mapping[str, NDArray[Any]] | None = None
+) -> dict[str, dict[ModelSplit, Mask]]:
     """Return, for each split of the source, which of its rows go to which split of the model.
 
     Args:
         source: the source's splits (`all`, or `train` with `test` and `validation` if it has them) and
             their words.
         preparation: how much to hold out of a source that does not do so itself.
+        classes: the label of each row, by split, when the targets are classes.
     """
     pool = next(name for name in POOLS if name in source)
     left = np.ones(len(source[pool]), np.bool_)
@@ -58,6 +84,9 @@ def place(source: Mapping[str, Words], preparation: Preparation) -> dict[str, di
             targets[name] = {split: np.ones(len(source[name]), np.bool_)}
         else:
             mask = _among(left, source[pool][:, column], amount)
+            if split == "test" and classes:
+                chosen_once = mask | smallest_of_each_class(source[pool][:, 0], classes[pool])
+                mask = chosen_once & ~np.isin(source[pool][:, 0], source[pool][~chosen_once, 0])
             targets[pool][split] = mask
             left = left & ~mask
     targets[pool]["train"] = left
@@ -71,17 +100,70 @@ def _among(left: Mask, numbers: Words, amount: float | int | str) -> Mask:
     return mask
 
 
-def duplicates(source: Mapping[str, Words]) -> int:
-    """Return how many rows repeat an earlier one."""
-    identities = np.concatenate([numbers[:, 0] for numbers in source.values()])
-    return len(identities) - len(np.unique(identities))
+class Rows(NamedTuple):
+    """Rows of some splits of the source, one split after the other: their numbers, and the splits' names."""
+
+    numbers: Words
+    splits: tuple[str, ...]
+    ends: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    def pair(self, row: int, other: "Rows", their: int) -> str:
+        """Return two rows for people."""
+        return f"{self._name(row)} and {other._name(their)}"
+
+    def _name(self, row: int) -> str:
+        return f"row {self.places[row]} of {self.splits[int(np.searchsorted(self.ends, row, side='right'))]}"
 
 
-def leakage(source: Mapping[str, Words], targets: Mapping[str, Mapping[ModelSplit, Mask]]) -> int:
-    """Return how many test rows are training rows too."""
-    parts: dict[str, list[Words]] = {"train": [], "test": []}
-    for name, masks in targets.items():
-        for split, mask in masks.items():
-            if split in parts:
-                parts[split].append(source[name][mask, 0])
-    return int(np.isin(np.concatenate(parts["test"]), np.concatenate(parts["train"])).sum())
+def rows_of(source: Mapping[str, Words], masks: Mapping[str, Mask] | None = None) -> Rows:
+    """Return all rows of the source, or those of the masks."""
+    if masks is None:
+        masks = {name: np.ones(len(words), np.bool_) for name, words in source.items()}
+    places = [np.flatnonzero(mask) for mask in masks.values()]
+    numbers = [source[name][mask, 0] for name, mask in masks.items()]
+    ends = np.cumsum([len(one) for one in places])
+    return Rows(np.concatenate(numbers), tuple(masks), ends, np.concatenate(places))
+
+
+def repeats(
+    source: Mapping[str, Words], classes: Mapping[str, NDArray[Any]] | None = None
+) -> tuple[Repeats, Repeats]:
+    """Return the rows that repeat an earlier one, and those of them that have another label.
+
+    Args:
+        source: as in `place`.
+        classes: as in `place`.
+    """
+    rows = rows_of(source)
+    order = np.argsort(rows.numbers, kind="stable")
+    new = np.r_[True, np.diff(rows.numbers[order]) != 0]
+    first = np.empty_like(order)
+    first[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
+    again = first != np.arange(len(order))
+    other = np.zeros_like(again)
+    if classes:
+        labels = np.concatenate([classes[name] for name in source])
+        other = labels[first] != labels
+    found = [np.flatnonzero(mask) for mask in (again, other)]
+    same, conflicting = (
+        Repeats(
+            count=len(chosen_rows),
+            examples=tuple(rows.pair(int(first[row]), rows, int(row)) for row in chosen_rows[:EXAMPLES]),
+        )
+        for chosen_rows in found
+    )
+    return same, conflicting
+
+
+def leakage(source: Mapping[str, Words], targets: Mapping[str, Mapping[ModelSplit, Mask]]) -> Repeats:
+    """Return the test rows that are training rows too."""
+    train, test = (
+        rows_of(source, {name: masks[split] for name, masks in targets.items() if split in masks})
+        for split in SPLITS_COMPARED
+    )
+    order = np.argsort(train.numbers, kind="stable")
+    place = np.minimum(np.searchsorted(train.numbers, test.numbers, sorter=order), len(order) - 1)
+    known = np.flatnonzero(train.numbers[order[place]] == test.numbers) if len(order) else order
+    pairs = tuple(train.pair(int(order[place[row]]), test, int(row)) for row in known[:EXAMPLES])
+    return Repeats(count=len(known), examples=pairs)

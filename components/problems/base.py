@@ -122,6 +122,8 @@ class Problem(ABC):
     """What the steps compute with. Targets are (n,), int64 or float32 (`target_dtype`)."""
 
     target_dtype: str
+    stratified = False
+    """Whether targets are classes, each of which the test part needs examples of."""
 
     # preprocess
 

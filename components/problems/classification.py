@@ -44,6 +44,7 @@ class Classification(Problem):
     """See Problem."""
 
     target_dtype = "int64"
+    stratified = True
     error = "share of wrong answers"
 
     def check_schema(self, schema: Schema) -> None:

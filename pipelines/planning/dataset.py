@@ -130,7 +130,9 @@ def _by_kind(config: Config, rows: int | None, outputs: int | None) -> Dataset:
         examples=Schema(
             shape=shape, dtype="uint8", problem=config.problem, names=tuple(map(str, range(count))), splits={}
         ),
-        normalization=Normalization(deviation=(data.scale,) if data.normalize == "scale" else (1.0,)),
+        normalization=Normalization(
+            deviation=(data.scale or 255.0,) if data.normalize == "scale" else (1.0,)
+        ),
         rows=_split(source, config),
     )
 

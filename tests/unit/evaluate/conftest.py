@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from modelyard.components import artifacts
-from modelyard.components.artifacts import History, Normalization, Schema, Statistics
+from modelyard.components.artifacts import History, Normalization, Repeats, Schema, Statistics
 from modelyard.components.shards import ShardWriter
 from tests.published import classifier
 
@@ -71,7 +71,15 @@ def inputs(tmp_path: Path) -> Inputs:
         writer.append(examples.reshape(600, *SHAPE), labels)
     schema = Schema(shape=SHAPE, dtype="uint8", problem="classification", names=CLASSES, splits={"test": 600})
     artifacts.write(features / "schema.json", schema)
-    facts: dict[str, Any] = {"duplicates": 2, "leakage": 1, "mean": 1.0, "minimum": 0.0, "maximum": 200.0}
+    facts: dict[str, Any] = {
+        "duplicates": Repeats(count=2),
+        "conflicting_labels": Repeats(count=0),
+        "leakage": Repeats(count=1),
+        "scaling": "values are taken as they are",
+        "mean": 1.0,
+        "minimum": 0.0,
+        "maximum": 200.0,
+    }
     artifacts.write(features / "statistics.json", Statistics(targets={"test": {"rows": [200] * 3}}, **facts))
     artifacts.write(features / "normalization.json", Normalization())
     record = History(

@@ -42,7 +42,7 @@ changes("ingest", "data", source="/b.zip", sha256="0" * 64, channels=1, max_byte
 changes("ingest", "data", resize__height=9, resize__width=9, resize__policy="pad")
 changes("ingest", "data", {"kind": "npz", "source": "/a.zip"}, kind="cifar10", classes=["a", "b"])
 changes("ingest", "data", NPZ, endpoint="http://a:1")
-changes("preprocess", "data", validation=0.3, test=0.3, normalize="none", scale=7.0)
+changes("preprocess", "data", validation=0.3, test=0.3, normalize="none", scale=7.0, fail_on=["leakage"])
 changes("train", "model", {}, logits=True, filters=[7], kernel=7, dense=[7], dropout=0.7)
 changes("train", "model", OWN["model"], build="a:c", code="copy", arguments={"width": 2})
 changes("train", "training", epochs=7, batch_size=7, optimizer="sgd", optimizer_settings={"momentum": 0.7})

@@ -71,8 +71,13 @@ def test_duplicates_and_leakage_are_counted(raw, pictures) -> None:
     features = run(raw({"train": train, "test": test}), validation=1)
     statistics = artifacts.read(features / "statistics.json", Statistics)
     held = rows(features, "validation") & {row.tobytes() for row in examples[:7]}
-    assert statistics.duplicates == 11
-    assert statistics.leakage == 7 - len(held)
+    assert statistics.duplicates.count == 11
+    assert statistics.duplicates.examples[0] == "row 0 of train and row 90 of train"
+    assert statistics.leakage.count == 7 - len(held)
+    with pytest.raises(
+        DataError, match=r"such as row 0 of train and row 30 of test; .*data.fail_on has leakage"
+    ):
+        run(features.parent / "raw", validation=1, fail_on=["leakage"])
     assert sum(statistics.targets["test"]["rows"]) == 37
 
 
@@ -179,3 +184,36 @@ def test_a_shard_that_is_cut_off(raw, pictures) -> None:
 def test_an_amount_that_cannot_be(amount) -> None:
     with pytest.raises(ValidationError, match=str(amount)):
         Preparation(test=amount)
+
+
+def test_the_same_example_under_two_labels(raw, pictures) -> None:
+    examples, labels = pictures(90)
+    both = np.concatenate([examples, examples[:3]]), np.concatenate([labels, labels[:3] * 0])
+    source = raw({"all": both})
+    statistics = artifacts.read(run(source) / "statistics.json", Statistics)
+    assert statistics.conflicting_labels.count == 2
+    assert statistics.conflicting_labels.examples[0] == "row 1 of all and row 91 of all"
+    assert statistics.leakage.count == 0
+    with pytest.raises(DataError, match=r"row 1 of all.*data\.fail_on"):
+        run(source, fail_on=["conflicting_labels"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "scale"),
+    [
+        (0, 1, np.float32, 1),
+        (-1, 1, np.float32, 1),
+        (0, 250, np.float32, 255),
+        (0, 16, np.uint8, 16),
+        (0, 255, np.uint8, 255),
+        (0, 60000, np.float32, 65535),
+        (0, 4095, np.float32, 4095),
+        (-3, 5, np.float32, 5),
+    ],
+)
+def test_the_default_scale_is_that_of_the_values(raw, low, high, dtype, scale) -> None:
+    examples = np.random.default_rng(0).uniform(low, high, (90, 16)).astype(dtype)
+    examples[:, :2] = low, high
+    features = run(raw({"all": (examples, np.arange(90) % 3)}))
+    assert artifacts.read(features / "normalization.json", Normalization).deviation == (scale,)
+    assert f"divided by {scale}" in artifacts.read(features / "statistics.json", Statistics).scaling

@@ -30,3 +30,28 @@ def test_identical_examples_stay_together() -> None:
 
 def test_a_number_takes_exactly_that_many_distinct_rows() -> None:
     assert split.chosen(numbers(500)[:, 0], 37).sum() == 37
+
+
+def test_each_class_has_test_examples_and_growth_moves_none_from_train_to_test() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(30):
+        size = int(random.integers(1, 400))
+        labels = np.repeat(np.arange(4), random.multinomial(size, (0.6, 0.2, 0.15, 0.05)))
+        found = split.words(random.integers(0, 2**62, (len(labels), 1)))
+        order = random.permutation(len(labels))
+        train, placed = np.zeros(len(labels), np.bool_), np.zeros(len(labels), np.bool_)
+        for some in np.array_split(order, 5):
+            placed[some] = True
+            words, of = {"all": found[placed]}, {"all": labels[placed]}
+            test = np.zeros(len(labels), np.bool_)
+            test[placed] = split.place(words, Preparation(), of)["all"]["test"]
+            rows = np.bincount(labels[placed], minlength=4)
+            assert (np.bincount(labels[test], minlength=4) >= np.minimum(10, rows // 2)).all()
+            assert not (test & train).any()
+            train = placed & ~test & (rows >= 20)[labels]
+
+
+def test_an_example_under_two_labels_is_in_one_split() -> None:
+    found = np.concatenate([numbers(300), numbers(40)])
+    test = split.place({"all": found}, Preparation(test=5), {"all": np.arange(340) // 300})["all"]["test"]
+    np.testing.assert_array_equal(test[:40], test[300:])

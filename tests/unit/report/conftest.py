@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelyard.components.artifacts import Decision, History, Schema, Statistics
+from modelyard.components.artifacts import Decision, History, Repeats, Schema, Statistics
 from modelyard.components.problems.classification import ClassMetrics, Details
 from modelyard.components.report.page import render
 from tests.published import accurate
@@ -41,7 +41,15 @@ def page() -> Callable[..., str]:
         schema = Schema(
             shape=(8, 8, 1), dtype="uint8", problem="classification", names=classes, splits=splits
         )
-        facts: dict[str, Any] = {"duplicates": 4, "leakage": 2, "mean": 4.9, "minimum": 0.0, "maximum": 16.0}
+        facts: dict[str, Any] = {
+            "duplicates": Repeats(count=4),
+            "conflicting_labels": Repeats(count=0),
+            "leakage": Repeats(count=2),
+            "scaling": "values are taken as they are",
+            "mean": 4.9,
+            "minimum": 0.0,
+            "maximum": 16.0,
+        }
         decision = Decision(decision="promote", reason="accuracy is <em>good</em>", champion=3)
         return render("digits", found, decision, history, schema, Statistics(targets={}, **facts))
 
