@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Record, read, write
-from modelyard.components.errors import ConfigError, DataError, ModelyardError, NotFoundError
+from modelyard.components.errors import CancelledError, ConfigError, ModelyardError, NotFoundError
 from modelyard.components.events import Event, EventFile
 from modelyard.components.explain.explanation import Explanation
 from modelyard.pipelines.environments.environment import Environment
@@ -201,7 +201,7 @@ class LocalRun(Run):
             time.sleep(PAUSE)
         if summary := self._summary():
             return summary
-        raise DataError(
+        raise CancelledError(
             f"The run {self.name} has no result: its process was killed. What is done is cached: `modelyard "
             f"runs retry {self.name}` goes on."
         )
