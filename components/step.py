@@ -14,6 +14,7 @@ empties it. The `main` of a module that runs as a child process uses `step`, too
 import json
 import os
 import re
+import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,6 +40,8 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud
 def step(name: str) -> Iterator[None]:
     """Follow the lifeline, and record how the block fails; its exception goes on."""
     lifeline.follow()
+    if os.getpid() == 1:  # in a pod, where SIGTERM would not end it before the grace period is over
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     path = termination_log()
     _write(path, document(KilledError(killed(name)), name))
     try:
