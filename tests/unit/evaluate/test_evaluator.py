@@ -6,12 +6,23 @@ import pytest
 from kfp import dsl
 
 from modelyard.components import artifacts
-from modelyard.components.artifacts import Decision, Golden, Identity, Metrics, Signature
+from modelyard.components.artifacts import (
+    Decision,
+    Golden,
+    Identity,
+    Metrics,
+    Normalization,
+    Schema,
+    Signature,
+    Statistics,
+)
 from modelyard.components.errors import EvaluateError, NotFoundError
 from modelyard.components.evaluate.evaluator import Evaluation, evaluate
 from modelyard.components.evaluate.gate import Gate
 from modelyard.components.evaluate.spec import EvaluateSpec
-from modelyard.components.shards import Split
+from modelyard.components.problems import describe
+from modelyard.components.problems.base import signature_of
+from modelyard.components.shards import ShardWriter, Split
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from tests.published import publish
@@ -133,3 +144,49 @@ def test_kfp_is_told_and_the_artifacts_have_files(inputs) -> None:
 def test_the_test_split_is_the_one_that_was_scored(inputs) -> None:
     found = run(inputs, inputs.model("model", inputs.weights()))
     assert found.metrics.rows == len(Split(inputs.root / "features", "test"))
+
+
+def test_a_regression_is_compared_on_the_same_rows_and_its_report_shows_both_plots(inputs) -> None:
+    """The answer is the first value; the champion's is off by 5 for the same rows."""
+    features = inputs.root / "features"
+    examples = np.random.default_rng(0).integers(0, 200, (90, 2, 2, 3)).astype(np.uint8)
+    for shard in features.glob("*.npy"):
+        shard.unlink()
+    with ShardWriter(features, "test", (2, 2, 3), "uint8") as writer:
+        writer.append(examples, examples[:, 0, 0, 0] + 1.5)
+    facts = {"shape": (2, 2, 3), "dtype": "uint8", "problem": "regression", "names": ("price",)}
+    schema = Schema(splits={"test": 90}, **facts)
+    artifacts.write(features / "schema.json", schema)
+    targets = {"train": {"mean": 100.0, "deviation": 58.0}}
+    statistics = Statistics(targets=targets, duplicates=0, leakage=0, mean=0, minimum=0, maximum=1)
+    artifacts.write(features / "statistics.json", statistics)
+    artifacts.write(features / "normalization.json", Normalization(target_deviation=(58.0,)))
+
+    def model(name: str, slope: float) -> Path:
+        matrix = np.zeros((12, 1), np.float32)
+        matrix[0, 0] = slope
+        folder = inputs.model(name, matrix, "Identity")
+        artifacts.write(folder / "signature.json", signature_of(schema, describe("regression")))
+        return folder
+
+    worse = model("worse", 0.5)
+    first = run(inputs, worse, Gate(maximum={"rmse": 1000}))
+    version = published(inputs, worse, first.metrics)
+    found = run(inputs, model("better", 1.0), Gate(min_improvement=10), version)
+    assert found.promote
+    assert found.metrics.main.value == pytest.approx(1.5)
+    assert found.metrics.champion == first.metrics.main
+    assert found.metrics.gain.value == pytest.approx(first.metrics.main.value - 1.5)
+    assert run(inputs, worse, Gate(), version).decision.decision == "hold"
+    assert run(inputs, worse, Gate(maximum={"rmse": 10})).decision.decision == "reject"
+    golden = artifacts.read(inputs.root / "evaluation" / "golden.json", Golden)
+    assert (len(golden.predictions), golden.scale) == (16, [58.0])
+    html = (inputs.root / "out" / "report.html").read_text()
+    assert html.count("<circle") >= 2 * 90
+    assert "lower is better" in html
+    metrics = dsl.Metrics(uri=str(inputs.root / "a" / "metrics"))
+    details = dsl.ClassificationMetrics(uri=str(inputs.root / "a" / "details"))
+    found.log(metrics, details)
+    assert metrics.metadata["rmse"] == pytest.approx(1.5)
+    assert details.metadata == {}
+    assert Path(details.path).read_text() == "{}"  # without a file, the task is never cached

@@ -1,0 +1,29 @@
+"""A regression with its steps as pods: the shipped example, rolled out, and predictions of its server."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "diabetes.yaml"
+SERVING = "modelyard-serving"
+
+
+def test_the_example_is_rolled_out_and_answers_in_the_unit_of_the_target(modelyard, kubectl, tmp_path):
+    servers = "diabetes-stable", "diabetes-candidate"
+    kubectl("delete", "deployment", "-n", SERVING, "--ignore-not-found", *servers)
+    bucket = f"gs://modelyard/{uuid4().hex[:8]}"
+    keys = {"store": f"{bucket}/models", "pipeline_root": f"{bucket}/runs"}
+    place = [part for key, value in keys.items() for part in ("--set", f"environment.{key}={value}")]
+    quick = ("--set", "rollout.watch_seconds=1", "--set", "rollout.min_requests=20")
+    ended = modelyard("run", EXAMPLE, "-e", "kind", *place, *quick, "--output", "json")
+    assert ended.code == 0, ended.err
+    summary = ended.json
+    assert (summary["decision"], summary["version"], summary["metrics"]["primary"]) == ("promote", 1, "rmse")
+    np.save(tmp_path / "patients.npy", np.ones((3, 10), np.float32))
+    answers = modelyard("predict", "diabetes", tmp_path / "patients.npy", "-e", "kind", "--output", "json")
+    assert [list(one["values"]) for one in answers.json["predictions"]] == [["progression"]] * 3
+    kubectl("delete", "deployment,service", "-n", SERVING, "--ignore-not-found", *servers, "diabetes")
