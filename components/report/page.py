@@ -35,8 +35,8 @@ def render(
     statistics: Statistics,
 ) -> str:
     """Return the page as HTML."""
-    fitted = [name for name in history.metrics if not name.startswith("val_")]
-    pictures = [plots.curves(name.capitalize(), name, history.metrics) for name in fitted]
+    shown = (metrics.primary, "loss")
+    pictures = [plots.curves(name.capitalize(), name, history.metrics) for name in shown]
     page: str = _template("report.html").render(
         name=name,
         metrics=metrics,
