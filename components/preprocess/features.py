@@ -95,9 +95,9 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     problem.check_schema(schema)
     sources = {name: _open(Path(raw), name, schema) for name in schema.splits}
     words = {name: _checked(schema, problem, name, source) for name, source in sources.items()}
-    classes = {name: source.targets for name, source in sources.items()} if problem.stratified else None
-    masks = splitting.place(words, settings, classes)
-    duplicates, conflicts = splitting.repeats(words, classes)
+    strata = {name: source.targets for name, source in sources.items()} if problem.stratified else None
+    masks = splitting.place(words, settings, strata)
+    duplicates, conflicts = splitting.repeats(words, strata)
     leakage = splitting.leakage(words, masks)
     repeats = {"duplicates": duplicates, "conflicting_labels": conflicts, "leakage": leakage}
     check_repeats(repeats, settings)

@@ -46,13 +46,13 @@ def chosen(numbers: Words, amount: float | int) -> Mask:
     return np.asarray(numbers <= np.partition(numbers, amount - 1)[amount - 1])
 
 
-def smallest_of_each_class(numbers: Words, labels: NDArray[Any]) -> Mask:
+def smallest_of_each_stratum(numbers: Words, labels: NDArray[Any]) -> Mask:
     """Return which rows are among the smallest numbers (n,) of their class: 10, or half of fewer than 20."""
     order = np.lexsort((numbers, labels))
     sorted_labels, sorted_numbers = labels[order], numbers[order]
-    new_class = np.r_[True, sorted_labels[1:] != sorted_labels[:-1]][: len(order)]
-    new = new_class | np.r_[True, sorted_numbers[1:] != sorted_numbers[:-1]][: len(order)]
-    group = np.cumsum(new_class) - 1
+    new_stratum = np.r_[True, sorted_labels[1:] != sorted_labels[:-1]][: len(order)]
+    new = new_stratum | np.r_[True, sorted_numbers[1:] != sorted_numbers[:-1]][: len(order)]
+    group = np.cumsum(new_stratum) - 1
     distinct = np.bincount(group, new).astype(np.int64)
     before = np.r_[0, np.cumsum(distinct)[:-1]]
     rank = np.cumsum(new) - 1 - before[group]
@@ -62,7 +62,7 @@ def smallest_of_each_class(numbers: Words, labels: NDArray[Any]) -> Mask:
 
 
 def place(
-    source: Mapping[str, Words], preparation: Preparation, classes: Mapping[str, NDArray[Any]] | None = None
+    source: Mapping[str, Words], preparation: Preparation, strata: Mapping[str, NDArray[Any]] | None = None
 ) -> dict[str, dict[ModelSplit, Mask]]:
     """Return, for each split of the source, which of its rows go to which split of the model.
 
@@ -70,7 +70,7 @@ def place(
         source: the source's splits (`all`, or `train` with `test` and `validation` if it has them) and
             their words.
         preparation: how much to hold out of a source that does not do so itself.
-        classes: the label of each row, by split, when the targets are classes.
+        strata: the label of each row, by split, when the targets are classes.
     """
     pool = next(name for name in POOLS if name in source)
     left = np.ones(len(source[pool]), np.bool_)
@@ -84,8 +84,8 @@ def place(
             targets[name] = {split: np.ones(len(source[name]), np.bool_)}
         else:
             mask = _among(left, source[pool][:, column], amount)
-            if split == "test" and classes:
-                chosen_once = mask | smallest_of_each_class(source[pool][:, 0], classes[pool])
+            if split == "test" and strata:
+                chosen_once = mask | smallest_of_each_stratum(source[pool][:, 0], strata[pool])
                 mask = chosen_once & ~np.isin(source[pool][:, 0], source[pool][~chosen_once, 0])
             targets[pool][split] = mask
             left = left & ~mask
@@ -127,13 +127,13 @@ def rows_of(source: Mapping[str, Words], masks: Mapping[str, Mask] | None = None
 
 
 def repeats(
-    source: Mapping[str, Words], classes: Mapping[str, NDArray[Any]] | None = None
+    source: Mapping[str, Words], strata: Mapping[str, NDArray[Any]] | None = None
 ) -> tuple[Repeats, Repeats]:
     """Return the rows that repeat an earlier one, and those of them that have another label.
 
     Args:
         source: as in `place`.
-        classes: as in `place`.
+        strata: as in `place`.
     """
     rows = rows_of(source)
     order = np.argsort(rows.numbers, kind="stable")
@@ -142,8 +142,8 @@ def repeats(
     first[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
     again = first != np.arange(len(order))
     other = np.zeros_like(again)
-    if classes:
-        labels = np.concatenate([classes[name] for name in source])
+    if strata:
+        labels = np.concatenate([strata[name] for name in source])
         other = labels[first] != labels
     found = [np.flatnonzero(mask) for mask in (again, other)]
     same, conflicting = (

@@ -158,7 +158,8 @@ def test_a_regression_is_compared_on_the_same_rows_and_its_report_shows_both_plo
     schema = Schema(splits={"test": 90}, **facts)
     artifacts.write(features / "schema.json", schema)
     targets = {"train": {"mean": 100.0, "deviation": 58.0}}
-    statistics = Statistics(targets=targets, duplicates=0, leakage=0, mean=0, minimum=0, maximum=1)
+    before = artifacts.read(features / "statistics.json", Statistics)
+    statistics = before.model_copy(update={"targets": targets})
     artifacts.write(features / "statistics.json", statistics)
     artifacts.write(features / "normalization.json", Normalization(target_deviation=(58.0,)))
 
