@@ -87,7 +87,7 @@ class LocalRunner(Runner):
             place=self.environment.model_dump(mode="json"),
             config=config.model_dump(mode="json"),
             options=dict(options),
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             host=socket.gethostname(),
             pid=os.getpid(),
             pid_started=process_start(os.getpid()),
@@ -309,11 +309,11 @@ class LocalRun(Run):
         return next(one.state for one in self.steps() if one.name == step)
 
 
-def led(home: Path) -> Iterator[tuple[Path, Start]]:
-    """Yield the folders of the runs that this machine leads, or led, the newest first."""
-    for folder in sorted((home / "runs").glob("*"), reverse=True):  # names begin with the time of their start
-        if runs.NAME.fullmatch(folder.name) and (start := start_of(folder)):
-            yield folder, start
+def led(home: Path) -> Sequence[tuple[Path, Start]]:
+    """Return the folders of the runs that this machine leads, or led, the latest start first."""
+    folders = (folder for folder in (home / "runs").glob("*") if runs.NAME.fullmatch(folder.name))
+    known = [(folder, start) for folder in folders if (start := start_of(folder))]
+    return sorted(known, key=lambda one: (one[1].at, one[0].name), reverse=True)
 
 
 def start_of(folder: Path) -> Start | None:

@@ -55,6 +55,14 @@ def test_runs_are_listed_with_what_came_of_them_the_newest_first(home, modelyard
     assert FIRST in text
 
 
+def test_the_latest_run_is_the_one_that_started_last(home, modelyard):
+    """Whatever its folder is called, as names have the local time."""
+    started(home, FIRST, at="2026-10-25T01:10:00+00:00")
+    started(home, SECOND, at="2026-10-25T00:50:00+00:00")
+    assert [one["name"] for one in found(modelyard, "list")] == [FIRST, SECOND]
+    assert modelyard("explain").out.startswith(f"The run {FIRST}")
+
+
 def test_a_run_that_another_process_leads_shows_its_steps_as_they_are(home, modelyard):
     run = started(home, FIRST)
     events = run / runs.EVENTS
