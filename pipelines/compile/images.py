@@ -71,10 +71,9 @@ def build(
         CalledProcessError: docker failed, and has said why.
     """
     started = time.monotonic()
-    held = " ".join(f"{image}={','.join(contents(image))}" for image in IMAGES)
-    arguments = {"VERSION": version("modelyard"), "SOURCE_DATE_EPOCH": EPOCH, "CONTENTS": held}
-    arguments |= {"BASE": base} if base else {}
-    options = [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
+    options = [
+        part for key, value in build_arguments(base).items() for part in ("--build-arg", f"{key}={value}")
+    ]
     options += [part for key, value in labels.items() for part in ("--label", f"{LABEL}.{key}={value}")]
     latest = f"modelyard/{target}:latest"
     _docker("build", "--file", "components/Dockerfile", "--target", target, "--tag", latest, *options, ".")
@@ -89,6 +88,13 @@ def build(
     elif known and known in built["RepoDigests"]:
         reference = known
     return Image(target, reference, built["Size"], time.monotonic() - started)
+
+
+def build_arguments(base: str | None = None) -> dict[str, str]:
+    """Return the arguments of components/Dockerfile, the same for every target."""
+    held = " ".join(f"{image}={','.join(contents(image))}" for image in IMAGES)
+    arguments = {"VERSION": version("modelyard"), "SOURCE_DATE_EPOCH": EPOCH, "CONTENTS": held}
+    return arguments | ({"BASE": base} if base else {})
 
 
 def _content(built: dict[str, Any]) -> str:
