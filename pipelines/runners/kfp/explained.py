@@ -1,6 +1,7 @@
 """How a run on Kubeflow Pipelines ended, or that it is running: `modelyard explain -e ENV`."""
 
 from contextlib import suppress
+from typing import Any
 
 from modelyard.components import records
 from modelyard.components.errors import BackendError, StoreError
@@ -10,23 +11,20 @@ from modelyard.components.records import RunRecords
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import runs
-from modelyard.pipelines.runners.kfp.client import connect
+from modelyard.pipelines.runners.kfp.client import Backend
 
 
-def explain_kfp(name: str, environment: Environment, endpoint: str | None) -> Explanation:
+def explain_kfp(backend: Backend, run: Any, environment: Environment) -> Explanation:
     """Return how a run ended on Kubeflow Pipelines, also when its pods are gone, or that it is running.
 
     Args:
-        name: the run's name, or its id.
+        backend: the server.
+        run: the run, as the server gives it.
         environment: where it ran.
-        endpoint: the URL of Kubeflow Pipelines on the command line.
 
     Raises:
-        NotFoundError: there is no such run.
         BackendError: Kubeflow Pipelines does not answer.
     """
-    backend = connect(environment, endpoint)
-    run = runs.find(backend, name)
     model, found = None, RunRecords()
     with suppress(BackendError, StoreError):  # it is no run of modelyard's, or its store does not answer
         model, store = runs.model_and_store(run, environment)

@@ -159,7 +159,7 @@ class KfpRun(Run):
 
     def explain(self) -> Explanation:
         """Return how it ended, also when its pods are gone, or that it is running."""
-        return explain_kfp(self.id, self._runner.environment, self._runner.endpoint)
+        return explain_kfp(self._runner.backend, self._run, self.environment)
 
     def config(self) -> dict[str, Any]:
         """Return its configuration; empty when another program started it."""
