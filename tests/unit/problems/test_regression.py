@@ -85,3 +85,11 @@ def test_answers_are_compared_relative_to_the_scale_of_the_targets() -> None:
 
 def test_an_answer_for_people_is_the_number() -> None:
     assert str(describe("regression").show(("price",), [1234.5678])) == "1235"
+
+
+def test_the_error_of_a_learning_curve_is_the_rmse_with_draws_around_it() -> None:
+    targets, answers = rows(500, 20)
+    error, drawn = PROBLEM.error_draws(targets, PROBLEM.scores(answers, targets), 200)
+    assert error == pytest.approx(root_mean_squared_error(targets, answers[:, 0]), rel=1e-5)
+    assert drawn.shape == (200,)
+    assert drawn.std() == pytest.approx(20 / np.sqrt(2 * 500), rel=0.25)
