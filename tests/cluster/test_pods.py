@@ -145,48 +145,13 @@ def test_a_deploy_whose_pod_is_told_to_end_takes_its_candidate_from_clients(
     assert "digits-stable" in left
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ("steps.fingerprint.memory=99Gi", "cannot be scheduled: it asks for"),
-        ("images.fingerprint={absent}", "Image {absent} of pod"),
-        ("runs.namespace=gone", "gone"),
-    ],
-)
-def test_a_pod_that_cannot_run_says_why(modelyard, place, kubectl, absent, no_new_nodes, change, said):
-    no_new_nodes(RUNS, "modelyard.dev/step=fingerprint")
-    changed = f"environment.{change.format(absent=absent)}"
-    ended = modelyard("run", "-e", "kind", *place, "--set", changed, "--output", "json")
+def test_a_namespace_that_is_not_there_is_the_clusters_refusal(modelyard, place, kubectl):
+    changed = ("--set", "environment.runs.namespace=gone")
+    ended = modelyard("run", "-e", "kind", *place, *changed, "--output", "json")
     failure = ended.json["failure"]
     assert (ended.code, failure["kind"]) == (9, "ClusterError")
-    assert said.format(absent=absent) in failure["message"]
+    assert "gone" in failure["message"]
     assert pods(kubectl) == []
-
-
-@pytest.mark.parametrize(
-    ("limit", "said"),
-    [
-        ("timeout=1", "did not end within 1 s"),
-        ("memory=100Mi", "was killed because it used too much memory: its limit is 100 MiB"),
-    ],
-)
-def test_a_step_that_needs_more_says_what_it_may_take(first, modelyard, place, limit, said):
-    """The import of TensorFlow needs more on whatever machine; the steps before come from the cache."""
-    assert first.code == 0
-    anew = ("--set", "training.seed=1", "--set", f"environment.steps.train.{limit}")
-    ended = modelyard("run", "-e", "kind", *place, *anew, "--output", "json")
-    failure = ended.json["failure"]
-    assert (ended.code, failure["kind"], failure["step"]) == (9, "ClusterError", "train")
-    assert said in failure["message"]
-
-
-def test_a_step_that_fails_says_what_it_says_on_a_laptop(modelyard, place):
-    nowhere = (
-        "data={kind: npz, source: 'gs://modelyard/gone.npz', endpoint: 'http://gcs.modelyard-storage:4443'}"
-    )
-    ended = modelyard("run", "-e", "kind", *place, "--set", nowhere, "--output", "json")
-    assert (ended.code, ended.json["failure"]["kind"]) == (3, "DataError")
-    assert ended.json["failure"]["step"] == "fingerprint"
 
 
 @pytest.fixture
@@ -219,7 +184,7 @@ def test_the_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, begun, abse
 def test_a_step_whose_pod_is_lost_is_tried_again(kubectl, begun, tmp_path):
     run, _ = begun
     kubectl("delete", "pod", "-n", RUNS, "--now", "-l", "modelyard.dev/step=fingerprint")
-    assert run.wait(120) == 9  # there is no image for train
+    assert run.wait(120) == 11  # there is no image for train
     (log,) = (tmp_path / ".modelyard/runs").glob("*/logs/fingerprint.log")
     assert "was deleted while it ran" in log.read_text()
     (summary,) = (tmp_path / ".modelyard/runs").glob("*/run.json")
