@@ -27,6 +27,7 @@ PROBLEMS = {
         meaning="probability of each class",
         size="classes",
         show=show_likeliest,
+        logits=True,
         ranked=True,
     ),
     "regression": Description(

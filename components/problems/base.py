@@ -52,6 +52,7 @@ class Description:
         meaning: what the values of an answer are, in a few words.
         size: argument of the user's `build` that gets the number of values in an answer.
         show: returns an answer for people, from the names of its values and the values.
+        logits: whether `model.logits` may be set.
         ranked: whether the values are shares of a whole, so that people want the largest first.
     """
 
@@ -63,6 +64,7 @@ class Description:
     meaning: str
     size: str
     show: Callable[[Sequence[str], Sequence[float]], Shown]
+    logits: bool = False
     ranked: bool = False
 
     def difference(self, golden: Golden, number: int, answer: Sequence[float]) -> float:

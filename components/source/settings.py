@@ -129,15 +129,17 @@ class Source(SourceKeys):
 
     @model_validator(mode="after")
     def _has_targets(self) -> Self:
-        check_problem(self.kind, self.problem)
+        check_problem(self, self.problem)
         return self
 
 
-def check_problem(kind: str, problem: str) -> None:
-    """Raise ValueError when the targets of a kind of source are of another problem."""
-    if problem not in (known := KINDS[kind].problems):
+def check_problem(keys: SourceKeys, problem: str) -> None:
+    """Raise ValueError when the targets of a source are of another problem."""
+    if keys.classes and problem != "classification":
+        raise ValueError(f"data.classes is for problem: classification, not for {problem}: remove it")
+    if problem not in (known := KINDS[keys.kind].problems):
         able = [name for name, other in KINDS.items() if problem in other.problems]
         raise ValueError(
-            f"problem is {problem}, but the targets of data.kind {kind} are for {' or '.join(known)}: change "
-            f"problem, or data.kind to {' or '.join(able) or 'another'}"
+            f"problem is {problem}, but the targets of data.kind {keys.kind} are for {' or '.join(known)}: "
+            f"change problem, or data.kind to {' or '.join(able) or 'another'}"
         )

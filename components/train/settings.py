@@ -82,8 +82,8 @@ class EarlyStopping(Settings):
 
     monitor: str = Field(
         default="val_loss",
-        description="What is watched, on the validation rows: val_loss, or a metric of the problem, as "
-        "val_accuracy for classification.",
+        description="What is watched, on the validation rows: val_loss, or a metric of the problem: "
+        "val_accuracy for classification, val_mae or val_rmse for regression.",
     )
     patience: int = Field(default=3, ge=0, description="Epochs without an improvement.")
     min_delta: float = Field(default=0.0, ge=0, description="What counts as an improvement.")
@@ -96,7 +96,8 @@ class Training(Settings):
     batch_size: int = Field(default=32, ge=1, le=100_000, description="Examples in a step.")
     loss: str | None = Field(
         default=None,
-        description="What is minimised. classification: cross_entropy, which is the default.",
+        description="What is minimised: cross_entropy for classification; mse (default) or huber for "
+        "regression, of differences in standard deviations of the training targets.",
     )
     optimizer: str = Field(
         default="adam", description="Keras optimizer by its name, in snake_case: sgd, adam, adamw, …"

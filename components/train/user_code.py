@@ -5,8 +5,10 @@
         return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), ...])
 
 The function gets the shape of one example, the number of values in an answer under the problem's name for it
-(`classes`), and model.arguments. Its model takes normalised float32 examples. For classification it gives
-(None, classes): probabilities, or logits with model.logits. How it was compiled, if it was, is not used.
+(`classes`, `targets`), and model.arguments. Its model takes normalised float32 examples. For classification
+it gives (None, classes): probabilities, or logits with model.logits. For regression it gives (None, targets)
+without activation: standard deviations from the mean of the training targets, which are scaled to their unit
+behind it. How it was compiled, if it was, is not used.
 """
 
 import difflib

@@ -131,7 +131,9 @@ class Config(Settings):
     def _of_problem(self) -> Self:
         """Refuse a source, a loss, metrics and thresholds that are not of the problem."""
         description, training = describe(self.problem), self.training
-        check_problem(self.data.kind, self.problem)
+        check_problem(self.data, self.problem)
+        if self.model.logits and not description.logits:
+            raise ValueError(f"model.logits is not for problem: {self.problem}: remove it")
         if training.loss and training.loss not in description.losses:
             raise ValueError(
                 f"training.loss is {training.loss}, and the losses of {self.problem} are "

@@ -182,6 +182,12 @@ def test_the_shipped_regression_is_a_configuration(config):
     )
 
 
+def test_what_is_for_classification_alone_is_refused_for_another_problem(refused):
+    text = "name: x\nproblem: regression\ndata: {kind: npz, source: x.npz}\n"
+    assert "data.classes is for problem: classification" in refused(text, "data.classes=[a, b]")
+    assert "model.logits is not for problem: regression" in refused(text, "model.logits=true")
+
+
 @pytest.mark.parametrize("key", ["validation", "test"])
 @pytest.mark.parametrize("value", ["-1", "0", "0.0", "1.0", "1.5", "-0.1"])
 def test_an_impossible_amount_of_rows_is_refused(refused, key, value):
