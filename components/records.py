@@ -102,7 +102,7 @@ class RunStart(Versioned):
 
 
 class DecisionRecord(Versioned):
-    """What the gate decided about the model of a run, beside the metrics; `report` is the report's URI."""
+    """What the gate decided about the model of a run, and the metrics without details; `report` is a URI."""
 
     model: Text
     fingerprint: Text
@@ -236,7 +236,7 @@ class RunRecords(Record):
         if self.start and self.start.unchanged is not None:
             return "unchanged", self.start.unchanged
         if found := (self.outcome and self.outcome.outcome) or (self.decision and self.decision.decision):
-            return found.decision, found.reason
+            return found.decision, clean(found.reason)
         return None
 
 

@@ -135,7 +135,7 @@ def evaluate(
         fingerprint=identity.run,
         champion=identity.champion,
         decision=decision,
-        metrics=metrics,
+        metrics=metrics.model_copy(update={"details": {}}),  # the report and metrics.json have them
         report=report_uri,
     )
     key = records.decision_key(spec.name, identity.run, identity.champion)
