@@ -1,20 +1,20 @@
 """Writes the model as .keras, ONNX and SavedModel, and checks that all three predict the same.
 
 Each file is loaded again from disk and predicts real rows: what cannot be read back, or predicts otherwise,
-is not exported. ONNX and SavedModel are written by Keras on TensorFlow whatever backend trained: a model of
-JAX is converted by another process, from model.keras, which is the same for all backends:
+is not exported. ONNX and SavedModel are written on TensorFlow whatever backend trained: a model of JAX is
+converted by another process, from model.keras, which is the same for all backends. A model with a
+mixed-precision policy is exported in float32, which its weights are.
 
     python -m modelyard.components.train.export FOLDER OUTPUT [MODULE...]
 """
 
 import importlib
-import logging
 import os
 import subprocess
 import sys
 import tempfile
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from modelyard.components.step import VARIABLE, step
 from modelyard.components.train.backend import BACKEND, keras, tf
 
 TOLERANCE = 1e-4
+HALF = ("float16", "bfloat16")
 
 Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 
@@ -52,6 +53,39 @@ def export(
         TrainError: the model gives no numbers, or a format cannot be written or read back, or predicts
             otherwise than the model.
     """
+    with in_float32(model):
+        _export(model, schema, normalization, rows, directory)
+
+
+@contextmanager
+def in_float32(model: Any) -> Iterator[None]:
+    """Let layers that compute in less than their weights' precision compute in it."""
+    every = list(model._flatten_layers())
+    layers = [layer for layer in every if layer.compute_dtype != layer.variable_dtype]
+    policies = [layer.dtype_policy for layer in layers]
+    # A nested model casts its input to the dtype of the input layer.
+    inputs = [layer for layer in every if isinstance(layer, keras.layers.InputLayer)]
+    dtypes = [layer.dtype for layer in inputs]
+    try:
+        for layer in layers:
+            layer.dtype_policy = layer.variable_dtype
+        for layer, dtype in zip(inputs, dtypes, strict=True):
+            _set_dtype(layer, "float32" if dtype in HALF else dtype)
+        yield
+    finally:
+        for layer, policy in zip(layers, policies, strict=True):
+            layer.dtype_policy = policy
+        for layer, dtype in zip(inputs, dtypes, strict=True):
+            _set_dtype(layer, dtype)
+
+
+def _set_dtype(layer: Any, dtype: str) -> None:
+    layer._dtype = layer.output._dtype = dtype
+
+
+def _export(
+    model: Any, schema: Schema, normalization: Normalization, rows: NDArray[Any], directory: Path
+) -> None:
     expected = np.asarray(model(rows, training=False))
     if not np.isfinite(expected).all():
         raise TrainError(
@@ -116,16 +150,10 @@ def _load_onnx(path: Path, output: str) -> Predict:
 
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        names = [value.name for value in session.get_inputs()]
     except Exception as error:
         raise TrainError(
             f"ONNX Runtime cannot run the exported model: {describe(error)} Replace the layer that it names."
         ) from error
-    if names != [INPUT]:
-        raise TrainError(
-            f"The exported ONNX model has the inputs {', '.join(names)} instead of `input` alone: a layer "
-            "holds tensors that are neither weights nor Python numbers. Make them weights, with add_weight()."
-        )
     return lambda rows: np.asarray(session.run([output], {INPUT: rows})[0])
 
 
@@ -141,9 +169,10 @@ def convert(model: Any, output: str, directory: Path) -> None:
         TrainError: a format cannot be written.
     """
     if BACKEND == "tensorflow":
-        predicting = _predicting(model)
-        _write_onnx(predicting, output, directory / "model.onnx")
-        _write_saved_model(predicting, directory / "saved_model")
+        from modelyard.components.train import onnx_export
+
+        onnx_export.convert(model, INPUT, output, directory / "model.onnx")
+        _write_saved_model(_predicting(model), directory / "saved_model")
     else:
         _convert_elsewhere(output, directory)
 
@@ -193,35 +222,6 @@ def _convert_elsewhere(output: str, directory: Path) -> None:
         )
     if failure:
         raise failure.error()
-
-
-def _write_onnx(model: Any, output: str, path: Path) -> None:
-    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # Keras' own patch of tf2onnx
-            model.export(path, format="onnx", verbose=False)
-        _name_tensors(path, output)
-    except Exception as error:
-        raise TrainError(
-            f"The model cannot be exported to ONNX: {describe(error)} Replace the layer that uses this "
-            "operation by layers of Keras."
-        ) from error
-
-
-def _name_tensors(path: Path, name: str) -> None:
-    """Name the output and the axis of rows, which the converter numbers."""
-    import onnx
-
-    proto = onnx.load(path)
-    (output,) = proto.graph.output
-    for node in proto.graph.node:
-        for names in (node.input, node.output):
-            names[:] = [name if each == output.name else each for each in names]
-    output.name = name
-    for value in (*proto.graph.input, output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    onnx.save(proto, path)
 
 
 def _write_saved_model(model: Any, path: Path) -> None:

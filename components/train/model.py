@@ -52,10 +52,7 @@ def for_export(network: Any, settings: Model, schema: Schema) -> Any:
 
 
 def _normalise(raw: Any, normalization: Normalization) -> Any:
-    """Return `(raw - mean) / deviation` in float32.
-
-    Plain operations, because the constants of keras.layers.Normalization become inputs of the ONNX graph.
-    """
+    """Return `(raw - mean) / deviation` in float32."""
     mean, deviation = (
         np.asarray(values, np.float32) if len(values) > 1 else values[0]
         for values in (normalization.mean, normalization.deviation)

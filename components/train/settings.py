@@ -51,6 +51,12 @@ class Model(Settings):
 
     @model_validator(mode="after")
     def _combination(self) -> "Model":
+        module, _, function = (self.build or "").partition(":")
+        if module.endswith(".py"):
+            raise ValueError(
+                f"model.build is {self.build}, which names a file; name the module: "
+                f"{module.removesuffix('.py')}:{function}"
+            )
         if (self.build is None) != (self.code is None):
             raise ValueError("model.build and model.code go together: give both, or neither")
         if self.build is None and self.arguments:

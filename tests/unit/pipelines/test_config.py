@@ -148,6 +148,7 @@ def test_a_configuration_cannot_be_changed(config):
         ("model: {filters: [0]}", ["model.filters.0 is 0", "at least 1"]),
         ("model: {build: 'm:f'}", ["model.build and model.code go together"]),
         ("model: {build: nope, code: .}", ['model.build is "nope"', "module:function"]),
+        ("model: {build: 'nets.py:cnn', code: .}", ["model.build is nets.py:cnn", "nets:cnn"]),
         ("model: {build: 'm:f', code: gone}", ["gone', which is no folder", "model.build"]),
         ("model: {dropout: 1}", ["model.dropout is 1", "less than 1"]),
         ("model: {logits: yes}", ['model.logits is "yes"', "true or false"]),

@@ -78,6 +78,26 @@ def test_augmentation_takes_part_in_training_alone(train_env) -> None:
     np.testing.assert_allclose(found["saved_model"], found["keras"], atol=1e-5)
 
 
+def test_a_model_with_a_mixed_precision_policy_is_exported_in_float32(train_env) -> None:
+    train_env.code(
+        mixed="""
+        def build(input_shape, classes):
+            half, full = keras.DTypePolicy("mixed_bfloat16"), keras.DTypePolicy("float32")
+            return keras.Sequential([
+                layers.Flatten(dtype=half), layers.Dense(8, activation="relu", dtype=half),
+                layers.Dense(classes, activation="softmax", dtype=full),
+            ])
+        """
+    )
+    train_env.features(*train_env.pictures(24))
+    train_env.train_own("mixed:build")
+    rows, _ = train_env.pictures(8, seed=2)
+    found = predictions(train_env.model, rows)
+    np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
+    np.testing.assert_allclose(found["saved_model"], found["keras"], atol=1e-5)
+    assert {layer.compute_dtype for layer in train_env.trained()._flatten_layers()} == {"float32"}
+
+
 def test_a_layer_that_computes_otherwise_when_it_is_exported_is_refused(train_env) -> None:
     train_env.code(
         moody="""

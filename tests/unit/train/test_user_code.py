@@ -161,7 +161,7 @@ def test_a_folder_that_is_none_is_named(train_env) -> None:
 """,
                 "layers.Dense(classes, activation='softmax')(layers.Flatten()(Outside()(x)))",
             ),
-            r"ONNX Runtime cannot run the exported model: .*PyFunc.* Replace the layer that it names",
+            r"cannot be exported to ONNX: in the layer outside \(Outside\): .*operation PyFunc\. Replace",
         ),
     ],
 )

@@ -1,0 +1,344 @@
+"""Keras to ONNX, through a frozen TensorFlow graph and tf2onnx.
+
+    convert(keras_model, "probabilities", Path("model.onnx"))
+
+Keras' own `export(format="onnx")` is not used: its graphs have constants as further inputs, keep grouped
+convolutions in functions that nothing inlines, and take gigabytes for large models. tf2onnx lacks the
+operations that HANDLERS adds, among them the error function of exact gelu. It is called by functions that it
+does not document, so tf2onnx and TensorFlow are pinned, and each handler has a test.
+"""
+
+import logging
+import re
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto
+from tf2onnx import optimizer, tf_loader, tfonnx
+from tf2onnx.graph import Node
+from tf2onnx.handler import tf_op
+from tf2onnx.onnx_opset import nn
+
+from modelyard.components.errors import TrainError, describe
+from modelyard.components.train.backend import tf
+
+OPSET = 18  # the highest of tf2onnx 1.17
+NOT_INLINED = ("_XlaMustCompile", "_noinline")
+RESIZE_ATTRIBUTES = {
+    "ResizeBicubic": ("align_corners", "half_pixel_centers"),
+    "ScaleAndTranslate": ("kernel_type", "antialias"),
+}
+SIGN_BIT = int(np.iinfo(np.int32).min)
+
+
+def convert(model: Any, inputs: str, output: str, path: Path) -> None:
+    """Write a `keras.Model` of one input and one output as ONNX, with any number of rows.
+
+    Args:
+        model: computes in float32; it is called with training=False.
+        inputs: name of the graph's input.
+        output: name of the graph's output.
+        path: where the file goes.
+
+    Raises:
+        TrainError: the converter lacks an operation; the layer that uses it is named.
+    """
+    failed = _Failures()
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+    logger = logging.getLogger("tf2onnx.tfonnx")
+    logger.setLevel(logging.ERROR)
+    logger.addFilter(failed)
+    try:
+        proto = _proto(model, inputs, output)
+    except Exception as error:
+        where = _layers(model, failed.nodes)
+        raise TrainError(
+            f"The model cannot be exported to ONNX: {where}{describe(error)} Replace "
+            f"{'that layer' if where else 'the layer that uses this operation'} by other layers of Keras."
+        ) from error
+    finally:
+        logger.removeFilter(failed)
+    if unknown := {node.name: node.op_type for node in _nodes(proto.graph) if not _known(node)}:
+        where = _layers(model, list(unknown))
+        raise TrainError(
+            f"The model cannot be exported to ONNX: {where}tf2onnx cannot convert the operation "
+            f"{' and '.join(sorted(set(unknown.values())))}. Replace that layer by other layers of Keras."
+        )
+    onnx.save(proto, path)
+
+
+def _proto(model: Any, name: str, output: str) -> Any:
+    (examples,) = model.inputs
+    spec = tf.TensorSpec((None, *examples.shape[1:]), examples.dtype, name=name)
+    function = tf.function(lambda rows: model(rows, training=False), input_signature=[spec])
+    concrete = function.get_concrete_function()
+    # Only the first is an input: what the function captured is a constant after freezing.
+    inputs, outputs = [concrete.inputs[0].name], [concrete.outputs[0].name]
+    frozen = tf_loader.convert_variables_to_constants_large_model(concrete)
+    frozen = tf_loader.fix_freezing_errors_part2(tf_loader.fix_freezing_errors(frozen))
+    _allow_inlining(frozen)
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(frozen, name="")
+        frozen = tf_loader.tf_optimize(inputs, outputs, frozen)
+    with tf.Graph().as_default() as graph, _constants_copied_once():
+        tf.import_graph_def(frozen, name="")
+        names = {inputs[0]: name, outputs[0]: output}
+        converted = tfonnx.process_tf_graph(
+            graph,
+            opset=OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            tensors_to_rename=names,
+        )
+        proto = optimizer.optimize_graph(converted, catch_errors=False).make_model("modelyard")
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return proto
+
+
+def _allow_inlining(frozen: Any) -> None:
+    """Keras runs grouped convolutions in functions that are compiled by XLA, which are kept as they are."""
+    nodes = [*frozen.node, *(node for function in frozen.library.function for node in function.node_def)]
+    for one in (*nodes, *frozen.library.function):
+        for attribute in NOT_INLINED:
+            one.attr.pop(attribute, None)
+
+
+@contextmanager
+def _constants_copied_once() -> Iterator[None]:
+    """Keep each pass of tf2onnx's optimizer from copying all weights into memory that is never freed."""
+    original = Node.update_proto
+
+    def update(node: Any, external_tensor_storage: Any = None) -> None:
+        if not node.is_const():
+            original(node, external_tensor_storage)
+
+    Node.update_proto = update
+    try:
+        yield
+    finally:
+        Node.update_proto = original
+
+
+class _Failures(logging.Filter):
+    """Collects the nodes that tf2onnx reports, which its exceptions do not name; nothing is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See logging.Filter."""
+        if record.exc_info and isinstance(record.args, tuple):
+            self.nodes.append(str(record.args[0]))
+        return False
+
+
+def _layers(model: Any, nodes: list[str]) -> str:
+    """Return `in the layer NAME (CLASS): ` for graph nodes, or nothing where no layer is known."""
+    known = {layer.name: type(layer).__name__ for layer in model._flatten_layers(include_self=False)}
+    names = dict.fromkeys(name for node in nodes if (name := _layer(node, known)))
+    return f"in the layer {', '.join(f'{name} ({known[name]})' for name in names)}: " if names else ""
+
+
+def _layer(node: str, known: Container[str]) -> str:
+    """Return the innermost layer of a graph node, `model_1/dense_3_1/MatMul`; TensorFlow may add numbers."""
+    for part in reversed(node.split("/")[:-1]):
+        for name in (part, re.sub(r"_\d+$", "", part)):
+            if name in known:
+                return name
+    return ""
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from _nodes(attribute.g)
+
+
+def _known(node: Any) -> bool:
+    return bool(onnx.defs.has(node.op_type, node.domain))
+
+
+# Operations that tf2onnx lacks or converts wrongly. A handler replaces a node of TensorFlow's graph by nodes
+# of ONNX; tf2onnx takes that of the highest version up to OPSET.
+
+
+def _replace(graph: Any, node: Any, make: Any) -> None:
+    """Put what `make` returns, an output's name, in the place of a node."""
+    shapes, dtypes = node.output_shapes, node.output_dtypes
+    graph.remove_node(node.name)
+    last = make()
+    graph.make_node("Identity", [last], outputs=node.output, name=node.name, shapes=shapes, dtypes=dtypes)
+
+
+def _constant(graph: Any, value: Any) -> str:
+    name: str = graph.make_const(tfonnx.utils.make_name("constant"), np.asarray(value)).output[0]
+    return name
+
+
+def _node(graph: Any, operation: str, *inputs: str, **attributes: Any) -> str:
+    name: str = graph.make_node(operation, list(inputs), attr=attributes).output[0]
+    return name
+
+
+def _one(graph: Any, tensor: str) -> str:
+    return _constant(graph, np.ones((), tfonnx.utils.map_onnx_to_numpy_type(graph.get_dtype(tensor))))
+
+
+@tf_op("Erfc")
+class Erfc:
+    """1 - Erf(x), of exact gelu."""
+
+    @classmethod
+    def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
+        """See above."""
+        (x,) = node.input
+        _replace(ctx, node, lambda: _node(ctx, "Sub", _one(ctx, x), _node(ctx, "Erf", x)))
+
+
+@tf_op("Expm1")
+class Expm1:
+    """Exp(x) - 1, of celu."""
+
+    @classmethod
+    def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
+        """See above."""
+        (x,) = node.input
+        _replace(ctx, node, lambda: _node(ctx, "Sub", _node(ctx, "Exp", x), _one(ctx, x)))
+
+
+@tf_op("Log1p")
+class Log1p:
+    """Log(x + 1), of logaddexp."""
+
+    @classmethod
+    def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
+        """See above."""
+        (x,) = node.input
+        _replace(ctx, node, lambda: _node(ctx, "Log", _node(ctx, "Add", x, _one(ctx, x))))
+
+
+@tf_op("Conv3D")
+class Conv3D:
+    """A convolution whose groups tf2onnx counts in two dimensions only."""
+
+    @classmethod
+    def version_13(cls, ctx: Any, node: Any, **kwargs: Any) -> None:
+        """See above."""
+        axis = -1 if node.attr["data_format"].s == b"NDHWC" else 1
+        channels, each = ctx.get_shape(node.input[0])[axis], ctx.get_shape(node.input[1])[-2]
+        nn.ConvOp.version_13(ctx, node, **kwargs)
+        node.set_attr("group", channels // each)
+
+
+@tf_op(["ResizeBilinear", "ResizeNearestNeighbor"])
+class Resize:
+    """The handler of tf2onnx, with the size hidden from it.
+
+    It passes a size that it knows as a float factor, and ONNX Runtime rounds size * factor down: 5 % of all
+    sizes come out one pixel short.
+    """
+
+    @classmethod
+    def version_13(cls, ctx: Any, node: Any, **kwargs: Any) -> None:
+        """See above."""
+        hidden = ctx.make_node("Identity", [node.input[1]])
+        ctx.replace_input(node, node.input[1], hidden.output[0], 1)
+        nn.Resize.version_11(ctx, node, **kwargs)
+
+
+@tf_op(["ResizeBicubic", "ScaleAndTranslate"])
+class ResizeByMatrices:
+    """Products with one matrix for the rows and one for the columns: cubic, Lanczos, antialiased.
+
+    The matrices are what TensorFlow makes of a unit matrix.
+    """
+
+    @classmethod
+    def version_13(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
+        """See above."""
+        images = node.input[0]
+        sides = ctx.get_shape(images)[1:3]
+        size = node.inputs[1].get_tensor_value(as_list=False)
+        attributes = {key: node.get_attr_value(key) for key in RESIZE_ATTRIBUTES[node.type]}
+        matrices = [cls._matrix(node.type, sides[axis], size[axis], attributes) for axis in (0, 1)]
+
+        def make() -> str:
+            rows, columns = _constant(ctx, matrices[0]), _constant(ctx, matrices[1].T)
+            floats = _node(ctx, "Cast", images, to=TensorProto.FLOAT)
+            planes = _node(ctx, "Transpose", floats, perm=[0, 3, 1, 2])
+            planes = _node(ctx, "MatMul", _node(ctx, "MatMul", rows, planes), columns)
+            return _node(ctx, "Transpose", planes, perm=[0, 2, 3, 1])
+
+        _replace(ctx, node, make)
+
+    @staticmethod
+    def _matrix(kind: str, old: int, new: int, attributes: dict[str, Any]) -> NDArray[np.float32]:
+        """Return (new, old), by resizing an image whose channels are the rows of a unit matrix."""
+        with tf.__internal__.eager_context.eager_mode():
+            images, size = np.eye(old, dtype=np.float32)[None, :, None], np.array([new, 1], np.int32)
+            if kind == "ResizeBicubic":
+                cubic = {key: bool(value) for key, value in attributes.items()}
+                resized = tf.raw_ops.ResizeBicubic(images=images, size=size, **cubic)
+            else:
+                resized = tf.raw_ops.ScaleAndTranslate(
+                    images=images,
+                    size=size,
+                    scale=np.array([new / old, 1], np.float32),  # as tf.image.resize does
+                    translation=np.zeros(2, np.float32),
+                    kernel_type=attributes["kernel_type"].decode(),
+                    antialias=bool(attributes["antialias"]),
+                )
+            matrix: NDArray[np.float32] = np.asarray(resized)[0, :, 0]
+        return matrix
+
+
+@tf_op("Bucketize")
+class Bucketize:
+    """How many boundaries are not above a value: Discretization and digitize."""
+
+    @classmethod
+    def version_13(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
+        """See above."""
+        (x,) = node.input
+        boundaries = np.asarray(node.get_attr_value("boundaries"), np.float64)
+
+        def make() -> str:
+            values = _node(ctx, "Unsqueeze", _node(ctx, "Cast", x, to=TensorProto.DOUBLE), last)
+            below = _node(ctx, "Not", _node(ctx, "Less", values, _constant(ctx, boundaries)))
+            return _node(ctx, "ReduceSum", _node(ctx, "Cast", below, to=TensorProto.INT32), last, keepdims=0)
+
+        last = _constant(ctx, np.array([-1]))
+        _replace(ctx, node, make)
+
+
+@tf_op("Bitcast")
+class Bitcast:
+    """A float's bits as an integer, where the sign bit alone is looked at: argmax, argmin and signbit."""
+
+    @classmethod
+    def version_18(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
+        """See above."""
+        (x,) = node.input
+        for consumer in ctx.find_output_consumers(node.output[0]):
+            values = [each.get_tensor_value() for each in consumer.inputs if each.is_const()]
+            if consumer.type != "BitwiseAnd" or values != [SIGN_BIT]:
+                raise ValueError("tf2onnx cannot convert the operation Bitcast.")
+        if ctx.get_dtype(x) != TensorProto.FLOAT:
+            raise ValueError("tf2onnx cannot convert the operation Bitcast.")
+
+        def make() -> str:
+            zero = _constant(ctx, np.float32(0))
+            inverse = _node(ctx, "Div", _one(ctx, x), x)  # tells -0.0 from 0.0
+            negative = _node(ctx, "Or", _node(ctx, "Less", x, zero), _node(ctx, "Less", inverse, zero))
+            bits = (_constant(ctx, np.int32(value)) for value in (SIGN_BIT, 0))
+            return _node(ctx, "Where", negative, *bits)
+
+        _replace(ctx, node, make)
