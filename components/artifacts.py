@@ -148,7 +148,9 @@ class Schema(Record):
     `shape` is one example's, without the axis of rows. `problem` is the kind of its target, and `names` are
     those of the values of an answer: the classes, or the targets. `splits` maps a split's name to its rows:
     raw data has the source's own splits (`all` when it has none), features have train, validation and test.
-    `image` is None when the examples did not come from pictures.
+    `image` is None when the examples did not come from pictures. `notes` are sentences on how the source
+    became examples, where that needed a decision, and `skipped` files that were left out as unusable, with
+    the reason: the first 100 of them.
     """
 
     shape: tuple[int, ...]
@@ -157,6 +159,8 @@ class Schema(Record):
     names: tuple[str, ...]
     splits: dict[str, int]
     image: ImageFormat | None = None
+    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 class Normalization(Record):

@@ -2,8 +2,9 @@
 
     decode(Path("cat.jpg").read_bytes(), ImageFormat(height=32, width=32, channels=3, resize="crop"))
 
-A picture is turned upright by its EXIF orientation; what is transparent shows white, as on a page; of 16 bits
-the upper 8 count; CMYK becomes RGB without colour profiles.
+Files are PNG, JPEG, WebP, GIF, BMP or TIFF; of several frames or pages the first counts. A picture is turned
+upright by its EXIF orientation; what is transparent shows white, as on a page; of 16 bits the upper 8 count;
+CMYK becomes RGB without colour profiles.
 """
 
 import io
@@ -19,6 +20,11 @@ from modelyard.components.artifacts import ImageFormat
 from modelyard.components.errors import DataError
 
 MAX_PIXELS = 50_000_000
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
+)
+"""Of files that `decode` reads, in lower case."""
 FILTER = Image.Resampling.BILINEAR
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,10 +43,10 @@ DAMAGE = (
 
 
 def decode(data: bytes, form: ImageFormat) -> NDArray[np.uint8]:
-    """Return the picture in the bytes of a PNG or JPEG file: (form.height, form.width, form.channels).
+    """Return the picture in the bytes of a file: (form.height, form.width, form.channels).
 
     Raises:
-        DataError: it is not such a file, damaged, too large, or of another size than `exact` asks for. The
+        DataError: it is no such file, damaged, too large, or of another size than `exact` asks for. The
             message speaks of "the picture"; the caller says which.
     """
     picture = _open(data)
@@ -60,7 +66,7 @@ def decode(data: bytes, form: ImageFormat) -> NDArray[np.uint8]:
 
 
 def size(data: bytes) -> tuple[int, int]:
-    """Return (height, width) of the upright picture in the bytes of a PNG or JPEG file.
+    """Return (height, width) of the upright picture in the bytes of a file.
 
     Raises:
         DataError: see `decode`.
@@ -71,18 +77,34 @@ def size(data: bytes) -> tuple[int, int]:
 
 def _open(data: bytes) -> Image.Image:
     """Return the picture, not decoded yet; its size is within the limit."""
+    if _webp_pixels(data) > MAX_PIXELS:  # Pillow makes room for the pixels when it opens one
+        raise _too_large("far more")
     try:
-        picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise _too_large("far more") from error
     except DAMAGE as error:
         begin = f"begins with {data[:12]!r}" if data else "is empty"
         raise DataError(
-            f"The picture is not a PNG or JPEG file that can be read: it {begin}. Convert it, or remove it."
+            "The picture is not a PNG, JPEG, WebP, GIF, BMP or TIFF file that can be read: it "
+            f"{begin}. Convert it, or remove it."
         ) from error
     if picture.width * picture.height > MAX_PIXELS:
         raise _too_large(f"{picture.height} x {picture.width}")
     return picture
+
+
+def _webp_pixels(data: bytes) -> int:
+    """Return the pixels of a WebP file, by its header (RFC 9649); 0 for what is none."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return 0
+    match data[12:16]:
+        case b"VP8X":
+            return (int.from_bytes(data[24:27], "little") + 1) * (int.from_bytes(data[27:30], "little") + 1)
+        case b"VP8L":
+            sides = int.from_bytes(data[21:25], "little")
+            return ((sides & 0x3FFF) + 1) * ((sides >> 14 & 0x3FFF) + 1)
+    return (int.from_bytes(data[26:28], "little") & 0x3FFF) * (int.from_bytes(data[28:30], "little") & 0x3FFF)
 
 
 def _too_large(found: str) -> DataError:
@@ -104,10 +126,19 @@ def _with_channels(picture: Image.Image, channels: int) -> Image.Image:
     """Return the picture in grey (1 channel) or RGB (3)."""
     if picture.mode.startswith("I;16"):  # Pillow would cut every grey above 255 off
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.has_transparency_data:
-        above = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", above.size, "white"), above)
-    return picture.convert("L" if channels == 1 else "RGB")
+    mode = picture.mode
+    try:
+        if mode in ("I", "F"):  # Pillow would cut every value above 255 off
+            raise ValueError
+        if picture.has_transparency_data:
+            above = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", above.size, "white"), above)
+        return picture.convert("L" if channels == 1 else "RGB")
+    except ValueError as error:
+        raise DataError(
+            f"The picture has pixels of Pillow's mode {mode}, and grey or colours of 8 or 16 bits are read. "
+            "Convert it, or remove it."
+        ) from error
 
 
 def _resize(picture: Image.Image, form: ImageFormat) -> Image.Image:

@@ -1,175 +1,170 @@
-"""Pictures in one folder per class, in a directory, a .zip or a .tar.gz.
+"""Where the classes are in a source of pictures, by the names of its files and folders.
 
-    cats/1.png  dogs/2.jpg                                     one split, `all`
-    train/cats/1.png  train/dogs/2.jpg  test/cats/3.png …      the splits train, test and validation (or val)
+    cats/1.png  cats/siamese/2.png  dogs/3.jpg                  one split, `all`
+    Train/cats/1.png  Train/dogs/2.jpg  valid/cats/3.png …      the splits train, test and validation
 
-One more folder around all of it, as many archives have, is looked through.
+Folders around all of it are looked through. Beside the class folders, what is no picture is left out.
 """
 
-import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from pathlib import PurePosixPath
 
 from modelyard.components import images
-from modelyard.components.artifacts import ImageFormat
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.examples import Batch, Examples
-from modelyard.components.ingest.members import Member, members
-from modelyard.components.source.settings import Source
 
-WORKERS = len(os.sched_getaffinity(0))
-SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": "validation"}
+SPLITS = {
+    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **{"val": "validation", "valid": "validation", "validation": "validation"},
+}
+"""What the folder of a split may be called, in lower case, and the split."""
+DOCUMENTS = frozenset(
+    f".{name}"
+    for name in (
+        *("txt", "md", "rst", "csv", "tsv", "json", "jsonl", "xml", "yaml", "yml", "html", "htm", "parquet"),
+        *("pdf", "log", "ini", "toml", "py", "ipynb", "sh", "db", "doc", "docx", "xls", "xlsx"),
+    )
+)
+"""Suffixes of what lies beside pictures: a folder with nothing else is no class."""
 
 Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`above` folders are around all of it; `folders` has a split and a label for each class folder."""
+    """The class folders: `above` folders are around all of it, `folders` has a split and a label for each.
+
+    `notes` say what needed a decision.
+    """
 
     above: int
     classes: tuple[str, ...]
     folders: dict[Parts, tuple[str, int]]
+    notes: tuple[str, ...] = ()
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The names of the splits."""
         return tuple(dict.fromkeys(split for split, _ in self.folders.values()))
 
-    def place(self, name: str) -> tuple[str, int]:
-        """Return the split and the label of the picture with this name."""
-        return self.folders[tuple(name.split("/")[self.above : -1])]
+    @property
+    def depth(self) -> int:
+        """The number of folders above a picture that lies in a class folder."""
+        return self.above + len(next(iter(self.folders)))
+
+    def place(self, name: str) -> tuple[str, int] | None:
+        """Return the split and the label of the file with this name; None for one outside of the classes."""
+        parts = tuple(name.split("/"))
+        return self.folders.get(parts[self.above : self.depth]) if len(parts) > self.depth else None
 
 
-def read(path: Path, source: Source) -> Examples:
-    """Return the pictures: uint8 (height, width, channels), in their order in the source.
-
-    Args:
-        path: directory or archive.
-        source: its `resize`, `channels` and `max_bytes`.
-
-    Raises:
-        DataError: the folders are no class folders, a class is empty, a file is not a picture or, without
-            `resize`, of another size than the first; see also `members.members`.
-    """
-    found = _layout(path, source.max_bytes)
-    form = _form(path, source)
-    return Examples(
-        shape=(form.height, form.width, form.channels),
-        dtype="uint8",
-        names=found.classes,
-        splits=found.splits,
-        batches=_batches(path, source.max_bytes, found, form),
-        image=form,
-    )
-
-
-def _layout(path: Path, max_bytes: int) -> Layout:
-    pictures: list[str] = []
-    folders: list[str] = []
-    for member in members(path, max_bytes):
-        (folders if member.folder else pictures).append(member.name)
-    try:
-        return layout(pictures, folders)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-def _form(path: Path, source: Source) -> ImageFormat:
-    """Return what every picture becomes; without `resize` all have the size of the first one."""
-    if source.resize:
-        height, width, policy = source.resize.height, source.resize.width, source.resize.policy
-        return ImageFormat(height=height, width=width, channels=source.channels, resize=policy)
-    height, width = _first_size(path, source.max_bytes)
-    return ImageFormat(height=height, width=width, channels=source.channels, resize="exact")
-
-
-def _first_size(path: Path, max_bytes: int) -> tuple[int, int]:
-    for member in members(path, max_bytes):
-        if not member.folder:
-            try:
-                return images.size(member.content())
-            except DataError as error:
-                raise _about(member, error) from error
-    raise DataError(f"{path} has no pictures any more. Leave it alone until they are read.")
-
-
-def _batches(path: Path, max_bytes: int, found: Layout, form: ImageFormat) -> Iterator[Batch]:
-    """Yield the pictures one by one; they are decoded a few ahead, with all cores."""
-    waiting: deque[tuple[str, int, Future[NDArray[Any]]]] = deque()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for member in members(path, max_bytes):
-            if not member.folder:
-                split, label = found.place(member.name)
-                waiting.append((split, label, pool.submit(_decode, member, member.content(), form)))
-            if len(waiting) > 2 * WORKERS:
-                yield _row(*waiting.popleft())
-        while waiting:
-            yield _row(*waiting.popleft())
-
-
-def _decode(member: Member, data: bytes, form: ImageFormat) -> NDArray[Any]:
-    try:
-        return images.decode(data, form)
-    except DataError as error:
-        raise _about(member, error) from error
-
-
-def _row(split: str, label: int, picture: Future[NDArray[Any]]) -> Batch:
-    return split, picture.result()[None], np.array([label])
-
-
-def _about(member: Member, error: DataError) -> DataError:
-    return DataError(f"{member.name!r} in {member.source}: {error}")
-
-
-def layout(pictures: Sequence[str], folders: Iterable[str]) -> Layout:
+def layout(files: Sequence[str], folders: Iterable[str]) -> Layout:
     """Return where the classes are; `folders` may name empty ones.
 
     Raises:
-        DataError: a picture lies outside of a class folder, or a class is empty. The message speaks of "it";
-            the caller says what.
+        DataError: a picture lies outside of a class folder, a class is empty, or splits and other folders are
+            mixed. The message speaks of "it"; the caller says what.
     """
-    if not pictures:
+    names = [tuple(name.split("/")) for name in files]
+    content = [name for name in names if _suffix(name) not in DOCUMENTS]
+    if not any(len(name) > 1 or _is_picture(name) for name in content):
         raise DataError("it has no pictures. Put them in one folder per class.")
-    files = [tuple(name.split("/")) for name in pictures]
-    around = [tuple(name.split("/")) for name in folders]
-    above = _above(files, around)
-    roots = {name[above] for name in (*files, *around) if len(name) > above}
-    with_splits = roots <= SPLITS.keys() and any(len(name) > above + 2 for name in files)
+    full = {name[:end] for name in names for end in range(1, len(name))}
+    given = {tuple(folder.split("/")) for folder in folders}
+    empty = sorted({name[:end] for name in given for end in range(1, len(name) + 1)} - full)
+    above = _above(content, empty)
+    roots = {name[above] for name in content if len(name) > above + 1}
+    roots |= {name[above] for name in empty if len(name) == above + 1}
+    with_splits = all(map(_split, roots)) and any(len(name) > above + 2 for name in content)
+    if not with_splits:
+        _refuse_mixed(content, above, roots)
     depth = above + (2 if with_splits else 1)
-    for name in files:
-        if len(name) != depth + 1:
-            raise DataError(
-                f"{'/'.join(name)!r} does not lie in a class folder. Pictures lie in one folder per class, "
-                "or in such folders inside train, test and validation: move it there, or remove it."
-            )
-    full = {name[above:-1] for name in files}
-    classes = tuple(sorted({name[-1] for name in full} | {name[-1] for name in around if len(name) == depth}))
-    groups = [(root,) for root in SPLITS if root in roots] if with_splits else [()]
+    _refuse_loose(content, depth)
+    found = {name[above:depth] for name in content if len(name) > depth}
+    classes = tuple(sorted({name[-1] for name in found} | {name[-1] for name in empty if len(name) == depth}))
+    groups: list[Parts] = [()]
+    if with_splits:
+        groups = [(root,) for split in SPLITS for root in sorted(roots) if root.lower() == split]
     places = {
-        (*group, name): (SPLITS[group[0]] if group else "all", label)
+        (*group, name): (SPLITS[group[0].lower()] if group else "all", label)
         for group in groups
         for label, name in enumerate(classes)
     }
-    if empty := next((folder for folder in places if folder not in full), None):
+    if without := next((folder for folder in places if folder not in found), None):
         raise DataError(
-            f"the folder {'/'.join(empty)!r} has no pictures. Add pictures of this class, or remove all its "
-            "folders."
+            f"the folder {'/'.join(without)!r} has no pictures. Add pictures of this class, or remove all "
+            "its folders."
         )
     if len(set(places.values())) < len(places):
-        raise DataError("it has a folder val and a folder validation. Keep one of them.")
-    return Layout(above, classes, places)
+        both = " and ".join(f"a folder {group[0]}" for group in groups)
+        raise DataError(f"it has {both}, of which two are the same split. Keep one of them.")
+    return Layout(above, classes, places, tuple(_notes(names, above, depth, places)))
 
 
-def _above(files: list[Parts], folders: list[Parts]) -> int:
-    """Return 1 when all lies in one folder that is neither a class nor a split, else 0."""
-    roots = {name[0] for name in (*files, *folders)}
-    return int(len(roots) == 1 and not roots & SPLITS.keys() and any(len(name) > 2 for name in files))
+def _suffix(name: Parts) -> str:
+    return PurePosixPath(name[-1]).suffix.lower()
+
+
+def _is_picture(name: Parts) -> bool:
+    return _suffix(name) in images.SUFFIXES
+
+
+def _split(root: str) -> str | None:
+    return SPLITS.get(root.lower())
+
+
+def _above(content: list[Parts], empty: list[Parts]) -> int:
+    """Return how many folders are around all of it: those that hold one folder, which is no class."""
+    above = 0
+    while True:
+        roots = {name[above] for name in content if len(name) > above + 1}
+        roots |= {name[above] for name in empty if len(name) == above + 1}
+        loose = any(len(name) == above + 1 and _is_picture(name) for name in content)
+        deeper = any(len(name) > above + 2 for name in content)
+        if len(roots) != 1 or loose or not deeper or _split(*roots):
+            return above
+        above += 1
+
+
+def _refuse_mixed(content: list[Parts], above: int, roots: set[str]) -> None:
+    """Refuse folders that look like splits beside others: training would learn to tell the splits apart."""
+    below = {
+        root: {name[above + 1] for name in content if len(name) > above + 2 and name[above] == root}
+        for root in roots
+    }
+    for root, inner in sorted(below.items()):
+        others = sorted(
+            other for other in roots - {root} if not _split(other) and (_split(root) or inner & below[other])
+        )
+        words = SPLITS.keys() & set(re.split("[^a-z]+", root.lower()))
+        if words and inner and others:
+            raise DataError(
+                f"the folder {root!r} looks like a split, with class folders in it, and {others[0]!r} is "
+                "none of train, test and validation. Rename the folders of the splits so, and remove others."
+            )
+
+
+def _refuse_loose(content: list[Parts], depth: int) -> None:
+    """Refuse pictures outside of class folders: they have no label."""
+    if loose := sorted("/".join(name) for name in content if len(name) <= depth and _is_picture(name)):
+        more = f" and {len(loose) - 1:,} more do" if len(loose) > 1 else " does"
+        raise DataError(
+            f"{loose[0]!r}{more} not lie in a class folder. Pictures lie in one folder per class, or in such "
+            "folders inside train, test and validation: move them there, remove them, or set data.index."
+        )
+
+
+def _notes(names: list[Parts], above: int, depth: int, places: dict[Parts, tuple[str, int]]) -> Iterable[str]:
+    beside = sorted("/".join(name) for name in names if len(name) <= depth or name[above:depth] not in places)
+    if beside:
+        yield f"Beside the class folders, {listed(beside)} {'is' if len(beside) == 1 else 'are'} not used."
+    nested = sum(len(name) > depth + 1 and name[above:depth] in places for name in names)
+    if nested:
+        yield f"{nested:,} files lie in folders inside a class folder, and belong to that class."
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -50,8 +50,12 @@ def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
             names=examples.names,
             splits=rows,
             image=examples.image,
+            notes=tuple(examples.notes),  # all that are written while the batches are read
+            skipped=tuple(examples.skipped),
         )
         artifacts.write(directory / "schema.json", schema)
+    for note in examples.notes:
+        log.info("%s", note)
     log.info("rows: %s of %s %s, data %s", rows, examples.dtype, examples.shape, fingerprint)
 
 

@@ -1,7 +1,7 @@
 """What every reader gives: examples of one shape in batches."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ class Examples:
     `shape` is one example's, without the batch axis. `names` are the classes in label order, or the name of
     the target. `batches` gives the name of a split, examples (n, *shape) of `dtype`, and targets (n,), which
     are read while they are asked for: labels as integers, numbers as floating point. `image` says how
-    pictures became examples; None when they did not come from pictures.
+    pictures became examples; None when they did not come from pictures. `notes` and `skipped` are those of
+    Schema, complete once the batches are read.
     """
 
     shape: tuple[int, ...]
@@ -29,3 +30,5 @@ class Examples:
     splits: tuple[str, ...]
     batches: Iterator[Batch]
     image: ImageFormat | None = None
+    notes: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)

@@ -3,36 +3,36 @@
     for member in members(Path("flowers.tar.gz"), max_bytes):
         with member.open() as file: ...
 
-Nothing is unpacked, so nothing can be written where it does not belong. Names that lead elsewhere, links,
-devices, duplicates, encryption and bombs are refused, as a harmless archive has none of them. Hidden files,
-and what macOS and Windows leave in folders, are left out.
+Nothing is unpacked, so nothing can be written where it does not belong. Names that lead elsewhere, links in
+archives, devices, duplicates, encryption and bombs are refused, as a harmless source has none of them. In a
+folder, links are followed. Hidden files, and what systems leave in folders, are left out.
 """
 
 import gzip
 import lzma
-import os
 import re
 import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, cast
-from zipfile import ZipFile
+from zipfile import ZipFile, ZipInfo
 
 from modelyard.components.errors import DataError
 from modelyard.components.source.checks import check_size
+from modelyard.components.source.folder import MOST_ENTRIES, left_out, walk
 
-LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 MAX_FILE_BYTES = 64 * 2**20
 MAX_READ = 64 * 2**20
 CHUNK = 2**20
-ENCRYPTED = 1
+ENCRYPTED, UTF8 = 1, 1 << 11  # flags of a member of a zip
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # What the readers of archives raise for damaged bytes; NotImplementedError is zipfile's, for a way of packing
 # that it does not know. The last three were found by fuzzing.
@@ -100,7 +100,7 @@ class Member:
 
 
 def inside(source: Path, name: str) -> str:
-    """Return a member's name with `/` between its parts.
+    """Return a member's name with `/` between its parts, in Unicode's form NFC: macOS writes names in NFD.
 
     Raises:
         DataError: the name leads out of the source, or cannot be shown.
@@ -110,9 +110,9 @@ def inside(source: Path, name: str) -> str:
         raise DataError(
             f"{source} has a member named {name!a}, which leads out of it. Do not use it, or pack it again."
         )
-    if CONTROL.search(name):
+    if CONTROL.search(name.removesuffix("Icon\r")):  # what macOS calls a folder's icon, which is left out
         raise DataError(f"{source} has a member named {name!a}, with control characters. Rename it.")
-    return "/".join(part for part in parts if part not in ("", "."))
+    return unicodedata.normalize("NFC", "/".join(part for part in parts if part not in ("", ".")))
 
 
 def members(source: Path, max_bytes: int) -> Iterator[Member]:
@@ -128,7 +128,7 @@ def members(source: Path, max_bytes: int) -> Iterator[Member]:
     last = "its beginning"
     try:
         for member in _all(source, max_bytes):
-            if member.name and not any(map(_left_out, member.name.split("/"))):
+            if member.name and not any(map(left_out, member.name.split("/"))):
                 yield member
             last = repr(member.name)
     except DAMAGE as error:
@@ -156,40 +156,23 @@ def _all(source: Path, max_bytes: int) -> Iterator[Member]:
 
 
 def _folder_members(source: Path) -> Iterator[Member]:
-    for folder, folders, files in os.walk(source, onerror=_raise):
-        folders[:] = sorted(name for name in folders if not _left_out(name))
-        for name in folders:
-            path = Path(folder, name)
-            member = Member(source, inside(source, path.relative_to(source).as_posix()), 0, None)
-            if path.is_symlink():  # fingerprint does not look behind it, so that a change would not be seen
-                raise member.refused("is a link to a folder. Put the folder itself there.")
-            yield member
-        for name in sorted(name for name in files if not _left_out(name)):
-            path = Path(folder, name)
-            status = path.stat()
-            inner = inside(source, path.relative_to(source).as_posix())
-            member = Member(source, inner, status.st_size, partial(_open, path))
-            if not stat.S_ISREG(status.st_mode):
-                raise member.special()
-            yield member
+    names = Names(source)
+    for raw, status in walk(source):
+        name, folder = inside(source, raw), stat.S_ISDIR(status.st_mode)
+        opener = None if folder else partial(_open, source / raw)
+        member = Member(source, name, 0 if folder else status.st_size, opener)
+        if not folder and not stat.S_ISREG(status.st_mode):
+            raise member.special()
+        names.add(member)
+        yield member
 
 
 def _open(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _left_out(part: str) -> bool:
-    return part.startswith(".") or part in LEFT_BEHIND
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
 class Names:
-    """The names in an archive, which must be different and not too many."""
-
-    MOST = 2_000_000
+    """The names in a source, which must be different and not too many."""
 
     def __init__(self, source: Path) -> None:
         self._source = source
@@ -203,13 +186,13 @@ class Names:
             DataError: another file has it, or there are too many.
         """
         self._count += 1
-        if self._count > self.MOST:
+        if self._count > MOST_ENTRIES:
             raise DataError(
-                f"{self._source} has more than {self.MOST:,} entries, which is more than is read. Split the "
-                "dataset, or give it as npz."
+                f"{self._source} has more than {MOST_ENTRIES:,} entries, which is more than is read. Split "
+                "the dataset, or give it as npz."
             )
         if member.name in self._files:
-            raise member.refused("is there twice. Create the archive again.")
+            raise member.refused("is there twice. Keep one of them.")
         if not member.folder:
             self._files.add(member.name)
 
@@ -227,15 +210,28 @@ def zip_members(archive: ZipFile, source: Path, max_bytes: int) -> Iterator[Memb
     for entry in archive.infolist():
         total += entry.file_size
         check_size(f"{source}, unpacked,", total, max_bytes)
-        folder = entry.filename.endswith(("/", "\\"))
+        name = _zip_name(entry)
+        folder = name.endswith(("/", "\\"))
         opener = None if folder else partial(archive.open, entry)
-        member = Member(source, inside(source, entry.filename), entry.file_size, opener)
+        member = Member(source, inside(source, name), entry.file_size, opener)
         if entry.flag_bits & ENCRYPTED:
             raise member.refused("is encrypted. Make the archive without a password.")
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise member.special()
         names.add(member)
         yield member
+
+
+def _zip_name(entry: ZipInfo) -> str:
+    """Return the name of a member.
+
+    Without the flag for UTF-8, zipfile takes it for code page 437. Info-ZIP (Linux, macOS) writes UTF-8 all
+    the same: bytes that are valid UTF-8 are UTF-8.
+    """
+    if not entry.flag_bits & UTF8:
+        with suppress(UnicodeError):
+            return entry.filename.encode("cp437").decode()
+    return entry.filename
 
 
 def tar_members(source: Path, max_bytes: int) -> Iterator[Member]:

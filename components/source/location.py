@@ -17,6 +17,7 @@ from pathlib import Path
 from modelyard.components import artifacts
 from modelyard.components.errors import ConfigError, DataError
 from modelyard.components.source.checks import check_sha256, without_secrets
+from modelyard.components.source.folder import walk
 from modelyard.components.source.objects import StoredObjects
 from modelyard.components.source.settings import KINDS, Source
 from modelyard.components.store.storage import Location, find_storage, unusable
@@ -140,21 +141,9 @@ class OnDisk:
 
 
 def _listing(root: Path) -> str:
-    """Return one SHA-256 over all folders and files below a directory: names, and the files' sizes and times.
-
-    What is hidden does not count, and no link to a folder is followed: ingest leaves out the one and refuses
-    the other.
-    """
+    """Return one SHA-256 over what ingest reads of a directory: names, and the files' sizes and times."""
     digest = hashlib.sha256()
-    for folder, folders, files in os.walk(root, onerror=_raise):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = os.path.relpath(folder, root)
-        digest.update(os.fsencode(f"{inside}\n"))
-        for name in sorted(name for name in files if not name.startswith(".")):
-            status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - of 10^5 files
-            digest.update(os.fsencode(f"{inside}/{name}\0{status.st_size} {status.st_mtime_ns}\n"))
+    for name, status in walk(root):
+        about = "" if stat.S_ISDIR(status.st_mode) else f"\0{status.st_size} {status.st_mtime_ns}"
+        digest.update(os.fsencode(f"{name}{about}\n"))
     return digest.hexdigest()
-
-
-def _raise(error: OSError) -> None:
-    raise error

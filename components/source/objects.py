@@ -13,6 +13,7 @@ from pathlib import Path
 from modelyard.components import artifacts
 from modelyard.components.errors import DataError, NotFoundError, StoreError
 from modelyard.components.source.checks import check_sha256, check_size, file_name
+from modelyard.components.source.folder import left_out
 from modelyard.components.source.settings import Source
 from modelyard.components.store.objects import CONNECTIONS, Entry, Objects
 from modelyard.components.store.storage import Access, Storage, unusable
@@ -96,7 +97,8 @@ class StoredObjects:
         entries = [entry for entry in self._objects.entries(prefix) if not entry.key.endswith("/")]
         if not entries:
             raise self._unusable("there is no such object and none below it (404). Correct data.source.")
-        return [(self._path(entry.key, prefix), entry) for entry in entries]
+        paths = ((self._path(entry.key, prefix), entry) for entry in entries)
+        return [(path, entry) for path, entry in paths if not any(map(left_out, path.split("/")))]
 
     def _path(self, name: str, prefix: str) -> str:
         """Return the path of an object below the prefix when it cannot lead out of a directory."""

@@ -41,7 +41,11 @@ class Kind:
 KINDS = {
     "digits": Kind("digits", shipped=("digits.csv.gz",)),
     "cifar10": Kind("cifar10"),
-    "images": Kind("class_folders", keys=("resize", "channels")),
+    "images": Kind(
+        "image_files",
+        problems=("classification", "regression"),
+        keys=("resize", "channels", "index", "max_bad"),
+    ),
     "npz": Kind("npz", problems=("classification", "regression"), keys=("classes",)),
     "diabetes": Kind(
         "diabetes",
@@ -57,9 +61,10 @@ class SourceKeys(Settings):
 
     kind: Literal["digits", "diabetes", "cifar10", "images", "npz"] = Field(
         description="digits, diabetes: sets that scikit-learn ships; cifar10: the official archive (binary "
-        "or python form); images: PNG and JPEG, one folder per class, or such folders in train, test and "
-        "validation, as a directory, .zip or .tar.gz; npz: arrays x and y, or x_train, y_train, x_test and "
-        "y_test, whose y are labels, or numbers with problem: regression."
+        "or python form); images: PNG, JPEG, WebP, GIF, BMP and TIFF, one folder per class, or such "
+        "folders in train, test and validation, or with an index, as a directory, .zip or .tar.gz; npz: "
+        "arrays x and y, or x_train, y_train, x_test and y_test, whose y are labels, or numbers with "
+        "problem: regression."
     )
     source: str | None = Field(
         default=None,
@@ -78,6 +83,20 @@ class SourceKeys(Settings):
     resize: Resize | None = Field(
         default=None,
         description="images only: without it every picture must have the same size.",
+    )
+    index: str | None = Field(
+        default=None,
+        pattern=r"\.(csv|tsv|jsonl)$",
+        description="images only: a .csv, .tsv or .jsonl inside the source, with the columns path (or "
+        "file_name), label (or target), and optionally split (train, test or validation). Paths are relative "
+        "to it. Without this key, metadata.csv and metadata.jsonl are looked for, as Hugging Face has them.",
+    )
+    max_bad: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="images only: share of the files that may be unusable; they are skipped, and listed in "
+        "the report. With 0, any such file fails the run, which lists all of them.",
     )
     classes: tuple[str, ...] | None = Field(
         default=None,

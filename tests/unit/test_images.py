@@ -52,9 +52,10 @@ def test_every_mode_of_jpeg_shows_the_same_picture(mode) -> None:
     assert np.abs(found.astype(int) - 200).max() <= 2
 
 
-def test_of_16_bits_the_upper_8_count() -> None:
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_of_16_bits_the_upper_8_count(kind) -> None:
     pixels = np.array([[0, 255, 256, 0x8040, 0xFFFF]], np.uint16)
-    found = images.decode(file_of(Image.fromarray(pixels)), form(1, 5, 1))
+    found = images.decode(file_of(Image.fromarray(pixels), kind), form(1, 5, 1))
     assert found[0, :, 0].tolist() == [0, 0, 1, 0x80, 0xFF]
 
 
@@ -67,7 +68,7 @@ def test_what_is_transparent_shows_white(mode) -> None:
     assert (np.delete(found.ravel(), 9) == 255).all()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_picture_is_turned_upright(orientation, kind) -> None:
     upright = Image.new("L", (32, 16))
@@ -152,12 +153,11 @@ def test_exact_refuses_another_size_and_says_both() -> None:
         b"",
         b"hello, I am a text",
         b"\x89PNG\r\n\x1a\n",
-        file_of(Image.new("RGB", (4, 4)), "GIF"),
-        file_of(Image.new("RGB", (4, 4)), "BMP"),
+        file_of(Image.new("RGB", (4, 4)), "PPM"),
     ],
 )
-def test_what_is_no_png_or_jpeg_is_refused(data) -> None:
-    with pytest.raises(DataError, match="not a PNG or JPEG"):
+def test_another_kind_of_file_is_refused(data) -> None:
+    with pytest.raises(DataError, match="not a PNG, JPEG, WebP, GIF, BMP or TIFF"):
         images.decode(data, form(4, 4))
 
 
@@ -167,6 +167,37 @@ def test_a_picture_cut_off_anywhere_is_refused(kind) -> None:
     for stop in range(0, len(data) - 60, 97):
         with pytest.raises(DataError, match="The picture is"):
             images.decode(data[:stop], form(8, 8))
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "BMP", "TIFF"])
+def test_other_formats_keep_every_pixel(kind) -> None:
+    pixels = random_pixels(16, 16, 1).repeat(3, axis=2)  # a GIF has 256 colours
+    data = file_of(Image.fromarray(pixels), kind, **({"lossless": True} if kind == "WEBP" else {}))
+    np.testing.assert_array_equal(images.decode(data, form(16, 16, 3, "exact")), pixels)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
+def test_of_several_frames_the_first_counts(kind) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    data = file_of(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert images.decode(data, form(8, 8))[0, 0].tolist() == pytest.approx([255, 0, 0], abs=3)
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pixels_that_are_neither_grey_nor_colours_are_refused(mode) -> None:
+    with pytest.raises(DataError, match=f"mode {mode}"):
+        images.decode(file_of(Image.new(mode, (4, 4)), "TIFF"), form(4, 4))
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("extended", [True, False])
+def test_a_webp_that_claims_many_pixels_is_refused_before_it_is_opened(lossless, extended) -> None:
+    exif = {"exif": Image.Exif().tobytes()} if extended else {}
+    data = bytearray(file_of(Image.new("RGB", (16, 16)), "WEBP", lossless=lossless, **exif))
+    start = 24 if extended else 21 if lossless else 26
+    data[start : start + 6 if extended else start + 4] = b"\xff" * (6 if extended else 4)
+    with pytest.raises(DataError, match="at most 50,000,000"):
+        images.decode(bytes(data), form(4, 4))
 
 
 @pytest.mark.parametrize("side", [8_000, 50_000])
@@ -187,9 +218,9 @@ def test_damaged_bytes_give_a_picture_or_a_data_error_and_nothing_else() -> None
     random = np.random.default_rng(0)
     exif = Image.Exif()
     exif[0x112], exif[0x10E] = 6, "a description"
-    whole = [file_of(Image.fromarray(random_pixels(20, 24)), kind, exif=exif) for kind in ("PNG", "JPEG")]
-    for number in range(600):
-        data = bytearray(whole[number % 2])
+    whole = [file_of(Image.fromarray(random_pixels(20, 24)), kind, exif=exif) for kind in images.FORMATS]
+    for number in range(1800):
+        data = bytearray(whole[number % len(whole)])
         for _ in range(random.integers(1, 4)):
             data[random.integers(2, 200)] = random.integers(256)
         with suppress(DataError):

@@ -18,7 +18,7 @@ from rich.console import Console
 from modelyard.components.artifacts import tree_sha256
 from modelyard.components.errors import ConfigError, DataError, TrainError
 from modelyard.components.fingerprint.identity import data_fingerprint
-from modelyard.components.ingest import class_folders
+from modelyard.components.ingest import image_files
 from modelyard.components.source.location import locate
 from modelyard.components.store.objects import Objects
 from modelyard.components.store.storage import open_objects
@@ -132,8 +132,8 @@ def test_ingest_reads_of_the_archive_what_it_reads_of_the_folder(
     environment: Environment, pictures: Path, tmp_path: Path
 ) -> None:
     there = sent(environment, images(pictures)).config.source()
-    fetched = class_folders.read(locate(there).fetch(tmp_path / "scratch"), there)
-    here = class_folders.read(pictures, there)
+    fetched = image_files.read(locate(there).fetch(tmp_path / "scratch"), there)
+    here = image_files.read(pictures, there)
     assert (fetched.names, fetched.splits, fetched.shape) == (here.names, here.splits, here.shape)
     for one, other in zip(fetched.batches, here.batches, strict=True):
         assert one[0] == other[0]

@@ -111,7 +111,7 @@ def test_a_special_file_in_a_zip_is_refused(tmp_path, kind) -> None:
         contents(zip_of(tmp_path / "s.zip", ("cats/1.png", b"data"), (info, b"/etc/passwd")))
 
 
-def test_in_a_folder_linked_files_are_read_and_linked_folders_refused(tmp_path) -> None:
+def test_in_a_folder_links_are_followed_and_a_circle_is_refused(tmp_path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/1.png").write_bytes(b"data")
     source = tmp_path / "source"
@@ -119,8 +119,26 @@ def test_in_a_folder_linked_files_are_read_and_linked_folders_refused(tmp_path) 
     (source / "cats/1.png").symlink_to(tmp_path / "elsewhere/1.png")
     assert contents(source)["cats/1.png"] == b"data"
     (source / "dogs").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"'dogs' in .* link to a folder"):
+    assert contents(source)["dogs/1.png"] == b"data"
+    (source / "dogs/back").symlink_to(source)
+    with pytest.raises(DataError, match=r"'dogs/back' in .* link to a folder around it"):
         contents(source)
+
+
+def test_names_of_macos_and_of_info_zip_are_those_of_the_folders(tmp_path) -> None:
+    composed, decomposed = "caf\xe9/1.bin", "cafe\u0301/1.bin"
+    (tmp_path / decomposed).parent.mkdir()
+    (tmp_path / decomposed).write_bytes(b"data")
+    assert contents(tmp_path) == {"caf\xe9": None, composed: b"data"}
+    zipped = zip_of(tmp_path / "s.zip", (decomposed, b"data"), ("Icon\r", b"icon"))
+    assert contents(zipped) == {composed: b"data"}
+    # Info-ZIP writes UTF-8 without the flag; DOS writes code page 437
+    info_zip = zipped.read_bytes().replace(b"\0\x08", b"\0\0")
+    (tmp_path / "i.zip").write_bytes(info_zip)
+    assert contents(tmp_path / "i.zip") == {composed: b"data"}
+    dos = zip_of(tmp_path / "d.zip", ("cafX/1.bin", b"data")).read_bytes().replace(b"cafX", b"caf\x82")
+    (tmp_path / "d.zip").write_bytes(dos)
+    assert contents(tmp_path / "d.zip") == {composed: b"data"}
 
 
 def test_in_a_folder_a_pipe_and_a_link_to_nothing_are_refused(tmp_path) -> None:

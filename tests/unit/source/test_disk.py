@@ -75,7 +75,17 @@ def test_hidden_files_are_not_data(pictures: Path) -> None:
     (pictures / "cat/.DS_Store").touch()
     (pictures / ".git").mkdir()
     (pictures / ".git/config").touch()
+    (pictures / "Thumbs.db").touch()
+    (pictures / "lost+found").mkdir(0o000)
     assert OnDisk(pictures).identity() == before
+
+
+def test_a_change_behind_a_link_is_seen(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "birds").mkdir()
+    (pictures / "bird").symlink_to(tmp_path / "birds")
+    before = OnDisk(pictures).identity()
+    (tmp_path / "birds/1.png").touch()
+    assert OnDisk(pictures).identity() != before
 
 
 def test_what_is_here_is_fetched_from_where_it_is(pictures: Path, tmp_path: Path) -> None:

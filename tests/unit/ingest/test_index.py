@@ -1,0 +1,48 @@
+import pytest
+
+from modelyard.components.errors import DataError
+from modelyard.components.ingest.index import read_indexes
+
+FILES = ["1.png", "2.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("i.csv", b"path,label\n", "has no rows"),
+        ("i.csv", b"path,label,Label\n", "a column twice"),
+        ("i.csv", b"path,label\n1.png\n", "Line 2 of i.csv has 1 values"),
+        ("i.csv", b"path,label\n\xff,1\n", "is not UTF-8"),
+        ("i.csv", b'path,label\n1.png,"cat\n', "is not CSV"),
+        ("i.csv", b"path,label\n../1.png,cat\n/1.png,cat\n2.png,\n,cat\n", "line 2 of i.csv has the path"),
+        ("i.csv", b"path,label\n../1.png,cat\n/1.png,cat\n2.png,\n,cat\n", "line 5 of i.csv has no path"),
+        ("i.csv", b"path,label\n1.png,cat\n./1.png,cat\n", "another row names, too"),
+        ("i.csv", b"path,label,split\n1.png,cat,dev\n", "the split 'dev'"),
+        ("i.jsonl", b"{", "Line 1 of i.jsonl is no JSON"),
+        ("i.jsonl", b"[" * 100_000, "Line 1 of i.jsonl is no JSON"),
+        ("i.jsonl", b"[]", "is no JSON object"),
+        ("i.jsonl", b'{"path": "1.png", "label": ["a", "b"]}', "the label ['a', 'b']"),
+        ("i.jsonl", b'{"path": "1.png", "label": 0.5}', "problem: regression"),
+    ],
+)
+def test_what_is_no_index_is_refused_by_line(name, content, said) -> None:
+    with pytest.raises(DataError) as caught:
+        read_indexes({name: content}, FILES, "classification")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["", "nan", "1e99", "many"])
+def test_what_is_no_number_is_no_target_of_a_regression(target) -> None:
+    with pytest.raises(DataError, match=r"line 2 of i\.csv has the target"):
+        read_indexes({"i.csv": f"path,target\n1.png,{target}\n".encode()}, FILES, "regression")
+
+
+@pytest.mark.parametrize("content", [b"", b"1.png,cat\n", b"path,text\n", b"label\n"])
+def test_a_table_without_path_and_label_is_no_index(content) -> None:
+    assert read_indexes({"i.csv": content}, FILES, "classification") is None
+
+
+def test_a_file_that_is_not_there_is_missing() -> None:
+    found = read_indexes({"i.csv": b"path;label\n1.png;a\n3.png;b\n"}, FILES, "classification")
+    assert found is not None
+    assert (found.place("1.png"), found.place("2.png"), list(found.missing)) == (("all", 0), None, ["3.png"])
