@@ -155,7 +155,7 @@ def test_a_configuration_cannot_be_changed(config):
         ("serving: {port: 70000}", ["serving.port is 70000", "at most 65535"]),
         ("store: {url: 3}", ["store.url is 3", "text"]),
         ("problem: regresion", ["problem", "classification, regression; did you mean regression?"]),
-        ("problem: regression", ["data.kind digits", "data.kind to npz or diabetes"]),
+        ("problem: regression", ["data.kind digits", "data.kind to images or npz or diabetes"]),
         ("data: {kind: diabetes}", ["problem is classification", "diabetes are for regression"]),
         ("training: {loss: mse}", ["training.loss is mse", "cross_entropy"]),
         ("training: {early_stopping: {monitor: val_mae}}", ["monitor is val_mae", "val_loss, val_accuracy"]),

@@ -40,6 +40,7 @@ def changes(first: str | None, section: str, before: dict[str, Any] | None = Non
 
 changes("ingest", "data", source="/b.zip", sha256="0" * 64, channels=1, max_bytes=7, timeout=7.0)
 changes("ingest", "data", resize__height=9, resize__width=9, resize__policy="pad")
+changes("ingest", "data", index="labels.csv", max_bad=0.1)
 changes("ingest", "data", {"kind": "npz", "source": "/a.zip"}, kind="cifar10", classes=["a", "b"])
 changes("ingest", "data", NPZ, endpoint="http://a:1")
 changes("preprocess", "data", validation=0.3, test=0.3, normalize="none", scale=7.0, fail_on=["leakage"])
