@@ -1,12 +1,14 @@
 """What every reader gives: examples of one shape in batches."""
 
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
 from modelyard.components.artifacts import Dtype, ImageFormat
+from modelyard.components.ingest.members import CONTROL
 
 BATCH_BYTES = 2**20
 
@@ -32,3 +34,17 @@ class Examples:
     image: ImageFormat | None = None
     notes: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+
+
+def label_of(text: str) -> str | None:
+    """Return a text as a label, in Unicode's form NFC; None when it is empty or has control characters."""
+    label = unicodedata.normalize("NFC", text.strip())
+    return None if CONTROL.search(label) else label or None
+
+
+def in_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return classes in order: by their value if all are whole numbers, else by their text."""
+    given = set(labels)
+    if all(label.isascii() and label.removeprefix("-").isdigit() for label in given):
+        return tuple(sorted(given, key=lambda label: (int(label), label)))
+    return tuple(sorted(given))

@@ -21,6 +21,7 @@ import numpy as np
 
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.class_folders import SPLITS
+from modelyard.components.ingest.examples import in_order, label_of
 from modelyard.components.ingest.members import CONTROL
 from modelyard.components.source.folder import MOST_ENTRIES
 
@@ -94,7 +95,7 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
         raise DataError(f"{' and '.join(sorted(contents))} has no rows. Add one for each picture.")
     names: tuple[str, ...] = (target,)
     if problem == "classification":
-        names = _classes({value for _, value in found.values()})
+        names = in_order({value for _, value in found.values()})
         labels = {name: label for label, name in enumerate(names)}
         found = {file: (split, labels[value]) for file, (split, value) in found.items()}
     splits = {split for split, _ in found.values()}
@@ -217,13 +218,7 @@ def _target(value: Any, problem: str) -> Any:
             if not np.isfinite(np.float32(number)):
                 raise ValueError(f"has the target {value!r}, which is not a finite number")
         return number
-    if isinstance(value, str | int) and (text := str(value).strip()) and not CONTROL.search(text):
-        return unicodedata.normalize("NFC", text)
+    if isinstance(value, str | int) and (label := label_of(str(value))):
+        return label
     why = "; problem: regression predicts numbers" if isinstance(value, float) else ""
     raise ValueError(f"has the label {value!r}, which is neither a text nor a whole number{why}")
-
-
-def _classes(labels: set[str]) -> tuple[str, ...]:
-    """Return the classes in order: whole numbers by their value, other labels by their text."""
-    numbers = all(label.isascii() and label.lstrip("-").isdigit() for label in labels)
-    return tuple(sorted(labels, key=(lambda label: (int(label), label)) if numbers else None))

@@ -1,13 +1,15 @@
 """Arrays in an .npz, as `numpy.savez` writes them: x and y, or x_train, y_train, x_test and y_test.
 
-x has a row per example, y its target: a label for classification, a number for regression. Rows are read
+x has a row per example, y its target: for classification a label (integers from 0 or from 1, texts, or
+one-hot rows), for regression a number. Rows are read
 from the archive in batches, so that an array larger than memory is no difficulty, and one that only claims to
 be is no danger. A picture without a channel axis stays so: the built-in network adds it.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any
@@ -16,8 +18,9 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from modelyard.components.artifacts import Dtype
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.examples import BATCH_BYTES, Batch, Examples
+from modelyard.components.ingest.examples import BATCH_BYTES, Batch, Examples, in_order, label_of
 from modelyard.components.ingest.members import DAMAGE, MAX_FILE_BYTES, Member, zip_members
 from modelyard.components.source.settings import Source
 
@@ -25,7 +28,10 @@ SPLITS = (
     {"all": ("x", "y")},
     {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")},
 )
-INTEGERS, FLOATS = "bui", "f"
+INTEGERS, FLOATS, TEXTS = "bui", "f", "US"
+WIDE = ("int16", "uint16")
+LABELS = "labels are integers (0, 1, 2, … or 1, 2, 3, … without gaps), texts, or one-hot rows"
+MOST_CLASSES = 10_000
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -95,7 +101,7 @@ Pairs = Mapping[str, tuple[ArrayFile, ArrayFile]]
 
 
 def read(path: Path, source: Source) -> Examples:
-    """Return the examples: integers from 0 to 255 as uint8, floating point as float32.
+    """Return the examples: integers from 0 to 255 as uint8, floating point and 16-bit integers as float32.
 
     Args:
         path: the .npz.
@@ -115,17 +121,15 @@ def read(path: Path, source: Source) -> Examples:
             raise different.refused(
                 f"is {different.form}, and {x.name} is {x.form}. Give both examples of one form."
             )
-        if number:
-            names: tuple[str, ...] = ("y",)
-        else:
-            labels = _check_labels(pairs, len(source.classes) if source.classes else None)
-            names = source.classes or tuple(map(str, range(labels)))
+        dtype, notes = _dtype(pairs)
+        labels = None if number else _labels(pairs, source.classes)
         return Examples(
             shape=x.shape[1:],
-            dtype="uint8" if x.dtype.kind in INTEGERS else "float32",
-            names=names,
+            dtype=dtype,
+            names=labels.names if labels else ("y",),
             splits=tuple(pairs),
-            batches=_batches(path, source.max_bytes, number),
+            batches=_batches(path, source.max_bytes, dtype, labels),
+            notes=[*notes, *(labels.notes if labels else ())],
         )
 
 
@@ -167,60 +171,176 @@ def _check(x: ArrayFile) -> None:
 
 def _check_targets(x: ArrayFile, y: ArrayFile, number: bool) -> None:
     """Refuse an array that cannot be targets, by its header; `number` says that it is a regression."""
-    kinds, what = (INTEGERS + FLOATS, "a number") if number else (INTEGERS, "an integer")
-    if y.dtype.kind not in kinds or y.shape not in (x.shape[:1], (x.shape[0], 1)):
-        several = number and len(y.shape) == 2 and y.shape[0] == x.shape[0]
-        why = " A regression has one target; train a model for each." if several else ""
-        if not number and y.dtype.kind in FLOATS:
-            why = " Set problem: regression if it is to be predicted as a number."
-        raise y.refused(f"is {y.form}, and {what} per row of {x.name}, ({x.shape[0]},), is expected.{why}")
+    rows, flat = x.shape[0], y.shape in (x.shape[:1], (x.shape[0], 1))
+    one_hot = len(y.shape) == 2 and y.shape[0] == rows and y.shape[1] > 1
+    if number:
+        if y.dtype.kind not in INTEGERS + FLOATS or not flat:
+            why = " A regression has one target; train a model for each." if one_hot else ""
+            raise y.refused(f"is {y.form}, and a number per row of {x.name}, ({rows},), is expected.{why}")
+    elif not ((flat and y.dtype.kind in INTEGERS + TEXTS) or (one_hot and y.dtype.kind in INTEGERS + FLOATS)):
+        why = (
+            " Set problem: regression if it is to be predicted as a number." if y.dtype.kind in FLOATS else ""
+        )
+        raise y.refused(
+            f"is {y.form}, and an integer per row of {x.name}, ({rows},), is expected: {LABELS}.{why}"
+        )
 
 
-def _check_labels(pairs: Pairs, classes: int | None) -> int:
-    """Return the number of classes; as many as the largest label says, when they have no names."""
-    rows = sum(y.shape[0] for _, y in pairs.values())
-    limit, why = (
-        (rows, f"there can be no more classes than the {rows} rows")
-        if classes is None
-        else (classes, f"data.classes names {classes}")
-    )
-    largest = 0
-    for _, y in pairs.values():
-        start = 0
-        for labels in y.batches(BATCH_BYTES):
-            wrong = np.flatnonzero((labels < 0) | (labels >= limit))
-            if len(wrong):
+@dataclass(frozen=True)
+class Labels:
+    """The classes, and how targets (n,) or (n, classes) become int64 labels (n,)."""
+
+    names: tuple[str, ...]
+    convert: Callable[[NDArray[Any]], NDArray[np.int64]]
+    notes: tuple[str, ...] = ()
+
+
+def _labels(pairs: Pairs, classes: tuple[str, ...] | None) -> Labels:
+    """Return what the targets mean; `classes` are the names of the classes in label order, if there are any.
+
+    Raises:
+        DataError: that is not certain, or a row has no label.
+    """
+    arrays = [y for _, y in pairs.values()]
+    kinds = {(y.dtype.kind in TEXTS, len(y.shape) == 2 and y.shape[1]) for y in arrays}
+    if len({(text, columns or 1) for text, columns in kinds}) > 1:
+        forms = " and ".join(f"{y.name} is {y.form}" for y in arrays)
+        raise arrays[1].refused(f"has other labels than the other array: {forms}. Give both alike.")
+    (text, columns), *_ = kinds
+    if text:
+        return _texts(arrays, classes)
+    return _one_hot(arrays, classes) if columns > 1 else _integers(arrays, classes)
+
+
+def _texts(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
+    labels: dict[Any, str] = {}
+    for y, start, values in _values(arrays):
+        for value in set(values.tolist()) - labels.keys():
+            try:
+                label = label_of(value.decode() if isinstance(value, bytes) else value)
+            except UnicodeDecodeError:
+                label = None
+            row = start + int((values == value).argmax())
+            if not label:
+                raise y.refused(f"has the label {value!a} in row {row}, which is no text. Correct it.")
+            if classes and label not in classes:
                 raise y.refused(
-                    f"has the label {labels.flat[wrong[0]]} in row {start + wrong[0]}, and {why}: labels are "
-                    "0, 1, 2, … without gaps. Correct it."
+                    f"has the label {label!r} in row {row}, and data.classes has not. Correct it."
                 )
-            largest = max(largest, int(labels.max()))
-            start += len(labels)
-    return largest + 1
+            labels[value] = label
+            if len(labels) > MOST_CLASSES:
+                raise y.refused(f"has more than {MOST_CLASSES:,} different texts. Labels name classes.")
+    names = classes or in_order(labels.values())
+    position = {name: number for number, name in enumerate(names)}
+    numbers = {value: position[label] for value, label in labels.items()}
+    return Labels(
+        names,
+        lambda values: np.array([numbers[value] for value in values.reshape(-1).tolist()], np.int64),
+        ("The labels are texts: each is a class.",),
+    )
 
 
-def _batches(path: Path, max_bytes: int, number: bool) -> Iterator[Batch]:
+def _one_hot(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
+    columns = arrays[0].shape[1]
+    for y in arrays:
+        start = 0
+        for rows in y.batches(max(1, BATCH_BYTES // y.row_bytes)):
+            good = ((rows == 0) | (rows == 1)).all(axis=1) & ((rows == 1).sum(axis=1) == 1)
+            if not good.all():
+                row = int(np.flatnonzero(~good)[0])
+                raise y.refused(
+                    f"is {y.form}, and row {start + row} is not one-hot, a single 1 and else 0: {LABELS}. "
+                    "Correct it."
+                )
+            start += len(rows)
+    if classes and len(classes) != columns:
+        raise arrays[0].refused(f"has {columns} columns, and data.classes names {len(classes)}. Correct one.")
+    return Labels(
+        classes or tuple(map(str, range(columns))),
+        lambda rows: np.asarray(rows.argmax(axis=1), np.int64),
+        ("The labels are one-hot: the column with the 1 is the class.",),
+    )
+
+
+def _integers(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
+    rows = sum(y.shape[0] for y in arrays)
+    limit, why = (
+        (len(classes), f"data.classes names {len(classes)}")
+        if classes
+        else (rows, f"there can be no more classes than the {rows} rows")
+    )
+    found: set[int] = set()
+    for y, start, values in _values(arrays):
+        if len(wrong := np.flatnonzero((values < -1) | (values > limit))):
+            raise _wrong_label(y, start + int(wrong[0]), values[wrong[0]], why)
+        found.update(np.unique(values).tolist())
+    first, last = min(found), max(found)
+    if found == {-1, 1} and (classes is None or len(classes) == 2):
+        return Labels(
+            classes or ("-1", "1"),
+            lambda values: (values.reshape(-1) > 0).astype(np.int64),
+            ("The labels are -1 and 1: -1 is the first class.",),
+        )
+    shift = int(first == 1 and (last == limit if classes else found == set(range(1, last + 1))))
+    if first < 0 or last - shift >= limit or (first > 0 and not shift and not classes):
+        for y, start, values in _values(arrays):
+            if len(wrong := np.flatnonzero((values < 0) | (values >= limit))):
+                raise _wrong_label(y, start + int(wrong[0]), values[wrong[0]], why)
+        raise arrays[0].refused(f"has labels that begin with {first}, with gaps: {LABELS}. Correct it.")
+    note = f"The labels are 1 to {last}: label 1 is the first class."
+    return Labels(
+        classes or tuple(map(str, range(shift, last + 1))),
+        lambda values: values.reshape(-1).astype(np.int64) - shift,
+        (note,) if shift else (),
+    )
+
+
+def _values(arrays: list[ArrayFile]) -> Iterator[tuple[ArrayFile, int, NDArray[Any]]]:
+    """Yield the targets (n,) of each array in batches, with the number of the first one."""
+    for y in arrays:
+        start = 0
+        for values in y.batches(max(1, BATCH_BYTES // max(1, y.row_bytes))):
+            yield y, start, values.reshape(-1)
+            start += len(values)
+
+
+def _wrong_label(y: ArrayFile, row: int, label: Any, why: str) -> DataError:
+    return y.refused(f"has the label {label} in row {row}, and {why}: {LABELS}. Correct it.")
+
+
+def _dtype(pairs: Pairs) -> tuple[Dtype, list[str]]:
+    """Return the dtype of the examples, with a note when integers become floating point."""
+    arrays = [x for x, _ in pairs.values()]
+    if arrays[0].dtype.kind in FLOATS:
+        return "float32", []
+    least, greatest = 0, 255
+    for x in arrays:
+        if x.dtype.name in WIDE:
+            for rows in x.batches(max(1, BATCH_BYTES // x.row_bytes)):
+                least, greatest = min(least, int(rows.min())), max(greatest, int(rows.max()))
+    if (least, greatest) == (0, 255):
+        return "uint8", []
+    return "float32", [f"The examples are 16-bit integers up to {greatest}: they became float32, unchanged."]
+
+
+def _batches(path: Path, max_bytes: int, dtype: Dtype, labels: Labels | None) -> Iterator[Batch]:
     with _opened(path, max_bytes) as pairs:
         for split, (x, y) in pairs.items():
-            rows = max(1, BATCH_BYTES // x.row_bytes)
+            rows = max(1, BATCH_BYTES // max(x.row_bytes, y.row_bytes))
             start = 0
             for examples, targets in zip(x.batches(rows), y.batches(rows), strict=True):
-                flat = targets.reshape(-1)
-                yield split, _converted(x, start, examples), _floats(y, start, flat) if number else flat
+                found = labels.convert(targets) if labels else _floats(y, start, targets.reshape(-1))
+                yield split, _converted(x, start, examples, dtype), found
                 start += len(targets)
 
 
-def _converted(x: ArrayFile, start: int, examples: NDArray[Any]) -> NDArray[Any]:
+def _converted(x: ArrayFile, start: int, examples: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
     """Return rows as uint8 or float32; `start` is the first one's number."""
-    if examples.dtype.kind in INTEGERS:
-        wrong, remedy = (
-            (examples < 0) | (examples > 255),
-            "integers are pixels, 0 to 255. Save others as float32",
-        )
-        converted = examples.astype(np.uint8)
-        _refuse(x, start, examples, wrong, remedy)
-        return converted
-    return _floats(x, start, examples)
+    if dtype == "float32":
+        return _floats(x, start, examples)
+    remedy = "integers are pixels, 0 to 255, or have 16 bits. Save others as float32"
+    _refuse(x, start, examples, (examples < 0) | (examples > 255), remedy)
+    return examples.astype(np.uint8)
 
 
 def _floats(array: ArrayFile, start: int, rows: NDArray[Any]) -> NDArray[np.float32]:

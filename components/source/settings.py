@@ -63,8 +63,8 @@ class SourceKeys(Settings):
         description="digits, diabetes: sets that scikit-learn ships; cifar10: the official archive (binary "
         "or python form); images: PNG, JPEG, WebP, GIF, BMP and TIFF, one folder per class, or such "
         "folders in train, test and validation, or with an index, as a directory, .zip or .tar.gz; npz: "
-        "arrays x and y, or x_train, y_train, x_test and y_test, whose y are labels, or numbers with "
-        "problem: regression."
+        "arrays x and y, or x_train, y_train, x_test and y_test, whose y are labels (integers from 0 or 1, "
+        "texts or one-hot rows), or numbers with problem: regression."
     )
     source: str | None = Field(
         default=None,
@@ -101,8 +101,8 @@ class SourceKeys(Settings):
     classes: tuple[str, ...] | None = Field(
         default=None,
         strict=False,
-        description="npz, for classification: the classes' names in label order; default 0, 1, 2, … to the "
-        "largest label.",
+        description="npz, for classification: the classes' names in label order; default: the labels "
+        "themselves.",
     )
     max_bytes: int = Field(
         default=20 * 2**30,

@@ -89,6 +89,10 @@ def at(array: np.ndarray, place: Any, value: Any, dtype: str = "float32") -> np.
         ({"x": X, "y": Y[:-1]}, "is int64 of shape (8,), and an integer per row of x, (9,), is expected"),
         ({"x": X, "y": np.eye(9, 3)}, "is float64 of shape (9, 3)"),
         ({"x": X, "y": np.eye(9, 3, dtype=int)}, "is int64 of shape (9, 3)"),
+        ({"x": X, "y": Y + 2}, "has labels that begin with 2, with gaps"),
+        ({"x": X, "y": np.eye(3)[Y] / 2}, "row 0 is not one-hot"),
+        ({"x": X, "y": np.where(Y, "a", "")}, "has the label '' in row"),
+        ({"x_train": X, "y_train": Y, "x_test": X, "y_test": np.eye(3)[Y]}, "has other labels than"),
         ({"x": X, "y": at(Y, 3, -1, "int64")}, "has the label -1 in row 3"),
         ({"x": X, "y": at(Y, 7, 9, "int64")}, "row 7, and there can be no more classes than the 9 rows"),
         ({"x": X, "y": at(Y, 7, 2**40, "int64")}, "has the label 1099511627776 in row 7"),
@@ -123,6 +127,46 @@ def test_what_cannot_be_examples_and_labels_is_refused_by_name_and_row(
         ingested("npz", save(**arrays))
     assert "source.npz" in str(caught.value)
     assert not any((tmp_path / "artifacts").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("y", "names"),
+    [
+        (Y + 1, ("1", "2", "3")),
+        ((Y + 1).astype(np.uint8)[:, None], ("1", "2", "3")),
+        (np.eye(3)[Y], ("0", "1", "2")),
+        (np.eye(3, dtype=bool)[Y], ("0", "1", "2")),
+        (np.array(["a", "cafe\u0301", "caf\xe9s"])[Y], ("a", "caf\xe9", "caf\xe9s")),
+        (np.array(["2", "10", "11"])[Y], ("2", "10", "11")),
+        (np.array([b"a", b"b", b"c"])[Y], ("a", "b", "c")),
+    ],
+)
+def test_labels_whose_meaning_is_certain_are_mapped_and_that_is_noted(save, ingested, y, names) -> None:
+    found = ingested("npz", save(x=X, y=y))
+    np.testing.assert_array_equal(found.labels["all"], Y)
+    assert found.schema.names == names
+    assert "labels are" in found.schema.notes[0]
+    assert ingested("npz", save(x=X, y=Y)).schema.notes == ()
+
+
+def test_labels_from_1_and_texts_may_have_names(save, ingested) -> None:
+    found = ingested("npz", save(x=X, y=Y + 1), classes=["cat", "dog", "emu"])
+    assert (found.labels["all"].tolist(), found.schema.names) == (Y.tolist(), ("cat", "dog", "emu"))
+    found = ingested("npz", save(x=X, y=np.array(["b", "a", "c"])[Y]), classes=["b", "a", "c"])
+    assert found.labels["all"].tolist() == Y.tolist()
+    with pytest.raises(DataError, match=r"the label 'c' in row .* data\.classes"):
+        ingested("npz", save(x=X, y=np.array(["b", "a", "c"])[Y]), classes=["b", "a"])
+    found = ingested("npz", save(x=X, y=np.where(Y, 1, -1)))
+    assert (found.labels["all"].tolist(), found.schema.names) == ((Y > 0).tolist(), ("-1", "1"))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16"])
+def test_16_bit_integers_become_float32_unchanged(save, ingested, dtype) -> None:
+    x = (X.astype(int) * 128 - (1 if dtype == "int16" else 0)).astype(dtype)
+    found = ingested("npz", save(x=x, y=Y))
+    assert found.schema.dtype == "float32"
+    np.testing.assert_array_equal(found.examples["all"], x)
+    assert "16-bit" in found.schema.notes[0]
 
 
 def test_a_label_beyond_the_named_classes_is_refused(save, ingested) -> None:
