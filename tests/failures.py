@@ -25,10 +25,10 @@ def crashes(input_shape, classes):
 class Case(NamedTuple):
     """What provokes a failure, and what is told of it: exit code, class, step, and a part of the text.
 
-    `setting` may name `{site}`, the address of a web site that does not have the file.
+    A setting may name `{site}`, the address of a web site that does not have the file.
     """
 
-    setting: str
+    settings: tuple[str, ...]
     code: int
     kind: str
     step: str
@@ -36,10 +36,12 @@ class Case(NamedTuple):
 
 
 EVERYWHERE = {
-    "data": Case("data={{kind: npz, scale: 16, source: '{site}'}}", 3, "DataError", "fingerprint", DATA),
-    "exception": Case("model={{code: code, build: 'net:raises'}}", 4, "TrainError", "train", "no such layer"),
+    "data": Case(("data={{kind: npz, scale: 16, source: '{site}'}}",), 3, "DataError", "fingerprint", DATA),
+    "exception": Case(
+        ("model={{code: code, build: 'net:raises'}}",), 4, "TrainError", "train", "no such layer"
+    ),
     "killed": Case(
-        "model={{code: code, build: 'net:crashes'}}",
+        ("model={{code: code, build: 'net:crashes'}}",),
         14,
         "KilledError",
         "train",
@@ -49,35 +51,35 @@ EVERYWHERE = {
 IN_PODS = {
     **EVERYWHERE,
     "memory": Case(
-        "environment.steps.train.memory=150Mi",
+        ("environment.steps.train.memory=150Mi", "training.seed=1"),
         14,
         "OutOfMemoryError",
         "train",
         "environment.steps.train.memory",
     ),
     "no-node": Case(
-        "environment.steps.fingerprint.memory=99Gi",
+        ("environment.steps.fingerprint.memory=99Gi",),
         11,
         "UnschedulableError",
         "fingerprint",
         "environment.steps.fingerprint",
     ),
     "no-image": Case(
-        "environment.images.fingerprint=modelyard/gone:1",
+        ("environment.images.fingerprint=modelyard/gone:1",),
         11,
         "ImageError",
         "fingerprint",
         "environment.images.fingerprint",
     ),
     "timeout": Case(
-        "environment.steps.fingerprint.timeout=1",
+        ("environment.steps.fingerprint.timeout=1",),
         14,
         "DeadlineError",
         "fingerprint",
         "environment.steps.fingerprint.timeout",
     ),
     "store": Case(
-        "environment.store=gs://modelyard-gone/models", 7, "StoreError", "fingerprint", "store.url"
+        ("environment.store=gs://modelyard-gone/models",), 7, "StoreError", "fingerprint", "store.url"
     ),
 }
 

@@ -263,9 +263,11 @@ def failed(first, modelyard, place, tmp_path_factory):
     started = {}
     with web_site(folder, this_machine()) as site, ThreadPoolExecutor(len(IN_PODS)) as pool:
         for name, case in IN_PODS.items():
-            setting = case.setting.format(site=site).replace("code: code", f"code: {folder}/code")
+            own = (
+                one.format(site=site).replace("code: code", f"code: {folder}/code") for one in case.settings
+            )
             sizes = ("--set", "environment.start_timeout=20", "--set", "environment.steps.train.cpu=100m")
-            line = ("run", "-e", "kind", *place, *sizes, "--set", setting)
+            line = ("run", "-e", "kind", *place, *sizes, *(part for one in own for part in ("--set", one)))
             started[name] = pool.submit(modelyard, *line, "--output", "json")
         return {name: one.result() for name, one in started.items()}
 

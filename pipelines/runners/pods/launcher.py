@@ -156,7 +156,7 @@ def _artifacts(part: Json) -> Iterator[Json]:
 
 def _pod(step: str, command: list[str], task: Task, launch: LaunchConfig) -> Json:
     """Return the step's pod with its name, its commands and its artifacts."""
-    pod = launch.pods[step]
+    pod = deepcopy(launch.pods[step])  # another attempt makes another one
     pod["metadata"]["name"] = f"{launch.run}-{step}-{secrets.token_hex(2)}"
     pod["metadata"]["labels"]["modelyard.dev/run"] = launch.run
     pod |= {"apiVersion": "v1", "kind": "Pod"}

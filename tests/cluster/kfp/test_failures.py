@@ -36,8 +36,8 @@ def ended(user, site):
     write_code(user.folder)
     started = {}
     for name, case in CASES.items():
-        setting = case.setting.format(site=site)
-        options = ("--wait", "--anyway", "--set", setting)  # the plan would refuse what no node has room for
+        settings = [part for one in case.settings for part in ("--set", one.format(site=site))]
+        options = ("--wait", "--anyway", *settings)  # the plan would refuse what no node has room for
         started[name] = user.start(*user.submission(*options, model=f"{user.model}-{name}"))
     return {name: end(process) for name, process in started.items()}
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.failures import EVERYWHERE, Case, web_site, write_code
 
-STORE = Case("store.url={folder}/file/models", 7, "StoreError", "fingerprint", "file")
+STORE = Case(("store.url={folder}/file/models",), 7, "StoreError", "fingerprint", "file")
 CASES = {**EVERYWHERE, "store": STORE}
 
 
@@ -29,8 +29,8 @@ def test_a_failure_has_the_same_class_step_and_remedy_in_the_summary_and_in_expl
     write_code(champion.folder)
     (champion.folder / "file").touch()
     before = champion.state()
-    setting = case.setting.replace("{folder}", str(champion.folder)).format(site=site)
-    summary = champion.json("run", settings=(setting,), code=case.code)
+    settings = (one.replace("{folder}", str(champion.folder)).format(site=site) for one in case.settings)
+    summary = champion.json("run", settings=tuple(settings), code=case.code)
     failure = summary["failure"]
     assert (failure["kind"], failure["step"]) == (case.kind, case.step), failure
     assert case.said in failure["message"]
