@@ -24,8 +24,10 @@ from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.shards import ShardWriter
 from modelyard.components.train.measured import Probed, Question, Trial
 from modelyard.components.train.settings import Code, Model, Training
+from modelyard.components.train.spec import TrainSpec
 from modelyard.pipelines.planning.measuring import run_in_process
 from modelyard.pipelines.planning.plan import train_time
+from training import TRAIN
 
 NETWORKS = Path(__file__).parent / "networks"
 SHAPE, CLASSES = (32, 32, 3), 10
@@ -39,7 +41,6 @@ MODELS: dict[str, dict[str, Any]] = {
 ROWS = {"small": 1_500, "medium": 5_000, "large": 15_000}
 EPOCHS = {"small": 12, "medium": 6, "large": 3}
 PROBE_SECONDS, GOAL = 15.0, 0.10
-TRAIN = "import sys; from modelyard.components.train.trainer import train; train(*sys.argv[1:])"
 
 
 @dataclass(frozen=True)
@@ -125,21 +126,10 @@ def measure(model: str, size: str, number: int, features: Path) -> Line:
     with tempfile.TemporaryDirectory() as scratch:
         places = [str(Path(scratch) / name) for name in ("model", "history")]
         began = time.monotonic()
-        finished(
-            [
-                sys.executable,
-                "-c",
-                TRAIN,
-                str(features),
-                settings.text(),
-                plan.text(),
-                code,
-                sha256,
-                "",
-                "",
-                *places,
-            ]
+        spec = TrainSpec(
+            model=settings, training=plan, code=Code.of(code) if code else None, code_sha256=sha256
         )
+        finished([sys.executable, "-c", TRAIN, str(features), spec.text(), *places])
         actual = time.monotonic() - began
     assert found.high is not None
     return Line(model, size, number, found.value, found.low, found.high, actual)

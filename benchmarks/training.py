@@ -15,13 +15,19 @@ from measure import Result, finished, paired, show, turns
 from modelyard.components import artifacts
 from modelyard.components.artifacts import History, Normalization, Schema
 from modelyard.components.shards import ShardWriter
-from modelyard.components.train.settings import Model, Training
+from modelyard.components.train.settings import Training
+from modelyard.components.train.spec import TrainSpec
 
 HERE = Path(__file__).parent
 ROUNDS, EPOCHS = 7, 4
 ROWS = {"train": 6400, "validation": 1000}
 SHAPE, CLASSES = (32, 32, 3), 10
-TRAIN = "import sys; from modelyard.components.train.trainer import train; train(*sys.argv[1:])"
+TRAIN = """
+import sys
+from modelyard.components.train.spec import TrainSpec
+from modelyard.components.train.trainer import train
+train(sys.argv[1], TrainSpec.of(sys.argv[2]), "", *sys.argv[3:])
+"""
 
 
 def samples_per_second() -> Result:
@@ -58,8 +64,8 @@ def generate(scratch: Path) -> None:
 def ours(scratch: Path) -> float:
     """Run the step in a process and return what it wrote into its history."""
     places = [str(scratch / name) for name in ("model", "history")]
-    texts = [Model().text(), Training(epochs=EPOCHS).text(), "", "", "", ""]
-    finished([sys.executable, "-c", TRAIN, str(scratch / "features"), *texts, *places])
+    spec = TrainSpec(training=Training(epochs=EPOCHS)).text()
+    finished([sys.executable, "-c", TRAIN, str(scratch / "features"), spec, *places])
     return artifacts.read(scratch / "history" / "history.json", History).samples_per_second
 
 
