@@ -115,12 +115,13 @@ class Identity(Record):
 
     `run` is the fingerprint of data, configuration and code: the same run gives the same version. `data` is
     the fingerprint of the data. `champion` is the version that the candidate is compared with; 0 when there
-    is none.
+    is none. `earlier` are the champions before it that still count, the latest first.
     """
 
     run: str
     data: str
     champion: int = 0
+    earlier: tuple[int, ...] = ()
 
 
 def format_number(value: float) -> str:
@@ -275,12 +276,37 @@ class Metric(Interval):
     direction: Direction
 
 
+class Slice(Record):
+    """How the model did on the test rows of one kind, such as a class; no value where there are no rows."""
+
+    name: str
+    rows: int
+    values: dict[str, Metric]
+
+
+class Comparison(Interval):
+    """By how much the candidate is better than another model on the same rows: positive is better.
+
+    `metric` is what is compared, of all rows or of the slice `slice`. `other` is the other's value and
+    `version` its version, None for a constant prediction. The gain is at least `at_least` in 95 % of all
+    cases, the one-sided limit.
+    """
+
+    metric: str
+    slice: str = ""
+    other: float
+    version: int | None = None
+    at_least: float
+
+
 class Metrics(Record):
     """How the candidate, and the champion if there is one, did on the same test rows.
 
-    `values` maps a metric's name to what was measured, `primary` names the one that decides. `champion` is
-    the primary metric of the champion, `gain` how much better the candidate is on the same rows: positive is
-    better, in either direction. `details` is the problem's own.
+    `values` maps a metric's name to what was measured, `primary` names the one that stands for them in lists.
+    `champion` is the primary metric of the champion, `gain` how much better the candidate is on the same
+    rows: positive is better, in either direction. `baseline` are metrics of a constant prediction, and
+    `constant` compares the candidate with it. `comparisons` are with the best of the recent champions.
+    `details` is the problem's own.
     """
 
     problem: str
@@ -289,6 +315,10 @@ class Metrics(Record):
     values: dict[str, Metric]
     champion: Metric | None = None
     gain: Interval | None = None
+    baseline: dict[str, float] = {}
+    constant: Comparison | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    slices: tuple[Slice, ...] = ()
     details: dict[str, Any] = {}
 
     @property
@@ -310,15 +340,30 @@ class Golden(Record):
     scale: list[float] = [1.0]
 
 
+class Rule(Record):
+    """A rule of the gate: passed when `value` is above `limit`, or on the right side of it.
+
+    `value` is None when the test rows do not give one.
+    """
+
+    rule: str
+    value: float | None
+    limit: float
+    passed: bool
+
+
 class Decision(Record):
     """What the gate decided, and why, in a sentence (`decision.json`).
 
-    `champion` is the version that the candidate was compared with; None when there was none.
+    `champion` is the version that the candidate was compared with; None when there was none. `rules` are all
+    that were looked at, `notes` what they cannot judge.
     """
 
     decision: Literal["promote", "hold", "reject"]
     reason: str
     champion: int | None = None
+    rules: tuple[Rule, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 # Versions in the model store ---------------------------------------------------------------------

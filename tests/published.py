@@ -39,7 +39,7 @@ def accurate(value: float, low: float, high: float, rows: int = 10, **more: Any)
     """Return the metrics of a classifier with this accuracy."""
     values = {
         "accuracy": Metric(value=value, low=low, high=high, direction="higher"),
-        "loss": Metric(value=0.1, low=0.1, high=0.1, direction="lower"),
+        "log_loss": Metric(value=0.1, low=0.1, high=0.1, direction="lower"),
     }
     return Metrics(problem="classification", rows=rows, primary="accuracy", values=values, **more)
 

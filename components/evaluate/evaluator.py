@@ -24,8 +24,9 @@ from modelyard.components.artifacts import (
     Schema,
     Signature,
     Statistics,
+    format_number,
 )
-from modelyard.components.errors import EvaluateError
+from modelyard.components.errors import EvaluateError, NotFoundError
 from modelyard.components.evaluate.gate import decide
 from modelyard.components.evaluate.scoring import Scorer, Scores
 from modelyard.components.evaluate.spec import EvaluateSpec
@@ -73,6 +74,7 @@ class Evaluation:
         found, primary = self.metrics, self.metrics.primary
         numbers = {name: metric.value for name, metric in found.values.items()}
         numbers |= {"rows": float(found.rows)}
+        numbers |= {f"constant_{name}": value for name, value in found.baseline.items()}
         numbers |= {f"{primary}_low": found.main.low, f"{primary}_high": found.main.high}
         if found.champion and found.gain:
             numbers |= {f"champion_{primary}": found.champion.value, "gain": found.gain.value}
@@ -119,8 +121,9 @@ def evaluate(
     problem = problems.of(schema.problem)
     candidate = Scorer(Path(model) / "model.onnx", schema, "the candidate")
     champion = identity.champion or None
-    other = _champion(spec.store, spec.name, champion, schema, test) if champion else None
-    metrics = problem.measure(schema, test.targets, candidate.scores(test), other)
+    others = _champions(spec, identity, schema, test)
+    training = statistics.targets["train"]
+    metrics = problem.measure(schema, test.targets, candidate.scores(test), others, training)
     decision = decide(metrics, spec.gate, champion)
     scale = artifacts.read(Path(features) / "normalization.json", Normalization).target_deviation
     page = render(spec.name, metrics, decision, record, schema, statistics)
@@ -140,8 +143,25 @@ def evaluate(
     )
     key = records.decision_key(spec.name, identity.run, identity.champion)
     records.write(open_objects(spec.store), key, recorded)
-    print(f"{decision.decision}: {decision.reason}", flush=True)  # noqa: T201 - the step's log
+    for rule in decision.rules:
+        value = "unknown" if rule.value is None else format_number(rule.value)
+        _log(f"{'passed' if rule.passed else 'failed'}: {rule.rule} {format_number(rule.limit)}: {value}")
+    for sentence in (*decision.notes, f"{decision.decision}: {decision.reason}"):
+        _log(sentence)
     return Evaluation(metrics, decision)
+
+
+def _champions(spec: EvaluateSpec, identity: Identity, schema: Schema, test: Split) -> dict[int, Scores]:
+    """Return the scores of the champion and of those before it, as far as these can still be compared."""
+    if not identity.champion:
+        return {}
+    found = {identity.champion: _champion(spec.store, spec.name, identity.champion, schema, test)}
+    for version in identity.earlier:
+        try:
+            found[version] = _champion(spec.store, spec.name, version, schema, test)
+        except (EvaluateError, NotFoundError) as error:
+            _log(f"version {version}, an earlier champion, is not compared: {error}")
+    return found
 
 
 def _champion(store: Store, name: str, version: int, schema: Schema, test: Split) -> Scores:
@@ -182,6 +202,10 @@ def _golden(candidate: Scorer, test: Split, schema: Schema, scale: tuple[float, 
     return Golden(
         problem=schema.problem, instances=instances.tolist(), predictions=answers, scale=list(scale)
     )
+
+
+def _log(sentence: str) -> None:
+    print(sentence, flush=True)  # noqa: T201 - the step's log
 
 
 def _write_text(path: Path, text: str) -> None:

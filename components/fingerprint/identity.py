@@ -18,8 +18,11 @@ from modelyard.components.records import RunStart
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
 from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.records import find_rollback
 from modelyard.components.store.storage import open_objects
 
+CHAMPIONS = 5
+"""How many champions a candidate is compared with, so that small losses do not add up."""
 WITHOUT_EFFECT = {"source", "sha256", "timeout", "max_bytes", "endpoint"}
 """Keys of Source that do not change what ingest makes: what the data is matters, not where it is."""
 
@@ -54,7 +57,8 @@ def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, iden
     champion_version = version_to_compare(models, spec.name, run_sha256)
     file = Path(identity)
     file.parent.mkdir(parents=True, exist_ok=True)
-    found = Identity(run=run_sha256, data=data_sha256, champion=champion_version)
+    earlier = earlier_champions(models, spec.name, champion_version) if champion_version else ()
+    found = Identity(run=run_sha256, data=data_sha256, champion=champion_version, earlier=earlier)
     file.write_text(found.model_dump_json(), encoding="utf-8")
     why = None
     if unchanged and cache_key == data_sha256:
@@ -100,6 +104,19 @@ def version_to_compare(store: ModelStore, name: str, run: str) -> int:
     if current.run == run:
         return store.manifest(name, current.version).decision.champion or 0
     return current.version
+
+
+def earlier_champions(store: ModelStore, name: str, version: int) -> tuple[int, ...]:
+    """Return the versions that were champion before `version` became it for the last time, the latest first.
+
+    With `version` they are at most five. What was rolled back does not count.
+    """
+    entries = [entry for entry in store.history(name) if not entry.attempt]
+    last = max((place for place, entry in enumerate(entries) if entry.version == version), default=-1)
+    known = entries[: last + 1]
+    versions = dict.fromkeys(entry.version for entry in reversed(known) if entry.version != version)
+    good = [one for one in versions if find_rollback(known, one) is None]
+    return tuple(good[: CHAMPIONS - 1])
 
 
 def champion_made_of(

@@ -46,11 +46,11 @@ def chosen(numbers: Words, amount: float | int) -> Mask:
     return np.asarray(numbers <= np.partition(numbers, amount - 1)[amount - 1])
 
 
-def smallest_of_each_stratum(numbers: Words, labels: NDArray[Any]) -> Mask:
+def smallest_of_each_stratum(numbers: Words, strata: NDArray[Any]) -> Mask:
     """Return which rows are among the smallest numbers (n,) of their class: 10, or half of fewer than 20."""
-    order = np.lexsort((numbers, labels))
-    sorted_labels, sorted_numbers = labels[order], numbers[order]
-    new_stratum = np.r_[True, sorted_labels[1:] != sorted_labels[:-1]][: len(order)]
+    order = np.lexsort((numbers, strata))
+    sorted_strata, sorted_numbers = strata[order], numbers[order]
+    new_stratum = np.r_[True, sorted_strata[1:] != sorted_strata[:-1]][: len(order)]
     new = new_stratum | np.r_[True, sorted_numbers[1:] != sorted_numbers[:-1]][: len(order)]
     group = np.cumsum(new_stratum) - 1
     distinct = np.bincount(group, new).astype(np.int64)

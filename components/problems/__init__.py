@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 
 PROBLEMS = {
     "classification": Description(
-        metrics={"accuracy": "higher", "loss": "lower"},
+        metrics={
+            "accuracy": "higher",
+            "balanced_accuracy": "higher",
+            "macro_f1": "higher",
+            "log_loss": "lower",
+            "calibration_error": "lower",
+        },
         primary="accuracy",
+        compared=("balanced_accuracy", "accuracy", "recall"),
+        slice_metrics=("recall", "precision", "f1"),
         monitors={"accuracy": "higher"},
         losses=("cross_entropy",),
         output="probabilities",
@@ -33,6 +41,7 @@ PROBLEMS = {
     "regression": Description(
         metrics={"rmse": "lower", "mae": "lower", "r2": "higher"},
         primary="rmse",
+        compared=("rmse", "mae"),
         monitors={"mae": "lower", "rmse": "lower"},
         losses=("mse", "huber"),
         output="predictions",

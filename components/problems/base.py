@@ -44,7 +44,11 @@ class Description:
 
     Attributes:
         metrics: what evaluate measures on the test rows, and which direction is better.
-        primary: the metric that decides.
+        primary: the metric that stands for the others in lists.
+        compared: metrics, also of slices, that are compared with a champion's; the first is the default.
+        margin: how much worse than a champion a candidate may be by default: of a metric of which lower is
+            better as a share of a constant prediction's.
+        slice_metrics: what is measured of each slice; higher is better.
         monitors: what Keras computes after each epoch beside the loss, for early stopping; `val_` in front
             of a name is the one of the validation rows.
         losses: values of `training.loss`, the default first.
@@ -64,6 +68,9 @@ class Description:
     meaning: str
     size: str
     show: Callable[[Sequence[str], Sequence[float]], Shown]
+    compared: tuple[str, ...]
+    margin: float = 0.02
+    slice_metrics: tuple[str, ...] = ()
     logits: bool = False
     ranked: bool = False
 
@@ -220,15 +227,17 @@ class Problem(ABC):
         schema: Schema,
         targets: "NDArray[Any]",
         candidate: "NDArray[np.float64]",
-        champion: "NDArray[np.float64] | None",
+        champions: Mapping[int, "NDArray[np.float64]"],
+        training: Mapping[str, Any],
     ) -> Metrics:
-        """Return the metrics of the candidate, and its gain over the champion on the same rows.
+        """Return the metrics of the candidate, and its gains over the champions on the same rows.
 
         Args:
             schema: of the rows.
             targets: (n,).
             candidate: scores of its answers to these rows.
-            champion: scores of its answers to these rows, when there is one.
+            champions: scores of the champions' answers to these rows, by version, today's first.
+            training: `statistics` of the training targets, for the constant prediction.
         """
 
     @abstractmethod

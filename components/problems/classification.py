@@ -1,6 +1,6 @@
 """Classification: one of some classes for each example. Targets are labels, 0 to classes - 1.
 
-Answers are probabilities. Scores are the likeliest class, and the true class's probability.
+Answers are probabilities. Scores are the likeliest class, the true class's probability and the highest one.
 """
 
 import math
@@ -10,12 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.components.artifacts import Interval, Metric, Metrics, Normalization, Record, Schema
+from modelyard.components.artifacts import (
+    Comparison,
+    Interval,
+    Metric,
+    Metrics,
+    Normalization,
+    Record,
+    Schema,
+    Slice,
+)
 from modelyard.components.errors import DataError, EvaluateError, TrainError
+from modelyard.components.problems import intervals
 from modelyard.components.problems.base import PlotArtifact, Problem
+from modelyard.components.problems.intervals import ONE_SIDED, TWO_SIDED
 
 TOLERANCE = 1e-3
-RESAMPLES = 10_000
+CALIBRATION_BINS = 15
 SMALLEST_PROBABILITY = 1e-7
 CURVE_ROWS_PER_CLASS = 5
 MATRIX_CLASSES = 30
@@ -23,20 +34,9 @@ MATRIX_CLASSES = 30
 Labels = NDArray[np.int64]
 
 
-class ClassMetrics(Record):
-    """How one class fared; a metric without a denominator is None."""
-
-    name: str
-    rows: int
-    precision: float | None
-    recall: float | None
-    f1: float | None
-
-
 class Details(Record):
-    """`Metrics.details`: per class, and the confusion matrix (true, predicted)."""
+    """`Metrics.details`: the confusion matrix (true, predicted)."""
 
-    per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
 
 
@@ -168,35 +168,58 @@ class Classification(Problem):
             )
 
     def scores(self, answers: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the likeliest class and the true class's probability of each row: (n, 2)."""
+        """Return the likeliest class, the true class's probability and the highest of each row: (n, 3)."""
         likelihood = answers[np.arange(len(targets)), targets]
-        return np.stack([answers.argmax(axis=1), likelihood], axis=1).astype(np.float64)
+        return np.stack([answers.argmax(axis=1), likelihood, answers.max(axis=1)], axis=1).astype(np.float64)
 
     def measure(
         self,
         schema: Schema,
         targets: NDArray[Any],
         candidate: NDArray[np.float64],
-        champion: NDArray[np.float64] | None,
+        champions: Mapping[int, NDArray[np.float64]],
+        training: Mapping[str, Any],
     ) -> Metrics:
-        """See Problem."""
+        """See Problem. The constant prediction is the most frequent class of the training rows."""
         size = len(schema.names)
         predicted = candidate[:, 0].astype(np.int64)
         right = predicted == targets
-        others = None if champion is None else champion[:, 0] == targets
+        others = {version: scores[:, 0] == targets for version, scores in champions.items()}
+        first = next(iter(others.values()), None)
         confusion = _counts(targets * size + predicted, size * size).reshape(size, size)
-        details = Details(
-            per_class=per_class(confusion, schema.names),
-            confusion=tuple(tuple(row) for row in confusion.tolist()),
+        rows = confusion.sum(axis=1)
+        present = int((rows > 0).sum())
+        balanced = balanced_accuracy(confusion)
+        low, _ = _balanced(confusion, ONE_SIDED)
+        constant = Comparison(
+            metric="balanced_accuracy",
+            value=balanced.value - 1 / present,
+            low=balanced.low - 1 / present,
+            high=balanced.high - 1 / present,
+            other=1 / present,
+            at_least=low - 1 / present,
         )
         return Metrics(
             problem=schema.problem,
             rows=len(targets),
             primary="accuracy",
-            values={"accuracy": accuracy(right), "loss": cross_entropy(candidate[:, 1])},
-            champion=None if others is None else accuracy(others),
-            gain=None if others is None else gain(right, others),
-            details=details.model_dump(mode="json"),
+            values={
+                "accuracy": proportion(int(right.sum()), len(right)),
+                "balanced_accuracy": balanced,
+                "macro_f1": macro_f1(confusion),
+                "log_loss": cross_entropy(candidate[:, 1]),
+                "calibration_error": calibration_error(candidate[:, 2], right),
+            },
+            champion=None if first is None else proportion(int(first.sum()), len(first)),
+            gain=None if first is None else gain(right, first),
+            baseline={
+                "accuracy": float(rows[int(np.argmax(training["rows"]))] / len(targets)),
+                "balanced_accuracy": 1 / present,
+            },
+            constant=constant,
+            comparisons=comparisons(targets, right, others, schema.names),
+            slices=per_class(confusion, schema.names),
+            details={"confusion": confusion.tolist()},
         )
 
     def golden_rows(self, schema: Schema, targets: NDArray[Any], count: int) -> NDArray[np.int64]:
@@ -208,19 +231,21 @@ class Classification(Problem):
         return np.sort(np.lexsort((targets, turn))[:count])
 
     def figures(self, metrics: Metrics) -> dict[str, Any]:
-        """Return the confusion matrix, what is confused most, and the classes, worst first."""
-        details = Details.model_validate(metrics.details)
+        """Return the confusion matrix, what is confused most, and the classes, lowest recall first."""
+        details, names = Details.model_validate(metrics.details), [one.name for one in metrics.slices]
         return {
-            "per_class": details.per_class,
+            "names": names,
             "cells": cells(details),
-            "confusions": confusions(details),
-            "ranked": sorted(details.per_class, key=lambda one: (one.f1 is None, one.f1 or 0.0)),
+            "confusions": confusions(details, names),
+            "ranked": sorted(
+                metrics.slices, key=lambda one: one.values["recall"].value if one.rows else math.inf
+            ),
         }
 
     def log_plot(self, metrics: Metrics, artifact: PlotArtifact) -> dict[str, Any]:
         """Show the confusion matrix."""
         details = Details.model_validate(metrics.details)
-        categories = [one.name for one in details.per_class]
+        categories = [one.name for one in metrics.slices]
         matrix = [list(row) for row in details.confusion]
         artifact.log_confusion_matrix(categories, matrix)
         return {"categories": categories, "matrix": matrix}
@@ -229,28 +254,111 @@ class Classification(Problem):
 PROBLEM = Classification()
 
 
-def accuracy(right: NDArray[np.bool_]) -> Metric:
-    """Return the share of right answers with its bootstrap interval.
+def proportion(part: int, whole: int) -> Metric:
+    """Return part / whole with Wilson's interval."""
+    low, high = intervals.wilson(part, whole)
+    return Metric(value=part / whole, low=float(low), high=float(high), direction="higher")
 
-    Resampling rows with replacement draws the number of right ones from a binomial distribution, so that
-    distribution is drawn from.
+
+def balanced_accuracy(confusion: NDArray[np.int64]) -> Metric:
+    """Return the mean recall of the classes that have test rows."""
+    rows = confusion.sum(axis=1)
+    has_rows = rows > 0
+    low, high = _balanced(confusion, TWO_SIDED)
+    value = float((np.diag(confusion)[has_rows] / rows[has_rows]).mean())
+    return Metric(value=value, low=low, high=high, direction="higher")
+
+
+def _balanced(confusion: NDArray[np.int64], z: float) -> tuple[float, float]:
+    rows, right = confusion.sum(axis=1), np.diag(confusion)
+    right, rows = right[rows > 0], rows[rows > 0]
+    weights = np.full(len(rows), 1 / len(rows))
+    return intervals.mean(right / rows, *intervals.wilson(right, rows, z), weights)
+
+
+def macro_f1(confusion: NDArray[np.int64]) -> Metric:
+    """Return the mean F1 of the classes that are true or predicted somewhere."""
+    right = np.diag(confusion)
+    union = confusion.sum(axis=1) + confusion.sum(axis=0) - right
+    right, union = right[union > 0], union[union > 0]
+    low, high = (_f1(one) for one in intervals.wilson(right, union))
+    value = _f1(right / union)
+    limits = intervals.mean(value, low, high, np.full(len(union), 1 / len(union)))
+    return Metric(value=float(value.mean()), low=limits[0], high=limits[1], direction="higher")
+
+
+def _f1(share: Any) -> Any:
+    """Return F1 from the share of right rows among those that are true or predicted of the class.
+
+    The share is a proportion, so its limits give those of F1. Source: K. F. Y. Lam, V. Gopal and J. Qian,
+    "Confidence intervals for the F1 score: a comparison of four methods", arXiv:2309.14621 (2023).
     """
-    rows, value = len(right), float(right.mean())
-    drawn = np.random.default_rng(0).binomial(rows, value, RESAMPLES) / rows
-    return Metric(direction="higher", **dict(_interval(value, drawn)))
+    return 2 * share / (1 + share)
+
+
+def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> Metric:
+    """Return the expected calibration error, in bins of equal width of the highest probability.
+
+    Source: C. Guo et al., "On calibration of modern neural networks", ICML (2017). The interval is that of
+    the accuracies of the bins.
+    """
+    number = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    rows = np.bincount(number)
+    hits, sums = np.bincount(number, right)[rows > 0], np.bincount(number, confidence)[rows > 0]
+    rows = rows[rows > 0]
+    said, found = sums / rows, hits / rows
+    low, high = intervals.wilson(hits, rows)
+    gap, worst = np.abs(found - said), np.maximum(np.abs(low - said), np.abs(high - said))
+    best = np.where((low <= said) & (said <= high), 0.0, np.minimum(np.abs(low - said), np.abs(high - said)))
+    below, above = intervals.mean(gap, best, worst, rows / rows.sum())
+    value = float(gap @ rows / rows.sum())
+    return Metric(value=value, low=max(0.0, below), high=min(1.0, above), direction="lower")
 
 
 def gain(right: NDArray[np.bool_], others: NDArray[np.bool_]) -> Interval:
-    """Return how much more often `right` is right than `others`, on the same rows.
+    """Return how much more often `right` is right than `others`, on the same rows."""
+    wins, losses = np.array([(right & ~others).sum()]), np.array([(others & ~right).sum()])
+    low, high = intervals.paired_gain(wins, losses, np.array([1 / len(right)]))
+    return Interval(value=float(wins[0] - losses[0]) / len(right), low=low, high=high)
 
-    The paired bootstrap: a resampled row is a win, a loss or a tie, so the three numbers are drawn from a
-    multinomial distribution.
-    """
-    rows = len(right)
-    wins, losses = int((right & ~others).sum()), int((others & ~right).sum())
-    shares = [wins / rows, losses / rows, (rows - wins - losses) / rows]
-    drawn = np.random.default_rng(0).multinomial(rows, shares, RESAMPLES)
-    return _interval((wins - losses) / rows, (drawn[:, 0] - drawn[:, 1]) / rows)
+
+def comparisons(
+    targets: Labels,
+    right: NDArray[np.bool_],
+    others: Mapping[int, NDArray[np.bool_]],
+    names: Sequence[str],
+) -> tuple[Comparison, ...]:
+    """Compare accuracy, balanced accuracy and recalls with those of the version that has the best of each."""
+    if not others:
+        return ()
+    size = len(names)
+    rows = _counts(targets, size)
+    wins = {version: _counts(targets[right & ~other], size) for version, other in others.items()}
+    losses = {version: _counts(targets[other & ~right], size) for version, other in others.items()}
+    hits = {version: _counts(targets[other], size) for version, other in others.items()}
+    share = np.divide(1.0, rows, out=np.zeros(size), where=rows > 0)
+
+    def compare(metric: str, classes: Any, weights: NDArray[np.float64], name: str = "") -> Comparison:
+        best = max(others, key=lambda version: (float(weights @ hits[version][classes]), version))
+        won, lost = wins[best][classes], losses[best][classes]
+        low, high = intervals.paired_gain(won, lost, weights)
+        at_least, _ = intervals.paired_gain(won, lost, weights, ONE_SIDED)
+        return Comparison(
+            metric=metric,
+            slice=name,
+            value=float(weights @ (won - lost)),
+            low=low,
+            high=high,
+            other=float(weights @ hits[best][classes]),
+            version=best,
+            at_least=at_least,
+        )
+
+    return (
+        compare("accuracy", slice(None), np.full(size, 1 / len(targets))),
+        compare("balanced_accuracy", slice(None), share / (rows > 0).sum()),
+        *(compare("recall", [label], share[[label]], names[label]) for label in range(size) if rows[label]),
+    )
 
 
 def cross_entropy(likelihood: NDArray[np.float64]) -> Metric:
@@ -260,19 +368,25 @@ def cross_entropy(likelihood: NDArray[np.float64]) -> Metric:
     return Metric(value=value, low=max(0.0, value - margin), high=value + margin, direction="lower")
 
 
-def per_class(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[ClassMetrics, ...]:
-    """Return each class's precision, recall and F1 from the matrix (true, predicted)."""
-    right, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    return tuple(
-        ClassMetrics(
-            name=name,
-            rows=int(true[label]),
-            precision=_ratio(right[label], predicted[label]),
-            recall=_ratio(right[label], true[label]),
-            f1=_ratio(2 * right[label], true[label] + predicted[label]),
-        )
-        for label, name in enumerate(names)
+def per_class(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[Slice, ...]:
+    """Return each class's recall, precision and F1 from the matrix (true, predicted)."""
+    right, true, predicted = (
+        one.tolist() for one in (np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
     )
+    found = []
+    for label, name in enumerate(names):
+        hits, union = right[label], true[label] + predicted[label] - right[label]
+        values = {
+            metric: proportion(hits, whole)
+            for metric, whole in (("recall", true[label]), ("precision", predicted[label]))
+            if whole
+        }
+        if union:
+            share = proportion(hits, union)
+            numbers = {key: _f1(getattr(share, key)) for key in ("value", "low", "high")}
+            values["f1"] = Metric(direction="higher", **numbers)
+        found.append(Slice(name=name, rows=true[label], values=values))
+    return tuple(found)
 
 
 def cells(details: Details) -> list[list[dict[str, Any]]] | None:
@@ -288,9 +402,8 @@ def cells(details: Details) -> list[list[dict[str, Any]]] | None:
     ]
 
 
-def confusions(details: Details, most: int = 10) -> list[tuple[str, str, int]]:
+def confusions(details: Details, names: Sequence[str], most: int = 10) -> list[tuple[str, str, int]]:
     """Return the most frequent confusions: true class, predicted class, rows."""
-    names = [one.name for one in details.per_class]
     found = [
         (names[true], names[predicted], count)
         for true, row in enumerate(details.confusion)
@@ -300,14 +413,5 @@ def confusions(details: Details, most: int = 10) -> list[tuple[str, str, int]]:
     return sorted(found, key=lambda one: -one[2])[:most]
 
 
-def _interval(value: float, drawn: NDArray[np.float64]) -> Interval:
-    low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
-    return Interval(value=value, low=low, high=high)
-
-
 def _counts(labels: NDArray[Any], size: int) -> NDArray[np.int64]:
     return np.bincount(labels, minlength=size)
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return float(part / whole) if whole else None

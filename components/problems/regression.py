@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.components.artifacts import (
+    Comparison,
     Direction,
     Interval,
     Metric,
@@ -23,6 +24,7 @@ from modelyard.components.artifacts import (
 )
 from modelyard.components.errors import DataError, TrainError
 from modelyard.components.problems.base import Problem
+from modelyard.components.problems.intervals import ONE_SIDED
 
 RESAMPLES = 2_000
 GROUPS = 10_000
@@ -168,41 +170,52 @@ class Regression(Problem):
         return answers.astype(np.float64)
 
     def measure(
-        self, schema: Schema, targets: NDArray[Any], candidate: Floats, champion: Floats | None
+        self,
+        schema: Schema,
+        targets: NDArray[Any],
+        candidate: Floats,
+        champions: Mapping[int, Floats],
+        training: Mapping[str, Any],
     ) -> Metrics:
-        """Return RMSE, MAE and R², with intervals from one bootstrap of the rows of candidate and champion.
+        """Return RMSE, MAE and R², with intervals from one bootstrap of the rows of all models.
 
-        The gain is the champion's RMSE minus the candidate's in each resample, so it is paired.
+        A gain is the other's error minus the candidate's in each resample, so it is paired. The constant
+        prediction is the mean of the training targets.
         """
         actual, predicted = targets.astype(np.float64), candidate[:, 0]
-        centred, others = actual - actual.mean(), predicted if champion is None else champion[:, 0]
-        table = np.stack(
-            [
-                (predicted - actual) ** 2,
-                np.abs(predicted - actual),
-                centred,
-                centred**2,
-                (others - actual) ** 2,
-            ],
-            axis=1,
-        )
+        centred, mean = actual - actual.mean(), float(training["mean"])
+        answers = [predicted, np.full_like(actual, mean), *(scores[:, 0] for scores in champions.values())]
+        errors = [one - actual for one in answers]
+        table = np.stack([centred, centred**2, *(e**2 for e in errors), *map(np.abs, errors)], axis=1)
         # the first row is the estimate, the others are the resamples
         means = np.concatenate([table.mean(axis=0)[None], _resampled_means(table, RESAMPLES)])
-        rmse, other = np.sqrt(means[:, 0]), np.sqrt(means[:, 4])
-        r2 = 1 - means[:, 0] / (means[:, 3] - means[:, 2] ** 2)
+        rmse, mae = np.sqrt(means[:, 2 : 2 + len(errors)]), means[:, 2 + len(errors) :]
+        r2 = 1 - means[:, 2] / (means[:, 1] - means[:, 0] ** 2)
         shown = _evenly(len(actual), SHOWN_ROWS)
         details = Details(actual=tuple(actual[shown].tolist()), predicted=tuple(predicted[shown].tolist()))
+
+        def compare(metric: str, found: Floats, other: int, version: int | None) -> Comparison:
+            return _comparison(metric, found[:, 0], found[:, other], version, len(actual))
+
+        versions = list(champions)
         return Metrics(
             problem=schema.problem,
             rows=len(actual),
             primary="rmse",
             values={
-                "rmse": _metric(rmse, "lower"),
-                "mae": _metric(means[:, 1], "lower"),
+                "rmse": _metric(rmse[:, 0], "lower"),
+                "mae": _metric(mae[:, 0], "lower"),
                 "r2": _metric(r2, "higher"),
             },
-            champion=None if champion is None else _metric(other, "lower"),
-            gain=None if champion is None else _interval(other - rmse),
+            champion=_metric(rmse[:, 2], "lower") if champions else None,
+            gain=_interval(rmse[:, 2] - rmse[:, 0]) if champions else None,
+            baseline={"rmse": float(rmse[0, 1]), "mae": float(mae[0, 1])},
+            constant=compare("rmse", rmse, 1, None),
+            comparisons=tuple(
+                compare(metric, found, 2 + best, versions[best])
+                for metric, found in (("rmse", rmse), ("mae", mae))
+                for best in ([int(found[0, 2:].argmin())] if champions else [])
+            ),
             details=details.model_dump(mode="json"),
         )
 
@@ -231,6 +244,21 @@ def _interval(found: Floats) -> Interval:
     """Return the estimate, which comes first, with the interval of the resamples behind it."""
     low, high = np.quantile(found[1:], (0.025, 0.975)).tolist()
     return Interval(value=float(found[0]), low=low, high=high)
+
+
+def _comparison(metric: str, found: Floats, others: Floats, version: int | None, rows: int) -> Comparison:
+    """Compare errors; the estimate comes first, with the resamples behind it.
+
+    The one-sided limit is the lower one of the percentile of the resamples and of the normal limit with their
+    deviation: of few rows, each alone is too high for some distributions of errors.
+    """
+    gains = others - found
+    deviation = float(gains[1:].std()) * math.sqrt(rows / max(1, rows - 2))
+    at_least = min(float(np.quantile(gains[1:], 0.05)), float(gains[0]) - ONE_SIDED * deviation)
+    interval = _interval(gains)
+    return Comparison(
+        metric=metric, other=float(others[0]), version=version, at_least=at_least, **dict(interval)
+    )
 
 
 def _resampled_means(table: Floats, resamples: int) -> Floats:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from modelyard.components.events import Event
     from modelyard.pipelines.config.config import Config
     from modelyard.pipelines.environments.environment import Environment
-    from modelyard.pipelines.runners.base import Run, RunSummary, Step
+    from modelyard.pipelines.runners.base import MetricsSummary, Run, RunSummary, Step
 
 MARKS = {
     "waiting": ("·", "dim"),
@@ -30,6 +30,7 @@ MARKS = {
     "skipped": ("–", "dim"),
 }
 LAST_LINES = 8
+SHOWN_SLICES = 10
 PAUSE = 0.2  # seconds between two looks for new events
 
 
@@ -175,6 +176,15 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
         rows[metrics.primary] = (
             f"{format_number(main.value)}  (95 % interval {low} to {high}, {metrics.rows} test rows)"
         )
+        rows |= _facts(metrics)
+    lines = []
+    for rule in summary.rules:
+        value = "unknown" if rule.value is None else format_number(rule.value)
+        lines.append(f"{'✓' if rule.passed else '✗'} {rule.rule} {format_number(rule.limit)}: {value}")
+    if lines:
+        rows["gate"] = f"\n{'':<12}".join(lines)
+    if summary.notes:
+        rows["note"] = "; ".join(summary.notes)
     if answer := summary.prediction:
         note = f" ({answer.note})" if answer.note else ""
         rows["prediction"] = f"version {answer.version} says {answer.answer}{note} over HTTP"
@@ -187,6 +197,24 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
         rows["served at"] = served_at(summary.model, run.environment)
     for name, value in rows.items():  # whole lines: paths and commands are there to be copied
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
+
+
+def _facts(metrics: "MetricsSummary") -> dict[str, str]:
+    """Return what a constant prediction has, and the recall of the classes, the lowest first."""
+    from modelyard.components.artifacts import format_number
+
+    facts = {}
+    if metrics.baseline:
+        numbers = (f"{name} {format_number(value)}" for name, value in metrics.baseline.items())
+        facts["constant"] = f"a constant prediction has {', '.join(numbers)}"
+    recalls = sorted(
+        (one.values["recall"].value, one.name, one.rows) for one in metrics.slices if "recall" in one.values
+    )
+    if recalls:
+        shown = ", ".join(f"{name} {value:.3f} of {rows}" for value, name, rows in recalls[:SHOWN_SLICES])
+        more = len(recalls) - SHOWN_SLICES
+        facts["recall"] = f"{shown}, and {more} higher ones" if more > 0 else shown
+    return facts
 
 
 def served_at(name: str, environment: "Environment") -> str:

@@ -145,10 +145,29 @@ class Config(Settings):
                 f"training.early_stopping.monitor is {training.early_stopping.monitor}, and for "
                 f"{self.problem} it is one of {', '.join(monitors)}"
             )
+        for metric, margin in self.gate.margin.items() if self.gate else ():
+            if metric not in description.compared:
+                raise ValueError(
+                    f"gate.margin names {metric}, which is not compared with the champion's for "
+                    f"{self.problem}; it may name {', '.join(description.compared)}"
+                )
+            if isinstance(margin, dict) and metric not in description.slice_metrics:
+                raise ValueError(
+                    f"gate.margin.{metric} has classes, and {metric} is one number: write it alone"
+                )
+            if any(one < 0 for one in (margin.values() if isinstance(margin, dict) else [margin])):
+                raise ValueError(f"gate.margin.{metric} is {margin}, and a margin is at least 0")
         for key, direction, other in (("minimum", "higher", "maximum"), ("maximum", "lower", "minimum")):
-            for metric in getattr(self.gate, key, ()):
+            for metric, limit in getattr(self.gate, key, {}).items():
+                if metric in description.slice_metrics and key == "minimum":
+                    continue
+                if isinstance(limit, dict) and metric in description.metrics:
+                    raise ValueError(
+                        f"gate.{key}.{metric} has classes, and {metric} is one number: write it alone"
+                    )
                 if metric not in description.metrics:
                     known = [name for name, better in description.metrics.items() if better == direction]
+                    known += description.slice_metrics if key == "minimum" else ()
                     raise ValueError(
                         f"gate.{key} names {metric}, which is not measured for {self.problem}; it may name "
                         f"{', '.join(known)}"

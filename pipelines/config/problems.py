@@ -96,7 +96,9 @@ def _sentence(
     if first["loc"][-1:] == ("[key]",):
         return f"{path} is not a key; the keys are {_expected(first)}."
     field = known.get(place)
-    description = field.description if field and field.description else ""
+    inner_first = (place[:depth] for depth in range(len(place), 0, -1))
+    nearest = field or next((known[keys] for keys in inner_first if keys in known), None)
+    description = nearest.description if nearest and nearest.description else ""
     if first["type"] == "missing":
         return f"{path} is missing; add it: {description}"
     if first["type"] == "value_error":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from modelyard.components import records
-from modelyard.components.artifacts import Interval, Metric, Metrics, Record, read
+from modelyard.components.artifacts import Interval, Metric, Metrics, Record, Rule, Slice, read
 from modelyard.components.errors import ModelyardError
 from modelyard.components.events import Event, StepChange
 from modelyard.components.explain.explanation import Explanation
@@ -42,12 +42,14 @@ class Step(Record):
 
 
 class MetricsSummary(Record):
-    """The numbers a script asks for: metrics by their names, and which one decides."""
+    """The numbers a script asks for: metrics by name, those of a constant prediction, and per class."""
 
     primary: str
     values: dict[str, Metric]
     rows: int
     gain: Interval | None
+    baseline: dict[str, float]
+    slices: tuple[Slice, ...]
 
     @property
     def main(self) -> Metric:
@@ -100,6 +102,8 @@ class RunSummary(Record):
     champion: int | None = None
     decision: Literal["promote", "hold", "reject", "unchanged"] | None = None
     reason: str | None = None
+    rules: tuple[Rule, ...] = ()
+    notes: tuple[str, ...] = ()
     metrics: MetricsSummary | None = None
     steps: tuple[Step, ...]
     seconds: float

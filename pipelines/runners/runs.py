@@ -99,8 +99,15 @@ def scores(
         "version": outcome.version if outcome else None,
         "decision": outcome.decision if outcome else decision.decision,
         "reason": outcome.reason if outcome else decision.reason,
+        "rules": decision.rules,
+        "notes": decision.notes,
         "metrics": MetricsSummary(
-            primary=metrics.primary, values=metrics.values, rows=metrics.rows, gain=metrics.gain
+            primary=metrics.primary,
+            values=metrics.values,
+            rows=metrics.rows,
+            gain=metrics.gain,
+            baseline=metrics.baseline,
+            slices=metrics.slices,
         ),
         "report": str(shutil.copyfile(report, folder / "report.html")),
     }

@@ -80,7 +80,7 @@ def inputs(tmp_path: Path) -> Inputs:
         "minimum": 0.0,
         "maximum": 200.0,
     }
-    artifacts.write(features / "statistics.json", Statistics(targets={"test": {"rows": [200] * 3}}, **facts))
+    artifacts.write(features / "statistics.json", Statistics(targets={"train": {"rows": [600] * 3}}, **facts))
     artifacts.write(features / "normalization.json", Normalization())
     record = History(
         metrics={"loss": [1.0, 0.5], "accuracy": [0.5, 0.9]},

@@ -73,12 +73,12 @@ def test_the_champion_is_scored_on_the_same_rows(inputs) -> None:
     first = run(inputs, worse)
     version = published(inputs, worse, first.metrics)
     better = inputs.model("better", inputs.weights())
-    found = run(inputs, better, Gate(min_improvement=0.5), version)
+    found = run(inputs, better, Gate(comparison="superiority", margin={"accuracy": 0.5}), version)
     assert found.promote
     assert found.metrics.champion == first.metrics.main
     assert found.metrics.gain.value == pytest.approx(2 / 3)
-    assert "beats version 1's 0.3333 by 0.6667" in found.decision.reason
-    assert run(inputs, worse, Gate(), version).decision.decision == "hold"
+    assert "version 1's 0.3333 (gain +0.6667" in found.decision.reason
+    assert run(inputs, worse, Gate(), version).decision.decision == "reject"
 
 
 @pytest.mark.parametrize(

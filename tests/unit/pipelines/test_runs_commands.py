@@ -29,7 +29,9 @@ def home(tmp_path):
 
 def metrics(accuracy):
     found = Metric(value=accuracy, low=0.8, high=1.0, direction="higher")
-    return MetricsSummary(primary="accuracy", values={"accuracy": found}, rows=10, gain=None)
+    return MetricsSummary(
+        primary="accuracy", values={"accuracy": found}, rows=10, gain=None, baseline={}, slices=()
+    )
 
 
 def found(modelyard, *words):

@@ -51,7 +51,8 @@ changes("train", "training", early_stopping__monitor="val_accuracy", early_stopp
 changes("train", "training", early_stopping__min_delta=0.7)
 changes("train", "training", loss="cross_entropy", seed=7, steps_per_execution=7, checkpoint_every=7.0)
 changes("train", "store", {"url": "gs://a/b"}, url="gs://a/c", endpoint="http://a:1")
-changes("evaluate", "gate", minimum={"accuracy": 0.7}, maximum={"loss": 0.7}, min_improvement=0.7)
+changes("evaluate", "gate", minimum={"accuracy": 0.7}, maximum={"log_loss": 0.7})
+changes("evaluate", "gate", comparison="superiority", margin={"accuracy": 0.7})
 CHANGES["problem"] = (
     {"data": NPZ, "training": {}},
     {"problem": "regression", "data": NPZ, "training": {}},

@@ -1,13 +1,24 @@
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+)
 
 from modelyard.components.artifacts import Schema
-from modelyard.components.problems.classification import PROBLEM, Details, accuracy, gain
+from modelyard.components.problems import describe
+from modelyard.components.problems.classification import PROBLEM, gain
 
 
 def schema(*names: str) -> Schema:
     return Schema(shape=(2,), dtype="uint8", problem="classification", names=names, splits={})
+
+
+EVEN = {"rows": [1, 1, 1]}
 
 
 def test_metrics_are_those_of_scikit_learn() -> None:
@@ -16,36 +27,77 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     probabilities = random.dirichlet((1, 1, 1), 500)
     predicted = probabilities.argmax(axis=1)
     scores = PROBLEM.scores(probabilities, labels)
-    metrics = PROBLEM.measure(schema("a", "b", "c"), labels, scores, None)
-    found = Details.model_validate(metrics.details)
-    precision, recall, f1, rows = precision_recall_fscore_support(labels, predicted)
-    np.testing.assert_allclose([one.precision for one in found.per_class], precision)
-    np.testing.assert_allclose([one.recall for one in found.per_class], recall)
-    np.testing.assert_allclose([one.f1 for one in found.per_class], f1)
-    assert [one.rows for one in found.per_class] == rows.tolist()
-    np.testing.assert_array_equal(found.confusion, confusion_matrix(labels, predicted))
-    assert metrics.values["loss"].value == pytest.approx(log_loss(labels, probabilities))
+    metrics = PROBLEM.measure(schema("a", "b", "c"), labels, scores, {}, {"rows": [5, 9, 7]})
+    by_class = precision_recall_fscore_support(labels, predicted)
+    for name, expected in zip(("precision", "recall", "f1"), by_class[:3], strict=True):
+        np.testing.assert_allclose([one.values[name].value for one in metrics.slices], expected)
+    assert [one.rows for one in metrics.slices] == by_class[3].tolist()
+    np.testing.assert_array_equal(metrics.details["confusion"], confusion_matrix(labels, predicted))
+    for name, expected in (
+        ("accuracy", accuracy_score(labels, predicted)),
+        ("balanced_accuracy", balanced_accuracy_score(labels, predicted)),
+        ("macro_f1", f1_score(labels, predicted, average="macro")),
+        ("log_loss", log_loss(labels, probabilities)),
+    ):
+        found = metrics.values[name]
+        assert found.value == pytest.approx(expected)
+        assert found.low < found.value < found.high
+    assert set(metrics.values) == set(describe("classification").metrics)
+    assert metrics.baseline == {"accuracy": pytest.approx((labels == 1).mean()), "balanced_accuracy": 1 / 3}
 
 
-def test_a_metric_without_a_denominator_is_none() -> None:
+def test_a_class_without_test_rows_has_no_recall() -> None:
     labels = np.array([0, 0])
     scores = PROBLEM.scores(np.array([[0.9, 0.1]] * 2), labels)
-    empty = Details.model_validate(PROBLEM.measure(schema("a", "b"), labels, scores, None).details).per_class[
-        1
-    ]
-    assert (empty.rows, empty.precision, empty.recall, empty.f1) == (0, None, None, None)
+    empty = PROBLEM.measure(schema("a", "b"), labels, scores, {}, EVEN).slices[1]
+    assert (empty.rows, empty.values) == (0, {})
 
 
-def test_the_intervals_agree_with_resampling_the_rows() -> None:
+def test_a_perfect_score_is_not_certain() -> None:
+    labels = np.arange(14) % 2
+    scores = PROBLEM.scores(np.eye(2)[labels], labels)
+    found = PROBLEM.measure(schema("a", "b"), labels, scores, {3: scores}, EVEN)
+    assert (found.main.low, found.main.high) == (pytest.approx(0.7847, abs=1e-4), 1.0)
+    for one in (
+        found.values["balanced_accuracy"],
+        found.values["macro_f1"],
+        found.slices[0].values["recall"],
+    ):
+        assert one.low < one.value == one.high == 1
+    assert found.gain.low < found.gain.value == 0 < found.gain.high
+    assert found.values["calibration_error"].high > found.values["calibration_error"].value == 0
+
+
+def test_calibration_error_of_confident_answers_that_are_right_half_of_the_time() -> None:
+    labels = np.arange(200) % 2
+    scores = PROBLEM.scores(np.tile([0.9, 0.1], (200, 1)), labels)
+    found = PROBLEM.measure(schema("a", "b"), labels, scores, {}, EVEN).values["calibration_error"]
+    assert found.value == pytest.approx(0.4)
+    assert 0.3 < found.low < 0.4 < found.high < 0.5
+
+
+def test_the_gain_agrees_with_resampling_the_rows() -> None:
     random = np.random.default_rng(1)
     right, others = random.random(400) < 0.9, random.random(400) < 0.8
     rows = random.integers(0, 400, (5000, 400))
-    for found, drawn in (
-        (accuracy(right), right[rows].mean(axis=1)),
-        (gain(right, others), right[rows].mean(axis=1) - others[rows].mean(axis=1)),
-    ):
-        np.testing.assert_allclose((found.low, found.high), np.quantile(drawn, (0.025, 0.975)), atol=0.006)
-        assert found.low < found.value < found.high
+    found, drawn = gain(right, others), right[rows].mean(axis=1) - others[rows].mean(axis=1)
+    np.testing.assert_allclose((found.low, found.high), np.quantile(drawn, (0.025, 0.975)), atol=0.008)
+
+
+def test_comparisons_are_with_the_champion_that_has_the_best_of_each_metric() -> None:
+    labels = np.array([0] * 40 + [1] * 10)
+    answers = {4: labels * 0, 3: labels * 0 + 1, 2: np.r_[[0] * 30, [1] * 20]}
+    scores = {version: PROBLEM.scores(np.eye(2)[given], labels) for version, given in answers.items()}
+    scores[2][-1, 0] = 0
+    found = PROBLEM.measure(schema("a", "b"), labels, scores[4], scores, EVEN)
+    assert found.champion.value == 0.8
+    best = {(one.metric, one.slice): one.version for one in found.comparisons}
+    assert best == {
+        ("accuracy", ""): 4,
+        ("balanced_accuracy", ""): 2,
+        ("recall", "a"): 4,
+        ("recall", "b"): 3,
+    }
 
 
 def test_golden_rows_are_spread_over_the_classes() -> None:

@@ -9,6 +9,8 @@ from modelyard.components.problems.regression import PROBLEM
 
 SCHEMA = Schema(shape=(2,), dtype="float32", problem="regression", names=("price",), splits={})
 
+MEAN = {"mean": 500.0}
+
 
 def rows(count: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return targets around 500 and answers with so much noise."""
@@ -19,7 +21,7 @@ def rows(count: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 def test_metrics_are_those_of_scikit_learn() -> None:
     targets, answers = rows(300, 20)
-    found = PROBLEM.measure(SCHEMA, targets, PROBLEM.scores(answers, targets), None)
+    found = PROBLEM.measure(SCHEMA, targets, PROBLEM.scores(answers, targets), {}, MEAN)
     for name, of_sklearn in (
         ("rmse", root_mean_squared_error),
         ("mae", mean_absolute_error),
@@ -30,6 +32,8 @@ def test_metrics_are_those_of_scikit_learn() -> None:
         assert metric.low < metric.value < metric.high
         assert metric.direction == describe("regression").metrics[name]
     assert (found.primary, found.champion, found.gain) == ("rmse", None, None)
+    assert found.constant.other == found.baseline["rmse"] == pytest.approx(np.std(targets), rel=0.01)
+    assert 0 < found.constant.low < found.constant.at_least < found.constant.value
 
 
 def test_the_gain_is_paired() -> None:
@@ -37,7 +41,7 @@ def test_the_gain_is_paired() -> None:
     targets, answers = rows(200, 40)
     better = targets[:, None] + 0.95 * (answers - targets[:, None])
     scores = [PROBLEM.scores(one, targets) for one in (better, answers)]
-    found = PROBLEM.measure(SCHEMA, targets, *scores)
+    found = PROBLEM.measure(SCHEMA, targets, scores[0], {3: scores[1]}, MEAN)
     assert found.champion
     assert found.gain
     assert found.champion.value > found.main.value
@@ -52,7 +56,7 @@ def test_the_intervals_agree_with_theory_also_when_groups_of_rows_are_drawn(monk
     expected = 2 * 1.96 * 20 / np.sqrt(2 * 4000)
     for groups in (10_000, 500):
         monkeypatch.setattr(regression, "GROUPS", groups)
-        found = PROBLEM.measure(SCHEMA, targets, PROBLEM.scores(answers, targets), None).main
+        found = PROBLEM.measure(SCHEMA, targets, PROBLEM.scores(answers, targets), {}, MEAN).main
         assert found.high - found.low == pytest.approx(expected, rel=0.15)
 
 

@@ -4,10 +4,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelyard.components.artifacts import Decision, History, Repeats, Schema, Statistics
-from modelyard.components.problems.classification import ClassMetrics, Details
+from modelyard.components.artifacts import (
+    Decision,
+    History,
+    Metric,
+    Repeats,
+    Rule,
+    Schema,
+    Slice,
+    Statistics,
+)
 from modelyard.components.report.page import render
 from tests.published import accurate
+
+
+def scored_class(name: str, rows: int, recall: float | None) -> Slice:
+    """Return a class with this recall."""
+    if recall is None:
+        return Slice(name=name, rows=0, values={})
+    metric = Metric(value=recall, low=recall, high=recall, direction="higher")
+    return Slice(name=name, rows=rows, values=dict.fromkeys(("recall", "precision", "f1"), metric))
 
 
 @pytest.fixture
@@ -17,17 +33,16 @@ def page() -> Callable[..., str]:
     def build(
         classes: tuple[str, ...],
         metrics: dict[str, list[float]] | None = None,
-        per_class: tuple[ClassMetrics, ...] = (),
+        slices: tuple[Slice, ...] = (),
         **changes: Any,
     ) -> str:
         size = len(classes)
         confusion = np.full((size, size), 1) + 50 * np.eye(size, dtype=int)
         scored = tuple(
-            ClassMetrics(name=name, rows=50 + size, precision=0.9, recall=0.9, f1=(label + 1) / size)
-            for label, name in enumerate(classes)
+            scored_class(name, 50 + size, (label + 1) / size) for label, name in enumerate(classes)
         )
-        details = Details(per_class=per_class or scored, confusion=tuple(map(tuple, confusion.tolist())))
-        found = accurate(0.9, 0.88, 0.92, details=details.model_dump(mode="json")).model_copy(update=changes)
+        details = {"confusion": confusion.tolist()}
+        found = accurate(0.9, 0.88, 0.92, details=details, slices=slices or scored).model_copy(update=changes)
         history = History(
             metrics={"loss": [1.0, 0.5], "val_loss": [1.1, 0.7]} if metrics is None else metrics,
             epochs=2,
@@ -50,7 +65,14 @@ def page() -> Callable[..., str]:
             "minimum": 0.0,
             "maximum": 16.0,
         }
-        decision = Decision(decision="promote", reason="accuracy is <em>good</em>", champion=3)
+        rule = Rule(rule="accuracy at least", value=0.9, limit=0.8125, passed=True)
+        decision = Decision(
+            decision="promote",
+            reason="accuracy is <em>good</em>",
+            champion=3,
+            rules=(rule,),
+            notes=("fewer than 10 test rows, too few to judge: a (3)",),
+        )
         return render("digits", found, decision, history, schema, Statistics(targets={}, **facts))
 
     return build

@@ -4,8 +4,8 @@ from html.parser import HTMLParser
 import pytest
 
 from modelyard.components.artifacts import Interval, Metric
-from modelyard.components.problems.classification import ClassMetrics
 from modelyard.components.report.page import Planned, with_plan
+from tests.unit.report.conftest import scored_class
 
 VOID = {"meta", "br", "img", "line", "circle", "polyline", "link", "input"}
 
@@ -69,12 +69,15 @@ def test_no_curve_or_one_epoch(page, metrics) -> None:
 
 
 def test_classes_are_ranked_and_one_without_a_score_comes_last(page) -> None:
-    scored = [
-        ClassMetrics(name=name, rows=1, precision=f1, recall=f1, f1=f1)
-        for name, f1 in (("nothing", None), ("good", 0.9), ("bad", 0.1))
-    ]
-    html = page(("nothing", "good", "bad"), per_class=tuple(scored))
+    scored = [scored_class("nothing", 0, None), scored_class("good", 1, 0.9), scored_class("bad", 1, 0.0)]
+    html = page(("nothing", "good", "bad"), slices=tuple(scored))
     assert re.findall(r'<tr><td title="(\w+)"', html) == ["bad", "good", "nothing"]
+
+
+def test_the_rules_and_a_constant_prediction_are_shown(page) -> None:
+    html = page(("a", "b"), baseline={"accuracy": 0.625})
+    for fact in ("accuracy at least", "0.8125", "accuracy 0.6250", "too few to judge: a (3)"):
+        assert fact in html
 
 
 def test_many_classes_get_their_worst_confusions(page) -> None:
