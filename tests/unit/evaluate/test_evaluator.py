@@ -173,12 +173,12 @@ def test_a_regression_is_compared_on_the_same_rows_and_its_report_shows_both_plo
     worse = model("worse", 0.5)
     first = run(inputs, worse, Gate(maximum={"rmse": 1000}))
     version = published(inputs, worse, first.metrics)
-    found = run(inputs, model("better", 1.0), Gate(min_improvement=10), version)
+    found = run(inputs, model("better", 1.0), Gate(comparison="superiority", margin={"rmse": 10}), version)
     assert found.promote
     assert found.metrics.main.value == pytest.approx(1.5)
     assert found.metrics.champion == first.metrics.main
     assert found.metrics.gain.value == pytest.approx(first.metrics.main.value - 1.5)
-    assert run(inputs, worse, Gate(), version).decision.decision == "hold"
+    assert run(inputs, worse, Gate(), version).decision.decision == "reject"  # a constant is better
     assert run(inputs, worse, Gate(maximum={"rmse": 10})).decision.decision == "reject"
     golden = artifacts.read(inputs.root / "evaluation" / "golden.json", Golden)
     assert (len(golden.predictions), golden.scale) == (16, [58.0])
