@@ -54,7 +54,9 @@ def compiled(question: Question) -> Any:
     settings, training = question.architecture, question.training
     keras.utils.set_random_seed(training.seed)
     code = _folder(question.code)
-    network = networks.build(settings, question.examples, question.normalization, code, question.code_sha256)
+    network = networks.build(
+        settings, question.examples, question.normalization, code, question.code_sha256, training.precision
+    )
     examples, normalization = question.examples, question.normalization
     trainer.compile_(network, settings, training, examples, normalization, question.rows)
     with explained(question, "Tracing"):

@@ -4,6 +4,8 @@ Built-in is the CNN of the Keras tutorials: convolution and pooling, repeated, t
 Keras model comes from the user's own code (user_code.py) and is put in the same frame.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,14 @@ from modelyard.components.train.settings import Model
 POOL = 2
 
 
-def build(settings: Model, schema: Schema, normalization: Normalization, code: Path, code_sha256: str) -> Any:
+def build(
+    settings: Model,
+    schema: Schema,
+    normalization: Normalization,
+    code: Path,
+    code_sha256: str,
+    precision: str = "float32",
+) -> Any:
     """Return an untrained `keras.Model`.
 
     It takes raw examples (batch, *schema.shape) of `schema.dtype` and gives (batch, values of an answer).
@@ -30,17 +39,40 @@ def build(settings: Model, schema: Schema, normalization: Normalization, code: P
         normalization: what is done to them first, and to the answers last.
         code: folder with the user's own code; not looked at for the built-in CNN.
         code_sha256: what that folder's fingerprint has to be.
+        precision: Keras' dtype policy of the layers; examples, and answers, are float32.
 
     Raises:
         TrainError: the network does not fit the examples or the answers, or the user's code fails.
     """
-    raw = keras.Input(schema.shape, dtype=schema.dtype, name="input")
-    examples = _normalise(raw, normalization)
-    if settings.build is None:
-        outputs = _cnn(settings, schema, examples)
-    else:
-        outputs = user_code.apply(settings, schema, examples, code, code_sha256)
-    return keras.Model(raw, _scale(outputs, normalization), name="model")
+    with dtype_policy(precision):
+        raw = keras.Input(schema.shape, dtype=schema.dtype, name="input")
+        marked = keras.layers.Identity(dtype="float32", name=user_code.RAW)(raw)
+        examples = _normalise(marked, normalization)
+        scaled = False
+        if settings.build is None:
+            outputs = _cnn(settings, schema, examples)
+        else:
+            own = user_code.load(settings, schema, code, code_sha256)
+            if user_code.contains(own, user_code.RAW):
+                print("the model normalises its input: data.normalize is not applied again", flush=True)  # noqa: T201
+                examples = raw
+            scaled = user_code.contains(own, user_code.SCALED)
+            outputs = user_code.apply(own, settings, schema, examples, code)
+        if not scaled:
+            outputs = _scale(outputs, normalization)
+            outputs = keras.layers.Identity(dtype="float32", name=user_code.SCALED)(outputs)
+        return keras.Model(raw, outputs, name="model")
+
+
+@contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """Make layers with a dtype policy of Keras."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def for_export(network: Any, settings: Model, schema: Schema) -> Any:
@@ -94,7 +126,8 @@ def _cnn(settings: Model, schema: Schema, examples: Any) -> Any:
         layers.append(keras.layers.Dense(units, activation="relu", name=f"dense_{number}"))
     if settings.dropout:
         layers.append(keras.layers.Dropout(settings.dropout, name="dropout"))
-    layers.append(problems.of(schema.problem).output_layer(schema.names, settings.logits))
+    with dtype_policy("float32"):
+        layers.append(problems.of(schema.problem).output_layer(schema.names, settings.logits))
     for layer in layers:
         examples = layer(examples)
     return examples

@@ -54,8 +54,11 @@ def build(name: str, settings: Mapping[str, Any]) -> Any:
             raise TrainError(
                 f"training.optimizer_settings.{key} is {value!r}, which {name} cannot use. Give {wanted}."
             )
+    values = {key: _as_default(value, defaults[key]) for key, value in settings.items()}
+    if isinstance(rate := values.get("learning_rate"), Mapping):
+        values["learning_rate"] = _schedule(rate)
     try:
-        return kind(**{key: _as_default(value, defaults[key]) for key, value in settings.items()})
+        return kind(**values)
     except (ValueError, TypeError) as error:
         given = ", ".join(f"{key}: {value!r}" for key, value in settings.items())
         raise TrainError(
@@ -72,6 +75,25 @@ def _kind(name: str) -> Any:
 
     kinds = {key.lower(): kind for key, kind in vars(keras.optimizers).items() if inspect.isclass(kind)}
     return kinds[name.replace("_", "")]
+
+
+def _schedule(settings: Mapping[str, Any]) -> Any:
+    """Return a learning-rate schedule of Keras: its name, and its arguments."""
+    from modelyard.components.train.backend import keras
+
+    kinds = {key: kind for key, kind in vars(keras.optimizers.schedules).items() if inspect.isclass(kind)}
+    del kinds["LearningRateSchedule"]
+    name, arguments = settings.get("name"), {key: one for key, one in settings.items() if key != "name"}
+    where = "training.optimizer_settings.learning_rate"
+    if name not in kinds:
+        raise TrainError(
+            f"{where}.name is {name!r}, which is no learning-rate schedule of Keras. "
+            f"{_instead(str(name), tuple(sorted(kinds)))}"
+        )
+    try:
+        return kinds[name](**arguments)
+    except (ValueError, TypeError) as error:
+        raise TrainError(f"{name} refuses {where}: {describe(error)} Change its arguments.") from error
 
 
 def _as_default(value: Any, default: object) -> Any:
@@ -96,6 +118,8 @@ def _wanted_instead(key: str, value: object, default: object) -> str:
         wanted = "a list of names"
     elif key.endswith(("_steps", "_frequency")):
         fits, wanted = number and isinstance(value, int), "a whole number"
+    elif key == "learning_rate" and isinstance(value, Mapping):
+        fits, wanted = True, ""
     elif key == "learning_rate":
         fits, wanted = number and value > 0, "a number above 0"  # type: ignore[operator]
     else:

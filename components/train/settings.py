@@ -1,6 +1,6 @@
 """`model` and `training`: what is trained, and how."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -8,6 +8,7 @@ from modelyard.components.problems import PROBLEMS
 from modelyard.components.settings import Settings
 
 Size = Annotated[int, Field(ge=1, le=2**16)]
+Weight = Annotated[float, Field(strict=False, ge=0, allow_inf_nan=False)]
 BUILT_IN = ("filters", "kernel", "dense", "dropout")
 
 
@@ -110,7 +111,18 @@ class Training(Settings):
     )
     optimizer_settings: dict[str, Any] = Field(
         default_factory=dict,
-        description="The optimizer's own settings, as Keras names them (learning_rate, momentum, …).",
+        description="The optimizer's own settings, as Keras names them (learning_rate, momentum, clipnorm, "
+        "gradient_accumulation_steps, use_ema, …). learning_rate may be a schedule of Keras with its "
+        "arguments: `{name: CosineDecay, initial_learning_rate: 0.01, decay_steps: 1000}`.",
+    )
+    class_weights: dict[str, Weight] | Literal["balanced"] | None = Field(
+        default=None,
+        description="classification: what an example of each class counts in the loss; 1 for a class that is "
+        "not named. `balanced`: in inverse proportion to the training examples of the class.",
+    )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        default="float32",
+        description="Keras' dtype policy of the layers. The model is exported in float32 in any case.",
     )
     early_stopping: EarlyStopping | None = Field(
         default=None, description="Stop when validation no longer improves; off without it."

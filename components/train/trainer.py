@@ -10,6 +10,7 @@ import math
 import platform
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -60,7 +61,9 @@ def train(features: str, spec: TrainSpec, origin: str, model: str, history: str)
     rows = Features.read(Path(features))
     keras.utils.set_random_seed(plan.seed)
     folder = code_archive.folder_of(spec.code) if spec.code else Path()
-    network = networks.build(settings, rows.schema, rows.normalization, folder, spec.code_sha256)
+    network = networks.build(
+        settings, rows.schema, rows.normalization, folder, spec.code_sha256, plan.precision
+    )
     compile_(network, settings, plan, rows.schema, rows.normalization, len(rows.train))
     exported = networks.for_export(network, settings, rows.schema)
     checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
@@ -141,6 +144,7 @@ def fit(
             initial_epoch=state.epochs,
             validation_data=validation,
             callbacks=callbacks,
+            class_weight=_class_weights(plan.class_weights, rows),
             shuffle=False,  # the dataset shuffles itself
             verbose=0,
         )
@@ -171,6 +175,29 @@ def _packages() -> dict[str, str]:
     # TensorFlow's package is tensorflow or tensorflow-cpu
     versions = {"python": platform.python_version(), "tensorflow": tf.__version__}
     return versions | {name: version(name) for name in names}
+
+
+def _class_weights(weights: Mapping[str, float] | str | None, rows: Features) -> dict[int, float] | None:
+    """Return the weight of each label.
+
+    Raises:
+        TrainError: there is no class of a name.
+    """
+    names = rows.schema.names
+    if weights is None:
+        return None
+    if isinstance(weights, str):
+        counts = np.bincount(rows.train.targets, minlength=len(names))
+        return {
+            label: len(rows.train) / (len(names) * max(1, count))
+            for label, count in enumerate(counts.tolist())
+        }
+    if unknown := weights.keys() - set(names):
+        raise TrainError(
+            f"training.class_weights has {min(unknown)!r}, which is no class of the data. The classes are "
+            f"{', '.join(names)}."
+        )
+    return {label: weights.get(name, 1.0) for label, name in enumerate(names)}
 
 
 def _early_stopping(settings: EarlyStopping, rows: Features) -> Any:

@@ -28,19 +28,22 @@ from modelyard.components.errors import ModelyardError, TooLargeError, TrainErro
 from modelyard.components.train.backend import keras, out_of_memory
 from modelyard.components.train.settings import Model
 
+RAW, SCALED = "raw_examples", "scaled_answers"
+OWN_TRAINING = ("train_step", "test_step", "compute_loss", "compute_metrics", "fit")
 
-def apply(settings: Model, schema: Schema, examples: Any, code: Path, code_sha256: str) -> Any:
-    """Return what the user's model makes of normalised examples.
+
+def load(settings: Model, schema: Schema, code: Path, code_sha256: str) -> Any:
+    """Return the user's model.
 
     Args:
         settings: with `build` and `arguments`.
         schema: the shape of an example, the problem and the names of an answer's values.
-        examples: symbolic, float32 (None, *shape).
         code: the folder.
         code_sha256: what its fingerprint has to be; checked before anything in it runs.
 
     Raises:
-        TrainError: the folder changed, there is no such function, it fails, or its model does not fit.
+        TrainError: the folder changed, there is no such function, it fails, or what it returns is not
+            a model that the step can train.
     """
     _check_unchanged(code, code_sha256)
     function = _function(str(settings.build), code)
@@ -54,6 +57,29 @@ def apply(settings: Model, schema: Schema, examples: Any, code: Path, code_sha25
             f"model.build {settings.build} returned {type(model).__name__}, not a keras.Model. "
             "Return the model."
         )
+    _check_training(str(settings.build), model)
+    return model
+
+
+def contains(model: Any, name: str) -> bool:
+    """Say whether a model has a layer of this name, RAW or SCALED, at any depth."""
+    return any(layer.name == name for layer in model._flatten_layers())
+
+
+def apply(model: Any, settings: Model, schema: Schema, examples: Any, code: Path) -> Any:
+    """Return what the user's model makes of examples.
+
+    Args:
+        model: what `load` returned.
+        settings: with `build`.
+        schema: the shape of an example, the problem and the names of an answer's values.
+        examples: symbolic (None, *shape), normalised unless the model has the layer RAW.
+        code: the folder.
+
+    Raises:
+        TrainError: the model fails, or its answers do not fit.
+    """
+    size, values = problems.describe(schema.problem).size, len(schema.names)
     with explained(code, f"The model of {settings.build}, called with examples of shape {schema.shape},"):
         outputs = model(examples)
     got = getattr(outputs, "shape", None)
@@ -68,6 +94,28 @@ def apply(settings: Model, schema: Schema, examples: Any, code: Path, code_sha25
             'its last layer dtype="float32".'
         )
     return outputs
+
+
+def _check_training(build: str, model: Any) -> None:
+    own = [name for name in OWN_TRAINING if getattr(type(model), name) is not _of_keras(type(model), name)]
+    if own:
+        raise TrainError(
+            f"The model of {build} has a {own[0]} of its own, which would not be used: its layers are "
+            "trained as the configuration says. Remove it, and set training.loss, training.optimizer and "
+            "training.class_weights."
+        )
+    if model.compiled:
+        optimizer, loss = type(model.optimizer).__name__, model.loss
+        raise TrainError(
+            f"The model of {build} was compiled with {optimizer} and the loss {loss}, which would not be "
+            "used. Remove compile(), or load it with compile=False, and set training.optimizer, "
+            "training.optimizer_settings and training.loss."
+        )
+
+
+def _of_keras(kind: type, name: str) -> Any:
+    """Return the method of the first class that Keras itself defines."""
+    return next(getattr(each, name) for each in kind.__mro__ if each.__module__.startswith("keras."))
 
 
 @contextmanager

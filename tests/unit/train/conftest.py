@@ -110,7 +110,7 @@ class TrainEnv:
         keras.utils.set_random_seed(plan.seed)
         code = Path(settings.code or "")
         sha256 = artifacts.tree_sha256(code) if settings.code else ""
-        network = networks.build(settings, rows.schema, rows.normalization, code, sha256)
+        network = networks.build(settings, rows.schema, rows.normalization, code, sha256, plan.precision)
         trainer.compile_(network, settings, plan, rows.schema, rows.normalization, len(rows.train))
         return trainer.fit(network, rows, plan, store), network
 

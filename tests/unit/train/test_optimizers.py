@@ -41,6 +41,13 @@ def test_settings_reach_the_optimizer(name, settings) -> None:
         assert config[key] == pytest.approx(value), key
 
 
+def test_the_learning_rate_may_be_a_schedule_of_keras() -> None:
+    rate = {"name": "ExponentialDecay", "initial_learning_rate": 0.5, "decay_steps": 10, "decay_rate": 0.1}
+    optimizer = optimizers.build("adam", {"learning_rate": rate})
+    optimizer.iterations.assign(10)
+    assert float(optimizer.learning_rate) == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
@@ -57,6 +64,16 @@ def test_settings_reach_the_optimizer(name, settings) -> None:
         ("sgd", {"nesterov": 1}, r"nesterov is 1, .* Give true or false"),
         ("muon", {"ns_steps": 2.5}, r"ns_steps is 2.5, .* Give a whole number"),
         ("muon", {"exclude_layers": "dense"}, r"exclude_layers is 'dense', .* Give a list of names"),
+        (
+            "sgd",
+            {"learning_rate": {"name": "Cosine"}},
+            r"learning_rate.name is 'Cosine', .* mean CosineDecay",
+        ),
+        (
+            "sgd",
+            {"learning_rate": {"name": "CosineDecay", "steps": 3}},
+            r"CosineDecay refuses .*learning_rate: TypeError: .*'steps'",
+        ),
         ("sgd", {"momentum": 2}, r"sgd refuses .* \(momentum: 2\): ValueError: .*momentum.* Change that"),
     ],
 )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from modelyard.components.errors import TrainError
+from modelyard.components.train.backend import keras
 
 FAST = {"learning_rate": 0.05}
 
@@ -65,3 +66,26 @@ def test_a_loss_that_is_no_number_stops_training_with_a_remedy(train_env, steps)
             epochs=50, optimizer="sgd", optimizer_settings={"learning_rate": 1e38}, steps_per_execution=steps
         )
     assert train_env.left() == []
+
+
+def test_class_weights_weigh_the_loss_of_training_alone(train_env) -> None:
+    pictures, labels = train_env.pictures(48)
+    train_env.features(pictures, np.where(labels == 2, 0, labels))  # 32, 16 and no example
+    still = {"optimizer": "sgd", "optimizer_settings": {"learning_rate": 1e-9}, "epochs": 1, "batch_size": 48}
+    plain, network = train_env.fit(**still)
+    losses = -np.log(np.asarray(network(pictures))[np.arange(48), np.where(labels == 2, 0, labels)])
+    for given, weights in (({"dog": 3.0}, [1, 3]), ("balanced", [0.5, 1])):
+        weighted, _ = train_env.fit(class_weights=given, **still)
+        expected = (losses * np.where(labels == 1, weights[1], weights[0])).mean()
+        assert weighted.metrics["loss"][0] == pytest.approx(expected, rel=1e-4)
+        assert weighted.metrics["val_loss"] == pytest.approx(plain.metrics["val_loss"], rel=1e-4)
+    with pytest.raises(TrainError, match=r"class_weights has 'cow', which is no class.*cat, dog, emu"):
+        train_env.fit(class_weights={"cow": 1}, **still)
+
+
+def test_a_mixed_precision_policy_is_that_of_the_layers_but_the_last(train_env) -> None:
+    _, network = train_env.fit(precision="mixed_float16", epochs=1)
+    computed = {layer.name: layer.compute_dtype for layer in network.layers}
+    assert (computed["convolution_1"], computed["classes"]) == ("float16", "float32")
+    assert type(network.optimizer).__name__ == "LossScaleOptimizer"
+    assert keras.config.dtype_policy().name == "float32"

@@ -1,5 +1,6 @@
 """A model from the user's own code: what works, and what is said when it does not."""
 
+import numpy as np
 import pytest
 
 from modelyard.components.errors import TooLargeError, TrainError
@@ -122,6 +123,30 @@ def test_a_folder_that_is_none_is_named(train_env) -> None:
             r"model.build shapes:build failed at .*shapes.py:7: ValueError",
         ),
         (
+            "compiled:build",
+            """
+    def build(input_shape, classes):
+        x = keras.Input(input_shape)
+        model = keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(x)))
+        model.compile("sgd", "mse")
+        return model
+""",
+            r"was compiled with SGD and the loss mse, which would not be used\. Remove compile\(\)",
+        ),
+        (
+            "stepping:build",
+            """
+    class Stepping(keras.Model):
+        def train_step(self, data):
+            return {"loss": 0.0}
+
+    def build(input_shape, classes):
+        x = keras.Input(input_shape)
+        return Stepping(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(x)))
+""",
+            r"has a train_step of its own, which would not be used",
+        ),
+        (
             "anonymous:build",
             network(
                 "", "layers.Dense(classes, activation='softmax')(layers.Lambda(lambda v: v[:, 0, :, 0])(x))"
@@ -172,6 +197,31 @@ def test_what_is_wrong_is_said_before_training(train_env, capsys, build, code, m
     assert not set("\n\x1b") & set(str(refused.value))
     assert "epoch" not in capsys.readouterr().out
     assert train_env.left() == []
+
+
+def test_a_start_from_an_exported_model_is_not_normalised_twice(train_env) -> None:
+    train_env.features(*train_env.pictures(90), mean=(30.0,), deviation=(90.0,))
+    train_env.train(epochs=20, optimizer_settings={"learning_rate": 0.01})
+    first, pictures = train_env.trained(), train_env.pictures(60, seed=2)[0]
+    train_env.model.rename(train_env.root / "first")
+    train_env.code(
+        start="""
+        def build(input_shape, classes, path, layer=None):
+            whole = keras.saving.load_model(path)
+            if layer is None:
+                return whole
+            inside = whole.get_layer(layer).output
+            return keras.Model(whole.inputs, layers.Dense(classes, activation="softmax")(inside))
+        """
+    )
+    model = {"build": "start:build", "code": str(train_env.root / "networks")}
+    path = str(train_env.root / "first" / "model.keras")
+    still = {"optimizer": "sgd", "optimizer_settings": {"learning_rate": 1e-9}, "epochs": 1}
+    _, network = train_env.fit(model | {"arguments": {"path": path}}, **still)
+    np.testing.assert_allclose(network(pictures), first(pictures), atol=1e-5)
+    part = {"arguments": {"path": path, "layer": "dense_1"}}
+    _, network = train_env.fit(model | part, **still)
+    assert user_code.contains(network, user_code.RAW)
 
 
 def test_an_exception_while_it_trains_is_said_with_its_place(train_env) -> None:
