@@ -98,7 +98,7 @@ def _schedule(settings: Mapping[str, Any]) -> Any:
 
 def _as_default(value: Any, default: object) -> Any:
     """Return a whole number as a float where the default is one: Keras refuses a learning rate of 1."""
-    return float(value) if isinstance(default, float) else value
+    return float(value) if isinstance(default, float) and isinstance(value, int) else value
 
 
 def _instead(wrong: str, known: tuple[str, ...]) -> str:

@@ -134,6 +134,8 @@ class Config(Settings):
         check_problem(self.data, self.problem)
         if self.model.logits and not description.logits:
             raise ValueError(f"model.logits is not for problem: {self.problem}: remove it")
+        if training.class_weights is not None and self.problem != "classification":
+            raise ValueError(f"training.class_weights is not for problem: {self.problem}: remove it")
         if training.loss and training.loss not in description.losses:
             raise ValueError(
                 f"training.loss is {training.loss}, and the losses of {self.problem} are "

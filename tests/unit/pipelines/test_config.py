@@ -189,6 +189,7 @@ def test_what_is_for_classification_alone_is_refused_for_another_problem(refused
     text = "name: x\nproblem: regression\ndata: {kind: npz, source: x.npz}\n"
     assert "data.classes is for problem: classification" in refused(text, "data.classes=[a, b]")
     assert "model.logits is not for problem: regression" in refused(text, "model.logits=true")
+    assert "class_weights is not for problem: regression" in refused(text, "training.class_weights=balanced")
 
 
 @pytest.mark.parametrize("key", ["validation", "test"])

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from modelyard.components.errors import TooLargeError, TrainError
+from modelyard.components.train import model as networks
 from modelyard.components.train import user_code
+from modelyard.components.train.data import Features
+from modelyard.components.train.settings import Model
 
 NETWORK = """
     def build(input_shape, classes, units=4):
@@ -200,10 +203,10 @@ def test_what_is_wrong_is_said_before_training(train_env, capsys, build, code, m
 
 
 def test_a_start_from_an_exported_model_is_not_normalised_twice(train_env) -> None:
-    train_env.features(*train_env.pictures(90), mean=(30.0,), deviation=(90.0,))
-    train_env.train(epochs=20, optimizer_settings={"learning_rate": 0.01})
-    first, pictures = train_env.trained(), train_env.pictures(60, seed=2)[0]
-    train_env.model.rename(train_env.root / "first")
+    features, pictures = train_env.features(mean=(30.0,), deviation=(90.0,)), train_env.pictures(60)[0]
+    _, network = train_env.fit(epochs=1)
+    first = networks.for_export(network, Model(), Features.read(features).schema)
+    first.save(path := str(train_env.root / "first.keras"))
     train_env.code(
         start="""
         def build(input_shape, classes, path, layer=None):
@@ -215,7 +218,6 @@ def test_a_start_from_an_exported_model_is_not_normalised_twice(train_env) -> No
         """
     )
     model = {"build": "start:build", "code": str(train_env.root / "networks")}
-    path = str(train_env.root / "first" / "model.keras")
     still = {"optimizer": "sgd", "optimizer_settings": {"learning_rate": 1e-9}, "epochs": 1}
     _, network = train_env.fit(model | {"arguments": {"path": path}}, **still)
     np.testing.assert_allclose(network(pictures), first(pictures), atol=1e-5)
