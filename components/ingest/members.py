@@ -33,6 +33,7 @@ MAX_FILE_BYTES = 64 * 2**20
 MAX_READ = 64 * 2**20
 CHUNK = 2**20
 ENCRYPTED, UTF8 = 1, 1 << 11  # flags of a member of a zip
+UNICODE_PATH = 0x7075  # an extra field of a member of a zip
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # What the readers of archives raise for damaged bytes; NotImplementedError is zipfile's, for a way of packing
 # that it does not know. The last three were found by fuzzing.
@@ -225,12 +226,20 @@ def zip_members(archive: ZipFile, source: Path, max_bytes: int) -> Iterator[Memb
 def _zip_name(entry: ZipInfo) -> str:
     """Return the name of a member.
 
-    Without the flag for UTF-8, zipfile takes it for code page 437. Info-ZIP (Linux, macOS) writes UTF-8 all
-    the same: bytes that are valid UTF-8 are UTF-8.
+    Without the flag for UTF-8, zipfile takes it for code page 437. Info-ZIP writes UTF-8 all the same on
+    Linux and macOS, so bytes that are valid UTF-8 are UTF-8; on Windows it writes an extra field.
     """
-    if not entry.flag_bits & UTF8:
-        with suppress(UnicodeError):
-            return entry.filename.encode("cp437").decode()
+    if entry.flag_bits & UTF8:
+        return entry.filename
+    raw, extra = entry.orig_filename.encode("cp437"), entry.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        # APPNOTE.TXT 4.6.9: version, CRC of the name that it replaces, name
+        if kind == UNICODE_PATH and field[:5] == struct.pack("<BL", 1, zlib.crc32(raw)):
+            return field[5:].decode()
+    with suppress(UnicodeError):
+        return entry.filename.encode("cp437").decode()
     return entry.filename
 
 

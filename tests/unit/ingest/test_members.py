@@ -3,9 +3,11 @@ import io
 import os
 import re
 import stat
+import struct
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -136,6 +138,10 @@ def test_names_of_macos_and_of_info_zip_are_those_of_the_folders(tmp_path) -> No
     info_zip = zipped.read_bytes().replace(b"\0\x08", b"\0\0")
     (tmp_path / "i.zip").write_bytes(info_zip)
     assert contents(tmp_path / "i.zip") == {composed: b"data"}
+    info = zipfile.ZipInfo("caf_/1.bin")
+    name = struct.pack("<BL", 1, zlib.crc32(b"caf_/1.bin")) + composed.encode()
+    info.extra = struct.pack("<HHB", 1, 1, 0) + struct.pack("<HH", 0x7075, len(name)) + name
+    assert contents(zip_of(tmp_path / "w.zip", (info, b"data"))) == {composed: b"data"}
     dos = zip_of(tmp_path / "d.zip", ("cafX/1.bin", b"data")).read_bytes().replace(b"cafX", b"caf\x82")
     (tmp_path / "d.zip").write_bytes(dos)
     assert contents(tmp_path / "d.zip") == {composed: b"data"}
