@@ -11,7 +11,7 @@ from modelyard.components import records
 from modelyard.components.artifacts import Decision, Identity
 from modelyard.components.errors import DataError
 from modelyard.components.fingerprint import identity
-from modelyard.components.fingerprint.identity import data_fingerprint, identify
+from modelyard.components.fingerprint.identity import data_fingerprint, earlier_champions, identify
 from modelyard.components.fingerprint.spec import FingerprintSpec
 from modelyard.components.source.settings import Resize, Source
 from modelyard.components.store.models import ModelStore, open_store
@@ -186,6 +186,16 @@ def test_a_run_that_is_to_skip_goes_on_when_anything_is_new(
     assert fingerprints(skip=True)[0] == made
     store.rollback("digits", reason="wrong", by="test")
     assert fingerprints(skip=True)[0] == "unchanged"
+
+
+def test_the_champions_before_count_unless_they_were_rolled_back(store: ModelStore) -> None:
+    for number in range(1, 8):
+        promoted(store, f"run {number}", None)
+    assert earlier_champions(store, "digits", 7) == (6, 5, 4, 3)
+    store.rollback("digits", reason="wrong", by="test")
+    promoted(store, "run 8", 6)
+    assert earlier_champions(store, "digits", 8) == (6, 5, 4, 3)
+    assert earlier_champions(store, "digits", 1) == ()
 
 
 def test_without_a_champion_nothing_is_skipped(fingerprints: Identify) -> None:
