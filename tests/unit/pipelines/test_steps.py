@@ -50,6 +50,7 @@ changes("train", "training", epochs=7, batch_size=7, optimizer="sgd", optimizer_
 changes("train", "training", early_stopping__monitor="val_accuracy", early_stopping__patience=7)
 changes("train", "training", early_stopping__min_delta=0.7)
 changes("train", "training", loss="cross_entropy", seed=7, steps_per_execution=7, checkpoint_every=7.0)
+changes("train", "training", precision="mixed_bfloat16", class_weights="balanced")
 changes("train", "store", {"url": "gs://a/b"}, url="gs://a/c", endpoint="http://a:1")
 changes("evaluate", "gate", minimum={"accuracy": 0.7}, maximum={"log_loss": 0.7})
 changes("evaluate", "gate", comparison="superiority", margin={"accuracy": 0.7})
