@@ -191,6 +191,7 @@ def test_a_step_whose_pod_is_lost_is_tried_again(kubectl, begun, tmp_path):
     assert states(json.loads(summary.read_text()))["fingerprint"] == "succeeded"
 
 
+@pytest.mark.soak  # a minute and a half; a lost pod and a killed training each have a quicker test
 def test_a_training_whose_pod_is_lost_goes_on_after_its_last_checkpoint(place, kubectl, images, tmp_path):
     """With a floor that ends the run before deploy."""
     (tmp_path / "build").mkdir()
@@ -214,6 +215,7 @@ def train_log(folder):
     return "".join(path.read_text() for path in folder.glob(".modelyard/runs/*/logs/train.log"))
 
 
+@pytest.mark.soak
 def test_what_the_bucket_lost_is_made_again(first, modelyard, place, prefix, absent):
     assert first.code == 0
     bucket = "http://127.0.0.1:30443/storage/v1/b/modelyard/o"
