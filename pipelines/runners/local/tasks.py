@@ -7,6 +7,7 @@ how it fails into a record (components/step.py).
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 import warnings
@@ -129,7 +130,9 @@ class Tasks:
         """Write the record of a failure, unless the step did so itself."""
         file = local_run.failure_file(self._folder, step)
         found = Failure.parse(file.read_bytes()) if file.exists() else None
-        if found is None or (memory_ran_out and found.kind == KilledError.__name__):
+        # a launcher that ends by itself has recorded how its pod was killed, perhaps on this machine, too
+        by_kernel = memory_ran_out and code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        if found is None or (by_kernel and found.kind == KilledError.__name__):
             ended = of_process(step, code, memory_ran_out, local_run.log_of(self._folder, step))
             file.write_bytes(ended.document())
 

@@ -1,5 +1,6 @@
 """The tasks of a run in kfp.local: a real pipeline of steps that succeed, fail, and come from the cache."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def ingest(n: int) -> int:
 def train(n: int, how: str) -> str:
     import os
 
-    from modelyard.components.errors import DataError
+    from modelyard.components.errors import DataError, KilledError
     from modelyard.components.step import step
 
     print(f"Executing task 'deploy' with {n}")  # noqa: T201
@@ -35,6 +36,8 @@ def train(n: int, how: str) -> str:
             os.kill(os.getpid(), 9)
         if how == "raise":
             raise DataError("No such file.")
+        if how == "tell":
+            raise KilledError("Its pod was killed.")
     return how
 
 
@@ -109,3 +112,15 @@ def test_a_step_that_fails_leaves_a_record(run: Run, how: str, kind: str, said: 
     assert found is not None
     assert (found.step, found.kind) == ("train", kind)
     assert said in found.message
+
+
+@pytest.mark.parametrize(("how", "kind"), [("kill", "OutOfMemoryError"), ("tell", "KilledError")])
+def test_only_what_the_kernel_may_have_killed_is_out_of_memory(
+    run: Run, monkeypatch: pytest.MonkeyPatch, how: str, kind: str
+) -> None:
+    """Another process of the machine may have been killed for its memory meanwhile."""
+    kills = itertools.count()
+    monkeypatch.setattr("modelyard.pipelines.runners.local.tasks._oom_kills", lambda: next(kills))
+    found = local_run.failure(run(how)[0].log("train").parents[1])
+    assert found is not None
+    assert found.kind == kind
