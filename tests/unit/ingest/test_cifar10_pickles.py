@@ -118,7 +118,8 @@ def test_an_array_shorter_than_its_shape_is_refused(python2_pickle) -> None:
         byte_array(data, *unpickle(data, "data"))
 
 
-def test_damaged_bytes_are_read_or_refused_and_nothing_else(python2_pickle) -> None:
+def test_damaged_bytes_are_read_or_refused_and_nothing_else(python2_pickle, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     opcodes = [ord(opcode.code) for opcode in pickletools.opcodes]
     small = {**BATCH, "data": BATCH["data"][:, :4]}
