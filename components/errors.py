@@ -24,7 +24,7 @@
         └── DeadlineError         14   it took longer than it may
 
 A message is one paragraph: what was found (the bad value), what is wrong with it, what to do next.
-An exception outside the family is a bug and ends with exit code 1. A step runs in a process of its own; it
+An exception outside the family is a bug and ends with exit code 1. A step runs in its own process; it
 leaves a record from which `records.Failure` makes the same error again.
 """
 

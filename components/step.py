@@ -93,7 +93,7 @@ def clean(text: str) -> str:
 
 
 def killed(step: str | None, how: str = "was killed, or crashed outside of Python") -> str:
-    """Return what is said of a step whose process was ended from outside."""
+    """Return the message for a step whose process was ended from outside."""
     return (
         f"The step {step} {how}. If no user ended it, it may have needed more memory than there is. "
         f"{MORE_MEMORY.format(step=step)} {RUN_AGAIN}"
@@ -101,7 +101,7 @@ def killed(step: str | None, how: str = "was killed, or crashed outside of Pytho
 
 
 def out_of_memory(step: str | None, seen: str) -> str:
-    """Return what is said of a step that needs more memory than there is; `seen` ends the sentence."""
+    """Return the message for a step that needs more memory than there is; `seen` ends the sentence."""
     return f"The step {step} needs more memory than there is{seen} {MORE_MEMORY.format(step=step)}"
 
 

@@ -1,4 +1,4 @@
-"""The steps: a row for each, in the order of the pipeline. Whatever is true of a step is said here.
+"""The steps: a row for each, in the order of the pipeline. This is the only list of the steps.
 
     STEPS["train"].image
 

@@ -35,8 +35,8 @@ CHUNK = 2**20
 ENCRYPTED, UTF8 = 1, 1 << 11  # flags of a member of a zip
 UNICODE_PATH = 0x7075  # an extra field of a member of a zip
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-# What the readers of archives raise for damaged bytes; NotImplementedError is zipfile's, for a way of packing
-# that it does not know. The last three were found by fuzzing.
+# What the readers of archives raise for damaged bytes. zipfile raises NotImplementedError for a compression
+# method that it does not know. The last three were found by fuzzing.
 DAMAGE = (
     *(OSError, EOFError, NotImplementedError, zlib.error, lzma.LZMAError),
     *(tarfile.TarError, zipfile.BadZipFile),
@@ -226,7 +226,7 @@ def zip_members(archive: ZipFile, source: Path, max_bytes: int) -> Iterator[Memb
 def _zip_name(entry: ZipInfo) -> str:
     """Return the name of a member.
 
-    Without the flag for UTF-8, zipfile takes it for code page 437. Info-ZIP writes UTF-8 all the same on
+    Without the flag for UTF-8, zipfile takes it for code page 437. Info-ZIP writes UTF-8 anyway on
     Linux and macOS, so bytes that are valid UTF-8 are UTF-8; on Windows it writes an extra field.
     """
     if entry.flag_bits & UTF8:

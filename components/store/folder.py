@@ -120,7 +120,7 @@ class Folder:
         with self._translate_errors("delete", seen.key):
             moved = self._new_partial()
             try:
-                path.rename(moved)  # looked at where nobody writes any more
+                path.rename(moved)  # out of the reach of other writers
             except FileNotFoundError:
                 return True
             changed = str(moved.stat().st_mtime_ns) != seen.revision

@@ -80,7 +80,7 @@ class Location(Protocol):
 class Storage:
     """What URLs of one scheme name. A distribution registers a subclass, which is made without arguments.
 
-    As it is, it holds objects, and is read as a data source through them.
+    Its objects are read as data sources, too, unless it overrides `location`.
 
     Attributes:
         form: how its URLs look, for errors.
@@ -95,14 +95,14 @@ class Storage:
     takes_endpoint: bool = False
     mount: str | None = None
 
-    def open(self, url: str, access: Access) -> Objects:
-        """Return the objects below `url`; nothing is read or written.
+    def open(self, url: str, access: Access) -> Objects:  # noqa: ARG002 - for subclasses
+        """Return the objects below `url`; nothing is read or written. A storage without it is only for data.
 
         Raises:
             ValueError: the URL is not one of this form; the message says what is wrong with it.
             StoreError: there are no credentials.
         """
-        raise NotImplementedError
+        raise ValueError("which can only be read")
 
     def split(self, url: str) -> tuple[str, str]:
         """Return the URL that `open` takes to reach the object at `url`, and the object's key.
@@ -114,7 +114,7 @@ class Storage:
         host, _, key = rest.partition("/")
         return f"{scheme}://{host}", key
 
-    def path(self, url: str) -> Path | None:  # noqa: ARG002 - here and below: for subclasses
+    def path(self, url: str) -> Path | None:  # noqa: ARG002 - for subclasses
         """Return the absolute path when `url` is a file or folder of this machine; else None.
 
         Raises:
@@ -175,8 +175,6 @@ def open_objects(settings: Store) -> Objects:
     """
     url, endpoint = settings.url, settings.endpoint
     storage = find_storage(url, "store.url")
-    if not storage.writable:
-        raise unusable(repr(url), "store.url", "which can only be read")
     if endpoint is not None and not storage.takes_endpoint:
         raise ConfigError(
             f"store.endpoint is for emulators of gs:// and store.url is {url!r}: remove store.endpoint."

@@ -100,7 +100,7 @@ def _check_training(build: str, model: Any) -> None:
     own = [name for name in OWN_TRAINING if getattr(type(model), name) is not _of_keras(type(model), name)]
     if own:
         raise TrainError(
-            f"The model of {build} has a {own[0]} of its own, which would not be used: its layers are "
+            f"The model of {build} overrides {own[0]}, which would not be used: its layers are "
             "trained as the configuration says. Remove it, and set training.loss, training.optimizer and "
             "training.class_weights."
         )

@@ -186,7 +186,7 @@ class Run(ABC):
         """Return the result when the run has ended; a run that `start` began here, this call executes.
 
         Args:
-            leave_stuck: do not cancel it when one of its pods cannot start, where somebody else leads it.
+            leave_stuck: do not cancel it when one of its pods cannot start, where a server leads it.
 
         Raises:
             ModelyardError: the run cannot be followed to its end. How it failed is in the result, not raised.

@@ -207,7 +207,7 @@ class ServingPlatform(Protocol):
     def claim(self, token: str, servers: Servers) -> None:
         """Make these servers the candidate of a rollout, and lead clients to stable alone.
 
-        A candidate of the same servers stays as it is, and any other goes.
+        A candidate of the same servers stays, and any other goes.
         """
 
     def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:

@@ -1,6 +1,6 @@
 """Servers of this machine: `modelyard serve` follows the champion pointer, so there is nothing to route.
 
-A candidate is a real server in a process of its own while it is verified; no client knows it.
+A candidate is a real server in its own process while it is verified; no client knows it.
 """
 
 import json

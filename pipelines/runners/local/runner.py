@@ -317,7 +317,7 @@ def led(home: Path) -> Sequence[tuple[Path, Start]]:
 
 
 def start_of(folder: Path) -> Start | None:
-    """Return how the run of a folder was started; None when it is none that this machine leads."""
+    """Return how the run of a folder was started; None when this machine does not lead it."""
     return read(folder / runs.START, Start) if (folder / runs.START).is_file() else None
 
 

@@ -147,7 +147,7 @@ def test_a_folder_that_is_none_is_named(train_env) -> None:
         x = keras.Input(input_shape)
         return Stepping(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(x)))
 """,
-            r"has a train_step of its own, which would not be used",
+            r"overrides train_step, which would not be used",
         ),
         (
             "anonymous:build",
