@@ -1,0 +1,53 @@
+"""An object that changed since it was listed is not deleted: by each storage, or by the bucket's server."""
+
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from modelyard.components.store.objects import Entry
+from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import open_objects
+
+
+@pytest.mark.parametrize("settings", ["folder", "shelf"], indirect=True)
+@pytest.mark.parametrize("change", ["touched", "written", "made anew"])
+def test_what_changed_since_it_was_listed_is_not_deleted(objects, change, tmp_path):
+    objects.create("uploads/one", b"first")
+    (seen,) = objects.entries("uploads/")
+    time.sleep(0.01)
+    (tmp_path / "second").write_bytes(b"second")
+    if change == "touched":
+        objects.touch("uploads/one")
+    else:
+        if change == "made anew":
+            objects.delete(seen)
+        objects.upload("uploads/one", tmp_path / "second")
+    assert not objects.delete(seen)
+    assert objects.read("uploads/one")[0] == (b"first" if change == "touched" else b"second")
+
+
+def test_a_bucket_is_told_which_generation_may_be_deleted():
+    """The fake-gcs-server ignores these parameters of a deletion; Cloud Storage answers 412."""
+    asked = []
+
+    class Changed(BaseHTTPRequestHandler):
+        def do_DELETE(self):
+            asked.append(parse_qs(urlsplit(self.path).query))
+            self.send_response(412)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Changed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        bucket = open_objects(Store(url="gs://models", endpoint=f"http://127.0.0.1:{server.server_port}"))
+        assert not bucket.delete(Entry(key="a", size=1, changed=0.0, generation="7", revision="3"))
+        server.shutdown()
+    (query,) = asked
+    assert query["ifGenerationMatch"] == ["7"]
+    assert query["ifMetagenerationMatch"] == ["3"]
