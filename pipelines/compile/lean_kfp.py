@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -30,3 +31,13 @@ def load_local() -> Any:
         if docker is empty:
             del sys.modules["docker"]
     return local
+
+
+def exec_python(command: Sequence[str], python: str = sys.executable) -> list[str]:
+    """Return a step's command of kfp.local with `python` in place of its shell, not as its child.
+
+    As a child it would outlive a shell that is killed, and in a pod it would not get SIGTERM.
+    """
+    run, replaced = f"{VARIABLE}=true ", f"{VARIABLE}=true exec {python}"
+    parts = [part.replace(f"{run}{sys.executable}", replaced) for part in command]
+    return [part.replace(sys.executable, python) for part in parts]

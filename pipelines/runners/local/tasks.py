@@ -20,6 +20,7 @@ from modelyard.components.explain import local_run
 from modelyard.components.explain.failure import of_process
 from modelyard.components.records import Failure
 from modelyard.components.step import VARIABLE
+from modelyard.pipelines.compile.lean_kfp import exec_python
 from modelyard.pipelines.runners.base import State, Step
 
 TAIL = 4096  # bytes of a log that are read for its last line
@@ -120,7 +121,7 @@ class Tasks:
         environment = {**os.environ, **(env_vars or {}), VARIABLE: str(record)}
         with self.log(step).open("wb") as log:
             streams = {"stdout": log, "stderr": subprocess.STDOUT}
-            with subprocess.Popen(full_command, env=environment, **streams) as process:  # type: ignore[call-overload]
+            with subprocess.Popen(exec_python(full_command), env=environment, **streams) as process:  # type: ignore[call-overload]
                 code = int(process.wait())
         if code:
             self._record(step, code, _oom_kills() > killed_before)

@@ -24,10 +24,10 @@ from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.records import RUN_ID
 from modelyard.components.step import step, termination_log
 from modelyard.components.store import staging
+from modelyard.pipelines.compile import lean_kfp
 from modelyard.pipelines.runners.pods.pod import PodFailedError, print_line, run_pod
 
 VARIABLE = "MODELYARD_PODS"
-RUNTIME = "_KFP_RUNTIME=true "  # before the Python of a step
 INPUT = "--executor_input"
 
 
@@ -81,13 +81,7 @@ def run(step: str, command: list[str], launch: LaunchConfig) -> None:
     """
     place = command.index(INPUT) + 1
     task = Task(json.loads(command[place]), launch)
-    # kfp.local wrote this machine's Python into the command; as the pod's first process it gets SIGTERM
-    pod_command = [
-        part.replace(f"{RUNTIME}{sys.executable}", f"{RUNTIME}exec python3").replace(
-            sys.executable, "python3"
-        )
-        for part in command
-    ]
+    pod_command = lean_kfp.exec_python(command, "python3")
     pod_command[place] = json.dumps(task.executor_input)
     _attempts(step, pod_command, task, launch)
     for path in task.parameter_files:

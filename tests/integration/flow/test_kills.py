@@ -144,13 +144,14 @@ def test_a_run_killed_in_a_step_is_finished_by_the_next(new_workspace, undisturb
     check_the_next_run(workspace, undisturbed, workspace.quick)
 
 
-def test_a_step_that_is_killed_fails_the_run_and_says_so(workspace):
+@pytest.mark.parametrize("delay", [0.0, *(pytest.param(n / 40, marks=pytest.mark.soak) for n in range(1, 12))])
+def test_a_step_that_is_killed_fails_the_run_and_says_so(workspace, delay):
     command = workspace.command("run", settings=workspace.quick)
     with subprocess.Popen(command, cwd=workspace.folder, stderr=subprocess.PIPE, text=True) as run:
-        while not (children := [pid for pid in workspace.processes() if b"executor_main" in _command(pid)]):
+        while not (steps := [pid for pid in _children(run.pid) if b"executor_main" in _command(pid)]):
             assert run.poll() is None
-            time.sleep(0.01)
-        os.kill(children[-1], signal.SIGKILL)
+        time.sleep(delay)
+        os.kill(steps[0], signal.SIGKILL)
         assert run.stderr
         said = run.stderr.read()
     assert run.returncode == 14, said
@@ -158,6 +159,10 @@ def test_a_step_that_is_killed_fails_the_run_and_says_so(workspace):
     with pytest.raises(NotFoundError):
         workspace.models.manifest("digits", 1)
     workspace.settled()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _command(pid: int) -> bytes:
