@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from modelyard.components.events import Event
     from modelyard.pipelines.config.config import Config
     from modelyard.pipelines.environments.environment import Environment
-    from modelyard.pipelines.runners.base import MetricsSummary, Run, RunSummary, Step
+    from modelyard.pipelines.runners.base import EvaluationSummary, Run, RunSummary, Step
 
 MARKS = {
     "waiting": ("·", "dim"),
@@ -170,7 +170,7 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
         rows["training"] = f"went on after epoch {summary.resumed_after}, from a checkpoint"
     if summary.version:
         rows["version"] = f"{summary.version} of {summary.model}"
-    if metrics := summary.metrics:
+    if metrics := summary.evaluation:
         main = metrics.values[metrics.primary]
         low, high = format_number(main.low), format_number(main.high)
         rows[metrics.primary] = (
@@ -199,7 +199,7 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
 
 
-def _facts(metrics: "MetricsSummary") -> dict[str, str]:
+def _facts(metrics: "EvaluationSummary") -> dict[str, str]:
     """Return what a constant prediction has, and the recall of the classes, the lowest first."""
     from modelyard.components.artifacts import format_number
 

@@ -41,8 +41,8 @@ class Step(Record):
     cached: bool
 
 
-class MetricsSummary(Record):
-    """The numbers a script asks for: metrics by name, those of a constant prediction, and per class."""
+class EvaluationSummary(Record):
+    """What was measured: metrics with intervals by name, those of a constant prediction, and per class."""
 
     primary: str
     values: dict[str, Metric]
@@ -91,7 +91,9 @@ class RunSummary(Record):
     `version` is None when nothing was published; `champion` is the version in force in the end. A run that
     was asked to skip what is unchanged, and did, has the decision `unchanged` and neither metrics nor report.
     `uses` names the runs whose artifacts came from the cache. `resumed_after` is the epoch of the checkpoint
-    from which training went on.
+    from which training went on. `metrics` are the numbers that a script asks for: each metric by its name,
+    its 95 % interval as `<name>_interval`, the number of test `rows`, and the `gain` over the champion if
+    there is one; `evaluation` has them with everything else that was measured.
     """
 
     run: str
@@ -104,7 +106,8 @@ class RunSummary(Record):
     reason: str | None = None
     rules: tuple[Rule, ...] = ()
     notes: tuple[str, ...] = ()
-    metrics: MetricsSummary | None = None
+    metrics: dict[str, float | int | tuple[float, float] | Interval | None] | None = None
+    evaluation: EvaluationSummary | None = None
     steps: tuple[Step, ...]
     seconds: float
     report: str | None = None
@@ -139,7 +142,7 @@ class RunInfo(Record):
     schedule: str | None = None
 
     def with_result(
-        self, decision: str | None, version: int | None, metrics: MetricsSummary | Metrics | None
+        self, decision: str | None, version: int | None, metrics: EvaluationSummary | Metrics | None
     ) -> "RunInfo":
         """Return it with a result, as far as it is known."""
         known: dict[str, Any] = {"decision": decision, "version": version}

@@ -85,5 +85,5 @@ def _results(info: RunInfo) -> dict[str, Any]:
 
 
 def _metrics(summary: RunSummary | None) -> dict[str, float]:
-    values = summary.metrics.values if summary and summary.metrics else {}
+    values = summary.evaluation.values if summary and summary.evaluation else {}
     return {name: metric.value for name, metric in values.items()}

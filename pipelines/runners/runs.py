@@ -24,7 +24,7 @@ from typing import Any
 from modelyard.components import events, lifeline, records
 from modelyard.components.artifacts import Decision, Metrics, Outcome, write
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.runners.base import MetricsSummary, RunSummary
+from modelyard.pipelines.runners.base import EvaluationSummary, RunSummary
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
 START, EVENTS = "start.json", "events.jsonl"
@@ -101,7 +101,13 @@ def scores(
         "reason": outcome.reason if outcome else decision.reason,
         "rules": decision.rules,
         "notes": decision.notes,
-        "metrics": MetricsSummary(
+        "metrics": {
+            **{name: one.value for name, one in metrics.values.items()},
+            **{f"{name}_interval": (one.low, one.high) for name, one in metrics.values.items()},
+            "rows": metrics.rows,
+            "gain": metrics.gain,
+        },
+        "evaluation": EvaluationSummary(
             primary=metrics.primary,
             values=metrics.values,
             rows=metrics.rows,

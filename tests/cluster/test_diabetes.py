@@ -22,7 +22,11 @@ def test_the_example_is_rolled_out_and_answers_in_the_unit_of_the_target(modelya
     ended = modelyard("run", EXAMPLE, "-e", "kind", *place, *quick, "--output", "json")
     assert ended.code == 0, ended.err
     summary = ended.json
-    assert (summary["decision"], summary["version"], summary["metrics"]["primary"]) == ("promote", 1, "rmse")
+    assert (summary["decision"], summary["version"], summary["evaluation"]["primary"]) == (
+        "promote",
+        1,
+        "rmse",
+    )
     np.save(tmp_path / "patients.npy", np.ones((3, 10), np.float32))
     answers = modelyard("predict", "diabetes", tmp_path / "patients.npy", "-e", "kind", "--output", "json")
     assert [list(one["values"]) for one in answers.json["predictions"]] == [["progression"]] * 3

@@ -173,7 +173,7 @@ class LocalRun(Run):
             seconds=summary.seconds if summary else seconds,
             data=data.get("source") or data.get("kind"),
         )
-        return info.with_result(summary.decision, summary.version, summary.metrics) if summary else info
+        return info.with_result(summary.decision, summary.version, summary.evaluation) if summary else info
 
     def steps(self) -> tuple[Step, ...]:
         """Return the state of every step."""

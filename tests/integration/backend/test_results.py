@@ -82,7 +82,8 @@ def test_hold_from_the_cache(site: Site, place: Environment, run: Any, tmp_path:
     assert (summary.state, summary.decision, summary.reason) == ("succeeded", "hold", "as it is")
     assert (summary.version, summary.fingerprint) == (None, FINGERPRINT)
     assert summary.metrics
-    assert summary.metrics.values["accuracy"].value == 0.93
+    assert summary.metrics["accuracy"] == 0.93
+    assert summary.metrics["accuracy_interval"] == (0.9, 0.95)
     assert "<p>fine</p>" in Path(str(summary.report)).read_text()
     assert {step.name: step.state for step in summary.steps}["deploy"] == "skipped"
     assert summary.failure is None

@@ -11,7 +11,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "diabetes.yaml"
 def test_the_example_ends_with_a_champion_that_answers_in_the_unit_of_the_target(workspace):
     summary = workspace.json("run", EXAMPLE)
     assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "promote", 1)
-    metrics = summary["metrics"]
+    metrics = summary["evaluation"]
     rmse = metrics["values"][metrics["primary"]]
     assert (metrics["primary"], rmse["direction"]) == ("rmse", "lower")
     assert 40 < rmse["low"] < rmse["value"] < rmse["high"] < 80

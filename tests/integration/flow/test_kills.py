@@ -93,9 +93,7 @@ def check_the_next_run(
     again = workspace.json(*command, settings=settings)
     for key in ("fingerprint", "version", "champion", "decision"):
         assert again[key] == summary[key], key
-    assert again["metrics"]["values"]["accuracy"]["value"] == pytest.approx(
-        summary["metrics"]["values"]["accuracy"]["value"], abs=1e-6
-    )
+    assert again["metrics"]["accuracy"] == pytest.approx(summary["metrics"]["accuracy"], abs=1e-6)
     assert again["prediction"]["version"] == 1
     assert outcome(workspace.state()) == (versions, moves)
     assert workspace.leftovers() == []
@@ -144,7 +142,9 @@ def test_a_run_killed_in_a_step_is_finished_by_the_next(new_workspace, undisturb
     check_the_next_run(workspace, undisturbed, workspace.quick)
 
 
-@pytest.mark.parametrize("delay", [0.0, *(pytest.param(n / 40, marks=pytest.mark.soak) for n in range(1, 12))])
+@pytest.mark.parametrize(
+    "delay", [0.0, *(pytest.param(n / 40, marks=pytest.mark.soak) for n in range(1, 12))]
+)
 def test_a_step_that_is_killed_fails_the_run_and_says_so(workspace, delay):
     command = workspace.command("run", settings=workspace.quick)
     with subprocess.Popen(command, cwd=workspace.folder, stderr=subprocess.PIPE, text=True) as run:

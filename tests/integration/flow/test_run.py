@@ -19,9 +19,10 @@ def test_a_first_run_ends_with_a_champion_that_answered_over_http(digits):
     assert [(step["name"], step["state"]) for step in summary["steps"]] == [
         (name, "succeeded") for name in STEPS
     ]
-    accuracy = summary["metrics"]["values"][summary["metrics"]["primary"]]
-    assert accuracy["value"] > 0.95
-    assert accuracy["low"] < accuracy["value"] < accuracy["high"]
+    metrics, evaluation = summary["metrics"], summary["evaluation"]
+    low, high = metrics["accuracy_interval"]
+    assert metrics["accuracy"] > 0.95
+    assert low < metrics["accuracy"] == evaluation["values"][evaluation["primary"]]["value"] < high
     assert summary["prediction"]["version"] == 1
     assert summary["prediction"]["answer"] in "0123456789"
     assert "</html>" in Path(summary["report"]).read_text()

@@ -15,7 +15,7 @@ from modelyard.components.artifacts import Metric
 from modelyard.components.events import Epoch, Resumed, StepChange, append
 from modelyard.pipelines.cli.progress import line_of
 from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.base import MetricsSummary
+from modelyard.pipelines.runners.base import EvaluationSummary
 from modelyard.pipelines.runners.local.runner import process_start
 from tests.led_runs import ended, started
 
@@ -29,7 +29,7 @@ def home(tmp_path):
 
 def metrics(accuracy):
     found = Metric(value=accuracy, low=0.8, high=1.0, direction="higher")
-    return MetricsSummary(
+    return EvaluationSummary(
         primary="accuracy", values={"accuracy": found}, rows=10, gain=None, baseline={}, slices=()
     )
 
@@ -39,7 +39,7 @@ def found(modelyard, *words):
 
 
 def test_runs_are_listed_with_what_came_of_them_the_newest_first(home, modelyard):
-    ended(home, FIRST, decision="promote", reason="r", metrics=metrics(0.9), version=3)
+    ended(home, FIRST, decision="promote", reason="r", evaluation=metrics(0.9), version=3)
     started(home, SECOND, "name=cats")
     second, first = found(modelyard, "list")
     assert (first["name"], first["data"], first["decision"], first["version"]) == (
@@ -81,8 +81,8 @@ def test_a_run_that_another_process_leads_shows_its_steps_as_they_are(home, mode
 
 
 def test_two_runs_are_compared(home, modelyard):
-    ended(home, FIRST, decision="promote", reason="r", metrics=metrics(0.9))
-    ended(home, SECOND, "training.epochs=3", decision="hold", reason="r", metrics=metrics(0.8))
+    ended(home, FIRST, decision="promote", reason="r", evaluation=metrics(0.9))
+    ended(home, SECOND, "training.epochs=3", decision="hold", reason="r", evaluation=metrics(0.8))
     compared = found(modelyard, "compare", FIRST, SECOND)
     assert [one["name"] for one in compared["runs"]] == [FIRST, SECOND]
     assert compared["differences"] == [{"key": "training.epochs", "before": 20, "after": 3}]
