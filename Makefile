@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE # compiling our modules again in each child pro
 TWO_CORES := -n 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test coverage lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-flow bench-training bench-serving bench-rollout bench-plan bench-submit bench-backend soak clean
+.PHONY: help setup run test coverage lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-data bench-flow bench-training bench-serving bench-rollout bench-plan bench-submit bench-backend soak clean
 
 ##@ Start here
 
@@ -98,6 +98,9 @@ coverage: setup ## Run the tests and print the branch coverage of each file
 	$(BIN)/coverage run -m pytest -q $(TWO_CORES)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+bench-data: setup ## Ingest and preprocess beside SHA-256, decoding beside a loop with Pillow; 4 GB of disk
+	$(BIN)/python benchmarks/data.py
 
 bench-flow: setup ## The whole flow beside bare scripts: run, training, rerun, overhead
 	$(BIN)/python benchmarks/flow.py

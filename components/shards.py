@@ -8,20 +8,23 @@ Shards are plain `.npy` files: no decoding, no TensorFlow, and constant memory w
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 SHARD_BYTES = 64 * 2**20
 
+T = TypeVar("T")
+
 
 class ShardWriter:
     """Writes one split of a dataset, in shards of bounded size, from batches of any size.
 
-    Shards are named when their number is known, at the end of the `with` block.
+    Rows go to the disk at once. Shards are named when their number is known, at the end of the `with` block.
 
     Args:
         directory: where the shards go; it exists.
@@ -36,7 +39,7 @@ class ShardWriter:
         self._shape, self._dtype = shape, np.dtype(dtype)
         row_bytes = max(1, int(np.prod(shape)) * self._dtype.itemsize)
         self._capacity = max(1, SHARD_BYTES // row_bytes)
-        self._examples: list[NDArray[Any]] = []
+        self._file: BinaryIO | None = None
         self._targets: list[NDArray[Any]] = []
         self._pending = 0
         self._shards = 0
@@ -48,22 +51,35 @@ class ShardWriter:
         dtype = np.float32 if targets.dtype.kind == "f" else np.int64
         start = 0
         while start < len(examples):
+            if self._file is None:
+                self._file = (self._directory / f"{self._stem()}.npy").open("wb")
+                self._write_header(self._file)
             stop = min(len(examples), start + self._capacity - self._pending)
-            self._examples.append(np.array(examples[start:stop], self._dtype))
+            self._file.write(np.ascontiguousarray(examples[start:stop], self._dtype).data)
             self._targets.append(np.array(targets[start:stop], dtype))
             self._pending += stop - start
             self.rows += stop - start
             start = stop
             if self._pending == self._capacity:
-                self._flush()
+                self._finish()
 
-    def _flush(self) -> None:
-        if self._pending:
-            stem = f"{self._split}-{self._shards:05d}"
-            np.save(self._directory / f"{stem}.npy", np.concatenate(self._examples))
-            np.save(self._directory / f"{stem}.targets.npy", np.concatenate(self._targets))
+    def _stem(self) -> str:
+        return f"{self._split}-{self._shards:05d}"
+
+    def _write_header(self, file: BinaryIO) -> None:
+        """Write the header of the shard; NumPy makes it as long for any number of rows."""
+        shape = (self._pending, *self._shape)
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+
+    def _finish(self) -> None:
+        if self._file:
+            with self._file as file:
+                file.seek(0)
+                self._write_header(file)
+            np.save(self._directory / f"{self._stem()}.targets.npy", np.concatenate(self._targets))
             self._shards += 1
-            self._examples, self._targets, self._pending = [], [], 0
+            self._file, self._targets, self._pending = None, [], 0
 
     def __enter__(self) -> Self:
         return self
@@ -75,8 +91,10 @@ class ShardWriter:
         traceback: TracebackType | None,
     ) -> None:
         if kind is not None:
+            if self._file:
+                self._file.close()
             return
-        self._flush()
+        self._finish()
         for number in range(self._shards):
             stem = f"{self._split}-{number:05d}"
             for suffix in (".npy", ".targets.npy"):
@@ -110,11 +128,29 @@ class Split:
         return out
 
     def batches(self, size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Yield (examples, targets) in order, at most `size` rows at a time."""
+        """Yield (examples, targets) in order, at most `size` rows at a time.
+
+        They are read and not mapped, so that a process does not seem to hold all that it has seen.
+        """
         for start, shard in zip(self._starts, self._shards, strict=False):
-            for offset in range(0, len(shard), size):
-                rows = slice(offset, min(len(shard), offset + size))
-                yield (
-                    np.asarray(shard[rows]),
-                    self.targets[start + rows.start : start + rows.stop],
+            row_bytes = shard[:1].nbytes
+            for first in range(0, len(shard), size):
+                count = min(size, len(shard) - first)
+                values = np.fromfile(
+                    shard.filename,
+                    shard.dtype,
+                    count * row_bytes // shard.itemsize,
+                    offset=shard.offset + first * row_bytes,
                 )
+                targets = self.targets[start + first : start + first + count]
+                yield values.reshape(count, *shard.shape[1:]), targets
+
+
+def prefetched(items: Iterator[T]) -> Iterator[T]:
+    """Yield the items; meanwhile the next one is made in a thread."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield cast(T, item)

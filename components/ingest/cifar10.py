@@ -119,8 +119,11 @@ def _batches(path: Path, max_bytes: int) -> Iterator[Batch]:
                     f"has the label {labels[wrong[0]]} in row {start + wrong[0]}, and labels are 0 to "
                     f"{CLASSES - 1}. Get it again."
                 )
-            pictures = pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-            yield "test" if name.startswith(TEST) else "train", pictures, labels
+            pictures = np.empty((len(pixels), SIDE * SIDE, 3), np.uint8)
+            for channel in range(3):  # a copy of the transposed pixels takes several times as long
+                pictures[..., channel] = pixels[:, channel * SIDE * SIDE : (channel + 1) * SIDE * SIDE]
+            split = "test" if name.startswith(TEST) else "train"
+            yield split, pictures.reshape(-1, SIDE, SIDE, 3), labels
             start += len(labels)
         if not start:
             raise member.refused("is empty. Get it again.")

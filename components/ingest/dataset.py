@@ -18,7 +18,7 @@ from modelyard.components.artifacts import Schema
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.examples import Examples
 from modelyard.components.ingest.spec import IngestSpec
-from modelyard.components.shards import ShardWriter
+from modelyard.components.shards import ShardWriter, prefetched
 from modelyard.components.source.checks import without_secrets
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import KINDS, Source
@@ -84,6 +84,6 @@ def _write(directory: Path, examples: Examples) -> dict[str, int]:
             split: stack.enter_context(ShardWriter(directory, split, examples.shape, examples.dtype))
             for split in examples.splits
         }
-        for split, batch, targets in examples.batches:
+        for split, batch, targets in prefetched(examples.batches):
             writers[split].append(batch, targets)
     return {split: writer.rows for split, writer in writers.items()}

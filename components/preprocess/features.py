@@ -7,7 +7,7 @@ Besides a batch, memory holds a target and 16 bytes per row.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
@@ -23,9 +23,11 @@ from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.preprocess.spec import PreprocessSpec
 from modelyard.components.preprocess.split import Mask, Words
 from modelyard.components.problems.base import Problem
-from modelyard.components.shards import ShardWriter, Split
+from modelyard.components.shards import ShardWriter, Split, prefetched
 
 BATCH_BYTES = 2**20
+EXACT_ROWS = 256
+"""Rows of bytes, whose sums uint16 and whose sums of squares float32 hold exactly: 256 * 255**2 < 2**24."""
 MINIMUM_RANGE, MAXIMUM_RANGE = 0.05, 20
 REPEATS = {
     "duplicates": "rows repeat an earlier one; they stay in the same split",
@@ -42,33 +44,45 @@ class Moments:
 
     The channels are the last axis of an example with one or three axes; an example with another number of
     axes has one channel. Batches are merged as in Chan, Golub and LeVeque, "Updating formulae and a
-    pairwise algorithm for computing sample variances" (1979), in float64.
+    pairwise algorithm for computing sample variances" (1979), in float64. `deviation` is there if asked for.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], deviation: bool = True) -> None:
         self.channels = shape[-1] if len(shape) in (1, 3) else 1
         self.mean = np.zeros(self.channels)
         self.minimum, self.maximum = np.inf, -np.inf
+        self._with_deviation = deviation
         self._squares = np.zeros(self.channels)
         self._count = 0
 
     def add(self, examples: NDArray[Any]) -> None:
         """Add examples of shape (n, *shape)."""
-        if not len(examples):
-            return
-        rows = examples.reshape(len(examples), -1)
-        values = rows.astype(np.float64)
-        width = values.shape[1] // self.channels
-        count = len(values) * width
-        mean = values.sum(axis=0).reshape(width, self.channels).sum(axis=0) / count
-        values -= np.tile(mean, width)
-        squares = np.einsum("ij,ij->j", values, values).reshape(width, self.channels).sum(axis=0)
+        size = EXACT_ROWS if examples.dtype == np.uint8 else max(1, len(examples))
+        for start in range(0, len(examples), size):
+            rows = examples[start : start + size]
+            self._add(rows.reshape(len(rows), -1))
+
+    def _add(self, rows: NDArray[Any]) -> None:
+        exact = rows.dtype == np.uint8
+        count = rows.size // self.channels
+        mean = self._by_channel(rows.sum(axis=0, dtype=np.uint16 if exact else np.float64)) / count
         total, step = self._count + count, mean - self.mean
-        self._squares += squares + step**2 * (self._count * count / total)
+        if self._with_deviation:
+            values: NDArray[Any] = rows.astype(np.float32 if exact else np.float64)
+            if not exact:
+                values -= np.tile(mean, values.shape[1] // self.channels)
+            squares = self._by_channel(np.einsum("ij,ij->j", values, values))
+            if exact:
+                squares -= count * mean**2
+            self._squares += squares + step**2 * (self._count * count / total)
         self.mean += step * (count / total)
         self._count = total
         self.minimum = min(self.minimum, float(rows.min()))
         self.maximum = max(self.maximum, float(rows.max()))
+
+    def _by_channel(self, columns: NDArray[Any]) -> NDArray[np.float64]:
+        sums: NDArray[np.float64] = columns.reshape(-1, self.channels).sum(axis=0, dtype=np.float64)
+        return sums
 
     @property
     def deviation(self) -> NDArray[np.float64]:
@@ -105,7 +119,7 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     check_splits(schema, targets)
     problem.check_splits(schema, targets)
     with artifacts.writing(Path(features)) as directory:
-        moments = _write(directory, schema, sources, masks)
+        moments = _write(directory, schema, sources, masks, settings.normalize == "standardize")
         measured, scaling = normalization(settings, moments, schema)
         statistics = Statistics(
             targets={split: problem.statistics(schema, part) for split, part in targets.items()},
@@ -147,7 +161,7 @@ def _checked(schema: Schema, problem: Problem, name: str, source: Split) -> Word
     """Check every row of a source's split and return its words (rows, 2)."""
     words: list[Words] = []
     start = 0
-    for examples, targets in source.batches(_batch(schema)):
+    for examples, targets in prefetched(source.batches(_batch(schema))):
         problem.check_targets(schema, name, start, targets)
         check_rows(schema, name, start, examples)
         words.append(splitting.words(examples))
@@ -169,23 +183,30 @@ def _write(
     schema: Schema,
     sources: dict[str, Split],
     masks: dict[str, dict[ModelSplit, Mask]],
+    deviation: bool,
 ) -> Moments:
     """Write each row to its splits, and return the moments of the training rows."""
-    moments = Moments(schema.shape)
+    moments = Moments(schema.shape, deviation)
+
+    def parts() -> Iterator[tuple[ModelSplit, NDArray[Any], NDArray[Any]]]:
+        for name, chosen in masks.items():
+            start = 0
+            for examples, targets in sources[name].batches(_batch(schema)):
+                for split, mask in chosen.items():
+                    mine = np.flatnonzero(mask[start : start + len(examples)])
+                    rows = examples.take(mine, axis=0)
+                    if split == "train":
+                        moments.add(rows)
+                    yield split, rows, targets[mine]
+                start += len(examples)
+
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(ShardWriter(directory, split, schema.shape, schema.dtype))
             for split in SPLITS
         }
-        for name, chosen in masks.items():
-            start = 0
-            for examples, targets in sources[name].batches(_batch(schema)):
-                for split, mask in chosen.items():
-                    mine = mask[start : start + len(examples)]
-                    writers[split].append(examples[mine], targets[mine])
-                    if split == "train":
-                        moments.add(examples[mine])
-                start += len(examples)
+        for split, rows, targets in prefetched(parts()):
+            writers[split].append(rows, targets)
     return moments
 
 

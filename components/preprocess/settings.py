@@ -29,7 +29,7 @@ class Preparation(Settings):
     scale: float | None = Field(
         default=None,
         gt=0,
-        description="What `scale` divides by. Default: 255 for pictures from files; for other data the "
+        description="What `scale` divides by. Default: 255 for images from files; for other data the "
         "largest magnitude of the training values, rounded up to 1, or to 255 or 65535 where that at most "
         "doubles it. The log and the report say which.",
     )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from modelyard.components import shards
-from modelyard.components.shards import ShardWriter, Split
+from modelyard.components.shards import ShardWriter, Split, prefetched
 
 
 def fill(folder, rows):
@@ -39,3 +39,28 @@ def test_rows_of_another_shape_are_refused(tmp_path):
         pytest.raises(ValueError, match="rows of"),
     ):
         writer.append(np.zeros((1, 3, 2, 1)), np.zeros(1))
+
+
+def test_a_shard_is_what_numpy_saves(tmp_path):
+    x, _ = fill(tmp_path, 23)
+    np.save(tmp_path / "expected.npy", x)
+    shard = tmp_path / "train-00000-of-00001.npy"
+    assert shard.read_bytes() == (tmp_path / "expected.npy").read_bytes()
+
+
+def test_what_fails_leaves_no_shard_with_a_final_name(tmp_path):
+    with pytest.raises(KeyError), ShardWriter(tmp_path, "train", (2,), "uint8") as writer:
+        writer.append(np.zeros((1, 2)), np.zeros(1))
+        raise KeyError
+    assert len(Split(tmp_path, "train")) == 0
+
+
+def test_what_is_made_ahead_comes_in_order_and_with_its_error():
+    def items():
+        yield from range(3)
+        raise KeyError
+
+    found = []
+    with pytest.raises(KeyError):
+        found.extend(prefetched(items()))
+    assert list(prefetched(iter("abc"))) == ["a", "b", "c"]

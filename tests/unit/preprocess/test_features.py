@@ -82,7 +82,7 @@ def test_duplicates_and_leakage_are_counted(raw, pictures) -> None:
 
 
 def test_standardize_measures_the_training_rows_per_channel(raw, pictures) -> None:
-    examples, labels = pictures(300)
+    examples, labels = pictures(900)
     examples[..., 1] = 7
     features = run(raw({"all": (examples, labels)}), normalize="standardize")
     train = Split(features, "train")

@@ -1,0 +1,161 @@
+"""Ingest and preprocess beside SHA-256, and decoding JPEG files beside a loop with Pillow: `make bench-data`.
+
+400,000 images of 32 x 32 x 3 in an .npz, 1.2 GB; the first argument is another number. Each step runs in a
+process of its own, in turns with SHA-256 of the bytes that it reads, and reports its peak memory, which is
+compared with that for half of the images. The ratios are the medians of the rounds' own ratios.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from measure import Result, finished, paired, result, show, turns
+from modelyard.components import artifacts
+from modelyard.components.ingest.spec import IngestSpec
+from modelyard.components.preprocess.settings import Preparation
+from modelyard.components.preprocess.spec import PreprocessSpec
+from modelyard.components.source.settings import Resize, Source
+
+IMAGES, ROUNDS = 400_000, 3
+SHAPE, CLASSES = (32, 32, 3), 10
+PHOTOS, PHOTO, SIDE = 600, (500, 375), 224
+STEP = """
+import sys, time
+from modelyard.components.{step}.{module} import {step}
+from modelyard.components.{step}.spec import {spec}
+arguments = [{spec}.of(one) if one.startswith("{{") else one for one in sys.argv[1:]]
+started = time.perf_counter()
+{step}(*arguments)
+seconds = time.perf_counter() - started
+peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(seconds, int(peak) / 1024)
+"""
+INGEST = STEP.format(step="ingest", module="dataset", spec="IngestSpec")
+PREPROCESS = STEP.format(step="preprocess", module="features", spec="PreprocessSpec")
+READER = """
+import sys, time
+from pathlib import Path
+from modelyard.components.ingest.image_files import read
+from modelyard.components.source.settings import Source
+source = Source.of(sys.argv[1])
+started = time.perf_counter()
+rows = sum(len(batch) for _, batch, _ in read(Path(source.source), source).batches)
+print(rows / (time.perf_counter() - started))
+"""
+LOOP = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from PIL import Image
+started = time.perf_counter()
+rows = 0
+for path in sorted(Path(sys.argv[1]).rglob("*.jpg")):
+    with Image.open(path) as image:
+        size = (int(sys.argv[2]),) * 2
+        rows += len(np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))[None])
+print(rows / (time.perf_counter() - started))
+"""
+
+
+def steps(scratch: Path, images: int) -> list[Result]:
+    """Return the speed of the steps beside SHA-256, and their memory beside that for half of the images."""
+    peaks: dict[tuple[str, int], float] = {}
+
+    def ingest(number: int) -> float:
+        source = scratch / f"{number}.npz"
+        spec = IngestSpec(source=Source(kind="npz", source=str(source))).text()
+        return speed("ingest", number, INGEST, source, spec, "", scratch / "raw")
+
+    def preprocess(number: int) -> float:
+        spec = PreprocessSpec(preparation=Preparation()).text()
+        return speed(
+            "preprocess", number, PREPROCESS, scratch / "raw", scratch / "raw", spec, scratch / "features"
+        )
+
+    def speed(step: str, number: int, program: str, source: Path, *arguments: object) -> float:
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        seconds, peak = map(float, finished(command).split())
+        peaks[step, number] = max(peak, peaks.get((step, number), 0))
+        return size(source) / seconds
+
+    for number in (images // 2, images):
+        generate(scratch / f"{number}.npz", number)
+    ingest(images // 2)
+    preprocess(images // 2)
+    pace = turns(
+        ROUNDS,
+        {
+            "sha256 of the source": lambda: sha256(scratch / f"{images}.npz"),
+            "ingest": lambda: ingest(images),
+            "sha256 of raw": lambda: sha256(scratch / "raw"),
+            "preprocess": lambda: preprocess(images),
+        },
+    )
+    return [
+        paired("ingest, beside SHA-256", pace["ingest"], pace["sha256 of the source"], "MB/s", ">= 0.6x"),
+        paired("preprocess, beside SHA-256", pace["preprocess"], pace["sha256 of raw"], "MB/s", ">= 0.6x"),
+        *(
+            result(
+                f"peak memory of {step}, beside half",
+                peaks[step, images],
+                peaks[step, images // 2],
+                "MB",
+                "flat",
+            )
+            for step in ("ingest", "preprocess")
+        ),
+    ]
+
+
+def generate(path: Path, images: int) -> None:
+    """Write noise in ten classes."""
+    random = np.random.default_rng(0)
+    np.savez(path, x=random.integers(0, 256, (images, *SHAPE), np.uint8), y=np.arange(images) % CLASSES)
+
+
+def size(path: Path) -> float:
+    """Return the MB of a file, or of the files in a folder."""
+    return sum(one.stat().st_size for one in ([path] if path.is_file() else path.iterdir())) / 1e6
+
+
+def sha256(path: Path) -> float:
+    """Return the MB of the file, or the files, that are hashed in a second."""
+    started = time.perf_counter()
+    for one in [path] if path.is_file() else path.iterdir():
+        artifacts.sha256(one)
+    return size(path) / (time.perf_counter() - started)
+
+
+def photos(scratch: Path) -> Result:
+    """Return the JPEG files that are decoded and resized in a second, beside a loop with Pillow."""
+    folder, random = scratch / "photos", np.random.default_rng(0)
+    for number in range(PHOTOS):
+        path = folder / f"class {number % 2}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(random.integers(0, 256, (40, 50, 3), np.uint8))
+        coarse.resize(PHOTO, Image.Resampling.BICUBIC).save(path, quality=85)
+    resize = Resize(height=SIDE, width=SIDE)
+    source = Source(kind="images", source=str(folder), resize=resize).text()
+    pace = turns(
+        ROUNDS,
+        {
+            "ours": lambda: float(finished([sys.executable, "-c", READER, source])),
+            "loop": lambda: float(finished([sys.executable, "-c", LOOP, str(folder), str(SIDE)])),
+        },
+    )
+    return paired("JPEG files, beside a loop with Pillow", pace["ours"], pace["loop"], "images/s", ">= 1.5x")
+
+
+def main() -> None:
+    """Measure everything and print it."""
+    images = int(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
+    with tempfile.TemporaryDirectory() as folder:
+        show(f"data, {images:,} images", [*steps(Path(folder), images), photos(Path(folder))])
+
+
+if __name__ == "__main__":
+    main()
