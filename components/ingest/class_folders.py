@@ -66,10 +66,10 @@ def layout(files: Sequence[str], folders: Iterable[str]) -> Layout:
         DataError: a picture lies outside of a class folder, a class is empty, or splits and other folders are
             mixed. The message speaks of "it"; the caller says what.
     """
+    if not has_pictures(files):
+        raise DataError("it has no pictures. Put them in one folder per class.")
     names = [tuple(name.split("/")) for name in files]
     content = [name for name in names if _suffix(name) not in DOCUMENTS]
-    if not any(len(name) > 1 or _is_picture(name) for name in content):
-        raise DataError("it has no pictures. Put them in one folder per class.")
     full = {name[:end] for name in names for end in range(1, len(name))}
     given = {tuple(folder.split("/")) for folder in folders}
     empty = sorted({name[:end] for name in given for end in range(1, len(name) + 1)} - full)
@@ -100,6 +100,12 @@ def layout(files: Sequence[str], folders: Iterable[str]) -> Layout:
         both = " and ".join(f"a folder {group[0]}" for group in groups)
         raise DataError(f"it has {both}, of which two are the same split. Keep one of them.")
     return Layout(above, classes, places, tuple(_notes(names, above, depth, places)))
+
+
+def has_pictures(files: Iterable[str]) -> bool:
+    """Say whether there are pictures: files called so, or in a folder and not called a document."""
+    names = [tuple(name.split("/")) for name in files]
+    return any(_is_picture(name) or (len(name) > 1 and _suffix(name) not in DOCUMENTS) for name in names)
 
 
 def _suffix(name: Parts) -> str:

@@ -11,6 +11,7 @@ from modelyard.components.artifacts import Dtype, ImageFormat
 from modelyard.components.ingest.members import CONTROL
 
 BATCH_BYTES = 2**20
+MOST_CLASSES = 10_000
 
 Batch = tuple[str, NDArray[Any], NDArray[Any]]
 

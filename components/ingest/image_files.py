@@ -1,4 +1,4 @@
-"""Pictures in a directory, a .zip or a .tar.gz, with their labels: in class folders, or in an index.
+"""Images in a directory, a .zip or a .tar.gz, with class folders or an index; or in Parquet files.
 
 Files that cannot be used are counted, and listed together.
 """
@@ -6,8 +6,10 @@ Files that cannot be used are counted, and listed together.
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,24 @@ from numpy.typing import NDArray
 from modelyard.components import images
 from modelyard.components.artifacts import ImageFormat
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.class_folders import Layout, layout, listed
-from modelyard.components.ingest.examples import Batch, Examples
+from modelyard.components.ingest import parquet
+from modelyard.components.ingest.class_folders import Layout, has_pictures, layout, listed
+from modelyard.components.ingest.examples import BATCH_BYTES, Batch, Examples
 from modelyard.components.ingest.index import METADATA, Index, read_indexes
-from modelyard.components.ingest.members import MAX_FILE_BYTES, members
+from modelyard.components.ingest.members import MAX_FILE_BYTES, Member, members
+from modelyard.components.ingest.parquet import Table
 from modelyard.components.source.settings import Source
 
 WORKERS = len(os.sched_getaffinity(0))
+MOST_TOGETHER = 16
+"""Small images that a thread decodes before it takes others."""
 MOST_LISTED = 100
 MOST_BAD = 1000
 MOST_CHARACTERS = 1400  # an error's text is cut at 2,000
+
+Place = tuple[str, float]
+Encoded = tuple[str, Place, bytes]
+Decoded = tuple[str, Place, NDArray[Any] | DataError]
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +63,7 @@ def read(path: Path, source: Source) -> Examples:
     return Examples(
         shape=(form.height, form.width, form.channels),
         dtype="uint8",
-        names=found.names if isinstance(found, Index) else found.classes,
+        names=found.classes if isinstance(found, Layout) else found.names,
         splits=found.splits,
         batches=_batches(path, source, found, form, bad, notes),
         image=form,
@@ -83,6 +93,7 @@ class BadFiles:
             DataError: none is allowed, and there are a thousand.
         """
         self.count += 1
+        why = why.removeprefix(f"{name!r} in {self._source} ")
         self._only = f"{name!r} in {self._source}: {why}"
         short = why.partition(". ")[0].removeprefix("The picture ").rstrip(".")
         if self.count <= MOST_LISTED:
@@ -113,8 +124,10 @@ class BadFiles:
         )
 
 
-def _targets(path: Path, source: Source) -> Layout | Index:
-    """Return the split and the target of each file, from an index or the class folders."""
+def _targets(path: Path, source: Source) -> Layout | Index | Table:
+    """Return the split and the target of each picture, from an index, the class folders or Parquet files."""
+    if path.is_file() and _begin(path) == parquet.MAGIC:
+        return _table(path, source, lambda: iter([Member(path, path.name, 0, lambda: path.open("rb"))]), True)
     files: list[str] = []
     folders: list[str] = []
     indexes: dict[str, bytes] = {}
@@ -126,6 +139,9 @@ def _targets(path: Path, source: Source) -> Layout | Index:
                     f"is an index, and of indexes at most {MAX_FILE_BYTES:,} bytes are read."
                 )
             indexes[member.name] = member.content()
+    if any(map(_is_parquet, files)) and not has_pictures(files):
+        every = partial(members, path, source.max_bytes)
+        return _table(path, source, lambda: (one for one in every() if _is_parquet(one.name)), False)
     try:
         if source.index:
             indexes = {name: indexes[name] for name in (min(indexes, key=len),)} if indexes else {}
@@ -144,6 +160,21 @@ def _targets(path: Path, source: Source) -> Layout | Index:
         raise DataError(f"{path}: {error}") from error
 
 
+def _begin(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(parquet.MAGIC))
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(parquet.SUFFIX)
+
+
+def _table(path: Path, source: Source, files: parquet.Files, alone: bool) -> Table:
+    if source.index:
+        raise DataError(f"{path} has Parquet files, whose targets are in a column. Remove data.index.")
+    return parquet.read_table(files, alone, source.problem, source.max_bytes)
+
+
 def _is_index(name: str, index: str | None) -> bool:
     """Say whether a file is the index that the configuration names, or metadata as Hugging Face has it."""
     if index:
@@ -151,7 +182,7 @@ def _is_index(name: str, index: str | None) -> bool:
     return name.rpartition("/")[2] in METADATA and name.count("/") <= 2
 
 
-def _form(path: Path, source: Source, found: Layout | Index) -> ImageFormat:
+def _form(path: Path, source: Source, found: Layout | Index | Table) -> ImageFormat:
     """Return what every picture becomes; without `resize` all have the size of the first one."""
     if source.resize:
         height, width, policy = source.resize.height, source.resize.width, source.resize.policy
@@ -160,46 +191,74 @@ def _form(path: Path, source: Source, found: Layout | Index) -> ImageFormat:
     return ImageFormat(height=height, width=width, channels=source.channels, resize="exact")
 
 
-def _first_size(path: Path, max_bytes: int, found: Layout | Index) -> tuple[int, int]:
-    for member in members(path, max_bytes):
-        if not member.folder and found.place(member.name):
-            try:
-                return images.size(member.content())
-            except DataError:  # reading the batches lists it
-                continue
+def _first_size(path: Path, max_bytes: int, found: Layout | Index | Table) -> tuple[int, int]:
+    for _, _, content in _encoded(path, max_bytes, found):
+        with suppress(DataError):  # reading the batches lists it
+            return images.size(content())
     return 1, 1
 
 
+def _encoded(
+    path: Path, max_bytes: int, found: Layout | Index | Table
+) -> Iterator[tuple[str, Place, Callable[[], bytes]]]:
+    """Yield the name of each image, its split and target, and a function that returns its bytes."""
+    if isinstance(found, Table):
+        yield from found.images()
+        return
+    for member in members(path, max_bytes):
+        if not member.folder and (place := found.place(member.name)):
+            yield member.name, place, member.content
+
+
 def _batches(
-    path: Path, source: Source, found: Layout | Index, form: ImageFormat, bad: BadFiles, notes: list[str]
+    path: Path,
+    source: Source,
+    found: Layout | Index | Table,
+    form: ImageFormat,
+    bad: BadFiles,
+    notes: list[str],
 ) -> Iterator[Batch]:
     """Yield the pictures one by one; they are decoded a few ahead, with all cores."""
-    waiting: deque[tuple[str, tuple[str, float], Future[NDArray[Any]]]] = deque()
+    waiting: deque[Future[list[Decoded]]] = deque()
     total = bad.count
     dtype = np.float32 if source.problem == "regression" else np.int64
+    most = max(1, min(MOST_TOGETHER, BATCH_BYTES // (form.height * form.width * form.channels)))
 
     def finished() -> Iterator[Batch]:
-        name, (split, target), picture = waiting.popleft()
-        try:
-            yield split, picture.result()[None], np.array([target], dtype)
-        except DataError as error:
-            bad.add(name, str(error))
+        for name, (split, target), picture in waiting.popleft().result():
+            if isinstance(picture, DataError):
+                bad.add(name, str(picture))
+            else:
+                yield split, picture[None], np.array([target], dtype)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        for member in members(path, source.max_bytes):
-            if member.folder or (place := found.place(member.name)) is None:
-                continue
+        together: list[Encoded] = []
+        for name, place, read_content in _encoded(path, source.max_bytes, found):
             total += 1
             try:
-                content = member.content()
+                together.append((name, place, read_content()))
             except DataError as error:
-                bad.add(member.name, str(error))
-                continue
-            waiting.append((member.name, place, pool.submit(images.decode, content, form)))
-            if len(waiting) > 2 * WORKERS:
-                yield from finished()
+                bad.add(name, str(error))
+            if len(together) >= most or sum(len(content) for _, _, content in together) > BATCH_BYTES:
+                waiting.append(pool.submit(_decode, together, form))
+                together = []
+                if len(waiting) > 2 * WORKERS:
+                    yield from finished()
+        waiting.append(pool.submit(_decode, together, form))
         while waiting:
             yield from finished()
     bad.check(total)
     if bad.count:
         notes.append(f"{bad.count:,} of {total:,} files cannot be used, and were skipped.")
+
+
+def _decode(together: list[Encoded], form: ImageFormat) -> list[Decoded]:
+    """Decode a few images: to hand a single small one to a thread takes as long as to decode it."""
+
+    def decode(content: bytes) -> NDArray[Any] | DataError:
+        try:
+            return images.decode(content, form)
+        except DataError as error:
+            return error
+
+    return [(name, place, decode(content)) for name, place, content in together]

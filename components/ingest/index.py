@@ -3,8 +3,8 @@
     path,label,split                     {"file_name": "1.png", "label": "cat"}
     cats/1.png,cat,train                 {"file_name": "2.png", "label": "dog"}
 
-Paths are relative to the index. Hugging Face calls it metadata.csv or metadata.jsonl, one for all, or one in
-each split's folder.
+Paths are relative to the index, or else to the source. Hugging Face calls it metadata.csv or metadata.jsonl,
+one for all, or one in each split's folder.
 """
 
 import csv
@@ -75,8 +75,10 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
         for row, path, value, split in table.rows():
             where = f"{row} of {name}"
             try:
-                file = _inside(folder, path)
-                place = (_split(file, split, default, table.has_split), _target(value, problem))
+                file, below_all = _inside(folder, path), _inside(PurePosixPath(), path)
+                if file not in there and below_all in there:
+                    file = below_all
+                place = (_split(file, split, default, table.has_split), target_of(value, problem))
                 if file in found:
                     raise ValueError(f"names {file!r}, which another row names, too")
             except ValueError as error:
@@ -207,7 +209,7 @@ def _split(file: str, split: Any, default: str | None, given: bool) -> str:
     return default or SPLITS.get(file.partition("/")[0].lower(), "all")
 
 
-def _target(value: Any, problem: str) -> Any:
+def target_of(value: Any, problem: str) -> Any:
     """Return a label as text, or a number."""
     if problem == "regression":
         try:

@@ -74,6 +74,8 @@ class Member:
         try:
             with self.opener() as file:
                 yield file
+        except (FileNotFoundError, PermissionError) as error:
+            raise self.refused(f"cannot be opened ({error.strerror}). Correct or remove it.") from error
         except DAMAGE as error:
             raise self.refused(f"is damaged or cut off ({error}). Get it again.") from error
 
@@ -162,7 +164,7 @@ def _folder_members(source: Path) -> Iterator[Member]:
         name, folder = inside(source, raw), stat.S_ISDIR(status.st_mode)
         opener = None if folder else partial(_open, source / raw)
         member = Member(source, name, 0 if folder else status.st_size, opener)
-        if not folder and not stat.S_ISREG(status.st_mode):
+        if not (folder or stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
             raise member.special()
         names.add(member)
         yield member

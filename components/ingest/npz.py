@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 from modelyard.components.artifacts import Dtype
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.examples import BATCH_BYTES, Batch, Examples, in_order, label_of
+from modelyard.components.ingest.examples import (
+    BATCH_BYTES,
+    MOST_CLASSES,
+    Batch,
+    Examples,
+    in_order,
+    label_of,
+)
 from modelyard.components.ingest.members import DAMAGE, MAX_FILE_BYTES, Member, zip_members
 from modelyard.components.source.settings import Source
 
@@ -31,7 +38,6 @@ SPLITS = (
 INTEGERS, FLOATS, TEXTS = "bui", "f", "US"
 WIDE = ("int16", "uint16")
 LABELS = "labels are integers (0, 1, 2, … or 1, 2, 3, … without gaps), texts, or one-hot rows"
-MOST_CLASSES = 10_000
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -90,7 +96,9 @@ class ArrayFile:
         except (ValueError, KeyError, TypeError, SyntaxError, TokenError) as error:
             raise self.refused(f"is no .npy file of numbers ({error}). Save it with numpy.savez.") from error
         if dtype.hasobject:
-            raise self.refused("holds Python objects, and loading them can run code. Save numbers.")
+            raise self.refused(
+                "holds Python objects, and loading them can run code. Save numbers, or texts by astype(str)."
+            )
         if fortran:
             raise self.refused("is in the order of Fortran. Save numpy.ascontiguousarray of it.")
         return shape, dtype
@@ -338,6 +346,8 @@ def _converted(x: ArrayFile, start: int, examples: NDArray[Any], dtype: Dtype) -
     """Return rows as uint8 or float32; `start` is the first one's number."""
     if dtype == "float32":
         return _floats(x, start, examples)
+    if examples.dtype.itemsize == 1 and examples.dtype.kind in "bu":
+        return examples.view(np.uint8)
     remedy = "integers are pixels, 0 to 255, or have 16 bits. Save others as float32"
     _refuse(x, start, examples, (examples < 0) | (examples > 255), remedy)
     return examples.astype(np.uint8)

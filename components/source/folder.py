@@ -24,12 +24,12 @@ def left_out(name: str) -> bool:
 def walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Yield everything below a folder: its path there, with `/`, and what the system knows about it.
 
-    Links are followed, also to folders. Of each folder the files come first, in the order of their names,
-    then what is in its folders.
+    Links are followed, also to folders; of a link to nothing, it is what the system knows about the link. Of
+    each folder the files come first, in the order of their names, then what is in its folders.
 
     Raises:
         DataError: a link leads back to a folder around it, or there are more than MOST_ENTRIES entries.
-        OSError: something cannot be read, or a link leads to nothing.
+        OSError: a folder cannot be read.
     """
     status = os.stat(root)  # noqa: PTH116 - here and below: of 10^5 files
     waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ((status.st_dev, status.st_ino),))]
@@ -41,7 +41,10 @@ def walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
             entries = sorted((entry for entry in found if not left_out(entry.name)), key=lambda one: one.name)
         for entry in entries:
             name = f"{inside}/{entry.name}" if inside else entry.name
-            status = entry.stat()
+            try:
+                status = entry.stat()
+            except OSError:
+                status = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
                 identity = (status.st_dev, status.st_ino)
                 if identity in around:

@@ -11,7 +11,7 @@ from modelyard.components.store.storage import find_storage
 
 
 class Resize(Settings):
-    """How pictures of any size become one size."""
+    """How images of any size become one size."""
 
     height: int = Field(ge=1, le=4096, description="Height in pixels.")
     width: int = Field(ge=1, le=4096, description="Width in pixels.")
@@ -62,7 +62,8 @@ class SourceKeys(Settings):
     kind: Literal["digits", "diabetes", "cifar10", "images", "npz"] = Field(
         description="digits, diabetes: sets that scikit-learn ships; cifar10: the official archive (binary "
         "or python form); images: PNG, JPEG, WebP, GIF, BMP and TIFF, one folder per class, or such "
-        "folders in train, test and validation, or with an index, as a directory, .zip or .tar.gz; npz: "
+        "folders in train, test and validation, or with an index, as a directory, .zip or .tar.gz, or in "
+        "Parquet files with a column of images and one of labels; npz: "
         "arrays x and y, or x_train, y_train, x_test and y_test, whose y are labels (integers from 0 or 1, "
         "texts or one-hot rows), or numbers with problem: regression."
     )
@@ -78,18 +79,19 @@ class SourceKeys(Settings):
         description="SHA-256 of the archive or file, checked before anything is read.",
     )
     channels: Literal[1, 3] = Field(
-        default=3, description="images only: 1 makes pictures grey, 3 makes them RGB."
+        default=3, description="images only: 1 makes them grayscale, 3 makes them RGB."
     )
     resize: Resize | None = Field(
         default=None,
-        description="images only: without it every picture must have the same size.",
+        description="images only: without it every image must have the same size.",
     )
     index: str | None = Field(
         default=None,
         pattern=r"\.(csv|tsv|jsonl)$",
         description="images only: a .csv, .tsv or .jsonl inside the source, with the columns path (or "
         "file_name), label (or target), and optionally split (train, test or validation). Paths are relative "
-        "to it. Without this key, metadata.csv and metadata.jsonl are looked for, as Hugging Face has them.",
+        "to it, or else to the source. Without this key, metadata.csv and metadata.jsonl are looked for, as "
+        "Hugging Face has them.",
     )
     max_bad: float = Field(
         default=0.0,

@@ -22,6 +22,7 @@ HEAVY = (
     "kfp_server_api",
     "onnxruntime",
     "sklearn",
+    "pyarrow",
 )
 SLOW = ("numpy", "pandas", "docker", "requests", "httpx", "urllib3")
 

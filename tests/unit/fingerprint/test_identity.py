@@ -239,7 +239,7 @@ from modelyard.components.fingerprint.identity import identify
 from modelyard.components.fingerprint.spec import FingerprintSpec
 given = {"name": "digits", "source": {"kind": "digits"}, "recipe_sha256": "r", "store": {"url": "models"}}
 identify(FingerprintSpec.model_validate(given), True, 9, "identity")
-heavy = ("numpy", "google", "httpx", "requests", "sklearn", "tensorflow", "kfp")
+heavy = ("numpy", "google", "httpx", "requests", "sklearn", "tensorflow", "kfp", "pyarrow")
 assert not [name for name in heavy if name in sys.modules]
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

@@ -31,14 +31,16 @@ def test_the_diabetes_data_are_those_of_scikit_learn(ingested) -> None:
     assert found.schema.names == ("progression",)
 
 
-def test_neither_scikit_learn_nor_pillow_is_imported_for_the_digits(tmp_path) -> None:
+def test_what_only_other_sources_need_is_not_imported(tmp_path) -> None:
     code = (
         "import sys; from modelyard.components.ingest.dataset import ingest; "
         "from modelyard.components.ingest.spec import IngestSpec; "
         f"ingest(IngestSpec.of({DIGITS.text()!r}), '', {str(tmp_path / 'raw')!r}); "
-        "print({'sklearn', 'PIL', 'tensorflow', 'kfp'} & sys.modules.keys())"
+        "print({'sklearn', 'PIL', 'tensorflow', 'kfp', 'pyarrow'} & sys.modules.keys()); "
+        "import modelyard.components.ingest.image_files; print('pyarrow' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\nFalse\n"
 
 
 def test_a_source_that_turns_bad_leaves_what_was_there_before(tmp_path, picture) -> None:

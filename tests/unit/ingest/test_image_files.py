@@ -139,6 +139,16 @@ def test_bad_files_are_skipped_up_to_a_share_and_listed(with_bad_files, ingested
     assert "3 of 13 files" in found.schema.notes[-1]
 
 
+def test_a_link_to_nothing_is_a_bad_file(tmp_path, picture, ingested) -> None:
+    for name in ("cats", "dogs"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+        (tmp_path / "source" / name / "1.png").write_bytes(picture())
+        (tmp_path / "source" / name / "2.png").symlink_to("gone")
+    with pytest.raises(DataError, match=r"2 of 4 files .*cats/2\.png: .*dogs/2\.png: "):
+        ingested("images", tmp_path / "source")
+    assert ingested("images", tmp_path / "source", max_bad=0.5).schema.splits == {"all": 2}
+
+
 def test_an_index_has_labels_and_splits(pack, picture, ingested) -> None:
     files = {f"data/img/{number}.png": picture(number) for number in range(4)}
     index = "Path,Label,Split,x\nimg/0.png,10,train,\nimg/1.png,2,Train,\n./img/2.png,10,val,\n"

@@ -42,6 +42,13 @@ def test_a_table_without_path_and_label_is_no_index(content) -> None:
     assert read_indexes({"i.csv": content}, FILES, "classification") is None
 
 
+def test_paths_are_relative_to_the_index_or_else_to_the_source() -> None:
+    content = b"path,label\n1.png,a\n2.png,b\n"
+    found = read_indexes({"x/i.csv": content}, ["1.png", "x/1.png", "2.png"], "classification")
+    assert found is not None
+    assert dict(found.places) == {"x/1.png": ("all", 0), "2.png": ("all", 1)}
+
+
 def test_a_file_that_is_not_there_is_missing() -> None:
     found = read_indexes({"i.csv": b"path;label\n1.png;a\n3.png;b\n"}, FILES, "classification")
     assert found is not None

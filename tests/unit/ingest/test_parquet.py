@@ -1,0 +1,198 @@
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet as pq
+
+from modelyard.components.errors import DataError
+from modelyard.components.ingest import parquet
+
+Write = Callable[..., Path]
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+CLASSES = ["dog", "cat"]
+FEATURES = {"image": {"_type": "Image"}, "label": {"names": CLASSES, "_type": "ClassLabel"}}
+
+
+@pytest.fixture
+def write(tmp_path: Path, picture: Callable[..., bytes]) -> Write:
+    """Write a file below `hub` with the labels, each with an image of its row's number."""
+
+    def run(
+        name: str,
+        labels: Any,
+        features: dict[str, Any] | None = None,
+        images: Any = None,
+        columns: tuple[str, ...] = ("image", "label"),
+        **options: Any,
+    ) -> Path:
+        path = tmp_path / "hub" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if images is None:
+            given = [{"bytes": picture(row), "path": None} for row in range(len(labels))]
+            images = pa.array(given, IMAGE)
+        table = pa.Table.from_arrays([images, pa.array(labels)], list(columns))
+        if features:
+            info = json.dumps({"info": {"features": features}})
+            table = table.replace_schema_metadata({"huggingface": info})
+        pq.write_table(table, path, **options)
+        return tmp_path / "hub"
+
+    return run
+
+
+def test_shards_of_hugging_face_have_images_and_the_names_of_their_classes(write, ingested) -> None:
+    for shard in range(2):
+        write(f"data/train-0000{shard}-of-00002.parquet", [0, 1, 0][shard:], FEATURES, row_group_size=2)
+    source = write("data/test-00000-of-00001.parquet", [1], FEATURES)
+    (source / "README.md").write_text("hello")
+    found = ingested("images", source)
+    assert found.schema.names == tuple(CLASSES)
+    assert {split: labels.tolist() for split, labels in found.labels.items()} == {
+        "train": [0, 1, 0, 1, 0],
+        "test": [1],
+    }
+    assert found.examples["train"][:, 0, 0, 0].tolist() == [0, 1, 2, 0, 1]
+    assert "columns image and label" in found.schema.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["cat", "dog", "cat"], ("cat", "dog")),
+        (pa.array(["cat", "dog", "cat"]).dictionary_encode(), ("cat", "dog")),
+        ([2, 10, 2], ("2", "10")),
+    ],
+)
+def test_a_single_file_with_a_binary_column_and_texts_or_numbers(
+    write, picture, ingested, labels, names
+) -> None:
+    images = pa.array([picture(row) for row in range(3)], pa.large_binary())
+    source = write("a.parquet", labels, images=images, columns=("img", "Label")) / "a.parquet"
+    found = ingested("images", source, channels=1)
+    assert (found.schema.names, found.labels["all"].tolist()) == (names, [0, 1, 0])
+    assert found.examples["all"][:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_numbers_are_the_targets_of_a_regression(write, ingested) -> None:
+    found = ingested("images", write("train.parquet", [0.5, -2.0]), problem="regression")
+    assert (found.schema.names, found.labels["train"].tolist()) == (("label",), [0.5, -2.0])
+
+
+def test_rows_that_cannot_be_used_are_listed_at_once_or_skipped(write, picture, ingested) -> None:
+    images = pa.array(
+        [{"bytes": data, "path": "x"} for data in (picture(), b"no", None, picture(), picture())], IMAGE
+    )
+    source = write("a.parquet", [0, 1, 1, -1, None], FEATURES, images)
+    with pytest.raises(DataError, match="4 of 5 files") as caught:
+        ingested("images", source)
+    for row in range(1, 5):
+        assert f"row {row} of a.parquet" in str(caught.value)
+    assert len(ingested("images", source, max_bad=0.8).schema.skipped) == 4
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels", "said"),
+    [
+        (
+            ("a", "b"),
+            [1.5, 2.5],
+            "has the columns a (int64), b (double). Parquet is read with a column of images",
+        ),
+        (("image", "label"), [1.5, 2.5], "label, target or class with whole numbers or texts"),
+        (("image", "label"), [[1], [2]], "label (list<"),
+        (("image", "name"), [1, 2], "rename or convert the columns"),
+        (("image", "label"), [None, None], "convert the columns"),
+        (("image", "label"), ["", " "], "The column label of a.parquet has no labels"),
+    ],
+)
+def test_a_file_without_such_columns_is_refused_with_those_that_are_read(
+    write, ingested, columns, labels, said
+) -> None:
+    images = pa.array([1, 2]) if columns[0] == "a" else None
+    with pytest.raises(DataError, match=re.escape(said)):
+        ingested("images", write("a.parquet", labels, images=images, columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["train.parquet", "more.parquet"], "'more.parquet' is in no split"),
+        (["train-00000-of-00002.parquet"], "1 of 2 files train-…-of-00002 are there"),
+    ],
+)
+def test_files_of_which_some_are_missing_or_in_no_split_are_refused(write, ingested, names, said) -> None:
+    for name in names:
+        source = write(name, [0, 1])
+    with pytest.raises(DataError, match=said):
+        ingested("images", source)
+
+
+def test_files_of_other_classes_and_of_too_many_are_refused(write, ingested, monkeypatch) -> None:
+    write("a.parquet", [0, 1], FEATURES)
+    source = write("b.parquet", [0, 1], {"label": {"names": ["x", "y"], "_type": "ClassLabel"}})
+    with pytest.raises(DataError, match=r"'b\.parquet' in .* other columns or class names than 'a\.parquet'"):
+        ingested("images", source)
+    monkeypatch.setattr(parquet, "MOST_CLASSES", 2)
+    with pytest.raises(DataError, match="more than 2 labels"):
+        ingested("images", write("b.parquet", [0, 1, 2]) / "b.parquet")
+
+
+def test_a_bomb_is_refused_by_what_it_says_of_itself(write, ingested, monkeypatch) -> None:
+    source = write("a.parquet", [0, 1])
+    with pytest.raises(DataError, match=r"data\.max_bytes allows 100"):
+        ingested("images", source, max_bytes=100)
+    monkeypatch.setattr(parquet, "MAX_ROW_GROUP_BYTES", 100)
+    with pytest.raises(DataError, match="row_group_size=100"):
+        ingested("images", source)
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-9], lambda data: data[:4] + bytes(90) + data[94:]])
+def test_a_damaged_file_is_refused_by_name(write, ingested, change) -> None:
+    path = write("a.parquet", [0, 1]) / "a.parquet"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(DataError, match=r"(?s)'a\.parquet' in .* again\."):
+        ingested("images", path)
+
+
+def test_files_in_an_archive_are_read_and_an_index_is_refused(write, pack, ingested) -> None:
+    source = write("train-00000-of-00002.parquet", [0, 1], FEATURES, row_group_size=1)
+    source = write("train-00001-of-00002.parquet", [1, 1], FEATURES, row_group_size=1)
+    packed = pack({f"hub/{path.name}": path.read_bytes() for path in sorted(source.iterdir())})
+    assert ingested("images", packed).labels["train"].tolist() == [0, 1, 1, 1]
+    with pytest.raises(DataError, match=r"Remove data\.index"):
+        ingested("images", packed, index="a.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("data/train-00000-of-00001.parquet", "train"),
+        ("Test/0000.parquet", "test"),
+        ("my_valid.parquet", "validation"),
+        ("trained.parquet", "all"),
+        ("train/test.parquet", "test"),
+    ],
+)
+def test_the_split_is_a_word_of_the_name(name, split) -> None:
+    assert parquet.split_in(name) == split
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [b"", b"{", b"[]", b'{"info": {"features": {"label": 1}}}', b"[" * 100_000,
+     b'{"info": {"features": {"label": {"_type": "ClassLabel", "names": ["a", "a"]}}}}'],
+)  # fmt: skip
+def test_other_metadata_gives_no_names(metadata) -> None:
+    assert parquet._class_names({b"huggingface": metadata}) == {}
+
+
+def test_examples_are_the_same_as_those_of_the_files(write, picture, ingested) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), np.uint8)
+    images = pa.array([{"bytes": picture(one), "path": None} for one in pixels], IMAGE)
+    found = ingested("images", write("a.parquet", [row % 2 for row in range(40)], images=images))
+    np.testing.assert_array_equal(found.examples["all"], pixels)
