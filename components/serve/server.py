@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from modelyard.components.errors import NotFoundError, ServeError
+from modelyard.components.errors import ServeError
 from modelyard.components.serve.app import LATE, App
 from modelyard.components.serve.model import Follower, Predictor, load
 from modelyard.components.serve.replies import encode
@@ -155,12 +155,7 @@ def _first(models: ModelStore, name: str, version: int | None, digest: str | Non
     """Load the version to begin with: `version`, or the champion when None."""
     if version is not None:
         return load(models, name, version, digest, threads)
-    champion = models.champion(name)
-    if champion is None:
-        raise NotFoundError(
-            f"{name} has no champion in {models.url}, so there is nothing to serve. `modelyard run` makes "
-            f"one; `modelyard models promote {name} VERSION` promotes a version that is there."
-        )
+    champion = models.require_champion(name)
     return load(models, name, champion.version, champion.digest, threads)
 
 

@@ -89,6 +89,20 @@ class ModelStore(Versions):
         """Return the champion pointer, or None before the first promotion. Reads one object."""
         return self._pointer(name)[0]
 
+    def require_champion(self, name: str) -> Champion:
+        """Return the champion pointer.
+
+        Raises:
+            NotFoundError: there is no such model, or no version of it was ever promoted.
+        """
+        if champion := self.champion(name):
+            return champion
+        latest = f"{name} {self.latest(name)}"  # raises when there is no such model
+        raise NotFoundError(
+            f"{name} has no champion in {self.url}: no version was promoted ({self._listed(name)}). "
+            f"Promote one: `modelyard models promote {latest}`, or `modelyard deploy {latest} -e CLUSTER`."
+        )
+
     def promote(
         self,
         name: str,
@@ -141,17 +155,12 @@ class ModelStore(Versions):
             NotFoundError: there is no champion, none before it, or no version `to`.
             ConflictError: somebody else moved the pointer at the same moment.
         """
-        current = self.champion(name)
-        if current is None:
-            raise NotFoundError(
-                f"{name} has no champion in {self.url}, so there is nothing to roll back. Promote a version "
-                f"with `modelyard models promote`; versions: {self.versions(name) or 'none'}."
-            )
+        current = self.require_champion(name)
         target = current.previous if to is None else to
         if target is None:
             raise NotFoundError(
                 f"No champion of {name} came before version {current.version}, so there is nothing to roll "
-                f"back to. Name a version with --to; versions: {self.versions(name)}."
+                f"back to. Name a version with --to; versions: {self._listed(name)}."
             )
         return self.promote(name, target, reason=reason, by=by, action="rollback", expected=current.version)
 

@@ -36,6 +36,19 @@ class Versions:
         manifests = (re.fullmatch(rf"{name}/versions/(\d{{6,}})/{MANIFEST}", key) for key in keys)
         return sorted(int(found[1]) for found in manifests if found)
 
+    def latest(self, name: str) -> int:
+        """Return a model's newest version.
+
+        Raises:
+            NotFoundError: there is no such model.
+        """
+        if versions := self.versions(name):
+            return versions[-1]
+        raise NotFoundError(
+            f"There is no model {name} in {self.url}; models there: {', '.join(self.names()) or 'none'}. Is "
+            "it another store (--store, MODELYARD_STORE__URL)?"
+        )
+
     def reserve(self, name: str, run: str) -> int:
         """Return the version of `run`: the one that it reserved before, or the next number.
 
@@ -170,10 +183,14 @@ class Versions:
         try:
             data, _ = self._objects.read(key)
         except NotFoundError as error:
+            self.latest(name)  # raises when there is no such model
             raise NotFoundError(
-                f"{name} has no version {version} in {self.url}; versions: {self.versions(name) or 'none'}."
+                f"{name} has no version {version} in {self.url}; versions: {self._listed(name)}."
             ) from error
         return parse_record(self._objects, key, data, Manifest), data
+
+    def _listed(self, name: str) -> str:
+        return ", ".join(map(str, self.versions(name)))
 
     def _fetch(self, manifest: Manifest, path: str, into: Path) -> None:
         where = f"version {manifest.version} of {manifest.model} in {self.url}"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.components.artifacts import Record, Signature, Tensor
-from modelyard.components.errors import DataError, NotFoundError, ServeError
+from modelyard.components.errors import DataError, ServeError
 from modelyard.components.problems import describe
 from modelyard.components.store.models import ModelStore
 
@@ -62,12 +62,7 @@ class Loaded:
     def __init__(self, models: ModelStore, name: str, version: int | None = None) -> None:
         from modelyard.components.serve.model import load
 
-        champion = models.champion(name) if version is None else None
-        if version is None and champion is None:
-            raise NotFoundError(
-                f"{name} has no champion in {models.url}. Name a version with --version; there are: "
-                f"{', '.join(map(str, models.versions(name))) or 'none'}."
-            )
+        champion = models.require_champion(name) if version is None else None
         self.version = champion.version if champion else version or 0
         self._predictor = load(models, name, self.version, champion.digest if champion else None, threads=1)
         self.signature = self._predictor.signature
@@ -160,6 +155,8 @@ def _answer(example: str, values: list[float], signature: Signature) -> Answer:
 
 def _examples(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the examples in a file with their names."""
+    if not path.exists():
+        raise DataError(f"There is no file {path}. Name files of examples that exist.")
     if path.suffix == ".npy":
         yield from _from_numbers(path, signature)
     elif signature.image is None:
@@ -220,5 +217,5 @@ def _form(signature: Tensor) -> str:
 
 def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(
-        f"{path} cannot be read: {error.strerror or error}. Name pictures or .npy files that exist."
+        f"{path} cannot be read: {error.strerror or error}. Name files of examples that can be read."
     )

@@ -42,8 +42,8 @@ def refused(
         assert word in last
 
 
-def test_no_champion(shelf):
-    refused(shelf, NotFoundError, "tiny has no champion", "modelyard models promote tiny")
+def test_no_such_model(shelf):
+    refused(shelf, NotFoundError, "There is no model tiny", "models there: none")
 
 
 def test_no_such_version(shelf):

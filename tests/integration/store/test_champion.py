@@ -48,7 +48,7 @@ def test_only_a_whole_version_can_be_promoted(store: ModelStore, publish: Publis
     publish("one")
     store.reserve("digits", "killed")
     for version in (2, 3, 0):
-        with pytest.raises(NotFoundError, match=rf"digits has no version {version} .*versions: \[1\]"):
+        with pytest.raises(NotFoundError, match=rf"digits has no version {version} .*versions: 1\."):
             store.promote("digits", version, reason="", by="")
     assert store.champion("digits") is None
     assert store.history("digits") == []
@@ -75,14 +75,14 @@ def test_rolling_back_goes_to_the_one_before_and_then_further(store: ModelStore,
     back = store.rollback("digits", reason="wrong classes", by="me")
     assert (back.version, back.previous) == (2, 1)
     assert store.rollback("digits", reason="also wrong", by="me").version == 1
-    with pytest.raises(NotFoundError, match=r"before version 1.*--to; versions: \[1, 2, 3\]"):
+    with pytest.raises(NotFoundError, match=r"before version 1.*--to; versions: 1, 2, 3\."):
         store.rollback("digits", reason="", by="")
     assert store.rollback("digits", 3, reason="it was fine", by="me").version == 3
     assert [entry.action for entry in store.history("digits")] == ["promote"] * 3 + ["rollback"] * 3
 
 
 def test_rolling_back_without_a_champion_or_to_no_version(store: ModelStore, publish: Publish) -> None:
-    with pytest.raises(NotFoundError, match=r"no champion.*modelyard models promote.*none"):
+    with pytest.raises(NotFoundError, match=r"There is no model digits"):
         store.rollback("digits", reason="", by="")
     promote(store, publish("one"))
     with pytest.raises(NotFoundError, match=r"no version 7"):

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,8 +65,10 @@ def test_what_the_model_does_not_take_is_refused_with_the_file(model, saved, val
 
 
 def test_a_file_that_is_none_is_refused(model, tmp_path):
-    with pytest.raises(DataError, match=r"gone.npy cannot be read: No such file.*Name pictures or"):
-        predict(model, [tmp_path / "gone.npy"])
+    for name in ("gone.npy", "gone.png"):
+        with pytest.raises(DataError, match=rf"There is no file .*{name}"):
+            predict(model, [tmp_path / name])
+    (tmp_path / "x.png").touch()
     with pytest.raises(
         DataError, match=r"x.png is not a .npy file, and this model was not trained on pictures"
     ):
@@ -86,8 +89,11 @@ def test_a_file_that_is_none_is_refused(model, tmp_path):
 
 
 def test_a_model_without_champion_names_its_versions(store):
-    with pytest.raises(NotFoundError, match=r"gone has no champion .*there are: none"):
+    with pytest.raises(NotFoundError, match=r"There is no model gone .*models there: tiny"):
         Loaded(store, "gone")
+    (Path(store.url) / "tiny/champion.json").unlink()
+    with pytest.raises(NotFoundError, match=r"tiny has no champion .*\(1, 2\).*models promote tiny 2"):
+        Loaded(store, "tiny")
     assert Loaded(store, "tiny", 2).version == 2
 
 
