@@ -28,7 +28,7 @@ from modelyard.components.store.settings import MODEL_NAME, Store
 from modelyard.components.train import optimizers
 from modelyard.components.train.settings import Code, Model, Training
 from modelyard.pipelines.config.layers import PREFIX, Document
-from modelyard.pipelines.config.problems import did_you_mean, explain
+from modelyard.pipelines.config.problems import choices, explain
 from modelyard.pipelines.config.schedule import Schedule
 from modelyard.pipelines.config.text import DURATION, Parsed
 
@@ -122,9 +122,7 @@ class Config(Settings):
     @classmethod
     def _known(cls, problem: str) -> str:
         if problem not in PROBLEMS:
-            raise ValueError(
-                f"{problem!r} is none of {', '.join(PROBLEMS)}{did_you_mean(problem, tuple(PROBLEMS))}"
-            )
+            raise ValueError(f"{problem!r} is not one of the problems{choices(problem, tuple(PROBLEMS))}")
         return problem
 
     @model_validator(mode="after")
@@ -138,20 +136,21 @@ class Config(Settings):
             raise ValueError(f"training.class_weights is not for problem: {self.problem}: remove it")
         if training.loss and training.loss not in description.losses:
             raise ValueError(
-                f"training.loss is {training.loss}, and the losses of {self.problem} are "
-                f"{', '.join(description.losses)}"
+                f"training.loss is {training.loss}, which is not a loss of {self.problem}"
+                f"{choices(training.loss, description.losses)}"
             )
         monitors = ["val_loss", *(f"val_{name}" for name in description.monitors)]
         if training.early_stopping and training.early_stopping.monitor not in monitors:
+            monitor = training.early_stopping.monitor
             raise ValueError(
-                f"training.early_stopping.monitor is {training.early_stopping.monitor}, and for "
-                f"{self.problem} it is one of {', '.join(monitors)}"
+                f"training.early_stopping.monitor is {monitor}, which is not measured for {self.problem}"
+                f"{choices(monitor, monitors)}"
             )
         for metric, margin in self.gate.margin.items() if self.gate else ():
             if metric not in description.compared:
                 raise ValueError(
-                    f"gate.margin names {metric}, which is not compared with the champion's for "
-                    f"{self.problem}; it may name {', '.join(description.compared)}"
+                    f"gate.margin.{metric} is not a metric that is compared with the champion's for "
+                    f"{self.problem}{choices(metric, description.compared)}"
                 )
             if isinstance(margin, dict) and metric not in description.slice_metrics:
                 raise ValueError(
@@ -171,13 +170,14 @@ class Config(Settings):
                     known = [name for name, better in description.metrics.items() if better == direction]
                     known += description.slice_metrics if key == "minimum" else ()
                     raise ValueError(
-                        f"gate.{key} names {metric}, which is not measured for {self.problem}; it may name "
-                        f"{', '.join(known)}"
+                        f"gate.{key}.{metric} is not a metric of {self.problem} that it may name"
+                        f"{choices(metric, known)}"
                     )
                 if description.metrics[metric] != direction:
+                    better = description.metrics[metric]
                     raise ValueError(
-                        f"gate.{key} names {metric}, of which {description.metrics[metric]} is better: write "
-                        f"gate.{other}"
+                        f"gate.{key}.{metric} limits the wrong side, as {better} is better: write "
+                        f"gate.{other}.{metric}"
                     )
         return self
 
@@ -268,8 +268,7 @@ def check_overrides(overrides: Sequence[str], sections: Sequence[str]) -> None:
 
 def _check_section(section: str, origin: str, sections: Sequence[str]) -> None:
     if section not in sections:
-        near = did_you_mean(section, sections) or f"; the sections are {', '.join(sections)}."
-        raise ConfigError(f"{origin}: {section} is not a section here{near}")
+        raise ConfigError(f"{origin}: {section} is not a section here{choices(section, sections)}")
 
 
 def load_section(
@@ -312,6 +311,5 @@ def _check_code(config: Config, document: Document) -> None:
 
 def _check_optimizer(config: Config, document: Document) -> None:
     if (name := config.training.optimizer) not in optimizers.NAMES:
-        near = did_you_mean(name, optimizers.NAMES) or f"; they are {', '.join(optimizers.NAMES)}."
-        where = document.origin(("training", "optimizer"))
-        raise ConfigError(f'{where}: training.optimizer is "{name}", which is no Keras optimizer{near}')
+        where, near = document.origin(("training", "optimizer")), choices(name, optimizers.NAMES)
+        raise ConfigError(f'{where}: training.optimizer is "{name}", which is not a Keras optimizer{near}')

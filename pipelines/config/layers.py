@@ -4,14 +4,13 @@ A document is a tree of plain values that knows for every key where it was said,
 name the file and the line, the variable or the option.
 """
 
-import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.config.text import Keys, Parsed, parse
+from modelyard.pipelines.config.text import Keys, Parsed, parse, shown
 
 PREFIX = "MODELYARD_"
 PATHS: tuple[Keys, ...] = (("data", "source"), ("model", "code"))
@@ -27,7 +26,7 @@ class Document:
 
     def __init__(self, parsed: Parsed, name: str) -> None:
         if not isinstance(parsed.value, dict):
-            found = "empty" if parsed.value is None else f"{json.dumps(parsed.value)[:60]}, no sections"
+            found = "empty" if parsed.value is None else f"{shown(parsed.value)}, no sections"
             raise ConfigError(
                 f"{name}: the configuration is {found}. It needs `name` and a section `data` at least; "
                 "`modelyard config init` writes one to begin with."

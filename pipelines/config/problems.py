@@ -1,6 +1,6 @@
 """What is wrong with a configuration, in a person's words: key, value, what is expected, remedy."""
 
-import json
+import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from itertools import groupby
@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.config.layers import Document
-from modelyard.pipelines.config.text import Keys
+from modelyard.pipelines.config.text import Keys, shown
 
 EXPECTED = {
     "int_type": "a whole number",
@@ -29,6 +29,7 @@ EXPECTED = {
     "less_than_equal": "at most {le:g}",
     "literal_error": "{expected}",
 }
+_PATH = re.compile(r"[a-z_]+(?:\.[\w-]+)+")
 
 
 def explain(
@@ -45,8 +46,9 @@ def explain(
     known = dict(keys_of(kind, prefix))
     details = error.errors(include_url=False)
     lines = [
-        f"{document.origin(place)}: {_sentence(place, list(group), document, known)}"
+        f"{_origin(place, found[0], document)}: {_sentence(place, found, document, known)}"
         for place, group in groupby(details, key=lambda detail: _place(detail, document, prefix))
+        if (found := list(group))
     ]
     if len(lines) == 1:
         return ConfigError(lines[0])
@@ -73,10 +75,9 @@ def did_you_mean(word: str, words: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-def shown(value: Any) -> str:
-    """Return a value as it is written, shortened."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def choices(word: str, words: Sequence[str]) -> str:
+    """Return the end of a sentence: the words that are like `word`, or all."""
+    return did_you_mean(word, words) or f"; choose from {', '.join(words)}."
 
 
 def _place(detail: ErrorDetails, document: Document, prefix: Keys) -> Keys:
@@ -85,6 +86,17 @@ def _place(detail: ErrorDetails, document: Document, prefix: Keys) -> Keys:
     if detail["type"] in ("missing", "extra_forbidden"):
         return keys
     return next((keys[:depth] for depth in range(len(keys)) if not document.has(keys[: depth + 1])), keys)
+
+
+def _origin(place: Keys, detail: ErrorDetails, document: Document) -> str:
+    """Return where a value was given; of an error about a whole section, the first key that it names."""
+    if detail["type"] == "value_error" and isinstance(document.get(place), dict):
+        for path in _PATH.findall(str(detail["ctx"]["error"])):
+            keys = tuple(path.split("."))
+            depth = next((depth for depth in range(len(keys), 1, -1) if document.has(keys[:depth])), 0)
+            if depth:
+                return document.origin(keys[:depth])
+    return document.origin(place)
 
 
 def _sentence(
@@ -103,7 +115,8 @@ def _sentence(
         return f"{path} is missing; add it: {description}"
     if first["type"] == "value_error":
         about = "" if isinstance(value, dict) else f"{path}: "
-        return f"{about}{first['ctx']['error']}."
+        text = f"{about}{first['ctx']['error']}"
+        return text if text.endswith(("?", ".")) else f"{text}."
     if len(details) > 1 or first["type"] == "string_pattern_mismatch":
         return f"{path} is {shown(value)}, which does not fit. It is: {description}"
     near = _near(value, first) or _default(field)

@@ -122,5 +122,5 @@ def known_zone(name: str) -> str:
         ZoneInfo(name)
     except (ValueError, KeyError, OSError) as error:  # OSError: a directory of the database, such as Europe
         near = did_you_mean(name, sorted(available_timezones())) or ". Write it as Europe/Berlin, or UTC"
-        raise ValueError(f'"{name}" is not a known time zone{near}'.rstrip("?.")) from error
+        raise ValueError(f'"{name}" is not a known time zone{near}') from error
     return name

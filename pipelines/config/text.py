@@ -4,6 +4,7 @@ Scalars are those of YAML 1.2 (`no` is text, `1e-3` is a number, `010` is ten); 
 tags, and keys that are not text are errors. What is read is plain JSON with the line of every key.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from modelyard.components.errors import ConfigError
 
 Keys = tuple[str | int, ...]
 DURATION = r"^[1-9][0-9]{0,4}[mhdw]$"
+LONGEST = 60  # characters of a value in a message
 UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -59,6 +61,15 @@ def parse(text: str, origin: str) -> Parsed:
 def dump(value: dict[str, Any]) -> str:
     """Return YAML that every reader, of YAML 1.1 or 1.2, understands alike."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is written, shortened; a quote or bracket that is open is closed."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) <= LONGEST:
+        return text
+    size = f" ({len(value)} characters)" if isinstance(value, str) else ""
+    return f"{text[: LONGEST - 2]}…{text[-1]}{size}"
 
 
 def parse_duration(duration: str, key: str) -> int:

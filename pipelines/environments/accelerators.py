@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from modelyard.components.settings import Settings
-from modelyard.pipelines.config.problems import did_you_mean
+from modelyard.pipelines.config.problems import choices
 from modelyard.pipelines.config.text import parse
 
 ANY_GPU = "gpu"
@@ -81,8 +81,8 @@ class Accelerator(Settings):
     def _exists(self) -> Self:
         """Refuse what no node has: the scheduler would wait for it for ever."""
         if not (one := known().get(self.type)):
-            near = did_you_mean(self.type, list(known())) or f"; they are {', '.join(known())}"
-            raise ValueError(f"accelerator.type is {self.type!r}, which is not known{near.rstrip('.?')}")
+            near = choices(self.type, list(known()))
+            raise ValueError(f"accelerator.type is {self.type!r}, which is not known{near}")
         if one.kind == "gpu":
             if self.topology:
                 raise ValueError(f"accelerator.topology is for TPUs and {self.type} is a GPU: remove it")

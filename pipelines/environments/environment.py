@@ -18,6 +18,7 @@ from modelyard.components.errors import ConfigError
 from modelyard.components.settings import Settings
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import find_storage
+from modelyard.pipelines.config.problems import choices
 from modelyard.pipelines.config.schedule import known_zone
 from modelyard.pipelines.environments.accelerators import Accelerator, Toleration
 from modelyard.pipelines.steps import ACCELERATED, IMAGES, STEPS
@@ -144,7 +145,7 @@ class Servers(Settings):
         """Refuse an unknown serving platform."""
         known = [each for each in PLATFORMS if each != "local"]
         if name not in known:
-            raise ValueError(f"there is no serving platform {name}; there are: {', '.join(known)}")
+            raise ValueError(f"there is no serving platform {name}{choices(name, known)}")
         return name
 
 

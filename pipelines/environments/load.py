@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.config.config import check_variables
 from modelyard.pipelines.config.layers import Document
-from modelyard.pipelines.config.problems import did_you_mean, explain
+from modelyard.pipelines.config.problems import choices, explain
 from modelyard.pipelines.config.text import Parsed, parse
 from modelyard.pipelines.environments.environment import BUILT, Environment
 from modelyard.pipelines.steps import ACCELERATED, IMAGES
@@ -60,7 +60,7 @@ def _read(name_or_path: str) -> Document:
         files = [folder / f"{name_or_path}.yaml" for folder in (SHIPPED, OWN)]
     if not (files := [file for file in files if file.is_file()]):
         names = sorted({file.stem for folder in (SHIPPED, OWN) for file in folder.glob("*.yaml")})
-        near = did_you_mean(name_or_path, names) or f"; they are {', '.join(names)}."
+        near = choices(name_or_path, names)
         raise ConfigError(f"There is no environment {name_or_path!r}{near} Or name a .yaml file.")
     document = Document(Parsed({SECTION: {}}), f"the environment {name_or_path}")
     for file in files:

@@ -12,7 +12,7 @@ from modelyard.components.artifacts import Record
 from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes.quantities import number
 from modelyard.components.settings import Settings
-from modelyard.pipelines.config.problems import did_you_mean
+from modelyard.pipelines.config.problems import choices
 from modelyard.pipelines.config.text import parse
 from modelyard.pipelines.environments.accelerators import SHIPPED, Accelerator, AcceleratorType, known
 from modelyard.pipelines.environments.environment import Environment
@@ -97,8 +97,8 @@ def load_catalog(path: Path) -> Catalog:
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise ConfigError(f"{path}: {said}. Compare it with {SHIPPED}.") from error
     if path != SHIPPED and (unknown := sorted(catalog.accelerators.keys() - known().keys())):
-        near = did_you_mean(unknown[0], list(known())) or f"; they are {', '.join(known())}"
-        raise ConfigError(f"{path}: no accelerator.type has the name {unknown[0]!r}{near.rstrip('.?')}.")
+        near = choices(unknown[0], list(known()))
+        raise ConfigError(f"{path}: {unknown[0]!r} is not the name of an accelerator.type{near}")
     return catalog
 
 

@@ -154,13 +154,13 @@ def test_a_configuration_cannot_be_changed(config):
         ("model: {logits: yes}", ['model.logits is "yes"', "true or false"]),
         ("serving: {port: 70000}", ["serving.port is 70000", "at most 65535"]),
         ("store: {url: 3}", ["store.url is 3", "text"]),
-        ("problem: regresion", ["problem", "classification, regression; did you mean regression?"]),
+        ("problem: regresion", ["'regresion'", "did you mean regression?"]),
         ("problem: regression", ["data.kind digits", "data.kind to images or npz or diabetes"]),
         ("data: {kind: diabetes}", ["problem is classification", "diabetes are for regression"]),
         ("training: {loss: mse}", ["training.loss is mse", "cross_entropy"]),
         ("training: {early_stopping: {monitor: val_mae}}", ["monitor is val_mae", "val_loss, val_accuracy"]),
-        ("gate: {minimum: {acuracy: 0.9}}", ["gate.minimum names acuracy", "it may name accuracy"]),
-        ("gate: {margin: {r2: 0.1}}", ["gate.margin names r2", "balanced_accuracy, accuracy, recall"]),
+        ("gate: {minimum: {acuracy: 0.9}}", ["line 4: gate.minimum.acuracy", "did you mean accuracy?"]),
+        ("gate: {margin: {r2: 0.1}}", ["gate.margin.r2", "balanced_accuracy, accuracy, recall"]),
         ("gate: {minimum: {accuracy: {cat: 0.9}}}", ["gate.minimum.accuracy", "one number"]),
         ("gate: {maximum: {accuracy: 0.9}}", ["higher is better", "gate.minimum"]),
         ("gate: {minimum: {accuracy: high}}", ['gate.minimum.accuracy is "high"', "Smallest value"]),
@@ -244,9 +244,22 @@ def test_validating_on_the_test_rows_excludes_what_would_choose_by_them(config, 
     assert config(text + "gate: null\n").data.validation == "test"
 
 
+def test_an_error_about_a_section_names_where_the_key_was_given(refused):
+    """Also when another layer than the file has the key, and when several keys do not go together."""
+    text = f"{DIGITS}gate:\n  minimum:\n    accuracy: 0.9\n    acuracy: 0.9\n"
+    assert "x.yaml, line 7: gate.minimum.acuracy" in refused(text)
+    valid = text.replace("acuracy", "log_loss").replace("    log_loss: 0.9\n", "")
+    assert refused(valid, "gate.minimum.acuracy=1").startswith("--set gate.minimum.acuracy: gate.minimum.ac")
+    message = refused(valid, MODELYARD_PROBLEM="regression")
+    assert "x.yaml, line 3: problem is regression, but the targets of data.kind digits" in message
+    assert refused(valid, "model.build='m:f'").startswith("--set model.build: model.build and model.code")
+
+
 @pytest.mark.parametrize("name", ["Digits", "-x", "x-", "a_b", "a" * 64, "''", "../x"])
 def test_a_name_that_is_none_is_refused(refused, name):
-    assert "lower-case letters, digits and dashes" in refused(f"name: {name}\ndata: {{kind: digits}}\n")
+    message = refused(f"name: {name}\ndata: {{kind: digits}}\n")
+    assert "lower-case letters, digits and dashes" in message
+    assert message.count('"') == 2
 
 
 def test_every_problem_is_told_at_once_with_its_own_origin(refused):

@@ -122,7 +122,7 @@ def test_a_tpu_slice_is_one_host_with_all_its_chips(slice_):
 
 def test_an_unknown_environment_names_those_that_there_are():
     assert "did you mean kind?" in refused("knd")
-    assert "they are gke, kind, local" in refused("production")
+    assert "choose from gke, kind, local" in refused("production")
 
 
 # Images
