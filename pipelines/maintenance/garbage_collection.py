@@ -60,7 +60,7 @@ class Removable:
             and by several processes at once.
     """
 
-    kind: Literal["version", "run", "upload", "checkpoint", "record"]
+    kind: Literal["version", "run", "upload", "checkpoint", "record", "report", "traceback"]
     name: str
     size: int
     why: str
@@ -111,7 +111,8 @@ class GarbageCollector:
         """
         users = [*self._versions(), *self._runs()]
         to_remove = {one.name for one in users if one.kept is None}
-        return [*users, *self._uploads(to_remove), *self._checkpoints(), *self._records()]
+        in_store = [*self._uploads(to_remove), *self._checkpoints(), *self._records()]
+        return [*users, *in_store, *self._files("report", "reports"), *self._files("traceback", "errors")]
 
     # Versions
 
@@ -179,7 +180,7 @@ class GarbageCollector:
             yield Removable("run", name, _size(runs / name), age, kept.get(name), remove)
         for path in sorted(removed.glob("*")):
             why = "left by a gc that was killed"
-            yield Removable("run", path.name, _size(path), why, None, partial(_delete_folder, path))
+            yield Removable("run", path.name, _size(path), why, None, partial(_delete, path))
 
     def _kept_runs(self, names: list[str]) -> dict[str, str]:
         """Return why runs are kept."""
@@ -226,7 +227,16 @@ class GarbageCollector:
         removed.parent.mkdir(exist_ok=True)
         with suppress(FileNotFoundError):
             folder.rename(removed)
-        return _delete_folder(removed)
+        return _delete(removed)
+
+    # Reports that `modelyard report` fetched, which it fetches again, and the tracebacks of bugs
+
+    def _files(self, kind: Literal["report", "traceback"], folder: str) -> Iterator[Removable]:
+        for path in sorted((self.home / folder).glob("*")):
+            with suppress(FileNotFoundError):  # another gc was faster
+                changed, remove = path.stat().st_mtime, partial(_delete, path)
+                kept = self._young if changed > self._oldest else None
+                yield Removable(kind, path.name, _size(path), self._age(changed), kept, remove)
 
     # Uploads and checkpoints, of all models in the store
 
@@ -359,12 +369,15 @@ def _parameters(run: Any) -> str:
     return json.dumps((run.runtime_config.parameters if run.runtime_config else None) or {})
 
 
-def _size(folder: Path) -> int:
+def _size(path: Path) -> int:
     with suppress(FileNotFoundError):  # another gc was faster
-        return tree_bytes(folder)
+        return tree_bytes(path) if path.is_dir() else path.stat().st_size
     return 0
 
 
-def _delete_folder(folder: Path) -> bool:
-    shutil.rmtree(folder, ignore_errors=True)
-    return not folder.exists()
+def _delete(path: Path) -> bool:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+    return not path.exists()

@@ -38,6 +38,22 @@ def test_what_a_killed_gc_left_of_a_run_goes(workspace: Workspace) -> None:
     assert list((workspace.home / "removed").iterdir()) == []
 
 
+def test_reports_that_were_fetched_and_tracebacks_go_when_they_are_old(workspace: Workspace) -> None:
+    report, traceback = (
+        workspace.home / "reports/digits-000001",
+        workspace.home / "errors/20260101-120000.txt",
+    )
+    for folder in (report, traceback.parent):
+        folder.mkdir(parents=True)
+    (report / "report.html").write_text("<p>fine</p>")
+    traceback.write_text("KeyError")
+    assert workspace.gc(later=0) == (set(), set())
+    assert workspace.find()[report.name].size == len("<p>fine</p>")
+    assert workspace.gc() == ({report.name, traceback.name}, set())
+    assert not report.exists()
+    assert not traceback.exists()
+
+
 def test_a_run_in_pods_goes_with_its_artifacts_in_the_bucket(workspace: Workspace) -> None:
     for name in OLD[:2]:
         workspace.run(name, pods=True)
