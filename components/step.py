@@ -12,9 +12,11 @@ empties it. The `main` of a module that runs as a child process uses `step`, too
 """
 
 import json
+import logging
 import os
 import re
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,12 +48,26 @@ def step(name: str) -> Iterator[None]:
     _write(path, document(KilledError(killed(name)), name))
     try:
         interface.check(name)
-        yield
+        with _plain_log():
+            yield
     except BaseException as error:
         ended_well = isinstance(error, SystemExit) and not error.code
         _write(path, b"" if ended_well else document(error, name))
         raise
     _write(path, b"")
+
+
+@contextmanager
+def _plain_log() -> Iterator[None]:
+    """Write what our modules log as lines of the step; KFP would put its own prefix before them."""
+    log, handler = logging.getLogger("modelyard"), logging.StreamHandler(sys.stdout)
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.propagate = True
+        log.removeHandler(handler)
 
 
 def termination_log() -> Path | None:

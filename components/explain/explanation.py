@@ -16,9 +16,11 @@ WORDS = {
     "cancelled": ("was cancelled", "during the step"),
 }
 LAST = 5  # lines of a log that are quoted
-# Lines of KFP's executor and launcher and of Argo, by their prefixes, events, and empty ones.
+# Empty lines, events, and the lines of KFP's executor and launcher and of Argo, by their prefixes; also those
+# of TensorFlow's start, which its level of logging does not stop. Its fatal ones stay.
 _FRAMING = re.compile(
-    r"\[KFP Executor|\{\"event\":|time=|[IWEF]\d{4} \d\d:\d\d:\d\d|Error: exit status \d+$|\s*$"
+    r"\[KFP Executor|\{\"event\":|time=|(?!F0000)[IWEF]\d{4} \d\d:\d\d:\d\d|Error: exit status \d+$|\s*$"
+    r"|WARNING: All log messages before absl::InitializeLog\(\)"
 )
 _DUMP = re.compile(
     r"(?:\[KFP Executor|[IWEF]\d{4} ).*(?:Got executor_input:|\{)$"

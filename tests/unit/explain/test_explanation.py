@@ -10,6 +10,8 @@ FRAMED = [
     "  }",
     "}",
     "[KFP Executor 2026-11-29 04:08:06,279 INFO]: Looking for component `train`",
+    "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+    "I0000 00:00:1795944759.702085    7871 port.cc:153] oneDNN custom operations are on.",
     "epoch 1",
     "",
     "epoch 2",
@@ -23,6 +25,10 @@ def test_the_lines_of_a_step_are_those_without_what_kfp_and_argo_write_around_th
     assert list(step_lines(FRAMED)) == ["epoch 1", "epoch 2"]
     assert last_line(FRAMED) == "epoch 2"
     assert last_line(FRAMED[:4]) == ""
+    fatal = (
+        "F0000 00:00:1795944759.702085    7871 cpu_feature_guard.cc:227] The TensorFlow library was compiled"
+    )
+    assert last_line([*FRAMED, fatal]) == fatal
 
 
 def test_the_last_lines_are_quoted_as_they_are():
