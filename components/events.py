@@ -53,6 +53,14 @@ class Resumed(Record):
     epochs: int
 
 
+class CheckpointSaved(Record):
+    """The state of a training after an epoch was saved, from which it goes on if it is started again."""
+
+    event: Literal["checkpoint"] = "checkpoint"
+    step: str
+    epoch: int
+
+
 class Waiting(Record):
     """A step waits for a node or an image; `reason` says for what, and what may help."""
 
@@ -61,7 +69,7 @@ class Waiting(Record):
     reason: str
 
 
-Event = StepChange | Epoch | Resumed | Waiting
+Event = StepChange | Epoch | Resumed | CheckpointSaved | Waiting
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 

@@ -47,9 +47,3 @@ def log_of(run: Path, step: str) -> list[str]:
     """Return the log of a step; empty when it did not run."""
     path = run / "logs" / f"{step}.log"
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-
-
-def last_step(run: Path) -> str | None:
-    """Return the step that started last. The exit task is none."""
-    logs = [path for path in (run / "logs").glob("*.log") if path.stem != EXIT_TASK]
-    return max(logs, key=lambda path: path.stat().st_mtime_ns).stem if logs else None

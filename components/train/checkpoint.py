@@ -26,6 +26,7 @@ from pydantic import Field
 from modelyard.components import problems
 from modelyard.components.artifacts import Record, tree_sha256
 from modelyard.components.errors import NotFoundError, StoreError
+from modelyard.components.events import CheckpointSaved, emit
 from modelyard.components.store.objects import Objects
 from modelyard.components.train.backend import BACKEND, keras, tf
 from modelyard.components.train.callbacks import Logs
@@ -163,6 +164,7 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
             print(f"no checkpoint after epoch {epochs}: {error}", flush=True)  # noqa: T201
         else:
             print(f"checkpoint after epoch {epochs} ({size / 1e6:.1f} MB)", flush=True)  # noqa: T201
+            emit(CheckpointSaved(step="train", epoch=epochs))
 
     def _variables(self) -> list[Any]:
         return [*self._network.variables, *self._network.optimizer.variables]

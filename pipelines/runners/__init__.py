@@ -6,5 +6,4 @@ local, pods, kfp   the three
 runs         the folders of runs on this machine
 differences  two submissions, or two runs, side by side
 reports      the report of a run, or of a version
-explain_run  how a run that this machine led ended
 """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from modelyard.components import records
 from modelyard.components.artifacts import Interval, Metric, Metrics, Record, Rule, Slice, read
-from modelyard.components.errors import ModelyardError
+from modelyard.components.errors import ConfigError, ModelyardError
 from modelyard.components.events import Event, StepChange
 from modelyard.components.explain.explanation import Explanation
 from modelyard.pipelines.serving.smoke_test import Prediction
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from modelyard.pipelines.environments.environment import Environment
 
 State = Literal["waiting", "running", "succeeded", "failed", "skipped"]
+ENDED = ("succeeded", "failed", "cancelled", "skipped")
 RunnerName = Literal["local", "pods", "kfp"]
 Options = Mapping[str, bool | int]
 """Arguments of the pipeline that no configuration has: `skip_unchanged`, `force_after`."""
@@ -67,21 +68,13 @@ class Failure(Record):
     log: str | None
 
     @classmethod
-    def of(cls, error: ModelyardError, step: str | None = None, log: Path | None = None) -> "Failure":
-        """Return how an error is recorded."""
-        return cls(
-            kind=type(error).__name__,
-            message=str(error),
-            exit_code=error.exit_code,
-            step=step,
-            log=str(log) if log else None,
-        )
-
-    @classmethod
-    def of_record(cls, found: records.Failure, step: str | None = None, log: Path | None = None) -> "Failure":
-        """Return how the record of a step is told."""
-        log_name = str(log) if log else None
-        return cls(kind=found.kind, message=found.message, exit_code=found.exit_code, step=step, log=log_name)
+    def of(
+        cls, found: ModelyardError | records.Failure, step: str | None = None, log: Path | None = None
+    ) -> "Failure":
+        """Return how an error, or the record that a step left of one, is told."""
+        record = records.Failure.of(found) if isinstance(found, ModelyardError) else found
+        told = record.model_dump(include={"kind", "message", "exit_code"})
+        return cls(**told, step=step, log=str(log) if log else None)
 
 
 class RunSummary(Record):
@@ -264,6 +257,23 @@ class Runner(ABC):
         Raises:
             NotFoundError: there is none.
         """
+
+
+def check_not_ended(name: str, state: str) -> None:
+    """Raise ConfigError when a run has ended."""
+    if state in ENDED:
+        raise ConfigError(
+            f"The run {name} has ended already ({state}). `modelyard runs list` shows the runs that have not."
+        )
+
+
+def check_has_failed(name: str, state: str, again: str) -> None:
+    """Raise ConfigError unless a run failed or was cancelled; `again` is the command that starts another."""
+    if state not in ("failed", "cancelled"):
+        raise ConfigError(
+            f"The run {name} is {state}, and only a failed or cancelled run can be retried. `modelyard "
+            f"{again}` starts another: what is done is cached."
+        )
 
 
 def recorded(folder: Path) -> RunSummary | None:

@@ -1,5 +1,6 @@
 """Two configurations, or two runs, side by side: what differs."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,10 @@ class Change(Record):
     after: Any = None
 
     def __str__(self) -> str:
-        before, after = ("none" if one is None else one for one in (self.before, self.after))
+        values = ("none" if one is None else one for one in (self.before, self.after))
+        before, after = (
+            one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in values
+        )
         return f"{self.key}: {before} -> {after}"
 
 

@@ -20,9 +20,14 @@ def report_of_run(run: Run) -> Path:
     summary = summary_of(run)
     if summary and summary.report and Path(summary.report).is_file():
         return Path(summary.report)
+    state = run.info().state
+    if state in ("pending", "running"):
+        why = f"is {state}, and has no report before its step evaluate has ended"
+    else:
+        why = f"({state}) has no report: it ended before there was one, or it was cleaned up"
     raise NotFoundError(
-        f"The run {run.name} ({run.info().state}) has no report: it ended before there was one, or it was "
-        "cleaned up. `modelyard runs list` shows other runs; of a version: `modelyard report NAME VERSION`."
+        f"The run {run.name} {why}. `modelyard runs list` shows other runs; of a version: `modelyard report "
+        "NAME VERSION`."
     )
 
 
@@ -32,14 +37,7 @@ def report_of_version(models: ModelStore, name: str, version: int | None = None)
     Raises:
         NotFoundError: there is no such version, or no champion.
     """
-    if version is None:
-        champion = models.champion(name)
-        if champion is None:
-            raise NotFoundError(
-                f"{name} is neither a run nor a model with a champion in {models.url}. `modelyard runs list` "
-                "and `modelyard models list` show what there is."
-            )
-        version = champion.version
+    version = version or models.require_champion(name).version
     folder = runs.home() / "reports" / f"{name}-{version:06d}"
     models.fetch(name, version, folder, only=[REPORT])
     return folder / REPORT, version

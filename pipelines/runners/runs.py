@@ -6,6 +6,7 @@
     run.json      the summary, written when the run ends
     report.html   what evaluate says, for people
     lifeline      held for as long as the run lives
+    cancelled     there since `modelyard runs cancel`
     logs/         one file a step
     artifacts/    what the steps wrote; the cache points into it
     scratch/      temporary files; gone when the run ends
@@ -27,7 +28,7 @@ from modelyard.components.errors import ConfigError
 from modelyard.pipelines.runners.base import EvaluationSummary, RunSummary
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
-START, EVENTS = "start.json", "events.jsonl"
+START, EVENTS, CANCELLED = "start.json", "events.jsonl", "cancelled"
 
 
 def home() -> Path:

@@ -122,13 +122,10 @@ def list_runs(
 
 
 def _led(name: str | None, model: str | None, limit: int) -> Iterator[RunInfo]:
-    home = runs.home()
-    for folder, start in led(home):
-        if limit and name in (None, start.environment):
-            info = _runner_of(start).open(folder.name).info()
-            if model in (None, info.model):
-                limit -= 1
-                yield info
+    starts = {(one.runner, one.environment): one for _, one in led(runs.home())}
+    for start in starts.values():
+        if name in (None, start.environment):
+            yield from _runner_of(start).list(model, limit)
 
 
 def _runner_of(start: Start) -> LocalRunner:

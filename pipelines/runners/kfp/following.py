@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.components import records
+from modelyard.components.artifacts import UNCHANGED
 from modelyard.components.errors import (
     CancelledError,
     ClusterError,
@@ -25,17 +26,19 @@ from modelyard.components.errors import (
 from modelyard.components.events import Event, Resumed, StepChange, Waiting, parse_all
 from modelyard.components.explain.explanation import explanation, last_line
 from modelyard.components.explain.kfp_run import Evidence, Stuck, failure, stuck
-from modelyard.components.explain.workflow import PodNode, Workflow
+from modelyard.components.explain.workflow import EXIT_TASK, PodNode, Workflow
 from modelyard.components.records import RunEnd
+from modelyard.components.store import staging
+from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs as local_runs
-from modelyard.pipelines.runners.base import Failure, RunSummary, State, Step
+from modelyard.pipelines.runners.base import ENDED, Failure, RunSummary, State, Step
 from modelyard.pipelines.runners.kfp import runs
 from modelyard.pipelines.runners.kfp.client import Backend
-from modelyard.pipelines.runners.kfp.results import results
 from modelyard.pipelines.runners.kfp.runs import LOG_PAUSE, RunArchive
+from modelyard.pipelines.serving.smoke_test import predict_on_cluster
 from modelyard.pipelines.steps import STEPS
 
 PHASES: dict[str, State] = {
@@ -115,8 +118,9 @@ class Following:
 
     def steps(self) -> tuple[Step, ...]:
         """Return the current state of every step."""
-        over = not runs.goes_on(self.run) or bool(self._stuck_in and not self.leave_stuck)
-        return tuple(_step(name, self._workflow, over) for name in STEPS)
+        over = runs.state(self.run) in ENDED or bool(self._stuck_in and not self.leave_stuck)
+        ending = over or any(pod.step == EXIT_TASK for pod in self._workflow.pods())
+        return tuple(_step(name, self._workflow, over if name == EXIT_TASK else ending) for name in STEPS)
 
     def look(self) -> str:
         """Fetch the run and its Workflow, and return the run's state.
@@ -143,7 +147,7 @@ class Following:
             CancelledError: it was cancelled or deleted.
             StuckError: one of its pods cannot start.
         """
-        while (state := self.look()) not in runs.ENDED:
+        while (state := self.look()) not in ENDED:
             self._raise_if_stuck()
             if time.monotonic() >= self._log_due:
                 node, self._log_due = self._workflow.working(), time.monotonic() + LOG_PAUSE
@@ -232,11 +236,11 @@ class Following:
         evidence = self._archive.evidence(node) if node else None
         found = failure(self._workflow, evidence)
         step = found.step if found.step in STEPS else None  # else a group of them, such as the whole run
-        if not evidence or not evidence.log:
-            return Failure.of_record(found, step)
-        log = logs / f"{evidence.node.step}.log"
-        log.write_text("".join(f"{line}\n" for line in evidence.log), encoding="utf-8")
-        return Failure.of_record(found, step, log)
+        log = None
+        if evidence and evidence.log:
+            log = logs / f"{evidence.node.step}.log"
+            log.write_text("".join(f"{line}\n" for line in evidence.log), encoding="utf-8")
+        return Failure.of(found, step, log)
 
     def _results(self, name: str, store: Store, folder: Path) -> dict[str, Any]:
         try:
@@ -245,6 +249,49 @@ class Following:
             raise type(error)(
                 f"The run {self.run.display_name} succeeded, and its results cannot be read: {error}"
             ) from error
+
+
+def results(run: Any, name: str, store: Store, environment: Environment, folder: Path) -> dict[str, Any]:
+    """Return the part of a run's summary that has its results: what its steps recorded, and the report.
+
+    Args:
+        run: the run, as the server gives it; it has succeeded.
+        name: of the model.
+        store: of its versions, as it is reached from here.
+        environment: where it ran.
+        folder: where the report goes.
+
+    Raises:
+        NotFoundError: the records of the run are gone.
+        StoreError: the bucket cannot be read.
+    """
+    champion = open_store(store).champion(name)
+    found = records.of_run(open_objects(store), name, run.run_id)
+    if not found.start:
+        raise _gone(run, store, records.run_key(name, run.run_id))
+    result: dict[str, Any] = {
+        "fingerprint": found.start.fingerprint,
+        "champion": champion.version if champion else None,
+    }
+    if found.start.unchanged is not None:
+        return {**result, "decision": UNCHANGED, "reason": found.start.unchanged}
+    if not (decision := found.decision):
+        raise _gone(run, store, records.decision_key(name, found.start.fingerprint, found.start.champion))
+    report = folder / "artifacts" / "evaluate" / "report"
+    staging.fetch(decision.report, report, environment.artifacts().endpoint)
+    outcome = found.outcome.outcome if found.outcome else None
+    return {
+        **result,
+        **local_runs.scores(decision.decision, decision.metrics, report, outcome, folder),
+        "prediction": predict_on_cluster(name, store, environment),
+    }
+
+
+def _gone(run: Any, store: Store, key: str) -> NotFoundError:
+    return NotFoundError(
+        f"The record {store.url}/{key} of the run {run.display_name} was removed. `modelyard submit` starts "
+        "another."
+    )
 
 
 def _step(name: str, workflow: Workflow, ended: bool) -> Step:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard.components import records
 from modelyard.components.errors import BackendError, StoreError
 from modelyard.components.events import Event
+from modelyard.components.explain import kfp_run
 from modelyard.components.explain.explanation import Explanation
 from modelyard.components.records import RunRecords
 from modelyard.components.store.objects import CONNECTIONS
@@ -25,10 +26,10 @@ from modelyard.pipelines.runners.base import (
     Runner,
     RunSummary,
     Step,
+    check_has_failed,
 )
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
-from modelyard.pipelines.runners.kfp.explained import explain_kfp
 from modelyard.pipelines.runners.kfp.following import Following
 from modelyard.pipelines.steps import described
 
@@ -115,7 +116,7 @@ class KfpRun(Run):
             data=data.get("source") or data.get("kind"),
             schedule=run.recurring_run_id or None,
         )
-        found = self._records() if info.state == "succeeded" else RunRecords()
+        found = self._recorded()[1] if info.state == "succeeded" else RunRecords()
         decision, _ = found.decided() or (None, None)
         version = found.outcome.outcome.version if found.outcome else None
         return info.with_result(decision, version, found.decision.metrics if found.decision else None)
@@ -154,12 +155,18 @@ class KfpRun(Run):
 
     def retry(self) -> "KfpRun":
         """Start the failed steps of the run again; it stays the same run."""
-        runs.retry(self._runner.backend, self._run)
+        check_has_failed(self.name, runs.state(self._run), "submit")
+        self._runner.backend.runs.run_service_retry_run(self.id)
         return self._runner.open(self.id)
 
     def explain(self) -> Explanation:
         """Return how it ended, also when its pods are gone, or that it is running."""
-        return explain_kfp(self._runner.backend, self._run, self.environment)
+        model, found = self._recorded()
+        end, state = found.end, runs.state(self._run)
+        if end and end.state == state and end.ended >= runs.last_start(self._run):
+            return Explanation(self.name, model, end.state, end.step, end.kind, end.text)
+        archive, decided = runs.RunArchive(self._runner.backend, self.id), found.decided()
+        return kfp_run.explain(self.name, model, archive, decided=": ".join(decided or ()))
 
     def config(self) -> dict[str, Any]:
         """Return its configuration; empty when another program started it."""
@@ -177,11 +184,13 @@ class KfpRun(Run):
         options = (word for option, value in given.items() if value for word in (option, value))
         return shlex.join(["modelyard", "runs", "show", self.name, "-e", runner.name, "--wait", *options])
 
-    def _records(self) -> RunRecords:
+    def _recorded(self) -> tuple[str | None, RunRecords]:
+        """Return the model's name, and what the steps recorded in the store, as far as it can be read."""
+        model, found = None, RunRecords()
         with suppress(BackendError, StoreError):  # it is no run of modelyard's, or its store does not answer
             model, store = runs.model_and_store(self._run, self.environment)
-            return records.of_run(open_objects(store), model, self.id)
-        return RunRecords()
+            found = records.of_run(open_objects(store), model, self.id)
+        return model, found
 
     def _look(self) -> None:
         self._following.look()

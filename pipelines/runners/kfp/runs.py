@@ -15,17 +15,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from modelyard.components.errors import BackendError, ClusterError, ConfigError, NotFoundError
+from modelyard.components.errors import BackendError, ClusterError, NotFoundError
 from modelyard.components.explain.kfp_run import Evidence
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners.base import check_not_ended
 from modelyard.pipelines.runners.kfp.client import PAGE_SIZE, Backend, equals, find_experiment, pages
 from modelyard.pipelines.steps import described
 
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-ENDED = ("succeeded", "failed", "cancelled", "skipped")
 LOG_ERROR = '{"error_message":'  # the server answers 200 before it looks for the log
 PAUSE, LOG_PAUSE = 2.0, 5.0  # seconds between two looks at a run, and at a log, which comes as a whole
 
@@ -126,37 +126,14 @@ def last_start(run: Any) -> str:
     return began.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
-def goes_on(run: Any) -> bool:
-    """Say whether a run has not ended."""
-    return state(run) not in ENDED
-
-
 def cancel(backend: Backend, run: Any) -> None:
     """End a run that has not ended; its exit task does not run then.
 
     Raises:
         ConfigError: it has ended already.
     """
-    if not goes_on(run):
-        raise ConfigError(
-            f"The run {run.display_name} has ended already ({state(run)}). `modelyard runs list` shows the "
-            "runs that have not."
-        )
+    check_not_ended(run.display_name, state(run))
     backend.runs.run_service_terminate_run(run.run_id)
-
-
-def retry(backend: Backend, run: Any) -> None:
-    """Start the failed steps of a run again; what succeeded stays.
-
-    Raises:
-        ConfigError: it has not failed.
-    """
-    if state(run) not in ("failed", "cancelled"):
-        raise ConfigError(
-            f"The run {run.display_name} is {state(run)}, and only a failed or cancelled run can be retried. "
-            "`modelyard submit` starts another: what is done is cached."
-        )
-    backend.runs.run_service_retry_run(run.run_id)
 
 
 class RunArchive:

@@ -9,7 +9,7 @@ from typing import Any
 from modelyard.components import events, records
 from modelyard.components.artifacts import UNCHANGED, Decision, Identity, Metrics, Outcome, read
 from modelyard.components.errors import CancelledError, ModelyardError
-from modelyard.components.events import EventFile, Resumed, StepChange
+from modelyard.components.events import CheckpointSaved, Event, EventFile, Resumed, StepChange
 from modelyard.components.explain import local_run
 from modelyard.components.store.models import open_store
 from modelyard.components.store.storage import open_objects
@@ -18,9 +18,9 @@ from modelyard.pipelines.compile.compiler import LOCAL, NO_OPTIONS, arguments, p
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.base import Failure, RunSummary, State, Step
+from modelyard.pipelines.runners.base import Failure, RunSummary, Step
 from modelyard.pipelines.runners.local.tasks import Tasks
-from modelyard.pipelines.runners.runs import EVENTS, scores
+from modelyard.pipelines.runners.runs import CANCELLED, EVENTS, scores
 from modelyard.pipelines.serving.smoke_test import Prediction, predict_locally
 from modelyard.pipelines.steps import STEPS
 
@@ -62,28 +62,31 @@ class LocalExecution:
                 self._execute()
                 result = {"state": "succeeded", **self._result()}
         except ModelyardError as error:
-            step, found = self._failed_step(), self._failure()
+            step = self._failed_step()
             log = self.tasks.log(step) if step else None
-            failure = Failure.of_record(found, step, log) if found else Failure.of(error, step, log)
-            result = {"state": "failed", "failure": failure}
+            result = {"state": "failed", "failure": Failure.of(self._failure(step) or error, step, log)}
         except KeyboardInterrupt:
-            why = CancelledError(f"Ctrl-C or SIGTERM ended the run. {self.go_on()}")
+            cancelled = (self.folder / CANCELLED).exists()
+            how = "`modelyard runs cancel`" if cancelled else "Ctrl-C or SIGTERM"
+            why = CancelledError(f"{how} ended the run. {self.go_on()}")
             self._record(started, {"state": "cancelled", "failure": Failure.of(why, self._failed_step())})
             raise
         return self._record(started, result)
 
     def go_on(self) -> str:
         """Say what is left of an interrupted run, and how to go on with it."""
+        saved = [one.epoch for one in self._events() if isinstance(one, Resumed | CheckpointSaved)]
+        training = f"; training goes on after epoch {saved[-1]}" if saved and not self._done("train") else ""
         return (
-            "None of its steps is running, and what is done is cached; training goes on after its last "
-            f"checkpoint. `modelyard runs retry {self.folder.name}` does the rest."
+            f"None of its steps is running, and what is done is cached{training}. `modelyard runs retry "
+            f"{self.folder.name}` does the rest."
         )
 
     def clean_up(self) -> None:
         """Remove what an interrupted run has left elsewhere, once its processes have ended."""
 
     def _record(self, started: float, result: dict[str, Any]) -> RunSummary:
-        resumed = [one.epoch for one in EventFile(self.folder / EVENTS).read() if isinstance(one, Resumed)]
+        resumed = [one.epoch for one in self._events() if isinstance(one, Resumed)]
         summary = RunSummary(
             run=self.folder.name,
             model=self.config.name,
@@ -97,6 +100,9 @@ class LocalExecution:
         runs.finish(self.folder, summary)
         return summary
 
+    def _events(self) -> list[Event]:
+        return EventFile(self.folder / EVENTS).read()
+
     def _step_changed(self, step: Step) -> None:
         """Write the change down; request the prediction while explain runs, which changes no model."""
         change = StepChange(
@@ -104,7 +110,7 @@ class LocalExecution:
         )
         events.append(self.folder / EVENTS, change)
         begins = step.name == EXIT_TASK and step.state == "running"
-        if begins and self._state("evaluate") == "succeeded" and self._failed_step() is None:
+        if begins and self._done("evaluate") and self._failed_step() is None:
             self._prediction = self._threads.submit(self._predict)
 
     def _execute(self) -> None:
@@ -122,7 +128,9 @@ class LocalExecution:
             with self.tasks.hooked():
                 train_to_serve(**arguments(self.config, self.environment), **self.options)
         except RuntimeError as error:
-            raise self._step_error(error) from error
+            raise ModelyardError(
+                f"KFP's local runner failed: {error}. `modelyard --debug run` shows more."
+            ) from error
         finally:
             self.tasks.settle()
 
@@ -151,16 +159,9 @@ class LocalExecution:
     def _failed_step(self) -> str | None:
         return next((step.name for step in self.tasks.steps() if step.state == "failed"), None)
 
-    def _failure(self) -> records.Failure | None:
+    def _failure(self, step: str | None) -> records.Failure | None:
         """Return the record of the step that failed."""
-        step = self._failed_step()
         return records.Failure.parse(local_run.failure_file(self.folder, step).read_bytes()) if step else None
-
-    def _step_error(self, error: Exception) -> ModelyardError:
-        """Return the error that the failed step ended with."""
-        if found := self._failure():
-            return found.error()
-        return ModelyardError(f"KFP's local runner failed: {error}. `modelyard --debug run` shows more.")
 
     def _result(self) -> dict[str, Any]:
         """Return what the steps decided, the champion, and one prediction of its server."""
@@ -189,12 +190,9 @@ class LocalExecution:
             self.folder,
         )
 
-    def _deployed(self) -> bool:
-        return self._state("deploy") == "succeeded"
-
-    def _state(self, step: str) -> State:
-        return self.tasks.state(step)
+    def _done(self, step: str) -> bool:
+        return self.tasks.state(step) == "succeeded"
 
     def _outcome(self) -> Outcome | None:
         """Return the outcome of deploy; None when it did not run."""
-        return read(Path(self._artifact_uri("deploy", "outcome")), Outcome) if self._deployed() else None
+        return read(Path(self._artifact_uri("deploy", "outcome")), Outcome) if self._done("deploy") else None

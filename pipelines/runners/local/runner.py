@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +20,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Record, read, write
-from modelyard.components.errors import CancelledError, ConfigError, ModelyardError, NotFoundError
+from modelyard.components.errors import (
+    CancelledError,
+    ConfigError,
+    KilledError,
+    ModelyardError,
+    NotFoundError,
+)
 from modelyard.components.events import Event, EventFile
-from modelyard.components.explain.explanation import Explanation
+from modelyard.components.explain.explanation import Explanation, explanation
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.base import (
+    Failure,
     LogLines,
     Options,
     Run,
@@ -33,10 +40,12 @@ from modelyard.pipelines.runners.base import (
     Runner,
     RunSummary,
     Step,
+    check_has_failed,
+    check_not_ended,
     recorded,
     steps_after,
 )
-from modelyard.pipelines.runners.explain_run import explain_local
+from modelyard.pipelines.steps import STEPS
 
 if TYPE_CHECKING:
     from modelyard.pipelines.config.config import Config
@@ -63,84 +72,12 @@ class Start(Record):
     pid_started: str
 
 
-class LocalRunner(Runner):
-    """Leads runs whose steps are processes of this machine.
-
-    Args:
-        name: the environment's name.
-        environment: where the steps run.
-        home: the folder of runs and cache.
-    """
-
-    kind: ClassVar[Literal["local", "pods"]] = "local"
-
-    def __init__(self, name: str, environment: Environment, home: Path) -> None:
-        self.name, self.environment, self.home = name, environment, home
-
-    def start(self, config: "Config", options: Options) -> "LocalRun":
-        """Make the folder of a run; its `result` executes it."""
-        life = ExitStack()
-        folder = life.enter_context(runs.start(self.home))
-        start = Start(
-            runner=self.kind,
-            environment=self.name,
-            place=self.environment.model_dump(mode="json"),
-            config=config.model_dump(mode="json"),
-            options=dict(options),
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            pid_started=process_start(os.getpid()),
-        )
-        try:
-            execution = self._execution(config, folder, options)
-        except BaseException:
-            life.close()
-            shutil.rmtree(folder)
-            raise
-        write(folder / runs.START, start)
-        return self._run(folder, start, execution, life)
-
-    def list(self, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
-        """Return the latest runs that this machine led in this environment, newest first."""
-        found = (self._run(folder, start) for folder, start in led(self.home) if self._mine(start))
-        shown = (info for info in (run.info() for run in found) if model in (None, info.model))
-        return [info for _, info in zip(range(limit), shown, strict=False)]
-
-    def open(self, name: str) -> "LocalRun":
-        """Return a run that this machine leads, or led, by its name."""
-        folder = self.home / "runs" / name
-        if runs.NAME.fullmatch(name) and (start := start_of(folder)) and self._mine(start):
-            return self._run(folder, start)
-        raise NotFoundError(
-            f"There is no run {name!r} of the environment {self.name} in {self.home / 'runs'}. `modelyard "
-            "runs list` shows the runs that this machine leads; MODELYARD_HOME names another folder."
-        )
-
-    def _mine(self, start: Start) -> bool:
-        return (start.runner, start.environment) == (self.kind, self.name)
-
-    def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
-        from modelyard.pipelines.runners.local.execution import LocalExecution  # imports kfp
-
-        return LocalExecution(config, folder, self.environment, options)
-
-    def _run(
-        self,
-        folder: Path,
-        start: Start,
-        execution: "LocalExecution | None" = None,
-        life: ExitStack | None = None,
-    ) -> "LocalRun":
-        return LocalRun(self, folder, start, execution, life)
-
-
 class LocalRun(Run):
     """A run of this machine; with an `execution` it is led by this process, for as long as `life` is open."""
 
     def __init__(
         self,
-        runner: LocalRunner,
+        runner: "LocalRunner",
         folder: Path,
         start: Start,
         execution: "LocalExecution | None" = None,
@@ -160,34 +97,25 @@ class LocalRun(Run):
         """Return the run in short."""
         start, summary = self._start, self._summary()
         data = start.config.get("data", {})
-        began = datetime.fromisoformat(start.at)
-        seconds = (datetime.now(UTC) - began).total_seconds() if self.lives() else None
         info = RunInfo(
             name=self.name,
             id=self.name,
             runner=start.runner,
             environment=start.environment,
             model=start.config.get("name"),
-            state=summary.state if summary else "running" if self.lives() else "cancelled",
+            state=summary.state if summary else "running",
             started=start.at,
-            seconds=summary.seconds if summary else seconds,
+            seconds=summary.seconds if summary else self._seconds(time.time()),
             data=data.get("source") or data.get("kind"),
         )
         return info.with_result(summary.decision, summary.version, summary.evaluation) if summary else info
 
     def steps(self) -> tuple[Step, ...]:
         """Return the state of every step."""
-        from modelyard.pipelines.steps import STEPS
-
         if self._execution:
             return self._execution.tasks.steps()
-        if summary := self._summary():
-            return summary.steps
-        steps = steps_after(self.events(), STEPS, time.time())
-        if self.lives():
-            return steps
-        ended = {"waiting": "skipped", "running": "failed"}
-        return tuple(one.model_copy(update={"state": ended.get(one.state, one.state)}) for one in steps)
+        summary = self._summary()
+        return summary.steps if summary else steps_after(self.events(), STEPS, time.time())
 
     def events(self) -> Sequence[Event]:
         """Return what has happened so far."""
@@ -197,14 +125,9 @@ class LocalRun(Run):
         """Execute the run, or wait until the process that leads it has ended."""
         if self._execution and self._life:
             return self._lead(self._execution, self._life)
-        while self.lives():
+        while (summary := self._summary()) is None:
             time.sleep(PAUSE)
-        if summary := self._summary():
-            return summary
-        raise CancelledError(
-            f"The run {self.name} has no result: its process was killed. What is done is cached: `modelyard "
-            f"runs retry {self.name}` goes on."
-        )
+        return summary
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
         """Yield the steps that have a log, with its lines."""
@@ -232,12 +155,8 @@ class LocalRun(Run):
                 f"The run {self.name} is led by a process of {self._start.host}, and this is "
                 f"{socket.gethostname()}. Cancel it there: `modelyard runs cancel {self.name}`."
             )
-        if not self.lives():
-            raise ConfigError(
-                f"The run {self.name} has ended already ({self.info().state}). `modelyard runs list` shows "
-                "the runs that have not."
-            )
-        _end(self._start.pid, self._start.pid_started, self.lives)
+        check_not_ended(self.name, self.info().state)
+        self._end_leader()
 
     def retry(self) -> Run:
         """Start a run of the same configuration: what is done is cached.
@@ -247,17 +166,19 @@ class LocalRun(Run):
         """
         from modelyard.pipelines.config.config import Config
 
-        if (state := self.info().state) not in ("failed", "cancelled"):
-            raise ConfigError(
-                f"The run {self.name} is {state}, and only a failed or cancelled run can be retried. "
-                "`modelyard run` starts another: what is done is cached."
-            )
+        check_has_failed(self.name, self.info().state, "run")
         config = Config.model_validate_json(json.dumps(self._start.config))
         return self._runner.start(config, self._start.options)
 
     def explain(self) -> Explanation:
         """Return how it ended, or that it is running."""
-        return explain_local(self.folder)
+        model, summary = self._start.config.get("name"), self._summary()
+        if summary is None:
+            step = next((one.name for one in self.steps() if one.state == "running"), None)
+            return explanation(self.name, model, "running", step)
+        if failure := summary.failure:
+            return explanation(self.name, model, summary.state, failure.step, failure.message, failure.kind)
+        return explanation(self.name, model, "succeeded", None, f"{summary.decision}: {summary.reason}")
 
     def config(self) -> dict[str, Any]:
         """Return its configuration, as it was when it started."""
@@ -282,7 +203,39 @@ class LocalRun(Run):
         return lifeline.held(self.folder / "lifeline")
 
     def _summary(self) -> RunSummary | None:
-        return recorded(self.folder)
+        """Return how the run ended, also one whose leader was killed; None while it lives."""
+        lives = self.lives()  # asked before the summary is read
+        return recorded(self.folder) or (None if lives else self._killed())
+
+    def _killed(self) -> RunSummary:
+        """Return how a run ended that has left no summary."""
+        ended = {"waiting": "skipped", "running": "failed"}
+        steps = [
+            one.model_copy(update={"state": ended.get(one.state, one.state)})
+            for one in steps_after(self.events(), STEPS, time.time())
+        ]
+        step = next((one.name for one in steps if one.state == "failed"), None)
+        log = self.folder / "logs" / f"{step}.log"
+        cancelled = (self.folder / runs.CANCELLED).exists()
+        how = "`modelyard runs cancel` ended it" if cancelled else "it was killed, or the machine went down"
+        error = (CancelledError if cancelled else KilledError)(
+            f"{how} before it recorded its end. `modelyard runs retry {self.name}` goes on: what is done is "
+            "cached."
+        )
+        last_sign = max(path.stat().st_mtime for path in self.folder.iterdir())
+        return RunSummary(
+            run=self.name,
+            model=self._start.config["name"],
+            state="cancelled" if cancelled else "failed",
+            steps=tuple(steps),
+            seconds=self._seconds(last_sign),
+            store=self._start.config["store"]["url"],
+            failure=Failure.of(error, step, log if log.exists() else None),
+        )
+
+    def _seconds(self, until: float) -> float:
+        """Return the seconds from the start to a time."""
+        return round(max(0.0, until - datetime.fromisoformat(self._start.at).timestamp()), 3)
 
     def _lead(self, execution: "LocalExecution", life: ExitStack) -> RunSummary:
         with _interrupted_by_sigterm() as terminated:
@@ -296,6 +249,39 @@ class LocalRun(Run):
                     return summary
                 raise
 
+    def _end_leader(self) -> None:
+        """Send SIGTERM to the leader of the run, and wait until it has ended.
+
+        The lifeline is held by the leader alone. When it is still held after the process was opened by its
+        number, the number was the leader's.
+        """
+        pid, started = self._start.pid, self._start.pid_started
+        opened = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        try:
+            if not self.lives():
+                return
+            if process_start(pid) != started:
+                raise ConfigError(
+                    f"The run goes on, and the process {pid} does not lead it: its leader is perhaps in a "
+                    "container. Cancel it there."
+                )
+            (self.folder / runs.CANCELLED).touch()
+            if opened is None:
+                os.kill(pid, signal.SIGTERM)
+            else:
+                signal.pidfd_send_signal(opened, signal.SIGTERM)
+            deadline = time.monotonic() + PATIENCE
+            while self.lives() or process_start(pid) == started != "":
+                if time.monotonic() > deadline:
+                    raise ModelyardError(
+                        f"The process {pid}, which leads the run, has not ended {PATIENCE:g} s after "
+                        f"SIGTERM. `kill -9 {pid}` ends it and its steps; what is done is cached."
+                    )
+                time.sleep(PAUSE / 4)
+        finally:
+            if opened is not None:
+                os.close(opened)
+
     def _lines(self, path: Path, step: str, follow: bool) -> Iterator[str]:
         with path.open(encoding="utf-8", errors="replace") as file:
             while True:
@@ -307,6 +293,70 @@ class LocalRun(Run):
 
     def _state(self, step: str) -> str:
         return next(one.state for one in self.steps() if one.name == step)
+
+
+class LocalRunner(Runner):
+    """Leads runs whose steps are processes of this machine.
+
+    Args:
+        name: the environment's name.
+        environment: where the steps run.
+        home: the folder of runs and cache.
+    """
+
+    kind: ClassVar[Literal["local", "pods"]] = "local"
+    run: ClassVar[type[LocalRun]] = LocalRun
+
+    def __init__(self, name: str, environment: Environment, home: Path) -> None:
+        self.name, self.environment, self.home = name, environment, home
+
+    def start(self, config: "Config", options: Options) -> LocalRun:
+        """Make the folder of a run; its `result` executes it."""
+        life = ExitStack()
+        folder = life.enter_context(runs.start(self.home))
+        start = Start(
+            runner=self.kind,
+            environment=self.name,
+            place=self.environment.model_dump(mode="json"),
+            config=config.model_dump(mode="json"),
+            options=dict(options),
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            pid_started=process_start(os.getpid()),
+        )
+        try:
+            execution = self._execution(config, folder, options)
+        except BaseException:
+            life.close()
+            shutil.rmtree(folder)
+            raise
+        write(folder / runs.START, start)
+        return self.run(self, folder, start, execution, life)
+
+    def list(self, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
+        """Return the latest runs that this machine led in this environment, newest first."""
+        found = (self.run(self, folder, start) for folder, start in led(self.home) if self._mine(start))
+        shown = (info for info in (run.info() for run in found) if model in (None, info.model))
+        return [info for _, info in zip(range(limit), shown, strict=False)]
+
+    def open(self, name: str) -> LocalRun:
+        """Return a run that this machine leads, or led, by its name."""
+        folder = self.home / "runs" / name
+        if runs.NAME.fullmatch(name) and (start := start_of(folder)) and self._mine(start):
+            return self.run(self, folder, start)
+        raise NotFoundError(
+            f"There is no run {name!r} of the environment {self.name} in {self.home / 'runs'}. `modelyard "
+            "runs list` shows the runs that this machine leads; MODELYARD_HOME names another folder."
+        )
+
+    def _mine(self, start: Start) -> bool:
+        return (start.runner, start.environment) == (self.kind, self.name)
+
+    def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
+        from modelyard.pipelines.runners.local.execution import LocalExecution  # imports kfp
+
+        return LocalExecution(config, folder, self.environment, options)
 
 
 def led(home: Path) -> Sequence[tuple[Path, Start]]:
@@ -330,38 +380,6 @@ def process_start(pid: int) -> str:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if state == "Z" else rest[18]
     return ""
-
-
-def _end(pid: int, started: str, lives: Callable[[], bool]) -> None:
-    """Send SIGTERM to the leader of a run, and wait until it has ended.
-
-    The lifeline is held by the leader alone. When it is still held after the process was opened by its
-    number, the number was the leader's.
-    """
-    opened = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
-    try:
-        if not lives():
-            return
-        if process_start(pid) != started:
-            raise ConfigError(
-                f"The run goes on, and the process {pid} does not lead it: its leader is perhaps in a "
-                "container. Cancel it there."
-            )
-        if opened is None:
-            os.kill(pid, signal.SIGTERM)
-        else:
-            signal.pidfd_send_signal(opened, signal.SIGTERM)
-        deadline = time.monotonic() + PATIENCE
-        while lives() or process_start(pid) == started != "":
-            if time.monotonic() > deadline:
-                raise ModelyardError(
-                    f"The process {pid}, which leads the run, has not ended {PATIENCE:g} s after SIGTERM. "
-                    f"`kill -9 {pid}` ends it and its steps; what is done is cached."
-                )
-            time.sleep(PAUSE / 4)
-    finally:
-        if opened is not None:
-            os.close(opened)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ how it fails into a record (components/step.py).
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 from modelyard.components.errors import KilledError
 from modelyard.components.explain import local_run
+from modelyard.components.explain.explanation import last_line
 from modelyard.components.explain.failure import of_process
 from modelyard.components.records import Failure
 from modelyard.components.step import VARIABLE
@@ -92,8 +94,9 @@ class Tasks:
             return ""
         with contextlib.suppress(OSError), self.log(self._current).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            lines = file.read().decode(errors="replace").split("\n")[:-1]
-            return next((line.strip() for line in reversed(lines) if line.strip()), "")
+            text = file.read().decode(errors="replace")
+            whole = text.rpartition("\n}\n")[2]  # the JSON that KFP prints first may begin before the tail
+            return last_line(whole.split("\n")[:-1]).strip()
         return ""
 
     def settle(self) -> None:
@@ -105,6 +108,9 @@ class Tasks:
     def _task(self, step: str, execute: Callable[[], tuple[Mapping[str, Any], Any]]) -> Any:
         """Get a task's outputs: without a process, they come from the cache."""
         self._current = step
+        for earlier in itertools.takewhile(lambda name: name != step, self._steps):
+            if self.state(earlier) == "waiting":
+                self._end(earlier, "skipped")
         outputs, status = execute()
         succeeded = status.name == "SUCCESS"
         self._end(step, "succeeded" if succeeded else "failed", cached=self.state(step) == "waiting")

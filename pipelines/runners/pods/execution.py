@@ -93,7 +93,7 @@ class PodExecution(LocalExecution):
         return folder / "evaluation"
 
     def _outcome(self) -> Outcome | None:
-        if not self._deployed():
+        if not self._done("deploy"):
             return None
         path = self.folder / "artifacts" / "deploy" / "outcome"
         staging.fetch(self._artifact_uri("deploy", "outcome"), path, self._endpoint)

@@ -7,31 +7,8 @@ from modelyard.pipelines.runners.base import Options
 from modelyard.pipelines.runners.local.runner import LocalRun, LocalRunner
 
 if TYPE_CHECKING:
-    from contextlib import ExitStack
-
     from modelyard.pipelines.config.config import Config
     from modelyard.pipelines.runners.local.execution import LocalExecution
-    from modelyard.pipelines.runners.local.runner import Start
-
-
-class PodsRunner(LocalRunner):
-    """Leads runs whose steps are pods of a cluster, without Kubeflow Pipelines."""
-
-    kind: ClassVar[Literal["local", "pods"]] = "pods"
-
-    def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
-        from modelyard.pipelines.runners.pods.execution import PodExecution  # imports the Kubernetes client
-
-        return PodExecution(config, folder, self.environment, options)
-
-    def _run(
-        self,
-        folder: Path,
-        start: "Start",
-        execution: "LocalExecution | None" = None,
-        life: "ExitStack | None" = None,
-    ) -> "PodsRun":
-        return PodsRun(self, folder, start, execution, life)
 
 
 class PodsRun(LocalRun):
@@ -44,11 +21,21 @@ class PodsRun(LocalRun):
             ConfigError: it has ended, or another machine leads it.
             ClusterError: the cluster does not answer.
         """
-        if not (self.of_this_host and not self.lives() and self._remove_pods()):
-            super().cancel()
-
-    def _remove_pods(self) -> bool:
         from modelyard.components.kubernetes.cluster import connect
         from modelyard.pipelines.runners.pods.pod import remove_pods
 
-        return remove_pods(connect(self._runner.environment.runs.namespace), self.name)
+        left = self.of_this_host and not self.lives()
+        if not (left and remove_pods(connect(self.environment.runs.namespace), self.name)):
+            super().cancel()
+
+
+class PodsRunner(LocalRunner):
+    """Leads runs whose steps are pods of a cluster, without Kubeflow Pipelines."""
+
+    kind: ClassVar[Literal["local", "pods"]] = "pods"
+    run = PodsRun
+
+    def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
+        from modelyard.pipelines.runners.pods.execution import PodExecution  # imports the Kubernetes client
+
+        return PodExecution(config, folder, self.environment, options)

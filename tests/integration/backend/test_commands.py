@@ -165,7 +165,8 @@ def test_wait(site: Site, modelyard: Command) -> None:
     assert (code, summary["failure"]["message"]) == (3, "No such file. Name one.")
     code, text = modelyard("runs", "show", name, "--wait")
     assert code == 3
-    assert "last lines of ingest:" in text
+    assert "last lines of ingest:" not in text
+    assert "log of ingest: " in text
     assert "error: No such file. Name one." in text
     del run.runtime_config.parameters["deploy_spec"]  # it was started by other means
     code, text = modelyard("runs", "show", name, "--wait")

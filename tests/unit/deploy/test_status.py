@@ -82,7 +82,7 @@ def test_this_machine_has_no_rollouts():
     ("override", "message"),
     [
         ("rolout.watch_seconds=5", "rolout is not a section here; did you mean rollout"),
-        ("training.epochs=5", "training is not a section here; the sections are rollout, serving, env"),
+        ("training.epochs=5", "training is not a section here; choose from rollout, serving, env"),
         ("rollout=5", "not SECTION.KEY=VALUE"),
     ],
 )

@@ -144,7 +144,7 @@ def test_config_init_writes_what_loads_and_never_over_a_file(modelyard, tmp_path
     ended = modelyard("config", "init")
     assert (ended.code, (tmp_path / "modelyard.yaml").read_text()) == (2, "mine")
     assert "modelyard.yaml exists already" in ended.err
-    assert "cannot be written: No such file" in modelyard("config", "init", "gone/x.yaml").err
+    assert "there is no folder gone." in modelyard("config", "init", "gone/x.yaml").err
 
 
 def test_config_schema_is_json_and_reference_is_the_page(modelyard):

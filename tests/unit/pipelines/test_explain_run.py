@@ -1,8 +1,11 @@
 """How `modelyard explain` tells of runs of this machine."""
 
 import json
+import time
 
 from modelyard.components import lifeline
+from modelyard.components.events import StepChange, append
+from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.base import Failure
 from tests.led_runs import ended, started
 
@@ -35,11 +38,26 @@ def test_without_a_run_the_next_command_is_named(modelyard):
 
 def test_a_run_that_lives_is_running_and_one_that_was_killed_says_during_what(tmp_path, modelyard):
     run = started(tmp_path / ".modelyard", "20260101-000000-aaaa")
-    (run / "logs" / "ingest.log").write_text("read")
+    (run / "logs" / "ingest.log").write_text("read 3 files\n")
+    append(run / runs.EVENTS, StepChange(step="ingest", state="running", at=time.time()))
     with lifeline.hold(run / "lifeline"):
-        assert modelyard("explain").out == "The run 20260101-000000-aaaa is running the step ingest.\n"
-    text = modelyard("explain").out
-    assert text.startswith("The run 20260101-000000-aaaa was cancelled during the step ingest: it was killed")
+        assert (
+            modelyard("explain").out == "The run 20260101-000000-aaaa of digits is running the step ingest.\n"
+        )
+        running = modelyard("report")
+        assert (running.code, "is running" in running.err) == (7, True)
+    told = json.loads(modelyard("explain", "--output", "json").out)
+    assert (told["state"], told["kind"], told["step"]) == ("failed", "KilledError", "ingest")
+    assert told["text"].startswith(
+        "The run 20260101-000000-aaaa of digits failed in the step ingest: it was killed"
+    )
+    followed = modelyard("runs", "show", "20260101-000000-aaaa", "--wait")
+    assert (followed.code, "modelyard runs retry" in followed.err) == (14, True)
+    assert "last lines of ingest:\n  read 3 files\n" in followed.err
+    (run / runs.CANCELLED).touch()
+    told = json.loads(modelyard("explain", "--output", "json").out)
+    assert (told["state"], told["kind"]) == ("cancelled", "CancelledError")
+    assert "`modelyard runs cancel` ended it" in told["text"]
 
 
 def test_what_a_killed_plan_or_a_run_elsewhere_left_is_no_run_of_this_machine(tmp_path, modelyard):

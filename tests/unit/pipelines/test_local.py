@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
+from modelyard.components.events import CheckpointSaved, append
 from modelyard.components.explain import local_run
 from modelyard.pipelines.compile import lean_kfp
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.runners.local.execution import LocalExecution
 from modelyard.pipelines.runners.local.tasks import Tasks
+from modelyard.pipelines.runners.runs import EVENTS
 
-STEPS = ("ingest", "train", "deploy")
+STEPS = ("ingest", "branch", "train", "deploy")  # branch is in no pipeline here
 IMAGE = {"base_image": "python:3.11-slim", "install_kfp_package": False}
 
 
@@ -84,12 +88,15 @@ def states(tasks: Tasks) -> dict[str, str]:
 
 def test_states_outputs_and_logs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     tasks, seen = run("well")
-    assert set(states(tasks).values()) == {"succeeded"}
-    assert seen[:3] == [("ingest", "running"), ("ingest", "succeeded"), ("train", "running")]
+    assert states(tasks) == {one: "skipped" if one == "branch" else "succeeded" for one in STEPS}
+    assert seen[:2] == [("ingest", "running"), ("ingest", "succeeded")]
+    assert seen[2:4] == [("branch", "skipped"), ("train", "running")]
+    assert tasks.last_line == ""
     assert tasks.outputs["ingest"] == {"Output": 2}
     assert "reading\n" in tasks.log("ingest").read_text()
     again, seen = run("well")
-    assert states(again) == {"ingest": "cached", "train": "succeeded", "deploy": "cached"}
+    expected = {"ingest": "cached", "branch": "skipped", "train": "succeeded", "deploy": "cached"}
+    assert states(again) == expected
     assert again.outputs == tasks.outputs
     assert seen[0] == ("ingest", "succeeded")
     assert again.steps()[0].seconds == 0
@@ -106,12 +113,31 @@ def test_states_outputs_and_logs(run: Run, capsys: pytest.CaptureFixture[str]) -
 )
 def test_a_step_that_fails_leaves_a_record(run: Run, how: str, kind: str, said: str) -> None:
     tasks, _ = run(how)
-    assert states(tasks) == {"ingest": "succeeded", "train": "failed", "deploy": "skipped"}
+    expected = {"ingest": "succeeded", "branch": "skipped", "train": "failed", "deploy": "skipped"}
+    assert states(tasks) == expected
     folder = tasks.log("train").parents[1]
     found = local_run.failure(folder)
     assert found is not None
     assert (found.step, found.kind) == ("train", kind)
     assert said in found.message
+
+
+def test_the_last_line_is_the_steps_own(run: Run) -> None:
+    tasks, _ = run("well")
+    dump = '[KFP Executor x INFO]: Got executor_input:\n{\n    "inputs": {\n    }\n}\n'
+    for text in (dump, dump + "read 3 files\n", dump.replace("inputs", "1" * 9000) + "read 3 files\nha"):
+        tasks.log("deploy").write_text(text)
+        assert tasks.last_line == ("read 3 files" if "read" in text else "")
+
+
+def test_an_interrupted_run_says_where_training_goes_on_when_there_is_a_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "20260101-000000-aaaa"
+    folder.mkdir(parents=True)
+    execution = LocalExecution(load(environ={}), folder)
+    assert f"modelyard runs retry {folder.name}" in execution.go_on()
+    assert "epoch" not in execution.go_on()
+    append(folder / EVENTS, CheckpointSaved(step="train", epoch=7))
+    assert "after epoch 7" in execution.go_on()
 
 
 @pytest.mark.parametrize(("how", "kind"), [("kill", "OutOfMemoryError"), ("tell", "KilledError")])

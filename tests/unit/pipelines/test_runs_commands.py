@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def test_runs_are_listed_with_what_came_of_them_the_newest_first(home, modelyard
         3,
     )
     assert (first["metric"], first["value"], first["state"]) == ("accuracy", 0.9, "succeeded")
-    assert (second["name"], second["model"], second["state"]) == (SECOND, "cats", "cancelled")
+    assert (second["name"], second["model"], second["state"]) == (SECOND, "cats", "failed")
     assert [one["name"] for one in found(modelyard, "list", "--model", "digits")] == [FIRST]
     assert [one["name"] for one in found(modelyard, "list", "--limit", "1")] == [SECOND]
     text = modelyard("runs", "list").out
@@ -78,6 +79,8 @@ def test_a_run_that_another_process_leads_shows_its_steps_as_they_are(home, mode
     assert (steps["train"]["state"], steps["deploy"]["state"]) == ("running", "waiting")
     killed = {step["name"]: step["state"] for step in found(modelyard, "show", FIRST)["steps"]}
     assert (killed["train"], killed["deploy"]) == ("failed", "skipped")
+    text = modelyard("runs", "show", FIRST).out
+    assert re.search(r"^in +on this machine *$", text, re.M)
 
 
 def test_two_runs_are_compared(home, modelyard):

@@ -99,6 +99,7 @@ def test_it_goes_on_where_it_was_however_often_it_is_cut_off(bench: Bench, capsy
     history, found = bench.resume(**training)
     said = capsys.readouterr().out.splitlines()
     assert "going on after epoch 3, from a checkpoint" in said
+    assert '{"event":"checkpoint","step":"train","epoch":4}' in said
     assert [line.split()[1] for line in said if line.startswith("epoch ")] == ["4/5", "5/5"]
     assert (history.resumed_after, history.epochs) == (3, 5)
     assert history.metrics == expected.metrics
