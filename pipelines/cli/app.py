@@ -17,10 +17,10 @@ from modelyard.pipelines.cli import (
     submit,
 )
 
-EPILOG = """Exit codes: 0 done, also when the gate holds or rejects · 1 a bug, no room or memory, or a failed
-check of doctor · 2 configuration or command line · 3 data · 4 training · 5 evaluation · 6 deployment ·
-7 model store · 8 server · 9 cluster · 10 Kubeflow Pipelines · 11 a pod that cannot start · 12 cancelled ·
-13 a plan that says no · 130 Ctrl-C. docs/cli.md says more."""
+EPILOG = """Exit codes: 0 done, also when the gate holds or rejects · 1 unexpected error, or a failed check of
+doctor · 2 configuration or command line · 3 data · 4 training · 5 evaluation · 6 deployment · 7 model store ·
+8 server · 9 cluster · 10 Kubeflow Pipelines · 11 a pod cannot start · 12 cancelled · 13 refused by the plan ·
+14 a step was killed, ran out of memory or out of time · 130 Ctrl-C. docs/cli.md has the details."""
 
 app = typer.Typer(
     name="modelyard",

@@ -7,7 +7,9 @@ import typer
 
 from modelyard.pipelines.cli.options import ConfigFile, EnvironmentName, Output, OutputFormat, Overrides, emit
 
-app = typer.Typer(name="config", help="Look at the configuration, and begin one.", no_args_is_help=True)
+app = typer.Typer(
+    name="config", help="Show the configuration and its keys, or write a new one.", no_args_is_help=True
+)
 
 
 @app.command()
@@ -17,7 +19,7 @@ def show(
     overrides: Overrides = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Show what holds, defaults included; with -e, also the environment."""
+    """Print the effective configuration, defaults included; with -e, also the environment."""
     from modelyard.pipelines.config import text as config_text
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.environments.load import load_environment
@@ -34,7 +36,7 @@ def show(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema, for editors."""
+    """Print the JSON Schema of the configuration, for editors."""
     from modelyard.pipelines.cli.reference import schema
 
     typer.echo(schema())
@@ -42,9 +44,9 @@ def schema() -> None:
 
 @app.command()
 def init(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path("modelyard.yaml"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path("modelyard.yaml"),
 ) -> None:
-    """Write a configuration to begin with."""
+    """Write a configuration to start from; its comments explain every key."""
     from modelyard.components.errors import ConfigError
     from modelyard.pipelines.cli.reference import starter
 
@@ -53,16 +55,22 @@ def init(
             target.write(starter())
     except FileExistsError as error:
         raise ConfigError(f"{file} exists already and was left as it is. Name another file.") from error
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{file} cannot be written: there is no folder {file.parent}. Create it, or name another file."
+        ) from error
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror}. Name another file.") from error
-    typer.echo(f"{file} is written. Try: modelyard run {file}")
+    typer.echo(f"Wrote {file}. Try: modelyard run {file}")
 
 
 @app.command()
 def reference(
-    environments: Annotated[bool, typer.Option("--environments", help="The keys of an environment.")] = False,
+    environments: Annotated[
+        bool, typer.Option("--environments", help="The keys of an environment instead.")
+    ] = False,
 ) -> None:
-    """Print the meaning of every key, in Markdown."""
+    """Print the reference of all keys, in Markdown."""
     from modelyard.pipelines.cli.reference import environments_page, page
 
     typer.echo(environments_page() if environments else page(), nl=False)

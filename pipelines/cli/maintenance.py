@@ -1,4 +1,4 @@
-"""`gc` removes what nothing needs any more; `doctor` checks this machine."""
+"""`gc` removes what nothing needs; `doctor` checks this machine."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,16 +29,16 @@ def gc(
     config: ConfigFile = None,
     environment: EnvironmentName = "local",
     overrides: Overrides = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without confirmation.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed.")] = False,
     endpoint: Endpoint = None,
     namespace: KfpNamespace = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Remove versions, runs of this machine, uploads and checkpoints that nothing needs any more.
+    """Remove versions, runs of this machine, uploads and checkpoints that nothing needs.
 
-    The section `retention` says what to keep beside what is in use. The command shows what it would remove
-    and asks; in a script, --yes removes it.
+    The section `retention` of the configuration says what is kept in addition to what is in use. The command
+    lists what it would remove and asks for confirmation; without a terminal, only --yes removes anything.
     """
     import time
 
@@ -65,9 +65,9 @@ def gc(
 
 
 def doctor(store: StoreUrl = None, output: OutputFormat = Output.TEXT) -> None:
-    """Check this machine.
+    """Check this machine: Python, packages, CPU, disk, model store and port.
 
-    Python, packages, CPU, disk, model store, port. The exit code is 1 if a check fails.
+    The exit code is 1 if a check fails.
     """
     from modelyard.components.serve.settings import Serving
     from modelyard.pipelines.config.config import load_section

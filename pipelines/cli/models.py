@@ -11,8 +11,12 @@ from modelyard.pipelines.cli.options import (
     OutputFormat,
     Reason,
     StoreUrl,
+    Version,
     emit,
     models_in,
+    say,
+    show,
+    show_list,
     show_rows,
     store_section,
     user,
@@ -23,8 +27,10 @@ if TYPE_CHECKING:
     from modelyard.components.store.models import ModelStore
     from modelyard.components.store.records import Champion
 
-app = typer.Typer(name="models", help="Look into the model store, and promote by hand.", no_args_is_help=True)
-Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Its version.", show_default=False)]
+app = typer.Typer(
+    name="models", help="Show models and their versions; promote by hand.", no_args_is_help=True
+)
+FOLLOW = "Running servers that follow the champion take it within serving.poll_interval."
 
 
 @app.command("list")
@@ -39,28 +45,26 @@ def list_(
     """List the models, or the versions of one."""
     models = models_in(store, environment)
     rows = _versions(models, name) if name else [_model(models, one) for one in models.names()]
-    if output is Output.JSON:
-        emit(rows)
-    elif rows:
-        show_rows([tuple(_cell(value) for value in row.values()) for row in rows], tuple(rows[0]))
-    else:
-        typer.echo(f"There are no models in {models.url}. `modelyard run` makes one.")
+    shown, head = [tuple(map(_cell, row.values())) for row in rows], tuple(rows[0]) if rows else ()
+    empty = f"There are no models in {models.url}. `modelyard run` makes one."
+    show_list(output, rows, shown, head, empty)
 
 
-@app.command()
-def show(
+@app.command("show")
+def show_(
     name: ModelName,
     version: Annotated[
-        int | None, typer.Argument(metavar="VERSION", min=1, help="The champion, or the latest.")
+        int | None,
+        typer.Argument(metavar="VERSION", min=1, help="Default: the champion, or else the latest."),
     ] = None,
     store: StoreUrl = None,
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Show where a version comes from and how good it is."""
+    """Show the origin and the metrics of a version."""
     models = models_in(store, environment)
     champion = models.champion(name)
-    manifest = models.manifest(name, version or (champion.version if champion else latest(models, name)))
+    manifest = models.manifest(name, version or (champion.version if champion else models.latest(name)))
     is_champion = champion is not None and champion.version == manifest.version
     if output is Output.JSON:
         emit({**manifest.model_dump(mode="json"), "champion": is_champion})
@@ -79,50 +83,51 @@ def promote(
 ) -> None:
     """Make a version the champion.
 
-    Running servers take it without dropping a request; on a cluster, the next deploy brings stable to it.
+    Running servers switch to it without dropping a request; on a cluster, the next deploy rolls it out.
     """
     from modelyard.pipelines.environments.load import load_environment
 
     place = load_environment(environment)
     champion = models_in(store, environment).promote(name, version, reason=reason, by=user())
-    if output is Output.JSON:
-        emit(champion.model_dump(mode="json"))
-    else:
-        typer.echo(f"Version {champion.version} is the champion of {name}.")
-        if place.kind == "kubernetes" and store_section(store, environment) == place.model_store():
-            typer.echo(
-                "The servers of the cluster still have the version that they had: the next deploy, or "
-                f"`modelyard deploy {name} {version} -e {environment}`, brings them to it."
-            )
+    servers = FOLLOW
+    if place.kind == "kubernetes" and store_section(store, environment) == place.model_store():
+        servers = (
+            "The servers of the cluster still have the version that they had: the next deploy, or `modelyard "
+            f"deploy {name} {version} -e {environment}`, brings them to it."
+        )
+    _show_champion(champion, name, servers, output)
 
 
 def rollback(
     name: ModelName,
     to: Annotated[
         int | None,
-        typer.Option("--to", min=1, metavar="VERSION", help="To this version, not the previous champion."),
+        typer.Option(
+            "--to",
+            min=1,
+            metavar="VERSION",
+            help="The version to roll back to. Default: the previous champion.",
+        ),
     ] = None,
     reason: Reason = "rolled back by hand",
     store: StoreUrl = None,
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Make the previous champion champion again.
+    """Make the previous champion the champion again.
 
-    Running servers take it without dropping a request; on a cluster, stable is brought to it.
+    Running servers switch to it without dropping a request; on a cluster it is rolled out.
     """
     from modelyard.pipelines.environments.load import load_environment
 
     if load_environment(environment).kind == "kubernetes":
         if store is not None:
             raise typer.BadParameter(f"{environment} has a store of its own.", param_hint="--store")
-        champion = _rollback_there(name, to, reason, environment)
+        champion, servers = _rollback_there(name, to, reason, environment), "Its servers have it."
     else:
         champion = models_in(store, environment).rollback(name, to, reason=reason, by=user())
-    if output is Output.JSON:
-        emit(champion.model_dump(mode="json"))
-    else:
-        typer.echo(f"Version {champion.version} is the champion of {name}.")
+        servers = FOLLOW
+    _show_champion(champion, name, servers, output)
 
 
 @app.command()
@@ -136,34 +141,25 @@ def history(
     models = models_in(store, environment)
     entries = models.history(name)
     if not entries:
-        latest(models, name)  # raises when there is no such model
-    if output is Output.JSON:
-        emit([entry.model_dump(mode="json") for entry in entries])
-    elif entries:
-        keys = ("number", "at", "action", "version", "previous", "by", "reason", "attempt")
-        show_rows([tuple(_cell(getattr(entry, key)) for key in keys) for entry in entries], keys)
-    else:
-        typer.echo(f"{name} has no history in {models.url}: no version of it was ever promoted.")
+        models.latest(name)  # raises when there is no such model
+    keys = ("number", "at", "action", "version", "previous", "by", "reason", "attempt")
+    rows = [tuple(_cell(getattr(entry, key)) for key in keys) for entry in entries]
+    empty = f"{name} has no history in {models.url}: no version of it was ever promoted."
+    show_list(output, [entry.model_dump(mode="json") for entry in entries], rows, keys, empty)
+
+
+def _show_champion(champion: "Champion", name: str, servers: str, output: Output) -> None:
+    text = f"Version {champion.version} is the champion of {name}. {servers}"
+    show(output, champion.model_dump(mode="json"), text)
 
 
 def _rollback_there(name: str, to: int | None, reason: str, environment: str) -> "Champion":
     """Roll back on a cluster, to the servers that served the version."""
-    from modelyard.components.errors import NotFoundError
     from modelyard.pipelines.serving.platforms import find_controller
 
-    def log(line: str) -> None:
-        typer.echo(line, err=True)
-
     controller = find_controller(name, environment, user())
-    champion = controller.models.champion(name)
-    if champion is None:
-        latest(controller.models, name)  # raises when there is no such model
-        raise NotFoundError(
-            f"{name} has no champion in {controller.models.url}, so there is nothing to roll back. "
-            f"`modelyard deploy {name} VERSION -e {environment}` makes one."
-        )
-    version = to or champion.previous
-    return find_controller(name, environment, user(), log=log, version=version).rollback(to, reason)
+    version = to or controller.models.require_champion(name).previous
+    return find_controller(name, environment, user(), log=say, version=version).rollback(to, reason)
 
 
 def _model(models: "ModelStore", name: str) -> dict[str, Any]:
@@ -182,7 +178,7 @@ def _model(models: "ModelStore", name: str) -> dict[str, Any]:
 
 def _versions(models: "ModelStore", name: str) -> list[dict[str, Any]]:
     champion = models.champion(name)
-    latest(models, name)
+    models.latest(name)  # raises when there is no such model
     manifests = [models.manifest(name, version) for version in models.versions(name)]
     return [
         {
@@ -216,22 +212,6 @@ def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
         "data": manifest.data,
         "files": ", ".join(manifest.files),
     }
-
-
-def latest(models: "ModelStore", name: str) -> int:
-    """Return a model's newest version.
-
-    Raises:
-        NotFoundError: there is no such model.
-    """
-    if versions := models.versions(name):
-        return versions[-1]
-    from modelyard.components.errors import NotFoundError
-
-    raise NotFoundError(
-        f"There is no model {name} in {models.url}; models there: {', '.join(models.names()) or 'none'}. "
-        "Is it another store (--store, MODELYARD_STORE__URL)?"
-    )
 
 
 def _cell(value: Any) -> str:

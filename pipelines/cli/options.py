@@ -29,7 +29,9 @@ class Output(StrEnum):
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Argument(metavar="CONFIG", help="The YAML file; without one, the digits.", show_default=False),
+    typer.Argument(
+        metavar="CONFIG", help="Configuration file (YAML). Default: the digits example.", show_default=False
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -52,18 +54,20 @@ RunsEnvironment = Annotated[
         "-e",
         "--environment",
         metavar="ENV",
-        help="Of this environment; of a cluster, also the runs on Kubeflow Pipelines. Default: the runs that "
-        "this machine leads, or led.",
+        help="Only runs of this environment, on Kubeflow Pipelines too if it is a cluster. Default: the runs "
+        "that `modelyard run` started on this machine.",
         show_default=False,
     ),
 ]
-OutputFormat = Annotated[Output, typer.Option("--output", help="For people (text) or for scripts (json).")]
+OutputFormat = Annotated[
+    Output, typer.Option("--output", help="Output for people (text) or for scripts (json).")
+]
 Endpoint = Annotated[
     str | None,
     typer.Option(
         "--endpoint",
         metavar="URL",
-        help="Address of Kubeflow Pipelines' API. Default: KF_PIPELINES_ENDPOINT, or that of the "
+        help="URL of the API of Kubeflow Pipelines. Default: KF_PIPELINES_ENDPOINT, or that of the "
         "environment, or through the cluster that KUBECONFIG names.",
         show_default=False,
     ),
@@ -73,7 +77,7 @@ KfpNamespace = Annotated[
     typer.Option(
         "--namespace",
         metavar="NAME",
-        help="Where Kubeflow Pipelines is installed. Default: kfp.namespace of the environment.",
+        help="Namespace in which Kubeflow Pipelines is installed. Default: kfp.namespace of the environment.",
         show_default=False,
     ),
 ]
@@ -81,7 +85,7 @@ SkipUnchanged = Annotated[
     bool,
     typer.Option(
         "--skip-unchanged",
-        help="End early when the champion was made of the same data, configuration and code.",
+        help="End the run early when the champion was made from the same data, configuration and code.",
     ),
 ]
 ForceAfter = Annotated[
@@ -89,11 +93,13 @@ ForceAfter = Annotated[
     typer.Option(
         "--force-after",
         metavar="TIME",
-        help="With --skip-unchanged: train again when the champion is older, as 12h or 30d.",
+        help="With --skip-unchanged: train anyway when the champion is older than this, as 12h or 30d.",
         show_default=False,
     ),
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Follow the run to its end, and end with its exit code.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Follow the run to its end; the exit code is that of the run.")
+]
 LeaveStuck = Annotated[
     bool, typer.Option("--leave-stuck", help="With --wait: do not cancel a run whose pod cannot start.")
 ]
@@ -117,13 +123,16 @@ StoreUrl = Annotated[
 Anyway = Annotated[
     bool,
     typer.Option(
-        "--anyway", help="Start even if no node can take a step, or the plan says it cannot succeed."
+        "--anyway", help="Start even if no node can take a step or the plan says that the run cannot succeed."
     ),
 ]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the history.")]
+Version = Annotated[
+    int, typer.Argument(metavar="VERSION", min=1, help="The version's number.", show_default=False)
+]
+Reason = Annotated[str, typer.Option("--reason", help="The reason, for the history.")]
 
 Budget = Annotated[
-    float | None, typer.Option("--budget", min=0, metavar="USD", help="Refuse what costs more.")
+    float | None, typer.Option("--budget", min=0, metavar="USD", help="Refuse a run that costs more.")
 ]
 
 
@@ -151,10 +160,6 @@ class KfpOptions:
         from modelyard.pipelines.runners.select import Place
 
         return Place(self.environment, environment, self.endpoint, self.namespace)
-
-    def show(self, value: Any, text: str) -> None:
-        """Print a value as JSON, or a text for people."""
-        emit(value) if self.output is Output.JSON else typer.echo(text)
 
 
 def on_kfp(command: Callable[..., None]) -> Callable[..., None]:
@@ -236,9 +241,31 @@ def when_unchanged(skip: bool, force_after: str | None) -> dict[str, bool | int]
     return {"skip_unchanged": skip, "force_after": after}
 
 
+def say(sentence: str) -> None:
+    """Print a sentence about the progress of a command."""
+    typer.echo(sentence, err=True)
+
+
 def emit(value: Any) -> None:
     """Print a value as JSON."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show(output: Output, value: Any, text: str) -> None:
+    """Print a value as JSON, or a text for people."""
+    emit(value) if output is Output.JSON else typer.echo(text)
+
+
+def show_list(
+    output: Output, values: Sequence[Any], rows: Sequence[tuple[str, ...]], head: tuple[str, ...], empty: str
+) -> None:
+    """Print values as JSON, or a row for each; for people, `empty` says why there are none."""
+    if output is Output.JSON:
+        emit(values)
+    elif rows:
+        show_rows(rows, head)
+    else:
+        typer.echo(empty)
 
 
 def show_rows(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> None:

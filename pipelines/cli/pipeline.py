@@ -27,8 +27,7 @@ def run(
 ) -> None:
     """Run the pipeline on this machine, or with its steps as pods of a cluster.
 
-    From data to a gated model that a server has answered with. Progress goes to stderr, the summary to
-    stdout; a second run with nothing changed uses the cache.
+    Progress goes to stderr, the summary to stdout. Steps whose inputs have not changed come from the cache.
     """
     from modelyard.pipelines.cli.progress import complete, start_here
     from modelyard.pipelines.config.config import load
@@ -42,17 +41,20 @@ def run(
 
 
 def compile_(
-    file: Annotated[Path, typer.Option("-o", "--file", help="Where to write: a .yaml file.")],
+    file: Annotated[Path, typer.Option("-o", "--file", help="The .yaml file to write.")],
     config: ConfigFile = None,
     environment: EnvironmentName = "local",
     overrides: Overrides = None,
 ) -> None:
-    """Write the pipeline as KFP's YAML.
+    """Compile the pipeline to KFP's YAML.
 
-    The configuration becomes the default arguments, the environment each step's image, size and node.
+    The configuration becomes the default arguments; the environment decides the image, the resources and the
+    node of each step.
     """
-    if file.suffix not in (".yaml", ".yml") or not file.absolute().parent.is_dir():
-        raise typer.BadParameter(f"{file} is not a .yaml file in a folder that exists.", param_hint="-o")
+    if file.suffix not in (".yaml", ".yml"):
+        raise typer.BadParameter(f"{file} is not the name of a .yaml file.", param_hint="-o")
+    if not file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"There is no folder {file.parent}.", param_hint="-o")
     from modelyard.pipelines.compile.compiler import compile_to
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.environments.load import load_environment

@@ -25,12 +25,16 @@ def plan(
         bool, typer.Option("--probe", help="Time real training steps where the run would train.")
     ] = False,
     probe_seconds: Annotated[
-        float, typer.Option("--probe-seconds", min=1, metavar="S", help="How long, besides start and export.")
+        float,
+        typer.Option(
+            "--probe-seconds", min=1, metavar="S", help="Seconds of the probe, without start and export."
+        ),
     ] = 20.0,
     learning_curve: Annotated[
         bool,
         typer.Option(
-            "--learning-curve", help="Train on growing parts of the data on this machine: would more help?"
+            "--learning-curve",
+            help="Train here on growing parts of the data, to estimate what more data would bring.",
         ),
     ] = False,
     budget: Budget = None,
@@ -40,7 +44,7 @@ def plan(
     prices: Annotated[
         Path | None,
         typer.Option(
-            "--prices", metavar="FILE", help="Accelerators and prices, instead of the shipped file."
+            "--prices", metavar="FILE", help="Accelerators and prices to use instead of the shipped file."
         ),
     ] = None,
     fetch: Annotated[
@@ -49,18 +53,22 @@ def plan(
     ] = False,
     rows: Annotated[
         int | None,
-        typer.Option("--rows", min=1, metavar="N", help="Number of examples of data that is not fetched."),
+        typer.Option(
+            "--rows", min=1, metavar="N", help="Number of examples, for data that is not downloaded."
+        ),
     ] = None,
     outputs: Annotated[
         int | None,
-        typer.Option("--outputs", min=1, metavar="N", help="Values in an answer, as classes; with --rows."),
+        typer.Option(
+            "--outputs", min=1, metavar="N", help="Outputs of the model, such as classes; with --rows."
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show all accelerators.")] = False,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Show before a run whether it fits, how long it takes and what it costs.
+    """Estimate whether a run fits, how long it takes and what it costs.
 
-    Nothing is deployed, and a run after it takes the prepared data from the cache. Ends with 13 when the run
+    Nothing is deployed; a later run takes the prepared data from the cache. The exit code is 13 if the run
     cannot succeed or exceeds --budget.
     """
     from rich.console import Console

@@ -119,11 +119,12 @@ def line_of(event: "Event") -> str | None:
     """Return an event as one line; None for one that says nothing new."""
     from modelyard.components.events import StepChange
 
-    if not isinstance(event, StepChange):
-        return f"{event.step:<12}{words_of(event)}"
-    words = {"running": "started", "skipped": "skipped", "failed": f"failed after {event.seconds:.1f} s"}
-    words["succeeded"] = "cached" if event.cached else f"succeeded in {event.seconds:.1f} s"
-    return f"{event.step:<12}{words[event.state]}" if event.state in words else None
+    words = words_of(event)
+    if isinstance(event, StepChange):
+        states = {"running": "started", "skipped": "skipped", "failed": f"failed after {event.seconds:.1f} s"}
+        states["succeeded"] = "cached" if event.cached else f"succeeded in {event.seconds:.1f} s"
+        words = states.get(event.state, "")
+    return f"{event.step:<12}{words}" if words else None
 
 
 def words_of(event: "Event") -> str:
@@ -150,7 +151,7 @@ def steps_table(run: "Run") -> Group:
     running = next((step.name for step in steps if step.state == "running"), None)
     said = [words for one in run.events() if one.step == running and (words := words_of(one))]
     resumed = said[:1] if len(said) > 1 and said[0].startswith("goes") else []
-    line = run.last_line if running and not run.last_line.startswith("[KFP") else ""
+    line = run.last_line if running else ""
     lines = [*resumed, said[-1] if said else line]
     return Group(table, *(Text(line, "dim", no_wrap=True, overflow="ellipsis") for line in lines))
 
@@ -234,15 +235,16 @@ def serve_command(name: str, store: Mapping[str, Any]) -> str:
 
 
 def show_failure(summary: "RunSummary", console: Console) -> None:
-    """Print the last lines of the failed step's log and where the whole of it is."""
+    """Print where the failed step's log is, and its last lines where the error does not give the reason."""
+    from modelyard.components.errors import KilledError, family
     from modelyard.components.explain.explanation import step_lines
 
     failure = summary.failure
     if failure is None or failure.log is None:
         return
-    lines = Path(failure.log).read_text(encoding="utf-8", errors="replace").splitlines()
-    said = list(step_lines(lines))
-    console.print(f"last lines of {failure.step}:", style="dim")
-    for line in said[-LAST_LINES:]:
-        console.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"whole log: {failure.log}", style="dim", markup=False, soft_wrap=True)
+    if failure.kind not in family() or failure.kind == KilledError.__name__:
+        lines = Path(failure.log).read_text(encoding="utf-8", errors="replace").splitlines()
+        console.print(f"last lines of {failure.step}:", style="dim")
+        for line in list(step_lines(lines))[-LAST_LINES:]:
+            console.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"log of {failure.step}: {failure.log}", style="dim", markup=False, soft_wrap=True)

@@ -1,10 +1,9 @@
 """`deploy` and `rollout status|promote|abort`: by hand, on a cluster, what the pipeline's step does."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from modelyard.pipelines.cli.models import latest
 from modelyard.pipelines.cli.options import (
     EnvironmentName,
     ModelName,
@@ -12,7 +11,10 @@ from modelyard.pipelines.cli.options import (
     OutputFormat,
     Overrides,
     Reason,
+    Version,
     emit,
+    say,
+    show,
     show_rows,
     user,
 )
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from modelyard.components.deploy.status import RolloutStatus
 
 app = typer.Typer(name="rollout", help="Show, promote or abort a rollout on a cluster.", no_args_is_help=True)
-Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Its version.", show_default=False)]
 
 
 def deploy(
@@ -42,9 +43,9 @@ def deploy(
     from modelyard.pipelines.serving.platforms import find_controller
 
     controller = find_controller(
-        name, environment, user(), overrides=overrides or (), log=_log, version=version, needs_image=True
+        name, environment, user(), overrides=overrides or (), log=say, version=version, needs_image=True
     )
-    _show(controller.roll_out(pin_version(controller.models, name, version), None, reason), output)
+    _show_outcome(controller.roll_out(pin_version(controller.models, name, version), None, reason), output)
 
 
 @app.command()
@@ -56,7 +57,7 @@ def status(name: ModelName, environment: EnvironmentName, output: OutputFormat =
     controller = find_controller(name, environment, user())
     found = rollout_status(controller.platform, controller.models)
     if not (found.champion or found.stable or found.candidate):
-        latest(controller.models, name)  # raises when there is no such model
+        controller.models.latest(name)  # raises when there is no such model
     if output is Output.JSON:
         emit(found.model_dump(mode="json"))
     else:
@@ -75,8 +76,8 @@ def promote(
 
     controller = find_controller(name, environment, user())
     if candidate := controller.platform.status().candidate:
-        controller = find_controller(name, environment, user(), log=_log, version=candidate.version)
-    _show(controller.promote_candidate(reason), output)
+        controller = find_controller(name, environment, user(), log=say, version=candidate.version)
+    _show_outcome(controller.promote_candidate(reason), output)
 
 
 @app.command()
@@ -86,28 +87,19 @@ def abort(
     reason: Reason = "aborted by hand",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Take the candidate from clients and delete it; the deploy that made it ends."""
+    """Withdraw the candidate and delete its pods; the deploy that started it ends."""
     from modelyard.pipelines.serving.platforms import find_controller
 
     controller = find_controller(name, environment, user())
     version = controller.abort(reason)
     if version is None:
-        latest(controller.models, name)  # raises when there is no such model
-    if output is Output.JSON:
-        emit({"model": name, "aborted": version})
-    else:
-        typer.echo(f"Version {version} was withdrawn." if version else f"{name} has no candidate.")
+        controller.models.latest(name)  # raises when there is no such model
+    text = f"Version {version} was withdrawn." if version else f"{name} has no candidate."
+    show(output, {"model": name, "aborted": version}, text)
 
 
-def _log(sentence: str) -> None:
-    typer.echo(sentence, err=True)
-
-
-def _show(outcome: "Outcome", output: Output) -> None:
-    if output is Output.JSON:
-        emit(outcome.model_dump(mode="json"))
-    else:
-        typer.echo(f"{outcome.decision}: {outcome.reason}")
+def _show_outcome(outcome: "Outcome", output: Output) -> None:
+    show(output, outcome.model_dump(mode="json"), f"{outcome.decision}: {outcome.reason}")
 
 
 def _rows(found: "RolloutStatus") -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """`runs list|show|compare|logs|cancel|retry`, `explain`, `report`: runs, wherever they execute."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,9 @@ from modelyard.pipelines.cli.options import (
     Wait,
     emit,
     on_runner,
+    say,
+    show,
+    show_list,
     show_rows,
 )
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
     from modelyard.pipelines.runners.base import Run, RunInfo
     from modelyard.pipelines.runners.select import Place
 
-app = typer.Typer(name="runs", help="Look at runs, compare them, and end them.", no_args_is_help=True)
+app = typer.Typer(name="runs", help="List, show, compare, cancel and retry runs.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -29,26 +33,25 @@ def list_(
     place: "Place",
     output: Output,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="Of this model only.", show_default=False)
+        str | None,
+        typer.Option("--model", metavar="NAME", help="Only runs of this model.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most, the latest first.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="Maximum number of runs, the latest first.")
+    ] = 20,
 ) -> None:
     """List the latest runs."""
     from modelyard.pipelines.runners.select import list_runs
 
-    found = list_runs(place, model, limit, lambda words: typer.echo(f"note: {words}", err=True))
-    if output is Output.JSON:
-        emit([one.model_dump(mode="json") for one in found])
-    elif found:
-        head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "in")
-        show_rows([_row(one) for one in found], head)
-    else:
-        typer.echo("There are no runs. `modelyard run` makes one; -e names the environment of others.")
+    found = list_runs(place, model, limit, lambda words: say(f"note: {words}"))
+    head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "in")
+    empty = "There are no runs. `modelyard run` makes one; -e names the environment of others."
+    show_list(output, [one.model_dump(mode="json") for one in found], list(map(_row, found)), head, empty)
 
 
-@app.command()
+@app.command("show")
 @on_runner
-def show(
+def show_(
     place: "Place", output: Output, run: RunName, wait: Wait = False, leave_stuck: LeaveStuck = False
 ) -> None:
     """Show a run with its steps; with --wait, to its end."""
@@ -74,8 +77,10 @@ def show(
 def compare(
     place: "Place",
     output: Output,
-    first: Annotated[str, typer.Argument(metavar="A", help="A run's name, or its id.", show_default=False)],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another's.", show_default=False)],
+    first: Annotated[str, typer.Argument(metavar="A", help="Name or id of a run.", show_default=False)],
+    second: Annotated[
+        str, typer.Argument(metavar="B", help="Name or id of another run.", show_default=False)
+    ],
 ) -> None:
     """Compare two runs: what differs in their configurations, and their metrics side by side."""
     from modelyard.pipelines.runners.differences import compare_runs
@@ -101,14 +106,16 @@ def logs(
     output: Output,
     run: RunName,
     step: Annotated[
-        str | None, typer.Argument(metavar="STEP", help="Of this step only.", show_default=False)
+        str | None, typer.Argument(metavar="STEP", help="Only this step.", show_default=False)
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while it runs.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Follow the log while the run works.")
+    ] = False,
     whole: Annotated[
         bool, typer.Option("--all", help="Also what Kubeflow Pipelines and Argo write around a step's lines.")
     ] = False,
 ) -> None:
-    """Print what the steps of a run wrote, also after their pods are gone."""
+    """Print the logs of a run's steps, also after their pods are gone."""
     from modelyard.components.errors import ConfigError
     from modelyard.components.explain.explanation import step_lines
     from modelyard.pipelines.runners.select import find
@@ -135,7 +142,7 @@ def logs(
 @app.command()
 @on_runner
 def cancel(place: "Place", output: Output, run: RunName) -> None:
-    """End a run; what it has published stays."""
+    """Cancel a run; what it has published stays."""
     from modelyard.pipelines.runners.select import find
 
     found = find(place, run)
@@ -146,9 +153,9 @@ def cancel(place: "Place", output: Output, run: RunName) -> None:
 @app.command()
 @on_runner
 def retry(place: "Place", output: Output, run: RunName, wait: Wait = False) -> None:
-    """Start again what has failed; what is done stays, or comes from the cache.
+    """Retry the failed steps of a run; what is done is kept or comes from the cache.
 
-    A run that this machine led is another run, which this command leads to its end.
+    A run of `modelyard run` is retried as a new run, which this command executes to its end.
     """
     from modelyard.pipelines.cli.progress import complete
     from modelyard.pipelines.runners.select import find
@@ -167,22 +174,19 @@ def explain(
         str | None,
         typer.Argument(
             metavar="RUN",
-            help="Its name, or its id on Kubeflow Pipelines; the latest if left out.",
+            help="Its name, or its id on Kubeflow Pipelines. Default: the latest run.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Explain how a run ended and what to change.
 
-    When the pods of a run are gone, it reads what was recorded of them.
+    Works also when the pods of the run are gone.
     """
     from modelyard.pipelines.runners.select import find
 
     found = find(place, run).explain()
-    if output is Output.JSON:
-        emit(found.json())
-    else:
-        typer.echo(found.text)
+    show(output, found.json(), found.text)
 
 
 @on_runner
@@ -192,17 +196,17 @@ def report(
     run: Annotated[
         str | None,
         typer.Argument(
-            metavar="RUN | NAME", help="A run, or a model; the latest run if left out.", show_default=False
+            metavar="RUN | NAME", help="A run or a model. Default: the latest run.", show_default=False
         ),
     ] = None,
     version: Annotated[
         int | None,
-        typer.Argument(metavar="VERSION", min=1, help="A version of the model; else the champion."),
+        typer.Argument(metavar="VERSION", min=1, help="A version of the model. Default: the champion."),
     ] = None,
     browse: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     store: StoreUrl = None,
 ) -> None:
-    """Say where the report of a run, or of a model's version, is."""
+    """Print the path of the report of a run or of a model's version."""
     from modelyard.pipelines.runners.reports import report_of_run, report_of_version
     from modelyard.pipelines.runners.select import find, is_run
 
@@ -214,16 +218,13 @@ def report(
 
         path, number = report_of_version(models_in(store, place.name or "local"), run, version)
         about = {"model": run, "version": number}
-    emit({**about, "report": str(path)}) if output is Output.JSON else typer.echo(str(path))
+    show(output, {**about, "report": str(path)}, str(path))
     if browse:
         typer.launch(Path(path).as_uri())
 
 
 def _done(run: "Run", state: str, words: str, output: Output) -> None:
-    if output is Output.JSON:
-        emit({"run": run.name, "id": run.info().id, "done": state})
-    else:
-        typer.echo(f"{run.name} {words}.")
+    show(output, {"run": run.name, "id": run.info().id, "done": state}, f"{run.name} {words}.")
 
 
 def _row(info: "RunInfo") -> tuple[str, ...]:
@@ -234,13 +235,13 @@ def _row(info: "RunInfo") -> tuple[str, ...]:
 
 def _facts(info: "RunInfo") -> dict[str, str]:
     name = info.name if info.id == info.name else f"{info.name} ({info.id})"
-    where = "on Kubeflow Pipelines" if info.runner == "kfp" else f"led by this machine ({info.runner})"
+    where = {"local": "on this machine", "pods": "as pods", "kfp": "on Kubeflow Pipelines"}[info.runner]
     facts = {
         "run": name,
         "state": info.state,
         "started": f"{info.started[:19].replace('T', ' ')} UTC",
         "seconds": info.seconds and f"{info.seconds:.0f}",
-        "in": f"{info.environment}, {where}",
+        "in": where if info.environment == info.runner else f"{info.environment}, {where}",
         "model": info.model,
         "data": info.data,
         "decision": info.decision,
@@ -260,4 +261,6 @@ def _cell(value: object) -> str:
 
     if value is None:
         return "–"
-    return format_number(value) if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return format_number(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)  # as in a file

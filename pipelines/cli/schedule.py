@@ -13,6 +13,8 @@ from modelyard.pipelines.cli.options import (
     Overrides,
     emit,
     on_kfp,
+    show,
+    show_list,
     show_rows,
 )
 
@@ -37,7 +39,7 @@ def apply(
 ) -> None:
     """Create or replace the recurring run that the section `schedule` describes.
 
-    Shows what differs, and changes nothing when nothing does. Runs in flight go on.
+    Shows what differs from the present one; changes nothing if nothing differs. Runs in flight continue.
     """
     from modelyard.pipelines.compile.uploads import gather
     from modelyard.pipelines.config.config import load
@@ -70,29 +72,26 @@ def list_(kfp: KfpOptions) -> None:
     """List the schedules that modelyard created."""
     schedules = _recurring_runs(kfp)
     found = schedules.list_all()
-    if kfp.output is Output.JSON:
-        emit([one.to_json(schedules.now()) for one in found])
-    elif found:
-        rows = [(one.name, one.cron, (*one.next(schedules.now()), "paused")[0], one.id) for one in found]
-        show_rows(rows, ("model", "cron", "next", "id"))
-    else:
-        typer.echo("There are no schedules of modelyard. `modelyard schedule apply CONFIG` creates one.")
+    rows = [(one.name, one.cron, (*one.next(schedules.now()), "paused")[0], one.id) for one in found]
+    empty = "There are no schedules of modelyard. `modelyard schedule apply CONFIG` creates one."
+    values = [one.to_json(schedules.now()) for one in found]
+    show_list(kfp.output, values, rows, ("model", "cron", "next", "id"), empty)
 
 
 @app.command()
 @on_kfp
 def pause(kfp: KfpOptions, name: ModelName) -> None:
-    """Start no more runs, until `resume` or the next `apply`; a run in flight goes on."""
+    """Pause a schedule until `resume` or the next `apply`; a run in flight continues."""
     _recurring_runs(kfp).pause(name)
-    kfp.show({"name": name, "state": "paused"}, f"Schedule {name}: paused.")
+    show(kfp.output, {"name": name, "state": "paused"}, f"Schedule {name}: paused.")
 
 
 @app.command()
 @on_kfp
 def resume(kfp: KfpOptions, name: ModelName) -> None:
-    """Start runs again, from the next due time on."""
+    """Resume a schedule: runs start again at the next due time."""
     _recurring_runs(kfp).resume(name)
-    kfp.show({"name": name, "state": "resumed"}, f"Schedule {name}: resumed.")
+    show(kfp.output, {"name": name, "state": "resumed"}, f"Schedule {name}: resumed.")
 
 
 @app.command("run-now")
@@ -100,15 +99,15 @@ def resume(kfp: KfpOptions, name: ModelName) -> None:
 def run_now(kfp: KfpOptions, name: ModelName) -> None:
     """Start a run now, as the schedule would."""
     started = _recurring_runs(kfp).run_now(name)
-    kfp.show({"name": name, "started": started}, f"{started} has started.")
+    show(kfp.output, {"name": name, "started": started}, f"{started} has started.")
 
 
 @app.command()
 @on_kfp
 def delete(kfp: KfpOptions, name: ModelName) -> None:
-    """Delete a schedule; a run in flight goes on."""
+    """Delete a schedule; a run in flight continues."""
     _recurring_runs(kfp).delete(name)
-    kfp.show({"name": name, "state": "deleted"}, f"Schedule {name}: deleted.")
+    show(kfp.output, {"name": name, "state": "deleted"}, f"Schedule {name}: deleted.")
 
 
 def _recurring_runs(kfp: KfpOptions, environment: "Environment | None" = None) -> "RecurringRuns":

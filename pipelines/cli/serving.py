@@ -20,7 +20,7 @@ from modelyard.pipelines.cli.options import (
 
 Version = Annotated[
     int | None,
-    typer.Option("--version", min=1, metavar="VERSION", help="This version, and not the champion."),
+    typer.Option("--version", min=1, metavar="VERSION", help="The version. Default: the champion."),
 ]
 
 
@@ -33,8 +33,9 @@ def serve(
 ) -> None:
     """Serve a model over HTTP.
 
-    Without --version, the champion, and a new one as soon as there is one. How it listens, and its limits,
-    are what the run that made it said in `serving`, unless options or environment variables say otherwise.
+    Without --version it serves the champion, and switches to a new one without dropping a request. Address
+    and limits come from the section `serving` of the run that made the version; options and environment
+    variables override them.
     """
     from modelyard.components.serve.server import serve
     from modelyard.components.serve.settings import Serving
@@ -52,19 +53,20 @@ def predict(
     name: ModelName,
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE…", help="Pictures, or .npy files of one example or of many."),
+        typer.Argument(metavar="FILE…", help="Image files, or .npy files with one example or many."),
     ],
     version: Version = None,
     store: StoreUrl = None,
     url: Annotated[
-        str | None, typer.Option("--url", metavar="ENDPOINT", help="Ask this server, as http://host:8501.")
+        str | None,
+        typer.Option("--url", metavar="ENDPOINT", help="URL of a running server, as http://host:8501."),
     ] = None,
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Predict the answers to examples.
 
-    One or many, here or on a running server (--url, or that of the environment's cluster).
+    The model is loaded from the store, or a running server is used: --url, or that of the environment.
     """
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.serving import prediction

@@ -18,6 +18,7 @@ from modelyard.pipelines.cli.options import (
     Wait,
     emit,
     on_kfp,
+    show,
     when_unchanged,
 )
 
@@ -44,8 +45,8 @@ def submit(
 ) -> None:
     """Start a run on Kubeflow Pipelines.
 
-    The submission is checked first, also against its last plan, and what it changes is shown. A dataset and
-    code of this machine go to the store, the pipeline and its version to the server: each once.
+    Checks the submission first, also against its last plan, and shows what changed since the last run.
+    Uploads a dataset and code of this machine to the store, and the pipeline to the server, if they are new.
     """
     from rich.console import Console
 
@@ -98,7 +99,7 @@ def submit(
     if wait:
         complete(run, kfp.output, plan_key, leave_stuck)
     text = f"{run.name} is accepted. Follow it: {run.follow_command()}"
-    kfp.show({"run": run.name, "id": run.id, **facts}, text)
+    show(kfp.output, {"run": run.name, "id": run.id, **facts}, text)
 
 
 def _show(facts: dict[str, Any], changes: Sequence["Change"], console: "Console", whole: bool) -> None:

@@ -222,6 +222,7 @@ def test_a_run_is_cancelled_by_another_command(workspace):
         _, err = run.communicate()
     assert run.returncode == 12
     assert f"modelyard runs retry {told['name']}" in err
+    assert "`modelyard runs cancel` ended the run" in err
     assert workspace.json("explain")["state"] == "cancelled"
     workspace.settled()
     assert workspace.leftovers() == []

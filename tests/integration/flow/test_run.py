@@ -1,12 +1,18 @@
 """The main job: `modelyard run` on the digits, as a newcomer does it."""
 
 import json
+import subprocess
 from pathlib import Path
+from subprocess import PIPE
 
 import httpx
 import numpy as np
 import pytest
 import yaml
+
+from modelyard.components import records
+from modelyard.components.store.settings import Store
+from modelyard.components.store.storage import open_objects
 
 STEPS = ["fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy", "explain"]
 NEVER_CACHED = ["fingerprint", "deploy", "explain"]
@@ -52,12 +58,26 @@ def test_people_are_told_the_decision_the_report_and_how_to_serve(champion):
     assert "</html>" in Path(published["report"]).read_text()
 
 
-def test_a_candidate_below_the_minimum_is_rejected_and_the_champion_still_answers(champion):
-    before = champion.state()
-    summary = champion.json("run", settings=("gate.minimum.accuracy=1.0",))
-    assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "reject", None)
-    assert summary["prediction"]["version"] == summary["champion"] == 1
-    assert next(step["state"] for step in summary["steps"] if step["name"] == "deploy") == "skipped"
+def test_candidates_below_the_minimum_are_rejected_and_runs_at_the_same_time_keep_their_records(champion):
+    before, limits = champion.state(), (1.0, 0.9999)
+    objects = open_objects(Store(url=champion.models.url))
+    lines = [
+        champion.command("run", "--output", "json", settings=(f"gate.minimum.accuracy={limit}",))
+        for limit in limits
+    ]
+    together = [subprocess.Popen(line, cwd=champion.folder, stdout=PIPE, stderr=PIPE) for line in lines]
+    for limit, process in zip(limits, together, strict=True):
+        out, err = process.communicate(timeout=280)
+        assert process.returncode == 0, err
+        summary = json.loads(out)
+        assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "reject", None)
+        assert summary["prediction"]["version"] == summary["champion"] == 1
+        assert next(step["state"] for step in summary["steps"] if step["name"] == "deploy") == "skipped"
+        found = records.of_run(objects, "digits", summary["run"])
+        assert found.start.fingerprint == found.decision.fingerprint == summary["fingerprint"]
+        assert found.decided() == ("reject", summary["reason"])
+        assert [one.limit for one in found.decision.decision.rules if one.limit in limits] == [limit]
+        assert summary["reason"] in found.end.text
     assert champion.state() == before
 
 
