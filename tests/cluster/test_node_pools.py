@@ -131,7 +131,7 @@ def started(kubectl, tmp_path):
 
 def node_of(name: str) -> str:
     """Return the node that the scheduler binds a pod to, or why there is none."""
-    cluster, deadline = connect(NAMESPACE), time.monotonic() + 60
+    cluster, deadline = connect(NAMESPACE), time.monotonic() + 240
     while time.monotonic() < deadline:
         seen = cluster.get("Pod", name)
         if bound := seen["spec"].get("nodeName"):

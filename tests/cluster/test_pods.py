@@ -1,7 +1,6 @@
 """`modelyard run -e kind`: the digits with their steps as pods, to a prediction over the node's port."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -138,7 +137,7 @@ def test_a_deploy_whose_pod_is_told_to_end_takes_its_candidate_from_clients(
         assert run.poll() is None
         time.sleep(0.5)
     kubectl("delete", "pod", "-n", RUNS, "-l", "modelyard.dev/step=deploy")
-    assert run.wait(60) == 14
+    assert run.wait(240) == 14
     assert "track" in kubectl(*service)
     left = kubectl("get", "deployment", "-n", SERVING, "-o", "name")
     assert "digits-candidate" not in left
@@ -172,9 +171,14 @@ def begun(kubectl, place, images, absent, tmp_path):
 
 def test_the_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, begun, absent, tmp_path):
     run, command = begun
-    os.kill(run.pid, signal.SIGKILL)
+    run.send_signal(signal.SIGSTOP)
+    while not (left := pods(kubectl)):  # between two steps
+        run.send_signal(signal.SIGCONT)
+        time.sleep(0.1)
+        run.send_signal(signal.SIGSTOP)
+    run.kill()
     run.wait()
-    (left,) = pods(kubectl)
+    (left,) = left
 
     short = ["--set", f"environment.images.fingerprint={absent}"]
     subprocess.run([*command, *short], cwd=tmp_path, capture_output=True, check=False)
@@ -184,7 +188,7 @@ def test_the_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, begun, abse
 def test_a_step_whose_pod_is_lost_is_tried_again(kubectl, begun, tmp_path):
     run, _ = begun
     kubectl("delete", "pod", "-n", RUNS, "--now", "-l", "modelyard.dev/step=fingerprint")
-    assert run.wait(120) == 11  # there is no image for train
+    assert run.wait(300) == 11  # there is no image for train
     (log,) = (tmp_path / ".modelyard/runs").glob("*/logs/fingerprint.log")
     assert "was deleted while it ran" in log.read_text()
     (summary,) = (tmp_path / ".modelyard/runs").glob("*/run.json")

@@ -18,27 +18,31 @@ INSTALLED = Path(__file__).parents[1] / "installed"
 
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [str(_get_binary_path()), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1"]
-    command += ["-port", str(port), "-external-url", url, "-log-level", "error"]
-    with subprocess.Popen(command) as process:
-        try:
-            _wait(f"{url}/_internal/healthcheck")
-            yield url
-        finally:
-            process.terminate()
+    for _ in range(5):  # another process may take the port before the emulator does
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        command = [str(_get_binary_path()), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1"]
+        command += ["-port", str(port), "-external-url", url, "-log-level", "error"]
+        with subprocess.Popen(command) as process:
+            try:
+                if _answers(process, f"{url}/_internal/healthcheck"):
+                    yield url
+                    return
+            finally:
+                process.terminate()
+    raise AssertionError("the emulator did not start")
 
 
-def _wait(url: str) -> None:
-    for _ in range(400):
+def _answers(process: "subprocess.Popen[bytes]", url: str) -> bool:
+    """Wait until a server answers; return False if it ended instead."""
+    while process.poll() is None:
         with suppress(httpx.TransportError):
             if httpx.get(url).is_success:
-                return
+                return process.poll() is None
         time.sleep(0.025)
-    raise AssertionError(f"{url} does not answer")
+    return False
 
 
 @pytest.fixture

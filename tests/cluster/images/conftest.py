@@ -82,7 +82,7 @@ def started(image: str, network: str, *command: str, alias: str) -> Iterator[str
 
 
 def answers(url: str) -> None:
-    for _ in range(300):
+    for _ in range(1800):
         with suppress(httpx.TransportError):
             if httpx.get(url).is_success:
                 return

@@ -43,7 +43,7 @@ class Bucket:
         command = [str(_get_binary_path()), "-scheme", "http", "-backend", "filesystem"]
         command += ["-filesystem-root", str(self._folder), "-host", self._host, "-port", str(self.port)]
         self._process = subprocess.Popen([*command, "-external-url", self.url, "-log-level", "error"])
-        for _ in range(400):
+        for _ in range(4000):
             with suppress(httpx.TransportError):
                 httpx.get(f"{self.url}/_internal/healthcheck").raise_for_status()
                 return

@@ -140,7 +140,7 @@ class Workspace:
 
     def alone(self, version: int) -> None:
         """Wait until the servers of all other versions have ended."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         servers = f"app.kubernetes.io/name={self.name}"
         while {objects.version(pod) for pod in self.platform.cluster.list_objects("Pod", servers)} != {
             version
@@ -150,7 +150,7 @@ class Workspace:
 
     def answers(self) -> None:
         """Wait until the Service leads to no killed server any more, which it may for two seconds."""
-        deadline, load = time.monotonic() + 30, self.load()
+        deadline, load = time.monotonic() + 120, self.load()
         while not all(load.send_one() for _ in range(30)):
             assert time.monotonic() < deadline, load.failed[-1]
 

@@ -85,7 +85,7 @@ def test_two_versions_at_once(served):
         until(process, "canary: ")
         with served.load().running() as clients:
             assert served.deploy(late).decision == "promote"
-            said, _ = process.communicate(timeout=60)
+            said, _ = process.communicate(timeout=240)
     assert "hold: " in said
     assert (
         f"of version {late}, took the candidate's place" in said or "was withdrawn by another command" in said
@@ -106,7 +106,7 @@ def test_a_stale_candidate_of_a_killed_rollout_gives_way(served, kubectl):
 
     with deploying(served, served.publish(), seconds=600) as process:
         until(process, "canary: ")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while "deletionTimestamp" in kubectl("get", "pods", "-o", "json", *namespace):
         assert time.monotonic() < deadline, "the servers of earlier tests do not end"
         time.sleep(0.5)
@@ -138,7 +138,7 @@ def test_told_to_end_it_takes_the_candidate_from_clients(served):
     with served.load().running() as clients, deploying(served, version, seconds=600) as process:
         until(process, "canary: ")
         process.terminate()
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=240)
     assert process.returncode == CancelledError.exit_code
     assert f"Version {version} was not promoted, and stable serves version {serves} as before" in said
     assert clients.failed == []
@@ -159,7 +159,7 @@ def test_the_store_is_away_for_a_while(served, bucket):
         bucket.stop()  # while the pointer is to be moved
         until(process, "waiting up to 120 s for the model store")
         bucket.start()
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=240)
     assert "promote: " in said
     assert clients.failed == []
     served.settled(version)

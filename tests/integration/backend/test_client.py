@@ -178,7 +178,7 @@ def test_token_that_is_renewed(
 def test_first_request(
     site: Site, environment: Environment, monkeypatch: pytest.MonkeyPatch, fault: Fault, told: str
 ) -> None:
-    monkeypatch.setattr(client, "HEALTH_TIMEOUT", (1.0, 0.2))
+    monkeypatch.setattr(client, "HEALTH_TIMEOUT", (10.0, 0.4 if fault.delay else 60.0))
     site.server.faults.append(fault)
     with pytest.raises(BackendError) as caught:
         connect(environment)

@@ -2,7 +2,8 @@
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,33 @@ Follow = Callable[..., RunSummary]
 
 
 @pytest.fixture
-def follow(backend: Backend, run: Any, environment: Environment) -> Follow:
+def follow(site: Site, backend: Backend, run: Any, environment: Environment) -> Follow:
     def follow(during: Callable[[], None] = lambda: None, **options: Any) -> RunSummary:
-        timer = threading.Timer(0.15, during)
-        timer.start()
-        try:
-            return Following(
-                backend, run, environment.model_copy(update=options.pop("update", {})), **options
-            )()
-        finally:
-            timer.join()
+        place = environment.model_copy(update=options.pop("update", {}))
+        with meanwhile(site, run, during):
+            return Following(options.pop("backend", backend), run, place, **options)()
 
     return follow
+
+
+@contextmanager
+def meanwhile(site: Site, run: Any, during: Callable[[], None]) -> Iterator[None]:
+    """Do something once the run was looked at a few times, or when the block has ended."""
+    look, ended = f"GET /apis/v2beta1/runs/{run.run_id}", threading.Event()
+    before = site.server.asked.count(look)
+
+    def later() -> None:
+        while site.server.asked.count(look) < before + 3 and not ended.wait(0.01):
+            pass
+        during()
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_error_of_a_step(site: Site, run: Any, follow: Follow, tmp_path: Path) -> None:
@@ -162,10 +178,14 @@ def test_slow_but_not_stuck(site: Site, run: Any, follow: Follow) -> None:
     assert failure_of(summary).exit_code != 11
 
 
-def test_server_that_goes_away_and_comes_back(site: Site, run: Any, follow: Follow) -> None:
+def test_server_that_goes_away_and_comes_back(
+    site: Site, run: Any, follow: Follow, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(BackendError, match="does not answer"):
         follow(site.server.stop)
     site.server.start()
+    patient = client.RETRIES.new(total=200, backoff_max=0.2)  # however long a restart takes here
+    monkeypatch.setattr(client, "RETRIES", patient)
 
     def restart() -> None:
         site.server.stop()
@@ -174,7 +194,7 @@ def test_server_that_goes_away_and_comes_back(site: Site, run: Any, follow: Foll
         site.server.faults.append(Fault(status=503, body="{}", times=3))
         site.server.start()
 
-    assert follow(restart).failure
+    assert follow(restart, backend=connect(environment)).failure
 
 
 def test_logs_of_a_run_that_goes_on(
@@ -209,10 +229,8 @@ def test_epochs_come_from_the_log_as_data(
         site.runs.step(run.run_id, "train", "Succeeded", log)
         site.runs.become(run.run_id, "FAILED")
 
-    timer = threading.Timer(0.15, end)
-    timer.start()
-    following()
-    timer.join()
+    with meanwhile(site, run, end):
+        following()
     assert [one for one in following.events if isinstance(one, Epoch)] == [first, second]
     states = [one.state for one in following.events if isinstance(one, StepChange) and one.step == "train"]
     assert states == ["running", "succeeded"]

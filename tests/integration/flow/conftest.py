@@ -70,7 +70,7 @@ class Workspace:
 
     def settled(self) -> None:
         """Wait until nothing works for this workspace any more."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while living := self.processes():
             assert time.monotonic() < deadline, f"orphans: {living}"
             time.sleep(0.05)
@@ -98,7 +98,7 @@ class Workspace:
                 yield json.loads(line)["url"]
             finally:
                 server.terminate()
-                server.wait(30)
+                server.wait(120)
 
 
 @pytest.fixture(scope="session")

@@ -105,16 +105,43 @@ def outcome(state: dict[str, Any]) -> tuple[dict[int, str], Any]:
     return {version: run for version, (run, *_) in state["versions"].items()}, state["moves"]
 
 
+HOLDS = """
+import os, sys, time
+event, end, number = os.environ["HOLD"].split()
+seen = []
+def hold(name, arguments):
+    if name == event and any(str(one).endswith(end) for one in arguments[:2]):
+        seen.append(name)
+        if len(seen) == int(number):
+            time.sleep(600)
+sys.addaudithook(hold)
+"""
+
+
+@pytest.fixture
+def held(workspace: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Start a run whose processes stop at the n-th audit event of a kind that is about something."""
+
+    def start(hold: str, *words: str, settings: tuple[str, ...]) -> "subprocess.Popen[str]":
+        (tmp_path / "sitecustomize.py").write_text(HOLDS)
+        variables = {**os.environ, "PYTHONPATH": str(tmp_path), "HOLD": hold}
+        return subprocess.Popen(
+            workspace.command("run", *words, settings=settings),
+            cwd=workspace.folder,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
 def test_a_killed_training_goes_on_after_its_last_checkpoint_and_ends_as_an_undisturbed_one(
-    digits, workspace
+    digits, workspace, held
 ):
     settings = ("training.checkpoint_every=0.001",)
-    with subprocess.Popen(
-        workspace.command("run", settings=settings),
-        cwd=workspace.folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as run:
+    with held("os.rename state.npz 2", settings=settings) as run:
         while run.poll() is None and not list(
             workspace.folder.glob(".modelyard/models/checkpoints/*/state.npz")
         ):
@@ -142,20 +169,14 @@ def test_a_run_killed_in_a_step_is_finished_by_the_next(new_workspace, undisturb
     check_the_next_run(workspace, undisturbed, workspace.quick)
 
 
-@pytest.mark.parametrize(
-    "delay", [0.0, *(pytest.param(n / 40, marks=pytest.mark.soak) for n in range(1, 12))]
-)
-def test_a_step_that_is_killed_fails_the_run_and_says_so(workspace, delay):
-    command = workspace.command("run", settings=workspace.quick)
-    with subprocess.Popen(command, cwd=workspace.folder, stderr=subprocess.PIPE, text=True) as run:
+def test_a_step_that_is_killed_fails_the_run_and_says_so(workspace, in_train):
+    with in_train() as run:
         while not (steps := [pid for pid in _children(run.pid) if b"executor_main" in _command(pid)]):
             assert run.poll() is None
-        time.sleep(delay)
         os.kill(steps[0], signal.SIGKILL)
-        assert run.stderr
-        said = run.stderr.read()
-    assert run.returncode == 14, said
-    assert "killed" in said
+        _, err = run.communicate()
+    assert run.returncode == 14, err
+    assert "killed" in err
     with pytest.raises(NotFoundError):
         workspace.models.manifest("digits", 1)
     workspace.settled()
@@ -187,19 +208,21 @@ def test_runs_killed_at_many_moments_one_after_the_other(new_workspace, undistur
         print(f" round {number}: {sum(kills)} of {len(kills)} kills hit", flush=True)  # noqa: T201
 
 
-def in_train(workspace: Any, *words: str) -> "subprocess.Popen[str]":
-    """Return a run that has begun to train."""
-    command = workspace.command("run", *words, settings=workspace.quick)
-    run = subprocess.Popen(
-        command, cwd=workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    while run.poll() is None and not _begun(workspace, "train", set()):
-        time.sleep(0.01)
-    return run
+@pytest.fixture
+def in_train(workspace: Any, held: Callable[..., Any]) -> Callable[..., Any]:
+    """Start a run; return it when its train step is about to import TensorFlow, where it stays."""
+
+    def start(*words: str) -> "subprocess.Popen[str]":
+        run = held("import tensorflow 1", *words, settings=workspace.quick)
+        while run.poll() is None and not _begun(workspace, "train", set()):
+            time.sleep(0.01)
+        return run
+
+    return start
 
 
-def test_ctrl_c_ends_a_run_with_its_own_code_and_tells_a_script(workspace):
-    with in_train(workspace, "--output", "json") as run:
+def test_ctrl_c_ends_a_run_with_its_own_code_and_tells_a_script(workspace, in_train):
+    with in_train("--output", "json") as run:
         run.send_signal(signal.SIGINT)
         out, err = run.communicate()
     assert run.returncode == 130
@@ -214,8 +237,8 @@ def test_ctrl_c_ends_a_run_with_its_own_code_and_tells_a_script(workspace):
     assert workspace.leftovers() == []
 
 
-def test_a_run_is_cancelled_by_another_command(workspace):
-    with in_train(workspace) as run:
+def test_a_run_is_cancelled_by_another_command(workspace, in_train):
+    with in_train() as run:
         (told,) = workspace.json("runs", "list")
         assert told["state"] == "running"
         assert workspace.json("runs", "cancel", told["name"])["done"] == "cancelled"

@@ -17,7 +17,7 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         instances = np.zeros((1, 8, 8, 1), int).tolist()
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=60) as client:
             while not self.stopped.wait(0.02):
                 try:
                     path = f"{self.url}/v1/models/digits:predict"
@@ -27,7 +27,7 @@ class Client(threading.Thread):
 
 
 def versions(url: str) -> list[str]:
-    status = httpx.get(f"{url}/v1/models/digits").json()["model_version_status"]
+    status = httpx.get(f"{url}/v1/models/digits", timeout=60).json()["model_version_status"]
     return [one["version"] for one in status]
 
 
@@ -42,19 +42,19 @@ def test_a_server_takes_each_new_champion_and_every_request_is_answered(champion
         wait_for(lambda: versions(url) == ["2"])
         champion.json("rollback", "digits")
         wait_for(lambda: versions(url) == ["1"])
+        wait_for(lambda: all(len(client.statuses) > 10 for client in clients))
         for client in clients:
             client.stopped.set()
         for client in clients:
-            client.join(30)
+            client.join()
         answers = [status for client in clients for status in client.statuses]
-    assert len(answers) > 100
     assert set(answers) == {200}
     again = champion.json("run", settings=other)
     assert (again["decision"], again["champion"]) == ("hold", 1)
 
 
 def wait_for(condition) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

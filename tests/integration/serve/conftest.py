@@ -131,9 +131,9 @@ class Running:
 
     def predict(self, instances: Any, **options: Any) -> httpx.Response:
         path = f"{self.url}/v1/models/{NAME}:predict"
-        return httpx.post(path, json={"instances": instances}, timeout=10, **options)
+        return httpx.post(path, json={"instances": instances}, timeout=60, **options)
 
-    def raw(self, data: bytes, timeout: float = 10) -> bytes:
+    def raw(self, data: bytes, timeout: float = 60) -> bytes:
         """Send bytes on a connection of their own and return all that comes until it is closed."""
         with socket.create_connection(self.address, timeout) as connection:
             connection.sendall(data)
@@ -163,20 +163,33 @@ def running(shelf: Shelf, version: int | None = None, **settings: Any) -> Iterat
         )
     try:
         assert process.stdout
-        readable, _, _ = select.select([process.stdout], [], [], 60)
+        readable, _, _ = select.select([process.stdout], [], [], 200)
         line = process.stdout.readline() if readable else ""
         assert line, f"the server did not start: {log.read_text()}"
         yield Running(process, json.loads(line), log)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
         process.stdout.close()
+
+
+def new_shelf(folder: Path) -> Shelf:
+    settings = Store(url=str(folder / "store"))
+    return Shelf(settings, open_store(settings), folder)
+
+
+@contextmanager
+def shared(factory: pytest.TempPathFactory, signature: Signature, **settings: Any) -> Iterator[Running]:
+    """Start a server of a model for all tests."""
+    shelf = new_shelf(factory.mktemp("shared"))
+    shelf.publish(signature)
+    with running(shelf, **settings) as server:
+        yield server
 
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Shelf:
-    settings = Store(url=str(tmp_path / "store"))
-    return Shelf(settings, open_store(settings), tmp_path)
+    return new_shelf(tmp_path)
 
 
 @pytest.fixture
@@ -187,31 +200,26 @@ def start() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server of a uint8 model of pictures with small limits, shared by all tests."""
-    scratch = tmp_path_factory.mktemp("pictures")
-    settings = Store(url=str(scratch / "store"))
-    shelf = Shelf(settings, open_store(settings), scratch)
-    shelf.publish()
-    with running(shelf, max_body_bytes=100_000, max_batch=8, body_timeout=1.5) as server:
+    with shared(tmp_path_factory, PICTURES, max_body_bytes=100_000, max_batch=8) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The same without small limits, where a request is to arrive within a second."""
+    with shared(tmp_path_factory, PICTURES, body_timeout=1.0) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server of a float32 model of numbers."""
-    scratch = tmp_path_factory.mktemp("numbers")
-    settings = Store(url=str(scratch / "store"))
-    shelf = Shelf(settings, open_store(settings), scratch)
-    shelf.publish(NUMBERS)
-    with running(shelf) as server:
+    with shared(tmp_path_factory, NUMBERS) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server of a model of regression."""
-    scratch = tmp_path_factory.mktemp("houses")
-    settings = Store(url=str(scratch / "store"))
-    shelf = Shelf(settings, open_store(settings), scratch)
-    shelf.publish(HOUSES)
-    with running(shelf) as server:
+    with shared(tmp_path_factory, HOUSES) as server:
         yield server

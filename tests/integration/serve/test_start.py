@@ -32,7 +32,7 @@ def refused(
         "--serving",
         serving,
     ]
-    done = subprocess.run([sys.executable, *line, *more], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, *line, *more], capture_output=True, text=True, timeout=200)
     assert done.returncode == kind.exit_code
     assert done.stdout == ""
     last = done.stderr.splitlines()[-1]
@@ -91,7 +91,7 @@ def test_a_signal_drains_and_ends_with_0(shelf, start, sign):
             BODY
         )
         with (
-            socket.create_connection(server.address, 20) as slow,
+            socket.create_connection(server.address, 60) as slow,
             httpx.Client(base_url=server.url) as kept,
         ):
             slow.sendall(head + BODY[:20])
@@ -109,7 +109,7 @@ def test_a_signal_drains_and_ends_with_0(shelf, start, sign):
         assert answer.startswith(b"HTTP/1.1 200")
         assert b"connection: close" in answer
         assert b"predictions" in answer
-        assert server.process.wait(20) == 0
+        assert server.process.wait(60) == 0
         assert "Traceback" not in server.log.read_text()
 
 
@@ -120,9 +120,10 @@ def test_a_request_that_never_ends_does_not_keep_the_server(shelf, start):
         socket.create_connection(server.address) as endless,
     ):
         endless.sendall(b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\ncontent-length: 9\r\n\r\n{")
-        time.sleep(0.1)
+        while server.metric("modelyard_requests_in_progress") < 1:
+            time.sleep(0.02)
         server.process.terminate()
-        assert server.process.wait(20) == 0
+        assert server.process.wait(60) == 0
 
 
 def test_another_digest_than_was_asked_for(shelf):
@@ -146,4 +147,4 @@ def test_says_where_it_is_and_lingers_for_those_who_have_not_heard_of_its_end(sh
         assert late.status_code == 200
         assert late.headers["connection"] == "close"
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0, "a second signal does not wait"
+        assert server.process.wait(60) == 0, "a second signal does not wait"

@@ -13,7 +13,7 @@ from tests.published import classifier
 IMAGE = np.zeros((4, 4, 3), int).tolist()
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -33,7 +33,7 @@ class Clients:
         self._threads = [threading.Thread(target=self._ask) for _ in range(number)]
 
     def _ask(self):
-        with httpx.Client(timeout=20) as client:
+        with httpx.Client(timeout=60) as client:
             url = f"{self._server.url}/v1/models/tiny:predict"
             while not self._stop.is_set():
                 try:

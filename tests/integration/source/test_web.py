@@ -209,8 +209,8 @@ def test_a_server_that_stalls_is_given_up(site: Any, place: Any, scratch: Path, 
         request.stall()
 
     site.answer = answer
-    stalled = r"sent nothing for 0\.2 seconds.*data\.timeout"
-    refused(lambda: place(timeout=0.2).fetch(scratch), stalled, scratch)
+    stalled = r"sent nothing for 0\.4 seconds.*data\.timeout"
+    refused(lambda: place(timeout=0.4).fetch(scratch), stalled, scratch)
     assert len(site.asked) == 1
 
 

@@ -428,12 +428,12 @@ def test_a_rollout_writes_heartbeats_until_it_ends(controller, version, deploy, 
     beaten = threading.Event()
     monkeypatch.setattr(base, "HEARTBEAT_SECONDS", 0.001)
     monkeypatch.setattr(controller.platform, "beat", lambda _: beaten.set())
-    on_log("canary: ", lambda: beaten.wait(30))
+    on_log("canary: ", lambda: beaten.wait(120))
     deploy(version())
     assert beaten.is_set()
     for thread in threading.enumerate():
         if thread.name == "heartbeat":
-            thread.join(30)
+            thread.join(120)
             assert not thread.is_alive()
 
 

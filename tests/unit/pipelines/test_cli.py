@@ -115,7 +115,7 @@ def test_ctrl_c_ends_with_130():
         ) as waiting:
             connection, _ = silent.accept()
             waiting.send_signal(signal.SIGINT)
-            out, err = waiting.communicate(timeout=30)
+            out, err = waiting.communicate(timeout=120)
             connection.close()
     assert (waiting.returncode, out) == (130, "")
     assert "Traceback" not in err
@@ -210,4 +210,4 @@ def test_serve_listens_where_it_is_told():
             assert (ready["event"], ready["name"], ready["version"]) == ("ready", "tiny", 2)
         finally:
             server.send_signal(signal.SIGTERM)
-        assert server.wait(30) == 0
+        assert server.wait(120) == 0

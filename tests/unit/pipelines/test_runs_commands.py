@@ -153,13 +153,13 @@ from pathlib import Path
 from modelyard.components import lifeline
 with lifeline.hold(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(120)
+    time.sleep(600)
 """
 
 
 def test_a_process_that_does_not_lead_the_run_is_not_ended(home, modelyard):
     """Its number is that of the leader, which has ended, or it is older than the run."""
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"]) as other:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
         try:
             run = started(home, FIRST, pid=other.pid, pid_started=process_start(other.pid))
             assert modelyard("runs", "cancel", FIRST).code == 2
@@ -182,7 +182,7 @@ def test_a_living_run_is_cancelled(home, modelyard):
         (run / "logs").rmdir()
         started(home, FIRST, pid=leader.pid, pid_started=process_start(leader.pid))
         assert modelyard("runs", "cancel", FIRST).code == 0
-        assert leader.wait(30) == -signal.SIGTERM
+        assert leader.wait(120) == -signal.SIGTERM
     assert found(modelyard, "show", FIRST)["state"] == "cancelled"
 
 
