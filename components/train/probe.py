@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from modelyard.components import artifacts, problems
+from modelyard.components import artifacts, interface, problems
 from modelyard.components.artifacts import Schema
 from modelyard.components.shards import ShardWriter
 from modelyard.components.step import step, termination_log
@@ -241,6 +241,7 @@ def _device_memory() -> int | None:
 def main() -> None:
     """Read the trial, probe, and write the answer: in a pod, as its termination message."""
     with step("probe"):
+        interface.check("train")  # as a pod, it runs in the image of train
         asked, *named = sys.argv[1:]
         trial = artifacts.read(Path(asked), Trial) if named else Trial.model_validate_json(asked)
         if not named:

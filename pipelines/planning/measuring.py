@@ -34,6 +34,7 @@ from modelyard.components.records import Failure
 from modelyard.components.step import VARIABLE
 from modelyard.components.train.measured import Probed, Trial
 from modelyard.pipelines.compile.compiler import compile_package, parse_package
+from modelyard.pipelines.compile.preflight import check_interfaces
 from modelyard.pipelines.compile.uploads import gather_code
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
@@ -88,11 +89,13 @@ def run_in_process(module: str, question: Record, answer: type[R], **environ: st
 
 
 def check(environment: Environment) -> None:
-    """Raise unless the cluster answers, before anything is prepared for it.
+    """Raise unless the cluster answers and the images fit, before anything is prepared for it.
 
     Raises:
         ClusterError: there is none, or its pods may not be listed.
+        ConfigError: an image that was built here is of another version.
     """
+    check_interfaces(environment)
     connect(environment.runs.namespace).list_objects("Pod", f"{COMPONENT}={PROBE}")
 
 

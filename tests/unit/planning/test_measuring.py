@@ -14,11 +14,11 @@ from kubernetes.config import kube_config
 
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Normalization, Schema
-from modelyard.components.errors import ClusterError, ModelyardError, TooLargeError, TrainError
+from modelyard.components.errors import ClusterError, ConfigError, ModelyardError, TooLargeError, TrainError
 from modelyard.components.step import document
 from modelyard.components.train.measured import Cost, CurvePoint, Probed, Question, Trial
 from modelyard.pipelines.config.config import Config, load
-from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.environments.environment import INTERFACES, Environment
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import measuring
 from modelyard.pipelines.runners.pods import pod as pods
@@ -271,6 +271,17 @@ def test_a_process_ends_with_the_plan_that_asked(tmp_path: Path) -> None:
     plan.kill()
     plan.wait()
     wait_for(lambda: gone(child))
+
+
+def test_an_image_of_another_version_is_refused_before_the_cluster_is_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / INTERFACES).parent.mkdir()
+    (tmp_path / INTERFACES).write_text(json.dumps({IMAGES["train"]: {"train": "0.0.9 (abc)"}}))
+    _, _, environment = asked()
+    with pytest.raises(ConfigError, match=r"registry\.example/train@.* 0\.0\.9 "):
+        measuring.check(environment)
 
 
 def test_without_a_cluster_there_is_no_probe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

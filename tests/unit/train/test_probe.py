@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelyard.components import artifacts
+from modelyard.components import artifacts, interface
 from modelyard.components.artifacts import Normalization, Schema
-from modelyard.components.errors import TooLargeError, TrainError
+from modelyard.components.errors import ConfigError, TooLargeError, TrainError
 from modelyard.components.train import probe as probing
 from modelyard.components.train.cost import compiled
 from modelyard.components.train.data import Features
@@ -51,6 +51,13 @@ def test_real_steps_are_timed(question: Question, train_env: Any, tmp_path: Path
     assert found.memory > 10**8
     written = sum(one.stat().st_size for one in (scratch / "model").rglob("*") if one.is_file())
     assert found.model_bytes == written
+
+
+def test_an_image_of_train_of_another_version_probes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(interface.EXPECTED, "train=0.0.9 (abc)")
+    monkeypatch.setattr(probing.sys, "argv", ["probe", "{}"])
+    with pytest.raises(ConfigError, match=r"0\.0\.9"):
+        probing.main()
 
 
 def test_where_steps_are_slow_not_all_have_a_turn(
