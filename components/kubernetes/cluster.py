@@ -298,7 +298,7 @@ class Cluster:
             said = str(json.loads(error.body)["message"])
         except (TypeError, ValueError, KeyError):
             said = f"{error.status} {error}"
-        return ClusterError(explain_refusal(said).message)
+        return ClusterError(explain_refusal(said))
 
 
 class _ApiError(Exception):

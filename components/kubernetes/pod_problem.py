@@ -74,15 +74,13 @@ def count_restarts(pod: Json) -> int:
     )
 
 
-def not_ready_problem(pod: Json, events: Sequence[Json], seconds: float) -> PodProblem:
+def not_ready(pod: Json, events: Sequence[Json], seconds: float) -> str:
     """Return that a running pod did not become ready in time, with what its probe met last."""
     probes = [event["message"] for event in events if event.get("reason") == "Unhealthy"]
     said = f": {probes[-1].strip().rstrip('.')}" if probes else ""
-    return PodProblem(
-        reason="NotReady",
-        message=f"Pod {_name(pod)} runs and was not ready within {seconds:g} s{said}. Its log says what it "
-        "does; give it more time (rollout.ready_timeout) if it is only slow.",
-        patience=0.0,
+    return (
+        f"Pod {_name(pod)} runs and was not ready within {seconds:g} s{said}. Its log says what it does; "
+        "give it more time (rollout.ready_timeout) if it is only slow."
     )
 
 

@@ -20,9 +20,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from itertools import count
-from typing import Final
 from uuid import uuid4
 
 from modelyard.components.errors import ConflictError, NotFoundError
@@ -47,16 +45,6 @@ from modelyard.components.store.versions import MANIFEST, RUN, Versions, model_f
 
 ROUNDS = 100
 GRACE = 3600.0  # seconds; no publication takes longer from one file to the next
-
-
-class Unset(Enum):
-    """The type of ANY."""
-
-    ANY = "any"
-
-
-ANY: Final = Unset.ANY
-"""For `promote`: whatever the champion is at that moment."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +99,7 @@ class ModelStore(Versions):
         reason: str,
         by: str,
         action: Action = "promote",
-        expected: int | Unset | None = ANY,
+        expected: int | None = None,
     ) -> Champion:
         """Make `version` the champion; when it is already, return the pointer as it is.
 
@@ -121,7 +109,7 @@ class ModelStore(Versions):
             reason: why, in a sentence, for the history.
             by: who, for the history.
             action: what the history calls it.
-            expected: the champion that the caller saw, 0 or None for none; any champion when not given.
+            expected: the champion that the caller saw, 0 for none; any champion when None.
 
         Raises:
             NotFoundError: there is no such version.
@@ -133,7 +121,7 @@ class ModelStore(Versions):
             seen = current.version if current else None
             if current and seen == version:
                 return current
-            if expected is not ANY and (expected or None) != seen:
+            if expected is not None and (expected or None) != seen:
                 raise ConflictError(
                     f"The champion of {name} is {_words(seen)} and not {_words(expected or None)}, so "
                     f"version {version} was not promoted. Compare it with the new champion, then try again."

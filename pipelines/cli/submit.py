@@ -71,7 +71,7 @@ def submit(
             guard(uploads.config, environment, kfp.environment, runs.home(), budget)
         plan_key = comparison.identity(uploads.config, environment) if wait else None
         prepared = submission.prepare(uploads.config, environment, options)
-        notes = check(prepared.package, prepared.arguments, environment)
+        notes = check(prepared.arguments, environment)
         backend = server.backend
         found = submission.look(backend, prepared)
         since, changes = submission.compare(backend, prepared, found)

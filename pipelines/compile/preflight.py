@@ -1,6 +1,6 @@
 """What `submit` and `schedule apply` check before they send a pipeline to Kubeflow Pipelines.
 
-    notes = check(package, arguments, environment)
+    notes = check(arguments, environment)
 
 The backend refuses some of these pipelines with an error that names no cause, and accepts others that never
 finish or that reuse results of an older image.
@@ -10,73 +10,40 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from modelyard.components.errors import ConfigError
 from modelyard.components.interface import interface, mismatch
-from modelyard.components.kubernetes import Json
 from modelyard.components.source.checks import is_loopback
-from modelyard.pipelines.compile.compiler import parse_package
 from modelyard.pipelines.environments.environment import INTERFACES, Environment
 from modelyard.pipelines.steps import STEPS
 
 ARGUMENT_BYTES = 128 * 1024  # Linux's limit for one argument of a program
-WORKFLOW_BYTES = 700_000  # of the 1.5 MB that etcd stores for an object; Argo adds its own part
 IMMUTABLE = re.compile(r".+(@sha256:[0-9a-f]{64}|:[0-9a-f]{16})")
 TAG = re.compile(r".+:(?P<tag>[^:/@]+)")
-TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
-    "STRING": ("text", (str,)),
-    "NUMBER_INTEGER": ("an integer", (int,)),
-    "NUMBER_DOUBLE": ("a number", (int, float)),
-    "BOOLEAN": ("true or false", (bool,)),
-    "LIST": ("a list", (list,)),
-    "STRUCT": ("a dict", (dict,)),
-}
 
 
-def check(package: bytes, arguments: Mapping[str, Any], environment: Environment) -> tuple[str, ...]:
+def check(arguments: Mapping[str, object], environment: Environment) -> tuple[str, ...]:
     """Return notes about a pipeline that can be sent.
 
     Args:
-        package: the compiled pipeline, as YAML.
         arguments: the values of its parameters.
         environment: where it would run.
 
     Raises:
         ConfigError: it cannot be sent; the message has a line for every problem.
     """
-    spec, platform = parse_package(package)
-    executors: Json = spec["deploymentSpec"]["executors"]
-    containers = {label.removeprefix("exec-"): one["container"] for label, one in executors.items()}
-    problems = [
-        *_arguments(spec["root"]["inputDefinitions"]["parameters"], arguments),
-        *_sizes(package, containers, arguments),
-        *_mutable_images(containers),
-        *_environment(platform["platforms"]["kubernetes"], environment),
-        *_other_interfaces(environment),
-    ]
+    images = {step: environment.image(step) for step in STEPS}
+    problems = [*_problems(arguments, images, environment), *_other_interfaces(environment)]
     if len(problems) == 1:
         raise ConfigError(problems[0])
     if problems:
         raise ConfigError("\n  ".join([f"The pipeline has {len(problems)} problems.", *problems]))
-    return tuple(_notes(containers, environment))
+    return tuple(_notes(images, environment))
 
 
-def _arguments(parameters: Json, arguments: Mapping[str, Any]) -> Iterator[str]:
-    for name in sorted(arguments.keys() - parameters.keys()):
-        yield f"The pipeline has no parameter {name}. Compile it again."
-    for name, parameter in sorted(parameters.items()):
-        if name not in arguments:
-            if not parameter.get("isOptional") and "defaultValue" not in parameter:
-                yield f"The pipeline's parameter {name} has no value. Compile it again."
-            continue
-        expected, types = TYPES[parameter["parameterType"]]
-        value = arguments[name]
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            yield f"The parameter {name} is {value!r:.60} and must be {expected}. Compile the pipeline again."
-
-
-def _sizes(package: bytes, containers: Json, arguments: Mapping[str, Any]) -> Iterator[str]:
+def _problems(
+    arguments: Mapping[str, object], images: Mapping[str, str], environment: Environment
+) -> Iterator[str]:
     size = len(json.dumps(arguments).encode())  # the root's driver gets all of them as one argument
     if size >= ARGUMENT_BYTES:
         largest = max(arguments, key=lambda name: len(str(arguments[name])))
@@ -84,28 +51,19 @@ def _sizes(package: bytes, containers: Json, arguments: Mapping[str, Any]) -> It
             f"The configuration has {size:,} bytes, most of them in `{largest}`, and Linux passes at most "
             f"{ARGUMENT_BYTES - 1:,} to a program. Move long lists into the dataset or the model's code."
         )
-    for step, container in containers.items():
-        longest = max(len(part.encode()) for part in (*container["command"], *container["args"]))
-        if longest >= ARGUMENT_BYTES:
+    for step, image in sorted(images.items()):
+        tag = TAG.fullmatch(image)
+        if not IMMUTABLE.fullmatch(image) and (tag is None or tag["tag"] == "latest"):
             yield (
-                f"The source of the step {step} has {longest:,} bytes, and Linux passes at most "
-                f"{ARGUMENT_BYTES - 1:,} to a program. Move code into the step's image."
+                f"The image of {step} is {image}, which can change while the cache key stays the same. Name "
+                "it by its digest in environment.images, as `make images REGISTRY=…` does."
             )
-    if len(package) + size > WORKFLOW_BYTES:
+    if is_loopback(environment.storage_endpoint or ""):
         yield (
-            f"The pipeline and its arguments have {len(package) + size:,} bytes, and a workflow can have "
-            f"about {WORKFLOW_BYTES:,}. Move code into the steps' images."
+            f"environment.storage_endpoint is {environment.storage_endpoint}, which is the pod itself when a "
+            "pod uses it. Set the emulator's address inside the cluster, and this one as "
+            "storage_endpoint_outside."
         )
-
-
-def _mutable_images(containers: Json) -> Iterator[str]:
-    for step, container in sorted(containers.items()):
-        tag = TAG.fullmatch(container["image"])
-        if not IMMUTABLE.fullmatch(container["image"]) and (tag is None or tag["tag"] == "latest"):
-            yield (
-                f"The image of {step} is {container['image']}, which can change while the cache key stays "
-                "the same. Name it by its digest in environment.images, as `make images REGISTRY=…` does."
-            )
 
 
 def check_interfaces(environment: Environment) -> None:
@@ -129,22 +87,8 @@ def _other_interfaces(environment: Environment) -> Iterator[str]:
             yield mismatch(image, held, expected)
 
 
-def _environment(kubernetes: Json, environment: Environment) -> Iterator[str]:
-    if not kubernetes.get("pipelineConfig", {}).get("activeDeadlineSeconds"):
-        yield (
-            "The pipeline has no deadline, so that a run whose pod cannot start would never end. Set "
-            "environment.active_deadline."
-        )
-    if is_loopback(environment.storage_endpoint or ""):
-        yield (
-            f"environment.storage_endpoint is {environment.storage_endpoint}, which is the pod itself when a "
-            "pod uses it. Set the emulator's address inside the cluster, and this one as "
-            "storage_endpoint_outside."
-        )
-
-
-def _notes(containers: Json, environment: Environment) -> Iterator[str]:
-    tagged = sorted(step for step, one in containers.items() if not IMMUTABLE.fullmatch(one["image"]))
+def _notes(images: Mapping[str, str], environment: Environment) -> Iterator[str]:
+    tagged = sorted(step for step, image in images.items() if not IMMUTABLE.fullmatch(image))
     if tagged:
         yield (
             f"The images of {', '.join(tagged)} are named by a tag: when it is moved, the cache returns "

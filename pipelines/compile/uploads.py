@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 DATA, CODE = "uploads/data", "uploads/code"
 PART_BYTES = 2**20
 MODE = 0o100644
+Opener = Callable[[], AbstractContextManager[IO[bytes]]]
+Item = tuple[str, int, Opener | None]
+"""A file of an archive: name, size, and what opens it; a folder's name ends with a slash, and nothing opens it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Upload:
     path: Path
     name: str
     size: int
-    open: Callable[[], AbstractContextManager[IO[bytes]]]
+    open: Opener
 
 
 @dataclass(frozen=True)
@@ -184,15 +187,6 @@ def _send(one: Upload, objects: "Objects", console: "Console") -> None:
         raise
 
 
-@dataclass(frozen=True)
-class ArchiveItem:
-    """A file of an archive, or a folder, which has no `open` and whose name ends with a slash."""
-
-    name: str
-    size: int
-    open: Callable[[], AbstractContextManager[IO[bytes]]] | None
-
-
 class DigestWriter:
     """A file that counts and hashes what is written, and passes it on to another file if there is one."""
 
@@ -216,45 +210,37 @@ class DigestWriter:
         """Do nothing: the owner of the other file flushes it."""
 
 
-def _example_files(folder: Path, max_bytes: int) -> Iterator[ArchiveItem]:
+def _example_files(folder: Path, max_bytes: int) -> Iterator[Item]:
     """Yield what ingest reads of a folder.
 
     Raises:
         DataError: it holds what ingest refuses.
     """
     for member in members(folder, max_bytes):
-        if member.folder:
-            yield ArchiveItem(f"{member.name}/", 0, None)
-        else:
-            yield ArchiveItem(member.name, member.size, member.open)
+        yield (f"{member.name}/", 0, None) if member.folder else (member.name, member.size, member.open)
 
 
-def _code_files(folder: Path) -> Iterator[ArchiveItem]:
+def _code_files(folder: Path) -> Iterator[Item]:
     """Yield what the fingerprint of a folder of code covers."""
-    for name, path in tree_files(folder):
-        yield ArchiveItem(name, path.stat().st_size, partial(_open, path))
+    return ((name, path.stat().st_size, partial(path.open, "rb")) for name, path in tree_files(folder))
 
 
-def _open(path: Path) -> IO[bytes]:
-    return path.open("rb")
-
-
-def _write_archive(items: Iterable[ArchiveItem], file: DigestWriter) -> None:
+def _write_archive(items: Iterable[Item], file: DigestWriter) -> None:
     """Write the archive, a part at a time."""
     # zipfile takes what cannot seek, and then writes sizes behind each file
     with ZipFile(cast(IO[bytes], file), "w") as archive:
-        for item in items:
-            entry = ZipInfo(item.name)  # of 1980
-            entry.create_system, entry.external_attr, entry.file_size = 3, MODE << 16, item.size
-            if item.open is None:
+        for name, size, opened in items:
+            entry = ZipInfo(name)  # of 1980
+            entry.create_system, entry.external_attr, entry.file_size = 3, MODE << 16, size
+            if opened is None:
                 archive.writestr(entry, b"")
                 continue
-            with item.open() as source, archive.open(entry, "w") as target:
+            with opened() as source, archive.open(entry, "w") as target:
                 shutil.copyfileobj(source, target, PART_BYTES)
 
 
 @contextmanager
-def _packed(items: Iterable[ArchiveItem], what: str, sha256: str | None = None) -> Iterator[IO[bytes]]:
+def _packed(items: Iterable[Item], what: str, sha256: str | None = None) -> Iterator[IO[bytes]]:
     """Yield the archive as an open temporary file.
 
     Args:

@@ -1,6 +1,5 @@
 """The section `schedule`: cron lines and time zones."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Self
 from zoneinfo import ZoneInfo, available_timezones
@@ -105,11 +104,6 @@ def cron_numbers(line: str) -> str:
             "Use fewer times"
         )
     return numeric
-
-
-def due_times(cron: str, after: datetime) -> Iterator[datetime]:
-    """Yield the times at which a cron line is due, in the time zone of `after`."""
-    return CronSim(cron, after)
 
 
 def known_zone(name: str) -> str:

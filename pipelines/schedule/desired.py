@@ -14,11 +14,12 @@ from itertools import islice
 from typing import Any
 
 import kfp_server_api as kfp
+from cronsim import CronSim
 
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.compile.preflight import check
 from modelyard.pipelines.compile.uploads import Uploads
-from modelyard.pipelines.config.schedule import cron_numbers, due_times
+from modelyard.pipelines.config.schedule import cron_numbers
 from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import submission
@@ -92,7 +93,7 @@ class ManagedRecurringRun:
 
     def next(self, now: datetime) -> tuple[str, ...]:
         """Return the next three times at which it starts a run; none when it is paused."""
-        return tuple(due.isoformat() for due in islice(due_times(self.cron, now), 3)) if self.on else ()
+        return tuple(due.isoformat() for due in islice(CronSim(self.cron, now), 3)) if self.on else ()
 
     @property
     def _parameters(self) -> dict[str, Any]:
@@ -159,5 +160,5 @@ class DesiredSchedule:
         copies = (
             f"{one.key} is a file of this machine: each run gets today's copy." for one in uploads.files
         )
-        notes = (*check(prepared.package, prepared.arguments, environment), *copies)
+        notes = (*check(prepared.arguments, environment), *copies)
         return cls(uploads, prepared, ManagedRecurringRun(body), notes)

@@ -24,7 +24,6 @@ from cronsim import CronSim
 from modelyard.components.artifacts import Record
 from modelyard.components.errors import ConflictError, NotFoundError
 from modelyard.pipelines.compile.uploads import Uploads
-from modelyard.pipelines.config.schedule import due_times
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.differences import Change, differences, flat
 from modelyard.pipelines.runners.kfp import submission
@@ -240,7 +239,7 @@ class RecurringRuns:
     def _due(self, one: ManagedRecurringRun) -> datetime | None:
         """Return the due time within a minute of now, if there is one."""
         now = self.now()
-        due = next(due_times(one.cron, now - MARGIN))
+        due = next(CronSim(one.cron, now - MARGIN))
         return due if due < now + MARGIN else None
 
     def _ended_lately(self, one: ManagedRecurringRun) -> bool:

@@ -333,7 +333,8 @@ class DeploymentPlatform(ModelPods):
             return []
         pods = [pod for pod in self.pods(track) if not is_ready(pod)]  # a problem of a ready pod is over
         found = [find_problem(pod, self.cluster.events(pod), self.cluster.nodes) for pod in pods]
-        return [problem.message for problem in (pods_refused(deployment), *found) if problem]
+        messages = (pods_refused(deployment), *(problem and problem.message for problem in found))
+        return [message for message in messages if message]
 
 
 def _servers(deployment: Json, pods: Sequence[Json] = ()) -> Servers:

@@ -26,7 +26,7 @@ from modelyard.components.kubernetes.pod_problem import (
     find_problem,
     is_ready,
     is_running,
-    not_ready_problem,
+    not_ready,
 )
 
 POLL = 0.5
@@ -115,7 +115,7 @@ class ModelPods:
             if is_complete(deployment):
                 return
             if refusal := pods_refused(deployment):
-                raise DeployError(refusal.message)
+                raise DeployError(refusal)
             for pod in self.pods(track):
                 if objects.made_from(deployment, pod):
                     watcher.check(pod)
@@ -139,7 +139,7 @@ def is_complete(deployment: Json) -> bool:
     return _is_current(deployment) and all(count == replicas for count in counts)
 
 
-def pods_refused(deployment: Json) -> PodProblem | None:
+def pods_refused(deployment: Json) -> str | None:
     """Return why its pods may not be created, or None when they may."""
     for condition in deployment.get("status", {}).get("conditions", []):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
@@ -201,7 +201,7 @@ class PodWatcher:
         elif pod["status"].get("phase") == "Running":
             limit = self._model.rollout.ready_timeout
             if now - self._running.setdefault(uid, now) > limit:
-                raise DeployError(not_ready_problem(pod, events, limit).message)
+                raise DeployError(not_ready(pod, events, limit))
         elif waited > (limit := self._model.target.start_timeout):
             last = f": {events[-1]['message'].rstrip('.')}" if events else ""
             name = pod["metadata"]["name"]

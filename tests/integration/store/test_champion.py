@@ -39,7 +39,6 @@ def test_promoting_the_champion_again_changes_nothing(
 ) -> None:
     version = publish("run")
     first = store.promote("digits", version, reason="good", by="pipeline", expected=0)
-    assert store.promote("digits", version, reason="again", by="someone", expected=None) == first
     assert store.promote("digits", version, reason="again", by="someone") == first
     assert len(objects.keys("digits/history/")) == 1
 
@@ -63,9 +62,8 @@ def test_a_promotion_that_expected_another_champion_is_a_conflict(
     promote(store, one, two)
     with pytest.raises(ConflictError, match=r"is version 2 and not version 1, so version 3 was not"):
         store.promote("digits", three, reason="", by="", expected=one)
-    for none in (0, None):
-        with pytest.raises(ConflictError, match=r"is version 2 and not none"):
-            store.promote("digits", three, reason="", by="", expected=none)
+    with pytest.raises(ConflictError, match=r"is version 2 and not none"):
+        store.promote("digits", three, reason="", by="", expected=0)
     assert [entry.version for entry in store.history("digits")] == [one, two]
     assert store.promote("digits", three, reason="", by="", expected=two).previous == two
 

@@ -85,18 +85,15 @@ def test_a_pod_that_comes_and_goes_is_no_progress(platform, clock, claimed):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason", "words"),
+    ("name", "words"),
     [
-        ("quota", "Quota", "The quota small of the namespace allows no pod: requested: requests.cpu=64"),
-        ("pod-security", "PodSecurity", "(restricted) refuses the pod: allowPrivilegeEscalation != false"),
+        ("quota", "The quota small of the namespace allows no pod: requested: requests.cpu=64"),
+        ("pod-security", "(restricted) refuses the pod: allowPrivilegeEscalation != false"),
     ],
 )
-def test_a_deployment_whose_pods_are_refused(name, reason, words):
+def test_a_deployment_whose_pods_are_refused(name, words):
     deployment = json.loads((RECORDED / f"{name}.json").read_text())["deployment"]
-    problem = pods_refused(deployment)
-    assert problem
-    assert problem.reason == reason
-    assert words in problem.message
+    assert words in pods_refused(deployment)
     deployment["metadata"]["generation"] += 1
     assert pods_refused(deployment) is None, "the refusal is of an older template"
     assert not is_complete(deployment)

@@ -6,7 +6,7 @@ from modelyard.components.kubernetes.pod_problem import (
     count_restarts,
     find_problem,
     is_ready,
-    not_ready_problem,
+    not_ready,
 )
 
 
@@ -40,9 +40,9 @@ def test_a_pod_that_only_needs_time_has_no_problem(recorded):
     seen = recorded("unready")
     assert find_problem(seen["pod"], seen["events"]) is None
     assert not is_ready(seen["pod"])
-    why = not_ready_problem(seen["pod"], seen["events"], 5)
-    assert "not ready within 5 s: Startup probe failed" in why.message
-    assert "connection refused" in why.message
+    why = not_ready(seen["pod"], seen["events"], 5)
+    assert "not ready within 5 s: Startup probe failed" in why
+    assert "connection refused" in why
 
 
 def test_memory_names_what_was_seen(recorded):

@@ -5,11 +5,12 @@ from itertools import islice
 from zoneinfo import ZoneInfo
 
 import pytest
+from cronsim import CronSim
 
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.compile.compiler import arguments
 from modelyard.pipelines.config.config import load
-from modelyard.pipelines.config.schedule import cron_numbers, due_times
+from modelyard.pipelines.config.schedule import cron_numbers
 
 
 def error_text(*overrides: str) -> str:
@@ -65,7 +66,7 @@ def test_the_schedule_does_not_change_the_arguments_of_a_run() -> None:
 def test_a_cron_line_in_numbers_is_due_at_the_same_times(line: str, numbers: str) -> None:
     assert cron_numbers(line) == numbers
     now = datetime.now(UTC)
-    assert list(islice(due_times(line, now), 9)) == list(islice(due_times(numbers, now), 9))
+    assert list(islice(CronSim(line, now), 9)) == list(islice(CronSim(numbers, now), 9))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_a_wrong_or_ambiguous_cron_line_is_refused(line: str, says: str) -> None
 
 def test_it_is_due_by_the_clock_of_its_time_zone_also_when_the_clock_changes() -> None:
     before_summer = datetime(2027, 3, 27, 12, tzinfo=ZoneInfo("Europe/Berlin"))
-    assert [due.isoformat() for due in islice(due_times("30 3 * * *", before_summer), 3)] == [
+    assert [due.isoformat() for due in islice(CronSim("30 3 * * *", before_summer), 3)] == [
         "2027-03-28T03:30:00+02:00",
         "2027-03-29T03:30:00+02:00",
         "2027-03-30T03:30:00+02:00",
