@@ -45,7 +45,7 @@ PART_BYTES = 2**20
 MODE = 0o100644
 Opener = Callable[[], AbstractContextManager[IO[bytes]]]
 Item = tuple[str, int, Opener | None]
-"""A file of an archive: name, size, and what opens it; a folder's name ends with a slash, and nothing opens it."""
+"""A file of an archive: name, size, opener. The name of a folder ends with a slash; it has no opener."""
 
 
 @dataclass(frozen=True)
