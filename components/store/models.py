@@ -20,7 +20,6 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
 from uuid import uuid4
 
 from modelyard.components.errors import ConflictError, NotFoundError
@@ -275,16 +274,14 @@ class ModelStore(Versions):
 
     def _append(self, name: str, wanted: HistoryEntry, current: Champion | None) -> HistoryEntry:
         """Write the entry that follows `current`, under the first free number, and return it."""
-        after = current.history if current else 0
-        for number in count(after + 1):
+        number = after = current.history if current else 0
+        while True:
+            number += 1
             linked = {"number": number, "after": after, "token": uuid4().hex}
             entry = wanted.model_copy(update={**linked, "previous": current.version if current else None})
-            try:
+            with suppress(ConflictError):
                 self._objects.create(_entry(name, number), to_bytes(entry, {"attempt"}))
-            except ConflictError:
-                continue
-            return entry
-        raise AssertionError("numbers do not end")
+                return entry
 
     def _pointer_for(self, name: str, entry: HistoryEntry, current: Champion | None) -> Champion:
         previous = entry.previous

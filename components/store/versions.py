@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from itertools import count
 from pathlib import Path
 
 from modelyard.components import artifacts
@@ -59,15 +58,15 @@ class Versions:
         reserved = self._reservations(name)
         if (mine := _number_of(run, reserved)) is not None:
             return mine
-        for version in count(max(reserved, default=0) + 1):
+        version, owner = max(reserved, default=0), ""
+        while owner != run:
+            version, owner = version + 1, run
             key = f"{version_folder(name, version)}/{RUN}"
             try:
                 self._objects.create(key, to_bytes(Run(run=run, at=now())))
             except ConflictError:
-                if read_record(self._objects, key, Run).run != run:
-                    continue
-            return version
-        raise AssertionError("numbers do not end")
+                owner = read_record(self._objects, key, Run).run
+        return version
 
     def publish(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> str:
         """Write a version's files, then its manifest; return the manifest's digest.

@@ -131,9 +131,19 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits(new_workspace: Callable[[], Workspace], modules: Path) -> tuple[Workspace, Any]:
-    """A workspace in which `modelyard run`, as shipped, has run once, and its summary; tests only read it."""
+def planned(new_workspace: Callable[[], Workspace], modules: Path) -> tuple[Workspace, Any]:
+    """The workspace of `digits`, in which a probe came before the run, and its plan."""
     workspace = new_workspace()
+    options = ("--probe", "--probe-seconds", "1", "--budget", "0", "--price", "1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(modules), prepend=os.pathsep)
+        return workspace, workspace.json("plan", *options, code=13)
+
+
+@pytest.fixture(scope="session")
+def digits(planned: tuple[Workspace, Any], modules: Path) -> tuple[Workspace, Any]:
+    """A workspace in which `modelyard run`, as shipped, has run once, and its summary; tests only read it."""
+    workspace, _ = planned
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(modules), prepend=os.pathsep)
         return workspace, workspace.json("run")
@@ -142,7 +152,7 @@ def digits(new_workspace: Callable[[], Workspace], modules: Path) -> tuple[Works
 @pytest.fixture
 def champion(digits: tuple[Workspace, Any], workspace: Workspace) -> Workspace:
     """A workspace with the store and the cache of the digits, to run again in."""
-    ignore = shutil.ignore_patterns("runs")
+    ignore = shutil.ignore_patterns("runs", "plans")
     shutil.copytree(digits[0].folder / ".modelyard", workspace.folder / ".modelyard", ignore=ignore)
     return workspace
 

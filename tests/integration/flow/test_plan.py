@@ -6,18 +6,14 @@ from typing import Any
 from modelyard.components.artifacts import History
 
 
-def test_a_run_is_compared_with_its_plan(workspace: Any) -> None:
-    settings = ("training.epochs=2", "training.batch_size=64", "gate.minimum.accuracy=0.2")
-    plan = workspace.json(
-        "plan", "--probe", "--probe-seconds", "1", "--budget", "0", "--price", "1", settings=settings, code=13
-    )
+def test_a_run_is_compared_with_its_plan(planned: Any, digits: Any) -> None:
+    (workspace, plan), (_, run) = planned, digits
     assert plan["fit"] == "fits"
     assert plan["targets"].startswith("10 classes, with ")
     assert plan["flops_per_step"] > 0
     assert plan["train"]["total"]["value"] > 0
     (exceeded,) = plan["exceeded"]
     assert "--budget 0 USD" in exceeded
-    run = workspace.json("run", settings=settings)
     assert {one["name"]: one["cached"] for one in run["steps"]}.items() >= {
         "ingest": True,  # the plan has left them there
         "preprocess": True,

@@ -22,6 +22,7 @@ from modelyard.components.ingest import image_files
 from modelyard.components.source.location import locate
 from modelyard.components.store.objects import Objects
 from modelyard.components.store.storage import open_objects
+from modelyard.components.train import code_archive
 from modelyard.components.train.code_archive import folder_of, unpack
 from modelyard.components.train.settings import Code
 from modelyard.pipelines.compile import uploads
@@ -232,6 +233,13 @@ def test_an_archive_that_cannot_be_read_is_refused(flags: int, says: str, tmp_pa
     (tmp_path / "folder").mkdir()
     with pytest.raises(TrainError, match=f"cannot be unpacked .*{says}"):
         unpack(tmp_path / "code.zip", tmp_path / "folder")
+
+
+def test_an_archive_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "code.zip").write_bytes(bytes(10))
+    monkeypatch.setattr(code_archive, "MAX_BYTES", 9)
+    with pytest.raises(TrainError, match="10 bytes, and at most 9"):
+        unpack(tmp_path / "code.zip", tmp_path)
 
 
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:

@@ -67,6 +67,30 @@ def test_a_published_version_never_changes(
     assert hashlib.sha256(before["digits/versions/000001/manifest.json"]).hexdigest() == digest
 
 
+def test_what_another_process_publishes_meanwhile_stays(
+    store: ModelStore, files: dict[str, Path], manifest: MakeManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, upload = store.reserve("digits", "run"), store._objects.upload
+    ours = manifest("digits", version, "run")
+    theirs = ours.model_copy(update={"created": "2026-01-02"})
+
+    def overtaken(key: str, path: Path) -> None:
+        monkeypatch.setattr(store._objects, "upload", upload)
+        store.publish("digits", version, files, theirs)
+        upload(key, path)
+
+    monkeypatch.setattr(store._objects, "upload", overtaken)
+    assert store.publish("digits", version, files, ours) == store.digest("digits", version)
+    assert store.manifest("digits", version) == theirs
+
+
+def test_a_manifest_of_other_files_is_refused(
+    store: ModelStore, files: dict[str, Path], manifest: MakeManifest
+) -> None:
+    with pytest.raises(ValueError, match="other files"):
+        store.publish("digits", 2, files, manifest("digits", 1, "run"))
+
+
 def test_only_the_run_that_reserved_a_version_publishes_it(
     store: ModelStore, files: dict[str, Path], manifest: MakeManifest
 ) -> None:

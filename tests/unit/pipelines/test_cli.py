@@ -103,6 +103,30 @@ def test_debug_shows_the_traceback(modelyard, tmp_path):
     assert not (tmp_path / ".modelyard").exists()
 
 
+@pytest.mark.usefixtures("_bug")
+def test_a_bug_is_told_also_where_nothing_can_be_written(modelyard, monkeypatch):
+    monkeypatch.setenv("MODELYARD_HOME", "/proc/gone")
+    ended = modelyard("models", "list")
+    assert (ended.code, "`modelyard --debug" in ended.err) == (1, True)
+
+
+def test_debug_shows_where_an_error_comes_from(modelyard):
+    ended = modelyard("--debug", "models", "list", "gone")
+    assert (ended.code, "Traceback" in ended.err) == (7, True)
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_ctrl_c_is_told_to_a_script_too(modelyard, monkeypatch, output):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modelyard.components.store.models.open_store", interrupted)
+    ended = modelyard("models", "list", "--output", output)
+    assert ended.code == 130
+    if output == "json":
+        assert json.loads(ended.out)["error"]["exit_code"] == 130
+
+
 def test_ctrl_c_ends_with_130():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"

@@ -76,6 +76,32 @@ def test_a_folder_that_nobody_may_write_is_a_store_error() -> None:
         Folder(Path("/proc/models")).create("m/a", b"")
 
 
+def test_what_is_not_there_cannot_be_sent_and_a_folder_is_no_object(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    with pytest.raises(StoreError, match="Cannot write m/a") as caught:
+        folder.upload("m/a", tmp_path / "gone")
+    assert not isinstance(caught.value, NotFoundError)
+    folder.create("m/a", b"")
+    assert folder.find("m") is None
+
+
+def test_a_folder_that_another_process_removes_as_it_is_empty_is_made_again(tmp_path: Path) -> None:
+    partial, path = tmp_path / "partial", tmp_path / "m" / "a"
+    partial.touch()
+
+    def late(source: Path, target: Path) -> None:
+        if not moves:
+            target.parent.rmdir()
+        moves.append(target)
+        source.replace(target)
+
+    moves: list[Path] = []
+    storage_folder._move(late, partial, path)
+    assert (len(moves), path.exists()) == (2, True)
+    with pytest.raises(FileNotFoundError):
+        storage_folder._move(late, partial, path)
+
+
 def test_hidden_files_and_folders_are_not_objects(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.create("m/a", b"")
@@ -84,6 +110,14 @@ def test_hidden_files_and_folders_are_not_objects(tmp_path: Path) -> None:
     (tmp_path / ".git" / "config").touch()
     assert folder.keys("") == ["m/a"]
     assert folder.folders("") == ["m"]
+
+
+def test_a_number_that_another_process_takes_at_that_moment_is_not_taken_again(tmp_path, monkeypatch):
+    store = open_store(Store(url=str(tmp_path)))
+    assert store.reserve("digits", "first") == 1
+    monkeypatch.setattr(store, "_reservations", lambda _: {})  # as it was just before
+    assert store.reserve("digits", "first") == 1
+    assert store.reserve("digits", "second") == 2
 
 
 def test_a_number_whose_folder_was_made_is_still_to_be_won(tmp_path):

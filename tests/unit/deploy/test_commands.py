@@ -1,0 +1,68 @@
+"""`deploy` and `rollout` as a person types them, and the component as Kubeflow Pipelines calls it."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from modelyard.components.artifacts import Identity
+from modelyard.components.deploy import deployer
+from modelyard.components.deploy.component import deploy as component
+from modelyard.pipelines.cli import invoke
+from modelyard.pipelines.compile.compiler import specs
+from modelyard.pipelines.config.config import load
+from modelyard.pipelines.serving import platforms
+
+
+@pytest.fixture
+def command(controller, monkeypatch, capsys):
+    """Type a command about the model; return what it prints."""
+
+    def find(*_, log=controller.log, **__):
+        controller.log = log
+        return controller
+
+    monkeypatch.setattr(platforms, "find_controller", find)
+
+    def run(*words):
+        try:
+            code = invoke([*words, "-e", "kind"])
+        except SystemExit as left:
+            code = left.code or 0
+        assert code == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_deploy_look_promote_and_abort(command, controller, version, models, state):
+    for answer in (version(), version(), version()):
+        assert answer.version
+    assert command("deploy", "digits", "1").startswith("promote: deployed by hand")
+    said = command("rollout", "status", "digits")
+    assert "version 1, 0 of 0 ready, serve:1" in said
+    assert "here" in said
+
+    controller.platform.claim("killed", controller.platform.servers(2, models.digest("digits", 2)))
+    assert json.loads(command("rollout", "status", "digits", "--output", "json"))["candidate"]["version"] == 2
+    assert "abandoned" in command("rollout", "status", "digits")
+    assert command("rollout", "promote", "digits").startswith("promote: promoted by hand")
+    assert state() == (2, 2, None, True)
+
+    controller.platform.claim("killed", controller.platform.servers(3, models.digest("digits", 3)))
+    assert "Version 3" in command("rollout", "abort", "digits")
+    assert "no candidate" in command("rollout", "abort", "digits")
+    assert json.loads(command("rollout", "abort", "digits", "--output", "json"))["aborted"] is None
+    deployed = json.loads(command("deploy", "digits", "3", "--output", "json"))
+    assert (deployed["decision"], deployed["version"]) == ("promote", 3)
+    assert state() == (3, 3, None, True)
+
+
+def test_the_component_hands_over_what_it_is_given(monkeypatch):
+    seen = []
+    monkeypatch.setattr(deployer, "deploy", lambda *given: seen.append(given) or 7)
+    spec, identity = specs(load(environ={}))["deploy"], Identity(run="r", data="d", champion=4)
+    model, history, evaluation, outcome = (SimpleNamespace(path=f"/{number}") for number in range(4))
+    texts = spec.text(), identity.model_dump_json()
+    assert component.python_func(model, history, evaluation, *texts, outcome) == 7
+    assert seen == [("/0", "/1", "/2", spec, identity, "/3")]

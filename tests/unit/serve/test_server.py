@@ -1,0 +1,67 @@
+"""A server's address, and its connections, by a clock that stands still."""
+
+from unittest.mock import Mock
+
+import pytest
+
+from modelyard.components.errors import ServeError
+from modelyard.components.serve import server
+from modelyard.components.serve.server import Connection, limited
+
+
+@pytest.fixture
+def loop() -> Mock:
+    loop = Mock()
+    loop.call_later.side_effect = lambda *_: Mock()
+    return loop
+
+
+@pytest.fixture
+def connection(loop: Mock) -> Connection:
+    """A connection that was just made, on which a request is to arrive within 7 seconds."""
+    transport = Mock()
+    transport.get_extra_info.return_value = None
+    transport.is_closing.return_value = False
+    connection = limited(7.0)(Mock(loaded=True), Mock(connections=set()), {}, loop)
+    connection.connection_made(transport)
+    return connection
+
+
+def test_the_time_begins_with_the_request_and_not_with_the_connection_or_its_parts(connection, loop):
+    before = connection._timer
+    connection.data_received(b"POST / HTTP/1.1\r\nhost")
+    before.cancel.assert_called_once()
+    begun = connection._timer
+    assert begun not in (None, before)
+    connection.data_received(b": tiny\r\n")
+    assert connection._timer is begun
+    begun.cancel.assert_not_called()
+    assert [call.args[0] for call in loop.call_later.call_args_list] == [7.0, 7.0]
+
+
+def test_a_request_that_waits_for_the_one_before_it_is_not_late(connection):
+    connection.data_received(b"POST / HTTP/1.1\r\n")
+    connection.pipeline.append((Mock(), Mock()))
+    before = connection._timer
+    connection._late()
+    assert connection._timer not in (None, before)
+    connection.transport.close.assert_not_called()
+    connection.pipeline.clear()
+    connection._late()
+    assert connection.transport.write.call_args.args[0].startswith(b"HTTP/1.1 408 ")
+    connection.transport.close.assert_called_once()
+
+
+def test_nothing_is_written_to_a_client_that_is_gone(connection):
+    connection.transport.is_closing.return_value = True
+    connection.send_400_response("Nonsense.")
+    connection.transport.write.assert_not_called()
+
+
+def test_of_two_servers_that_bound_the_same_port_the_second_is_told():
+    with server._bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with server._bind("127.0.0.1", port) as second:
+            server._listen(first, "127.0.0.1", port)
+            with pytest.raises(ServeError, match=f"Port {port} of 127"):
+                server._listen(second, "127.0.0.1", port)
