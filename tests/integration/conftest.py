@@ -18,31 +18,28 @@ INSTALLED = Path(__file__).parents[1] / "installed"
 
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[str]:
-    for _ in range(5):  # another process may take the port before the emulator does
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+    with socket.socket() as held:  # for as long as it is open, no other process gets the port
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
         command = [str(_get_binary_path()), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1"]
         command += ["-port", str(port), "-external-url", url, "-log-level", "error"]
         with subprocess.Popen(command) as process:
             try:
-                if _answers(process, f"{url}/_internal/healthcheck"):
-                    yield url
-                    return
+                _wait(process, f"{url}/_internal/healthcheck")
+                yield url
             finally:
                 process.terminate()
-    raise AssertionError("the emulator did not start")
 
 
-def _answers(process: "subprocess.Popen[bytes]", url: str) -> bool:
-    """Wait until a server answers; return False if it ended instead."""
+def _wait(process: "subprocess.Popen[bytes]", url: str) -> None:
     while process.poll() is None:
         with suppress(httpx.TransportError):
             if httpx.get(url).is_success:
-                return process.poll() is None
+                return
         time.sleep(0.025)
-    return False
+    raise AssertionError(f"{url} does not answer")
 
 
 @pytest.fixture

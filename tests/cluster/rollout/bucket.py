@@ -32,8 +32,10 @@ class Bucket:
 
     def __init__(self, folder: Path) -> None:
         self._host = this_machine()
-        with socket.create_server((self._host, 0)) as free:
-            self.port = free.getsockname()[1]
+        self._held = socket.socket()  # for as long as it is open, no other process gets the port
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind((self._host, 0))
+        self.port = self._held.getsockname()[1]
         self.url = f"http://{self._host}:{self.port}"
         self._folder = folder
         self.start()

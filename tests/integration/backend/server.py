@@ -10,6 +10,7 @@ word that the description lacks. A service is a class with `routes`; `mount` add
 
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -114,6 +115,7 @@ class BackendServer:
     lock: threading.Lock = field(default_factory=threading.Lock)
     _services: list[Service] = field(default_factory=list)
     _http: ThreadingHTTPServer | None = None
+    _held: socket.socket = field(default_factory=socket.socket)
 
     @property
     def listens(self) -> bool:
@@ -129,10 +131,13 @@ class BackendServer:
 
     def start(self) -> None:
         """Listen, on the same port as before."""
+        if not self.port:  # held by a socket that does not listen: no other process gets it meanwhile
+            self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._held.bind(("127.0.0.1", 0))
+            self.port = self._held.getsockname()[1]
         handler = type("Handler", (_Handler,), {"server_of": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
         self._http.daemon_threads = True
-        self.port = self._http.server_port
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
