@@ -15,6 +15,9 @@ from modelyard.components.store import storage
 
 INSTALLED = Path(__file__).parents[1] / "installed"
 
+for part in ("connect", "read", "write", "pool"):  # 5 seconds otherwise, which a busy machine may need
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, part, 60.0)
+
 
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[str]:
