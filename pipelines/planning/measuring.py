@@ -95,8 +95,8 @@ def check(environment: Environment) -> None:
         ClusterError: there is none, or its pods may not be listed.
         ConfigError: an image that was built here is of another version.
     """
-    check_interfaces(environment)
     connect(environment.runs.namespace).list_objects("Pod", f"{COMPONENT}={PROBE}")
+    check_interfaces(environment)
 
 
 def probe_in_pod(

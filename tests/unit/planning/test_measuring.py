@@ -273,10 +273,11 @@ def test_a_process_ends_with_the_plan_that_asked(tmp_path: Path) -> None:
     wait_for(lambda: gone(child))
 
 
-def test_an_image_of_another_version_is_refused_before_the_cluster_is_asked(
+def test_an_image_of_another_version_is_refused_before_anything_is_prepared(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measuring, "connect", lambda _: Cluster([]))
     (tmp_path / INTERFACES).parent.mkdir()
     (tmp_path / INTERFACES).write_text(json.dumps({IMAGES["train"]: {"train": "0.0.9 (abc)"}}))
     _, _, environment = asked()
