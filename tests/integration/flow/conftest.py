@@ -40,7 +40,7 @@ class Workspace:
             check=False,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=800,
         )
 
     def json(self, *arguments: str | Path, settings: tuple[str, ...] = (), code: int = 0) -> Any:
