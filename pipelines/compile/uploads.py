@@ -222,7 +222,11 @@ def _example_files(folder: Path, max_bytes: int) -> Iterator[Item]:
 
 def _code_files(folder: Path) -> Iterator[Item]:
     """Yield what the fingerprint of a folder of code covers."""
-    return ((name, path.stat().st_size, partial(path.open, "rb")) for name, path in tree_files(folder))
+    return ((name, path.stat().st_size, partial(_open, path)) for name, path in tree_files(folder))
+
+
+def _open(path: Path) -> IO[bytes]:
+    return path.open("rb")
 
 
 def _write_archive(items: Iterable[Item], file: DigestWriter) -> None:
