@@ -286,8 +286,7 @@ def normalization(preparation: Preparation, moments: Moments, schema: Schema) ->
             mean, deviation = tuple(moments.mean.tolist()), tuple(moments.deviation.tolist())
             said = "the mean of the training values is subtracted, then they are divided by their deviation"
             return Normalization(mean=mean, deviation=deviation), said
-        case "none":
-            return Normalization(), "values are taken as they are"
+    return Normalization(), "values are taken as they are"
 
 
 def default_scale(least: float, greatest: float, schema: Schema) -> float:

@@ -48,9 +48,10 @@ def test_a_shard_is_what_numpy_saves(tmp_path):
     assert shard.read_bytes() == (tmp_path / "expected.npy").read_bytes()
 
 
-def test_what_fails_leaves_no_shard_with_a_final_name(tmp_path):
+@pytest.mark.parametrize("rows", [0, 1])
+def test_what_fails_leaves_no_shard_with_a_final_name(tmp_path, rows):
     with pytest.raises(KeyError), ShardWriter(tmp_path, "train", (2,), "uint8") as writer:
-        writer.append(np.zeros((1, 2)), np.zeros(1))
+        writer.append(np.zeros((rows, 2)), np.zeros(rows))
         raise KeyError
     assert len(Split(tmp_path, "train")) == 0
 

@@ -57,6 +57,12 @@ def test_a_source_that_turns_bad_leaves_what_was_there_before(tmp_path, picture)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "source"]
 
 
+def test_an_error_names_the_url_of_the_source(tmp_path, ingested) -> None:
+    (tmp_path / "s.npz").write_bytes(b"anything")
+    with pytest.raises(DataError, match=rf"^file://{tmp_path}/s\.npz is no \.npz"):
+        ingested("npz", f"file://{tmp_path}/s.npz")
+
+
 def test_another_sha256_than_expected_is_refused_before_anything_is_read(tmp_path: Path, ingested) -> None:
     (tmp_path / "s.npz").write_bytes(b"anything")
     with pytest.raises(DataError, match=r"SHA-256"):

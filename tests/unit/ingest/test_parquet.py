@@ -78,6 +78,17 @@ def test_a_single_file_with_a_binary_column_and_texts_or_numbers(
     assert found.examples["all"][:, 0, 0, 0].tolist() == [0, 1, 2]
 
 
+def test_of_several_columns_of_images_the_one_called_image_is_read(write, picture, ingested) -> None:
+    source = write("a.parquet", ["cat", "dog"]) / "a.parquet"
+    table = pq.read_table(source)
+    other = pa.array([picture(9), picture(9)])
+    pq.write_table(table.append_column("mask", other), source)
+    assert ingested("images", source).examples["all"][:, 0, 0, 0].tolist() == [0, 1]
+    pq.write_table(table.rename_columns(["x", "label"]).append_column("mask", other), source)
+    with pytest.raises(DataError, match="of several the one called image"):
+        ingested("images", source)
+
+
 def test_numbers_are_the_targets_of_a_regression(write, ingested) -> None:
     found = ingested("images", write("train.parquet", [0.5, -2.0]), problem="regression")
     assert (found.schema.names, found.labels["train"].tolist()) == (("label",), [0.5, -2.0])

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from modelyard.components import artifacts
-from modelyard.components.artifacts import Normalization, Schema, Statistics
+from modelyard.components.artifacts import ImageFormat, Normalization, Schema, Statistics
 from modelyard.components.errors import DataError
 from modelyard.components.preprocess.features import preprocess
 from modelyard.components.preprocess.settings import Preparation
@@ -81,9 +81,11 @@ def test_duplicates_and_leakage_are_counted(raw, pictures) -> None:
     assert sum(statistics.targets["test"]["rows"]) == 37
 
 
-def test_standardize_measures_the_training_rows_per_channel(raw, pictures) -> None:
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_standardize_measures_the_training_rows_per_channel(raw, pictures, dtype) -> None:
     examples, labels = pictures(900)
     examples[..., 1] = 7
+    examples = examples.astype(dtype)
     features = run(raw({"all": (examples, labels)}), normalize="standardize")
     train = Split(features, "train")
     expected = train.gather(np.arange(len(train))).astype(np.float64)
@@ -93,11 +95,20 @@ def test_standardize_measures_the_training_rows_per_channel(raw, pictures) -> No
     np.testing.assert_allclose(found.deviation, [deviation[0], 1.0, deviation[2]])
 
 
-@pytest.mark.parametrize(("normalize", "deviation"), [("scale", 16.0), ("none", 1.0)])
-def test_scale_and_none(raw, pictures, normalize, deviation) -> None:
-    features = run(raw({"all": pictures(90)}), normalize=normalize, scale=16.0)
+@pytest.mark.parametrize(("normalize", "deviation"), [("scale", 16.0), ("scale", 1e6), ("none", 1.0)])
+def test_scale_and_none(raw, pictures, caplog, normalize, deviation) -> None:
+    features = run(raw({"all": pictures(90)}), normalize=normalize, scale=deviation)
     found = artifacts.read(features / "normalization.json", Normalization)
     assert (found.mean, found.deviation) == ((0.0,), (deviation,))
+    assert ("check data.scale" in caplog.text) == (deviation == 1e6)
+
+
+def test_images_from_files_are_divided_by_255(raw, pictures) -> None:
+    directory = raw({"all": pictures(90)})
+    schema = artifacts.read(directory / "schema.json", Schema)
+    form = ImageFormat(height=4, width=4, channels=3, resize="exact")
+    artifacts.write(directory / "schema.json", schema.model_copy(update={"image": form}))
+    assert artifacts.read(run(directory) / "normalization.json", Normalization).deviation == (255,)
 
 
 def test_the_scale_of_numbers_is_that_of_the_training_rows(raw) -> None:
@@ -137,6 +148,10 @@ def test_a_value_that_is_no_number(raw, value) -> None:
 
 def test_an_empty_dataset(raw, pictures) -> None:
     refused(raw({"all": pictures(0)}), "empty", "0 rows", "data.source")
+
+
+def test_a_split_of_the_source_without_rows(raw, pictures) -> None:
+    refused(raw({"train": pictures(60), "test": pictures(0)}), "split test has 0 rows", "Add examples")
 
 
 def test_one_class_in_the_data_or_in_the_schema(raw, pictures) -> None:
@@ -195,7 +210,7 @@ def test_the_same_example_under_two_labels(raw, pictures) -> None:
     assert statistics.conflicting_labels.examples[0] == "row 1 of all and row 91 of all"
     assert statistics.leakage.count == 0
     with pytest.raises(DataError, match=r"row 1 of all.*data\.fail_on"):
-        run(source, fail_on=["conflicting_labels"])
+        run(source, fail_on=["leakage", "conflicting_labels"])
 
 
 @pytest.mark.parametrize(
