@@ -23,6 +23,7 @@ from modelyard.components.artifacts import Record, read, write
 from modelyard.components.errors import (
     CancelledError,
     ConfigError,
+    DataError,
     KilledError,
     ModelyardError,
     NotFoundError,
@@ -95,15 +96,18 @@ class LocalRun(Run):
 
     def info(self) -> RunInfo:
         """Return the run in short."""
-        start, summary = self._start, self._summary()
-        data = start.config.get("data", {})
+        start, data = self._start, self._start.config.get("data", {})
+        try:
+            summary, state = self._summary(), "running"
+        except DataError:  # another version of modelyard wrote it; whoever needs it is told
+            summary, state = None, "unreadable"
         info = RunInfo(
             name=self.name,
             id=self.name,
             runner=start.runner,
             environment=start.environment,
             model=start.config.get("name"),
-            state=summary.state if summary else "running",
+            state=summary.state if summary else state,
             started=start.at,
             seconds=summary.seconds if summary else self._seconds(time.time()),
             data=data.get("source") or data.get("kind"),

@@ -58,6 +58,13 @@ def test_runs_are_listed_with_what_came_of_them_the_newest_first(home, modelyard
     assert FIRST in text
 
 
+def test_a_run_of_another_version_of_modelyard_is_listed_as_unreadable(home, modelyard):
+    (ended(home, FIRST) / "run.json").write_text('{"run": "x"}')
+    ended(home, SECOND)
+    assert [one["state"] for one in found(modelyard, "list")] == ["succeeded", "unreadable"]
+    assert "run.json" in modelyard("explain", FIRST).err
+
+
 def test_the_latest_run_is_the_one_that_started_last(home, modelyard):
     """Whatever its folder is called, as names have the local time."""
     started(home, FIRST, at="2026-10-25T01:10:00+00:00")
