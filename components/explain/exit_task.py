@@ -38,21 +38,28 @@ def report(spec: ExplainSpec, run: str, state: str, path: str) -> None:
     if problem := post(ended.json()):
         _log(problem)
     with _logged():
-        _record(ended, spec)
+        if run_id := records.run_id():
+            record_end(open_objects(spec.store), spec.name, run_id, ended)
 
 
-def _record(ended: Explanation, spec: ExplainSpec) -> None:
-    if (run_id := records.run_id()) and ended.state != "running":
-        end = records.RunEnd(
-            run_id=run_id,
-            model=spec.name,
-            state=ended.state,
-            step=ended.step,
-            kind=ended.kind,
-            text=ended.text,
-            ended=records.now(),
-        )
-        records.write(open_objects(spec.store), records.end_key(spec.name, run_id), end)
+def record_end(objects: records.Objects, model: str, run_id: str, ended: Explanation) -> None:
+    """Write how a run ended into the store of its model.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    if ended.state == "running":
+        return
+    end = records.RunEnd(
+        run_id=run_id,
+        model=model,
+        state=ended.state,
+        step=ended.step,
+        kind=ended.kind,
+        text=ended.text,
+        ended=records.now(),
+    )
+    records.write(objects, records.end_key(model, run_id), end)
 
 
 @contextmanager

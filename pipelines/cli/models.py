@@ -36,7 +36,7 @@ FOLLOW = "Running servers that follow the champion take it within serving.poll_i
 @app.command("list")
 def list_(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="List this model's versions.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="A model, to list its versions.", show_default=False)
     ] = None,
     store: StoreUrl = None,
     environment: EnvironmentName = "local",

@@ -45,7 +45,7 @@ EnvironmentName = Annotated[
         "-e",
         "--environment",
         metavar="ENV",
-        help="Where it runs: local, kind, gke, the name of a file in ./environments, or a .yaml file.",
+        help="The environment: local, kind, gke, the name of a file in ./environments, or a .yaml file.",
     ),
 ]
 RunsEnvironment = Annotated[
@@ -54,7 +54,7 @@ RunsEnvironment = Annotated[
         "-e",
         "--environment",
         metavar="ENV",
-        help="Only runs of this environment, on Kubeflow Pipelines too if it is a cluster. Default: the runs "
+        help="The environment of the runs; of a cluster, also the runs on Kubeflow Pipelines. Default: those "
         "that `modelyard run` started on this machine.",
         show_default=False,
     ),

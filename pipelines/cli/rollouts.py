@@ -1,6 +1,6 @@
 """`deploy` and `rollout status|promote|abort`: by hand, on a cluster, what the pipeline's step does."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,7 +9,6 @@ from modelyard.pipelines.cli.options import (
     ModelName,
     Output,
     OutputFormat,
-    Overrides,
     Reason,
     Version,
     emit,
@@ -32,7 +31,10 @@ def deploy(
     version: Version,
     environment: EnvironmentName,
     reason: Reason = "deployed by hand",
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a key, as in rollout.canary_share=0.2."),
+    ] = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Roll out a version on a cluster.

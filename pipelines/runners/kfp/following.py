@@ -24,10 +24,10 @@ from modelyard.components.errors import (
     StuckError,
 )
 from modelyard.components.events import Event, Resumed, StepChange, Waiting, parse_all
+from modelyard.components.explain.exit_task import record_end
 from modelyard.components.explain.explanation import explanation, last_line
 from modelyard.components.explain.kfp_run import Evidence, Stuck, failure, stuck
 from modelyard.components.explain.workflow import EXIT_TASK, PodNode, Workflow
-from modelyard.components.records import RunEnd
 from modelyard.components.store import staging
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
@@ -206,17 +206,8 @@ class Following:
         paragraph = explanation(
             self.run.display_name, name, "cancelled", self._stuck_in, str(error), type(error).__name__
         )
-        end = RunEnd(
-            run_id=self.run.run_id,
-            model=name,
-            state="cancelled",
-            step=self._stuck_in,
-            kind=paragraph.kind,
-            text=paragraph.text,
-            ended=records.now(),
-        )
         with suppress(StoreError):  # it may not be written from here
-            records.write(open_objects(store), records.end_key(name, self.run.run_id), end)
+            record_end(open_objects(store), name, self.run.run_id, paragraph)
 
     def _stuck(self) -> Stuck | None:
         """Return the pod that waits, if one does: the cluster, if it is the run's, says most of it."""

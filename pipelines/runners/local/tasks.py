@@ -45,7 +45,8 @@ class Tasks:
         self, steps: Sequence[str], folder: Path, on_change: Callable[[Step], None] = lambda _step: None
     ) -> None:
         self.outputs: dict[str, Mapping[str, Any]] = {}
-        self._steps = {name: _Timer() for name in steps}
+        self._steps = {name: Step(name=name, state="waiting", seconds=0.0, cached=False) for name in steps}
+        self._started: dict[str, float] = {}
         self._folder, self._on_change = folder, on_change
         self._current = ""
         (folder / "failures").mkdir(exist_ok=True)
@@ -77,7 +78,10 @@ class Tasks:
 
     def steps(self) -> tuple[Step, ...]:
         """Return the current state of every step."""
-        return tuple(map(self._step, self._steps))
+        return tuple(
+            one.model_copy(update={"seconds": self._seconds(name)}) if one.state == "running" else one
+            for name, one in self._steps.items()
+        )
 
     def state(self, step: str) -> State:
         """Return the current state of a step."""
@@ -101,19 +105,19 @@ class Tasks:
 
     def settle(self) -> None:
         """Say that nothing runs any more: what never started was skipped."""
-        for name, timer in self._steps.items():
-            if timer.state in ("waiting", "running"):
-                self._end(name, "skipped" if timer.state == "waiting" else "failed")
+        for name, step in self._steps.items():
+            if step.state in ("waiting", "running"):
+                self._change(name, "skipped" if step.state == "waiting" else "failed")
 
     def _task(self, step: str, execute: Callable[[], tuple[Mapping[str, Any], Any]]) -> Any:
         """Get a task's outputs: without a process, they come from the cache."""
         self._current = step
         for earlier in itertools.takewhile(lambda name: name != step, self._steps):
             if self.state(earlier) == "waiting":
-                self._end(earlier, "skipped")
+                self._change(earlier, "skipped")
         outputs, status = execute()
         succeeded = status.name == "SUCCESS"
-        self._end(step, "succeeded" if succeeded else "failed", cached=self.state(step) == "waiting")
+        self._change(step, "succeeded" if succeeded else "failed", cached=self.state(step) == "waiting")
         if succeeded:
             self.outputs[step] = outputs
         return outputs, status
@@ -121,8 +125,8 @@ class Tasks:
     def _process(self, full_command: Sequence[str], env_vars: Mapping[str, str] | None = None) -> int:
         """Run the process of the current task and return its exit code; the arguments are kfp.local's."""
         step, record = self._current, local_run.failure_file(self._folder, self._current)
-        self._steps[step].start()
-        self._on_change(self._step(step))
+        self._started[step] = time.monotonic()
+        self._change(step, "running")
         killed_before = _oom_kills()
         environment = {**os.environ, **(env_vars or {}), VARIABLE: str(record)}
         with self.log(step).open("wb") as log:
@@ -143,34 +147,14 @@ class Tasks:
             ended = of_process(step, code, memory_ran_out, local_run.log_of(self._folder, step))
             file.write_bytes(ended.document())
 
-    def _end(self, step: str, state: State, *, cached: bool = False) -> None:
-        self._steps[step].end(state, cached=cached)
-        self._on_change(self._step(step))
+    def _change(self, step: str, state: State, *, cached: bool = False) -> None:
+        changed = {"state": state, "cached": cached, "seconds": self._seconds(step)}
+        self._steps[step] = self._steps[step].model_copy(update=changed)
+        self._on_change(self._steps[step])
 
-    def _step(self, name: str) -> Step:
-        timer = self._steps[name]
-        return Step(name=name, state=timer.state, seconds=round(timer.seconds(), 3), cached=timer.cached)
-
-
-class _Timer:
-    """The state of one step and its wall time."""
-
-    def __init__(self) -> None:
-        self.state: State = "waiting"
-        self.cached = False
-        self._started = self._ended = 0.0
-
-    def start(self) -> None:
-        self.state, self._started = "running", time.monotonic()
-
-    def end(self, state: State, *, cached: bool = False) -> None:
-        self.state, self.cached, self._ended = state, cached, time.monotonic()
-        self._started = self._ended if cached or not self._started else self._started
-
-    def seconds(self) -> float:
-        if self.state == "running":
-            return time.monotonic() - self._started
-        return self._ended - self._started
+    def _seconds(self, step: str) -> float:
+        """Return how long a step has worked."""
+        return round(time.monotonic() - self._started[step], 3) if step in self._started else 0.0
 
 
 def _oom_kills() -> int:
