@@ -1,6 +1,7 @@
 """What passes between the steps: the files, their names, and how they are read and written.
 
-raw, features   schema.json, and per split `train-00000-of-00008.npy` with `….targets.npy` beside it
+raw, features   schema.json, and per split `train-00000-of-00008.npy` with `….targets.npy` beside it, and
+                `….names.json` where the source names its rows (of features: the test rows)
 features        also normalization.json and statistics.json
 model           model.keras, model.onnx, saved_model/, signature.json
 history         history.json
@@ -246,10 +247,12 @@ class Signature(Record):
 class History(Record):
     """What training did, epoch by epoch (`history.json`): metric name to one value per epoch.
 
-    `resumed_after` are the epochs that an earlier attempt had finished, before it was cut off.
+    `resumed_after` are the epochs that an earlier attempt had finished, before it was cut off. `settings` are
+    those of the model and the training, in which an object of Keras is its `class_name` and `config`.
     """
 
     metrics: dict[str, list[float]]
+    settings: dict[str, Any] = {}
     epochs: int
     stopped_early: bool
     resumed_after: int = 0

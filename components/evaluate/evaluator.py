@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from modelyard.components import artifacts, problems, records
 from modelyard.components.artifacts import (
     Decision,
@@ -32,7 +34,8 @@ from modelyard.components.evaluate.scoring import Scorer, Scores
 from modelyard.components.evaluate.spec import EvaluateSpec
 from modelyard.components.problems.base import PlotArtifact
 from modelyard.components.records import DecisionRecord
-from modelyard.components.report.page import render
+from modelyard.components.report.page import Example, render
+from modelyard.components.report.thumbnails import data_uri, numbers
 from modelyard.components.shards import Split
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
@@ -40,6 +43,7 @@ from modelyard.components.store.storage import open_objects
 
 GOLDEN_ROWS = 16
 GOLDEN_VALUES = 2**20
+MISTAKES = 12
 
 
 class MetricsArtifact(Protocol):
@@ -123,10 +127,12 @@ def evaluate(
     champion = identity.champion or None
     others = _champions(spec, identity, schema, test)
     training = statistics.targets["train"]
-    metrics = problem.measure(schema, test.targets, candidate.scores(test), others, training)
+    scores = candidate.scores(test)
+    metrics = problem.measure(schema, test.targets, scores, others, training)
     decision = decide(metrics, spec.gate, champion)
     scale = artifacts.read(Path(features) / "normalization.json", Normalization).target_deviation
-    page = render(spec.name, metrics, decision, record, schema, statistics)
+    mistakes = _mistakes(test, scores, schema, statistics)
+    page = render(spec.name, metrics, decision, record, schema, statistics, identity.data, mistakes)
     with artifacts.writing(Path(evaluation)) as directory:
         artifacts.write(directory / "decision.json", decision)
         artifacts.write(directory / "golden.json", _golden(candidate, test, schema, scale))
@@ -202,6 +208,18 @@ def _golden(candidate: Scorer, test: Split, schema: Schema, scale: tuple[float, 
     return Golden(
         problem=schema.problem, instances=instances.tolist(), predictions=answers, scale=list(scale)
     )
+
+
+def _mistakes(test: Split, scores: Scores, schema: Schema, statistics: Statistics) -> list[Example]:
+    """Return the worst answers with their examples, for the report."""
+    low, high = (0.0, 255.0) if schema.image else (statistics.minimum, statistics.maximum)
+    found = []
+    for mistake in problems.of(schema.problem).mistakes(schema, test.targets, scores, MISTAKES):
+        row = np.array([mistake.row])
+        (example,), (name,) = test.gather(row), test.names(row)
+        shown = name.encode("utf-8", "replace").decode()
+        found.append(Example(mistake, shown, data_uri(example, low, high), numbers(example)))
+    return found
 
 
 def _log(sentence: str) -> None:

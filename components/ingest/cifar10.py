@@ -123,7 +123,7 @@ def _batches(path: Path, max_bytes: int) -> Iterator[Batch]:
             for channel in range(3):  # a copy of the transposed pixels takes several times as long
                 pictures[..., channel] = pixels[:, channel * SIDE * SIDE : (channel + 1) * SIDE * SIDE]
             split = "test" if name.startswith(TEST) else "train"
-            yield split, pictures.reshape(-1, SIDE, SIDE, 3), labels
+            yield Batch(split, pictures.reshape(-1, SIDE, SIDE, 3), labels)
             start += len(labels)
         if not start:
             raise member.refused("is empty. Get it again.")

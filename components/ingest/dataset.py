@@ -84,6 +84,6 @@ def _write(directory: Path, examples: Examples) -> dict[str, int]:
             split: stack.enter_context(ShardWriter(directory, split, examples.shape, examples.dtype))
             for split in examples.splits
         }
-        for split, batch, targets in prefetched(examples.batches):
-            writers[split].append(batch, targets)
+        for split, batch, targets, names in prefetched(examples.batches):
+            writers[split].append(batch, targets, names)
     return {split: writer.rows for split, writer in writers.items()}

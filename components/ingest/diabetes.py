@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.examples import Examples
+from modelyard.components.ingest.examples import Batch, Examples
 from modelyard.components.source.settings import KINDS, Source
 
 
@@ -33,4 +33,4 @@ def read(path: Path, source: Source) -> Examples:
         raise DataError(
             f"{files[0]} or {files[1]} is damaged: {error}. Install scikit-learn again."
         ) from error
-    return Examples((values,), "float32", ("progression",), ("all",), iter([("all", x, y)]))
+    return Examples((values,), "float32", ("progression",), ("all",), iter([Batch("all", x, y)]))

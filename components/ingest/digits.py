@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.examples import Examples
+from modelyard.components.ingest.examples import Batch, Examples
 from modelyard.components.source.settings import Source
 
 FILE = "digits.csv.gz"
@@ -31,5 +31,5 @@ def read(path: Path, source: Source) -> Examples:  # noqa: ARG001
         pixels = table[:, :-1].reshape(-1, *SHAPE)
     except (OSError, EOFError, ValueError, IndexError) as error:
         raise DataError(f"{path / FILE} is damaged: {error}. Install scikit-learn again.") from error
-    batches = iter([("all", pixels, table[:, -1])])
+    batches = iter([Batch("all", pixels, table[:, -1])])
     return Examples(SHAPE, "uint8", tuple("0123456789"), ("all",), batches)

@@ -1,9 +1,9 @@
 """What every reader gives: examples of one shape in batches."""
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -13,7 +13,14 @@ from modelyard.components.ingest.members import CONTROL
 BATCH_BYTES = 2**20
 MOST_CLASSES = 10_000
 
-Batch = tuple[str, NDArray[Any], NDArray[Any]]
+
+class Batch(NamedTuple):
+    """Rows of a split: examples (n, *shape), targets (n,), and what the source calls them if it has names."""
+
+    split: str
+    examples: NDArray[Any]
+    targets: NDArray[Any]
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -21,8 +28,8 @@ class Examples:
     """What a source holds.
 
     `shape` is one example's, without the batch axis. `names` are the classes in label order, or the name of
-    the target. `batches` gives the name of a split, examples (n, *shape) of `dtype`, and targets (n,), which
-    are read while they are asked for: labels as integers, numbers as floating point. `image` says how
+    the target. `batches` gives examples of `dtype` and their targets, which are read while they are asked
+    for: labels as integers, numbers as floating point. `image` says how
     pictures became examples; None when they did not come from pictures. `notes` and `skipped` are those of
     Schema, complete once the batches are read.
     """

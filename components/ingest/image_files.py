@@ -229,7 +229,7 @@ def _batches(
             if isinstance(picture, DataError):
                 bad.add(name, str(picture))
             else:
-                yield split, picture[None], np.array([target], dtype)
+                yield Batch(split, picture[None], np.array([target], dtype), (name,))
 
     with ThreadPoolExecutor(WORKERS) as pool:
         together: list[Encoded] = []

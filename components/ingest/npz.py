@@ -338,7 +338,7 @@ def _batches(path: Path, max_bytes: int, dtype: Dtype, labels: Labels | None) ->
             start = 0
             for examples, targets in zip(x.batches(rows), y.batches(rows), strict=True):
                 found = labels.convert(targets) if labels else _floats(y, start, targets.reshape(-1))
-                yield split, _converted(x, start, examples, dtype), found
+                yield Batch(split, _converted(x, start, examples, dtype), found)
                 start += len(targets)
 
 

@@ -7,7 +7,7 @@ Besides a batch, memory holds a target and 16 bytes per row.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
@@ -188,7 +188,7 @@ def _write(
     """Write each row to its splits, and return the moments of the training rows."""
     moments = Moments(schema.shape, deviation)
 
-    def parts() -> Iterator[tuple[ModelSplit, NDArray[Any], NDArray[Any]]]:
+    def parts() -> Iterator[tuple[ModelSplit, NDArray[Any], NDArray[Any], Sequence[str]]]:
         for name, chosen in masks.items():
             start = 0
             for examples, targets in sources[name].batches(_batch(schema)):
@@ -197,7 +197,8 @@ def _write(
                     rows = examples.take(mine, axis=0)
                     if split == "train":
                         moments.add(rows)
-                    yield split, rows, targets[mine]
+                    names = sources[name].names(start + mine) if split == "test" else ()  # for the report
+                    yield split, rows, targets[mine], names
                 start += len(examples)
 
     with ExitStack() as stack:
@@ -205,8 +206,8 @@ def _write(
             split: stack.enter_context(ShardWriter(directory, split, schema.shape, schema.dtype))
             for split in SPLITS
         }
-        for split, rows, targets in prefetched(parts()):
-            writers[split].append(rows, targets)
+        for split, rows, targets, names in prefetched(parts()):
+            writers[split].append(rows, targets, names)
     return moments
 
 

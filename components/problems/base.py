@@ -38,6 +38,14 @@ class Shown(NamedTuple):
         return f"{self.answer} ({self.note})" if self.note else self.answer
 
 
+class Mistake(NamedTuple):
+    """A test row whose answer is wrong: its number, and its target and answer for people."""
+
+    row: int
+    actual: Shown
+    predicted: Shown
+
+
 @dataclass(frozen=True)
 class Description:
     """What every process knows of a problem.
@@ -243,6 +251,12 @@ class Problem(ABC):
     @abstractmethod
     def golden_rows(self, schema: Schema, targets: "NDArray[Any]", count: int) -> "NDArray[np.int64]":
         """Return `count` rows, or all, whose targets are as different as possible, in ascending order."""
+
+    @abstractmethod
+    def mistakes(
+        self, schema: Schema, targets: "NDArray[Any]", scores: "NDArray[np.float64]", count: int
+    ) -> list[Mistake]:
+        """Return the worst of the wrong answers, at most `count`, from targets (n,) and scores (n, m)."""
 
     @abstractmethod
     def figures(self, metrics: Metrics) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from modelyard.components.artifacts import (
 )
 from modelyard.components.errors import DataError, EvaluateError, TrainError
 from modelyard.components.problems import intervals
-from modelyard.components.problems.base import PlotArtifact, Problem
+from modelyard.components.problems.base import Mistake, PlotArtifact, Problem, Shown
 from modelyard.components.problems.intervals import ONE_SIDED, TWO_SIDED
 
 TOLERANCE = 1e-3
@@ -229,6 +229,23 @@ class Classification(Problem):
         turn = np.empty_like(targets)
         turn[order] = np.arange(len(targets)) - starts[targets[order]]
         return np.sort(np.lexsort((targets, turn))[:count])
+
+    def mistakes(
+        self, schema: Schema, targets: NDArray[Any], scores: NDArray[np.float64], count: int
+    ) -> list[Mistake]:
+        """Return the wrong answers of which the model is most certain, with the probabilities."""
+        wrong = np.flatnonzero(scores[:, 0] != targets)
+        worst = wrong[np.argsort(-scores[wrong, 2], kind="stable")[:count]]
+        return [
+            Mistake(
+                row=row,
+                actual=Shown(schema.names[target], f"{likelihood:.3f}"),
+                predicted=Shown(schema.names[int(predicted)], f"{highest:.3f}"),
+            )
+            for row, target, (predicted, likelihood, highest) in zip(
+                worst.tolist(), targets[worst].tolist(), scores[worst].tolist(), strict=True
+            )
+        ]
 
     def figures(self, metrics: Metrics) -> dict[str, Any]:
         """Return the confusion matrix, what is confused most, and the classes, lowest recall first."""

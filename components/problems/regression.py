@@ -23,7 +23,7 @@ from modelyard.components.artifacts import (
     format_number,
 )
 from modelyard.components.errors import DataError, TrainError
-from modelyard.components.problems.base import Problem
+from modelyard.components.problems.base import Mistake, Problem, Shown
 from modelyard.components.problems.intervals import ONE_SIDED
 
 RESAMPLES = 2_000
@@ -222,6 +222,20 @@ class Regression(Problem):
     def golden_rows(self, schema: Schema, targets: NDArray[Any], count: int) -> NDArray[np.int64]:
         """Return rows at evenly spaced ranks of their targets."""
         return np.sort(np.argsort(targets, kind="stable")[_evenly(len(targets), count)])
+
+    def mistakes(self, schema: Schema, targets: NDArray[Any], scores: Floats, count: int) -> list[Mistake]:
+        """Return the answers that are furthest from their targets, with the errors."""
+        errors = scores[:, 0] - targets
+        worst = np.argsort(-np.abs(errors), kind="stable")[:count]
+        return [
+            Mistake(
+                row=row,
+                actual=Shown(format_number(targets[row]), ""),
+                predicted=Shown(format_number(scores[row, 0]), format_number(errors[row])),
+            )
+            for row in worst.tolist()
+            if errors[row]
+        ]
 
     def figures(self, metrics: Metrics) -> dict[str, Any]:
         """Return the points of two plots: answers and their errors, over the targets."""

@@ -3,18 +3,32 @@
     html = render("digits", metrics, decision, history, schema, statistics)
 
 One page without scripts and without anything from elsewhere; the middle of it is the template that is named
-after the problem. Names come from the user's data, so the
-template escapes everything.
+after the problem. Names come from the user's data, so the template escapes everything. Evaluate renders it,
+and is cached, so its page says nothing of the run: `with_facts` adds the run's name and date.
 """
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any, NamedTuple
 
 from modelyard.components import problems
 from modelyard.components.artifacts import Decision, History, Metrics, Schema, Statistics, format_number
+from modelyard.components.problems.base import Mistake
 from modelyard.components.report import plots
 
-END = "</main>"
+HEAD, END = "</header>", "</main>"
+
+
+class Example(NamedTuple):
+    """A test row with a wrong answer: its name in the source, its picture as a data URI, its first numbers.
+
+    What does not apply is empty.
+    """
+
+    mistake: Mistake
+    name: str = ""
+    picture: str = ""
+    numbers: str = ""
 
 
 class Planned(NamedTuple):
@@ -33,10 +47,13 @@ def render(
     history: History,
     schema: Schema,
     statistics: Statistics,
+    fingerprint: str = "",
+    mistakes: Sequence[Example] = (),
 ) -> str:
-    """Return the page as HTML."""
-    shown = (metrics.primary, "loss")
-    pictures = [plots.curves(name.capitalize(), name, history.metrics) for name in shown]
+    """Return the page as HTML; `fingerprint` is that of the data, `mistakes` are the worst first."""
+    measured = [name for name in history.metrics if not name.startswith("val_")]
+    shown = sorted(measured, key=lambda name: (name != metrics.primary, name != "loss"))
+    pictures = [plots.curves(words(name).capitalize(), name, history.metrics) for name in shown]
     page: str = _template("report.html").render(
         name=name,
         metrics=metrics,
@@ -44,6 +61,8 @@ def render(
         history=history,
         schema=schema,
         statistics=statistics,
+        fingerprint=fingerprint,
+        mistakes=mistakes,
         bars=plots.bars(metrics),
         curves=[one for one in pictures if one],
         figures=problems.of(metrics.problem).figures(metrics),
@@ -51,6 +70,14 @@ def render(
         view=(plots.WIDTH, plots.HEIGHT, plots.LEFT, plots.RIGHT, plots.TOP, plots.BOTTOM),
     )
     return page
+
+
+def with_facts(page: str, facts: Mapping[str, str]) -> str:
+    """Return a page with facts of the run that made it, by topic, at its top."""
+    rows = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
+    run = f'\n<section class="wide">\n  <h2>Run</h2>\n  <dl>{"".join(rows)}</dl>\n</section>'
+    before, head, after = page.partition(HEAD)
+    return f"{before}{head}{run if head else ''}{after}"
 
 
 def with_plan(page: str, facts: Mapping[str, str], rows: Sequence[Planned], about: str) -> str:
@@ -67,6 +94,24 @@ def with_plan(page: str, facts: Mapping[str, str], rows: Sequence[Planned], abou
     return f"{before}{plan}{end}{after}"
 
 
+def words(name: str) -> str:
+    """Return the name of a metric or a setting for people."""
+    return name.replace("_", " ")
+
+
+def _setting(value: Any) -> str:
+    """Return a training setting for people; an object of Keras as the call that makes it."""
+    if isinstance(value, Mapping) and "class_name" in value:
+        config = value.get("config", {}).items()
+        given = (f"{key}={_setting(one)}" for key, one in config if one is not None and key != "name")
+        return f"{value['class_name']}({', '.join(given)})"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_setting(one)}" for key, one in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_setting, value))
+    return f"{value:.6g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
 def _template(name: str) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -77,6 +122,6 @@ def _template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = format_number
+    environment.filters |= {"number": format_number, "words": words, "setting": _setting}
     environment.globals["scatter"] = plots.scatter
     return environment.get_template(name)

@@ -1,13 +1,15 @@
 """The numbers behind the report's pictures, in the units of their SVG view boxes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from modelyard.components.artifacts import Metrics
 
-WIDTH, HEIGHT = 460.0, 200.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 26.0
+WIDTH, HEIGHT = 380.0, 200.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 10.0, 24.0
+POINTS = 500  # of a curve at most
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,7 @@ def curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Curves |
     if not series:
         return None
     values = [value for one in series.values() for value in one]
-    low, high = min(values), max(values)
-    high = high if high > low else low + 1e-6
+    low, high = _range(values)
     epochs = max(len(one) for one in series.values())
 
     def x(epoch: int) -> float:
@@ -48,15 +49,17 @@ def curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Curves |
         return round(TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low), 1)
 
     def line(name: str, one: list[float]) -> Line:
-        places = [(x(epoch), y(value)) for epoch, value in enumerate(one)]
+        drawn = {*range(0, len(one), -(-len(one) // POINTS)), len(one) - 1}
+        places = [(x(epoch), y(one[epoch])) for epoch in sorted(drawn)]
         return Line(name, " ".join(f"{a},{b}" for a, b in places), places[-1], one[-1])
 
-    shown = sorted({0, epochs - 1, *range(0, epochs, max(1, -(-epochs // 8)))})
+    every = max(1, -(-epochs // 8))
+    shown = [*range(0, epochs - every // 2 - 1, every), epochs - 1]
     return Curves(
         title=title,
         lines=tuple(line(name, one) for name, one in series.items()),
         x_ticks=tuple((x(epoch), str(epoch + 1)) for epoch in shown),
-        y_ticks=tuple((y(level), f"{level:.3g}") for level in _steps(low, high)),
+        y_ticks=tuple((y(level), f"{level:.5g}") for level in _ticks(low, high)),
     )
 
 
@@ -85,7 +88,7 @@ def scatter(
         xs = ys = [*xs, *ys]
     elif level is not None:
         ys = [*ys, level]
-    (left, right), (low, high) = ((min(one), max(max(one), min(one) + 1e-6)) for one in (xs, ys))
+    (left, right), (low, high) = _range(xs), _range(ys)
 
     def place_x(value: float) -> float:
         return round(LEFT + (WIDTH - LEFT - RIGHT) * (value - left) / (right - left), 1)
@@ -97,13 +100,24 @@ def scatter(
     return Scatter(
         points=tuple((place_x(x), place_y(y)) for x, y in points),
         line=(place_x(left), place_y(start), place_x(right), place_y(end)),
-        x_ticks=tuple((place_x(one), f"{one:.4g}") for one in _steps(left, right)),
-        y_ticks=tuple((place_y(one), f"{one:.4g}") for one in _steps(low, high)),
+        x_ticks=tuple((place_x(one), f"{one:.5g}") for one in _ticks(left, right)),
+        y_ticks=tuple((place_y(one), f"{one:.5g}") for one in _ticks(low, high)),
     )
 
 
-def _steps(low: float, high: float) -> list[float]:
-    return [low + (high - low) * part / 4 for part in range(5)]
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """Return the least and the greatest value, or a range around values that hardly differ."""
+    low, high = min(values), max(values)
+    least = 1e-3 * max(abs(low), abs(high)) or 1.0
+    return (low, high) if high - low > least else (low - least, high + least)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return round numbers from `low` to `high`, three to six as a rule."""
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = min((power * one for one in (1, 2, 2.5, 5, 10)), key=lambda one: abs(one - (high - low) / 4))
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [number * step for number in range(first, last + 1)]
 
 
 def bars(metrics: Metrics) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """`plan`: does it fit, how long does it take, what does it cost."""
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -104,5 +105,7 @@ def plan(
     if output is Output.JSON:
         emit(made.model_dump(mode="json"))
     else:
-        show(made, Console(), everything)
+        given = [*([str(config)] if config else ()), *(("-e", environment) if environment != "local" else ())]
+        given += [part for one in overrides or () for part in ("--set", one)]
+        show(made, Console(), everything, shlex.join(["modelyard", "plan", *given, "--probe"]))
     raise typer.Exit(PlanError.exit_code if made.problems or made.exceeded else 0)

@@ -17,15 +17,19 @@ NBSP = "\N{NO-BREAK SPACE}"  # between a number and its unit: textwrap breaks no
 PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def show(plan: Plan, console: Console, everything: bool) -> None:
+def show(plan: Plan, console: Console, everything: bool, probe: str) -> None:
     """Print a plan.
 
     Args:
         plan: the plan.
         console: where.
         everything: show all accelerators; else the first five.
+        probe: the command that makes this plan with a probe.
     """
     lines = [(name, value, "dim") for name, value in facts(plan).items()]
+    if not plan.train and plan.fit != "does not fit":
+        adds = "the time and what it costs" if plan.money else "the time"
+        lines.append(("probe", f"trains some steps on {plan.device}, and adds {adds}: {probe}", "dim"))
     lines += [("warning", warning, "yellow") for warning in plan.warnings]
     lines += [("no", reason, "bold red") for reason in (*plan.problems, *plan.exceeded)]
     for name, value, style in lines:
@@ -37,7 +41,8 @@ def show(plan: Plan, console: Console, everything: bool) -> None:
             break_long_words=False,
             break_on_hyphens=False,
         )
-        console.print(Text.assemble((f"{name:<{INDENT}}", style), wrapped[INDENT:].replace(NBSP, " ")))
+        line = Text.assemble((f"{name:<{INDENT}}", style), wrapped[INDENT:].replace(NBSP, " "))
+        console.print(line, soft_wrap=True)  # a long path is not cut
     shown = plan.options if everything else plan.options[:SHOWN]
     if shown:
         console.print()
@@ -107,7 +112,8 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         f"{size(storage.run)} a run, {size(storage.model)} of it the model, which each version keeps; "
         f"{size(storage.checkpoint)} a checkpoint",
     )
-    yield "time", _time(plan.train, plan.probed_at) if plan.train else "--probe measures it"
+    if plan.train:
+        yield "time", _time(plan.train, plan.probed_at)
     if plan.probed:
         device = f", {size(plan.probed.device_memory)} on the device" if plan.probed.device_memory else ""
         yield "probe", f"on {plan.probed.device}, {size(plan.probed.memory)} of memory{device}"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from modelyard.components.errors import NotFoundError
+from modelyard.components.report.page import with_facts
 from modelyard.components.store.models import ModelStore
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.base import Run
@@ -39,5 +40,15 @@ def report_of_version(models: ModelStore, name: str, version: int | None = None)
     """
     version = version or models.require_champion(name).version
     folder = runs.home() / "reports" / f"{name}-{version:06d}"
-    models.fetch(name, version, folder, only=[REPORT])
-    return folder / REPORT, version
+    found = models.fetch(name, version, folder, only=[REPORT])
+    data = found.config.get("data", {})
+    facts = {
+        "version": f"{version} of {name}",
+        "run": found.run_id,
+        "published": runs.minute(found.created),
+        "data": data.get("source") or data.get("kind") or "",
+        "fingerprint": found.run,
+    }
+    page = folder / REPORT
+    page.write_text(with_facts(page.read_text(encoding="utf-8"), facts), encoding="utf-8")
+    return page, version

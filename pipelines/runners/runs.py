@@ -25,7 +25,8 @@ from typing import Any
 from modelyard.components import events, lifeline, records
 from modelyard.components.artifacts import Decision, Metrics, Outcome, write
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.runners.base import EvaluationSummary, RunSummary
+from modelyard.components.report.page import with_facts
+from modelyard.pipelines.runners.base import EvaluationSummary, RunInfo, RunSummary
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
 START, EVENTS, CANCELLED = "start.json", "events.jsonl", "cancelled"
@@ -118,6 +119,29 @@ def scores(
         ),
         "report": str(shutil.copyfile(report, folder / "report.html")),
     }
+
+
+def add_facts(summary: RunSummary, info: RunInfo) -> RunSummary:
+    """Put a run's name, date and source into its report: evaluate does not know them; return the summary."""
+    if summary.report:
+        held = summary.version and summary.decision != "promote"
+        facts = {
+            "run": info.name,
+            "started": minute(info.started),
+            "environment": info.environment,
+            "data": info.data or "",
+            "fingerprint": summary.fingerprint or "",
+            "version": f"{summary.version}, {summary.decision}" if summary.version else "",
+            "reason": summary.reason or "" if held else "",
+        }
+        page = Path(summary.report)
+        page.write_text(with_facts(page.read_text(encoding="utf-8"), facts), encoding="utf-8")
+    return summary
+
+
+def minute(time: str) -> str:
+    """Return an ISO 8601 time in UTC for people."""
+    return f"{time[:16].replace('T', ' ')} UTC"
 
 
 def _dead(base: Path) -> list[Path]:

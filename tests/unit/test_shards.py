@@ -29,6 +29,17 @@ def test_rows_come_back_in_order_whatever_the_shard_size(tmp_path, monkeypatch, 
     assert names[0] == f"train-00000-of-{len(names):05d}.npy"
 
 
+def test_rows_have_the_names_that_the_source_gives_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_BYTES", 4 * 3)
+    with ShardWriter(tmp_path, "test", (2, 2, 1), "uint8") as writer:
+        writer.append(np.zeros((4, 2, 2, 1)), np.zeros(4), ("a/1.png", "a/2.png", "b/\udcff.png", "b/4.png"))
+        writer.append(np.zeros((3, 2, 2, 1)), np.zeros(3), ("", "", ""))
+    split = Split(tmp_path, "test")
+    assert split.names(np.array([3, 0, 2, 6])) == ["b/4.png", "a/1.png", "b/\udcff.png", ""]
+    fill(tmp_path, 5)
+    assert Split(tmp_path, "train").names(np.array([4])) == [""]
+
+
 def test_a_split_that_is_not_there_is_empty(tmp_path):
     assert len(Split(tmp_path, "validation")) == 0
 

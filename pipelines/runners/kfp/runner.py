@@ -139,7 +139,7 @@ class KfpRun(Run):
         """
         self._seen, self._following.leave_stuck = True, leave_stuck
         try:
-            return self._following()
+            return folders.add_facts(self._following(), self.info())
         except BackendError as error:
             raise BackendError(
                 f"{error} The run {self.name} goes on. Follow it: {self.follow_command()}"

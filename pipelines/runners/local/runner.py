@@ -245,7 +245,7 @@ class LocalRun(Run):
         with _interrupted_by_sigterm() as terminated:
             try:
                 with life:
-                    return execution()
+                    return runs.add_facts(execution(), self.info())
             except KeyboardInterrupt:
                 with suppress(ModelyardError):  # the next run does it
                     execution.clean_up()  # the lifeline is free: nothing of the run works any more

@@ -17,8 +17,8 @@ CLASSES = ("cat", "dog", "<i>emu</i>")
 SHAPE = (2, 2, 3)
 
 
-def save_onnx(path: Path, weights: NDArray[np.float32], last: str = "Softmax") -> None:
-    """Write a model: uint8 (n, *SHAPE) -> cast, flatten, times `weights`, `last`."""
+def save_onnx(path: Path, weights: NDArray[np.float32], last: str, shape: tuple[int, ...]) -> None:
+    """Write a model: uint8 (n, *shape) -> cast, flatten, times `weights`, `last`."""
     nodes = [
         helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["f"], ["flat"]),
@@ -28,7 +28,7 @@ def save_onnx(path: Path, weights: NDArray[np.float32], last: str = "Softmax") -
     graph = helper.make_graph(
         nodes,
         "linear",
-        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["n", *SHAPE])],
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["n", *shape])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", weights.shape[1]])],
         [numpy_helper.from_array(weights, "w")],
     )
@@ -51,8 +51,8 @@ class Inputs:
     def model(self, name: str, matrix: NDArray[np.float32], last: str = "Softmax", **changes: Any) -> Path:
         folder = self.root / name
         folder.mkdir()
-        save_onnx(folder / "model.onnx", matrix, last)
-        facts = {"shape": SHAPE, "dtype": "uint8", "names": CLASSES} | changes
+        facts: dict[str, Any] = {"shape": SHAPE, "dtype": "uint8", "names": CLASSES} | changes
+        save_onnx(folder / "model.onnx", matrix, last, facts["shape"])
         signature = classifier(**facts)
         artifacts.write(folder / "signature.json", signature)
         return folder

@@ -28,10 +28,12 @@ from modelyard.components.store.settings import Store
 from tests.published import publish
 
 
-def run(inputs, model: Path, gate: Gate | None = None, champion: int = 0) -> Evaluation:
+def run(
+    inputs, model: Path, gate: Gate | None = None, champion: int = 0, earlier: tuple[int, ...] = ()
+) -> Evaluation:
     root = inputs.root
     spec = EvaluateSpec(name="birds", gate=gate, store=Store(url=f"file://{root}/store"))
-    identity = Identity(run="r", data="d", champion=champion)
+    identity = Identity(run="r", data="d", champion=champion, earlier=earlier)
     history, report, evaluation = root / "history", root / "out" / "report.html", root / "evaluation"
     folders = (str(model), str(root / "features"), str(history))
     return evaluate(*folders, spec, identity, str(report), "gs://b/report", str(evaluation))
@@ -86,6 +88,7 @@ def test_the_champion_is_scored_on_the_same_rows(inputs) -> None:
     [
         ({"shape": (8, 8, 1)}, ("shape", "(8, 8, 1)", "(2, 2, 3)")),
         ({"names": ("a", "b", "c")}, ("classes", "('a', 'b', 'c')", "cat")),
+        ({"names": ("a" * 300, "b", "c")}, ("classes", f"('{'a' * 198}…", "cat")),
     ],
 )
 def test_a_champion_of_another_kind_is_refused(inputs, change, words) -> None:
@@ -95,6 +98,40 @@ def test_a_champion_of_another_kind_is_refused(inputs, change, words) -> None:
         run(inputs, model, Gate(), version)
     for word in (*words, "version 1 of birds", "a name of its own"):
         assert word in str(caught.value)
+
+
+def test_an_earlier_champion_that_cannot_be_compared_does_not_count(inputs, capsys) -> None:
+    model = inputs.model("model", inputs.weights())
+    version = published(inputs, model, run(inputs, model).metrics)
+    found = run(inputs, model, Gate(), version, (version + 1,))
+    assert {one.version for one in found.metrics.comparisons} == {version}
+    assert f"version {version + 1}, an earlier champion, is not compared" in capsys.readouterr().out
+    metrics = dsl.Metrics(uri=str(inputs.root / "a" / "metrics"))
+    found.log(metrics, dsl.ClassificationMetrics(uri=str(inputs.root / "a" / "details")))
+    assert (metrics.metadata["champion_accuracy"], metrics.metadata["gain"]) == (1.0, 0.0)
+
+
+def test_a_model_that_does_not_take_the_examples(inputs) -> None:
+    model = inputs.model("model", np.zeros((13, 3), np.float32))
+    with pytest.raises(
+        EvaluateError, match=r"the candidate does not take uint8 examples of shape \(2, 2, 3\)"
+    ):
+        run(inputs, model)
+
+
+def test_mistakes_are_in_the_report_as_images_with_their_names(inputs) -> None:
+    features = inputs.root / "features"
+    with ShardWriter(features, "test", (6, 6, 3), "uint8") as writer:
+        pixels = np.zeros((3, 6, 6, 3), np.uint8)
+        writer.append(pixels, np.array([1, 2, 2]), ("dog/\udcff.png", "emu/2.png", "emu/3.png"))
+    schema = artifacts.read(features / "schema.json", Schema).model_copy(update={"shape": (6, 6, 3)})
+    artifacts.write(features / "schema.json", schema)
+    matrix = np.zeros((108, 3), np.float32)
+    run(inputs, inputs.model("model", matrix, shape=(6, 6, 3)))  # which says cat to everything
+    page = (inputs.root / "out" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    for words in ("dog/?.png", "emu/2.png: ", "<b>cat</b> 0.333"):
+        assert words in page
 
 
 def test_a_champion_that_is_not_there(inputs) -> None:

@@ -105,7 +105,7 @@ def test_many_pictures_need_no_more_memory_than_a_few(pack, picture) -> None:
     examples = image_files.read(Path(str(source.source)), source)
     tracemalloc.start()
     try:
-        rows = sum(len(batch) for _, batch, _ in examples.batches)
+        rows = sum(len(batch.examples) for batch in examples.batches)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -247,7 +247,7 @@ def test_a_large_array_is_read_in_little_memory(save) -> None:
     settings = Source(kind="npz", source=str(source))
     tracemalloc.start()
     try:
-        rows = sum(len(batch) for _, batch, _ in npz.read(source, settings).batches)
+        rows = sum(len(batch.examples) for batch in npz.read(source, settings).batches)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

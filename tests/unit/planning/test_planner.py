@@ -20,22 +20,24 @@ from modelyard.pipelines.planning.render import dollars, seconds, show
 from tests.unit.planning.conftest import GKE, Make
 
 
-def screen(plan: Plan, everything: bool = False) -> str:
+def screen(plan: Plan, everything: bool = False, config: str = "digits.yaml") -> str:
     console = Console(width=80, force_terminal=False)
     with console.capture() as capture:
-        show(plan, console, everything)
+        show(plan, console, everything, f"modelyard plan {config} --probe")
     return capture.get().replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_without_a_probe_a_plan_shows_what_is_known(make: Make) -> None:
     plan = make()
-    text = screen(plan)
+    long = "long/" * 20 + "digits.yaml"
+    text = screen(plan, config=long)
     assert (plan.parameters, plan.steps, plan.fit, plan.train) == (1_000_000, 300, "fits", None)
     assert plan.memory.fixed == 16 * plan.parameters
     assert "1,000,000 parameters" in text
     assert "1.8 TFLOP in 300 steps" in text
     assert "60 (cat) to 900 (dog)" in text
     assert "unknown" not in text
+    assert f"plan\n           {long}" in text
     assert (plan.problems, plan.exceeded) == ((), ())
 
 

@@ -4,19 +4,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Schema
 from modelyard.components.shards import ShardWriter
 
-Rows = tuple[NDArray[Any], NDArray[Any]]
+Rows = tuple[Any, ...]
 Raw = Callable[..., Path]
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Raw:
-    """Write a raw dataset: split name to (examples, labels)."""
+    """Write a raw dataset: split name to (examples, labels), or with their names."""
 
     def build(
         splits: dict[str, Rows],
@@ -27,10 +26,10 @@ def raw(tmp_path: Path) -> Raw:
         directory.mkdir()
         examples = next(iter(splits.values()))[0]
         shape, dtype = examples.shape[1:], str(examples.dtype)
-        for name, (rows, labels) in splits.items():
+        for name, (rows, *targets_and_names) in splits.items():
             with ShardWriter(directory, name, shape, dtype) as writer:
-                writer.append(rows, labels)
-        sizes = {name: len(rows) for name, (rows, _) in splits.items()}
+                writer.append(rows, *targets_and_names)
+        sizes = {name: len(rows) for name, (rows, *_) in splits.items()}
         schema = Schema.model_validate(
             {"shape": shape, "dtype": dtype, "problem": problem, "names": classes, "splits": sizes}
         )

@@ -26,7 +26,7 @@ def rows(features: Path, split: str) -> set[bytes]:
 
 def test_every_row_lands_in_one_split_with_its_label(raw, pictures) -> None:
     examples, labels = pictures(600)
-    features = run(raw({"all": (examples, labels)}))
+    features = run(raw({"all": (examples, labels, [f"{row.tobytes()!r}.png" for row in examples])}))
     label_of = {row.tobytes(): label for row, label in zip(examples, labels, strict=True)}
     seen = 0
     for split, size in artifacts.read(features / "schema.json", Schema).splits.items():
@@ -36,7 +36,10 @@ def test_every_row_lands_in_one_split_with_its_label(raw, pictures) -> None:
             assert label_of.pop(row.tobytes()) == label
             seen += 1
     assert seen == 600
-    assert 90 < len(Split(features, "test")) < 150  # a fifth of 600
+    test = Split(features, "test")
+    every = np.arange(len(test))
+    assert test.names(every) == [f"{row.tobytes()!r}.png" for row in test.gather(every)]
+    assert 90 < len(test) < 150  # a fifth of 600
     assert 25 < len(Split(features, "validation")) < 75  # a tenth of the rest
 
 

@@ -104,3 +104,11 @@ def test_golden_rows_are_spread_over_the_classes() -> None:
     labels, three = np.array([0] * 90 + [2] * 3 + [1] * 2), schema("a", "b", "c")
     assert np.bincount(labels[PROBLEM.golden_rows(three, labels, 16)]).tolist() == [11, 2, 3]
     assert PROBLEM.golden_rows(three, labels[:5], 16).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_mistakes_are_the_wrong_answers_with_the_highest_probabilities() -> None:
+    labels = np.array([0, 1, 0, 1])
+    scores = PROBLEM.scores(np.array([[0.4, 0.6], [0.1, 0.9], [0.05, 0.95], [0.7, 0.3]]), labels)
+    found = PROBLEM.mistakes(schema("a", "b"), labels, scores, 2)
+    assert [one.row for one in found] == [2, 3]
+    assert (found[0].actual, found[0].predicted) == (("a", "0.050"), ("b", "0.950"))

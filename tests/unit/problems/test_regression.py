@@ -97,3 +97,11 @@ def test_the_error_of_a_learning_curve_is_the_rmse_with_draws_around_it() -> Non
     assert error == pytest.approx(root_mean_squared_error(targets, answers[:, 0]), rel=1e-5)
     assert drawn.shape == (200,)
     assert drawn.std() == pytest.approx(20 / np.sqrt(2 * 500), rel=0.25)
+
+
+def test_mistakes_are_the_largest_errors() -> None:
+    targets = np.array([1, 2, 3, 4], np.float32)
+    scores = PROBLEM.scores(np.array([[1], [12], [-7], [4]], np.float32), targets)
+    found = PROBLEM.mistakes(SCHEMA, targets, scores, 3)
+    assert [one.row for one in found] == [1, 2]
+    assert (found[1].actual.answer, *found[1].predicted) == ("3.0000", "-7.0000", "-10")

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from modelyard.components.artifacts import (
     Slice,
     Statistics,
 )
-from modelyard.components.report.page import render
+from modelyard.components.report.page import Example, render
 from tests.published import accurate
 
 
@@ -34,6 +34,8 @@ def page() -> Callable[..., str]:
         classes: tuple[str, ...],
         metrics: dict[str, list[float]] | None = None,
         slices: tuple[Slice, ...] = (),
+        mistakes: Sequence[Example] = (),
+        settings: dict[str, Any] | None = None,
         **changes: Any,
     ) -> str:
         size = len(classes)
@@ -51,6 +53,7 @@ def page() -> Callable[..., str]:
             samples_per_second=1234.0,
             parameters=5678,
             packages={"keras": "3.15.0"},
+            settings=settings or {},
         )
         splits = {"train": 7, "test": 3}
         schema = Schema(
@@ -73,6 +76,7 @@ def page() -> Callable[..., str]:
             rules=(rule,),
             notes=("fewer than 10 test rows, too few to judge: a (3)",),
         )
-        return render("digits", found, decision, history, schema, Statistics(targets={}, **facts))
+        statistics = Statistics(targets={}, **facts)
+        return render("digits", found, decision, history, schema, statistics, "sha256:1", mistakes)
 
     return build

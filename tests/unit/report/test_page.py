@@ -1,10 +1,16 @@
+import base64
+import io
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from modelyard.components.artifacts import Interval, Metric
-from modelyard.components.report.page import Planned, with_plan
+from modelyard.components.problems.base import Mistake, Shown
+from modelyard.components.report.page import Example, Planned, with_facts, with_plan
+from modelyard.components.report.thumbnails import SIDE, data_uri, numbers
 from tests.unit.report.conftest import scored_class
 
 VOID = {"meta", "br", "img", "line", "circle", "polyline", "link", "input"}
@@ -29,12 +35,15 @@ class Balance(HTMLParser):
 
 
 def test_the_page_is_whole_and_needs_nothing_else(page) -> None:
-    html = page(("a", "b"))
+    mistake = Mistake(row=7, actual=Shown("a", "0.1"), predicted=Shown("b", "0.9"))
+    pixels = np.zeros((8, 8), np.uint8)
+    html = page(("a", "b"), mistakes=[Example(mistake, "a/7.png", data_uri(pixels, 0, 16))])
     parsed = Balance()
     parsed.feed(html)
     assert parsed.open == []
-    assert not parsed.tags & {"script", "link", "img", "iframe"}
-    assert not re.search(r"https?://|url\(|@import|src=", html)
+    assert not parsed.tags & {"script", "link", "iframe"}
+    assert not re.search(r"https?://|url\(|@import", html)
+    assert re.findall(r'src="([^"]{22})', html) == ["data:image/png;base64,"]
     assert "prefers-color-scheme: dark" in html
 
 
@@ -44,6 +53,60 @@ def test_names_from_the_data_are_escaped(page) -> None:
     assert 'onmouseover="' not in html
     assert "&lt;script&gt;" in html
     assert "<em>good" not in html
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((8, 8, 1), (8, 8)), ((28, 28), (28, 28)), ((96, 48, 3), (48, 96)), ((1000, 700, 3), (63, 90))],
+)
+def test_an_image_becomes_a_small_png(shape, size) -> None:
+    pixels = np.full(shape, 4, np.uint8)
+    pixels[: shape[0] // 2] = 16
+    uri = data_uri(pixels, 0, 16)
+    image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert image.size == size
+    assert max(image.size) <= SIDE
+    array = np.asarray(image)
+    assert (array[0, 0].max(), array[-1, -1].max()) == (255, 64)
+
+
+@pytest.mark.parametrize("shape", [(10,), (8, 8, 2), (3, 8, 1), (4, 100), (2, 8, 8, 1)])
+def test_what_is_no_image_has_no_picture(shape) -> None:
+    assert data_uri(np.zeros(shape, np.float32), 0, 1) == ""
+
+
+def test_of_an_example_that_is_no_image_the_first_numbers_are_shown() -> None:
+    assert numbers(np.array([1, 2.5, -3], np.float32)) == "1, 2.5, -3"
+    assert numbers(np.arange(11.0)).endswith("9, …")
+    assert numbers(np.zeros((2, 2))) == ""
+
+
+def test_mistakes_are_shown_with_their_names_in_the_source(page) -> None:
+    mistake = Mistake(row=1234, actual=Shown("<cat>", "0.001"), predicted=Shown("dog", "0.998"))
+    html = page(
+        ("<cat>", "dog"), mistakes=[Example(mistake, "cat/<1>.png"), Example(mistake, numbers="1, 2")]
+    )
+    for words in ("&lt;cat&gt;</b> 0.001", "dog</b> 0.998", "cat/&lt;1&gt;.png", "test row 1,234: 1, 2"):
+        assert words in html
+
+
+def test_what_the_run_is_called_comes_first_and_is_escaped(page) -> None:
+    html = with_facts(page(("a", "b")), {"run": "20261129-1", "data": "<b>/x&y", "version": ""})
+    parsed = Balance()
+    parsed.feed(html)
+    assert parsed.open == []
+    assert html.index("</header>") < html.index("<dt>run</dt><dd>20261129-1</dd>") < html.index("Rules of")
+    assert "&lt;b&gt;/x&amp;y" in html
+    assert "<dt>version" not in html
+
+
+def test_settings_are_shown_as_the_calls_of_keras(page) -> None:
+    schedule = {"class_name": "CosineDecay", "config": {"initial_learning_rate": 0.01, "decay_steps": 100}}
+    adam = {"class_name": "Adam", "config": {"name": "adam", "learning_rate": schedule, "clipnorm": None}}
+    html = page(("a", "b"), settings={"optimizer": adam, "batch_size": 32, "class_weights": None})
+    assert "Adam(learning_rate=CosineDecay(initial_learning_rate=0.01, decay_steps=100))</dd>" in html
+    assert "<dt>batch size</dt><dd>32</dd>" in html
+    assert "<dt>class weights" not in html
 
 
 def test_it_says_what_was_measured(page) -> None:
@@ -71,7 +134,7 @@ def test_no_curve_or_one_epoch(page, metrics) -> None:
 def test_classes_are_ranked_and_one_without_a_score_comes_last(page) -> None:
     scored = [scored_class("nothing", 0, None), scored_class("good", 1, 0.9), scored_class("bad", 1, 0.0)]
     html = page(("nothing", "good", "bad"), slices=tuple(scored))
-    assert re.findall(r'<tr><td title="(\w+)"', html) == ["bad", "good", "nothing"]
+    assert re.findall(r'<tr><th scope="row" class="text">(\w+)', html) == ["bad", "good", "nothing"]
 
 
 def test_the_rules_and_a_constant_prediction_are_shown(page) -> None:
@@ -83,6 +146,7 @@ def test_the_rules_and_a_constant_prediction_are_shown(page) -> None:
 def test_many_classes_get_their_worst_confusions(page) -> None:
     html = page(tuple(f"class {number}" for number in range(40)))
     assert "Most frequent confusions" in html
+    assert "20 more classes" in html
     assert 'class="matrix"' not in html
     assert 'class="matrix"' in page(tuple(f"class {number}" for number in range(30)))
 

@@ -1,0 +1,57 @@
+"""Examples in the report: small PNGs as data URIs, and the first numbers of what is no image."""
+
+import base64
+import math
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIDE = 96
+"""Most pixels of a side. Twelve such thumbnails have at most 450 kB, and some tens as a rule."""
+SMALLEST, LONGEST = 4, 16
+NUMBERS = 10
+
+
+def data_uri(example: NDArray[Any], low: float, high: float) -> str:
+    """Return an example as a PNG, black at `low` and white at `high`; empty when it is no image.
+
+    Args:
+        example: (height, width), or with 1 or 3 channels as the last axis.
+        low: the smallest value.
+        high: the greatest value.
+    """
+    pixels = example[..., None] if example.ndim == 2 else example
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+        return ""
+    height, width, channels = pixels.shape
+    if min(height, width) < SMALLEST or max(height, width) > LONGEST * min(height, width):
+        return ""
+    block = math.ceil(max(height, width) / SIDE)
+    height, width = height // block, width // block
+    blocks = pixels[: height * block, : width * block].reshape(height, block, width, block, channels)
+    shares = (blocks.mean(axis=(1, 3)) - low) / max(high - low, 1e-12)
+    return f"data:image/png;base64,{base64.b64encode(_png((shares.clip(0, 1) * 255).round())).decode()}"
+
+
+def numbers(example: NDArray[Any]) -> str:
+    """Return the first numbers of an example with one axis; nothing for another one."""
+    if example.ndim != 1:
+        return ""
+    more = ", …" if len(example) > NUMBERS else ""
+    return ", ".join(f"{value:.4g}" for value in example[:NUMBERS].tolist()) + more
+
+
+def _png(pixels: NDArray[Any]) -> bytes:
+    """Return pixels (height, width, 1 or 3), 0 to 255, as a PNG file without filters."""
+    height, width, channels = pixels.shape
+    rows = np.zeros((height, 1 + width * channels), np.uint8)
+    rows[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
