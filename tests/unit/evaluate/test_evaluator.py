@@ -26,6 +26,7 @@ from modelyard.components.shards import ShardWriter, Split
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from tests.published import publish
+from tests.unit.evaluate.conftest import save_onnx
 
 
 def run(
@@ -112,10 +113,9 @@ def test_an_earlier_champion_that_cannot_be_compared_does_not_count(inputs, caps
 
 
 def test_a_model_that_does_not_take_the_examples(inputs) -> None:
-    model = inputs.model("model", np.zeros((13, 3), np.float32))
-    with pytest.raises(
-        EvaluateError, match=r"the candidate does not take uint8 examples of shape \(2, 2, 3\)"
-    ):
+    model = inputs.model("model", inputs.weights())
+    save_onnx(model / "model.onnx", np.zeros((16, 3), np.float32), "Softmax", (2, 2, 4))
+    with pytest.raises(EvaluateError, match=r"does not take uint8 examples of shape \(2, 2, 3\)"):
         run(inputs, model)
 
 
@@ -130,7 +130,7 @@ def test_mistakes_are_in_the_report_as_images_with_their_names(inputs) -> None:
     run(inputs, inputs.model("model", matrix, shape=(6, 6, 3)))  # which says cat to everything
     page = (inputs.root / "out" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
-    for words in ("dog/?.png", "emu/2.png: ", "<b>cat</b> 0.333"):
+    for words in ("dog/?.png", "emu/2.png: ", "predicted 0.333 <b"):
         assert words in page
 
 

@@ -104,4 +104,4 @@ def test_mistakes_are_the_largest_errors() -> None:
     scores = PROBLEM.scores(np.array([[1], [12], [-7], [4]], np.float32), targets)
     found = PROBLEM.mistakes(SCHEMA, targets, scores, 3)
     assert [one.row for one in found] == [1, 2]
-    assert (found[1].actual.answer, *found[1].predicted) == ("3.0000", "-7.0000", "-10")
+    assert (found[1].actual.answer, *found[1].predicted) == ("3.0000", "-7.0000", "-10.00")
