@@ -124,7 +124,7 @@ def main() -> None:
             step_overhead(scratch),
             rerun(scratch),
             whole_run(scratch),
-            training.samples_per_second(),
+            training.samples_per_second()[0],
         ]
     show("the whole flow", rows)
 

@@ -248,7 +248,7 @@ class History(Record):
     """What training did, epoch by epoch (`history.json`): metric name to one value per epoch.
 
     `resumed_after` are the epochs that an earlier attempt had finished, before it was cut off. `settings` are
-    those of the model and the training, in which an object of Keras is its `class_name` and `config`.
+    those that were in effect; an object of Keras is `{"class_name": …, "config": {…}}` with Keras' defaults.
     """
 
     metrics: dict[str, list[float]]

@@ -59,7 +59,8 @@ class Description:
         slice_metrics: what is measured of each slice; higher is better.
         monitors: what Keras computes after each epoch beside the loss, for early stopping; `val_` in front
             of a name is the one of the validation rows.
-        losses: values of `training.loss`, the default first.
+        losses: the losses of Keras that fit the targets, the default first.
+        training_metrics: the metrics of Keras that fit the targets, and which direction is better.
         output: name of the model's output in the exported files.
         meaning: what the values of an answer are, in a few words.
         size: argument of the user's `build` that gets the number of values in an answer.
@@ -72,6 +73,7 @@ class Description:
     primary: str
     monitors: Mapping[str, Direction]
     losses: tuple[str, ...]
+    training_metrics: Mapping[str, Direction]
     output: str
     meaning: str
     size: str
@@ -128,6 +130,15 @@ def signature_of(schema: Schema, description: Description) -> Signature:
     return Signature(problem=schema.problem, inputs=(given,), outputs=(answer,))
 
 
+def adapted(method: Callable[..., Any], change: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[..., Any]:
+    """Return a method of a loss or metric that gets changed targets and answers."""
+
+    def call(targets: Any, answers: Any, **others: Any) -> Any:
+        return method(*change(targets, answers), **others)
+
+    return call
+
+
 class PlotArtifact(Protocol):
     """What we need of KFP's ClassificationMetrics."""
 
@@ -182,16 +193,22 @@ class Problem(ABC):
         """Return the layer that the exported model has after the last one that is trained, or None."""
 
     @abstractmethod
-    def compile_arguments(
-        self, loss: str | None, logits: bool, normalization: Normalization
-    ) -> dict[str, Any]:
-        """Return `loss` and `metrics` of `keras.Model.compile`; the metrics are named as in `monitors`.
+    def own_metrics(self) -> list[Any]:
+        """Return the metrics of Keras that are computed after each epoch, named as in `monitors`."""
+
+    @abstractmethod
+    def loss_on(self, loss: Any, logits: bool, normalization: Normalization) -> Any:
+        """Return a loss of Keras, one of the description's, so that it takes targets and answers as they are.
 
         Args:
-            loss: one of the description's; None for the default.
-            logits: what `model.logits` says.
+            loss: the loss.
+            logits: what `model.logits` says; a loss with the argument `from_logits` got it.
             normalization: with the scale of the targets.
         """
+
+    @abstractmethod
+    def metric_on(self, metric: Any, logits: bool) -> Any:
+        """Return a metric of Keras, one of the description's; see `loss_on`."""
 
     @abstractmethod
     def check_untrained(self, answers: "NDArray[Any]", logits: bool) -> None:

@@ -4,7 +4,7 @@ Answers are probabilities. Scores are the likeliest class, the true class's prob
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from modelyard.components.artifacts import (
 )
 from modelyard.components.errors import DataError, EvaluateError, TrainError
 from modelyard.components.problems import intervals
-from modelyard.components.problems.base import Mistake, PlotArtifact, Problem, Shown
+from modelyard.components.problems.base import Mistake, PlotArtifact, Problem, Shown, adapted
 from modelyard.components.problems.intervals import ONE_SIDED, TWO_SIDED
 
 TOLERANCE = 1e-3
@@ -111,19 +111,20 @@ class Classification(Problem):
 
         return keras.layers.Softmax(name="probabilities", dtype="float32") if logits else None
 
-    def compile_arguments(
-        self,
-        loss: str | None,
-        logits: bool,
-        normalization: Normalization,
-    ) -> dict[str, Any]:
+    def own_metrics(self) -> list[Any]:
         """See Problem."""
-        import keras
+        return ["accuracy"]
 
-        return {
-            "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=logits),
-            "metrics": ["accuracy"],
-        }
+    def loss_on(self, loss: Any, logits: bool, normalization: Normalization) -> Any:
+        """Give most losses one-hot targets, and those that take no logits probabilities."""
+        softmax = logits and not hasattr(loss, "from_logits")
+        loss.call = adapted(loss.call, _change(type(loss).__name__, softmax))
+        return loss
+
+    def metric_on(self, metric: Any, logits: bool) -> Any:
+        """Give most metrics one-hot targets, and all of them probabilities."""
+        metric.update_state = adapted(metric.update_state, _change(type(metric).__name__, logits))
+        return metric
 
     def check_untrained(self, answers: NDArray[Any], logits: bool) -> None:
         """Tell logits from probabilities."""
@@ -269,6 +270,18 @@ class Classification(Problem):
 
 
 PROBLEM = Classification()
+
+
+def _change(name: str, softmax: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Return what makes labels and answers into what the Keras class `name` takes."""
+    from keras import ops
+
+    def change(targets: Any, answers: Any) -> tuple[Any, Any]:
+        if not name.startswith(("Sparse", "CategoricalGeneralized")):
+            targets = ops.one_hot(ops.cast(ops.reshape(targets, (-1,)), "int32"), answers.shape[-1])
+        return targets, ops.softmax(answers) if softmax else answers
+
+    return change
 
 
 def proportion(part: int, whole: int) -> Metric:

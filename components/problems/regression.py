@@ -23,13 +23,14 @@ from modelyard.components.artifacts import (
     format_number,
 )
 from modelyard.components.errors import DataError, TrainError
-from modelyard.components.problems.base import Mistake, Problem, Shown
+from modelyard.components.problems.base import Mistake, Problem, Shown, adapted
 from modelyard.components.problems.intervals import ONE_SIDED
 
 RESAMPLES = 2_000
 GROUPS = 10_000
 MINIMUM_SPREAD = 1e-3
 CURVE_ROWS = 20
+RELATIVE = ("MeanAbsolutePercentageError", "MeanSquaredLogarithmicError")
 SHOWN_ROWS = 1_000
 
 Floats = NDArray[np.float64]
@@ -117,28 +118,29 @@ class Regression(Problem):
         """Return that the trained model gives answers already."""
         return
 
-    def compile_arguments(
-        self,
-        loss: str | None,
-        logits: bool,
-        normalization: Normalization,
-    ) -> dict[str, Any]:
-        """Return a loss of differences in standard deviations, and metrics in the unit of the target."""
+    def own_metrics(self) -> list[Any]:
+        """Return metrics in the unit of the target."""
         import keras
 
-        losses = {"mse": keras.losses.mean_squared_error, "huber": keras.losses.huber}
-        function, deviation = losses[loss or "mse"], normalization.target_deviation[0]
+        return [keras.metrics.MeanAbsoluteError(name="mae"), keras.metrics.RootMeanSquaredError(name="rmse")]
 
-        def scaled(targets: Any, answers: Any) -> Any:
-            return function(targets / deviation, answers / deviation)
+    def loss_on(self, loss: Any, logits: bool, normalization: Normalization) -> Any:
+        """Give a loss of differences these in standard deviations of the training targets."""
+        deviation = normalization.target_deviation[0]
+        if type(loss).__name__ not in RELATIVE:
+            loss.call = adapted(
+                loss.call, lambda targets, answers: (targets / deviation, answers / deviation)
+            )
+        return loss
 
-        return {
-            "loss": scaled,
-            "metrics": [
-                keras.metrics.MeanAbsoluteError(name="mae"),
-                keras.metrics.RootMeanSquaredError(name="rmse"),
-            ],
-        }
+    def metric_on(self, metric: Any, logits: bool) -> Any:
+        """Give targets the shape of the answers."""
+        from keras import ops
+
+        metric.update_state = adapted(
+            metric.update_state, lambda targets, answers: (ops.reshape(targets, ops.shape(answers)), answers)
+        )
+        return metric
 
     def check_untrained(self, answers: NDArray[Any], logits: bool) -> None:
         """Accept finite answers, which a last layer without activation gives."""

@@ -2,7 +2,7 @@
 
     <store>/checkpoints/<key>/state.npz      of the training with these features, settings, code and packages
 
-It holds all variables (weights, the optimizer's, the seeds of dropout), what early stopping knows, and the
+It holds all variables (weights, the optimizer's, the seeds of dropout), what callbacks know, and the
 history. The order of rows needs no state, as seed and epoch decide it (data.py). So a training that goes on
 ends as one that was never cut off. It is gone once the model is exported.
 """
@@ -30,6 +30,7 @@ from modelyard.components.events import CheckpointSaved, emit
 from modelyard.components.store.objects import Objects
 from modelyard.components.train.backend import BACKEND, keras, tf
 from modelyard.components.train.callbacks import Logs
+from modelyard.components.train.keras_objects import RESTORED
 
 SPARE_BYTES = 64 * 2**20  # beside the variables: names, headers, the history of many epochs
 
@@ -37,15 +38,13 @@ SPARE_BYTES = 64 * 2**20  # beside the variables: names, headers, the history of
 class TrainingState(Record):
     """How far a training is: `epochs` are finished, each with its metrics and seconds.
 
-    `best`, `best_epoch` and `wait` are those of early stopping.
+    `callbacks` has the attributes in RESTORED of each callback.
     """
 
     epochs: int = 0
     metrics: dict[str, list[float]] = Field(default_factory=dict)
     seconds: list[float] = Field(default_factory=list)
-    best: float | None = None
-    best_epoch: int = 0
-    wait: int = 0
+    callbacks: list[dict[str, Any]] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -95,12 +94,14 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
         store: where the state is kept.
         every: seconds between two.
         network: built and compiled, its optimizer too.
-        stopping: keras.callbacks.EarlyStopping, which comes before this one; None without it.
+        callbacks: those of RESTORED, which come before this one.
     """
 
-    def __init__(self, store: CheckpointStore, every: float, network: Any, stopping: Any) -> None:
+    def __init__(
+        self, store: CheckpointStore, every: float, network: Any, callbacks: Sequence[Any] = ()
+    ) -> None:
         super().__init__()
-        self._store, self._every, self._stopping = store, every, stopping
+        self._store, self._every, self._callbacks = store, every, callbacks
         self._network, self._last, self._began = network, time.monotonic(), 0.0
         self._best: list[NDArray[Any]] = []
         self._metrics: dict[str, list[float]] = {}
@@ -128,11 +129,12 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
         return state
 
     def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002
-        """Tell early stopping, which has just forgotten everything, what it knew."""
-        before = self._before
-        if self._stopping and before.epochs:
-            self._stopping.best, self._stopping.best_epoch = before.best, before.best_epoch
-            self._stopping.wait, self._stopping.best_weights = before.wait, self._best or None
+        """Put back what the callbacks, which have just reset themselves, knew."""
+        for one, state in zip(self._callbacks, self._before.callbacks, strict=False):  # none at the beginning
+            for name, value in state.items():
+                setattr(one, name, value)
+            if hasattr(one, "best_weights"):
+                one.best_weights = self._best or None
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Start the clock."""
@@ -149,12 +151,11 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
             self._last = time.monotonic()
 
     def _save(self, epochs: int) -> None:
-        stopping, knows = self._stopping, {}
-        if stopping:
-            best = None if stopping.best is None else float(stopping.best)
-            knows = {"best": best, "best_epoch": stopping.best_epoch, "wait": stopping.wait}
-        state = TrainingState(epochs=epochs, metrics=self._metrics, seconds=self._seconds, **knows)
-        weights = (stopping.best_weights if stopping else None) or ()
+        known = [
+            {name: getattr(one, name) for name in RESTORED[type(one).__name__]} for one in self._callbacks
+        ]
+        state = TrainingState(epochs=epochs, metrics=self._metrics, seconds=self._seconds, callbacks=known)
+        weights = next((kept for one in self._callbacks if (kept := getattr(one, "best_weights", None))), ())
         try:
             with tempfile.TemporaryDirectory() as folder:
                 write_state(path := Path(folder) / "state.npz", state, self._variables(), weights)

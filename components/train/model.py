@@ -128,6 +128,10 @@ def _cnn(settings: Model, schema: Schema, examples: Any) -> Any:
         layers.append(keras.layers.Dropout(settings.dropout, name="dropout"))
     with dtype_policy("float32"):
         layers.append(problems.of(schema.problem).output_layer(schema.names, settings.logits))
+    for argument, regularizer in settings.regularizers().items():
+        for layer in layers:
+            if hasattr(layer, argument):
+                setattr(layer, argument, regularizer.build())
     for layer in layers:
         examples = layer(examples)
     return examples

@@ -1,15 +1,25 @@
 """`model` and `training`: what is trained, and how."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from modelyard.components.artifacts import Direction
 from modelyard.components.problems import PROBLEMS
+from modelyard.components.problems.base import Description
 from modelyard.components.settings import Settings
+from modelyard.components.train.keras_objects import KerasObject, Named, SettingError, metric_names
 
 Size = Annotated[int, Field(ge=1, le=2**16)]
 Weight = Annotated[float, Field(strict=False, ge=0, allow_inf_nan=False)]
-BUILT_IN = ("filters", "kernel", "dense", "dropout")
+PLATEAU = "ReduceLROnPlateau"
+REGULARIZERS = ("kernel_regularizer", "bias_regularizer")
+BUILT_IN = ("filters", "kernel", "dense", "dropout", *REGULARIZERS)
+REGULARIZER = (
+    "Built-in CNN: Keras regularizer of the {} of each layer, such as `{{name: L2, l2: 0.001}}`. With "
+    "model.build, give it to your layers there."
+)
 
 
 class Model(Settings):
@@ -49,6 +59,13 @@ class Model(Settings):
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="Built-in CNN: dropout before the last layer."
     )
+    kernel_regularizer: Named | None = Field(default=None, description=REGULARIZER.format("kernel"))
+    bias_regularizer: Named | None = Field(default=None, description=REGULARIZER.format("bias"))
+
+    def regularizers(self) -> dict[str, KerasObject]:
+        """Return the regularizers by the argument of a layer that takes them."""
+        given = {key: value for key in REGULARIZERS if (value := getattr(self, key))}
+        return {key: KerasObject.of("regularizers", value, f"model.{key}") for key, value in given.items()}
 
     @model_validator(mode="after")
     def _combination(self) -> "Model":
@@ -85,15 +102,28 @@ class Code(Settings):
 
 
 class EarlyStopping(Settings):
-    """When to stop before the last epoch; the best epoch's weights are kept."""
+    """When to stop before the last epoch: the arguments of keras.callbacks.EarlyStopping."""
 
     monitor: str = Field(
         default="val_loss",
-        description="What is watched, on the validation rows: val_loss, or a metric of the problem: "
-        "val_accuracy for classification, val_mae or val_rmse for regression.",
+        description="What is watched, on the validation rows: val_loss, val_accuracy for classification, "
+        "val_mae or val_rmse for regression, or one of training.metrics, such as val_f1_score.",
     )
     patience: int = Field(default=3, ge=0, description="Epochs without an improvement.")
     min_delta: float = Field(default=0.0, ge=0, description="What counts as an improvement.")
+    mode: Literal["auto", "min", "max"] = Field(
+        default="auto", description="Whether less or more is better; `auto`: as the metric says."
+    )
+    baseline: float | None = Field(
+        default=None,
+        strict=False,
+        allow_inf_nan=False,
+        description="Patience is spent, too, while the metric is not better than this.",
+    )
+    start_from_epoch: int = Field(default=0, ge=0, description="Epochs before it begins to watch.")
+    restore_best_weights: bool = Field(
+        default=True, description="Take the best epoch's weights; `false`: those of the last epoch."
+    )
 
 
 class Training(Settings):
@@ -101,14 +131,25 @@ class Training(Settings):
 
     epochs: int = Field(default=10, ge=1, le=100_000, description="Passes over the training rows.")
     batch_size: int = Field(default=32, ge=1, le=100_000, description="Examples in a step.")
-    loss: str | None = Field(
+    loss: Named | None = Field(
         default=None,
-        description="What is minimised: cross_entropy for classification; mse (default) or huber for "
-        "regression, of differences in standard deviations of the training targets.",
+        description="Keras loss by its name, or `{name: CategoricalCrossentropy, label_smoothing: 0.1}` with "
+        "arguments ([which ones](training.md)). Default: SparseCategoricalCrossentropy for classification, "
+        "MeanSquaredError for regression.",
     )
-    optimizer: str = Field(
-        default="adam", description="Keras optimizer by its name, in snake_case: sgd, adam, adamw, …"
+    metrics: tuple[Named, ...] = Field(
+        default=(),
+        strict=False,
+        description="Further Keras metrics of each epoch, as `[{name: F1Score, average: macro}]`, for "
+        "history.json, the report, and the monitor of early stopping.",
     )
+    callbacks: tuple[Named, ...] = Field(
+        default=(),
+        strict=False,
+        description="Keras callbacks, as `[{name: ReduceLROnPlateau, patience: 5}]`: those that a checkpoint "
+        "restores ([which ones](training.md)).",
+    )
+    optimizer: str = Field(default="adam", description="Keras optimizer by its name: sgd, adam, AdamW, …")
     optimizer_settings: dict[str, Any] = Field(
         default_factory=dict,
         description="The optimizer's own settings, as Keras names them (learning_rate, momentum, clipnorm, "
@@ -141,13 +182,107 @@ class Training(Settings):
         "is started again with the same data, settings and code goes on after its last one.",
     )
 
+    def optimizer_object(self) -> KerasObject:
+        """Return the optimizer with its settings."""
+        key = "training.optimizer_settings"
+        return KerasObject("optimizers", self.optimizer, self.optimizer_settings, key, "training.optimizer")
+
+    def loss_object(self, description: Description) -> KerasObject:
+        """Return the loss, or the problem's default."""
+        return KerasObject.of("losses", self.loss or description.losses[0], "training.loss")
+
+    def metric_objects(self) -> list[KerasObject]:
+        """Return the further metrics."""
+        return [
+            KerasObject.of("metrics", one, f"training.metrics.{place}")
+            for place, one in enumerate(self.metrics)
+        ]
+
+    def callback_objects(self) -> list[KerasObject]:
+        """Return the callbacks."""
+        return [
+            KerasObject.of("callbacks", one, f"training.callbacks.{place}")
+            for place, one in enumerate(self.callbacks)
+        ]
+
+    def stopping_object(self) -> KerasObject | None:
+        """Return early stopping."""
+        if not (stopping := self.early_stopping):
+            return None
+        return KerasObject("callbacks", "EarlyStopping", stopping.model_dump(), "training.early_stopping", "")
+
+    def monitors(self, description: Description) -> dict[str, Direction]:
+        """Return what can be watched after an epoch, without `val_`, and which direction is better."""
+        metrics = self.metric_objects()
+        directions = (description.training_metrics[one.class_name] for one in metrics)
+        return {
+            "loss": "lower",
+            **description.monitors,
+            **dict(zip(metric_names(metrics), directions, strict=True)),
+        }
+
     def decisive(self) -> dict[str, Any]:
         """Return what decides the result: all but when checkpoints are made."""
         return self.model_dump(mode="json", exclude={"checkpoint_every"})
 
     @property
     def least_epochs(self) -> int:
-        """Return how many there are at least: Keras looks for an improvement from the second epoch on."""
-        if self.early_stopping is None:
+        """Return how many there are at least: the first epoch that is watched improves on nothing.
+
+        Under a baseline, it counts as an epoch without an improvement.
+        """
+        if not (stopping := self.early_stopping):
             return self.epochs
-        return min(self.epochs, max(1, self.early_stopping.patience) + 1)
+        first = 1 if stopping.baseline is None else 0
+        least = stopping.start_from_epoch + max(1, stopping.patience) + first
+        return min(self.epochs, max(2, least))
+
+
+def check(model: Model, training: Training, description: Description) -> None:
+    """Check what is named of Keras, by what is known without Keras.
+
+    Raises:
+        SettingError: Keras has no such class or argument, or it does not fit the problem or other settings.
+    """
+    metrics, callbacks = training.metric_objects(), training.callback_objects()
+    loss = training.loss_object(description)
+    for one in (training.optimizer_object(), loss, *metrics, *callbacks, *model.regularizers().values()):
+        one.check()
+    for one, known in ((loss, description.losses), *((one, description.training_metrics) for one in metrics)):
+        if one.class_name not in known:
+            raise SettingError(
+                f"{one.name_key} is {one.name}, which does not fit the problem's targets. Choose one of "
+                f"{', '.join(known)}."
+            )
+    watching = {one.key: one.config()["config"]["monitor"] for one in callbacks if one.class_name == PLATEAU}
+    if training.early_stopping:
+        watching["training.early_stopping"] = training.early_stopping.monitor
+    monitors = [f"val_{name}" for name in training.monitors(description)]
+    for key, monitor in watching.items():
+        if monitor not in monitors:
+            raise SettingError(f"{key}.monitor is {monitor}. Choose one of {', '.join(monitors)}.")
+    _check_combinations(training, {one.class_name: one for one in callbacks})
+
+
+def _check_combinations(training: Training, callbacks: Mapping[str, KerasObject]) -> None:
+    """Refuse what Keras would refuse after the first epochs, or ignore."""
+    stopping, optimizer = training.early_stopping, training.optimizer_settings
+    swap, plateau = callbacks.get("SwapEMAWeights"), callbacks.get(PLATEAU)
+    if len(callbacks) < len(training.callbacks):
+        raise SettingError("training.callbacks names a callback twice. Remove one.")
+    if swap and not optimizer.get("use_ema"):
+        raise SettingError(
+            f"{swap.name_key} is {swap.name}, which needs training.optimizer_settings.use_ema: true. Add it."
+        )
+    if plateau and isinstance(optimizer.get("learning_rate"), dict):
+        raise SettingError(
+            f"{plateau.name_key} is {plateau.name}, which cannot change a schedule, and "
+            "training.optimizer_settings.learning_rate is one. Remove one of them.",
+        )
+    swaps = swap and swap.arguments.get("swap_on_epoch")
+    if stopping and optimizer.get("use_ema") and not (swaps and stopping.restore_best_weights):
+        raise SettingError(
+            "training.early_stopping would end with weights that are not the averages of "
+            "training.optimizer_settings.use_ema. Add {name: SwapEMAWeights, swap_on_epoch: true} to "
+            "training.callbacks, with restore_best_weights."
+        )

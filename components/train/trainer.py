@@ -20,18 +20,19 @@ import numpy as np
 
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import History, Normalization, Schema
-from modelyard.components.errors import TrainError
+from modelyard.components.errors import TrainError, describe
 from modelyard.components.events import Resumed, emit
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
-from modelyard.components.train import checkpoint, code_archive, data, optimizers, user_code
+from modelyard.components.train import checkpoint, code_archive, data, user_code
 from modelyard.components.train import model as networks
 from modelyard.components.train.backend import BACKEND, devices, keras, tf, translate_out_of_memory
 from modelyard.components.train.callbacks import Finite, Progress
 from modelyard.components.train.checkpoint import Checkpoints, CheckpointStore, TrainingState
 from modelyard.components.train.data import Features
 from modelyard.components.train.export import export
-from modelyard.components.train.settings import EarlyStopping, Model, Training
+from modelyard.components.train.keras_objects import metric_names
+from modelyard.components.train.settings import REGULARIZERS, Model, Training, check
 from modelyard.components.train.spec import TrainSpec
 
 CHECKED_ROWS = 32
@@ -51,6 +52,7 @@ def train(features: str, spec: TrainSpec, origin: str, model: str, history: str)
         history: directory to write: history.json.
 
     Raises:
+        ConfigError: something of Keras that the settings name does not exist or does not fit.
         DataError: the features are malformed.
         TrainError: the accelerator that is asked for is not there, or the model cannot be built, trained or
             exported.
@@ -59,6 +61,7 @@ def train(features: str, spec: TrainSpec, origin: str, model: str, history: str)
     settings, plan = spec.model, spec.training
     print(f"training on {', '.join(devices())} with {BACKEND}", flush=True)  # noqa: T201
     rows = Features.read(Path(features))
+    check(settings, plan, problems.describe(rows.schema.problem))
     keras.utils.set_random_seed(plan.seed)
     folder = code_archive.folder_of(spec.code) if spec.code else Path()
     network = networks.build(
@@ -75,9 +78,12 @@ def train(features: str, spec: TrainSpec, origin: str, model: str, history: str)
             # What cannot be exported fails now, and not after hours.
             with tempfile.TemporaryDirectory() as rehearsal:
                 export(exported, rows.schema, rows.normalization, checked, Path(rehearsal))
+        if plan.loss or plan.metrics or settings.regularizers():
+            rehearse(network, checked, rows.train.targets[: len(checked)])
         identity = origin, rows.schema.model_dump_json(), settings.text(), plan.decisive(), spec.code_sha256
         checkpoint_store = _checkpoint_store(spec.store, plan, *identity)
         record = fit(network, rows, plan, checkpoint_store)
+    record = record.model_copy(update={"settings": effective(settings, plan, rows.schema)})
     with artifacts.writing(Path(history)) as written, artifacts.writing(Path(model)) as directory:
         export(exported, rows.schema, rows.normalization, checked, directory)
         artifacts.write(written / "history.json", record)
@@ -99,13 +105,56 @@ def compile_(
         rows: training rows of an epoch.
 
     Raises:
-        TrainError: the optimizer refuses its settings.
+        TrainError: Keras refuses an argument of one of them.
     """
+    problem, metrics = problems.of(schema.problem), plan.metric_objects()
+    loss = plan.loss_object(problems.describe(schema.problem)).build(from_logits=settings.logits)
+    named = (one.build(name=name) for one, name in zip(metrics, metric_names(metrics), strict=True))
     network.compile(
-        optimizers.build(plan.optimizer, plan.optimizer_settings),
-        **problems.of(schema.problem).compile_arguments(plan.loss, settings.logits, normalization),
+        plan.optimizer_object().build(),
+        problem.loss_on(loss, settings.logits, normalization),
+        metrics=[*problem.own_metrics(), *(problem.metric_on(one, settings.logits) for one in named)],
         steps_per_execution=min(plan.steps_per_execution, math.ceil(rows / plan.batch_size)),
     )
+
+
+def rehearse(network: Any, examples: Any, targets: Any) -> None:
+    """Compute loss and metrics once, so that what Keras refuses then is refused before training.
+
+    Raises:
+        TrainError: Keras refuses to compute one, or it is not one number.
+    """
+    answers = network(examples, training=False)
+    try:
+        loss = network.compute_loss(examples, targets, answers, training=False)
+        values = {"loss": loss} | network.compute_metrics(examples, targets, answers)
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        raise TrainError(
+            f"Keras cannot compute the loss and the metrics: {describe(error)} Change training.loss, "
+            "training.metrics or the model's regularizers."
+        ) from error
+    network.reset_metrics()
+    for name, value in values.items():
+        if np.ndim(value):
+            raise TrainError(
+                f"{name} has {np.size(value)} values, and one is expected. Set an argument such as "
+                "average: macro in training.metrics, or reduction in training.loss."
+            )
+
+
+def effective(settings: Model, plan: Training, schema: Schema) -> dict[str, Any]:
+    """Return the settings that are in effect, with Keras' defaults."""
+    plain = {"epochs", "batch_size", "class_weights", "precision", "seed", "steps_per_execution"}
+    stopping, regularizers = plan.stopping_object(), settings.regularizers()
+    return {
+        "optimizer": plan.optimizer_object().config(),
+        "loss": plan.loss_object(problems.describe(schema.problem)).config(),
+        "metrics": [one.config() for one in plan.metric_objects()],
+        "callbacks": [one.config() for one in plan.callback_objects()],
+        "early_stopping": stopping and stopping.config(),
+        **{key: (one := regularizers.get(key)) and one.config() for key in REGULARIZERS},
+        **plan.model_dump(mode="json", include=plain),
+    }
 
 
 def fit(
@@ -126,15 +175,15 @@ def fit(
         TooLargeError: the memory of the device is too small.
         TrainError: a metric became NaN or infinite, or early stopping has no validation rows.
     """
-    stopping = _early_stopping(plan.early_stopping, rows) if plan.early_stopping else None
+    own = _callbacks(plan, rows)
     state, checkpoints = TrainingState(), None
     if checkpoint_store:
         network.optimizer.build(network.trainable_variables)
-        checkpoints = Checkpoints(checkpoint_store, plan.checkpoint_every, network, stopping)
+        checkpoints = Checkpoints(checkpoint_store, plan.checkpoint_every, network, own)
         if (state := checkpoints.resume()).epochs:
             emit(Resumed(step="train", epoch=state.epochs, epochs=plan.epochs))
     progress = Progress(plan.epochs, len(rows.train), state.seconds)
-    callbacks = [one for one in (Finite(), progress, stopping, checkpoints) if one]
+    callbacks = [one for one in (Finite(), *own, progress, checkpoints) if one]
     validation = data.ordered(rows.validation, plan.batch_size) if len(rows.validation) else None
     started = time.perf_counter()
     with translate_out_of_memory(plan.batch_size):
@@ -200,18 +249,22 @@ def _class_weights(weights: Mapping[str, float] | str | None, rows: Features) ->
     return {label: weights.get(name, 1.0) for label, name in enumerate(names)}
 
 
-def _early_stopping(settings: EarlyStopping, rows: Features) -> Any:
-    if not len(rows.validation):
+def _callbacks(plan: Training, rows: Features) -> list[Any]:
+    """Return the callbacks, early stopping last: it takes the weights that the others leave.
+
+    Raises:
+        TrainError: one watches validation rows, and there are none.
+    """
+    named = [*plan.callback_objects(), *filter(None, [plan.stopping_object()])]
+    watching = [one for one in named if "monitor" in one.signature]
+    if watching and not len(rows.validation):
+        key = watching[0].key
         raise TrainError(
-            f"training.early_stopping watches {settings.monitor}, but there are no validation rows. Raise "
-            "data.validation, or remove training.early_stopping."
+            f"{key} watches validation rows, but there are none. Raise data.validation, or remove {key}."
         )
-    monitors = problems.describe(rows.schema.problem).monitors
-    direction = monitors.get(settings.monitor.removeprefix("val_"), "lower")
-    return keras.callbacks.EarlyStopping(
-        monitor=settings.monitor,
-        mode="max" if direction == "higher" else "min",
-        patience=settings.patience,
-        min_delta=settings.min_delta,
-        restore_best_weights=True,
-    )
+    built = [one.build() for one in named]
+    directions = plan.monitors(problems.describe(rows.schema.problem))
+    for one in built:
+        if getattr(one, "mode", "") == "auto":
+            one.mode = "max" if directions[one.monitor.removeprefix("val_")] == "higher" else "min"
+    return built

@@ -8,7 +8,7 @@ The function gets the shape of one example, the number of values in an answer un
 (`classes`, `targets`), and model.arguments. Its model takes normalised float32 examples. For classification
 it gives (None, classes): probabilities, or logits with model.logits. For regression it gives (None, targets)
 without activation: standard deviations from the mean of the training targets, which are scaled to their unit
-behind it. How it was compiled, if it was, is not used.
+behind it. A compiled model is refused: the configuration says how it is trained.
 """
 
 import difflib

@@ -25,8 +25,7 @@ from modelyard.components.serve.settings import Serving
 from modelyard.components.settings import Settings
 from modelyard.components.source.settings import Source, SourceKeys, check_problem
 from modelyard.components.store.settings import MODEL_NAME, Store
-from modelyard.components.train import optimizers
-from modelyard.components.train.settings import Code, Model, Training
+from modelyard.components.train.settings import PLATEAU, Code, Model, Training, check
 from modelyard.pipelines.config.layers import PREFIX, Document
 from modelyard.pipelines.config.problems import choices, explain
 from modelyard.pipelines.config.schedule import Schedule
@@ -127,25 +126,14 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _of_problem(self) -> Self:
-        """Refuse a source, a loss, metrics and thresholds that are not of the problem."""
+        """Refuse a source, weights, margins and thresholds that are not of the problem."""
         description, training = describe(self.problem), self.training
         check_problem(self.data, self.problem)
         if self.model.logits and not description.logits:
             raise ValueError(f"model.logits is not for problem: {self.problem}: remove it")
         if training.class_weights is not None and self.problem != "classification":
             raise ValueError(f"training.class_weights is not for problem: {self.problem}: remove it")
-        if training.loss and training.loss not in description.losses:
-            raise ValueError(
-                f"training.loss is {training.loss}, which is not a loss of {self.problem}"
-                f"{choices(training.loss, description.losses)}"
-            )
-        monitors = ["val_loss", *(f"val_{name}" for name in description.monitors)]
-        if training.early_stopping and training.early_stopping.monitor not in monitors:
-            monitor = training.early_stopping.monitor
-            raise ValueError(
-                f"training.early_stopping.monitor is {monitor}, which is not measured for {self.problem}"
-                f"{choices(monitor, monitors)}"
-            )
+        check(self.model, training, description)
         for metric, margin in self.gate.margin.items() if self.gate else ():
             if metric not in description.compared:
                 raise ValueError(
@@ -184,10 +172,12 @@ class Config(Settings):
     @model_validator(mode="after")
     def _honest(self) -> Self:
         """Refuse to choose by test rows and then to judge by them."""
+        callbacks = [one.class_name for one in self.training.callback_objects()]
         chooses = [
             f"{key} ({remedy})"
             for key, used, remedy in (
                 ("training.early_stopping", self.training.early_stopping, "remove it"),
+                (PLATEAU, PLATEAU in callbacks, "remove it from training.callbacks"),
                 ("gate", self.gate, "write `gate: null`"),
             )
             if used
@@ -236,7 +226,6 @@ def load(
     except ValidationError as error:
         raise explain(error, Config, document) from error
     _check_code(config, document)
-    _check_optimizer(config, document)
     return config
 
 
@@ -307,9 +296,3 @@ def _check_code(config: Config, document: Document) -> None:
             f"{document.origin(('model', 'code'))}: model.code is {code!r}, which is no folder. Name the "
             "folder that holds the module of model.build."
         )
-
-
-def _check_optimizer(config: Config, document: Document) -> None:
-    if (name := config.training.optimizer) not in optimizers.NAMES:
-        where, near = document.origin(("training", "optimizer")), choices(name, optimizers.NAMES)
-        raise ConfigError(f'{where}: training.optimizer is "{name}", which is not a Keras optimizer{near}')

@@ -157,7 +157,10 @@ def test_a_configuration_cannot_be_changed(config):
         ("problem: regresion", ["'regresion'", "did you mean regression?"]),
         ("problem: regression", ["data.kind digits", "data.kind to images or npz or diabetes"]),
         ("data: {kind: diabetes}", ["problem is classification", "diabetes are for regression"]),
-        ("training: {loss: mse}", ["training.loss is mse", "cross_entropy"]),
+        ("training: {loss: mae}", ["line 4", "training.loss is mae", "CategoricalCrossentropy"]),
+        ("training: {metrics: AUC}", ['training.metrics is "AUC"', "a list"]),
+        ("training:\n  epochs: 1\n  callbacks: [TensorBoard]", ["line 6", "callbacks.0 is TensorBoard"]),
+        ("model: {build: 'a:b', code: ., bias_regularizer: L2}", ["model.bias_regularizer is for"]),
         ("training: {early_stopping: {monitor: val_mae}}", ["monitor is val_mae", "val_loss, val_accuracy"]),
         ("gate: {minimum: {acuracy: 0.9}}", ["line 4: gate.minimum.acuracy", "did you mean accuracy?"]),
         ("gate: {margin: {r2: 0.1}}", ["gate.margin.r2", "balanced_accuracy, accuracy, recall"]),
@@ -241,6 +244,7 @@ def test_validating_on_the_test_rows_excludes_what_would_choose_by_them(config, 
     for part in ("training.early_stopping", "gate: null", "data.validation: 0.1", "judge"):
         assert part in message
     assert "early_stopping" not in refused(text)
+    assert "ReduceLROnPlateau" in refused(text + "training: {callbacks: [ReduceLROnPlateau]}\n")
     assert config(text + "gate: null\n").data.validation == "test"
 
 

@@ -89,9 +89,15 @@ def same(one: list[Any], other: list[Any]) -> bool:
 
 
 def test_it_goes_on_where_it_was_however_often_it_is_cut_off(bench: Bench, capsys: Any) -> None:
-    """With an optimizer that also keeps a moving average of the weights."""
-    averages = {"momentum": 0.9, "use_ema": True}
-    training = {"epochs": 5, "optimizer": "sgd", "optimizer_settings": averages}
+    """With an optimizer that averages weights and accumulates gradients, and a callback that changes it."""
+    averages = {"momentum": 0.9, "use_ema": True, "gradient_accumulation_steps": 3}
+    plateau = {"name": "ReduceLROnPlateau", "patience": 2, "min_delta": 9.0, "cooldown": 1}
+    training = {
+        "epochs": 5,
+        "optimizer": "sgd",
+        "optimizer_settings": averages,
+        "callbacks": [plateau, {"name": "SwapEMAWeights", "swap_on_epoch": True}],
+    }
     expected, weights = bench.train(None, **training)
     bench.cut_off(2, **training)
     bench.cut_off(1, **training)
@@ -103,6 +109,7 @@ def test_it_goes_on_where_it_was_however_often_it_is_cut_off(bench: Bench, capsy
     assert [line.split()[1] for line in said if line.startswith("epoch ")] == ["4/5", "5/5"]
     assert (history.resumed_after, history.epochs) == (3, 5)
     assert history.metrics == expected.metrics
+    assert len(set(history.metrics["learning_rate"])) > 1
     assert same(found, weights)
 
 
@@ -110,7 +117,7 @@ def test_early_stopping_knows_what_it_knew(bench: Bench) -> None:
     """The best epoch is before the cut: it asks for more than validation improves by."""
     training = {
         "epochs": 20,
-        "early_stopping": {"patience": 2, "min_delta": 0.05},
+        "early_stopping": {"patience": 2, "min_delta": 0.05, "start_from_epoch": 1, "mode": "min"},
         "optimizer_settings": {"learning_rate": 0.01},
     }
     expected, weights = bench.train(None, **training)

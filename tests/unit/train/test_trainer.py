@@ -54,7 +54,7 @@ def test_early_stopping_keeps_the_best_epoch(train_env, patience) -> None:
 
 def test_early_stopping_without_validation_rows_is_refused(train_env) -> None:
     train_env.features(*train_env.pictures(), validation=0)
-    with pytest.raises(TrainError, match=r"early_stopping watches val_loss, but .* Raise data.validation"):
+    with pytest.raises(TrainError, match=r"early_stopping watches validation.* Raise data.validation"):
         train_env.train(early_stopping={})
     assert train_env.left() == []
 
@@ -89,3 +89,31 @@ def test_a_mixed_precision_policy_is_that_of_the_layers_but_the_last(train_env) 
     assert (computed["convolution_1"], computed["classes"]) == ("float16", "float32")
     assert type(network.optimizer).__name__ == "LossScaleOptimizer"
     assert keras.config.dtype_policy().name == "float32"
+
+
+def test_what_is_named_of_keras_is_used_and_recorded(train_env) -> None:
+    history = train_env.train(
+        {"filters": [4], "dense": [8], "kernel_regularizer": {"name": "L2", "l2": 100}},
+        epochs=3,
+        loss={"name": "CategoricalCrossentropy", "label_smoothing": 0.1},
+        metrics=[{"name": "F1Score", "average": "macro"}],
+        callbacks=[{"name": "ReduceLROnPlateau", "min_delta": 9.0, "monitor": "val_f1_score", "patience": 1}],
+        early_stopping={
+            "monitor": "val_f1_score",
+            "baseline": 2,
+            "patience": 3,
+            "restore_best_weights": False,
+        },
+    )
+    assert history.metrics["val_loss"][0] > 10  # with the weights' squares
+    assert set(history.metrics) > {"f1_score", "val_f1_score"}
+    assert history.metrics["learning_rate"][0] > history.metrics["learning_rate"][-1]
+    assert history.settings["loss"]["config"]["label_smoothing"] == pytest.approx(0.1)
+    assert history.settings["optimizer"]["config"]["beta_1"] == pytest.approx(0.9)
+    assert history.settings["kernel_regularizer"] == {"class_name": "L2", "config": {"l2": 100}}
+    assert history.settings["early_stopping"]["config"]["start_from_epoch"] == 0
+    assert history.settings["callbacks"][0]["class_name"] == "ReduceLROnPlateau"
+    with pytest.raises(TrainError, match=r"f1_score has 3 values.*average: macro"):
+        train_env.train(metrics=["F1Score"])
+    with pytest.raises(TrainError, match=r"cannot compute.*ValueError.*rank 2"):
+        train_env.train({"filters": [4], "kernel_regularizer": "OrthogonalRegularizer"})

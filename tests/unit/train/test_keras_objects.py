@@ -1,0 +1,200 @@
+"""Objects of Keras by name, with arguments: known without TensorFlow, refused before training."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard.components import problems
+from modelyard.components.artifacts import Normalization
+from modelyard.components.errors import ConfigError, TrainError
+from modelyard.components.train import keras_objects
+from modelyard.components.train.backend import keras
+from modelyard.components.train.keras_objects import KerasObject, metric_names
+from modelyard.components.train.settings import Model, Training, check
+
+LABELS = np.array([0, 2, 1, 1])
+LOGITS = np.array([[3.0, 1, 0], [0, 1, 2], [1, 2, 0], [2, 0, 1]], np.float32)
+NEEDED = {"sensitivity": 0.5, "specificity": 0.5, "recall": 0.5, "precision": 0.5, "average": "macro"}
+COSINE = {"name": "CosineDecay", "initial_learning_rate": 1, "decay_steps": 9}
+
+
+def named(kind: str, name: str, **arguments: Any) -> KerasObject:
+    return KerasObject.of(kind, {"name": name, **arguments}, "key")
+
+
+def needed(kind: str, name: str) -> dict[str, Any]:
+    known = keras_objects.signatures()[kind][name]
+    return {key: value for key, value in NEEDED.items() if key in known}
+
+
+def rate(value: Any, optimizer: str = "adam") -> dict[str, Any]:
+    return {"optimizer": optimizer, "optimizer_settings": {"learning_rate": value}}
+
+
+def adam(**settings: Any) -> dict[str, Any]:
+    return {"optimizer_settings": settings}
+
+
+def test_the_table_is_what_keras_has() -> None:
+    """If not: python -m modelyard.components.train.keras_objects > components/train/keras_signatures.json."""
+    assert json.loads(json.dumps(keras_objects.read_signatures())) == keras_objects.signatures()
+
+
+def test_names_are_known_without_tensorflow() -> None:
+    check = (
+        "import sys, modelyard.components.train.settings; "
+        "sys.exit(bool({'keras', 'tensorflow', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+
+
+@pytest.mark.parametrize("problem", problems.PROBLEMS)
+def test_the_direction_of_a_metric_is_that_of_keras(problem: str) -> None:
+    for name, direction in problems.describe(problem).training_metrics.items():
+        metric = named("metrics", name, **needed("metrics", name)).build()
+        assert metric._direction == {"higher": "up", "lower": "down"}[direction], name
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("sgd", {"learning_rate": 0.5, "momentum": 0.9, "nesterov": True, "clipnorm": 1}),
+        ("adam", {"learning_rate": 1, "weight_decay": None, "use_ema": True, "ema_overwrite_frequency": 10}),
+        ("Muon", {"exclude_layers": ["classes"], "ns_steps": 3}),
+        ("schedule_free_adamw", {"warmup_steps": 5, "gradient_accumulation_steps": 2}),
+    ],
+)
+def test_arguments_reach_keras(name, settings) -> None:
+    config = named("optimizers", name, **settings).build().get_config()
+    for key, value in settings.items():
+        assert config[key] == pytest.approx(value), key
+
+
+def test_the_learning_rate_may_be_a_schedule_of_keras() -> None:
+    arguments = {"initial_learning_rate": 0.5, "decay_steps": 10, "decay_rate": 0.1}
+    one = named("optimizers", "adam", learning_rate={"name": "ExponentialDecay", **arguments})
+    optimizer = one.build()
+    optimizer.iterations.assign(10)
+    assert float(optimizer.learning_rate) == pytest.approx(0.05)
+    schedule = {"class_name": "ExponentialDecay", "config": {**arguments, "staircase": False}}
+    assert one.config()["config"]["learning_rate"] == schedule
+
+
+@pytest.mark.parametrize(
+    ("training", "parts"),
+    [
+        ({"optimizer": "adm"}, ["training.optimizer is 'adm'", "Did you mean Adam"]),
+        ({"optimizer": "zzz"}, ["training.optimizer is 'zzz'", "Choose one of Adadelta, "]),
+        (adam(lerning_rate=1), ["lerning_rate is no setting", "mean learning_rate"]),
+        (adam(name="x"), ["optimizer_settings.name is no setting"]),
+        (rate("fast"), ["is 'fast'", "a number above 0"]),
+        (rate(-1), ["is -1", "a number above 0"]),
+        (rate(True), ["is True", "a number above 0"]),
+        (adam(beta_1=None), ["is None", "a finite number"]),
+        (adam(epsilon=float("nan")), ["is nan", "a finite number"]),
+        (adam(amsgrad=1), ["is 1", "true or false"]),
+        (adam(gradient_accumulation_steps=2.5), ["is 2.5", "a whole number"]),
+        ({"optimizer": "muon"} | adam(exclude_layers="dense"), ["a list of names"]),
+        (rate({"name": "Cosine"}), ["learning_rate.name is 'Cosine'", "CosineDecay"]),
+        (rate({**COSINE, "steps": 3}), ["learning_rate.steps is no setting of CosineDecay"]),
+        (rate({"name": "CosineDecay", "decay_steps": 3}), ["initial_learning_rate is missing"]),
+        ({"loss": "mean_absolut_error"}, ["training.loss is 'mean_absolut_error'", "MeanAbsoluteError"]),
+        ({"loss": "mae"}, ["training.loss is mae", "does not fit", "CategoricalCrossentropy"]),
+        ({"loss": {"label_smoothing": 0.1}}, ["training.loss.name is ''"]),
+        ({"loss": {"name": "CategoricalCrossentropy", "from_logits": True}}, ["from_logits", "model.logits"]),
+        ({"metrics": ["R2Score"]}, ["training.metrics.0 is R2Score", "does not fit"]),
+        ({"metrics": ["AUC", {"name": "F1", "k": 1}]}, ["training.metrics.1.name is 'F1'", "F1Score"]),
+        ({"early_stopping": {"monitor": "val_auc"}}, ["early_stopping.monitor is val_auc", "val_accuracy"]),
+        (
+            {"callbacks": [{"name": "ReduceLROnPlateau", "monitor": "loss"}]},
+            ["0.monitor is loss", "val_loss"],
+        ),
+        (
+            {"callbacks": [{"name": "ReduceLROnPlateau", "mode": "mx"}]},
+            ["0.mode is 'mx'", "auto, min or max"],
+        ),
+        ({"callbacks": ["TerminateOnNaN", "terminate_on_nan"]}, ["training.callbacks names", "twice"]),
+        ({"callbacks": ["SwapEMAWeights"]}, ["callbacks.0", "use_ema"]),
+        ({"early_stopping": {}} | adam(use_ema=True), ["training.early_stopping", "swap_on_epoch: true"]),
+        (
+            {"callbacks": ["ReduceLROnPlateau"]} | rate(COSINE),
+            ["callbacks.0 is ReduceLROnPlateau", "schedule"],
+        ),
+        *(({"callbacks": [name]}, [f"is {name}", "cannot be used"]) for name in keras_objects.REFUSED),
+    ],
+)
+def test_what_keras_does_not_have_or_cannot_use_is_refused_without_keras(training, parts) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(Model(), Training.model_validate(training), problems.describe("classification"))
+    assert [part for part in parts if part not in str(caught.value)] == []
+
+
+def test_regularizers_and_other_problems_are_checked_too() -> None:
+    with pytest.raises(ConfigError, match=r"model.kernel_regularizer is 'L3'.*L2"):
+        check(Model(kernel_regularizer="L3"), Training(), problems.describe("regression"))
+    with pytest.raises(ConfigError, match=r"does not fit.*Huber"):
+        check(Model(), Training(loss="CategoricalCrossentropy"), problems.describe("regression"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "arguments", "message"),
+    [
+        ("optimizers", "sgd", {"momentum": 2}, r"sgd refuses key \(momentum: 2\): ValueError: .*momentum"),
+        ("callbacks", "ReduceLROnPlateau", {"factor": 2}, r"refuses key .*factor >= 1.0"),
+        ("metrics", "AUC", {"curve": "XY"}, r"AUC refuses key .*curve"),
+        (
+            "optimizers.schedules",
+            "PiecewiseConstantDecay",
+            {"boundaries": [1], "values": [1]},
+            r"refuses key",
+        ),
+        ("regularizers", "L2", {"l2": "x"}, r"L2 refuses key"),
+    ],
+)
+def test_what_keras_refuses_is_refused_with_its_reason(kind, name, arguments, message) -> None:
+    with pytest.raises(TrainError, match=message):
+        named(kind, name, **arguments).build()
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_losses_and_metrics_of_classification_take_labels(logits: bool) -> None:
+    """Each gives what Keras gives for probabilities and one-hot targets, or labels."""
+    problem, description = problems.of("classification"), problems.describe("classification")
+    probabilities, one_hot = keras.ops.softmax(LOGITS), keras.ops.one_hot(LABELS, 3)
+    answers = LOGITS if logits else probabilities
+    for kind, names in (("losses", description.losses), ("metrics", description.training_metrics)):
+        for name in names:
+            one = named(kind, name, **needed(kind, name))
+            labels = name.startswith(("Sparse", "CategoricalGeneralized"))
+            expected = one.build()(LABELS if labels else one_hot, probabilities)
+            if kind == "losses":
+                found = problem.loss_on(one.build(from_logits=logits), logits, Normalization())(
+                    LABELS, answers
+                )
+            else:
+                found = problem.metric_on(one.build(), logits)(LABELS, answers)
+            assert float(found) == pytest.approx(float(expected), rel=1e-3, abs=1e-5), name
+
+
+def test_losses_and_metrics_of_regression_take_targets() -> None:
+    problem, description = problems.of("regression"), problems.describe("regression")
+    scaling = Normalization(target_mean=(5.0,), target_deviation=(2.0,))
+    targets, answers = np.float32([4, 6, 9]), np.float32([[5], [7], [3]])
+    for name in description.losses:
+        part = 1 if "Percentage" in name or "Logarithmic" in name else 2
+        expected = named("losses", name).build()(targets / part, answers / part)
+        found = problem.loss_on(named("losses", name).build(), False, scaling)(targets, answers)
+        assert float(found) == pytest.approx(float(expected)), name
+    for name in description.training_metrics:
+        expected = named("metrics", name).build()(targets[:, None], answers)
+        found = problem.metric_on(named("metrics", name).build(), False)(targets, answers)
+        assert float(found) == pytest.approx(float(expected)), name
+
+
+def test_metrics_have_their_names_in_keras_and_a_number_when_there_are_two() -> None:
+    metrics = [named("metrics", name) for name in ("FBetaScore", "Recall", "AUC", "recall")]
+    assert metric_names(metrics) == ["fbeta_score", "recall", "auc", "recall_2"]
