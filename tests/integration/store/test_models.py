@@ -34,9 +34,11 @@ def test_a_version_exists_when_it_has_a_manifest(store: ModelStore, publish: Pub
     store.reserve("digits", "killed")
     assert store.versions("digits") == []
     assert store.names() == []
-    with pytest.raises(NotFoundError, match="no version 1"):
+    with pytest.raises(NotFoundError, match="no model digits"):
         store.manifest("digits", 1)
     assert publish("whole") == 2
+    with pytest.raises(NotFoundError, match="no version 1"):
+        store.manifest("digits", 1)
     assert store.versions("digits") == [2]
     assert store.names() == ["digits"]
     assert store.reserve("digits", "killed") == 1

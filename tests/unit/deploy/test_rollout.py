@@ -6,7 +6,14 @@ import pytest
 
 from modelyard.components.deploy import verification
 from modelyard.components.deploy.platforms import base
-from modelyard.components.errors import ClusterError, DeployError, StoreError, UnreachableError
+from modelyard.components.deploy.platforms.base import Superseded
+from modelyard.components.errors import (
+    ClusterError,
+    DeployError,
+    NotFoundError,
+    StoreError,
+    UnreachableError,
+)
 from tests.unit.deploy.memory import Interrupted, Killed, MemoryPlatform, Script
 
 
@@ -101,6 +108,49 @@ def test_a_version_without_golden_requests_is_not_served(
         deploy(three)
     assert any("Stable goes on with the servers of version 1 that run. Going" in line for line in logged)
     assert state() == (2, 1, None, True)
+
+
+def test_without_a_champion_there_is_nothing_to_go_back_to(controller):
+    with pytest.raises(NotFoundError, match="digits"):
+        controller.rollback(None, "it is bad")
+
+
+@pytest.mark.usefixtures("one")
+def test_a_candidate_whose_servers_are_gone_is_not_promoted(controller, version, deploy, state, monkeypatch):
+    monkeypatch.setattr(controller.platform, "verify", lambda *_: 0)
+    with pytest.raises(DeployError, match="Version 2 was not promoted, and stable serves version 1 as bef"):
+        deploy(version())
+    assert state() == (1, 1, None, True)
+
+
+@pytest.mark.parametrize("how", ["by another rollout", "not while the store is away"])
+def test_clients_keep_what_a_killed_first_rollout_left_them(
+    controller, models, world, version, deploy, state, monkeypatch, how
+):
+    one, two, platform = version(), version(), controller.platform
+    platform.claim("killed", platform.servers(1, one.digest))
+    world.verified = True
+    platform.route("killed")
+    reconcile = platform.reconcile
+
+    def raced(*servers):
+        platform.reconcile = reconcile
+        reconcile(*servers)
+        raise Superseded("another rollout gives stable the same servers")
+
+    def away(*_):
+        raise UnreachableError("the store is away")
+
+    if how == "by another rollout":
+        monkeypatch.setattr(platform, "reconcile", raced)
+        assert deploy(two).decision == "promote"
+        assert state() == (2, 2, None, True)
+    else:
+        monkeypatch.setattr(models, "manifest", away)
+        with pytest.raises(UnreachableError):
+            deploy(two)
+        assert world.candidate is not None
+        assert world.canary
 
 
 # The champion with other servers -------------------------------------------------------------------

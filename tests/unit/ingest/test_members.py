@@ -259,6 +259,19 @@ def test_another_kind_of_file_is_refused(tmp_path, data) -> None:
         contents(tmp_path / "s.tar.gz")
 
 
+def test_a_folder_is_not_read_as_a_file(tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    (member,) = members(tmp_path, PLENTY)
+    with pytest.raises(IsADirectoryError), member.open():
+        pass
+
+
+def test_more_entries_than_anybody_has_are_not_read(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("modelyard.components.ingest.members.MOST_ENTRIES", 1)
+    with pytest.raises(DataError, match="more than 1 entries"):
+        contents(zip_of(tmp_path / "two.zip", ("a", b"a"), ("b", b"b")))
+
+
 def test_a_huge_file_is_not_read_as_a_whole(tmp_path) -> None:
     (tmp_path / "huge.png").touch()
     os.truncate(tmp_path / "huge.png", 2**40)  # sparse: takes no room

@@ -149,6 +149,25 @@ def test_labels_whose_meaning_is_certain_are_mapped_and_that_is_noted(save, inge
     assert ingested("npz", save(x=X, y=Y)).schema.notes == ()
 
 
+def test_labels_that_are_no_text_too_many_or_of_other_classes_are_refused(
+    save, ingested, monkeypatch
+) -> None:
+    texts = np.array([b"a", b"b", b"\xff"])[Y]
+    with pytest.raises(DataError, match="which is no text"):
+        ingested("npz", save(x=X, y=texts))
+    with pytest.raises(DataError, match=r"3 columns, and data\.classes names 2"):
+        ingested("npz", save(x=X, y=np.eye(3)[Y]), classes=["cat", "dog"])
+    monkeypatch.setattr("modelyard.components.ingest.npz.MOST_CLASSES", 1)
+    with pytest.raises(DataError, match="more than 1 different texts"):
+        ingested("npz", save(x=X, y=np.array(["a", "b", "c"])[Y]))
+
+
+def test_an_example_that_is_larger_than_any_is_refused(save, ingested, monkeypatch) -> None:
+    monkeypatch.setattr("modelyard.components.ingest.npz.MAX_FILE_BYTES", 11)
+    with pytest.raises(DataError, match="12 bytes, and at most 11"):
+        ingested("npz", save(x=X, y=Y))
+
+
 def test_labels_from_1_and_texts_may_have_names(save, ingested) -> None:
     found = ingested("npz", save(x=X, y=Y + 1), classes=["cat", "dog", "emu"])
     assert (found.labels["all"].tolist(), found.schema.names) == (Y.tolist(), ("cat", "dog", "emu"))

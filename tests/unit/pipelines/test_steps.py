@@ -23,6 +23,14 @@ BASE: dict[str, Any] = {
 }
 OWN = {**BASE, "model": {"build": "a:b", "code": "networks", "arguments": {"width": 1}}}
 
+
+def test_a_spec_selects_modules_of_components_if_any():
+    told = specs(Config.model_validate(BASE))
+    selected = {step: spec.modules() for step, spec in told.items()}
+    assert (selected["fingerprint"], selected["explain"]) == ((), ())
+    assert all(one.startswith("modelyard.components.") for modules in selected.values() for one in modules)
+
+
 # The key, what replaces a section of BASE before and after, and the first cached step that runs again: the
 # steps behind it get new artifacts, so they run again too. fingerprint, deploy and explain always run.
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str | None]] = {}
