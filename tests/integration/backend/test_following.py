@@ -77,6 +77,17 @@ def meanwhile(site: Site, run: Any, during: Callable[[], None]) -> Iterator[None
         thread.join()
 
 
+def test_what_was_left_out_is_skipped_when_the_exit_task_begins(
+    site: Site, run: Any, backend: Backend, environment: Environment
+) -> None:
+    site.runs.fail(run.run_id, "ingest", DATA_ERROR)
+    site.runs.step(run.run_id, "explain", "Running")
+    following = Following(backend, run, environment)
+    following.look()
+    states = {step.name: step.state for step in following.steps()}
+    assert (states["ingest"], states["deploy"], states["explain"]) == ("failed", "skipped", "running")
+
+
 def test_error_of_a_step(site: Site, run: Any, follow: Follow, tmp_path: Path) -> None:
     for state in ("RUNNING", "CANCELING", "FAILED", "RUNNING"):  # it was cancelled once, and retried
         site.runs.become(run.run_id, state)
