@@ -158,8 +158,7 @@ class Config(Settings):
                     known = [name for name, better in description.metrics.items() if better == direction]
                     known += description.slice_metrics if key == "minimum" else ()
                     raise ValueError(
-                        f"gate.{key}.{metric} is not a metric of {self.problem} that it may name"
-                        f"{choices(metric, known)}"
+                        f"gate.{key}.{metric} is not a metric of {self.problem}{choices(metric, known)}"
                     )
                 if description.metrics[metric] != direction:
                     better = description.metrics[metric]
