@@ -53,7 +53,7 @@ def render(
     """Return the page as HTML; `fingerprint` is that of the data, `mistakes` are the worst first."""
     measured = [name for name in history.metrics if not name.startswith("val_")]
     shown = sorted(measured, key=lambda name: (name != metrics.primary, name != "loss"))
-    pictures = [plots.curves(words(name).capitalize(), name, history.metrics) for name in shown]
+    pictures = [plots.curves(words(name), name, history.metrics) for name in shown]
     page: str = _template("report.html").render(
         name=name,
         metrics=metrics,

@@ -114,10 +114,12 @@ def _prepared(folder: Path) -> Dataset:
 
 
 def _by_kind(config: Config, rows: int | None, outputs: int | None) -> Dataset:
-    data, resize = config.data, config.data.resize
+    data, resize, targets = config.data, config.data.resize, ""
     if data.kind == "cifar10":
         shape, count = (32, 32, 3), 10
         source = CIFAR10_ROWS if rows is None else {"all": rows}
+        each = _split(source, config)["train"] // count
+        targets = "" if rows else f"{count} classes, with about {each:,} training examples of each"
     elif data.kind == "images" and resize and outputs and rows:
         shape, count, source = (resize.height, resize.width, data.channels), outputs, {"all": rows}
     else:
@@ -134,6 +136,7 @@ def _by_kind(config: Config, rows: int | None, outputs: int | None) -> Dataset:
             deviation=(data.scale or 255.0,) if data.normalize == "scale" else (1.0,)
         ),
         rows=_split(source, config),
+        targets=targets,
     )
 
 

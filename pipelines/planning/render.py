@@ -28,8 +28,9 @@ def show(plan: Plan, console: Console, everything: bool, probe: str) -> None:
     """
     lines = [(name, value, "dim") for name, value in facts(plan).items()]
     if not plan.train and plan.fit != "does not fit":
-        adds = "the time and what it costs" if plan.money else "the time"
-        lines.append(("probe", f"trains some steps on {plan.device}, and adds {adds}: {probe}", "dim"))
+        fits = "" if plan.fit else "whether it fits, "
+        adds = f"{fits}how long it takes{' and what it costs' if plan.money else ''}"
+        lines.append(("probe", f"trains some steps on {plan.device}, and tells {adds}: {probe}", "dim"))
     lines += [("warning", warning, "yellow") for warning in plan.warnings]
     lines += [("no", reason, "bold red") for reason in (*plan.problems, *plan.exceeded)]
     for name, value, style in lines:
