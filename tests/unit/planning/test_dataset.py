@@ -24,13 +24,14 @@ def test_cifar10_is_known_without_a_download() -> None:
     found = look(config(**CIFAR10), None, None, fetch=False)
     assert found.rows == {"train": 45_000, "validation": 5_000, "test": 10_000}
     assert (found.examples.shape, len(found.examples.names)) == ((32, 32, 3), 10)
-    assert (found.features, found.targets) == ("", "")
+    assert found.features == ""
+    assert "4,500" in found.targets
     assert found.row_bytes == 32 * 32 * 3 + 8
 
 
 def test_images_are_as_the_user_says() -> None:
     found = look(config(**IMAGES, test=0.2, validation=0.1), 1000, 3, fetch=False)
-    assert found.rows == {"train": 720, "validation": 80, "test": 200}
+    assert (found.rows, found.targets) == ({"train": 720, "validation": 80, "test": 200}, "")
     assert (found.examples.shape, found.examples.names) == ((8, 8, 3), ("0", "1", "2"))
 
 
