@@ -51,6 +51,22 @@ def test_batches_are_full_but_the_last_and_their_number_is_known(numbered) -> No
     assert rows.cardinality() == 4
 
 
+def test_the_first_rows_come_in_a_small_part_so_that_training_begins_at_once(numbered, monkeypatch) -> None:
+    sizes: list[int] = []
+    datasets = data.tf.data.Dataset
+    make = datasets.from_generator
+
+    def seen(parts: Callable[[], Any], **options: Any) -> Any:
+        sizes.extend(len(targets) for _, targets in parts())
+        return make(parts, **options)
+
+    monkeypatch.setattr(datasets, "from_generator", seen)
+    monkeypatch.setattr(data, "CHUNK_BYTES", 4 * 32)
+    monkeypatch.setattr(data, "FIRST_PART", 4)
+    assert epoch(data.ordered(numbered, 8)) == list(range(50))
+    assert sizes == [8, 32, 10]
+
+
 def test_validation_rows_keep_their_order(numbered) -> None:
     assert epoch(data.ordered(numbered, 8)) == list(range(50))
 
