@@ -93,6 +93,7 @@ def test_each_step_follows_the_lifeline_before_it_imports_its_work(step, monkeyp
 def test_each_module_that_runs_as_a_child_process_follows_the_lifeline():
     package = Path(lifeline.__file__).parent
     sources = [*package.rglob("*.py"), package.parent / "pipelines/runners/pods/launcher.py"]
+    sources.remove(package / "train/keras_objects.py")  # which people run, for keras_signatures.json
     programs = [path for path in sources if 'if __name__ == "__main__":' in path.read_text()]
     assert len(programs) > 2
     for path in programs:
