@@ -14,7 +14,6 @@ from modelyard.pipelines.cli.options import (
     Overrides,
     StoreUrl,
     emit,
-    pipelines_environment,
     show_rows,
     store_section,
 )
@@ -46,11 +45,11 @@ def gc(
 
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.maintenance.garbage_collection import GarbageCollector
-    from modelyard.pipelines.runners import runs
+    from modelyard.pipelines.runners import runs, select
 
     console = Console(stderr=True)
     with console.status("looking"):
-        place = pipelines_environment(environment, namespace, overrides or ())
+        place = select.Place(environment, endpoint, namespace, overrides or ()).environment
         settings = load(config, overrides or (), store=place.model_store())
         found = GarbageCollector(settings, place, runs.home(), time.time(), endpoint).find()
     to_remove = [one for one in found if one.kept is None]

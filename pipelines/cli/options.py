@@ -4,7 +4,6 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
@@ -15,9 +14,6 @@ import typer
 if TYPE_CHECKING:
     from modelyard.components.store.models import ModelStore
     from modelyard.components.store.settings import Store
-    from modelyard.pipelines.environments.environment import Environment
-    from modelyard.pipelines.runners.kfp.client import Backend
-    from modelyard.pipelines.runners.select import Place
 
 
 class Output(StrEnum):
@@ -136,52 +132,21 @@ Budget = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class KfpOptions:
-    """What a command was told of Kubeflow Pipelines and of its output; `on_kfp` adds these options to it."""
-
-    environment: str
-    endpoint: str | None
-    namespace: str | None
-    output: Output
-
-    def load(self, overrides: Sequence[str] = ()) -> "Environment":
-        """Return the environment."""
-        return pipelines_environment(self.environment, self.namespace, overrides)
-
-    def connect(self, environment: "Environment | None" = None) -> "Backend":
-        """Return the server."""
-        from modelyard.pipelines.runners.kfp.client import connect
-
-        return connect(environment or self.load(), self.endpoint)
-
-    def place(self, environment: "Environment") -> "Place":
-        """Return where to look for runs."""
-        from modelyard.pipelines.runners.select import Place
-
-        return Place(self.environment, environment, self.endpoint, self.namespace)
-
-
 def on_kfp(command: Callable[..., None]) -> Callable[..., None]:
-    """Add -e, --endpoint, --namespace and --output to a command, which gets them as `kfp`."""
-
-    def run(
-        environment: EnvironmentName,
-        endpoint: Endpoint = None,
-        namespace: KfpNamespace = None,
-        output: OutputFormat = Output.TEXT,
-        **own: Any,
-    ) -> None:
-        command(kfp=KfpOptions(environment, endpoint, namespace, output), **own)
-
-    return _with_options(command, run, "kfp")
+    """Add -e, --endpoint, --namespace and --output to a command, which gets `place` and `output`."""
+    return _with_place(command, EnvironmentName, inspect.Parameter.empty)
 
 
 def on_runner(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the same to a command about runs, where -e may be left out; it gets `place` and `output`."""
+    """Add the same to a command about runs, where -e may be left out."""
+    return _with_place(command, RunsEnvironment, None)
+
+
+def _with_place(command: Callable[..., None], kind: Any, default: Any) -> Callable[..., None]:
+    """Return a command with the options of both; `kind` and `default` are those of -e."""
 
     def run(
-        environment: RunsEnvironment = None,
+        environment: str | None,
         endpoint: Endpoint = None,
         namespace: KfpNamespace = None,
         output: OutputFormat = Output.TEXT,
@@ -189,16 +154,12 @@ def on_runner(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         from modelyard.pipelines.runners.select import Place
 
-        found = pipelines_environment(environment, namespace) if environment else None
-        command(place=Place(environment, found, endpoint, namespace), output=output, **own)
+        command(place=Place(environment, endpoint, namespace), output=output, **own)
 
-    return _with_options(command, run, "place", "output")
-
-
-def _with_options(command: Callable[..., None], run: Callable[..., None], *given: str) -> Callable[..., None]:
-    """Return `run` with the parameters of both, but for those that `run` gives to the command."""
-    own = [one for one in inspect.signature(command).parameters.values() if one.name not in given]
-    shared = [one for one in inspect.signature(run).parameters.values() if one.name != "own"]
+    added, given = inspect.signature(run).parameters, inspect.signature(command).parameters
+    own = [one for one in given.values() if one.name not in ("place", "output")]
+    shared = [one for one in added.values() if one.name != "own"]
+    shared[0] = shared[0].replace(annotation=kind, default=default)
     wraps(command)(run)
     both = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *shared)]
     run.__signature__ = inspect.Signature(both)  # type: ignore[attr-defined]
@@ -221,14 +182,6 @@ def models_in(url: str | None, environment: str = "local") -> "ModelStore":
     from modelyard.components.store.models import open_store
 
     return open_store(store_section(url, environment))
-
-
-def pipelines_environment(name: str, namespace: str | None, overrides: Sequence[str] = ()) -> "Environment":
-    """Return an environment, with another namespace of Kubeflow Pipelines if one is given."""
-    from modelyard.pipelines.environments.load import load_environment
-
-    given = [f"environment.kfp.namespace={json.dumps(namespace)}"] if namespace is not None else []
-    return load_environment(name, [*overrides, *given])
 
 
 def when_unchanged(skip: bool, force_after: str | None) -> dict[str, bool | int]:

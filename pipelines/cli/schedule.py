@@ -1,5 +1,6 @@
 """`schedule apply|list|pause|resume|run-now|delete`: recurring runs on Kubeflow Pipelines."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,7 +8,6 @@ import typer
 from modelyard.pipelines.cli.options import (
     Anyway,
     ConfigFile,
-    KfpOptions,
     ModelName,
     Output,
     Overrides,
@@ -19,7 +19,7 @@ from modelyard.pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from modelyard.pipelines.environments.environment import Environment
+    from modelyard.pipelines.runners.select import Place
     from modelyard.pipelines.schedule.recurring import RecurringRuns
 
 app = typer.Typer(name="schedule", help="Recurring runs on Kubeflow Pipelines.", no_args_is_help=True)
@@ -29,7 +29,8 @@ DONE = {"create": "created", "replace": "replaced", "pause": "paused", "resume":
 @app.command()
 @on_kfp
 def apply(
-    kfp: KfpOptions,
+    place: "Place",
+    output: Output,
     config: ConfigFile = None,
     overrides: Overrides = None,
     dry_run: Annotated[
@@ -43,19 +44,19 @@ def apply(
     """
     from modelyard.pipelines.compile.uploads import gather
     from modelyard.pipelines.config.config import load
-    from modelyard.pipelines.runners.kfp.client import find_endpoint
+    from modelyard.pipelines.runners.select import server
 
-    environment = kfp.load(overrides or ())
-    find_endpoint(environment, kfp.endpoint)  # there is one, before anything is loaded for it
-    settings = load(config, overrides or (), store=environment.model_store())
-    uploads = gather(settings, environment)
+    place = replace(place, overrides=overrides or ())
+    found = server(place)  # there is one, before anything is loaded for it
+    settings = load(config, overrides or (), store=found.environment.model_store())
+    uploads = gather(settings, found.environment)
     if not anyway:
         from modelyard.pipelines.planning.guard import guard
         from modelyard.pipelines.runners import runs
 
-        guard(uploads.config, environment, kfp.environment, runs.home())
-    applied = _recurring_runs(kfp, environment).apply(uploads, dry_run=dry_run)
-    if kfp.output is Output.JSON:
+        guard(uploads.config, found.environment, found.name, runs.home())
+    applied = _recurring_runs(place).apply(uploads, dry_run=dry_run)
+    if output is Output.JSON:
         emit({**applied.model_dump(mode="json"), "applied": not dry_run})
         return
     done = f"{'would be ' if dry_run else ''}{DONE.get(applied.action, 'unchanged')}"
@@ -68,55 +69,56 @@ def apply(
 
 @app.command("list")
 @on_kfp
-def list_(kfp: KfpOptions) -> None:
+def list_(place: "Place", output: Output) -> None:
     """List the schedules that modelyard created."""
-    schedules = _recurring_runs(kfp)
+    schedules = _recurring_runs(place)
     found = schedules.list_all()
     rows = [(one.name, one.cron, (*one.next(schedules.now()), "paused")[0], one.id) for one in found]
     empty = "There are no schedules of modelyard. `modelyard schedule apply CONFIG` creates one."
     values = [one.to_json(schedules.now()) for one in found]
-    show_list(kfp.output, values, rows, ("model", "cron", "next", "id"), empty)
+    show_list(output, values, rows, ("model", "cron", "next", "id"), empty)
 
 
 @app.command()
 @on_kfp
-def pause(kfp: KfpOptions, name: ModelName) -> None:
+def pause(place: "Place", output: Output, name: ModelName) -> None:
     """Pause a schedule until `resume` or the next `apply`; a run in flight continues."""
-    _recurring_runs(kfp).pause(name)
-    show(kfp.output, {"name": name, "state": "paused"}, f"Schedule {name}: paused.")
+    _recurring_runs(place).pause(name)
+    show(output, {"name": name, "state": "paused"}, f"Schedule {name}: paused.")
 
 
 @app.command()
 @on_kfp
-def resume(kfp: KfpOptions, name: ModelName) -> None:
+def resume(place: "Place", output: Output, name: ModelName) -> None:
     """Resume a schedule: runs start again at the next due time."""
-    _recurring_runs(kfp).resume(name)
-    show(kfp.output, {"name": name, "state": "resumed"}, f"Schedule {name}: resumed.")
+    _recurring_runs(place).resume(name)
+    show(output, {"name": name, "state": "resumed"}, f"Schedule {name}: resumed.")
 
 
 @app.command("run-now")
 @on_kfp
-def run_now(kfp: KfpOptions, name: ModelName) -> None:
+def run_now(place: "Place", output: Output, name: ModelName) -> None:
     """Start a run now, as the schedule would."""
-    started = _recurring_runs(kfp).run_now(name)
-    show(kfp.output, {"name": name, "started": started}, f"{started} has started.")
+    started = _recurring_runs(place).run_now(name)
+    show(output, {"name": name, "started": started}, f"{started} has started.")
 
 
 @app.command()
 @on_kfp
-def delete(kfp: KfpOptions, name: ModelName) -> None:
+def delete(place: "Place", output: Output, name: ModelName) -> None:
     """Delete a schedule; a run in flight continues."""
-    _recurring_runs(kfp).delete(name)
-    show(kfp.output, {"name": name, "state": "deleted"}, f"Schedule {name}: deleted.")
+    _recurring_runs(place).delete(name)
+    show(output, {"name": name, "state": "deleted"}, f"Schedule {name}: deleted.")
 
 
-def _recurring_runs(kfp: KfpOptions, environment: "Environment | None" = None) -> "RecurringRuns":
+def _recurring_runs(place: "Place") -> "RecurringRuns":
     from rich.console import Console
 
     from modelyard.pipelines.compile import lean_kfp
 
     lean_kfp.load()
+    from modelyard.pipelines.runners.select import server
     from modelyard.pipelines.schedule.recurring import RecurringRuns
 
-    environment = environment or kfp.load()
-    return RecurringRuns(kfp.connect(environment), environment, Console(stderr=True))
+    found = server(place)
+    return RecurringRuns(found.backend, found.environment, Console(stderr=True))

@@ -1,6 +1,7 @@
 """`submit`: the pipeline on Kubeflow Pipelines."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,6 @@ from modelyard.pipelines.cli.options import (
     Budget,
     ConfigFile,
     ForceAfter,
-    KfpOptions,
     LeaveStuck,
     Output,
     Overrides,
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from modelyard.pipelines.runners.differences import Change
+    from modelyard.pipelines.runners.select import Place
 
 
 @on_kfp
 def submit(
-    kfp: KfpOptions,
+    place: "Place",
+    output: Output,
     config: ConfigFile = None,
     overrides: Overrides = None,
     skip_unchanged: SkipUnchanged = False,
@@ -61,14 +63,15 @@ def submit(
     from modelyard.pipelines.steps import STEPS
 
     options = when_unchanged(skip_unchanged, force_after)
-    environment = kfp.load(overrides or ())
-    server = select.server(kfp.place(environment))  # there is one, before anything is packed for it
+    place = replace(place, overrides=overrides or ())
+    server = select.server(place)  # there is one, before anything is packed for it
+    environment = server.environment
     console = Console(stderr=True)
     settings = load(config, overrides or (), store=environment.model_store())
     with console.status("checking"):
         uploads = gather(settings, environment)
         if not anyway:
-            guard(uploads.config, environment, kfp.environment, runs.home(), budget)
+            guard(uploads.config, environment, server.name, runs.home(), budget)
         plan_key = comparison.identity(uploads.config, environment) if wait else None
         prepared = submission.prepare(uploads.config, environment, options)
         notes = check(prepared.arguments, environment)
@@ -91,15 +94,15 @@ def submit(
             "pipeline_root": prepared.pipeline_root,
         }
     if dry_run:
-        emit(facts) if kfp.output is Output.JSON else _show(facts, changes, Console(), whole=True)
+        emit(facts) if output is Output.JSON else _show(facts, changes, Console(), whole=True)
         return
     _show(facts, changes, console, whole=False)
     uploads.send(console)
     run = server.submit(prepared, found)
     if wait:
-        complete(run, kfp.output, plan_key, leave_stuck)
+        complete(run, output, plan_key, leave_stuck)
     text = f"{run.name} is accepted. Follow it: {run.follow_command()}"
-    show(kfp.output, {"run": run.name, "id": run.id, **facts}, text)
+    show(output, {"run": run.name, "id": run.id, **facts}, text)
 
 
 def _show(facts: dict[str, Any], changes: Sequence["Change"], console: "Console", whole: bool) -> None:

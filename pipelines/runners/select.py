@@ -12,10 +12,12 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from modelyard.components.errors import BackendError, ConfigError, NotFoundError
 from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.base import Run, RunInfo
 from modelyard.pipelines.runners.local.runner import LocalRunner, Start, led, start_of
@@ -33,15 +35,31 @@ class Place:
 
     Attributes:
         name: the environment's name; None for the runs that this machine leads.
-        environment: the environment.
         endpoint: the URL of Kubeflow Pipelines on the command line.
         namespace: where it is installed, on the command line.
+        overrides: `key=value` on the command line.
     """
 
     name: str | None = None
-    environment: Environment | None = None
     endpoint: str | None = None
     namespace: str | None = None
+    overrides: Sequence[str] = ()
+
+    @cached_property
+    def environment(self) -> Environment:
+        """The environment of that name.
+
+        Raises:
+            ConfigError: there is none of this name, or something in it is wrong.
+        """
+        if self.name is None:
+            raise ConfigError(
+                "Kubeflow Pipelines is on a cluster: name its environment with -e, such as kind."
+            )
+        given = (
+            [f"environment.kfp.namespace={json.dumps(self.namespace)}"] if self.namespace is not None else []
+        )
+        return load_environment(self.name, [*self.overrides, *given])
 
 
 def leader(name: str, environment: Environment) -> LocalRunner:
@@ -59,13 +77,11 @@ def server(place: Place) -> "KfpRunner":
     Raises:
         ConfigError: the environment is this machine, or a URL is malformed.
     """
-    if place.name is None or place.environment is None:
-        raise ConfigError("Kubeflow Pipelines is on a cluster: name its environment with -e, such as kind.")
     from modelyard.pipelines.runners.kfp.client import find_endpoint
     from modelyard.pipelines.runners.kfp.runner import KfpRunner
 
     find_endpoint(place.environment, place.endpoint)
-    return KfpRunner(place.name, place.environment, place.endpoint, place.namespace)
+    return KfpRunner(str(place.name), place.environment, place.endpoint, place.namespace)
 
 
 def find(place: Place, name: str | None = None) -> Run:
@@ -83,7 +99,7 @@ def find(place: Place, name: str | None = None) -> Run:
     start = start_of(home / "runs" / name) if runs.NAME.fullmatch(name) else None
     if start:
         return _runner_of(start).open(name)
-    if place.environment and place.environment.kind == "kubernetes":
+    if place.name and place.environment.kind == "kubernetes":
         return server(place).open(name)
     raise NotFoundError(
         f"There is no run {name!r} in {home / 'runs'}. `modelyard runs list` shows the runs that this "
@@ -111,7 +127,7 @@ def list_runs(
         BackendError: Kubeflow Pipelines does not answer, and this machine leads no run there.
     """
     found = [*_led(place.name, model, limit)]
-    if place.environment and place.environment.kind == "kubernetes":
+    if place.name and place.environment.kind == "kubernetes":
         try:
             found += server(place).list(model, limit)
         except (BackendError, NotFoundError) as error:

@@ -48,7 +48,7 @@ def test_for_people(modelyard: Command) -> None:
     assert "digits at " in text("apply", "digits.yaml")
     assert "0 3 * * *" in text("list")
     applied = text("apply", "digits.yaml", *changes)
-    assert "schedule.paused: False -> True" in applied
+    assert "schedule.paused: false -> true" in applied
     assert "schedule.force_after: none -> 30 days" in applied
     assert "paused" in text("list")
     assert "digits" in text("delete", "digits")
