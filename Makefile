@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE # compiling our modules again in each child pro
 TWO_CORES := -n 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test coverage lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-data bench-flow bench-training bench-serving bench-rollout bench-plan bench-submit bench-backend soak clean
+.PHONY: help setup run test coverage lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-data bench-flow bench-training bench-export bench-serving bench-rollout bench-plan bench-submit bench-backend soak results clean
 
 ##@ Start here
 
@@ -108,6 +108,9 @@ bench-flow: setup ## The whole flow beside bare scripts: run, training, rerun, o
 bench-training: setup ## Training beside the tutorial's own script
 	$(BIN)/python benchmarks/training.py
 
+bench-export: setup ## The export of MobileNetV2 to ONNX beside plain tf2onnx: seconds, peak memory
+	$(BIN)/python benchmarks/export.py
+
 bench-serving: setup ## The server beside a bare handler and FastAPI
 	$(BIN)/python benchmarks/serving.py
 
@@ -125,3 +128,6 @@ bench-rollout: setup ## Promotions and rollbacks under load, on the cluster of `
 
 soak: setup ## Kill the run at many moments, build and run the images for accelerators; long
 	$(BIN)/pytest -q -m soak --timeout 3600
+
+results: setup ## Export all models and layers of Keras and write docs/results.md; NAMES="MobileNetV2 LSTM" only these; hours
+	$(BIN)/python benchmarks/export_coverage.py $(NAMES)

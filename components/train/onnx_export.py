@@ -22,7 +22,7 @@ from onnx import TensorProto
 from tf2onnx import optimizer, tf_loader, tfonnx
 from tf2onnx.graph import Node
 from tf2onnx.handler import tf_op
-from tf2onnx.onnx_opset import nn
+from tf2onnx.onnx_opset import nn, signal
 
 from modelyard.components.errors import TrainError, describe
 from modelyard.components.train.backend import tf
@@ -33,6 +33,7 @@ RESIZE_ATTRIBUTES = {
     "ResizeBicubic": ("align_corners", "half_pixel_centers"),
     "ScaleAndTranslate": ("kernel_type", "antialias"),
 }
+SMALL_WEIGHT = 2**16  # bytes
 SIGN_BIT = int(np.iinfo(np.int32).min)
 
 
@@ -74,31 +75,66 @@ def convert(model: Any, inputs: str, output: str, path: Path) -> None:
 
 def _proto(model: Any, name: str, output: str) -> Any:
     (examples,) = model.inputs
+    trainable, others = list(model.trainable_variables), list(model.non_trainable_variables)
+
+    def predict(rows: Any, weights: Any) -> Any:
+        values = weights[: len(trainable)], weights[len(trainable) :]
+        return model.stateless_call(*values, rows, training=False)[0]
+
+    # The weights are arguments: otherwise each of TensorFlow's passes would copy them.
     spec = tf.TensorSpec((None, *examples.shape[1:]), examples.dtype, name=name)
-    function = tf.function(lambda rows: model(rows, training=False), input_signature=[spec])
-    concrete = function.get_concrete_function()
-    # Only the first is an input: what the function captured is a constant after freezing.
+    specs = [tf.TensorSpec(each.shape, each.dtype) for each in (*trainable, *others)]
+    concrete = tf.function(predict, input_signature=[spec, specs]).get_concrete_function()
+    placeholders = [each.op.name for each in concrete.inputs[1 : 1 + len(specs)]]
+    weights = _Weights(zip(placeholders, map(np.asarray, (*trainable, *others)), strict=True))
+    # Only the first is an input: weights, and what the function captured, become constants.
     inputs, outputs = [concrete.inputs[0].name], [concrete.outputs[0].name]
     frozen = tf_loader.convert_variables_to_constants_large_model(concrete)
     frozen = tf_loader.fix_freezing_errors_part2(tf_loader.fix_freezing_errors(frozen))
     _allow_inlining(frozen)
-    with tf.Graph().as_default() as graph:
-        tf.import_graph_def(frozen, name="")
+    weights.fill(frozen, smaller=True)
+    with tf.Graph().as_default():
         frozen = tf_loader.tf_optimize(inputs, outputs, frozen)
+    weights.fill(frozen, smaller=False)
     with tf.Graph().as_default() as graph, _constants_copied_once():
         tf.import_graph_def(frozen, name="")
-        names = {inputs[0]: name, outputs[0]: output}
         converted = tfonnx.process_tf_graph(
             graph,
             opset=OPSET,
             input_names=inputs,
             output_names=outputs,
-            tensors_to_rename=names,
+            tensors_to_rename={inputs[0]: name, outputs[0]: output},
+            const_node_values=weights,
         )
         proto = optimizer.optimize_graph(converted, catch_errors=False).make_model("modelyard")
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return proto
+
+
+class _Weights(dict[str, Any]):
+    """Arrays by the placeholders that stand for them; an item's value is its bytes.
+
+    A large weight is a constant without a value in TensorFlow's graph; tf2onnx gets the value from here.
+    """
+
+    def __getitem__(self, placeholder: str) -> bytes:
+        return bytes(super().__getitem__(placeholder).tobytes())
+
+    def fill(self, frozen: Any, *, smaller: bool) -> None:
+        """Make constants of the placeholders: of the smaller weights, with their values, or of the others.
+
+        TensorFlow folds the smaller ones, such as the statistics of a batch normalization.
+        """
+        for node in frozen.node:
+            value = self.get(node.name)
+            if value is not None and (value.nbytes <= SMALL_WEIGHT) is smaller:
+                node.op = "Const"
+                node.attr.clear()
+                node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
+                tensor = node.attr["value"].tensor
+                tensor.CopyFrom(tf.make_tensor_proto(value if smaller else value.flat[:0]))
+                tensor.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
 
 
 def _allow_inlining(frozen: Any) -> None:
@@ -238,6 +274,23 @@ class Conv3D:
         node.set_attr("group", channels // each)
 
 
+@tf_op(["Conv2DBackpropInput", "Conv3DBackpropInputV2"])
+class ConvTranspose:
+    """A transposed convolution whose output_padding tf2onnx makes negative pads of."""
+
+    @classmethod
+    def version_13(cls, ctx: Any, node: Any, **kwargs: Any) -> None:
+        """See above."""
+        nn.ConvTranspose.version_11(ctx, node, **kwargs)
+        pads = node.get_attr_value("pads") or [0]
+        if min(pads) < 0:
+            half = len(pads) // 2
+            pairs = list(zip(pads[:half], pads[half:], strict=True))
+            kept = [pair if sum(pair) > 0 else (0, 0) for pair in pairs]
+            node.set_attr("pads", [pair[end] for end in (0, 1) for pair in kept])
+            node.set_attr("output_padding", [max(0, -sum(pair)) for pair in pairs])
+
+
 @tf_op(["ResizeBilinear", "ResizeNearestNeighbor"])
 class Resize:
     """The handler of tf2onnx, with the size hidden from it.
@@ -342,3 +395,25 @@ class Bitcast:
             return _node(ctx, "Where", negative, *bits)
 
         _replace(ctx, node, make)
+
+
+@tf_op("RFFT")
+class RFFT:
+    """The real and the imaginary part of a Fourier transform, of spectrograms; tf2onnx has its magnitude."""
+
+    @classmethod
+    def version_17(cls, ctx: Any, node: Any, **kwargs: Any) -> None:
+        """See above."""
+        parts = ctx.find_output_consumers(node.output[0])
+        if any(part.type not in ("Real", "Imag") for part in parts):
+            signal.RFFTOp.version_13(ctx, node, **kwargs)
+            return
+        last = len(ctx.get_shape(node.input[0])) - 1
+        length = _constant(ctx, np.int64(node.inputs[1].get_tensor_value()[0]))
+        values = _node(ctx, "Unsqueeze", node.input[0], _constant(ctx, np.array([-1])))
+        both = _node(ctx, "DFT", values, length, axis=last, onesided=1)
+        for part in parts:
+            ctx.replace_inputs(part, [both, _constant(ctx, np.int64(part.type == "Imag"))])
+            part.type, part.skip_conversion = "Gather", True
+            part.set_attr("axis", last + 1)
+        ctx.remove_node(node.name)

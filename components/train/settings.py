@@ -27,7 +27,7 @@ class Model(Settings):
 
     build: str | None = Field(
         default=None,
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        pattern=r"^[A-Za-z_.][\w./]*:[A-Za-z_]\w*$",
         description="module:function in model.code that returns a Keras model; it is called with "
         "input_shape, the number of values in an answer (classes, or targets) and model.arguments. Without "
         "it the built-in CNN is used.",
@@ -70,10 +70,10 @@ class Model(Settings):
     @model_validator(mode="after")
     def _combination(self) -> "Model":
         module, _, function = (self.build or "").partition(":")
-        if module.endswith(".py"):
+        if module.endswith(".py") or "/" in module or module.startswith("."):
+            name = module.removesuffix(".py").strip("./").replace("/", ".")
             raise ValueError(
-                f"model.build is {self.build}, which names a file; name the module: "
-                f"{module.removesuffix('.py')}:{function}"
+                f"model.build is {self.build}, which names a file; name the module: {name}:{function}"
             )
         if (self.build is None) != (self.code is None):
             raise ValueError("model.build and model.code go together: give both, or neither")

@@ -295,3 +295,15 @@ def _check_code(config: Config, document: Document) -> None:
             f"{document.origin(('model', 'code'))}: model.code is {code!r}, which is no folder. Name the "
             "folder that holds the module of model.build."
         )
+    module = (config.model.build or "").partition(":")[0]
+    if code and Path(code).is_dir() and not _has_module(Path(code), module):
+        near = did_you_mean(module, [path.stem for path in Path(code).glob("*.py")]) or "."
+        raise ConfigError(
+            f"{document.origin(('model', 'build'))}: model.build is {config.model.build}, but {code} has no "
+            f"{module.replace('.', '/')}.py{near}"
+        )
+
+
+def _has_module(folder: Path, module: str) -> bool:
+    path = folder.joinpath(*module.split("."))
+    return path.is_dir() or any(path.parent.glob(f"{path.name}.*"))

@@ -201,7 +201,7 @@ def test_when_checkpoints_are_made_does_not_make_another_run():
         ("data.source", "data={kind: npz, source: 'http://localhost:8000/x.npz'}"),
         ("data.source", "data={kind: npz, source: 'https://127.0.0.1/x.npz'}"),
         ("data.endpoint", "data={kind: npz, source: 'gs://a/x.npz', endpoint: 'http://[::1]:4443'}"),
-        ("model.code", "model={build: 'small:build', code: .}"),
+        ("model.code", f"model={{build: 'conftest:build', code: {Path(__file__).parent}}}"),
         ("store.url", "store={url: 'file:///models'}"),
     ],
 )

@@ -94,6 +94,8 @@ def test_a_variable_with_one_underscore_is_not_ignored(config):
 def test_paths_are_relative_to_whoever_says_them(config, tmp_path):
     (tmp_path / "folder" / "code").mkdir(parents=True)
     (tmp_path / "here").mkdir()
+    for folder in ("folder/code", "here"):
+        (tmp_path / folder / "m.py").touch()
     text = "name: x\ndata: {kind: npz, source: ../a.npz}\nmodel: {build: 'm:f', code: code}\n"
     loaded = config(text)
     assert loaded.data.source == str(tmp_path / "a.npz")
@@ -149,6 +151,8 @@ def test_a_configuration_cannot_be_changed(config):
         ("model: {build: 'm:f'}", ["model.build and model.code go together"]),
         ("model: {build: nope, code: .}", ['model.build is "nope"', "module:function"]),
         ("model: {build: 'nets.py:cnn', code: .}", ["model.build is nets.py:cnn", "nets:cnn"]),
+        ("model: {build: './a/nets.py:cnn', code: .}", ["model.build is ./a/nets.py:cnn", " a.nets:cnn"]),
+        ("model: {build: 'componens:cnn', code: .}", ["model.build is componens:cnn", "has no componens.py"]),
         ("model: {build: 'm:f', code: gone}", ["gone', which is no folder", "model.build"]),
         ("model: {dropout: 1}", ["model.dropout is 1", "less than 1"]),
         ("model: {logits: yes}", ['model.logits is "yes"', "true or false"]),

@@ -92,5 +92,6 @@ def test_a_report_that_cannot_be_read_does_not_fail_the_run(
 
 def test_code_that_cannot_be_read_has_no_plan(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)  # which a fingerprint does not follow
+    (tmp_path / "own.py").touch()
     config = load(None, [f"model={{build: 'own:build', code: {tmp_path}}}"])
     assert comparison.identity(config, load_environment("local")) is None

@@ -1,5 +1,7 @@
 """What tf2onnx lacks: one small model for each handler, and what is refused."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from modelyard.components.errors import TrainError
 from modelyard.components.train import onnx_export
-from modelyard.components.train.backend import keras
+from modelyard.components.train.backend import keras, tf
 
 layers, ops = keras.layers, keras.ops
 
@@ -27,12 +29,16 @@ def as_floats(function: Any) -> Any:
         pytest.param(layers.Normalization(mean=[1.0, 2], variance=[3.0, 4]), (2,), id="captured constants"),
         pytest.param(layers.Conv2D(4, 3, groups=2), (5, 5, 4), id="inlined functions"),
         pytest.param(layers.Conv3D(4, 2, groups=2), (3, 3, 3, 4), id="Conv3D"),
+        pytest.param(
+            layers.Conv2DTranspose(2, 3, strides=(2, 1), output_padding=(1, 0)), (3, 3, 2), id="ConvTranspose"
+        ),
         pytest.param(layers.Resizing(64, 31), (41, 7, 1), id="ResizeBilinear"),
         pytest.param(layers.UpSampling2D((3, 5)), (7, 41, 1), id="ResizeNearestNeighbor"),
         pytest.param(layers.Resizing(5, 9, interpolation="bicubic"), (8, 6, 1), id="ResizeBicubic"),
         pytest.param(layers.Resizing(5, 9, antialias=True), (8, 6, 1), id="ScaleAndTranslate"),
         pytest.param(as_floats(layers.Discretization(bin_boundaries=[0.0, 1])), (4,), id="Bucketize"),
         pytest.param(as_floats(ops.signbit), (4,), id="Bitcast"),
+        pytest.param(lambda x: ops.add(*ops.rfft(x, fft_length=6)), (4,), id="RFFT"),
         pytest.param(layers.LSTM(2, dropout=0.1), (3, 2), id="variables that are assigned"),
     ],
 )
@@ -53,9 +59,9 @@ def test_each_handler(function: Any, shape: tuple[int, ...], tmp_path: Path) -> 
     ("layer", "shape", "message"),
     [
         (
-            layers.MelSpectrogram(64, 32, name="mel"),
-            (128,),
-            r"in the layer mel \(MelSpectrogram\): .*FFT only allows",
+            layers.Lambda(lambda x: ops.cast(tf.bitcast(x, "int32"), "float32"), name="bits"),
+            (4,),
+            r"in the layer bits \(Lambda\): .*operation Bitcast",
         ),
         (layers.Hashing(3, name="hash"), (1,), r"in the layer hash \(Hashing\): .*StringToHashBucketFast"),
     ],
@@ -68,3 +74,11 @@ def test_the_layer_that_cannot_be_converted_is_named_with_the_reason(
     with pytest.raises(TrainError, match=message):
         onnx_export.convert(model, "input", "output", tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3 * 3600)
+@pytest.mark.parametrize("what", ["models", "layers"])
+def test_everything_of_keras_predicts_the_same_or_is_known_to_be_refused(what: str, tmp_path: Path) -> None:
+    program = Path(__file__).parents[3] / "benchmarks" / "export_coverage.py"
+    subprocess.run([sys.executable, program, what, "--output", tmp_path / "results.md"], check=True)

@@ -1,0 +1,62 @@
+"""The export of MobileNetV2 to ONNX beside plain tf2onnx: `make bench-export`.
+
+Each side in a process of its own, in turns. The memory is the peak of the process, of which TensorFlow's
+import and the model itself are about nine tenths.
+"""
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from measure import finished, paired, show
+
+ROUNDS = 5
+SHAPE, CLASSES = (96, 96, 3), 10
+
+
+def export(contender: str) -> tuple[float, float]:
+    """Export in this process and return the seconds and the peak of its memory in MB."""
+    from modelyard.components.train.backend import keras, tf
+
+    model = keras.applications.MobileNetV2(SHAPE, weights=None, classes=CLASSES)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        began = time.perf_counter()
+        if contender == "ours":
+            from modelyard.components.train import onnx_export
+
+            onnx_export.convert(model, "input", "output", path)
+        else:
+            import tf2onnx
+
+            spec = tf.TensorSpec((None, *SHAPE), "float32", name="input")
+            tf2onnx.convert.from_keras(model, (spec,), opset=18, output_path=str(path))
+        seconds = time.perf_counter() - began
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Take turns and print the table."""
+    seen: dict[str, list[Any]] = {"ours": [], "tf2onnx": []}
+    for _ in range(ROUNDS):
+        for contender, results in seen.items():
+            results.append(json.loads(finished([sys.executable, __file__, contender]).splitlines()[-1]))
+    ours, plain = (list(zip(*results, strict=True)) for results in seen.values())
+    show(
+        "export of MobileNetV2 to ONNX, beside tf2onnx.convert.from_keras",
+        [
+            paired("time", ours[0], plain[0], "s", "<= 2 s"),
+            paired("peak memory", ours[1], plain[1], "MB", "<= 700 MB"),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        print(json.dumps(export(sys.argv[1])))
+    else:
+        main()
