@@ -27,7 +27,7 @@ from modelyard.components.source.settings import Source, SourceKeys, check_probl
 from modelyard.components.store.settings import MODEL_NAME, Store
 from modelyard.components.train.settings import PLATEAU, Code, Model, Training, check
 from modelyard.pipelines.config.layers import PREFIX, Document
-from modelyard.pipelines.config.problems import choices, explain
+from modelyard.pipelines.config.problems import choices, did_you_mean, explain
 from modelyard.pipelines.config.schedule import Schedule
 from modelyard.pipelines.config.text import DURATION, Parsed
 
