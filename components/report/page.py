@@ -106,7 +106,7 @@ def _setting(value: Any) -> str:
         given = (f"{key}={_setting(one)}" for key, one in config if one is not None and key != "name")
         return f"{value['class_name']}({', '.join(given)})"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_setting(one)}" for key, one in value.items())
+        return "; ".join(f"{key} {_setting(one)}" for key, one in value.items() if one not in (None, [], {}))
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(_setting, value))
     return f"{value:.6g}" if isinstance(value, float) else "none" if value is None else str(value)

@@ -145,8 +145,10 @@ def rehearse(network: Any, examples: Any, targets: Any) -> None:
 def effective(settings: Model, plan: Training, schema: Schema) -> dict[str, Any]:
     """Return the settings that are in effect, with Keras' defaults."""
     plain = {"epochs", "batch_size", "class_weights", "precision", "seed", "steps_per_execution"}
+    own = {"build", "arguments"} if settings.build else {"filters", "kernel", "dense", "dropout"}
     stopping, regularizers = plan.stopping_object(), settings.regularizers()
     return {
+        "model": settings.model_dump(mode="json", include=own),
         "optimizer": plan.optimizer_object().config(),
         "loss": plan.loss_object(problems.describe(schema.problem)).config(),
         "metrics": [one.config() for one in plan.metric_objects()],

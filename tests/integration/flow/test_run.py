@@ -31,7 +31,10 @@ def test_a_first_run_ends_with_a_champion_that_answered_over_http(digits):
     assert low < metrics["accuracy"] == evaluation["values"][evaluation["primary"]]["value"] < high
     assert summary["prediction"]["version"] == 1
     assert summary["prediction"]["answer"] in "0123456789"
-    assert "</html>" in Path(summary["report"]).read_text()
+    page = Path(summary["report"]).read_text()
+    assert page.rstrip().endswith("</html>")
+    for fact in (summary["run"], "filters 32; kernel 3", "Adam(", "data:image/png", "test rows"):
+        assert fact in page
     assert workspace.state()["moves"] == [("promote", 1)]
     assert workspace.leftovers() == []
     workspace.settled()
@@ -55,7 +58,7 @@ def test_people_are_told_the_decision_the_report_and_how_to_serve(champion):
     assert champion.json("report")["report"] in done.stdout
     published = champion.json("report", "digits")
     assert published["version"] == 1
-    assert "</html>" in Path(published["report"]).read_text()
+    assert "<dt>version</dt><dd>1 of digits" in Path(published["report"]).read_text()
 
 
 def test_candidates_below_the_minimum_are_rejected_and_runs_at_the_same_time_keep_their_records(champion):

@@ -140,7 +140,7 @@ def test_no_curve_or_one_epoch(page, metrics) -> None:
 def test_classes_are_ranked_and_one_without_a_score_comes_last(page) -> None:
     scored = [scored_class("nothing", 0, None), scored_class("good", 1, 0.9), scored_class("bad", 1, 0.0)]
     html = page(("nothing", "good", "bad"), slices=tuple(scored))
-    assert re.findall(r'<tr><th scope="row" class="text">(\w+)', html) == ["bad", "good", "nothing"]
+    assert re.findall(r'<tr><th scope="row" class="text name">(\w+)', html) == ["bad", "good", "nothing"]
 
 
 def test_the_rules_and_a_constant_prediction_are_shown(page) -> None:
