@@ -85,10 +85,13 @@ def place(
         elif name in source:
             targets[name] = {split: np.ones(len(source[name]), np.bool_)}
         else:
-            mask = _among(left, source[pool][:, column], amount)
+            numbers = source[pool][:, column]
+            mask = _among(left, numbers, amount)
             if split == "test" and strata:
-                chosen_once = mask | smallest_of_each_stratum(source[pool][:, 0], strata[pool])
-                mask = chosen_once & ~np.isin(source[pool][:, 0], source[pool][~chosen_once, 0])
+                added = smallest_of_each_stratum(numbers, strata[pool]) & ~mask
+                if added.any():
+                    added[added] = ~np.isin(numbers[added], numbers[~(mask | added)])
+                mask |= added
             targets[pool][split] = mask
             left = left & ~mask
     targets[pool]["train"] = left
