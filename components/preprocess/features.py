@@ -25,7 +25,7 @@ from modelyard.components.preprocess.split import Mask, Words
 from modelyard.components.problems.base import Problem
 from modelyard.components.shards import ShardWriter, Split, prefetched
 
-BATCH_BYTES = 2**20
+BATCH_BYTES = 2**22
 EXACT_ROWS = 256
 """Rows of bytes, whose sums uint16 and whose sums of squares float32 hold exactly: 256 * 255**2 < 2**24."""
 MINIMUM_RANGE, MAXIMUM_RANGE = 0.05, 20
