@@ -163,7 +163,8 @@ class Training(Settings):
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         default="float32",
-        description="Keras' dtype policy of the layers. The model is exported in float32 in any case.",
+        description="Keras' dtype policy of the layers. The model is exported in float32 in any case. A "
+        "CPU without avx512_bf16 and amx_bf16 is slow with mixed_bfloat16.",
     )
     early_stopping: EarlyStopping | None = Field(
         default=None, description="Stop when validation no longer improves; off without it."
