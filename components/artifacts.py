@@ -12,6 +12,7 @@ when it is whole (`writing`), so that nobody ever sees a half-written one.
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,12 +52,23 @@ def read(path: Path, kind: type[R]) -> R:
     except ValidationError as error:
         problems = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors())
         said = "; ".join(f"{key}: {message}" if key else message for key, message in problems)
-        raise DataError(f"{path} is not a {kind.__name__}: {said}. Run its step again.") from error
+        raise DataError(
+            f"{path} is not a {kind.__name__}: {said}. It was damaged, or another version of modelyard wrote "
+            "it: run its step again, or remove it."
+        ) from error
 
 
 def write(path: Path, record: Record) -> None:
-    """Write `record` as indented JSON."""
-    path.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    """Write `record` as indented JSON; see `write_text`."""
+    write_text(path, record.model_dump_json(indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file: another process sees it whole or not at all, or as it was before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 @contextmanager
@@ -395,6 +407,14 @@ class Manifest(Record):
     metrics: Metrics
     decision: Decision
     packages: Mapping[str, str]
+
+
+class Prediction(Record):
+    """What the deployed server answered over HTTP to one of the version's golden requests, as text."""
+
+    version: int
+    answer: str
+    note: str
 
 
 class Outcome(Record):

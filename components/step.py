@@ -12,11 +12,9 @@ empties it. The `main` of a module that runs as a child process uses `step`, too
 """
 
 import json
-import logging
 import os
 import re
 import signal
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -48,8 +46,7 @@ def step(name: str) -> Iterator[None]:
     _write(path, document(KilledError(killed(name)), name))
     try:
         interface.check(name)
-        with _plain_log():
-            yield
+        yield
     except BaseException as error:
         ended_well = isinstance(error, SystemExit) and not error.code
         _write(path, b"" if ended_well else document(error, name))
@@ -57,17 +54,9 @@ def step(name: str) -> Iterator[None]:
     _write(path, b"")
 
 
-@contextmanager
-def _plain_log() -> Iterator[None]:
-    """Write what our modules log as lines of the step; KFP would put its own prefix before them."""
-    log, handler = logging.getLogger("modelyard"), logging.StreamHandler(sys.stdout)
-    log.addHandler(handler)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.propagate = True
-        log.removeHandler(handler)
+def log(sentence: str) -> None:
+    """Write a line to the step's log; KFP prefixes what `logging` writes, and such lines are not shown."""
+    print(sentence, flush=True)  # noqa: T201
 
 
 def termination_log() -> Path | None:

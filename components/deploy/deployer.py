@@ -21,6 +21,7 @@ from modelyard.components.deploy.spec import DeploySpec
 from modelyard.components.deploy.verification import pin_version
 from modelyard.components.kubernetes import Json
 from modelyard.components.records import OutcomeRecord
+from modelyard.components.step import log
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.storage import open_objects
 
@@ -69,21 +70,21 @@ def deploy(
         packages=_packages(Path(history) / "history.json"),
     )
     models.publish(name, version, files, manifest)
-    _log(f"published version {version} of {name}")
+    log(f"published version {version} of {name}")
     result = _rolled_back(models, name, version, spec.target)
     if result is None:
         sections = _sections(models, name, version, spec.serving)
         platform = open_platform(
-            PlatformConfig(name, models, spec.target, spec.store.text(), sections, spec.rollout, _log)
+            PlatformConfig(name, models, spec.target, spec.store.text(), sections, spec.rollout, log)
         )
-        controller = RolloutController(platform, models, spec.rollout, BY, _log)
+        controller = RolloutController(platform, models, spec.rollout, BY, log)
         pinned = pin_version(models, name, version)
         result = controller.roll_out(pinned, identity.champion, manifest.decision.reason)
     artifacts.write(Path(outcome), result)
     if run_id := records.run_id():
         record = OutcomeRecord(outcome=result)
         records.write(open_objects(spec.store), records.outcome_key(name, run_id), record)
-    _log(f"{result.decision}: {result.reason}")
+    log(f"{result.decision}: {result.reason}")
     return version
 
 
@@ -135,7 +136,3 @@ def _packages(history: Path) -> dict[str, str]:
         with suppress(PackageNotFoundError):  # on a cluster the server has an image of its own
             found[name] = package_version(name)
     return found
-
-
-def _log(sentence: str) -> None:
-    print(sentence, flush=True)  # noqa: T201 - the step's log

@@ -37,6 +37,7 @@ from modelyard.components.records import DecisionRecord
 from modelyard.components.report.page import Example, render
 from modelyard.components.report.thumbnails import data_uri, numbers
 from modelyard.components.shards import Split
+from modelyard.components.step import log
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
@@ -85,8 +86,8 @@ class Evaluation:
         for name, value in numbers.items():
             metrics.log_metric(name, value)
         shown = problems.of(found.problem).log_plot(found, details)
-        _write_text(Path(metrics.path), json.dumps(numbers))
-        _write_text(Path(details.path), json.dumps(shown))
+        artifacts.write_text(Path(metrics.path), json.dumps(numbers))
+        artifacts.write_text(Path(details.path), json.dumps(shown))
 
 
 def evaluate(
@@ -137,8 +138,8 @@ def evaluate(
         artifacts.write(directory / "decision.json", decision)
         artifacts.write(directory / "golden.json", _golden(candidate, test, schema, scale))
         artifacts.write(directory / "metrics.json", metrics)
-        _write_text(directory / "report.html", page)
-    _write_text(Path(report), page)
+        artifacts.write_text(directory / "report.html", page)
+    artifacts.write_text(Path(report), page)
     recorded = DecisionRecord(
         model=spec.name,
         fingerprint=identity.run,
@@ -151,9 +152,9 @@ def evaluate(
     records.write(open_objects(spec.store), key, recorded)
     for rule in decision.rules:
         value = "unknown" if rule.value is None else format_number(rule.value)
-        _log(f"{'passed' if rule.passed else 'failed'}: {rule.rule} {format_number(rule.limit)}: {value}")
+        log(f"{'passed' if rule.passed else 'failed'}: {rule.rule} {format_number(rule.limit)}: {value}")
     for sentence in (*decision.notes, f"{decision.decision}: {decision.reason}"):
-        _log(sentence)
+        log(sentence)
     return Evaluation(metrics, decision)
 
 
@@ -166,7 +167,7 @@ def _champions(spec: EvaluateSpec, identity: Identity, schema: Schema, test: Spl
         try:
             found[version] = _champion(spec.store, spec.name, version, schema, test)
         except (EvaluateError, NotFoundError) as error:
-            _log(f"version {version}, an earlier champion, is not compared: {error}")
+            log(f"version {version}, an earlier champion, is not compared: {error}")
     return found
 
 
@@ -220,14 +221,3 @@ def _mistakes(test: Split, scores: Scores, schema: Schema, statistics: Statistic
         shown = name.encode("utf-8", "replace").decode()
         found.append(Example(mistake, shown, data_uri(example, low, high), numbers(example)))
     return found
-
-
-def _log(sentence: str) -> None:
-    print(sentence, flush=True)  # noqa: T201 - the step's log
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -14,6 +14,7 @@ from modelyard.components.errors import ModelyardError
 from modelyard.components.explain import local_run
 from modelyard.components.explain.explanation import Explanation, explanation
 from modelyard.components.explain.spec import ExplainSpec
+from modelyard.components.step import log
 from modelyard.components.store.storage import open_objects
 
 WEBHOOK = "MODELYARD_WEBHOOK"
@@ -31,12 +32,12 @@ def report(spec: ExplainSpec, run: str, state: str, path: str) -> None:
             found = records.of_run(open_objects(spec.store), spec.name, records.run_id() or "").decided()
             decided = ": ".join(found) if found else NO_DECISION
     ended = _explain(spec.name, run, succeeded, decided)
-    _log(ended.text)
+    log(ended.text)
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(ended.text + "\n", encoding="utf-8")
     if problem := post(ended.json()):
-        _log(problem)
+        log(problem)
     with _logged():
         if run_id := records.run_id():
             record_end(open_objects(spec.store), spec.name, run_id, ended)
@@ -68,11 +69,7 @@ def _logged() -> Iterator[None]:
     try:
         yield
     except ModelyardError as error:
-        _log(str(error))
-
-
-def _log(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - the step's log
+        log(str(error))
 
 
 def post(value: Mapping[str, str | None]) -> str | None:
@@ -102,10 +99,12 @@ def post(value: Mapping[str, str | None]) -> str | None:
 def _explain(name: str, run: str, succeeded: bool, decided: str) -> Explanation:
     if folder := local_run.run_folder():
         return local_run.explain(folder, name, succeeded, decided)
-    from modelyard.components.explain import kfp_run  # imports the Kubernetes client
+    from modelyard.components.explain import kfp_run  # and what it needs of Kubernetes
 
-    with _logged():
+    try:
         return kfp_run.explain(run, name, kfp_run.own_run(), succeeded, decided)
+    except ModelyardError as error:
+        log(str(error))
     if succeeded:
         return explanation(run, name, "succeeded", None, decided)
     return explanation(run, name, "failed", None, "`modelyard explain` may say why.")

@@ -17,6 +17,7 @@ from modelyard.components.fingerprint.spec import FingerprintSpec
 from modelyard.components.records import RunStart
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
+from modelyard.components.step import log
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.records import find_rollback
 from modelyard.components.store.storage import open_objects
@@ -49,9 +50,7 @@ def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, iden
     if unchanged and force_after:
         version, since = unchanged
         if times := int((datetime.now(UTC) - since).total_seconds() // force_after):
-            _log(
-                f"version {version} has been the champion for more than {force_after} s: it is trained again"
-            )
+            log(f"version {version} has been the champion for more than {force_after} s: it is trained again")
             cache_key = _digest({"data": data_sha256, "again": times})
     run_sha256 = _digest({"data": cache_key, "recipe": spec.recipe_sha256})
     champion_version = version_to_compare(models, spec.name, run_sha256)
@@ -80,10 +79,10 @@ def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, iden
         )
         records.write(open_objects(spec.store), records.run_key(spec.name, run_id), start)
     if why:
-        _log(f"{UNCHANGED}: {why}")
+        log(f"{UNCHANGED}: {why}")
         return UNCHANGED
     champion_text = f"version {champion_version}" if champion_version else "none yet"
-    _log(f"data {data_sha256[:12]}, run {run_sha256[:12]}, champion to compare with: {champion_text}")
+    log(f"data {data_sha256[:12]}, run {run_sha256[:12]}, champion to compare with: {champion_text}")
     return _digest({"data": cache_key, "root": spec.root}) if spec.root else cache_key
 
 
@@ -141,7 +140,3 @@ def champion_made_of(
 
 def _digest(value: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _log(sentence: str) -> None:
-    print(sentence, flush=True)  # noqa: T201 - the step's log

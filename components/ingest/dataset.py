@@ -6,7 +6,6 @@ Each kind has a module that reads it, a few batches at a time. Nothing that is r
 but the shards is written.
 """
 
-import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,8 +21,7 @@ from modelyard.components.shards import ShardWriter, prefetched
 from modelyard.components.source.checks import without_secrets
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import KINDS, Source
-
-log = logging.getLogger(__name__)
+from modelyard.components.step import log
 
 
 def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
@@ -55,8 +53,8 @@ def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
         )
         artifacts.write(directory / "schema.json", schema)
     for note in examples.notes:
-        log.info("%s", note)
-    log.info("rows: %s of %s %s, data %s", rows, examples.dtype, examples.shape, fingerprint)
+        log(note)
+    log(f"rows: {rows} of {examples.dtype} {examples.shape}, data {fingerprint}")
 
 
 @contextmanager

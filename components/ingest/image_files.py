@@ -3,7 +3,6 @@
 Files that cannot be used are counted, and listed together.
 """
 
-import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from modelyard.components.ingest.index import METADATA, Index, read_indexes
 from modelyard.components.ingest.members import MAX_FILE_BYTES, Member, members
 from modelyard.components.ingest.parquet import Table
 from modelyard.components.source.settings import Source
+from modelyard.components.step import log
 
 WORKERS = len(os.sched_getaffinity(0))
 MOST_TOGETHER = 16
@@ -37,8 +37,6 @@ MOST_CHARACTERS = 1400  # an error's text is cut at 2,000
 Place = tuple[str, float]
 Encoded = tuple[str, Place, bytes]
 Decoded = tuple[str, Place, NDArray[Any] | DataError]
-
-log = logging.getLogger(__name__)
 
 
 def read(path: Path, source: Source) -> Examples:
@@ -99,7 +97,7 @@ class BadFiles:
         if self.count <= MOST_LISTED:
             self.listed.append(f"{name}: {short}")
         if self.count <= MOST_BAD:
-            log.warning("%s: %s", name, short)
+            log(f"{name}: {short}")
         elif not self._share:
             raise self._error(f"more than {MOST_BAD:,}")
 

@@ -6,7 +6,6 @@ Reads the source twice, in batches: once to check and hash every row, once to wr
 Besides a batch, memory holds a target and 16 bytes per row.
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +23,7 @@ from modelyard.components.preprocess.spec import PreprocessSpec
 from modelyard.components.preprocess.split import Mask, Words
 from modelyard.components.problems.base import Problem
 from modelyard.components.shards import ShardWriter, Split, prefetched
+from modelyard.components.step import log
 
 BATCH_BYTES = 2**22
 EXACT_ROWS = 256
@@ -35,8 +35,6 @@ REPEATS = {
     "leakage": "test rows are training rows too, so the model looks better than it is",
 }
 SPLITS: tuple[ModelSplit, ...] = get_args(ModelSplit)
-
-log = logging.getLogger(__name__)
 
 
 class Moments:
@@ -212,11 +210,11 @@ def _write(
 
 
 def _tell(statistics: Statistics, sizes: dict[str, int]) -> None:
-    log.info("rows: %s; %s", sizes, statistics.scaling)
+    log(f"rows: {sizes}; {statistics.scaling}")
     for name, words in REPEATS.items():
         found: Repeats = getattr(statistics, name)
         if found.count:
-            log.warning("%d %s, such as %s.", found.count, words, "; ".join(found.examples))
+            log(f"{found.count} {words}, such as {'; '.join(found.examples)}.")
 
 
 def check_repeats(repeats: Mapping[str, Repeats], preparation: Preparation) -> None:
@@ -281,7 +279,7 @@ def normalization(preparation: Preparation, moments: Moments, schema: Schema) ->
             chosen = "as data.scale says" if preparation.scale else "chosen because data.scale is not set"
             said = f"training values from {least:.4g} to {greatest:.4g} are divided by {scale:g}, {chosen}"
             if not MINIMUM_RANGE * scale <= max(-least, greatest) <= MAXIMUM_RANGE * scale:
-                log.warning("%s; that is far from the range of the values: check data.scale.", said)
+                log(f"{said}; that is far from the range of the values: check data.scale.")
             return Normalization(deviation=(scale,)), said
         case "standardize":
             mean, deviation = tuple(moments.mean.tolist()), tuple(moments.deviation.tolist())

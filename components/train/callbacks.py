@@ -8,6 +8,7 @@ from typing import Any
 from modelyard.components.artifacts import format_number
 from modelyard.components.errors import TrainError
 from modelyard.components.events import Epoch, emit
+from modelyard.components.step import log
 from modelyard.components.train.backend import keras
 
 Logs = dict[str, Any] | None
@@ -68,7 +69,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         order = sorted(logs or {}, key=lambda name: (name.startswith("val_"), "loss" not in name, name))
         metrics = "  ".join(f"{name} {format_number(logs[name])}" for name in order if logs)
         pace = f"({seconds:.1f} s, {self._rows / seconds:,.0f} samples/s)"
-        print(f"epoch {epoch + 1}/{self._epochs}  {metrics}  {pace}", flush=True)  # noqa: T201 - the step's log
+        log(f"epoch {epoch + 1}/{self._epochs}  {metrics}  {pace}")
         numbers = {name: float(logs[name]) for name in order} if logs else {}
         emit(Epoch(step="train", epoch=epoch + 1, epochs=self._epochs, metrics=numbers, seconds=seconds))
 

@@ -27,6 +27,7 @@ from modelyard.components import problems
 from modelyard.components.artifacts import Record, tree_sha256
 from modelyard.components.errors import NotFoundError, StoreError
 from modelyard.components.events import CheckpointSaved, emit
+from modelyard.components.step import log
 from modelyard.components.store.objects import Objects
 from modelyard.components.train.backend import BACKEND, keras, tf
 from modelyard.components.train.callbacks import Logs
@@ -121,9 +122,9 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
         except NotFoundError:
             return self._before
         except (ValueError, KeyError, EOFError, BadZipFile) as error:
-            print(f"beginning with the first epoch: the checkpoint cannot be used: {error}", flush=True)  # noqa: T201
+            log(f"beginning with the first epoch: the checkpoint cannot be used: {error}")
             return self._before
-        print(f"going on after epoch {state.epochs}, from a checkpoint", flush=True)  # noqa: T201
+        log(f"going on after epoch {state.epochs}, from a checkpoint")
         self._before, self._seconds = state, list(state.seconds)
         self._metrics = {name: list(values) for name, values in state.metrics.items()}
         return state
@@ -162,9 +163,9 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
                 self._store.save(path)
                 size = path.stat().st_size
         except (StoreError, OSError) as error:  # training is worth more than its checkpoint
-            print(f"no checkpoint after epoch {epochs}: {error}", flush=True)  # noqa: T201
+            log(f"no checkpoint after epoch {epochs}: {error}")
         else:
-            print(f"checkpoint after epoch {epochs} ({size / 1e6:.1f} MB)", flush=True)  # noqa: T201
+            log(f"checkpoint after epoch {epochs} ({size / 1e6:.1f} MB)")
             emit(CheckpointSaved(step="train", epoch=epochs))
 
     def _variables(self) -> list[Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from modelyard.components import problems
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import TrainError
+from modelyard.components.step import log
 from modelyard.components.train import user_code
 from modelyard.components.train.backend import keras
 from modelyard.components.train.settings import Model
@@ -54,7 +55,7 @@ def build(
         else:
             own = user_code.load(settings, schema, code, code_sha256)
             if user_code.contains(own, user_code.RAW):
-                print("the model normalises its input: data.normalize is not applied again", flush=True)  # noqa: T201
+                log("the model normalises its input: data.normalize is not applied again")
                 examples = raw
             scaled = user_code.contains(own, user_code.SCALED)
             outputs = user_code.apply(own, settings, schema, examples, code)

@@ -23,7 +23,7 @@ import numpy as np
 from modelyard.components import artifacts, interface, problems
 from modelyard.components.artifacts import Schema
 from modelyard.components.shards import ShardWriter
-from modelyard.components.step import step, termination_log
+from modelyard.components.step import log, step, termination_log
 from modelyard.components.train import cost as costs
 from modelyard.components.train import data
 from modelyard.components.train import model as networks
@@ -245,7 +245,7 @@ def main() -> None:
         asked, *named = sys.argv[1:]
         trial = artifacts.read(Path(asked), Trial) if named else Trial.model_validate_json(asked)
         if not named:
-            print(f"probing on {devices()[0]} with {BACKEND}", flush=True)  # noqa: T201
+            log(f"probing on {devices()[0]} with {BACKEND}")
         with tempfile.TemporaryDirectory() as scratch:
             found = probe(trial, Path(scratch))
     if answer := Path(named[0]) if named else termination_log():

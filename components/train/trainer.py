@@ -22,6 +22,7 @@ from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import History, Normalization, Schema
 from modelyard.components.errors import TrainError, describe
 from modelyard.components.events import Resumed, emit
+from modelyard.components.step import log
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 from modelyard.components.train import checkpoint, code_archive, data, user_code
@@ -59,7 +60,7 @@ def train(features: str, spec: TrainSpec, origin: str, model: str, history: str)
         StoreError: the user's own code cannot be fetched.
     """
     settings, plan = spec.model, spec.training
-    print(f"training on {', '.join(devices())} with {BACKEND}", flush=True)  # noqa: T201
+    log(f"training on {', '.join(devices())} with {BACKEND}")
     rows = Features.read(Path(features))
     check(settings, plan, problems.describe(rows.schema.problem))
     keras.utils.set_random_seed(plan.seed)

@@ -8,7 +8,6 @@ Sizes are in bytes, times in seconds, money in USD. What is not known is None.
 import hashlib
 import json
 import math
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -264,16 +263,12 @@ def key_of(config: Config, environment: Environment) -> str:
 
 
 def keep(home: Path, key: str, plan: Plan) -> None:
-    """Keep a plan, without the limits that it was asked about; atomically, as another plan may do so now.
+    """Keep a plan, without the limits that it was asked about.
 
     Raises:
         OSError: nothing can be written there.
     """
-    path = home / "plans" / f"{key}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    write(partial, plan.model_copy(update={"exceeded": ()}))
-    partial.replace(path)
+    write(home / "plans" / f"{key}.json", plan.model_copy(update={"exceeded": ()}))
 
 
 def find(home: Path, key: str) -> Plan | None:

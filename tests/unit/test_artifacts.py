@@ -25,6 +25,15 @@ def test_a_record_that_is_missing_or_wrong_names_its_file(tmp_path):
         artifacts.read(tmp_path / "decision.json", Decision)
 
 
+def test_a_record_that_is_written_again_is_whole_for_whoever_reads_it_now(tmp_path):
+    path, record = tmp_path / "decision.json", Decision(decision="hold", reason="as it is")
+    artifacts.write(path, record)
+    with path.open() as reader:
+        artifacts.write(path, record.model_copy(update={"reason": "another"}))
+        assert Decision.model_validate_json(reader.read()) == record
+    assert [one.name for one in tmp_path.iterdir()] == ["decision.json"]
+
+
 def test_the_fingerprint_of_a_folder_is_that_of_its_code(tmp_path):
     (tmp_path / "net.py").write_text("a = 1")
     before = artifacts.tree_sha256(tmp_path)

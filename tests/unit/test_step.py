@@ -1,5 +1,4 @@
 import json
-import logging
 
 import pytest
 
@@ -22,14 +21,6 @@ def test_a_step_that_ends_well_leaves_no_record(log):
     with pytest.raises(SystemExit), step("train"):
         raise SystemExit(0)
     assert log.read_bytes() == b""
-
-
-def test_what_a_step_logs_is_in_its_log_as_it_is(capsys):
-    log = logging.getLogger("modelyard.components.ingest")
-    with step("ingest"):
-        log.warning("2 rows")
-    log.warning("no row")
-    assert capsys.readouterr().out == "2 rows\n"
 
 
 def test_while_a_step_works_its_record_says_that_it_was_killed(log):

@@ -128,7 +128,7 @@ def test_all_bad_files_are_listed_at_once(with_bad_files, ingested) -> None:
         assert name in str(caught.value)
 
 
-def test_bad_files_are_skipped_up_to_a_share_and_listed(with_bad_files, ingested) -> None:
+def test_bad_files_are_skipped_up_to_a_share_listed_and_logged(with_bad_files, ingested, capsys) -> None:
     found = ingested("images", with_bad_files, max_bad=0.25)
     assert found.schema.splits == {"all": 10}
     assert [entry.partition(":")[0] for entry in sorted(found.schema.skipped)] == [
@@ -136,6 +136,7 @@ def test_bad_files_are_skipped_up_to_a_share_and_listed(with_bad_files, ingested
         "dogs/2.png",
         "dogs/notes.txt",
     ]
+    assert set(found.schema.skipped) < set(capsys.readouterr().out.splitlines())
     assert "3 of 13 files" in found.schema.notes[-1]
 
 

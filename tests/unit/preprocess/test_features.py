@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from modelyard.components import artifacts
 from modelyard.components.artifacts import ImageFormat, Normalization, Schema, Statistics
 from modelyard.components.errors import DataError
+from modelyard.components.explain.explanation import step_lines
 from modelyard.components.preprocess.features import preprocess
 from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.preprocess.spec import PreprocessSpec
@@ -66,7 +67,7 @@ def test_validating_on_the_test_rows(raw, pictures, names) -> None:
     assert not rows(features, "train") & rows(features, "test")
 
 
-def test_duplicates_and_leakage_are_counted(raw, pictures) -> None:
+def test_duplicates_and_leakage_are_counted_and_logged(raw, pictures, capsys) -> None:
     examples, labels = pictures(90)
     train = np.concatenate([examples, examples[:4]]), np.concatenate([labels, labels[:4]])
     other, theirs = pictures(30, seed=1)
@@ -77,6 +78,8 @@ def test_duplicates_and_leakage_are_counted(raw, pictures) -> None:
     assert statistics.duplicates.count == 11
     assert statistics.duplicates.examples[0] == "row 0 of train and row 90 of train"
     assert statistics.leakage.count == 7 - len(held)
+    logged = list(step_lines(capsys.readouterr().out.splitlines()))  # as `runs logs` shows them
+    assert [line.split()[0] for line in logged[1:]] == ["11", str(7 - len(held))]
     with pytest.raises(
         DataError, match=r"such as row 0 of train and row 30 of test; .*data.fail_on has leakage"
     ):
