@@ -13,7 +13,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote
@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError
 from modelyard.components.store.objects import Entry, checked
-from modelyard.components.store.storage import Access, Storage
+from modelyard.components.store.storage import Access, Setting, Storage
 
 PART_BYTES = 2**20
 PARTIAL = ".partial"
@@ -33,9 +33,9 @@ class LocalDisk(Storage):
 
     form = "file:///path"
 
-    def open(self, url: str, access: Access) -> "Folder":  # noqa: ARG002 - there is nothing to wait for
+    def open(self, url: str, access: Access) -> "Folder":
         """See Storage."""
-        return Folder(self.path(url))
+        return Folder(self.path(url), access.setting)
 
     def split(self, url: str) -> tuple[str, str]:
         """See Storage."""
@@ -59,8 +59,8 @@ class LocalDisk(Storage):
 class Folder:
     """Objects below one folder, which is made by the first write."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, setting: Setting = "store.url") -> None:
+        self.root, self._setting = root, setting
         self.url = str(root)
 
     def read(self, key: str) -> tuple[bytes, str]:
@@ -80,7 +80,7 @@ class Folder:
     def replace(self, key: str, data: bytes, generation: str) -> str:
         """See Objects."""
         path = self._path(key)
-        with self._translate_errors("write", key), self._locked(path), self._partial() as (partial, file):
+        with self._translate_errors("write", key), self._locked(key), self._partial() as (partial, file):
             if not path.is_file() or _generation(path.read_bytes()) != generation:
                 raise ConflictError(f"{path} was changed by somebody else meanwhile.")
             file.write(data)
@@ -125,8 +125,8 @@ class Folder:
                 return True
             changed = str(moved.stat().st_mtime_ns) != seen.revision
             if changed:
-                with suppress(FileExistsError):
-                    os.link(moved, path)
+                with suppress(ConflictError):
+                    _move(os.link, moved, path)
             moved.unlink()
             self._prune(path.parent)
         return not changed
@@ -211,10 +211,19 @@ class Folder:
         return folder / uuid4().hex
 
     @contextmanager
-    def _locked(self, path: Path) -> Iterator[None]:
-        with path.with_name(f".{path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # given up by the kernel, however this process ends
-            yield
+    def _locked(self, key: str) -> Iterator[None]:
+        name = self._new_partial().with_name(f"{_generation(key.encode())}.lock")
+        with ExitStack() as stack:
+            while True:
+                lock = stack.enter_context(name.open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX)  # given up by the kernel, however this process ends
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(lock.fileno()), name.stat()):
+                        break  # else the process that had it has removed the file
+            try:
+                yield
+            finally:
+                name.unlink(missing_ok=True)
 
     @contextmanager
     def _translate_errors(self, verb: str, key: str) -> Iterator[None]:
@@ -223,16 +232,16 @@ class Folder:
             yield
         except FileNotFoundError as error:
             if verb == "read":
-                raise NotFoundError(f"The model store {self.url} has no {key}.") from error
+                raise NotFoundError(f"{self.url} has no {key}.") from error
             raise self._unusable(verb, key, error) from error
         except OSError as error:
             raise self._unusable(verb, key, error) from error
 
     def _unusable(self, verb: str, key: str, error: OSError) -> StoreError:
         return StoreError(
-            f"Cannot {verb} {key or 'anything'} in the model store {self.url}: {error.strerror or error} "
+            f"Cannot {verb} {f'{self.url}/{key}'.rstrip('/')} ({self._setting}): {error.strerror or error} "
             f"({error.filename}). Give this user permission to read and write there, make room, or set "
-            "store.url to another folder."
+            f"{self._setting} to another folder."
         )
 
 

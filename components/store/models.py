@@ -240,14 +240,15 @@ class ModelStore(Versions):
         if manifest:
             try:
                 data, _ = self._objects.read(manifest.key)
-            except NotFoundError:  # another process removes it, too
+            except NotFoundError:  # another process removes it, too, and brings it back if it has to stay
                 data = b""
             if not self._objects.delete(manifest):
                 return False
             champion = self.champion(name)
-            if data and champion and version in (champion.version, champion.previous):
+            if champion and version in (champion.version, champion.previous):
                 with suppress(ConflictError):
-                    self._objects.create(manifest.key, data)
+                    if data:
+                        self._objects.create(manifest.key, data)
                 return False
         return delete_all(self._objects, entries.values())
 

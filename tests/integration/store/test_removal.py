@@ -9,6 +9,7 @@ import pytest
 from modelyard.components.artifacts import Manifest
 from modelyard.components.errors import NotFoundError
 from modelyard.components.store.models import ModelStore
+from modelyard.components.store.objects import Entry
 from modelyard.components.store.settings import Store
 from tests.integration.store.racers import racers
 
@@ -139,3 +140,27 @@ def test_files_of_a_publication_in_progress_stay(store: ModelStore, objects, tmp
     assert [files.complete for files in store.stored_files("digits")] == [False]
     assert store.remove("digits", version, grace=0)
     assert store.stored_files("digits") == []
+
+
+def test_the_files_of_a_champion_stay_while_another_removal_gives_its_manifest_back(
+    store: ModelStore, publish: Publish, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    version = publish("one")
+    store.promote("digits", version, reason="", by="")
+    objects = store._objects
+    read = objects.read
+
+    def away(key: str) -> tuple[bytes, str]:
+        if key.endswith("manifest.json"):  # moved away by the other, which has not seen the champion yet
+            raise NotFoundError(key)
+        return read(key)
+
+    def delete(seen: Entry) -> bool:
+        assert seen.key.endswith("manifest.json")
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "read", away)
+        patch.setattr(objects, "delete", delete)
+        assert store.remove("digits", version) is False
+    store.fetch("digits", version, tmp_path / "served")

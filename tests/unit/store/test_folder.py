@@ -72,7 +72,7 @@ def test_a_file_in_the_way_of_a_folder_is_a_store_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_nobody_may_write_is_a_store_error() -> None:
-    with pytest.raises(StoreError, match=r"Cannot write m/a in the model store /proc/models: .*permission"):
+    with pytest.raises(StoreError, match=r"/proc/models/m/a \(store.url\)"):
         Folder(Path("/proc/models")).create("m/a", b"")
 
 
@@ -105,7 +105,7 @@ def test_a_folder_that_another_process_removes_as_it_is_empty_is_made_again(tmp_
 def test_hidden_files_and_folders_are_not_objects(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.create("m/a", b"")
-    (tmp_path / "m" / ".a.lock").touch()
+    (tmp_path / "m" / ".a").touch()
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "config").touch()
     assert folder.keys("") == ["m/a"]
@@ -126,3 +126,23 @@ def test_a_number_whose_folder_was_made_is_still_to_be_won(tmp_path):
     (tmp_path / "digits/versions/000002").mkdir()  # as another process has it just before run.json
     assert store.reserve("digits", "second") == 2
     assert store.reserve("digits", "third") == 3
+
+
+def test_an_object_that_changed_is_put_back_though_its_folder_was_removed(tmp_path, monkeypatch):
+    folder = Folder(tmp_path)
+    folder.create("m/a", b"old")
+    seen = folder.find("m/a")
+    folder.upload("m/a", Path(__file__))
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda path, to: (rename(path, to), path.parent.rmdir()))
+    assert folder.delete(seen) is False
+    assert folder.read("m/a")[0] == Path(__file__).read_bytes()
+
+
+def test_replacing_what_is_gone_with_its_folder_is_a_conflict_and_no_lock_is_left(tmp_path):
+    folder = Folder(tmp_path)
+    with pytest.raises(ConflictError):
+        folder.replace("m/a", b"new", "0")
+    folder.create("m/a", b"old")
+    folder.replace("m/a", b"new", folder.read("m/a")[1])
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a"]
