@@ -15,13 +15,13 @@ from typing import IO, Any
 
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError, UnreachableError, describe
 from modelyard.components.store.objects import Entry, checked
-from modelyard.components.store.storage import Access, Storage
+from modelyard.components.store.storage import Access, Setting, Storage
 
 CONNECT_TIMEOUT = 5.0
 ABSENT = "0"
 PART_BYTES = 8 * 2**20
 LISTED = "items(name,size,generation,metageneration,updated,customTime),nextPageToken"
-ROLES = {"store.url": "roles/storage.objectUser", "data.source": "roles/storage.objectViewer"}
+READ_ONLY: tuple[Setting, ...] = ("data.source", "model.code")
 
 
 class GoogleCloudStorage(Storage):
@@ -65,7 +65,7 @@ class Bucket:
 
         self.url = f"gs://{bucket}/{prefix}".rstrip("/")
         endpoint, timeout = access.endpoint, access.timeout
-        self._name, self._endpoint, self._setting = bucket, endpoint, access.setting
+        self._name, self._endpoint, self._access = bucket, endpoint, access
         self._prefix = f"{prefix}/" if prefix else ""
         self._bounds: dict[str, Any] = {
             "timeout": (min(CONNECT_TIMEOUT, timeout), timeout),
@@ -225,15 +225,16 @@ class Bucket:
             raise self._unusable(
                 verb,
                 key,
-                f"there is no bucket {self._name} (404). Correct {self._setting}, or create the bucket with "
-                f"`gcloud storage buckets create gs://{self._name}`.",
+                f"there is no bucket {self._name} (404). Correct {self._access.setting}, or create the "
+                f"bucket with `gcloud storage buckets create gs://{self._name}`.",
             ) from error
         except (exceptions.Forbidden, exceptions.Unauthorized) as error:
+            role = "roles/storage.object" + ("Viewer" if self._access.setting in READ_ONLY else "User")
             raise self._unusable(
                 verb,
                 key,
                 f"the account has no permission ({int(error.code or 403)}). Grant it the role "
-                f"{ROLES[self._setting]} on gs://{self._name}, or correct {self._setting}.",
+                f"{role} on gs://{self._name}, or correct {self._access.setting}.",
             ) from error
         except GoogleAuthError as error:
             raise self._unusable(
@@ -243,10 +244,9 @@ class Bucket:
                 "login`, or give the step's service account access.",
             ) from error
         except (exceptions.GoogleAPIError, RequestException, ConnectionError, DataCorruption) as error:
-            section = self._setting.partition(".")[0]
             message = (
                 f"{self._endpoint or 'https://storage.googleapis.com'} did not answer as it should "
-                f"({describe(error)}). Check the network and {section}.endpoint, then retry."
+                f"({describe(error)}). Check the network and {self._access.endpoint_setting}, then retry."
             )
             raise UnreachableError(str(self._unusable(verb, key, message))) from error
         except OSError as error:
@@ -265,4 +265,4 @@ class Bucket:
         return True
 
     def _unusable(self, verb: str, key: str, why: str) -> StoreError:
-        return StoreError(f"Cannot {verb} {f'{self.url}/{key}'.rstrip('/')} ({self._setting}): {why}")
+        return StoreError(f"Cannot {verb} {f'{self.url}/{key}'.rstrip('/')} ({self._access.setting}): {why}")

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from modelyard.components.errors import ConfigError
 from modelyard.components.step import step
-from modelyard.components.store.storage import find_storage, open_uri
+from modelyard.components.store.storage import Setting, find_storage, open_uri
+
+SETTING: Setting = "environment.pipeline_root"
 
 
 def fetch(uri: str, path: Path, endpoint: str | None = None) -> None:
@@ -21,7 +23,7 @@ def fetch(uri: str, path: Path, endpoint: str | None = None) -> None:
         NotFoundError: there is nothing at `uri`.
         StoreError: the storage cannot be read.
     """
-    objects, key = open_uri(uri, endpoint)
+    objects, key = open_uri(uri, endpoint, SETTING)
     found = {one: path / one.removeprefix(f"{key}/") for one in objects.keys(f"{key}/")}
     for one, target in (found or {key: path}).items():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +36,7 @@ def put(path: Path, uri: str, endpoint: str | None = None) -> None:
     Raises:
         StoreError: the storage cannot be written.
     """
-    objects, key = open_uri(uri, endpoint)
+    objects, key = open_uri(uri, endpoint, SETTING)
     for file in sorted(one for one in path.rglob("*") if one.is_file()):
         objects.upload(f"{key}/{file.relative_to(path).as_posix()}", file)
 
@@ -45,9 +47,9 @@ def mounted(uri: str) -> Path:
     Raises:
         ConfigError: they do not see what is there.
     """
-    mount = find_storage(uri, "environment.pipeline_root").mount
+    mount = find_storage(uri, SETTING).mount
     if mount is None:
-        raise ConfigError(f"{uri} is not seen by steps of Kubeflow Pipelines: set environment.pipeline_root.")
+        raise ConfigError(f"{uri} is not seen by steps of Kubeflow Pipelines: set {SETTING}.")
     return Path(mount, uri.partition("://")[2])
 
 

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 GROUP = "modelyard.storage"
 READ_TIMEOUT = 60.0
+Setting = Literal["store.url", "data.source", "model.code", "environment.pipeline_root"]
+ENDPOINT_SETTINGS: dict[Setting, str] = {
+    "store.url": "store.endpoint",
+    "data.source": "data.endpoint",
+    "model.code": "store.endpoint",  # it was uploaded there
+    "environment.pipeline_root": "environment.storage_endpoint",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,12 @@ class Access:
     endpoint: str | None = None
     timeout: float = READ_TIMEOUT
     patience: float = 30.0
-    setting: Literal["store.url", "data.source"] = "store.url"
+    setting: Setting = "store.url"
+
+    @property
+    def endpoint_setting(self) -> str:
+        """The configuration key that gives the endpoint."""
+        return ENDPOINT_SETTINGS[self.setting]
 
 
 class Limits(Protocol):
@@ -166,36 +178,41 @@ def unusable(shown: str, setting: str, why: str) -> ConfigError:
     return ConfigError(f"{setting} is {shown}, {why}: use {', '.join(forms)}, or a path.")
 
 
-def open_objects(settings: Store) -> Objects:
+def open_objects(settings: Store, setting: Setting = "store.url") -> Objects:
     """Return the objects below `settings.url`; a relative path starts at the working directory.
+
+    Args:
+        settings: the URL, and the endpoint of an emulator.
+        setting: the configuration key that gives the URL, for errors.
 
     Raises:
         ConfigError: there is no storage for the URL, or it is incomplete.
         StoreError: there are no credentials for it.
     """
     url, endpoint = settings.url, settings.endpoint
-    storage = find_storage(url, "store.url")
+    storage, access = find_storage(url, setting), Access(endpoint, setting=setting)
+    key = access.endpoint_setting
     if endpoint is not None and not storage.takes_endpoint:
-        raise ConfigError(
-            f"store.endpoint is for emulators of gs:// and store.url is {url!r}: remove store.endpoint."
-        )
+        raise ConfigError(f"{key} is for emulators of gs:// and {setting} is {url!r}: remove {key}.")
     if endpoint is not None and not re.match("https?://", endpoint):
-        raise ConfigError(f"store.endpoint is {endpoint!r}: give it with its scheme, http://host:port.")
+        raise ConfigError(f"{key} is {endpoint!r}: give it with its scheme, http://host:port.")
     try:
-        return storage.open(url, Access(endpoint))
+        return storage.open(url, access)
     except ValueError as error:
-        raise unusable(repr(url), "store.url", str(error)) from error
+        raise unusable(repr(url), setting, str(error)) from error
 
 
-def open_uri(uri: str, endpoint: str | None = None) -> tuple[Objects, str]:
+def open_uri(uri: str, endpoint: str | None, setting: Setting) -> tuple[Objects, str]:
     """Return the objects with which the object, or the folder, at `uri` is reached, and its key.
+
+    `setting` is the configuration key that it comes from, for errors.
 
     Raises:
         ConfigError: see `open_objects`.
         StoreError: the key could lead to another place.
     """
-    root, key = find_storage(uri, "store.url").split(uri)
-    return open_objects(Store(url=root, endpoint=endpoint)), checked(key.strip("/"))
+    root, key = find_storage(uri, setting).split(uri)
+    return open_objects(Store(url=root, endpoint=endpoint), setting), checked(key.strip("/"))
 
 
 def local_path(url: str, setting: str) -> Path | None:

@@ -270,8 +270,16 @@ class Environment(Settings):
         return _at(Store(url=self.store), self._outside()) if self.store else None
 
     def artifacts(self) -> Store:
-        """Return the place of the artifacts as this machine reaches it."""
-        return _at(Store(url=str(self.pipeline_root)), self._outside())
+        """Return the place of the artifacts as this machine reaches it.
+
+        Raises:
+            ConfigError: there is none; artifacts of runs on this machine are in their folders.
+        """
+        if not self.pipeline_root:
+            raise ConfigError(
+                "environment.pipeline_root is not set. Set it, or name another environment with -e."
+            )
+        return _at(Store(url=self.pipeline_root), self._outside())
 
     def inside(self, place: Store) -> Store:
         """Return a place in a storage as pods reach it."""

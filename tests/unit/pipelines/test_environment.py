@@ -172,3 +172,8 @@ def test_deploy_is_told_where_to_put_the_server():
 def test_a_variable_of_an_unknown_section_is_refused() -> None:
     with pytest.raises(ConfigError, match="MODELYARD_ROLOUT__WATCH_SECONDS: rolout is not a section"):
         load_environment("kind", environ={"MODELYARD_ROLOUT__WATCH_SECONDS": "5"})
+
+
+def test_an_environment_without_a_pipeline_root_has_no_place_for_artifacts() -> None:
+    with pytest.raises(ConfigError, match="pipeline_root"):
+        Environment(kind="local").artifacts()

@@ -1,13 +1,14 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from modelyard.components.errors import ConfigError
+from modelyard.components.errors import ConfigError, StoreError
 from modelyard.components.store.folder import Folder
 from modelyard.components.store.settings import Store
-from modelyard.components.store.storage import open_objects
+from modelyard.components.store.storage import open_objects, open_uri
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,18 @@ assert open_store(Store(url="models")).champion("digits") is None
 assert not [name for name in sys.modules if name.startswith(("google", "requests", "kfp"))]
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("setting", ["model.code", "environment.pipeline_root"])
+def test_an_error_names_the_setting_that_the_url_comes_from(setting: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    objects, key = open_uri(f"{tmp_path}/file/code.zip", None, setting)
+    for use in (
+        lambda: open_uri("s3://bucket/code.zip", None, setting),
+        lambda: open_uri("code.zip", "http://localhost:1", setting),
+        lambda: objects.read(f"{key}/x"),
+    ):
+        with pytest.raises((ConfigError, StoreError)) as caught:
+            use()
+        assert setting in str(caught.value)
+        assert "store.url" not in str(caught.value)
