@@ -29,6 +29,7 @@ from modelyard.components.problems.intervals import ONE_SIDED
 RESAMPLES = 2_000
 GROUPS = 10_000
 MINIMUM_SPREAD = 1e-3
+MINIMUM_VARIANCE = 1e-9  # of a resample, relative to that of all rows; less is rounding
 CURVE_ROWS = 20
 RELATIVE = ("MeanAbsolutePercentageError", "MeanSquaredLogarithmicError")
 SHOWN_ROWS = 1_000
@@ -192,7 +193,9 @@ class Regression(Problem):
         # the first row is the estimate, the others are the resamples
         means = np.concatenate([table.mean(axis=0)[None], _resampled_means(table, RESAMPLES)])
         rmse, mae = np.sqrt(means[:, 2 : 2 + len(errors)]), means[:, 2 + len(errors) :]
-        r2 = 1 - means[:, 2] / (means[:, 1] - means[:, 0] ** 2)
+        variance = means[:, 1] - means[:, 0] ** 2
+        varied = variance > MINIMUM_VARIANCE * variance[0]  # constant targets have no R²
+        r2 = 1 - means[varied, 2] / variance[varied]
         shown = _evenly(len(actual), SHOWN_ROWS)
         details = Details(actual=tuple(actual[shown].tolist()), predicted=tuple(predicted[shown].tolist()))
 

@@ -105,3 +105,11 @@ def test_mistakes_are_the_largest_errors() -> None:
     found = PROBLEM.mistakes(SCHEMA, targets, scores, 3)
     assert [one.row for one in found] == [1, 2]
     assert (found[1].actual.answer, *found[1].predicted) == ("3.0000", "-7.0000", "-10.00")
+
+
+def test_resamples_with_constant_targets_have_no_part_in_the_interval_of_r2() -> None:
+    for rare in (1, 3):
+        targets = np.repeat([0.1, 7.0], (40, rare)).astype(np.float32)
+        answers = PROBLEM.scores((targets * 0.9)[:, None], targets)
+        r2 = PROBLEM.measure(SCHEMA, targets, answers, {}, MEAN).values["r2"]
+        assert -10 < r2.low <= r2.value <= r2.high <= 1
