@@ -38,6 +38,7 @@ from modelyard.components.errors import (
     ModelyardError,
     StoreError,
     UnreachableError,
+    describe,
 )
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.records import Action, Champion
@@ -119,7 +120,7 @@ class RolloutController:
                 summary = self._analyze(pinned, token)
                 self._check_owner(token)
                 self._move_pointer(version, before, f"{reason}; {summary}" if summary else reason)
-            except (ModelyardError, KeyboardInterrupt) as error:
+            except (Exception, KeyboardInterrupt) as error:
                 with ignore_sigterm():
                     return self._handle_failure(version, expected, before, token, error)
             self._finish(servers, before, token)
@@ -271,7 +272,7 @@ class RolloutController:
             self._follow_pointer(servers, before)
             with ignore_sigterm():
                 self.platform.withdraw(token)
-        except (ModelyardError, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt) as error:
             self._withdraw_if_stable_answers(token)
             if isinstance(error, (CancelledError, ClusterError, StoreError)):
                 raise type(error)(f"{error} {_unfinished(servers.version)}") from error
@@ -358,7 +359,8 @@ class RolloutController:
     def _withdraw_and_record(self, version: int, before: int, token: str, error: BaseException) -> str:
         """Withdraw the candidate and record why, as far as that is possible; return what serves now."""
         what = "deployed" if version == before else "promoted"
-        why = str(error) or "it was interrupted"
+        why = str(error) if isinstance(error, ModelyardError) else describe(error)
+        why = "it was interrupted" if isinstance(error, KeyboardInterrupt) else why
         self.log(f"rolling back: {why}")
         stable = "stable was not touched"
         with ignore_sigterm():

@@ -267,13 +267,14 @@ class _TrackWindow:
 
     def __init__(self, model: ModelPods, track: Track, version: int | None = None) -> None:
         self._model, self._track, self._version = model, track, version
-        self._watcher = PodWatcher(model, model.pods(track, version))
+        pods = model.pods(track, version)
+        self._watcher = PodWatcher(model, pods)
         self._memory: dict[str, float] = {}
+        self._known = set(map(_container_run, pods))  # what they answered before does not count
         self._before: dict[str, Counts] = {}
         self._latest: dict[str, Counts] = {}
         self.silent = False
         self.read()
-        self._before = dict(self._latest)
 
     def read(self) -> Counts:
         """Return what the pods answered since this object was created."""
@@ -287,10 +288,12 @@ class _TrackWindow:
             try:
                 page = self._model.pod_target(pod).send("GET", "/metrics").decode()
                 counts, self._memory[uid] = read_metrics(page)
-            except (DeployError, ValueError):
+            except (DeployError, LookupError, ValueError):
                 self.silent = True  # it ends, or is busy; the reason is seen at its pod
                 continue
-            self._latest[f"{uid}/{count_restarts(pod)}"] = counts
+            self._latest[run := _container_run(pod)] = counts
+            if run in self._known:  # perhaps not read until now: it was not ready, or did not answer
+                self._before.setdefault(run, counts)
         return answered_since(self._before, self._latest)
 
     def _check(self, pod: Json, used: float | None) -> None:
@@ -300,11 +303,15 @@ class _TrackWindow:
         self._watcher.check(pod, used)
 
 
+def _container_run(pod: Json) -> str:
+    return f"{pod['metadata']['uid']}/{count_restarts(pod)}"
+
+
 def read_metrics(page: str) -> tuple[Counts, float]:
     """Return what a server's /metrics counts, and its bytes of memory, 0 when it does not say.
 
     Raises:
-        ValueError: it is not such a page.
+        ValueError, LookupError: it is not such a page.
     """
     numbers = {"client": 0, "golden": 0, "failed": 0, "answers": 0}
     seconds = memory = 0.0

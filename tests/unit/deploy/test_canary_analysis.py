@@ -7,7 +7,7 @@ from modelyard.components.deploy import canary_analysis
 from modelyard.components.deploy.canary_analysis import failure_reason, summary
 from modelyard.components.deploy.platforms import objects
 from modelyard.components.deploy.platforms.base import Counts
-from modelyard.components.deploy.platforms.pods import answered_since, read_metrics
+from modelyard.components.deploy.platforms.pods import _TrackWindow, answered_since, read_metrics
 from modelyard.components.deploy.settings import Rollout
 from modelyard.components.deploy.verification import PinnedVersion
 from modelyard.components.errors import DeployError
@@ -135,3 +135,15 @@ def test_a_candidate_that_too_few_requests_reach_is_not_promoted(platform, clust
     cluster.proxy_request = lost
     with pytest.raises(DeployError, match=r"Only 0 of 3 requests .* The last failure: .* answered 502: lost"):
         analyze(platform)
+
+
+@pytest.mark.parametrize("page", [(502, b"busy"), (200, b'modelyard_requests_total{path="/"} 3.0\n')])
+def test_what_a_pod_answered_before_the_analysis_never_counts(platform, cluster, pod, page):
+    """Its /metrics cannot be read when the window is opened: its counters, of all its life, are no news."""
+    pod.json["metadata"]["labels"] |= {objects.TRACK: "stable"}
+    proxy_request = cluster.proxy_request
+    cluster.proxy_request = lambda *_: page
+    window = _TrackWindow(platform, "stable")
+    assert window.silent
+    cluster.proxy_request, cluster.answered = proxy_request, 1000
+    assert (window.read().client, window.read().client) == (0, 1)

@@ -596,3 +596,13 @@ def test_a_rollout_meets_at_any_call_another_one_that_is_killed(
 
 def dead(*_, **__):
     raise Killed
+
+
+@pytest.mark.usefixtures("one")
+def test_a_bug_in_the_analysis_leaves_no_candidate_among_clients(
+    controller, version, deploy, state, monkeypatch
+):
+    monkeypatch.setattr(controller, "_analyze", lambda *_: {}["no such key"])
+    with pytest.raises(KeyError):
+        deploy(version())
+    assert state() == (1, 1, None, True)
