@@ -158,8 +158,10 @@ class Cluster:
                 return float(used.get(container, {}).get("workingSetBytes", 0)) or None
         return None
 
-    def log(self, pod: str, container: str, skip: int = 0) -> Iterator[str]:
+    def log(self, pod: str, container: str, skip: int = 0, ended: bool = False) -> Iterator[str]:
         """Yield the lines of a container's log after the first `skip`, as they come, until it ends.
+
+        A last line without an end may go on in another stream, unless the container has `ended` already.
 
         A stream that is cut continues after its last complete line. It also ends when there is no log (yet),
         or when it cannot be read for a while, as when the node is lost: the pod's state says more then.
@@ -173,7 +175,7 @@ class Cluster:
             try:
                 with _client_errors(), self._open("GET", path, query=query) as response:
                     try:
-                        for line in islice(_lines(response), skip, None):
+                        for line in islice(_lines(response, ended), skip, None):
                             skip += 1
                             yield line
                     finally:
@@ -335,10 +337,10 @@ def _client_errors() -> Iterator[None]:
         raise _ApiError(str(error), timed_out=isinstance(error, ReadTimeoutError)) from error
 
 
-def _lines(response: "BaseHTTPResponse") -> Iterator[str]:
+def _lines(response: "BaseHTTPResponse", ended: bool) -> Iterator[str]:
     rest = b""
     for part in response.stream():
         *lines, rest = (rest + part).split(b"\n")
         yield from (line.decode(errors="replace") for line in lines)
-    if rest:
+    if rest and ended:
         yield rest.decode(errors="replace")

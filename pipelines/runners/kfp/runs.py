@@ -166,7 +166,7 @@ class RunArchive:
             text = self._backend.text(f"/apis/v1alpha1/runs/{self._run_id}/nodes/{node.pod}/log")
         except NotFoundError:
             return []
-        return text.partition(LOG_ERROR)[0].splitlines()
+        return _without_error(text).splitlines()
 
     def evidence(self, node: PodNode) -> Evidence:
         """Return what is known of a pod."""
@@ -210,6 +210,15 @@ class RunArchive:
             if pods.get(node.pod) not in ("Pending", "Running"):
                 return
             time.sleep(LOG_PAUSE)
+
+
+def _without_error(log: str) -> str:
+    """Return a log without the error that the server writes at its end; what a step prints ends its line."""
+    written, begin, rest = log.rpartition(LOG_ERROR)
+    with suppress(ValueError):
+        if begin and not rest.endswith("\n") and json.loads(begin + rest):
+            return written
+    return log
 
 
 def _succeeded(node: PodNode | None) -> bool:

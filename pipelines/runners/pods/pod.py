@@ -209,7 +209,7 @@ def _show_log(cluster: Cluster, name: str, step: str, container: str, show: Call
     while True:
         # asked before the log is read: what it printed between a cut of the stream and its end is read, too
         ended: Json | None = _states(_get(cluster, name, step))[container].get("terminated")
-        for line in cluster.log(name, container, skip=lines):
+        for line in cluster.log(name, container, skip=lines, ended=bool(ended)):
             show(line)
             lines += 1
         if ended:

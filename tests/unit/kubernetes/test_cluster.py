@@ -70,9 +70,15 @@ def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]
 
 def test_a_log_that_is_cut_goes_on_after_its_last_whole_line(answering):
     cluster, asked = answering(503, [b"one\ntw", CUT], 429, [b"one\ntwo\nthr", b"ee"])
-    assert list(cluster.log("r1-train", "step")) == ["one", "two", "three"]
+    assert list(cluster.log("r1-train", "step", ended=True)) == ["one", "two", "three"]
     path = "Bearer mine /api/v1/namespaces/runs/pods/r1-train/log?container=step&follow=true"
     assert asked == [path] * 4
+
+
+def test_a_last_line_that_may_go_on_is_left_for_the_next_stream(answering):
+    cluster, _ = answering([b"one\ntw"], [b"one\ntwo"])
+    assert list(cluster.log("r1-train", "step")) == ["one"]
+    assert list(cluster.log("r1-train", "step", skip=1, ended=True)) == ["two"]
 
 
 def test_a_log_goes_on_after_the_lines_that_were_printed(answering):

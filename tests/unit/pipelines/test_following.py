@@ -32,7 +32,7 @@ class Cut:
         status = {"phase": "Running", "containerStatuses": states}
         return {**POD, "status": status} if self.there else None
 
-    def log(self, _pod, container, skip):
+    def log(self, _pod, container, skip, ended):  # noqa: ARG002
         lines = [f"{container} began"]
         if self.ended[container]:
             lines.append(f"{container} ended")
