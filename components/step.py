@@ -80,7 +80,7 @@ def document(error: BaseException, step: str | None) -> bytes:
             if frames
             else ""
         )
-        text = f"{describe(error)}{at} The log of the step has the traceback."
+        text = f"{describe(error)}{at}{' The log of the step has the traceback.' if step else ''}"
         name, code = type(error).__name__, 1
     record = {"version": SCHEMA, "step": step, "kind": clean(name), "message": "", "exit_code": code}
     text = clean(text)

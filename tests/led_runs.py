@@ -20,7 +20,7 @@ def started(home: Path, name: str, *overrides: str, **changes: Any) -> Path:
     start = Start(
         runner="local",
         environment="local",
-        place=Environment(kind="local").model_dump(mode="json"),
+        place=Environment(kind="local"),
         config=load(None, overrides, environ={}).model_dump(mode="json"),
         options={},
         at=f"{name[:4]}-{name[4:6]}-{name[6:8]}T00:00:00+00:00",

@@ -55,11 +55,11 @@ def gc(
     to_remove = [one for one in found if one.kept is None]
     if output is Output.TEXT:
         _show(found, to_remove)
-    confirmed = to_remove and not dry_run and (yes or _confirmed(output, console))
+    confirmed = not dry_run and (yes or (to_remove and _confirmed(output, console)))
     removed = _remove(to_remove, console) if confirmed else []
     if output is Output.JSON:
         emit([_json(one, one in removed) for one in found])
-    elif yes and not dry_run:
+    elif confirmed:
         typer.echo(f"Removed {len(removed)} of {len(to_remove)}.")
 
 

@@ -12,6 +12,7 @@ from modelyard.pipelines.cli.options import (
     Reason,
     StoreUrl,
     Version,
+    cell,
     emit,
     models_in,
     say,
@@ -215,8 +216,4 @@ def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return cell(value) if not isinstance(value, bool) else "yes" if value else ""

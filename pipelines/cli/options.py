@@ -236,6 +236,17 @@ def show_rows(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> No
     console.print(table)
 
 
+def cell(value: object) -> str:
+    """Return a value as text for a table: numbers of any unit as people read them."""
+    from modelyard.components.artifacts import format_number
+
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return format_number(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)  # as in a file
+
+
 def user() -> str:
     """Return who gives this command, for the history."""
     import getpass

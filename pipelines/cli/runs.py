@@ -1,6 +1,5 @@
 """`runs list|show|compare|logs|cancel|retry`, `explain`, `report`: runs, wherever they execute."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from modelyard.pipelines.cli.options import (
     RunName,
     StoreUrl,
     Wait,
+    cell,
     emit,
     on_runner,
     say,
@@ -91,7 +91,7 @@ def compare(
         emit(compared.model_dump(mode="json"))
         return
     rows = [
-        (one.key, *(_cell(value) for value in (one.before, one.after)))
+        (one.key, *(cell(value) for value in (one.before, one.after)))
         for one in (*compared.results, *compared.metrics, *compared.differences)
     ]
     show_rows(rows, ("", *(one.name for one in compared.runs)))
@@ -230,7 +230,7 @@ def _done(run: "Run", state: str, words: str, output: Output) -> None:
 def _row(info: "RunInfo") -> tuple[str, ...]:
     decided = (info.decision, _metric(info), info.version)
     values = (info.model, info.data, info.state, *decided, info.environment)
-    return (info.name, info.started[:19].replace("T", " "), *map(_cell, values))
+    return (info.name, info.started[:19].replace("T", " "), *map(cell, values))
 
 
 def _facts(info: "RunInfo") -> dict[str, str]:
@@ -253,14 +253,4 @@ def _facts(info: "RunInfo") -> dict[str, str]:
 
 
 def _metric(info: "RunInfo") -> str | None:
-    return f"{info.metric} {_cell(info.value)}" if info.metric else None
-
-
-def _cell(value: object) -> str:
-    from modelyard.components.artifacts import format_number
-
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return format_number(value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)  # as in a file
+    return f"{info.metric} {cell(info.value)}" if info.metric else None

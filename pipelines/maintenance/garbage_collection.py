@@ -25,6 +25,7 @@ from modelyard.components.artifacts import read, tree_bytes
 from modelyard.components.deploy.platforms.base import ServingPlatform
 from modelyard.components.errors import DataError, NotFoundError
 from modelyard.components.kubernetes.cluster import connect
+from modelyard.components.store import staging
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Entry, Objects, delete_all
 from modelyard.components.store.storage import find_storage, open_objects
@@ -199,7 +200,10 @@ class GarbageCollector:
         root = self.environment.artifacts().url.rstrip("/") if self._remote else None
         file = self.home / "runs" / name / "pods.json"
         if file.exists():
-            launch = read(file, LaunchConfig)
+            try:
+                launch = read(file, LaunchConfig)
+            except DataError as error:
+                return f"where its artifacts are is unknown: {error}"
             if launch.bucket_root != f"{root}/{name}":
                 return f"its artifacts are in {launch.bucket_root}: name its environment with -e"
         return None
@@ -221,7 +225,7 @@ class GarbageCollector:
             return False
         folder, removed = self.home / "runs" / name, self.home / "removed" / name
         if (folder / "pods.json").is_file():
-            bucket = open_objects(self.environment.artifacts())
+            bucket = open_objects(self.environment.artifacts(), staging.SETTING)
             if not delete_all(bucket, bucket.entries(f"{name}/")):
                 return False
         removed.parent.mkdir(exist_ok=True)

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from modelyard.components import records
-from modelyard.components.artifacts import Interval, Metric, Metrics, Record, Rule, Slice, read
-from modelyard.components.errors import ConfigError, ModelyardError
+from modelyard.components.artifacts import Interval, Metric, Metrics, Prediction, Record, Rule, Slice, read
+from modelyard.components.errors import ConfigError
 from modelyard.components.events import Event, StepChange
 from modelyard.components.explain.explanation import Explanation
-from modelyard.pipelines.serving.smoke_test import Prediction
 
 if TYPE_CHECKING:
     from modelyard.pipelines.config.config import Config
@@ -69,10 +68,10 @@ class Failure(Record):
 
     @classmethod
     def of(
-        cls, found: ModelyardError | records.Failure, step: str | None = None, log: Path | None = None
+        cls, found: Exception | records.Failure, step: str | None = None, log: Path | None = None
     ) -> "Failure":
         """Return how an error, or the record that a step left of one, is told."""
-        record = records.Failure.of(found) if isinstance(found, ModelyardError) else found
+        record = records.Failure.of(found) if isinstance(found, Exception) else found
         told = record.model_dump(include={"kind", "message", "exit_code"})
         return cls(**told, step=step, log=str(log) if log else None)
 

@@ -16,17 +16,17 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from modelyard.components import events, lifeline, records
-from modelyard.components.artifacts import Decision, Metrics, Outcome, write
-from modelyard.components.errors import ConfigError
+from modelyard.components.artifacts import Decision, Metrics, Outcome, Prediction, write
+from modelyard.components.errors import ConfigError, DeployError
 from modelyard.components.report.page import with_facts
-from modelyard.pipelines.runners.base import EvaluationSummary, RunInfo, RunSummary
+from modelyard.pipelines.runners.base import EvaluationSummary, Failure, RunInfo, RunSummary
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
 START, EVENTS, CANCELLED = "start.json", "events.jsonl", "cancelled"
@@ -119,6 +119,14 @@ def scores(
         ),
         "report": str(shutil.copyfile(report, folder / "report.html")),
     }
+
+
+def predicted(result: dict[str, Any], predict: Callable[[], Prediction | None]) -> dict[str, Any]:
+    """Return a run's result with a prediction of its server; without an answer, the run has failed."""
+    try:
+        return {**result, "prediction": predict()}
+    except DeployError as error:
+        return {**result, "state": "failed", "failure": Failure.of(error)}
 
 
 def add_facts(summary: RunSummary, info: RunInfo) -> RunSummary:

@@ -121,12 +121,12 @@ def list_runs(
         place: where.
         model: only runs of this model.
         limit: maximum number of runs.
-        warn: is told why the runs of the server are missing.
+        warn: is told which runs are missing, and why.
 
     Raises:
         BackendError: Kubeflow Pipelines does not answer, and this machine leads no run there.
     """
-    found = [*_led(place.name, model, limit)]
+    found = [*_led(place.name, model, limit, warn)]
     if place.name and place.environment.kind == "kubernetes":
         try:
             found += server(place).list(model, limit)
@@ -137,13 +137,12 @@ def list_runs(
     return sorted(found, key=lambda one: one.started, reverse=True)[:limit]
 
 
-def _led(name: str | None, model: str | None, limit: int) -> Iterator[RunInfo]:
-    starts = {(one.runner, one.environment): one for _, one in led(runs.home())}
+def _led(name: str | None, model: str | None, limit: int, warn: Callable[[str], None]) -> Iterator[RunInfo]:
+    starts = {(one.runner, one.environment): one for _, one in led(runs.home(), warn)}
     for start in starts.values():
         if name in (None, start.environment):
             yield from _runner_of(start).list(model, limit)
 
 
 def _runner_of(start: Start) -> LocalRunner:
-    environment = Environment.model_validate_json(json.dumps(start.place))
-    return leader(start.environment, environment)
+    return leader(start.environment, start.place)

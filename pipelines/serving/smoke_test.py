@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
-from modelyard.components.artifacts import Golden, Record, read
+from modelyard.components.artifacts import Golden, Prediction, read
 from modelyard.components.deploy.platforms import local
 from modelyard.components.errors import ClusterError, DeployError
 from modelyard.components.problems import describe
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     import httpx
 
 TIMEOUT = 30.0
-
-
-class Prediction(Record):
-    """What the deployed server answered over HTTP to one of the version's golden requests."""
-
-    version: int
-    answer: str
-    note: str
 
 
 def predict_locally(config: Config) -> Prediction | None:

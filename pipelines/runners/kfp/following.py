@@ -243,7 +243,7 @@ class Following:
 
 
 def results(run: Any, name: str, store: Store, environment: Environment, folder: Path) -> dict[str, Any]:
-    """Return the part of a run's summary that has its results: what its steps recorded, and the report.
+    """Return the part of a run's summary with its results: what its steps recorded, report, prediction.
 
     Args:
         run: the run, as the server gives it; it has succeeded.
@@ -271,11 +271,8 @@ def results(run: Any, name: str, store: Store, environment: Environment, folder:
     report = folder / "artifacts" / "evaluate" / "report"
     staging.fetch(decision.report, report, environment.artifacts().endpoint)
     outcome = found.outcome.outcome if found.outcome else None
-    return {
-        **result,
-        **local_runs.scores(decision.decision, decision.metrics, report, outcome, folder),
-        "prediction": predict_on_cluster(name, store, environment),
-    }
+    result |= local_runs.scores(decision.decision, decision.metrics, report, outcome, folder)
+    return local_runs.predicted(result, lambda: predict_on_cluster(name, store, environment))
 
 
 def _gone(run: Any, store: Store, key: str) -> NotFoundError:

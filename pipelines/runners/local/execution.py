@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.components import events, records
-from modelyard.components.artifacts import UNCHANGED, Decision, Identity, Metrics, Outcome, read
+from modelyard.components.artifacts import UNCHANGED, Decision, Identity, Metrics, Outcome, Prediction, read
 from modelyard.components.errors import CancelledError, ModelyardError
 from modelyard.components.events import CheckpointSaved, Event, EventFile, Resumed, StepChange
 from modelyard.components.explain import local_run
@@ -20,8 +20,8 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.base import Failure, RunSummary, Step
 from modelyard.pipelines.runners.local.tasks import Tasks
-from modelyard.pipelines.runners.runs import CANCELLED, EVENTS, scores
-from modelyard.pipelines.serving.smoke_test import Prediction, predict_locally
+from modelyard.pipelines.runners.runs import CANCELLED, EVENTS, predicted, scores
+from modelyard.pipelines.serving.smoke_test import predict_locally
 from modelyard.pipelines.steps import STEPS
 
 EXIT_TASK = "explain"
@@ -65,6 +65,9 @@ class LocalExecution:
             step = self._failed_step()
             log = self.tasks.log(step) if step else None
             result = {"state": "failed", "failure": Failure.of(self._failure(step) or error, step, log)}
+        except Exception as error:  # a bug, or a disk that is full: whoever calls shows it
+            self._record(started, {"state": "failed", "failure": Failure.of(error, self._failed_step())})
+            raise
         except KeyboardInterrupt:
             cancelled = (self.folder / CANCELLED).exists()
             how = "`modelyard runs cancel`" if cancelled else "Ctrl-C or SIGTERM"
@@ -174,11 +177,8 @@ class LocalExecution:
             found = records.of_run(open_objects(self.config.store), self.config.name, self.folder.name)
             _, reason = found.decided() or (UNCHANGED, None)
             return {**result, "decision": UNCHANGED, "reason": reason}
-        return {
-            **result,
-            **self._scores(),
-            "prediction": self._prediction.result() if self._prediction else None,
-        }
+        prediction = self._prediction
+        return predicted({**result, **self._scores()}, prediction.result if prediction else lambda: None)
 
     def _scores(self) -> dict[str, Any]:
         folder = self._evaluation()

@@ -4,14 +4,13 @@ Such a run lives with the process that leads it. Others, on the same machine, se
 names the leader, the lifeline tells whether it lives, `events.jsonl` how far it is, `run.json` how it ended.
 """
 
-import json
 import os
 import shutil
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,7 +63,7 @@ class Start(Record):
 
     runner: Literal["local", "pods"]
     environment: str
-    place: dict[str, Any]
+    place: Environment
     config: dict[str, Any]
     options: dict[str, bool | int]
     at: str
@@ -171,7 +170,7 @@ class LocalRun(Run):
         from modelyard.pipelines.config.config import Config
 
         check_has_failed(self.name, self.info().state, "run")
-        config = Config.model_validate_json(json.dumps(self._start.config))
+        config = Config.model_validate(self._start.config)
         return self._runner.start(config, self._start.options)
 
     def explain(self) -> Explanation:
@@ -321,7 +320,7 @@ class LocalRunner(Runner):
         start = Start(
             runner=self.kind,
             environment=self.name,
-            place=self.environment.model_dump(mode="json"),
+            place=self.environment,
             config=config.model_dump(mode="json"),
             options=dict(options),
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -363,10 +362,18 @@ class LocalRunner(Runner):
         return LocalExecution(config, folder, self.environment, options)
 
 
-def led(home: Path) -> Sequence[tuple[Path, Start]]:
-    """Return the folders of the runs that this machine leads, or led, the latest start first."""
-    folders = (folder for folder in (home / "runs").glob("*") if runs.NAME.fullmatch(folder.name))
-    known = [(folder, start) for folder in folders if (start := start_of(folder))]
+def led(home: Path, warn: Callable[[str], None] = lambda _: None) -> Sequence[tuple[Path, Start]]:
+    """Return the folders of the runs that this machine leads, or led, the latest start first.
+
+    `warn` is told of each run that is left out, as its `start.json` cannot be read.
+    """
+    known = []
+    for folder in (home / "runs").glob("*"):
+        try:
+            if runs.NAME.fullmatch(folder.name) and (start := start_of(folder)):
+                known.append((folder, start))
+        except DataError as error:
+            warn(f"the run {folder.name} is not shown: {error}")
     return sorted(known, key=lambda one: (one[1].at, one[0].name), reverse=True)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from modelyard.components import lifeline
-from modelyard.components.artifacts import Outcome, read, write
+from modelyard.components.artifacts import Outcome, Prediction, read, write
 from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store import staging
 from modelyard.components.store.storage import open_objects
@@ -22,7 +22,7 @@ from modelyard.pipelines.runners.local.execution import LocalExecution
 from modelyard.pipelines.runners.pods import launcher
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
 from modelyard.pipelines.runners.pods.pod import STEP_PODS, remove_pod, remove_pods, step_pod
-from modelyard.pipelines.serving.smoke_test import Prediction, predict_on_cluster
+from modelyard.pipelines.serving.smoke_test import predict_on_cluster
 from modelyard.pipelines.steps import STEPS
 
 LAUNCHER = ["python3", "-m", launcher.__name__]
@@ -105,7 +105,7 @@ class PodExecution(LocalExecution):
     def _drop_lost_cache_entries(self) -> None:
         """Remove cache entries of runs that the bucket no longer has; kfp.local does not look there."""
         bucket = self.environment.artifacts()
-        objects = open_objects(bucket)
+        objects = open_objects(bucket, staging.SETTING)
         there = set(objects.folders(""))
         ours = re.compile(re.escape(f"{bucket.url.rstrip('/')}/") + r"([^/\"]+)/")
         for entry in self.cache.glob("*.json"):

@@ -11,7 +11,7 @@ import yaml
 
 from modelyard.components import records
 from modelyard.components.artifacts import Decision, Outcome
-from modelyard.components.errors import NotFoundError
+from modelyard.components.errors import DeployError, NotFoundError
 from modelyard.components.records import DecisionRecord, OutcomeRecord, RunStart
 from modelyard.components.store import staging
 from modelyard.components.store.storage import open_objects
@@ -19,10 +19,12 @@ from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import Plan, keep, key_of
+from modelyard.pipelines.runners.base import recorded
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import connect
 from modelyard.pipelines.runners.kfp.following import Following
 from modelyard.pipelines.runners.kfp.runner import KfpRunner
+from modelyard.pipelines.runners.runs import of_pipelines
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.plans import an_hour
 from tests.published import accurate
@@ -152,3 +154,32 @@ def test_a_run_that_is_followed_is_compared_with_its_plan(
     report = (folder / "report.html").read_text()
     assert "Plan against actual" in report
     assert "<td>train</td>" in report
+
+
+def test_a_server_that_does_not_answer_fails_the_run_and_keeps_its_results(
+    site: Site, place: Environment, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predict(*_: Any) -> None:
+        raise DeployError("The server did not answer.")
+
+    monkeypatch.setattr("modelyard.pipelines.runners.kfp.following.predict_on_cluster", predict)
+    record(run.run_id, place, tmp_path, decision="promote")
+    site.runs.become(run.run_id, "SUCCEEDED")
+    summary = Following(connect(place), run, place)()
+    assert recorded(of_pipelines(run.display_name)) == summary
+    assert summary.failure
+    assert (summary.state, summary.failure.kind, summary.decision) == ("failed", "DeployError", "promote")
+
+
+def test_a_log_in_which_a_step_printed_the_error_of_the_server_is_whole(
+    site: Site, place: Environment, run: Any
+) -> None:
+    archive = runs.RunArchive(connect(place), run.run_id)
+    (node,) = (one for one in archive.workflow().pods() if not one.driver)
+    line = '{"error_message":"my own"}'
+    site.runs.logs[node.pod] = f"before\n{line}\nafter\n"
+    assert list(archive.log(node)) == ["before", line, "after"]
+    site.runs.logs[node.pod] = f"before\n{line}\n"
+    assert list(archive.log(node)) == ["before", line]
+    site.runs.logs[node.pod] = f'{line}\n{{"error_message":"Failed to read logs","error_details":"gone"}}'
+    assert list(archive.log(node)) == [line]

@@ -44,6 +44,22 @@ def test_with_yes_it_removes_and_then_there_is_nothing_left(modelyard, old, tmp_
     assert modelyard("gc", *POLICY, "--yes").out.splitlines()[-1] == "Removed 0 of 0."
 
 
+def test_who_confirms_is_told_what_was_removed(modelyard, old, monkeypatch):
+    monkeypatch.setattr("modelyard.pipelines.cli.maintenance._confirmed", lambda *_: True)
+    assert modelyard("gc", *POLICY).out.splitlines()[-1] == "Removed 1 of 1."
+    assert old.versions("tiny") == [1]
+
+
+def test_a_run_whose_pods_json_cannot_be_read_is_kept(modelyard, tmp_path):
+    run = tmp_path / ".modelyard/runs/20260101-000000-aaaa"
+    run.mkdir(parents=True)
+    (run / "pods.json").write_text('{"key of another version": 1}')
+    ended = modelyard("gc", *POLICY, "--set", "retention.runs=0", "--yes", "--output", "json")
+    (row,) = json.loads(ended.out)
+    assert "pods.json" in row["kept"]
+    assert run.is_dir()
+
+
 def test_dry_run_wins_over_yes(modelyard, old):
     assert modelyard("gc", *POLICY, "--yes", "--dry-run").code == 0
     assert old.versions("tiny") == [1, 2]

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from kfp import dsl
@@ -11,6 +12,7 @@ from modelyard.components.events import CheckpointSaved, append
 from modelyard.components.explain import local_run
 from modelyard.pipelines.compile import lean_kfp
 from modelyard.pipelines.config.config import load
+from modelyard.pipelines.runners.base import recorded
 from modelyard.pipelines.runners.local.execution import LocalExecution
 from modelyard.pipelines.runners.local.tasks import Tasks
 from modelyard.pipelines.runners.runs import EVENTS
@@ -150,3 +152,18 @@ def test_only_what_the_kernel_may_have_killed_is_out_of_memory(
     found = local_run.failure(run(how)[0].log("train").parents[1])
     assert found is not None
     assert found.kind == kind
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyError("a bug")])
+def test_a_run_that_ends_with_a_bug_is_recorded_as_failed(tmp_path: Path, error: Exception) -> None:
+    folder = tmp_path / "runs" / "20260101-000000-aaaa"
+    folder.mkdir(parents=True)
+    execution = LocalExecution(load(environ={}), folder)
+    execution._execute = Mock(side_effect=error)  # type: ignore[method-assign]
+    with pytest.raises(type(error)):
+        execution()
+    summary = recorded(folder)
+    assert summary is not None
+    assert summary.failure is not None
+    assert (summary.state, summary.failure.exit_code) == ("failed", 1)
+    assert summary.failure.kind == type(error).__name__

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from modelyard.pipelines.cli.options import cell
+
 
 @pytest.mark.usefixtures("store")
 def test_models_are_listed(modelyard):
@@ -18,6 +20,10 @@ def test_models_are_listed(modelyard):
         (1, True, "first"),
         (2, False, "second"),
     ]
+
+
+def test_numbers_in_tables_are_those_of_reports():
+    assert [cell(value) for value in (0.9, 51.4567, 3, True, None)] == ["0.9000", "51.46", "3", "true", "–"]
 
 
 def test_an_empty_store_says_what_makes_a_model(modelyard):

@@ -15,6 +15,7 @@ from modelyard.components import lifeline
 from modelyard.components.artifacts import Metric
 from modelyard.components.events import Epoch, Resumed, StepChange, append
 from modelyard.pipelines.cli.progress import line_of
+from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.base import EvaluationSummary
 from modelyard.pipelines.runners.local.runner import process_start
@@ -144,7 +145,7 @@ class Cluster:
 def test_the_pods_of_a_run_whose_leader_was_killed_are_removed(home, modelyard, monkeypatch):
     cluster = Cluster()
     monkeypatch.setattr("modelyard.components.kubernetes.cluster.connect", lambda _: cluster)
-    place = {"kind": "kubernetes", "store": "gs://b/models", "pipeline_root": "gs://b/runs"}
+    place = Environment(kind="kubernetes", store="gs://b/models", pipeline_root="gs://b/runs")
     run = started(home, FIRST, runner="pods", environment="kind", place=place)
     assert found(modelyard, "list")[0]["runner"] == "pods"
     with lifeline.hold(run / "lifeline"):
@@ -230,3 +231,11 @@ def test_an_event_is_read_whole_or_not_at_all(tmp_path: Path):
         file.write(',"epoch":2,"epochs":2}\nnoise\n')
     assert [one.epoch for one in reader.read()] == [1, 2]
     assert parse('{"event":"none"}') is None
+
+
+def test_a_run_that_another_version_of_modelyard_started_is_left_out_and_named(home, modelyard):
+    (ended(home, FIRST) / runs.START).write_text('{"key of another version": 1}')
+    started(home, SECOND)
+    assert [run["name"] for run in found(modelyard, "list")] == [SECOND]
+    assert f"the run {FIRST} is not shown" in modelyard("runs", "list").err
+    assert modelyard("explain").code == 0

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from modelyard.components.artifacts import Golden, write
+from modelyard.components.artifacts import Golden, Prediction, write
 from modelyard.components.errors import DeployError
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.serving import smoke_test
-from modelyard.pipelines.serving.smoke_test import Prediction, predict_once
+from modelyard.pipelines.serving.smoke_test import predict_once
 from tests.published import classifier
 
 GOLDEN = Golden(problem="classification", instances=[[[1]], [[2]]], predictions=[[0.2, 0.8], [1.0, 0.0]])

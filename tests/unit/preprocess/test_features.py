@@ -102,11 +102,11 @@ def test_standardize_measures_the_training_rows_per_channel(raw, pictures, dtype
 
 
 @pytest.mark.parametrize(("normalize", "deviation"), [("scale", 16.0), ("scale", 1e6), ("none", 1.0)])
-def test_scale_and_none(raw, pictures, caplog, normalize, deviation) -> None:
+def test_scale_and_none(raw, pictures, capsys, normalize, deviation) -> None:
     features = run(raw({"all": pictures(90)}), normalize=normalize, scale=deviation)
     found = artifacts.read(features / "normalization.json", Normalization)
     assert (found.mean, found.deviation) == ((0.0,), (deviation,))
-    assert ("check data.scale" in caplog.text) == (deviation == 1e6)
+    assert ("check data.scale" in capsys.readouterr().out) == (deviation == 1e6)
 
 
 def test_images_from_files_are_divided_by_255(raw, pictures) -> None:
