@@ -53,7 +53,6 @@ def render(
     """Return the page as HTML; `fingerprint` is that of the data, `mistakes` are the worst first."""
     measured = [name for name in history.metrics if not name.startswith("val_")]
     shown = sorted(measured, key=lambda name: (name != metrics.primary, name != "loss"))
-    pictures = [plots.curves(words(name), name, history.metrics) for name in shown]
     page: str = _template("report.html").render(
         name=name,
         metrics=metrics,
@@ -64,7 +63,7 @@ def render(
         fingerprint=fingerprint,
         mistakes=mistakes,
         bars=plots.bars(metrics),
-        curves=[one for one in pictures if one],
+        curves=[plots.curves(words(name), name, history.metrics) for name in shown],
         figures=problems.of(metrics.problem).figures(metrics),
         size=problems.describe(metrics.problem).size,
         view=(plots.WIDTH, plots.HEIGHT, plots.LEFT, plots.RIGHT, plots.TOP, plots.BOTTOM),

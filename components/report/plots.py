@@ -32,12 +32,10 @@ class Curves:
     y_ticks: tuple[tuple[float, str], ...]
 
 
-def curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Curves | None:
-    """Return the curves of a metric in training and validation, or None when there are none."""
+def curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Curves:
+    """Return the curves of a metric in training and validation."""
     named = {"training": metrics.get(metric), "validation": metrics.get(f"val_{metric}")}
     series = {name: values for name, values in named.items() if values}
-    if not series:
-        return None
     values = [value for one in series.values() for value in one]
     low, high = _range(values)
     epochs = max(len(one) for one in series.values())

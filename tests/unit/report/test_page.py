@@ -108,10 +108,11 @@ def test_what_the_run_is_called_comes_first_and_is_escaped(page) -> None:
 def test_settings_are_shown_as_the_calls_of_keras(page) -> None:
     schedule = {"class_name": "CosineDecay", "config": {"initial_learning_rate": 0.01, "decay_steps": 100}}
     adam = {"class_name": "Adam", "config": {"name": "adam", "learning_rate": schedule, "clipnorm": None}}
-    html = page(("a", "b"), settings={"optimizer": adam, "batch_size": 32, "class_weights": None})
+    model = {"filters": [8, 16], "dropout": 0.0, "arguments": {}}
+    html = page(("a", "b"), settings={"model": model, "optimizer": adam, "class_weights": None})
     optimizer = "Adam(learning_rate=CosineDecay(initial_learning_rate=0.01, decay_steps=100))</dd>"
     assert optimizer in html.replace("<wbr>", "")
-    assert "<dt>batch size</dt><dd>32</dd>" in html
+    assert "<dt>model</dt><dd>filters 8, 16; dropout 0</dd>" in html
     assert "<dt>class weights" not in html
 
 
