@@ -17,6 +17,7 @@ from modelyard.components.problems.base import Mistake
 from modelyard.components.report import plots
 
 HEAD, END = "</header>", "</main>"
+LONGEST_PATH = 60
 
 
 class Example(NamedTuple):
@@ -111,6 +112,11 @@ def _setting(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
+def _end(path: str) -> str:
+    """Return the end of a path: the file's own name is there."""
+    return path if len(path) <= LONGEST_PATH else f"…{path[-LONGEST_PATH:]}"
+
+
 def _template(name: str) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -121,6 +127,6 @@ def _template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": format_number, "words": words, "setting": _setting}
+    environment.filters |= {"number": format_number, "words": words, "setting": _setting, "end": _end}
     environment.globals["scatter"] = plots.scatter
     return environment.get_template(name)

@@ -83,13 +83,15 @@ def test_of_an_example_that_is_no_image_the_first_numbers_are_shown() -> None:
 
 def test_mistakes_are_shown_with_their_names_in_the_source(page) -> None:
     mistake = Mistake(row=1234, actual=Shown("<cat>", "0.001"), predicted=Shown("dog", "0.998"))
-    html = page(
-        ("<cat>", "dog"), mistakes=[Example(mistake, "cat/<1>.png"), Example(mistake, numbers="1, 2")]
-    )
+    long = f"{'folder/' * 20}7.png"
+    shown = [Example(mistake, "cat/<1>.png"), Example(mistake, numbers="1, 2"), Example(mistake, long)]
+    html = page(("<cat>", "dog"), mistakes=shown)
     for words in (
         "true 0.001 <b>&lt;cat&gt;",
         "predicted 0.998 <b",
         "cat/&lt;1&gt;.png",
+        f'title="{long}"',
+        "/7.png</div>",
         "test row 1,234: 1, 2",
     ):
         assert words in html
