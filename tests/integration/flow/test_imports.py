@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 PROGRAM = """
@@ -27,13 +28,20 @@ HEAVY = (
 SLOW = ("numpy", "pandas", "docker", "requests", "httpx", "urllib3")
 
 
-def test_a_run_with_nothing_changed_loads_nothing_heavy(champion: Any) -> None:
+def test_a_run_with_nothing_changed_loads_nothing_heavy_and_tells_people_what_came_of_it(
+    champion: Any,
+) -> None:
     """It passes through every part of the leading process: the cache, deploy, explain, the smoke test."""
     command = [sys.executable, "-c", PROGRAM, "run"]
     done = subprocess.run(command, cwd=champion.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "over HTTP" in done.stdout
+    for words in ("promote", "over HTTP", "modelyard serve digits", ".modelyard/models"):
+        assert words in done.stdout
     loaded = set((champion.folder / "modules.txt").read_text().split())
     assert "kfp.local" in loaded
     assert loaded.isdisjoint(HEAVY)
     assert loaded.isdisjoint(SLOW)
+    assert champion.json("report")["report"] in done.stdout
+    published = champion.json("report", "digits")
+    assert published["version"] == 1
+    assert "<dt>version</dt><dd>1 of digits" in Path(published["report"]).read_text()

@@ -13,74 +13,81 @@ import numpy as np
 import pytest
 
 from modelyard.components.errors import ConfigError, NotFoundError, ServeError, StoreError
+from modelyard.components.serve.__main__ import main
 
 IMAGE = np.zeros((4, 4, 3), int).tolist()
 BODY = json.dumps({"instances": [IMAGE]}).encode()
 
 
-def refused(
-    shelf: Any, kind: type[Any], *words: str, serving: str = '{"port": 0}', more: tuple[str, ...] = ()
-) -> None:
-    """Assert that a server ends with the exit code of its error and one line that has the words."""
-    line = [
-        "-m",
-        "modelyard.components.serve",
-        "--name",
-        "tiny",
-        "--store",
-        shelf.settings.text(),
-        "--serving",
-        serving,
-    ]
-    done = subprocess.run([sys.executable, *line, *more], capture_output=True, text=True, timeout=200)
-    assert done.returncode == kind.exit_code
-    assert done.stdout == ""
-    last = done.stderr.splitlines()[-1]
+def line(shelf: Any, *more: str, serving: str = '{"port": 0}') -> list[str]:
+    return ["--name", "tiny", "--store", shelf.settings.text(), "--serving", serving, *more]
+
+
+def check(kind: type[Any], words: tuple[str, ...], code: Any, out: str, err: str) -> None:
+    """Check that a server ended with the exit code of an error, and with one line that has the words."""
+    assert (code, out) == (kind.exit_code, "")
+    assert "Traceback" not in err
+    last = err.splitlines()[-1]
     assert last.startswith(f"{kind.__name__}: ")
-    assert "Traceback" not in done.stderr
     for word in words:
         assert word in last
 
 
+@pytest.fixture
+def refused(shelf: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Start a server, in this process, and check how it ends."""
+
+    def start(kind: type[Any], *words: str, more: tuple[str, ...] = (), **options: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["serve", *line(shelf, *more, **options)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        check(kind, words, ended.value.code, *capsys.readouterr())
+
+    return start
+
+
 def test_no_such_model(shelf):
-    refused(shelf, NotFoundError, "There is no model tiny", "models there: none")
+    command = [sys.executable, "-m", "modelyard.components.serve", *line(shelf)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = ("There is no model tiny", "models there: none")
+    check(NotFoundError, words, done.returncode, done.stdout, done.stderr)
 
 
-def test_no_such_version(shelf):
+def test_no_such_version(shelf, refused):
     shelf.publish()
-    refused(shelf, NotFoundError, "tiny has no version 9", more=("--version", "9"))
+    refused(NotFoundError, "tiny has no version 9", more=("--version", "9"))
 
 
-def test_a_port_in_use(shelf):
+def test_a_port_in_use(shelf, refused):
     shelf.publish()
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        refused(shelf, ServeError, f"Port {port} of 127.0.0.1", "serving.port", serving=f'{{"port": {port}}}')
+        refused(ServeError, f"Port {port} of 127.0.0.1", "serving.port", serving=f'{{"port": {port}}}')
 
 
-def test_an_address_of_another_machine(shelf):
+def test_an_address_of_another_machine(shelf, refused):
     shelf.publish()
-    refused(shelf, ServeError, "192.0.2.1", "serving.host", serving='{"port": 0, "host": "192.0.2.1"}')
+    refused(ServeError, "192.0.2.1", "serving.host", serving='{"port": 0, "host": "192.0.2.1"}')
 
 
-def test_settings_that_are_none(shelf):
-    refused(shelf, ConfigError, "max_bodies", serving='{"max_bodies": 3}')
-    refused(shelf, ConfigError, "port", serving='{"port": "x"}')
+def test_settings_that_are_none(refused):
+    refused(ConfigError, "max_bodies", serving='{"max_bodies": 3}')
+    refused(ConfigError, "port", serving='{"port": "x"}')
 
 
-def test_a_tampered_file_is_never_ready(shelf):
+def test_a_tampered_file_is_never_ready(shelf, refused):
     version = shelf.publish()
     file = shelf.file(version)
     file.chmod(0o644)
     file.write_bytes(file.read_bytes() + b"x")
-    refused(shelf, StoreError, "model.onnx", "SHA-256")
+    refused(StoreError, "model.onnx", "SHA-256")
 
 
-def test_a_tampered_manifest_is_never_ready(shelf):
+def test_a_tampered_manifest_is_never_ready(shelf, refused):
     file = shelf.file(shelf.publish(), "manifest.json")
     file.chmod(0o644)
     file.write_text(file.read_text() + " ")
-    refused(shelf, StoreError, "manifest.json")
+    refused(StoreError, "manifest.json")
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
@@ -126,9 +133,9 @@ def test_a_request_that_never_ends_does_not_keep_the_server(shelf, start):
         assert server.process.wait(60) == 0
 
 
-def test_another_digest_than_was_asked_for(shelf):
+def test_another_digest_than_was_asked_for(shelf, refused):
     version = str(shelf.publish())
-    refused(shelf, StoreError, "manifest.json", more=("--version", version, "--digest", "0" * 64))
+    refused(StoreError, "manifest.json", more=("--version", version, "--digest", "0" * 64))
 
 
 def test_says_where_it_is_and_lingers_for_those_who_have_not_heard_of_its_end(shelf, start):
