@@ -4,8 +4,10 @@
 
 The parts are an eighth, a quarter, a half and all of the training examples, each a subset of the next. Each
 is trained as a run would train it, so this takes about twice as long as one training. `a * rows^-b + c` is
-fitted to the errors on the validation examples, and extrapolated to four times the rows at most. Each part is
-trained once, so the intervals do not include the effect of another seed.
+fitted to the errors on the validation examples, and extrapolated to four times the rows at most. A curve
+never rises: what is extrapolated is at most the last measured error, and where a measured error is higher
+than the one before, the answer is that it cannot tell. Each part is trained once, so the intervals do not
+include the effect of another seed.
 """
 
 import math
@@ -91,20 +93,26 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], drawn: Num
     size = np.asarray(counts, float)
     best = fit(size, np.asarray(errors))
     points = [_point(count, errors[place], drawn[:, place]) for place, count in enumerate(counts)]
-    first, last = format_number(errors[0]), format_number(errors[-1])
-    said = f"{first} with {counts[0]:,} examples and {last} with {counts[-1]:,}"
-    if not best.a:
-        return _refused(measure, f"the error does not fall with more examples: {said}", points)
+    said = ", ".join(f"{format_number(one.error)} with {one.rows:,} examples" for one in points)
+    if errors != sorted(errors, reverse=True) or errors[0] == errors[-1]:
+        return _refused(
+            measure,
+            f"cannot tell, as the error does not fall with every step: {said}. Raise data.validation, "
+            "so that chance counts less, or training.epochs",
+            points,
+        )
     if any(not few.min() <= best.at(rows) <= few.max() for rows, few in zip(counts, drawn.T, strict=True)):
         return _refused(
             measure,
-            f"the errors follow no power law: {said}. Few examples may train too few steps: raise "
-            "training.epochs",
+            f"cannot tell, as the errors follow no power law: {said}. Few examples may train too few steps: "
+            "raise training.epochs",
             points,
         )
     laws = [fit(size, one) for one in drawn]
-    more = [counts[-1] * times for times in BEYOND]
-    beyond = [_point(rows, best.at(rows), np.array([law.at(rows) for law in laws])) for rows in more]
+    beyond = []
+    for rows in (counts[-1] * times for times in BEYOND):
+        others = np.minimum([law.at(rows) for law in laws], drawn[:, -1])
+        beyond.append(_point(rows, min(best.at(rows), errors[-1]), others))
     return LearningCurve(measure=measure, points=tuple(points), beyond=tuple(beyond), refused=None)
 
 

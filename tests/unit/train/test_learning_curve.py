@@ -56,12 +56,24 @@ def test_no_wrong_row_among_few_does_not_mean_none_at_all() -> None:
     assert all(one.low <= one.error <= one.high for one in (*curve.points, *curve.beyond))
 
 
-def test_what_does_not_fall_is_not_continued() -> None:
-    curve = curve_of([250, 500, 1000, 2000], [0.10, 0.12, 0.13, 0.14], held=100)
+@pytest.mark.parametrize("errors", [[0.10, 0.12, 0.13, 0.14], [0.12, 0.06, 0.07, 0.05], [0.1] * 4])
+def test_what_does_not_fall_is_not_continued(errors: list[float]) -> None:
+    curve = curve_of([250, 500, 1000, 2000], errors, held=100)
     assert curve.refused
-    assert "0.1000 with 250 examples and 0.1400 with 2,000" in curve.refused
+    assert f"{errors[-1]:.4f} with 2,000 examples" in curve.refused
     assert curve.beyond == ()
     assert [one.rows for one in curve.points] == [250, 500, 1000, 2000]
+
+
+def test_a_curve_never_rises_and_its_intervals_have_its_errors() -> None:
+    """The law that fits these errors best is above the last one for twice the rows."""
+    curve = curve_of([250, 500, 1000, 2000], [0.30, 0.28, 0.27, 0.20], held=60)
+    whole = (*curve.points, *curve.beyond)
+    assert len(whole) == 6
+    for value in ("error", "high"):
+        found = [getattr(one, value) for one in whole]
+        assert found == sorted(found, reverse=True)
+    assert all(one.low <= one.error <= one.high for one in whole)
 
 
 def test_what_no_law_goes_through_is_not_continued() -> None:
