@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE # compiling our modules again in each child pro
 TWO_CORES := -n 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test coverage lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-data bench-flow bench-training bench-export bench-serving bench-rollout bench-plan bench-submit bench-backend soak results clean
+.PHONY: help setup run test coverage lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-data bench-flow bench-training bench-export bench-serving bench-rollout bench-plan bench-gate bench-submit bench-backend soak results clean
 
 ##@ Start here
 
@@ -116,6 +116,9 @@ bench-serving: setup ## The server beside a bare handler and FastAPI
 
 bench-plan: setup ## What a probe predicts beside what training takes: six networks, three sizes, five rounds
 	$(BIN)/python benchmarks/plan.py
+
+bench-gate: setup ## How often the gate's comparison passes, simulated: the tables of docs/gate.md
+	$(BIN)/python benchmarks/gate.py
 
 bench-submit: setup ## Submit and compile beside kfp.Client and KFP's compiler
 	$(BIN)/python benchmarks/submit.py

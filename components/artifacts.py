@@ -2,10 +2,10 @@
 
 raw, features   schema.json, and per split `train-00000-of-00008.npy` with `….targets.npy` beside it, and
                 `….names.json` where the source names its rows (of features: the test rows)
-features        also normalization.json and statistics.json
+features        also normalization.json, statistics.json and hashes.npz
 model           model.keras, model.onnx, saved_model/, signature.json
 history         history.json
-evaluation      decision.json, golden.json, metrics.json, report.html
+evaluation      decision.json, golden.json, metrics.json, report.html, training_hashes.npy
 
 The records are here, the shards in shards.py. Each artifact is written beside its place and moved there
 when it is whole (`writing`), so that nobody ever sees a half-written one.
@@ -314,14 +314,24 @@ class Comparison(Interval):
     at_least: float
 
 
+class SameRows(Record):
+    """Metrics of candidate and champion on the same test rows: those that no champion was trained on."""
+
+    rows: int
+    candidate: dict[str, Metric]
+    champion: dict[str, Metric]
+
+
 class Metrics(Record):
-    """How the candidate, and the champion if there is one, did on the same test rows.
+    """How the candidate, and the champion if there is one, did on the test rows.
 
     `values` maps a metric's name to what was measured, `primary` names the one that stands for them in lists.
     `champion` is the primary metric of the champion, `gain` how much better the candidate is on the same
-    rows: positive is better, in either direction. `baseline` are metrics of a constant prediction, and
-    `constant` compares the candidate with it. `comparisons` are with the best of the recent champions.
-    `details` is the problem's own.
+    rows: positive is better, in either direction; `same_rows` has all metrics of both. `baseline` are metrics
+    of a constant prediction, and `constant` compares the candidate with it. `comparisons` are with the best
+    of the recent champions, on the rows of `same_rows`. `trained_on` has the test rows that a champion was
+    trained on, by version, where the version has a record of its training rows. `details` is the problem's
+    own.
     """
 
     problem: str
@@ -330,6 +340,8 @@ class Metrics(Record):
     values: dict[str, Metric]
     champion: Metric | None = None
     gain: Interval | None = None
+    same_rows: SameRows | None = None
+    trained_on: dict[int, Repeats] = {}
     baseline: dict[str, float] = {}
     constant: Comparison | None = None
     comparisons: tuple[Comparison, ...] = ()

@@ -5,7 +5,8 @@
     for examples, targets in Split(directory, "train").batches(256): ...
 
 Shards are plain `.npy` files: no decoding, no TensorFlow, and constant memory whatever the size. What the
-source calls the rows, as the paths of pictures, is beside them in `….names.json`.
+source calls the rows, as the paths of pictures, is beside them in `….names.json`; beside the shards of
+features, hashes.npz says which examples they are.
 """
 
 import json
@@ -13,12 +14,44 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar, cast
+from typing import Any, BinaryIO, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 SHARD_BYTES = 64 * 2**20
+HASHES = "hashes.npz"
+Hashes = NDArray[np.uint64]
+
+
+class Rows(NamedTuple):
+    """Rows of some splits of the source, one split after the other.
+
+    `hashes` are of their content: equal examples have equal ones. `splits` are the names of the splits,
+    `ends` the number of rows up to the end of each, and `places` the number of each row in its split.
+    """
+
+    hashes: Hashes
+    splits: tuple[str, ...]
+    ends: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    def name(self, row: int) -> str:
+        """Return a row for people: `row 12 of all`."""
+        return f"row {self.places[row]} of {self.splits[int(np.searchsorted(self.ends, row, side='right'))]}"
+
+
+def write_hashes(directory: Path, train: Rows, test: Rows) -> None:
+    """Write the hashes of the training rows, sorted and each once, and the test rows in their order."""
+    np.savez(directory / HASHES, train=np.unique(train.hashes), **test._asdict())
+
+
+def read_hashes(directory: Path) -> tuple[Hashes, Rows]:
+    """Return the hashes of the training rows, and the test rows."""
+    with np.load(directory / HASHES, allow_pickle=False) as found:
+        splits = tuple(found["splits"].tolist())
+        return found["train"], Rows(found["hashes"], splits, found["ends"], found["places"])
+
 
 T = TypeVar("T")
 

@@ -50,9 +50,8 @@ def deploy(
     models, name = open_store(spec.store), spec.name
     version = models.reserve(name, identity.run)
     found = Path(evaluation)
-    files = _files(
-        [Path(model), found / "golden.json", found / "report.html", Path(history) / "history.json"]
-    )
+    evaluated = [found / name for name in ("golden.json", "report.html", "training_hashes.npy")]
+    files = _files([Path(model), *evaluated, Path(history) / "history.json"])
     manifest = Manifest(
         model=name,
         version=version,

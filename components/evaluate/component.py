@@ -26,7 +26,7 @@ def evaluate(
         metrics: numbers that the KFP UI shows.
         details: what the KFP UI shows of the problem, as a confusion matrix; may be empty.
         report: report.html, self-contained, for the KFP UI.
-        evaluation: decision.json, golden.json, metrics.json and report.html.
+        evaluation: decision.json, golden.json, metrics.json, report.html and training_hashes.npy.
 
     Returns:
         Whether to promote the candidate.

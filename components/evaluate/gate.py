@@ -54,6 +54,11 @@ class Gate(Settings):
         "non_inferiority 0.02, of rmse 2 % of a constant prediction's, with superiority 0.",
     )
 
+    def named_slices(self) -> tuple[str, ...]:
+        """Return the classes that have rules of their own."""
+        limits = [*self.minimum.values(), *self.margin.values()]
+        return tuple(sorted({name for one in limits if isinstance(one, dict) for name in one}))
+
 
 class Checked(NamedTuple):
     """A rule with the sentence that tells how it went."""
@@ -62,39 +67,48 @@ class Checked(NamedTuple):
     sentence: str
 
 
-def decide(metrics: Metrics, gate: Gate | None, champion: int | None) -> Decision:
+def decide(
+    metrics: Metrics, gate: Gate | None, champion: int | None, notes: tuple[str, ...] = ()
+) -> Decision:
     """Return the decision, its reason in a sentence, and the rules.
 
     Args:
         metrics: of the candidate, with the comparisons with the champions if there are any.
         gate: what is asked for; None promotes every model.
         champion: the version that is served now; None when there is none.
+        notes: what else the decision is to say.
 
     Raises:
         EvaluateError: the gate names a class that the data does not have.
     """
-    value = f"{metrics.primary} is {format_number(metrics.main.value)}"
+    value = f"the candidate's {metrics.primary} is {format_number(metrics.main.value)}"
+    notes = (*_notes(metrics), *notes)
     if gate is None:
-        return Decision(
-            decision="promote",
-            reason=f"{value}, and no gate is configured",
-            champion=champion,
-            notes=_notes(metrics),
-        )
-    alone = [*_useful(metrics), *_limits(metrics, gate)]
-    compared = _compared(metrics, gate) if champion else []
-    failed = [one for one in (*alone, *compared) if not one.rule.passed]
-    reached = [one.sentence for one in _limits(metrics, gate)] or [value]
-    against = [one.sentence for one in compared] or ["there is no champion to beat"]
-    reason = f"{', '.join(reached)}, and {'; '.join(against)}"
+        reason = f"{value}, and no gate is configured"
+        return Decision(decision="promote", reason=reason, champion=champion, notes=notes)
+    limits = _limits(metrics, gate)
+    alone = [*_useful(metrics), *limits]
+    compared = _compared(metrics, gate, champion) if champion else []
+    failed = [one.sentence for one in (*alone, *compared) if not one.rule.passed]
+    rejected = not all(one.rule.passed for one in alone)
     if failed:
-        reason = "; ".join(one.sentence for one in failed)
+        if metrics.same_rows and all(
+            one.rule.passed for one in compared
+        ):  # then no sentence has the champion's
+            both, name = metrics.same_rows, metrics.primary
+            values = both.candidate[name].value, both.champion[name].value
+            failed.append(_side_by_side(name, values, f"version {champion}, the champion", both.rows))
+        reason = "; ".join(failed)
+    else:
+        reached = [one.sentence for one in limits] or [value]
+        against = [one.sentence for one in compared] or ["there is no champion to compare it with"]
+        reason = f"{', '.join(reached)}, and {'; '.join(against)}"
     return Decision(
-        decision="reject" if any(not one.rule.passed for one in alone) else "hold" if failed else "promote",
+        decision="reject" if rejected else "hold" if failed else "promote",
         reason=reason,
         champion=champion,
         rules=tuple(one.rule for one in (*alone, *compared)),
-        notes=_notes(metrics),
+        notes=notes,
     )
 
 
@@ -105,25 +119,31 @@ def _useful(metrics: Metrics) -> list[Checked]:
         sign, measured = _sign(metrics, one.metric), metrics.values[one.metric].value
         limit, passed = one.other + sign * one.at_least, one.at_least > 0
         rule = Rule(
-            rule=f"{one.metric}, 95 % limit, better than a constant prediction's",
+            rule=f"{'lower' if sign > 0 else 'upper'} 95 % limit of {one.metric}, better than a constant "
+            "prediction's",
             value=limit,
             limit=one.other,
             passed=passed,
         )
-        found.append(
-            Checked(
-                rule,
-                f"{one.metric} {format_number(measured)} (95 % limit {format_number(limit)}) is "
-                f"{'' if passed else 'not '}better than a constant prediction's {format_number(one.other)}",
-            )
+        bound = "at least" if sign > 0 else "at most"
+        sentence = (
+            f"the candidate's {one.metric} is {format_number(measured)}, with 95 % confidence {bound} "
+            f"{format_number(limit)}, which is {'' if passed else 'not '}better than the "
+            f"{format_number(one.other)} of a constant prediction"
         )
+        if rows := None if passed else rows_needed(one, metrics.rows, 0.0):
+            sentence += (
+                f"; a model this good would pass 4 times in 5 with about {rows:,} test rows, there are "
+                f"{metrics.rows:,}"
+            )
+        found.append(Checked(rule, sentence))
     judged = [one for one in metrics.slices if one.rows >= ENOUGH_ROWS and "recall" in one.values]
     if judged:
         worst = min(judged, key=lambda one: one.values["recall"].value)
         recall = worst.values["recall"].value
         never = [one.name for one in judged if not one.values["recall"].value]
         rule = Rule(
-            rule=f"recall of {worst.name}, the lowest of the classes with {ENOUGH_ROWS} test rows, above",
+            rule=f"recall of {worst.name}, lowest of the classes with {ENOUGH_ROWS} test rows or more, above",
             value=recall,
             limit=0.0,
             passed=recall > 0,
@@ -131,7 +151,7 @@ def _useful(metrics: Metrics) -> list[Checked]:
         found.append(
             Checked(
                 rule,
-                f"no test row of {_names(never)} is recognised"
+                f"the candidate recognises no test row of {_names(never)}"
                 if never
                 else f"recall {format_number(recall)}",
             )
@@ -143,18 +163,20 @@ def _limits(metrics: Metrics, gate: Gate) -> list[Checked]:
     """Check the configured limits."""
     found = []
     for limits, sign, kind, missed, met in (
-        (gate.minimum, 1, "at least", "below the minimum", "reaches the minimum"),
-        (gate.maximum, -1, "at most", "above the maximum", "is within the maximum"),
+        (gate.minimum, 1, "at least", "below the minimum of", "which reaches the minimum of"),
+        (gate.maximum, -1, "at most", "above the maximum of", "within the maximum of"),
     ):
         for metric, asked in limits.items():
             for name, value, limit in _values(metrics, metric, asked):
                 passed = value is not None and sign * value >= sign * limit
-                number = (
-                    "unknown, as there are no test rows for it," if value is None else format_number(value)
-                )
-                words = met if passed else f"is {missed}"
                 rule = Rule(rule=f"{name} {kind}", value=value, limit=limit, passed=passed)
-                found.append(Checked(rule, f"{name} {number} {words} of {format_number(limit)}"))
+                sentence = f"the candidate's {name} is unknown, as there are no test rows for it"
+                if value is not None:
+                    words = met if passed else missed
+                    sentence = (
+                        f"the candidate's {name} is {format_number(value)}, {words} {format_number(limit)}"
+                    )
+                found.append(Checked(rule, sentence))
     return found
 
 
@@ -182,13 +204,15 @@ def _of_slices(metrics: Metrics, metric: str, asked: float | dict[str, float]) -
     return [(known[name], limit) for name, limit in asked.items()]
 
 
-def _compared(metrics: Metrics, gate: Gate) -> list[Checked]:
+def _compared(metrics: Metrics, gate: Gate, champion: int) -> list[Checked]:
     """Check the comparisons with the best of the champions."""
     description = describe(metrics.problem)
     found: dict[tuple[str, str], Comparison] = {(one.metric, one.slice): one for one in metrics.comparisons}
     default = found.get((description.compared[0], ""))
     if default is None:
-        return []
+        left = metrics.rows - metrics.trained_on[champion].count
+        rule = f"test rows that version {champion} was not trained on, at least"
+        return [_too_few(rule, left, f"the candidate cannot be compared with version {champion}")]
     sign = _sign(metrics, default.metric)
     unit = 1.0 if sign > 0 or metrics.constant is None else metrics.constant.other
     usual = description.margin * unit if gate.comparison == "non_inferiority" else 0.0
@@ -198,40 +222,55 @@ def _compared(metrics: Metrics, gate: Gate) -> list[Checked]:
         pairs = [("", asked)] if whole else [(one.name, m) for one, m in _of_slices(metrics, metric, asked)]
         for name, margin in pairs:
             if one := found.get((metric, name)):
-                checked.append(_check(metrics, gate, one, float(margin)))  # type: ignore[arg-type]
+                checked.append(_check(metrics, gate, one, float(margin), champion))  # type: ignore[arg-type]
+            elif isinstance(asked, dict):
+                rule = f"test rows of {name}, to compare its {metric}, at least"
+                checked.append(_too_few(rule, 0, f"the {metric} of {name} cannot be compared", 1))
     return checked
 
 
-def _check(metrics: Metrics, gate: Gate, one: Comparison, margin: float) -> Checked:
+def _too_few(rule: str, rows: int, sentence: str, least: int = ENOUGH_ROWS) -> Checked:
+    """Return that there is nothing to compare on."""
+    found = Rule(rule=rule, value=float(rows), limit=float(least), passed=False)
+    return Checked(found, f"{sentence}: {rows:,} test rows are left for that, and the champion stays")
+
+
+def _check(metrics: Metrics, gate: Gate, one: Comparison, margin: float, champion: int) -> Checked:
     """Check one comparison; a failed one says how many test rows it takes."""
     name = f"{one.metric} of {one.slice}" if one.slice else one.metric
+    rows = metrics.same_rows.rows if metrics.same_rows else metrics.rows
     inferior = gate.comparison == "non_inferiority"
     limit = -margin if inferior else margin
     passed = one.at_least >= limit if inferior else one.at_least > limit
-    asked = (
-        f"not worse by more than {format_number(margin)}"
-        if inferior
-        else f"better by more than {format_number(margin)}"
-    )
     rule = Rule(
-        rule=f"gain in {name} over version {one.version}, 95 % limit, above",
+        rule=f"lower 95 % limit of the gain in {name} over version {one.version}, "
+        f"{'at least' if inferior else 'above'}",
         value=one.at_least,
         limit=limit,
         passed=passed,
     )
-    value = one.other + _sign(metrics, one.metric) * one.value
+    values = one.other + _sign(metrics, one.metric) * one.value, one.other
+    who = f"version {one.version}, {'the' if one.version == champion else 'an earlier'} champion"
+    claim = f"at most {format_number(margin)} worse" if inferior else "better"
+    claim += f" by more than {format_number(margin)}" if margin and not inferior else ""
     sentence = (
-        f"{name} {format_number(value)} is {'' if passed else 'not shown to be '}{asked} than "
-        f"version {one.version}'s {format_number(one.other)} (gain {_signed(one.value)}, at least "
-        f"{_signed(one.at_least)} with 95 % confidence)"
+        f"{_side_by_side(name, values, who, rows)}, which {'shows' if passed else 'does not show'} that the "
+        f"candidate is {claim} (gain {_signed(one.value)}, with 95 % confidence at least "
+        f"{_signed(one.at_least)})"
     )
-    if not passed and (rows := rows_needed(one, metrics.rows, limit)):
-        who = "an equal model" if inferior else "a model that is this much better"
-        sentence += (
-            f"; {who} would pass 4 times in 5 with about {rows:,} test rows, there are {metrics.rows:,}: "
-            "until then the champion stays"
-        )
+    if not passed:
+        if needed := rows_needed(one, rows, limit):
+            which = "an equal model" if inferior else "a model that is this much better"
+            sentence += (
+                f"; {which} would pass 4 times in 5 with about {needed:,} test rows, there are {rows:,}"
+            )
+        sentence += "; the champion stays"
     return Checked(rule, sentence)
+
+
+def _side_by_side(name: str, values: tuple[float, float], who: str, rows: int) -> str:
+    mine, other = map(format_number, values)
+    return f"{name} is {mine} for the candidate and {other} for {who}, on the same {rows:,} test rows"
 
 
 def rows_needed(one: Comparison, rows: int, limit: float) -> int | None:
@@ -250,7 +289,9 @@ def rows_needed(one: Comparison, rows: int, limit: float) -> int | None:
 
 def _notes(metrics: Metrics) -> tuple[str, ...]:
     few = [f"{one.name} ({one.rows})" for one in metrics.slices if one.rows < ENOUGH_ROWS]
-    return (f"fewer than {ENOUGH_ROWS} test rows, too few to judge: {_names(few)}",) if few else ()
+    if few:
+        return (f"fewer than {ENOUGH_ROWS} test rows, too few to judge: {_names(few)}",)
+    return (f"only {metrics.rows} test rows, too few to judge",) if metrics.rows < ENOUGH_ROWS else ()
 
 
 def _names(names: list[str]) -> str:

@@ -17,6 +17,9 @@ class EvaluateSpec(Spec):
     )
     store: Store = Field(description="Where the champion is.")
     problem: str = Field(default="classification", description="The kind of target.")
+    fail_on_champion_leakage: bool = Field(
+        default=False, description="Fail when the champion was trained on test rows."
+    )
 
     def modules(self) -> tuple[str, ...]:
         """Return the problem."""

@@ -8,6 +8,7 @@ Besides a batch, memory holds a target and 16 bytes per row.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,19 +17,21 @@ from numpy.typing import NDArray
 
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import ModelSplit, Normalization, Repeats, Schema, Statistics
-from modelyard.components.errors import DataError
+from modelyard.components.errors import ConfigError, DataError
 from modelyard.components.preprocess import split as splitting
 from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.preprocess.spec import PreprocessSpec
 from modelyard.components.preprocess.split import Mask, Words
 from modelyard.components.problems.base import Problem
-from modelyard.components.shards import ShardWriter, Split, prefetched
+from modelyard.components.shards import ShardWriter, Split, prefetched, write_hashes
 from modelyard.components.step import log
 
 BATCH_BYTES = 2**22
 EXACT_ROWS = 256
 """Rows of bytes, whose sums uint16 and whose sums of squares float32 hold exactly: 256 * 255**2 < 2**24."""
 MINIMUM_RANGE, MAXIMUM_RANGE = 0.05, 20
+NAMED = 20
+"""How many classes an error lists."""
 REPEATS = {
     "duplicates": "rows repeat an earlier one; they stay in the same split",
     "conflicting_labels": "rows repeat an earlier one under another label",
@@ -95,22 +98,25 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     Args:
         raw: directory that ingest wrote.
         spec: how the examples are split and normalised.
-        features: directory to write: shards, schema.json, normalization.json and statistics.json.
+        features: directory to write: shards, schema.json, normalization.json, statistics.json, hashes.npz.
 
     Raises:
         DataError: the examples are not what the schema says, or nobody can learn from them.
+        ConfigError: the gate has a rule for a class that the data does not have.
     """
     settings = spec.preparation
     schema = artifacts.read(Path(raw) / "schema.json", Schema)
     problem = problems.of(schema.problem)
     check_source(schema)
     problem.check_schema(schema)
+    check_named_slices(spec.named_slices, schema)
     sources = {name: _open(Path(raw), name, schema) for name in schema.splits}
     words = {name: _checked(schema, problem, name, source) for name, source in sources.items()}
     strata = {name: source.targets for name, source in sources.items()} if problem.stratified else None
     masks = splitting.place(words, settings, strata)
     duplicates, conflicts = splitting.repeats(words, strata)
-    leakage = splitting.leakage(words, masks)
+    train, test = (splitting.rows_of_split(words, masks, split) for split in ("train", "test"))
+    leakage = splitting.leakage(train, test)
     repeats = {"duplicates": duplicates, "conflicting_labels": conflicts, "leakage": leakage}
     check_repeats(repeats, settings)
     targets = _targets(sources, masks)
@@ -133,6 +139,7 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
         of_targets = {"target_mean": (mean,), "target_deviation": (deviation,)}
         artifacts.write(directory / "normalization.json", measured.model_copy(update=of_targets))
         artifacts.write(directory / "statistics.json", statistics)
+        write_hashes(directory, train, test)
     _tell(statistics, sizes)
 
 
@@ -219,12 +226,24 @@ def _tell(statistics: Statistics, sizes: dict[str, int]) -> None:
 
 def check_repeats(repeats: Mapping[str, Repeats], preparation: Preparation) -> None:
     """Raise DataError when rows repeat each other in a way that `data.fail_on` forbids."""
-    for name in preparation.fail_on:
-        if (found := repeats[name]).count:
+    for name, found in repeats.items():
+        if name in preparation.fail_on and found.count:
             raise DataError(
                 f"{found.count} {REPEATS[name]}, such as {'; '.join(found.examples)}, and data.fail_on has "
                 f"{name}. Remove them from the source, or take {name} out of data.fail_on."
             )
+
+
+def check_named_slices(names: Sequence[str], schema: Schema) -> None:
+    """Raise ConfigError when the gate has a rule for a class that the data does not have."""
+    if unknown := [name for name in names if name not in schema.names]:
+        near = get_close_matches(unknown[0], schema.names, n=1)
+        more = f" and {len(schema.names) - NAMED:,} more" if len(schema.names) > NAMED else ""
+        raise ConfigError(
+            f"The section gate has a rule for {unknown[0]!r}, which is not a class of the data"
+            + (f"; did you mean {near[0]!r}?" if near else ".")
+            + f" The classes are {', '.join(schema.names[:NAMED])}{more}."
+        )
 
 
 def check_source(schema: Schema) -> None:

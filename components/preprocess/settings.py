@@ -33,11 +33,11 @@ class Preparation(Settings):
         "largest magnitude of the training values, rounded up to 1, or to 255 or 65535 where that at most "
         "doubles it. The log and the report say which.",
     )
-    fail_on: list[Literal["duplicates", "conflicting_labels", "leakage"]] = Field(
+    fail_on: list[Literal["duplicates", "conflicting_labels", "leakage", "champion_leakage"]] = Field(
         default_factory=list,
         description="What ends the run instead of only being counted in the report: duplicates: rows that "
         "repeat an earlier one; conflicting_labels: the same example under two labels; leakage: test rows "
-        "that are training rows too.",
+        "that are training rows too; champion_leakage: test rows that the champion was trained on.",
     )
 
     @field_validator("validation", "test")

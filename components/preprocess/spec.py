@@ -12,6 +12,9 @@ class PreprocessSpec(Spec):
 
     preparation: Preparation = Field(description="How the examples are split and normalised.")
     problem: str = Field(default="classification", description="The kind of target.")
+    named_slices: tuple[str, ...] = Field(
+        default=(), description="Names of classes that the gate has rules for."
+    )
 
     def modules(self) -> tuple[str, ...]:
         """Return the problem."""

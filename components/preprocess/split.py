@@ -14,20 +14,20 @@ test example when it is one for each of them.
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.components.artifacts import ModelSplit, Repeats
 from modelyard.components.preprocess.settings import Preparation
+from modelyard.components.shards import Rows
 
 Words = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
 POOLS = ("all", "train")
 TEST_ROWS_PER_CLASS = 10
 EXAMPLES = 5
-SPLITS_COMPARED: tuple[ModelSplit, ModelSplit] = ("train", "test")
 
 
 def words(examples: NDArray[Any]) -> Words:
@@ -105,30 +105,19 @@ def _among(left: Mask, numbers: Words, amount: float | int | str) -> Mask:
     return mask
 
 
-class Rows(NamedTuple):
-    """Rows of some splits of the source, one split after the other: their numbers, and the splits' names."""
-
-    numbers: Words
-    splits: tuple[str, ...]
-    ends: NDArray[np.int64]
-    places: NDArray[np.int64]
-
-    def pair(self, row: int, other: "Rows", their: int) -> str:
-        """Return two rows for people."""
-        return f"{self._name(row)} and {other._name(their)}"
-
-    def _name(self, row: int) -> str:
-        return f"row {self.places[row]} of {self.splits[int(np.searchsorted(self.ends, row, side='right'))]}"
-
-
-def rows_of(source: Mapping[str, Words], masks: Mapping[str, Mask] | None = None) -> Rows:
-    """Return all rows of the source, or those of the masks."""
-    if masks is None:
-        masks = {name: np.ones(len(words), np.bool_) for name, words in source.items()}
+def rows_of(source: Mapping[str, Words], masks: Mapping[str, Mask]) -> Rows:
+    """Return the rows of the masks, in the order of the shards."""
     places = [np.flatnonzero(mask) for mask in masks.values()]
-    numbers = [source[name][mask, 0] for name, mask in masks.items()]
+    hashes = [source[name][mask, 0] for name, mask in masks.items()]
     ends = np.cumsum([len(one) for one in places])
-    return Rows(np.concatenate(numbers), tuple(masks), ends, np.concatenate(places))
+    return Rows(np.concatenate(hashes), tuple(masks), ends, np.concatenate(places))
+
+
+def rows_of_split(
+    source: Mapping[str, Words], targets: Mapping[str, Mapping[ModelSplit, Mask]], split: ModelSplit
+) -> Rows:
+    """Return the rows of a split of the model; `targets` is what `place` returned."""
+    return rows_of(source, {name: masks[split] for name, masks in targets.items() if split in masks})
 
 
 def repeats(
@@ -140,9 +129,9 @@ def repeats(
         source: as in `place`.
         strata: as in `place`.
     """
-    rows = rows_of(source)
-    order = np.argsort(rows.numbers, kind="stable")
-    new = np.r_[True, np.diff(rows.numbers[order]) != 0]
+    rows = rows_of(source, {name: np.ones(len(words), np.bool_) for name, words in source.items()})
+    order = np.argsort(rows.hashes, kind="stable")
+    new = np.r_[True, np.diff(rows.hashes[order]) != 0]
     first = np.empty_like(order)
     first[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
     again = first != np.arange(len(order))
@@ -154,21 +143,17 @@ def repeats(
     same, conflicting = (
         Repeats(
             count=len(chosen_rows),
-            examples=tuple(rows.pair(int(first[row]), rows, int(row)) for row in chosen_rows[:EXAMPLES]),
+            examples=tuple(f"{rows.name(first[row])} and {rows.name(row)}" for row in chosen_rows[:EXAMPLES]),
         )
         for chosen_rows in found
     )
     return same, conflicting
 
 
-def leakage(source: Mapping[str, Words], targets: Mapping[str, Mapping[ModelSplit, Mask]]) -> Repeats:
+def leakage(train: Rows, test: Rows) -> Repeats:
     """Return the test rows that are training rows too."""
-    train, test = (
-        rows_of(source, {name: masks[split] for name, masks in targets.items() if split in masks})
-        for split in SPLITS_COMPARED
-    )
-    order = np.argsort(train.numbers, kind="stable")
-    place = np.minimum(np.searchsorted(train.numbers, test.numbers, sorter=order), len(order) - 1)
-    known = np.flatnonzero(train.numbers[order[place]] == test.numbers) if len(order) else order
-    pairs = tuple(train.pair(int(order[place[row]]), test, int(row)) for row in known[:EXAMPLES])
+    order = np.argsort(train.hashes, kind="stable")
+    place = np.minimum(np.searchsorted(train.hashes, test.hashes, sorter=order), len(order) - 1)
+    known = np.flatnonzero(train.hashes[order[place]] == test.hashes) if len(order) else order
+    pairs = tuple(f"{train.name(order[place[row]])} and {test.name(row)}" for row in known[:EXAMPLES])
     return Repeats(count=len(known), examples=pairs)

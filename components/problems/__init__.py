@@ -9,6 +9,7 @@ and deploy have no numpy: they use `describe` alone.
 """
 
 from importlib import import_module
+from math import inf
 from typing import TYPE_CHECKING
 
 from modelyard.components.errors import ConfigError
@@ -28,6 +29,11 @@ PROBLEMS = {
         },
         primary="accuracy",
         compared=("balanced_accuracy", "accuracy", "recall"),
+        ranges={
+            **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "calibration_error"), (0, 1)),
+            **dict.fromkeys(("recall", "precision", "f1"), (0, 1)),
+            "log_loss": (0, inf),
+        },
         slice_metrics=("recall", "precision", "f1"),
         monitors={"accuracy": "higher"},
         losses=(
@@ -71,6 +77,7 @@ PROBLEMS = {
         metrics={"rmse": "lower", "mae": "lower", "r2": "higher"},
         primary="rmse",
         compared=("rmse", "mae"),
+        ranges={"rmse": (0, inf), "mae": (0, inf), "r2": (-inf, 1)},
         monitors={"mae": "lower", "rmse": "lower"},
         losses=(
             "MeanSquaredError",

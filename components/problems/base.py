@@ -56,6 +56,7 @@ class Description:
         compared: metrics, also of slices, that are compared with a champion's; the first is the default.
         margin: how much worse than a champion a candidate may be by default: of a metric of which lower is
             better as a share of a constant prediction's.
+        ranges: smallest and largest value of each metric, of slices too.
         slice_metrics: what is measured of each slice; higher is better.
         monitors: what Keras computes after each epoch beside the loss, for early stopping; `val_` in front
             of a name is the one of the validation rows.
@@ -79,6 +80,7 @@ class Description:
     size: str
     show: Callable[[Sequence[str], Sequence[float]], Shown]
     compared: tuple[str, ...]
+    ranges: Mapping[str, tuple[float, float]]
     margin: float = 0.02
     slice_metrics: tuple[str, ...] = ()
     logits: bool = False
@@ -254,6 +256,7 @@ class Problem(ABC):
         candidate: "NDArray[np.float64]",
         champions: Mapping[int, "NDArray[np.float64]"],
         training: Mapping[str, Any],
+        compared: "NDArray[np.bool_]",
     ) -> Metrics:
         """Return the metrics of the candidate, and its gains over the champions on the same rows.
 
@@ -263,6 +266,7 @@ class Problem(ABC):
             candidate: scores of its answers to these rows.
             champions: scores of the champions' answers to these rows, by version, today's first.
             training: `statistics` of the training targets, for the constant prediction.
+            compared: the rows (n,) on which it is compared with the champions; with champions at least one.
         """
 
     @abstractmethod

@@ -17,6 +17,7 @@ from modelyard.components.artifacts import (
     Metrics,
     Normalization,
     Record,
+    SameRows,
     Schema,
     Slice,
 )
@@ -180,14 +181,23 @@ class Classification(Problem):
         candidate: NDArray[np.float64],
         champions: Mapping[int, NDArray[np.float64]],
         training: Mapping[str, Any],
+        compared: NDArray[np.bool_],
     ) -> Metrics:
         """See Problem. The constant prediction is the most frequent class of the training rows."""
         size = len(schema.names)
-        predicted = candidate[:, 0].astype(np.int64)
-        right = predicted == targets
-        others = {version: scores[:, 0] == targets for version, scores in champions.items()}
-        first = next(iter(others.values()), None)
-        confusion = _counts(targets * size + predicted, size * size).reshape(size, size)
+        then, candidate_then = targets[compared], candidate[compared]
+        scores = {version: found[compared] for version, found in champions.items()}
+        right = candidate_then[:, 0] == then
+        others = {version: found[:, 0] == then for version, found in scores.items()}
+        same_rows = first = None
+        if others:
+            first = next(iter(others.values()))
+            same_rows = SameRows(
+                rows=len(then),
+                candidate=values(then, candidate_then, size),
+                champion=values(then, next(iter(scores.values())), size),
+            )
+        confusion = confusion_matrix(targets, candidate, size)
         rows = confusion.sum(axis=1)
         present = int((rows > 0).sum())
         balanced = balanced_accuracy(confusion)
@@ -204,21 +214,16 @@ class Classification(Problem):
             problem=schema.problem,
             rows=len(targets),
             primary="accuracy",
-            values={
-                "accuracy": proportion(int(right.sum()), len(right)),
-                "balanced_accuracy": balanced,
-                "macro_f1": macro_f1(confusion),
-                "log_loss": cross_entropy(candidate[:, 1]),
-                "calibration_error": calibration_error(candidate[:, 2], right),
-            },
-            champion=None if first is None else proportion(int(first.sum()), len(first)),
+            values=values(targets, candidate, size),
+            champion=same_rows.champion["accuracy"] if same_rows else None,
             gain=None if first is None else gain(right, first),
+            same_rows=same_rows,
             baseline={
                 "accuracy": float(rows[int(np.argmax(training["rows"]))] / len(targets)),
                 "balanced_accuracy": 1 / present,
             },
             constant=constant,
-            comparisons=comparisons(targets, right, others, schema.names),
+            comparisons=comparisons(then, right, others, schema.names),
             slices=per_class(confusion, schema.names),
             details={"confusion": confusion.tolist()},
         )
@@ -282,6 +287,23 @@ def _change(name: str, softmax: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
         return targets, ops.softmax(answers) if softmax else answers
 
     return change
+
+
+def confusion_matrix(targets: Labels, scores: NDArray[np.float64], size: int) -> NDArray[np.int64]:
+    """Return the rows of each true class (first axis) and predicted class."""
+    return _counts(targets * size + scores[:, 0].astype(np.int64), size * size).reshape(size, size)
+
+
+def values(targets: Labels, scores: NDArray[np.float64], size: int) -> dict[str, Metric]:
+    """Return the metrics of a model from its scores; at least one row."""
+    confusion, right = confusion_matrix(targets, scores, size), scores[:, 0] == targets
+    return {
+        "accuracy": proportion(int(right.sum()), len(right)),
+        "balanced_accuracy": balanced_accuracy(confusion),
+        "macro_f1": macro_f1(confusion),
+        "log_loss": cross_entropy(scores[:, 1]),
+        "calibration_error": calibration_error(scores[:, 2], right),
+    }
 
 
 def proportion(part: int, whole: int) -> Metric:

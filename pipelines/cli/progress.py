@@ -171,13 +171,8 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
         rows["training"] = f"went on after epoch {summary.resumed_after}, from a checkpoint"
     if summary.version:
         rows["version"] = f"{summary.version} of {summary.model}"
-    if metrics := summary.evaluation:
-        main = metrics.values[metrics.primary]
-        low, high = format_number(main.low), format_number(main.high)
-        rows[metrics.primary] = (
-            f"{format_number(main.value)}  (95 % interval {low} to {high}, {metrics.rows} test rows)"
-        )
-        rows |= _facts(metrics)
+    if summary.evaluation:
+        rows |= _facts(summary.evaluation)
     lines = []
     for rule in summary.rules:
         value = "unknown" if rule.value is None else format_number(rule.value)
@@ -185,7 +180,7 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
     if lines:
         rows["gate"] = f"\n{'':<12}".join(lines)
     if summary.notes:
-        rows["note"] = "; ".join(summary.notes)
+        rows["note"] = f"\n{'':<12}".join(summary.notes)
     if answer := summary.prediction:
         note = f" ({answer.note})" if answer.note else ""
         rows["prediction"] = f"version {answer.version} says {answer.answer}{note} over HTTP"
@@ -200,21 +195,32 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
 
 
-def _facts(metrics: "EvaluationSummary") -> dict[str, str]:
-    """Return what a constant prediction has, and the recall of the classes, the lowest first."""
+def _facts(found: "EvaluationSummary") -> dict[str, str]:
+    """Return the metrics side by side, and the recall of the classes, the lowest first."""
     from modelyard.components.artifacts import format_number
 
-    facts = {}
-    if metrics.baseline:
-        numbers = (f"{name} {format_number(value)}" for name, value in metrics.baseline.items())
-        facts["constant"] = f"a constant prediction has {', '.join(numbers)}"
+    both = found.same_rows
+    candidate, rows = (both.candidate, both.rows) if both else (found.values, found.rows)
+    columns = ["candidate (95 % interval)", *([f"version {found.compared_with}"] if both else []), "baseline"]
+    of = f" of {found.rows:,}" if rows < found.rows else ""
+    table = [[f"{rows:,}{of} test rows", *columns]]
+    for name, metric in candidate.items():
+        value, low, high = map(format_number, (metric.value, metric.low, metric.high))
+        champion = [format_number(both.champion[name].value)] if both else []
+        baseline = format_number(found.baseline[name]) if name in found.baseline else ""
+        table.append([name, f"{value} ({low} to {high})", *champion, baseline])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
+    facts = {"metrics": f"\n{'':<12}".join(lines)}
     recalls = sorted(
-        (one.values["recall"].value, one.name, one.rows) for one in metrics.slices if "recall" in one.values
+        (one.values["recall"].value, one.name, one.rows) for one in found.slices if "recall" in one.values
     )
     if recalls:
-        shown = ", ".join(f"{name} {value:.3f} of {rows}" for value, name, rows in recalls[:SHOWN_SLICES])
+        shown = ", ".join(
+            f"{name} {value:.3f} of {rows} rows" for value, name, rows in recalls[:SHOWN_SLICES]
+        )
         more = len(recalls) - SHOWN_SLICES
-        facts["recall"] = f"{shown}, and {more} higher ones" if more > 0 else shown
+        facts["recall"] = f"lowest: {shown}; {more} others are higher" if more > 0 else shown
     return facts
 
 

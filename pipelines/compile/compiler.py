@@ -63,6 +63,8 @@ def specs(config: Config, environment: Environment = LOCAL) -> dict[str, Spec]:
         **{key: getattr(config, key) for key in Config.model_fields},
         "source": config.source(),
         "preparation": config.preparation(),
+        "named_slices": config.gate.named_slices() if config.gate else (),
+        "fail_on_champion_leakage": "champion_leakage" in config.data.fail_on,
         "code": config.code(),
         "code_sha256": config.code_sha256(),
         "serving": config.serving.model_dump(mode="json"),

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from math import inf
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -101,8 +102,13 @@ class Config(Settings):
         )
 
     def preparation(self) -> Preparation:
-        """Return the part of `data` that says how the examples are split and normalised."""
-        return Preparation(**{key: getattr(self.data, key) for key in Preparation.model_fields})
+        """Return the part of `data` that says how the examples are split and normalised.
+
+        What is compared with the champion is for evaluate.
+        """
+        values = {key: getattr(self.data, key) for key in Preparation.model_fields}
+        fail_on = [name for name in self.data.fail_on if name != "champion_leakage"]
+        return Preparation(**values | {"fail_on": fail_on})
 
     def code(self) -> Code | None:
         """Return where the model's own code is, if it has any."""
@@ -144,8 +150,6 @@ class Config(Settings):
                 raise ValueError(
                     f"gate.margin.{metric} has classes, and {metric} is one number: write it alone"
                 )
-            if any(one < 0 for one in (margin.values() if isinstance(margin, dict) else [margin])):
-                raise ValueError(f"gate.margin.{metric} is {margin}, and a margin is at least 0")
         for key, direction, other in (("minimum", "higher", "maximum"), ("maximum", "lower", "minimum")):
             for metric, limit in getattr(self.gate, key, {}).items():
                 if metric in description.slice_metrics and key == "minimum":
@@ -166,6 +170,20 @@ class Config(Settings):
                         f"gate.{key}.{metric} limits the wrong side, as {better} is better: write "
                         f"gate.{other}.{metric}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        """Refuse thresholds and margins that no model could reach or miss."""
+        for key in ("minimum", "maximum", "margin"):
+            for metric, given in getattr(self.gate, key, {}).items():
+                low, high = describe(self.problem).ranges[metric]
+                low, high = (0, high - low) if key == "margin" else (low, high)
+                for name, value in given.items() if isinstance(given, dict) else [("", given)]:
+                    if not low <= value <= high:
+                        path = f"gate.{key}.{metric}{name and f'.{name}'}"
+                        bounds = [f"at least {low:g}"] * (low > -inf) + [f"at most {high:g}"] * (high < inf)
+                        raise ValueError(f"{path} is {value:g}, and must be {' and '.join(bounds)}")
         return self
 
     @model_validator(mode="after")

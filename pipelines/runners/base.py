@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from modelyard.components import records
-from modelyard.components.artifacts import Interval, Metric, Metrics, Prediction, Record, Rule, Slice, read
+from modelyard.components.artifacts import (
+    Interval,
+    Metric,
+    Metrics,
+    Prediction,
+    Record,
+    Rule,
+    SameRows,
+    Slice,
+    read,
+)
 from modelyard.components.errors import ConfigError
 from modelyard.components.events import Event, StepChange
 from modelyard.components.explain.explanation import Explanation
@@ -42,12 +52,17 @@ class Step(Record):
 
 
 class EvaluationSummary(Record):
-    """What was measured: metrics with intervals by name, those of a constant prediction, and per class."""
+    """What was measured: metrics with intervals by name, those of a constant prediction, and per class.
+
+    `compared_with` is the version that was champion; `same_rows` has both on the rows that it is compared on.
+    """
 
     primary: str
     values: dict[str, Metric]
     rows: int
     gain: Interval | None
+    compared_with: int | None = None
+    same_rows: SameRows | None = None
     baseline: dict[str, float]
     slices: tuple[Slice, ...]
 

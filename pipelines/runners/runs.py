@@ -114,6 +114,8 @@ def scores(
             values=metrics.values,
             rows=metrics.rows,
             gain=metrics.gain,
+            compared_with=decision.champion,
+            same_rows=metrics.same_rows,
             baseline=metrics.baseline,
             slices=metrics.slices,
         ),

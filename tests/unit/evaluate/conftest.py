@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import History, Normalization, Repeats, Schema, Statistics
-from modelyard.components.shards import ShardWriter
+from modelyard.components.shards import Rows, ShardWriter, write_hashes
 from tests.published import classifier
 
 CLASSES = ("cat", "dog", "<i>emu</i>")
@@ -47,6 +47,15 @@ class Inputs:
         """Let the brightest of the first values win; `swapped` takes the first two for each other."""
         matrix = 0.05 * np.eye(12, classes, dtype=np.float32)
         return matrix[:, [1, 0, 2]] if swapped else matrix
+
+    def number_rows(self, test: int) -> None:
+        """Let the hashes of the test rows be 0, 1, …, and those of three training rows 1000 to 1002."""
+
+        def rows(first: int, count: int) -> Rows:
+            hashes = np.arange(first, first + count, dtype=np.uint64)
+            return Rows(hashes, ("all",), np.array([count]), np.arange(count))
+
+        write_hashes(self.root / "features", rows(1000, 3), rows(0, test))
 
     def model(self, name: str, matrix: NDArray[np.float32], last: str = "Softmax", **changes: Any) -> Path:
         folder = self.root / name
@@ -92,4 +101,6 @@ def inputs(tmp_path: Path) -> Inputs:
         packages={"keras": "3"},
     )
     artifacts.write(history / "history.json", record)
-    return Inputs(tmp_path)
+    found = Inputs(tmp_path)
+    found.number_rows(600)
+    return found

@@ -12,11 +12,12 @@ from modelyard.components.artifacts import (
     Identity,
     Metrics,
     Normalization,
+    Repeats,
     Schema,
     Signature,
     Statistics,
 )
-from modelyard.components.errors import EvaluateError, NotFoundError
+from modelyard.components.errors import DataError, EvaluateError, NotFoundError
 from modelyard.components.evaluate.evaluator import Evaluation, evaluate
 from modelyard.components.evaluate.gate import Gate
 from modelyard.components.evaluate.spec import EvaluateSpec
@@ -30,19 +31,23 @@ from tests.unit.evaluate.conftest import save_onnx
 
 
 def run(
-    inputs, model: Path, gate: Gate | None = None, champion: int = 0, earlier: tuple[int, ...] = ()
+    inputs, model: Path, gate: Gate | None = None, champion: int = 0, earlier: tuple[int, ...] = (), **more
 ) -> Evaluation:
     root = inputs.root
-    spec = EvaluateSpec(name="birds", gate=gate, store=Store(url=f"file://{root}/store"))
+    spec = EvaluateSpec(name="birds", gate=gate, store=Store(url=f"file://{root}/store"), **more)
     identity = Identity(run="r", data="d", champion=champion, earlier=earlier)
     history, report, evaluation = root / "history", root / "out" / "report.html", root / "evaluation"
     folders = (str(model), str(root / "features"), str(history))
     return evaluate(*folders, spec, identity, str(report), "gs://b/report", str(evaluation))
 
 
-def published(inputs, model: Path, metrics: Metrics) -> int:
+def published(inputs, model: Path, metrics: Metrics, trained_on=()) -> int:
+    """Publish a model; `trained_on` are the hashes of its training rows."""
     store = open_store(Store(url=f"file://{inputs.root}/store"))
     files = {name: model / name for name in ("model.onnx", "signature.json")}
+    if len(trained_on):
+        files["training_hashes.npy"] = inputs.root / "training_hashes.npy"
+        np.save(files["training_hashes.npy"], np.array(trained_on, np.uint64))
     signature = artifacts.read(model / "signature.json", Signature)
     return publish(store, "birds", files, signature, metrics=metrics)
 
@@ -80,8 +85,32 @@ def test_the_champion_is_scored_on_the_same_rows(inputs) -> None:
     assert found.promote
     assert found.metrics.champion == first.metrics.main
     assert found.metrics.gain.value == pytest.approx(2 / 3)
-    assert "version 1's 0.3333 (gain +0.6667" in found.decision.reason
+    assert "0.3333 for version 1, the champion" in found.decision.reason
+    assert "no record" in found.decision.notes[0]
     assert run(inputs, worse, Gate(), version).decision.decision == "reject"
+
+
+def test_rows_that_champions_were_trained_on_are_counted_and_left_out(inputs) -> None:
+    model = inputs.model("model", inputs.weights())
+    first = run(inputs, model).metrics
+    hashes = inputs.root / "evaluation" / "training_hashes.npy"
+    assert np.load(hashes).tolist() == [1000, 1001, 1002]  # what its version has a record of
+    few, many, whole = (
+        published(inputs, model, first, one) for one in ([3, 7, 9999], range(500), range(595))
+    )
+    found = run(inputs, model, Gate(), few, earlier=(many, published(inputs, model, first, [5])))
+    assert (found.metrics.rows, found.metrics.same_rows.rows) == (600, 597)
+    assert found.metrics.trained_on[few] == Repeats(count=2, examples=("row 3 of all", "row 7 of all"))
+    assert [one.split(": ")[1] for one in found.decision.notes] == [
+        "they are left out of the comparison",
+        "it is not compared",
+        "they are left out of the comparison",
+    ]
+    assert run(inputs, model, Gate(), whole).decision.decision == "hold"
+    assert run(inputs, model, Gate(), many).metrics.same_rows.rows == 100
+    with pytest.raises(DataError, match=r"2 of today's test rows, such as row 3 of all, row 7 of all"):
+        run(inputs, model, Gate(), few, fail_on_champion_leakage=True)
+    run(inputs, model, Gate(), published(inputs, model, first, [9999]), fail_on_champion_leakage=True)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +155,7 @@ def test_mistakes_are_in_the_report_as_images_with_their_names(inputs) -> None:
         writer.append(pixels, np.array([1, 2, 2]), ("dog/\udcff.png", "emu/2.png", "emu/3.png"))
     schema = artifacts.read(features / "schema.json", Schema).model_copy(update={"shape": (6, 6, 3)})
     artifacts.write(features / "schema.json", schema)
+    inputs.number_rows(3)
     matrix = np.zeros((108, 3), np.float32)
     run(inputs, inputs.model("model", matrix, shape=(6, 6, 3)))  # which says cat to everything
     page = (inputs.root / "out" / "report.html").read_text()
@@ -191,6 +221,7 @@ def test_a_regression_is_compared_on_the_same_rows_and_its_report_shows_both_plo
         shard.unlink()
     with ShardWriter(features, "test", (2, 2, 3), "uint8") as writer:
         writer.append(examples, examples[:, 0, 0, 0] + 1.5)
+    inputs.number_rows(90)
     facts = {"shape": (2, 2, 3), "dtype": "uint8", "problem": "regression", "names": ("price",)}
     schema = Schema(splits={"test": 90}, **facts)
     artifacts.write(features / "schema.json", schema)

@@ -1,5 +1,6 @@
 """`runs` as a person types it, for runs that this machine leads or led."""
 
+import io
 import json
 import os
 import re
@@ -8,16 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from modelyard.components import lifeline
-from modelyard.components.artifacts import Metric
+from modelyard.components.artifacts import Metric, SameRows
 from modelyard.components.events import Epoch, Resumed, StepChange, append
-from modelyard.pipelines.cli.progress import line_of
+from modelyard.pipelines.cli.progress import line_of, show
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.base import EvaluationSummary
+from modelyard.pipelines.runners.base import EvaluationSummary, RunSummary
 from modelyard.pipelines.runners.local.runner import process_start
 from tests.led_runs import ended, started
 
@@ -64,6 +67,24 @@ def test_a_run_of_another_version_of_modelyard_is_listed_as_unreadable(home, mod
     ended(home, SECOND)
     assert [one["state"] for one in found(modelyard, "list")] == ["succeeded", "unreadable"]
     assert "run.json" in modelyard("explain", FIRST).err
+
+
+def test_candidate_and_champion_are_shown_side_by_side():
+    def values(accuracy):
+        return {"accuracy": Metric(value=accuracy, low=accuracy - 0.1, high=1.0, direction="higher")}
+
+    both = SameRows(rows=90, candidate=values(0.85), champion=values(0.95))
+    found = metrics(0.8).model_copy(
+        update={"rows": 100, "compared_with": 3, "same_rows": both, "baseline": {"accuracy": 0.1}}
+    )
+    about = {"run": FIRST, "model": "digits", "state": "succeeded", "seconds": 1.0, "store": "x"}
+    summary = RunSummary(**about, steps=(), decision="hold", reason="r", notes=("a", "b"), evaluation=found)
+    run = SimpleNamespace(environment=Environment(kind="local"), config=dict)
+    show(summary, run, Console(file=(shown := io.StringIO()), width=80))
+    lines = [" ".join(line.split()) for line in shown.getvalue().splitlines()]
+    assert "metrics 90 of 100 test rows candidate (95 % interval) version 3 baseline" in lines
+    assert "accuracy 0.8500 (0.7500 to 1.0000) 0.9500 0.1000" in lines
+    assert {"note a", "b"} <= set(lines)
 
 
 def test_the_latest_run_is_the_one_that_started_last(home, modelyard):

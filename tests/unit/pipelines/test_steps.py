@@ -85,6 +85,16 @@ changes(
 changes(None, "schedule", skip_unchanged=True, force_after="7d")
 CHANGES["name"] = ({}, {"name": "other"}, "evaluate")
 
+
+def test_what_fails_a_run_for_its_champion_and_names_of_classes_go_to_their_steps() -> None:
+    gate = {"minimum": {"recall": {"b": 0.5}}, "margin": {"recall": {"a": 0.1, "b": 0.1}}}
+    data = {**IMAGES, "fail_on": ["leakage", "champion_leakage"]}
+    found = told({"gate": gate, "data": data})
+    assert found["preprocess"]["named_slices"] == ["a", "b"]
+    assert found["preprocess"]["preparation"]["fail_on"] == ["leakage"]
+    assert found["evaluate"]["fail_on_champion_leakage"]
+
+
 SAME_RUN = {"name", "model.code", "training.checkpoint_every", "store.url", "store.endpoint"}
 """Keys with which cached steps run again but come to the same version: they change no result."""
 

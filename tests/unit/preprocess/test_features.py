@@ -6,12 +6,13 @@ from pydantic import ValidationError
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import ImageFormat, Normalization, Schema, Statistics
-from modelyard.components.errors import DataError
+from modelyard.components.errors import ConfigError, DataError
 from modelyard.components.explain.explanation import step_lines
+from modelyard.components.preprocess import split as splitting
 from modelyard.components.preprocess.features import preprocess
 from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.preprocess.spec import PreprocessSpec
-from modelyard.components.shards import Split
+from modelyard.components.shards import Split, read_hashes
 
 
 def run(raw: Path, **settings: object) -> Path:
@@ -199,6 +200,29 @@ def test_a_shard_that_is_cut_off(raw, pictures) -> None:
     shard = next(directory.glob("all-*-of-00001.npy"))
     shard.write_bytes(shard.read_bytes()[:200])
     refused(directory, "shard of all", "Ingest the source again")
+
+
+@pytest.mark.parametrize("names", [("all",), ("train", "test")])
+def test_the_hashes_of_training_rows_and_where_test_rows_come_from(raw, pictures, names) -> None:
+    given = {name: pictures(90, seed) for seed, name in enumerate(names)}
+    features = run(raw(given))
+    hashes, rows_of_test = read_hashes(features)
+    for split, expected in (("train", hashes), ("test", np.sort(rows_of_test.hashes))):
+        part = Split(features, split)
+        found = splitting.words(part.gather(np.arange(len(part))))[:, 0]
+        assert np.sort(found).tolist() == expected.tolist()
+    first = Split(features, "test").gather(np.array([0]))[0]
+    number, name = rows_of_test.name(0).removeprefix("row ").split(" of ")
+    np.testing.assert_array_equal(given[name][0][int(number)], first)
+
+
+def test_a_rule_of_the_gate_for_a_class_that_is_not_there(raw, pictures, tmp_path) -> None:
+    source = raw({"all": pictures(90)})
+    for name, said in (("dogs", "did you mean 'dog'"), ("x", "The classes are cat, dog, emu.")):
+        with pytest.raises(ConfigError, match=said):
+            preprocess(str(source), PreprocessSpec(preparation=Preparation(), named_slices=(name,)), "x")
+    spec = PreprocessSpec(preparation=Preparation(), named_slices=("dog",))
+    preprocess(str(source), spec, str(tmp_path / "features"))
 
 
 @pytest.mark.parametrize("amount", [0, -3, 0.0, 1.0, 1.5])

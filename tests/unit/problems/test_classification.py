@@ -21,13 +21,18 @@ def schema(*names: str) -> Schema:
 EVEN = {"rows": [1, 1, 1]}
 
 
+def measure(names, labels, scores, champions=None, training=EVEN, compared=None):
+    every = np.ones(len(labels), np.bool_) if compared is None else compared
+    return PROBLEM.measure(schema(*names), labels, scores, champions or {}, training, every)
+
+
 def test_metrics_are_those_of_scikit_learn() -> None:
     random = np.random.default_rng(3)
     labels = random.integers(0, 3, 500)
     probabilities = random.dirichlet((1, 1, 1), 500)
     predicted = probabilities.argmax(axis=1)
     scores = PROBLEM.scores(probabilities, labels)
-    metrics = PROBLEM.measure(schema("a", "b", "c"), labels, scores, {}, {"rows": [5, 9, 7]})
+    metrics = measure("abc", labels, scores, training={"rows": [5, 9, 7]})
     by_class = precision_recall_fscore_support(labels, predicted)
     for name, expected in zip(("precision", "recall", "f1"), by_class[:3], strict=True):
         np.testing.assert_allclose([one.values[name].value for one in metrics.slices], expected)
@@ -49,14 +54,14 @@ def test_metrics_are_those_of_scikit_learn() -> None:
 def test_a_class_without_test_rows_has_no_recall() -> None:
     labels = np.array([0, 0])
     scores = PROBLEM.scores(np.array([[0.9, 0.1]] * 2), labels)
-    empty = PROBLEM.measure(schema("a", "b"), labels, scores, {}, EVEN).slices[1]
+    empty = measure("ab", labels, scores).slices[1]
     assert (empty.rows, empty.values) == (0, {})
 
 
 def test_a_perfect_score_is_not_certain() -> None:
     labels = np.arange(14) % 2
     scores = PROBLEM.scores(np.eye(2)[labels], labels)
-    found = PROBLEM.measure(schema("a", "b"), labels, scores, {3: scores}, EVEN)
+    found = measure("ab", labels, scores, {3: scores})
     assert (found.main.low, found.main.high) == (pytest.approx(0.7847, abs=1e-4), 1.0)
     for one in (
         found.values["balanced_accuracy"],
@@ -71,7 +76,7 @@ def test_a_perfect_score_is_not_certain() -> None:
 def test_calibration_error_of_confident_answers_that_are_right_half_of_the_time() -> None:
     labels = np.arange(200) % 2
     scores = PROBLEM.scores(np.tile([0.9, 0.1], (200, 1)), labels)
-    found = PROBLEM.measure(schema("a", "b"), labels, scores, {}, EVEN).values["calibration_error"]
+    found = measure("ab", labels, scores).values["calibration_error"]
     assert found.value == pytest.approx(0.4)
     assert 0.3 < found.low < 0.4 < found.high < 0.5
 
@@ -89,7 +94,7 @@ def test_comparisons_are_with_the_champion_that_has_the_best_of_each_metric() ->
     answers = {4: labels * 0, 3: labels * 0 + 1, 2: np.r_[[0] * 30, [1] * 20]}
     scores = {version: PROBLEM.scores(np.eye(2)[given], labels) for version, given in answers.items()}
     scores[2][-1, 0] = 0
-    found = PROBLEM.measure(schema("a", "b"), labels, scores[4], scores, EVEN)
+    found = measure("ab", labels, scores[4], scores)
     assert found.champion.value == 0.8
     best = {(one.metric, one.slice): one.version for one in found.comparisons}
     assert best == {
@@ -98,6 +103,20 @@ def test_comparisons_are_with_the_champion_that_has_the_best_of_each_metric() ->
         ("recall", "a"): 4,
         ("recall", "b"): 3,
     }
+
+
+def test_rows_that_a_champion_was_trained_on_do_not_count_for_the_comparison() -> None:
+    """It knows them by heart: on the other rows of class a it is as good as the candidate."""
+    labels, unseen = np.array([0] * 40 + [1] * 40), np.arange(80) % 2 == 0
+    right = np.eye(2)[labels]
+    candidate = PROBLEM.scores(np.where(unseen[:, None], right, right[:, ::-1]), labels)
+    found = measure("ab", labels, candidate, {3: PROBLEM.scores(right, labels)}, compared=unseen)
+    assert (found.main.value, found.rows) == (0.5, 80)
+    assert found.same_rows.rows == 40
+    assert found.same_rows.candidate["accuracy"] == found.same_rows.champion["accuracy"] == found.champion
+    assert found.gain.value == 0
+    assert {one.value for one in found.comparisons} == {0}
+    assert found.same_rows.champion.keys() == found.values.keys()
 
 
 def test_golden_rows_are_spread_over_the_classes() -> None:

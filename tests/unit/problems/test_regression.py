@@ -12,6 +12,11 @@ SCHEMA = Schema(shape=(2,), dtype="float32", problem="regression", names=("price
 MEAN = {"mean": 500.0}
 
 
+def measure(targets, scores, champions=None, compared=None):
+    every = np.ones(len(targets), np.bool_) if compared is None else compared
+    return PROBLEM.measure(SCHEMA, targets, scores, champions or {}, MEAN, every)
+
+
 def rows(count: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return targets around 500 and answers with so much noise."""
     random = np.random.default_rng(seed)
@@ -21,7 +26,7 @@ def rows(count: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 def test_metrics_are_those_of_scikit_learn() -> None:
     targets, answers = rows(300, 20)
-    found = PROBLEM.measure(SCHEMA, targets, PROBLEM.scores(answers, targets), {}, MEAN)
+    found = measure(targets, PROBLEM.scores(answers, targets))
     for name, of_sklearn in (
         ("rmse", root_mean_squared_error),
         ("mae", mean_absolute_error),
@@ -41,7 +46,7 @@ def test_the_gain_is_paired() -> None:
     targets, answers = rows(200, 40)
     better = targets[:, None] + 0.95 * (answers - targets[:, None])
     scores = [PROBLEM.scores(one, targets) for one in (better, answers)]
-    found = PROBLEM.measure(SCHEMA, targets, scores[0], {3: scores[1]}, MEAN)
+    found = measure(targets, scores[0], {3: scores[1]})
     assert found.champion
     assert found.gain
     assert found.champion.value > found.main.value
@@ -50,13 +55,42 @@ def test_the_gain_is_paired() -> None:
     assert found.main.high > found.champion.low
 
 
+def test_rows_that_a_champion_was_trained_on_do_not_count_for_the_comparison() -> None:
+    targets, answers = rows(200, 40)
+    unseen = np.arange(200) >= 100
+    scores = PROBLEM.scores(answers, targets)
+    champion = np.where(unseen, scores[:, 0] + 1, targets)[:, None]
+    found = measure(targets, scores, {3: champion}, unseen)
+    assert (found.rows, found.same_rows.rows) == (200, 100)
+    assert found.same_rows.candidate["rmse"].value == pytest.approx(
+        root_mean_squared_error(targets[100:], answers[100:, 0]), rel=1e-5
+    )
+    assert found.same_rows.champion.keys() == found.values.keys()
+    assert [one.metric for one in found.comparisons] == ["rmse", "mae"]
+    for one in found.comparisons:
+        value = found.same_rows.champion[one.metric].value - found.same_rows.candidate[one.metric].value
+        assert one.value == pytest.approx(value)
+        assert abs(value) < 1
+
+
+def test_equal_models_of_which_one_has_no_error_at_all() -> None:
+    targets, answers = rows(12, 40)
+    perfect = targets.astype(np.float64)[:, None]
+    same = measure(targets, PROBLEM.scores(answers, targets), {3: PROBLEM.scores(answers, targets)})
+    assert [(one.value, one.at_least) for one in same.comparisons] == [(0, pytest.approx(0, abs=1e-5))] * 2
+    for one in measure(targets, perfect, {3: perfect}).comparisons:
+        assert (one.value, one.at_least) == (0, 0)
+    for one in measure(targets, perfect, {3: PROBLEM.scores(answers, targets)}).comparisons:
+        assert 0 < one.at_least <= one.value
+
+
 def test_the_intervals_agree_with_theory_also_when_groups_of_rows_are_drawn(monkeypatch) -> None:
     """Squared normal errors: the standard error of RMSE is RMSE / sqrt(2 n)."""
     targets, answers = rows(4000, 20)
     expected = 2 * 1.96 * 20 / np.sqrt(2 * 4000)
     for groups in (10_000, 500):
         monkeypatch.setattr(regression, "GROUPS", groups)
-        found = PROBLEM.measure(SCHEMA, targets, PROBLEM.scores(answers, targets), {}, MEAN).main
+        found = measure(targets, PROBLEM.scores(answers, targets)).main
         assert found.high - found.low == pytest.approx(expected, rel=0.15)
 
 

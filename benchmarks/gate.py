@@ -1,0 +1,98 @@
+"""How often the comparison with a champion passes, simulated: `make bench-gate` prints docs/gate.md's tables.
+
+The true difference is minus the margin (at most 5 % may pass), or none. `--draws 400` takes a tenth of the
+time.
+"""
+
+import argparse
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelyard.components.problems import intervals
+from modelyard.components.problems.regression import compare
+
+DRAWS = 4000
+CLASSES = {"10 equal ones": (0.1,) * 10, "2 equal ones": (0.5, 0.5), "3, one with 80 %": (0.8, 0.1, 0.1)}
+ERRORS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArray[np.float64]]] = {
+    "normal": lambda random, size: random.normal(size=size),
+    "Student's t, 5 degrees": lambda random, size: random.standard_t(5, size) / np.sqrt(5 / 3),
+    "exponential": lambda random, size: random.exponential(size=size) - 1,
+}
+ALIKE = 0.95  # correlation of the errors of the two models
+
+
+def of_proportions(
+    sizes: tuple[int, ...], differing: float, difference: float, limit: float, draws: int
+) -> float:
+    """Return the share of comparisons of balanced accuracy whose one-sided limit is above `limit`.
+
+    With one class it is that of accuracy, and of the recall of a class.
+
+    Args:
+        sizes: test rows of each class.
+        differing: share of the rows of which one of the two models is right.
+        difference: true difference, in each class.
+        limit: minus the margin; 0 for superiority.
+        draws: how many comparisons.
+    """
+    random, weights = np.random.default_rng(0), 1 / (len(sizes) * np.array(sizes, float))
+    won, lost = (differing + difference) / 2, (differing - difference) / 2
+    found = np.stack([random.multinomial(size, (won, lost, 1 - won - lost), draws) for size in sizes], 1)
+    least = [intervals.paired_gain(one[:, 0], one[:, 1], weights, intervals.ONE_SIDED)[0] for one in found]
+    return float((np.array(least) > limit).mean())
+
+
+def of_errors(rows: int, kind: str, difference: float, limit: float, draws: int) -> dict[str, float]:
+    """Return the share of comparisons of RMSE and of MAE whose one-sided limit is at least `limit`.
+
+    The champion's RMSE, or MAE, is 1, and the true one of the candidate is 1 - `difference`.
+    """
+    random, draw, passed = np.random.default_rng(0), ERRORS[kind], {}
+    theirs, noise = draw(random, (draws, rows)), draw(random, (draws, rows))
+    ours = ALIKE * theirs + np.sqrt(1 - ALIKE**2) * noise
+    many, other = draw(random, (2, 10**6))
+    sizes = np.abs(many).mean(), np.abs(ALIKE * many + np.sqrt(1 - ALIKE**2) * other).mean()
+    for place, (metric, one, two) in enumerate((("rmse", 1.0, 1.0), ("mae", *sizes))):
+        candidate, champion = ours / two * (1 - difference), theirs / one
+        pairs = zip(candidate, champion, strict=True)
+        found = [compare(np.zeros(rows), mine, {1: its})[place].at_least for mine, its in pairs]
+        passed[metric] = float((np.array(found) >= limit).mean())
+    return passed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draws", type=int, default=DRAWS)
+    draws = parser.parse_args().draws
+    print("| test rows | classes | differing | margin | passes when worse by the margin | when equal |")
+    print("|---|---|---|---|---|---|")
+    highest = highest_equal = 0.0
+    for rows, (name, shares), differing, margin in product(
+        (100, 360, 1000, 3000), CLASSES.items(), (0.03, 0.08, 0.2), (0.01, 0.02, 0.05)
+    ):
+        if differing > margin:
+            sizes = tuple(round(share * rows) for share in shares)
+            worse = of_proportions(sizes, differing, -margin, -margin, draws)
+            equal = of_proportions(sizes, differing, 0, -margin, draws)
+            better = of_proportions(sizes, differing, 0, 0, draws)
+            highest, highest_equal = max(highest, worse), max(highest_equal, better)
+            print(
+                f"| {rows:,} | {name} | {differing:.0%} | {margin} | {worse:.1%} | {equal:.0%} |", flush=True
+            )
+    print(
+        f"\nhighest when worse by the margin: {highest:.1%}; superiority, equal models: {highest_equal:.1%}\n"
+    )
+    print("| test rows | errors | RMSE, worse by the margin | equal | MAE, worse | equal |")
+    print("|---|---|---|---|---|---|")
+    for rows, kind in product((30, 88, 300), ERRORS):
+        worse_of = of_errors(rows, kind, -0.03, -0.03, draws)
+        equal_of = of_errors(rows, kind, 0, -0.03, draws)
+        cells = (f"{worse_of[one]:.1%} | {equal_of[one]:.0%}" for one in ("rmse", "mae"))
+        print(f"| {rows:,} | {kind} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""How often the comparison with a champion passes, at most 5 % where it may not: what docs/gate.md says."""
+
+from math import sqrt
+
+import pytest
+
+from benchmarks.gate import of_errors, of_proportions
+
+
+def limit(draws: int) -> float:
+    """Return 5 % and three standard errors of so many draws."""
+    return 0.05 + 3 * sqrt(0.05 * 0.95 / draws)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "differing", "margin"),
+    [((360,), 0.03, 0.02), ((36,) * 10, 0.08, 0.02), ((800, 100), 0.1, 0.05), ((36,), 0.2, 0.1)],
+)
+def test_the_rate_of_false_promotions_by_accuracy_and_recall(sizes, differing, margin) -> None:
+    """At a true difference of minus the margin, and for superiority at none."""
+    assert of_proportions(sizes, differing, -margin, -margin, 3000) < limit(3000)
+    assert of_proportions(sizes, differing, 0, 0, 3000) < limit(3000)
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "draws"),
+    [
+        (30, "normal", 200),
+        (88, "Student's t, 5 degrees", 100),
+        *(
+            pytest.param(rows, kind, 4000, marks=pytest.mark.soak)
+            for rows in (30, 88, 300)
+            for kind in ("normal", "Student's t, 5 degrees", "exponential")
+        ),
+    ],
+)
+def test_the_rate_of_false_promotions_by_errors(rows, kind, draws) -> None:
+    assert max(of_errors(rows, kind, -0.03, -0.03, draws).values()) < limit(draws)
