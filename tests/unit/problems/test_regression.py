@@ -145,5 +145,5 @@ def test_resamples_with_constant_targets_have_no_part_in_the_interval_of_r2() ->
     for rare in (1, 3):
         targets = np.repeat([0.1, 7.0], (40, rare)).astype(np.float32)
         answers = PROBLEM.scores((targets * 0.9)[:, None], targets)
-        r2 = PROBLEM.measure(SCHEMA, targets, answers, {}, MEAN).values["r2"]
+        r2 = measure(targets, answers).values["r2"]
         assert -10 < r2.low <= r2.value <= r2.high <= 1
