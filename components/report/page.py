@@ -54,6 +54,8 @@ def render(
     """Return the page as HTML; `fingerprint` is that of the data, `mistakes` are the worst first."""
     measured = [name for name in history.metrics if not name.startswith("val_")]
     shown = sorted(measured, key=lambda name: (name != metrics.primary, name != "loss"))
+    both = metrics.same_rows
+    candidate = both.candidate if both else metrics.values
     page: str = _template("report.html").render(
         name=name,
         metrics=metrics,
@@ -63,7 +65,9 @@ def render(
         statistics=statistics,
         fingerprint=fingerprint,
         mistakes=mistakes,
-        bars=plots.bars(metrics),
+        candidate=candidate,
+        rows=both.rows if both else metrics.rows,
+        bars=plots.bars(candidate[metrics.primary], metrics.champion),
         curves=[plots.curves(words(name), name, history.metrics) for name in shown],
         figures=problems.of(metrics.problem).figures(metrics),
         size=problems.describe(metrics.problem).size,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.components.artifacts import Metrics
+from modelyard.components.artifacts import Metric
 
 WIDTH, HEIGHT = 380.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 10.0, 24.0
@@ -118,9 +118,9 @@ def _ticks(low: float, high: float) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
-def bars(metrics: Metrics) -> list[dict[str, Any]]:
-    """Return the primary metrics with their intervals on one axis, as per cent of its width."""
-    named = {"candidate": metrics.main, "champion": metrics.champion}
+def bars(candidate: Metric, champion: Metric | None) -> list[dict[str, Any]]:
+    """Return a metric of both with its intervals on one axis, as per cent of its width."""
+    named = {"candidate": candidate, "champion": champion}
     found = {name: metric for name, metric in named.items() if metric}
     low = min(metric.low for metric in found.values())
     high = max(metric.high for metric in found.values())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modelyard.components.artifacts import Interval, Metric
+from modelyard.components.artifacts import Interval, Metric, Repeats, SameRows
 from modelyard.components.problems.base import Mistake, Shown
 from modelyard.components.report.page import Example, Planned, with_facts, with_plan
 from modelyard.components.report.thumbnails import SIDE, data_uri, numbers
@@ -144,6 +144,22 @@ def test_classes_are_ranked_and_one_without_a_score_comes_last(page) -> None:
     scored = [scored_class("nothing", 0, None), scored_class("good", 1, 0.9), scored_class("bad", 1, 0.0)]
     html = page(("nothing", "good", "bad"), slices=tuple(scored))
     assert re.findall(r'<tr><th scope="row" class="text name">(\w+)', html) == ["bad", "good", "nothing"]
+
+
+def test_both_models_are_side_by_side_on_the_rows_that_no_champion_was_trained_on(page) -> None:
+    mine, other = (
+        {"accuracy": Metric(value=one, low=one, high=one, direction="higher")} for one in (0.8125, 0.875)
+    )
+    html = page(
+        ("a", "b"),
+        rows=40,
+        same_rows=SameRows(rows=32, candidate=mine, champion=other),
+        champion=other["accuracy"],
+        trained_on={3: Repeats(count=8, examples=("row 4 of train and row 2 of test",))},
+    )
+    for fact in ("0.8125", "0.8750", "version 3</span>", "the same 32 of 40 test rows", "row 2 of test"):
+        assert fact in html
+    assert "0.9000" in html.partition("On all 40")[2]
 
 
 def test_the_rules_and_a_constant_prediction_are_shown(page) -> None:
