@@ -7,6 +7,7 @@ from modelyard.components.artifacts import Record
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.quantities import format_bytes, number
 from modelyard.components.kubernetes.scheduling import explain_unschedulable
+from modelyard.components.records import Failure
 
 OUT_OF_MEMORY = "OOMKilled"
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
@@ -20,13 +21,14 @@ class PodProblem(Record):
 
     `reason` is one word for programs, `message` a paragraph for people. `patience` is how long waiting may
     help, in seconds: 0 when it does not, None when only the caller can say. `detail` is what is known of the
-    memory that ran out.
+    memory that ran out, `error` the class of the error that the container recorded.
     """
 
     reason: str
     message: str
     patience: float | None = None
     detail: str = ""
+    error: str = ""
 
 
 def find_problem(
@@ -131,7 +133,9 @@ def _memory_problem(pod: Json, container: str, used: float | None) -> PodProblem
 
 
 def _crash_problem(pod: Json, status: Json, ended: Json, looping: bool) -> PodProblem:
-    lines = [line.strip() for line in ended.get("message", "").splitlines() if line.strip()]
+    record = Failure.parse(ended.get("message", ""))
+    said = record.message if record else ended.get("message", "")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     words = " | ".join(lines[-LAST_LINES:]).rstrip(".") or "it left no message"
     times = status.get("restartCount", 0) + ("terminated" in status.get("state", {}))
     often = "once" if times == 1 else f"{times} times"
@@ -139,6 +143,7 @@ def _crash_problem(pod: Json, status: Json, ended: Json, looping: bool) -> PodPr
         reason="CrashLoopBackOff" if looping else "Crashed",
         message=f"Container {status['name']} of pod {_name(pod)} ended {often}, last with exit code "
         f"{ended['exitCode']}. Its last words: {words}.",
+        error=record.kind if record else "",
     )
 
 

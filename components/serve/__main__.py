@@ -1,17 +1,20 @@
 """`python -m modelyard.components.serve --store JSON --serving JSON --name NAME [--version V] [--digest D]`.
 
 One JSON line says when the server is ready and where: on stdout, or to the open file that --ready-fd names.
-The log goes to stderr. It ends with 0 after SIGTERM, or with the exit code of its error.
+The log goes to stderr. It ends with 0 after SIGTERM, or with the exit code of its error; in a pod it leaves
+the record of the error, as steps do.
 """
 
 import argparse
 import sys
+from contextlib import suppress
 
 from pydantic import ValidationError
 
 from modelyard.components import lifeline
 from modelyard.components.errors import ConfigError, ModelyardError
 from modelyard.components.serve.settings import Serving
+from modelyard.components.step import document, termination_log
 from modelyard.components.store.settings import Store
 
 
@@ -34,6 +37,9 @@ def main() -> None:
         _serve(options)
     except ModelyardError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        if path := termination_log():
+            with suppress(OSError):  # the error is in the log, too
+                path.write_bytes(document(error, None))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

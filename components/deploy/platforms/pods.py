@@ -222,7 +222,7 @@ class PodWatcher:
         """Return how many seconds a pod with this problem has."""
         rollout = self._model.rollout
         if problem.reason in CRASHES:
-            if f"{UnreachableError.__name__}: " in problem.message:
+            if problem.error == UnreachableError.__name__:
                 return rollout.store_timeout + LONGEST_BACKOFF
             return rollout.ready_timeout if self.restarts(pod) <= rollout.max_restarts else 0.0
         return self._model.target.start_timeout if problem.patience is None else problem.patience

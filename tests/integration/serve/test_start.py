@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from modelyard.components.errors import ConfigError, NotFoundError, ServeError, StoreError
+from modelyard.components.records import Failure
 from modelyard.components.serve.__main__ import main
+from modelyard.components.step import VARIABLE
 
 IMAGE = np.zeros((4, 4, 3), int).tolist()
 BODY = json.dumps({"instances": [IMAGE]}).encode()
@@ -34,14 +37,20 @@ def check(kind: type[Any], words: tuple[str, ...], code: Any, out: str, err: str
 
 
 @pytest.fixture
-def refused(shelf: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Start a server, in this process, and check how it ends."""
+def refused(
+    shelf: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Any:
+    """Start a server, in this process, and check how it ends, and what its pod would say of it."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "termination-log"))
 
     def start(kind: type[Any], *words: str, more: tuple[str, ...] = (), **options: str) -> None:
         monkeypatch.setattr(sys, "argv", ["serve", *line(shelf, *more, **options)])
         with pytest.raises(SystemExit) as ended:
             main()
         check(kind, words, ended.value.code, *capsys.readouterr())
+        record = Failure.parse((tmp_path / "termination-log").read_bytes())
+        assert record
+        assert (record.kind, record.exit_code) == (kind.__name__, kind.exit_code)
 
     return start
 

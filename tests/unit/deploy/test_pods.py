@@ -5,7 +5,8 @@ import json
 import pytest
 
 from modelyard.components.deploy.platforms.pods import PodWatcher, is_complete, pods_refused
-from modelyard.components.errors import DeployError
+from modelyard.components.errors import DeployError, UnreachableError
+from modelyard.components.step import document
 from tests.unit.deploy.conftest import RECORDED
 
 
@@ -33,7 +34,8 @@ def test_a_server_that_crashes_for_want_of_its_store_has_the_time_of_the_store(p
     pod.runs(restarts=3, ready=False)
     status = pod.json["status"]["containerStatuses"][0]
     status["state"] = {"waiting": {"reason": "CrashLoopBackOff"}}
-    status["lastState"] = {"terminated": {"exitCode": 7, "message": "UnreachableError: the store is away"}}
+    record = document(UnreachableError("the store is away"), None).decode()
+    status["lastState"] = {"terminated": {"exitCode": 7, "message": record}}
     watcher = PodWatcher(platform)
     watcher.check(pod.json)
     clock.time = 181.0
