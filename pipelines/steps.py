@@ -13,6 +13,7 @@ from typing import Any
 
 from modelyard.components.deploy.spec import DeploySpec
 from modelyard.components.evaluate.spec import EvaluateSpec
+from modelyard.components.explain.explanation import EXIT_TASK
 from modelyard.components.explain.spec import ExplainSpec
 from modelyard.components.fingerprint.spec import FingerprintSpec
 from modelyard.components.ingest.spec import IngestSpec
@@ -22,6 +23,8 @@ from modelyard.components.train.spec import TrainSpec
 
 SERVER = "serve"
 """The image of the server that deploy rolls out."""
+STAGING = "fingerprint"
+"""The image that moves artifacts for the pods of other steps: the smallest with the clients of storages."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Step:
     """A step of the pipeline.
 
     Attributes:
-        name: its name; also that of its folder and of the function in its component.py.
+        name: its name, one word (KFP writes `_` as `-`); also that of its folder and of the function in its
+            component.py. Its spec is called after it, as `TrainSpec`: its image knows only the name.
         spec: what it is told.
         image: the image of components/Dockerfile that holds it.
         accelerated: the images that hold it with the libraries of an accelerator, by the kind of accelerator.
@@ -37,6 +41,8 @@ class Step:
         decisive: whether its code decides what a version is.
         resources: what it asks for instead of the environment's `defaults`; keys of StepResources.
         distributions: what its libraries import that itself does not, and that decides the result.
+        kubernetes: whether it calls the API of Kubernetes.
+        exit_task: whether it runs when the others have ended, and says how.
     """
 
     name: str
@@ -47,6 +53,8 @@ class Step:
     decisive: bool = False
     resources: Mapping[str, Any] = field(default_factory=dict)
     distributions: tuple[str, ...] = ()
+    kubernetes: bool = False
+    exit_task: bool = False
 
     @property
     def component(self) -> str:
@@ -74,8 +82,8 @@ _ROWS = (
     ),
     Step("evaluate", EvaluateSpec, "evaluate", cached=True, decisive=True),
     # another attempt would put a version before clients again that was just rolled back
-    Step("deploy", DeploySpec, "deploy", resources={"retries": 0}),
-    Step("explain", ExplainSpec, "deploy"),
+    Step("deploy", DeploySpec, "deploy", resources={"retries": 0}, kubernetes=True),
+    Step(EXIT_TASK, ExplainSpec, "deploy", kubernetes=True, exit_task=True),
 )
 STEPS: Mapping[str, Step] = {step.name: step for step in _ROWS}
 IMAGES = (*dict.fromkeys(step.image for step in _ROWS), SERVER)

@@ -15,6 +15,7 @@ WORDS = {
     "failed": ("failed", "in the step"),
     "cancelled": ("was cancelled", "during the step"),
 }
+EXIT_TASK = "explain"
 LAST = 5  # lines of a log that are quoted
 # Empty lines, events, and the lines of KFP's executor and launcher and of Argo, by their prefixes; also those
 # of TensorFlow's start, which its level of logging does not stop. Its fatal ones stay.

@@ -3,10 +3,8 @@
 import os
 from pathlib import Path
 
-from modelyard.components.explain.explanation import Explanation, explanation
+from modelyard.components.explain.explanation import EXIT_TASK, Explanation, explanation
 from modelyard.components.records import RUN_FOLDER, Failure
-
-EXIT_TASK = "explain"
 
 
 def run_folder() -> Path | None:

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from modelyard.components.explain.explanation import EXIT_TASK
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.pod_problem import CREATING, PULLING
 
 ENDED_BADLY = ("Failed", "Error")
 DRIVER = "-driver"
 ATTEMPT = re.compile(r"\(\d+\)$")  # where the controller has a retry strategy for every template
-EXIT_TASK = "explain"
 STOPPED = ("Terminate", "Stop")
 BLOCKED = ("Unschedulable", *PULLING, *CREATING)
 NEVER_STARTED = "Pod failed before main container starts due to "

@@ -155,7 +155,7 @@ def in_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None:
         kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
     if STEPS[step].accelerated:
         _backend(task, environment, resources)
-    if step == "explain" and (webhook := environment.webhook):
+    if STEPS[step].exit_task and (webhook := environment.webhook):
         kubernetes.use_secret_as_env(task, webhook.secret, {webhook.key: "MODELYARD_WEBHOOK"}, optional=True)
     _size(task, resources)
     _node(task, resources)

@@ -25,9 +25,9 @@ from modelyard.components.errors import (
 )
 from modelyard.components.events import Event, Resumed, StepChange, Waiting, parse_all
 from modelyard.components.explain.exit_task import record_end
-from modelyard.components.explain.explanation import explanation, last_line
+from modelyard.components.explain.explanation import EXIT_TASK, explanation, last_line
 from modelyard.components.explain.kfp_run import Evidence, Stuck, failure, stuck
-from modelyard.components.explain.workflow import EXIT_TASK, PodNode, Workflow
+from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.store import staging
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store

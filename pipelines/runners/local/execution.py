@@ -24,8 +24,6 @@ from modelyard.pipelines.runners.runs import CANCELLED, EVENTS, predicted, score
 from modelyard.pipelines.serving.smoke_test import predict_locally
 from modelyard.pipelines.steps import STEPS
 
-EXIT_TASK = "explain"
-
 
 class LocalExecution:
     """One run of the pipeline; `tasks` tells how it is going while `__call__` works."""
@@ -112,7 +110,7 @@ class LocalExecution:
             step=step.name, state=step.state, seconds=step.seconds, cached=step.cached, at=time.time()
         )
         events.append(self.folder / EVENTS, change)
-        begins = step.name == EXIT_TASK and step.state == "running"
+        begins = STEPS[step.name].exit_task and step.state == "running"
         if begins and self._done("evaluate") and self._failed_step() is None:
             self._prediction = self._threads.submit(self._predict)
 

@@ -26,7 +26,8 @@ from modelyard.pipelines.serving.smoke_test import predict_on_cluster
 from modelyard.pipelines.steps import STEPS
 
 LAUNCHER = ["python3", "-m", launcher.__name__]
-IN_PODS = tuple(step for step in STEPS if step != "explain")  # which says what this machine knows of the run
+IN_PODS = tuple(name for name, step in STEPS.items() if not step.exit_task)
+"""The exit task is a process: it says what this machine knows of the run."""
 
 
 class PodExecution(LocalExecution):

@@ -17,9 +17,9 @@ from modelyard.components.kubernetes.pod_problem import find_problem
 from modelyard.components.records import Failure
 from modelyard.components.store.storage import find_storage
 from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.steps import STAGING, STEPS
 
 TEMPLATE = Path(__file__).parent / "step.yaml"
-NEEDS_KUBERNETES = "deploy"
 MANAGER = "modelyard-run"
 STEP = "step"
 STEP_PODS = "app.kubernetes.io/component=step,modelyard.dev/run"
@@ -57,7 +57,7 @@ def step_pod(compiled: tuple[Json, Json], step: str, environment: Environment) -
     made["metadata"]["labels"].update(settings["podMetadata"]["labels"])
     spec = made["spec"]
     spec["serviceAccountName"] = environment.runs.service_account
-    spec["automountServiceAccountToken"] = step == NEEDS_KUBERNETES
+    spec["automountServiceAccountToken"] = STEPS[step].kubernetes
     spec["activeDeadlineSeconds"] = int(settings.get("activeDeadlineSeconds", environment.active_deadline))
     spec["securityContext"].update(_user(settings["securityContext"]))
     spec["nodeSelector"] = settings.get("nodeSelector", {}).get("labels", {})
@@ -70,7 +70,7 @@ def step_pod(compiled: tuple[Json, Json], step: str, environment: Environment) -
     for one in (*spec["initContainers"], *spec["containers"]):
         tmp, mount = one["volumeMounts"]
         one["volumeMounts"] = [tmp, {**mount, "mountPath": artifacts.mount}]
-    fetch["image"] = put["image"] = environment.image("fingerprint")  # which has the client of the store
+    fetch["image"] = put["image"] = environment.image(STAGING)
     main.update(image=container["image"], env=container.get("env", []), resources=_resources(container))
     return made
 
