@@ -13,7 +13,7 @@ from pathlib import Path
 
 from modelyard.components import artifacts, records
 from modelyard.components.artifacts import Decision, History, Identity, Manifest, Metrics, Outcome, Signature
-from modelyard.components.deploy.platforms import open_platform
+from modelyard.components.deploy.platforms import find_platform_class, open_platform
 from modelyard.components.deploy.platforms.base import PlatformConfig
 from modelyard.components.deploy.rollout import RolloutController
 from modelyard.components.deploy.settings import Target
@@ -92,12 +92,12 @@ def _rolled_back(models: ModelStore, name: str, version: int, target: Target) ->
     current, entry = models.champion(name), models.rolled_back(name, version)
     if entry is None or (current and current.version == version):
         return None
-    by_hand = "models promote" if target.platform == "local" else "deploy -e ENV"
+    command = find_platform_class(target).command
     return Outcome(
         version=version,
         decision="hold",
         reason=f"version {version} was rolled back at {entry.at} ({entry.reason}); "
-        f"`modelyard {by_hand} {name} {version}` brings it back",
+        f"`modelyard {command} {name} {version}` brings it back",
     )
 
 

@@ -4,7 +4,6 @@ from pydantic import Field
 
 from modelyard.components.settings import Settings
 
-PORT = 8501  # of a server's container, and of the Service
 PLATFORMS = {
     "local": "modelyard.components.deploy.platforms.local:LocalPlatform",
     "deployment": "modelyard.components.deploy.platforms.deployment:DeploymentPlatform",

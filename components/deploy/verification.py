@@ -12,13 +12,12 @@ from typing import Any, Protocol
 
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Golden, Outcome
-from modelyard.components.deploy.settings import PORT
 from modelyard.components.errors import DeployError
-from modelyard.components.kubernetes.cluster import Cluster
+from modelyard.components.server import GOLDEN_HEADER
 from modelyard.components.store.models import ModelStore
 
 GOLDEN = "golden.json"
-MARK = {"x-modelyard-golden": "1"}
+MARK = {GOLDEN_HEADER: "1"}
 TIMEOUT = 30.0
 QUOTED = 300  # bytes of an error that are shown
 
@@ -88,27 +87,7 @@ class DirectTarget:
             answer = httpx.request(method, f"{self.url}{path}", json=body, headers=MARK, timeout=TIMEOUT)
         except httpx.HTTPError as error:
             raise DeployError(f"{self.url} did not answer: {error}") from error
-        return _successful(self.url, answer.status_code, answer.content)
-
-
-@dataclass(frozen=True)
-class ProxiedTarget:
-    """A Pod or a Service, reached through the API server, from outside the cluster.
-
-    A request is sent again for `patience` seconds while the API server itself fails; a prediction may be.
-    """
-
-    cluster: Cluster
-    kind: str
-    name: str
-    patience: float = 0.0
-
-    def send(self, method: str, path: str, body: Any = None) -> bytes:
-        """See HttpTarget."""
-        status, answer = self.cluster.proxy_request(
-            self.kind, self.name, PORT, method, path, body, MARK, self.patience
-        )
-        return _successful(f"{self.kind} {self.name}", status, answer)
+        return successful(self.url, answer.status_code, answer.content)
 
 
 def replay(target: HttpTarget, name: str, pinned: PinnedVersion, tolerance: float) -> None:
@@ -136,7 +115,8 @@ def replay(target: HttpTarget, name: str, pinned: PinnedVersion, tolerance: floa
             )
 
 
-def _successful(target: str, status: int, answer: bytes) -> bytes:
+def successful(target: str, status: int, answer: bytes) -> bytes:
+    """Return an answer, or raise a DeployError if its status is an error."""
     if status >= 400:
         quoted = " ".join(answer[:QUOTED].decode(errors="replace").split())
         raise DeployError(f"{target} answered {status}: {quoted}")

@@ -20,6 +20,7 @@ from modelyard.components.serve.metrics import Metrics
 from modelyard.components.serve.model import Predictor
 from modelyard.components.serve.replies import Refused, Reply, encode
 from modelyard.components.serve.settings import Serving
+from modelyard.components.server import GOLDEN_HEADER
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -29,7 +30,7 @@ PAGE_POLICY = (
     b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     b"connect-src 'self'; img-src blob:"
 )
-GOLDEN = b"x-modelyard-golden"
+GOLDEN = GOLDEN_HEADER.encode()
 LATE = "modelyard.late"  # in the scope of a request that its connection answered with 408
 CLOSE = (b"connection", b"close")
 _GONE, _TOO_LATE = Reply(b"", 499), Reply(b"", 408)  # counted, not sent: nobody is there, or it was sent

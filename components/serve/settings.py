@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from modelyard.components.server import PORT
 from modelyard.components.settings import Settings
 
 
@@ -9,7 +10,7 @@ class Serving(Settings):
     """How the server listens, and its limits."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
-    port: int = Field(default=8501, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(default=PORT, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     threads: int = Field(default=1, ge=1, le=256, description="Threads of ONNX Runtime per request.")
     max_body_bytes: int = Field(
         default=32 * 2**20, ge=1, description="Largest request body; a larger one gets 413."

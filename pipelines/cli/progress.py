@@ -226,12 +226,12 @@ def _facts(found: "EvaluationSummary") -> dict[str, str]:
 
 def served_at(name: str, environment: "Environment") -> str:
     """Return where clients of a cluster find a model."""
-    from modelyard.components.deploy.settings import PORT
+    from modelyard.components.deploy.platforms import find_platform_class
 
-    servers = environment.serving
-    if url := servers.urls.get(name):
+    if url := environment.serving.urls.get(name):
         return f"{url}/v1/models/{name}"
-    return f"http://{name}.{servers.namespace}:{PORT}/v1/models/{name} (inside the cluster)"
+    target = environment.target(needs_image=False)
+    return f"{find_platform_class(target).url(name, target)}/v1/models/{name} (inside the cluster)"
 
 
 def serve_command(name: str, store: Mapping[str, Any]) -> str:

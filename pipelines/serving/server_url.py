@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import httpx
 
-from modelyard.components.deploy.settings import PORT
+from modelyard.components.deploy.platforms import find_platform_class
 from modelyard.components.errors import ClusterError
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.pipelines.environments.environment import Environment
@@ -33,16 +33,19 @@ def find_server(name: str, environment: Environment) -> ServerUrl:
     """
     if url := environment.serving.urls.get(name):
         return ServerUrl(url.rstrip("/"))
-    namespace = environment.serving.namespace
-    return ServerUrl(f"http://{name}.{namespace}:{PORT}", ServiceTransport(connect(namespace), name))
+    target = environment.target(needs_image=False)
+    url = find_platform_class(target).url(name, target)
+    return ServerUrl(str(url), ServiceTransport(connect(target.namespace), name))
 
 
 class ServiceTransport(httpx.BaseTransport):
-    """Carries requests to a Service through the API server, so that no port is opened outside the cluster.
+    """Carries requests to a Service, as http://NAME.NAMESPACE:PORT, through the cluster's API server.
+
+    So no port is opened outside the cluster.
 
     Args:
         cluster: the Service's namespace.
-        name: of the Service.
+        name: the model's.
     """
 
     def __init__(self, cluster: Cluster, name: str) -> None:
@@ -56,8 +59,9 @@ class ServiceTransport(httpx.BaseTransport):
         """
         head = {name: value for name, value in request.headers.items() if name not in REPLACED}
         path, body = request.url.raw_path.decode(), request.read()
+        host, port = request.url.host.partition(".")[0], request.url.port or 80
         status, answer = self._cluster.proxy_request(
-            "Service", self._name, PORT, request.method, path, body, {**head, **RAW}
+            "Service", host, port, request.method, path, body, {**head, **RAW}
         )
         if why := _api_server_error(status, answer):
             raise ClusterError(

@@ -8,7 +8,7 @@ deployment  two Deployments and a Service; objects makes them from templates/, p
 from importlib import import_module
 
 from modelyard.components.deploy.platforms.base import PlatformConfig, ServingPlatform
-from modelyard.components.deploy.settings import PLATFORMS
+from modelyard.components.deploy.settings import PLATFORMS, Target
 
 
 def open_platform(config: PlatformConfig) -> ServingPlatform:
@@ -17,6 +17,11 @@ def open_platform(config: PlatformConfig) -> ServingPlatform:
     Raises:
         ClusterError: there is no cluster.
     """
-    module, _, kind = PLATFORMS[config.target.platform].partition(":")
-    platform: type[ServingPlatform] = getattr(import_module(module), kind)  # only what is used is imported
-    return platform.open(config)
+    return find_platform_class(config.target).open(config)
+
+
+def find_platform_class(target: Target) -> type[ServingPlatform]:
+    """Return the class of a target's platform; only that is imported."""
+    module, _, kind = PLATFORMS[target.platform].partition(":")
+    platform: type[ServingPlatform] = getattr(import_module(module), kind)
+    return platform

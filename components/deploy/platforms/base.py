@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from operator import add, sub
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pydantic import Field
 
@@ -175,9 +175,11 @@ class ServingPlatform(Protocol):
         id: of the place where it serves, in all the world; empty while nothing serves there yet, or where
             servers follow the pointer.
         where: the place for people.
+        command: with which a person serves a version, without its model and number.
     """
 
     name: str
+    command: ClassVar[str]
 
     @classmethod
     def open(cls, config: PlatformConfig) -> "ServingPlatform":
@@ -186,6 +188,10 @@ class ServingPlatform(Protocol):
         Raises:
             ClusterError: there is no cluster.
         """
+
+    @staticmethod
+    def url(name: str, target: Target) -> str | None:
+        """Return where clients beside the servers reach a model; None where there is no common place."""
 
     @property
     def id(self) -> str:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import ClassVar
 
 from modelyard.components.deploy.platforms import objects
 from modelyard.components.deploy.platforms.base import (
@@ -32,6 +33,7 @@ from modelyard.components.deploy.platforms.pods import (
     pods_refused,
     runs,
 )
+from modelyard.components.deploy.settings import Target
 from modelyard.components.errors import ClusterError, ConfigError, DeployError
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import connect, retry_on_conflict
@@ -55,8 +57,15 @@ class DeploymentPlatform(ModelPods):
         serving: gives the section `serving` with which a version is served.
     """
 
+    command: ClassVar[str] = "deploy -e ENV"
+
     store: str
     serving: Callable[[int], Json]
+
+    @staticmethod
+    def url(name: str, target: Target) -> str:
+        """See ServingPlatform: of the Service."""
+        return objects.service_url(name, target.namespace)
 
     @classmethod
     def open(cls, config: PlatformConfig) -> "DeploymentPlatform":

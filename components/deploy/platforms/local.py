@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, ClassVar
 
 from modelyard.components import lifeline
 from modelyard.components.deploy.platforms.base import Check, PlatformConfig, Servers, Status, Window
+from modelyard.components.deploy.settings import Target
 from modelyard.components.deploy.verification import DirectTarget
 from modelyard.components.errors import DeployError
 
@@ -26,6 +27,8 @@ READY_TIMEOUT = 60.0
 @dataclass
 class LocalPlatform:
     """A model on this machine."""
+
+    command: ClassVar[str] = "models promote"
 
     config: PlatformConfig
     id: str = ""
@@ -37,6 +40,11 @@ class LocalPlatform:
     def open(cls, config: PlatformConfig) -> "LocalPlatform":
         """See ServingPlatform."""
         return cls(config)
+
+    @staticmethod
+    def url(name: str, target: Target) -> str | None:  # noqa: ARG004
+        """Return None: each `modelyard serve` has its own port."""
+        return None
 
     @property
     def name(self) -> str:

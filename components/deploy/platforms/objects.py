@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import yaml
 
-from modelyard.components.deploy.settings import PORT, Rollout, Target
+from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.kubernetes import Json
+from modelyard.components.server import PORT
 
 Track = Literal["stable", "candidate"]
 
@@ -98,6 +99,11 @@ def service(name: str, namespace: str, canary: bool, token: str = "") -> Json:
     selector = {**_labels(name), **({} if canary else {TRACK: "stable"})}
     annotations = {TOKEN: token} if token else {}
     return _filled("service", name=name, namespace=namespace, selector=selector, annotations=annotations)
+
+
+def service_url(name: str, namespace: str) -> str:
+    """Return the URL of a model's Service inside the cluster."""
+    return f"http://{name}.{namespace}:{PORT}"
 
 
 def heartbeat(candidate: Json, at: datetime) -> Json:

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from modelyard.components.deploy.platforms import objects
 from modelyard.components.deploy.platforms.base import Counts, Traffic, superseded
 from modelyard.components.deploy.platforms.objects import Track
-from modelyard.components.deploy.settings import PORT, Rollout, Target
-from modelyard.components.deploy.verification import DirectTarget, HttpTarget, ProxiedTarget
+from modelyard.components.deploy.settings import Rollout, Target
+from modelyard.components.deploy.verification import MARK, DirectTarget, HttpTarget, successful
 from modelyard.components.errors import DeployError, UnreachableError
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.api_errors import explain_refusal
@@ -28,6 +28,7 @@ from modelyard.components.kubernetes.pod_problem import (
     is_running,
     not_ready,
 )
+from modelyard.components.server import PORT
 
 POLL = 0.5
 LONGEST_BACKOFF = 60.0  # seconds until the kubelet restarts a server that did not reach its store
@@ -37,6 +38,26 @@ REQUESTS = "modelyard_requests_total"
 ANSWERS, SECONDS = "modelyard_request_seconds_count", "modelyard_request_seconds_sum"
 MEMORY = "process_resident_memory_bytes"
 CLIENT_ERRORS = range(400, 500)
+
+
+@dataclass(frozen=True)
+class ProxiedTarget:
+    """A Pod or a Service, reached through the API server, from outside the cluster.
+
+    A request is sent again for `patience` seconds while the API server itself fails; a prediction may be.
+    """
+
+    cluster: Cluster
+    kind: str
+    name: str
+    patience: float = 0.0
+
+    def send(self, method: str, path: str, body: Any = None) -> bytes:
+        """See HttpTarget."""
+        status, answer = self.cluster.proxy_request(
+            self.kind, self.name, PORT, method, path, body, MARK, self.patience
+        )
+        return successful(f"{self.kind} {self.name}", status, answer)
 
 
 @dataclass(kw_only=True)
@@ -98,7 +119,7 @@ class ModelPods:
         """Return where the Service answers requests."""
         if not self.cluster.inside:
             return ProxiedTarget(self.cluster, "Service", self.name)
-        return DirectTarget(f"http://{self.name}.{self.cluster.namespace}:{PORT}")
+        return DirectTarget(objects.service_url(self.name, self.cluster.namespace))
 
     def wait_until_complete(self, track: Track, read: Callable[[], Json]) -> None:
         """Wait until all pods of a track are of its Deployment's template and available.
