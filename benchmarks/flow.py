@@ -82,7 +82,7 @@ def server_start(home: Path) -> float:
 
     config = load(None, [f"store.url={home / 'models'}"], {})
     started = time.perf_counter()
-    with local.running_server(config.name, config.store.text(), config.serving.text()):
+    with local.running_server(config.name, config.store.text(), config.serving.model_dump(mode="json")):
         pass
     return time.perf_counter() - started
 

@@ -26,7 +26,7 @@ from modelyard.components.errors import (
     StoreError,
     family,
 )
-from modelyard.components.step import SCHEMA, clean, document
+from modelyard.components.step import SCHEMA, clean, record
 
 RUN_ID = "MODELYARD_RUN_ID"
 RUN_FOLDER = "MODELYARD_RUN"
@@ -64,7 +64,7 @@ class Failure(Versioned):
     @classmethod
     def of(cls, error: BaseException, step: str | None = None) -> "Failure":
         """Return the record of an error."""
-        return cls.model_validate_json(document(error, step))
+        return cls.model_validate(record(error, step))
 
     @classmethod
     def parse(cls, document: str | bytes) -> "Failure | None":
@@ -87,8 +87,8 @@ class RunStart(Versioned):
     """A run that has begun.
 
     `fingerprint` identifies what it makes, `data` its data; `champion` is the version that it is compared
-    with, 0 for none. `runner` says where it executes, `unchanged` why it ends after fingerprint, if it does.
-    `started` is an ISO 8601 time in UTC.
+    with, 0 for none. `unchanged` says why it ends after fingerprint, if it does. `started` is an ISO 8601
+    time in UTC.
     """
 
     run_id: Text
@@ -96,7 +96,6 @@ class RunStart(Versioned):
     fingerprint: Text
     data: Text
     champion: int
-    runner: Literal["local", "pods", "kfp"]
     started: Text
     unchanged: Text | None = None
 
@@ -158,13 +157,6 @@ def run_id() -> str | None:
     if found and not _ID.fullmatch(found):
         raise ConfigError(f"{RUN_ID} is {found[:80]!r}, which is not the id of a run. Unset it.")
     return found or None
-
-
-def runner() -> Literal["local", "pods", "kfp"]:
-    """Return the runner that started this process, from the variables that it sets."""
-    if "KFP_POD_NAME" in os.environ:
-        return "kfp"
-    return "local" if RUN_FOLDER in os.environ else "pods"
 
 
 def run_key(model: str, run: str) -> str:

@@ -16,7 +16,7 @@ import os
 import re
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -68,6 +68,11 @@ def termination_log() -> Path | None:
 
 def document(error: BaseException, step: str | None) -> bytes:
     """Return the record of a failure as JSON of at most MAX_DOCUMENT bytes."""
+    return _json(record(error, step))
+
+
+def record(error: BaseException, step: str | None) -> dict[str, str | int | None]:
+    """Return the record of a failure, as `records.Failure` has it."""
     if isinstance(error, MemoryError):
         error = OutOfMemoryError(out_of_memory(step, f": {describe(error)}" if str(error) else "."))
     if isinstance(error, ModelyardError):
@@ -82,13 +87,14 @@ def document(error: BaseException, step: str | None) -> bytes:
         )
         text = f"{describe(error)}{at}{' The log of the step has the traceback.' if step else ''}"
         name, code = type(error).__name__, 1
-    record = {"version": SCHEMA, "step": step, "kind": clean(name), "message": "", "exit_code": code}
-    text = clean(text)
-    while True:
-        record["message"] = text
-        if len(found := json.dumps(record, ensure_ascii=False).encode()) <= MAX_DOCUMENT:
-            return found
+    text, found = clean(text), {"version": SCHEMA, "step": step, "kind": clean(name), "exit_code": code}
+    while len(_json(found | {"message": text})) > MAX_DOCUMENT:
         text = f"{text[: len(text) * 3 // 4]} …"
+    return found | {"message": text}
+
+
+def _json(record: Mapping[str, str | int | None]) -> bytes:
+    return json.dumps(record, ensure_ascii=False).encode()
 
 
 def clean(text: str) -> str:

@@ -73,7 +73,6 @@ def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, iden
             fingerprint=run_sha256,
             data=data_sha256,
             champion=champion_version,
-            runner=records.runner(),
             started=records.now(),
             unchanged=why,
         )

@@ -31,7 +31,9 @@ def predict_locally(config: Config) -> Prediction | None:
     """
     if not open_store(config.store).champion(config.name):
         return None
-    with local.running_server(config.name, config.store.text(), config.serving.text()) as url:
+    with local.running_server(
+        config.name, config.store.text(), config.serving.model_dump(mode="json")
+    ) as url:
         return predict_once(url, config.name, config.store)
 
 

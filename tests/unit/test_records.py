@@ -21,7 +21,6 @@ def start(run: str, fingerprint: str, unchanged: str | None = None) -> RunStart:
         fingerprint=fingerprint,
         data="d",
         champion=0,
-        runner="local",
         started=records.now(),
         unchanged=unchanged,
     )

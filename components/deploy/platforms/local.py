@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
 from modelyard.components import lifeline
 from modelyard.components.deploy.platforms.base import Check, PlatformConfig, Servers, Status, Window
@@ -69,7 +69,7 @@ class LocalPlatform:
         """See ServingPlatform; stable's servers verify what they load by themselves."""
         if token is None:
             return 0
-        serving = json.dumps(self.config.serving(servers.version))
+        serving = self.config.serving(servers.version)
         with running_server(self.name, self.config.store, serving, servers.version) as url:
             check(DirectTarget(url))
         return 1
@@ -94,7 +94,9 @@ class LocalPlatform:
 
 
 @contextmanager
-def running_server(name: str, store: str, serving: str, version: int | None = None) -> Iterator[str]:
+def running_server(
+    name: str, store: str, serving: dict[str, Any], version: int | None = None
+) -> Iterator[str]:
     """Start the server on a free port, give its URL when it is ready, stop it at the end.
 
     The server follows this process's lifeline: it cannot outlive it, however this process ends.
@@ -102,13 +104,13 @@ def running_server(name: str, store: str, serving: str, version: int | None = No
     Args:
         name: the model's name.
         store: `store` section as JSON.
-        serving: `serving` section as JSON; its host and port are not used.
+        serving: `serving` section; its host and port are not used.
         version: which to serve; the champion when None.
 
     Raises:
         DeployError: the server ended, or was not ready in time; with the last lines of its log.
     """
-    local = json.dumps({**json.loads(serving), "host": "127.0.0.1", "port": 0})
+    local = json.dumps({**serving, "host": "127.0.0.1", "port": 0})
     command = [sys.executable, "-m", "modelyard.components.serve"]
     command += ["--name", name, "--store", store, "--serving", local]
     command += [] if version is None else ["--version", str(version)]

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Record, read, write
@@ -38,6 +38,7 @@ from modelyard.pipelines.runners.base import (
     Run,
     RunInfo,
     Runner,
+    RunnerName,
     RunSummary,
     Step,
     check_has_failed,
@@ -61,7 +62,7 @@ class Start(Record):
     `environment` is its name, and `place` what it held then; `at` an ISO 8601 time in UTC.
     """
 
-    runner: Literal["local", "pods"]
+    runner: RunnerName
     environment: str
     place: Environment
     config: dict[str, Any]
@@ -307,7 +308,7 @@ class LocalRunner(Runner):
         home: the folder of runs and cache.
     """
 
-    kind: ClassVar[Literal["local", "pods"]] = "local"
+    kind: ClassVar[RunnerName] = "local"
     run: ClassVar[type[LocalRun]] = LocalRun
 
     def __init__(self, name: str, environment: Environment, home: Path) -> None:

@@ -1,9 +1,9 @@
 """Runs that this machine leads and whose steps are pods of a cluster."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from modelyard.pipelines.runners.base import Options
+from modelyard.pipelines.runners.base import Options, RunnerName
 from modelyard.pipelines.runners.local.runner import LocalRun, LocalRunner
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class PodsRun(LocalRun):
 class PodsRunner(LocalRunner):
     """Leads runs whose steps are pods of a cluster, without Kubeflow Pipelines."""
 
-    kind: ClassVar[Literal["local", "pods"]] = "pods"
+    kind: ClassVar[RunnerName] = "pods"
     run = PodsRun
 
     def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":

@@ -56,7 +56,7 @@ def record(run_id: str, place: Environment, tmp_path: Path, **given: Any) -> Non
     """Record what the steps of a run did, and the decision of the run that filled the cache."""
     objects = open_objects(place.model_store())
     began = {"model": "digits", "fingerprint": FINGERPRINT, "champion": 3}
-    about = {"run_id": run_id, "data": "6ef3", "runner": "kfp", "started": records.now()}
+    about = {"run_id": run_id, "data": "6ef3", "started": records.now()}
     records.write(
         objects,
         records.run_key("digits", run_id),

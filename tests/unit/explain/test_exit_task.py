@@ -145,7 +145,6 @@ def decided(tmp_path: Path, outcome: Outcome | None = None, unchanged: str | Non
         fingerprint="f1",
         data="d1",
         champion=0,
-        runner="local",
         started=records.now(),
         unchanged=unchanged,
     )
