@@ -290,9 +290,9 @@ def main() -> None:
     """Print keras_signatures.json: a line for each class."""
     kinds = (
         f'"{kind}": {{\n'
-        + ",\n".join(f' "{name}": {json.dumps(one)}' for name, one in classes.items())
+        + ",\n".join(f' "{name}": {json.dumps(one)}' for name, one in signatures.items())
         + "\n}"
-        for kind, classes in read_signatures().items()
+        for kind, signatures in read_signatures().items()
     )
     print("{\n" + ",\n".join(kinds) + "\n}")  # noqa: T201 - the file
 
