@@ -253,13 +253,17 @@ def _check(metrics: Metrics, gate: Gate, one: Comparison, margin: float, champio
     who = f"version {one.version}, {'the' if one.version == champion else 'an earlier'} champion"
     claim = f"at most {format_number(margin)} worse" if inferior else "better"
     claim += f" by more than {format_number(margin)}" if margin and not inferior else ""
+    verdict = f"{'shows' if passed else 'does not show'} that the candidate is {claim}"
+    if clearly_not := one.high < limit:
+        not_so = f"more than {format_number(margin)} worse" if inferior else f"not {claim}"
+        verdict = f"shows that the candidate is {not_so}"
     sentence = (
-        f"{_side_by_side(name, values, who, rows)}, which {'shows' if passed else 'does not show'} that the "
-        f"candidate is {claim} (gain {_signed(one.value)}, with 95 % confidence at least "
-        f"{_signed(one.at_least)})"
+        f"{_side_by_side(name, values, who, rows)}, which {verdict} (gain {_signed(one.value)}, with 95 % "
+        f"confidence at least {_signed(one.at_least)})"
     )
     if not passed:
-        if needed := rows_needed(one, rows, limit):
+        needed = rows_needed(one, rows, limit)
+        if needed and not clearly_not:
             which = "an equal model" if inferior else "a model that is this much better"
             sentence += (
                 f"; {which} would pass 4 times in 5 with about {needed:,} test rows, there are {rows:,}"

@@ -57,7 +57,8 @@ def show_(
     """Show a run with its steps; with --wait, to its end."""
     from rich.console import Console
 
-    from modelyard.pipelines.cli.progress import complete, steps_table
+    from modelyard.pipelines.cli.progress import complete, show, steps_table
+    from modelyard.pipelines.runners.base import recorded
     from modelyard.pipelines.runners.select import find
 
     found = find(place, run)
@@ -70,6 +71,9 @@ def show_(
         return
     show_rows(list(_facts(info).items()))
     Console().print(steps_table(found))
+    summary = recorded(found.folder)
+    if summary and summary.state == info.state == "succeeded":  # else it was tried again since
+        show(summary, found, Console())
 
 
 @app.command()
