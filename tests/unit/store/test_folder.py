@@ -78,7 +78,7 @@ def test_a_folder_that_nobody_may_write_is_a_store_error() -> None:
 
 def test_what_is_not_there_cannot_be_sent_and_a_folder_is_no_object(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    with pytest.raises(StoreError, match="Cannot write m/a") as caught:
+    with pytest.raises(StoreError, match=r"Cannot write .*/m/a ") as caught:
         folder.upload("m/a", tmp_path / "gone")
     assert not isinstance(caught.value, NotFoundError)
     folder.create("m/a", b"")
