@@ -21,8 +21,6 @@ MARK = {GOLDEN_HEADER: "1"}
 TIMEOUT = 30.0
 QUOTED = 300  # bytes of an error that are shown
 
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each of thousands of requests
-
 
 @dataclass(frozen=True)
 class PinnedVersion:
@@ -83,6 +81,7 @@ class DirectTarget:
         """See HttpTarget."""
         import httpx  # not needed by the process that leads a run
 
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each of thousands of requests
         try:
             answer = httpx.request(method, f"{self.url}{path}", json=body, headers=MARK, timeout=TIMEOUT)
         except httpx.HTTPError as error:

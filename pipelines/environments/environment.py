@@ -258,8 +258,8 @@ class Environment(Settings):
         if name not in images:
             target = "images-accelerators" if name in ACCELERATED else "images"
             raise ConfigError(
-                f"There is no image for {name}: `make {target}` builds it and writes {BUILT}, or name one in "
-                f"environment.images.{name}."
+                f"There is no image for {name}: `make {target}` builds it and writes {BUILT}, which is read "
+                f"in the working directory; or name one in environment.images.{name}."
             )
         host = images[name].split("/")[0]
         bare = self.registry and not ("." in host or ":" in host or host == "localhost")

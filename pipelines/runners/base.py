@@ -98,9 +98,10 @@ class RunSummary(Record):
     `version` is None when nothing was published; `champion` is the version in force in the end. A run that
     was asked to skip what is unchanged, and did, has the decision `unchanged` and neither metrics nor report.
     `uses` names the runs whose artifacts came from the cache. `resumed_after` is the epoch of the checkpoint
-    from which training went on. `metrics` are the numbers that a script asks for: each metric by its name,
-    its 95 % interval as `<name>_interval`, the number of test `rows`, and the `gain` over the champion if
-    there is one; `evaluation` has them with everything else that was measured.
+    from which training went on, on Kubeflow Pipelines of a version alone. `metrics` are the numbers that a
+    script asks for: each metric by its name, its 95 % interval as `<name>_interval`, the number of test
+    `rows`, and the `gain` over the champion if there is one; `evaluation` has them with everything else that
+    was measured.
     """
 
     run: str

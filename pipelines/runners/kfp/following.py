@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.components import records
-from modelyard.components.artifacts import UNCHANGED
+from modelyard.components.artifacts import UNCHANGED, History, read
 from modelyard.components.errors import (
     CancelledError,
     ClusterError,
@@ -23,13 +23,13 @@ from modelyard.components.errors import (
     StoreError,
     StuckError,
 )
-from modelyard.components.events import Event, Resumed, StepChange, Waiting, parse_all
+from modelyard.components.events import Event, StepChange, Waiting, parse_all
 from modelyard.components.explain.exit_task import record_end
 from modelyard.components.explain.explanation import EXIT_TASK, explanation, last_line
 from modelyard.components.explain.kfp_run import Evidence, Stuck, failure, stuck
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.store import staging
-from modelyard.components.store.models import open_store
+from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
@@ -41,6 +41,7 @@ from modelyard.pipelines.runners.kfp.runs import LOG_PAUSE, RunArchive
 from modelyard.pipelines.serving.smoke_test import predict_on_cluster
 from modelyard.pipelines.steps import STEPS
 
+HISTORY = "history.json"
 PHASES: dict[str, State] = {
     "Pending": "running",
     "Running": "running",
@@ -110,7 +111,6 @@ class Following:
             steps=self.steps(),
             seconds=runs.seconds_of(self.run),
             store=store.url,
-            resumed_after=max((one.epoch for one in self.events if isinstance(one, Resumed)), default=None),
             **result,
         )
         local_runs.finish(folder, summary)
@@ -235,7 +235,10 @@ class Following:
 
     def _results(self, name: str, store: Store, folder: Path) -> dict[str, Any]:
         try:
-            return results(self.run, name, store, self._environment, folder)
+            found = results(self.run, name, store, self._environment, folder)
+            if (version := found.get("version")) and not self._workflow.cached("train"):
+                found["resumed_after"] = _resumed_after(open_store(store), name, version, folder / "version")
+            return found
         except StoreError as error:
             raise type(error)(
                 f"The run {self.run.display_name} succeeded, and its results cannot be read: {error}"
@@ -273,6 +276,15 @@ def results(run: Any, name: str, store: Store, environment: Environment, folder:
     outcome = found.outcome.outcome if found.outcome else None
     result |= local_runs.scores(decision.decision, decision.metrics, report, outcome, folder)
     return local_runs.predicted(result, lambda: predict_on_cluster(name, store, environment))
+
+
+def _resumed_after(models: ModelStore, name: str, version: int, folder: Path) -> int | None:
+    """Return the epoch of the checkpoint from which the training of a version went on."""
+    try:
+        models.fetch(name, version, folder, only=[HISTORY])
+    except NotFoundError:  # it was removed since
+        return None
+    return read(folder / HISTORY, History).resumed_after or None
 
 
 def _gone(run: Any, store: Store, key: str) -> NotFoundError:

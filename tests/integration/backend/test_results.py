@@ -9,11 +9,12 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from modelyard.components import records
-from modelyard.components.artifacts import Decision, Outcome
+from modelyard.components import artifacts, records
+from modelyard.components.artifacts import Decision, History, Outcome
 from modelyard.components.errors import DeployError, NotFoundError
 from modelyard.components.records import DecisionRecord, OutcomeRecord, RunStart
 from modelyard.components.store import staging
+from modelyard.components.store.models import open_store
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config.config import load
@@ -27,7 +28,7 @@ from modelyard.pipelines.runners.kfp.runner import KfpRunner
 from modelyard.pipelines.runners.runs import of_pipelines
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.plans import an_hour
-from tests.published import accurate
+from tests.published import accurate, classifier, publish
 
 FINGERPRINT = "dc4f44653796"
 
@@ -107,6 +108,34 @@ def test_promoted(site: Site, place: Environment, run: Any, tmp_path: Path) -> N
     elsewhere = place.model_copy(update={"pipeline_root": "gs://another/root"})
     summary = Following(connect(place), run, elsewhere)()
     assert (summary.decision, summary.version, summary.reason) == ("promote", 7, "watched")
+
+
+def test_where_training_went_on_is_read_from_the_version(
+    site: Site, place: Environment, run: Any, tmp_path: Path
+) -> None:
+    history = History(
+        metrics={},
+        epochs=5,
+        stopped_early=False,
+        resumed_after=3,
+        seconds=1,
+        samples_per_second=1,
+        parameters=1,
+        packages={},
+    )
+    artifacts.write(tmp_path / "history.json", history)
+    files = {"history.json": tmp_path / "history.json"}
+    version = publish(
+        open_store(place.model_store()), "digits", files, classifier((1,), "float32", ("a", "b"))
+    )
+    outcome = Outcome(version=version, decision="hold", reason="overtaken")
+    record(run.run_id, place, tmp_path, decision="promote", outcome=outcome)
+    log = '{"event":"resumed","step":"train","epoch":4,"epochs":5}\n'  # which any program may print
+    site.runs.step(run.run_id, "train", "Succeeded", log)
+    site.runs.become(run.run_id, "SUCCEEDED")
+    assert Following(connect(place), run, place)().resumed_after == 3
+    site.runs.step(run.run_id, "train", "Cached")
+    assert Following(connect(place), run, place)().resumed_after is None
 
 
 def test_unchanged(site: Site, place: Environment, run: Any, tmp_path: Path) -> None:
