@@ -144,15 +144,17 @@ def words_of(event: "Event") -> str:
 
 def steps_table(run: "Run") -> Group:
     """Return the steps with their states and times, and what the running one said last."""
+    from modelyard.components.events import Resumed
+
     table, steps = Table.grid(padding=(0, 2)), run.steps()
     for step in steps:
         mark, style = MARKS[step.state]
         table.add_row(Text(mark, style), Text(step.name, style), Text(_time(step), "dim"))
     running = next((step.name for step in steps if step.state == "running"), None)
-    said = [words for one in run.events() if one.step == running and (words := words_of(one))]
-    resumed = said[:1] if len(said) > 1 and said[0].startswith("goes") else []
+    said = [one for one in run.events() if one.step == running and words_of(one)]
+    resumed = [one for one in said[:-1] if isinstance(one, Resumed)][:1]
     line = run.last_line if running else ""
-    lines = [*resumed, said[-1] if said else line]
+    lines = [*map(words_of, resumed), words_of(said[-1]) if said else line]
     return Group(table, *(Text(line, "dim", no_wrap=True, overflow="ellipsis") for line in lines))
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +18,10 @@ from rich.console import Console
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Metric, SameRows
 from modelyard.components.events import Epoch, Resumed, StepChange, append
-from modelyard.pipelines.cli.progress import line_of, show
+from modelyard.pipelines.cli.progress import line_of, show, steps_table
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs
-from modelyard.pipelines.runners.base import EvaluationSummary, RunSummary
+from modelyard.pipelines.runners.base import EvaluationSummary, RunSummary, Step
 from modelyard.pipelines.runners.local.runner import process_start
 from tests.led_runs import ended, started
 
@@ -232,6 +233,22 @@ def test_an_event_is_one_line(event, words):
     line = line_of(event)
     assert all(word in line for word in words)
     assert "\n" not in line
+
+
+def test_a_running_step_shows_where_it_went_on_and_what_it_said_last():
+    epochs = [Epoch(step="train", epoch=one, epochs=9, metrics={}, seconds=1.0) for one in (5, 6)]
+    resumed = Resumed(step="train", epoch=4, epochs=9)
+    for events, lines in (
+        ([], ["reading"]),
+        ([resumed], ["after epoch 4"]),
+        ([resumed, *epochs], ["after epoch 4", "epoch 6 of 9"]),
+    ):
+        steps = (Step(name="train", state="running", seconds=1.0, cached=False),)
+        run = SimpleNamespace(steps=lambda: steps, events=lambda: events, last_line="reading")  # noqa: B023
+        console = Console(file=StringIO(), width=100)
+        console.print(steps_table(run))
+        shown = console.file.getvalue().splitlines()[1:]
+        assert [words in line for words, line in zip(lines, shown, strict=True)] == [True] * len(lines)
 
 
 def test_an_event_is_read_whole_or_not_at_all(tmp_path: Path):

@@ -9,6 +9,7 @@ import pytest
 from modelyard.components import artifacts, interface
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import ConfigError, TooLargeError, TrainError
+from modelyard.components.step import VARIABLE
 from modelyard.components.train import probe as probing
 from modelyard.components.train.cost import compiled
 from modelyard.components.train.data import Features
@@ -58,6 +59,20 @@ def test_an_image_of_train_of_another_version_probes_nothing(monkeypatch: pytest
     monkeypatch.setattr(probing.sys, "argv", ["probe", "{}"])
     with pytest.raises(ConfigError, match=r"0\.0\.9"):
         probing.main()
+
+
+def test_the_answer_of_a_pod_is_written_into_its_termination_message(
+    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is mounted: no other file can take its place."""
+    (message := tmp_path / "termination-log").touch()
+    mounted, trial = message.stat().st_ino, Trial(question=question, seconds=0.5)
+    monkeypatch.setenv(VARIABLE, str(message))
+    monkeypatch.setattr(probing.sys, "argv", ["probe", trial.model_dump_json()])
+    monkeypatch.setattr(probing, "probe", lambda trial, _scratch: trial)
+    probing.main()
+    assert message.stat().st_ino == mounted
+    assert Trial.model_validate_json(message.read_bytes()) == trial
 
 
 def test_where_steps_are_slow_not_all_have_a_turn(
