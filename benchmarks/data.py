@@ -43,7 +43,7 @@ from modelyard.components.ingest.image_files import read
 from modelyard.components.source.settings import Source
 source = Source.of(sys.argv[1])
 started = time.perf_counter()
-rows = sum(len(batch) for _, batch, _ in read(Path(source.source), source).batches)
+rows = sum(len(batch) for _, batch, *_ in read(Path(source.source), source).batches)
 print(rows / (time.perf_counter() - started))
 """
 LOOP = """
