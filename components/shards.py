@@ -10,6 +10,7 @@ features, hashes.npz says which examples they are.
 """
 
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHARD_BYTES = 64 * 2**20
+AHEAD = 3
 HASHES = "hashes.npz"
 Hashes = NDArray[np.uint64]
 
@@ -201,10 +203,10 @@ class Split:
 
 
 def prefetched(items: Iterator[T]) -> Iterator[T]:
-    """Yield the items; meanwhile the next one is made in a thread."""
+    """Yield the items; meanwhile the next ones are made in a thread."""
     end = object()
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, items, end)
+        coming = deque(thread.submit(next, items, end) for _ in range(AHEAD))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(thread.submit(next, items, end))
             yield cast(T, item)
