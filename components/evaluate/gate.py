@@ -19,6 +19,8 @@ ENOUGH_ROWS = 10
 NAMED = 5
 ONE_SIDED, POWER = 1.645, 0.842
 """Normal quantiles of 95 %, the one-sided limit, and of 80 %, how often an equal model is to pass."""
+RARE = 1.3
+"""Rows by which the limits of counts of rare events (`intervals.paired_gain`) are wider than normal ones."""
 
 Limits = dict[str, float | dict[str, float]]
 
@@ -131,7 +133,7 @@ def _useful(metrics: Metrics) -> list[Checked]:
             f"{format_number(limit)}, which is {'' if passed else 'not '}better than the "
             f"{format_number(one.other)} of a constant prediction"
         )
-        if rows := None if passed else rows_needed(one, metrics.rows, 0.0):
+        if rows := None if passed else rows_needed(one, metrics.rows, 0.0, sign > 0):
             sentence += (
                 f"; a model this good would pass 4 times in 5 with about {rows:,} test rows, there are "
                 f"{metrics.rows:,}"
@@ -262,7 +264,7 @@ def _check(metrics: Metrics, gate: Gate, one: Comparison, margin: float, champio
         f"confidence at least {_signed(one.at_least)})"
     )
     if not passed:
-        needed = rows_needed(one, rows, limit)
+        needed = rows_needed(one, rows, limit, _sign(metrics, one.metric) > 0)
         if needed and not clearly_not:
             which = "an equal model" if inferior else "a model that is this much better"
             sentence += (
@@ -277,17 +279,21 @@ def _side_by_side(name: str, values: tuple[float, float], who: str, rows: int) -
     return f"{name} is {mine} for the candidate and {other} for {who}, on the same {rows:,} test rows"
 
 
-def rows_needed(one: Comparison, rows: int, limit: float) -> int | None:
+def rows_needed(one: Comparison, rows: int, limit: float, counted: bool) -> int | None:
     """Return the test rows with which the comparison would pass in 80 % of all cases, if it takes more.
 
     With non-inferiority (a limit below 0) of an equal model, else of a model that is better by as much as
-    this one. The standard error falls with the square root of the rows: n (z_95 + z_80)² (s / distance)².
+    this one. Of n rows, the one-sided limit is z_95 s / sqrt(n) below the gain, and where rows are counted,
+    as for accuracy, about RARE / n more, which matters when the two models differ in few rows.
     """
     distance = -limit if limit < 0 else one.value - limit
     if distance <= 0:
         return None
-    error = (one.value - one.at_least) / ONE_SIDED
-    needed = math.ceil(rows * ((ONE_SIDED + POWER) * error / distance) ** 2)
+    extra = RARE if counted else 0.0
+    spread = max(0.0, (one.value - one.at_least) * rows - extra) / (ONE_SIDED * math.sqrt(rows))
+    both = (ONE_SIDED + POWER) * spread
+    root = (both + math.sqrt(both**2 + 4 * distance * extra)) / (2 * distance)
+    needed = math.ceil(root**2)
     return needed if needed > rows else None
 
 

@@ -85,7 +85,7 @@ def test_every_rule_is_a_record_and_classes_with_few_rows_are_named() -> None:
     ("gain", "at_least", "gate", "decision", "words"),
     [
         (0.0, -0.015, Gate(), "promote", ["and 0.9250 for version 3, the champion", "at most 0.0200 worse"]),
-        (0.0, -0.04, Gate(), "hold", ["about 1,372 test rows, there are 150", "the champion stays"]),
+        (0.0, -0.04, Gate(), "hold", ["about 968 test rows, there are 150", "the champion stays"]),
         (-0.03, -0.04, Gate(), "hold", ["0.9250 for the candidate", "gain -0.0300, with", "least -0.0400"]),
         (-0.03, -0.04, Gate(), "hold", ["shows that the candidate is more than 0.0200 worse"]),
         (-0.03, -0.04, Gate(comparison="superiority"), "hold", ["shows that the candidate is not better ("]),

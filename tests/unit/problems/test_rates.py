@@ -2,9 +2,13 @@
 
 from math import sqrt
 
+import numpy as np
 import pytest
 
 from benchmarks.gate import of_errors, of_proportions
+from modelyard.components.artifacts import Comparison
+from modelyard.components.evaluate.gate import rows_needed
+from modelyard.components.problems import intervals
 
 
 def limit(draws: int) -> float:
@@ -36,3 +40,19 @@ def test_the_rate_of_false_promotions_by_accuracy_and_recall(sizes, differing, m
 )
 def test_the_rate_of_false_promotions_by_errors(rows, kind, draws) -> None:
     assert max(of_errors(rows, kind, -0.03, -0.03, draws).values()) < limit(draws)
+
+
+@pytest.mark.parametrize(("rows", "differing"), [(20, 0.05), (100, 0.03), (100, 0.08)])
+def test_with_the_rows_that_a_decision_asks_for_an_equal_model_passes_four_times_in_five(rows, differing):
+    """The median of what decisions ask for; with few rows they ask for some more."""
+    shares, margin = (differing / 2, differing / 2, 1 - differing), 0.02
+    asked = []
+    for won, lost, _ in np.random.default_rng(0).multinomial(rows, shares, 200):
+        least = intervals.paired_gain(
+            np.array([won]), np.array([lost]), np.array([1 / rows]), intervals.ONE_SIDED
+        )
+        value = (won - lost) / rows
+        found = Comparison(metric="accuracy", value=value, low=0, high=0, other=0, at_least=least[0])
+        asked.append(rows_needed(found, rows, -margin, counted=True) or rows)
+    passed = of_proportions((int(np.median(asked)),), differing, 0, -margin, 1000)
+    assert 0.72 < passed < 0.92
