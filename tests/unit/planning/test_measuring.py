@@ -101,7 +101,7 @@ class Cluster:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         return {**self.pod, "status": status}
 
-    def log(self, _pod: str, container: str, skip: int) -> Iterator[str]:
+    def log(self, _pod: str, container: str, skip: int, **_: Any) -> Iterator[str]:
         yield from self.lines[skip:] if container == "step" else ()
 
     def events(self, _pod: Any) -> list[Any]:
