@@ -17,7 +17,7 @@ from modelyard.components.problems.base import Mistake
 from modelyard.components.report import plots
 
 HEAD, END = "</header>", "</main>"
-LONGEST_PATH = 60
+LONGEST_PATH = 45
 
 
 class Example(NamedTuple):
