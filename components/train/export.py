@@ -68,15 +68,24 @@ def in_float32(model: Any) -> Iterator[None]:
     dtypes = [layer.dtype for layer in inputs]
     try:
         for layer in layers:
-            layer.dtype_policy = layer.variable_dtype
+            _set_policy(layer, layer.variable_dtype)
         for layer, dtype in zip(inputs, dtypes, strict=True):
             _set_dtype(layer, "float32" if dtype in HALF else dtype)
         yield
     finally:
         for layer, policy in zip(layers, policies, strict=True):
-            layer.dtype_policy = policy
+            _set_policy(layer, policy)
         for layer, dtype in zip(inputs, dtypes, strict=True):
             _set_dtype(layer, dtype)
+
+
+def _set_policy(layer: Any, policy: Any) -> None:
+    layer.dtype_policy = policy
+    if isinstance(layer, keras.layers.Normalization):  # has its mean and variance in the dtype of before
+        if layer.input_mean is None:
+            layer.finalize_state()
+        else:
+            layer.build(layer._build_input_shape)
 
 
 def _set_dtype(layer: Any, dtype: str) -> None:

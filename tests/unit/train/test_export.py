@@ -82,15 +82,16 @@ def test_a_model_with_a_mixed_precision_policy_is_exported_in_float32(train_env)
     train_env.code(
         mixed="""
         def build(input_shape, classes):
-            half, full = keras.DTypePolicy("mixed_bfloat16"), keras.DTypePolicy("float32")
+            half = keras.DTypePolicy("mixed_bfloat16")
             return keras.Sequential([
-                layers.Flatten(dtype=half), layers.Dense(8, activation="relu", dtype=half),
-                layers.Dense(classes, activation="softmax", dtype=full),
+                layers.Normalization(mean=0.3, variance=0.7, dtype=half), layers.Conv2D(2, 3, dtype=half),
+                layers.BatchNormalization(dtype=half), layers.LayerNormalization(), layers.Flatten(),
+                layers.Dense(8, activation="relu"), layers.Dense(classes, "softmax", dtype="float32"),
             ])
         """
     )
     train_env.features(*train_env.pictures(24))
-    train_env.train_own("mixed:build")
+    train_env.train_own("mixed:build", precision="mixed_float16")
     rows, _ = train_env.pictures(8, seed=2)
     found = predictions(train_env.model, rows)
     np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
