@@ -78,7 +78,7 @@ def steps(scratch: Path, images: int) -> list[Result]:
 
     def speed(step: str, number: int, program: str, source: Path, *arguments: object) -> float:
         command = [sys.executable, "-c", program, *map(str, arguments)]
-        seconds, peak = map(float, finished(command).split())
+        seconds, peak = map(float, finished(command).split()[-2:])  # a log may come before
         peaks[step, number] = max(peak, peaks.get((step, number), 0))
         return size(source) / seconds
 
