@@ -183,7 +183,8 @@ def _opened(file: Member) -> Iterator[Any]:
 
 
 def _batches(parquet: Any, columns: Sequence[str], rows: int) -> Iterator[Any]:
-    yield from parquet.iter_batches(batch_size=rows, columns=list(columns), use_threads=False)
+    for group in range(parquet.num_row_groups):  # read in one go, each would stay in memory to the end
+        yield from parquet.iter_batches(rows, [group], list(columns), use_threads=False)
 
 
 def _uncompressed(file: Member, metadata: Any) -> int:

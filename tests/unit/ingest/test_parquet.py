@@ -11,6 +11,7 @@ from pyarrow import parquet as pq
 
 from modelyard.components.errors import DataError
 from modelyard.components.ingest import parquet
+from modelyard.components.ingest.members import Member
 
 Write = Callable[..., Path]
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -207,3 +208,15 @@ def test_examples_are_the_same_as_those_of_the_files(write, picture, ingested) -
     images = pa.array([{"bytes": picture(one), "path": None} for one in pixels], IMAGE)
     found = ingested("images", write("a.parquet", [row % 2 for row in range(40)], images=images))
     np.testing.assert_array_equal(found.examples["all"], pixels)
+
+
+def test_a_file_is_read_in_the_memory_of_a_row_group(write) -> None:
+    images = pa.array([bytes([row]) * 2**18 for row in range(64)])  # 16 MB
+    path = write("a.parquet", [0, 1] * 32, images=images, compression="none", row_group_size=4) / "a.parquet"
+    del images
+    before, most = pa.total_allocated_bytes(), 0
+    file = Member(path, path.name, 0, lambda: path.open("rb"))
+    for _, _, content in parquet.read_table(lambda: iter([file]), True, "classification", 2**30).images():
+        assert len(content()) == 2**18
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 8 * 2**20
