@@ -20,12 +20,9 @@ def test_the_tutorial_from_the_archive_to_a_batch_and_one_picture(workspace, cif
     assert (summary["decision"], summary["version"]) == ("promote", 1)
     assert summary["metrics"]["rows"] == 200
     manifest = workspace.json("models", "show", "cifar10")
-    assert manifest["signature"] == {
-        "shape": [32, 32, 3],
-        "dtype": "uint8",
-        "classes": CLASSES,
-        "image": {"height": 32, "width": 32, "channels": 3, "resize": "stretch"},
-    }
+    (given,), (output,) = manifest["signature"]["inputs"], manifest["signature"]["outputs"]
+    assert (given["shape"], given["dtype"], output["names"]) == ([32, 32, 3], "uint8", CLASSES)
+    assert given["image"] == {"height": 32, "width": 32, "channels": 3, "resize": "stretch"}
     assert set(manifest["files"]) >= {
         "model.keras",
         "model.onnx",
@@ -56,7 +53,7 @@ def test_the_tutorial_from_the_archive_to_a_batch_and_one_picture(workspace, cif
 def held_out(workspace) -> tuple[np.ndarray, np.ndarray]:
     """Return test pictures (50, 32, 32, 3) and their labels, as ingest read them from the archive."""
     raw = next((workspace.folder / ".modelyard" / "runs").glob("*/artifacts/*/ingest/raw"))
-    shard = np.load(raw / "test-00000-of-00001.npy"), np.load(raw / "test-00000-of-00001.labels.npy")
+    shard = np.load(raw / "test-00000-of-00001.npy"), np.load(raw / "test-00000-of-00001.targets.npy")
     return shard[0][:50], shard[1][:50]
 
 

@@ -83,20 +83,24 @@ class TrainEnv:
 
     def train(self, model: dict[str, Any] | None = None, code_sha256: str = "", **training: Any) -> History:
         """Run the step and return its history; `model` and `training` are as in the configuration."""
+        if not (self.root / "features").is_dir():
+            self.features()
+        spec = self.spec(model, code_sha256, **training)
+        trainer.train(str(self.root / "features"), spec, "here", str(self.model), str(self.history))
+        return artifacts.read(self.history / "history.json", History)
+
+    def spec(self, model: dict[str, Any] | None = None, code_sha256: str = "", **training: Any) -> TrainSpec:
+        """Return the step's spec."""
         settings = Model.model_validate(SMALL if model is None else model)
         code = settings.code or ""
         known = code_sha256 or (artifacts.tree_sha256(Path(code)) if code else "")
-        if not (self.root / "features").is_dir():
-            self.features()
-        spec = TrainSpec(
+        return TrainSpec(
             model=settings,
             training=Training.model_validate(QUICK | training),
             code=Code(place=code) if code else None,
             code_sha256=known,
             store=Store(url=str(self.root / "store")),
         )
-        trainer.train(str(self.root / "features"), spec, "here", str(self.model), str(self.history))
-        return artifacts.read(self.history / "history.json", History)
 
     def fit(
         self, model: dict[str, Any] | None = None, store: CheckpointStore | None = None, **training: Any

@@ -125,12 +125,12 @@ def test_a_layer_that_computes_otherwise_when_it_is_exported_is_refused(train_en
 def test_a_killed_export_is_no_export_and_the_next_run_is_whole(train_env) -> None:
     features = train_env.features()
     program = (
-        "import os, sys; from modelyard.components.train import export, trainer;"
-        "export.convert = lambda *_: os.kill(os.getpid(), 9); trainer.train(*sys.argv[1:])"
+        "import os, sys; from modelyard.components.train import export, spec, trainer;"
+        "export.convert = lambda *_: os.kill(os.getpid(), 9);"
+        "trainer.train(sys.argv[1], spec.TrainSpec.of(sys.argv[2]), 'here', *sys.argv[3:])"
     )
-    texts = ['{"filters":[4]}', '{"epochs":1}', "", "", "", ""]
-    places = [str(features), *texts, str(train_env.model), str(train_env.history)]
-    killed = subprocess.run([sys.executable, "-c", program, *places], capture_output=True)
+    arguments = [features, train_env.spec(epochs=1).text(), train_env.model, train_env.history]
+    killed = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True)
     assert killed.returncode == -9
     assert not train_env.model.exists()
     assert not train_env.history.exists()
