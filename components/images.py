@@ -19,7 +19,8 @@ from PIL import ExifTags, Image, ImageOps
 from modelyard.components.artifacts import ImageFormat
 from modelyard.components.errors import DataError
 
-MAX_PIXELS = 50_000_000
+MAX_PIXELS, MAX_SIDE = 50_000_000, 65_500  # of an image that is ingested
+MAX_SCANS = 100  # of a JPEG, each of which costs as much as the image; progressive ones have about ten
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
@@ -49,7 +50,11 @@ def decode(data: bytes, form: ImageFormat) -> NDArray[np.uint8]:
         DataError: it is no such file, damaged, too large, or of another size than `exact` asks for. The
             message speaks of "the picture"; the caller says which.
     """
-    picture = _open(data)
+    return convert(open_image(data), form)
+
+
+def convert(picture: Image.Image, form: ImageFormat) -> NDArray[np.uint8]:
+    """Decode an opened image as `form` says; see `decode`."""
     if form.resize != "exact":
         # A JPEG much larger than needed is decoded at a half, a quarter or an eighth: four times as fast.
         side = 2 * max(form.height, form.width)
@@ -71,44 +76,57 @@ def size(data: bytes) -> tuple[int, int]:
     Raises:
         DataError: see `decode`.
     """
-    upright = _upright(_open(data))
+    upright = _upright(open_image(data))
     return upright.height, upright.width
 
 
-def _open(data: bytes) -> Image.Image:
-    """Return the picture, not decoded yet; its size is within the limit."""
-    if _webp_pixels(data) > MAX_PIXELS:  # Pillow makes room for the pixels when it opens one
-        raise _too_large("far more")
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> Image.Image:
+    """Return the image in the bytes of a file, not decoded yet; its size is within the limits.
+
+    Raises:
+        DataError: it is no image, or too large; the message speaks of "the picture".
+    """
+    most = max_pixels, max_side
+    _check_size(*_webp_size(data), *most)  # Pillow makes room for the pixels when it opens one
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise _too_large("far more") from error
+        raise _too_large("far more", *most) from error
     except DAMAGE as error:
         begin = f"begins with {data[:12]!r}" if data else "is empty"
         raise DataError(
             "The picture is not a PNG, JPEG, WebP, GIF, BMP or TIFF file that can be read: it "
             f"{begin}. Convert it, or remove it."
         ) from error
-    if picture.width * picture.height > MAX_PIXELS:
-        raise _too_large(f"{picture.height} x {picture.width}")
+    _check_size(*picture.size, *most)
+    if picture.format == "JPEG" and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+        raise DataError(f"The picture is a JPEG with {scans} scans, and at most {MAX_SCANS} are read.")
     return picture
 
 
-def _webp_pixels(data: bytes) -> int:
-    """Return the pixels of a WebP file, by its header (RFC 9649); 0 for what is none."""
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Return (width, height) of a WebP file, by its header (RFC 9649); (0, 0) for what is none."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
-        return 0
+        return 0, 0
     match data[12:16]:
         case b"VP8X":
-            return (int.from_bytes(data[24:27], "little") + 1) * (int.from_bytes(data[27:30], "little") + 1)
+            return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
         case b"VP8L":
             sides = int.from_bytes(data[21:25], "little")
-            return ((sides & 0x3FFF) + 1) * ((sides >> 14 & 0x3FFF) + 1)
-    return (int.from_bytes(data[26:28], "little") & 0x3FFF) * (int.from_bytes(data[28:30], "little") & 0x3FFF)
+            return (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
+    return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
 
 
-def _too_large(found: str) -> DataError:
-    return DataError(f"The picture has {found} pixels, and at most {MAX_PIXELS:,} are read. Make it smaller.")
+def _check_size(width: int, height: int, max_pixels: int, max_side: int) -> None:
+    if width * height > max_pixels or max(width, height) > max_side:
+        raise _too_large(f"{height} x {width}", max_pixels, max_side)
+
+
+def _too_large(found: str, max_pixels: int, max_side: int) -> DataError:
+    return DataError(
+        f"The picture has {found} pixels, and at most {max_pixels / 1e6:.3g} megapixels are read, with at "
+        f"most {max_side:,} pixels on a side. Make it smaller."
+    )
 
 
 def _upright(picture: Image.Image) -> Image.Image:
@@ -131,7 +149,7 @@ def _with_channels(picture: Image.Image, channels: int) -> Image.Image:
         if mode in ("I", "F"):  # Pillow would cut every value above 255 off
             raise ValueError
         if picture.has_transparency_data:
-            above = picture.convert("RGBA")
+            above = picture if picture.mode == "RGBA" else picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", above.size, "white"), above)
         return picture.convert("L" if channels == 1 else "RGB")
     except ValueError as error:

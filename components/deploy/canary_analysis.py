@@ -1,7 +1,7 @@
 """Canary analysis: clients reach the candidate too, and its answers are compared with stable's.
 
-It is judged by clients' requests, and by golden ones where clients send too few. What a client got wrong
-(4xx) says nothing about a version.
+It is judged by the requests of clients that were executed, and by golden ones where clients send too few.
+What a client did wrong, or what a busy server refused, says nothing about a version.
 """
 
 import itertools

@@ -66,7 +66,7 @@ class Resources(Settings):
     """What a server asks of its node; its limits are the same, but for the processor, which has none."""
 
     cpu: str = Field(default="100m", description="Cores that are kept for it, as 500m or 2.")
-    memory: str = Field(default="256Mi", description="Memory that is kept for it and that it cannot exceed.")
+    memory: str = Field(default="512Mi", description="Memory that is kept for it and that it cannot exceed.")
 
 
 class Target(Settings):

@@ -6,23 +6,25 @@ loop up for long (`Predictor.inline_bytes`) goes to a thread, so that health che
 
 import asyncio
 import logging
-import os
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from modelyard.components.serve import openinference, tfserving
+from modelyard.components.serve.body import RETRY, Body, Disconnected, Receive
+from modelyard.components.serve.connection import LATE
+from modelyard.components.serve.limits import LARGE, limits
 from modelyard.components.serve.metrics import Metrics
 from modelyard.components.serve.model import Predictor
-from modelyard.components.serve.replies import Refused, Reply, encode
+from modelyard.components.serve.replies import Refused, Reply, encode, short
 from modelyard.components.serve.settings import Serving
 from modelyard.components.server import GOLDEN_HEADER
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 PAGE = Path(__file__).with_name("page.html")
@@ -31,9 +33,10 @@ PAGE_POLICY = (
     b"connect-src 'self'; img-src blob:"
 )
 GOLDEN = GOLDEN_HEADER.encode()
-LATE = "modelyard.late"  # in the scope of a request that its connection answered with 408
+TIMEOUT = b"x-request-timeout"
 CLOSE = (b"connection", b"close")
 _GONE, _TOO_LATE = Reply(b"", 499), Reply(b"", 408)  # counted, not sent: nobody is there, or it was sent
+_ENDING = Reply(encode({"error": "The server ends before it could answer; send the request again."}), 503)
 _FAILED = Reply(encode({"error": "The server failed; its log says why. Report this as a bug."}), 500)
 
 LONGEST_PATH = 512
@@ -63,10 +66,6 @@ class Call(NamedTuple):
     version: str | None
 
 
-class Disconnected(Exception):  # noqa: N818 - not an error: the client is gone
-    """The client went away before its request was whole, or was too slow (408)."""
-
-
 class App:
     """Answers requests with the version that it was given last (`take`).
 
@@ -77,14 +76,22 @@ class App:
 
     def __init__(self, predictor: Predictor, settings: Serving) -> None:
         self._settings = settings
+        self._limits = limits(settings)
         self._predictor = predictor
         self._in_progress = 0
+        self._held = [0]  # bytes of bodies
         self._metrics = Metrics(predictor.name, lambda: self._in_progress)
         self._metrics.version = predictor.version
-        workers = max(1, len(os.sched_getaffinity(0)) // settings.threads)
-        self._pool = ThreadPoolExecutor(workers, "predict")
+        self._pool = ThreadPoolExecutor(self._limits.workers, "predict")
+        self._large = ThreadPoolExecutor(1, "predict-large")  # one at a time, for the memory that they take
         self._page = PAGE.read_bytes().replace(b"{{ name }}", predictor.name.encode())
+        self._work: set[Future[Reply]] = set()
         self.draining = False
+
+    @property
+    def executing(self) -> bool:
+        """Whether threads execute requests, which nothing can stop."""
+        return any(not work.done() for work in list(self._work))
 
     def take(self, predictor: Predictor) -> None:
         """Answer with `predictor` from now on; requests in progress finish on the old one."""
@@ -94,53 +101,55 @@ class App:
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
-        started = time.perf_counter()
         predictor = self._predictor
         headers = dict(scope["headers"])
-        call = None
+        body = Body(headers, receive, self._limits, self._held)
+        call, cancelled = None, False
         try:
             call = resolve(scope["method"], scope["path"])
-            reply = await self._reply(call, predictor, headers, receive)
+            reply = await self._reply(call, predictor, headers, body)
         except Refused as refused:
             reply = refused.reply
         except Disconnected:
             reply = _TOO_LATE if LATE in scope else _GONE
+        except asyncio.CancelledError:  # by uvicorn, at the limit of a drain
+            reply, cancelled = _ENDING, True
         except Exception:  # a bug ends one request, with its traceback in the log, and not the server
             log.exception("%s %s failed", scope["method"], scope["path"])
             reply = _FAILED
+        finally:
+            body.release()
         if call and call.route in ("predict", "infer"):
-            self._metrics.answered(
-                predictor.version,
-                reply.status,
-                headers.get(GOLDEN) == b"1",
-                time.perf_counter() - started,
-                reply.rows,
-            )
+            self._metrics.answered(predictor.version, reply, headers.get(GOLDEN) == b"1")
         if reply.body:
-            await self._send(reply, send)
+            close = cancelled or not await body.discard()
+            await self._send(reply, send, close)
 
-    async def _send(self, reply: Reply, send: Send) -> None:
+    async def _send(self, reply: Reply, send: Send, close: bool) -> None:
         headers = [
             (b"content-type", reply.kind),
             (b"content-length", str(len(reply.body)).encode()),
             *reply.headers,
         ]
-        if self.draining and CLOSE not in headers:
+        if self.draining or close:
             headers.append(CLOSE)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
     async def _reply(
-        self, call: Call, predictor: Predictor, headers: dict[bytes, bytes], receive: Receive
+        self, call: Call, predictor: Predictor, headers: dict[bytes, bytes], body: Body
     ) -> Reply:
         """Return the reply to a call on the version that is served."""
         if call.name is not None:
             _check_model(call, predictor)
         match call.route:
             case "predict" | "infer":
-                return await self._predict(call.route, predictor, headers, receive)
-            case "ready" | "model_ready":
+                return await self._predict(call.route, predictor, headers, body)
+            case "ready":
                 return Reply(encode({"ready": not self.draining}), 503 if self.draining else 200)
+            case "model_ready":
+                ready = {"name": predictor.name, "ready": not self.draining}
+                return Reply(encode(ready), 503 if self.draining else 200)
             case "live":
                 return Reply(encode({"live": True}))
             case "status":
@@ -153,35 +162,94 @@ class App:
                 return openinference.server()
             case "metrics":
                 return self._metrics.page()
+            case _ if b"text/html" not in headers.get(b"accept", b""):  # KServe's v1 asks this for liveness
+                return Reply(encode({"status": "alive"}))
             case _:
                 policy = ((b"content-security-policy", PAGE_POLICY), (b"x-content-type-options", b"nosniff"))
                 return Reply(self._page, kind=b"text/html; charset=utf-8", headers=policy)
 
     async def _predict(
-        self, route: str, predictor: Predictor, headers: dict[bytes, bytes], receive: Receive
+        self, route: str, predictor: Predictor, headers: dict[bytes, bytes], body: Body
     ) -> Reply:
+        """Return the reply to a prediction request, whose place in the queue begins when it is whole."""
+        seconds = _timeout(headers, self._settings.request_timeout)
+        text = await body.read()
         if self._in_progress >= self._settings.max_queue:
             raise Refused(
                 503,
                 f"{self._in_progress} requests are in progress, and at most {self._settings.max_queue} are "
                 "taken; try again in a second.",
-                ((b"retry-after", b"1"),),
+                RETRY,
             )
         self._in_progress += 1
         try:
-            text = await read_body(headers, receive, self._settings.max_body_bytes)
-            if len(text) <= predictor.inline_bytes:
-                return self._answer(route, predictor, headers, text)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, self._answer, route, predictor, headers, text)
+            if len(text) <= predictor.inline_bytes and not _may_hold_image(predictor, text):
+                return self._execute(route, predictor, headers, text)
+            return await self._in_thread(body, seconds, route, predictor, headers, text)
         finally:
             self._in_progress -= 1
 
-    def _answer(self, route: str, predictor: Predictor, headers: dict[bytes, bytes], text: bytes) -> Reply:
-        limit = self._settings.max_batch
-        if route == "predict":
-            return tfserving.predict(predictor, text, limit)
-        return openinference.infer(predictor, text, headers.get(openinference.HEADER_LENGTH), limit)
+    async def _in_thread(self, body: Body, seconds: float, *request: Any) -> Reply:
+        """Execute a request in a thread, unless its client goes or its time ends before one is free."""
+        deadline = time.monotonic() + seconds
+
+        def execute() -> Reply:
+            if time.monotonic() > deadline:
+                raise Refused(
+                    504, f"The request could not be executed within {seconds:g} s; try again.", RETRY
+                )
+            return self._execute(*request)
+
+        pool = self._large if len(request[-1]) > LARGE else self._pool
+        work = pool.submit(execute)
+        self._work.add(work)
+        work.add_done_callback(self._work.discard)
+        done = asyncio.wrap_future(work)
+        gone: asyncio.Future[Any] = asyncio.ensure_future(body.disconnected())
+        try:
+            await asyncio.wait([done, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not done.done() and work.cancel():
+                raise Disconnected
+            return await done
+        finally:
+            gone.cancel()
+
+    def _execute(self, route: str, predictor: Predictor, headers: dict[bytes, bytes], text: bytes) -> Reply:
+        """Return the reply to a request and the seconds that it took; a failure of the model's is a reply."""
+        started = time.perf_counter()
+        try:
+            if route == "predict":
+                reply = tfserving.predict(predictor, text, self._settings.max_batch, self._limits)
+            else:
+                length = headers.get(openinference.HEADER_LENGTH)
+                reply = openinference.infer(predictor, text, length, self._settings.max_batch)
+        except Refused as refused:  # raised further, its frames would keep the body until they are collected
+            return refused.reply
+        except Exception:  # a failure of one prediction, with its traceback in the log
+            log.exception("a prediction of version %d failed", predictor.version)
+            reply = _FAILED
+        return reply._replace(seconds=time.perf_counter() - started)
+
+
+def _may_hold_image(predictor: Predictor, text: bytes) -> bool:
+    """Say whether a body may hold an image, which is not decoded on the event loop, however few its bytes.
+
+    A key may be spelled with escapes, which numbers never have.
+    """
+    return predictor.signature.input.image is not None and (b"b64" in text or b"\\" in text)
+
+
+def _timeout(headers: dict[bytes, bytes], default: float) -> float:
+    """Return the seconds in which a request is to be executed: the header's, at most the default."""
+    try:
+        seconds = float(headers.get(TIMEOUT, default))
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise Refused(
+            400, f"X-Request-Timeout is {short(headers[TIMEOUT].decode('latin-1'))}; give seconds above 0."
+        )
+    return min(seconds, default)
 
 
 def _check_model(call: Call, predictor: Predictor) -> None:
@@ -210,6 +278,8 @@ def _match(method: str, path: str) -> Call | Refused:
             allowed.add(needed)
     if allowed:
         needed = ", ".join(sorted(allowed))
+        if method == "HEAD" and "GET" in allowed:
+            return _match("GET", path)
         return Refused(
             405, f"{method[:20]} {path[:80]} is not possible; use {needed}.", ((b"allow", needed.encode()),)
         )
@@ -230,50 +300,3 @@ def resolve(method: str, path: str) -> Call:
     if isinstance(found, Refused):
         raise Refused(found.reply.status, str(found), found.reply.headers)
     return found
-
-
-async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    """Return a request's body, of `limit` bytes at most; its time is limited by the connection.
-
-    Raises:
-        Refused: 411, 413 or 415.
-        Disconnected: the client went away, or was too slow.
-    """
-    _check_headers(headers)
-    length = headers.get(b"content-length")
-    if length is None and b"transfer-encoding" not in headers:
-        raise Refused(411, "The request has no body; send one, with Content-Length.")
-    if length is not None and int(length) > limit:
-        raise _too_large(f"{int(length)} bytes", limit)
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        parts.append(message["body"])
-        size += len(parts[-1])
-        more = message["more_body"]
-        if size > limit:
-            raise _too_large(f"more than {limit} bytes", limit)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _too_large(found: str, limit: int) -> Refused:
-    return Refused(413, f"The body has {found}, and at most {limit} are taken; send fewer examples at once.")
-
-
-def _check_headers(headers: dict[bytes, bytes]) -> None:
-    """Refuse bodies that are neither JSON nor tensors (415); forms are what curl -d calls its JSON."""
-    kind = headers.get(b"content-type", b"").lower()
-    if kind.startswith((b"multipart/", b"image/", b"audio/", b"video/")):
-        raise Refused(
-            415,
-            f"The body is {kind.decode('latin-1')[:60]!r}, and application/json is expected; send a picture "
-            'as {"instances": [{"b64": "<the file in base64>"}]}.',
-        )
-    encoding = headers.get(b"content-encoding", b"identity").lower()
-    if encoding != b"identity":
-        raise Refused(
-            415,
-            f"The body is encoded with {encoding.decode('latin-1')[:60]!r}; send it as it is, uncompressed.",
-        )

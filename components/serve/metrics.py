@@ -1,10 +1,14 @@
 """What Prometheus reads at /metrics.
 
 modelyard_requests_total{model,version,traffic,code}        prediction requests that were answered
-modelyard_request_seconds{model,version,traffic}            their time, from the head to the answer
+modelyard_request_seconds{model,version,traffic}            the time of those that were executed
+modelyard_failures_total{model,version,traffic}             executed requests that the version failed
 modelyard_predictions_total{model,version,traffic}          examples that were predicted
 modelyard_requests_in_progress{model}                       prediction requests being answered now
 modelyard_model_version{model,version}                      1 for the version that is served
+
+A request that was refused, late, or whose client had gone was not executed. An answer that is not finite is a
+failure for golden requests alone: an input that is large enough gives one with any model.
 
 `traffic` is `golden` for requests with the header `x-modelyard-golden: 1`, which deploy sends, else `client`.
 A code of 499 is a client that went away before its request was whole.
@@ -37,6 +41,7 @@ class Seen:
     codes: Counter[int] = field(default_factory=Counter)
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
+    failures: int = 0
     rows: int = 0
 
 
@@ -53,15 +58,17 @@ class Metrics:
         self.seen: dict[tuple[int, bool], Seen] = {}
         self._registry: CollectorRegistry | None = None
 
-    def answered(self, version: int, code: int, golden: bool, seconds: float, rows: int) -> None:
+    def answered(self, version: int, reply: Reply, golden: bool) -> None:
         """Count one prediction request."""
         seen = self.seen.get((version, golden))
         if seen is None:
             seen = self.seen[version, golden] = Seen()
-        seen.codes[code] += 1
-        seen.buckets[bisect_left(BUCKETS, seconds)] += 1
-        seen.seconds += seconds
-        seen.rows += rows
+        seen.codes[reply.status] += 1
+        seen.rows += reply.rows
+        seen.failures += reply.status == 500 and (golden or reply.seconds is not None)
+        if reply.seconds is not None:
+            seen.buckets[bisect_left(BUCKETS, reply.seconds)] += 1
+            seen.seconds += reply.seconds
 
     def page(self) -> Reply:
         """Return all of it, and the process's memory, time and files, in Prometheus's text format."""
@@ -82,7 +89,10 @@ class Metrics:
             "modelyard_requests", "Prediction requests that were answered.", labels=(*LABELS, "code")
         )
         seconds = HistogramMetricFamily(
-            "modelyard_request_seconds", "Seconds to answer a prediction request.", labels=LABELS
+            "modelyard_request_seconds", "Seconds of an executed prediction request.", labels=LABELS
+        )
+        failures = CounterMetricFamily(
+            "modelyard_failures", "Executed prediction requests that the version failed.", labels=LABELS
         )
         predictions = CounterMetricFamily(
             "modelyard_predictions", "Examples that were predicted.", labels=LABELS
@@ -94,6 +104,7 @@ class Metrics:
                 requests.add_metric([*labels, str(code)], count)
             buckets = list(zip(bounds, accumulate(seen.buckets), strict=True))
             seconds.add_metric(labels, buckets, seen.seconds)
+            failures.add_metric(labels, seen.failures)
             predictions.add_metric(labels, seen.rows)
         progress = GaugeMetricFamily(
             "modelyard_requests_in_progress", "Prediction requests being answered now.", labels=["model"]
@@ -103,4 +114,4 @@ class Metrics:
             "modelyard_model_version", "1 for the version that is served.", labels=["model", "version"]
         )
         served.add_metric([self.model, str(self.version)], 1)
-        yield from (requests, seconds, predictions, progress, served)
+        yield from (requests, seconds, failures, predictions, progress, served)

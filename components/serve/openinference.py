@@ -157,6 +157,8 @@ def _batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_batch: i
             400, 'The input needs "data", a list of numbers, or "parameters": {"binary_data_size": ...}.'
         )
     flat = tensors.numbers(data, signature.dtype)
+    if len(data) and isinstance(data[0], Array):  # nested, which the protocol allows
+        tensors.check_shape(data, shape)
     if flat.size != np.prod(shape):
         raise Refused(
             400,
@@ -184,6 +186,9 @@ def _wants_bytes(predictor: Predictor, document: Any) -> bool:
     outputs = document.get("outputs")
     asked = [output for output in outputs if isinstance(output, Object)] if isinstance(outputs, Array) else []
     for output in asked:
+        parameters = output.get("parameters")
+        if isinstance(parameters, Object) and "classification" in parameters:
+            raise Refused(400, "The classification extension is not supported; leave `classification` out.")
         if output.get("name") not in (predictor.output, "output"):
             raise Refused(
                 400,
@@ -193,7 +198,9 @@ def _wants_bytes(predictor: Predictor, document: Any) -> bool:
     places = [(asked[0].get("parameters"), "binary_data")] if asked else []
     for place, key in (*places, (document.get("parameters"), "binary_data_output")):
         if isinstance(place, Object) and key in place:
-            return place[key] is True
+            if not isinstance(place[key], bool):
+                raise Refused(400, f"{key} is {_short(place[key])}, and true or false is expected.")
+            return bool(place[key])
     return False
 
 

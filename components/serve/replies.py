@@ -12,13 +12,18 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class Reply(NamedTuple):
-    """A whole HTTP response; `rows` is the number of examples that were predicted for it."""
+    """A whole HTTP response.
+
+    `rows` is the number of examples that were predicted for it, `seconds` what the execution took; None when
+    nothing was executed.
+    """
 
     body: bytes
     status: int = 200
     kind: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
     rows: int = 0
+    seconds: float | None = None
 
 
 class Refused(Exception):  # noqa: N818 - not an error of ours: the request's

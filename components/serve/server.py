@@ -1,4 +1,4 @@
-"""Starts the server: binds, loads, serves, follows the champion, drains; and limits its connections.
+"""Starts the server: binds, loads, serves, follows the champion, drains.
 
 serve("digits", store, serving)                follows the champion
 serve("digits", store, serving, version=7)     pinned, on a cluster by its digest as well
@@ -8,28 +8,25 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import time
-from asyncio import TimerHandle, Transport
 from types import FrameType
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from modelyard.components.errors import ServeError
-from modelyard.components.serve.app import LATE, App
+from modelyard.components.serve.app import App
+from modelyard.components.serve.connection import limited
 from modelyard.components.serve.model import Follower, Predictor, load
-from modelyard.components.serve.replies import encode
 from modelyard.components.serve.settings import Serving
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 
 BACKLOG = 2048
 KEEP_ALIVE = 30  # seconds that an idle connection stays open
-MAX_HEAD = 64 * 2**10
 
 
 def serve(
@@ -58,6 +55,9 @@ def serve(
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes does not end a server
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for connections that send nothing
     models = open_store(store)
     with _bind(serving.host, serving.port) as listener:
         predictor = _first(models, name, version, digest, serving.threads)
@@ -70,6 +70,9 @@ def serve(
         gc.freeze()  # what is there now stays: a collection need not look at it again
         Server(app, serving, predictor, ready_fd).run(sockets=[listener])
         follower.stop()
+        if app.executing:  # beyond the drain's limit; Python would wait for it
+            logging.shutdown()
+            os._exit(0)
 
 
 class Server(uvicorn.Server):
@@ -157,89 +160,3 @@ def _first(models: ModelStore, name: str, version: int | None, digest: str | Non
         return load(models, name, version, digest, threads)
     champion = models.require_champion(name)
     return load(models, name, champion.version, champion.digest, threads)
-
-
-class Connection(HttpToolsProtocol):
-    """uvicorn's, with limits on the time and size of what arrives; `limited` sets `timeout` on a subclass.
-
-    uvicorn waits for ever for the rest of a request, and a request's head may have any size. Here a head has
-    MAX_HEAD bytes at most, and a request arrives whole in `timeout` seconds, or is answered with 408.
-    """
-
-    timeout: float
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._whole = True
-        self._head = 0
-        self._timer: TimerHandle | None = None
-
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Expect a first request."""
-        super().connection_made(transport)
-        self._timer = self.loop.call_later(self.timeout, self._late)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser and watch what is not whole yet."""
-        super().data_received(data)
-        if self._whole:
-            self._stop_timer()
-            return
-        if "method" not in self.scope:  # the head has not ended
-            self._head += len(data)
-            if self._head > MAX_HEAD:
-                self._refuse(431, f"The request's head is larger than {MAX_HEAD} bytes; send fewer headers.")
-                return
-        if self._timer is None:
-            self._timer = self.loop.call_later(self.timeout, self._late)
-
-    def on_message_begin(self) -> None:
-        """A request begins, and so does its time."""
-        self._stop_timer()
-        self._whole, self._head = False, 0
-        super().on_message_begin()
-
-    def on_message_complete(self) -> None:
-        """A request is whole."""
-        self._whole = True
-        super().on_message_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP."""
-        self._refuse(400, f"{msg} Send HTTP/1.1; the page at / shows an example.")
-
-    def _late(self) -> None:
-        """Give up on a request that did not arrive in time; the app is told that the client went away."""
-        self._timer = None
-        if self.pipeline:  # an earlier request is still being answered, and nothing is read meanwhile
-            self._timer = self.loop.call_later(self.timeout, self._late)
-        elif self.scope is None or (self.cycle and self.cycle.response_complete and "method" in self.scope):
-            self.transport.close()  # nothing came at all, or it was answered before its body ended
-        else:
-            part = "body" if "method" in self.scope else "head"
-            self.scope[LATE] = True  # type: ignore[literal-required]
-            self._refuse(408, f"The request's {part} did not arrive in {self.timeout:g} s; send it at once.")
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _refuse(self, status: int, message: str) -> None:
-        self._stop_timer()
-        if self.transport.is_closing():
-            return
-        body = encode({"error": message})
-        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        self.transport.write(STATUS_LINE[status] + head % len(body) + body)
-        self.transport.close()
-
-
-def limited(seconds: float) -> type[Connection]:
-    """Return the class of connections on which a request arrives whole in `seconds`."""
-    return type("LimitedConnection", (Connection,), {"timeout": seconds})

@@ -12,17 +12,31 @@ class Serving(Settings):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=PORT, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     threads: int = Field(default=1, ge=1, le=256, description="Threads of ONNX Runtime per request.")
-    max_body_bytes: int = Field(
-        default=32 * 2**20, ge=1, description="Largest request body; a larger one gets 413."
+    max_body_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Maximum size of a request body (413); null: by the container's memory, at most 32 MiB.",
     )
-    max_batch: int = Field(default=1024, ge=1, description="Most examples in a request; more get 413.")
+    max_batch: int = Field(default=1024, ge=1, description="Maximum number of examples in a request (413).")
+    max_pixels: int | None = Field(
+        default=None,
+        ge=1,
+        description="Maximum pixels of an image (400); a request may have four times as many; null: by the "
+        "container's memory, at most 16 million.",
+    )
     max_queue: int = Field(
         default=64,
         ge=1,
-        description="Most requests in progress; more get 503 with Retry-After.",
+        description="Maximum number of requests that have arrived and are not answered (503, Retry-After).",
     )
     body_timeout: float = Field(
         default=10.0, gt=0, description="Seconds in which a request must have arrived whole (408)."
+    )
+    request_timeout: float = Field(
+        default=60.0,
+        gt=0,
+        description="Seconds after its arrival in which the execution of a request must begin (504); the "
+        "header X-Request-Timeout lowers it.",
     )
     drain_timeout: float = Field(
         default=20.0, gt=0, description="Seconds that requests have to finish after SIGTERM."

@@ -101,7 +101,8 @@ def batch(array: Any, key: str, text: bytes, signature: Tensor, max_batch: int) 
     """
     count = rows(array, max_batch)
     flat = numbers(array, signature.dtype)
-    if not _has_skeleton(text, key, signature.shape, count):
+    full = flat.size == count * math.prod(signature.shape)  # `[]` and `[1]` have the same skeleton
+    if not full or not _has_skeleton(text, key, signature.shape, count):
         check_shape(array, (count, *signature.shape))
     return flat.reshape(count, *signature.shape)
 

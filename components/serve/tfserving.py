@@ -6,35 +6,43 @@ POST /v1/models/NAME[/versions/N]:predict
 GET  /v1/models/NAME[/versions/N]           the state of the version
 GET  /v1/models/NAME[/versions/N]/metadata  what it takes and gives
 
-An example is a nested list, {"b64": "<a picture>"}, or either under the input's name.
+An example is a nested list, {"b64": "<an image>"}, or either under the input's name.
 https://www.tensorflow.org/tfx/serving/api_rest
 """
 
 import binascii
-from typing import Any
+from contextlib import nullcontext
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from simdjson import Array, Object
 
-from modelyard.components.artifacts import Tensor
+from modelyard.components.artifacts import ImageFormat, Tensor
 from modelyard.components.errors import DataError
 from modelyard.components.serve import tensors
+from modelyard.components.serve.limits import LARGE_IMAGE, Limits
 from modelyard.components.serve.model import Predictor
 from modelyard.components.serve.replies import Refused, Reply, encode, encode_rows, short
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 ANSWERS = {"instances": "predictions", "inputs": "outputs"}
+SIGNATURE = "serving_default"
+_ONE_AT_A_TIME = Lock()  # for large images, as the limits of memory expect
 DTYPES = {"uint8": "DT_UINT8", "float32": "DT_FLOAT"}
 
 
 def status(predictor: Predictor) -> Reply:
-    """Return the version's state, as TF Serving words it."""
+    """Return the version's state, as TF Serving words it; `name` and `ready` are KServe's."""
     version = {
         "version": str(predictor.version),
         "state": "AVAILABLE",
         "status": {"error_code": "OK", "error_message": ""},
     }
-    return Reply(encode({"model_version_status": [version]}))
+    return Reply(encode({"name": predictor.name, "ready": True, "model_version_status": [version]}))
 
 
 def metadata(predictor: Predictor) -> Reply:
@@ -47,7 +55,7 @@ def metadata(predictor: Predictor) -> Reply:
     }
     about = {
         "model_spec": {"name": predictor.name, "signature_name": "", "version": str(predictor.version)},
-        "metadata": {"signature_def": {"signature_def": {"serving_default": default}}},
+        "metadata": {"signature_def": {"signature_def": {SIGNATURE: default}}},
     }
     return Reply(encode(about))
 
@@ -58,13 +66,14 @@ def _about(tensor: Tensor) -> dict[str, Any]:
     return {"dtype": DTYPES[tensor.dtype], "tensor_shape": shape, "name": tensor.name}
 
 
-def predict(predictor: Predictor, text: bytes, max_batch: int) -> Reply:
+def predict(predictor: Predictor, text: bytes, max_batch: int, limits: Limits) -> Reply:
     """Return the reply to a predict request.
 
     Args:
         predictor: the version that answers.
         text: the request's body.
-        max_batch: most examples in it.
+        max_batch: maximum number of examples in it.
+        limits: of the images in it.
 
     Raises:
         Refused: 400 or 413, the body is not a request for this model; 500, the answer is not finite.
@@ -77,35 +86,51 @@ def predict(predictor: Predictor, text: bytes, max_batch: int) -> Reply:
             f'The body has the keys {short(", ".join(document))}, and one of "instances" (a list of '
             'examples) and "inputs" (the batch) is expected.',
         )
+    name = document.get("signature_name", SIGNATURE)
+    if name not in (SIGNATURE, ""):
+        raise Refused(
+            400, f"The signature {short(name)} is asked for, and there is one, {SIGNATURE!r}; leave it out."
+        )
     (key,) = keys
     value = document[key]
     if isinstance(value, Object) and key == "inputs":
         value = _only(value, predictor)
-    batch = _batch(predictor, value, key, text, max_batch)
+    batch = _batch(predictor, value, key, text, max_batch, limits)
     answer = encode_rows(predictor.run(batch))
     return Reply(f'{{"{ANSWERS[key]}":{answer}}}'.encode(), rows=len(batch))
 
 
-def _batch(predictor: Predictor, value: Any, key: str, text: bytes, max_batch: int) -> NDArray[Any]:
+def _batch(
+    predictor: Predictor, value: Any, key: str, text: bytes, max_batch: int, limits: Limits
+) -> NDArray[Any]:
     """Return the batch in a list of examples; plain numbers go the fast way."""
     signature = predictor.signature.input
     tensors.rows(value, max_batch)
     if not isinstance(value[0], Object | str):
         return tensors.batch(value, key, text, signature, max_batch)
-    return np.stack([_example(predictor, item, number) for number, item in enumerate(value)])
+    examples = [_example(predictor, item, number, limits) for number, item in enumerate(value)]
+    pixels = sum(one.image.width * one.image.height for one in examples if isinstance(one, OpenedImage))
+    if pixels > limits.request_pixels:
+        raise Refused(
+            413,
+            f"The images of the request have {pixels / 1e6:.3g} megapixels, and at most "
+            f"{limits.request_pixels / 1e6:.3g} are taken; send fewer at once.",
+        )
+    arrays = (one.decode() if isinstance(one, OpenedImage) else one for one in examples)
+    return np.stack([array.astype(signature.dtype, copy=False) for array in arrays])
 
 
-def _example(predictor: Predictor, item: Any, number: int) -> NDArray[Any]:
-    """Return one example (*shape) from an object, or from a list among objects."""
+def _example(predictor: Predictor, item: Any, number: int, limits: Limits) -> "NDArray[Any] | OpenedImage":
+    """Return one example (*shape) from a list among objects, or the image in an object, not decoded yet."""
     signature = predictor.signature.input
     if isinstance(item, Object) and "b64" not in item:
         item = _only(item, predictor)
     if isinstance(item, Object) and "b64" in item:
-        return _picture(item["b64"], number, signature)
+        return _image(item["b64"], number, signature, limits)
     if not isinstance(item, Array):
         raise Refused(
             400,
-            f'Example {number} is neither a nested list of numbers nor {{"b64": "<a picture in base64>"}}.',
+            f'Example {number} is neither a nested list of numbers nor {{"b64": "<an image in base64>"}}.',
         )
     flat = tensors.numbers(item, signature.dtype)
     tensors.check_shape(item, signature.shape)
@@ -124,26 +149,46 @@ def _only(item: Any, predictor: Predictor) -> Any:
     return item[name]
 
 
-def _picture(text: Any, number: int, signature: Tensor) -> NDArray[Any]:
-    """Return a picture (*shape) from its file in base64."""
+def _image(text: Any, number: int, signature: Tensor, limits: Limits) -> "OpenedImage":
+    """Return the image in base64; its size is within the limits."""
     if signature.image is None:
         raise Refused(
             400,
-            f"Example {number} is a picture, and this model was not trained on pictures. Send a nested list "
+            f"Example {number} is an image, and this model was not trained on images. Send a nested list "
             f"of shape {'x'.join(map(str, signature.shape))}.",
         )
     if not isinstance(text, str):
-        raise Refused(400, f"The b64 of example {number} is not a string; send a picture's file in base64.")
-    try:
-        data = binascii.a2b_base64(text, strict_mode=True)
+        raise Refused(400, f"The b64 of example {number} is not a string; send an image's file in base64.")
+    try:  # with line breaks, as the command base64 writes them, and with or without padding
+        text = "".join(text.split()).rstrip("=")
+        data = binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
     except (binascii.Error, ValueError) as error:
         raise Refused(
-            400, f"The b64 of example {number} is not base64 ({error}); encode the picture's file."
+            400, f"The b64 of example {number} is not base64 ({error}); encode the image's file."
         ) from None
     from modelyard.components import images  # Pillow, which a model of numbers does not need
 
     try:
-        picture = images.decode(data, signature.image)
+        opened = images.open_image(data, limits.image_pixels, limits.image_side)
     except DataError as error:
         raise Refused(400, f"Example {number}: {error}") from None
-    return picture.astype(signature.dtype, copy=False)
+    return OpenedImage(opened, signature.image, number)
+
+
+class OpenedImage(NamedTuple):
+    """An image of a request that is not decoded yet, how it becomes an example, and its number."""
+
+    image: "Image"
+    form: ImageFormat
+    number: int
+
+    def decode(self) -> NDArray[np.uint8]:
+        """Return it as an example (*shape)."""
+        from modelyard.components import images
+
+        large = self.image.width * self.image.height > LARGE_IMAGE
+        try:
+            with _ONE_AT_A_TIME if large else nullcontext():
+                return images.convert(self.image, self.form)
+        except DataError as error:
+            raise Refused(400, f"Example {self.number}: {error}") from None

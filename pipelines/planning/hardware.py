@@ -1,7 +1,6 @@
 """The device that trains, what fits into it, and the catalog of accelerators with their prices."""
 
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Literal, Self
@@ -11,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from modelyard.components.artifacts import Record
 from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes.quantities import number
+from modelyard.components.resources import memory_limit
 from modelyard.components.settings import Settings
 from modelyard.pipelines.config.problems import choices
 from modelyard.pipelines.config.text import parse
@@ -107,7 +107,7 @@ def device_of(environment: Environment, catalog: Catalog, home: Path) -> Device:
     if environment.kind == "local":
         place = next(one for one in (home.absolute(), *home.absolute().parents) if one.exists())
         return Device(
-            name="this machine", memory=memory_here() - LIBRARIES, disk=float(shutil.disk_usage(place).free)
+            name="this machine", memory=memory_limit() - LIBRARIES, disk=float(shutil.disk_usage(place).free)
         )
     train = environment.resources("train")
     if train.accelerator:
@@ -155,31 +155,6 @@ def money_of(
         f"{' without its machine' if alone else ''}, {kind.price.region}, {kind.price.source}, "
         f"read {catalog.read}",
     )
-
-
-def memory_here(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the memory of this machine in bytes, or the smallest limit of the control groups around it.
-
-    Args:
-        groups: the file that names the control groups of this process; only on Linux.
-        mount: where they are mounted; inside a container, its own group may be the root.
-    """
-    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for line in groups.read_text().splitlines() if groups.is_file() else ():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:  # version 2
-            found += _limits(mount, path, "memory.max")
-        elif "memory" in controllers.split(","):
-            found += _limits(mount / "memory", path, "memory.limit_in_bytes")
-    return min(found)
-
-
-def _limits(root: Path, path: str, name: str) -> list[int]:
-    """Return the limits of a control group and of those around it; "max" is none."""
-    group = root / path.lstrip("/")
-    files = [one / name for one in (group, *group.parents) if one.is_relative_to(root)]
-    texts = [file.read_text().strip() for file in files if file.is_file()]
-    return [int(text) for text in texts if text.isdigit()]
 
 
 def _option(name: str, kind: CatalogEntry, capacity: float, memory: Memory, backend: str) -> Option:

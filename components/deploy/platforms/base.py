@@ -105,26 +105,25 @@ class Status(Record):
 
 @dataclass(frozen=True)
 class Counts:
-    """What servers answered: requests by sender, how many failed (5xx), and the seconds of all answers.
+    """The requests that servers executed, by sender, how many failed, and the seconds of all of them.
 
-    `answers` also counts those to requests that the client got wrong (4xx), which say nothing of a version.
+    What a server refused (4xx, 503, 504) was not executed, and says nothing about a version.
     """
 
     client: int = 0
     golden: int = 0
     failed: int = 0
-    answers: int = 0
     seconds: float = 0.0
 
     @property
     def requests(self) -> int:
-        """All requests that say something about the version."""
+        """All requests that were executed."""
         return self.client + self.golden
 
     @property
     def latency(self) -> float:
-        """Mean seconds of an answer."""
-        return self.seconds / self.answers if self.answers else 0.0
+        """Mean seconds of a request."""
+        return self.seconds / self.requests if self.requests else 0.0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*map(add, astuple(self), astuple(other)))

@@ -34,10 +34,9 @@ POLL = 0.5
 LONGEST_BACKOFF = 60.0  # seconds until the kubelet restarts a server that did not reach its store
 CRASHES = ("Crashed", "CrashLoopBackOff")
 ENDED = ("Failed", "Succeeded")  # an evicted pod stays as such beside the one that replaced it
-REQUESTS = "modelyard_requests_total"
-ANSWERS, SECONDS = "modelyard_request_seconds_count", "modelyard_request_seconds_sum"
+EXECUTED, SECONDS = "modelyard_request_seconds_count", "modelyard_request_seconds_sum"
+FAILED = "modelyard_failures_total"
 MEMORY = "process_resident_memory_bytes"
-CLIENT_ERRORS = range(400, 500)
 
 
 @dataclass(frozen=True)
@@ -334,15 +333,14 @@ def read_metrics(page: str) -> tuple[Counts, float]:
     Raises:
         ValueError, LookupError: it is not such a page.
     """
-    numbers = {"client": 0, "golden": 0, "failed": 0, "answers": 0}
+    numbers = {"client": 0, "golden": 0, "failed": 0}
     seconds = memory = 0.0
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
-            if sample.name == REQUESTS and (code := int(sample.labels["code"])) not in CLIENT_ERRORS:
+            if sample.name == EXECUTED:
                 numbers[sample.labels["traffic"]] += int(sample.value)
-                numbers["failed"] += int(sample.value) if code >= CLIENT_ERRORS.stop else 0
-            elif sample.name == ANSWERS:
-                numbers["answers"] += int(sample.value)
+            elif sample.name == FAILED:
+                numbers["failed"] += int(sample.value)
             elif sample.name == SECONDS:
                 seconds += sample.value
             elif sample.name == MEMORY:

@@ -212,6 +212,17 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="session")
+def pictures_with_defaults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of the same model with the limits that a server has by default."""
+    scratch = tmp_path_factory.mktemp("defaults")
+    settings = Store(url=str(scratch / "store"))
+    shelf = Shelf(settings, open_store(settings), scratch)
+    shelf.publish()
+    with running(shelf) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server of a float32 model of numbers."""
     with shared(tmp_path_factory, NUMBERS) as server:

@@ -1,16 +1,24 @@
 """What a client may not do to the server: each limit answers with its status, and serving goes on."""
 
+import base64
+import io
 import json
+import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
+
+from modelyard.components.resources import cpu_limit
 
 WHITE = np.full((4, 4, 3), 255).tolist()
 BODY = json.dumps({"instances": [WHITE]}).encode()
+WORKERS = cpu_limit()
 HEAD = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\n"
 
 
@@ -124,23 +132,86 @@ def test_a_head_without_end_gets_431(pictures):
     assert "65536" in error(answer)
 
 
-def test_more_requests_than_the_queue_takes_get_503_and_when_to_come_again(shelf, start):
+def test_uploads_that_send_nothing_keep_nobody_out(shelf, start):
     shelf.publish()
     with start(shelf, max_queue=2) as server:
         waiting = []
-        for _ in range(2):
+        for _ in range(20):
             connection = socket.create_connection(server.address)
             connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(BODY))
             waiting.append(connection)
-        while server.metric("modelyard_requests_in_progress") < 2:
-            time.sleep(0.02)
-        refused = server.predict([WHITE])
-        assert refused.status_code == 503
-        assert refused.headers["retry-after"] == "1"
-        assert httpx.get(f"{server.url}/v2/health/ready").status_code == 200
+        assert server.predict([WHITE]).status_code == 200
         for connection in waiting:
             connection.sendall(BODY)
             assert status(connection.recv(65536)) == 200
             connection.close()
+
+
+@pytest.fixture(scope="module")
+def slow_body():
+    """A request that takes about a second: its images are large."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((3900, 3900)).save(file, "PNG")
+    return json.dumps({"instances": [{"b64": base64.b64encode(file.getvalue()).decode()}] * 4}).encode()
+
+
+def executing(server, slow_body, threads, count):
+    """Send slow requests and return them when the server executes or queues them."""
+    post = partial(httpx.post, f"{server.url}/v1/models/tiny:predict", content=slow_body, timeout=60)
+    sent = [threads.submit(post) for _ in range(count)]
+    while server.metric("modelyard_requests_in_progress") < count and not any(one.done() for one in sent):
+        time.sleep(0.01)
+    return sent
+
+
+def test_more_requests_than_the_queue_takes_get_503_and_when_to_come_again(shelf, start, slow_body):
+    shelf.publish()
+    with start(shelf, max_queue=2) as server, ThreadPoolExecutor(2) as threads:
+        sent = executing(server, slow_body, threads, 2)
+        refused = server.predict([WHITE])
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        assert httpx.get(f"{server.url}/v2/health/ready").status_code == 200
+        assert [one.result().status_code for one in sent] == [200, 200]
         assert server.predict([WHITE]).status_code == 200
         assert server.metric("modelyard_requests_total", code="503") == 1
+
+
+def test_what_is_late_or_whose_client_has_gone_is_not_executed(shelf, start, slow_body):
+    shelf.publish()
+    with start(shelf) as server, ThreadPoolExecutor(2 * WORKERS) as threads:
+        sent = executing(server, slow_body, threads, 2 * WORKERS)
+        with socket.create_connection(server.address) as gone:
+            gone.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(slow_body) + slow_body)
+        late = httpx.post(
+            f"{server.url}/v1/models/tiny:predict",
+            content=slow_body,
+            headers={"x-request-timeout": "0.001"},
+            timeout=60,
+        )
+        assert late.status_code == 504
+        assert {one.result().status_code for one in sent} == {200}
+        assert server.metric("modelyard_request_seconds_count") == len(sent)
+        assert server.metric("modelyard_requests_total", code="499") == 1
+
+
+def test_a_timeout_that_is_no_number_gets_400(pictures):
+    assert pictures.predict([WHITE], headers={"x-request-timeout": "soon"}).status_code == 400
+
+
+def test_a_drain_beyond_its_limit_answers_503_and_ends(shelf, start, slow_body):
+    shelf.publish()
+    with start(shelf, drain_timeout=0.2) as server, ThreadPoolExecutor(8) as threads:
+        sent = executing(server, slow_body, threads, 8)
+        server.process.terminate()
+        answers = [one.result() for one in sent]
+        assert server.process.wait(30) == 0
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    (late,) = {answer.text for answer in answers if answer.status_code == 503}
+    assert "send the request again" in json.loads(late)["error"]
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_a_terminal_that_closes_does_not_end_the_server(pictures):
+    pictures.process.send_signal(signal.SIGHUP)
+    assert pictures.predict([WHITE]).status_code == 200

@@ -35,7 +35,7 @@ def binary(server: Any, document: Any, data: bytes, length: str | None = None) -
 def test_health_server_and_model(pictures):
     assert httpx.get(f"{pictures.url}/v2/health/live").json() == {"live": True}
     assert httpx.get(f"{pictures.url}/v2/health/ready").json() == {"ready": True}
-    assert httpx.get(f"{pictures.url}/v2/models/tiny/ready").status_code == 200
+    assert httpx.get(f"{pictures.url}/v2/models/tiny/ready").json() == {"name": "tiny", "ready": True}
     assert httpx.get(f"{pictures.url}/v2/models/other/ready").status_code == 404
     assert "binary_tensor_data" in httpx.get(f"{pictures.url}/v2").json()["extensions"]
     about = httpx.get(f"{pictures.url}/v2/models/tiny").json()

@@ -1,13 +1,21 @@
 """TF Serving v1 on a real server: right answers, and a 4xx with its reason for what is wrong."""
 
 import base64
+import gzip
 import io
 import json
+import struct
+import textwrap
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.published import classifier
 
 WHITE = np.full((4, 4, 3), 255)
 BLACK = np.zeros((4, 4, 3), int)
@@ -151,7 +159,7 @@ def test_an_unknown_model_version_path_or_method(pictures, method, path, status,
     [
         ({"content-type": "image/png"}, "'image/png', and application/json is expected"),
         ({"content-type": "multipart/form-data; boundary=x"}, "application/json is expected"),
-        ({"content-encoding": "gzip"}, "'gzip'; send it as it is, uncompressed"),
+        ({"content-encoding": "br"}, "'br'; send it as it is"),
     ],
 )
 def test_other_kinds_of_bodies_get_415(pictures, headers, words):
@@ -165,7 +173,7 @@ def test_numbers_are_taken_and_pictures_explained(numbers):
     np.testing.assert_allclose(numbers.predict(values.tolist()).json()["predictions"], [[0.75, 0.25]] * 2)
     response = numbers.predict([picture(1)])
     assert response.status_code == 400
-    assert "not trained on pictures. Send a nested list of shape 3x2" in response.json()["error"]
+    assert "not trained on images. Send a nested list of shape 3x2" in response.json()["error"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e39", "1e999"])
@@ -186,10 +194,105 @@ def test_golden_requests_are_counted_apart(numbers):
 
 
 def test_the_page_names_the_model_and_needs_nothing_from_elsewhere(pictures):
-    response = httpx.get(pictures.url)
+    response = httpx.get(pictures.url, headers={"accept": "text/html,*/*;q=0.8"})
     assert response.headers["content-type"].startswith("text/html")
     assert "<h1>tiny</h1>" in response.text
     assert "{{" not in response.text
     assert "http://" not in response.text
     assert "https://" not in response.text
     assert "default-src 'none'" in response.headers["content-security-policy"]
+
+
+def test_base64_as_other_programs_write_it(pictures):
+    texts = [picture(255, size=(40, height))["b64"] for height in range(1, 20)]
+    for text in (texts[0], next(text for text in texts if text.endswith("="))):
+        for written in (textwrap.fill(text, 76), text.rstrip("=")):
+            assert pictures.predict([{"b64": written}]).json() == {"predictions": [[0, 1]]}
+
+
+def png(width: int, height: int) -> bytes:
+    """Return a PNG of one bit a pixel, whose rows are all black: few bytes for many pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    pixels = zlib.compress(bytes(((width + 7) // 8 + 1) * min(height, 1000)), 9)
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 49_999_999), (49_999_999, 1), (5000, 5000), (17_000, 10)])
+def test_an_image_with_too_many_pixels_gets_400_before_it_is_decoded(pictures, width, height):
+    response = pictures.predict([{"b64": base64.b64encode(png(width, height)).decode()}])
+    assert response.status_code == 400
+    assert f"{height} x {width}" in response.json()["error"]
+
+
+def test_a_request_has_a_limit_of_pixels_too(pictures):
+    instances = [{"b64": base64.b64encode(png(4000, 4000)).decode()}] * 5
+    response = pictures.predict(instances)
+    assert response.status_code == 413
+    assert "80 megapixels" in response.json()["error"]
+
+
+def test_a_jpeg_with_very_many_scans_is_refused(pictures):
+    file = io.BytesIO()
+    Image.new("L", (64, 64)).save(file, "JPEG", progressive=True)
+    scan = file.getvalue().rindex(b"\xff\xda")
+    many = file.getvalue()[:-2] + file.getvalue()[scan:-2] * 200 + b"\xff\xd9"
+    response = pictures.predict([{"b64": base64.b64encode(many).decode()}])
+    assert response.status_code == 400
+    assert "scans" in response.json()["error"]
+
+
+def test_health_is_answered_while_images_are_decoded(pictures_with_defaults):
+    large = io.BytesIO()
+    Image.effect_noise((3000, 3000), 90).save(large, "PNG")
+    request = {"instances": [{"b64": base64.b64encode(large.getvalue()).decode()}]}
+    url = pictures_with_defaults.url
+    with ThreadPoolExecutor(4) as threads:
+        post = partial(httpx.post, f"{url}/v1/models/tiny:predict", json=request, timeout=60)
+        slow = [threads.submit(post) for _ in range(4)]
+        answered = 0
+        while not all(one.done() for one in slow):
+            assert httpx.get(f"{url}/v2/health/live", timeout=60).status_code == 200
+            answered += 1
+    assert answered > 4, "health waited for the images"
+    assert {one.result().status_code for one in slow} == {200}
+
+
+def test_an_unknown_signature_is_refused(pictures):
+    url = f"{pictures.url}/v1/models/tiny:predict"
+    body = {"instances": [WHITE.tolist()]}
+    assert httpx.post(url, json={"signature_name": "serving_default", **body}).status_code == 200
+    assert httpx.post(url, json={"signature_name": "embed", **body}).status_code == 400
+
+
+def test_a_gzip_body_is_decompressed_within_the_limit(pictures):
+    url, headers = f"{pictures.url}/v1/models/tiny:predict", {"content-encoding": "gzip"}
+    body = gzip.compress(json.dumps({"instances": [WHITE.tolist()]}).encode())
+    assert httpx.post(url, content=body, headers=headers).json() == {"predictions": [[0, 1]]}
+    assert httpx.post(url, content=gzip.compress(b" " * 100_001), headers=headers).status_code == 413
+    for broken in (body[:-9], b"{}"):
+        assert httpx.post(url, content=broken, headers=headers).status_code == 400
+
+
+def test_kserves_v1_health(pictures):
+    assert httpx.get(pictures.url).json() == {"status": "alive"}
+    assert httpx.get(f"{pictures.url}/v1/models/tiny").json()["ready"] is True
+
+
+def test_a_missing_value_in_a_last_axis_of_one(shelf, start):
+    signature = classifier((2, 1), "float32", ("dark", "bright"))
+    given = signature.input.model_copy(update={"name": "pixels"})
+    shelf.publish(signature.model_copy(update={"inputs": (given,)}))
+    with start(shelf) as server:
+        assert server.predict([[[1], [2]]]).status_code == 200
+        for wrong in ([[[], []]], [[[1], []]], [[[], [1]]]):
+            assert server.predict(wrong).status_code == 400
+
+
+def test_a_large_batch_is_answered_in_order(pictures_with_defaults):
+    levels = [level % 256 for level in range(101)]
+    answers = pictures_with_defaults.predict([np.full((4, 4, 3), level).tolist() for level in levels]).json()
+    assert [round(one[1] * 255) for one in answers["predictions"]] == levels

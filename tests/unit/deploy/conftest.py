@@ -24,7 +24,7 @@ from tests.unit.deploy.memory import MemoryObjects, MemoryPlatform, World
 
 RECORDED = Path(__file__).parents[1] / "kubernetes" / "recorded"
 SIGNATURE = classifier((1,), "float32", ("no", "yes"))
-METRICS = 'modelyard_requests_total{{code="200",traffic="client"}} {}\n'
+METRICS = 'modelyard_request_seconds_count{{traffic="client"}} {}\n'
 
 
 class Cluster:

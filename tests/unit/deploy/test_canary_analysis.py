@@ -12,13 +12,14 @@ from modelyard.components.deploy.settings import Rollout
 from modelyard.components.deploy.verification import PinnedVersion
 from modelyard.components.errors import DeployError
 from modelyard.components.serve.metrics import Metrics
+from modelyard.components.serve.replies import Reply
 
 ROLLOUT = Rollout(min_requests=100, max_error_rate=0.02, max_latency_ratio=2.0, latency_margin=0.01)
 PINNED = PinnedVersion(2, "d" * 64, Golden(problem="classification", instances=[[0]], predictions=[[1.0]]))
 
 
 def answered(requests, seconds, failed=0):
-    return Counts(client=requests, failed=failed, answers=requests, seconds=requests * seconds)
+    return Counts(client=requests, failed=failed, seconds=requests * seconds)
 
 
 @pytest.mark.parametrize(
@@ -34,8 +35,8 @@ def answered(requests, seconds, failed=0):
         (answered(100, 0.009), answered(900, 0.0005), None),  # so little is always allowed
         (answered(99, 9.0), answered(900, 0.02), None),  # too few to say
         (answered(100, 9.0), Counts(), None),  # nothing to compare with
-        (Counts(client=60, golden=39, answers=99, seconds=100.0), answered(900, 0.02), None),
-        (Counts(client=60, golden=40, answers=100, seconds=100.0), answered(900, 0.02), "takes 1000.0 ms"),
+        (Counts(client=60, golden=39, seconds=100.0), answered(900, 0.02), None),
+        (Counts(client=60, golden=40, seconds=100.0), answered(900, 0.02), "takes 1000.0 ms"),
     ],
 )
 def test_failure_reason(candidate, stable, words):
@@ -44,7 +45,7 @@ def test_failure_reason(candidate, stable, words):
 
 
 def test_the_summary_says_what_it_was_judged_by():
-    seen = Counts(client=60, golden=40, answers=100, seconds=1.0)
+    seen = Counts(client=60, golden=40, seconds=1.0)
     assert "60 client requests and 40 golden ones, 0 failed; there was no stable" in summary(seen, Counts())
     assert "10.0 ms an answer beside stable's 20.0 ms" in summary(seen, answered(900, 0.02))
 
@@ -54,7 +55,8 @@ def page(*answers):
     metrics = Metrics("m", lambda: 0)
     metrics.version = 7
     for code, golden in answers:
-        metrics.answered(7, code, golden, 0.5, 1)
+        executed = 0.5 if code in (200, 500) else None
+        metrics.answered(7, Reply(b"", code, seconds=executed), golden)
     return metrics.page().body.decode()
 
 
@@ -63,20 +65,20 @@ def test_requests_are_counted_by_sender_and_result():
         [(200, False)] * 3 + [(200, True)] * 2 + [(503, False), (500, True)] + [(404, False), (499, False)]
     )
     counts, memory = read_metrics(page(*answers))
-    assert (counts.client, counts.golden, counts.failed) == (4, 3, 2)
-    assert (counts.answers, counts.latency) == (9, 0.5)
+    assert (counts.client, counts.golden, counts.failed) == (3, 3, 1)
+    assert (counts.requests, counts.latency) == (6, 0.5)
     assert memory > 2**20
     assert read_metrics(page())[0] == Counts()
     assert Counts().latency == 0.0
 
 
 def test_pods_count_from_what_they_had_answered_before_and_newcomers_from_their_start():
-    before = {"old": Counts(client=10, answers=10, seconds=1.0)}
+    before = {"old": Counts(client=10, seconds=1.0)}
     now = {
-        "old": Counts(client=12, answers=12, seconds=2.0),
-        "new": Counts(client=6, failed=1, answers=6, seconds=0.5),
+        "old": Counts(client=12, seconds=2.0),
+        "new": Counts(client=6, failed=1, seconds=0.5),
     }
-    assert answered_since(before, now) == Counts(client=8, failed=1, answers=8, seconds=1.5)
+    assert answered_since(before, now) == Counts(client=8, failed=1, seconds=1.5)
 
 
 def analyze(platform, ready=1):

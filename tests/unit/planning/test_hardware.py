@@ -1,7 +1,6 @@
 """Accelerators and prices, and the memory of this machine."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from modelyard.components.errors import ConfigError
 from modelyard.components.train.measured import Cost
 from modelyard.pipelines.environments.accelerators import SHIPPED, known
-from modelyard.pipelines.planning.hardware import load_catalog, memory_here, options
+from modelyard.pipelines.planning.hardware import load_catalog, options
 from modelyard.pipelines.planning.plan import memory_of
 
 PRICE: dict[str, Any] = {
@@ -22,8 +21,6 @@ PRICE: dict[str, Any] = {
     "source": "a list",
 }
 ROW: dict[str, Any] = {"kind": "gpu", "counts": [1, 8], "memory_gb": 24, "price": PRICE}
-PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-GIB = 2**30
 
 
 def write(path: Path, **accelerators: dict[str, Any]) -> Path:
@@ -92,34 +89,3 @@ def test_what_fits_comes_first_then_what_needs_no_other_backend_then_the_cheapes
     assert {one.accelerator for one in found if one.fit == "does not fit"} >= {"nvidia-tesla-t4"}
     assert found[-1].largest_batch == 0
     assert not any("JAX" in one.note for one in options(load_catalog(SHIPPED), memory, "jax"))
-
-
-@pytest.mark.parametrize(
-    ("groups", "limits"),
-    [
-        ("0::/\n", {"memory.max": f"{GIB}"}),  # a container whose group is the root of what it sees
-        ("0::/a.slice/b\n", {"memory.max": f"{GIB}", "a.slice/memory.max": f"{4 * GIB}"}),
-        ("0::/a.slice/b\n", {"a.slice/memory.max": f"{GIB}", "a.slice/b/memory.max": "max"}),
-        ("4:memory:/pods/x\n0::/\n", {"memory/pods/x/memory.limit_in_bytes": f"{GIB}"}),
-        ("4:cpu,memory:/pods/x\n", {"memory/memory.limit_in_bytes": f"{GIB}"}),
-    ],
-)
-def test_the_smallest_limit_around_the_process_counts(
-    groups: str, limits: dict[str, str], tmp_path: Path
-) -> None:
-    assert seen(tmp_path, groups, limits) == GIB
-
-
-@pytest.mark.parametrize("limit", ["max", "9223372036854771712"])
-def test_without_a_limit_it_is_the_memory_of_the_machine(limit: str, tmp_path: Path) -> None:
-    limits = {"memory/x/memory.limit_in_bytes": limit, "x/memory.max": limit, "cpu.max": "1"}
-    assert seen(tmp_path, "4:memory:/x\n0::/x\n", limits) == PHYSICAL
-    assert memory_here(tmp_path / "none", tmp_path / "none") == PHYSICAL
-
-
-def seen(folder: Path, groups: str, limits: dict[str, str]) -> int:
-    (folder / "cgroup").write_text(groups)
-    for path, text in limits.items():
-        (folder / "groups" / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "groups" / path).write_text(f"{text}\n")
-    return memory_here(folder / "cgroup", folder / "groups")

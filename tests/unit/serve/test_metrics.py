@@ -1,6 +1,7 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelyard.components.serve.metrics import Metrics
+from modelyard.components.serve.replies import Reply
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -15,9 +16,9 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
 def test_requests_are_counted_by_code_version_and_traffic():
     metrics = Metrics("digits", lambda: 3)
     metrics.version = 7
-    metrics.answered(7, 200, False, 0.002, 5)
-    metrics.answered(7, 400, False, 0.2, 0)
-    metrics.answered(7, 200, True, 0.002, 1)
+    metrics.answered(7, Reply(b"", 200, rows=5, seconds=0.002), golden=False)
+    metrics.answered(7, Reply(b"", 400), golden=False)
+    metrics.answered(7, Reply(b"", 200, rows=1, seconds=0.002), golden=True)
     found = samples(metrics)
     assert found["modelyard_requests_total", ("200", "7", "client", "digits")] == 1
     assert found["modelyard_requests_total", ("400", "7", "client", "digits")] == 1
@@ -30,7 +31,7 @@ def test_requests_are_counted_by_code_version_and_traffic():
 def test_the_histogram_is_cumulative_and_a_bound_belongs_to_its_bucket():
     metrics = Metrics("digits", lambda: 0)
     for seconds in (0.0001, 0.0025, 0.003, 99.0):
-        metrics.answered(1, 200, False, seconds, 1)
+        metrics.answered(1, Reply(b"", 200, rows=1, seconds=seconds), golden=False)
     found = samples(metrics)
     buckets = {
         bound: found["modelyard_request_seconds_bucket", tuple(sorted((bound, "1", "client", "digits")))]
@@ -39,3 +40,16 @@ def test_the_histogram_is_cumulative_and_a_bound_belongs_to_its_bucket():
     assert buckets == {"0.0005": 1, "0.0025": 2, "0.005": 3, "10.0": 3, "+Inf": 4}
     assert found["modelyard_request_seconds_count", ("1", "client", "digits")] == 4
     assert found["modelyard_request_seconds_sum", ("1", "client", "digits")] == 99.0056
+
+
+def test_a_failure_is_an_executed_request_or_a_golden_one_and_refusals_have_no_time():
+    metrics = Metrics("digits", lambda: 0)
+    metrics.answered(1, Reply(b"", 500, seconds=0.1), golden=False)  # the model raised an error
+    metrics.answered(1, Reply(b"", 500), golden=False)  # a client's input gave an answer that is not finite
+    metrics.answered(1, Reply(b"", 500), golden=True)
+    for code in (400, 408, 413, 499, 503, 504):
+        metrics.answered(1, Reply(b"", code), golden=False)
+    found = samples(metrics)
+    assert found["modelyard_failures_total", ("1", "client", "digits")] == 1
+    assert found["modelyard_failures_total", ("1", "digits", "golden")] == 1
+    assert found["modelyard_request_seconds_count", ("1", "client", "digits")] == 1

@@ -1,0 +1,51 @@
+"""The memory and processors that a process may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from modelyard.components.resources import cpu_limit, memory_limit
+
+PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits"),
+    [
+        ("0::/\n", {"memory.max": f"{GIB}"}),  # a container whose group is the root of what it sees
+        ("0::/a.slice/b\n", {"memory.max": f"{GIB}", "a.slice/memory.max": f"{4 * GIB}"}),
+        ("0::/a.slice/b\n", {"a.slice/memory.max": f"{GIB}", "a.slice/b/memory.max": "max"}),
+        ("4:memory:/pods/x\n0::/\n", {"memory/pods/x/memory.limit_in_bytes": f"{GIB}"}),
+        ("4:cpu,memory:/pods/x\n", {"memory/memory.limit_in_bytes": f"{GIB}"}),
+    ],
+)
+def test_the_smallest_limit_around_the_process_counts(
+    groups: str, limits: dict[str, str], tmp_path: Path
+) -> None:
+    assert seen(tmp_path, groups, limits) == GIB
+
+
+@pytest.mark.parametrize("limit", ["max", "9223372036854771712"])
+def test_without_a_limit_it_is_the_memory_of_the_machine(limit: str, tmp_path: Path) -> None:
+    limits = {"memory/x/memory.limit_in_bytes": limit, "x/memory.max": limit, "cpu.max": "1"}
+    assert seen(tmp_path, "4:memory:/x\n0::/x\n", limits) == PHYSICAL
+    assert memory_limit(tmp_path / "none", tmp_path / "none") == PHYSICAL
+
+
+def seen(folder: Path, groups: str, limits: dict[str, str]) -> int:
+    (folder / "cgroup").write_text(groups)
+    for path, text in limits.items():
+        (folder / "groups" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "groups" / path).write_text(f"{text}\n")
+    return memory_limit(folder / "cgroup", folder / "groups")
+
+
+@pytest.mark.parametrize(("text", "expected"), [("50000 100000", 1), ("max 100000", None)])
+def test_a_quota_limits_the_processors(tmp_path: Path, text: str, expected: int | None) -> None:
+    (tmp_path / "cgroup").write_text("0::/\n")
+    (tmp_path / "groups").mkdir()
+    (tmp_path / "groups" / "cpu.max").write_text(text + "\n")
+    expected = expected or len(os.sched_getaffinity(0))
+    assert cpu_limit(tmp_path / "cgroup", tmp_path / "groups") == expected
