@@ -157,7 +157,7 @@ class App:
             case "signature":
                 return tfserving.metadata(predictor)
             case "metadata":
-                return openinference.metadata(predictor)
+                return openinference.metadata(predictor, self._limits.image_pixels)
             case "server":
                 return openinference.server()
             case "metrics":

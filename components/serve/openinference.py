@@ -37,11 +37,11 @@ def server() -> Reply:
     return Reply(encode(about))
 
 
-def metadata(predictor: Predictor) -> Reply:
+def metadata(predictor: Predictor, max_pixels: int) -> Reply:
     """Return what the model takes and gives.
 
-    `parameters` has the whole signature, with the names and the meaning of values, and whether people want
-    the largest value of an answer first.
+    `parameters` has the whole signature, with the names and the meaning of values, whether people want the
+    largest value of an answer first, and the pixels that an image may have.
     """
     signature = predictor.signature
     about = {
@@ -53,6 +53,7 @@ def metadata(predictor: Predictor) -> Reply:
         "parameters": {
             "signature": signature.model_dump(mode="json"),
             "ranked": predictor.ranked,
+            "max_pixels": max_pixels,
         },
     }
     return Reply(encode(about))
