@@ -148,7 +148,7 @@ class MemoryWindow:
 
     def read(self) -> Traffic:
         self._platform._own(self._token)
-        counts = Counts(client=self._answered, answers=self._answered)
+        counts = Counts(client=self._answered)
         self._answered += 1
         return Traffic(counts, counts if self._platform.world.answers else Counts(), responding=True)
 

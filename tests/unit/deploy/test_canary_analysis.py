@@ -139,7 +139,7 @@ def test_a_candidate_that_too_few_requests_reach_is_not_promoted(platform, clust
         analyze(platform)
 
 
-@pytest.mark.parametrize("page", [(502, b"busy"), (200, b'modelyard_requests_total{path="/"} 3.0\n')])
+@pytest.mark.parametrize("page", [(502, b"busy"), (200, b'modelyard_request_seconds_count{path="/"} 3.0\n')])
 def test_what_a_pod_answered_before_the_analysis_never_counts(platform, cluster, pod, page):
     """Its /metrics cannot be read when the window is opened: its counters, of all its life, are no news."""
     pod.json["metadata"]["labels"] |= {objects.TRACK: "stable"}

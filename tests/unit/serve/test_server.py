@@ -6,7 +6,7 @@ import pytest
 
 from modelyard.components.errors import ServeError
 from modelyard.components.serve import server
-from modelyard.components.serve.server import Connection, limited
+from modelyard.components.serve.connection import Connection, limited
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_request_that_waits_for_the_one_before_it_is_not_late(connection):
 
 def test_nothing_is_written_to_a_client_that_is_gone(connection):
     connection.transport.is_closing.return_value = True
-    connection.send_400_response("Nonsense.")
+    connection._refuse(400, "Nonsense.")
     connection.transport.write.assert_not_called()
 
 
