@@ -135,9 +135,9 @@ def test_a_request_that_never_ends_does_not_keep_the_server(shelf, start):
         start(shelf, drain_timeout=0.5, body_timeout=60.0) as server,
         socket.create_connection(server.address) as endless,
     ):
-        endless.sendall(b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\ncontent-length: 9\r\n\r\n{")
-        while server.metric("modelyard_requests_in_progress") < 1:
-            time.sleep(0.02)
+        head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\nexpect: 100-continue\r\n"
+        endless.sendall(head + b"content-length: 9\r\n\r\n")
+        assert endless.recv(100).startswith(b"HTTP/1.1 100")  # the body is waited for
         server.process.terminate()
         assert server.process.wait(60) == 0
 
