@@ -196,7 +196,7 @@ def test_a_webp_that_claims_many_pixels_is_refused_before_it_is_opened(lossless,
     data = bytearray(file_of(Image.new("RGB", (16, 16)), "WEBP", lossless=lossless, **exif))
     start = 24 if extended else 21 if lossless else 26
     data[start : start + 6 if extended else start + 4] = b"\xff" * (6 if extended else 4)
-    with pytest.raises(DataError, match="at most 50,000,000"):
+    with pytest.raises(DataError, match="at most 50 megapixels"):
         images.decode(bytes(data), form(4, 4))
 
 
@@ -209,7 +209,7 @@ def test_a_small_file_that_claims_many_pixels_is_refused_before_it_is_decoded(si
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 10_000))
-    with pytest.raises(DataError, match=r"at most 50,000,000"):
+    with pytest.raises(DataError, match="at most 50 megapixels"):
         images.decode(bomb + chunk(b"IEND", b""), form(8, 8))
 
 
