@@ -74,6 +74,8 @@ def show_(
     summary = recorded(found.folder)
     if summary and summary.state == info.state == "succeeded":  # else it was tried again since
         show(summary, found, Console())
+    elif info.state in ("failed", "cancelled") and (failure := found.failure()):
+        typer.echo(f"reason   {failure.message}")
 
 
 @app.command()

@@ -203,6 +203,11 @@ class Run(ABC):
             ModelyardError: the run cannot be followed to its end. How it failed is in the result, not raised.
         """
 
+    def failure(self) -> Failure | None:
+        """Return why it failed, or was cancelled, if that is recorded on this machine."""
+        summary = recorded(self.folder)
+        return summary.failure if summary else None
+
     @abstractmethod
     def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
         """Return what the steps wrote.
@@ -307,7 +312,7 @@ def steps_after(events: Iterable[Event], names: Iterable[str], now: float) -> tu
     steps = {name: Step(name=name, state="waiting", seconds=0.0, cached=False) for name in names}
     for event in events:
         if isinstance(event, StepChange) and event.step in steps:
-            seconds = round(now - event.at, 3) if event.state == "running" else event.seconds
+            seconds = round(max(0.0, now - event.at), 3) if event.state == "running" else event.seconds
             fields = {"name": event.step, "state": event.state, "cached": event.cached}
             steps[event.step] = Step.model_validate({**fields, "seconds": seconds})
     return tuple(steps.values())

@@ -206,6 +206,11 @@ class LocalRun(Run):
         """Say whether the process that leads the run lives."""
         return lifeline.held(self.folder / "lifeline")
 
+    def failure(self) -> Failure | None:
+        """Return why it failed, or was cancelled, also when it could not record that."""
+        summary = self._summary()
+        return summary.failure if summary else None
+
     def _summary(self) -> RunSummary | None:
         """Return how the run ended, also one whose leader was killed; None while it lives."""
         lives = self.lives()  # asked before the summary is read
@@ -214,9 +219,10 @@ class LocalRun(Run):
     def _killed(self) -> RunSummary:
         """Return how a run ended that has left no summary."""
         ended = {"waiting": "skipped", "running": "failed"}
+        last_sign = max(path.stat().st_mtime for path in self.folder.iterdir())
         steps = [
             one.model_copy(update={"state": ended.get(one.state, one.state)})
-            for one in steps_after(self.events(), STEPS, time.time())
+            for one in steps_after(self.events(), STEPS, last_sign)
         ]
         step = next((one.name for one in steps if one.state == "failed"), None)
         log = self.folder / "logs" / f"{step}.log"
@@ -226,7 +232,6 @@ class LocalRun(Run):
             f"{how} before it recorded its end. `modelyard runs retry {self.name}` goes on: what is done is "
             "cached."
         )
-        last_sign = max(path.stat().st_mtime for path in self.folder.iterdir())
         return RunSummary(
             run=self.name,
             model=self._start.config["name"],

@@ -1,6 +1,7 @@
 """How `modelyard explain` tells of runs of this machine."""
 
 import json
+import os
 import time
 
 from modelyard.components import lifeline
@@ -51,6 +52,16 @@ def test_a_run_that_lives_is_running_and_one_that_was_killed_says_during_what(tm
     assert told["text"].startswith(
         "The run 20260101-000000-aaaa of digits failed in the step ingest: it was killed"
     )
+    assert "it was killed" in modelyard("runs", "show", "20260101-000000-aaaa").out
+    shown = json.loads(modelyard("runs", "show", "20260101-000000-aaaa", "--output", "json").out)
+    os.utime(
+        run / runs.EVENTS, (time.time() + 1000,) * 2
+    )  # the last sign of life, not the time of the question
+    again = json.loads(modelyard("runs", "show", "20260101-000000-aaaa", "--output", "json").out)
+    seconds = [
+        next(one for one in told["steps"] if one["name"] == "ingest")["seconds"] for told in (shown, again)
+    ]
+    assert seconds[0] < 900 < seconds[1] < 1100
     followed = modelyard("runs", "show", "20260101-000000-aaaa", "--wait")
     assert (followed.code, "modelyard runs retry" in followed.err) == (14, True)
     assert "last lines of ingest:\n  read 3 files\n" in followed.err
