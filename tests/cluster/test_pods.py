@@ -230,6 +230,7 @@ def test_what_the_bucket_lost_is_made_again(first, modelyard, place, prefix, abs
     assert states(again)["ingest"] == "succeeded"
 
 
+@pytest.mark.soak  # two runs; flow/test_uploads.py has uploads to an emulator, test_diabetes.py another run
 def test_data_and_code_of_this_machine_reach_their_steps_and_are_the_same_run_elsewhere(
     modelyard, place, tmp_path
 ):
