@@ -179,8 +179,8 @@ def test_more_requests_than_the_queue_takes_get_503_and_when_to_come_again(shelf
 
 def test_what_is_late_or_whose_client_has_gone_is_not_executed(shelf, start, slow_body):
     shelf.publish()
-    with start(shelf) as server, ThreadPoolExecutor(2 * WORKERS) as threads:
-        sent = executing(server, slow_body, threads, 2 * WORKERS)
+    with start(shelf) as server, ThreadPoolExecutor(4 * WORKERS) as threads:
+        sent = executing(server, slow_body, threads, 4 * WORKERS)
         with socket.create_connection(server.address) as gone:
             gone.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(slow_body) + slow_body)
         late = httpx.post(
