@@ -1,7 +1,7 @@
 """Ingest and preprocess beside SHA-256, and decoding JPEG files beside a loop with Pillow: `make bench-data`.
 
 400,000 images of 32 x 32 x 3 in an .npz, 1.2 GB; the first argument is another number. Each step runs in a
-process of its own, in turns with SHA-256 of the bytes that it reads, and reports its peak memory, which is
+separate process, in turns with SHA-256 of the bytes that it reads, and reports its peak memory, which is
 compared with that for half of the images. The ratios are the medians of the rounds' own ratios.
 """
 

@@ -1,6 +1,6 @@
 """The export of MobileNetV2 to ONNX beside plain tf2onnx: `make bench-export`.
 
-Each side in a process of its own, in turns. The memory is the peak of the process, of which TensorFlow's
+Each side in a separate process, in turns. The memory is the peak of the process, of which TensorFlow's
 import and the model itself are about nine tenths.
 """
 

@@ -1,6 +1,6 @@
 """Training beside the tutorial's own script, at equal maths: `make bench-training`.
 
-The same rows, layers, optimizer, batch and validation, each side in a process of its own, in turns. Both
+The same rows, layers, optimizer, batch and validation, each side in a separate process, in turns. Both
 count the training rows a second after the first epoch, validation included; the ratio is the median of the
 rounds' own ratios. Takes about three minutes on two cores. Where the CPU multiplies bfloat16, mixed precision
 with batches of 128 follows; its accuracy has to be in the interval of the tutorial's.

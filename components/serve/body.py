@@ -72,7 +72,7 @@ class Body:
         if b"expect" in self._headers and not self._taken:
             return not self._rest  # the client has sent nothing: it waits for 100 Continue
         discarded = 0
-        # cancelled at the limit of a drain: the refusal is sent all the same
+        # cancelled at the limit of a drain: the refusal is still sent
         with suppress(Disconnected, Refused, TimeoutError, asyncio.CancelledError):
             if (_length(self._headers) or 0) <= MAX_DISCARDED:
                 async with asyncio.timeout(DISCARD_SECONDS):
@@ -144,6 +144,6 @@ def _compressed(headers: dict[bytes, bytes]) -> bool:
     if encoding not in (b"identity", b"gzip", b"x-gzip"):
         raise Refused(
             415,
-            f"The body is encoded with {encoding.decode('latin-1')[:60]!r}; send it as it is, or as gzip.",
+            f"The body is encoded with {encoding.decode('latin-1')[:60]!r}; send it uncompressed or as gzip.",
         )
     return encoding != b"identity"

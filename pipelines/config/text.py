@@ -64,7 +64,7 @@ def dump(value: dict[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as it is written, shortened; a quote or bracket that is open is closed."""
+    """Return a value as in a file, shortened; a quote or bracket that is open is closed."""
     text = json.dumps(value, ensure_ascii=False)
     if len(text) <= LONGEST:
         return text

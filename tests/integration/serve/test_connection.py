@@ -3,9 +3,7 @@
 import json
 import random
 import re
-import shutil
 import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -166,11 +164,9 @@ def test_head_has_the_headers_of_get_and_no_body(pictures):
     assert body == b""
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_curl_with_http2_and_expect(pictures):
-    for options in (["--http2"], ["-H", "Expect: 100-continue"], ["--http1.0"]):
-        url = f"{pictures.url}/v1/models/tiny:predict"
-        done = subprocess.run(
-            ["curl", "-sS", *options, "-d", BODY.decode(), url], check=True, capture_output=True, timeout=30
-        )
-        assert json.loads(done.stdout) == ANSWER
+def test_clients_that_wait_for_100_continue_and_clients_of_http_1_0(pictures):
+    expecting = POST + LENGTH + b"expect: 100-continue\r\nconnection: close\r\n\r\n"
+    answer = exchange(pictures, expecting, BODY)
+    assert statuses(answer) == [100, 200]
+    old = (POST + LENGTH + b"\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert json.loads(exchange(pictures, old + BODY).partition(b"\r\n\r\n")[2]) == ANSWER

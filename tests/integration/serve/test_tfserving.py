@@ -159,7 +159,7 @@ def test_an_unknown_model_version_path_or_method(pictures, method, path, status,
     [
         ({"content-type": "image/png"}, "'image/png', and application/json is expected"),
         ({"content-type": "multipart/form-data; boundary=x"}, "application/json is expected"),
-        ({"content-encoding": "br"}, "'br'; send it as it is"),
+        ({"content-encoding": "br"}, "'br'; send it uncompressed"),
     ],
 )
 def test_other_kinds_of_bodies_get_415(pictures, headers, words):

@@ -13,7 +13,7 @@ from modelyard.components.store.storage import open_objects
 
 
 @pytest.mark.parametrize("settings", ["folder", "shelf"], indirect=True)
-@pytest.mark.parametrize("change", ["touched", "written", "made anew"])
+@pytest.mark.parametrize("change", ["touched", "written", "recreated"])
 def test_what_changed_since_it_was_listed_is_not_deleted(objects, change, tmp_path):
     objects.create("uploads/one", b"first")
     (seen,) = objects.entries("uploads/")
@@ -22,7 +22,7 @@ def test_what_changed_since_it_was_listed_is_not_deleted(objects, change, tmp_pa
     if change == "touched":
         objects.touch("uploads/one")
     else:
-        if change == "made anew":
+        if change == "recreated":
             objects.delete(seen)
         objects.upload("uploads/one", tmp_path / "second")
     assert not objects.delete(seen)

@@ -106,7 +106,7 @@ def test_comparisons_are_with_the_champion_that_has_the_best_of_each_metric() ->
 
 
 def test_rows_that_a_champion_was_trained_on_do_not_count_for_the_comparison() -> None:
-    """It knows them by heart: on the other rows of class a it is as good as the candidate."""
+    """The model overfits them: on the other rows of class a it is as good as the candidate."""
     labels, unseen = np.array([0] * 40 + [1] * 40), np.arange(80) % 2 == 0
     right = np.eye(2)[labels]
     candidate = PROBLEM.scores(np.where(unseen[:, None], right, right[:, ::-1]), labels)
