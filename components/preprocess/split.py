@@ -1,6 +1,6 @@
 """Which example goes to which split: by its content, so that the answer never depends on the order.
 
-An example's BLAKE2b digest (16 bytes, over its bytes in the shard) gives two numbers of 64 bits. The first
+An example's XXH3 digest (128 bits, of its bytes in the shard) gives two numbers of 64 bits. The first
 decides about the test, the second about validation, so the two choices are independent. A share s takes
 the examples whose number is below s * 2**64: as the data grows, an example stays where it is. A number of
 rows n takes the n smallest numbers. Identical examples have the same numbers and stay together, which may
@@ -12,12 +12,12 @@ so once it has 20, an example may leave the test part and none enters it. An exa
 test example when it is one for each of them.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh3_128_digest
 
 from modelyard.components.artifacts import ModelSplit, Repeats
 from modelyard.components.preprocess.settings import Preparation
@@ -35,7 +35,7 @@ def words(examples: NDArray[Any]) -> Words:
     rows = np.ascontiguousarray(examples).reshape(len(examples), -1).view(np.uint8)
     size, data = rows.shape[1], rows.reshape(-1).data
     starts = range(0, len(data), size)
-    digests = b"".join([hashlib.blake2b(data[at : at + size], digest_size=16).digest() for at in starts])
+    digests = b"".join([xxh3_128_digest(data[at : at + size]) for at in starts])
     return np.frombuffer(digests, "<u8").astype(np.uint64).reshape(-1, 2)
 
 
