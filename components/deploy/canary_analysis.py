@@ -11,7 +11,7 @@ from collections.abc import Callable
 from modelyard.components.deploy.platforms.base import Counts, Window
 from modelyard.components.deploy.settings import Rollout
 from modelyard.components.deploy.verification import PinnedVersion
-from modelyard.components.errors import DeployError
+from modelyard.components.errors import DeployError, ServeError
 
 POLL = 0.5
 EXTRA = 60.0  # seconds after the analysis for missing golden requests, or a candidate that is not ready
@@ -104,8 +104,8 @@ def analyze(
             if now() > end:
                 break
             try:
-                window.send({"instances": [next(instances)]})
-            except DeployError as error:  # the server's failures are in its metrics
+                window.send(next(instances))
+            except ServeError as error:  # the server's failures are in its metrics
                 problem = f"The last failure: {error}"
                 sleep(0.05)
 

@@ -1,25 +1,19 @@
-"""Verifying servers: the version that they are pinned to, its golden requests, and where they answer.
+"""Verifying servers: the version that they are pinned to, and its golden requests.
 
 Requests are marked as golden: the server's metrics count them apart from those of clients.
 """
 
-import json
-import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Golden, Outcome
-from modelyard.components.errors import DeployError
-from modelyard.components.server import GOLDEN_HEADER
+from modelyard.components.errors import DeployError, ServeError
+from modelyard.components.server import MARK, Server, predict_one
 from modelyard.components.store.models import ModelStore
 
 GOLDEN = "golden.json"
-MARK = {GOLDEN_HEADER: "1"}
-TIMEOUT = 30.0
-QUOTED = 300  # bytes of an error that are shown
 
 
 @dataclass(frozen=True)
@@ -64,44 +58,18 @@ def overtaken(version: int, expected: int | None, why: str) -> Outcome:
     )
 
 
-class HttpTarget(Protocol):
-    """Where a model's servers answer. A request that does not succeed raises DeployError."""
-
-    def send(self, method: str, path: str, body: Any = None) -> bytes:
-        """Send a request, with a JSON body if there is one, and return the answer."""
-
-
-@dataclass(frozen=True)
-class DirectTarget:
-    """A server at a URL; each request has its own connection, which a Service sends to any pod."""
-
-    url: str
-
-    def send(self, method: str, path: str, body: Any = None) -> bytes:
-        """See HttpTarget."""
-        import httpx  # not needed by the process that leads a run
-
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each of thousands of requests
-        try:
-            answer = httpx.request(method, f"{self.url}{path}", json=body, headers=MARK, timeout=TIMEOUT)
-        except httpx.HTTPError as error:
-            raise DeployError(f"{self.url} did not answer: {error}") from error
-        return successful(self.url, answer.status_code, answer.content)
-
-
-def replay(target: HttpTarget, name: str, pinned: PinnedVersion, tolerance: float) -> None:
+def replay(server: Server, name: str, pinned: PinnedVersion, tolerance: float) -> None:
     """Send each golden request to a server and compare its answer with what evaluate saw.
 
     Raises:
         DeployError: an answer is missing, or differs by more than `tolerance` relative to their scale.
     """
-    path, golden = f"/v1/models/{name}/versions/{pinned.version}:predict", pinned.golden
+    model, golden = f"{name}/versions/{pinned.version}", pinned.golden
     problem = problems.describe(golden.problem)
     for number, instance in enumerate(golden.instances):
         try:
-            answer = json.loads(target.send("POST", path, {"instances": [instance]}))["predictions"][0]
-            difference = problem.difference(golden, number, answer)
-        except (DeployError, LookupError, TypeError, ValueError) as error:
+            difference = problem.difference(golden, number, predict_one(server, model, instance, MARK))
+        except (ServeError, LookupError, TypeError, ValueError) as error:
             raise DeployError(
                 f"Version {pinned.version} of {name} did not answer golden request {number} as it should "
                 f"({error}). `modelyard serve` with --version shows what the server itself reports."
@@ -112,11 +80,3 @@ def replay(target: HttpTarget, name: str, pinned: PinnedVersion, tolerance: floa
                 f"saw: {problem.output} differ by {difference:.2g} and {tolerance:.2g} is allowed "
                 "(rollout.golden_tolerance). Evaluate and serve with the same onnxruntime, then run again."
             )
-
-
-def successful(target: str, status: int, answer: bytes) -> bytes:
-    """Return an answer, or raise a DeployError if its status is an error."""
-    if status >= 400:
-        quoted = " ".join(answer[:QUOTED].decode(errors="replace").split())
-        raise DeployError(f"{target} answered {status}: {quoted}")
-    return answer

@@ -12,8 +12,9 @@ The official client takes half a second to import, so it is loaded by the first 
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from modelyard.components.errors import ClusterError
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.api_errors import explain_refusal
+from modelyard.components.server import PORT, NoServerError
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -35,7 +37,7 @@ PATHS = {
     "Node": "/api/v1/nodes",
     "Workflow": "/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows",
 }
-JSON, APPLY = "application/json", "application/apply-patch+yaml"
+JSON, APPLY, RAW = "application/json", "application/apply-patch+yaml", "application/octet-stream"
 BUSY = (429, 500, 502, 503, 504)
 PATIENCE = 30.0
 PAUSE = 0.5
@@ -188,13 +190,6 @@ class Cluster:
                     raise self._refused(error) from error
             time.sleep(PAUSE)
 
-    def tail(self, pod: str, container: str, lines: int) -> Sequence[str]:
-        """Return the last lines of a container's log so far; none when it cannot be read."""
-        path, query = f"{self._path('Pod', pod)}/log", [("container", container), ("tailLines", str(lines))]
-        with suppress(_ApiError), _client_errors():
-            return self._open("GET", path, query=query).data.decode(errors="replace").splitlines()
-        return []
-
     def proxy_request(
         self,
         kind: str,
@@ -202,8 +197,8 @@ class Cluster:
         port: int,
         method: str,
         path: str,
-        body: Any,
-        head: dict[str, str],
+        body: bytes | None,
+        headers: Mapping[str, str],
         patience: float = 0.0,
     ) -> tuple[int, bytes]:
         """Send a request to a Pod or a Service through the API server; return its status and its answer.
@@ -212,21 +207,29 @@ class Cluster:
         `patience` seconds while the API server itself answers that it is busy or cannot reach it.
 
         Raises:
+            NoServerError: the API server cannot reach it, or there is none.
             ClusterError: the API server does not answer, or does not allow it.
         """
         target, deadline = f"{self._path(kind, name)}:{port}/proxy{path}", time.monotonic() + patience
         with self.translate_errors():
             while True:
                 try:
-                    return 200, self._request(method, target, body, (), head=head)
+                    return 200, self._request(method, target, body, (), RAW, head=headers)
                 except _ApiError as error:
                     if error.timed_out:
                         return 504, f"no answer within {TIMEOUT[1]:g} s".encode()
-                    if error.status is None or error.status == 403:
+                    if error.status is None:
                         raise
-                    retry = error.status in BUSY and error.from_api_server
-                    if not retry or time.monotonic() >= deadline:
+                    if (why := error.from_api_server) is None:
                         return error.status, error.body
+                    if error.status in (401, 403):
+                        raise
+                    if error.status not in BUSY or time.monotonic() >= deadline:
+                        where = f"no server of {name} in {self.namespace}"
+                        raise NoServerError(
+                            f"The cluster leads to {where}: {why.rstrip('.')}. "
+                            f"`modelyard rollout status {name} -e ENV` says what serves it."
+                        ) from error
                 time.sleep(PAUSE)
 
     @contextmanager
@@ -303,6 +306,32 @@ class Cluster:
         return ClusterError(explain_refusal(said))
 
 
+@dataclass(frozen=True)
+class ProxiedServer:
+    """A model's server that is a Pod or a Service, reached from outside the cluster; see server.Server.
+
+    So no port is opened outside the cluster. A request is sent again for `patience` seconds while the API
+    server itself fails; a prediction may be.
+    """
+
+    cluster: Cluster
+    kind: str
+    name: str
+    port: int = PORT
+    patience: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+    def request(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """See Server."""
+        return self.cluster.proxy_request(
+            self.kind, self.name, self.port, method, path, body, headers, self.patience
+        )
+
+
 class _ApiError(Exception):
     """The API server answered with an error status, or not at all: then `status` is None."""
 
@@ -314,13 +343,14 @@ class _ApiError(Exception):
         self.body: bytes = body if isinstance(body, bytes) else str(body).encode()
 
     @property
-    def from_api_server(self) -> bool:
-        """Whether the API server itself answered, and not what it leads to."""
+    def from_api_server(self) -> str | None:
+        """What the API server itself says; None where what it leads to answered."""
         try:
             said = json.loads(self.body)
         except ValueError:
-            return False
-        return isinstance(said, dict) and said.get("kind") == "Status"
+            return None
+        own = isinstance(said, dict) and said.get("kind") == "Status"
+        return str(said.get("message", self)) if own else None
 
 
 @contextmanager

@@ -68,14 +68,15 @@ def predict(
 
     The model is loaded from the store, or a running server is used: --url, or that of the environment.
     """
+    from modelyard.components.server import HttpServer
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.serving import prediction
-    from modelyard.pipelines.serving.server_url import ServerUrl, find_server
+    from modelyard.pipelines.serving.platforms import find_server
 
     place = load_environment(environment)
     model: prediction.Model
     if url:
-        model = prediction.Endpoint(ServerUrl(url), name, version)
+        model = prediction.Endpoint(HttpServer(url.rstrip("/"), proxies=True), name, version)
     elif place.kind == "kubernetes" and store is None:
         model = prediction.Endpoint(find_server(name, place), name, version)
     else:

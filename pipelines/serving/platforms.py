@@ -5,16 +5,19 @@ Each version is served with the sections of the configuration that its own run h
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from modelyard.components.artifacts import Manifest
-from modelyard.components.deploy.platforms import open_platform
+from modelyard.components.deploy.platforms import find_platform_class, open_platform
 from modelyard.components.deploy.platforms.base import PlatformConfig, ServingPlatform
 from modelyard.components.deploy.rollout import RolloutController
 from modelyard.components.deploy.settings import Rollout
 from modelyard.components.errors import ConfigError
+from modelyard.components.kubernetes.cluster import ProxiedServer, connect
 from modelyard.components.serve.settings import Serving
+from modelyard.components.server import HttpServer, Server
 from modelyard.components.settings import Settings
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
@@ -38,6 +41,20 @@ def find_platform(name: str, environment: Environment, store: Store) -> ServingP
         ClusterError: there is no cluster.
     """
     return _platform(name, environment, store, (), Rollout(), lambda _: None, needs_image=False)
+
+
+def find_server(name: str, environment: Environment) -> Server:
+    """Return a model's server on a cluster: at the URL of the environment, or through the API server.
+
+    Raises:
+        ClusterError: the environment names no URL for the model, and there is no cluster either.
+    """
+    if url := environment.serving.urls.get(name):
+        return HttpServer(url.rstrip("/"), proxies=True)
+    target = environment.target(needs_image=False)
+    service = urlsplit(str(find_platform_class(target).url(name, target)))
+    host, port = str(service.hostname).partition(".")[0], service.port or 80
+    return ProxiedServer(connect(target.namespace), "Service", host, port)
 
 
 def find_controller(

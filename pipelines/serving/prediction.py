@@ -1,7 +1,7 @@
 """Predictions for files, from a version loaded here or from a running server.
 
     predict(Loaded(models, "digits"), [Path("seven.png")])
-    predict(Endpoint(ServerUrl("http://localhost:8501"), "digits"), [Path("many.npy")])
+    predict(Endpoint(HttpServer("http://localhost:8501"), "digits"), [Path("many.npy")])
 
 Both read the files alike, by the model's signature: pictures as in training, `.npy` as one example or many.
 """
@@ -9,7 +9,7 @@ Both read the files alike, by the model's signature: pictures as in training, `.
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,11 @@ from numpy.typing import NDArray
 from modelyard.components.artifacts import Record, Signature, Tensor
 from modelyard.components.errors import DataError, ServeError
 from modelyard.components.problems import describe
+from modelyard.components.server import Server, send
 from modelyard.components.store.models import ModelStore
-
-if TYPE_CHECKING:  # a laptop needs no client of Kubernetes
-    from modelyard.pipelines.serving.server_url import ServerUrl
 
 BATCH_BYTES = 8 * 2**20
 BATCH_ROWS = 256
-TIMEOUT = 60.0
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
 
@@ -76,7 +73,7 @@ class Endpoint:
     """A model on a server that speaks the Open Inference Protocol.
 
     Args:
-        server: its URL.
+        server: the server.
         name: the model's name.
         version: its version; the one that is served when None.
 
@@ -85,16 +82,15 @@ class Endpoint:
         ClusterError: it is in a cluster that does not lead to it.
     """
 
-    def __init__(self, server: "ServerUrl", name: str, version: int | None = None) -> None:
-        path = f"/v2/models/{name}" + (f"/versions/{version}" if version else "")
-        self._url, self._transport = f"{server.url.rstrip('/')}{path}", server.transport
-        about = self._ask("GET", self._url)
+    def __init__(self, server: Server, name: str, version: int | None = None) -> None:
+        self._server, self._path = server, f"/v2/models/{name}" + (f"/versions/{version}" if version else "")
+        about = self._request("GET", self._path)
         try:
             self.version = int(about["versions"][-1])
             self.signature = Signature.model_validate_json(json.dumps(about["parameters"]["signature"]))
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise ServeError(
-                f"{self._url} is not a model of modelyard: it does not say what its answers are."
+                f"{server}{self._path} is not a model of modelyard: it does not say what its answers are."
             ) from error
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -104,27 +100,16 @@ class Endpoint:
         tensor = {"name": given.name, "shape": list(batch.shape), "datatype": DATATYPES[given.dtype]}
         head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(data)}}]}).encode()
         length = {"inference-header-content-length": str(len(head))}
-        answer = self._ask("POST", f"{self._url}/infer", content=head + data, headers=length)
+        answer = self._request("POST", f"{self._path}/infer", head + data, length)
         self.version = int(answer["model_version"])  # a swap may have come between
         output = answer["outputs"][0]
         return np.asarray(output["data"], np.float32).reshape(output["shape"])
 
-    def _ask(self, method: str, url: str, **request: Any) -> Any:
-        import httpx
-
+    def _request(self, *request: Any) -> Any:
         try:
-            with httpx.Client(transport=self._transport, timeout=TIMEOUT) as client:
-                response = client.request(method, url, **request)
-            answer = response.json()
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise ServeError(
-                f"{url} does not answer as a model server: {error}. Is one running there "
-                "(`modelyard serve`), and is the address right?"
-            ) from error
-        if response.is_error:
-            said = answer.get("error", answer) if isinstance(answer, dict) else answer
-            raise ServeError(f"{url} answered {response.status_code}: {said}")
-        return answer
+            return json.loads(send(self._server, *request))
+        except ValueError as error:
+            raise ServeError(f"{self._server} does not answer as a model server: {error}.") from error
 
 
 def predict(model: Model, paths: Sequence[Path]) -> list[Answer]:

@@ -18,14 +18,14 @@ from pydantic import Field
 
 from modelyard.components.artifacts import Record
 from modelyard.components.deploy.settings import Rollout, Target
-from modelyard.components.deploy.verification import HttpTarget
 from modelyard.components.errors import DeployError
+from modelyard.components.server import Server
 from modelyard.components.store.models import ModelStore
 
 HEARTBEAT_SECONDS = 10.0
 HEARTBEAT_LOST = timedelta(seconds=60)  # clocks differ, and a platform may be unavailable for a moment
 
-Check = Callable[[HttpTarget], None]
+Check = Callable[[Server], None]
 """Sends requests to a server; raises DeployError if an answer is wrong or missing."""
 
 
@@ -158,11 +158,11 @@ class Window(Protocol):
     def share(self) -> float:
         """Return the share of clients' requests that reaches the candidate, above 0."""
 
-    def send(self, body: Any) -> None:
+    def send(self, instance: Any) -> None:
         """Send a golden request on the way that clients' requests take.
 
         Raises:
-            DeployError: it was not answered.
+            ServeError: it was not answered.
         """
 
 

@@ -323,7 +323,7 @@ class DeploymentPlatform(ModelPods):
     def _check(self, track: Track, version: int, check: Check) -> int:
         pods = self.ready_pods(track, version)
         for pod in pods:
-            check(self.pod_target(pod, patience=PATIENCE))
+            check(self.pod_server(pod, patience=PATIENCE))
         return len(pods)
 
     def _service(self) -> Json | None:

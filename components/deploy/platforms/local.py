@@ -18,8 +18,8 @@ from typing import IO, Any, ClassVar
 from modelyard.components import lifeline
 from modelyard.components.deploy.platforms.base import Check, PlatformConfig, Servers, Status, Window
 from modelyard.components.deploy.settings import Target
-from modelyard.components.deploy.verification import DirectTarget
 from modelyard.components.errors import DeployError
+from modelyard.components.server import HttpServer
 
 READY_TIMEOUT = 60.0
 
@@ -71,7 +71,7 @@ class LocalPlatform:
             return 0
         serving = self.config.serving(servers.version)
         with running_server(self.name, self.config.store, serving, servers.version) as url:
-            check(DirectTarget(url))
+            check(HttpServer(url))
         return 1
 
     def window(self, token: str) -> Window | None:  # noqa: ARG002

@@ -14,11 +14,10 @@ from modelyard.components.deploy.platforms import objects
 from modelyard.components.deploy.platforms.base import Counts, Traffic, superseded
 from modelyard.components.deploy.platforms.objects import Track
 from modelyard.components.deploy.settings import Rollout, Target
-from modelyard.components.deploy.verification import MARK, DirectTarget, HttpTarget, successful
-from modelyard.components.errors import DeployError, UnreachableError
+from modelyard.components.errors import DeployError, ServeError, UnreachableError
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.api_errors import explain_refusal
-from modelyard.components.kubernetes.cluster import Cluster
+from modelyard.components.kubernetes.cluster import Cluster, ProxiedServer
 from modelyard.components.kubernetes.pod_problem import (
     OUT_OF_MEMORY,
     PodProblem,
@@ -28,7 +27,7 @@ from modelyard.components.kubernetes.pod_problem import (
     is_running,
     not_ready,
 )
-from modelyard.components.server import PORT
+from modelyard.components.server import MARK, PORT, HttpServer, Server, predict_one, send
 
 POLL = 0.5
 LONGEST_BACKOFF = 60.0  # seconds until the kubelet restarts a server that did not reach its store
@@ -37,26 +36,6 @@ ENDED = ("Failed", "Succeeded")  # an evicted pod stays as such beside the one t
 EXECUTED, SECONDS = "modelyard_request_seconds_count", "modelyard_request_seconds_sum"
 FAILED = "modelyard_failures_total"
 MEMORY = "process_resident_memory_bytes"
-
-
-@dataclass(frozen=True)
-class ProxiedTarget:
-    """A Pod or a Service, reached through the API server, from outside the cluster.
-
-    A request is sent again for `patience` seconds while the API server itself fails; a prediction may be.
-    """
-
-    cluster: Cluster
-    kind: str
-    name: str
-    patience: float = 0.0
-
-    def send(self, method: str, path: str, body: Any = None) -> bytes:
-        """See HttpTarget."""
-        status, answer = self.cluster.proxy_request(
-            self.kind, self.name, PORT, method, path, body, MARK, self.patience
-        )
-        return successful(f"{self.kind} {self.name}", status, answer)
 
 
 @dataclass(kw_only=True)
@@ -107,18 +86,18 @@ class ModelPods:
         """Return the pods of a track, or those of one version, that take requests."""
         return [pod for pod in self.pods(track, version) if is_ready(pod)]
 
-    def pod_target(self, pod: Json, patience: float = 0.0) -> HttpTarget:
+    def pod_server(self, pod: Json, patience: float = 0.0) -> Server:
         """Return where a pod answers requests."""
         if not self.cluster.inside:
-            return ProxiedTarget(self.cluster, "Pod", pod["metadata"]["name"], patience)
+            return ProxiedServer(self.cluster, "Pod", pod["metadata"]["name"], patience=patience)
         ip = pod["status"]["podIP"]
-        return DirectTarget(f"http://[{ip}]:{PORT}" if ":" in ip else f"http://{ip}:{PORT}")
+        return HttpServer(f"http://[{ip}]:{PORT}" if ":" in ip else f"http://{ip}:{PORT}")
 
-    def service_target(self) -> HttpTarget:
+    def service(self) -> Server:
         """Return where the Service answers requests."""
         if not self.cluster.inside:
-            return ProxiedTarget(self.cluster, "Service", self.name)
-        return DirectTarget(objects.service_url(self.name, self.cluster.namespace))
+            return ProxiedServer(self.cluster, "Service", self.name)
+        return HttpServer(objects.service_url(self.name, self.cluster.namespace))
 
     def wait_until_complete(self, track: Track, read: Callable[[], Json]) -> None:
         """Wait until all pods of a track are of its Deployment's template and available.
@@ -261,7 +240,7 @@ class PodWindow:
         version = objects.version(model.owned_candidate(token))
         self._candidate = _TrackWindow(model, "candidate", version)
         self._stable = _TrackWindow(model, "stable")
-        self._service = model.service_target()
+        self._service = model.service()
 
     def read(self) -> Traffic:
         """See Window."""
@@ -274,9 +253,9 @@ class PodWindow:
         ready = {track: len(self._model.ready_pods(track)) for track in ("candidate", "stable")}
         return max(0.01, ready["candidate"] / max(1, sum(ready.values())))
 
-    def send(self, body: Any) -> None:
+    def send(self, instance: Any) -> None:
         """See Window; the Service chooses who answers."""
-        self._service.send("POST", f"/v1/models/{self._model.name}:predict", body)
+        predict_one(self._service, self._model.name, instance, MARK)
 
 
 class _TrackWindow:
@@ -306,9 +285,9 @@ class _TrackWindow:
             if not is_ready(pod):
                 continue
             try:
-                page = self._model.pod_target(pod).send("GET", "/metrics").decode()
+                page = send(self._model.pod_server(pod), "GET", "/metrics").decode()
                 counts, self._memory[uid] = read_metrics(page)
-            except (DeployError, LookupError, ValueError):
+            except (ServeError, LookupError, ValueError):
                 self.silent = True  # it ends, or is busy; the reason is seen at its pod
                 continue
             self._latest[run := _container_run(pod)] = counts

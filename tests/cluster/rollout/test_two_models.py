@@ -6,7 +6,7 @@ import pytest
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.serving.server_url import find_server
+from modelyard.pipelines.serving.platforms import find_server
 from modelyard.pipelines.serving.smoke_test import predict_once
 
 pytestmark = pytest.mark.cluster
@@ -38,8 +38,7 @@ def test_a_run_asks_the_server_of_its_own_model(served):
     for version, workspace in enumerate(served, start=1):
         environment = load_environment(workspace.modelyard()[-1], environ={})
         config = load(None, [f"name={workspace.name}"], {}, Store.of(workspace.platform.store))
-        address = find_server(workspace.name, environment)
-        answer = predict_once(address.url, config.name, config.store, address.transport)
+        answer = predict_once(find_server(workspace.name, environment), config.name, config.store)
         assert (answer.version, answer.answer, answer.note) == (version, "dark", "1.0000")
 
 

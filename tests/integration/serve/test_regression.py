@@ -4,8 +4,8 @@ import httpx
 import numpy as np
 import pytest
 
+from modelyard.components.server import HttpServer
 from modelyard.pipelines.serving.prediction import Endpoint, predict
-from modelyard.pipelines.serving.server_url import ServerUrl
 
 
 def test_answers_are_numbers(houses):
@@ -42,6 +42,6 @@ def test_an_answer_that_is_not_finite_is_an_error_and_no_json_that_nobody_can_re
 
 def test_predict_asks_the_server_and_shows_the_number(houses, tmp_path):
     np.save(tmp_path / "many.npy", np.array([[1, 2, 6], [0, 0, 0]], np.float32))
-    answers = predict(Endpoint(ServerUrl(houses.url), "tiny"), [tmp_path / "many.npy"])
+    answers = predict(Endpoint(HttpServer(houses.url), "tiny"), [tmp_path / "many.npy"])
     assert [one.values for one in answers] == [{"price": 3000.0}, {"price": 0.0}]
     assert [float(one.answer) for one in answers] == [3000, 0]

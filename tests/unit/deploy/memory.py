@@ -91,12 +91,12 @@ class MemoryPlatform:
             self.world.verified = True
         return 1
 
-    def send(self, method: str, path: str, body: Any = None) -> bytes:  # noqa: ARG002
+    def request(self, method: str, path: str, body: Any, headers: Any) -> tuple[int, bytes]:  # noqa: ARG002
         """Answer as the servers that are being verified."""
         version = int(path.split("/")[-1].split(":")[0])
         tracks = (self.world.candidate, self.world.stable)
         images = {one.image for one in tracks if one and one.version == version}
-        return json.dumps({"predictions": [[0.3 if images & self.world.wrong else 1.0]]}).encode()
+        return 200, json.dumps({"predictions": [[0.3 if images & self.world.wrong else 1.0]]}).encode()
 
     def window(self, token: str) -> "MemoryWindow":
         self._own(token)
@@ -155,8 +155,8 @@ class MemoryWindow:
     def share(self) -> float:
         return 0.5
 
-    def send(self, body: Any) -> None:
-        assert body["instances"]
+    def send(self, instance: Any) -> None:
+        assert instance
 
 
 def _equal(one: Servers | None, other: Servers | None) -> bool:

@@ -7,8 +7,9 @@ import pytest
 
 from modelyard.components.deploy.platforms import deployment, objects
 from modelyard.components.deploy.platforms.base import HEARTBEAT_LOST, Superseded
-from modelyard.components.errors import ClusterError, ConfigError, DeployError
+from modelyard.components.errors import ClusterError, ConfigError, DeployError, ServeError
 from modelyard.components.kubernetes.cluster import Cluster
+from modelyard.components.server import predict_one
 
 
 @pytest.fixture
@@ -349,12 +350,12 @@ def test_golden_requests_wait_for_the_api_server_and_not_for_the_server(
     claimed()
     (pod,) = platform.pods("candidate")
     platform.cluster = Cluster(Api(*answers), "serving", inside=False)
-    target = platform.pod_target(pod, patience)
+    server = platform.pod_server(pod, patience)
     if good:
-        assert json.loads(target.send("POST", "/v1/models/digits:predict", {})) == GOOD[1]
+        assert predict_one(server, "digits", [1]) == [1.0]
     else:
-        with pytest.raises(DeployError, match="answered 503"):
-            target.send("POST", "/v1/models/digits:predict", {})
+        with pytest.raises(ServeError, match=r"unable to handle|answered 503"):
+            predict_one(server, "digits", [1])
 
 
 # With the rollout --------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from kubernetes.client import ApiClient, Configuration
 from modelyard.components.errors import ClusterError
 from modelyard.components.kubernetes import cluster as client
 from modelyard.components.kubernetes.cluster import Cluster
+from modelyard.components.server import NoServerError
 
-Answer = int | list[bytes]
+Answer = int | tuple[int, bytes] | list[bytes]
 CUT = b""
 SILENT = b"SILENT"
 
@@ -32,12 +33,14 @@ def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]
                 asked.append(f"{self.headers['Authorization']} {self.path}")
                 answer = left.pop(0) if len(left) > 1 else left[0]
                 self.close_connection = True
-                self.send_response(answer if isinstance(answer, int) else 200)
-                if isinstance(answer, int):
-                    self.send_header("Content-Length", "0")
+                status, body = answer if isinstance(answer, tuple) else (answer, b"")
+                self.send_response(status if isinstance(status, int) else 200)
+                if isinstance(status, int):
+                    self.send_header("Content-Length", str(len(body)))
                 else:
                     self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
+                self.wfile.write(body)
                 for part in answer if isinstance(answer, list) else ():
                     if part == CUT:
                         return
@@ -105,20 +108,8 @@ def test_a_log_that_may_not_be_read_is_an_error(answering):
         list(cluster.log("r1-train", "step"))
 
 
-def test_the_last_lines_of_a_log_are_asked_for_alone(answering):
-    cluster, asked = answering([b"two\nthree\n"])
-    assert cluster.tail("r1-train", "step", 2) == ["two", "three"]
-    assert asked == ["Bearer mine /api/v1/namespaces/runs/pods/r1-train/log?container=step&tailLines=2"]
-
-
-@pytest.mark.parametrize("status", [403, 404, 500])
-def test_a_log_without_last_lines_or_that_cannot_be_read_has_none(answering, status):
-    cluster, _ = answering(status)
-    assert cluster.tail("r1-train", "step", 2) == []
-
-
 def request(cluster, method):
-    return cluster.proxy_request("Pod", "digits-stable-1", 8501, method, "/metrics", None, {})
+    return cluster.proxy_request("Pod", "digits-stable-1", 8501, method, "/metrics", b"", {})
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -132,6 +123,16 @@ def test_what_a_server_answers_is_its_own(answering):
     cluster, asked = answering(503)
     assert request(cluster, "GET") == (503, b"")
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(503, NoServerError), (404, NoServerError), (403, ClusterError)]
+)
+def test_what_the_api_server_answers_is_not_the_servers(answering, status, kind):
+    cluster, _ = answering((status, b'{"kind": "Status", "message": "no endpoints"}'))
+    with pytest.raises(ClusterError, match="no endpoints") as raised:
+        request(cluster, "GET")
+    assert type(raised.value) is kind
 
 
 def test_a_server_that_is_silent_is_not_a_cluster_that_is_away(answering, monkeypatch):

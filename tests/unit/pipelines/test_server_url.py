@@ -12,8 +12,9 @@ import pytest
 import yaml
 from kubernetes.config import kube_config
 
+from modelyard.components.server import HttpServer
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.serving.server_url import find_server
+from modelyard.pipelines.serving.platforms import find_server
 
 PROXY = "/api/v1/namespaces/servers/services/tiny:8501/proxy"
 
@@ -92,7 +93,6 @@ def test_a_model_without_a_url_is_reached_through_the_api_server(modelyard, envi
 
     given = ["environment.serving.urls={tiny: 'http://127.0.0.1:30851/'}"]
     place = load_environment(str(environment), given, {})
-    assert find_server("tiny", place) == ("http://127.0.0.1:30851", None)
+    assert find_server("tiny", place) == HttpServer("http://127.0.0.1:30851", proxies=True)
     other = find_server("other", place)
-    assert other.url == "http://other.servers:8501"
-    assert other.transport is not None
+    assert (other.kind, other.name, other.port) == ("Service", "other", 8501)

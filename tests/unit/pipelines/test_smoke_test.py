@@ -1,15 +1,15 @@
-"""One prediction from a server: over plain HTTP, or through a transport that leads into a cluster."""
+"""Requests to a server, and one prediction from it."""
 
 import http.server
 import json
 import threading
 from types import SimpleNamespace
 
-import httpx
 import pytest
 
-from modelyard.components.artifacts import Golden, Prediction, write
-from modelyard.components.errors import DeployError
+from modelyard.components.artifacts import Golden, write
+from modelyard.components.errors import DeployError, ServeError
+from modelyard.components.server import HttpServer, NoServerError, send
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.serving import smoke_test
 from modelyard.pipelines.serving.smoke_test import predict_once
@@ -51,6 +51,11 @@ def server():
             self.end_headers()
             self.wfile.write(self.answer)
 
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(self.path.encode())
+
         def log_message(self, *_):
             pass
 
@@ -61,29 +66,40 @@ def server():
 
 
 def test_a_prediction_over_http(server):
-    found = predict_once(server[1], "digits", Store())
+    found = predict_once(HttpServer(server[1]), "digits", Store())
     assert (found.version, found.answer) == (7, "dog")
 
 
-def test_a_prediction_through_a_transport():
-    def answer(request):
-        assert json.loads(request.read()) == {"instances": [[[1]]]}
-        return httpx.Response(200, json=ANSWER)
+def test_a_cluster_that_leads_to_no_server_is_no_error_of_the_server():
+    class Proxied:
+        def request(self, *_):
+            raise NoServerError("no endpoints")
 
-    found = predict_once("http://digits.serving", "digits", Store(), httpx.MockTransport(answer))
-    assert isinstance(found, Prediction)
-    with pytest.raises(DeployError, match=r"http://digits\.serving"):
-        predict_once(
-            "http://digits.serving", "digits", Store(), httpx.MockTransport(lambda _: httpx.Response(503))
-        )
+    with pytest.raises(NoServerError):
+        predict_once(Proxied(), "digits", Store())
 
 
-@pytest.mark.parametrize(("status", "answer"), [(503, b"{}"), (200, b"{}"), (200, b"no JSON")])
+def test_a_proxy_is_used_for_other_machines_alone(server, monkeypatch):
+    """The server of the fixture is the proxy: it gets the whole URL."""
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, server[1])
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    other = "http://models.invalid"
+    assert send(HttpServer(other, proxies=True), "GET", "/x").decode() == f"{other}/x"
+    assert send(HttpServer(server[1], proxies=True), "GET", "/x") == b"/x"
+    with pytest.raises(ServeError, match=r"http://models\.invalid"):
+        send(HttpServer(other), "GET", "/x")
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"), [(503, b"{}"), (302, b"{}"), (200, b"{}"), (200, b"no JSON"), (200, b"[]")]
+)
 def test_a_server_that_does_not_answer_a_prediction_is_named(server, status, answer):
     server[0].status, server[0].answer = status, answer
     with pytest.raises(DeployError, match=server[1]):
-        predict_once(server[1], "digits", Store())
+        predict_once(HttpServer(server[1]), "digits", Store())
 
 
 def test_without_a_champion_there_is_no_prediction():
-    assert predict_once("http://127.0.0.1:1", "another", Store()) is None
+    assert predict_once(HttpServer("http://127.0.0.1:1"), "another", Store()) is None
