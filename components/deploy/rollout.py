@@ -28,7 +28,6 @@ from modelyard.components.deploy.canary_analysis import analyze
 from modelyard.components.deploy.platforms import base
 from modelyard.components.deploy.platforms.base import Check, Servers, ServingPlatform, Superseded, superseded
 from modelyard.components.deploy.settings import Rollout
-from modelyard.components.deploy.signals import ignore_sigterm, raise_on_sigterm
 from modelyard.components.deploy.verification import PinnedVersion, overtaken, pin_version, replay
 from modelyard.components.errors import (
     CancelledError,
@@ -40,6 +39,7 @@ from modelyard.components.errors import (
     UnreachableError,
     describe,
 )
+from modelyard.components.signals import ignore_sigterm, raise_on_sigterm
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.records import Action, Champion
 

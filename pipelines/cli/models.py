@@ -91,7 +91,7 @@ def promote(
     place = load_environment(environment)
     champion = models_in(store, environment).promote(name, version, reason=reason, by=user())
     servers = FOLLOW
-    if place.kind == "kubernetes" and store_section(store, environment) == place.model_store():
+    if place.on_cluster and store_section(store, environment) == place.model_store():
         servers = (
             "The servers of the cluster still have the version that they had: the next deploy, or `modelyard "
             f"deploy {name} {version} -e {environment}`, brings them to it."
@@ -121,7 +121,7 @@ def rollback(
     """
     from modelyard.pipelines.environments.load import load_environment
 
-    if load_environment(environment).kind == "kubernetes":
+    if load_environment(environment).on_cluster:
         if store is not None:
             raise typer.BadParameter(f"{environment} has a store of its own.", param_hint="--store")
         champion, servers = _rollback_there(name, to, reason, environment), "Its servers have it."

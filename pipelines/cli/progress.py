@@ -189,7 +189,7 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
     if summary.report:
         rows["report"] = summary.report
     rows["store"] = summary.store
-    if summary.champion and run.environment.kind == "local":
+    if summary.champion and not run.environment.on_cluster:
         rows["serve it"] = serve_command(summary.model, run.config()["store"])
     elif summary.champion:
         rows["served at"] = served_at(summary.model, run.environment)

@@ -77,7 +77,7 @@ def predict(
     model: prediction.Model
     if url:
         model = prediction.Endpoint(HttpServer(url.rstrip("/"), proxies=True), name, version)
-    elif place.kind == "kubernetes" and store is None:
+    elif place.on_cluster and store is None:
         model = prediction.Endpoint(find_server(name, place), name, version)
     else:
         model = prediction.Loaded(models_in(store, environment), name, version)

@@ -57,7 +57,7 @@ def specs(config: Config, environment: Environment = LOCAL) -> dict[str, Spec]:
     Raises:
         ConfigError: the configuration names files of this machine, and the environment is a cluster.
     """
-    if environment.kind == "kubernetes":
+    if environment.on_cluster:
         config = _inside(config, environment)
     values = {
         **{key: getattr(config, key) for key in Config.model_fields},
@@ -87,7 +87,7 @@ def _recipe_sha256(config: Config, told: Mapping[str, Spec], environment: Enviro
     """Return the fingerprint of the configuration and the code that decide the result."""
 
     def code(step: str) -> str:
-        if environment.kind == "kubernetes":
+        if environment.on_cluster:
             return environment.image(step)
         return _code(step, told[step].modules(), (REPORT,))
 
@@ -129,7 +129,7 @@ def pipeline(environment: Environment, told: Mapping[str, Spec] = UNTOLD) -> Cal
         environment: where steps and servers run.
         told: what each step is told; on this machine, it may select code that is part of the cache key.
     """
-    if environment.kind == "kubernetes":
+    if environment.on_cluster:
         whole = dsl.PipelineConfig(active_deadline_seconds=environment.active_deadline)
         return build(lambda step, task: in_pod(step, task, environment), whole)
     images = local_images(told)

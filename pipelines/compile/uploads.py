@@ -97,7 +97,7 @@ def gather(config: Config, environment: Environment) -> Uploads:
         DataError: the dataset is missing, too large, or not what its SHA-256 says.
     """
     uploads, source = gather_code(config, environment), config.data.source
-    if environment.kind != "kubernetes" or not source or not local_path(source, "data.source"):
+    if not environment.on_cluster or not source or not local_path(source, "data.source"):
         return uploads
     data, digest = _data(config.source())
     url = f"{config.store.url.rstrip('/')}/{data.name}"
@@ -109,7 +109,7 @@ def gather(config: Config, environment: Environment) -> Uploads:
 def gather_code(config: Config, environment: Environment) -> Uploads:
     """Return what a run needs of this machine beside its dataset: the model's own code. See `gather`."""
     code = config.model.code
-    path = local_path(code, "model.code") if code and environment.kind == "kubernetes" else None
+    path = local_path(code, "model.code") if code and environment.on_cluster else None
     if path is None:
         return Uploads(config, ())
     folder = _code(path)

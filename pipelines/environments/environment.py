@@ -240,6 +240,11 @@ class Environment(Settings):
         default=Steps(), description="What single steps ask for, over `defaults`."
     )
 
+    @property
+    def on_cluster(self) -> bool:
+        """Whether steps and servers are pods, and not processes of this machine."""
+        return self.kind == "kubernetes"
+
     def resources(self, step: str) -> StepResources:
         """Return what a step asks for."""
         mine: StepResources = getattr(self.steps, step)
@@ -295,7 +300,7 @@ class Environment(Settings):
         Raises:
             ConfigError: it `needs_image`, and neither the environment nor `make images` names it.
         """
-        if self.kind == "local":
+        if not self.on_cluster:
             return Target()
         servers, image = self.serving, None
         try:
@@ -319,7 +324,7 @@ class Environment(Settings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         """Refuse what would fail late, on the cluster."""
-        if self.kind == "local":
+        if not self.on_cluster:
             return self
         for key in ("store", "pipeline_root"):
             url = str(getattr(self, key) or "")

@@ -34,14 +34,13 @@ from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.base import RunSummary
-from modelyard.pipelines.runners.pods.launcher import LaunchConfig
-from modelyard.pipelines.runners.pods.pod import STEP_PODS
+from modelyard.pipelines.runners.pods.launcher import PODS, artifacts_of
+from modelyard.pipelines.runners.pods.pod import runs_in_flight
 from modelyard.pipelines.runners.runs import NAME as RUN_NAME
 from modelyard.pipelines.serving.platforms import find_platform
 
 UPLOAD = re.compile(rf"(?:{DATA}|{CODE})/[0-9a-f]{{64}}(?:\.zip)?")
 CHECKPOINT = re.compile(r"checkpoints/[0-9a-f]{64}/state\.npz")
-ENDED_POD = ("Succeeded", "Failed")
 ENDED_RUN = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")  # of Kubeflow Pipelines
 CLOCK_SKEW = 300.0  # seconds by which the clocks of two machines may differ
 TIME_ZONES = 86400.0  # seconds by which the local times in the names of two machines' runs may differ
@@ -93,7 +92,7 @@ class GarbageCollector:
         self._oldest = now - parse_duration(self._policy.younger_than, "retention.younger_than")
         # an object of the store may belong to a run on another machine, which cannot be seen
         self._oldest_in_store = min(self._oldest, now - environment.active_deadline)
-        self._remote = environment.kind == "kubernetes"
+        self._remote = environment.on_cluster
         self._backend = self._connect_pipelines(endpoint) if self._remote else None
         store = config.store.url
         self._unseen = (
@@ -150,7 +149,8 @@ class GarbageCollector:
 
     def _oldest_start(self) -> float:
         """Return when the oldest run in flight may have started; one that is retried keeps its champion."""
-        names = (*self._local_runs_in_flight(), *self._pod_runs_in_flight())
+        pods = runs_in_flight(self.environment) if self._remote else ()
+        names = (*self._local_runs_in_flight(), *pods)
         times = [self.now - self.environment.active_deadline]
         times += [start_time(name) - TIME_ZONES for name in names]
         times += [run.created_at.timestamp() - CLOCK_SKEW for run in self._server_runs_in_flight()]
@@ -198,15 +198,12 @@ class GarbageCollector:
     def _artifacts_elsewhere(self, name: str) -> str | None:
         """Return why a run in pods stays whose artifacts are not in this environment's bucket."""
         root = self.environment.artifacts().url.rstrip("/") if self._remote else None
-        file = self.home / "runs" / name / "pods.json"
-        if file.exists():
-            try:
-                launch = read(file, LaunchConfig)
-            except DataError as error:
-                return f"where its artifacts are is unknown: {error}"
-            if launch.bucket_root != f"{root}/{name}":
-                return f"its artifacts are in {launch.bucket_root}: name its environment with -e"
-        return None
+        try:
+            found = artifacts_of(self.home / "runs" / name)
+        except DataError as error:
+            return f"where its artifacts are is unknown: {error}"
+        elsewhere = found not in (None, f"{root}/{name}")
+        return f"its artifacts are in {found}: name its environment with -e" if elsewhere else None
 
     def _cached_from(self, name: str) -> tuple[str, ...]:
         """Return the runs whose artifacts a run took from the cache."""
@@ -224,7 +221,7 @@ class GarbageCollector:
         if any(self._local_runs_in_flight()):  # it may have used the cache before
             return False
         folder, removed = self.home / "runs" / name, self.home / "removed" / name
-        if (folder / "pods.json").is_file():
+        if (folder / PODS).is_file():
             bucket = open_objects(self.environment.artifacts(), staging.SETTING)
             if not delete_all(bucket, bucket.entries(f"{name}/")):
                 return False
@@ -305,13 +302,6 @@ class GarbageCollector:
         for path in (self.home / "runs").glob("*/lifeline"):
             if lifeline.held(path):
                 yield path.parent.name
-
-    def _pod_runs_in_flight(self) -> Iterator[str]:
-        """Yield the runs whose steps are at work as pods, also of other machines."""
-        if self._remote:
-            for pod in connect(self.environment.runs.namespace).list_objects("Pod", STEP_PODS):
-                if pod["status"].get("phase") not in ENDED_POD:
-                    yield pod["metadata"]["labels"]["modelyard.dev/run"]
 
     def _connect_pipelines(self, endpoint: str | None) -> Any:
         """Return Kubeflow Pipelines' API; None when the cluster has none."""

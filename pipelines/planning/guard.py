@@ -38,7 +38,7 @@ def guard(
     Raises:
         PlanError: names each reason, and what to change.
     """
-    reasons = list(unschedulable(environment)) if environment.kind == "kubernetes" else []
+    reasons = list(unschedulable(environment)) if environment.on_cluster else []
     if plan := find(home, key_of(config, environment)):
         against = (*plan.problems, *exceeded(plan, environment, config.training, budget))
         reasons += [f"{one} (plan of {plan.created[:10]})" for one in against]

@@ -104,7 +104,7 @@ def load_catalog(path: Path) -> Catalog:
 
 def device_of(environment: Environment, catalog: Catalog, home: Path) -> Device:
     """Return the device of an environment's step `train`; runs on this machine write into `home`."""
-    if environment.kind == "local":
+    if not environment.on_cluster:
         place = next(one for one in (home.absolute(), *home.absolute().parents) if one.exists())
         return Device(
             name="this machine", memory=memory_limit() - LIBRARIES, disk=float(shutil.disk_usage(place).free)

@@ -214,7 +214,7 @@ def exceeded(
     Of a training with early stopping only the fewest epochs are certain, and count against the times.
     """
     found = []
-    if plan.train and environment.kind != "local":
+    if plan.train and environment.on_cluster:
         early = training.least_epochs < training.epochs
         takes = plan.train.total.low if early else plan.train.total.value
         limits = (

@@ -85,7 +85,7 @@ def make(
         ModelyardError: the data or the model is wrong, or too little is known.
     """
     catalog, training = load_catalog(request.prices or SHIPPED), config.training
-    if request.probe and environment.kind != "local":
+    if request.probe and environment.on_cluster:
         measuring.check(environment)
     say("preparing the data")
     data = look(config, request.rows, request.outputs, _fetches(config, environment, request))
@@ -162,7 +162,7 @@ def _probe(
     question: Question, request: Request, config: Config, environment: Environment, data: Dataset, say: Say
 ) -> _Measured:
     """Probe where training would run; running out of memory there is an answer."""
-    trial, pod = Trial(question=question, seconds=request.seconds), environment.kind != "local"
+    trial, pod = Trial(question=question, seconds=request.seconds), environment.on_cluster
     say(f"training for {request.seconds:g} s{' in a pod' if pod else ''}")
     try:
         if pod:
@@ -195,7 +195,7 @@ def _question(config: Config, data: Dataset) -> Question:
 
 def _fetches(config: Config, environment: Environment, request: Request) -> bool:
     """Tell whether data is downloaded: a probe in a pod needs its shape alone, and CIFAR-10's is known."""
-    needed = environment.kind == "local" or config.data.kind != "cifar10"
+    needed = not environment.on_cluster or config.data.kind != "cifar10"
     return request.fetch or request.learning_curve or (request.probe and needed)
 
 

@@ -64,7 +64,7 @@ class Place:
 
 def leader(name: str, environment: Environment) -> LocalRunner:
     """Return what leads a run from this machine."""
-    if environment.kind == "local":
+    if not environment.on_cluster:
         return LocalRunner(name, environment, runs.home())
     from modelyard.pipelines.runners.pods.runner import PodsRunner
 
@@ -99,7 +99,7 @@ def find(place: Place, name: str | None = None) -> Run:
     start = start_of(home / "runs" / name) if runs.NAME.fullmatch(name) else None
     if start:
         return _runner_of(start).open(name)
-    if place.name and place.environment.kind == "kubernetes":
+    if place.name and place.environment.on_cluster:
         return server(place).open(name)
     raise NotFoundError(
         f"There is no run {name!r} in {home / 'runs'}. `modelyard runs list` shows the runs that this "
@@ -127,7 +127,7 @@ def list_runs(
         BackendError: Kubeflow Pipelines does not answer, and this machine leads no run there.
     """
     found = [*_led(place.name, model, limit, warn)]
-    if place.name and place.environment.kind == "kubernetes":
+    if place.name and place.environment.on_cluster:
         try:
             found += server(place).list(model, limit)
         except (BackendError, NotFoundError) as error:

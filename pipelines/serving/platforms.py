@@ -86,7 +86,7 @@ def find_controller(
     check_overrides(overrides, ("rollout", "serving", "environment"))
     environment = load_environment(environment_name, overrides)
     store = environment.model_store()
-    if environment.kind == "local" or store is None:
+    if not environment.on_cluster or store is None:
         raise ConfigError(
             f"The environment {environment_name} is this machine, which has no rollouts. Name a cluster's "
             "with -e, such as kind; `modelyard serve` serves here."

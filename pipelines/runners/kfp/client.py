@@ -107,7 +107,7 @@ def find_endpoint(environment: Environment, given: str | None = None) -> Endpoin
     Raises:
         ConfigError: the environment is this machine, or the URL is malformed.
     """
-    if environment.kind == "local":
+    if not environment.on_cluster:
         raise ConfigError(
             "The environment local is this machine, which has no Kubeflow Pipelines. Name a cluster with -e, "
             "such as kind; `modelyard run` runs here, and docs/schedule.md shows how cron starts it."

@@ -11,13 +11,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import ExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from modelyard.components import lifeline
+from modelyard.components import lifeline, records
 from modelyard.components.artifacts import Record, read, write
 from modelyard.components.errors import (
     CancelledError,
@@ -29,6 +29,7 @@ from modelyard.components.errors import (
 )
 from modelyard.components.events import Event, EventFile
 from modelyard.components.explain.explanation import Explanation, explanation
+from modelyard.components.signals import on_sigterm
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.base import (
@@ -247,7 +248,14 @@ class LocalRun(Run):
         return round(max(0.0, until - datetime.fromisoformat(self._start.at).timestamp()), 3)
 
     def _lead(self, execution: "LocalExecution", life: ExitStack) -> RunSummary:
-        with _interrupted_by_sigterm() as terminated:
+        terminated = threading.Event()
+
+        def interrupt(*_: int | FrameType | None) -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            terminated.set()
+            raise KeyboardInterrupt
+
+        with on_sigterm(interrupt):
             try:
                 with life:
                     return runs.add_facts(execution(), self.info())
@@ -329,7 +337,7 @@ class LocalRunner(Runner):
             place=self.environment,
             config=config.model_dump(mode="json"),
             options=dict(options),
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            at=records.now(),
             host=socket.gethostname(),
             pid=os.getpid(),
             pid_started=process_start(os.getpid()),
@@ -397,23 +405,3 @@ def process_start(pid: int) -> str:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if state == "Z" else rest[18]
     return ""
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[threading.Event]:
-    """Let the first SIGTERM raise KeyboardInterrupt in the main thread, as Ctrl-C does, and set the event."""
-    terminated = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield terminated
-        return
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        terminated.set()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield terminated
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -21,7 +21,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.local.execution import LocalExecution
 from modelyard.pipelines.runners.pods import launcher
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
-from modelyard.pipelines.runners.pods.pod import STEP_PODS, remove_pod, remove_pods, step_pod
+from modelyard.pipelines.runners.pods.pod import RUN, STEP_PODS, remove_pod, remove_pods, step_pod
 from modelyard.pipelines.serving.smoke_test import predict_on_cluster
 from modelyard.pipelines.steps import STEPS
 
@@ -76,8 +76,8 @@ class PodExecution(LocalExecution):
             start_timeout=self.environment.start_timeout,
             retries={step: self.environment.resources(step).retries for step in IN_PODS},
         )
-        write(self.folder / "pods.json", launch)
-        os.environ[launcher.VARIABLE] = str(self.folder / "pods.json")
+        write(self.folder / launcher.PODS, launch)
+        os.environ[launcher.VARIABLE] = str(self.folder / launcher.PODS)
         for step in IN_PODS:
             container = pipeline["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
             container["command"] = [*LAUNCHER, step, *container["command"]]
@@ -116,6 +116,6 @@ class PodExecution(LocalExecution):
     def _remove_orphaned_pods(self) -> None:
         """Remove the pods of runs of this machine that were killed."""
         for one in self._cluster.list_objects("Pod", labels=STEP_PODS):
-            run = self.folder.parent / one["metadata"]["labels"]["modelyard.dev/run"]
+            run = self.folder.parent / one["metadata"]["labels"][RUN]
             if run.is_dir() and not lifeline.held(run / "lifeline"):
                 remove_pod(self._cluster, one["metadata"]["name"])

@@ -25,9 +25,10 @@ from modelyard.components.records import RUN_ID
 from modelyard.components.step import step, termination_log
 from modelyard.components.store import staging
 from modelyard.pipelines.compile import lean_kfp
-from modelyard.pipelines.runners.pods.pod import PodFailedError, print_line, run_pod
+from modelyard.pipelines.runners.pods.pod import RUN, PodFailedError, print_line, run_pod
 
 VARIABLE = "MODELYARD_PODS"
+PODS = "pods.json"
 INPUT = "--executor_input"
 
 
@@ -52,6 +53,15 @@ class LaunchConfig(Record):
     def uri(self, path: Path) -> str:
         """Return the URI in the bucket of what kfp.local expects at `path`."""
         return f"{self.bucket_root}/{path.relative_to(self.local_root).as_posix()}"
+
+
+def artifacts_of(run: Path) -> str | None:
+    """Return the URI of the artifacts of the run in a folder; None of a run whose steps were no pods.
+
+    Raises:
+        DataError: another version of modelyard wrote it.
+    """
+    return read(run / PODS, LaunchConfig).bucket_root if (run / PODS).exists() else None
 
 
 def main() -> int:
@@ -152,7 +162,7 @@ def _pod(step: str, command: list[str], task: Task, launch: LaunchConfig) -> Jso
     """Return the step's pod with its name, its commands and its artifacts."""
     pod = deepcopy(launch.pods[step])  # another attempt makes another one
     pod["metadata"]["name"] = f"{launch.run}-{step}-{secrets.token_hex(2)}"
-    pod["metadata"]["labels"]["modelyard.dev/run"] = launch.run
+    pod["metadata"]["labels"][RUN] = launch.run
     pod |= {"apiVersion": "v1", "kind": "Pod"}
     fetch, main = pod["spec"]["initContainers"]
     (put,) = pod["spec"]["containers"]

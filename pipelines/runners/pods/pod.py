@@ -12,7 +12,7 @@ import yaml
 from modelyard.components.errors import ClusterError, DeadlineError, OutOfMemoryError, StuckError
 from modelyard.components.explain.failure import deleted, of_pod, of_waiting
 from modelyard.components.kubernetes import Json
-from modelyard.components.kubernetes.cluster import Cluster, retry_on_conflict
+from modelyard.components.kubernetes.cluster import Cluster, connect, retry_on_conflict
 from modelyard.components.kubernetes.pod_problem import find_problem
 from modelyard.components.records import Failure
 from modelyard.components.store.storage import find_storage
@@ -22,7 +22,8 @@ from modelyard.pipelines.steps import STAGING, STEPS
 TEMPLATE = Path(__file__).parent / "step.yaml"
 MANAGER = "modelyard-run"
 STEP = "step"
-STEP_PODS = "app.kubernetes.io/component=step,modelyard.dev/run"
+RUN = "modelyard.dev/run"
+STEP_PODS = f"app.kubernetes.io/component=step,{RUN}"
 """Selects the pods of all runs."""
 PAUSE, MEMORY_PAUSE = 0.3, 3.0
 LAST_LINES = 100
@@ -151,6 +152,13 @@ def remove_pod(cluster: Cluster, name: str) -> None:
         return cluster.delete("Pod", seen) or None
 
     retry_on_conflict(f"Pod {name}", delete)
+
+
+def runs_in_flight(environment: Environment) -> Iterator[str]:
+    """Yield the runs whose steps are at work as pods, also of other machines."""
+    for pod in connect(environment.runs.namespace).list_objects("Pod", STEP_PODS):
+        if pod["status"].get("phase") not in ("Succeeded", "Failed"):
+            yield pod["metadata"]["labels"][RUN]
 
 
 def remove_pods(cluster: Cluster, run: str) -> bool:

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from modelyard.components.deploy.signals import ignore_sigterm, raise_on_sigterm
 from modelyard.components.errors import CancelledError, ClusterError, DeployError, UnreachableError
+from modelyard.components.signals import ignore_sigterm, raise_on_sigterm
 from tests.unit.deploy.memory import Interrupted, Script
 
 

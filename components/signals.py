@@ -1,4 +1,4 @@
-"""What a rollout does at SIGTERM: it ends, and finishes what it must not leave half done."""
+"""What the process of a rollout or a run does at SIGTERM."""
 
 import signal
 import threading
@@ -16,16 +16,16 @@ def raise_on_sigterm() -> AbstractContextManager[None]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do has the grace period
         raise CancelledError("This rollout was told to end (SIGTERM).")
 
-    return _sigterm(cancel)
+    return on_sigterm(cancel)
 
 
 def ignore_sigterm() -> AbstractContextManager[None]:
     """Finish a block before the process ends of SIGTERM; Ctrl-C still interrupts it."""
-    return _sigterm(signal.SIG_IGN)
+    return on_sigterm(signal.SIG_IGN)
 
 
 @contextmanager
-def _sigterm(handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
+def on_sigterm(handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
     """Handle SIGTERM during a block; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
