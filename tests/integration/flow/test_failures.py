@@ -19,8 +19,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize(
     "name",
-    # another start of TensorFlow; tests/unit/pipelines/test_local.py kills the process of a small step
-    [pytest.param(name, marks=[pytest.mark.soak] if name == "killed" else []) for name in CASES],
+    # these start TensorFlow; test_own.py has an exception, tests/unit/pipelines/test_local.py a small step
+    [
+        pytest.param(name, marks=[pytest.mark.soak] if case.step == "train" else [])
+        for name, case in CASES.items()
+    ],
 )
 def test_a_failure_has_the_same_class_step_and_remedy_in_the_summary_and_in_explain(
     champion: Any, site: str, name: str

@@ -169,6 +169,7 @@ def test_a_run_killed_in_a_step_is_finished_by_the_next(new_workspace, undisturb
     check_the_next_run(workspace, undisturbed, workspace.quick)
 
 
+@pytest.mark.soak  # tests/unit/pipelines/test_local.py kills a small step
 def test_a_step_that_is_killed_fails_the_run_and_says_so(workspace, in_train):
     with in_train() as run:
         while not (steps := [pid for pid in _children(run.pid) if b"executor_main" in _command(pid)]):

@@ -96,4 +96,8 @@ def test_the_same_images_and_code_are_the_same_version_and_edited_code_is_not_ta
     small.write_text(small.read_text().replace("relu", "rely"))
     edited = workspace.json("run", "pets.yaml", settings=QUICK, code=4)
     assert cached(edited) == ["ingest", "preprocess"]
-    assert (edited["failure"]["step"], "small.py" in edited["failure"]["message"]) == ("train", True)
+    failure, told = edited["failure"], workspace.json("explain", edited["run"])
+    assert (failure["kind"], failure["step"], failure["exit_code"]) == ("TrainError", "train", 4)
+    assert "small.py" in failure["message"]
+    assert (told["kind"], told["step"], told["state"]) == ("TrainError", "train", "failed")
+    assert failure["message"] in told["text"]

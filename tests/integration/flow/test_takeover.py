@@ -32,12 +32,11 @@ def versions(url: str) -> list[str]:
 
 
 def test_a_server_takes_each_new_champion_and_every_request_is_answered(champion):
-    other = ("gate=null",)  # the same training, from the cache, and another version
     with champion.serving("digits") as url:
         clients = [Client(url) for _ in range(4)]
         for client in clients:
             client.start()
-        second = champion.json("run", settings=other)
+        second = champion.json("run", settings=("gate=null",))  # the same training, from the cache
         assert second["version"] == second["champion"] == 2
         wait_for(lambda: versions(url) == ["2"])
         champion.json("rollback", "digits")
@@ -49,8 +48,6 @@ def test_a_server_takes_each_new_champion_and_every_request_is_answered(champion
             client.join()
         answers = [status for client in clients for status in client.statuses]
     assert set(answers) == {200}
-    again = champion.json("run", settings=other)
-    assert (again["decision"], again["champion"]) == ("hold", 1)
 
 
 def wait_for(condition) -> None:
