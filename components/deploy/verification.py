@@ -3,11 +3,9 @@
 Requests are marked as golden: the server's metrics count them apart from those of clients.
 """
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
-from modelyard.components import artifacts, problems
+from modelyard.components import problems
 from modelyard.components.artifacts import Golden, Outcome
 from modelyard.components.errors import DeployError, ServeError
 from modelyard.components.server import MARK, Server, predict_one
@@ -38,10 +36,7 @@ def pin_version(models: ModelStore, name: str, version: int) -> PinnedVersion:
             f"Version {version} of {name} has no {GOLDEN}, so a server of it cannot be verified and is not "
             "deployed. Publish it again with `modelyard run`, which writes one."
         )
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "version"
-        models.fetch(name, version, folder, only=[GOLDEN], digest=digest)
-        golden = artifacts.read(folder / GOLDEN, Golden)
+    _, golden = models.record(name, version, GOLDEN, Golden, digest)
     if not golden.instances:
         raise DeployError(f"{GOLDEN} of version {version} of {name} holds no request. Publish it again.")
     return PinnedVersion(version, digest, golden)

@@ -10,7 +10,7 @@ from modelyard.components import artifacts
 from modelyard.components.artifacts import Manifest
 from modelyard.components.errors import ConfigError, ConflictError, NotFoundError, StoreError
 from modelyard.components.store.objects import Objects, checked
-from modelyard.components.store.records import Run, now, parse_record, read_record, read_records, to_bytes
+from modelyard.components.store.records import R, Run, now, parse_record, read_record, read_records, to_bytes
 from modelyard.components.store.settings import MODEL_NAME
 
 MANIFEST = "manifest.json"
@@ -134,17 +134,25 @@ class Versions:
             NotFoundError: there is no such version, or no such file in it.
             StoreError: a file is not what the manifest says, or the manifest not what `digest` says.
         """
-        manifest, data = self._manifest(name, version)
-        if digest is not None and digest != (found := _sha256(data)):
-            raise StoreError(
-                f"{MANIFEST} of version {version} of {name} in {self.url} has the SHA-256 {found} and not "
-                f"{digest}: somebody changed it. Do not serve it; promote or roll back to another version."
-            )
+        manifest, data = self._verified(name, version, digest)
         with artifacts.writing(into) as partial:
             (partial / MANIFEST).write_bytes(data)
             for path in manifest.files if only is None else only:
-                self._fetch(manifest, path, partial)
+                key, target = self._key(manifest, path), partial / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._objects.download(key, target)
+                self._verify(manifest, path, artifacts.sha256(target))
         return manifest
+
+    def record(
+        self, name: str, version: int, path: str, kind: type[R], digest: str | None = None
+    ) -> tuple[Manifest, R]:
+        """Return the manifest of a version, and the record in one of its files; see `fetch`."""
+        manifest, _ = self._verified(name, version, digest)
+        key = self._key(manifest, path)
+        data, _ = self._objects.read(key)
+        self._verify(manifest, path, _sha256(data))
+        return manifest, parse_record(self._objects, key, data, kind)
 
     def _reservations(self, name: str) -> dict[int, str]:
         """Return the run of each number that is reserved.
@@ -188,20 +196,32 @@ class Versions:
             ) from error
         return parse_record(self._objects, key, data, Manifest), data
 
+    def _verified(self, name: str, version: int, digest: str | None) -> tuple[Manifest, bytes]:
+        manifest, data = self._manifest(name, version)
+        if digest is not None and digest != (found := _sha256(data)):
+            raise StoreError(
+                f"{MANIFEST} of version {version} of {name} in {self.url} has the SHA-256 {found} and not "
+                f"{digest}: somebody changed it. Do not serve it; promote or roll back to another version."
+            )
+        return manifest, data
+
     def _listed(self, name: str) -> str:
         return ", ".join(map(str, self.versions(name)))
 
-    def _fetch(self, manifest: Manifest, path: str, into: Path) -> None:
-        where = f"version {manifest.version} of {manifest.model} in {self.url}"
+    def _where(self, manifest: Manifest) -> str:
+        return f"version {manifest.version} of {manifest.model} in {self.url}"
+
+    def _key(self, manifest: Manifest, path: str) -> str:
         if path not in manifest.files:
-            raise NotFoundError(f"There is no {path} in {where}; it has {', '.join(manifest.files)}.")
-        target = into / checked(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._objects.download(f"{version_folder(manifest.model, manifest.version)}/{path}", target)
-        found = artifacts.sha256(target)
+            raise NotFoundError(
+                f"There is no {path} in {self._where(manifest)}; it has {', '.join(manifest.files)}."
+            )
+        return f"{version_folder(manifest.model, manifest.version)}/{checked(path)}"
+
+    def _verify(self, manifest: Manifest, path: str, found: str) -> None:
         if found != manifest.files[path]:
             raise StoreError(
-                f"{path} of {where} is damaged: its SHA-256 is {found} and its manifest says "
+                f"{path} of {self._where(manifest)} is damaged: its SHA-256 is {found} and its manifest says "
                 f"{manifest.files[path]}. Do not serve it; promote or roll back to another version."
             )
 

@@ -1,10 +1,8 @@
 """One prediction from a deployed server, over HTTP, as a client would request it."""
 
-import tempfile
 from contextlib import suppress
-from pathlib import Path
 
-from modelyard.components.artifacts import Golden, Prediction, read
+from modelyard.components.artifacts import Golden, Prediction
 from modelyard.components.deploy.platforms import local
 from modelyard.components.errors import ClusterError, DeployError, ServeError
 from modelyard.components.problems import describe
@@ -57,12 +55,9 @@ def predict_once(server: Server, name: str, store: Store) -> Prediction | None:
     models = open_store(store)
     if not (champion := models.champion(name)):
         return None
-    with tempfile.TemporaryDirectory() as scratch:
-        version = Path(scratch) / "version"
-        manifest = models.fetch(name, champion.version, version, only=["golden.json"])
-        instance = read(version / "golden.json", Golden).instances[0]
+    manifest, golden = models.record(name, champion.version, "golden.json", Golden)
     try:
-        values = predict_one(server, name, instance)
+        values = predict_one(server, name, golden.instances[0])
     except NoServerError:
         raise
     except ServeError as error:

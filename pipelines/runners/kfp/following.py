@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.components import records
-from modelyard.components.artifacts import UNCHANGED, History, read
+from modelyard.components.artifacts import UNCHANGED, History
 from modelyard.components.errors import (
     CancelledError,
     ClusterError,
@@ -237,7 +237,7 @@ class Following:
         try:
             found = results(self.run, name, store, self._environment, folder)
             if (version := found.get("version")) and not self._workflow.cached("train"):
-                found["resumed_after"] = _resumed_after(open_store(store), name, version, folder / "version")
+                found["resumed_after"] = _resumed_after(open_store(store), name, version)
             return found
         except StoreError as error:
             raise type(error)(
@@ -278,13 +278,13 @@ def results(run: Any, name: str, store: Store, environment: Environment, folder:
     return local_runs.predicted(result, lambda: predict_on_cluster(name, store, environment))
 
 
-def _resumed_after(models: ModelStore, name: str, version: int, folder: Path) -> int | None:
+def _resumed_after(models: ModelStore, name: str, version: int) -> int | None:
     """Return the epoch of the checkpoint from which the training of a version went on."""
     try:
-        models.fetch(name, version, folder, only=[HISTORY])
+        _, history = models.record(name, version, HISTORY, History)
     except NotFoundError:  # it was removed since
         return None
-    return read(folder / HISTORY, History).resumed_after or None
+    return history.resumed_after or None
 
 
 def _gone(run: Any, store: Store, key: str) -> NotFoundError:

@@ -144,6 +144,8 @@ def test_a_changed_file_is_named_and_nothing_is_left(
     objects.upload("digits/versions/000001/model.onnx", tmp_path / "changed")
     with pytest.raises(StoreError, match=r"model\.onnx of version 1 of digits.*damaged.*roll back"):
         store.fetch("digits", version, tmp_path / "served")
+    with pytest.raises(StoreError, match=r"model\.onnx of version 1 of digits.*damaged.*roll back"):
+        store.record("digits", version, "model.onnx", Manifest)
     assert not list(tmp_path.glob("served*"))
     store.fetch("digits", version, tmp_path / "served", only=["report.html"])
 
@@ -167,6 +169,8 @@ def test_a_changed_manifest_does_not_match_its_digest(
     objects.replace(key, data.replace(b'"good"', b'"evil"'), generation)
     with pytest.raises(StoreError, match=rf"not {digest}: somebody changed it"):
         store.fetch("digits", version, tmp_path / "served", digest=digest)
+    with pytest.raises(StoreError, match=rf"not {digest}: somebody changed it"):
+        store.record("digits", version, "model.onnx", Manifest, digest)
     assert not list(tmp_path.glob("served*"))
 
 

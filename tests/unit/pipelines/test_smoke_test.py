@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from modelyard.components.artifacts import Golden, write
+from modelyard.components.artifacts import Golden
 from modelyard.components.errors import DeployError, ServeError
 from modelyard.components.server import HttpServer, NoServerError, send
 from modelyard.components.store.settings import Store
@@ -25,11 +25,9 @@ class Models:
     def champion(self, name):
         return SimpleNamespace(version=7) if name == "digits" else None
 
-    def fetch(self, name, version, folder, only):
-        assert (name, version, only) == ("digits", 7, ["golden.json"])
-        folder.mkdir()
-        write(folder / "golden.json", GOLDEN)
-        return SimpleNamespace(signature=classifier((1, 1), "float32", ("cat", "dog")))
+    def record(self, name, version, path, kind):
+        assert (name, version, path, kind) == ("digits", 7, "golden.json", Golden)
+        return SimpleNamespace(signature=classifier((1, 1), "float32", ("cat", "dog"))), GOLDEN
 
 
 @pytest.fixture(autouse=True)
