@@ -95,6 +95,6 @@ def web_site(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
     """Serve a folder; yield the address of the data, which are there when a file is."""
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
     with ThreadingHTTPServer((host, 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://{host}:{server.server_port}/{DATA}"
         server.shutdown()

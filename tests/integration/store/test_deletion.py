@@ -44,7 +44,7 @@ def test_a_bucket_is_told_which_generation_may_be_deleted():
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Changed) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         bucket = open_objects(Store(url="gs://models", endpoint=f"http://127.0.0.1:{server.server_port}"))
         assert not bucket.delete(Entry(key="a", size=1, changed=0.0, generation="7", revision="3"))
         server.shutdown()

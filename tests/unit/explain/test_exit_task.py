@@ -52,7 +52,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with Server() as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
+        threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setenv(WEBHOOK, f"http://127.0.0.1:{found.server_port}/hooks/s3cr3t")
         yield found
         found.shutdown()
