@@ -24,7 +24,7 @@ from modelyard.components.store.storage import open_objects
 
 CHAMPIONS = 5
 """How many champions a candidate is compared with, so that small losses do not add up."""
-WITHOUT_EFFECT = {"source", "sha256", "timeout", "max_bytes", "endpoint"}
+WITHOUT_EFFECT = {"source", "sha256", "timeout", "max_bytes", "endpoint", "user_project"}
 """Keys of Source that do not change what ingest makes: what the data is matters, not where it is."""
 
 

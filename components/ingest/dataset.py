@@ -22,6 +22,7 @@ from modelyard.components.source.checks import without_secrets
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import KINDS, Source
 from modelyard.components.step import log
+from modelyard.components.store.storage import is_path
 
 
 def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
@@ -63,7 +64,7 @@ def _by_address(path: Path, source: Source) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if "://" not in (source.source or ""):  # a path
+        if is_path(source.source or ""):
             raise
         raise DataError(str(error).replace(str(path), without_secrets(str(source.source)))) from error
 

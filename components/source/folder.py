@@ -18,7 +18,7 @@ LEFT_BEHIND = {
 
 def left_out(name: str) -> bool:
     """Say whether a file or folder is hidden, or one that systems leave behind: neither is data."""
-    return name.startswith(".") or name.lower() in LEFT_BEHIND
+    return name.startswith(".") or name.lower() in LEFT_BEHIND or name.endswith("_$folder$")  # Hadoop
 
 
 def walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -20,7 +20,7 @@ from modelyard.components.source.checks import check_sha256, without_secrets
 from modelyard.components.source.folder import walk
 from modelyard.components.source.objects import StoredObjects
 from modelyard.components.source.settings import KINDS, Source
-from modelyard.components.store.storage import Location, find_storage, unusable
+from modelyard.components.store.storage import Location, find_storage, is_path, unusable
 
 HASHED_BYTES = 256 * 2**20
 """A file up to this size is identified by its content: a copy or a touched file is the same data."""
@@ -38,7 +38,7 @@ def locate(source: Source) -> Location:
     if shipped := KINDS[source.kind].shipped:
         return Shipped(source.kind, shipped)
     url = source.source or ""
-    shown = without_secrets(url) if "://" in url else repr(url)
+    shown = repr(url) if is_path(url) else without_secrets(url)
     storage = find_storage(url, "data.source", shown)
     if source.endpoint and not re.match("https?://", source.endpoint):
         raise ConfigError(f"data.endpoint is {source.endpoint!r}: give it with its scheme, http://host:port.")

@@ -3,6 +3,7 @@
 Every object is read in the generation that was listed.
 """
 
+import errno
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,9 @@ from modelyard.components.source.folder import left_out
 from modelyard.components.source.settings import Source
 from modelyard.components.store.objects import CONNECTIONS, Entry, Objects
 from modelyard.components.store.storage import Access, Storage, unusable
+
+BAD_NAME = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
+"""Errors of a file system that cannot have a file of such a name, or has it already: some ignore case."""
 
 
 class StoredObjects:
@@ -80,21 +84,29 @@ class StoredObjects:
         with artifacts.writing(target) as folder, ThreadPoolExecutor(CONNECTIONS) as readers:
 
             def fetch_one(item: tuple[str, Entry]) -> None:
-                path = folder / item[0]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._objects.download(item[1].key, path, item[1].generation)
+                path, entry = folder / item[0], item[1]
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch(exist_ok=False)
+                except OSError as error:
+                    if error.errno not in BAD_NAME:
+                        raise
+                    raise self._not_a_file(entry.key, error.strerror or str(error)) from error
+                self._objects.download(entry.key, path, entry.generation)
 
             list(readers.map(fetch_one, objects))  # an error cancels those that have not started
 
     def _object(self) -> Entry | None:
-        """Return the object of exactly this name, if there is one."""
-        return self._objects.find(self._name) if self._name and not self._name.endswith("/") else None
+        """Return the object of exactly this name, if there is one; an empty one may stand for a folder."""
+        if not self._name or self._name.endswith("/"):
+            return None
+        entry = self._objects.find(self._name)
+        return None if entry and not entry.size and self._objects.entries(f"{self._name}/") else entry
 
     def _listed(self) -> list[tuple[str, Entry]]:
         """Return the objects below the name, with their paths below it, in order."""
         prefix = f"{self._name.rstrip('/')}/" if self._name else ""
-        # A name that ends with a slash is what consoles make for an empty folder.
-        entries = [entry for entry in self._objects.entries(prefix) if not entry.key.endswith("/")]
+        entries = self._objects.entries(prefix)
         if not entries:
             raise self._unusable("there is no such object and none below it (404). Correct data.source.")
         paths = ((self._path(entry.key, prefix), entry) for entry in entries)
@@ -104,15 +116,13 @@ class StoredObjects:
         """Return the path of an object below the prefix when it cannot lead out of a directory."""
         inside = name.removeprefix(prefix)
         if any(part in ("", ".", "..") or "\0" in part for part in inside.split("/")):
-            raise self._unusable(
-                f"the object {name!r} cannot become a file, since its name has an empty part or one that "
-                "leads elsewhere. Rename the object."
-            )
+            raise self._not_a_file(name, "its name has an empty part or one that leads elsewhere")
         return inside
 
     @cached_property
     def _objects(self) -> Objects:
-        access = Access(self._source.endpoint, self._source.timeout, self._patience, "data.source")
+        source = self._source
+        access = Access(source.endpoint, source.user_project, source.timeout, self._patience, "data.source")
         try:
             return self._storage.open(self._root, access)
         except ValueError as error:
@@ -128,6 +138,9 @@ class StoredObjects:
             raise DataError(str(error)) from error
         except OSError as error:
             raise self._unusable(f"{error}. Make room for the file on this machine.") from error
+
+    def _not_a_file(self, key: str, why: str) -> DataError:
+        return self._unusable(f"the object {key!r} cannot become a file ({why}). Rename the object.")
 
     def _unusable(self, why: str) -> DataError:
         return DataError(f"Cannot read {self._url} (data.source): {why}")

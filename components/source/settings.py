@@ -89,9 +89,9 @@ class SourceKeys(Settings):
         default=None,
         pattern=r"\.(csv|tsv|jsonl)$",
         description="images only: a .csv, .tsv or .jsonl inside the source, with the columns path (or "
-        "file_name), label (or target), and optionally split (train, test or validation). Paths are relative "
-        "to it, or else to the source. Without this key, metadata.csv and metadata.jsonl are looked for, as "
-        "Hugging Face has them.",
+        "file_name, filename, file, image), label (or target, class), and optionally split (train, test or "
+        "validation). Paths are relative to it, or else to the source. Without this key, metadata.csv and "
+        "metadata.jsonl are looked for, as Hugging Face has them.",
     )
     max_bad: float = Field(
         default=0.0,
@@ -118,6 +118,10 @@ class SourceKeys(Settings):
         default=None,
         description="Address of a GCS emulator, with its scheme; only for gs:// and for tests.",
     )
+    user_project: str | None = Field(
+        default=None,
+        description="Google Cloud project that pays for requests, for a bucket with requester pays.",
+    )
 
     @model_validator(mode="after")
     def _combination(self) -> Self:
@@ -138,8 +142,9 @@ class SourceKeys(Settings):
             )
         if self.classes and len(set(self.classes)) < len(self.classes):
             raise ValueError(f"data.classes is {list(self.classes)}, with a name twice: give each its own")
-        if self.endpoint and not find_storage(self.source or "", "data.source").takes_endpoint:
-            raise ValueError("data.endpoint is for emulators of gs://: remove it")
+        for key in ("endpoint", "user_project"):
+            if getattr(self, key) and not find_storage(self.source or ".", "data.source").takes_endpoint:
+                raise ValueError(f"data.{key} is for gs://: remove it")
         return self
 
 

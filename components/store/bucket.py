@@ -7,10 +7,12 @@ meets its own write when it is tried again: an object that already holds the ver
 
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import IO, Any
 
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError, UnreachableError, describe
@@ -18,10 +20,26 @@ from modelyard.components.store.objects import Entry, checked
 from modelyard.components.store.storage import Access, Setting, Storage
 
 CONNECT_TIMEOUT = 5.0
+LONGEST = 400  # characters of a message
 ABSENT = "0"
 PART_BYTES = 8 * 2**20
 LISTED = "items(name,size,generation,metageneration,updated,customTime),nextPageToken"
 READ_ONLY: tuple[Setting, ...] = ("data.source", "model.code")
+BUSY = (408, 429)
+REMEDIES = {
+    "requester pays": "Set data.user_project, or store.user_project, to the Google Cloud project that pays "
+    "for requests. A pipeline root cannot be such a bucket.",
+    "serviceusage.services.use": "Grant the account the role roles/serviceusage.serviceUsageConsumer on the "
+    "project of {user_project}.",
+    "user project": "Correct {user_project}.",
+    "kms key": "Grant the service agent of Cloud Storage the role roles/cloudkms.cryptoKeyEncrypterDecrypter "
+    "on the key of {bucket}.",
+    "retention": "Wait until then, or remove the retention policy of {bucket}.",
+    " hold ": "Release the hold on the object.",
+    "billing account": "Enable billing for the project of {bucket}.",
+    "organization's policy": "Ask the administrators of the organization to allow it for {bucket}.",
+}
+"""What to do, by words of Cloud Storage's own message, in lower case."""
 
 
 class GoogleCloudStorage(Storage):
@@ -81,7 +99,7 @@ class Bucket:
                 "client_options": {"api_endpoint": endpoint},
             }
         with self._translate_errors("open", ""):
-            self._bucket = storage.Client(**options).bucket(bucket)
+            self._bucket = storage.Client(**options).bucket(bucket, user_project=access.user_project)
 
     def read(self, key: str) -> tuple[bytes, str]:
         """See Objects."""
@@ -162,22 +180,22 @@ class Bucket:
 
     def keys(self, prefix: str) -> list[str]:
         """See Objects."""
-        with self._translate_errors("list", prefix):
-            blobs = self._bucket.list_blobs(prefix=self._prefix + prefix, **self._bounds)
-            return sorted(str(blob.name).removeprefix(self._prefix) for blob in blobs)
+        return [entry.key for entry in self.entries(prefix)]
 
     def entries(self, prefix: str) -> list[Entry]:
         """See Objects; a revision is the object's metageneration."""
         with self._translate_errors("list", prefix):
             blobs = self._bucket.list_blobs(prefix=self._prefix + prefix, fields=LISTED, **self._bounds)
-            return sorted((self._entry(blob) for blob in blobs), key=lambda entry: entry.key)
+            found = sorted((self._entry(blob) for blob in blobs), key=lambda entry: entry.key)
+        keys = [entry.key for entry in found]
+        return [entry for entry in found if not _is_folder(entry, keys)]
 
     def folders(self, prefix: str) -> list[str]:
         """See Objects."""
         with self._translate_errors("list", prefix):
             pages = self._bucket.list_blobs(prefix=self._prefix + prefix, delimiter="/", **self._bounds)
             names = {name for page in pages.pages for name in page.prefixes}
-        return sorted(name.removeprefix(self._prefix + prefix).rstrip("/") for name in names)
+        return sorted(filter(None, (name.removeprefix(self._prefix + prefix).rstrip("/") for name in names)))
 
     def _entry(self, blob: Any) -> Entry:
         changed = max(time for time in (blob.updated, blob.custom_time) if time)
@@ -228,29 +246,39 @@ class Bucket:
                 f"there is no bucket {self._name} (404). Correct {self._access.setting}, or create the "
                 f"bucket with `gcloud storage buckets create gs://{self._name}`.",
             ) from error
-        except (exceptions.Forbidden, exceptions.Unauthorized) as error:
-            role = "roles/storage.object" + ("Viewer" if self._access.setting in READ_ONLY else "User")
+        except (GoogleAuthError, exceptions.Unauthorized) as error:
             raise self._unusable(
                 verb,
                 key,
-                f"the account has no permission ({int(error.code or 403)}). Grant it the role "
-                f"{role} on gs://{self._name}, or correct {self._access.setting}.",
-            ) from error
-        except GoogleAuthError as error:
-            raise self._unusable(
-                verb,
-                key,
-                f"no usable Google credentials ({describe(error)}). Run `gcloud auth application-default "
+                f"no usable Google credentials ({_message(error)}). Run `gcloud auth application-default "
                 "login`, or give the step's service account access.",
             ) from error
         except (exceptions.GoogleAPIError, RequestException, ConnectionError, DataCorruption) as error:
-            message = (
-                f"{self._endpoint or 'https://storage.googleapis.com'} did not answer as it should "
-                f"({describe(error)}). Check the network and {self._access.endpoint_setting}, then retry."
-            )
+            cause = getattr(error, "cause", None) or error  # of a RetryError
+            code = int(getattr(cause, "code", None) or 0)
+            if 400 <= code < 500 and code not in BUSY:
+                raise self._unusable(verb, key, self._refusal(code, _message(cause))) from error
+            where = self._endpoint or "https://storage.googleapis.com"
+            message = f"{where} is busy ({code}: {_message(cause)}), also when tried again. Retry later."
+            if code not in BUSY and code < 500:
+                message = (
+                    f"{where} did not answer as it should ({_message(cause)}). Check the network and "
+                    f"{self._access.endpoint_setting}, then retry."
+                )
             raise UnreachableError(str(self._unusable(verb, key, message))) from error
         except OSError as error:
             raise self._unusable(verb, key, f"{error}. Make room for the file on this machine.") from error
+
+    def _refusal(self, code: int, message: str) -> str:
+        """Return why Cloud Storage refuses a request, in its own words, and what to do."""
+        setting, bucket = self._access.setting, f"gs://{self._name}"
+        default = f"Correct {setting}{f' or {self._access.endpoint_setting}' if self._endpoint else ''}."
+        if code == 403:
+            role = "roles/storage.object" + ("Viewer" if setting in READ_ONLY else "User")
+            default = f"Grant the account the role {role} on {bucket}, or correct {setting}."
+        remedy = next((remedy for words, remedy in REMEDIES.items() if words in message.lower()), default)
+        remedy = remedy.format(user_project=self._access.user_project_setting, bucket=bucket)
+        return f"{self._endpoint or 'Cloud Storage'} refuses it ({code}: {message}). {remedy}"
 
     def _bucket_exists(self) -> bool:
         """Say whether the bucket is there; listing needs no more permission than the objects do."""
@@ -266,3 +294,26 @@ class Bucket:
 
     def _unusable(self, verb: str, key: str, why: str) -> StoreError:
         return StoreError(f"Cannot {verb} {f'{self.url}/{key}'.rstrip('/')} ({self._access.setting}): {why}")
+
+
+def _is_folder(entry: Entry, keys: list[str]) -> bool:
+    """Say whether an object only stands for a folder, as consoles and Hadoop make them.
+
+    Args:
+        entry: the object.
+        keys: all keys that were listed, in order.
+    """
+    if entry.size or entry.key.endswith(("/", "_$folder$")):
+        return entry.key.endswith(("/", "_$folder$"))
+    place = bisect_left(keys, f"{entry.key}/")
+    return place < len(keys) and keys[place].startswith(f"{entry.key}/")
+
+
+def _message(error: Any) -> str:
+    """Return what Cloud Storage says about an error, in one bounded line without a full stop."""
+    response = getattr(error, "response", None)
+    try:
+        text = response.json()["error"]["message"]  # type: ignore[union-attr]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        text = response.text if response is not None else describe(error)
+    return shorten(text, LONGEST, placeholder=" …").rstrip(".")

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError
 from modelyard.components.store.objects import Entry, checked
-from modelyard.components.store.storage import Access, Setting, Storage
+from modelyard.components.store.storage import Access, Setting, Storage, is_path
 
 PART_BYTES = 2**20
 PARTIAL = ".partial"
@@ -44,7 +44,7 @@ class LocalDisk(Storage):
 
     def path(self, url: str) -> Path:
         """See Storage."""
-        if "://" not in url:
+        if is_path(url):
             return Path(url).expanduser().absolute()
         host, _, path = url.partition("://")[2].partition("/")
         if host not in ("", "localhost") or not path:

@@ -19,3 +19,7 @@ class Store(Settings):
         default=None,
         description="Address of a GCS emulator, with its scheme; only for gs:// and for tests.",
     )
+    user_project: str | None = Field(
+        default=None,
+        description="Google Cloud project that pays for requests, for a bucket with requester pays.",
+    )

@@ -33,18 +33,25 @@ ENDPOINT_SETTINGS: dict[Setting, str] = {
 }
 
 
+def is_path(text: str) -> bool:
+    """Say whether a text that names data, code or a store is a path, and not a URL."""
+    return "://" not in text
+
+
 @dataclass(frozen=True)
 class Access:
     """How the objects of a storage are accessed.
 
     Attributes:
         endpoint: URL of an emulator, used without credentials; None: the storage itself.
+        user_project: Google Cloud project that pays for the requests; None: the owner of the bucket.
         timeout: seconds without a byte after which a request fails.
         patience: seconds for which a request is retried.
         setting: the configuration key that gives the URL, for errors.
     """
 
     endpoint: str | None = None
+    user_project: str | None = None
     timeout: float = READ_TIMEOUT
     patience: float = 30.0
     setting: Setting = "store.url"
@@ -53,6 +60,11 @@ class Access:
     def endpoint_setting(self) -> str:
         """The configuration key that gives the endpoint."""
         return ENDPOINT_SETTINGS[self.setting]
+
+    @property
+    def user_project_setting(self) -> str:
+        """The configuration key that gives the user project; none has it for the pipeline root."""
+        return f"{self.endpoint_setting.partition('.')[0]}.user_project"
 
 
 class Limits(Protocol):
@@ -97,7 +109,7 @@ class Storage:
     Attributes:
         form: how its URLs look, for errors.
         writable: whether it holds Objects, and not only data sources.
-        takes_endpoint: whether it may be an emulator, at another URL.
+        takes_endpoint: whether it may be an emulator, at another URL, and may have requester pays.
         mount: the folder in which Kubeflow Pipelines shows its objects to steps; None when it does not:
             artifacts of pods cannot be there.
     """
@@ -156,12 +168,15 @@ def find_storage(url: str, setting: str, shown: str | None = None) -> Storage:
         shown: the URL in errors, when it must not be shown whole.
 
     Raises:
-        ConfigError: no installed distribution has a storage of this scheme.
+        ConfigError: no installed distribution has a storage of this scheme, or it can only be read.
     """
-    scheme, separator, _ = url.partition("://")
-    if url and "\0" not in url and (storage := installed(scheme.lower() if separator else "file")):
-        return storage
-    raise unusable(shown or repr(url), setting, "for which no storage is installed")
+    scheme = "file" if is_path(url) else url.partition("://")[0].lower()
+    why = "which is not a path" if is_path(url) else f"and {scheme}:// is not supported"
+    if url and "\0" not in url and (storage := installed(scheme)):
+        if storage.writable or setting.startswith("data."):
+            return storage
+        why = "which can only be read"
+    raise unusable(shown or repr(url), setting, why)
 
 
 def unusable(shown: str, setting: str, why: str) -> ConfigError:
@@ -190,10 +205,12 @@ def open_objects(settings: Store, setting: Setting = "store.url") -> Objects:
         StoreError: there are no credentials for it.
     """
     url, endpoint = settings.url, settings.endpoint
-    storage, access = find_storage(url, setting), Access(endpoint, setting=setting)
+    storage = find_storage(url, setting)
+    access = Access(endpoint, settings.user_project, setting=setting)
     key = access.endpoint_setting
-    if endpoint is not None and not storage.takes_endpoint:
-        raise ConfigError(f"{key} is for emulators of gs:// and {setting} is {url!r}: remove {key}.")
+    for value, name in ((endpoint, key), (settings.user_project, access.user_project_setting)):
+        if value is not None and not storage.takes_endpoint:
+            raise ConfigError(f"{name} is for gs://, and {setting} is {url!r}: remove {name}.")
     if endpoint is not None and not re.match("https?://", endpoint):
         raise ConfigError(f"{key} is {endpoint!r}: give it with its scheme, http://host:port.")
     try:
@@ -202,17 +219,24 @@ def open_objects(settings: Store, setting: Setting = "store.url") -> Objects:
         raise unusable(repr(url), setting, str(error)) from error
 
 
-def open_uri(uri: str, endpoint: str | None, setting: Setting) -> tuple[Objects, str]:
+def open_uri(
+    uri: str, endpoint: str | None, setting: Setting, user_project: str | None = None
+) -> tuple[Objects, str]:
     """Return the objects with which the object, or the folder, at `uri` is reached, and its key.
 
-    `setting` is the configuration key that it comes from, for errors.
+    Args:
+        uri: of the object or the folder.
+        endpoint: of an emulator.
+        setting: the configuration key that gives `uri`, for errors.
+        user_project: see Access.
 
     Raises:
         ConfigError: see `open_objects`.
         StoreError: the key could lead to another place.
     """
     root, key = find_storage(uri, setting).split(uri)
-    return open_objects(Store(url=root, endpoint=endpoint), setting), checked(key.strip("/"))
+    store = Store(url=root, endpoint=endpoint, user_project=user_project)
+    return open_objects(store, setting), checked(key.strip("/"))
 
 
 def local_path(url: str, setting: str) -> Path | None:

@@ -30,7 +30,7 @@ def folder_of(code: Code) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="code-"))
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch, "code.zip")
-        objects, key = open_uri(code.place, code.endpoint, "model.code")
+        objects, key = open_uri(code.place, code.endpoint, "model.code", code.user_project)
         try:
             objects.download(key, archive)
         except NotFoundError as error:

@@ -94,11 +94,12 @@ class Model(Settings):
 class Code(Settings):
     """Where the user's own code is: a folder, or the archive of one in a bucket.
 
-    `endpoint` is the address of the bucket's emulator, if it is one.
+    `endpoint` is the address of the bucket's emulator, if it is one; `user_project` pays for requests.
     """
 
     place: str
     endpoint: str | None = None
+    user_project: str | None = None
 
 
 class EarlyStopping(Settings):

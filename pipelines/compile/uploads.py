@@ -101,7 +101,12 @@ def gather(config: Config, environment: Environment) -> Uploads:
         return uploads
     data, digest = _data(config.source())
     url = f"{config.store.url.rstrip('/')}/{data.name}"
-    there = {"source": url, "sha256": digest, "endpoint": environment.inside(config.store).endpoint}
+    there = {
+        "source": url,
+        "sha256": digest,
+        "endpoint": environment.inside(config.store).endpoint,
+        "user_project": config.store.user_project,
+    }
     config = uploads.config.model_copy(update={"data": config.data.model_copy(update=there)})
     return Uploads(config, (data, *uploads.files))
 

@@ -6,9 +6,10 @@ Order of precedence: --set, the environment (MODELYARD_TRAINING__EPOCHS=3), the 
 file, the digits are the configuration. Each key is documented in its section's `Field`s.
 """
 
+import ast
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from math import inf
 from pathlib import Path
@@ -24,8 +25,10 @@ from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.problems import PROBLEMS, describe
 from modelyard.components.serve.settings import Serving
 from modelyard.components.settings import Settings
+from modelyard.components.source.checks import without_secrets
 from modelyard.components.source.settings import Source, SourceKeys, check_problem
 from modelyard.components.store.settings import MODEL_NAME, Store
+from modelyard.components.store.storage import find_storage, is_path
 from modelyard.components.train.settings import PLATEAU, Code, Model, Training, check
 from modelyard.pipelines.config.layers import PREFIX, Document
 from modelyard.pipelines.config.problems import choices, did_you_mean, explain
@@ -114,7 +117,9 @@ class Config(Settings):
         """Return where the model's own code is, if it has any."""
         if not (place := self.model.code):
             return None
-        return Code(place=place, endpoint=self.store.endpoint if UPLOADED.fullmatch(place) else None)
+        if not UPLOADED.fullmatch(place):
+            return Code(place=place)
+        return Code(place=place, endpoint=self.store.endpoint, user_project=self.store.user_project)
 
     def code_sha256(self) -> str:
         """Return the fingerprint of the model's own code, wherever it is; empty without any."""
@@ -233,7 +238,7 @@ def load(
     """
     document = Document.read(path) if path else Document(Parsed(deepcopy(DIGITS)), "the digits configuration")
     if store:
-        document.add(Parsed({"store": store.model_dump()}), "the store of the environment")
+        document.add(Parsed({"store": store.model_dump(exclude_unset=True)}), "the store of the environment")
     # what begins with `environment` is for environments/load.py
     mine = {key: text for key, text in environ.items() if not key.startswith("MODELYARD_ENVIRONMENT__")}
     document.add_environment(mine, Config.model_fields)
@@ -242,6 +247,7 @@ def load(
         config = Config.model_validate(document.values)
     except ValidationError as error:
         raise explain(error, Config, document) from error
+    _check_urls(config, document)
     _check_code(config, document)
     return config
 
@@ -307,21 +313,61 @@ def load_section(
         raise explain(error, kind, document, (name,)) from error
 
 
+def _check_urls(config: Config, document: Document) -> None:
+    """Refuse a URL that no storage can use; nothing is opened."""
+    code = config.model.code or ""
+    uploaded = code if UPLOADED.fullmatch(code) else None
+    for key, url in (
+        ("data.source", config.data.source),
+        ("store.url", config.store.url),
+        ("model.code", uploaded),
+    ):
+        try:
+            if url:
+                find_storage(url, key, None if is_path(url) else without_secrets(url))
+        except ConfigError as error:
+            raise ConfigError(f"{document.origin(tuple(key.split('.')))}: {error}") from error
+
+
 def _check_code(config: Config, document: Document) -> None:
-    if (code := config.model.code) and not Path(code).is_dir() and not UPLOADED.fullmatch(code):
+    """Refuse a folder, a module or a function that is not there; nothing is executed."""
+    code, build = config.model.code, config.model.build
+    if not code or not build or UPLOADED.fullmatch(code):
+        return
+    folder = Path(code)
+    if not folder.is_dir():
         raise ConfigError(
-            f"{document.origin(('model', 'code'))}: model.code is {code!r}, which is no folder. Name the "
-            "folder that holds the module of model.build."
+            f"{document.origin(('model', 'code'))}: model.code is {code!r}, which is not a folder of this "
+            "machine. Name the folder that holds the module of model.build."
         )
-    module = (config.model.build or "").partition(":")[0]
-    if code and Path(code).is_dir() and not _has_module(Path(code), module):
-        near = did_you_mean(module, [path.stem for path in Path(code).glob("*.py")]) or "."
-        raise ConfigError(
-            f"{document.origin(('model', 'build'))}: model.build is {config.model.build}, but {code} has no "
-            f"{module.replace('.', '/')}.py{near}"
-        )
-
-
-def _has_module(folder: Path, module: str) -> bool:
+    module, _, function = build.partition(":")
     path = folder.joinpath(*module.split("."))
-    return path.is_dir() or any(path.parent.glob(f"{path.name}.*"))
+    wrong = f"{document.origin(('model', 'build'))}: model.build is {build}, but"
+    if not path.is_dir() and not any(path.parent.glob(f"{path.name}.*")):
+        near = did_you_mean(module, [one.stem for one in folder.glob("*.py")]) or "."
+        raise ConfigError(f"{wrong} {code} has no {module.replace('.', '/')}.py{near}")
+    files = (path / "__init__.py", path.with_name(f"{path.name}.py"))
+    file = next((one for one in files if one.is_file()), None)
+    if file is None:  # compiled
+        return
+    try:
+        names = set(_bound(ast.parse(file.read_bytes())))
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(f"{wrong} {file} is not Python: {error}. Correct it.") from error
+    if names and not names & {function, "*", "__getattr__"}:
+        near = did_you_mean(function, sorted(names)) or ". Define it there."
+        raise ConfigError(f"{wrong} {file} defines no {function}{near}")
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a module defines or imports at its top level."""
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield child.name
+            case ast.alias():
+                yield child.asname or child.name
+            case ast.Name(ctx=ast.Store()):
+                yield child.id
+            case _:
+                yield from _bound(child)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.components.errors import ConfigError
+from modelyard.components.store.storage import is_path
 from modelyard.pipelines.config.text import Keys, Parsed, parse, shown
 
 PREFIX = "MODELYARD_"
@@ -129,7 +130,7 @@ class Document:
     def _make_absolute(self, keys: Keys, folder: Path) -> None:
         """Make the path at `keys` absolute, if there is one: not an address, not a value of another type."""
         value = self.get(keys)
-        if isinstance(value, str) and value and "://" not in value:
+        if isinstance(value, str) and value and is_path(value):
             section = self.values[str(keys[0])]
             section[keys[1]] = os.path.normpath(folder / Path(value).expanduser())
 

@@ -324,18 +324,22 @@ class Environment(Settings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         """Refuse what would fail late, on the cluster."""
-        if not self.on_cluster:
-            return self
         for key in ("store", "pipeline_root"):
-            url = str(getattr(self, key) or "")
-            storage = find_storage(url or ".", f"environment.{key}")
-            mounted = storage.mount is not None or key == "store"
-            if not storage.writable or not mounted or storage.unreachable_from_pods(url):
+            url, why = str(getattr(self, key) or "."), ""
+            try:
+                storage = find_storage(url, f"environment.{key}")
+                if self.on_cluster and storage.unreachable_from_pods(url):
+                    why = "which pods cannot share"
+                elif self.on_cluster and key == "pipeline_root" and not storage.mount:
+                    why = "which Kubeflow Pipelines does not show to its steps"
+            except ConfigError:
+                why = "which is not supported"
+            if why:
                 raise ValueError(
-                    f"environment.{key} is {getattr(self, key)!r}, which pods cannot share: give it as "
-                    f"gs://bucket/prefix, in ./environments/NAME.yaml or --set environment.{key}=gs://…"
+                    f"environment.{key} is {getattr(self, key)!r}, {why}: give it as gs://bucket/prefix, in "
+                    f"./environments/NAME.yaml or --set environment.{key}=gs://…"
                 )
-        accelerator = self.resources("train").accelerator
+        accelerator = self.resources("train").accelerator if self.on_cluster else None
         if accelerator and accelerator.kind == "tpu" and self.keras_backend == "tensorflow":
             raise ValueError(
                 f"train asks for {accelerator.type} and environment.keras_backend is tensorflow, but "
@@ -347,5 +351,5 @@ class Environment(Settings):
 
 def _at(place: Store, endpoint: str | None) -> Store:
     """Return a place in a storage at an emulator, when its storage has emulators."""
-    takes_endpoint = find_storage(place.url, "store.url").takes_endpoint
+    takes_endpoint = find_storage(place.url, "data.source").takes_endpoint  # of any kind
     return place.model_copy(update={"endpoint": endpoint if takes_endpoint else None})

@@ -2,9 +2,10 @@
 
 import gzip
 import hashlib
+import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,13 +31,15 @@ def bucket(emulator: str) -> str:
     return emulator
 
 
-@pytest.fixture
-def put(bucket: str) -> Callable[..., None]:
-    def one(name: str, data: bytes, encoding: str = "") -> None:
-        query = f"uploadType=media&name={quote(name, safe='')}&contentEncoding={encoding}"
-        httpx.post(f"{bucket}/upload/storage/v1/b/{BUCKET}/o?{query}", content=data).raise_for_status()
+@pytest.fixture(scope="module")
+def put(bucket: str) -> Iterator[Callable[..., None]]:
+    with httpx.Client(base_url=f"{bucket}/upload/storage/v1/b/{BUCKET}") as client:
 
-    return one
+        def one(name: str, data: bytes, encoding: str = "") -> None:
+            query = f"uploadType=media&name={quote(name, safe='')}&contentEncoding={encoding}"
+            client.post(f"/o?{query}", content=data).raise_for_status()
+
+        yield one
 
 
 @pytest.fixture
@@ -46,10 +49,11 @@ def prefix() -> str:
 
 @pytest.fixture
 def pictures(put: Any, prefix: str) -> str:
-    """A folder of class folders, as consoles and tools leave it; its name."""
+    """A folder of class folders, as consoles and Hadoop leave it; its name."""
     for name, data in PICTURES.items():
         put(f"{prefix}/pictures/{name}", data)
-    put(f"{prefix}/pictures/empty/", b"")
+    for folder in ("", "/", "_$folder$", "/cat", "/cat/", "/cat_$folder$", "/dog/deep", "/empty/"):
+        put(f"{prefix}/pictures{folder}", b"")
     put(f"{prefix}/pictures-of-others/1.png", b"other")
     return f"{prefix}/pictures"
 
@@ -108,6 +112,8 @@ def test_a_prefix_changes_with_its_objects_only(put: Any, place: Any, pictures: 
     first = place(pictures).identity()
     put(f"{pictures}-of-others/2.png", b"other")
     assert place(pictures).identity() == place(f"{pictures}/").identity() == first
+    put(f"{pictures}/dog/", b"")
+    assert place(pictures).identity() == first
     put(f"{pictures}/{name}", b"cat 1")
     assert place(pictures).identity() != first
 
@@ -122,16 +128,29 @@ def test_a_whole_bucket(bucket: str, tmp_path: Path) -> None:
     assert files(locate(source).fetch(tmp_path)) == {"cat/1.png": b"cat"}
 
 
-@pytest.mark.parametrize("name", ["../../outside", "..", "a/../../b", "/etc/passwd", "a//b", "./a", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["../../outside", "..", "a/../../b", "/etc/passwd", "a//b", "./a", "a\0b", "n" * 900]
+)
 def test_no_object_leads_out(put: Any, place: Any, pictures: str, tmp_path: Path, name: str) -> None:
     put(f"{pictures}/{name}", b"evil")
     refused(lambda: place(pictures).fetch(tmp_path / "a/scratch"), r"cannot become a file.*Rename the object")
     assert not files(tmp_path)
 
 
+def test_names_that_a_url_would_change_are_read(put: Any, place: Any, prefix: str, tmp_path: Path) -> None:
+    names = ["a#b", "a?b=c", "a%2Fb", "a b+c", "\u00e9", "e\u0301", "A", "a", "a\\b", "\u202ea", "a\nb"]
+    names.append("/".join(["n" * 190] * 5))  # at most 1,024 bytes with the prefix
+    for name in names:
+        put(f"{prefix}/{name}", name.encode())
+    assert files(place(prefix).fetch(tmp_path / "all")) == {name: name.encode() for name in names}
+    for name in names:
+        one = place(f"{prefix}/{name}").fetch(tmp_path / "one")
+        assert (one.parent, one.read_bytes()) == (tmp_path / "one", name.encode())
+
+
 def test_an_object_that_is_a_file_and_a_folder(put: Any, place: Any, pictures: str, tmp_path: Path) -> None:
     put(f"{pictures}/cat", b"not a folder")
-    refused(lambda: place(pictures).fetch(tmp_path), r"pictures.*cat")
+    refused(lambda: place(pictures).fetch(tmp_path), r"pictures.*cat.* cannot become a file")
     assert not files(tmp_path)
 
 
@@ -185,14 +204,29 @@ def test_without_permission(site: Any, tmp_path: Path, code: int) -> None:
     site.answer = lambda request: request.send(code, b'{"error": {"message": "no"}}')
     place = locate(Source(kind="npz", source="gs://private/set.npz", endpoint=site.url))
     for use in (place.identity, lambda: place.fetch(tmp_path)):
-        refused(use, r"credentials|no permission \(403\).*roles/storage\.objectViewer on gs://private")
+        refused(use, r"credentials|\(403: no\)\. Grant .* roles/storage\.objectViewer on gs://private")
+
+
+def test_requester_pays(site: Any) -> None:
+    def answer(request: Any) -> None:
+        if "userProject=payer" in request.path:
+            found = {"name": "set.npz", "size": "1", "generation": "7", "updated": "2026-01-01T00:00:00Z"}
+            request.send(200, json.dumps(found).encode())
+        else:
+            said = "Bucket is a requester pays bucket but no user project provided."
+            request.send(400, json.dumps({"error": {"code": 400, "message": said}}).encode())
+
+    site.answer = answer
+    source = Source(kind="npz", source="gs://data/set.npz", endpoint=site.url)
+    refused(locate(source).identity, "400: Bucket is a requester pays .* data.user_project")
+    assert locate(source.model_copy(update={"user_project": "payer"})).identity() == "7"
 
 
 def test_a_service_that_is_busy_or_stalls(site: Any) -> None:
     source = Source(kind="npz", source="gs://data/set.npz", endpoint=site.url, timeout=0.2)
     place = StoredObjects(GoogleCloudStorage(), "gs://data/set.npz", source, patience=0.3)
     site.answer = lambda request: request.send(503)
-    refused(place.identity, f"{site.url} did not answer as it should.*Check the network")
+    refused(place.identity, f"{site.url} is busy .503.*Retry later")
     site.answer = lambda request: request.stall()
     refused(place.identity, f"{site.url} did not answer as it should")
 

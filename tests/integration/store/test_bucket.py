@@ -1,24 +1,29 @@
 """What a bucket says when it cannot be used, and what its emulator honours."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError
+from modelyard.components.store import staging
 from modelyard.components.store.bucket import Bucket
 from modelyard.components.store.models import ModelStore
-from modelyard.components.store.storage import Access
+from modelyard.components.store.objects import Entry
+from modelyard.components.store.storage import Access, open_objects
 
 BUCKET = "models-for-tests"
 
 
 @contextmanager
-def answering(*codes: int) -> Iterator[tuple[str, list[str]]]:
+def answering(*codes: int, said: str = "no") -> Iterator[tuple[str, list[str]]]:
     """A server that answers `codes` in turn, the last for ever; gives its URL and what was asked."""
     asked: list[str] = []
     left = list(codes)
@@ -28,13 +33,13 @@ def answering(*codes: int) -> Iterator[tuple[str, list[str]]]:
             asked.append(f"{self.command} {self.path}")
             self.rfile.read(int(self.headers.get("content-length", 0)))
             code = left.pop(0) if len(left) > 1 else left[0]
-            body = b'{"error": {"code": %d, "message": "no"}}' % code
+            body = json.dumps({"error": {"code": code, "message": said}}).encode()
             self.send_response(code)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = answer  # noqa: N815
+        do_GET = do_POST = do_DELETE = do_PATCH = answer  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass
@@ -73,7 +78,7 @@ def refused(bucket: Bucket, path: Path, *words: str) -> None:
 def test_without_permission(tmp_path: Path) -> None:
     with answering(403) as (url, _):
         bucket = Bucket("private", "models", Access(url))
-        refused(bucket, tmp_path / "f", "no permission (403)", "roles/storage.objectUser", "gs://private")
+        refused(bucket, tmp_path / "f", "(403: no)", "roles/storage.objectUser on gs://private")
 
 
 def test_without_credentials(tmp_path: Path) -> None:
@@ -98,12 +103,60 @@ def test_out_of_reach(tmp_path: Path) -> None:
 
 def test_something_else_than_a_bucket(tmp_path: Path) -> None:
     with answering(400) as (url, _):
-        refused(
-            Bucket("models", "", Access(url)),
-            tmp_path / "f",
-            f"{url} did not answer as it should",
-            "BadRequest",
-        )
+        refused(Bucket("models", "", Access(url)), tmp_path / "f", f"{url} refuses it (400: no)", "endpoint")
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "remedy"),
+    [
+        (400, "Bucket is a requester pays bucket but no user project provided.", "store.user_project"),
+        (400, "User project specified in the request is invalid.", "Correct store.user_project"),
+        (403, "Caller lacks serviceusage.services.use.", "roles/serviceusage.serviceUsageConsumer"),
+        (403, "a@b.com does not have storage.objects.get access.", "roles/storage.objectUser"),
+        (
+            403,
+            "Object 'm' is subject to bucket's retention policy until 2030.",
+            "remove the retention policy",
+        ),
+        (403, "Object 'm' is under active Temporary hold and cannot be deleted.", "Release the hold"),
+        (403, "Permission denied on Cloud KMS key.", "roles/cloudkms.cryptoKeyEncrypterDecrypter"),
+        (403, "The billing account for the owning project is disabled.", "Enable billing"),
+        (403, "Request is prohibited by organization's policy.", "administrators"),
+    ],
+)
+def test_a_refusal_is_told_in_the_services_own_words(code: int, said: str, remedy: str, tmp_path) -> None:
+    with answering(code, said=said) as (url, _):
+        bucket = Bucket("models", "", Access(url))
+        refused(bucket, tmp_path / "f", f"({code}: {said.rstrip('.')})", remedy)
+        for use in (lambda: bucket.delete(Entry("m/a", 1, 0.0, "1", "1")), lambda: bucket.touch("m/a")):
+            with pytest.raises(StoreError, match=remedy):
+                use()
+
+
+def test_each_request_names_the_project_that_pays(tmp_path: Path) -> None:
+    with answering(403) as (url, asked):
+        refused(Bucket("models", "", Access(url, "payer")), tmp_path / "f", "403")
+        assert asked
+        assert [line for line in asked if "userProject=payer" not in line] == []
+
+
+@pytest.mark.parametrize("settings", ["bucket"], indirect=True)
+def test_objects_that_stand_for_folders_are_not_seen(settings, store, publish, emulator, tmp_path) -> None:
+    url = settings.url
+    store.promote("digits", publish("one"), reason="r", by="b")
+    before = [store.history("digits"), store.stored_files("digits"), store.names()]
+    folders = ("cats", "digits", "digits/history", "digits/versions", "digits/versions/000001", "digits/runs")
+    with httpx.Client(base_url=f"{emulator}/upload/storage/v1/b/{BUCKET}") as client:
+        for folder in (*folders, "digits/versions/000001/saved_model", "digits/versions/000002"):
+            for mark in ("", "/", "_$folder$"):
+                name = quote(f"{url.rpartition('/')[2]}/{folder}{mark}", safe="")
+                client.post(f"/o?uploadType=media&name={name}", content=b"").raise_for_status()
+    assert [store.history("digits"), store.stored_files("digits"), store.names()] == before
+    assert open_objects(settings).entries("digits/runs/") == []
+    staging.fetch(f"{url}/digits/versions/000001", tmp_path / "version", emulator)
+    assert (tmp_path / "version/report.html").read_text() == "<p>fine</p>"
+    assert publish("two") == 2
+    assert store.remove("digits", 2)
 
 
 def test_a_busy_service_is_asked_again() -> None:

@@ -159,11 +159,11 @@ def test_the_launcher_of_kfp_is_told_the_emulators_address_without_a_scheme_and_
 
 def test_steps_are_told_the_stores_address_inside_the_cluster():
     environment = environment_of(ENVIRONMENT + "  train: {}\n")
-    config = load(environ={}, store=environment.model_store())
+    config = load(overrides=["store.user_project=payer"], environ={}, store=environment.model_store())
     assert config.store.endpoint == "http://outside:2"
     given = arguments(config, environment)
     stores = {key: json.loads(text).get("store") for key, text in given.items()}
-    told = {"endpoint": "http://inside:1", "url": "gs://bucket/models"}
+    told = {"endpoint": "http://inside:1", "url": "gs://bucket/models", "user_project": "payer"}
     assert {key for key, store in stores.items() if store == told} >= {"train_spec", "deploy_spec"}
     assert "outside" not in str(given)
     assert described(given)["target"]["platform"] == "deployment"
@@ -201,7 +201,7 @@ def test_when_checkpoints_are_made_does_not_make_another_run():
         ("data.source", "data={kind: npz, source: 'http://localhost:8000/x.npz'}"),
         ("data.source", "data={kind: npz, source: 'https://127.0.0.1/x.npz'}"),
         ("data.endpoint", "data={kind: npz, source: 'gs://a/x.npz', endpoint: 'http://[::1]:4443'}"),
-        ("model.code", f"model={{build: 'conftest:build', code: {Path(__file__).parent}}}"),
+        ("model.code", f"model={{build: 'conftest:write_model', code: {Path(__file__).parent}}}"),
         ("store.url", "store={url: 'file:///models'}"),
     ],
 )

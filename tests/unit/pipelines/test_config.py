@@ -107,6 +107,32 @@ def test_paths_are_relative_to_whoever_says_them(config, tmp_path):
     assert config(text).store.url == ".modelyard/models"
 
 
+def test_the_function_of_model_build_is_looked_for_without_executing_the_module(config, refused, tmp_path):
+    (tmp_path / "folder").mkdir()
+    module = tmp_path / "folder" / "nets.py"
+    text = DIGITS + "model: {build: 'nets:%s', code: .}\n"
+    module.write_text(
+        "import other.cnn0\nfrom other import cnn1, x as cnn2\nraise SystemExit\nif 1:\n    cnn3 = 4\n"
+        "try:\n    class cnn4: ...\nexcept ValueError:\n    pass\nasync def cnn5():\n    inner = 1\n"
+    )
+    for number in range(1, 6):
+        assert config(text % f"cnn{number}").model.build == f"nets:cnn{number}"
+    for wrong in ("cnnn", "inner", "x"):
+        assert f"line 4: model.build is nets:{wrong}, but {module} defines no {wrong}" in refused(
+            text % wrong
+        )
+    assert "did you mean cnn" in refused(text % "cnnn")
+    assert "defines no cnnn; did you mean" in refused(text % "f", "model.build=nets:cnnn")
+    module.write_text("from other import *\n")
+    assert config(text % "cnnn")
+    module.write_text("def cnn(:\n")
+    assert f"{module} is not Python" in refused(text % "cnn")
+    module.unlink()
+    module.with_suffix("").mkdir()
+    (module.with_suffix("") / "__init__.py").write_text("cnn = 1")
+    assert "did you mean cnn?" in refused(text % "cnnn")
+
+
 def test_the_parts_of_data_are_what_two_steps_take(config):
     loaded = config("name: x\ndata: {kind: images, source: /p, resize: {height: 2, width: 3}, test: 10}\n")
     assert Source.of(loaded.source().text()) == loaded.source()
@@ -156,7 +182,15 @@ def test_a_configuration_cannot_be_changed(config):
         ("model: {build: 'nets.py:cnn', code: .}", ["model.build is nets.py:cnn", "nets:cnn"]),
         ("model: {build: './a/nets.py:cnn', code: .}", ["model.build is ./a/nets.py:cnn", " a.nets:cnn"]),
         ("model: {build: 'componens:cnn', code: .}", ["model.build is componens:cnn", "has no componens.py"]),
-        ("model: {build: 'm:f', code: gone}", ["gone', which is no folder", "model.build"]),
+        ("model: {build: 'm:f', code: gone}", ["gone', which is not a folder", "model.build"]),
+        ("model: {build: 'm:f', code: 's3://b/code'}", ["line 4", "'s3://b/code', which is not a folder"]),
+        (
+            f"model: {{build: 'm:f', code: 's3://b/uploads/code/{'0' * 64}.zip'}}",
+            ["line 4: model.code", "s3://"],
+        ),
+        ("data: {kind: npz, source: 's3://b/d.npz'}", ["line 2: data.source", "s3:// is not", "gs://bucket"]),
+        ("store: {url: 'az://b/d'}", ["line 4: store.url", "az:// is not supported: use", "gs://bucket"]),
+        ("store: {url: 'https://b/d'}", ["line 4: store.url", "only be read: use", "gs://bucket"]),
         ("model: {dropout: 1}", ["model.dropout is 1", "less than 1"]),
         ("model: {logits: yes}", ['model.logits is "yes"', "true or false"]),
         ("serving: {port: 70000}", ["serving.port is 70000", "at most 65535"]),

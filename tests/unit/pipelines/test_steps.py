@@ -50,7 +50,7 @@ changes("ingest", "data", source="/b.zip", sha256="0" * 64, channels=1, max_byte
 changes("ingest", "data", resize__height=9, resize__width=9, resize__policy="pad")
 changes("ingest", "data", index="labels.csv", max_bad=0.1)
 changes("ingest", "data", {"kind": "npz", "source": "/a.zip"}, kind="cifar10", classes=["a", "b"])
-changes("ingest", "data", NPZ, endpoint="http://a:1")
+changes("ingest", "data", NPZ, endpoint="http://a:1", user_project="payer")
 changes("preprocess", "data", validation=0.3, test=0.3, normalize="none", scale=7.0, fail_on=["leakage"])
 changes("train", "model", {}, kernel_regularizer="L2", bias_regularizer={"name": "L1", "l1": 0.7})
 changes("train", "model", {}, logits=True, filters=[7], kernel=7, dense=[7], dropout=0.7)
@@ -65,7 +65,7 @@ changes("train", "training", early_stopping__mode="min", early_stopping__baselin
 changes("train", "training", early_stopping__start_from_epoch=7, early_stopping__restore_best_weights=False)
 changes("train", "training", metrics=["AUC"], callbacks=["ReduceLROnPlateau"])
 changes("train", "training", precision="mixed_bfloat16", class_weights="balanced")
-changes("train", "store", {"url": "gs://a/b"}, url="gs://a/c", endpoint="http://a:1")
+changes("train", "store", {"url": "gs://a/b"}, url="gs://a/c", endpoint="http://a:1", user_project="payer")
 changes("evaluate", "gate", minimum={"accuracy": 0.7}, maximum={"log_loss": 0.7})
 changes("evaluate", "gate", comparison="superiority", margin={"accuracy": 0.7})
 CHANGES["problem"] = (
@@ -96,7 +96,14 @@ def test_what_fails_a_run_for_its_champion_and_names_of_classes_go_to_their_step
     assert found["evaluate"]["fail_on_champion_leakage"]
 
 
-SAME_RUN = {"name", "model.code", "training.checkpoint_every", "store.url", "store.endpoint"}
+SAME_RUN = {
+    "name",
+    "model.code",
+    "training.checkpoint_every",
+    "store.url",
+    "store.endpoint",
+    "store.user_project",
+}
 """Keys with which cached steps run again but come to the same version: they change no result."""
 
 
