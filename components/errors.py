@@ -19,17 +19,23 @@
     │   └── ImageError            11   its image cannot be pulled
     ├── CancelledError            12   the run was cancelled
     ├── PlanError                 13   no node can take a step, or the plan says that it cannot succeed
-    └── KilledError               14   the process of a step was ended from outside
-        ├── OutOfMemoryError      14   it needed more memory than there is
-        └── DeadlineError         14   it took longer than it may
+    ├── KilledError               14   the process of a step was ended from outside
+    │   ├── OutOfMemoryError      14   it needed more memory than there is
+    │   └── DeadlineError         14   it took longer than it may
+    └── MachineError              15   a disk is full, or a file or a limit of this machine is in the way
 
 A message is one paragraph: what was found (the bad value), what is wrong with it, what to do next.
 An exception outside the family is a bug and ends with exit code 1. A step runs in its own process; it
 leaves a record from which `records.Failure` makes the same error again.
 """
 
+import errno
+import os
 import re
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 
 class ModelyardError(Exception):
@@ -155,6 +161,12 @@ class DeadlineError(KilledError):
     """A step took longer than it may."""
 
 
+class MachineError(ModelyardError):
+    """A disk is full, or a file or a limit of this machine is in the way."""
+
+    exit_code = 15
+
+
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")  # Keras prints in bold
 _LONGEST = 400
 
@@ -177,3 +189,73 @@ def describe(error: BaseException) -> str:
     if len(text) > _LONGEST:
         text = text[:_LONGEST] + " …"
     return f"{type(error).__name__}: {text}".rstrip(".: ") + "."
+
+
+_ROOM = "Make room there, or use another disk: MODELYARD_HOME for runs, TMPDIR for temporary files."
+_PERMISSION = "Let this user read and write there, or use another folder."
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "Raise the limit for the size of a file (`ulimit -f`), or use another disk.",
+    errno.EMFILE: "Raise the limit for open files: `ulimit -n 1024`.",
+    errno.ENFILE: "End other processes, or raise the kernel's limit for open files (fs.file-max).",
+    errno.EROFS: _PERMISSION,
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.ENAMETOOLONG: "Use a folder with a shorter path.",
+    errno.ENOLCK: "Use a folder on a file system with locks (flock), such as a local disk.",
+    errno.EIO: "Check the disk.",
+}
+EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)  # by whatever file
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # of NumPy, which does not say why
+_FULL_BYTES = 2**20  # free, below which a disk counts as full
+
+
+def of_machine(error: BaseException | None, folder: Path | None = None) -> MachineError | None:
+    """Return what an exception says about this machine; None when it is about something else.
+
+    TensorFlow and NumPy raise exceptions without a number for what the system said.
+
+    Args:
+        error: the exception, or one that was raised while it was handled.
+        folder: where files are written, for an exception that names none; by default that of temporary files.
+    """
+    while error:
+        text, name = str(error), getattr(error, "filename", None)
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None:
+            said = (one for one in EXHAUSTED if os.strerror(one) in text)
+            number = errno.ENOSPC if _SHORT_WRITE.search(text) else next(said, None)
+        if number in EXHAUSTED or (number in _REMEDIES and name):
+            place = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else folder
+            return _machine_error(number, place or Path(os.environ.get("TMPDIR", "/tmp")))  # noqa: S108
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\{\{\$")
+
+
+def unusable_path(path: Path | str) -> str | None:
+    """Return why a path cannot be recorded, as the end of a sentence; None when it can."""
+    if not (found := _CONTROL.search(str(path))):
+        return None
+    if found[0] == "{{$":
+        return "has {{$, which Kubeflow Pipelines takes for a placeholder"
+    return "is not UTF-8" if "\ud800" <= found[0] <= "\udfff" else "has control characters"
+
+
+def full_disk(folder: Path) -> MachineError | None:
+    """Return the error for a folder on a disk that is full; None when it is not."""
+    with suppress(OSError):
+        if shutil.disk_usage(folder).free < _FULL_BYTES:
+            return _machine_error(errno.ENOSPC, folder)
+    return None
+
+
+def _machine_error(number: int, place: Path) -> MachineError:
+    free = ""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        with suppress(OSError):
+            free = f" ({shutil.disk_usage(place if place.is_dir() else place.parent).free / 1e6:.1f} MB free)"
+    return MachineError(f"{place}: {os.strerror(number)}{free}. {_REMEDIES[number]}")

@@ -11,21 +11,37 @@ polls, and on a cluster, where the variable is not set, nothing happens.
 The body of each component and the `main` of each module that runs as a child process call `follow` first.
 """
 
+import errno
 import fcntl
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 VARIABLE = "MODELYARD_LIFELINE"
+
+
+def lock(file: IO[Any], how: int) -> None:
+    """Lock an open file, as fcntl.flock does.
+
+    Raises:
+        OSError: ENOLCK, whatever a file system without locks answers.
+    """
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), file.name) from error
 
 
 @contextmanager
 def hold(path: Path) -> Iterator[dict[str, str]]:
     """Hold the lifeline at `path` and give the environment variables that children need."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file, fcntl.LOCK_EX)
         yield {VARIABLE: str(path)}
 
 
@@ -33,8 +49,8 @@ def held(path: Path) -> bool:
     """Say whether a living process holds the lifeline at `path`."""
     try:
         with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+            lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the latter: of another user, so it may be held
         return True
     except FileNotFoundError:
         return False

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from modelyard.components import interface, lifeline
-from modelyard.components.errors import KilledError, ModelyardError, OutOfMemoryError, describe
+from modelyard.components.errors import KilledError, ModelyardError, OutOfMemoryError, describe, of_machine
 
 SCHEMA = 1
 VARIABLE = "MODELYARD_TERMINATION_LOG"
@@ -43,7 +43,10 @@ def step(name: str) -> Iterator[None]:
     if os.getpid() == 1:  # in a pod, where SIGTERM would not end it before the grace period is over
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     path = termination_log()
-    _write(path, document(KilledError(killed(name)), name))
+    room = (
+        MAX_DOCUMENT if VARIABLE in os.environ else 0
+    )  # for the next record, should the disk be full by then
+    _write(path, document(KilledError(killed(name)), name).ljust(room))
     try:
         interface.check(name)
         yield
@@ -75,6 +78,8 @@ def record(error: BaseException, step: str | None) -> dict[str, str | int | None
     """Return the record of a failure, as `records.Failure` has it."""
     if isinstance(error, MemoryError):
         error = OutOfMemoryError(out_of_memory(step, f": {describe(error)}" if str(error) else "."))
+    elif not isinstance(error, ModelyardError):
+        error = of_machine(error) or error
     if isinstance(error, ModelyardError):
         kind, text = type(error).public(), str(error)
         name, code = kind.__name__, kind.exit_code
@@ -119,4 +124,7 @@ def out_of_memory(step: str | None, seen: str) -> str:
 def _write(path: Path | None, content: bytes) -> None:
     with suppress(OSError):  # the work matters more, and its own failure
         if path:
-            path.write_bytes(content)
+            path.touch()
+            with path.open("r+b") as file:
+                file.write(content)
+                file.truncate()

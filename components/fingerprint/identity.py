@@ -76,7 +76,9 @@ def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, iden
             started=records.now(),
             unchanged=why,
         )
-        records.write(open_objects(spec.store), records.run_key(spec.name, run_id), start)
+        objects, key = open_objects(spec.store), records.run_key(spec.name, run_id)
+        records.write(objects, key, start)
+        objects.replace(key, *objects.read(key))  # what a promotion does must be possible before the training
     if why:
         log(f"{UNCHANGED}: {why}")
         return UNCHANGED

@@ -1,11 +1,13 @@
 """Objects in a folder, for a laptop or a shared disk.
 
 A write goes to a file in the hidden folder `.partial` and is moved to its place when it is on the disk: by a
-hard link for `create`, which fails when the name is taken, and by a rename otherwise. What a killed writer
-leaves is never listed, and the first write a day later removes it. The generation that `read` returns is the
-SHA-256 of the bytes.
+hard link for `create`, which fails when the name is taken, and by a rename otherwise. Where the file system
+has no hard links, `create` holds the lock of `replace` and renames. What a killed writer leaves is never
+listed, and the first write a day later removes it. The generation that `read` returns is the SHA-256 of the
+bytes.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -19,12 +21,15 @@ from typing import IO
 from urllib.parse import unquote
 from uuid import uuid4
 
-from modelyard.components.errors import ConflictError, NotFoundError, StoreError
+from modelyard.components import lifeline
+from modelyard.components.errors import ConflictError, NotFoundError, StoreError, of_machine, unusable_path
 from modelyard.components.store.objects import Entry, checked
 from modelyard.components.store.storage import Access, Setting, Storage, is_path
 
 PART_BYTES = 2**20
 PARTIAL = ".partial"
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV)
+NO_FOLDER_FLUSH = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
 ABANDONED_SECONDS = 86400.0  # without a change to a partial file, after which its writer counts as dead
 
 
@@ -45,7 +50,13 @@ class LocalDisk(Storage):
     def path(self, url: str) -> Path:
         """See Storage."""
         if is_path(url):
-            return Path(url).expanduser().absolute()
+            try:
+                folder = Path(url).expanduser().absolute()
+            except RuntimeError as error:
+                raise ValueError("whose user has no home on this machine") from error
+            if why := unusable_path(folder):
+                raise ValueError(f"which {why}")
+            return folder
         host, _, path = url.partition("://")[2].partition("/")
         if host not in ("", "localhost") or not path:
             raise ValueError("which has no path of this machine")
@@ -71,11 +82,10 @@ class Folder:
 
     def create(self, key: str, data: bytes) -> None:
         """See Objects."""
-        path = self._path(key)
         with self._translate_errors("write", key), self._partial() as (partial, file):
             file.write(data)
             _flush(file)
-            _move(os.link, partial, path)
+            self._create(key, partial)
 
     def replace(self, key: str, data: bytes, generation: str) -> str:
         """See Objects."""
@@ -99,11 +109,10 @@ class Folder:
 
     def add(self, key: str, file: IO[bytes], size: int) -> None:  # noqa: ARG002 - for buckets
         """See Objects."""
-        target = self._path(key)
         with self._translate_errors("write", key), self._partial() as (partial, written):
             shutil.copyfileobj(file, written, PART_BYTES)
             _flush(written)
-            _move(os.link, partial, target)
+            self._create(key, partial)
 
     def touch(self, key: str) -> bool:
         """See Objects."""
@@ -126,8 +135,8 @@ class Folder:
             changed = str(moved.stat().st_mtime_ns) != seen.revision
             if changed:
                 with suppress(ConflictError):
-                    _move(os.link, moved, path)
-            moved.unlink()
+                    self._create(seen.key, moved)
+            moved.unlink(missing_ok=True)
             self._prune(path.parent)
         return not changed
 
@@ -189,6 +198,19 @@ class Folder:
                 return
             folder = folder.parent
 
+    def _create(self, key: str, partial: Path) -> None:
+        """Give a partial file its name, unless that is taken."""
+        path = self._path(key)
+        try:
+            _move(os.link, partial, path)
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+            with self._locked(key):
+                if path.exists():
+                    raise ConflictError(f"{path} exists already.") from error
+                _move(os.replace, partial, path)
+
     @contextmanager
     def _partial(self) -> Iterator[tuple[Path, IO[bytes]]]:
         """Give a new file, with the permissions that the umask says; it is gone when the block ends."""
@@ -205,7 +227,7 @@ class Folder:
         folder.mkdir(parents=True, exist_ok=True)
         oldest = time.time() - ABANDONED_SECONDS
         for entry in os.scandir(folder):
-            with suppress(FileNotFoundError):  # another process was faster
+            with suppress(FileNotFoundError, PermissionError):  # another process was faster, or has it
                 if entry.stat().st_ctime < oldest:
                     Path(entry).unlink()
         return folder / uuid4().hex
@@ -216,7 +238,7 @@ class Folder:
         with ExitStack() as stack:
             while True:
                 lock = stack.enter_context(name.open("w"))
-                fcntl.flock(lock, fcntl.LOCK_EX)  # given up by the kernel, however this process ends
+                lifeline.lock(lock, fcntl.LOCK_EX)  # given up by the kernel, however this process ends
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(lock.fileno()), name.stat()):
                         break  # else the process that had it has removed the file
@@ -238,10 +260,11 @@ class Folder:
             raise self._unusable(verb, key, error) from error
 
     def _unusable(self, verb: str, key: str, error: OSError) -> StoreError:
+        what = f"Cannot {verb} {f'{self.url}/{key}'.rstrip('/')} ({self._setting})"
+        if known := of_machine(error, self.root):
+            return StoreError(f"{what}: {known} Or set {self._setting} to another folder.")
         return StoreError(
-            f"Cannot {verb} {f'{self.url}/{key}'.rstrip('/')} ({self._setting}): {error.strerror or error} "
-            f"({error.filename}). Give this user permission to read and write there, make room, or set "
-            f"{self._setting} to another folder."
+            f"{what}: {error.strerror or error} ({error.filename}). Set {self._setting} to another folder."
         )
 
 
@@ -261,7 +284,8 @@ def _move(by: Callable[[Path, Path], None], partial: Path, path: Path) -> None:
             try:
                 by(partial, path)
             except FileExistsError as error:
-                raise ConflictError(f"{path} exists already.") from error
+                if not path.exists() or not path.samefile(partial):  # NFS may repeat a request that succeeded
+                    raise ConflictError(f"{path} exists already.") from error
             break
         except FileNotFoundError:  # another process removed the folder, as it was empty
             if not partial.exists():
@@ -278,6 +302,9 @@ def _flush_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_FLUSH:  # of SMB and some of FUSE
+            raise
     finally:
         os.close(descriptor)
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Normalization, Schema
-from modelyard.components.errors import TrainError, describe
+from modelyard.components.errors import TrainError, describe, of_machine
 from modelyard.components.problems.base import INPUT, signature_of
 from modelyard.components.records import Failure
 from modelyard.components.step import VARIABLE, step
@@ -138,7 +138,7 @@ def _write_keras(model: Any, path: Path) -> None:
     try:
         model.save(path)
     except Exception as error:
-        raise TrainError(
+        raise of_machine(error, path) or TrainError(
             f"The model cannot be saved as .keras: {describe(error)} Give each custom layer a get_config()."
         ) from error
 
@@ -167,7 +167,8 @@ def _load_onnx(path: Path, output: str) -> Predict:
 
 
 def _load_saved_model(path: Path) -> Predict:
-    served = tf.saved_model.load(str(path))
+    with chdir(path.parent):
+        served = tf.saved_model.load(path.name)
     return lambda rows: np.asarray(served.serve(rows))
 
 
@@ -205,6 +206,7 @@ def _convert_elsewhere(output: str, directory: Path) -> None:
     modules = {each.__module__ for each in keras.saving.get_custom_objects().values()}
     command = [
         sys.executable,
+        "-P",
         "-m",
         "modelyard.components.train.export",
         str(directory),
@@ -236,9 +238,10 @@ def _convert_elsewhere(output: str, directory: Path) -> None:
 def _write_saved_model(model: Any, path: Path) -> None:
     tf.get_logger().setLevel("ERROR")
     try:
-        model.export(path, format="tf_saved_model", verbose=False)
+        with chdir(path.parent):  # TensorFlow takes brackets and stars in a path for a pattern
+            model.export(path.name, format="tf_saved_model", verbose=False)
     except Exception as error:
-        raise TrainError(
+        raise of_machine(error, path) or TrainError(
             f"The model cannot be exported as SavedModel: {describe(error)} Use operations of Keras or "
             "TensorFlow in layers of your own, and no NumPy."
         ) from error

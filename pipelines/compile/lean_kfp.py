@@ -1,6 +1,7 @@
 """KFP's SDK without the clients of its API and of Docker, which take as long to import as the rest."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -34,10 +35,10 @@ def load_local() -> Any:
 
 
 def exec_python(command: Sequence[str], python: str = sys.executable) -> list[str]:
-    """Return a step's command of kfp.local with `python` in place of its shell, not as its child.
+    """Return the command of a step with `python` in place of its shell, not as its child.
 
-    As a child it would outlive a shell that is killed, and in a pod it would not get SIGTERM.
+    As a child it would outlive a shell that is killed, and in a pod it would not get SIGTERM. With -P it
+    imports nothing from the working directory.
     """
-    run, replaced = f"{VARIABLE}=true ", f"{VARIABLE}=true exec {python}"
-    parts = [part.replace(f"{run}{sys.executable}", replaced) for part in command]
-    return [part.replace(sys.executable, python) for part in parts]
+    replaced = f"{VARIABLE}=true exec {shlex.quote(python)} -P "
+    return [part.replace(f"{VARIABLE}=true python3 ", replaced) for part in command]

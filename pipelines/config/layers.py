@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelyard.components.errors import ConfigError
+from modelyard.components.errors import ConfigError, unusable_path
 from modelyard.components.store.storage import is_path
 from modelyard.pipelines.config.text import Keys, Parsed, parse, shown
 
@@ -131,8 +131,11 @@ class Document:
         """Make the path at `keys` absolute, if there is one: not an address, not a value of another type."""
         value = self.get(keys)
         if isinstance(value, str) and value and is_path(value):
-            section = self.values[str(keys[0])]
-            section[keys[1]] = os.path.normpath(folder / Path(value).expanduser())
+            path = os.path.normpath(folder / os.path.expanduser(value))  # noqa: PTH111 - or as it is, without a home
+            if why := unusable_path(path):
+                key = ".".join(map(str, keys))
+                raise ConfigError(f"{self.origin(keys)}: {key} is {path!a}, which {why}. Use another path.")
+            self.values[str(keys[0])][keys[1]] = path
 
     def _at(self, keys: Keys) -> Any:
         value: Any = self.values

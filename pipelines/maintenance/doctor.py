@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import socket
+import tempfile
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from modelyard.components.errors import ModelyardError
 from modelyard.components.serve.settings import Serving
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
-from modelyard.components.store.storage import local_path
+from modelyard.components.store.storage import local_path, open_objects
 from modelyard.pipelines.runners import runs
 
 MINIMUM_DISK = 2 * 2**30
@@ -30,8 +31,8 @@ class Check(NamedTuple):
 
 
 def checkup(store: Store, serving: Serving) -> list[Check]:
-    """Return all checks; nothing is written."""
-    return [python(), packages(), cpu(), disk(runs.home()), models(store), port(serving)]
+    """Return all checks; files that they write are gone when they end."""
+    return [python(), packages(), cpu(), disk(), models(store), port(serving)]
 
 
 def python() -> Check:
@@ -67,9 +68,14 @@ def cpu() -> Check:
     return Check("cpu", True, f"{os.cpu_count()} cores with {', '.join(found)}")
 
 
-def disk(folder: Path) -> Check:
-    """Check the free space for runs and their cache."""
-    free = shutil.disk_usage(_existing(folder)).free
+def disk() -> Check:
+    """Check the folder for runs and their cache: that it can be used, and the free space."""
+    try:
+        folder = runs.home()
+        runs.check_folder(folder)
+    except ModelyardError as error:
+        return Check("disk", False, str(error))
+    free = shutil.disk_usage(runs.existing(folder)).free
     found = f"{free / 2**30:.1f} GiB free for {folder}"
     if free < MINIMUM_DISK:
         return Check(
@@ -86,9 +92,15 @@ def models(store: Store) -> Check:
     except ModelyardError as error:
         return Check("store", False, str(error))
     if path := local_path(store.url, "store.url"):
-        folder = _existing(path)
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            return Check("store", False, f"{folder} is not writable: change its permissions or store.url")
+        try:
+            with tempfile.TemporaryDirectory(dir=runs.existing(path), prefix=".modelyard-") as scratch:
+                objects = open_objects(Store(url=scratch))
+                objects.create("doctor/probe", b"1")
+                objects.replace("doctor/probe", b"2", objects.read("doctor/probe")[1])
+        except OSError as error:
+            return Check("store", False, f"{path} cannot be written ({error.strerror}): change store.url")
+        except ModelyardError as error:
+            return Check("store", False, str(error).replace(scratch, str(path)))
     return Check("store", True, f"{store_models.url}, {len(names)} models")
 
 
@@ -115,7 +127,3 @@ def _problem(requirement: Requirement) -> str | None:
     if requirement.specifier.contains(found, prereleases=True):
         return None
     return f"{requirement.name} is {found} and must be {requirement.specifier}"
-
-
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.parents) if parent.exists())

@@ -68,7 +68,7 @@ def run_in_process(module: str, question: Record, answer: type[R], **environ: st
         artifacts.write(asked, question)
         began = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-m", f"modelyard.components.train.{module}", str(asked), str(written)],
+            [sys.executable, "-P", "-m", f"modelyard.components.train.{module}", str(asked), str(written)],
             env={
                 **os.environ,
                 **variables,

@@ -12,10 +12,14 @@
     scratch/      temporary files; gone when the run ends
 """
 
+import fcntl
+import mmap
 import os
 import re
+import resource
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,17 +28,40 @@ from typing import Any
 
 from modelyard.components import events, lifeline, records
 from modelyard.components.artifacts import Decision, Metrics, Outcome, Prediction, write
-from modelyard.components.errors import ConfigError, DeployError
+from modelyard.components.errors import (
+    EXHAUSTED,
+    ConfigError,
+    DeployError,
+    MachineError,
+    ModelyardError,
+    of_machine,
+    unusable_path,
+)
 from modelyard.components.report.page import with_facts
 from modelyard.pipelines.runners.base import EvaluationSummary, Failure, RunInfo, RunSummary
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
+MINIMUM_ROOM = 16 * 10**6  # bytes
+ROOM = 2**18  # bytes kept for the summary of a run that fills its disk
+LIMITS = (
+    (resource.RLIMIT_NOFILE, 128, "-n", "open files"),
+    (resource.RLIMIT_FSIZE, MINIMUM_ROOM, "-f", "bytes a file"),
+)
 START, EVENTS, CANCELLED = "start.json", "events.jsonl", "cancelled"
 
 
 def home() -> Path:
-    """Return the folder for runs and cache: MODELYARD_HOME, or .modelyard in the working directory."""
-    return Path(os.environ.get("MODELYARD_HOME", ".modelyard")).absolute()
+    """Return the folder for runs and cache: MODELYARD_HOME, or .modelyard in the working directory.
+
+    Raises:
+        ConfigError: its name has control characters or is not UTF-8, so that it fits in no record.
+    """
+    folder = Path(os.environ.get("MODELYARD_HOME", ".modelyard")).absolute()
+    if why := unusable_path(folder):
+        raise ConfigError(
+            f"Runs are kept in {str(folder)!a}, which {why}. Set MODELYARD_HOME to another folder."
+        )
+    return folder
 
 
 @contextmanager
@@ -42,20 +69,19 @@ def start(base: Path) -> Iterator[Path]:
     """Make the folder of a new run and hold its lifeline; clear up after runs that were killed.
 
     Raises:
-        ConfigError: nothing can be written there.
+        ConfigError: runs cannot be kept there.
+        MachineError: there is too little room.
     """
-    for dead in _dead(base):
-        _clear(dead)
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     run = base / "runs" / name
     try:
+        check_folder(base)
+        for dead in _dead(base):
+            _clear(dead)
         for part in ("logs", "artifacts"):
             (run / part).mkdir(parents=True)
     except OSError as error:
-        raise ConfigError(
-            f"Runs are kept in {base}, which cannot be written: {error.strerror}. Set MODELYARD_HOME to a "
-            "folder that can, or change its permissions."
-        ) from error
+        raise _unusable(base, error) from error
     with (
         lifeline.hold(run / "lifeline") as variables,
         _environment(
@@ -69,10 +95,59 @@ def start(base: Path) -> Iterator[Path]:
         ),
     ):
         (run / "scratch").mkdir()  # under the lifeline: a run with scratch and without it is dead
+        (run / "scratch" / "room").write_bytes(bytes(ROOM))
         try:
             yield run
         finally:
             _clear(run)
+
+
+def check_folder(folder: Path) -> None:
+    """Check that runs can be kept in a folder, which may not exist yet, and the limits of this process.
+
+    Raises:
+        ConfigError: this user may not write there, or the file system has no locks or no memory maps.
+        MachineError: there is too little room, or a limit is too low.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=existing(folder), prefix=".modelyard-") as file:
+            file.write(b"\0")
+            file.flush()
+            lifeline.lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                mmap.mmap(file.fileno(), 1, access=mmap.ACCESS_READ).close()
+            except OSError as error:
+                raise OSError(error.errno, f"no memory maps ({error.strerror})") from error
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    free = shutil.disk_usage(existing(folder)).free
+    if free < MINIMUM_ROOM:
+        raise MachineError(
+            f"{folder} has {free / 1e6:.1f} MB free, and a run needs at least {MINIMUM_ROOM / 1e6:.0f} MB. "
+            "Make room there, or set MODELYARD_HOME to a folder on another disk."
+        )
+    for limit, minimum, option, unit in LIMITS:
+        allowed, _ = resource.getrlimit(limit)
+        if allowed != resource.RLIM_INFINITY and allowed < minimum:
+            raise MachineError(
+                f"`ulimit {option}` limits this process to {allowed} {unit}, and a run needs at least "
+                f"{minimum}: raise it."
+            )
+
+
+def _unusable(base: Path, error: OSError) -> ModelyardError:
+    """Return the error for a folder in which no run can be kept."""
+    if error.errno in EXHAUSTED and (known := of_machine(error, base)):
+        return known
+    return ConfigError(
+        f"Runs are kept in {base}, which cannot be used: {error.strerror}. Set MODELYARD_HOME to a folder on "
+        "a local disk that this user may write."
+    )
+
+
+def existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one around it that this user sees."""
+    return next(one for one in (folder, *folder.parents) if os.path.exists(one))  # noqa: PTH110 - raises nothing
 
 
 def of_pipelines(name: str) -> Path:
@@ -81,8 +156,12 @@ def of_pipelines(name: str) -> Path:
 
 
 def finish(run: Path, summary: RunSummary) -> None:
-    """Record how the run ended."""
-    write(run / "run.json", summary)
+    """Record how the run ended; on a full disk, in the room of its temporary files."""
+    try:
+        write(run / "run.json", summary)
+    except OSError:
+        _clear(run)
+        write(run / "run.json", summary)
 
 
 def scores(

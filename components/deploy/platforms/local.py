@@ -111,7 +111,7 @@ def running_server(
         DeployError: the server ended, or was not ready in time; with the last lines of its log.
     """
     local = json.dumps({**serving, "host": "127.0.0.1", "port": 0})
-    command = [sys.executable, "-m", "modelyard.components.serve"]
+    command = [sys.executable, "-P", "-m", "modelyard.components.serve"]
     command += ["--name", name, "--store", store, "--serving", local]
     command += [] if version is None else ["--version", str(version)]
     with (

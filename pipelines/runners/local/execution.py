@@ -8,9 +8,8 @@ from typing import Any
 
 from modelyard.components import events, records
 from modelyard.components.artifacts import UNCHANGED, Decision, Identity, Metrics, Outcome, Prediction, read
-from modelyard.components.errors import CancelledError, ModelyardError
+from modelyard.components.errors import CancelledError, ModelyardError, of_machine
 from modelyard.components.events import CheckpointSaved, Event, EventFile, Resumed, StepChange
-from modelyard.components.explain import local_run
 from modelyard.components.store.models import open_store
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.compile import lean_kfp
@@ -62,10 +61,14 @@ class LocalExecution:
         except ModelyardError as error:
             step = self._failed_step()
             log = self.tasks.log(step) if step else None
-            result = {"state": "failed", "failure": Failure.of(self._failure(step) or error, step, log)}
-        except Exception as error:  # a bug, or a disk that is full: whoever calls shows it
-            self._record(started, {"state": "failed", "failure": Failure.of(error, self._failed_step())})
-            raise
+            found = self.tasks.failures.get(step) if step else None
+            result = {"state": "failed", "failure": Failure.of(found or error, step, log)}
+        except Exception as error:
+            known = of_machine(error, self.folder)
+            result = {"state": "failed", "failure": Failure.of(known or error, self._failed_step())}
+            if known is None:  # a bug
+                self._record(started, result)
+                raise
         except KeyboardInterrupt:
             cancelled = (self.folder / CANCELLED).exists()
             how = "`modelyard runs cancel`" if cancelled else "Ctrl-C or SIGTERM"
@@ -159,10 +162,6 @@ class LocalExecution:
 
     def _failed_step(self) -> str | None:
         return next((step.name for step in self.tasks.steps() if step.state == "failed"), None)
-
-    def _failure(self, step: str | None) -> records.Failure | None:
-        """Return the record of the step that failed."""
-        return records.Failure.parse(local_run.failure_file(self.folder, step).read_bytes()) if step else None
 
     def _result(self) -> dict[str, Any]:
         """Return what the steps decided, the champion, and one prediction of its server."""

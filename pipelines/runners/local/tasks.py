@@ -1,7 +1,8 @@
 """The tasks of a run in kfp.local, which has no events: their states, processes, failures and outputs.
 
-`Tasks.hooked` replaces two functions of kfp.local 2.17: the one that gets a task's outputs, from the cache or
-by its process, and the one that starts the process. A process writes straight into the log of its step, and
+`Tasks.hooked` replaces three functions of kfp.local 2.17: the one that gets a task's outputs, from the cache
+or by its process; the one that starts the process; and the one that puts this Python into its command, also
+where "python3" is a part of another path. A process writes straight into the log of its step, and
 how it fails into a record (components/step.py).
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelyard.components.errors import KilledError
+from modelyard.components.errors import KilledError, full_disk
 from modelyard.components.explain import local_run
 from modelyard.components.explain.explanation import last_line
 from modelyard.components.explain.failure import of_process
@@ -39,12 +40,14 @@ class Tasks:
 
     Attributes:
         outputs: the parameters and artifacts of each step that has succeeded, by their names.
+        failures: why each step failed that did.
     """
 
     def __init__(
         self, steps: Sequence[str], folder: Path, on_change: Callable[[Step], None] = lambda _step: None
     ) -> None:
         self.outputs: dict[str, Mapping[str, Any]] = {}
+        self.failures: dict[str, Failure] = {}
         self._steps = {name: Step(name=name, state="waiting", seconds=0.0, cached=False) for name in steps}
         self._started: dict[str, float] = {}
         self._folder, self._on_change = folder, on_change
@@ -57,13 +60,16 @@ class Tasks:
         from kfp.local import subprocess_task_handler
         from kfp.local.orchestrator import task_executor
 
-        execute, run = task_executor.execute_single_task, subprocess_task_handler.run_local_subprocess
+        handler = subprocess_task_handler
+        execute, run = task_executor.execute_single_task, handler.run_local_subprocess
+        replace = handler.replace_python_executable
 
         def execute_task(*, task_name: str, **arguments: Any) -> Any:
             return self._task(task_name, lambda: execute(task_name=task_name, **arguments))
 
         task_executor.execute_single_task = execute_task
-        subprocess_task_handler.run_local_subprocess = self._process
+        handler.run_local_subprocess = self._process
+        handler.replace_python_executable = _with_python
         try:
             with (
                 open(os.devnull, "w") as nowhere,
@@ -74,7 +80,7 @@ class Tasks:
                 yield
         finally:
             task_executor.execute_single_task = execute
-            subprocess_task_handler.run_local_subprocess = run
+            handler.run_local_subprocess, handler.replace_python_executable = run, replace
 
     def steps(self) -> tuple[Step, ...]:
         """Return the current state of every step."""
@@ -138,14 +144,17 @@ class Tasks:
         return code
 
     def _record(self, step: str, code: int, memory_ran_out: bool) -> None:
-        """Write the record of a failure, unless the step did so itself."""
+        """Keep the record of a failure, and write it unless the step did so itself."""
         file = local_run.failure_file(self._folder, step)
         found = Failure.parse(file.read_bytes()) if file.exists() else None
+        if found is None and (full := full_disk(self._folder)):
+            found = Failure.of(full, step)
         # a launcher that ends by itself has recorded how its pod was killed, perhaps on this machine, too
         by_kernel = memory_ran_out and code in (-signal.SIGKILL, 128 + signal.SIGKILL)
         if found is None or (by_kernel and found.kind == KilledError.__name__):
-            ended = of_process(step, code, memory_ran_out, local_run.log_of(self._folder, step))
-            file.write_bytes(ended.document())
+            found = of_process(step, code, memory_ran_out, local_run.log_of(self._folder, step))
+            file.write_bytes(found.document())
+        self.failures[step] = found
 
     def _change(self, step: str, state: State, *, cached: bool = False) -> None:
         changed = {"state": state, "cached": cached, "seconds": self._seconds(step)}
@@ -155,6 +164,11 @@ class Tasks:
     def _seconds(self, step: str) -> float:
         """Return how long a step has worked."""
         return round(time.monotonic() - self._started[step], 3) if step in self._started else 0.0
+
+
+def _with_python(command: Sequence[str], python: str) -> list[str]:
+    """Return a command with this Python at its beginning; `exec_python` does the rest."""
+    return [python, *command[1:]] if command[0] == "python3" else list(command)
 
 
 def _oom_kills() -> int:

@@ -15,6 +15,7 @@ from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store import staging
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.compile.compiler import NO_OPTIONS, compile_to, parse_package
+from modelyard.pipelines.compile.lean_kfp import exec_python
 from modelyard.pipelines.compile.preflight import check_interfaces
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
@@ -25,7 +26,7 @@ from modelyard.pipelines.runners.pods.pod import RUN, STEP_PODS, remove_pod, rem
 from modelyard.pipelines.serving.smoke_test import predict_on_cluster
 from modelyard.pipelines.steps import STEPS
 
-LAUNCHER = ["python3", "-m", launcher.__name__]
+LAUNCHER = ["python3", "-P", "-m", launcher.__name__]
 IN_PODS = tuple(name for name, step in STEPS.items() if not step.exit_task)
 """The exit task is a process: it says what this machine knows of the run."""
 
@@ -80,7 +81,7 @@ class PodExecution(LocalExecution):
         os.environ[launcher.VARIABLE] = str(self.folder / launcher.PODS)
         for step in IN_PODS:
             container = pipeline["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
-            container["command"] = [*LAUNCHER, step, *container["command"]]
+            container["command"] = [*LAUNCHER, step, *exec_python(container["command"], "python3")]
         for dag in (pipeline["root"], *pipeline["components"].values()):
             for task in dag.get("dag", {}).get("tasks", {}).values():
                 task.pop("retryPolicy", None)  # the launcher knows what is worth another attempt

@@ -24,7 +24,6 @@ from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.records import RUN_ID
 from modelyard.components.step import step, termination_log
 from modelyard.components.store import staging
-from modelyard.pipelines.compile import lean_kfp
 from modelyard.pipelines.runners.pods.pod import RUN, PodFailedError, print_line, run_pod
 
 VARIABLE = "MODELYARD_PODS"
@@ -91,9 +90,7 @@ def run(step: str, command: list[str], launch: LaunchConfig) -> None:
     """
     place = command.index(INPUT) + 1
     task = Task(json.loads(command[place]), launch)
-    pod_command = lean_kfp.exec_python(command, "python3")
-    pod_command[place] = json.dumps(task.executor_input)
-    _attempts(step, pod_command, task, launch)
+    _attempts(step, [*command[:place], json.dumps(task.executor_input), *command[place + 1 :]], task, launch)
     for path in task.parameter_files:
         with suppress(NotFoundError):  # a function that gives back its value writes no file for it
             staging.fetch(launch.uri(path), path, launch.endpoint)

@@ -111,6 +111,10 @@ def workspace(new_workspace: Callable[[], Workspace]) -> Workspace:
     return new_workspace()
 
 
+OWN_MODULES = (
+    *("components/__init__", "pipelines/__init__", "kfp/__init__", "modelyard/__init__"),
+    *("sitecustomize", "json", "queue", "random", "numpy", "keras"),
+)
 RECORDS_MODULES = """
 import atexit, os, sys
 def record():
@@ -132,8 +136,15 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def planned(new_workspace: Callable[[], Workspace], modules: Path) -> tuple[Workspace, Any]:
-    """The workspace of `digits`, in which a probe came before the run, and its plan."""
-    workspace = new_workspace()
+    """The workspace of `digits`, in which a probe came before the run, and its plan.
+
+    Its path has what shells and patterns take for something else, and modules there have known names.
+    """
+    workspace = Workspace(new_workspace().folder / "pets [v1] *?\\ $x '#%:~ python3")
+    for name in OWN_MODULES:
+        module = workspace.folder / f"{name}.py"
+        module.parent.mkdir(parents=True, exist_ok=True)
+        module.write_text("raise ImportError('of the user')")
     options = ("--probe", "--probe-seconds", "1", "--budget", "0", "--price", "1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(modules), prepend=os.pathsep)

@@ -154,16 +154,26 @@ def test_only_what_the_kernel_may_have_killed_is_out_of_memory(
     assert found.kind == kind
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyError("a bug")])
-def test_a_run_that_ends_with_a_bug_is_recorded_as_failed(tmp_path: Path, error: Exception) -> None:
+def test_a_run_that_ends_with_a_bug_is_recorded_as_failed(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "20260101-000000-aaaa"
     folder.mkdir(parents=True)
     execution = LocalExecution(load(environ={}), folder)
-    execution._execute = Mock(side_effect=error)  # type: ignore[method-assign]
-    with pytest.raises(type(error)):
+    execution._execute = Mock(side_effect=KeyError("a bug"))  # type: ignore[method-assign]
+    with pytest.raises(KeyError):
         execution()
     summary = recorded(folder)
     assert summary is not None
     assert summary.failure is not None
     assert (summary.state, summary.failure.exit_code) == ("failed", 1)
-    assert summary.failure.kind == type(error).__name__
+    assert summary.failure.kind == "KeyError"
+
+
+def test_a_full_disk_is_no_bug(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "20260101-000000-aaaa"
+    folder.mkdir(parents=True)
+    execution = LocalExecution(load(environ={}), folder)
+    execution._execute = Mock(side_effect=OSError(28, "No space left on device"))  # type: ignore[method-assign]
+    failure = execution().failure
+    assert failure is not None
+    assert (failure.kind, failure.exit_code) == ("MachineError", 15)
+    assert f"{folder}: No space left on device (" in failure.message

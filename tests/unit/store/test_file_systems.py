@@ -1,0 +1,113 @@
+"""A store and runs on file systems that lack something, as NFS, SMB and FUSE do: they work or are refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TRY = """
+import json, os, sys
+from pathlib import Path
+from modelyard.components.errors import ConflictError, ModelyardError
+from modelyard.components.store.folder import Folder
+from modelyard.pipelines.runners import runs
+
+def result(act):
+    try:
+        return act() or "works"
+    except ModelyardError as error:
+        return type(error).__name__, str(error)
+
+found = {}
+for number, missing in enumerate(sys.argv[1].split(",")):
+    os.environ["MISSING"] = missing
+    folder = Folder(Path(f"store-{number}"))
+    found[missing] = {
+        "create": result(lambda: folder.create("m/a", b"1")),
+        "again": result(lambda: folder.create("m/a", b"2")),
+        "replace": result(lambda: len(folder.replace("m/a", b"3", folder.read("m/a")[1]))),
+        "stale": result(lambda: folder.replace("m/a", b"4", "0")),
+        "read": folder.read("m/a")[0].decode(),
+        "home": result(lambda: runs.check_folder(Path("home"))),
+    }
+print(json.dumps(found))
+"""
+RACE = """
+import sys
+from pathlib import Path
+from modelyard.components.errors import ConflictError
+from modelyard.components.store.folder import Folder
+folder, won = Folder(Path("store")), []
+for number in range(60):
+    try:
+        folder.create(f"m/{number}", sys.argv[1].encode())
+        won.append(str(number))
+    except ConflictError:
+        pass
+print(" ".join(won))
+"""
+CASES = ("links", "locks", "answers", "flush", "maps")
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("gcc"):
+        pytest.skip("gcc makes the library that stands for such file systems")
+    library = tmp_path_factory.mktemp("shim") / "shim.so"
+    source = Path(__file__).with_name("shim.c")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@pytest.fixture(scope="module")
+def found(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    command = [sys.executable, "-c", TRY, ",".join(CASES)]
+    environ = {**os.environ, "LD_PRELOAD": str(shim)}
+    folder = tmp_path_factory.mktemp("file-systems")
+    return json.loads(
+        subprocess.run(command, cwd=folder, env=environ, check=True, capture_output=True).stdout
+    )
+
+
+@pytest.mark.parametrize("missing", ["links", "answers", "flush", "maps"])
+def test_a_store_works_without_what_it_can_do_without(found: Any, missing: str) -> None:
+    assert found[missing]["create"] == "works"
+    assert found[missing]["again"][0] == "ConflictError"
+    assert found[missing]["replace"] == 64
+    assert found[missing]["stale"][0] == "ConflictError"
+    assert found[missing]["read"] == "3"
+
+
+def test_without_locks_a_store_refuses_to_replace(found: Any) -> None:
+    kind, message = found["locks"]["replace"]
+    assert kind == "StoreError"
+    assert "store.url" in message
+    assert "No locks available" in message
+    assert found["locks"]["read"] == "1"
+
+
+def test_runs_are_refused_without_locks_or_memory_maps(found: Any) -> None:
+    for missing in ("locks", "maps"):
+        kind, message = found[missing]["home"]
+        assert kind == "ConfigError"
+        assert "MODELYARD_HOME" in message
+    assert found["links"]["home"] == "works"
+
+
+def test_without_hard_links_one_of_several_writers_creates_an_object(shim: Path, tmp_path: Path) -> None:
+    environ = {**os.environ, "LD_PRELOAD": str(shim), "MISSING": "links"}
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, name], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True
+        )
+        for name in ("a", "b")
+    ]
+    won = {name: racer.communicate()[0].split() for name, racer in zip("ab", racers, strict=True)}
+    assert sorted(map(int, won["a"] + won["b"])) == list(range(60))
+    for name, numbers in won.items():
+        assert {(tmp_path / "store/m" / number).read_text() for number in numbers} <= {name}
