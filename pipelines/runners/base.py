@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from modelyard.components import records
 from modelyard.components.artifacts import (
     Interval,
-    Metric,
     Metrics,
     Prediction,
     Record,
     Rule,
-    SameRows,
-    Slice,
     read,
 )
 from modelyard.components.errors import ConfigError
@@ -51,25 +48,10 @@ class Step(Record):
     cached: bool
 
 
-class EvaluationSummary(Record):
-    """What was measured: metrics with intervals by name, those of a constant prediction, and per class.
+class EvaluationSummary(Metrics):
+    """What was measured, without the details; `compared_with` is the version that was champion."""
 
-    `compared_with` is the version that was champion; `same_rows` has both on the rows that it is compared on.
-    """
-
-    primary: str
-    values: dict[str, Metric]
-    rows: int
-    gain: Interval | None
     compared_with: int | None = None
-    same_rows: SameRows | None = None
-    baseline: dict[str, float]
-    slices: tuple[Slice, ...]
-
-    @property
-    def main(self) -> Metric:
-        """The primary metric."""
-        return self.values[self.primary]
 
 
 class Failure(Record):
@@ -149,9 +131,7 @@ class RunInfo(Record):
     version: int | None = None
     schedule: str | None = None
 
-    def with_result(
-        self, decision: str | None, version: int | None, metrics: EvaluationSummary | Metrics | None
-    ) -> "RunInfo":
+    def with_result(self, decision: str | None, version: int | None, metrics: Metrics | None) -> "RunInfo":
         """Return it with a result, as far as it is known."""
         known: dict[str, Any] = {"decision": decision, "version": version}
         if metrics:

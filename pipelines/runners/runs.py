@@ -188,16 +188,7 @@ def scores(
             "rows": metrics.rows,
             "gain": metrics.gain,
         },
-        "evaluation": EvaluationSummary(
-            primary=metrics.primary,
-            values=metrics.values,
-            rows=metrics.rows,
-            gain=metrics.gain,
-            compared_with=decision.champion,
-            same_rows=metrics.same_rows,
-            baseline=metrics.baseline,
-            slices=metrics.slices,
-        ),
+        "evaluation": EvaluationSummary(**{**dict(metrics), "details": {}}, compared_with=decision.champion),
         "report": str(shutil.copyfile(report, folder / "report.html")),
     }
 

@@ -18,7 +18,7 @@ class Client(threading.Thread):
     def run(self) -> None:
         instances = np.zeros((1, 8, 8, 1), int).tolist()
         with httpx.Client(timeout=60) as client:
-            while not self.stopped.wait(0.02):
+            while not self.stopped.wait(0.05):
                 try:
                     path = f"{self.url}/v1/models/digits:predict"
                     self.statuses.append(client.post(path, json={"instances": instances}).status_code)
@@ -33,7 +33,7 @@ def versions(url: str) -> list[str]:
 
 def test_a_server_takes_each_new_champion_and_every_request_is_answered(champion):
     with champion.serving("digits") as url:
-        clients = [Client(url) for _ in range(4)]
+        clients = [Client(url) for _ in range(2)]
         for client in clients:
             client.start()
         second = champion.json("run", settings=("gate=null",))  # the same training, from the cache

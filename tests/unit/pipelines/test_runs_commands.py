@@ -36,7 +36,7 @@ def home(tmp_path):
 def metrics(accuracy):
     found = Metric(value=accuracy, low=0.8, high=1.0, direction="higher")
     return EvaluationSummary(
-        primary="accuracy", values={"accuracy": found}, rows=10, gain=None, baseline={}, slices=()
+        problem="classification", primary="accuracy", values={"accuracy": found}, rows=10
     )
 
 
