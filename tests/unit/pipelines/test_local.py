@@ -52,12 +52,18 @@ def deploy(how: str) -> str:
     return how
 
 
-Run = Callable[[str], tuple[Tasks, list[tuple[str, str]]]]
+Run = Callable[..., tuple[Tasks, list[tuple[str, str]]]]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the tests take for granted is done once."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    def run(how: str) -> tuple[Tasks, list[tuple[str, str]]]:
+def run(tmp_path: Path, cache: Path) -> Run:
+    def run(how: str, cache: Path = cache) -> tuple[Tasks, list[tuple[str, str]]]:
         local = lean_kfp.load_local()
         folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
         (folder / "logs").mkdir(parents=True)
@@ -65,7 +71,7 @@ def run(tmp_path: Path) -> Run:
             local.SubprocessRunner(use_venv=False),
             pipeline_root=str(folder / "artifacts"),
             enable_caching=True,
-            cache_root=str(tmp_path / "cache"),
+            cache_root=str(cache),
             raise_on_error=False,
         )
         seen: list[tuple[str, str]] = []
@@ -88,15 +94,15 @@ def states(tasks: Tasks) -> dict[str, str]:
     return {step.name: "cached" if step.cached else step.state for step in tasks.steps()}
 
 
-def test_states_outputs_and_logs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    tasks, seen = run("well")
+def test_states_outputs_and_logs(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks, seen = run("well", tmp_path / "cache")
     assert states(tasks) == {one: "skipped" if one == "branch" else "succeeded" for one in STEPS}
     assert seen[:2] == [("ingest", "running"), ("ingest", "succeeded")]
     assert seen[2:4] == [("branch", "skipped"), ("train", "running")]
     assert tasks.last_line == ""
     assert tasks.outputs["ingest"] == {"Output": 2}
     assert "reading\n" in tasks.log("ingest").read_text()
-    again, seen = run("well")
+    again, seen = run("well", tmp_path / "cache")
     expected = {"ingest": "cached", "branch": "skipped", "train": "succeeded", "deploy": "cached"}
     assert states(again) == expected
     assert again.outputs == tasks.outputs
@@ -115,8 +121,7 @@ def test_states_outputs_and_logs(run: Run, capsys: pytest.CaptureFixture[str]) -
 )
 def test_a_step_that_fails_leaves_a_record(run: Run, how: str, kind: str, said: str) -> None:
     tasks, _ = run(how)
-    expected = {"ingest": "succeeded", "branch": "skipped", "train": "failed", "deploy": "skipped"}
-    assert states(tasks) == expected
+    assert [step.state for step in tasks.steps()] == ["succeeded", "skipped", "failed", "skipped"]
     folder = tasks.log("train").parents[1]
     found = local_run.failure(folder)
     assert found is not None
