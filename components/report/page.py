@@ -8,6 +8,7 @@ and is cached, so its page says nothing of the run: `with_facts` adds the run's 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from html import escape
 from typing import Any, NamedTuple
 
@@ -56,22 +57,26 @@ def render(
     shown = sorted(measured, key=lambda name: (name != metrics.primary, name != "loss"))
     both = metrics.same_rows
     candidate = both.candidate if both else metrics.values
-    page: str = _template("report.html").render(
-        name=name,
-        metrics=metrics,
-        decision=decision,
-        history=history,
-        schema=schema,
-        statistics=statistics,
-        fingerprint=fingerprint,
-        mistakes=mistakes,
-        candidate=candidate,
-        rows=both.rows if both else metrics.rows,
-        bars=plots.bars(candidate[metrics.primary], metrics.champion),
-        curves=[plots.curves(words(name), name, history.metrics) for name in shown],
-        figures=problems.of(metrics.problem).figures(metrics),
-        size=problems.describe(metrics.problem).size,
-        view=(plots.WIDTH, plots.HEIGHT, plots.LEFT, plots.RIGHT, plots.TOP, plots.BOTTOM),
+    page: str = (
+        _templates()
+        .get_template("report.html")
+        .render(
+            name=name,
+            metrics=metrics,
+            decision=decision,
+            history=history,
+            schema=schema,
+            statistics=statistics,
+            fingerprint=fingerprint,
+            mistakes=mistakes,
+            candidate=candidate,
+            rows=both.rows if both else metrics.rows,
+            bars=plots.bars(candidate[metrics.primary], metrics.champion),
+            curves=[plots.curves(words(name), name, history.metrics) for name in shown],
+            figures=problems.of(metrics.problem).figures(metrics),
+            size=problems.describe(metrics.problem).size,
+            view=(plots.WIDTH, plots.HEIGHT, plots.LEFT, plots.RIGHT, plots.TOP, plots.BOTTOM),
+        )
     )
     return page
 
@@ -94,7 +99,9 @@ def with_plan(page: str, facts: Mapping[str, str], rows: Sequence[Planned], abou
         about: a sentence on where the plan came from.
     """
     before, end, after = page.rpartition(END)
-    plan = _template("plan.html").render(facts=facts, rows=rows, about=about) if end else ""
+    plan = ""
+    if end:
+        plan = _templates().get_template("plan.html").render(facts=facts, rows=rows, about=about)
     return f"{before}{plan}{end}{after}"
 
 
@@ -121,7 +128,8 @@ def _end(path: str) -> str:
     return path if len(path) <= LONGEST_PATH else f"…{path[-LONGEST_PATH:]}"
 
 
-def _template(name: str) -> Any:
+@cache
+def _templates() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -133,4 +141,4 @@ def _template(name: str) -> Any:
     )
     environment.filters |= {"number": format_number, "words": words, "setting": _setting, "end": _end}
     environment.globals["scatter"] = plots.scatter
-    return environment.get_template(name)
+    return environment
