@@ -10,6 +10,7 @@
     ├── StoreError                 7   the model store cannot be reached, read or written
     │   ├── NotFoundError          7   no such model, version or object
     │   ├── ConflictError          7   somebody else changed it meanwhile
+    │   ├── DamagedError           7   a version is not what was published
     │   └── UnreachableError       7   it does not answer; later it may
     ├── ServeError                 8   the server cannot start, or does not answer
     ├── ClusterError               9   the cluster cannot be reached, or refuses what is asked
@@ -97,6 +98,10 @@ class NotFoundError(StoreError):
 
 class ConflictError(StoreError):
     """Somebody else changed the object meanwhile."""
+
+
+class DamagedError(StoreError):
+    """A file of a version is missing, or is not what was published."""
 
 
 class UnreachableError(StoreError):

@@ -21,6 +21,12 @@ def memory_limit(groups: Path = GROUPS, mount: Path = MOUNT) -> int:
     return min(found)
 
 
+def memory_used() -> int:
+    """Return the memory of this process in bytes; 0 where the system does not say."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.is_file() else 0
+
+
 def cpu_limit(groups: Path = GROUPS, mount: Path = MOUNT) -> int:
     """Return how many processors this process may use at once, rounded up; see `memory_limit`."""
     found = [float(len(os.sched_getaffinity(0)))]

@@ -6,8 +6,9 @@
 4. analyze    clients reach the candidate too, and its answers are judged
 5. promote    the pointer moves by compare-and-swap, then stable follows, then the candidate goes
 
-The champion whose servers are to change (another image, other settings) takes the same way; the pointer
-stays.
+A rollback takes the same way without the first and the fourth step: no version becomes the champion before
+a server of it has answered the golden requests. The champion whose servers are to change (another image,
+other settings) takes all steps; the pointer stays.
 
 Whoever moves the pointer brings stable to it, and looks at the pointer again; where stable cannot follow,
 both go back. Of two rollouts at once, the later one takes the candidate over, and the earlier one ends when
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 from uuid import uuid4
 
 from modelyard.components.artifacts import Outcome
@@ -73,6 +74,7 @@ class RolloutController:
     sleep: Callable[[float], None] = time.sleep
     _written: Servers | None = field(default=None, init=False)
     """What this controller last turned stable into."""
+    _pins: dict[int, PinnedVersion] = field(default_factory=dict, init=False)
 
     @property
     def name(self) -> str:
@@ -96,6 +98,7 @@ class RolloutController:
             StoreError: the store does not answer, or is not what it should be.
         """
         token, version = uuid4().hex, pinned.version
+        self._pins[version] = pinned
         with self._working(token):
             champion = self._champion()
             before = champion.version if champion else 0
@@ -125,6 +128,16 @@ class RolloutController:
                     return self._handle_failure(version, expected, before, token, error)
             self._finish(servers, before, token)
             return Outcome(version=version, decision="promote", reason=reason)
+
+    def promote(self, pinned: PinnedVersion, reason: str) -> Champion:
+        """Make a version the champion that running servers follow, once a server of it was verified.
+
+        Raises:
+            DeployError: it does not run, or answers otherwise than evaluate saw.
+        """
+        servers = self._servers(pinned.version, pinned.digest)
+        self.platform.verify(servers, self._check(pinned), uuid4().hex)
+        return self.models.promote(self.name, pinned.version, reason=reason, by=self.by)
 
     def promote_candidate(self, reason: str) -> Outcome:
         """Promote the candidate without further analysis; it answers the golden requests first.
@@ -160,24 +173,36 @@ class RolloutController:
     def rollback(self, to: int | None, reason: str) -> Champion:
         """Make an earlier version the champion again and bring stable to it; a candidate goes.
 
-        Stable gets the servers with which it served that version, as far as the platform remembers them.
+        Stable gets the servers with which it served that version, as far as the platform remembers them,
+        once they answered the golden requests as a candidate that no client reaches.
 
         Raises:
             NotFoundError: there is none, or no version `to`.
-            ConflictError: the pointer was moved by another command at the same moment.
-            DeployError: its servers do not run, or answer wrongly; pointer and stable are as before.
+            ConflictError: the pointer was moved by another command meanwhile.
+            DeployError: its files are damaged, its servers do not run, or answer wrongly; pointer and stable
+                are as before.
             CancelledError: the process got SIGTERM.
         """
-        move = partial(self.models.rollback, self.name, reason=reason, by=self.by)
-        before = self._champion()
-        if before is None or (target := to or before.previous) is None:
-            return move(to)  # raises, with what there is
-        digest = self._retry_store(lambda: self.models.digest(self.name, target))
-        servers = self._servers(target, digest, like_before=True)
-        with self._working(None):
-            champion = self._retry_store(lambda: move(target))
-            self.log(f"rolled back: version {target} is the champion of {self.name}")
-            self._finish(servers, before.version, None)
+        champion = self._champion()
+        if champion is None or (target := to or champion.previous) is None:
+            return self.models.rollback(self.name, to, reason=reason, by=self.by)  # raises
+        before, pinned, token = champion.version, self._pin(target), uuid4().hex
+        servers = self._servers(target, pinned.digest, like_before=True)
+        with self._working(token):
+            try:
+                self._keep_clients(servers)
+                if servers.same(self.platform.status().stable):
+                    self.platform.verify(servers, self._check(pinned))
+                else:
+                    self.platform.claim(token, servers)
+                    self._record_served()
+                    self._verify_candidate(servers, pinned, token)
+                champion = self._move_pointer(target, before, reason, "rollback")
+            except (Exception, KeyboardInterrupt) as error:
+                with ignore_sigterm():
+                    self._withdraw_if_stable_answers(token)
+                    self._fail(target, before, token, error)
+            self._finish(servers, before, None)
         return champion
 
     # The steps -----------------------------------------------------------------------------------
@@ -256,12 +281,13 @@ class RolloutController:
         if status.candidate is None or status.token != token:
             raise superseded(self.name, status.candidate.version if status.candidate else None)
 
-    def _move_pointer(self, version: int, current: int, reason: str, action: Action = "promote") -> None:
+    def _move_pointer(self, version: int, current: int, reason: str, action: Action = "promote") -> Champion:
         """Make the version the champion; a ConflictError says that `current` is not the champion any more."""
         promote = partial(self.models.promote, self.name, version, reason=reason, by=self.by)
-        self._retry_store(lambda: promote(action=action, expected=current))
+        champion = self._retry_store(lambda: promote(action=action, expected=current))
         if version != current:
             self.log(f"{PAST[action]}: version {version} is the champion of {self.name}")
+        return champion
 
     def _finish(self, servers: Servers, before: int, token: str | None) -> None:
         """Bring stable to the pointer, which named `before` (0: none) until now, and delete the candidate.
@@ -277,7 +303,8 @@ class RolloutController:
             if isinstance(error, (CancelledError, ClusterError, StoreError)):
                 raise type(error)(f"{error} {_unfinished(servers.version)}") from error
             raise
-        self.log(f"stable serves version {servers.version}; the candidate is gone")
+        if not self.platform.follows:
+            self.log(f"stable serves version {servers.version}; the candidate is gone")
 
     def _follow_pointer(self, servers: Servers, before: int) -> None:
         """Bring stable to the pointer, or both back."""
@@ -344,8 +371,12 @@ class RolloutController:
             return promoted
         if isinstance(error, Superseded):
             return Outcome(version=version, decision="hold", reason=str(error))
-        state = promoted and _unfinished(version)
-        state = state or self._withdraw_and_record(version, before, token, error)
+        return self._fail(version, before, token, error)
+
+    def _fail(self, version: int, before: int, token: str, error: BaseException) -> NoReturn:
+        """Withdraw the candidate unless it is the champion, and raise the error with what serves now."""
+        promoted = before != version and self._promoted_meanwhile(version)
+        state = _unfinished(version) if promoted else self._withdraw_and_record(version, before, token, error)
         if isinstance(error, ModelyardError):
             raise type(error)(f"{error} {state}") from error
         raise error
@@ -367,7 +398,8 @@ class RolloutController:
             with suppress(ClusterError, StoreError):
                 self.platform.withdraw(token)
                 found = self.platform.status().stable
-                stable = f"stable serves version {found.version} as before" if found else "there is no stable"
+                serves = "the champion is" if self.platform.follows else "stable serves"
+                stable = f"{serves} version {found.version} as before" if found else "there is no stable"
             with suppress(StoreError):
                 self.models.record_attempt(self.name, version, reason=f"not {what}: {why}", by=self.by)
         return f"Version {version} was not {what}, and {stable}."
@@ -430,7 +462,9 @@ class RolloutController:
         return self._retry_store(lambda: self.models.champion(self.name))
 
     def _pin(self, version: int) -> PinnedVersion:
-        return self._retry_store(lambda: pin_version(self.models, self.name, version))
+        if version not in self._pins:
+            self._pins[version] = self._retry_store(lambda: pin_version(self.models, self.name, version))
+        return self._pins[version]
 
     def _servers(self, version: int, digest: str, like_before: bool = False) -> Servers:
         return self._retry_store(lambda: self.platform.servers(version, digest, like_before))

@@ -34,13 +34,15 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
     champion, history = models.champion(name), models.history(name)
     last, serves = history[-1] if history else None, found.stable
     problems = list(found.problems)
-    if champion and (serves is None or serves.version != champion.version):
+    if platform.follows:
+        pass  # the server says why it does not serve the champion
+    elif champion and (serves is None or serves.version != champion.version):
         what = f"version {serves.version}" if serves else "nothing"
         problems.append(
             f"The champion is version {champion.version} and stable serves {what}. `modelyard deploy "
             f"{name} {champion.version} -e ENV` brings it there, as every deploy does."
         )
-    if champion is None and serves:
+    elif champion is None and serves:
         problems.append(
             f"Stable serves version {serves.version}, and {name} has no champion in {models.url}. "
             f"`modelyard deploy {name} {serves.version} -e ENV` makes it that, if this is its store."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from modelyard.components import problems
 from modelyard.components.artifacts import Golden, Outcome
-from modelyard.components.errors import DeployError, ServeError
+from modelyard.components.errors import DamagedError, DeployError, ServeError
 from modelyard.components.server import MARK, Server, predict_one
 from modelyard.components.store.models import ModelStore
 
@@ -24,14 +24,19 @@ class PinnedVersion:
 
 
 def pin_version(models: ModelStore, name: str, version: int) -> PinnedVersion:
-    """Return a version with its golden requests, verified against its manifest.
+    """Return a version with its golden requests, once each of its files is what its manifest says.
 
     Raises:
-        DeployError: it has none, so a server of it cannot be verified.
-        StoreError: it cannot be read, or is not what was published.
+        DeployError: a file is missing or damaged, or there are no golden requests to verify a server with.
+        NotFoundError: there is no such version.
+        StoreError: it cannot be read.
     """
-    digest = models.digest(name, version)
-    if GOLDEN not in models.manifest(name, version).files:
+    try:
+        digest, files = models.digest(name, version), models.manifest(name, version).files
+        models.verify(name, version)
+    except DamagedError as error:
+        raise DeployError(str(error)) from error
+    if GOLDEN not in files:
         raise DeployError(
             f"Version {version} of {name} has no {GOLDEN}, so a server of it cannot be verified and is not "
             "deployed. Publish it again with `modelyard run`, which writes one."

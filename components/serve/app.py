@@ -86,6 +86,8 @@ class App:
         self._large = ThreadPoolExecutor(1, "predict-large")  # one at a time, for the memory that they take
         self._page = PAGE.read_bytes().replace(b"{{ name }}", predictor.name.encode())
         self._work: set[Future[Reply]] = set()
+        self._champion: int | None = None
+        self._trouble = ""
         self.draining = False
 
     @property
@@ -98,6 +100,11 @@ class App:
         self._predictor = predictor
         self._metrics.version = predictor.version
         log.info("serving version %d of %s", predictor.version, predictor.name)
+
+    def report(self, champion: int | None, trouble: str) -> None:
+        """Take note of the champion, None if it is not known, and of why it is not served; see Follower."""
+        self._champion, self._trouble = champion, trouble
+        self._metrics.followed(champion, failed=bool(trouble))
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
@@ -146,14 +153,16 @@ class App:
             case "predict" | "infer":
                 return await self._predict(call.route, predictor, headers, body)
             case "ready":
-                return Reply(encode({"ready": not self.draining}), 503 if self.draining else 200)
+                ready = {"ready": not self.draining, **self._behind(predictor)}
+                return Reply(encode(ready), 503 if self.draining else 200)
             case "model_ready":
-                ready = {"name": predictor.name, "ready": not self.draining}
+                ready = {"name": predictor.name, "ready": not self.draining, **self._behind(predictor)}
                 return Reply(encode(ready), 503 if self.draining else 200)
             case "live":
                 return Reply(encode({"live": True}))
             case "status":
-                return tfserving.status(predictor)
+                error = {"champion": self._champion, "error": self._trouble} if self._trouble else {}
+                return tfserving.status(predictor, error)
             case "signature":
                 return tfserving.metadata(predictor)
             case "metadata":
@@ -167,6 +176,10 @@ class App:
             case _:
                 policy = ((b"content-security-policy", PAGE_POLICY), (b"x-content-type-options", b"nosniff"))
                 return Reply(self._page, kind=b"text/html; charset=utf-8", headers=policy)
+
+    def _behind(self, predictor: Predictor) -> dict[str, Any]:
+        """Return which version is served and which one cannot be, if the champion cannot; not why."""
+        return {"version": predictor.version, "champion": self._champion} if self._trouble else {}
 
     async def _predict(
         self, route: str, predictor: Predictor, headers: dict[bytes, bytes], body: Body

@@ -6,6 +6,10 @@ modelyard_failures_total{model,version,traffic}             executed requests th
 modelyard_predictions_total{model,version,traffic}          examples that were predicted
 modelyard_requests_in_progress{model}                       prediction requests being answered now
 modelyard_model_version{model,version}                      1 for the version that is served
+modelyard_champion_version{model,version}                   1 for the champion, which is to be served
+modelyard_champion_failures_total{model}                    looks at the champion that found it not served
+
+The last two are those of a server that follows the champion.
 
 A request that was refused, late, or whose client had gone was not executed. An answer that is not finite is a
 failure for golden requests alone: an input that is large enough gives one with any model.
@@ -56,6 +60,8 @@ class Metrics:
     def __init__(self, model: str, in_progress: Callable[[], int]) -> None:
         self.model, self.version, self.in_progress = model, 0, in_progress
         self.seen: dict[tuple[int, bool], Seen] = {}
+        self.champion: int | None = None
+        self.champion_failures: int | None = None
         self._registry: CollectorRegistry | None = None
 
     def answered(self, version: int, reply: Reply, golden: bool) -> None:
@@ -69,6 +75,11 @@ class Metrics:
         if reply.seconds is not None:
             seen.buckets[bisect_left(BUCKETS, reply.seconds)] += 1
             seen.seconds += reply.seconds
+
+    def followed(self, champion: int | None, *, failed: bool) -> None:
+        """Count a look at the champion pointer, which may be None if it cannot be read."""
+        self.champion = champion or self.champion
+        self.champion_failures = (self.champion_failures or 0) + failed
 
     def page(self) -> Reply:
         """Return all of it, and the process's memory, time and files, in Prometheus's text format."""
@@ -115,3 +126,18 @@ class Metrics:
         )
         served.add_metric([self.model, str(self.version)], 1)
         yield from (requests, seconds, failures, predictions, progress, served)
+        if self.champion_failures is not None:
+            champion = GaugeMetricFamily(
+                "modelyard_champion_version",
+                "1 for the champion, which is to be served.",
+                labels=["model", "version"],
+            )
+            if self.champion:
+                champion.add_metric([self.model, str(self.champion)], 1)
+            failed = CounterMetricFamily(
+                "modelyard_champion_failures",
+                "Looks at the champion pointer after which the champion was not served.",
+                labels=["model"],
+            )
+            failed.add_metric([self.model], self.champion_failures)
+            yield from (champion, failed)

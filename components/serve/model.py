@@ -1,6 +1,7 @@
 """A version of a model, fetched, verified, loaded and warmed up, and the thread that follows the champion."""
 
 import logging
+import re
 import tempfile
 import threading
 import time
@@ -14,14 +15,19 @@ from numpy.typing import NDArray
 
 from modelyard.components.artifacts import Signature
 from modelyard.components.errors import ModelyardError, ServeError
+from modelyard.components.errors import describe as describe_error
 from modelyard.components.problems import describe
+from modelyard.components.resources import memory_limit, memory_used
 from modelyard.components.store.models import ModelStore
+from modelyard.components.store.records import Champion
 
 WARM_UPS = 3
 SLICE = 16  # examples; larger batches are not faster on a CPU
 INLINE_SECONDS = 0.005  # what may run on the event loop, which answers nobody meanwhile
 INLINE_BYTES = 256 * 2**10
 LONGEST_WAIT = 60.0
+LOADING = 1.5  # bytes of memory for a byte of a model's file while it is loaded, measured
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +61,10 @@ class Predictor:
         except ServeError as error:
             raise ServeError(f"Version {version} of {name} is not what its signature says: {error}") from None
         except Exception as error:  # onnxruntime's own classes have no common base
+            why = str(error).replace(str(path), path.name).strip(" .\n")
             raise ServeError(
-                f"Version {version} of {name} cannot be loaded by ONNX Runtime: {str(error).strip()}. "
-                "Publish it again, or promote another version."
+                f"Version {version} of {name} cannot be loaded by ONNX Runtime: {why}. Publish it again, or "
+                "promote another version."
             ) from error
         example_bytes = max(1, int(np.prod(signature.input.shape))) * self.dtype.itemsize
         examples = INLINE_SECONDS / max(seconds, 1e-6)
@@ -106,12 +113,19 @@ def load(models: ModelStore, name: str, version: int, digest: str | None, thread
 
     Raises:
         StoreError: it cannot be fetched, or is not what was published.
-        ServeError: it cannot be loaded.
+        ServeError: it cannot be loaded, or there is not enough memory for it.
     """
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="modelyard-") as scratch:
         folder = Path(scratch) / "version"
         manifest = models.fetch(name, version, folder, only=["model.onnx"], digest=digest)
+        needed, limit = int(LOADING * (folder / "model.onnx").stat().st_size), memory_limit()
+        if needed > (free := max(0, limit - memory_used())):  # else the kernel would end the server
+            raise ServeError(
+                f"Version {version} of {name} needs {needed / 2**20:,.0f} MiB of memory to be loaded, and "
+                f"{free / 2**20:,.0f} of {limit / 2**20:,.0f} MiB are free. Give the server more memory, or "
+                "promote a smaller model."
+            )
         predictor = Predictor(folder / "model.onnx", name, version, manifest.signature, threads)
     log.info("loaded version %d of %s in %.2f s", version, name, time.perf_counter() - started)
     return predictor
@@ -154,10 +168,8 @@ def _check_tensors(session: Any, signature: Signature) -> None:
 class Follower(threading.Thread):
     """Looks at the champion pointer every `interval` seconds, in a thread, and takes a new champion.
 
-    The old version answers until the new one is ready.
-
-    A version that cannot be loaded is not taken, and tried again after a wait that doubles; a store that is
-    away for a while changes nothing.
+    The old version answers until the new one is ready. A champion that cannot be loaded is tried again after
+    a wait that doubles; another champion is tried at once.
 
     Args:
         models: the store.
@@ -165,6 +177,8 @@ class Follower(threading.Thread):
         interval: seconds between looks.
         threads: threads of ONNX Runtime for one request.
         take: called with each new version, loaded and warmed up.
+        report: called after each look with the champion's version, None if the pointer cannot be read, and
+            with why it is not served; empty if it is.
     """
 
     def __init__(
@@ -174,43 +188,49 @@ class Follower(threading.Thread):
         interval: float,
         threads: int,
         take: Callable[[Predictor], None],
+        report: Callable[[int | None, str], None],
     ) -> None:
         super().__init__(name="pointer", daemon=True)
         self._models, self._name, self._version = models, current.name, current.version
-        self._interval, self._threads, self._take = interval, threads, take
+        self._interval, self._threads, self._take, self._report = interval, threads, take, report
         self._stopped = threading.Event()
         self._trouble = ""
-        self._failures = 0
+        self._failed, self._why = "", ""  # the digest of the champion that could not be loaded, and why
+        self._wait = self._retry = 0.0
 
     def run(self) -> None:
         """Look until `stop` is called."""
-        while not self._stopped.wait(self._wait()):
+        while not self._stopped.wait(self._interval):
+            champion = None
             try:
-                self._look()
-            except ModelyardError as error:
-                self._failed(str(error))
+                champion = self._models.require_champion(self._name)
+                if champion.digest != self._failed or time.monotonic() >= self._retry:
+                    self._follow(champion)
+                    self._failed = self._why = ""
+                self._say(champion, self._why)
             except Exception as error:  # the thread must outlive whatever a store's client raises
-                self._failed(repr(error))
-            else:
-                self._trouble, self._failures = "", 0
+                why = str(error) if isinstance(error, ModelyardError) else describe_error(error)
+                if champion:
+                    again, self._why = champion.digest == self._failed, why
+                    self._wait = min(LONGEST_WAIT, 2 * self._wait) if again else self._interval
+                    self._failed, self._retry = champion.digest, time.monotonic() + self._wait
+                self._say(champion, why)
 
     def stop(self) -> None:
         """Look no more."""
         self._stopped.set()
 
-    def _look(self) -> None:
-        champion = self._models.champion(self._name)
-        if champion is None or champion.version == self._version:
-            return
-        predictor = load(self._models, self._name, champion.version, champion.digest, self._threads)
-        self._version = champion.version
-        self._take(predictor)
+    def _follow(self, champion: Champion) -> None:
+        if champion.version != self._version:
+            self._take(load(self._models, self._name, champion.version, champion.digest, self._threads))
+            self._version = champion.version
 
-    def _wait(self) -> float:
-        return max(self._interval, min(LONGEST_WAIT, self._interval * 2.0 ** min(self._failures, 16)))
-
-    def _failed(self, trouble: str) -> None:
-        self._failures += 1
-        if trouble != self._trouble:
+    def _say(self, champion: Champion | None, trouble: str) -> None:
+        """Report how a look ended, and log it when that changed."""
+        self._report(champion.version if champion else None, trouble)
+        trouble = _ADDRESS.sub("", trouble)  # of an object in the message of a library; it always differs
+        if trouble and trouble != self._trouble:
             log.warning("still serving version %d of %s: %s", self._version, self._name, trouble)
-            self._trouble = trouble
+        elif self._trouble and not trouble:
+            log.info("version %d of %s is the champion, and is served", self._version, self._name)
+        self._trouble = trouble

@@ -63,7 +63,7 @@ def serve(
         predictor = _first(models, name, version, digest, serving.threads)
         _listen(listener, serving.host, serving.port)
         app = App(predictor, serving)
-        follower = Follower(models, predictor, serving.poll_interval, serving.threads, app.take)
+        follower = Follower(models, predictor, serving.poll_interval, serving.threads, app.take, app.report)
         if version is None:
             follower.start()
         gc.collect()

@@ -11,6 +11,7 @@ https://www.tensorflow.org/tfx/serving/api_rest
 """
 
 import binascii
+from collections.abc import Mapping
 from contextlib import nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,14 +36,18 @@ _ONE_AT_A_TIME = Lock()  # for large images, as the limits of memory expect
 DTYPES = {"uint8": "DT_UINT8", "float32": "DT_FLOAT"}
 
 
-def status(predictor: Predictor) -> Reply:
-    """Return the version's state, as TF Serving words it; `name` and `ready` are KServe's."""
+def status(predictor: Predictor, error: Mapping[str, Any]) -> Reply:
+    """Return the version's state, as TF Serving words it; `name` and `ready` are KServe's.
+
+    `error` is added: the champion that cannot be served, and why.
+    """
     version = {
         "version": str(predictor.version),
         "state": "AVAILABLE",
         "status": {"error_code": "OK", "error_message": ""},
     }
-    return Reply(encode({"name": predictor.name, "ready": True, "model_version_status": [version]}))
+    about = {"name": predictor.name, "ready": True, "model_version_status": [version], **error}
+    return Reply(encode(about))
 
 
 def metadata(predictor: Predictor) -> Reply:

@@ -3,12 +3,13 @@
 import contextlib
 import hashlib
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Manifest
-from modelyard.components.errors import ConfigError, ConflictError, NotFoundError, StoreError
+from modelyard.components.errors import ConfigError, ConflictError, DamagedError, NotFoundError, StoreError
 from modelyard.components.store.objects import Objects, checked
 from modelyard.components.store.records import R, Run, now, parse_record, read_record, read_records, to_bytes
 from modelyard.components.store.settings import MODEL_NAME
@@ -132,7 +133,7 @@ class Versions:
 
         Raises:
             NotFoundError: there is no such version, or no such file in it.
-            StoreError: a file is not what the manifest says, or the manifest not what `digest` says.
+            DamagedError: a file is not what the manifest says, or the manifest not what `digest` says.
         """
         manifest, data = self._verified(name, version, digest)
         with artifacts.writing(into) as partial:
@@ -153,6 +154,26 @@ class Versions:
         data, _ = self._objects.read(key)
         self._verify(manifest, path, _sha256(data))
         return manifest, parse_record(self._objects, key, data, kind)
+
+    def verify(self, name: str, version: int) -> None:
+        """Read all files of a version, one after the other, and compare them with its manifest.
+
+        Raises:
+            NotFoundError: there is no such version.
+            DamagedError: a file is missing, or is not what was published.
+        """
+        manifest = self.manifest(name, version)
+        with tempfile.TemporaryDirectory(prefix="modelyard-") as scratch:
+            file = Path(scratch) / "file"
+            for path in manifest.files:
+                try:
+                    self._objects.download(self._key(manifest, path), file)
+                except NotFoundError as error:
+                    raise DamagedError(
+                        f"{path} of {self._where(manifest)} is missing. Do not serve it; promote or roll "
+                        "back to another version."
+                    ) from error
+                self._verify(manifest, path, artifacts.sha256(file))
 
     def _reservations(self, name: str) -> dict[int, str]:
         """Return the run of each number that is reserved.
@@ -194,12 +215,15 @@ class Versions:
             raise NotFoundError(
                 f"{name} has no version {version} in {self.url}; versions: {self._listed(name)}."
             ) from error
-        return parse_record(self._objects, key, data, Manifest), data
+        try:
+            return parse_record(self._objects, key, data, Manifest), data
+        except StoreError as error:
+            raise DamagedError(str(error)) from error
 
     def _verified(self, name: str, version: int, digest: str | None) -> tuple[Manifest, bytes]:
         manifest, data = self._manifest(name, version)
         if digest is not None and digest != (found := _sha256(data)):
-            raise StoreError(
+            raise DamagedError(
                 f"{MANIFEST} of version {version} of {name} in {self.url} has the SHA-256 {found} and not "
                 f"{digest}: somebody changed it. Do not serve it; promote or roll back to another version."
             )
@@ -220,7 +244,7 @@ class Versions:
 
     def _verify(self, manifest: Manifest, path: str, found: str) -> None:
         if found != manifest.files[path]:
-            raise StoreError(
+            raise DamagedError(
                 f"{path} of {self._where(manifest)} is damaged: its SHA-256 is {found} and its manifest says "
                 f"{manifest.files[path]}. Do not serve it; promote or roll back to another version."
             )

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modelyard.components.errors import StoreError
 from modelyard.pipelines.cli.options import (
     EnvironmentName,
     ModelName,
@@ -43,10 +44,16 @@ def list_(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """List the models, or the versions of one."""
+    """List the models, or the versions of one, and what is served."""
     models = models_in(store, environment)
-    rows = _versions(models, name) if name else [_model(models, one) for one in models.names()]
-    shown, head = [tuple(map(_cell, row.values())) for row in rows], tuple(rows[0]) if rows else ()
+    if name:
+        rows = _versions(models, name, _find_served(models, name, environment, store)[0])
+    else:
+        found = [(one, _find_served(models, one, environment, store)) for one in models.names()]
+        rows = [_model(models, one, *served) for one, served in found]
+    errors = any(row["error"] for row in rows)
+    head = tuple(key for key in rows[0] if key != "error" or errors) if rows else ()
+    shown = [tuple(_cell(row[key]) for key in head) for row in rows]
     empty = f"There are no models in {models.url}. `modelyard run` makes one."
     show_list(output, rows, shown, head, empty)
 
@@ -62,15 +69,19 @@ def show_(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Show the origin and the metrics of a version."""
+    """Show the origin and the metrics of a version, and where it is served."""
     models = models_in(store, environment)
     champion = models.champion(name)
     manifest = models.manifest(name, version or (champion.version if champion else models.latest(name)))
     is_champion = champion is not None and champion.version == manifest.version
+    places, error = _find_served(models, name, environment, store)
+    served = [where for where, versions in places.items() if manifest.version in versions]
+    state = {"champion": is_champion, "served": served, "error": error if is_champion else None}
     if output is Output.JSON:
-        emit({**manifest.model_dump(mode="json"), "champion": is_champion})
+        emit({**manifest.model_dump(mode="json"), **state})
     else:
-        show_rows(list(_facts(manifest, is_champion).items()))
+        facts = _facts(manifest, is_champion) | {"served": ", ".join(served) or "nowhere that is known here"}
+        show_rows([*facts.items(), *([("error", error)] if is_champion and error else [])])
 
 
 @app.command()
@@ -82,16 +93,19 @@ def promote(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Make a version the champion.
+    """Make a version the champion, once a server of this machine has loaded and verified it.
 
     Running servers switch to it without dropping a request; on a cluster, the next deploy rolls it out.
     """
+    from modelyard.components.deploy.verification import pin_version
     from modelyard.pipelines.environments.load import load_environment
+    from modelyard.pipelines.serving.platforms import find_controller
 
-    place = load_environment(environment)
-    champion = models_in(store, environment).promote(name, version, reason=reason, by=user())
+    place, section = load_environment(environment), store_section(store, environment)
+    controller = find_controller(name, "local", user(), version=version, store=section)
+    champion = controller.promote(pin_version(controller.models, name, version), reason)
     servers = FOLLOW
-    if place.on_cluster and store_section(store, environment) == place.model_store():
+    if place.on_cluster and section == place.model_store():
         servers = (
             "The servers of the cluster still have the version that they had: the next deploy, or `modelyard "
             f"deploy {name} {version} -e {environment}`, brings them to it."
@@ -115,20 +129,22 @@ def rollback(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Make the previous champion the champion again.
+    """Make the previous champion the champion again, once a server has loaded and verified it.
 
     Running servers switch to it without dropping a request; on a cluster it is rolled out.
     """
     from modelyard.pipelines.environments.load import load_environment
+    from modelyard.pipelines.serving.platforms import find_controller
 
-    if load_environment(environment).on_cluster:
-        if store is not None:
-            raise typer.BadParameter(f"{environment} has a store of its own.", param_hint="--store")
-        champion, servers = _rollback_there(name, to, reason, environment), "Its servers have it."
-    else:
-        champion = models_in(store, environment).rollback(name, to, reason=reason, by=user())
-        servers = FOLLOW
-    _show_champion(champion, name, servers, output)
+    on_cluster = load_environment(environment).on_cluster
+    if on_cluster and store is not None:
+        raise typer.BadParameter(f"{environment} has a store of its own.", param_hint="--store")
+    section = None if on_cluster else store_section(store, environment)
+    controller = find_controller(name, environment, user(), store=section)
+    version = to or controller.models.require_champion(name).previous
+    controller = find_controller(name, environment, user(), log=say, version=version, store=section)
+    servers = "Its servers have it." if on_cluster else FOLLOW
+    _show_champion(controller.rollback(to, reason), name, servers, output)
 
 
 @app.command()
@@ -154,18 +170,34 @@ def _show_champion(champion: "Champion", name: str, servers: str, output: Output
     show(output, champion.model_dump(mode="json"), text)
 
 
-def _rollback_there(name: str, to: int | None, reason: str, environment: str) -> "Champion":
-    """Roll back on a cluster, to the servers that served the version."""
+def _find_served(
+    models: "ModelStore", name: str, environment: str, store: str | None
+) -> tuple[dict[str, list[int]], str | None]:
+    """Return the versions that are served by place, and why a server here does not serve the champion.
+
+    What a cluster serves is what the last rollout noted; a server of this machine is asked.
+    """
+    from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.serving.platforms import find_controller
 
-    controller = find_controller(name, environment, user())
-    version = to or controller.models.require_champion(name).previous
-    return find_controller(name, environment, user(), log=say, version=version).rollback(to, reason)
+    places = {one.where: list(one.versions) for one in models.served(name)}
+    if load_environment(environment).on_cluster:
+        return places, None
+    section = store_section(store, environment)
+    found = find_controller(name, environment, user(), store=section).platform.status(problems=True)
+    if found.stable is None:
+        return places, None
+    return {str(found.stable.image): [found.stable.version], **places}, next(iter(found.problems), None)
 
 
-def _model(models: "ModelStore", name: str) -> dict[str, Any]:
-    champion, versions = models.champion(name), models.versions(name)
-    manifest = models.manifest(name, champion.version) if champion else None
+def _model(
+    models: "ModelStore", name: str, places: dict[str, list[int]], error: str | None
+) -> dict[str, Any]:
+    champion, versions, manifest = models.champion(name), models.versions(name), None
+    try:
+        manifest = models.manifest(name, champion.version) if champion else None
+    except StoreError as damage:
+        error = str(damage)
     return {
         "model": name,
         "champion": champion.version if champion else None,
@@ -174,25 +206,34 @@ def _model(models: "ModelStore", name: str) -> dict[str, Any]:
         "run": manifest.run_id if manifest else None,
         "versions": len(versions),
         "latest": versions[-1],
+        "served": sorted({version for found in places.values() for version in found}),
+        "error": error,
     }
 
 
-def _versions(models: "ModelStore", name: str) -> list[dict[str, Any]]:
-    champion = models.champion(name)
+def _versions(models: "ModelStore", name: str, places: dict[str, list[int]]) -> list[dict[str, Any]]:
+    champion, rows = models.champion(name), []
     models.latest(name)  # raises when there is no such model
-    manifests = [models.manifest(name, version) for version in models.versions(name)]
-    return [
-        {
-            "version": manifest.version,
-            "champion": champion is not None and champion.version == manifest.version,
-            "metric": manifest.metrics.primary,
-            "value": manifest.metrics.main.value,
-            "created": manifest.created,
-            "run": manifest.run_id,
-            "fingerprint": manifest.run,
-        }
-        for manifest in manifests
-    ]
+    for version in models.versions(name):
+        manifest = error = None
+        try:
+            manifest = models.manifest(name, version)
+        except StoreError as damage:
+            error = str(damage)
+        rows.append(
+            {
+                "version": version,
+                "champion": champion is not None and champion.version == version,
+                "metric": manifest.metrics.primary if manifest else None,
+                "value": manifest.metrics.main.value if manifest else None,
+                "created": manifest.created if manifest else None,
+                "run": manifest.run_id if manifest else None,
+                "fingerprint": manifest.run if manifest else None,
+                "served": any(version in versions for versions in places.values()),
+                "error": error,
+            }
+        )
+    return rows
 
 
 def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
@@ -216,4 +257,6 @@ def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or cell(None)
     return cell(value) if not isinstance(value, bool) else "yes" if value else ""

@@ -1,4 +1,4 @@
-"""`deploy` and `rollout status|promote|abort`: by hand, on a cluster, what the pipeline's step does."""
+"""`deploy` and `rollout status|promote|abort`: by hand what the pipeline's step does."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from modelyard.components.deploy.platforms.base import Servers
     from modelyard.components.deploy.status import RolloutStatus
 
-app = typer.Typer(name="rollout", help="Show, promote or abort a rollout on a cluster.", no_args_is_help=True)
+app = typer.Typer(
+    name="rollout", help="Show what serves a model; promote or abort a rollout.", no_args_is_help=True
+)
 
 
 def deploy(
@@ -37,9 +39,9 @@ def deploy(
     ] = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Roll out a version on a cluster.
+    """Roll out a version.
 
-    It is verified, analyzed as a canary, and then promoted; or rolled back, with the reason.
+    It is verified, analyzed as a canary on a cluster, and then promoted; or rolled back, with the reason.
     """
     from modelyard.components.deploy.verification import pin_version
     from modelyard.pipelines.serving.platforms import find_controller
@@ -51,12 +53,24 @@ def deploy(
 
 
 @app.command()
-def status(name: ModelName, environment: EnvironmentName, output: OutputFormat = Output.TEXT) -> None:
-    """Show what serves a model, and what keeps pods from running."""
+def status(
+    name: ModelName,
+    environment: EnvironmentName = "local",
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            metavar="ENDPOINT",
+            help="URL of a running server. Default: this machine, at the port in the champion's `serving`.",
+        ),
+    ] = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Show what serves a model, and what keeps the champion from being served."""
     from modelyard.components.deploy.status import rollout_status
     from modelyard.pipelines.serving.platforms import find_controller
 
-    controller = find_controller(name, environment, user())
+    controller = find_controller(name, environment, user(), url=url)
     found = rollout_status(controller.platform, controller.models)
     if not (found.champion or found.stable or found.candidate):
         controller.models.latest(name)  # raises when there is no such model
@@ -107,7 +121,7 @@ def _show_outcome(outcome: "Outcome", output: Output) -> None:
 def _rows(found: "RolloutStatus") -> list[tuple[str, str]]:
     leads = "stable and candidate" if found.canary else "stable" if found.stable else "nothing"
     rows = [
-        ("model", f"{found.model} in {found.where}"),
+        ("model", f"{found.model} ({found.where})"),
         ("champion", f"version {found.champion}" if found.champion else "none"),
         ("stable", _servers(found.stable)),
         ("candidate", _servers(found.candidate) + (", abandoned" if found.abandoned else "")),

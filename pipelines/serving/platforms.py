@@ -4,6 +4,7 @@ Each version is served with the sections of the configuration that its own run h
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from modelyard.components.deploy.platforms import find_platform_class, open_plat
 from modelyard.components.deploy.platforms.base import PlatformConfig, ServingPlatform
 from modelyard.components.deploy.rollout import RolloutController
 from modelyard.components.deploy.settings import Rollout
-from modelyard.components.errors import ConfigError
+from modelyard.components.errors import DamagedError
 from modelyard.components.kubernetes.cluster import ProxiedServer, connect
 from modelyard.components.serve.settings import Serving
 from modelyard.components.server import HttpServer, Server
@@ -66,8 +67,10 @@ def find_controller(
     log: Callable[[str], None] = lambda _: None,
     version: int | None = None,
     needs_image: bool = False,
+    store: Store | None = None,
+    url: str | None = None,
 ) -> RolloutController:
-    """Return what rolls out a model's versions on a cluster.
+    """Return what rolls out a model's versions, on a cluster or to the servers of this machine.
 
     Args:
         name: the model's name.
@@ -75,25 +78,27 @@ def find_controller(
         by: who asks, for the history.
         overrides: `key=value`, with the section's name in the key.
         log: takes each sentence about the progress.
-        version: the one to be served, whose section `rollout` holds; the champion when None.
+        version: the one to be served, whose section `rollout` holds; the defaults when None.
         needs_image: whether a missing image for the servers is an error now, and not when one is started.
+        store: the `store` section for servers of this machine; None: that of the environment.
+        url: of a running server of this machine; see PlatformConfig.
 
     Raises:
-        ConfigError: the environment is no cluster, or something in it is wrong.
+        ConfigError: something in the environment is wrong.
         NotFoundError: there is no such version.
         ClusterError: there is no cluster.
     """
     check_overrides(overrides, ("rollout", "serving", "environment"))
     environment = load_environment(environment_name, overrides)
-    store = environment.model_store()
-    if not environment.on_cluster or store is None:
-        raise ConfigError(
-            f"The environment {environment_name} is this machine, which has no rollouts. Name a cluster's "
-            "with -e, such as kind; `modelyard serve` serves here."
-        )
-    models = open_store(store)
-    rollout = recorded_section("rollout", Rollout, overrides, recorded_manifest(models, name, version))
-    platform = _platform(name, environment, store, overrides, rollout, log, needs_image)
+    if not environment.on_cluster:
+        store = store or load_section("store", Store, below=environment.model_store())
+    else:
+        store = environment.model_store() or Store()
+    models, manifest = open_store(store), None
+    with suppress(DamagedError):  # verification says so
+        manifest = models.manifest(name, version) if version is not None else None
+    rollout = recorded_section("rollout", Rollout, overrides, manifest)
+    platform = _platform(name, environment, store, overrides, rollout, log, needs_image, url)
     return RolloutController(platform, models, rollout, by, log)
 
 
@@ -133,6 +138,7 @@ def _platform(
     rollout: Rollout,
     log: Callable[[str], None],
     needs_image: bool,
+    url: str | None = None,
 ) -> ServingPlatform:
     models = open_store(store)
 
@@ -140,5 +146,6 @@ def _platform(
         section = recorded_section("serving", Serving, overrides, models.manifest(name, number))
         return section.model_dump(mode="json", exclude_unset=True)  # its image may not know later keys
 
-    target, inside = environment.target(needs_image), environment.inside(store).text()
-    return open_platform(PlatformConfig(name, models, target, inside, serving, rollout, log))
+    target = environment.target(needs_image)
+    reached = (environment.inside(store) if environment.on_cluster else store).text()
+    return open_platform(PlatformConfig(name, models, target, reached, serving, rollout, log, url))

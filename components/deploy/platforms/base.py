@@ -41,6 +41,7 @@ class PlatformConfig:
         serving: gives the section `serving` with which a version is served.
         rollout: the time that servers have, and the share of the candidate.
         log: takes each sentence about the progress.
+        url: of a running server, where servers have no common one; None: as the section `serving` says.
     """
 
     name: str
@@ -50,6 +51,7 @@ class PlatformConfig:
     serving: Callable[[int], dict[str, Any]]
     rollout: Rollout
     log: Callable[[str], None]
+    url: str | None = None
 
 
 class Superseded(DeployError):  # noqa: N818 - an end, not a failure
@@ -175,10 +177,12 @@ class ServingPlatform(Protocol):
             servers follow the pointer.
         where: the place for people.
         command: with which a person serves a version, without its model and number.
+        follows: whether its servers follow the champion pointer by themselves.
     """
 
     name: str
     command: ClassVar[str]
+    follows: ClassVar[bool]
 
     @classmethod
     def open(cls, config: PlatformConfig) -> "ServingPlatform":

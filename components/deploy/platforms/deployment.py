@@ -58,6 +58,7 @@ class DeploymentPlatform(ModelPods):
     """
 
     command: ClassVar[str] = "deploy -e ENV"
+    follows: ClassVar[bool] = False
 
     store: str
     serving: Callable[[int], Json]

@@ -10,16 +10,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
-from modelyard.components import lifeline
+from modelyard.components import lifeline, step
 from modelyard.components.deploy.platforms.base import Check, PlatformConfig, Servers, Status, Window
 from modelyard.components.deploy.settings import Target
-from modelyard.components.errors import DeployError
-from modelyard.components.server import HttpServer
+from modelyard.components.errors import DeployError, ServeError, StoreError
+from modelyard.components.records import Failure
+from modelyard.components.server import PORT, HttpServer, send
 
 READY_TIMEOUT = 60.0
 
@@ -29,6 +30,7 @@ class LocalPlatform:
     """A model on this machine."""
 
     command: ClassVar[str] = "models promote"
+    follows: ClassVar[bool] = True
 
     config: PlatformConfig
     id: str = ""
@@ -51,11 +53,32 @@ class LocalPlatform:
         """See ServingPlatform."""
         return self.config.name
 
-    def status(self, problems: bool = False) -> Status:  # noqa: ARG002
-        """See ServingPlatform; stable is what the pointer names."""
+    def status(self, problems: bool = False) -> Status:
+        """See ServingPlatform; stable is what the pointer names, or with `problems` what the server says."""
         champion = self.config.models.champion(self.name)
         stable = self.servers(champion.version, champion.digest) if champion else None
+        if problems:
+            return self._look(champion.version if champion else None)
         return Status(stable=stable, candidate=self._candidate, token=self._token)
+
+    def _look(self, champion: int | None) -> Status:
+        """Ask the server what it serves, and why it does not serve the champion."""
+        section: dict[str, Any] = {"host": "127.0.0.1", "port": PORT}
+        with suppress(StoreError):  # its manifest may be what is damaged
+            section |= self.config.serving(champion) if champion else {}
+        host = f"[{section['host']}]" if ":" in section["host"] else section["host"]
+        url = self.config.url or f"http://{host}:{section['port']}"
+        try:
+            about = json.loads(send(HttpServer(url), "GET", f"/v1/models/{self.name}"))
+            version = int(about["model_version_status"][0]["version"])
+        except ServeError as error:
+            return Status(problems=(str(error),))
+        except (LookupError, TypeError, ValueError):
+            return Status(problems=(f"What answers at {url} is no server of modelyard; name it with --url.",))
+        why = about.get("error")
+        problems = (f"The server at {url} goes on with version {version}: {why}",) if why else ()
+        stable = Servers(version=version, digest="", fingerprint="", image=url, desired=1, ready=1)
+        return Status(stable=stable, answers=True, problems=problems)
 
     def servers(self, version: int, digest: str, like_before: bool = False) -> Servers:  # noqa: ARG002
         """See ServingPlatform."""
@@ -115,22 +138,23 @@ def running_server(
     command += ["--name", name, "--store", store, "--serving", local]
     command += [] if version is None else ["--version", str(version)]
     with (
-        tempfile.TemporaryDirectory() as scratch,
+        tempfile.TemporaryDirectory(prefix="modelyard-") as scratch,
         lifeline.hold(Path(scratch) / "lifeline") as variables,
         (Path(scratch) / "log").open("w+b") as log,
         _pipe() as (ready, told),
     ):
         command += ["--ready-fd", str(told.fileno())]
+        failure = Path(scratch) / "failure.json"
         process = subprocess.Popen(
             command,
             stdout=log,
             stderr=log,
             pass_fds=[told.fileno()],
-            env={**os.environ, **variables},
+            env={**os.environ, **variables, step.VARIABLE: str(failure)},
         )
         told.close()  # the server's end is the only one: it closes with the server
         try:
-            yield _url(process, ready, log)
+            yield _url(process, ready, log, failure)
         finally:
             process.kill()  # no client knows its URL, so there is nothing to drain
             process.wait()
@@ -143,11 +167,14 @@ def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         yield reading, writing
 
 
-def _url(process: subprocess.Popen[bytes], ready: IO[bytes], log: IO[bytes]) -> str:
+def _url(process: subprocess.Popen[bytes], ready: IO[bytes], log: IO[bytes], failure: Path) -> str:
     """Wait until the server says on the pipe that it is ready, and return its URL."""
     readable, _, _ = select.select([ready], [], [], READY_TIMEOUT)
     if line := ready.readline() if readable else b"":
         return str(json.loads(line)["url"])
+    record = Failure.parse(failure.read_bytes()) if readable and process.wait() and failure.exists() else None
+    if record:
+        raise DeployError(record.message)
     log.seek(0)
     tail = b" | ".join(log.read().splitlines()[-5:]).decode(errors="replace")
     what = f"was not ready within {READY_TIMEOUT:.0f} s" if not readable else f"ended with {process.wait()}"

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from modelyard.components.errors import ConfigError, NotFoundError, ServeError, StoreError
+from modelyard.components.errors import ConfigError, DamagedError, NotFoundError, ServeError
 from modelyard.components.records import Failure
 from modelyard.components.serve.__main__ import main
 from modelyard.components.step import VARIABLE
@@ -89,14 +89,14 @@ def test_a_tampered_file_is_never_ready(shelf, refused):
     file = shelf.file(version)
     file.chmod(0o644)
     file.write_bytes(file.read_bytes() + b"x")
-    refused(StoreError, "model.onnx", "SHA-256")
+    refused(DamagedError, "model.onnx", "SHA-256")
 
 
 def test_a_tampered_manifest_is_never_ready(shelf, refused):
     file = shelf.file(shelf.publish(), "manifest.json")
     file.chmod(0o644)
     file.write_text(file.read_text() + " ")
-    refused(StoreError, "manifest.json")
+    refused(DamagedError, "manifest.json")
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
@@ -144,7 +144,7 @@ def test_a_request_that_never_ends_does_not_keep_the_server(shelf, start):
 
 def test_another_digest_than_was_asked_for(shelf, refused):
     version = str(shelf.publish())
-    refused(StoreError, "manifest.json", more=("--version", version, "--digest", "0" * 64))
+    refused(DamagedError, "manifest.json", more=("--version", version, "--digest", "0" * 64))
 
 
 def test_says_where_it_is_and_lingers_for_those_who_have_not_heard_of_its_end(shelf, start):

@@ -1,5 +1,6 @@
 """Which version a server takes, and when: followed, pinned, swapped under load, refused."""
 
+import json
 import threading
 import time
 from collections import Counter
@@ -7,7 +8,11 @@ from collections import Counter
 import httpx
 import numpy as np
 import onnx
+import pytest
 
+from modelyard.components.errors import ServeError
+from modelyard.components.serve import model
+from modelyard.pipelines.cli import invoke
 from tests.published import classifier
 
 IMAGE = np.zeros((4, 4, 3), int).tolist()
@@ -99,33 +104,76 @@ def identity(path):
     onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
 
 
-def test_a_version_that_cannot_be_served_is_not_taken_and_the_next_good_one_is(shelf, start):
+def test_a_version_that_cannot_be_served_is_not_taken_and_the_next_good_one_is(
+    shelf, start, monkeypatch, capsys
+):
     shelf.publish(answer=(0.25, 0.75))
     pointer = shelf.file(1).parents[2] / "champion.json"
-    with start(shelf) as server:
+    monkeypatch.setenv("MODELYARD_STORE__URL", shelf.settings.url)
+    with start(shelf) as server, httpx.Client(base_url=server.url) as client:
 
-        def refused(words):
-            until(lambda: words in server.log.read_text())
+        def status():
+            assert invoke(["rollout", "status", "tiny", "--url", server.url, "--output", "json"]) == 0
+            found = json.loads(capsys.readouterr().out)
+            return found["champion"], found["stable"]["version"], found["problems"]
+
+        def refused(words, champion):
+            until(lambda: words in client.get("/v1/models/tiny").json().get("error", ""))
+            assert words in server.log.read_text()
             assert server.predict([IMAGE]).json() == {"predictions": [[0.25, 0.75]]}
+            for path in ("/v2/health/ready", "/v2/models/tiny/ready"):
+                ready = client.get(path)
+                assert ready.status_code == 200, "the last good version is served"
+                assert (ready.json()["version"], ready.json()["champion"]) == (1, champion)
 
+        def recovered(version):
+            until(lambda: "error" not in client.get("/v1/models/tiny").json())
+            assert client.get("/v2/health/ready").json() == {"ready": True}
+            assert status() == (version, version, [])
+
+        recovered(1)
         damaged = shelf.publish(answer=(0.5, 0.5), promote=False)
         file = shelf.file(damaged)
         file.chmod(0o644)
         file.write_bytes(file.read_bytes()[:-1] + b"x")
         shelf.models.promote("tiny", damaged, reason="test", by="test")
-        refused("SHA-256")
+        refused("SHA-256", damaged)
+        champion, serves, (problem,) = status()
+        assert (champion, serves) == (damaged, 1)
+        assert "SHA-256" in problem
+        assert server.metric("modelyard_champion_version", version=str(damaged)) == 1
+        assert server.metric("modelyard_model_version", version="1") == 1
+        assert server.metric("modelyard_champion_failures_total") > 0
         shelf.publish(make=lambda path: path.write_bytes(b"not onnx"))
-        refused("cannot be loaded by ONNX Runtime")
+        refused("cannot be loaded by ONNX Runtime", 3)
+        before = server.metric("modelyard_champion_failures_total")
+        until(lambda: server.metric("modelyard_champion_failures_total") > before + 5)
         shelf.publish(make=identity)
-        refused("(1, 4, 4, 3)")
+        refused("(1, 4, 4, 3)", 4)
+        gone = shelf.publish(answer=(0.5, 0.5), promote=False)
+        shelf.file(gone).rename(shelf.scratch / "elsewhere.onnx")
+        shelf.models.promote("tiny", gone, reason="test", by="test")
+        refused("model.onnx", gone)
 
         text = pointer.read_text()
         pointer.write_text("{ torn")  # as if the store were away for a while
-        refused("still serving version 1")
+        refused("champion.json is not a Champion", None)
+        pointer.unlink()
+        refused("has no champion", None)
         pointer.write_text(text)
-        shelf.publish(answer=(0.0, 1.0))
-        until(lambda: server.predict([IMAGE]).json() == {"predictions": [[0.0, 1.0]]})
-        assert server.log.read_text().count("SHA-256") == 1
+        refused("model.onnx", gone)
+        (shelf.scratch / "elsewhere.onnx").rename(shelf.file(gone))
+        recovered(gone)
+        assert server.predict([IMAGE]).json() == {"predictions": [[0.5, 0.5]]}
+        for words in ("SHA-256", "cannot be loaded by ONNX Runtime", "(1, 4, 4, 3)"):
+            assert server.log.read_text().count(words) == 1, "it is logged when it changes"
+
+
+def test_a_version_for_which_there_is_not_enough_memory_is_not_loaded(shelf, monkeypatch):
+    version = shelf.publish()
+    monkeypatch.setattr(model, "memory_limit", lambda: 1)
+    with pytest.raises(ServeError, match=f"Version {version} of tiny needs"):
+        model.load(shelf.models, "tiny", version, None, 1)
 
 
 def test_a_request_too_large_for_the_event_loop_is_answered(shelf, start):

@@ -56,7 +56,7 @@ class World:
 class MemoryPlatform:
     """A model on a platform that does at once what it is asked to."""
 
-    name, id, where = "digits", "memory", "here"
+    name, id, where, follows = "digits", "memory", "here", False
 
     def __init__(self, world: World, image: str = "serve:1") -> None:
         self.world, self.image = world, image

@@ -7,8 +7,10 @@ import pytest
 from modelyard.components.deploy import verification
 from modelyard.components.deploy.platforms import base
 from modelyard.components.deploy.platforms.base import Superseded
+from modelyard.components.deploy.verification import pin_version
 from modelyard.components.errors import (
     ClusterError,
+    ConflictError,
     DeployError,
     NotFoundError,
     StoreError,
@@ -92,22 +94,23 @@ def test_a_champion_that_answers_wrongly_is_not_served(controller, world, versio
     assert world.stable is before
 
     deploy(version())
-    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.*Version 3 is the champion again"):
+    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.* stable serves version 3 as before"):
         controller.rollback(two.version, "a mistake")
     assert state() == (3, 3, None, True)
 
 
 @pytest.mark.usefixtures("one")
 def test_a_version_without_golden_requests_is_not_served(
-    version, deploy, promote, state, monkeypatch, logged
+    models, version, deploy, promote, state, monkeypatch, logged
 ):
     two, three = version(), version()
     promote(two)
     monkeypatch.setattr(verification, "GOLDEN", "of_old.json")
-    with pytest.raises(DeployError, match=r"has no of_old\.json"):
-        deploy(three)
+    assert deploy(three).decision == "promote"
     assert any("Stable goes on with the servers of version 1 that run. Going" in line for line in logged)
-    assert state() == (2, 1, None, True)
+    assert state() == (3, 3, None, True)
+    with pytest.raises(DeployError, match=r"has no of_old\.json"):
+        pin_version(models, "digits", two.version)
 
 
 def test_without_a_champion_there_is_nothing_to_go_back_to(controller):
@@ -211,15 +214,75 @@ def test_a_rollback_gives_stable_the_servers_of_before(controller, world, versio
     assert (state(), world.stable.image) == ((1, 1, None, True), "serve:1")
 
 
-def test_a_rollback_to_a_version_that_cannot_run_comes_back(controller, models, world, one, version, deploy):
+@pytest.mark.parametrize("where", ["as candidate", "as stable"])
+def test_a_rollback_to_a_version_that_cannot_run(
+    controller, models, world, one, version, deploy, state, where
+):
     deploy(version())
     before = world.stable
-    world.broken.add(one.version)
-    with pytest.raises(DeployError, match=r"Version 2 is the champion again\. Stable serves version 2 as b"):
+    (world.broken if where == "as candidate" else world.unfit).add(one.version)
+    with pytest.raises(DeployError, match="no pod") as error:
         controller.rollback(None, "it is bad")
     assert world.stable is before
-    assert entries(models)[-2:] == [("rollback", 1, False), ("rollback", 2, False)]
-    assert "could not be brought to version 1: The quota" in models.champion("digits").reason
+    assert state() == (2, 2, None, True)
+    if where == "as candidate":
+        assert str(error.value).endswith("Version 1 was not promoted, and stable serves version 2 as before.")
+        assert entries(models)[-1] == ("promote", 1, True), "the pointer did not move"
+    else:
+        assert "Version 2 is the champion again. Stable serves version 2 as before." in str(error.value)
+        assert entries(models)[-2:] == [("rollback", 1, False), ("rollback", 2, False)]
+
+
+@pytest.mark.usefixtures("one")
+@pytest.mark.parametrize("how", ["damaged", "missing", "manifest"])
+@pytest.mark.parametrize("command", ["deploy", "rollback", "rollout promote"])
+def test_a_version_whose_files_are_not_what_was_published_is_refused(
+    controller, new_controller, models, world, version, deploy, state, how, command
+):
+    two, platform, data = version(), controller.platform, models._objects._data
+    if command == "rollback":
+        deploy(two)
+    elif command == "rollout promote":
+        platform.claim("token", platform.servers(2, two.digest))
+    number = 1 if command == "rollback" else 2
+    before, looked = (state(), world.stable), models.history("digits")
+    key = f"digits/versions/{number:06d}/{'manifest.json' if how == 'manifest' else 'model.onnx'}"
+    if how == "missing":
+        del data[key]
+    else:
+        data[key] = (b"{", "1")
+    with pytest.raises(DeployError, match=r"model\.onnx of version|manifest\.json is not") as error:
+        if command == "deploy":
+            pin_version(models, "digits", 2)
+        elif command == "rollback":
+            new_controller().rollback(None, "it is bad")
+        else:
+            controller.promote_candidate("it is good")
+    assert error.value.exit_code == 6
+    assert (state(), world.stable) == before
+    assert models.history("digits") == looked
+
+
+@pytest.mark.usefixtures("one")
+def test_a_rollback_takes_the_place_of_a_canary(new_controller, version, deploy, state, on_log):
+    deploy(version())
+    three, back = version(), []
+    on_log("canary: ", lambda: back.append(new_controller().rollback(None, "2 is bad")))
+    assert deploy(three).decision == "hold"
+    assert back[0].version == 1
+    assert state() == (1, 1, None, True)
+
+
+@pytest.mark.usefixtures("one")
+def test_a_rollback_is_not_done_when_the_champion_changes_while_it_is_verified(
+    controller, version, deploy, promote, state, on_log
+):
+    deploy(version())
+    three = version()
+    on_log("verified: ", lambda: promote(three))
+    with pytest.raises(ConflictError, match="is version 3 and not version 2"):
+        controller.rollback(None, "2 is bad")
+    assert state() == (3, 2, None, True)
 
 
 @pytest.mark.usefixtures("one")

@@ -73,11 +73,6 @@ def test_a_model_that_was_not_promoted_yet(run, version):
     assert str(run("rollback").exception).startswith("digits has no champion in memory:")
 
 
-def test_this_machine_has_no_rollouts():
-    with pytest.raises(ConfigError, match="is this machine, which has no rollouts"):
-        platforms.find_controller("digits", "local", "me")
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [

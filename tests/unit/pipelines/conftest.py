@@ -9,6 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Golden
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.cli import invoke
@@ -50,15 +52,19 @@ def modelyard(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
 def store(tmp_path: Path) -> ModelStore:
     """The default store of the working directory with two versions of `tiny`; version 1 is the champion."""
     models = open_store(Store(url=str(tmp_path / ".modelyard/models")))
-    model = tmp_path / "model.onnx"
+    model, golden = tmp_path / "model.onnx", tmp_path / "golden.json"
     write_model(model)
+    instances = [[[0, 0], [0, 0]], [[255, 255], [255, 255]]]
+    predictions = [[1.0, 0.0], [0.0, 1.0]]
+    artifacts.write(golden, Golden(problem="classification", instances=instances, predictions=predictions))
     metrics = accurate(0.9, 0.8, 1.0)
     for run in ("first", "second"):
         publish(
             models,
             "tiny",
-            {"model.onnx": model},
+            {"model.onnx": model, "golden.json": golden},
             SIGNATURE,
+            config={"serving": {"port": 1}},  # where no server answers
             run=run,
             data="d",
             recipe_sha256="c",

@@ -2,17 +2,23 @@
 
 import json
 import re
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from modelyard.pipelines.cli.options import cell
+from modelyard.pipelines.serving import platforms
+from tests.published import publish
+from tests.unit.pipelines.conftest import SIGNATURE
 
 
 @pytest.mark.usefixtures("store")
 def test_models_are_listed(modelyard):
     rows = json.loads(modelyard("models", "list", "--output", "json").out)
     expected = {"model": "tiny", "champion": 1, "metric": "accuracy", "value": 0.9, "run": "", "versions": 2}
-    assert rows == [{**expected, "latest": 2}]
+    assert rows == [{**expected, "latest": 2, "served": [], "error": None}]
     text = modelyard("models", "list").out
     assert re.search(r"^tiny +1 +accuracy +0.9000 +2 +2", text, re.M)
     versions = json.loads(modelyard("models", "list", "tiny", "--output", "json").out)
@@ -48,17 +54,56 @@ def test_promotion_and_rollback_move_the_champion_and_are_in_the_history(modelya
     assert "Version 2 is the champion" in modelyard("models", "promote", "tiny", 2, "--reason", "why not").out
     back = json.loads(modelyard("rollback", "tiny", "--output", "json").out)
     assert back["version"] == store.champion("tiny").version == 1
-    modelyard("rollback", "tiny", "--to", 2)
-    assert store.champion("tiny").version == 2
     entries = json.loads(modelyard("models", "history", "tiny", "--output", "json").out)
     assert [(entry["action"], entry["version"]) for entry in entries] == [
         ("promote", 1),
         ("promote", 2),
         ("rollback", 1),
-        ("rollback", 2),
     ]
     assert entries[1]["reason"] == "why not"
     assert "why not" in modelyard("models", "history", "tiny").out
+
+
+@pytest.fixture
+def damaged(store):
+    """Damage a file of version 2 as a user finds it, and return its path."""
+    file = Path(store.url, "tiny", "versions", "000002", "model.onnx")
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes() + b"x")
+    return file
+
+
+@pytest.mark.usefixtures("damaged")
+@pytest.mark.parametrize(
+    "command",
+    [("models", "promote", "tiny", 2), ("rollback", "tiny", "--to", 2), ("deploy", "tiny", 2, "-e", "local")],
+)
+def test_a_damaged_version_does_not_become_the_champion(modelyard, store, command):
+    ended = modelyard(*command, "--output", "json")
+    error = json.loads(ended.out)["error"]
+    assert (ended.code, error["kind"]) == (6, "DeployError")
+    assert "model.onnx of version 2" in error["message"]
+    assert store.champion("tiny").version == 1
+
+
+def test_a_version_that_no_server_can_load_does_not_become_the_champion(modelyard, store, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"nonsense")
+    files = {name: tmp_path / name for name in ("model.onnx", "golden.json")}
+    assert publish(store, "tiny", files, SIGNATURE) == 3
+    ended = modelyard("rollback", "tiny", "--to", 3)
+    assert ended.code == 6
+    assert "Version 3 of tiny cannot be loaded by ONNX Runtime" in ended.err
+    assert "Version 3 was not promoted, and the champion is version 1 as before." in ended.err
+    assert store.champion("tiny").version == 1
+
+
+def test_a_manifest_that_is_damaged_is_listed(modelyard, damaged):
+    (damaged.parent / "manifest.json").chmod(0o644)
+    (damaged.parent / "manifest.json").write_text("{")
+    first, second = json.loads(modelyard("models", "list", "tiny", "--output", "json").out)
+    assert (first["error"], second["version"]) == (None, 2)
+    assert "manifest.json is not a Manifest" in second["error"]
+    assert modelyard("models", "promote", "tiny", 2).code == 6
 
 
 def test_promotion_on_a_cluster_moves_its_pointer_and_says_what_moves_the_servers(
@@ -68,11 +113,17 @@ def test_promotion_on_a_cluster_moves_its_pointer_and_says_what_moves_the_server
         "kind: kubernetes\nstore: gs://b/models\npipeline_root: gs://b/runs\n"
     )
     asked = []
-    monkeypatch.setattr(
-        "modelyard.pipelines.cli.models.models_in", lambda *where: asked.append(where) or store
-    )
+
+    def find_controller(_name, environment, by, **given):
+        asked.append((environment, given["store"].url))
+        promote = partial(store.promote, "tiny", by=by)
+        return SimpleNamespace(
+            models=store, promote=lambda pinned, reason: promote(pinned.version, reason=reason)
+        )
+
+    monkeypatch.setattr(platforms, "find_controller", find_controller)
     said = modelyard("models", "promote", "tiny", 2, "-e", "there.yaml").out
-    assert asked == [(None, "there.yaml")]
+    assert asked == [("local", "gs://b/models")], "a server of this machine verifies it"
     assert store.champion("tiny").version == 2
     assert "`modelyard deploy tiny 2 -e there.yaml`" in " ".join(said.split())
     elsewhere = modelyard("models", "promote", "tiny", 1, "-e", "there.yaml", "--store", "gs://c/models").out

@@ -28,6 +28,20 @@ def test_requests_are_counted_by_code_version_and_traffic():
     assert found["modelyard_model_version", ("7", "digits")] == 1
 
 
+def test_the_champion_is_shown_beside_the_version_that_is_served():
+    metrics = Metrics("digits", lambda: 0)
+    metrics.version = 7
+    assert ("modelyard_champion_failures_total", ("digits",)) not in samples(metrics), "it is pinned"
+    metrics.followed(7, failed=False)
+    assert samples(metrics)["modelyard_champion_failures_total", ("digits",)] == 0
+    metrics.followed(8, failed=True)
+    metrics.followed(None, failed=True)  # the store is away
+    found = samples(metrics)
+    assert found["modelyard_champion_failures_total", ("digits",)] == 2
+    assert found["modelyard_champion_version", ("8", "digits")] == 1
+    assert found["modelyard_model_version", ("7", "digits")] == 1
+
+
 def test_the_histogram_is_cumulative_and_a_bound_belongs_to_its_bucket():
     metrics = Metrics("digits", lambda: 0)
     for seconds in (0.0001, 0.0025, 0.003, 99.0):
