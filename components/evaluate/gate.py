@@ -101,6 +101,8 @@ def decide(
             values = both.candidate[name].value, both.champion[name].value
             failed.append(_side_by_side(name, values, f"version {champion}, the champion", both.rows))
         reason = "; ".join(failed)
+        if not all(one.rule.passed for one in compared):
+            reason += "; the champion stays"
     else:
         reached = [one.sentence for one in limits] or [value]
         against = [one.sentence for one in compared] or ["there is no champion to compare it with"]
@@ -234,7 +236,7 @@ def _compared(metrics: Metrics, gate: Gate, champion: int) -> list[Checked]:
 def _too_few(rule: str, rows: int, sentence: str, least: int = ENOUGH_ROWS) -> Checked:
     """Return that there is nothing to compare on."""
     found = Rule(rule=rule, value=float(rows), limit=float(least), passed=False)
-    return Checked(found, f"{sentence}: {rows:,} test rows are left for that, and the champion stays")
+    return Checked(found, f"{sentence}: {rows:,} test rows are left for that")
 
 
 def _check(metrics: Metrics, gate: Gate, one: Comparison, margin: float, champion: int) -> Checked:
@@ -270,7 +272,6 @@ def _check(metrics: Metrics, gate: Gate, one: Comparison, margin: float, champio
             sentence += (
                 f"; {which} would pass 4 times in 5 with about {needed:,} test rows, there are {rows:,}"
             )
-        sentence += "; the champion stays"
     return Checked(rule, sentence)
 
 

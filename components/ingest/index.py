@@ -88,7 +88,7 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
                 continue
             found[file] = place
             if file not in there:
-                missing[file] = f"{where} names it, and it is not there"
+                missing[file] = f"{where} names it, and it is not there. Put it there, or remove the row."
             if len(found) > MOST_ENTRIES:
                 raise DataError(f"{name} has more than {MOST_ENTRIES:,} rows. Split the dataset.")
     if mistakes:

@@ -30,16 +30,18 @@ class Kind:
         problems: those whose targets it has.
         keys: of `data`, those that are for such sources alone.
         shipped: files of scikit-learn's data folder, for a kind that needs no `data.source`.
+        classes: their names, where every such source has the same.
     """
 
     reader: str
     problems: tuple[str, ...] = ("classification",)
     keys: tuple[str, ...] = ()
     shipped: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 KINDS = {
-    "digits": Kind("digits", shipped=("digits.csv.gz",)),
+    "digits": Kind("digits", shipped=("digits.csv.gz",), classes=tuple("0123456789")),
     "cifar10": Kind("cifar10"),
     "images": Kind(
         "image_files",

@@ -1,5 +1,6 @@
 """`gc` removes what nothing needs; `doctor` checks this machine."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from modelyard.pipelines.maintenance.garbage_collection import Removable
 
+MOST_REASONS = 20
+
 
 def gc(
     config: ConfigFile = None,
@@ -36,8 +39,10 @@ def gc(
 ) -> None:
     """Remove versions, runs of this machine, uploads and checkpoints that nothing needs.
 
-    The section `retention` of the configuration says what is kept in addition to what is in use. The command
-    lists what it would remove and asks for confirmation; without a terminal, only --yes removes anything.
+    What is in use is kept, and what the section `retention` of the configuration says: the latest versions
+    and runs, and everything younger than `retention.younger_than`, at least a minute (1m). The command lists
+    what it would remove, and why the rest is kept, and asks for confirmation; without a terminal, only --yes
+    removes anything.
     """
     import time
 
@@ -91,9 +96,13 @@ def _show(found: list["Removable"], to_remove: list["Removable"]) -> None:
         rows = [(one.kind, one.name, decimal(one.size), one.why) for one in to_remove]
         show_rows(rows, ("what", "name", "size", "why"))
     total = decimal(sum(one.size for one in to_remove))
-    typer.echo(
-        f"{len(to_remove)} of {len(found)} can be removed ({total}); --output json says why the others stay."
-    )
+    typer.echo(f"{len(to_remove)} of {len(found)} can be removed ({total}).")
+    kept = Counter((one.kind, one.kept) for one in found if one.kept)
+    if kept:
+        reasons = [(kind, str(count), why) for (kind, why), count in kept.most_common(MOST_REASONS)]
+        show_rows(reasons, ("kept", "count", "why"))
+    if len(kept) > MOST_REASONS:
+        typer.echo("--output json lists all that is kept, and why.")
 
 
 def _remove(to_remove: list["Removable"], console: "Console") -> list["Removable"]:

@@ -21,13 +21,14 @@ from modelyard.pipelines.cli.options import (
     show_list,
     show_rows,
     store_section,
+    time_of,
     user,
 )
 
 if TYPE_CHECKING:
     from modelyard.components.artifacts import Manifest
     from modelyard.components.store.models import ModelStore
-    from modelyard.components.store.records import Champion
+    from modelyard.components.store.records import Champion, HistoryEntry
 
 app = typer.Typer(
     name="models", help="Show models and their versions; promote by hand.", no_args_is_help=True
@@ -159,10 +160,16 @@ def history(
     entries = models.history(name)
     if not entries:
         models.latest(name)  # raises when there is no such model
-    keys = ("number", "at", "action", "version", "previous", "by", "reason", "attempt")
-    rows = [tuple(_cell(getattr(entry, key)) for key in keys) for entry in entries]
+    head = ("", "time (UTC)", "action", "by", "reason")
+    rows = [(str(one.number), time_of(one.at), _action(one), one.by, one.reason) for one in entries]
     empty = f"{name} has no history in {models.url}: no version of it was ever promoted."
-    show_list(output, [entry.model_dump(mode="json") for entry in entries], rows, keys, empty)
+    show_list(output, [entry.model_dump(mode="json") for entry in entries], rows, head, empty)
+
+
+def _action(entry: "HistoryEntry") -> str:
+    """Return what an entry of the history did, such as `promote 1 -> 2`."""
+    before = f"{entry.previous} -> " if entry.previous else ""
+    return f"{'attempt: ' if entry.attempt else ''}{entry.action} {before}{entry.version}"
 
 
 def _show_champion(champion: "Champion", name: str, servers: str, output: Output) -> None:

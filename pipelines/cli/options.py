@@ -247,6 +247,11 @@ def cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)  # as in a file
 
 
+def time_of(text: str) -> str:
+    """Return an ISO 8601 time in UTC as people read it, to the second."""
+    return text[:19].replace("T", " ")
+
+
 def user() -> str:
     """Return who gives this command, for the history."""
     import getpass

@@ -27,6 +27,8 @@ HEAD = """\
 One YAML file: `modelyard run cifar10.yaml`. Unknown keys, wrong types and impossible combinations are errors
 that name the line, the value and the remedy. `modelyard config init` writes a file to begin with, `modelyard
 config show` prints the effective configuration, and `modelyard config schema` gives editors a JSON Schema.
+A value that only Keras can refuse, such as a momentum of 2, is refused by `modelyard plan`, or by the step
+`train` before the first epoch.
 
 Order of precedence:
 
@@ -37,7 +39,7 @@ Order of precedence:
 
 A relative path in `data.source` or `model.code` is relative to the file that says it, or to the working
 directory when the command line or the environment does. `store.url` is relative to the working directory.
-YAML is read as version 1.2: `no` is text and `1e-3` is a number.
+YAML is read as version 1.2: `no` is text, `1e-3` is a number, and a key `3` is text, as for a class named 3.
 
 `MODELYARD_HOME` (default `.modelyard`) is where runs, caches and logs go; it is no key of the configuration.
 """

@@ -18,12 +18,14 @@ from modelyard.pipelines.cli.options import (
     show,
     show_list,
     show_rows,
+    time_of,
 )
 
 if TYPE_CHECKING:
     from modelyard.pipelines.runners.base import Run, RunInfo
     from modelyard.pipelines.runners.select import Place
 
+NONE = "–"  # as `cell` shows it
 app = typer.Typer(name="runs", help="List, show, compare, cancel and retry runs.", no_args_is_help=True)
 
 
@@ -96,11 +98,10 @@ def compare(
     if output is Output.JSON:
         emit(compared.model_dump(mode="json"))
         return
-    rows = [
-        (one.key, *(cell(value) for value in (one.before, one.after)))
-        for one in (*compared.results, *compared.metrics, *compared.differences)
-    ]
-    show_rows(rows, ("", *(one.name for one in compared.runs)))
+    changes = (*compared.results, *compared.metrics, *compared.differences)
+    rows = [(one.key, _value(one.key, one.before), _value(one.key, one.after)) for one in changes]
+    # a run without a gate has no value for any key of it
+    show_rows([row for row in rows if row[1:] != (NONE, NONE)], ("", *(one.name for one in compared.runs)))
     if not compared.differences:
         typer.echo("Their configurations are the same.")
 
@@ -233,10 +234,17 @@ def _done(run: "Run", state: str, words: str, output: Output) -> None:
     show(output, {"run": run.name, "id": run.info().id, "done": state}, f"{run.name} {words}.")
 
 
+def _value(key: str, value: Any) -> str:
+    """Return a value of a comparison as people read it."""
+    if value and key in ("started", "seconds"):
+        return f"{time_of(value)} UTC" if key == "started" else f"{value:.0f}"
+    return NONE if value in ({}, []) else cell(value)
+
+
 def _row(info: "RunInfo") -> tuple[str, ...]:
     decided = (info.decision, _metric(info), info.version)
     values = (info.model, info.data, info.state, *decided, info.environment)
-    return (info.name, info.started[:19].replace("T", " "), *map(cell, values))
+    return (info.name, time_of(info.started), *map(cell, values))
 
 
 def _facts(info: "RunInfo") -> dict[str, str]:
@@ -245,7 +253,7 @@ def _facts(info: "RunInfo") -> dict[str, str]:
     facts = {
         "run": name,
         "state": info.state,
-        "started": f"{info.started[:19].replace('T', ' ')} UTC",
+        "started": f"{time_of(info.started)} UTC",
         "seconds": info.seconds and f"{info.seconds:.0f}",
         "in": where if info.environment == info.runner else f"{info.environment}, {where}",
         "model": info.model,

@@ -26,7 +26,7 @@ from modelyard.components.problems import PROBLEMS, describe
 from modelyard.components.serve.settings import Serving
 from modelyard.components.settings import Settings
 from modelyard.components.source.checks import without_secrets
-from modelyard.components.source.settings import Source, SourceKeys, check_problem
+from modelyard.components.source.settings import KINDS, Source, SourceKeys, check_problem
 from modelyard.components.store.settings import MODEL_NAME, Store
 from modelyard.components.store.storage import find_storage, is_path
 from modelyard.components.train.settings import PLATEAU, Code, Model, Training, check
@@ -65,8 +65,8 @@ class Retention(Settings):
     younger_than: str = Field(
         default="30d",
         pattern=DURATION,
-        description="Everything younger than this, as 12h, 30d or 8w; in the store, also everything younger "
-        "than environment.active_deadline.",
+        description="Everything younger than this, as 90m, 12h, 30d or 8w, at least 1m; in the store, also "
+        "everything younger than environment.active_deadline.",
     )
 
 
@@ -179,16 +179,27 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _in_range(self) -> Self:
-        """Refuse thresholds and margins that no model could reach or miss."""
+        """Refuse thresholds and margins that no model could reach or miss, and names that are not classes."""
+        weights = self.training.class_weights
+        named = (
+            {f"training.class_weights.{name}": name for name in weights or ()}
+            if weights != "balanced"
+            else {}
+        )
         for key in ("minimum", "maximum", "margin"):
             for metric, given in getattr(self.gate, key, {}).items():
                 low, high = describe(self.problem).ranges[metric]
                 low, high = (0, high - low) if key == "margin" else (low, high)
                 for name, value in given.items() if isinstance(given, dict) else [("", given)]:
+                    path = f"gate.{key}.{metric}{name and f'.{name}'}"
+                    named |= {path: name} if name else {}
                     if not low <= value <= high:
-                        path = f"gate.{key}.{metric}{name and f'.{name}'}"
                         bounds = [f"at least {low:g}"] * (low > -inf) + [f"at most {high:g}"] * (high < inf)
                         raise ValueError(f"{path} is {value:g}, and must be {' and '.join(bounds)}")
+        known = self.data.classes or KINDS[self.data.kind].classes
+        for path, name in named.items():
+            if known and name not in known:
+                raise ValueError(f"{path}: the data has no class {name!r}{choices(name, known)}")
         return self
 
     @model_validator(mode="after")

@@ -20,7 +20,8 @@ EXPECTED = {
     "float_type": "a number",
     "string_type": "text (in quotes, if it looks like something else)",
     "bool_type": "true or false",
-    "tuple_type": "a list, as in [32, 64]",
+    "tuple_type": "a list: write [{item}]",
+    "list_type": "a list: write [{item}]",
     "dict_type": "a section with keys",
     "model_type": "a section with keys (remove it to take the defaults)",
     "greater_than": "greater than {gt:g}",
@@ -124,8 +125,9 @@ def _sentence(
 
 
 def _expected(detail: ErrorDetails) -> str:
-    template = EXPECTED.get(detail["type"])
-    return template.format(**detail.get("ctx", {})) if template else f"valid ({detail['msg']})"
+    template, value = EXPECTED.get(detail["type"]), detail["input"]
+    item = "" if value is None else value if isinstance(value, str) else shown(value)
+    return template.format(item=item, **detail.get("ctx", {})) if template else f"valid ({detail['msg']})"
 
 
 def _near(value: Any, detail: ErrorDetails) -> str:

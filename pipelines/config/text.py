@@ -1,7 +1,8 @@
 """The text of configurations: YAML that says what a person reads, and durations such as 12h and 30d.
 
 Scalars are those of YAML 1.2 (`no` is text, `1e-3` is a number, `010` is ten); duplicate keys, anchors,
-tags, and keys that are not text are errors. What is read is plain JSON with the line of every key.
+tags, and keys that are neither text nor whole numbers are errors. A key `3` is the text "3". What is read is
+plain JSON with the line of every key.
 """
 
 import json
@@ -138,6 +139,8 @@ def _value(node: yaml.Node, path: Keys, lines: dict[Keys, int]) -> Any:
     values: dict[str, Any] = {}
     for key, child in node.value:
         name = _scalar(key) if isinstance(key, yaml.ScalarNode) else key
+        if isinstance(name, int) and not isinstance(name, bool):  # a class is called 3
+            name = key.value
         if not isinstance(name, str):
             raise _RefusedError(key, f"the key {key.value!r} is not text: put it in quotes.")
         if name in values:

@@ -105,6 +105,16 @@ def test_the_comparison_with_the_champion(gain, at_least, gate, decision, words)
         assert word in found.reason
 
 
+def test_that_the_champion_stays_is_said_once() -> None:
+    gate = Gate(margin={"balanced_accuracy": 0.01, "recall": {"defective": 0.1}})
+    ours = compared("balanced_accuracy", 0.925, 0.0, -0.1, version=3)
+    recall = compared("recall", 0.9, 0.0, -0.2, version=3, slice="defective")
+    reason = decide(metrics(GOOD, ours, recall), gate, 3).reason
+    assert reason.count("does not show") == 2
+    assert reason.count("the champion stays") == 1
+    assert reason.endswith("; the champion stays")
+
+
 def test_a_rejected_candidate_is_shown_beside_the_champion() -> None:
     both = {name: {"accuracy": higher(value)} for name, value in (("candidate", 0.93), ("champion", 0.97))}
     ours = compared("balanced_accuracy", 0.925, 0.0, -0.015, version=3)

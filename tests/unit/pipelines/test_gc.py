@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def test_without_yes_it_only_shows(modelyard, old):
     assert "tiny/2" in ended.out
     assert "tiny/1" not in ended.out
     assert "1 of 2 can be removed" in ended.out
+    assert re.search(r"^version +1 +the champion *$", ended.out, re.M)
     assert old.versions("tiny") == [1, 2]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +105,19 @@ def test_a_manifest_that_is_damaged_is_listed(modelyard, damaged):
     assert (first["error"], second["version"]) == (None, 2)
     assert "manifest.json is not a Manifest" in second["error"]
     assert modelyard("models", "promote", "tiny", 2).code == 6
+
+
+def test_the_history_is_readable_in_80_columns(modelyard, store, monkeypatch):
+    reason = "balanced_accuracy is 0.9250 for the candidate and 0.9167 for version 1, the champion, " * 3
+    store.promote("tiny", 2, reason=reason, by="pipeline")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    text = modelyard("models", "history", "tiny").out
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    assert set(reason.split()) <= set(text.split())
+    assert len(text.splitlines()) < 15
+    assert re.search(r"^2 +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +promote 1 -> 2 +pipeline +balanced", text, re.M)
 
 
 def test_promotion_on_a_cluster_moves_its_pointer_and_says_what_moves_the_servers(

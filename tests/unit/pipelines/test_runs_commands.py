@@ -120,7 +120,14 @@ def test_two_runs_are_compared(home, modelyard):
     assert [one["name"] for one in compared["runs"]] == [FIRST, SECOND]
     assert compared["differences"] == [{"key": "training.epochs", "before": 20, "after": 3}]
     assert compared["metrics"] == [{"key": "accuracy", "before": 0.9, "after": 0.8}]
-    assert "training.epochs" in modelyard("runs", "compare", FIRST, SECOND).out
+    text = modelyard("runs", "compare", FIRST, SECOND).out
+    assert re.search(r"^started +2026-01-01 00:00:00 UTC +2026-01-02 00:00:00 UTC *$", text, re.M)
+    assert re.search(r"^training.epochs +20 +3 *$", text, re.M)
+    third = "20260103-000000-aaaa"
+    ended(home, third, "gate=null", decision="promote", reason="r", evaluation=metrics(0.9))
+    keys = [line.split()[0] for line in modelyard("runs", "compare", FIRST, third).out.splitlines()]
+    assert [key for key in keys if key.startswith("gate")] == ["gate.comparison", "gate.minimum.accuracy"]
+    assert found(modelyard, "compare", FIRST, third)["results"][1]["before"] == "2026-01-01T00:00:00+00:00"
     assert modelyard("runs", "compare", FIRST, "20260103-000000-cccc").code == 7
 
 
