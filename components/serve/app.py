@@ -49,6 +49,7 @@ _ROUTES = {
     "metadata": ("GET", r"/v2/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?"),
     "model_ready": ("GET", r"/v2/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?/ready"),
     "infer": ("POST", r"/v2/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?/infer"),
+    "models": ("GET", r"/v[12]/models"),
     "status": ("GET", r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?"),
     "signature": ("GET", r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?/metadata"),
     "predict": ("POST", r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?:predict"),
@@ -160,13 +161,15 @@ class App:
                 return Reply(encode(ready), 503 if self.draining else 200)
             case "live":
                 return Reply(encode({"live": True}))
+            case "models":  # of KServe
+                return Reply(encode({"models": [predictor.name]}))
             case "status":
                 error = {"champion": self._champion, "error": self._trouble} if self._trouble else {}
                 return tfserving.status(predictor, error)
             case "signature":
                 return tfserving.metadata(predictor)
             case "metadata":
-                return openinference.metadata(predictor, self._limits.image_pixels)
+                return openinference.metadata(predictor, self._limits)
             case "server":
                 return openinference.server()
             case "metrics":
@@ -299,7 +302,7 @@ def _match(method: str, path: str) -> Call | Refused:
     return Refused(
         404,
         f"There is nothing at {path[:80]}; predictions are at /v1/models/NAME:predict and "
-        "/v2/models/NAME/infer, and the page at / shows an example.",
+        "/v2/models/NAME/infer, /v2 lists the supported extensions, and the page at / shows an example.",
     )
 
 

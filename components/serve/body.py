@@ -14,7 +14,8 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 MAX_DISCARDED = 64 * 2**20  # bytes that are read so that a client which still sends gets its refusal
 DISCARD_SECONDS = 5.0
 MAX_DIGITS = 18  # of a Content-Length
-GZIP = 16 + zlib.MAX_WBITS  # zlib's way to say that the data has gzip's header
+ENCODINGS = (b"gzip", b"x-gzip", b"deflate")
+ANY_HEADER = 32 + zlib.MAX_WBITS  # zlib's way to say that the data has the header of gzip or of zlib
 RETRY = ((b"retry-after", b"1"),)
 
 
@@ -107,13 +108,16 @@ class Body:
         self._taken += size
 
     def _decompressed(self, data: bytes) -> bytes:
-        stream = zlib.decompressobj(GZIP)
+        stream = zlib.decompressobj(ANY_HEADER)
         try:
             text = stream.decompress(data, self._limits.body + 1)
         except zlib.error as error:
-            raise Refused(400, f"The body is not gzip, as Content-Encoding says: {error}.") from None
-        if not stream.eof and len(text) <= self._limits.body:
-            raise Refused(400, "The body's gzip is cut off; send all of it.")
+            raise Refused(
+                400, f"The body is not compressed as Content-Encoding says, by gzip or zlib: {error}."
+            ) from None
+        if stream.unused_data or (not stream.eof and len(text) <= self._limits.body):
+            fault = f"has {len(stream.unused_data)} bytes behind its end" if stream.eof else "is cut off"
+            raise Refused(400, f"The compressed body {fault}; send it whole, as one stream.")
         self._take(max(0, len(text) - self._taken))
         return text
 
@@ -132,7 +136,7 @@ def _too_large(found: str, limit: int) -> Refused:
 
 
 def _compressed(headers: dict[bytes, bytes]) -> bool:
-    """Say whether the body is gzip; refuse other encodings, and bodies that are neither JSON nor tensors."""
+    """Say whether the body is compressed; refuse other encodings, and what is neither JSON nor tensors."""
     kind = headers.get(b"content-type", b"").lower()  # of a form is what curl -d calls its JSON
     if kind.startswith((b"multipart/", b"image/", b"audio/", b"video/")):
         raise Refused(
@@ -141,9 +145,10 @@ def _compressed(headers: dict[bytes, bytes]) -> bool:
             'as {"instances": [{"b64": "<the file in base64>"}]}.',
         )
     encoding = headers.get(b"content-encoding", b"identity").lower().strip()
-    if encoding not in (b"identity", b"gzip", b"x-gzip"):
+    if encoding not in (b"identity", *ENCODINGS):
         raise Refused(
             415,
-            f"The body is encoded with {encoding.decode('latin-1')[:60]!r}; send it uncompressed or as gzip.",
+            f"The body is encoded with {encoding.decode('latin-1')[:60]!r}; send it uncompressed, or as gzip "
+            "or deflate.",
         )
     return encoding != b"identity"

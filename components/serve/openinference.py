@@ -20,6 +20,7 @@ from simdjson import Array, Object
 
 from modelyard.components.artifacts import Tensor
 from modelyard.components.serve import tensors
+from modelyard.components.serve.limits import Limits
 from modelyard.components.serve.model import Predictor
 from modelyard.components.serve.replies import Refused, Reply, encode, not_finite, short
 
@@ -37,11 +38,11 @@ def server() -> Reply:
     return Reply(encode(about))
 
 
-def metadata(predictor: Predictor, max_pixels: int) -> Reply:
+def metadata(predictor: Predictor, limits: Limits) -> Reply:
     """Return what the model takes and gives.
 
     `parameters` has the whole signature, with the names and the meaning of values, whether people want the
-    largest value of an answer first, and the pixels that an image may have.
+    largest value of an answer first, and the limits of an image and of a request.
     """
     signature = predictor.signature
     about = {
@@ -53,7 +54,8 @@ def metadata(predictor: Predictor, max_pixels: int) -> Reply:
         "parameters": {
             "signature": signature.model_dump(mode="json"),
             "ranked": predictor.ranked,
-            "max_pixels": max_pixels,
+            "max_pixels": limits.image_pixels,
+            "max_body_bytes": limits.body,
         },
     }
     return Reply(encode(about))
@@ -119,10 +121,13 @@ def _input(document: Any) -> Any:
     """Return the one input of a request."""
     inputs = document.get("inputs")
     if not isinstance(inputs, Array) or len(inputs) != 1 or not isinstance(inputs[0], Object):
+        if "instances" in document:
+            raise Refused(400, "The body is a request of TF Serving; send it to /v1/models/NAME:predict.")
+        found = f"{len(inputs)} inputs" if isinstance(inputs, Array) else tensors.keys(document)
         raise Refused(
             400,
-            'The body needs "inputs" with exactly one tensor: {"inputs": [{"name": ..., "shape": [...], '
-            '"datatype": ..., "data": [...]}]}.',
+            f'The body has {found}, and "inputs" with exactly one tensor is expected: '
+            '{"inputs": [{"name": ..., "shape": [...], "datatype": ..., "data": [...]}]}.',
         )
     return inputs[0]
 
@@ -142,8 +147,8 @@ def _batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_batch: i
             400, f"The input's datatype is {_short(tensor.get('datatype'))}, and {expected} is expected."
         )
     shape = _shape(tensor, signature.shape, max_batch)
-    parameters = tensor.get("parameters")
-    size = parameters.get("binary_data_size") if isinstance(parameters, Object) else None
+    parameters = _parameters(tensor)
+    size = parameters.get("binary_data_size")
     if size is not None:
         if binary is None or size != len(binary):
             raise Refused(
@@ -187,8 +192,7 @@ def _wants_bytes(predictor: Predictor, document: Any) -> bool:
     outputs = document.get("outputs")
     asked = [output for output in outputs if isinstance(output, Object)] if isinstance(outputs, Array) else []
     for output in asked:
-        parameters = output.get("parameters")
-        if isinstance(parameters, Object) and "classification" in parameters:
+        if "classification" in _parameters(output):
             raise Refused(400, "The classification extension is not supported; leave `classification` out.")
         if output.get("name") not in (predictor.output, "output"):
             raise Refused(
@@ -196,13 +200,23 @@ def _wants_bytes(predictor: Predictor, document: Any) -> bool:
                 f"The output {_short(output.get('name'))} is asked for, and there is one, "
                 f'{predictor.output!r}; "output" is understood too.',
             )
-    places = [(asked[0].get("parameters"), "binary_data")] if asked else []
-    for place, key in (*places, (document.get("parameters"), "binary_data_output")):
-        if isinstance(place, Object) and key in place:
+    places = [(_parameters(asked[0]), "binary_data")] if asked else []
+    for place, key in (*places, (_parameters(document), "binary_data_output")):
+        if key in place:
             if not isinstance(place[key], bool):
                 raise Refused(400, f"{key} is {_short(place[key])}, and true or false is expected.")
             return bool(place[key])
     return False
+
+
+def _parameters(place: Any) -> Any:
+    """Return the parameters of a request, a tensor or an output; refuse those of shared memory."""
+    parameters = place.get("parameters")
+    if not isinstance(parameters, Object):
+        return {}
+    if any(key.startswith("shared_memory") for key in parameters):
+        raise Refused(400, "Shared memory is not supported; send the tensor's data, and take the answer's.")
+    return parameters
 
 
 def _short(value: Any) -> str:

@@ -88,8 +88,8 @@ def predict(predictor: Predictor, text: bytes, max_batch: int, limits: Limits) -
     if len(keys) != 1:
         raise Refused(
             400,
-            f'The body has the keys {short(", ".join(document))}, and one of "instances" (a list of '
-            'examples) and "inputs" (the batch) is expected.',
+            f'The body has {tensors.keys(document)}, and one of "instances" (a list of examples) and '
+            '"inputs" (the batch) is expected.',
         )
     name = document.get("signature_name", SIGNATURE)
     if name not in (SIGNATURE, ""):
@@ -148,8 +148,8 @@ def _only(item: Any, predictor: Predictor) -> Any:
     if len(item) != 1 or (name := next(iter(item))) not in names:
         raise Refused(
             400,
-            f"An input is named {short(', '.join(item))}, and {predictor.name} has one, "
-            f'{predictor.input!r}; "input" is understood too.',
+            f"An input has {tensors.keys(item)}, and {predictor.name} has one input, {predictor.input!r}; "
+            '"input" is understood too.',
         )
     return item[name]
 

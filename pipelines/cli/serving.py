@@ -28,7 +28,10 @@ def serve(
     name: ModelName,
     version: Version = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default: serving.host.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one; default: serving.port.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port; 0 takes a free one; default: serving.port."),
+    ] = None,
     store: StoreUrl = None,
 ) -> None:
     """Serve a model over HTTP.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from modelyard.components.artifacts import Record, Signature, Tensor
 from modelyard.components.errors import DataError, ServeError
 from modelyard.components.problems import describe
+from modelyard.components.serve.replies import not_finite
 from modelyard.components.server import Server, send
 from modelyard.components.store.models import ModelStore
 
@@ -39,6 +40,7 @@ class Model(Protocol):
 
     version: int
     signature: Signature
+    max_pixels: int  # of an image
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Return the answers (n, values) to a batch (n, *shape)."""
@@ -57,12 +59,17 @@ class Loaded:
     """
 
     def __init__(self, models: ModelStore, name: str, version: int | None = None) -> None:
+        from modelyard.components.serve.limits import limits
         from modelyard.components.serve.model import load
+        from modelyard.components.serve.settings import Serving
+        from modelyard.pipelines.serving.platforms import recorded_section
 
         champion = models.require_champion(name) if version is None else None
         self.version = champion.version if champion else version or 0
         self._predictor = load(models, name, self.version, champion.digest if champion else None, threads=1)
         self.signature = self._predictor.signature
+        manifest = models.manifest(name, self.version)
+        self.max_pixels = limits(recorded_section("serving", Serving, (), manifest)).image_pixels
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """See Model."""
@@ -88,6 +95,7 @@ class Endpoint:
         try:
             self.version = int(about["versions"][-1])
             self.signature = Signature.model_validate_json(json.dumps(about["parameters"]["signature"]))
+            self.max_pixels = int(about["parameters"]["max_pixels"])
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise ServeError(
                 f"{server}{self._path} is not a model of modelyard: it does not say what its answers are."
@@ -117,14 +125,17 @@ def predict(model: Model, paths: Sequence[Path]) -> list[Answer]:
 
     Raises:
         DataError: a file is missing, or does not hold what the model takes.
+        ServeError: an answer is not finite.
     """
-    named = [example for path in paths for example in _examples(path, model.signature.input)]
+    named = [example for path in paths for example in _examples(path, model)]
     row_bytes = max(1, named[0][1].nbytes) if named else 1
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes))
     answers: list[Answer] = []
     for start in range(0, len(named), rows):
         part = named[start : start + rows]
         found = model.run(np.stack([example for _, example in part]))
+        if not np.isfinite(found).all():
+            raise ServeError(str(not_finite()))
         answers += [
             _answer(name, row.tolist(), model.signature) for (name, _), row in zip(part, found, strict=True)
         ]
@@ -138,8 +149,9 @@ def _answer(example: str, values: list[float], signature: Signature) -> Answer:
     return Answer(example=example, answer=shown.answer, note=shown.note, values=by_name)
 
 
-def _examples(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]]]:
+def _examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the examples in a file with their names."""
+    signature = model.signature.input
     if not path.exists():
         raise DataError(f"There is no file {path}. Name files of examples that exist.")
     if path.suffix == ".npy":
@@ -151,14 +163,16 @@ def _examples(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]
         )
     else:
         from modelyard.components import images
+        from modelyard.components.serve.limits import MAX_SIDE
 
-        try:
-            picture = images.decode(path.read_bytes(), signature.image)
+        try:  # with the limits that the server has
+            picture = images.open_image(path.read_bytes(), model.max_pixels, MAX_SIDE)
+            example = images.convert(picture, signature.image)
         except OSError as error:
             raise _unreadable(path, error) from error
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
-        yield str(path), picture.astype(signature.dtype, copy=False)
+        yield str(path), example.astype(signature.dtype, copy=False)
 
 
 def _from_numbers(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]]]:

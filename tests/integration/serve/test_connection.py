@@ -5,8 +5,6 @@ import random
 import re
 import socket
 import time
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
@@ -142,16 +140,6 @@ def test_a_length_with_thousands_of_zeros_gets_400(pictures):
 def test_a_client_that_closed_its_direction_gets_its_answer(pictures):
     answer = exchange(pictures, POST + LENGTH + b"\r\n" + BODY, half_close=True)
     assert statuses(answer)[-1] == 200
-
-
-@pytest.mark.parametrize(("path", "size"), [("tiny:predict", 2_000_000), ("other:predict", 50_000)])
-def test_an_early_refusal_reaches_a_client_that_still_sends(pictures, path, size):
-    request = urllib.request.Request(f"{pictures.url}/v1/models/{path}", data=b" " * size)  # noqa: S310
-    for _ in range(5):
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request, timeout=10)  # noqa: S310
-        assert refused.value.code in (404, 413)
-        assert json.loads(refused.value.read())["error"]
 
 
 def test_head_has_the_headers_of_get_and_no_body(pictures):

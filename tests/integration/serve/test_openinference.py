@@ -89,6 +89,21 @@ def test_bytes_in_json_out(numbers):
         ({"inputs": []}, 400, "exactly one tensor"),
         ({"inputs": [tensor(), tensor()]}, 400, "exactly one tensor"),
         ({"inputs": [7]}, 400, "exactly one tensor"),
+        ({"instances": [7]}, 400, ":predict"),
+        ({"inputs": [tensor(data=None, parameters={"shared_memory_region": "a"})]}, 400, "Shared memory"),
+        (
+            {
+                "inputs": [tensor()],
+                "outputs": [{"name": "output", "parameters": {"shared_memory_region": "a"}}],
+            },
+            400,
+            "Shared memory",
+        ),
+        (
+            {"inputs": [tensor()], "outputs": [{"name": "output", "parameters": {"classification": 1}}]},
+            400,
+            "classification",
+        ),
         ({"inputs": [tensor(name="other")]}, 400, "named 'other', and 'pixels' is expected"),
         ({"inputs": [tensor(datatype="FP32")]}, 400, "datatype is 'FP32', and UINT8 is expected"),
         ({"inputs": [tensor(datatype=None)]}, 400, "UINT8 is expected"),

@@ -40,6 +40,13 @@ def test_an_answer_that_is_not_finite_is_an_error_and_no_json_that_nobody_can_re
     assert "NaN or infinite" in response.json()["error"]
 
 
+def test_an_answer_as_bytes_has_infinity_as_float32_has_it(houses):
+    tensor = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [3e38, 0, 0]}
+    body = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
+    response = httpx.post(f"{houses.url}/v2/models/tiny/infer", json=body)
+    assert np.isinf(np.frombuffer(response.content[-4:], "<f4"))
+
+
 def test_predict_asks_the_server_and_shows_the_number(houses, tmp_path):
     np.save(tmp_path / "many.npy", np.array([[1, 2, 6], [0, 0, 0]], np.float32))
     answers = predict(Endpoint(HttpServer(houses.url), "tiny"), [tmp_path / "many.npy"])

@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from modelyard.components.errors import DataError
+from modelyard.components.server import HttpServer
+from modelyard.pipelines.serving.prediction import Endpoint, Loaded, predict
 from tests.published import classifier
 
 WHITE = np.full((4, 4, 3), 255)
@@ -89,8 +92,8 @@ def test_a_version_in_the_path_is_answered(pictures):
         ([{"b64": "***"}], "not base64"),
         ([{"b64": base64.b64encode(b"no picture").decode()}], "Example 0"),
         ([{"b64": 7}], "is not a string"),
-        ([{"wrong": [1]}], "'wrong', and tiny has one, 'pixels'"),
-        ([{}], "tiny has one, 'pixels'"),
+        ([{"wrong": [1]}], "keys 'wrong', and tiny has one input, 'pixels'"),
+        ([{}], "no keys, and tiny has one input, 'pixels'"),
         ([{"input": {}}], "Example 0 is neither"),
         ([{"input": {"b65": "x"}}], "Example 0 is neither"),
         ([picture(1), None], "Example 1 is neither"),
@@ -107,15 +110,16 @@ def test_wrong_instances_get_400_and_the_server_goes_on(pictures, instances, wor
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "not valid JSON (EMPTY)"),
-        (b"not json", "start with 'not json'"),
-        (b'{"instances": [[[[NaN]]]]}', "NaN and Infinity are not JSON"),
+        (b"", "it is empty"),
+        (b"not json", "starts with 'not json'"),
+        (b'{"instances":\n [1, 2}', "at line 2, column 7"),
+        (b'{"instances": [[[[NaN]]]]}', "NaN is not a number of JSON"),
+        (b"{}", "no keys"),
         (b"[1, 2]", "an object is expected"),
-        (b"{}", '"instances"'),
         (b'{"instances": [1], "inputs": [1]}', "one of"),
         (b'{"instance": [1]}', "'instance'"),
-        (b'{"inputs": {"a": [1], "b": [2]}}', "'a, b', and tiny has one"),
-        (b"\xff\xfe\x00", "not valid JSON"),
+        (b'{"inputs": {"a": [1], "b": [2]}}', "'a, b', and tiny has one input"),
+        (b'{"\xff": 1}', "byte 2 is not UTF-8"),
     ],
 )
 def test_a_wrong_body_gets_400(pictures, body, words):
@@ -228,6 +232,17 @@ def test_an_image_with_too_many_pixels_gets_400_before_it_is_decoded(pictures, w
     assert f"{height} x {width}" in response.json()["error"]
 
 
+def test_predict_refuses_an_image_for_the_reason_that_the_server_gives(pictures, shelf, tmp_path):
+    file = tmp_path / "large.png"
+    file.write_bytes(png(5000, 5000))
+    refusal = pictures.predict([{"b64": base64.b64encode(file.read_bytes()).decode()}]).json()["error"]
+    shelf.publish()
+    for model in (Endpoint(HttpServer(pictures.url), "tiny"), Loaded(shelf.models, "tiny")):
+        with pytest.raises(DataError) as refused:
+            predict(model, [file])
+        assert str(refused.value) == f"{file}: {refusal.removeprefix('Example 0: ')}"
+
+
 def test_a_request_has_a_limit_of_pixels_too(pictures):
     instances = [{"b64": base64.b64encode(png(4000, 4000)).decode()}] * 5
     response = pictures.predict(instances)
@@ -270,16 +285,20 @@ def test_an_unknown_signature_is_refused(pictures):
 
 def test_a_gzip_body_is_decompressed_within_the_limit(pictures):
     url, headers = f"{pictures.url}/v1/models/tiny:predict", {"content-encoding": "gzip"}
-    body = gzip.compress(json.dumps({"instances": [WHITE.tolist()]}).encode())
+    plain = json.dumps({"instances": [WHITE.tolist()]}).encode()
+    body = gzip.compress(plain)
+    deflate = {"content-encoding": "deflate"}
+    assert httpx.post(url, content=zlib.compress(plain), headers=deflate).json() == {"predictions": [[0, 1]]}
     assert httpx.post(url, content=body, headers=headers).json() == {"predictions": [[0, 1]]}
     assert httpx.post(url, content=gzip.compress(b" " * 100_001), headers=headers).status_code == 413
-    for broken in (body[:-9], b"{}"):
+    for broken in (body[:-9], b"{}", body + body):
         assert httpx.post(url, content=broken, headers=headers).status_code == 400
 
 
 def test_kserves_v1_health(pictures):
     assert httpx.get(pictures.url).json() == {"status": "alive"}
     assert httpx.get(f"{pictures.url}/v1/models/tiny").json()["ready"] is True
+    assert httpx.get(f"{pictures.url}/v1/models").json() == {"models": ["tiny"]}
 
 
 def test_a_missing_value_in_a_last_axis_of_one(shelf, start):

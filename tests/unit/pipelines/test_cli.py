@@ -225,6 +225,13 @@ def test_doctor_passes_and_fails_with_a_remedy(modelyard, monkeypatch, tmp_path)
     assert not (tmp_path / ".modelyard").exists()
 
 
+def test_a_port_that_is_none_is_an_error_of_its_option(modelyard):
+    ended = modelyard("serve", "tiny", "--port", "99999")
+    assert ended.code == 2
+    assert "--port" in ended.err
+    assert "65535" in ended.err
+
+
 @pytest.mark.usefixtures("store")
 def test_serve_listens_where_it_is_told():
     line = [*MODELYARD, "serve", "tiny", "--version", "2", "--port", "0", "--host", "127.0.0.1"]

@@ -99,20 +99,25 @@ def test_too_many_examples_are_refused_with_413():
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "words"),
     [
-        "",
-        "{",
-        '{"instances": [NaN]}',
-        '{"instances": [Infinity]}',
-        '{"a": 1} x',
-        "\x00",
-        '{"instances": ' + "[" * 5000,
+        ("", "it is empty"),
+        ("{", "at line 1, column 2"),
+        ('{"instances": [NaN]}', "NaN is not"),
+        ('{"instances": [-Infinity]}', "-Infinity is not"),
+        ('{"a": 1} x', "at line 1, column 10"),
+        ('{"a": 1,\n "b"}', "at line 2, column 5"),
+        ("\x00", "at line 1, column 1"),
+        ('{"instances": ' + "[" * 5000 + "]" * 5000 + "}", "too deep"),
+        ('{"instances": [%s]}' % ("9" * 5000), "Big integer"),
+        ('{"instances": [%s 1 2]}' % ("1, " * 400_000), "missing or superfluous commas"),  # not parsed again
     ],
 )
-def test_what_is_not_json_is_refused(text):
-    with pytest.raises(Refused, match="not valid JSON"):
+def test_what_is_not_json_is_refused_with_the_place(text, words):
+    with pytest.raises(Refused, match=f"cannot be read as JSON: .*{words}") as refused:
         tensors.parse(text.encode())
+    assert "_ERROR" not in str(refused.value)
+    assert len(str(refused.value)) < 250
 
 
 @pytest.mark.parametrize("text", ["[1]", "3", '"a"', "null"])

@@ -1,0 +1,147 @@
+"""Clients that people use, with what they offer: curl, Java's HttpClient and Python's clients of HTTP.
+
+tritonclient and KServe's client are in test_client_libraries.py.
+"""
+
+import gzip
+import http.client
+import json
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+
+BODY = json.dumps({"instances": [np.full((4, 4, 3), 255).tolist()]})
+ANSWER = {"predictions": [[0, 1]]}
+LARGE = b" " * 2_000_000  # the server takes 100,000 bytes
+JAVA = Path(__file__).with_name("Client.java")
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        not shutil.which(program), reason=f"NOT RUN: there is no {program} on this machine"
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bodies")
+    for name, data in {
+        "json": BODY.encode(),
+        "gzip": gzip.compress(BODY.encode()),
+        "deflate": zlib.compress(BODY.encode()),
+        "large": LARGE,
+    }.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+PREDICT, MODEL = "/v1/models/tiny:predict", "/v1/models/tiny"
+CURL = [
+    (200, "--data-binary @json", PREDICT),
+    (200, "--data-binary @json --http2", PREDICT),
+    (200, "--data-binary @json --http1.0", PREDICT),
+    (200, "--data-binary @json --http0.9", PREDICT),
+    (200, "--data-binary @json --compressed --raw", PREDICT),
+    (200, "--json @json", PREDICT),
+    (200, "-X POST -T json", PREDICT),
+    (200, "-X POST -T - -H Content-Type:", PREDICT),  # from stdin, so in chunks
+    (200, "--data-binary @json -H Expect:100-continue --expect100-timeout 30", PREDICT),
+    (200, "--data-binary @json -H Content-Type:text/plain", PREDICT),
+    (200, "--data-binary @gzip -H Content-Encoding:gzip", PREDICT),
+    (200, "--data-binary @deflate -H Content-Encoding:deflate", PREDICT),
+    (200, "--data-binary @json -H TE:trailers -H Connection:TE", PREDICT),
+    (200, "--data-binary @json", f"{PREDICT}?x=1#y"),
+    (200, "--data-binary @json", "/v1/models/%74iny%3Apredict"),
+    (200, "-I", "/"),
+    (200, "-I", "/v2/health/ready"),
+    (200, "-I --http2", "/metrics"),
+    (200, "-r 0-3 -z 2001-01-01", MODEL),
+    (400, "--data-urlencode instances=[1]", PREDICT),
+    (400, "-d {}", PREDICT),
+    (404, "--path-as-is", "/v1/../v1/models/tiny"),
+    (404, "--data-binary @large", "/v1/models/other:predict"),
+    (405, "-G -d instances=1", PREDICT),
+    (405, "-I", PREDICT),
+    (405, "-X OPTIONS -H Origin:https://a.example", PREDICT),
+    (405, "-T json", PREDICT),
+    (413, "--data-binary @large", PREDICT),  # waits a second for 100 Continue
+    (413, "--data-binary @large -H Expect:", PREDICT),
+    (413, "--data-binary @large -H Expect: --http2", PREDICT),
+    (415, "-F image=@json", PREDICT),
+]
+
+
+@needs("curl")
+@pytest.mark.parametrize(("status", "options", "path"), CURL, ids=lambda value: str(value))
+def test_curl(pictures, files, status, options, path):
+    line = ["curl", "-sS", "-m", "60", "-w", r"\n%{http_code}", *options.split(), pictures.url + path]
+    with (files / "json").open() as stdin:
+        done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=files, stdin=stdin)
+    text, _, code = done.stdout.rpartition("\n")
+    assert int(code) == status
+    if status != 200 and "-I" not in options:
+        assert json.loads(text)["error"]
+    elif path.endswith(":predict"):
+        assert status != 200 or json.loads(text) == ANSWER
+
+
+@needs("curl")
+def test_curl_that_speaks_http_2_at_once_is_refused_and_the_server_goes_on(pictures, files):
+    line = ["curl", "-sS", "-m", "60", "--http2-prior-knowledge", "--data-binary", "@json", pictures.url]
+    assert subprocess.run(line, capture_output=True, check=False, cwd=files).returncode
+    assert pictures.predict([np.full((4, 4, 3), 255).tolist()]).json() == ANSWER
+
+
+@needs("java")
+def test_java(pictures):
+    line = ["java", "-XX:TieredStopAtLevel=1", str(JAVA), pictures.url + MODEL, BODY]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    answers = [line.split("\t") for line in done.stdout.splitlines()]
+    expected = {"large": "413", "large chunked": "413", "unknown": "404"}
+    assert len(answers) == 56
+    for name, status, text in answers:
+        case = name.partition(" ")[2]
+        assert (name, status) == (name, expected.get(case, "200"))
+        if status != "200":
+            assert json.loads(text)["error"]
+        else:
+            assert text == "" if case == "head" else json.loads(text) == ANSWER
+
+
+def refusal_of_urllib(url: str, body: bytes) -> tuple[int, Any]:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(url, body), timeout=60)  # noqa: S310
+    return refused.value.code, json.load(refused.value)
+
+
+def refusal_of_http_client(url: str, body: bytes) -> tuple[int, Any]:
+    host, _, path = url.removeprefix("http://").partition("/")
+    connection = http.client.HTTPConnection(host, timeout=60)
+    connection.request("POST", f"/{path}", body)
+    answer = connection.getresponse()
+    found = answer.status, json.load(answer)
+    connection.request("GET", MODEL)  # on the same connection
+    assert connection.getresponse().status == 200
+    return found
+
+
+def refusal_of_requests(url: str, body: bytes) -> tuple[int, Any]:
+    answer = requests.post(url, data=body, timeout=60)
+    return answer.status_code, answer.json()
+
+
+@pytest.mark.parametrize("client", [refusal_of_urllib, refusal_of_http_client, refusal_of_requests])
+@pytest.mark.parametrize(("path", "status"), [(PREDICT, 413), ("/v1/models/other:predict", 404)])
+def test_an_early_refusal_reaches_a_client_that_still_sends(pictures, client, path, status):
+    for _ in range(5):
+        code, answer = client(pictures.url + path, LARGE)
+        assert code == status
+        assert answer["error"]
