@@ -122,7 +122,7 @@ class SourceKeys(Settings):
     )
     user_project: str | None = Field(
         default=None,
-        description="Google Cloud project that pays for requests, for a bucket with requester pays.",
+        description="Google Cloud project that pays for requests, if the bucket has requester pays.",
     )
 
     @model_validator(mode="after")

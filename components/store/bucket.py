@@ -27,8 +27,8 @@ LISTED = "items(name,size,generation,metageneration,updated,customTime),nextPage
 READ_ONLY: tuple[Setting, ...] = ("data.source", "model.code")
 BUSY = (408, 429)
 REMEDIES = {
-    "requester pays": "Set data.user_project, or store.user_project, to the Google Cloud project that pays "
-    "for requests. A pipeline root cannot be such a bucket.",
+    "requester pays": "Set data.user_project, store.user_project or environment.user_project to the Google "
+    "Cloud project that pays for requests. A pipeline root cannot be such a bucket.",
     "serviceusage.services.use": "Grant the account the role roles/serviceusage.serviceUsageConsumer on the "
     "project of {user_project}.",
     "user project": "Correct {user_project}.",

@@ -21,5 +21,5 @@ class Store(Settings):
     )
     user_project: str | None = Field(
         default=None,
-        description="Google Cloud project that pays for requests, for a bucket with requester pays.",
+        description="Google Cloud project that pays for requests, if the bucket has requester pays.",
     )

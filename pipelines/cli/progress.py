@@ -238,8 +238,9 @@ def served_at(name: str, environment: "Environment") -> str:
 
 def serve_command(name: str, store: Mapping[str, Any]) -> str:
     """Return the command that serves the model's champion, from the section `store`."""
-    endpoint = [f"MODELYARD_STORE__ENDPOINT={store['endpoint']}"] if store.get("endpoint") else []
-    return shlex.join([*endpoint, "modelyard", "serve", name, "--store", store["url"]])
+    others = [key for key in ("endpoint", "user_project") if store.get(key)]
+    variables = [f"MODELYARD_STORE__{key.upper()}={store[key]}" for key in others]
+    return shlex.join([*variables, "modelyard", "serve", name, "--store", store["url"]])
 
 
 def show_failure(summary: "RunSummary", console: Console) -> None:

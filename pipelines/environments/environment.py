@@ -200,8 +200,14 @@ class Environment(Settings):
     store: str | None = Field(
         default=None, description="The model store, gs://bucket/prefix; over store.url of the configuration."
     )
+    user_project: str | None = Field(
+        default=None,
+        description="Google Cloud project that pays for requests to `store`, if its bucket has requester "
+        "pays.",
+    )
     pipeline_root: str | None = Field(
-        default=None, description="Where the artifacts of runs are, gs://bucket/prefix."
+        default=None,
+        description="Where the artifacts of runs are, gs://bucket/prefix; not with requester pays.",
     )
     storage_endpoint: str | None = Field(
         default=None,
@@ -272,7 +278,8 @@ class Environment(Settings):
 
     def model_store(self) -> Store | None:
         """Return the model store as this machine reaches it, if the environment has one."""
-        return _at(Store(url=self.store), self._outside()) if self.store else None
+        pays = {"user_project": self.user_project} if self.user_project else {}
+        return _at(Store(url=self.store, **pays), self._outside()) if self.store else None
 
     def artifacts(self) -> Store:
         """Return the place of the artifacts as this machine reaches it.

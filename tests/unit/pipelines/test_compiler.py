@@ -160,6 +160,8 @@ def test_the_launcher_of_kfp_is_told_the_emulators_address_without_a_scheme_and_
 def test_steps_are_told_the_stores_address_inside_the_cluster():
     environment = environment_of(ENVIRONMENT + "  train: {}\n")
     config = load(overrides=["store.user_project=payer"], environ={}, store=environment.model_store())
+    payer = environment.model_copy(update={"user_project": "payer"}).model_store()
+    assert load(environ={}, store=payer).store == config.store == payer
     assert config.store.endpoint == "http://outside:2"
     given = arguments(config, environment)
     stores = {key: json.loads(text).get("store") for key, text in given.items()}

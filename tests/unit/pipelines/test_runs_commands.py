@@ -18,7 +18,7 @@ from rich.console import Console
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Metric, SameRows
 from modelyard.components.events import Epoch, Resumed, StepChange, append
-from modelyard.pipelines.cli.progress import line_of, show, steps_table
+from modelyard.pipelines.cli.progress import line_of, serve_command, show, steps_table
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.base import EvaluationSummary, RunSummary, Step
@@ -111,6 +111,12 @@ def test_a_run_that_another_process_leads_shows_its_steps_as_they_are(home, mode
     assert (killed["train"], killed["deploy"]) == ("failed", "skipped")
     text = modelyard("runs", "show", FIRST).out
     assert re.search(r"^in +on this machine *$", text, re.M)
+
+
+def test_the_command_that_serves_a_model_has_all_of_its_store():
+    store = {"url": "gs://bucket/models", "endpoint": None, "user_project": "payer"}
+    command = "MODELYARD_STORE__USER_PROJECT=payer modelyard serve pets --store gs://bucket/models"
+    assert serve_command("pets", store) == command
 
 
 def test_two_runs_are_compared(home, modelyard):
