@@ -31,7 +31,7 @@ from modelyard.components.artifacts import (
     Statistics,
     format_number,
 )
-from modelyard.components.errors import DataError, EvaluateError, NotFoundError
+from modelyard.components.errors import DamagedError, DataError, EvaluateError, NotFoundError
 from modelyard.components.evaluate.gate import ENOUGH_ROWS, decide
 from modelyard.components.evaluate.scoring import Scorer, Scores
 from modelyard.components.evaluate.spec import EvaluateSpec
@@ -254,7 +254,7 @@ def _champions(spec: EvaluateSpec, identity: Identity, schema: Schema, test: Spl
     for version in identity.earlier:
         try:
             found[version] = _champion(spec.store, spec.name, version, schema, test)
-        except (EvaluateError, NotFoundError) as error:
+        except (DamagedError, EvaluateError, NotFoundError) as error:
             log(f"version {version}, an earlier champion, is not compared: {error}")
     return found
 

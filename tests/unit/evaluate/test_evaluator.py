@@ -17,7 +17,7 @@ from modelyard.components.artifacts import (
     Signature,
     Statistics,
 )
-from modelyard.components.errors import DataError, EvaluateError, NotFoundError
+from modelyard.components.errors import DamagedError, DataError, EvaluateError, NotFoundError
 from modelyard.components.evaluate.evaluator import Evaluation, evaluate
 from modelyard.components.evaluate.gate import Gate
 from modelyard.components.evaluate.spec import EvaluateSpec
@@ -132,10 +132,17 @@ def test_a_champion_of_another_kind_is_refused(inputs, change, words) -> None:
 
 def test_an_earlier_champion_that_cannot_be_compared_does_not_count(inputs, capsys) -> None:
     model = inputs.model("model", inputs.weights())
-    version = published(inputs, model, run(inputs, model).metrics)
-    found = run(inputs, model, Gate(), version, (version + 1,))
+    version, damaged = (published(inputs, model, run(inputs, model).metrics) for _ in range(2))
+    file = inputs.root / "store" / "birds" / "versions" / f"{damaged:06d}" / "model.onnx"
+    file.chmod(0o644)
+    file.write_bytes(b"x")
+    found = run(inputs, model, Gate(), version, (damaged, damaged + 1))
     assert {one.version for one in found.metrics.comparisons} == {version}
-    assert f"version {version + 1}, an earlier champion, is not compared" in capsys.readouterr().out
+    log = capsys.readouterr().out
+    for missing in (damaged, damaged + 1):
+        assert f"version {missing}, an earlier champion, is not compared" in log
+    with pytest.raises(DamagedError):
+        run(inputs, model, Gate(), damaged)
     metrics = dsl.Metrics(uri=str(inputs.root / "a" / "metrics"))
     found.log(metrics, dsl.ClassificationMetrics(uri=str(inputs.root / "a" / "details")))
     assert (metrics.metadata["champion_accuracy"], metrics.metadata["gain"]) == (1.0, 0.0)
