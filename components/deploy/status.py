@@ -2,6 +2,7 @@
 
 from modelyard.components.artifacts import Record
 from modelyard.components.deploy.platforms.base import Servers, ServingPlatform
+from modelyard.components.errors import DamagedError, NotFoundError
 from modelyard.components.store.models import ModelStore
 
 
@@ -34,15 +35,16 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
     champion, history = models.champion(name), models.history(name)
     last, serves = history[-1] if history else None, found.stable
     problems = list(found.problems)
-    if platform.follows:
-        pass  # the server says why it does not serve the champion
-    elif champion and (serves is None or serves.version != champion.version):
+    if champion and (serves is None or serves.version != champion.version):
         what = f"version {serves.version}" if serves else "nothing"
-        problems.append(
-            f"The champion is version {champion.version} and stable serves {what}. `modelyard deploy "
-            f"{name} {champion.version} -e ENV` brings it there, as every deploy does."
-        )
-    elif champion is None and serves:
+        remedy = f"`modelyard deploy {name} {champion.version} -e ENV` brings it there, as every deploy does."
+        damage = _damage(models, name, champion.version)
+        if not platform.follows:
+            behind = f"The champion is version {champion.version} and stable serves {what}."
+            problems.append(f"{behind} {damage or remedy}")
+        elif damage and serves is None:  # else the server says so
+            problems.append(damage)
+    if champion is None and serves and not platform.follows:
         problems.append(
             f"Stable serves version {serves.version}, and {name} has no champion in {models.url}. "
             f"`modelyard deploy {name} {serves.version} -e ENV` makes it that, if this is its store."
@@ -64,3 +66,12 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
         problems=tuple(problems),
         last=f"{last.at}, version {last.version}, by {last.by}: {last.reason}" if last else None,
     )
+
+
+def _damage(models: ModelStore, name: str, version: int) -> str:
+    """Return what of a version is missing or damaged; empty when nothing is."""
+    try:
+        models.verify(name, version)
+    except (DamagedError, NotFoundError) as error:
+        return str(error)
+    return ""

@@ -46,6 +46,9 @@ def test_a_pointer_that_stable_does_not_follow_is_a_problem(
     promote(version())
     (problem,) = rollout_status(controller.platform, models).problems
     assert "`modelyard deploy digits 2 -e ENV` brings it there" in problem
+    models._objects._data["digits/versions/000002/model.onnx"] = (b"x", "1")
+    (problem,) = rollout_status(controller.platform, models).problems
+    assert "stable serves version 1. model.onnx of version 2" in problem
     monkeypatch.setattr(models, "champion", lambda _: None)
     (problem,) = rollout_status(controller.platform, models).problems
     assert problem.startswith("Stable serves version 1, and digits has no champion in memory:")

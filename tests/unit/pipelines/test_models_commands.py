@@ -87,6 +87,16 @@ def test_a_damaged_version_does_not_become_the_champion(modelyard, store, comman
     assert store.champion("tiny").version == 1
 
 
+@pytest.mark.usefixtures("damaged")
+def test_the_status_shows_a_champion_that_no_server_here_could_load(modelyard, store):
+    store.promote("tiny", 2, reason="past the verification", by="test")
+    found = json.loads(modelyard("rollout", "status", "tiny", "--output", "json").out)
+    assert (found["champion"], found["stable"]) == (2, None)
+    (silent, damage) = found["problems"]
+    assert "http://127.0.0.1:1" in silent
+    assert "model.onnx of version 2" in damage
+
+
 def test_a_version_that_no_server_can_load_does_not_become_the_champion(modelyard, store, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"nonsense")
     files = {name: tmp_path / name for name in ("model.onnx", "golden.json")}
