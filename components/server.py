@@ -1,17 +1,25 @@
-"""A model's server, for its clients and those who deploy it: its port, its headers, requests to it."""
+"""A model's server, for its clients and those who deploy it: its port, headers and tokens, requests to it."""
 
 import json
+import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-from modelyard.components.errors import ClusterError, ServeError
+from modelyard.components.errors import ClusterError, ConfigError, ServeError
 from modelyard.components.source.checks import is_loopback
 
 PORT = 8501
 """Of a server's container, and the default of `serving.port`."""
 GOLDEN_HEADER = "x-modelyard-golden"
 """Marks a golden request: the server's metrics count it apart from those of clients."""
+TOKEN_HEADER = "x-modelyard-token"  # noqa: S105
+"""Carries a token where Authorization cannot: Kubernetes' API server removes that from what it proxies."""
+MAX_TOKEN_FILE = 64 * 2**10
+_TOKEN = re.compile(rb"[\w\-.~+/]+=*")  # RFC 6750, section 2.1
+
 MARK = {GOLDEN_HEADER: "1"}
 NO_HEADERS: Mapping[str, str] = {}
 TIMEOUT = 60.0
@@ -116,3 +124,61 @@ def predict_one(server: Server, model: str, instance: Any, headers: Mapping[str,
     except (ValueError, LookupError, TypeError) as error:
         raise ServeError(f"{server} did not answer a prediction: {error!r}") from error
     return prediction
+
+
+def token_headers(token: str | None) -> dict[str, str]:
+    """Return the headers that carry a token; none without one."""
+    return {"authorization": f"Bearer {token}", TOKEN_HEADER: token} if token else {}
+
+
+def read_tokens(path: str) -> list[str]:
+    """Return the tokens of `serving.token_file`; our own clients send the first.
+
+    Raises:
+        ConfigError: it cannot be read, other users can read it, or it has no tokens.
+    """
+    check_private("serving.token_file", path)
+    try:
+        with Path(path).open("rb") as file:
+            return parse_tokens(file.read(MAX_TOKEN_FILE), f"serving.token_file, {path},")
+    except OSError as error:
+        raise _unreadable("serving.token_file", path, error) from error
+
+
+def parse_tokens(text: bytes, origin: str) -> list[str]:
+    """Return the tokens, one a line; blank lines are skipped.
+
+    Raises:
+        ConfigError: there is none, or a line is not a token. The message does not quote it.
+    """
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    for number, line in lines:
+        if not _TOKEN.fullmatch(line):
+            raise ConfigError(
+                f"{origin} has something else than a token in line {number}. Write one token a line, of "
+                "letters, digits and -._~+/, such as `openssl rand -hex 32` makes."
+            )
+    if not lines:
+        raise ConfigError(f"{origin} has no token. Write one, such as `openssl rand -hex 32` makes.")
+    return [line.decode() for _, line in lines]
+
+
+def check_private(key: str, path: str) -> None:
+    """Check that a file with a secret exists, and that not every user of the machine can read or write it.
+
+    Raises:
+        ConfigError: it does not, or they can.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError as error:
+        raise _unreadable(key, path, error) from error
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise ConfigError(f"{key}, {path}, is open to every user of this machine. Run `chmod o-rwx {path}`.")
+
+
+def _unreadable(key: str, path: str, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{key} is {path}, which cannot be read: {error.strerror or error}. Name a file that can be read, or "
+        "remove the key."
+    )

@@ -16,8 +16,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from modelyard.components.serve import openinference, tfserving
+from modelyard.components.serve.access import (
+    PARENT,
+    Access,
+    Headers,
+    trace_headers,
+    trace_id,
+)
 from modelyard.components.serve.body import RETRY, Body, Disconnected, Receive
-from modelyard.components.serve.connection import LATE
+from modelyard.components.serve.connection import REFUSED
 from modelyard.components.serve.limits import LARGE, limits
 from modelyard.components.serve.metrics import Metrics
 from modelyard.components.serve.model import Predictor
@@ -35,7 +42,7 @@ PAGE_POLICY = (
 GOLDEN = GOLDEN_HEADER.encode()
 TIMEOUT = b"x-request-timeout"
 CLOSE = (b"connection", b"close")
-_GONE, _TOO_LATE = Reply(b"", 499), Reply(b"", 408)  # counted, not sent: nobody is there, or it was sent
+GONE = 499  # of a client that went away before it was answered
 _ENDING = Reply(encode({"error": "The server ends before it could answer; send the request again."}), 503)
 _FAILED = Reply(encode({"error": "The server failed; its log says why. Report this as a bug."}), 500)
 
@@ -73,10 +80,11 @@ class App:
     Args:
         predictor: the version to begin with.
         settings: the limits.
+        access: who may send requests.
     """
 
-    def __init__(self, predictor: Predictor, settings: Serving) -> None:
-        self._settings = settings
+    def __init__(self, predictor: Predictor, settings: Serving, access: Access) -> None:
+        self._settings, self._access = settings, access
         self._limits = limits(settings)
         self._predictor = predictor
         self._in_progress = 0
@@ -109,21 +117,24 @@ class App:
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
+        started = time.perf_counter()
         predictor = self._predictor
         headers = dict(scope["headers"])
+        trace = trace_headers(scope["headers"]) if PARENT in headers else ()
         body = Body(headers, receive, self._limits, self._held)
         call, cancelled = None, False
         try:
             call = resolve(scope["method"], scope["path"])
+            self._access.check(call.route, headers)
             reply = await self._reply(call, predictor, headers, body)
         except Refused as refused:
             reply = refused.reply
-        except Disconnected:
-            reply = _TOO_LATE if LATE in scope else _GONE
+        except Disconnected:  # counted, not sent: nobody is there, or the connection has answered
+            reply = Reply(b"", scope.get(REFUSED, GONE))
         except asyncio.CancelledError:  # by uvicorn, at the limit of a drain
             reply, cancelled = _ENDING, True
         except Exception:  # a bug ends one request, with its traceback in the log, and not the server
-            log.exception("%s %s failed", scope["method"], scope["path"])
+            log.exception("%s %r failed%s", scope["method"], scope["path"], _in_trace(trace))
             reply = _FAILED
         finally:
             body.release()
@@ -131,13 +142,16 @@ class App:
             self._metrics.answered(predictor.version, reply, headers.get(GOLDEN) == b"1")
         if reply.body:
             close = cancelled or not await body.discard()
-            await self._send(reply, send, close)
+            await self._send(reply, send, close, trace)
+        if self._access.log:
+            self._access.log.write(scope, reply.status, len(reply.body), started, predictor.version, trace)
 
-    async def _send(self, reply: Reply, send: Send, close: bool) -> None:
+    async def _send(self, reply: Reply, send: Send, close: bool, trace: Headers) -> None:
         headers = [
             (b"content-type", reply.kind),
             (b"content-length", str(len(reply.body)).encode()),
             *reply.headers,
+            *trace,
         ]
         if self.draining or close:
             headers.append(CLOSE)
@@ -242,9 +256,14 @@ class App:
         except Refused as refused:  # raised further, its frames would keep the body until they are collected
             return refused.reply
         except Exception:  # a failure of one prediction, with its traceback in the log
-            log.exception("a prediction of version %d failed", predictor.version)
+            trace = trace_headers([*headers.items()])
+            log.exception("a prediction of version %d failed%s", predictor.version, _in_trace(trace))
             reply = _FAILED
         return reply._replace(seconds=time.perf_counter() - started)
+
+
+def _in_trace(trace: Headers) -> str:
+    return f" in trace {trace_id(trace)}" if trace else ""
 
 
 def _may_hold_image(predictor: Predictor, text: bytes) -> bool:

@@ -7,6 +7,7 @@ both are pinned exactly; tests/integration/serve/test_connection.py holds what a
 
 import socket
 from asyncio import TimerHandle, Transport
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -14,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from modelyard.components.serve.replies import encode
 
-LATE = "modelyard.late"  # in the scope of a request that its connection answered with 408
+REFUSED = "modelyard.refused"  # in the scope of a request, the status with which its connection answered it
 MAX_OVERHEAD = 64 * 2**10
 """Bytes of a request that are not body: its head, trailers, and the sizes and extensions of chunks."""
 OVERHEAD_PER_BYTE = 16  # of the body, for chunks of a single byte
@@ -24,9 +25,10 @@ TCP_CLOSE = 7  # in the first byte of TCP_INFO (Linux: include/net/tcp_states.h)
 
 
 class Connection(HttpToolsProtocol):
-    """A connection whose requests arrive whole within `timeout` seconds, or get 408; `limited` sets it."""
+    """A connection whose requests arrive whole within `timeout` seconds, or get 408; see `limited`."""
 
     timeout: float
+    note_refusal: Callable[..., None]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -71,11 +73,9 @@ class Connection(HttpToolsProtocol):
 
         Both look the same until a packet is sent: a client that is gone answers it with a reset.
         """
-        if not self._whole or self.cycle is None or self.cycle.response_complete:
-            return False  # asyncio closes the connection
+        if not self._whole or self.cycle is None or self.cycle.response_complete or self.scheme == "https":
+            return False  # asyncio closes the connection; over TLS it always does
         self.cycle.keep_alive = False
-        if self.scheme == "https":
-            return True
         if self.scope["http_version"] == "1.1" and not self.cycle.response_started and not self.pipeline:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.loop.call_later(GONE_AFTER, self._abort_if_gone)
@@ -149,7 +149,6 @@ class Connection(HttpToolsProtocol):
             self.transport.close()  # nothing came at all, or it was answered before its body ended
         else:
             part = "body" if "method" in self.scope else "head"
-            self.scope[LATE] = True  # type: ignore[literal-required]
             self._refuse(408, f"The request's {part} did not arrive in {self.timeout:g} s; send it at once.")
 
     def _abort_if_gone(self) -> None:
@@ -169,11 +168,23 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         body = encode({"error": message})
+        if (
+            not self._whole and "path" in self.scope
+        ):  # the app knows of it, and is told that its client is gone
+            self.scope[REFUSED] = status  # type: ignore[literal-required]
+        else:
+            self.note_refusal(status, len(body), self.client)
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + head % len(body) + body)
         self.transport.close()
 
 
-def limited(seconds: float) -> type[Connection]:
-    """Return the class of connections on which a request arrives whole in `seconds`."""
-    return type("LimitedConnection", (Connection,), {"timeout": seconds})
+def limited(seconds: float, note_refusal: Callable[..., None]) -> type[Connection]:
+    """Return the class of connections on which a request arrives whole in `seconds`.
+
+    Args:
+        seconds: the time.
+        note_refusal: called with the status, the bytes and the client of a refusal of which no app knows.
+    """
+    members = {"timeout": seconds, "note_refusal": staticmethod(note_refusal)}
+    return type("LimitedConnection", (Connection,), members)

@@ -18,6 +18,7 @@ from types import FrameType
 import uvicorn
 
 from modelyard.components.errors import ServeError
+from modelyard.components.serve.access import Access
 from modelyard.components.serve.app import App
 from modelyard.components.serve.connection import limited
 from modelyard.components.serve.model import Follower, Predictor, load
@@ -48,6 +49,7 @@ def serve(
         ready_fd: the file descriptor that gets the line; stdout if not given.
 
     Raises:
+        ConfigError: the files of tokens, certificate or key cannot be used.
         ServeError: the address cannot be listened on, or the version cannot be loaded.
         NotFoundError: no such version, or no champion.
         StoreError: the store cannot be read, or the version is not what was published.
@@ -58,17 +60,17 @@ def serve(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes does not end a server
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for connections that send nothing
-    models = open_store(store)
+    access, models = Access(serving), open_store(store)
     with _bind(serving.host, serving.port) as listener:
         predictor = _first(models, name, version, digest, serving.threads)
         _listen(listener, serving.host, serving.port)
-        app = App(predictor, serving)
+        app = App(predictor, serving, access)
         follower = Follower(models, predictor, serving.poll_interval, serving.threads, app.take, app.report)
         if version is None:
             follower.start()
         gc.collect()
         gc.freeze()  # what is there now stays: a collection need not look at it again
-        Server(app, serving, predictor, ready_fd).run(sockets=[listener])
+        Server(app, serving, access, predictor, ready_fd).run(sockets=[listener])
         follower.stop()
         if app.executing:  # beyond the drain's limit; Python would wait for it
             logging.shutdown()
@@ -78,11 +80,15 @@ def serve(
 class Server(uvicorn.Server):
     """uvicorn's server: says when it is ready, drains on a signal, and then ends with exit code 0."""
 
-    def __init__(self, app: App, serving: Serving, predictor: Predictor, ready_fd: int) -> None:
+    def __init__(
+        self, app: App, serving: Serving, access: Access, predictor: Predictor, ready_fd: int
+    ) -> None:
+        tls = access.tls()
         super().__init__(
             uvicorn.Config(
                 app,
-                http=limited(serving.body_timeout),
+                http=limited(serving.body_timeout, access.note_refusal),
+                ssl_context_factory=(lambda *_: tls) if tls else None,
                 loop="uvloop",
                 ws="none",
                 lifespan="off",
@@ -96,7 +102,8 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=serving.drain_timeout,  # type: ignore[arg-type]
             )
         )
-        self._app, self._predictor, self._linger = app, predictor, serving.linger
+        self._app, self._access, self._predictor, self._linger = app, access, predictor, serving.linger
+        self._next_look, self._poll_interval = 0.0, serving.poll_interval
         self._end: float | None = None
         self._ready_fd = ready_fd
 
@@ -104,11 +111,12 @@ class Server(uvicorn.Server):
         """Listen, then say so."""
         await super().startup(sockets)
         host, port = (sockets or [])[0].getsockname()[:2]
+        scheme = "https" if self.config.is_ssl else "http"
         ready = {
             "event": "ready",
             "name": self._predictor.name,
             "version": self._predictor.version,
-            "url": f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+            "url": f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}",
         }
         os.write(self._ready_fd, json.dumps(ready).encode() + b"\n")
 
@@ -122,7 +130,10 @@ class Server(uvicorn.Server):
         self._end = time.monotonic() + (0.0 if again else self._linger)
 
     async def on_tick(self, counter: int) -> bool:
-        """Say whether to take no more requests."""
+        """Read tokens and certificate again if they changed; say whether to take no more requests."""
+        if (now := time.monotonic()) >= self._next_look:
+            self._next_look = now + self._poll_interval
+            self._access.refresh()
         lingered = self._end is not None and time.monotonic() >= self._end
         return await super().on_tick(counter) or lingered
 

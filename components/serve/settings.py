@@ -1,6 +1,8 @@
 """`serving`: how the server listens, and its limits."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from modelyard.components.server import PORT
 from modelyard.components.settings import Settings
@@ -48,5 +50,29 @@ class Serving(Settings):
         "connections, before the server drains; on a cluster at least 5.",
     )
     poll_interval: float = Field(
-        default=1.0, gt=0, description="Seconds between looks at the champion pointer."
+        default=1.0,
+        gt=0,
+        description="Seconds between looks at the champion pointer, tokens and certificate.",
     )
+    token_file: str | None = Field(
+        default=None,
+        description="File with bearer tokens, one a line, without which requests get 401; it is read again "
+        "when it changes. In pods: environment.serving.token_secret.",
+    )
+    tls_cert: str | None = Field(
+        default=None,
+        description="PEM file with the certificate chain for TLS; it is read again when it changes. In pods: "
+        "environment.serving.tls_secret.",
+    )
+    tls_key: str | None = Field(
+        default=None, description="PEM file with the private key of tls_cert, not encrypted."
+    )
+    access_log: bool = Field(
+        default=False, description="Write a line of JSON to stdout for each request that was answered."
+    )
+
+    @model_validator(mode="after")
+    def _certificate_has_key(self) -> Self:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("serving.tls_cert and serving.tls_key go together: set both, or neither")
+        return self

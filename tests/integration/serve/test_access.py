@@ -1,0 +1,328 @@
+"""Tokens, TLS, browsers of other sites, the access log and trace context, on real servers."""
+
+import json
+import os
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from modelyard.components.errors import ConfigError
+from modelyard.components.serve.access import Access, AccessLog, trace_headers
+from modelyard.components.serve.settings import Serving
+from modelyard.components.server import TOKEN_HEADER
+from tests.integration.serve.conftest import NAME, PICTURES, new_shelf, running
+
+BODY = {"instances": [np.full((4, 4, 3), 255).tolist()]}
+PREDICT, METADATA = f"/v1/models/{NAME}:predict", f"/v2/models/{NAME}"
+OLD, NEW = "old-token.1~", "bmV3+/=="
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def write_private(path: Path, text: str | bytes, mode: int = 0o600) -> str:
+    """Write a file in one moment, as its owner alone may read it."""
+    new = path.with_suffix(".new")
+    new.write_bytes(text.encode() if isinstance(text, str) else text)
+    new.chmod(mode)
+    new.rename(path)
+    return str(path)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def make_certificate() -> tuple[bytes, bytes]:
+    """Return a certificate of this machine and its key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    serial = x509.random_serial_number()
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, str(serial))])
+    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), serial)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return certificate.public_bytes(pem), private
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokens") / "tokens"
+    write_private(path, f"{OLD}\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, tokens: Path) -> Iterator[Any]:
+    """A server with a token and an access log, whose lines are read as they come."""
+    shelf = new_shelf(tmp_path_factory.mktemp("shelf"))
+    shelf.publish(PICTURES)
+    with running(shelf, token_file=str(tokens), access_log=True) as server:
+        server.lines = []
+        reader = Thread(target=lambda: server.lines.extend(server.process.stdout), daemon=True)
+        reader.start()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: Any) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def lines(server: Any, client: httpx.Client) -> Any:
+    """Return the lines of the access log since the last call."""
+
+    def read() -> list[dict[str, Any]]:
+        mark = f"/end-{os.urandom(4).hex()}"
+        client.get(mark)
+        while mark not in "".join(server.lines[-1:]):
+            time.sleep(0.01)
+        found = [json.loads(line) for line in server.lines[:-1]]
+        server.lines.clear()
+        return found
+
+    read()
+    return read
+
+
+def test_all_but_health_and_the_page_needs_the_token(client):
+    for path in ("/", "/v2/health/live", "/v2/health/ready"):
+        assert client.get(path).status_code == 200
+    for path in ("/metrics", "/v2", METADATA, f"{METADATA}/ready", f"/v1/models/{NAME}"):
+        refused = client.get(path)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert NAME not in refused.text
+        assert client.get(path, headers=bearer(OLD)).status_code == 200
+    assert client.post(PREDICT, json=BODY).status_code == 401
+    assert client.post(PREDICT, content=b" " * 2_000_000).status_code == 401
+    for headers in (bearer(OLD), {"authorization": f"bearer  {OLD}"}, {TOKEN_HEADER: OLD}):
+        assert client.post(PREDICT, json=BODY, headers=headers).json() == {"predictions": [[0, 1]]}
+    for wrong in (bearer(OLD + "x"), bearer(OLD[:-1]), {TOKEN_HEADER: ""}, bearer("é")):
+        refused = client.post(PREDICT, json=BODY, headers=[(k, v.encode()) for k, v in wrong.items()])
+        assert refused.status_code == 401
+        assert 'error="invalid_token"' in refused.headers["www-authenticate"]
+    assert client.get("/metrics", headers={"authorization": f"Basic {OLD}"}).status_code == 401
+    assert client.get("/nothing").status_code == 404
+
+
+def test_tokens_are_replaced_without_a_failed_request(server, client, tokens):
+    def status(token: str) -> int:
+        return client.post(PREDICT, json=BODY, headers=bearer(token)).status_code
+
+    folder = tokens.parent / "data-2"  # Kubernetes lets a link lead to another folder
+    folder.mkdir()
+    write_private(folder / "tokens", f"\n{OLD}\r\n{NEW}")
+    (tokens.parent / "link").symlink_to(folder / "tokens")
+    (tokens.parent / "link").rename(tokens)
+    while status(NEW) != 200:
+        assert status(OLD) == 200
+    write_private(tokens, NEW)
+    while status(OLD) != 401:
+        assert status(NEW) == 200
+    for number, (bad, mode) in enumerate([("", 0o600), ("two words", 0o600), (OLD, 0o644)], 1):
+        write_private(tokens, bad, mode)
+        while server.log.read_text().count("stays in use") < number:
+            assert status(NEW) == 200
+    assert status(NEW) == 200
+    assert "two words" not in server.log.read_text()
+    write_private(tokens, OLD)
+    while status(OLD) != 200:
+        assert status(NEW) in (200, 401)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"sec-fetch-site": "cross-site", "origin": "https://evil.example"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"origin": "https://evil.example", "content-type": "text/plain"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "same-origin", "origin": "https://models.example"}, 200),
+        ({"sec-fetch-site": "none"}, 200),
+        ({"origin": "http://HOST"}, 200),
+        ({"content-type": "text/plain"}, 200),
+    ],
+)
+def test_a_page_of_another_site_gets_no_prediction(server, client, headers, status):
+    host = server.url.removeprefix("http://")
+    headers = {key: value.replace("HOST", host) for key, value in headers.items()}
+    for path, body in ((PREDICT, BODY), (f"{METADATA}/infer", {})):
+        answer = client.post(path, json=body, headers={**bearer(OLD), **headers})
+        assert (answer.status_code == 403) is (status == 403)
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_a_browser_that_asks_for_permission_gets_none(client):
+    ask = {"origin": "https://a.example", "access-control-request-method": "POST"}
+    answer = client.options(PREDICT, headers=ask)
+    assert answer.status_code == 405
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_the_access_log_says_who_got_what_and_no_secret(server, client, lines):
+    head = {**bearer(OLD), "traceparent": TRACE, "tracestate": "a=1"}
+    answer = client.post(f"{PREDICT}?key=secret", json=BODY, headers=head)
+    assert (answer.headers["traceparent"], answer.headers["tracestate"]) == (TRACE, "a=1")
+    client.post("/v1/models/%22%0a%7b%7d%c3%a9:predict", json=BODY)
+    with socket.create_connection(server.address) as nonsense:
+        nonsense.sendall(b"secret\r\n\r\n")
+        assert nonsense.recv(12) == b"HTTP/1.1 400"
+    with socket.create_connection(server.address) as broken:
+        broken.sendall(f"POST {PREDICT} HTTP/1.1\r\nhost: a\r\n{TOKEN_HEADER}: {OLD}\r\n".encode())
+        broken.sendall(b"transfer-encoding: chunked\r\n\r\nsecret")
+        assert broken.recv(12) == b"HTTP/1.1 400"
+    first, second, third, fourth = lines()
+    said = {"event": "request", "client": "127.0.0.1", "method": "POST", "path": PREDICT, "status": 200}
+    assert said.items() <= first.items()
+    assert first["bytes"] == len(answer.content)
+    assert (first["version"], first["trace_id"]) == (1, TRACE[3:35])
+    assert datetime.fromisoformat(first["time"]).tzinfo is UTC
+    assert first["seconds"] > 0
+    assert (second["path"], second["status"], second["trace_id"]) == ('/v1/models/"\n{}é:predict', 401, None)
+    assert (third["path"], third["status"]) == (None, 400)
+    assert (fourth["path"], fourth["status"]) == (PREDICT, 400)
+    assert all(word not in str((first, second, third, fourth)) for word in (OLD, "secret", "255"))
+
+
+def test_a_reader_that_stops_does_not_stop_the_server():
+    reading, writing = os.pipe()
+    written, log = 1000, AccessLog(writing)
+    for _ in range(written):
+        log.write({"path": "/é" * 1000}, 200, 1, 0.0, 1, ())
+    got = os.read(reading, 2**20).splitlines()
+    log.write({}, 200, 1, 0.0, 1, ())
+    assert json.loads(os.read(reading, 2**20))["dropped"] == written - len(got) > 0
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        TRACE.upper(),
+        TRACE.replace("00-", "ff-", 1),
+        f"{TRACE}-more",
+        TRACE[:-1],
+        f"00-{'0' * 32}-00f067aa0ba902b7-01",
+        f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01",
+        "",
+    ],
+)
+def test_a_trace_context_that_is_none_is_ignored(parent):
+    assert trace_headers([(b"traceparent", parent.encode()), (b"tracestate", b"a=1")]) == ()
+    assert trace_headers([(b"traceparent", TRACE.encode())] * 2) == ()
+
+
+def test_a_trace_context_is_passed_on():
+    parent = (b"traceparent", TRACE.encode())
+    later = TRACE.replace("00-", "cc-", 1).encode()
+    assert trace_headers([(b"traceparent", later + b"-what-comes")]) == (parent,)
+    assert trace_headers([(b"traceparent", later)]) == (parent,)
+    states = [(b"tracestate", b"a=1, b@c=x y"), (b"tracestate", b",d=2")]
+    assert trace_headers([*states, parent]) == (parent, (b"tracestate", b"a=1,b@c=x y,d=2"))
+    for wrong in (b"a", b"a=1,\xe9=2", b"A=1", b"a=1=2", b",".join(b"k%d=1" % one for one in range(33))):
+        assert trace_headers([parent, (b"tracestate", wrong)]) == (parent,)
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "said"),
+    [
+        (None, "", "cannot be read"),
+        (0o600, " \n", "has no token"),
+        (0o600, "x\nsecret \u00e9", "in line 2"),
+        (0o644, "x", "chmod o-rwx"),
+    ],
+)
+def test_a_file_of_tokens_that_is_none_is_refused(tmp_path, mode, text, said):
+    path = tmp_path / "tokens"
+    if mode:
+        path.write_text(text)
+        path.chmod(mode)
+    with pytest.raises(ConfigError, match=said) as refused:
+        Access(Serving(token_file=str(path)))
+    assert "secret" not in str(refused.value)
+
+
+def test_a_certificate_that_is_none_is_refused(tmp_path):
+    certificate, key = make_certificate()
+    files = {"tls_cert": str(tmp_path / "crt"), "tls_key": str(tmp_path / "key")}
+    for other in (b"", make_certificate()[1]):
+        (tmp_path / "crt").write_bytes(certificate)
+        write_private(tmp_path / "key", other)
+        with pytest.raises(ConfigError, match=r"serving\.tls_cert is .* which cannot be used"):
+            Access(Serving(**files))
+    write_private(tmp_path / "key", key)
+    Access(Serving(**files))
+    (tmp_path / "key").chmod(0o644)
+    with pytest.raises(ConfigError, match=r"serving\.tls_key"):
+        Access(Serving(**files))
+
+
+def test_tls_takes_a_new_certificate_without_a_failed_request(shelf, start, tmp_path):
+    def write(certificate: bytes, key: bytes) -> None:
+        write_private(tmp_path / "key", key)
+        write_private(tmp_path / "crt", certificate)
+
+    def presented(name: str | None) -> str:
+        context = ssl.create_default_context(cadata=(first[0] + second[0]).decode())
+        context.check_hostname = name is not None
+        with (
+            socket.create_connection(address) as plain,
+            context.wrap_socket(plain, server_hostname=name) as tls,
+        ):
+            assert tls.version() == "TLSv1.3"
+            return ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True))
+
+    first, second = make_certificate(), make_certificate()
+    write(*first)
+    shelf.publish()
+    with start(
+        shelf, tls_cert=str(tmp_path / "crt"), tls_key=str(tmp_path / "key"), body_timeout=1.0
+    ) as server:
+        assert server.url.startswith("https://127.0.0.1:")
+        address = "127.0.0.1", int(server.url.rpartition(":")[2])
+        trusted = ssl.create_default_context(cadata=first[0].decode())
+        with httpx.Client(base_url=server.url, verify=trusted) as client:
+            assert client.post(PREDICT, json=BODY).json() == {"predictions": [[0, 1]]}
+            assert presented(None) == first[0].decode()
+            write_private(tmp_path / "key", second[1])  # half of it: the pair does not fit together
+            while "stays in use" not in server.log.read_text():
+                assert presented("localhost") == first[0].decode()
+            write(*second)
+            while presented(None) != second[0].decode():
+                pass
+            assert presented("localhost") == second[0].decode()
+            assert client.post(PREDICT, json=BODY).status_code == 200, "on the connection from before"
+        with socket.create_connection(address) as plain:  # what comes without TLS, and half of a request
+            plain.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert not plain.recv(9).startswith(b"HTTP")
+        context = ssl.create_default_context(cadata=second[0].decode())
+        with context.wrap_socket(socket.create_connection(address), server_hostname="localhost") as slow:
+            slow.sendall(b"POST / HTTP/1.1\r\nhost: a\r\n")
+            assert slow.recv(12) == b"HTTP/1.1 408"
+        with context.wrap_socket(socket.create_connection(address), server_hostname="localhost") as closing:
+            head = f"POST {PREDICT} HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n"
+            closing.sendall(head.encode())
+            closing.unwrap().close()
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+        assert "Traceback" not in server.log.read_text()
+        assert "has no effect" not in server.log.read_text()
