@@ -226,11 +226,11 @@ class Follower(threading.Thread):
             self._version = champion.version
 
     def _say(self, champion: Champion | None, trouble: str) -> None:
-        """Report how a look ended, and log it when that changed."""
-        self._report(champion.version if champion else None, trouble)
-        trouble = _ADDRESS.sub("", trouble)  # of an object in the message of a library; it always differs
-        if trouble and trouble != self._trouble:
-            log.warning("still serving version %d of %s: %s", self._version, self._name, trouble)
-        elif self._trouble and not trouble:
+        """Log how a look ended when that changed, and report it."""
+        text = _ADDRESS.sub("", trouble)  # of an object in the message of a library; it always differs
+        if text and text != self._trouble:
+            log.warning("still serving version %d of %s: %s", self._version, self._name, text)
+        elif self._trouble and not text:
             log.info("version %d of %s is the champion, and is served", self._version, self._name)
-        self._trouble = trouble
+        self._trouble = text
+        self._report(champion.version if champion else None, trouble)
