@@ -285,10 +285,11 @@ class Bucket:
         from google.api_core.exceptions import NotFound
 
         if not self._seen:
-            try:
-                next(iter(self._bucket.list_blobs(max_results=1, **self._bounds)), None)
-            except NotFound:
-                return False
+            with self._translate_errors("list", ""):
+                try:
+                    next(iter(self._bucket.list_blobs(max_results=1, **self._bounds)), None)
+                except NotFound:
+                    return False
             self._seen = True
         return True
 

@@ -18,6 +18,7 @@ EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
+    "float_parsing": "a number",
     "string_type": "text (in quotes, if it looks like something else)",
     "bool_type": "true or false",
     "tuple_type": "a list: write [{item}]",
@@ -118,22 +119,24 @@ def _sentence(
         about = "" if isinstance(value, dict) else f"{path}: "
         text = f"{about}{first['ctx']['error']}"
         return text if text.endswith(("?", ".")) else f"{text}."
-    if len(details) > 1 or first["type"] == "string_pattern_mismatch":
+    if len(details) > 1 or first["type"] not in EXPECTED:
         return f"{path} is {shown(value)}, which does not fit. It is: {description}"
     near = _near(value, first) or _default(field)
     return f"{path} is {shown(value)} and must be {_expected(first)}{near}"
 
 
 def _expected(detail: ErrorDetails) -> str:
-    template, value = EXPECTED.get(detail["type"]), detail["input"]
+    value = detail["input"]
     item = "" if value is None else value if isinstance(value, str) else shown(value)
-    return template.format(item=item, **detail.get("ctx", {})) if template else f"valid ({detail['msg']})"
+    return EXPECTED[detail["type"]].format(item=item, **detail.get("ctx", {}))
 
 
 def _near(value: Any, detail: ErrorDetails) -> str:
     """Return the choices that are like a wrong one."""
     words = str(detail.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(", ")
-    return did_you_mean(value, [word.strip("'") for word in words]) if isinstance(value, str) else ""
+    return (
+        did_you_mean(value, [word.strip("'") for word in words]) if value and isinstance(value, str) else ""
+    )
 
 
 def _instead(place: Keys, known: dict[Keys, FieldInfo]) -> str:

@@ -181,6 +181,12 @@ def test_a_missing_champion_is_one_request_once_the_bucket_was_seen() -> None:
         assert ["/download/" in line for line in asked] == [True, False, True, True]
 
 
+def test_a_missing_object_in_a_bucket_that_must_not_be_listed() -> None:
+    with answering(404, 403) as (url, _), pytest.raises(StoreError, match=r"Cannot list .*403") as caught:
+        Bucket("models", "", Access(url)).read("m/a")
+    assert not isinstance(caught.value, NotFoundError)
+
+
 def test_a_write_whose_answer_got_lost_counts_as_written(emulator: str) -> None:
     bucket = Bucket(BUCKET, uuid4().hex, Access(emulator))
     bucket.create("m/a", b"1")

@@ -208,6 +208,8 @@ def test_a_configuration_cannot_be_changed(config):
         ("model: {dense:}", ["model.dense is null", "a list: write []"]),
         ("training:\n  epochs: 1\n  callbacks: [TensorBoard]", ["line 6", "callbacks.0 is TensorBoard"]),
         ("model: {build: 'a:b', code: ., bias_regularizer: L2}", ["model.bias_regularizer is for"]),
+        ("training: {early_stopping: {baseline: ''}}", ['.baseline is "" and must be a number.']),
+        ("data: {kind: digits, channels: 99999999999999999999}", ["data.channels is 9", "grayscale"]),
         ("training: {early_stopping: {monitor: val_mae}}", ["monitor is val_mae", "val_loss, val_accuracy"]),
         ("gate: {minimum: {acuracy: 0.9}}", ["line 4: gate.minimum.acuracy", "did you mean accuracy?"]),
         ("gate: {margin: {r2: 0.1}}", ["gate.margin.r2", "balanced_accuracy, accuracy, recall"]),
