@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE # compiling our modules again in each child pro
 TWO_CORES := -n 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test coverage lint format docs lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-data bench-flow bench-training bench-export bench-serving bench-rollout bench-plan bench-gate bench-submit bench-backend soak results clean
+.PHONY: help setup run test coverage lint format docs dist lock lock-images images images-accelerators kind-up kind-run kind-down test-cluster bench-data bench-flow bench-training bench-export bench-serving bench-rollout bench-plan bench-gate bench-submit bench-backend soak results clean
 
 ##@ Start here
 
@@ -57,25 +57,38 @@ setup: .venv/installed ## Make .venv with the pinned packages
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-lint: setup ## Check style, types, YAML and the import contracts
+PROSE = '*.md' '*.html' '*.yaml' '*.yml' Makefile components pipelines modelyard
+
+lint: setup ## Check style, types, YAML, workflows, spelling, phrases and the import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict .
+	$(BIN)/codespell
+	@! git grep -nIiE -f .ci/phrases -- $(PROSE) || { echo "These phrases are in .ci/phrases: say it in the words of Kubernetes, Keras and pytest."; exit 1; }
+	@if command -v go >/dev/null; then go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.9; \
+	else echo "NOT RUN: actionlint, which checks .github/workflows, needs go."; fi
 
 format: setup ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: setup ## Write docs/config.md and docs/environment-keys.md from the code
+docs: setup ## Write the generated pages of docs/ and build the site in build/site
 	$(BIN)/modelyard config reference > docs/config.md
 	$(BIN)/modelyard config reference --environments > docs/environment-keys.md
+	$(BIN)/mkdocs build --strict --quiet
+
+dist: setup ## Build the sdist and, from it, the wheel, in build/dist
+	rm -rf build/dist build/sdist && mkdir -p build/sdist
+	$(BIN)/python -m hatchling build --target sdist --directory build/dist
+	tar -xzf build/dist/*.tar.gz --directory build/sdist --strip-components 1
+	cd build/sdist && ../../$(BIN)/python -m hatchling build --target wheel --directory ../dist
 
 COMPILE = $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 FOR_IMAGE = --constraint requirements/dev.txt --python-version 3.11 --group pyproject.toml:
 
-lock: setup ## Resolve requirements/dev.txt anew from pyproject.toml
+lock: setup ## Resolve requirements/dev.txt from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(COMPILE) pyproject.toml --group dev --upgrade --output-file requirements/dev.txt
 	$(MAKE) lock-images

@@ -72,7 +72,7 @@ class Versions:
     def publish(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> str:
         """Write a version's files, then its manifest; return the manifest's digest.
 
-        A version that has a manifest is left as it is. One without is written anew, whatever a killed
+        A version that has a manifest is left as it is. One without is written again, whatever a killed
         predecessor left, or somebody who removed the version. Two processes that publish different bytes as
         the same run at the same moment are not kept apart: `fetch` refuses such a mixture.
 

@@ -113,7 +113,7 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
         """Put back what was kept, and return how far it is; a state that is damaged is not used.
 
         Raises:
-            StoreError: the store does not answer; to begin anew would cost what is kept there.
+            StoreError: the store does not answer; starting over would discard the checkpoints in it.
         """
         try:
             with tempfile.TemporaryDirectory() as folder:
