@@ -179,9 +179,9 @@ def store_section(url: str | None, environment: str = "local") -> "Store":
 
 def models_in(url: str | None, environment: str = "local") -> "ModelStore":
     """Return the model store for a command that needs no configuration."""
-    from modelyard.components.store.models import open_store
+    from modelyard.pipelines import api
 
-    return open_store(store_section(url, environment))
+    return api.open_store(url, environment)
 
 
 def when_unchanged(skip: bool, force_after: str | None) -> dict[str, bool | int]:

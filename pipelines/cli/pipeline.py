@@ -29,15 +29,10 @@ def run(
 
     Progress goes to stderr, the summary to stdout. Steps whose inputs have not changed come from the cache.
     """
-    from modelyard.pipelines.cli.progress import complete, start_here
-    from modelyard.pipelines.config.config import load
-    from modelyard.pipelines.environments.load import load_environment
+    from modelyard.pipelines.cli.progress import complete, start
 
     options = when_unchanged(skip_unchanged, force_after)
-    place = load_environment(environment, overrides or ())
-    settings = load(config, overrides or (), store=place.model_store())
-    run, plan_key = start_here(environment, settings, place, options)
-    complete(run, output, plan_key)
+    complete(start(config, environment, overrides or (), options), output)
 
 
 def compile_(
@@ -55,10 +50,7 @@ def compile_(
         raise typer.BadParameter(f"{file} is not the name of a .yaml file.", param_hint="-o")
     if not file.absolute().parent.is_dir():
         raise typer.BadParameter(f"There is no folder {file.parent}.", param_hint="-o")
-    from modelyard.pipelines.compile.compiler import compile_to
-    from modelyard.pipelines.config.config import load
-    from modelyard.pipelines.environments.load import load_environment
+    from modelyard.pipelines import api
 
-    place = load_environment(environment, overrides or ())
-    compile_to(load(config, overrides or (), store=place.model_store()), file, place)
+    api.compile_pipeline(file, config, environment, overrides or ())
     typer.echo(str(file))

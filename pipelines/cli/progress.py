@@ -2,7 +2,7 @@
 
 import shlex
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,7 +18,6 @@ from modelyard.pipelines.cli.options import Output, emit
 
 if TYPE_CHECKING:
     from modelyard.components.events import Event
-    from modelyard.pipelines.config.config import Config
     from modelyard.pipelines.environments.environment import Environment
     from modelyard.pipelines.runners.base import EvaluationSummary, Run, RunSummary, Step
 
@@ -34,42 +33,32 @@ SHOWN_SLICES = 10
 PAUSE = 0.2  # seconds between two looks for new events
 
 
-def start_here(
-    name: str, config: "Config", environment: "Environment", options: Mapping[str, bool | int]
-) -> "tuple[Run, str | None]":
-    """Start a run that this process leads; return it, and what connects it with its plan."""
+def start(
+    config: Path | None, environment: str, overrides: Sequence[str], options: dict[str, bool | int]
+) -> "Run":
+    """Return a run that this process leads; `complete` executes it."""
     console = Console(stderr=True)
     with console.status("starting"):
-        from modelyard.pipelines.compile import lean_kfp
+        from modelyard.pipelines import api
 
-        lean_kfp.load()
-        from modelyard.pipelines.compile.uploads import gather
-        from modelyard.pipelines.planning import comparison
-        from modelyard.pipelines.runners import select
-
-        uploads = gather(config, environment)
-    uploads.send(console)
-    plan_key = comparison.identity(uploads.config, environment)
-    return select.leader(name, environment).start(uploads.config, options), plan_key
+    return api.start(config, environment, overrides, options, console)
 
 
-def complete(run: "Run", output: Output, plan_key: str | None = None, leave_stuck: bool = False) -> NoReturn:
+def complete(run: "Run", output: Output, leave_stuck: bool = False) -> NoReturn:
     """Show a run to its end, then its results, and end with its exit code.
 
     Args:
         run: the run; if this process is to lead it, this executes it.
         output: for whom.
-        plan_key: what connects it with its plan; None when that is not known.
         leave_stuck: do not cancel it when one of its pods cannot start.
     """
-    from modelyard.pipelines.planning import comparison
+    from modelyard.pipelines import api
 
     try:
         with shown(run, Console(stderr=True)):
-            summary = run.result(leave_stuck)
+            summary = api.finish(run, leave_stuck)
     except KeyboardInterrupt:
         raise Interrupted(run.interrupted()) from None
-    comparison.keep(run.folder, plan_key, summary)
     failure = summary.failure
     if output is Output.JSON:
         emit(summary.model_dump(mode="json"))

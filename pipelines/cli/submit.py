@@ -52,55 +52,39 @@ def submit(
     """
     from rich.console import Console
 
+    from modelyard.pipelines import api
     from modelyard.pipelines.cli.progress import complete
-    from modelyard.pipelines.compile.preflight import check
-    from modelyard.pipelines.compile.uploads import gather
-    from modelyard.pipelines.config.config import load
-    from modelyard.pipelines.planning import comparison
-    from modelyard.pipelines.planning.guard import guard
-    from modelyard.pipelines.runners import runs, select
-    from modelyard.pipelines.runners.kfp import submission
     from modelyard.pipelines.steps import STEPS
 
     options = when_unchanged(skip_unchanged, force_after)
-    place = replace(place, overrides=overrides or ())
-    server = select.server(place)  # there is one, before anything is packed for it
-    environment = server.environment
     console = Console(stderr=True)
-    settings = load(config, overrides or (), store=environment.model_store())
     with console.status("checking"):
-        uploads = gather(settings, environment)
-        if not anyway:
-            guard(uploads.config, environment, server.name, runs.home(), budget)
-        plan_key = comparison.identity(uploads.config, environment) if wait else None
-        prepared = submission.prepare(uploads.config, environment, options)
-        notes = check(prepared.arguments, environment)
-        backend = server.backend
-        found = submission.look(backend, prepared)
-        since, changes = submission.compare(backend, prepared, found)
+        prepared = api.prepare_submission(
+            replace(place, overrides=overrides or ()), config, options, budget, anyway
+        )
+        server, sent = prepared.server, prepared.prepared
         facts = {
-            "pipeline": prepared.pipeline,
-            "new_pipeline": found.pipeline_id is None,
-            "version": prepared.version,
-            "new_version": found.version_id is None,
-            "since": since,
-            "differences": [one.model_dump() for one in changes],
-            "notes": notes,
-            "images": {step: environment.image(step) for step in STEPS},
-            "uploads": [f"{one.key}: {one.name}" for one in uploads.files],
-            "endpoint": backend.endpoint.url,
-            "namespace": backend.namespace,
-            "service_account": prepared.service_account,
-            "pipeline_root": prepared.pipeline_root,
+            "pipeline": sent.pipeline,
+            "new_pipeline": prepared.found.pipeline_id is None,
+            "version": sent.version,
+            "new_version": prepared.found.version_id is None,
+            "since": prepared.since,
+            "differences": [one.model_dump() for one in prepared.changes],
+            "notes": prepared.notes,
+            "images": {step: server.environment.image(step) for step in STEPS},
+            "uploads": [f"{one.key}: {one.name}" for one in prepared.uploads.files],
+            "endpoint": server.backend.endpoint.url,
+            "namespace": server.backend.namespace,
+            "service_account": sent.service_account,
+            "pipeline_root": sent.pipeline_root,
         }
     if dry_run:
-        emit(facts) if output is Output.JSON else _show(facts, changes, Console(), whole=True)
+        emit(facts) if output is Output.JSON else _show(facts, prepared.changes, Console(), whole=True)
         return
-    _show(facts, changes, console, whole=False)
-    uploads.send(console)
-    run = server.submit(prepared, found)
+    _show(facts, prepared.changes, console, whole=False)
+    run = prepared.send(console)
     if wait:
-        complete(run, output, plan_key, leave_stuck)
+        complete(run, output, leave_stuck)
     text = f"{run.name} is accepted. Follow it: {run.follow_command()}"
     show(output, {"run": run.name, "id": run.id, **facts}, text)
 

@@ -152,6 +152,9 @@ class Run(ABC):
     folder: Path
     environment: "Environment"
 
+    plan_key: str | None = None
+    """What connects it with its plan; None when that is not known."""
+
     led_here: bool = False
     """Whether this process executes the run, when `result` is called."""
 

@@ -1,0 +1,367 @@
+"""modelyard in Python: what the commands do, as functions. `import modelyard` has them.
+
+    summary = modelyard.run("pets.yaml")                   # on this machine, to its end
+    summary.decision, summary.version, summary.metrics["accuracy"]
+    model = modelyard.load_model("pets")                   # the champion
+    modelyard.predict(model, ["cat.png", "many.npy"])      # or model.run(batch), an array
+    modelyard.open_store().rollback("pets", reason="worse at night", by="me")
+
+A configuration is the path of a file, a Config of `load_config`, or None for the digits example. An
+environment is `local`, `kind`, `gke`, the name of a file in ./environments, or the path of a file. `overrides`
+are `key=value` with dotted keys, as for --set. Every function raises ModelyardError: the message says what is
+wrong and what to do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelyard.components.errors import ModelyardError, family
+from modelyard.components.store.models import ModelStore
+from modelyard.components.store.models import open_store as _open_store
+from modelyard.components.store.settings import Store
+from modelyard.pipelines.config.config import Config, load, load_section
+from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from modelyard.pipelines.compile.uploads import Uploads
+    from modelyard.pipelines.planning.plan import Plan
+    from modelyard.pipelines.planning.planner import Request
+    from modelyard.pipelines.runners.differences import Change
+    from modelyard.pipelines.runners.kfp import submission
+    from modelyard.pipelines.runners.kfp.runner import KfpRun, KfpRunner
+    from modelyard.pipelines.runners.select import Place
+    from modelyard.pipelines.serving.prediction import Answer, Model
+
+__all__ = [
+    "Config",
+    "ModelStore",
+    "ModelyardError",
+    "Run",
+    "RunInfo",
+    "RunSummary",
+    "compile_pipeline",
+    "list_runs",
+    "load_config",
+    "load_model",
+    "open_run",
+    "open_store",
+    "plan",
+    "predict",
+    "run",
+    "submit",
+]
+
+Source = Config | Path | str | None
+DEFAULTS: dict[str, bool | int] = {"skip_unchanged": False, "force_after": 0}
+
+
+def load_config(
+    path: Path | str | None = None, overrides: Sequence[str] = (), environment: str = "local"
+) -> Config:
+    """Return the effective configuration of a file, checked.
+
+    Args:
+        path: the YAML file; the digits example when None.
+        overrides: `key=value` with dotted keys.
+        environment: whose store is used.
+
+    Raises:
+        ConfigError: names every problem with its line, the value and the remedy.
+    """
+    store = load_environment(environment, overrides).model_store()
+    return load(Path(path) if path is not None else None, overrides, store=store)
+
+
+def _config(source: Source, overrides: Sequence[str], environment: str) -> Config:
+    return source if isinstance(source, Config) else load_config(source, overrides, environment)
+
+
+def run(
+    config: Source = None,
+    environment: str = "local",
+    overrides: Sequence[str] = (),
+    *,
+    skip_unchanged: bool = False,
+) -> RunSummary:
+    """Run the pipeline to its end, led by this process, and return the result.
+
+    Args:
+        config: the configuration.
+        environment: where the steps run.
+        overrides: `key=value` with dotted keys.
+        skip_unchanged: end as `unchanged` if the champion has the same data, configuration and code.
+
+    Raises:
+        ModelyardError: the run cannot start, or a step failed: the error of that step.
+    """
+    summary = finish(start(config, environment, overrides, {"skip_unchanged": skip_unchanged}))
+    if summary.failure:
+        raise family().get(summary.failure.kind, ModelyardError)(summary.failure.message)
+    return summary
+
+
+def start(
+    config: Source = None,
+    environment: str = "local",
+    overrides: Sequence[str] = (),
+    options: dict[str, bool | int] = DEFAULTS,
+    console: "Console | None" = None,
+) -> Run:
+    """Return a run that this process leads; `finish` executes it, meanwhile `Run.events` shows how it goes.
+
+    Args:
+        config: the configuration.
+        environment: where the steps run.
+        overrides: `key=value` with dotted keys.
+        options: arguments of the pipeline: `skip_unchanged`, `force_after` (seconds).
+        console: shows the progress of uploads.
+    """
+    console = console or _silent()
+    with console.status("starting"):
+        from modelyard.pipelines.compile import lean_kfp
+
+        lean_kfp.load()
+        from modelyard.pipelines.compile.uploads import gather
+        from modelyard.pipelines.planning import comparison
+        from modelyard.pipelines.runners import select
+
+        where = load_environment(environment, overrides)
+        uploads = gather(_config(config, overrides, environment), where)
+    uploads.send(console)
+    plan_key = comparison.identity(uploads.config, where)
+    run = select.leader(environment, where).start(uploads.config, DEFAULTS | options)
+    run.plan_key = plan_key
+    return run
+
+
+def finish(run: Run, leave_stuck: bool = False) -> RunSummary:
+    """Execute or follow a run to its end and return the result; a plan of it goes into its report.
+
+    Args:
+        run: the run.
+        leave_stuck: do not cancel it when one of its pods cannot start.
+    """
+    from modelyard.pipelines.planning import comparison
+
+    summary = run.result(leave_stuck)
+    comparison.keep(run.folder, run.plan_key, summary)
+    return summary
+
+
+def plan(
+    config: Source = None,
+    environment: str = "local",
+    overrides: Sequence[str] = (),
+    request: "Request | None" = None,
+) -> "Plan":
+    """Return whether a run fits, how long it takes and what it costs.
+
+    Args:
+        config: the configuration.
+        environment: where it would run.
+        overrides: `key=value` with dotted keys.
+        request: what to measure; see planning.planner.Request. Nothing is measured when None.
+    """
+    from modelyard.pipelines.planning import planner
+    from modelyard.pipelines.runners import runs
+
+    where = load_environment(environment, overrides)
+    settings = _config(config, overrides, environment)
+    return planner.make(settings, where, environment, request or planner.Request(), runs.home())
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What `submit` would send: the checked pipeline, its uploads, and how it differs from the last run.
+
+    Attributes:
+        server: where it would go.
+        uploads: files of this machine that the run needs.
+        prepared: the pipeline and its arguments.
+        found: what the server has of it.
+        since: the model's last run, if there is one.
+        changes: how this one differs from it.
+        notes: what preflight found and what refuses nothing.
+    """
+
+    server: "KfpRunner"
+    uploads: "Uploads"
+    prepared: "submission.Submission"
+    found: "submission.Found"
+    since: str | None
+    changes: "tuple[Change, ...]"
+    notes: Sequence[str]
+
+    def send(self, console: "Console | None" = None) -> "KfpRun":
+        """Upload what is missing, start the run and return it; `console` shows the progress of uploads."""
+        from modelyard.pipelines.planning import comparison
+
+        plan_key = comparison.identity(self.uploads.config, self.server.environment)
+        self.uploads.send(console or _silent())
+        run = self.server.submit(self.prepared, self.found)
+        run.plan_key = plan_key
+        return run
+
+
+def prepare_submission(
+    place: "Place",
+    config: Source = None,
+    options: dict[str, bool | int] = DEFAULTS,
+    budget: float | None = None,
+    anyway: bool = False,
+) -> Submission:
+    """Check a run on Kubeflow Pipelines and return what would be sent.
+
+    Args:
+        place: the environment, the server and the overrides.
+        config: the configuration.
+        options: as for `start`.
+        budget: in USD, which the last plan must not exceed.
+        anyway: do not refuse what the plan or the nodes say cannot succeed.
+    """
+    from modelyard.pipelines.compile.preflight import check
+    from modelyard.pipelines.compile.uploads import gather
+    from modelyard.pipelines.planning.guard import guard
+    from modelyard.pipelines.runners import runs, select
+    from modelyard.pipelines.runners.kfp import submission
+
+    server = select.server(place)  # there is one, before anything is packed for it
+    environment = server.environment
+    uploads = gather(_config(config, place.overrides, server.name), environment)
+    if not anyway:
+        guard(uploads.config, environment, server.name, runs.home(), budget)
+    prepared = submission.prepare(uploads.config, environment, DEFAULTS | options)
+    notes = check(prepared.arguments, environment)
+    found = submission.look(server.backend, prepared)
+    since, changes = submission.compare(server.backend, prepared, found)
+    return Submission(server, uploads, prepared, found, since, changes, notes)
+
+
+def submit(
+    config: Source = None,
+    environment: str = "kind",
+    overrides: Sequence[str] = (),
+    *,
+    endpoint: str | None = None,
+    skip_unchanged: bool = False,
+) -> Run:
+    """Start a run on Kubeflow Pipelines, after checks, and return it; `Run.result` follows it to its end.
+
+    Args:
+        config: the configuration.
+        environment: that of a cluster.
+        overrides: `key=value` with dotted keys.
+        endpoint: URL of the API of Kubeflow Pipelines; by default that of the environment.
+        skip_unchanged: end as `unchanged` if the champion has the same data, configuration and code.
+    """
+    from modelyard.pipelines.runners.select import Place
+
+    place = Place(environment, endpoint, overrides=overrides)
+    return prepare_submission(place, config, {"skip_unchanged": skip_unchanged}).send()
+
+
+def compile_pipeline(
+    file: Path | str, config: Source = None, environment: str = "local", overrides: Sequence[str] = ()
+) -> None:
+    """Write the pipeline as KFP's YAML, with the configuration as default arguments.
+
+    Args:
+        file: the .yaml file to write.
+        config: the configuration.
+        environment: decides the image, the resources and the node of each step.
+        overrides: `key=value` with dotted keys.
+    """
+    from modelyard.pipelines.compile.compiler import compile_to
+
+    where = load_environment(environment, overrides)
+    compile_to(_config(config, overrides, environment), Path(file), where)
+
+
+def list_runs(environment: str | None = None, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
+    """Return the latest runs, newest first.
+
+    Args:
+        environment: of the runs; None for those that this machine leads.
+        model: only runs of this model.
+        limit: maximum number of runs.
+    """
+    from modelyard.pipelines.runners import select
+
+    return select.list_runs(select.Place(environment), model, limit)
+
+
+def open_run(name: str | None = None, environment: str | None = None) -> Run:
+    """Return a run: its steps, events, logs, result and explanation; `cancel` and `retry` change it.
+
+    Args:
+        name: its name or id; the latest when None.
+        environment: as for `list_runs`.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    from modelyard.pipelines.runners import select
+
+    return select.find(select.Place(environment), name)
+
+
+def open_store(url: str | None = None, environment: str = "local") -> ModelStore:
+    """Return a model store: versions, champion, history, promote, rollback.
+
+    Args:
+        url: a folder, gs://bucket/prefix, or another storage; that of the environment when None.
+        environment: whose store is used.
+
+    Raises:
+        ConfigError: the URL is not one that modelyard knows.
+        StoreError: there are no credentials for it.
+    """
+    import json
+
+    given = [f"store.url={json.dumps(url)}"] if url is not None else []
+    return _open_store(load_section("store", Store, given, below=load_environment(environment).model_store()))
+
+
+def load_model(name: str, version: int | None = None, store: ModelStore | None = None) -> "Model":
+    """Return a version, loaded with ONNX Runtime.
+
+    `run(batch)` takes examples (n, *shape) and returns float32 answers (n, values); `signature` has shapes,
+    dtypes and the names of the values.
+
+    Args:
+        name: the model's name.
+        version: the version; the champion when None.
+        store: where it is; the default store when None.
+
+    Raises:
+        NotFoundError: there is no such version, or no champion.
+    """
+    from modelyard.pipelines.serving.prediction import Loaded
+
+    return Loaded(store or open_store(), name, version)
+
+
+def predict(model: "Model", files: Sequence[Path | str]) -> "list[Answer]":
+    """Return an answer per example in image files or .npy files, in order.
+
+    Args:
+        model: what `load_model` returned.
+        files: image files, or .npy files with one example or many.
+
+    Raises:
+        DataError: a file is missing, or does not hold what the model takes.
+    """
+    from modelyard.pipelines.serving import prediction
+
+    return prediction.predict(model, [Path(file) for file in files])
+
+
+def _silent() -> "Console":
+    from rich.console import Console
+
+    return Console(quiet=True)
