@@ -3,8 +3,8 @@
     import modelyard
     summary = modelyard.run("pets.yaml")
 
-The functions are those of pipelines/api.py, listed in __init__.pyi. Importing `modelyard` imports nothing else:
-the images of the steps hold no pipelines/, and a step's code fingerprint covers this file.
+The functions are those of pipelines/api.py, listed in __init__.pyi. Importing `modelyard` imports nothing
+else: the images of the steps hold no pipelines/, and a step's code fingerprint covers this file.
 
 components  the work: one package per step, and what the steps share
 pipelines   the wiring: the pipeline, configuration, environments, runners, schedules, planning, command line

@@ -7,9 +7,9 @@
     modelyard.open_store().rollback("pets", reason="worse at night", by="me")
 
 A configuration is the path of a file, a Config of `load_config`, or None for the digits example. An
-environment is `local`, `kind`, `gke`, the name of a file in ./environments, or the path of a file. `overrides`
-are `key=value` with dotted keys, as for --set. Every function raises ModelyardError: the message says what is
-wrong and what to do.
+environment is `local`, `kind`, `gke`, the name of a file in ./environments, or the path of a file.
+`overrides` are `key=value` with dotted keys, as for --set. Every function raises ModelyardError: the message
+says what is wrong and what to do.
 """
 
 from collections.abc import Sequence

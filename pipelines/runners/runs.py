@@ -100,6 +100,7 @@ def start(base: Path) -> Iterator[Path]:
             yield run
         finally:
             _clear(run)
+            tempfile.tempdir = None  # it remembers TMPDIR
 
 
 def check_folder(folder: Path) -> None:
