@@ -134,7 +134,9 @@ def _upright(picture: Image.Image) -> Image.Image:
     try:
         picture.load()
     except DAMAGE as error:
-        raise DataError(f"The picture is damaged or cut off: {error}. Save it again, or remove it.") from error
+        raise DataError(
+            f"The picture is damaged or cut off: {error}. Save it again, or remove it."
+        ) from error
     with suppress(*DAMAGE):
         return picture.transpose(TURNS[picture.getexif()[ExifTags.Base.Orientation]])
     return picture

@@ -46,5 +46,8 @@ from modelyard.pipelines.api import (
     run as run,
 )
 from modelyard.pipelines.api import (
+    step_specs as step_specs,
+)
+from modelyard.pipelines.api import (
     submit as submit,
 )

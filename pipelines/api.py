@@ -53,6 +53,7 @@ __all__ = [
     "plan",
     "predict",
     "run",
+    "step_specs",
     "submit",
 ]
 
@@ -280,6 +281,22 @@ def compile_pipeline(
 
     where = load_environment(environment, overrides)
     compile_to(_config(config, overrides, environment), Path(file), where)
+
+
+def step_specs(
+    config: Source = None, environment: str = "local", overrides: Sequence[str] = ()
+) -> dict[str, str]:
+    """Return the argument `spec` of each step, by the step's name, for a pipeline of your own.
+
+    Args:
+        config: the configuration.
+        environment: where the steps run.
+        overrides: `key=value` with dotted keys.
+    """
+    from modelyard.pipelines.compile.compiler import specs
+
+    told = specs(_config(config, overrides, environment), load_environment(environment, overrides))
+    return {step: spec.text() for step, spec in told.items()}
 
 
 def list_runs(environment: str | None = None, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:

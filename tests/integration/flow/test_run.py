@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from subprocess import PIPE
 
@@ -14,6 +15,7 @@ from modelyard.components import records
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 
+ROOT = Path(__file__).parents[3]
 STEPS = ["fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy", "explain"]
 NEVER_CACHED = ["fingerprint", "deploy", "explain"]
 
@@ -48,6 +50,17 @@ def test_a_second_run_takes_everything_from_the_cache_whatever_the_server_is_tol
     for key in ("version", "decision", "reason", "fingerprint", "metrics", "prediction"):
         assert again[key] == first[key], key
     assert champion.state() == before
+
+
+def test_the_notebook_runs_with_the_cached_steps(digits, champion):
+    _, first = digits
+    cells = json.loads((ROOT / "examples/quickstart.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    script = f"{code}\nprint(summary.decision, summary.version, answers.shape)"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=champion.folder, capture_output=True, text=True
+    )
+    assert ended.stdout.splitlines()[-1] == f"promote {first['version']} (2, 10)", ended.stderr
 
 
 def test_candidates_below_the_minimum_are_rejected_and_runs_at_the_same_time_keep_their_records(champion):

@@ -1,0 +1,49 @@
+"""A pipeline of your own with single components of modelyard: score a trained model on today's data.
+
+    python examples/own_pipeline.py pets.yaml          # writes own_pipeline.yaml for KFP
+
+Components are ordinary KFP components. Their settings come from the same file as for `modelyard run`; on a
+cluster give each task an image that `make images` built, with `set_container_image`.
+"""
+
+import sys
+
+from kfp import compiler, dsl
+
+import modelyard
+from modelyard.components.evaluate.component import evaluate
+from modelyard.components.ingest.component import ingest
+from modelyard.components.preprocess.component import preprocess
+
+IDENTITY = '{"run": "", "data": "", "champion": 0}'  # compare with no champion
+
+
+@dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
+def alert(decision: bool) -> str:
+    """Return a message; a step of your own."""
+    return "the model is good enough" if decision else "the model has become worse: look at the report"
+
+
+def build(config: str):
+    """Return the pipeline for the configuration of a file."""
+    specs = modelyard.step_specs(config)
+
+    @dsl.pipeline(name="score-again")
+    def score_again(model: str, history: str, date: str = "") -> str:
+        """Score `model`, the URI of what train wrote, on the data as it is on `date`."""
+        raw = ingest(spec=specs["ingest"], fingerprint=date).outputs["raw"]
+        features = preprocess(raw=raw, spec=specs["preprocess"]).outputs["features"]
+        evaluated = evaluate(
+            model=dsl.importer(artifact_uri=model, artifact_class=dsl.Model).output,
+            history=dsl.importer(artifact_uri=history, artifact_class=dsl.Artifact).output,
+            features=features,
+            spec=specs["evaluate"],
+            identity=IDENTITY,
+        )
+        return alert(decision=evaluated.outputs["Output"]).output
+
+    return score_again
+
+
+if __name__ == "__main__":
+    compiler.Compiler().compile(build(sys.argv[1]), "own_pipeline.yaml")
