@@ -1,4 +1,4 @@
-"""Links of a page to files outside of docs/: to the repository if mkdocs.yml has repo_url, else the text alone."""
+"""Links to files outside of docs/: to the repository if mkdocs.yml has repo_url, else the text alone."""
 
 import re
 from pathlib import Path
