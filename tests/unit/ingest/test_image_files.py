@@ -57,6 +57,7 @@ def test_hidden_files_and_what_systems_leave_behind_are_no_pictures(pack, pictur
         "dogs/2.png": picture(),
         "dogs/.DS_Store": b"junk",
         "dogs/Thumbs.db": b"junk",
+        "dogs/beagles_$folder$": b"",
         "__MACOSX/cats/._1.png": b"junk",
         ".git/config": b"junk",
     }

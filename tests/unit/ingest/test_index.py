@@ -53,3 +53,4 @@ def test_a_file_that_is_not_there_is_missing() -> None:
     found = read_indexes({"i.csv": b"path;label\n1.png;a\n3.png;b\n"}, FILES, "classification")
     assert found is not None
     assert (found.place("1.png"), found.place("2.png"), list(found.missing)) == (("all", 0), None, ["3.png"])
+    assert found.missing["3.png"].endswith("Put it there, or remove the row.")
