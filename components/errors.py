@@ -208,6 +208,8 @@ _REMEDIES = {
     errno.EACCES: _PERMISSION,
     errno.EPERM: _PERMISSION,
     errno.ENAMETOOLONG: "Use a folder with a shorter path.",
+    errno.EISDIR: "Use another name.",
+    errno.ENOTDIR: "Use another name.",
     errno.ENOLCK: "Use a folder on a file system with locks (flock), such as a local disk.",
     errno.EIO: "Check the disk.",
 }

@@ -262,7 +262,7 @@ class Folder:
     def _unusable(self, verb: str, key: str, error: OSError) -> StoreError:
         what = f"Cannot {verb} {f'{self.url}/{key}'.rstrip('/')} ({self._setting})"
         if known := of_machine(error, self.root):
-            return StoreError(f"{what}: {known} Or set {self._setting} to another folder.")
+            return StoreError(f"{what}: {known}")
         return StoreError(
             f"{what}: {error.strerror or error} ({error.filename}). Set {self._setting} to another folder."
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from modelyard.components.errors import ModelyardError
+from modelyard.components.errors import ModelyardError, of_machine
 
 INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__base__
@@ -41,7 +41,12 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
             traceback.print_exception(error)
         code = report(type(error).__name__, str(error), error.exit_code, as_json)
     except Exception as error:
-        code = report(type(error).__name__, unexpected(error, debug), 1, as_json)
+        if known := of_machine(error):
+            if debug:
+                traceback.print_exception(error)
+            code = report(type(known).__name__, str(known), known.exit_code, as_json)
+        else:
+            code = report(type(error).__name__, unexpected(error, debug), 1, as_json)
     return code if isinstance(code, int) else 0
 
 
@@ -76,6 +81,6 @@ def unexpected(error: Exception, debug: bool) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         command = f"{sys.argv}\n{''.join(traceback.format_exception(error))}"
         path.write_text(command, encoding="utf-8")
-    except OSError:
+    except (OSError, ModelyardError):
         return f"{what}; `modelyard --debug …` shows the traceback."
     return f"{what}; the traceback is in {path}, and `modelyard --debug …` shows it."

@@ -1,6 +1,14 @@
+import errno
+from pathlib import Path
+
 import pytest
 
 from modelyard.components import errors
+
+
+def raised(error, cause=None):
+    error.__cause__ = cause
+    return error
 
 
 def test_every_error_has_an_exit_code_of_its_own_or_its_parents():
@@ -13,3 +21,41 @@ def test_every_error_has_an_exit_code_of_its_own_or_its_parents():
 @pytest.mark.parametrize("kind", [errors.UnschedulableError, errors.ModelyardError])
 def test_an_error_of_another_module_is_recorded_as_the_one_that_it_is_derived_from(kind):
     assert type("OtherError", (kind,), {"__module__": "elsewhere"}).public() is kind
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "x"), "/folder: No space left on device ("),
+        (OSError(errno.EDQUOT, "x", "/disk/a"), "/disk/a: Disk quota exceeded. Make room"),
+        (OSError(errno.EMFILE, "x"), "ulimit -n"),
+        (OSError(errno.EFBIG, "x"), "ulimit -f"),
+        (OSError(errno.EACCES, "x", "/disk/a"), "/disk/a: Permission denied"),
+        (OSError("100 requested and 8 written"), "No space left on device"),  # NumPy
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: a.index; No space left on device"),
+            "MODELYARD_HOME",
+        ),  # TensorFlow
+        (raised(ValueError("cannot close the archive"), OSError(errno.ENOSPC, "x")), "/folder: No space"),
+    ],
+)
+def test_what_a_machine_lacks_is_no_bug(error, said):
+    found = errors.of_machine(error, Path("/folder"))
+    assert said in str(found)
+    assert found.exit_code == 15
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOENT, "x", "/a"), OSError(errno.EACCES, "of a port"), KeyError("x"), None]
+)
+def test_other_exceptions_are_not_of_the_machine(error):
+    assert errors.of_machine(error) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("/a b[1]*?\\#%:~é", None), ("/a\nb", "control"), ("/a\udce9", "UTF-8"), ("/{{$.x}}", "placeholder")],
+)
+def test_a_path_that_fits_into_no_record(path, why):
+    found = errors.unusable_path(path)
+    assert found is None if why is None else why in found

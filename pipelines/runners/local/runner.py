@@ -386,7 +386,7 @@ def led(home: Path, warn: Callable[[str], None] = lambda _: None) -> Sequence[tu
         try:
             if runs.NAME.fullmatch(folder.name) and (start := start_of(folder)):
                 known.append((folder, start))
-        except DataError as error:
+        except (DataError, OSError) as error:
             warn(f"the run {folder.name} is not shown: {error}")
     return sorted(known, key=lambda one: (one[1].at, one[0].name), reverse=True)
 

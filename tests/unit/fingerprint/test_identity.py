@@ -7,9 +7,9 @@ from typing import Self
 
 import pytest
 
-from modelyard.components import records
+from modelyard.components import lifeline, records
 from modelyard.components.artifacts import Decision, Identity
-from modelyard.components.errors import DataError
+from modelyard.components.errors import DataError, StoreError
 from modelyard.components.fingerprint import identity
 from modelyard.components.fingerprint.identity import data_fingerprint, earlier_champions, identify
 from modelyard.components.fingerprint.spec import FingerprintSpec
@@ -243,3 +243,16 @@ heavy = ("numpy", "google", "httpx", "requests", "sklearn", "tensorflow", "kfp",
 assert not [name for name in heavy if name in sys.modules]
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_a_store_in_which_no_champion_could_move_is_refused_before_the_training(
+    fingerprints: Identify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(records.RUN_ID, "20260101-000000-aaaa")
+
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(lifeline.fcntl, "flock", no_locks)
+    with pytest.raises(StoreError, match=r"store\.url"):
+        fingerprints()

@@ -176,6 +176,12 @@ def test_config_schema_is_json_and_reference_is_the_page(modelyard):
     assert modelyard("config", "reference").out == (DOCS / "config.md").read_text(encoding="utf-8")
 
 
+def test_a_file_that_cannot_be_written_is_no_bug(modelyard, tmp_path):
+    (tmp_path / "x.yaml").mkdir()
+    ended = modelyard("compile", "-o", tmp_path / "x.yaml")
+    assert (ended.code, "x.yaml" in ended.err, "bug" in ended.err) == (15, True, False)
+
+
 @pytest.mark.parametrize("file", ["x.txt", "gone/x.yaml"])
 def test_compile_refuses_a_file_that_it_cannot_write(modelyard, file):
     ended = modelyard("compile", "-o", file, "--output=json")

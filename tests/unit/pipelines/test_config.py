@@ -26,6 +26,13 @@ def config(tmp_path):
     return one
 
 
+def test_a_path_that_fits_into_no_record_is_refused_with_its_place(refused):
+    for text, key in (("kind: npz\n  source: 'a{{$b.npz'", "data.source"), ("kind: digits", "model.code")):
+        message = refused(f"name: x\ndata:\n  {text}\nmodel:\n  code: 'x{{{{$'\n")
+        assert key in message
+        assert ", line " in message
+
+
 @pytest.fixture
 def refused(config):
     """Load a text that is wrong and return the message."""

@@ -1,7 +1,34 @@
+import json
 import os
+import shutil
+import subprocess
+import sys
+
+import pytest
 
 from modelyard.components import lifeline
+from modelyard.components.errors import ConfigError, MachineError
 from modelyard.pipelines.runners import runs
+
+FILLS_ITS_DISK = """
+import json, os
+from pathlib import Path
+from modelyard.components.step import VARIABLE, step
+from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners.base import Failure, RunSummary
+with runs.start(Path("home").absolute()) as run:
+    record = os.environ[VARIABLE] = str(run / "failure.json")
+    try:
+        with step("train"), open(run / "artifacts/big", "wb") as file:
+            while True:
+                file.write(bytes(4096))
+    except OSError as error:
+        failure = Failure.of(error, "train")
+        result = {"state": "failed", "steps": (), "seconds": 1.0, "store": "x", "failure": failure}
+        runs.finish(run, RunSummary(run=run.name, model="m", **result))
+    found = [json.loads(Path(file).read_text()) for file in (record, run / "run.json")]
+    print(json.dumps(found), flush=True)  # the step ends with the run
+"""
 
 
 def test_a_run_has_scratch_and_lifeline_while_it_lives(tmp_path):
@@ -37,3 +64,31 @@ def test_a_starting_run_is_never_taken_for_a_dead_one(tmp_path, monkeypatch):
     with runs.start(tmp_path) as run:
         assert (run / "scratch").is_dir()
     assert seen == [[]]
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("unshare"), reason="root mounts a small disk")
+def test_a_run_that_fills_its_disk_is_recorded(tmp_path):
+    script = 'mount -t tmpfs -o size=17m tmpfs "$0" && cd "$0" && exec "$1" -c "$2"'
+    command = ["unshare", "-m", "sh", "-c", script, tmp_path, sys.executable, FILLS_ITS_DISK]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    record, summary = json.loads(done.stdout)
+    for found in (record, summary["failure"]):
+        assert (found["kind"], found["exit_code"]) == ("MachineError", 15)
+        assert "No space left on device (0.0 MB free)" in found["message"]
+
+
+def test_a_run_does_not_start_without_room_or_open_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "LIMITS", [(option, 2**62, *rest) for option, _, *rest in runs.LIMITS[:1]])
+    with pytest.raises(MachineError, match="ulimit -n"), runs.start(tmp_path / "home"):
+        pass
+    monkeypatch.setattr(runs, "MINIMUM_ROOM", 2**62)
+    with pytest.raises(MachineError, match="MODELYARD_HOME"), runs.start(tmp_path / "home"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a\nb", "caf\udce9", "{{$.inputs}}"])
+def test_runs_are_not_kept_where_no_record_can_name_them(name, monkeypatch):
+    monkeypatch.setenv("MODELYARD_HOME", f"/disk/{name}")
+    with pytest.raises(ConfigError, match="MODELYARD_HOME"):
+        runs.home()
