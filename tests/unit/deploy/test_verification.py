@@ -1,7 +1,7 @@
 """Golden requests must get the answers that evaluate saw; and what the step deploy decides."""
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +15,10 @@ from modelyard.components.deploy.platforms.base import PlatformConfig
 from modelyard.components.deploy.platforms.local import LocalPlatform
 from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import PinnedVersion, pin_version, replay
-from modelyard.components.errors import DeployError
+from modelyard.components.errors import DeployError, UnreachableError
 from modelyard.components.server import MARK
+from modelyard.components.store.models import ModelStore
+from tests.unit.deploy.memory import Interrupted, Killed, Script
 
 SEEN = Golden(problem="classification", instances=[[0.0], [1.0]], predictions=[[0.25, 0.75], [0.5, 0.5]])
 PINNED = PinnedVersion(7, "d" * 64, SEEN)
@@ -97,6 +99,29 @@ def test_a_laptop_verifies_and_promotes_too(models, new_controller, version, mon
         )
         assert controller.roll_out(one, 0, "good").decision == "promote"
         assert started == [1], "the champion is served already"
+
+
+@pytest.mark.parametrize("how", ["fails before", "fails after", "killed before", "killed after", "away"])
+def test_a_promotion_by_hand_that_is_disturbed_at_any_call_is_done_or_not(
+    models, new_controller, version, monkeypatch, promote, how
+):
+    one, two = version(), version()
+    promote(one)
+    monkeypatch.setattr(local, "running_server", lambda *_: nullcontext("http://here"))
+    monkeypatch.setattr(rollout, "replay", lambda *_: None)
+    published, at, calls = dict(models._objects._data), 0, 1
+    while calls >= at:
+        models._objects._data, at = dict(published), at + 1
+        script = Script(at, how)
+        disturbed: Any = Interrupted(models._objects, script, UnreachableError)
+        for store in (ModelStore(disturbed), models):
+            config = PlatformConfig("digits", store, Target(), "{}", lambda _: {}, Rollout(), print)
+            with suppress(Killed, UnreachableError):
+                new_controller(LocalPlatform(config), store).promote(pin_version(store, "digits", 2), "good")
+            assert models.champion("digits").version in (1, 2)
+            calls = script.calls
+        assert models.champion("digits").version == two.version, "the second time it is not disturbed"
+    assert at > 10
 
 
 @pytest.mark.parametrize(
