@@ -187,9 +187,9 @@ class RolloutController:
         if champion is None or (target := to or champion.previous) is None:
             return self.models.rollback(self.name, to, reason=reason, by=self.by)  # raises
         before, pinned, token = champion.version, self._pin(target), uuid4().hex
-        servers = self._servers(target, pinned.digest, like_before=True)
         with self._working(token):
             try:
+                servers = self._servers(target, pinned.digest, like_before=True)
                 self._keep_clients(servers)
                 if servers.same(self.platform.status().stable):
                     self.platform.verify(servers, self._check(pinned))

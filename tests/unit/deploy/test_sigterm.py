@@ -36,23 +36,28 @@ def signal_at(controller):
 
 
 @pytest.mark.usefixtures("one")
-def test_before_promotion_the_candidate_goes(controller, models, world, version, deploy, state, signal_at):
+@pytest.mark.parametrize(("command", "serves", "target"), [("deploy", 1, 2), ("rollback", 2, 1)])
+def test_before_promotion_the_candidate_goes(
+    controller, models, world, version, deploy, state, signal_at, command, serves, target
+):
     two, at, platform = version(), 0, controller.platform
+    if command == "rollback":
+        deploy(two)
     while True:
         at, controller.platform = at + 1, platform
         signal_at(at)
         with pytest.raises(CancelledError) as error:
-            deploy(two)
-        if models.champion("digits").version == 2:
+            deploy(two) if command == "deploy" else controller.rollback(None, "bad")
+        if models.champion("digits").version == target:
             break
         assert "(SIGTERM)" in str(error.value)
-        assert "2 was not promoted, and stable serves version 1" in str(error.value)
-        assert state() == (1, 1, None, True)
+        assert f"{target} was not promoted, and stable serves version {serves}" in str(error.value)
+        assert state() == (serves, serves, None, True)
         attempt = models.history("digits")[-1]
-        assert (attempt.version, attempt.attempt) == (2, True)
+        assert (attempt.version, attempt.attempt) == (target, True)
         assert attempt.reason == "not promoted: This rollout was told to end (SIGTERM)."
-    assert at > 8
-    assert "Version 2 is the champion; deploy it again" in str(error.value)
+    assert at > 5
+    assert f"Version {target} is the champion; deploy it again" in str(error.value)
     assert world.candidate is None
 
 
