@@ -100,6 +100,7 @@ lock-images: setup ## Resolve the images' requirements from pyproject.toml, at t
 	for name in kfp digits; do \
 	  $(COMPILE) $(FOR_IMAGE)$$name --no-deps --output-file requirements/$$name.txt || exit; \
 	done
+	$(COMPILE) --python-version 3.11 --group pyproject.toml:clients --output-file requirements/clients.txt
 
 clean: ## Remove what runs left behind and caches, but no models
 	rm -rf .modelyard/runs .modelyard/cache .modelyard/plans .modelyard/errors .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

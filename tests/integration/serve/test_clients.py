@@ -1,7 +1,4 @@
-"""Clients that people use, with what they offer: curl, Java's HttpClient and Python's clients of HTTP.
-
-tritonclient and KServe's client are in test_client_libraries.py.
-"""
+"""Clients that people use, with what they offer: curl, Java's HttpClient, Python's libraries."""
 
 import gzip
 import http.client
@@ -10,6 +7,7 @@ import shutil
 import subprocess
 import urllib.error
 import urllib.request
+import venv
 import zlib
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,8 @@ BODY = json.dumps({"instances": [np.full((4, 4, 3), 255).tolist()]})
 ANSWER = {"predictions": [[0, 1]]}
 LARGE = b" " * 2_000_000  # the server takes 100,000 bytes
 JAVA = Path(__file__).with_name("Client.java")
+LIBRARIES = Path(__file__).with_name("library_clients.py")
+REQUIREMENTS = Path(__file__).parents[3] / "requirements" / "clients.txt"
 
 
 def needs(program: str) -> pytest.MarkDecorator:
@@ -145,3 +145,15 @@ def test_an_early_refusal_reaches_a_client_that_still_sends(pictures, client, pa
         code, answer = client(pictures.url + path, LARGE)
         assert code == status
         assert answer["error"]
+
+
+@pytest.mark.soak  # installs half a gigabyte
+def test_tritonclient_and_kserves_client(pictures, tmp_path):
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv/bin/python"
+    install = [python, "-m", "pip", "install", "-q", "--require-hashes", "-r", REQUIREMENTS]
+    installed = subprocess.run(install, capture_output=True, text=True, check=False)
+    if installed.returncode:
+        pytest.skip(f"NOT RUN: the packages cannot be installed: {installed.stderr.strip()[-500:]}")
+    done = subprocess.run([python, LIBRARIES, pictures.url], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

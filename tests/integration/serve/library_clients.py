@@ -1,0 +1,118 @@
+"""Requests of tritonclient and of KServe's client to the model `tiny` at a URL.
+
+test_clients.py runs this in a venv, which has no pytest.
+"""
+
+import asyncio
+import itertools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import tritonclient.http as triton
+from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+from tritonclient.utils import InferenceServerException
+
+URL = sys.argv[1]
+IMAGES = np.stack([np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)])
+ANSWER = [[1, 0], [0, 1]]
+
+
+def check_triton() -> None:
+    client = triton.InferenceServerClient(URL.removeprefix("http://"))
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("tiny")
+    assert client.is_model_ready("tiny", "1")
+    assert not client.is_model_ready("other")
+    assert client.get_server_metadata()["name"] == "modelyard"
+    assert client.get_model_metadata("tiny", "1")["outputs"][0]["name"] == "probabilities"
+
+    def given(binary: bool = True) -> Any:
+        tensor = triton.InferInput("pixels", list(IMAGES.shape), "UINT8")
+        tensor.set_data_from_numpy(IMAGES, binary_data=binary)
+        return tensor
+
+    def check(answer: Any) -> None:
+        np.testing.assert_array_equal(answer.as_numpy("probabilities"), ANSWER)
+
+    for binary_in, binary_out in itertools.product((True, False), repeat=2):
+        output = triton.InferRequestedOutput("probabilities", binary_data=binary_out)
+        answer = client.infer("tiny", [given(binary_in)], outputs=[output], request_id="q7")
+        assert answer.get_response()["id"] == "q7"
+        check(answer)
+    for request, response in itertools.product((None, "gzip", "deflate"), repeat=2):
+        check(
+            client.infer(
+                "tiny",
+                [given()],
+                model_version="1",
+                request_compression_algorithm=request,
+                response_compression_algorithm=response,
+            )
+        )
+    check(client.infer("tiny", [given()], query_params={"a": 1}, headers={"x-request-timeout": "30"}))
+    for waiting in [client.async_infer("tiny", [given()]) for _ in range(8)]:
+        check(waiting.get_result())
+
+    shared = triton.InferInput("pixels", list(IMAGES.shape), "UINT8")
+    shared.set_shared_memory("region", IMAGES.nbytes)
+    into_shared = triton.InferRequestedOutput("probabilities")
+    into_shared.set_shared_memory("region", 16)
+    classes = triton.InferRequestedOutput("probabilities", class_count=1)
+    for status, call in (
+        ("400", lambda: client.infer("tiny", [shared])),
+        ("400", lambda: client.infer("tiny", [given()], outputs=[into_shared])),
+        ("400", lambda: client.infer("tiny", [given()], outputs=[classes])),
+        ("400", lambda: client.infer("tiny", [given(), given()])),
+        ("404", lambda: client.infer("tiny", [given()], model_version="9")),
+        ("404", lambda: client.register_system_shared_memory("region", "/key", 96)),
+        ("404", client.get_system_shared_memory_status),
+        ("404", client.get_model_repository_index),
+        ("404", lambda: client.load_model("tiny")),
+        ("404", lambda: client.get_model_config("tiny")),
+        ("404", client.get_inference_statistics),
+    ):
+        refused(call, status)
+
+
+def refused(call: Callable[[], Any], status: str) -> None:
+    found = None
+    try:
+        call()
+    except InferenceServerException as error:
+        found = error.status()
+    assert found == status
+
+
+async def check_kserve(protocol: str) -> None:
+    client = InferenceRESTClient(RESTConfig(protocol=protocol, retries=0))
+    assert await client.is_server_live(URL)
+    assert await client.is_model_ready(URL, "tiny")
+    if protocol == "v1":
+        body = {"instances": IMAGES.tolist()}
+        assert await client.infer(URL, body, model_name="tiny") == {"predictions": ANSWER}
+        found = None
+        try:
+            await client.explain(URL, "tiny", body)
+        except httpx.HTTPStatusError as error:
+            found = error.response.status_code
+        assert found == 404
+        return
+    assert await client.is_server_ready(URL)
+    assert not await client.is_model_ready(URL, "other")
+    for binary_in, binary_out in itertools.product((True, False), repeat=2):
+        tensor = InferInput("pixels", list(IMAGES.shape), "UINT8")
+        tensor.set_data_from_numpy(IMAGES, binary_data=binary_in)
+        parameters = {"binary_data_output": binary_out}
+        request = InferRequest("tiny", [tensor], request_id="q7", parameters=parameters)
+        answer = await client.infer(URL, request, model_name="tiny")
+        assert answer.id == "q7"
+        np.testing.assert_array_equal(answer.outputs[0].as_numpy(), ANSWER)
+
+
+check_triton()
+for name in ("v1", "v2"):
+    asyncio.run(check_kserve(name))
