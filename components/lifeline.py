@@ -39,10 +39,13 @@ def lock(file: IO[Any], how: int) -> None:
 
 @contextmanager
 def hold(path: Path) -> Iterator[dict[str, str]]:
-    """Hold the lifeline at `path` and give the environment variables that children need."""
+    """Hold the lifeline at `path` and give the environment variables that children need.
+
+    They write UTF-8 whatever the locale is: their output is read as that.
+    """
     with path.open("w") as file:
         lock(file, fcntl.LOCK_EX)
-        yield {VARIABLE: str(path)}
+        yield {VARIABLE: str(path), "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
 
 
 def held(path: Path) -> bool:

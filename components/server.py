@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from modelyard.components.errors import ClusterError, ConfigError, ServeError
-from modelyard.components.source.checks import is_loopback
+from modelyard.components.machine import proxy_for
 
 PORT = 8501
 """Of a server's container, and the default of `serving.port`."""
@@ -66,10 +66,10 @@ class HttpServer:
         from http.client import HTTPException  # the import of httpx takes longer than a request
         from urllib import request
 
-        proxies: dict[str, str] | None = None if self.proxies and not is_loopback(self.url) else {}
+        proxy = proxy_for(self.url) if self.proxies else None
         opener = request.OpenerDirector()
         handlers = request.HTTPHandler(), request.HTTPSHandler(), request.UnknownHandler()
-        for handler in (request.ProxyHandler(proxies), *handlers):
+        for handler in (request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {}), *handlers):
             opener.add_handler(handler)
         try:
             headers = {"Content-Type": "application/json", **headers}

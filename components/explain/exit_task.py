@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modelyard.components import records
-from modelyard.components.errors import ModelyardError
+from modelyard.components.errors import ConfigError, ModelyardError
 from modelyard.components.explain import local_run
 from modelyard.components.explain.explanation import Explanation, explanation
 from modelyard.components.explain.spec import ExplainSpec
+from modelyard.components.machine import is_loopback
 from modelyard.components.step import log
 from modelyard.components.store.storage import open_objects
 
 WEBHOOK = "MODELYARD_WEBHOOK"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TIMEOUT = 10.0
 NO_DECISION = "no new version was deployed"  # evaluate came from the cache, and its record is gone
 NO_FAILURE = ("SUCCEEDED", "COMPLETE", "RUNNING")  # the backend says RUNNING when all steps were cached
@@ -83,12 +83,17 @@ def post(value: Mapping[str, str | None]) -> str | None:
         return None
     import httpx
 
+    from modelyard.components.source.web import ProxiedTransport
+
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the URL
     try:
         parsed = httpx.URL(url)
-        if parsed.scheme != "https" and not (parsed.scheme == "http" and parsed.host in LOOPBACK):
+        if parsed.scheme != "https" and not (parsed.scheme == "http" and is_loopback(url)):
             return f"The webhook was not called: {WEBHOOK} has to be an https:// URL."
-        answer = httpx.post(parsed, json=dict(value), timeout=TIMEOUT)
+        with httpx.Client(transport=ProxiedTransport(), timeout=TIMEOUT) as client:
+            answer = client.post(parsed, json=dict(value))
+    except ConfigError:  # whose text has a part of the URL
+        return "The webhook was not called: `modelyard doctor` says what is wrong with proxy or certificates."
     except (httpx.HTTPError, httpx.InvalidURL) as error:  # whose text may contain the URL
         return f"The webhook was not called: {type(error).__name__}. Is {WEBHOOK} right, and does it answer?"
     if not answer.is_success:

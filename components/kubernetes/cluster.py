@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from modelyard.components.errors import ClusterError
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.api_errors import explain_refusal
+from modelyard.components.machine import proxy_for
 from modelyard.components.server import PORT, NoServerError
 
 if TYPE_CHECKING:
@@ -47,16 +48,23 @@ CONFLICTS = 60  # how often a write is tried that others overtake
 T = TypeVar("T")
 
 
-def connect(namespace: str) -> "Cluster":
+def connect(namespace: str, reached: bool = False) -> "Cluster":
     """Return the namespace of the cluster that this process belongs to, or that KUBECONFIG names.
+
+    Args:
+        namespace: the namespace.
+        reached: whether another process has reached the cluster, so that it is worth to wait for it.
 
     Raises:
         ClusterError: there is no such cluster.
+        ConfigError: it cannot be reached through the proxy for it.
     """
     from kubernetes.client import ApiClient, Configuration
     from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+    from yaml import YAMLError
 
     settings = Configuration()
+    settings.proxy = settings.no_proxy = None  # what HTTP_PROXY names, in some versions
     inside = True
     try:
         load_incluster_config(client_configuration=settings)
@@ -64,13 +72,15 @@ def connect(namespace: str) -> "Cluster":
         inside = False
         try:
             load_kube_config(client_configuration=settings)
-        except (ConfigException, OSError) as error:
+        except (ConfigException, OSError, ValueError, YAMLError) as error:
             raise ClusterError(
                 f"There is no cluster to connect to: {str(error).rstrip('.')}. Name one in KUBECONFIG, or in "
                 "~/.kube/config."
             ) from error
     settings.retries = False
-    return Cluster(ApiClient(settings), namespace, inside)
+    if not inside:
+        settings.proxy = settings.proxy or proxy_for(settings.host)
+    return Cluster(ApiClient(settings), namespace, inside, reached or inside)
 
 
 def retry_on_conflict(what: str, write: Callable[[], T | None]) -> T:
@@ -100,10 +110,11 @@ class Cluster:
         api: the official client.
         namespace: where the objects are.
         inside: whether this process is a pod, which reaches other pods directly.
+        reached: whether a connection that cannot be made is worth another try: it was made before.
     """
 
-    def __init__(self, api: Any, namespace: str, inside: bool) -> None:
-        self._api, self.namespace, self.inside = api, namespace, inside
+    def __init__(self, api: Any, namespace: str, inside: bool, reached: bool = False) -> None:
+        self._api, self.namespace, self.inside, self._reached = api, namespace, inside, reached
 
     def get(self, kind: str, name: str) -> Json | None:
         """Return an object, or None when there is none of that name."""
@@ -266,9 +277,13 @@ class Cluster:
         while True:
             try:
                 with _client_errors():
-                    return bytes(self._open(*request, **options).data)
+                    answer = bytes(self._open(*request, **options).data)
+                self._reached = True
+                return answer
             except _ApiError as error:
-                if (error.status is not None and error.status not in retried) or time.monotonic() > deadline:
+                self._reached = self._reached or not error.unreached
+                retry = self._reached if error.status is None else error.status in retried
+                if not retry or time.monotonic() > deadline:
                     raise
             time.sleep(PAUSE)
 
@@ -336,10 +351,15 @@ class _ApiError(Exception):
     """The API server answered with an error status, or not at all: then `status` is None."""
 
     def __init__(
-        self, reason: str, status: int | None = None, body: Any = b"", timed_out: bool = False
+        self,
+        reason: str,
+        status: int | None = None,
+        body: Any = b"",
+        timed_out: bool = False,
+        unreached: bool = False,
     ) -> None:
         super().__init__(reason)
-        self.status, self.timed_out = status, timed_out
+        self.status, self.timed_out, self.unreached = status, timed_out, unreached
         self.body: bytes = body if isinstance(body, bytes) else str(body).encode()
 
     @property
@@ -357,14 +377,17 @@ class _ApiError(Exception):
 def _client_errors() -> Iterator[None]:
     """Raise _ApiError for what the official client and its HTTP library raise."""
     from kubernetes.client import ApiException
-    from urllib3.exceptions import HTTPError, ReadTimeoutError
+    from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
     try:
         yield
-    except ApiException as error:
-        raise _ApiError(str(error.reason), error.status or 0, error.body) from error
-    except HTTPError as error:
+    except ApiException as error:  # without a status: TLS
+        status = error.status or None
+        raise _ApiError(str(error.reason), status, error.body, unreached=status is None) from error
+    except (ReadTimeoutError, ProtocolError) as error:
         raise _ApiError(str(error), timed_out=isinstance(error, ReadTimeoutError)) from error
+    except HTTPError as error:
+        raise _ApiError(str(error), unreached=True) from error
 
 
 def _lines(response: "BaseHTTPResponse", ended: bool) -> Iterator[str]:

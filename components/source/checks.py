@@ -31,15 +31,6 @@ def holds_secret(address: str) -> bool:
     return bool(parts.scheme) and ("@" in parts.netloc or not names.isdisjoint(SIGNATURES))
 
 
-def is_loopback(url: str) -> bool:
-    """Say whether a URL names the machine itself."""
-    try:
-        host = urlsplit(url).hostname
-    except ValueError:  # malformed, which `locate` says
-        return False
-    return bool(re.fullmatch(r"localhost|127\..*|::1", host or ""))
-
-
 def file_name(path: str) -> str:
     """Return the name of the file at the path of an address, safe as a name on this machine."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", path.rpartition("/")[2])

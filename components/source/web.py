@@ -8,6 +8,7 @@ messages and logs show addresses without their query.
 import hashlib
 import logging
 import os
+import re
 import socket
 import ssl
 import time
@@ -19,18 +20,15 @@ from typing import TypeVar
 import httpx
 
 from modelyard.components.errors import DataError, describe
-from modelyard.components.source.checks import (
-    check_sha256,
-    check_size,
-    file_name,
-    is_loopback,
-    without_secrets,
-)
+from modelyard.components.machine import certificates, is_loopback, proxy_for, tls_context
+from modelyard.components.source.checks import check_sha256, check_size, file_name, without_secrets
 from modelyard.components.store.storage import Limits, Storage
 
 PAUSES = (0.5, 1.0, 2.0)
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
 CHUNK_BYTES = 2**20
+_NETRC_COMMENT = re.compile(r"(?ms)^macdef\s.*?(^\s*$|\Z)|(?<!\S)#(\s.*?)?$|^\s*#.*?$")
+_NETRC_WORD = re.compile(r'"(?:\\.|[^"\\])*"|\S+')
 
 T = TypeVar("T")
 
@@ -126,8 +124,9 @@ class OnWeb:
     def _client(self) -> httpx.Client:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # below that it logs whole addresses
         return httpx.Client(
-            auth=_netrc(),
+            auth=_login(self._url.host),
             headers={"Accept-Encoding": "identity"},
+            transport=ProxiedTransport(),
             timeout=self._source.timeout,
             follow_redirects=True,
             event_hooks={"request": [self._check_redirect]},
@@ -179,9 +178,64 @@ class OnWeb:
         return DataError(f"Cannot read {self._shown} (data.source): {why}")
 
 
-def _netrc() -> httpx.Auth | None:
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return httpx.NetRCAuth(str(path)) if path.is_file() else None
+class ProxiedTransport(httpx.BaseTransport):
+    """Sends a request directly or through the proxy for its URL, also one that a redirect leads to."""
+
+    def __init__(self) -> None:
+        self._opened: dict[tuple[str, str | None], httpx.HTTPTransport] = {}
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """See httpx.
+
+        Raises:
+            ConfigError: the proxy, or the certificates to trust, cannot be used.
+        """
+        key = request.url.scheme, proxy_for(str(request.url), "socksio")
+        if key not in self._opened:
+            self._opened[key] = self._open(*key)
+        return self._opened[key].handle_request(request)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for transport in self._opened.values():
+            transport.close()
+
+    def _open(self, scheme: str, proxy: str | None) -> httpx.HTTPTransport:
+        authorities = certificates() if scheme == "https" else None
+        verify = tls_context(authorities) if authorities else scheme == "https"
+        return httpx.HTTPTransport(verify=verify, trust_env=False, proxy=proxy)
+
+
+def _login(host: str) -> httpx.BasicAuth | None:
+    """Return the user and password for a host of ~/.netrc, or of the file that NETRC names.
+
+    Other programs write tokens that Python's `netrc` refuses, such as `method`: they are left out.
+    """
+    try:
+        path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except RuntimeError:  # no home
+        return None
+    except OSError as error:
+        raise DataError(
+            f"The passwords in {path} (.netrc) cannot be read: {error.strerror}. Make it readable, or set "
+            "NETRC to another file."
+        ) from error
+    text = re.sub(
+        r"^macdef\s.*?(^\s*$|\Z)|(?<!\S)#(\s.*?)?$|^\s*#.*?$", "", text, flags=re.DOTALL | re.MULTILINE
+    )
+    words = (re.sub(r'\\(.)|"', r"\1", word) for word in re.findall(r'"(?:\\.|[^"\\])*"|\S+', text))
+    found, here = dict[str, str](), False
+    for word in words:
+        if word in ("machine", "default"):
+            if here:
+                break
+            here = word == "default" or next(words, "") == host
+        elif word in ("login", "user", "account", "password"):
+            value = next(words, "")
+            found.update({word: value} if here else {})
+    user, password = found.get("login", found.get("user")), found.get("password")
+    return None if user is None and password is None else httpx.BasicAuth(user or "", password or "")
 
 
 def _version(headers: httpx.Headers) -> str | None:

@@ -15,11 +15,13 @@ from pathlib import Path
 from textwrap import shorten
 from typing import IO, Any
 
+from modelyard.components import machine
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError, UnreachableError, describe
 from modelyard.components.store.objects import Entry, checked
 from modelyard.components.store.storage import Access, Setting, Storage
 
 CONNECT_TIMEOUT = 5.0
+STORAGE = "https://storage.googleapis.com"
 LONGEST = 400  # characters of a message
 ABSENT = "0"
 PART_BYTES = 8 * 2**20
@@ -99,7 +101,15 @@ class Bucket:
                 "client_options": {"api_endpoint": endpoint},
             }
         with self._translate_errors("open", ""):
-            self._bucket = storage.Client(**options).bucket(bucket, user_project=access.user_project)
+            client = storage.Client(**options)
+            self._bucket = client.bucket(bucket, user_project=access.user_project)
+        url = endpoint or STORAGE
+        session = client._http
+        session.trust_env = False  # a password of .netrc would replace the credentials
+        if proxy := machine.proxy_for(url, "socks"):
+            session.proxies = {"http": proxy, "https": proxy}
+        if url.startswith("https:"):
+            session.verify = machine.certificates() or True
 
     def read(self, key: str) -> tuple[bytes, str]:
         """See Objects."""
@@ -258,7 +268,7 @@ class Bucket:
             code = int(getattr(cause, "code", None) or 0)
             if 400 <= code < 500 and code not in BUSY:
                 raise self._unusable(verb, key, self._refusal(code, _message(cause))) from error
-            where = self._endpoint or "https://storage.googleapis.com"
+            where = self._endpoint or STORAGE
             message = f"{where} is busy ({code}: {_message(cause)}), also when tried again. Retry later."
             if code not in BUSY and code < 500:
                 message = (

@@ -19,7 +19,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # Memory of a step is kept for the next one: malloc gives it back to the kernel, and in a virtual machine
 # the page faults cost as much as the step.
 os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"  # "" is what keras.json says
+os.environ.pop("KERAS_MAX_EPOCHS", None)  # for debugging: the training would end early without a word
+os.environ.pop("KERAS_MAX_STEPS_PER_EPOCH", None)
 
 import keras
 import tensorflow as tf
@@ -27,6 +29,10 @@ import tensorflow as tf
 from modelyard.components.errors import TooLargeError, TrainError
 
 __all__ = ["BACKEND", "devices", "keras", "out_of_memory", "tf", "translate_out_of_memory"]
+
+keras.config.set_floatx("float32")  # not what ~/.keras/keras.json has for another project
+keras.config.set_epsilon(1e-7)
+keras.config.set_image_data_format("channels_last")
 
 BACKEND: str = keras.backend.backend()
 REQUIRED = "MODELYARD_ACCELERATOR"

@@ -3,6 +3,7 @@
 app            the commands together
 options        options of several commands, and how they print
 failures       from an error to a message and an exit code
+streams        stdout and stderr of any encoding, with or without a reader
 pipeline       run, compile
 plan           plan
 progress       a run while it works and when it has ended, for run, submit --wait, runs show and runs retry
@@ -33,5 +34,12 @@ def invoke(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Run the command line of this process and leave with its exit code."""
+    from modelyard.pipelines.cli import streams
+
+    streams.prepare()
     gc.set_threshold(200_000)  # imports make many objects and little garbage: a tenth of a second less
-    sys.exit(invoke(sys.argv[1:]))
+    try:
+        code = invoke(sys.argv[1:])
+    except SystemExit as end:  # by Typer
+        code = end.code if isinstance(end.code, int) else 0
+    sys.exit(streams.finish(code))

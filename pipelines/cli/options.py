@@ -201,7 +201,8 @@ def say(sentence: str) -> None:
 
 def emit(value: Any) -> None:
     """Print a value as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    unicode = (sys.stdout.encoding or "").lower().replace("_", "-") in ("utf-8", "utf8")
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
 def show(output: Output, value: Any, text: str) -> None:

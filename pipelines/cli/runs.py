@@ -125,6 +125,7 @@ def logs(
     """Print the logs of a run's steps, also after their pods are gone."""
     from modelyard.components.errors import ConfigError
     from modelyard.components.explain.explanation import step_lines
+    from modelyard.pipelines.cli.streams import failure
     from modelyard.pipelines.runners.select import find
     from modelyard.pipelines.steps import STEPS
 
@@ -142,6 +143,8 @@ def logs(
             typer.echo(typer.style(f"{name}:", bold=True))
         for line in lines:
             typer.echo(line)
+            if failure():
+                return
     if empty:
         typer.echo("There is no log: no step has started, or the outputs came from the cache.", err=True)
 

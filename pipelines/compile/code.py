@@ -24,6 +24,7 @@ WITHOUT_EFFECT = {
     "modelyard.components.events": "what a run shows while it goes on",
     "modelyard.components.interface": "whether the image of a step fits the pipeline",
     "modelyard.components.lifeline": "when a step ends with its parent",
+    "modelyard.components.machine": "how the network is reached",
     "modelyard.components.records": "what a run writes about itself",
     "modelyard.components.step": "how a failure is recorded",
     "modelyard.components.store": "moves files whose SHA-256 is compared",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from modelyard.components.errors import ConfigError
 from modelyard.components.interface import interface, mismatch
-from modelyard.components.source.checks import is_loopback
+from modelyard.components.machine import is_loopback
 from modelyard.pipelines.environments.environment import INTERFACES, Environment
 from modelyard.pipelines.steps import STEPS
 

@@ -5,6 +5,7 @@ name the file and the line, the variable or the option.
 """
 
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from modelyard.components.store.storage import is_path
 from modelyard.pipelines.config.text import Keys, Parsed, parse, shown
 
 PREFIX = "MODELYARD_"
+SERVICE_LINK = re.compile(
+    r"\w+_(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=\d+|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*|=\w+://.*))"
+)
+"""What Kubernetes sets in pods for a Service, such as one that is called modelyard-store."""
 PATHS: tuple[Keys, ...] = (("data", "source"), ("model", "code"))
 
 
@@ -74,6 +79,8 @@ class Document:
         for variable in sorted(name for name in environ if name.startswith(PREFIX)):
             keys = tuple(variable.removeprefix(PREFIX).lower().split("__"))
             section, underscore, key = keys[0].partition("_")
+            if SERVICE_LINK.fullmatch(f"{variable}={environ[variable]}"):
+                continue
             if len(keys) > 1 or keys[0] in sections:
                 self.set(keys, environ[variable], variable)
             elif section in sections and underscore:

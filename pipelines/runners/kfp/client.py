@@ -23,6 +23,7 @@ import urllib3
 from kfp import client as kfp_client
 from kfp_server_api.rest import RESTClientObject
 
+from modelyard.components import machine
 from modelyard.components.errors import BackendError, ClusterError, ConfigError, ConflictError, NotFoundError
 from modelyard.components.kubernetes.cluster import connect as connect_cluster
 from modelyard.pipelines.environments.environment import URL, Environment
@@ -212,6 +213,9 @@ class Backend:
     def __init__(self, environment: Environment, endpoint: Endpoint, client: Any) -> None:
         settings, self._client = client._existing_config, client._run_api.api_client
         settings.host = settings.host.rstrip("/")
+        settings.proxy = machine.proxy_for(settings.host)
+        if settings.host.startswith("https:"):
+            settings.ssl_ca_cert = settings.ssl_ca_cert or machine.certificates()
         if endpoint.namespace and settings.refresh_api_key_hook:
             _keep_host(settings)
         self.endpoint = replace(endpoint, url=settings.host)
@@ -268,10 +272,9 @@ def connect(environment: Environment, endpoint: str | None = None) -> Backend:
                 f"Kubeflow Pipelines has no URL here. {error} Or give a URL: --endpoint, {ENDPOINT} or "
                 "environment.kfp.endpoint."
             ) from error
-    authority = os.environ.get("SSL_CERT_FILE")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        client = _Client(host=found.url, namespace=namespace, ssl_ca_cert=authority, **credentials)
+        client = _Client(host=found.url, namespace=namespace, **credentials)
     return Backend(environment, replace(found, credentials=origin), client)
 
 

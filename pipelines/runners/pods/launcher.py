@@ -102,7 +102,7 @@ def _attempts(step: str, command: list[str], task: "Task", launch: LaunchConfig)
     Raises:
         PodFailedError: the last one failed.
     """
-    cluster = connect(launch.namespace)
+    cluster = connect(launch.namespace, reached=True)
 
     def waits(reason: str) -> None:
         print_line(reason)
