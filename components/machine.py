@@ -113,8 +113,9 @@ def tls_context(authorities: str) -> "ssl.SSLContext":
     """Return a context for clients that trusts the certificate authorities of a file or folder."""
     import ssl
 
-    folder = Path(authorities).is_dir()
-    return ssl.create_default_context(**{"capath" if folder else "cafile": authorities})
+    if Path(authorities).is_dir():
+        return ssl.create_default_context(capath=authorities)
+    return ssl.create_default_context(cafile=authorities)
 
 
 def keras_config(environ: Mapping[str, str] = os.environ) -> tuple[Path, object]:

@@ -124,18 +124,21 @@ def start(
     """
     console = console or _silent()
     with console.status("starting"):
+        from modelyard.pipelines.runners import select
+
+        where = load_environment(environment, overrides)
+        settings, runner = _config(config, overrides, environment), select.leader(environment, where)
+        runner.check()
         from modelyard.pipelines.compile import lean_kfp
 
         lean_kfp.load()
         from modelyard.pipelines.compile.uploads import gather
         from modelyard.pipelines.planning import comparison
-        from modelyard.pipelines.runners import select
 
-        where = load_environment(environment, overrides)
-        uploads = gather(_config(config, overrides, environment), where)
+        uploads = gather(settings, where)
     uploads.send(console)
     plan_key = comparison.identity(uploads.config, where)
-    run = select.leader(environment, where).start(uploads.config, DEFAULTS | options)
+    run = runner.start(uploads.config, DEFAULTS | options)
     run.plan_key = plan_key
     return run
 

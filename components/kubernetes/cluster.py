@@ -10,16 +10,22 @@ The official client takes half a second to import, so it is loaded by the first 
 """
 
 import json
+import os
 import random
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
-from modelyard.components.errors import ClusterError
+import yaml
+
+from modelyard.components.errors import ClusterError, describe
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.api_errors import explain_refusal
 from modelyard.components.machine import proxy_for
@@ -59,9 +65,10 @@ def connect(namespace: str, reached: bool = False) -> "Cluster":
         ClusterError: there is no such cluster.
         ConfigError: it cannot be reached through the proxy for it.
     """
+    if not reached:
+        _check_listens()
     from kubernetes.client import ApiClient, Configuration
     from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
-    from yaml import YAMLError
 
     settings = Configuration()
     settings.proxy = settings.no_proxy = None  # what HTTP_PROXY names, in some versions
@@ -72,15 +79,56 @@ def connect(namespace: str, reached: bool = False) -> "Cluster":
         inside = False
         try:
             load_kube_config(client_configuration=settings)
-        except (ConfigException, OSError, ValueError, YAMLError) as error:
-            raise ClusterError(
-                f"There is no cluster to connect to: {str(error).rstrip('.')}. Name one in KUBECONFIG, or in "
-                "~/.kube/config."
-            ) from error
+        except Exception as error:  # of whatever a malformed file makes it raise
+            raise _no_cluster(describe(error)) from error
     settings.retries = False
     if not inside:
         settings.proxy = settings.proxy or proxy_for(settings.host)
     return Cluster(ApiClient(settings), namespace, inside, reached or inside)
+
+
+def _check_listens() -> None:
+    """Find that there is no cluster, or that it is down, before the official client is imported.
+
+    Raises:
+        ClusterError: KUBECONFIG names no file that is there, or nothing listens at the cluster's address.
+    """
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return
+    named = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    files = [path for name in named.split(os.pathsep) if (path := Path(name).expanduser()).is_file()]
+    if not files:
+        raise _no_cluster(f"there is no file {named}.")
+    try:
+        (file,) = files
+        config = yaml.safe_load(file.read_bytes())
+        contexts, clusters = (
+            {one["name"]: one[kind] for one in config[f"{kind}s"]} for kind in ("context", "cluster")
+        )
+        cluster = clusters[contexts[config["current-context"]]["cluster"]]
+        url = urlsplit(cluster["server"])
+        address = url.hostname, url.port or 443
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+        return  # the official client says what is wrong
+    if "proxy-url" not in cluster and not proxy_for(cluster["server"]):
+        try:
+            socket.create_connection(address, TIMEOUT[0]).close()
+        except OSError as error:
+            raise _unreachable(cluster["server"], error) from error
+
+
+def _no_cluster(why: str) -> ClusterError:
+    return ClusterError(
+        f"There is no cluster to connect to: {why} Name one in KUBECONFIG, or in ~/.kube/config."
+    )
+
+
+def _unreachable(server: str, error: Exception) -> ClusterError:
+    why = " ".join(str(error).split()).rstrip(".")
+    return ClusterError(
+        f"The cluster {server} does not answer: {why}. Check that it runs and that KUBECONFIG names the "
+        "right one."
+    )
 
 
 def retry_on_conflict(what: str, write: Callable[[], T | None]) -> T:
@@ -249,7 +297,9 @@ class Cluster:
         try:
             yield
         except _ApiError as error:
-            raise (self._unreachable if error.status is None else self._refused)(error) from error
+            if error.status is None:
+                raise _unreachable(self._api.configuration.host, error) from error
+            raise self._refused(error) from error
 
     def list_objects(self, kind: str, labels: str = "", fields: str = "") -> list[Json]:
         """Return the objects that have the labels and fields, as in `app=digits,track!=stable`."""
@@ -302,12 +352,6 @@ class Cluster:
             _request_timeout=TIMEOUT,
         )
         return response
-
-    def _unreachable(self, error: Exception) -> ClusterError:
-        return ClusterError(
-            f"The cluster {self._api.configuration.host} does not answer: {error}. Check that it runs and "
-            "that KUBECONFIG names the right one."
-        )
 
     def _refused(self, error: "_ApiError") -> ClusterError:
         if error.status == 401:
@@ -384,10 +428,11 @@ def _client_errors() -> Iterator[None]:
     except ApiException as error:  # without a status: TLS
         status = error.status or None
         raise _ApiError(str(error.reason), status, error.body, unreached=status is None) from error
-    except (ReadTimeoutError, ProtocolError) as error:
-        raise _ApiError(str(error), timed_out=isinstance(error, ReadTimeoutError)) from error
+    except ProtocolError as error:
+        raise _ApiError(str(error)) from error
     except HTTPError as error:
-        raise _ApiError(str(error), unreached=True) from error
+        timed_out = isinstance(error, ReadTimeoutError)
+        raise _ApiError(str(error), timed_out=timed_out, unreached=True) from error
 
 
 def _lines(response: "BaseHTTPResponse", ended: bool) -> Iterator[str]:

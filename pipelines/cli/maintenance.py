@@ -68,16 +68,20 @@ def gc(
         typer.echo(f"Removed {len(removed)} of {len(to_remove)}.")
 
 
-def doctor(store: StoreUrl = None, output: OutputFormat = Output.TEXT) -> None:
-    """Check this machine: Python, packages, CPU, disk, model store and port.
+def doctor(
+    store: StoreUrl = None, environment: EnvironmentName = "local", output: OutputFormat = Output.TEXT
+) -> None:
+    """Check this machine: Python, packages, CPU, disk, model store, port, network; with -e, the cluster.
 
     The exit code is 1 if a check fails.
     """
     from modelyard.components.serve.settings import Serving
     from modelyard.pipelines.config.config import load_section
+    from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.maintenance.doctor import checkup
 
-    checks = checkup(store_section(store), load_section("serving", Serving))
+    section = load_section("serving", Serving)
+    checks = checkup(store_section(store, environment), section, environment, load_environment(environment))
     if output is Output.JSON:
         emit([check._asdict() for check in checks])
     else:

@@ -18,7 +18,6 @@ PREFIX = "MODELYARD_"
 SERVICE_LINK = re.compile(
     r"\w+_(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=\d+|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*|=\w+://.*))"
 )
-"""What Kubernetes sets in pods for a Service, such as one that is called modelyard-store."""
 PATHS: tuple[Keys, ...] = (("data", "source"), ("model", "code"))
 
 
@@ -79,7 +78,7 @@ class Document:
         for variable in sorted(name for name in environ if name.startswith(PREFIX)):
             keys = tuple(variable.removeprefix(PREFIX).lower().split("__"))
             section, underscore, key = keys[0].partition("_")
-            if SERVICE_LINK.fullmatch(f"{variable}={environ[variable]}"):
+            if is_service_link(variable, environ[variable]):
                 continue
             if len(keys) > 1 or keys[0] in sections:
                 self.set(keys, environ[variable], variable)
@@ -149,6 +148,11 @@ class Document:
         for key in keys:
             value = value[key]
         return value
+
+
+def is_service_link(variable: str, value: str) -> bool:
+    """Say whether Kubernetes sets a variable in pods for a Service, such as one called modelyard-store."""
+    return bool(SERVICE_LINK.fullmatch(f"{variable}={value}"))
 
 
 def _lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import socket
+import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
@@ -12,14 +13,20 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from modelyard.components import machine
 from modelyard.components.errors import ModelyardError
 from modelyard.components.serve.settings import Serving
+from modelyard.components.source.checks import without_secrets
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import local_path, open_objects
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.config.layers import PREFIX, is_service_link
+from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.runners import runs, select
+from modelyard.pipelines.runners.local.runner import LocalRunner
 
 MINIMUM_DISK = 2 * 2**30
+HOST, SOCKS = "storage.googleapis.com", ("socksio", "socks")
 
 
 class Check(NamedTuple):
@@ -30,9 +37,13 @@ class Check(NamedTuple):
     found: str
 
 
-def checkup(store: Store, serving: Serving) -> list[Check]:
+def checkup(store: Store, serving: Serving, name: str, environment: Environment) -> list[Check]:
     """Return all checks; files that they write are gone when they end."""
-    return [python(), packages(), cpu(), disk(), models(store), port(serving)]
+    checks = [python(), packages(), cpu(), disk(), models(store), port(serving)]
+    checks += [proxy(), certificates(), passwords(), keras(), variables(), output()]
+    if environment.on_cluster:
+        checks.append(cluster(select.leader(name, environment), name))
+    return checks
 
 
 def python() -> Check:
@@ -117,6 +128,72 @@ def port(serving: Serving) -> Check:
             remedy = "stop what uses it, or serve with another --port"
             return Check("port", False, f"{address}: {error.strerror or error}; {remedy}")
     return Check("port", True, f"{address} is free")
+
+
+def proxy() -> Check:
+    """Check the proxies for buckets and data on the web."""
+    schemes = "https://", "http://"
+    try:
+        found = {one: machine.proxy_for(f"{one}{HOST}", module) for one in schemes for module in SOCKS}
+    except ModelyardError as error:
+        return Check("proxy", False, str(error))
+    shown = ", ".join(f"{without_secrets(url)} for {scheme}" for scheme, url in found.items() if url)
+    return Check("proxy", True, f"{shown}, never for this machine" if shown else "none")
+
+
+def certificates() -> Check:
+    """Check the certificate authorities that https:// trusts."""
+    try:
+        return Check("certificates", True, machine.certificates() or "the usual authorities")
+    except ModelyardError as error:
+        return Check("certificates", False, str(error))
+
+
+def passwords() -> Check:
+    """Check the file with the passwords of sources on the web."""
+    from modelyard.components.source.web import netrc
+
+    try:
+        path, text = netrc()
+    except ModelyardError as error:
+        return Check("netrc", False, str(error))
+    return Check("netrc", True, str(path) if text else "no passwords")
+
+
+def keras() -> Check:
+    """Check what Keras would train with."""
+    try:
+        machine.check_keras()
+    except ModelyardError as error:
+        return Check("keras", False, str(error))
+    path, values = machine.keras_config()
+    unused = f"; {path} is not used" if values else ""
+    return Check("keras", True, f"{os.environ.get('KERAS_BACKEND') or machine.KERAS_BACKENDS[0]}{unused}")
+
+
+def variables() -> Check:
+    """Check the environment variables of modelyard."""
+    names = sorted(name for name in os.environ if name.startswith(PREFIX))
+    links = [name for name in names if is_service_link(name, os.environ[name])]
+    found = [name for name in names if name not in links]
+    ignored = f"{len(links)} of Kubernetes' service links, which are ignored"
+    return Check("variables", True, ", ".join([*found, *([ignored] if links else [])]) or "none")
+
+
+def output() -> Check:
+    """Check what stdout can show."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    replaced = "" if encoding.lower() in ("utf-8", "utf8") else ", in which other characters are replaced"
+    return Check("output", True, f"{encoding}{replaced}")
+
+
+def cluster(runner: LocalRunner, name: str) -> Check:
+    """Check that the cluster answers, and that its pods may be listed."""
+    try:
+        runner.check()
+    except ModelyardError as error:
+        return Check("cluster", False, str(error))
+    return Check("cluster", True, f"{name} answers")
 
 
 def _problem(requirement: Requirement) -> str | None:

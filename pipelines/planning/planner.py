@@ -13,6 +13,7 @@ from typing import NamedTuple
 from modelyard.components.artifacts import Record
 from modelyard.components.errors import TooLargeError
 from modelyard.components.kubernetes.quantities import number
+from modelyard.components.machine import check_keras
 from modelyard.components.train.measured import Cost, LearningCurve, Probed, Question, Trial
 from modelyard.pipelines.compile.uploads import gather
 from modelyard.pipelines.config.config import Config
@@ -87,6 +88,8 @@ def make(
     catalog, training = load_catalog(request.prices or SHIPPED), config.training
     if request.probe and environment.on_cluster:
         measuring.check(environment)
+    if request.learning_curve or (request.probe and not environment.on_cluster):
+        check_keras()
     say("preparing the data")
     data = look(config, request.rows, request.outputs, _fetches(config, environment, request))
     question = _question(config, data)

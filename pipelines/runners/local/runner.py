@@ -29,6 +29,7 @@ from modelyard.components.errors import (
 )
 from modelyard.components.events import Event, EventFile
 from modelyard.components.explain.explanation import Explanation, explanation
+from modelyard.components.machine import check_keras
 from modelyard.components.signals import on_sigterm
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs
@@ -173,6 +174,7 @@ class LocalRun(Run):
 
         check_has_failed(self.name, self.info().state, "run")
         config = Config.model_validate(self._start.config)
+        self._runner.check()
         return self._runner.start(config, self._start.options)
 
     def explain(self) -> Explanation:
@@ -326,6 +328,15 @@ class LocalRunner(Runner):
 
     def __init__(self, name: str, environment: Environment, home: Path) -> None:
         self.name, self.environment, self.home = name, environment, home
+
+    def check(self) -> None:
+        """Check that a run can begin, before anything is prepared for it.
+
+        Raises:
+            ConfigError: KERAS_BACKEND or keras.json of another project would stop it.
+            ClusterError: the cluster does not answer, or does not allow it.
+        """
+        check_keras()
 
     def start(self, config: "Config", options: Options) -> LocalRun:
         """Make the folder of a run; its `result` executes it."""

@@ -35,6 +35,13 @@ class PodsRunner(LocalRunner):
     kind: ClassVar[RunnerName] = "pods"
     run = PodsRun
 
+    def check(self) -> None:
+        """See LocalRunner."""
+        from modelyard.components.kubernetes.cluster import connect
+        from modelyard.pipelines.runners.pods.pod import STEP_PODS
+
+        connect(self.environment.runs.namespace).list_objects("Pod", labels=STEP_PODS)
+
     def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
         from modelyard.pipelines.runners.pods.execution import PodExecution  # imports the Kubernetes client
 
