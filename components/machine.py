@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_DIR")
 KERAS_BACKENDS = ("tensorflow", "jax")
+KERAS_DEFAULTS = {
+    "backend": "tensorflow",
+    "floatx": "float32",
+    "epsilon": 1e-7,
+    "image_data_format": "channels_last",
+}
 KERAS_VALUES = {
     "floatx": ("float16", "float32", "float64"),
     "image_data_format": ("channels_last", "channels_first"),
@@ -118,13 +124,26 @@ def tls_context(authorities: str) -> "ssl.SSLContext":
     return ssl.create_default_context(cafile=authorities)
 
 
-def keras_config(environ: Mapping[str, str] = os.environ) -> tuple[Path, object]:
-    """Return the path of keras.json and what it holds; None when there is none, or it is no JSON."""
+def keras_config(environ: Mapping[str, str] = os.environ) -> tuple[Path, dict[str, object]]:
+    """Return the path of keras.json and what it holds.
+
+    Raises:
+        ConfigError: Keras would refuse it.
+    """
     path = Path(environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")) / "keras.json"  # noqa: PTH111
     try:
-        return path, json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return path, None
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # which Keras ignores, too
+        return path, {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} is not a JSON object, so Keras cannot be imported. Remove the file.")
+    for key, value in values.items():
+        if not (isinstance(value, float) if key == "epsilon" else value in KERAS_VALUES.get(key, (value,))):
+            raise ConfigError(
+                f"{path}: {key} is {value!r}, with which Keras cannot be imported. Correct it, or remove the "
+                "file."
+            )
+    return path, values
 
 
 def check_keras(environ: Mapping[str, str] = os.environ) -> None:
@@ -144,15 +163,7 @@ def check_keras(environ: Mapping[str, str] = os.environ) -> None:
             f"KERAS_BACKEND is {backend}, which is not installed. Install it with `pip install {backend}`, "
             "or unset KERAS_BACKEND to train with tensorflow."
         )
-    path, values = keras_config(environ)
-    if values is not None and not isinstance(values, dict):
-        raise ConfigError(f"{path} is not a JSON object, so Keras cannot be imported. Remove the file.")
-    for key, value in (values or {}).items():
-        if not (isinstance(value, float) if key == "epsilon" else value in KERAS_VALUES.get(key, (value,))):
-            raise ConfigError(
-                f"{path}: {key} is {value!r}, with which Keras cannot be imported. Correct it, or remove the "
-                "file."
-            )
+    keras_config(environ)
 
 
 def _excepted(url: str, listed: str) -> bool:

@@ -78,7 +78,7 @@ def connect(namespace: str, reached: bool = False) -> "Cluster":
     except ConfigException:
         inside = False
         try:
-            load_kube_config(client_configuration=settings)
+            load_kube_config(_kubeconfig(), client_configuration=settings)
         except Exception as error:  # of whatever a malformed file makes it raise
             raise _no_cluster(describe(error)) from error
     settings.retries = False
@@ -95,10 +95,9 @@ def _check_listens() -> None:
     """
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return
-    named = os.environ.get("KUBECONFIG") or "~/.kube/config"
-    files = [path for name in named.split(os.pathsep) if (path := Path(name).expanduser()).is_file()]
+    files = [path for name in _kubeconfig().split(os.pathsep) if (path := Path(name).expanduser()).is_file()]
     if not files:
-        raise _no_cluster(f"there is no file {named}.")
+        raise _no_cluster(f"there is no file {_kubeconfig()}.")
     try:
         (file,) = files
         config = yaml.safe_load(file.read_bytes())
@@ -115,6 +114,10 @@ def _check_listens() -> None:
             socket.create_connection(address, TIMEOUT[0]).close()
         except OSError as error:
             raise _unreachable(cluster["server"], error) from error
+
+
+def _kubeconfig() -> str:
+    return os.environ.get("KUBECONFIG") or "~/.kube/config"
 
 
 def _no_cluster(why: str) -> ClusterError:

@@ -206,25 +206,32 @@ class ProxiedTransport(httpx.BaseTransport):
         return httpx.HTTPTransport(verify=verify, trust_env=False, proxy=proxy)
 
 
+def netrc() -> tuple[Path, str]:
+    """Return the path and the text of ~/.netrc, or of the file that NETRC names; no text without the file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = Path(os.environ.get("NETRC", "~/.netrc"))
+    try:
+        path = path.expanduser()
+        return path, path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except RuntimeError:  # no home
+        return path, ""
+    except OSError as error:
+        raise DataError(
+            f"The passwords in {path} cannot be read: {error.strerror}. Make the file readable, or set NETRC "
+            "to another one."
+        ) from error
+
+
 def _login(host: str) -> httpx.BasicAuth | None:
-    """Return the user and password for a host of ~/.netrc, or of the file that NETRC names.
+    """Return the user and password for a host of ~/.netrc.
 
     Other programs write tokens that Python's `netrc` refuses, such as `method`: they are left out.
     """
-    try:
-        path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    except RuntimeError:  # no home
-        return None
-    except OSError as error:
-        raise DataError(
-            f"The passwords in {path} (.netrc) cannot be read: {error.strerror}. Make it readable, or set "
-            "NETRC to another file."
-        ) from error
-    text = re.sub(
-        r"^macdef\s.*?(^\s*$|\Z)|(?<!\S)#(\s.*?)?$|^\s*#.*?$", "", text, flags=re.DOTALL | re.MULTILINE
-    )
-    words = (re.sub(r'\\(.)|"', r"\1", word) for word in re.findall(r'"(?:\\.|[^"\\])*"|\S+', text))
+    text = _NETRC_COMMENT.sub("", netrc()[1])
+    words = (re.sub(r'\\(.)|"', r"\1", word) for word in _NETRC_WORD.findall(text))
     found, here = dict[str, str](), False
     for word in words:
         if word in ("machine", "default"):

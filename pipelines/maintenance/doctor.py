@@ -167,7 +167,8 @@ def keras() -> Check:
     except ModelyardError as error:
         return Check("keras", False, str(error))
     path, values = machine.keras_config()
-    unused = f"; {path} is not used" if values else ""
+    others = [f"{key} {value}" for key, value in values.items() if machine.KERAS_DEFAULTS.get(key) != value]
+    unused = f"; {path} is not used ({', '.join(others)})" if others else ""
     return Check("keras", True, f"{os.environ.get('KERAS_BACKEND') or machine.KERAS_BACKENDS[0]}{unused}")
 
 

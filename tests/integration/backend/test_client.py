@@ -33,7 +33,8 @@ def without_url(environment: Environment) -> Environment:
 def cluster(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster whose API server leads to Kubeflow Pipelines."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))  # for kfp
     named = {"name": "there"}
     config = {
         "clusters": [{**named, "cluster": {"server": site.server.url}}],

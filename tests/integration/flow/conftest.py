@@ -151,12 +151,27 @@ def planned(new_workspace: Callable[[], Workspace], modules: Path) -> tuple[Work
         return workspace, workspace.json("plan", *options, code=13)
 
 
+OTHER_KERAS = {"backend": "torch", "floatx": "float16", "image_data_format": "channels_first"}
+VARIABLES = {
+    **dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://127.0.0.1:1"),
+    **dict.fromkeys(("ALL_PROXY", "HTTPS_PROXY"), "socks5://127.0.0.1:1"),
+    **dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "/nowhere"),
+    **{"KERAS_MAX_EPOCHS": "1", "KERAS_BACKEND": "", "TF_USE_LEGACY_KERAS": "1"},
+    **{"MODELYARD_STORE_SERVICE_HOST": "10.0.0.7", "MODELYARD_STORE_PORT": "tcp://10.0.0.7:80"},
+    **{"LC_ALL": "C", "PYTHONUTF8": "0", "TZ": "No/Where", "CUDA_VISIBLE_DEVICES": "", "NO_PROXY": "[::1]"},
+}
+"""Of other projects: none of them changes a run."""
+
+
 @pytest.fixture(scope="session")
 def digits(planned: tuple[Workspace, Any], modules: Path) -> tuple[Workspace, Any]:
     """A workspace in which `modelyard run`, as shipped, has run once, and its summary; tests only read it."""
     workspace, _ = planned
+    (modules / "keras.json").write_text(json.dumps(OTHER_KERAS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(modules), prepend=os.pathsep)
+        for name, value in {**VARIABLES, "KERAS_HOME": str(modules)}.items():
+            patch.setenv(name, value)
         return workspace, workspace.json("run")
 
 

@@ -16,7 +16,6 @@ from uuid import uuid4
 import httpx
 import pytest
 import yaml
-from kubernetes.config import kube_config
 
 from modelyard.components.artifacts import write
 from modelyard.components.store.models import ModelStore, open_store
@@ -227,8 +226,7 @@ def workspace(
         "users": [{"name": "a", "user": {}}],
     }  # fmt: skip
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
-    # the client reads the variable once, when it is imported
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     base = f"gs://{BUCKET}/{uuid4().hex}"
     environment = {
         "kind": "kubernetes",

@@ -1,7 +1,6 @@
 """Versions, uploads and checkpoints: what is in use stays, whatever the policy says."""
 
 import pytest
-from kubernetes.config import kube_config
 
 from modelyard.components.errors import BackendError, ClusterError
 from modelyard.pipelines.environments.environment import Environment
@@ -116,7 +115,7 @@ def test_nothing_is_removed_while_a_server_does_not_answer(
     with pytest.raises(BackendError):
         workspace.find()
     workspace.environment_file.write_text(text)
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", "/nowhere")
+    monkeypatch.setenv("KUBECONFIG", "/nowhere")
     with pytest.raises(ClusterError):
         workspace.find()
 

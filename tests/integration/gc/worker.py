@@ -3,11 +3,10 @@
 worker.py CONFIG ENVIRONMENT HOME KUBECONFIG
 """
 
+import os
 import sys
 import time
 from pathlib import Path
-
-from kubernetes.config import kube_config
 
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
@@ -16,7 +15,7 @@ from modelyard.pipelines.maintenance.garbage_collection import GarbageCollector
 
 def main() -> None:
     config, environment_file, home, kubeconfig = sys.argv[1:]
-    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = kubeconfig
+    os.environ["KUBECONFIG"] = kubeconfig
     environment = load_environment(environment_file, environ={})
     settings = load(Path(config), environ={}, store=environment.model_store())
     sys.stdin.readline()

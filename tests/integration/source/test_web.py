@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.components.errors import DataError
+from modelyard.components.errors import ConfigError, DataError
 from modelyard.components.source.location import Location, locate
 from modelyard.components.source.settings import Source
 
@@ -137,9 +137,51 @@ def test_a_password_comes_from_netrc(
 
     site.answer = answer
     refused(lambda: place().fetch(scratch), r"does not permit it \(401\)")
-    (netrc := scratch / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    assert place().fetch(scratch).read_bytes() == BODY
+    monkeypatch.setenv("NETRC", str(netrc := scratch / "netrc"))
+    for text in (
+        "machine 127.0.0.1 login me password secret",
+        "machine api.example.com\n  login x\n  password x\n  method interactive\n"
+        "machine 127.0.0.1\n  login me # or you\n  protocol https\n  password secret\n",
+        'macdef init\n  machine 127.0.0.1 login x password x\n\ndefault password "secret" login "m\\e"',
+    ):
+        netrc.write_text(text)
+        assert place().fetch(scratch).read_bytes() == BODY
+    netrc.write_text("machine example.com login me password secret method interactive")
+    refused(lambda: place().fetch(scratch), r"does not permit it \(401\)")
+
+
+def test_a_password_is_for_its_host_only(
+    site: Any, place: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+
+    def answer(request: Any) -> None:
+        sent.append((request.headers["host"].partition(":")[0], request.headers["authorization"]))
+        elsewhere = f"{site.url.replace('127.0.0.1', 'localhost')}/other.npz"
+        request.send(302, location=elsewhere) if request.path == "/set.npz" else request.send(200, BODY)
+
+    site.answer = answer
+    monkeypatch.setenv("NETRC", str(netrc := scratch / "netrc"))
+    netrc.write_text("machine 127.0.0.1 login me password secret")
+    place().fetch(scratch)
+    assert sent == [("127.0.0.1", "Basic bWU6c2VjcmV0"), ("localhost", None)]
+
+
+def test_a_proxy_carries_what_is_not_on_this_machine(
+    site: Any, place: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.answer = lambda request: request.send(200, BODY)
+    monkeypatch.setenv("HTTP_PROXY", site.url)
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")  # which http:// does not need
+    far = locate(Source(kind="npz", source="http://data.invalid/set.npz"))
+    assert far.fetch(scratch).read_bytes() == place("/near.npz").fetch(scratch).read_bytes() == BODY
+    assert site.asked == ["GET http://data.invalid/set.npz", "GET /near.npz"]
+    site.answer = lambda request: request.send(302, location="https://data.invalid/")
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE is /nowhere"):
+        place().fetch(scratch)
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="socksio"):
+        far.fetch(scratch)
 
 
 @pytest.mark.parametrize(

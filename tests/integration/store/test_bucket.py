@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from modelyard.components.errors import ConflictError, NotFoundError, StoreError
+from modelyard.components.errors import ConfigError, ConflictError, NotFoundError, StoreError
 from modelyard.components.store import staging
 from modelyard.components.store.bucket import Bucket
 from modelyard.components.store.models import ModelStore
@@ -99,6 +99,26 @@ def test_out_of_reach(tmp_path: Path) -> None:
         pass  # and gone
     bucket = Bucket("models", "", Access(url, patience=0.3))
     refused(bucket, tmp_path / "f", f"{url} did not answer", "store.endpoint")
+
+
+def test_proxies_certificates_and_passwords_are_not_for_an_emulator(
+    emulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("default login me password secret")
+    odd = {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "socks5://127.0.0.1:1"}
+    odd |= {"SSL_CERT_FILE": "/nowhere", "REQUESTS_CA_BUNDLE": "/nowhere", "NETRC": str(tmp_path / "netrc")}
+    for name, value in odd.items():
+        monkeypatch.setenv(name, value)
+    refused(Bucket("no-such-bucket", "models", Access(emulator)), tmp_path / "f", "no bucket no-such-bucket")
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE is /nowhere"):
+        Bucket("models", "", Access(emulator.replace("http:", "https:")))
+    with answering(403) as (url, asked):
+        monkeypatch.setenv("HTTP_PROXY", url)
+        refused(Bucket("private", "", Access("http://storage.invalid")), tmp_path / "f", "(403: no)")
+        assert all("http://storage.invalid/" in one for one in asked)
+    monkeypatch.delenv("HTTP_PROXY")
+    with pytest.raises(ConfigError, match="PySocks"):
+        Bucket("models", "", Access("http://storage.invalid"))
 
 
 def test_something_else_than_a_bucket(tmp_path: Path) -> None:

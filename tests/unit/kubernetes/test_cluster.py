@@ -1,5 +1,7 @@
 """A container's log, and what a server answers, over HTTP from an API server that is cut, busy or away."""
 
+import json
+import socket
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -7,9 +9,9 @@ from threading import Event, Thread
 import pytest
 from kubernetes.client import ApiClient, Configuration
 
-from modelyard.components.errors import ClusterError
+from modelyard.components.errors import ClusterError, ConfigError
 from modelyard.components.kubernetes import cluster as client
-from modelyard.components.kubernetes.cluster import Cluster
+from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.components.server import NoServerError
 
 Answer = int | tuple[int, bytes] | list[bytes]
@@ -140,6 +142,49 @@ def test_a_server_that_is_silent_is_not_a_cluster_that_is_away(answering, monkey
     monkeypatch.setattr(client, "PATIENCE", 0.0)
     cluster, _ = answering([SILENT])
     assert request(cluster, "GET") == (504, b"no answer within 0.05 s")
+
+
+KUBECONFIG = {
+    "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    "users": [{"name": "u", "user": {}}],
+    "current-context": "c",
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (None, "there is no file"),
+        ("", "is empty"),
+        ("a: [", "ParserError"),
+        ("[]", "TypeError"),
+        (json.dumps({**KUBECONFIG, "current-context": "gone"}), "gone"),
+        (json.dumps(KUBECONFIG), "127.0.0.1:1 does not answer"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path, monkeypatch, config, why):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    if config is not None:
+        (tmp_path / "config").write_text(config)
+    with pytest.raises(ClusterError, match=why) as caught:
+        connect("runs")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:1", "socks5://127.0.0.1:1"])
+def test_a_cluster_that_was_never_reached_is_tried_once(tmp_path, monkeypatch, proxy):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    monkeypatch.setattr(client, "TIMEOUT", (0.2, 0.2))
+    server = "https://cluster.invalid"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = server if proxy else f"https://127.0.0.1:{silent.getsockname()[1]}"
+        named = {"clusters": [{"name": "c", "cluster": {"server": server}}]}
+        (tmp_path / "config").write_text(json.dumps({**KUBECONFIG, **named}))
+        with pytest.raises(ConfigError if "socks" in proxy else ClusterError) as caught:
+            connect("runs").list_objects("Pod")
+    assert ("HTTP prox" if "socks" in proxy else "proxy" if proxy else "timed out") in str(caught.value)
 
 
 def test_a_cluster_that_stays_away_is_named(answering, monkeypatch):

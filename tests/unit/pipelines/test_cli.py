@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import signal
 import socket
@@ -35,6 +36,31 @@ def test_help_lists_the_commands_and_imports_nothing_heavy():
 
 def test_version(modelyard):
     assert re.fullmatch(r"modelyard \d+\.\d+\.\d+\n", modelyard("-V").out)
+
+
+# stdout and stderr of other programs
+
+
+def test_a_stream_may_lack_characters_a_reader_or_be_closed():
+    """The exit code is that of the command; only output that is lost on a full disk is an error."""
+    version, shell = (*MODELYARD, "-V"), 'exec "$@" >'
+    lines = {
+        "unread": (version, 0),
+        "closed": (["sh", "-c", f"{shell}&- 2>&-", "-", *version], 0),
+        "full": (["sh", "-c", f"{shell}/dev/full", "-", *version], 1),
+        "ascii": ([*MODELYARD, "--help"], 0),
+    }
+    variables = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": variables}
+    started = {name: subprocess.Popen(line, **pipe) for name, (line, _) in lines.items()}
+    started["unread"].stdout.close()
+    started["unread"].stdout = None
+    for name, process in started.items():
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == lines[name][1], err
+        assert "Traceback" not in err
+        assert ("cannot be written" in err) == (name == "full")
+        assert name != "ascii" or (out.isascii() and "rejects . 1 unexpected" in out)
 
 
 # Errors and exit codes
@@ -222,8 +248,20 @@ def test_doctor_passes_and_fails_with_a_remedy(modelyard, monkeypatch, tmp_path)
     assert ended.code == 1
     assert not checks["port"]["ok"]
     assert "--port" in checks["port"]["found"]
-    assert list(checks) == ["python", "packages", "cpu", "disk", "store", "port"]
-    assert all(checks[name]["ok"] for name in ("python", "packages", "disk", "store"))
+    network = ["proxy", "certificates", "netrc", "keras", "variables", "output"]
+    assert list(checks) == ["python", "packages", "cpu", "disk", "store", "port", *network]
+    assert all(checks[name]["ok"] for name in ("python", "packages", "disk", "store", *network))
+    odd = {"ALL_PROXY": "socks5://a:1", "SSL_CERT_FILE": "/nowhere", "KERAS_BACKEND": "torch"}
+    odd |= {"KUBECONFIG": "/nowhere", "MODELYARD_STORE_PORT": "tcp://10.0.0.7:80"}
+    with monkeypatch.context() as patch:
+        for name, value in odd.items():
+            patch.setenv(name, value)
+        ended = modelyard("doctor", "-e", "kind", "--store", "shop", "--output", "json")
+    found = {one["name"]: one for one in json.loads(ended.out)}
+    assert [name for name in (*network, "cluster") if not found[name]["ok"]] == [
+        *("proxy", "certificates", "keras", "cluster")
+    ]
+    assert "service links" in found["variables"]["found"]
     monkeypatch.setenv("MODELYARD_SERVING__PORT", "0")
     assert modelyard("doctor").code == 0
     (tmp_path / "file").write_text("")

@@ -93,6 +93,20 @@ def test_other_variables_are_for_other_purposes(config):
     assert config(DIGITS, MODELYARD_HOME="/x", MODELYARD_LIFELINE="/y", OTHER__X="1").name == "x"
 
 
+def test_service_links_of_kubernetes_are_no_settings(config):
+    links = {
+        "SERVICE_HOST": "10.0.0.7",
+        "SERVICE_PORT": "80",
+        "SERVICE_PORT_HTTP": "80",
+        "PORT": "tcp://x:80",
+    }
+    links |= {"PORT_80_TCP": "tcp://x:80", "PORT_80_TCP_PROTO": "tcp", "PORT_53_UDP_ADDR": "x"}
+    assert config(DIGITS, **{f"MODELYARD_STORE_{name}": value for name, value in links.items()}).name == "x"
+    for name in ("SERVICE_HOSTS", "PORT", "URL"):
+        with pytest.raises(ConfigError, match=f"Did you mean MODELYARD_STORE__{name}"):
+            config(DIGITS, **{f"MODELYARD_STORE_{name}": "80"})
+
+
 def test_a_variable_with_one_underscore_is_not_ignored(config):
     with pytest.raises(ConfigError, match="Did you mean MODELYARD_TRAINING__BATCH_SIZE"):
         config(DIGITS, MODELYARD_TRAINING_BATCH_SIZE="8")

@@ -10,7 +10,6 @@ import httpx
 import numpy as np
 import pytest
 import yaml
-from kubernetes.config import kube_config
 
 from modelyard.components.server import HttpServer
 from modelyard.pipelines.environments.load import load_environment
@@ -62,7 +61,7 @@ def environment(server, tmp_path, monkeypatch):
     context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
     kubeconfig = {"clusters": [cluster], "contexts": [context], "users": [{"name": "u", "user": {}}]}
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump({**kubeconfig, "current-context": "c"}))
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     path = tmp_path / "environment.yaml"
     keys = {"kind": "kubernetes", "store": "gs://b/models", "pipeline_root": "gs://b/runs"}
     path.write_text(json.dumps({**keys, "serving": {"namespace": "servers"}}))

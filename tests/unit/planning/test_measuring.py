@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes.config import kube_config
 
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Normalization, Schema
@@ -286,8 +285,7 @@ def test_an_image_of_another_version_is_refused_before_anything_is_prepared(
 
 
 def test_without_a_cluster_there_is_no_probe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # the client reads the variable once, when it is imported
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(ClusterError):
         measuring.check(load_environment("kind"))
 

@@ -6,7 +6,6 @@ import pytest
 from pydantic import ValidationError
 
 from modelyard.components.errors import ConfigError
-from modelyard.components.machine import is_loopback
 from modelyard.components.source.checks import file_name, without_secrets
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
@@ -81,12 +80,3 @@ def test_what_gives_access_is_not_shown(address: str, public: str) -> None:
 )
 def test_a_file_is_named_safely(path: str, name: str) -> None:
     assert file_name(path) == name
-
-
-@pytest.mark.parametrize(
-    ("url", "loopback"),
-    [("http://localhost:1/x", True), ("http://127.3.2.1/x", True), ("http://[::1]/x", True),
-     ("http://0.0.0.0:1", True), ("http://127.example.com/x", False), ("http://host/localhost", False), ("http://[/x", False), ("/localhost", False)],
-)  # fmt: skip
-def test_a_url_of_this_machine_is_known(url: str, loopback: bool) -> None:
-    assert is_loopback(url) == loopback
