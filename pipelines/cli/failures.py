@@ -5,6 +5,7 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import typer
@@ -13,6 +14,7 @@ from modelyard.components.errors import ModelyardError, of_machine
 
 INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__base__
+_command = cache(typer.main.get_command)
 
 
 class Interrupted(Exception):  # noqa: N818 - no error
@@ -27,7 +29,7 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     """
     as_json, debug = wants_json(arguments), "--debug" in arguments
     try:
-        code = app(list(arguments), prog_name="modelyard", standalone_mode=not as_json)
+        code = _command(app)(list(arguments), prog_name="modelyard", standalone_mode=not as_json)
         if code == INTERRUPTED and as_json:  # Typer has told people already
             report("Interrupted", "Stopped by Ctrl-C. Run it again: what is done is cached.", code, as_json)
     except KeyboardInterrupt:
