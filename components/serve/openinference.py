@@ -10,6 +10,7 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_binary_data.html
 """
 
+import json
 import re
 from importlib.metadata import version as package_version
 from typing import Any, cast
@@ -139,7 +140,7 @@ def _batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_batch: i
     if tensor.get("name") not in (predictor.input, "input"):
         raise Refused(
             400,
-            f"The input is named {_short(tensor.get('name'))}, and {predictor.input!r} is expected; "
+            f"The input's name is {_short(tensor.get('name'))}, and {predictor.input!r} is expected; "
             '"input" is understood too.',
         )
     if tensor.get("datatype") != expected:
@@ -221,6 +222,8 @@ def _parameters(place: Any) -> Any:
 
 def _short(value: Any) -> str:
     """Return a JSON value from a request as text that is not too long."""
+    if value is None:
+        return "missing"
     if isinstance(value, Array | Object):
         value = cast(bytes, value.mini).decode()  # its stub says str
-    return short(value)
+    return short(value if isinstance(value, str) else json.dumps(value))

@@ -49,7 +49,7 @@ def _fault(text: bytes, error: Exception) -> str:
     except UnicodeDecodeError as wrong:
         return f"byte {wrong.start} is not UTF-8; {start}"
     except json.JSONDecodeError as wrong:
-        return f"{wrong.msg}, at line {wrong.lineno}, column {wrong.colno}; {start}"
+        return f"{wrong.msg.removesuffix(' at')}, at line {wrong.lineno}, column {wrong.colno}; {start}"
     except ValueError as wrong:
         return str(wrong)
     except RecursionError:

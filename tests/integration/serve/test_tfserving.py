@@ -149,6 +149,10 @@ def test_too_many_examples_get_413(pictures):
         ("GET", "/v1/models/tiny:predict", 405, "use POST"),
         ("POST", "/v1/models/tiny", 405, "use GET"),
         ("GET", "/elsewhere", 404, "nothing at /elsewhere"),
+        ("POST", "/v1/models/tiny:classify", 404, "/v1/models/NAME:predict"),
+        ("POST", "/v1/models/tiny:regress", 404, "/v1/models/NAME:predict"),
+        ("POST", "/v1/models/tiny/labels/stable:predict", 404, "/v1/models/NAME:predict"),
+        ("POST", "/v2/repository/index", 404, "/v2 lists the supported extensions"),
     ],
 )
 def test_an_unknown_model_version_path_or_method(pictures, method, path, status, words):
