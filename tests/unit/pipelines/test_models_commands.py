@@ -65,6 +65,23 @@ def test_promotion_and_rollback_move_the_champion_and_are_in_the_history(modelya
     assert "why not" in modelyard("models", "history", "tiny").out
 
 
+def test_what_a_cluster_serves_is_what_its_last_rollout_noted(modelyard, store, tmp_path, monkeypatch):
+    (tmp_path / "there.yaml").write_text(
+        "kind: kubernetes\nstore: gs://b/models\npipeline_root: gs://b/runs\n"
+    )
+    monkeypatch.setattr("modelyard.pipelines.cli.models.models_in", lambda *_: store)
+    store.record_served("tiny", "uid", "modelyard-serving", [2])
+    there = ("-e", "there.yaml", "--output", "json")
+    (row,) = json.loads(modelyard("models", "list", *there).out)
+    assert (row["champion"], row["served"]) == (1, [2])
+    assert [row["served"] for row in json.loads(modelyard("models", "list", "tiny", *there).out)] == [
+        False,
+        True,
+    ]
+    assert json.loads(modelyard("models", "show", "tiny", 2, *there).out)["served"] == ["modelyard-serving"]
+    assert json.loads(modelyard("models", "show", "tiny", *there).out)["served"] == []
+
+
 @pytest.fixture
 def damaged(store):
     """Damage a file of version 2 as a user finds it, and return its path."""
