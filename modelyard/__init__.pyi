@@ -43,6 +43,12 @@ from modelyard.pipelines.api import (
     predict as predict,
 )
 from modelyard.pipelines.api import (
+    promote as promote,
+)
+from modelyard.pipelines.api import (
+    rollback as rollback,
+)
+from modelyard.pipelines.api import (
     run as run,
 )
 from modelyard.pipelines.api import (

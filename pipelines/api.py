@@ -4,7 +4,7 @@
     summary.decision, summary.version, summary.metrics["accuracy"]
     model = modelyard.load_model("pets")                   # the champion
     modelyard.predict(model, ["cat.png", "many.npy"])      # or model.run(batch), an array
-    modelyard.open_store().rollback("pets", reason="worse at night", by="me")
+    modelyard.rollback("pets", reason="worse at night", by="me")
 
 A configuration is the path of a file, a Config of `load_config`, or None for the digits example. An
 environment is `local`, `kind`, `gke`, the name of a file in ./environments, or the path of a file.
@@ -12,14 +12,16 @@ environment is `local`, `kind`, `gke`, the name of a file in ./environments, or 
 says what is wrong and what to do.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelyard.components.errors import ModelyardError, family
+from modelyard.components.errors import ConfigError, ModelyardError, family
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.models import open_store as _open_store
+from modelyard.components.store.records import Champion
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.config.config import Config, load, load_section
 from modelyard.pipelines.environments.load import load_environment
@@ -52,6 +54,8 @@ __all__ = [
     "open_store",
     "plan",
     "predict",
+    "promote",
+    "rollback",
     "run",
     "step_specs",
     "submit",
@@ -331,7 +335,7 @@ def open_run(name: str | None = None, environment: str | None = None) -> Run:
 
 
 def open_store(url: str | None = None, environment: str = "local") -> ModelStore:
-    """Return a model store: versions, champion, history, promote, rollback.
+    """Return a model store: versions, champion, history. Its own `promote` verifies nothing.
 
     Args:
         url: a folder, gs://bucket/prefix, or another storage; that of the environment when None.
@@ -341,10 +345,77 @@ def open_store(url: str | None = None, environment: str = "local") -> ModelStore
         ConfigError: the URL is not one that modelyard knows.
         StoreError: there are no credentials for it.
     """
-    import json
+    return _open_store(store_section(url, environment))
 
+
+def store_section(url: str | None, environment: str = "local") -> Store:
+    """Return the `store` section for what needs no configuration; see `open_store`."""
     given = [f"store.url={json.dumps(url)}"] if url is not None else []
-    return _open_store(load_section("store", Store, given, below=load_environment(environment).model_store()))
+    return load_section("store", Store, given, below=load_environment(environment).model_store())
+
+
+def promote(
+    name: str, version: int, *, reason: str, by: str, url: str | None = None, environment: str = "local"
+) -> Champion:
+    """Make a version the champion, once a server of this machine has loaded and verified it.
+
+    Args:
+        name: the model's name.
+        version: the version.
+        reason: why, for the history.
+        by: who, for the history.
+        url: of the model store; that of the environment when None.
+        environment: whose store is used; on a cluster, the next deploy rolls the version out.
+
+    Raises:
+        DeployError: a file of it is damaged, it does not run, or it answers otherwise than evaluate saw.
+        NotFoundError: there is no such version.
+    """
+    from modelyard.components.deploy.verification import pin_version
+    from modelyard.pipelines.serving.platforms import find_controller
+
+    section = store_section(url, environment)
+    controller = find_controller(name, "local", by, version=version, store=section)
+    return controller.promote(pin_version(controller.models, name, version), reason)
+
+
+def rollback(
+    name: str,
+    to: int | None = None,
+    *,
+    reason: str,
+    by: str,
+    url: str | None = None,
+    environment: str = "local",
+    log: Callable[[str], None] = lambda _: None,
+) -> Champion:
+    """Make an earlier version the champion again, once a server has loaded and verified it.
+
+    Args:
+        name: the model's name.
+        to: the version; the previous champion when None.
+        reason: why, for the history.
+        by: who, for the history.
+        url: of the model store of this machine; that of the environment when None.
+        environment: whose servers and store are used; on a cluster it is rolled out.
+        log: takes each sentence about the progress.
+
+    Raises:
+        ConfigError: a URL is given, and the environment is a cluster, which has its store.
+        DeployError: a file of it is damaged, it does not run, or it answers otherwise than evaluate saw.
+        NotFoundError: there is no earlier champion, or no such version.
+    """
+    from modelyard.pipelines.serving.platforms import find_controller
+
+    section = None
+    if not load_environment(environment).on_cluster:
+        section = store_section(url, environment)
+    elif url is not None:
+        raise ConfigError(f"The environment {environment} has its own store. Leave the URL of the store out.")
+    controller = find_controller(name, environment, by, store=section)
+    version = to or controller.models.require_champion(name).previous
+    controller = find_controller(name, environment, by, log=log, version=version, store=section)
+    return controller.rollback(to, reason)
 
 
 def load_model(name: str, version: int | None = None, store: ModelStore | None = None) -> "Model":

@@ -98,15 +98,13 @@ def promote(
 
     Running servers switch to it without dropping a request; on a cluster, the next deploy rolls it out.
     """
-    from modelyard.components.deploy.verification import pin_version
+    from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment
-    from modelyard.pipelines.serving.platforms import find_controller
 
-    place, section = load_environment(environment), store_section(store, environment)
-    controller = find_controller(name, "local", user(), version=version, store=section)
-    champion = controller.promote(pin_version(controller.models, name, version), reason)
+    place, by = load_environment(environment), user()
+    champion = api.promote(name, version, reason=reason, by=by, url=store, environment=environment)
     servers = FOLLOW
-    if place.on_cluster and section == place.model_store():
+    if place.on_cluster and store_section(store, environment) == place.model_store():
         servers = (
             "The servers of the cluster still have the version that they had: the next deploy, or `modelyard "
             f"deploy {name} {version} -e {environment}`, brings them to it."
@@ -134,18 +132,13 @@ def rollback(
 
     Running servers switch to it without dropping a request; on a cluster it is rolled out.
     """
+    from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment
-    from modelyard.pipelines.serving.platforms import find_controller
 
-    on_cluster = load_environment(environment).on_cluster
-    if on_cluster and store is not None:
-        raise typer.BadParameter(f"{environment} has a store of its own.", param_hint="--store")
-    section = None if on_cluster else store_section(store, environment)
-    controller = find_controller(name, environment, user(), store=section)
-    version = to or controller.models.require_champion(name).previous
-    controller = find_controller(name, environment, user(), log=say, version=version, store=section)
-    servers = "Its servers have it." if on_cluster else FOLLOW
-    _show_champion(controller.rollback(to, reason), name, servers, output)
+    by = user()
+    champion = api.rollback(name, to, reason=reason, by=by, url=store, environment=environment, log=say)
+    servers = "Its servers have it." if load_environment(environment).on_cluster else FOLLOW
+    _show_champion(champion, name, servers, output)
 
 
 @app.command()

@@ -169,12 +169,9 @@ def _with_place(command: Callable[..., None], kind: Any, default: Any) -> Callab
 
 def store_section(url: str | None, environment: str = "local") -> "Store":
     """Return the `store` section for a command that needs no configuration."""
-    from modelyard.components.store.settings import Store
-    from modelyard.pipelines.config.config import load_section
-    from modelyard.pipelines.environments.load import load_environment
+    from modelyard.pipelines import api
 
-    given = [f"store.url={json.dumps(url)}"] if url is not None else []
-    return load_section("store", Store, given, below=load_environment(environment).model_store())
+    return api.store_section(url, environment)
 
 
 def models_in(url: str | None, environment: str = "local") -> "ModelStore":

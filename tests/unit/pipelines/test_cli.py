@@ -108,7 +108,7 @@ def _bug(monkeypatch):
     def broken(*_):
         raise KeyError("boom")
 
-    monkeypatch.setattr("modelyard.components.store.models.open_store", broken)
+    monkeypatch.setattr("modelyard.pipelines.api.open_store", broken)
 
 
 @pytest.mark.usefixtures("_bug")
@@ -146,7 +146,7 @@ def test_ctrl_c_is_told_to_a_script_too(modelyard, monkeypatch, output):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("modelyard.components.store.models.open_store", interrupted)
+    monkeypatch.setattr("modelyard.pipelines.api.open_store", interrupted)
     ended = modelyard("models", "list", "--output", output)
     assert ended.code == 130
     if output == "json":

@@ -167,6 +167,7 @@ def test_promotion_on_a_cluster_moves_its_pointer_and_says_what_moves_the_server
     assert asked == [("local", "gs://b/models")], "a server of this machine verifies it"
     assert store.champion("tiny").version == 2
     assert "`modelyard deploy tiny 2 -e there.yaml`" in " ".join(said.split())
+    assert modelyard("rollback", "tiny", "-e", "there.yaml", "--store", "gs://c/models").code == 2
     elsewhere = modelyard("models", "promote", "tiny", 1, "-e", "there.yaml", "--store", "gs://c/models").out
     assert "modelyard deploy" not in elsewhere
 
