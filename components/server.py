@@ -4,12 +4,15 @@ import json
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from modelyard.components.errors import ClusterError, ConfigError, ServeError
 from modelyard.components.machine import proxy_for
+
+if TYPE_CHECKING:
+    import ssl
 
 PORT = 8501
 """Of a server's container, and the default of `serving.port`."""
@@ -51,10 +54,16 @@ class HttpServer:
     Args:
         url: of the server, without a slash at its end.
         proxies: whether the proxies of the environment (HTTP_PROXY) are used; never on this machine.
+        token: what it asks for; None if for nothing.
+        verify: whether its certificate is verified; not of a pod, whose IP address no certificate has.
+        ca: file with the certificates of the authorities to trust; the system's when None.
     """
 
     url: str
     proxies: bool = False
+    token: str | None = field(default=None, repr=False)
+    verify: bool = True
+    ca: str | None = None
 
     def __str__(self) -> str:
         return self.url
@@ -68,11 +77,12 @@ class HttpServer:
 
         proxy = proxy_for(self.url) if self.proxies else None
         opener = request.OpenerDirector()
-        handlers = request.HTTPHandler(), request.HTTPSHandler(), request.UnknownHandler()
+        https = request.HTTPSHandler(context=self._tls() if self.url.startswith("https:") else None)
+        handlers = request.HTTPHandler(), https, request.UnknownHandler()
         for handler in (request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {}), *handlers):
             opener.add_handler(handler)
         try:
-            headers = {"Content-Type": "application/json", **headers}
+            headers = {"Content-Type": "application/json", **token_headers(self.token), **headers}
             one = request.Request(f"{self.url}{path}", body, headers, method=method)  # noqa: S310
             with opener.open(one, timeout=TIMEOUT) as answer:
                 return answer.status, answer.read()
@@ -82,6 +92,14 @@ class HttpServer:
                 f"No answer from {self}: {reason}. Is a model server running there (`modelyard serve`), and "
                 "is the address right?"
             ) from error
+
+    def _tls(self) -> "ssl.SSLContext":
+        import ssl
+
+        context = ssl.create_default_context(cafile=self.ca)
+        if not self.verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
 
 
 def send(
@@ -131,18 +149,18 @@ def token_headers(token: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {token}", TOKEN_HEADER: token} if token else {}
 
 
-def read_tokens(path: str) -> list[str]:
-    """Return the tokens of `serving.token_file`; our own clients send the first.
+def read_tokens(path: str, key: str = "serving.token_file") -> list[str]:
+    """Return the tokens of a file that `key` names; our own clients send the first.
 
     Raises:
         ConfigError: it cannot be read, other users can read it, or it has no tokens.
     """
-    check_private("serving.token_file", path)
+    check_private(key, path)
     try:
         with Path(path).open("rb") as file:
-            return parse_tokens(file.read(MAX_TOKEN_FILE), f"serving.token_file, {path},")
+            return parse_tokens(file.read(MAX_TOKEN_FILE), f"{key}, {path},")
     except OSError as error:
-        raise _unreadable("serving.token_file", path, error) from error
+        raise _unreadable(key, path, error) from error
 
 
 def parse_tokens(text: bytes, origin: str) -> list[str]:

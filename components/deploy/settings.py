@@ -1,7 +1,11 @@
 """`rollout`: how a version is rolled out. The target, where it runs, comes from the environment."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field
 
+from modelyard.components.errors import ConfigError
 from modelyard.components.settings import Settings
 
 PLATFORMS = {
@@ -88,3 +92,23 @@ class Target(Settings):
     start_timeout: float = Field(
         default=300.0, gt=0, description="Seconds that a pod has until a node that is being made takes it."
     )
+    token_secret: str | None = Field(
+        default=None, description="Secret whose key token has the tokens of the servers, one a line."
+    )
+    tls_secret: str | None = Field(
+        default=None, description="Secret of type kubernetes.io/tls with the certificate of the servers."
+    )
+
+
+def check_access(serving: Mapping[str, Any], target: Target) -> None:
+    """Check that servers in pods are not open to more clients than the section `serving` asks for.
+
+    Raises:
+        ConfigError: it names files, and the target has no Secret for pods.
+    """
+    for key, secret in (("token_file", "token_secret"), ("tls_cert", "tls_secret")):
+        if target.platform != "local" and serving.get(key) and not getattr(target, secret):
+            raise ConfigError(
+                f"serving.{key} is {serving[key]}, which pods do not have. Name the Secret that they mount "
+                f"instead in environment.serving.{secret}, or set serving.{key} to null."
+            )

@@ -9,6 +9,7 @@ requests are repeated while the API server is unavailable for a moment: each may
 The official client takes half a second to import, so it is loaded by the first use of a cluster.
 """
 
+import base64
 import json
 import os
 import random
@@ -16,7 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -25,11 +26,11 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from modelyard.components.errors import ClusterError, describe
+from modelyard.components.errors import ClusterError, ConfigError, describe
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.api_errors import explain_refusal
 from modelyard.components.machine import proxy_for
-from modelyard.components.server import PORT, NoServerError
+from modelyard.components.server import PORT, TOKEN_HEADER, NoServerError, parse_tokens
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -40,6 +41,7 @@ PATHS = {
     "Service": "/api/v1/namespaces/{namespace}/services",
     "Pod": "/api/v1/namespaces/{namespace}/pods",
     "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps",
+    "Secret": "/api/v1/namespaces/{namespace}/secrets",
     "Event": "/api/v1/namespaces/{namespace}/events",
     "Node": "/api/v1/nodes",
     "Workflow": "/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows",
@@ -373,7 +375,7 @@ class ProxiedServer:
     """A model's server that is a Pod or a Service, reached from outside the cluster; see server.Server.
 
     So no port is opened outside the cluster. A request is sent again for `patience` seconds while the API
-    server itself fails; a prediction may be.
+    server itself fails; a prediction may be. Over TLS, the API server does not verify the certificate.
     """
 
     cluster: Cluster
@@ -381,6 +383,8 @@ class ProxiedServer:
     name: str
     port: int = PORT
     patience: float = 0.0
+    token: str | None = field(default=None, repr=False)
+    tls: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -389,9 +393,30 @@ class ProxiedServer:
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes]:
         """See Server."""
+        name = f"https:{self.name}" if self.tls else self.name
+        token = {TOKEN_HEADER: self.token} if self.token else {}
         return self.cluster.proxy_request(
-            self.kind, self.name, self.port, method, path, body, headers, self.patience
+            self.kind, name, self.port, method, path, body, {**headers, **token}, self.patience
         )
+
+
+def read_token(cluster: Cluster, secret: str | None) -> str | None:
+    """Return the token that clients of the servers send: the first of `token` in a Secret; None without one.
+
+    Raises:
+        ConfigError: there is no such Secret, or it has no token.
+        ClusterError: it may not be read, or the cluster does not answer.
+    """
+    if secret is None:
+        return None
+    data = (cluster.get("Secret", secret) or {}).get("data", {})
+    if "token" not in data:
+        raise ConfigError(
+            f"There is no Secret {secret} with the key token in the namespace {cluster.namespace}, which "
+            f"environment.serving.token_secret names. Create it: `kubectl create secret generic {secret} "
+            f"--namespace {cluster.namespace} --from-file=token=FILE`."
+        )
+    return parse_tokens(base64.b64decode(data["token"]), f"token of the Secret {secret}")[0]
 
 
 class _ApiError(Exception):

@@ -13,6 +13,8 @@ OUT_OF_MEMORY = "OOMKilled"
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 CREATING = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 HOPELESS = re.compile(r"not found|NotFound|denied|unauthorized|forbidden|invalid", re.IGNORECASE)
+MISSING = re.compile(r'(secret|configmap) "[^"]+" not found|references non-existent (secret|config) key: \S+')
+CREATED_WITHIN = 30.0  # seconds, as cert-manager may be about to write it
 LAST_LINES = 5
 
 
@@ -48,6 +50,9 @@ def find_problem(
             message, patience = explain_unschedulable(pod, said, events, nodes)
             return PodProblem(reason="Unschedulable", message=message, patience=patience)
         return None
+    if pod["status"].get("phase") == "Pending" and (missing := _missing_secret(events)):
+        message = f"Pod {_name(pod)} cannot start: {missing}. Create it, or correct its name."
+        return PodProblem(reason="FailedMount", message=message, patience=CREATED_WITHIN)
     for status in _statuses(pod):
         if found := _container_problem(pod, status, used):
             return found
@@ -84,6 +89,13 @@ def not_ready(pod: Json, events: Sequence[Json], seconds: float) -> str:
         f"Pod {_name(pod)} runs and was not ready within {seconds:g} s{said}. Its log says what it does; "
         "give it more time (rollout.ready_timeout) if it is only slow."
     )
+
+
+def _missing_secret(events: Sequence[Json]) -> str | None:
+    """Return what the last failed mount says, if a Secret or a key of one is missing."""
+    said = [event["message"] for event in events if event.get("reason") == "FailedMount"][-1:]
+    found = MISSING.search(said[0]) if said else None
+    return found[0] if found else None
 
 
 def _container_problem(pod: Json, status: Json, used: float | None) -> PodProblem | None:

@@ -30,7 +30,7 @@ from modelyard.components.serve.metrics import Metrics
 from modelyard.components.serve.model import Predictor
 from modelyard.components.serve.replies import Refused, Reply, encode, short
 from modelyard.components.serve.settings import Serving
-from modelyard.components.server import GOLDEN_HEADER
+from modelyard.components.server import GOLDEN_HEADER, TOKEN_HEADER
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -94,6 +94,7 @@ class App:
         self._pool = ThreadPoolExecutor(self._limits.workers, "predict")
         self._large = ThreadPoolExecutor(1, "predict-large")  # one at a time, for the memory that they take
         self._page = PAGE.read_bytes().replace(b"{{ name }}", predictor.name.encode())
+        self._page = self._page.replace(b"{{ token header }}", TOKEN_HEADER.encode())
         self._work: set[Future[Reply]] = set()
         self._champion: int | None = None
         self._trouble = ""

@@ -32,20 +32,32 @@ def serve(
         int | None,
         typer.Option(min=0, max=65535, help="Port; 0 takes a free one; default: serving.port."),
     ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with bearer tokens, one a line; default: serving.token_file.")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate chain in PEM; default: serving.tls_cert.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key in PEM; default: serving.tls_key.")] = None,
+    access_log: Annotated[
+        bool | None, typer.Option("--access-log", help="Write a line of JSON to stdout for each request.")
+    ] = None,
     store: StoreUrl = None,
 ) -> None:
     """Serve a model over HTTP.
 
-    Without --version it serves the champion, and switches to a new one without dropping a request. Address
-    and limits come from the section `serving` of the run that made the version; options and environment
-    variables override them.
+    Without --version it serves the champion, and switches to a new one without dropping a request. Address,
+    limits and access come from the section `serving` of the run that made the version; options and
+    environment variables override them.
     """
     from modelyard.components.serve.server import serve
     from modelyard.components.serve.settings import Serving
     from modelyard.components.store.models import open_store
     from modelyard.pipelines.serving.platforms import recorded_manifest, recorded_section
 
-    given = {"host": host, "port": port}
+    files = {"token_file": token_file, "tls_cert": tls_cert, "tls_key": tls_key}
+    given = {"host": host, "port": port, "access_log": access_log}
+    given |= {key: str(path) for key, path in files.items() if path}
     overrides = [f"serving.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     where = store_section(store)
     manifest = recorded_manifest(open_store(where), name, version)
@@ -64,6 +76,18 @@ def predict(
         str | None,
         typer.Option("--url", metavar="ENDPOINT", help="URL of a running server, as http://host:8501."),
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File whose first line is the token that the server at --url asks for."),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Certificates in PEM that vouch for that of the server at --url.",
+        ),
+    ] = None,
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
@@ -71,7 +95,8 @@ def predict(
 
     The model is loaded from the store, or a running server is used: --url, or that of the environment.
     """
-    from modelyard.components.server import HttpServer
+    from modelyard.components.errors import ConfigError
+    from modelyard.components.server import HttpServer, read_tokens
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.serving import prediction
     from modelyard.pipelines.serving.platforms import find_server
@@ -79,7 +104,11 @@ def predict(
     place = load_environment(environment)
     model: prediction.Model
     if url:
-        model = prediction.Endpoint(HttpServer(url.rstrip("/"), proxies=True), name, version)
+        token = read_tokens(str(token_file), "--token-file")[0] if token_file else None
+        server = HttpServer(url.rstrip("/"), proxies=True, token=token, ca=str(ca) if ca else None)
+        model = prediction.Endpoint(server, name, version)
+    elif token_file or ca:
+        raise ConfigError("--token-file and --ca are for a server at --url: give that, or leave them out.")
     elif place.on_cluster and store is None:
         model = prediction.Endpoint(find_server(name, place), name, version)
     else:

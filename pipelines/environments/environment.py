@@ -133,6 +133,15 @@ class Servers(Settings):
     replicas: int = Field(default=1, ge=1, description="Servers of a model when it is deployed first.")
     cpu: Cpu = Field(default="250m", description="Cores that are kept for a server.")
     memory: Memory = Field(default="512Mi", description="Memory of a server, kept for it and its limit.")
+    token_secret: str | None = Field(
+        default=None,
+        description="Secret in the servers' namespace whose key token has bearer tokens, one a line, without "
+        "one of which requests get 401; modelyard's own requests send the first.",
+    )
+    tls_secret: str | None = Field(
+        default=None,
+        description="Secret of type kubernetes.io/tls in the servers' namespace, with which they speak TLS.",
+    )
     urls: dict[str, str] = Field(
         default_factory=dict,
         description="Address at which clients outside the cluster reach a model, by the model's name; one "
@@ -323,6 +332,8 @@ class Environment(Settings):
             replicas=servers.replicas,
             resources=Resources(cpu=servers.cpu, memory=servers.memory),
             start_timeout=self.start_timeout,
+            token_secret=servers.token_secret,
+            tls_secret=servers.tls_secret,
         )
 
     def _outside(self) -> str | None:

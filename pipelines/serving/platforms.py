@@ -16,7 +16,7 @@ from modelyard.components.deploy.platforms.base import PlatformConfig, ServingPl
 from modelyard.components.deploy.rollout import RolloutController
 from modelyard.components.deploy.settings import Rollout
 from modelyard.components.errors import DamagedError
-from modelyard.components.kubernetes.cluster import ProxiedServer, connect
+from modelyard.components.kubernetes.cluster import ProxiedServer, connect, read_token
 from modelyard.components.serve.settings import Serving
 from modelyard.components.server import HttpServer, Server
 from modelyard.components.settings import Settings
@@ -50,12 +50,16 @@ def find_server(name: str, environment: Environment) -> Server:
     Raises:
         ClusterError: the environment names no URL for the model, and there is no cluster either.
     """
-    if url := environment.serving.urls.get(name):
-        return HttpServer(url.rstrip("/"), proxies=True)
     target = environment.target(needs_image=False)
+    if url := environment.serving.urls.get(name):
+        secret = target.token_secret
+        token = read_token(connect(target.namespace), secret) if secret else None
+        return HttpServer(url.rstrip("/"), proxies=True, token=token)
     service = urlsplit(str(find_platform_class(target).url(name, target)))
     host, port = str(service.hostname).partition(".")[0], service.port or 80
-    return ProxiedServer(connect(target.namespace), "Service", host, port)
+    cluster, tls = connect(target.namespace), service.scheme == "https"
+    token = read_token(cluster, target.token_secret)
+    return ProxiedServer(cluster, "Service", host, port, token=token, tls=tls)
 
 
 def find_controller(

@@ -6,7 +6,7 @@ from modelyard.components.artifacts import Golden, Prediction
 from modelyard.components.deploy.platforms import local
 from modelyard.components.errors import ClusterError, DeployError, ServeError
 from modelyard.components.problems import describe
-from modelyard.components.server import HttpServer, NoServerError, Server, predict_one
+from modelyard.components.server import NoServerError, Server, predict_one
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.config.config import Config
@@ -23,8 +23,8 @@ def predict_locally(config: Config) -> Prediction | None:
         return None
     with local.running_server(
         config.name, config.store.text(), config.serving.model_dump(mode="json")
-    ) as url:
-        return predict_once(HttpServer(url), config.name, config.store)
+    ) as server:
+        return predict_once(server, config.name, config.store)
 
 
 def predict_on_cluster(name: str, store: Store, environment: Environment) -> Prediction | None:

@@ -23,6 +23,7 @@ MAY = {
         "patch services",
         "list pods",
         "list events",
+        "get secrets/modelyard-token",
     ],
     (RUN, RUNS): [
         "get pods",
@@ -90,7 +91,7 @@ def allowed(account: str, namespace: str, verb: str, resource: str) -> bool:
     """Ask the API server whether an account may do something in a namespace, or in the whole cluster."""
     resource, _, group = resource.partition(".")
     resource, _, last = resource.partition("/")
-    part = {"name": last} if resource == "configmaps" else {"subresource": last}
+    part = {"name" if resource in ("configmaps", "secrets") else "subresource": last}
     asked = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, **part}
     where, _ = account.split(":")
     groups = ["system:authenticated", "system:serviceaccounts", f"system:serviceaccounts:{where}"]

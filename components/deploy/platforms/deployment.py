@@ -66,7 +66,7 @@ class DeploymentPlatform(ModelPods):
     @staticmethod
     def url(name: str, target: Target) -> str:
         """See ServingPlatform: of the Service."""
-        return objects.service_url(name, target.namespace)
+        return objects.service_url(name, target.namespace, target.tls_secret is not None)
 
     @classmethod
     def open(cls, config: PlatformConfig) -> "DeploymentPlatform":
@@ -131,6 +131,7 @@ class DeploymentPlatform(ModelPods):
                 f"There is no image for the servers of {self.name}: `make images` builds it, or name one in "
                 "environment.images.serve."
             )
+        self.token()  # without its Secret no pod would start
         template = objects.pod_template(
             self.name,
             version,

@@ -20,7 +20,7 @@ from modelyard.components.deploy.platforms.base import Check, PlatformConfig, Se
 from modelyard.components.deploy.settings import Target
 from modelyard.components.errors import DeployError, ServeError, StoreError
 from modelyard.components.records import Failure
-from modelyard.components.server import PORT, HttpServer, send
+from modelyard.components.server import PORT, HttpServer, read_tokens, send
 
 READY_TIMEOUT = 60.0
 
@@ -67,9 +67,10 @@ class LocalPlatform:
         with suppress(StoreError):  # its manifest may be what is damaged
             section |= self.config.serving(champion) if champion else {}
         host = f"[{section['host']}]" if ":" in section["host"] else section["host"]
-        url = self.config.url or f"http://{host}:{section['port']}"
+        scheme = "https" if section.get("tls_cert") else "http"
+        url = self.config.url or f"{scheme}://{host}:{section['port']}"
         try:
-            about = json.loads(send(HttpServer(url), "GET", f"/v1/models/{self.name}"))
+            about = json.loads(send(_of_this_machine(url, section), "GET", f"/v1/models/{self.name}"))
             version = int(about["model_version_status"][0]["version"])
         except ServeError as error:
             return Status(problems=(str(error),))
@@ -93,8 +94,8 @@ class LocalPlatform:
         if token is None:
             return 0
         serving = self.config.serving(servers.version)
-        with running_server(self.name, self.config.store, serving, servers.version) as url:
-            check(HttpServer(url))
+        with running_server(self.name, self.config.store, serving, servers.version) as server:
+            check(server)
         return 1
 
     def window(self, token: str) -> Window | None:  # noqa: ARG002
@@ -119,8 +120,8 @@ class LocalPlatform:
 @contextmanager
 def running_server(
     name: str, store: str, serving: dict[str, Any], version: int | None = None
-) -> Iterator[str]:
-    """Start the server on a free port, give its URL when it is ready, stop it at the end.
+) -> Iterator[HttpServer]:
+    """Start the server on a free port, give it when it is ready, stop it at the end.
 
     The server follows this process's lifeline: it cannot outlive it, however this process ends.
 
@@ -154,10 +155,16 @@ def running_server(
         )
         told.close()  # the server's end is the only one: it closes with the server
         try:
-            yield _url(process, ready, log, failure)
+            yield _of_this_machine(_url(process, ready, log, failure), serving)
         finally:
             process.kill()  # no client knows its URL, so there is nothing to drain
             process.wait()
+
+
+def _of_this_machine(url: str, serving: dict[str, Any]) -> HttpServer:
+    """Return a server at a URL, with the token of its section; its certificate may be for another host."""
+    path = serving.get("token_file")
+    return HttpServer(url, token=read_tokens(path)[0] if path else None, verify=False)
 
 
 @contextmanager

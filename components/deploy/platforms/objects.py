@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import yaml
 
-from modelyard.components.deploy.settings import Rollout, Target
+from modelyard.components.deploy.settings import Rollout, Target, check_access
 from modelyard.components.kubernetes import Json
 from modelyard.components.server import PORT
 
 Track = Literal["stable", "candidate"]
 
+FOLDER, GROUP = "/etc/modelyard", 65532  # where the Secrets are mounted, and who may read them
 LINGER = 5.0  # seconds; every proxy of a cluster knows by then that a server ends
 NAME, PART, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/part-of", "app.kubernetes.io/component"
 TRACK, VERSION, DIGEST = "modelyard.dev/track", "modelyard.dev/version", "modelyard.dev/digest"
@@ -48,7 +49,9 @@ def pod_template(
         store: `store` section as JSON.
         serving: `serving` section.
     """
+    check_access(serving, target)
     serving = {**serving, "host": "0.0.0.0", "port": PORT}  # noqa: S104 - the pod's own address
+    mounts = _mount_secrets(serving, target)
     serving["linger"] = max(LINGER, serving.get("linger", 0.0))
     args = ["--name", name, "--version", str(version), "--digest", digest]
     args += ["--store", store, "--serving", json.dumps(serving, sort_keys=True)]
@@ -64,6 +67,15 @@ def pod_template(
         memory=target.resources.memory,
         startup_failures=math.ceil(rollout.ready_timeout) + 30,
     )
+    if mounts:
+        pod, (container,) = template["spec"], template["spec"]["containers"]
+        pod["securityContext"]["fsGroup"] = GROUP
+        pod["volumes"] += mounts
+        names = [volume["name"] for volume in mounts]
+        container["volumeMounts"] += [{"name": name, "mountPath": f"{FOLDER}/{name}"} for name in names]
+    if target.tls_secret:
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            container[probe]["httpGet"]["scheme"] = "HTTPS"
     written = sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
     template["metadata"]["annotations"][TEMPLATE] = written[:16]
     return template
@@ -101,9 +113,33 @@ def service(name: str, namespace: str, canary: bool, token: str = "") -> Json:
     return _filled("service", name=name, namespace=namespace, selector=selector, annotations=annotations)
 
 
-def service_url(name: str, namespace: str) -> str:
+def service_url(name: str, namespace: str, tls: bool = False) -> str:
     """Return the URL of a model's Service inside the cluster."""
-    return f"http://{name}.{namespace}:{PORT}"
+    return f"{'https' if tls else 'http'}://{name}.{namespace}:{PORT}"
+
+
+def uses_tls(pod: Json) -> bool:
+    """Return whether a pod speaks TLS, whatever others of its model do."""
+    return any(volume["name"] == "tls" for volume in pod["spec"].get("volumes", []))
+
+
+def _mount_secrets(serving: Json, target: Target) -> list[Json]:
+    """Name the files of the target's Secrets in a section `serving`; return the volumes that hold them."""
+    volumes = []
+    for name, secret, files in (
+        ("token", target.token_secret, {"token_file": "token"}),
+        ("tls", target.tls_secret, {"tls_cert": "tls.crt", "tls_key": "tls.key"}),
+    ):
+        for key, file in files.items():
+            serving.pop(key, None)  # of another machine
+            if secret:
+                serving[key] = f"{FOLDER}/{name}/{file}"
+        if secret:
+            items = [{"key": file, "path": file} for file in files.values()]
+            volumes.append(
+                {"name": name, "secret": {"secretName": secret, "defaultMode": 0o440, "items": items}}
+            )
+    return volumes
 
 
 def heartbeat(candidate: Json, at: datetime) -> Json:

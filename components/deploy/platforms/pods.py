@@ -5,7 +5,7 @@ Waiting ends as soon as Kubernetes knows that it does not help, with the reason.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +17,7 @@ from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.errors import DeployError, ServeError, UnreachableError
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.api_errors import explain_refusal
-from modelyard.components.kubernetes.cluster import Cluster, ProxiedServer
+from modelyard.components.kubernetes.cluster import Cluster, ProxiedServer, read_token
 from modelyard.components.kubernetes.pod_problem import (
     OUT_OF_MEMORY,
     PodProblem,
@@ -30,6 +30,7 @@ from modelyard.components.kubernetes.pod_problem import (
 from modelyard.components.server import MARK, PORT, HttpServer, Server, predict_one, send
 
 POLL = 0.5
+TOKEN_SECONDS = 10.0  # for which a token that was read is sent
 LONGEST_BACKOFF = 60.0  # seconds until the kubelet restarts a server that did not reach its store
 CRASHES = ("Crashed", "CrashLoopBackOff")
 ENDED = ("Failed", "Succeeded")  # an evicted pod stays as such beside the one that replaced it
@@ -59,6 +60,13 @@ class ModelPods:
     log: Callable[[str], None]
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    _token: tuple[float, str | None] | None = field(default=None, init=False, repr=False)
+
+    def token(self) -> str | None:
+        """Return the token that the servers ask for; see `read_token`."""
+        if self._token is None or self.now() > self._token[0] + TOKEN_SECONDS:
+            self._token = self.now(), read_token(self.cluster, self.target.token_secret)
+        return self._token[1]
 
     def deployment(self, track: Track) -> Json | None:
         """Return the Deployment of a track, or None."""
@@ -88,16 +96,21 @@ class ModelPods:
 
     def pod_server(self, pod: Json, patience: float = 0.0) -> Server:
         """Return where a pod answers requests."""
+        token, tls = self.token(), objects.uses_tls(pod)
         if not self.cluster.inside:
-            return ProxiedServer(self.cluster, "Pod", pod["metadata"]["name"], patience=patience)
-        ip = pod["status"]["podIP"]
-        return HttpServer(f"http://[{ip}]:{PORT}" if ":" in ip else f"http://{ip}:{PORT}")
+            name = pod["metadata"]["name"]
+            return ProxiedServer(self.cluster, "Pod", name, patience=patience, token=token, tls=tls)
+        ip, scheme = pod["status"]["podIP"], "https" if tls else "http"
+        host = f"[{ip}]" if ":" in ip else ip
+        return HttpServer(f"{scheme}://{host}:{PORT}", token=token, verify=False)
 
     def service(self) -> Server:
         """Return where the Service answers requests."""
+        token, tls = self.token(), self.target.tls_secret is not None
         if not self.cluster.inside:
-            return ProxiedServer(self.cluster, "Service", self.name)
-        return HttpServer(objects.service_url(self.name, self.cluster.namespace))
+            return ProxiedServer(self.cluster, "Service", self.name, token=token, tls=tls)
+        url = objects.service_url(self.name, self.cluster.namespace, tls)
+        return HttpServer(url, token=token, verify=False)
 
     def wait_until_complete(self, track: Track, read: Callable[[], Json]) -> None:
         """Wait until all pods of a track are of its Deployment's template and available.

@@ -6,8 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,14 +14,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from modelyard.components.deploy.platforms.local import running_server
 from modelyard.components.errors import ConfigError
 from modelyard.components.serve.access import Access, AccessLog, trace_headers
 from modelyard.components.serve.settings import Serving
-from modelyard.components.server import TOKEN_HEADER
+from modelyard.components.server import TOKEN_HEADER, predict_one
+from tests.access import make_certificate, write_private
 from tests.integration.serve.conftest import NAME, PICTURES, new_shelf, running
 
 BODY = {"instances": [np.full((4, 4, 3), 255).tolist()]}
@@ -31,36 +29,8 @@ OLD, NEW = "old-token.1~", "bmV3+/=="
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def write_private(path: Path, text: str | bytes, mode: int = 0o600) -> str:
-    """Write a file in one moment, as its owner alone may read it."""
-    new = path.with_suffix(".new")
-    new.write_bytes(text.encode() if isinstance(text, str) else text)
-    new.chmod(mode)
-    new.rename(path)
-    return str(path)
-
-
 def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
-
-
-def make_certificate() -> tuple[bytes, bytes]:
-    """Return a certificate of this machine and its key, in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    serial = x509.random_serial_number()
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, str(serial))])
-    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), serial)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return certificate.public_bytes(pem), private
 
 
 @pytest.fixture(scope="module")
@@ -326,3 +296,15 @@ def test_tls_takes_a_new_certificate_without_a_failed_request(shelf, start, tmp_
         assert server.process.wait(60) == 0
         assert "Traceback" not in server.log.read_text()
         assert "has no effect" not in server.log.read_text()
+
+
+def test_a_server_that_a_rollout_starts_here_is_asked_with_its_token(shelf, tokens, tmp_path):
+    shelf.publish()
+    certificate, key = make_certificate()
+    files = {
+        "tls_cert": write_private(tmp_path / "crt", certificate),
+        "tls_key": write_private(tmp_path / "key", key),
+    }
+    with running_server(NAME, shelf.settings.text(), {**files, "token_file": str(tokens)}) as server:
+        assert server.url.startswith("https:")
+        assert predict_one(server, NAME, BODY["instances"][0]) == [0, 1]

@@ -6,6 +6,7 @@ import pytest
 
 from modelyard.components.deploy.platforms import objects
 from modelyard.components.deploy.settings import Resources, Rollout, Target
+from modelyard.components.errors import ConfigError
 from modelyard.components.serve.settings import Serving
 
 TARGET = Target(platform="deployment", image="r/serve@sha256:1", resources=Resources(cpu="2", memory="1Gi"))
@@ -40,6 +41,31 @@ def test_serving_reaches_the_server_but_for_where_it_listens():
     told = Serving.of(json.dumps(json.loads(made["containers"][0]["args"][-1])))
     assert (told.host, told.port, told.max_batch, told.linger) == ("0.0.0.0", 8501, 9, 30.0)
     assert made["terminationGracePeriodSeconds"] >= told.linger + told.drain_timeout
+
+
+def test_secrets_are_mounted_as_files_and_named_to_the_server():
+    target = TARGET.model_copy(update={"token_secret": "words", "tls_secret": "cert"})
+    serving = {"token_file": "mine", "tls_cert": "mine", "tls_key": "mine"}
+    made = deployment(target, serving=serving)["spec"]["template"]["spec"]
+    container, volumes = made["containers"][0], {volume["name"]: volume for volume in made["volumes"]}
+    told = Serving.of(container["args"][-1])
+    files = {one["mountPath"]: volumes[one["name"]].get("secret") for one in container["volumeMounts"]}
+    for path, secret in ((told.token_file, "words"), (told.tls_cert, "cert"), (told.tls_key, "cert")):
+        folder, _, file = path.rpartition("/")
+        assert files[folder]["secretName"] == secret
+        assert file in [item["path"] for item in files[folder]["items"]]
+        assert files[folder]["defaultMode"] & 0o007 == 0
+    assert made["securityContext"]["fsGroup"] > 0, "without it, the file is root's alone"
+    probes = [container[f"{name}Probe"]["httpGet"]["scheme"] for name in ("startup", "readiness", "liveness")]
+    assert probes == ["HTTPS"] * 3
+    assert objects.uses_tls({"spec": made})
+    assert not objects.uses_tls(deployment()["spec"]["template"])
+
+
+@pytest.mark.parametrize("serving", [{"token_file": "t"}, {"tls_cert": "c", "tls_key": "k"}])
+def test_pods_are_not_open_where_the_section_asks_for_a_token_or_tls(serving):
+    with pytest.raises(ConfigError, match=r"environment\.serving\.t\w+_secret"):
+        deployment(serving=serving)
 
 
 def test_a_server_on_a_cluster_always_lingers():

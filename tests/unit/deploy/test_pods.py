@@ -1,11 +1,13 @@
 """Waiting for pods: what is worth waiting for, for how long, and what ends it at once."""
 
+import base64
 import json
 
 import pytest
 
 from modelyard.components.deploy.platforms.pods import PodWatcher, is_complete, pods_refused
-from modelyard.components.errors import DeployError, UnreachableError
+from modelyard.components.errors import ConfigError, DeployError, UnreachableError
+from modelyard.components.server import HttpServer
 from modelyard.components.step import document
 from tests.unit.deploy.conftest import RECORDED
 
@@ -41,6 +43,35 @@ def test_a_server_that_crashes_for_want_of_its_store_has_the_time_of_the_store(p
     clock.time = 181.0
     with pytest.raises(DeployError, match="the store is away"):
         watcher.check(pod.json)
+
+
+def test_a_pod_whose_secret_is_missing_is_told_soon(platform, cluster, clock, pod):
+    pod.json["status"] = {"phase": "Pending"}
+    said = 'MountVolume.SetUp failed for volume "tls" : secret "model-tls" not found'
+    cluster.events = lambda _: [{"reason": "FailedMount", "message": said}]
+    watcher = PodWatcher(platform)
+    watcher.check(pod.json)
+    clock.time = 31.0
+    with pytest.raises(DeployError, match='secret "model-tls" not found'):
+        watcher.check(pod.json)
+
+
+def test_requests_carry_the_present_token_of_the_secret(platform, cluster, clock, pod):
+    platform.target = platform.target.model_copy(update={"token_secret": "words", "tls_secret": "cert"})
+    with pytest.raises(ConfigError, match="kubectl create secret generic words"):
+        platform.servers(2, "d" * 64)
+    for text, token in ((b"old\nnew\n", "old"), (b"new\n", "new")):
+        cluster.objects["Secret words"] = {"data": {"token": base64.b64encode(text).decode()}}
+        assert platform.service().token == token
+        assert platform.pod_server(pod.json).token == token
+        assert token not in repr(platform.service())
+        clock.time += 11.0
+    pod.json["spec"]["volumes"].append({"name": "tls"})
+    assert [platform.service().tls, platform.pod_server(pod.json).tls] == [True, True]
+    cluster.inside = True
+    pod.json["status"]["podIP"] = "fd00::1"
+    assert platform.pod_server(pod.json) == HttpServer("https://[fd00::1]:8501", token=token, verify=False)
+    assert platform.service() == HttpServer("https://digits.serving:8501", token=token, verify=False)
 
 
 def test_pods_that_ended_are_not_looked_at(platform, pod):

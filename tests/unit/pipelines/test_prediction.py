@@ -8,6 +8,7 @@ import pytest
 
 from modelyard.components.errors import DataError, NotFoundError
 from modelyard.pipelines.serving.prediction import Loaded, predict
+from tests.access import make_certificate, write_private
 
 
 @pytest.fixture
@@ -107,21 +108,37 @@ def test_the_command_tells_people_and_scripts(modelyard, saved):
     assert text[2].split() == [f"{file}[1]", "bright", "1.0000"]
 
 
-def test_a_running_server_answers_like_the_version_here(modelyard, store, saved):
+def test_a_running_server_answers_like_the_version_here(modelyard, store, saved, tmp_path):
     file = saved(np.arange(300 * 4).reshape(300, 2, 2) % 256)
-    line = [sys.executable, "-m", "modelyard.components.serve", "--name", "tiny", "--serving", '{"port": 0}']
-    line += ["--store", json.dumps({"url": store.url})]
+    cert, key = (write_private(tmp_path / f"{n}.pem", one) for n, one in enumerate(make_certificate()))
+    tokens = write_private(tmp_path / "tokens", "first\nsecond")
+    line = [
+        Path(sys.executable).with_name("modelyard"),
+        "serve",
+        "tiny",
+        "--port",
+        "0",
+        "--token-file",
+        tokens,
+    ]
+    line += ["--tls-cert", cert, "--tls-key", key, "--store", store.url, "--access-log"]
+    access = "--ca", cert, "--token-file", tokens
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             url = json.loads(server.stdout.readline())["url"]
-            there = modelyard("predict", "tiny", file, "--url", url, "--output", "json")
-            unknown = modelyard("predict", "gone", file, "--url", url)
-            wrong = modelyard("predict", "tiny", file, "--url", url, "--version", 2)
+            there = modelyard("predict", "tiny", file, "--url", url, "--output", "json", *access)
+            unknown = modelyard("predict", "gone", file, "--url", url, *access)
+            wrong = modelyard("predict", "tiny", file, "--url", url, "--version", 2, *access)
+            untrusted = modelyard("predict", "tiny", file, "--url", url)
+            without = modelyard("predict", "tiny", file, "--url", url, "--ca", cert)
         finally:
             server.terminate()
     assert json.loads(there.out) == json.loads(modelyard("predict", "tiny", file, "--output", "json").out)
-    assert (unknown.code, wrong.code) == (8, 8)
+    assert (unknown.code, wrong.code, untrusted.code, without.code) == (8, 8, 8, 8)
     assert "404" in unknown.err
+    assert "CERTIFICATE_VERIFY_FAILED" in untrusted.err
+    assert "401" in without.err
+    assert modelyard("predict", "tiny", file, "--ca", cert).code == 2, "there is no server to trust"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "http://[", "ftp://x"])

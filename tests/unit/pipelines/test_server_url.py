@@ -1,5 +1,6 @@
 """A model on a cluster, asked through an API server that does what Kubernetes' own does with a Service."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -14,14 +15,18 @@ import yaml
 from modelyard.components.server import HttpServer
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.serving.platforms import find_server
+from tests.access import write_private
 
+TOKENS = "first\nsecond\n"
+OBJECT = "/api/v1/namespaces/servers/secrets/words"
 PROXY = "/api/v1/namespaces/servers/services/tiny:8501/proxy"
 
 
 @pytest.fixture
-def server(store):
-    """A real server of `tiny`: its address."""
-    line = [sys.executable, "-m", "modelyard.components.serve", "--name", "tiny", "--serving", '{"port": 0}']
+def server(store, tmp_path):
+    """A real server of `tiny` that asks for a token: its address."""
+    serving = json.dumps({"port": 0, "token_file": write_private(tmp_path / "tokens", TOKENS)})
+    line = [sys.executable, "-m", "modelyard.components.serve", "--name", "tiny", "--serving", serving]
     line += ["--store", json.dumps({"url": store.url})]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
         yield json.loads(running.stdout.readline())["url"]
@@ -30,15 +35,19 @@ def server(store):
 
 @pytest.fixture
 def environment(server, tmp_path, monkeypatch):
-    """The path of an environment whose cluster has the Service `tiny` alone."""
+    """The path of an environment whose cluster has the Service `tiny` and the Secret of its token alone."""
 
     class ApiServer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path == OBJECT:
+                data = {"token": base64.b64encode(TOKENS.encode()).decode()}
+                return self.reply(200, json.dumps({"kind": "Secret", "data": data}).encode())
             if not self.path.startswith(PROXY):
                 status = {"kind": "Status", "message": 'services "gone" not found'}
                 return self.reply(404, json.dumps(status).encode())
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            head = {key: value for key, value in self.headers.items() if key.lower() != "host"}
+            own = ("host", "authorization")  # which go no further
+            head = {key: value for key, value in self.headers.items() if key.lower() not in own}
             url = f"{server}{self.path.removeprefix(PROXY)}"
             answer = httpx.request(self.command, url, content=body, headers=head)
             return self.reply(answer.status_code, answer.content)
@@ -64,7 +73,7 @@ def environment(server, tmp_path, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     path = tmp_path / "environment.yaml"
     keys = {"kind": "kubernetes", "store": "gs://b/models", "pipeline_root": "gs://b/runs"}
-    path.write_text(json.dumps({**keys, "serving": {"namespace": "servers"}}))
+    path.write_text(json.dumps({**keys, "serving": {"namespace": "servers", "token_secret": "words"}}))
     yield path
     api.shutdown()
     api.server_close()
@@ -92,6 +101,10 @@ def test_a_model_without_a_url_is_reached_through_the_api_server(modelyard, envi
 
     given = ["environment.serving.urls={tiny: 'http://127.0.0.1:30851/'}"]
     place = load_environment(str(environment), given, {})
-    assert find_server("tiny", place) == HttpServer("http://127.0.0.1:30851", proxies=True)
+    assert find_server("tiny", place) == HttpServer(
+        "http://127.0.0.1:30851", proxies=True, token=TOKENS.split()[0]
+    )
     other = find_server("other", place)
-    assert (other.kind, other.name, other.port) == ("Service", "other", 8501)
+    assert (other.kind, other.name, other.port, other.tls) == ("Service", "other", 8501, False)
+    given = ["environment.serving.tls_secret=cert"]
+    assert find_server("other", load_environment(str(environment), given, {})).tls
