@@ -18,7 +18,7 @@ from typing import IO, Any, ClassVar
 from modelyard.components import lifeline, step
 from modelyard.components.deploy.platforms.base import Check, PlatformConfig, Servers, Status, Window
 from modelyard.components.deploy.settings import Target
-from modelyard.components.errors import DeployError, ServeError, StoreError
+from modelyard.components.errors import ConfigError, DeployError, ServeError, StoreError
 from modelyard.components.records import Failure
 from modelyard.components.server import PORT, HttpServer, read_tokens, send
 
@@ -72,7 +72,7 @@ class LocalPlatform:
         try:
             about = json.loads(send(_of_this_machine(url, section), "GET", f"/v1/models/{self.name}"))
             version = int(about["model_version_status"][0]["version"])
-        except ServeError as error:
+        except (ConfigError, ServeError) as error:  # a file of tokens, too
             return Status(problems=(str(error),))
         except (LookupError, TypeError, ValueError):
             return Status(problems=(f"What answers at {url} is no server of modelyard; name it with --url.",))
@@ -128,13 +128,13 @@ def running_server(
     Args:
         name: the model's name.
         store: `store` section as JSON.
-        serving: `serving` section; its host and port are not used.
+        serving: `serving` section; its host, port and access log are not used.
         version: which to serve; the champion when None.
 
     Raises:
         DeployError: the server ended, or was not ready in time; with the last lines of its log.
     """
-    local = json.dumps({**serving, "host": "127.0.0.1", "port": 0})
+    local = json.dumps({**serving, "host": "127.0.0.1", "port": 0, "access_log": False})
     command = [sys.executable, "-P", "-m", "modelyard.components.serve"]
     command += ["--name", name, "--store", store, "--serving", local]
     command += [] if version is None else ["--version", str(version)]
