@@ -206,7 +206,7 @@ import os, signal, sys, time
 from pathlib import Path
 from modelyard.components.step import step
 with step("cost"):
-    question, answer = map(Path, sys.argv[3:])
+    question, answer = map(Path, sys.argv[-2:])
     {body}
 """
 PARENT = """
