@@ -9,17 +9,19 @@ CMYK becomes RGB without colour profiles.
 
 import io
 import struct
+import warnings
 import zlib
 from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from modelyard.components.artifacts import ImageFormat
 from modelyard.components.errors import DataError
 
 MAX_PIXELS, MAX_SIDE = 50_000_000, 65_500  # of an image that is ingested
+MAX_TILE = 1_000_000  # pixels of a tile of a TIFF, or as many as the image has
 MAX_SCANS = 100  # of a JPEG, each of which costs as much as the image; progressive ones have about ten
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset(
@@ -36,6 +38,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+PngImagePlugin.MAX_TEXT_MEMORY = 4 * PngImagePlugin.MAX_TEXT_CHUNK  # decompressed, and kept with the image
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # there are limits here
 # Pillow does not say what damaged bytes raise; fuzzing found these.
 DAMAGE = (
     *(ArithmeticError, EOFError, LookupError, OSError, SyntaxError, TypeError, ValueError),
@@ -88,8 +92,11 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SI
     """
     most = max_pixels, max_side
     _check_size(*_webp_size(data), *most)  # Pillow makes room for the pixels when it opens one
+    # Pillow refuses twice as many; it makes room for a frame of a GIF, too.
+    Image.MAX_IMAGE_PIXELS = (max_pixels if data.startswith(b"GIF") else MAX_PIXELS) // 2
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        tile = _tile_pixels(picture)
     except Image.DecompressionBombError as error:
         raise _too_large("far more", *most) from error
     except DAMAGE as error:
@@ -99,9 +106,17 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SI
             f"{begin}. Convert it, or remove it."
         ) from error
     _check_size(*picture.size, *most)
+    if tile > max(MAX_TILE, picture.width * picture.height):
+        raise DataError(f"The picture is a TIFF with tiles of {tile} pixels. Save it with smaller ones.")
     if picture.format == "JPEG" and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
         raise DataError(f"The picture is a JPEG with {scans} scans, and at most {MAX_SCANS} are read.")
     return picture
+
+
+def _tile_pixels(picture: Image.Image) -> int:
+    """Return the pixels of a tile of a TIFF, which is decoded as a whole; 0 for other images."""
+    tags = getattr(picture, "tag_v2", {})
+    return int(tags.get(ExifTags.Base.TileWidth, 0) * tags.get(ExifTags.Base.TileLength, 0))
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

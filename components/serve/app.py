@@ -11,7 +11,8 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from contextlib import nullcontext
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +24,9 @@ from modelyard.components.serve.access import (
     trace_headers,
     trace_id,
 )
-from modelyard.components.serve.body import RETRY, Body, Disconnected, Receive
+from modelyard.components.serve.body import RETRY, Body, Disconnected, Receive, decompress, too_large
 from modelyard.components.serve.connection import REFUSED
-from modelyard.components.serve.limits import LARGE, limits
+from modelyard.components.serve.limits import LARGE, ONE_AT_A_TIME, limits
 from modelyard.components.serve.metrics import Metrics
 from modelyard.components.serve.model import Predictor
 from modelyard.components.serve.replies import Refused, Reply, encode, short
@@ -85,13 +86,12 @@ class App:
 
     def __init__(self, predictor: Predictor, settings: Serving, access: Access) -> None:
         self._settings, self._access = settings, access
-        self._limits = limits(settings)
+        self.limits = limits(settings)
         self._predictor = predictor
         self._in_progress = 0
-        self._held = [0]  # bytes of bodies
         self._metrics = Metrics(predictor.name, lambda: self._in_progress)
         self._metrics.version = predictor.version
-        self._pool = ThreadPoolExecutor(self._limits.workers, "predict")
+        self._pool = ThreadPoolExecutor(self.limits.workers, "predict")
         self._large = ThreadPoolExecutor(1, "predict-large")  # one at a time, for the memory that they take
         self._page = PAGE.read_bytes().replace(b"{{ name }}", predictor.name.encode())
         self._page = self._page.replace(b"{{ token header }}", TOKEN_HEADER.encode())
@@ -122,7 +122,7 @@ class App:
         predictor = self._predictor
         headers = dict(scope["headers"])
         trace = trace_headers(scope["headers"]) if PARENT in headers else ()
-        body = Body(headers, receive, self._limits, self._held)
+        body = Body(headers, receive, self.limits.body)
         call, cancelled = None, False
         try:
             call = resolve(scope["method"], scope["path"])
@@ -137,8 +137,6 @@ class App:
         except Exception:  # a bug ends one request, with its traceback in the log, and not the server
             log.exception("%s %r failed%s", scope["method"], scope["path"], _in_trace(trace))
             reply = _FAILED
-        finally:
-            body.release()
         if call and call.route in ("predict", "infer"):
             self._metrics.answered(predictor.version, reply, headers.get(GOLDEN) == b"1")
         if reply.body:
@@ -184,7 +182,7 @@ class App:
             case "signature":
                 return tfserving.metadata(predictor)
             case "metadata":
-                return openinference.metadata(predictor, self._limits)
+                return openinference.metadata(predictor, self.limits)
             case "server":
                 return openinference.server()
             case "metrics":
@@ -214,25 +212,38 @@ class App:
             )
         self._in_progress += 1
         try:
-            if len(text) <= predictor.inline_bytes and not _may_hold_image(predictor, text):
+            small = len(text) <= predictor.inline_bytes and not body.compressed
+            if small and not _may_hold_image(predictor, text):
                 return self._execute(route, predictor, headers, text)
-            return await self._in_thread(body, seconds, route, predictor, headers, text)
+            execute = partial(self._execute, route, predictor, headers)
+            return await self._in_thread(body, seconds, text, execute)
         finally:
             self._in_progress -= 1
 
-    async def _in_thread(self, body: Body, seconds: float, *request: Any) -> Reply:
+    async def _in_thread(
+        self, body: Body, seconds: float, data: bytes, execute: Callable[[bytes], Reply]
+    ) -> Reply:
         """Execute a request in a thread, unless its client goes or its time ends before one is free."""
         deadline = time.monotonic() + seconds
+        large = len(data) > LARGE
 
-        def execute() -> Reply:
-            if time.monotonic() > deadline:
-                raise Refused(
-                    504, f"The request could not be executed within {seconds:g} s; try again.", RETRY
-                )
-            return self._execute(*request)
+        def execute_in_time() -> Reply:
+            try:
+                if time.monotonic() > deadline:
+                    raise Refused(
+                        504, f"The request could not be executed within {seconds:g} s; try again.", RETRY
+                    )
+                text = decompress(data, LARGE) if body.compressed else data
+                with ONE_AT_A_TIME if large or len(text) > LARGE else nullcontext():
+                    if body.compressed and len(text) > LARGE:
+                        text = decompress(data, self.limits.body)
+                    if len(text) > self.limits.body:
+                        raise too_large(f"more than {self.limits.body} bytes", self.limits.body)
+                    return execute(text)
+            except Refused as refused:  # raised further, its frames would keep the body until collected
+                return refused.reply
 
-        pool = self._large if len(request[-1]) > LARGE else self._pool
-        work = pool.submit(execute)
+        work = (self._large if large else self._pool).submit(execute_in_time)
         self._work.add(work)
         work.add_done_callback(self._work.discard)
         done = asyncio.wrap_future(work)
@@ -250,11 +261,11 @@ class App:
         started = time.perf_counter()
         try:
             if route == "predict":
-                reply = tfserving.predict(predictor, text, self._settings.max_batch, self._limits)
+                reply = tfserving.predict(predictor, text, self._settings.max_batch, self.limits)
             else:
                 length = headers.get(openinference.HEADER_LENGTH)
                 reply = openinference.infer(predictor, text, length, self._settings.max_batch)
-        except Refused as refused:  # raised further, its frames would keep the body until they are collected
+        except Refused as refused:  # see above
             return refused.reply
         except Exception:  # a failure of one prediction, with its traceback in the log
             trace = trace_headers([*headers.items()])

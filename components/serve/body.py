@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from modelyard.components.serve.limits import Limits
 from modelyard.components.serve.replies import Refused
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -29,41 +28,35 @@ class Body:
     Args:
         headers: of the request.
         receive: ASGI's.
-        limits: the server's.
-        held: the bytes of all bodies that the server holds; a list of one number that all bodies share.
+        limit: bytes that it may have.
     """
 
-    def __init__(
-        self, headers: dict[bytes, bytes], receive: Receive, limits: Limits, held: list[int]
-    ) -> None:
-        self._headers, self._receive, self._limits, self._held = headers, receive, limits, held
+    def __init__(self, headers: dict[bytes, bytes], receive: Receive, limit: int) -> None:
+        self._headers, self._receive, self._limit = headers, receive, limit
         self._taken = 0
+        self.compressed = False
         # whether some of it has not arrived
         self._rest = b"transfer-encoding" in headers or headers.get(b"content-length", b"").strip(b"0") != b""
 
     async def read(self) -> bytes:
-        """Return the whole body; it counts as held until `release`.
+        """Return the whole body as it was sent; `compressed` says whether that is gzip.
 
         Raises:
-            Refused: 400, 411, 413, 415 or 503.
+            Refused: 400, 411, 413 or 415.
             Disconnected: the client went away, or was too slow.
         """
-        compressed = _compressed(self._headers)
+        self.compressed = _compressed(self._headers)
         if (length := _length(self._headers)) is None and not self._rest:
             raise Refused(411, "The request has no body; send one, with Content-Length.")
-        if length and length > self._limits.body:
-            raise _too_large(f"{length} bytes", self._limits.body)
+        if length and length > self._limit:
+            raise too_large(f"{length} bytes", self._limit)
         parts: list[bytes] = []
         while self._rest or not parts:
             parts.append(await self._next())
-            self._take(len(parts[-1]))
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        return self._decompressed(data) if compressed else data
-
-    def release(self) -> None:
-        """Hold nothing any longer."""
-        self._held[0] -= self._taken
-        self._taken = 0
+            self._taken += len(parts[-1])
+            if self._taken > self._limit:
+                raise too_large(f"more than {self._limit} bytes", self._limit)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def discard(self) -> bool:
         """Read and drop what has not arrived, within limits; say whether all of it has.
@@ -93,33 +86,24 @@ class Body:
         self._rest = message["more_body"]
         return bytes(message["body"])
 
-    def _take(self, size: int) -> None:
-        """Count bytes as held, if this body and all of them may be so large."""
-        if self._taken + size > self._limits.body:
-            raise _too_large(f"more than {self._limits.body} bytes", self._limits.body)
-        if self._held[0] + size > self._limits.bodies:
-            raise Refused(
-                503,
-                f"The requests that are not answered yet have {self._held[0]} bytes, and at most "
-                f"{self._limits.bodies} are held; try again in a second.",
-                RETRY,
-            )
-        self._held[0] += size
-        self._taken += size
 
-    def _decompressed(self, data: bytes) -> bytes:
-        stream = zlib.decompressobj(ANY_HEADER)
-        try:
-            text = stream.decompress(data, self._limits.body + 1)
-        except zlib.error as error:
-            raise Refused(
-                400, f"The body is not compressed as Content-Encoding says, by gzip or zlib: {error}."
-            ) from None
-        if stream.unused_data or (not stream.eof and len(text) <= self._limits.body):
-            fault = f"has {len(stream.unused_data)} bytes behind its end" if stream.eof else "is cut off"
-            raise Refused(400, f"The compressed body {fault}; send it whole, as one stream.")
-        self._take(max(0, len(text) - self._taken))
-        return text
+def decompress(data: bytes, most: int) -> bytes:
+    """Return what was compressed, or the first `most` + 1 bytes of it.
+
+    Raises:
+        Refused: 400, it is not gzip or zlib, or not one whole stream.
+    """
+    stream = zlib.decompressobj(ANY_HEADER)
+    try:
+        text = stream.decompress(data, most + 1)
+    except zlib.error as error:
+        raise Refused(
+            400, f"The body is not compressed as Content-Encoding says, by gzip or zlib: {error}."
+        ) from None
+    if stream.unused_data or (not stream.eof and len(text) <= most):
+        fault = f"has {len(stream.unused_data)} bytes behind its end" if stream.eof else "is cut off"
+        raise Refused(400, f"The compressed body {fault}; send it whole, as one stream.")
+    return text
 
 
 def _length(headers: dict[bytes, bytes]) -> int | None:
@@ -131,7 +115,8 @@ def _length(headers: dict[bytes, bytes]) -> int | None:
     return int(text)  # the parser has checked that it is digits
 
 
-def _too_large(found: str, limit: int) -> Refused:
+def too_large(found: str, limit: int) -> Refused:
+    """Return the refusal of a body that is too large (413)."""
     return Refused(413, f"The body has {found}, and at most {limit} are taken; send fewer examples at once.")
 
 

@@ -1,7 +1,8 @@
 """uvicorn's HTTP connection, with limits on the size and time of what arrives.
 
-uvicorn waits forever for the rest of a request, lets its head and its trailers have any size, and takes the
-body after `Upgrade` for another request. This module uses private parts of uvicorn and httptools, so
+uvicorn waits forever for the rest of a request and for a client that does not read its answer, lets a head,
+the trailers and the requests that follow on a connection have any size, and takes the body after `Upgrade`
+for another request. This module uses private parts of uvicorn and httptools, so
 both are pinned exactly; tests/integration/serve/test_connection.py holds what an update must keep.
 """
 
@@ -19,9 +20,41 @@ REFUSED = "modelyard.refused"  # in the scope of a request, the status with whic
 MAX_OVERHEAD = 64 * 2**10
 """Bytes of a request that are not body: its head, trailers, and the sizes and extensions of chunks."""
 OVERHEAD_PER_BYTE = 16  # of the body, for chunks of a single byte
+HEADER = 200  # bytes of memory for a header, beside its text, measured
+IDLE = 12 * 2**10  # bytes of memory for a connection, measured
+NEXT_REQUEST = b" HTTP/1."
 FRAMING = (b"content-length", b"transfer-encoding")
 GONE_AFTER = 0.25  # seconds in which a client that is gone has answered a packet with a reset
 TCP_CLOSE = 7  # in the first byte of TCP_INFO (Linux: include/net/tcp_states.h)
+
+
+class Held:
+    """The bytes that all connections hold: each its own, and what has arrived on it and is not answered.
+
+    Above the limit, the connection is closed that has waited longest for the rest of a request.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.bytes = 0
+        self.open: set[Connection] = set()
+        self.waiting: dict[Connection, None] = {}  # for the rest of a request
+
+    def change(self, size: int, connection: "Connection") -> None:
+        """Hold `size` bytes more, or less, for a connection; close others for them, else itself."""
+        self.bytes += size
+        while self.bytes > self.limit and size > 0:
+            idle = (one for one in self.open if one.idle)
+            one = next(iter(self.waiting), None) or next(idle, connection)
+            if one.idle and one is not connection:
+                one.close()  # with an error, it would answer the client's next request
+                continue
+            one.refuse(
+                503,
+                f"All connections hold more than {self.limit} bytes, and this one waited longest; try again.",
+            )
+            if one is connection:
+                return
 
 
 class Connection(HttpToolsProtocol):
@@ -29,50 +62,135 @@ class Connection(HttpToolsProtocol):
 
     timeout: float
     note_refusal: Callable[..., None]
+    held: Held
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._whole = True  # no request has begun, or the last one has arrived
         self._overhead = self._packet = 0
-        self._resuming = False
+        self._size = 0  # bytes that it holds
+        self._bodies = 0  # bytes of bodies that were not answered
+        self._rest = b""  # has arrived, and is not parsed before an earlier request is answered
+        self._resuming = self._half_closed = False
         self._timer: TimerHandle | None = None
+        self._reader: TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is open, has answered a request, and waits for the next."""
+        return bool(self._size and self._whole and self.cycle and self.cycle.response_complete)
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Expect a first request."""
         super().connection_made(transport)
-        self._timer = self.loop.call_later(self.timeout, self._late)
+        self.held.open.add(self)
+        self._start_timer()
+        self._hold(IDLE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self._stop_timer()
+        self._forget()
+        self.resume_writing()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Give the client as long to read its answer as to send its request."""
+        super().pause_writing()
+        self._reader = self.loop.call_later(self.timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on with a client that reads."""
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and limit what has not arrived whole."""
         self._unset_keepalive_if_required()
+        if self.pipeline or self._rest:
+            self._wait_with(self._rest + data)
+            return
+        # what follows a request is parsed when that is answered
+        cut = data.find(NEXT_REQUEST, data.find(NEXT_REQUEST) + 1 if self._whole else 0)
+        while cut > 0:
+            if not self._parse(data[:cut]):
+                return
+            data = data[cut:]
+            if self.pipeline:
+                self._wait_with(data)
+                return
+            cut = data.find(NEXT_REQUEST, 1)
+        self._parse(data)
+
+    def on_response_complete(self) -> None:
+        """Hold no more of what was answered, and go on with what follows."""
+        super().on_response_complete()
+        if self.pipeline or self.transport.is_closing():
+            return
+        self._bodies = len(self.cycle.body)
+        if self._rest:
+            data, self._rest = self._rest, b""
+            self.data_received(data)
+            if self._half_closed and not self._rest and not self.eof_received():
+                self.transport.close()
+        elif self.idle:
+            self._hold(IDLE)
+
+    def _wait_with(self, data: bytes) -> None:
+        """Keep what has arrived until the requests before it are answered, and read no more."""
+        self._rest = data
+        self.flow.pause_reading()
+        self._hold_all()
+
+    def _parse(self, data: bytes) -> bool:
+        """Feed the parser within the limits of a request; say whether to go on."""
         self._packet = len(data)
         self._overhead += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            self._refuse(400, f"This is not HTTP/1.1: {error}. The page at / shows an example.")
-            return
+            self.refuse(400, f"This is not HTTP/1.1: {error}. The page at / shows an example.")
+            return False
         if self._whole:
             self._stop_timer()
         elif self._overhead > MAX_OVERHEAD:
-            self._refuse(
+            self.refuse(
                 431,
                 f"The request has more than {MAX_OVERHEAD} bytes beside its body; send fewer headers, larger "
                 "chunks and no trailers.",
             )
+            return False
         elif self._timer is None:
-            self._timer = self.loop.call_later(self.timeout, self._late)
+            self._start_timer()
+        self._hold_all()
+        return not self.transport.is_closing()
+
+    def _hold_all(self) -> None:
+        """Count what is here of requests that were not answered."""
+        head = self._overhead + HEADER * len(self.headers or ())
+        self._hold(IDLE + head + self._bodies + len(self._rest))
+
+    def _hold(self, size: int) -> None:
+        if size != self._size:
+            more, self._size = size - self._size, size
+            self.held.change(more, self)
+
+    def _forget(self) -> None:
+        """Hold nothing: it was closed."""
+        self._stop_timer()
+        self._rest = b""
+        self.held.open.discard(self)
+        self._hold(0)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer a client that has closed only its own direction; forget one that is gone.
 
         Both look the same until a packet is sent: a client that is gone answers it with a reset.
         """
+        self._half_closed = True
+        if self._rest:
+            return True
         if not self._whole or self.cycle is None or self.cycle.response_complete or self.scheme == "https":
             return False  # asyncio closes the connection; over TLS it always does
         self.cycle.keep_alive = False
@@ -107,6 +225,7 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Add a part of the body."""
         self._overhead = max(0, self._overhead - (1 + OVERHEAD_PER_BYTE) * len(body))
+        self._bodies += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -142,14 +261,14 @@ class Connection(HttpToolsProtocol):
 
     def _late(self) -> None:
         """Give up on a request that did not arrive in time; the app is told that the client went away."""
-        self._timer = None
+        self._stop_timer()
         if self.pipeline:  # an earlier request is still being answered, and nothing is read meanwhile
-            self._timer = self.loop.call_later(self.timeout, self._late)
+            self._start_timer()
         elif self.scope is None or (self.cycle and self.cycle.response_complete and "method" in self.scope):
             self.transport.close()  # nothing came at all, or it was answered before its body ended
         else:
             part = "body" if "method" in self.scope else "head"
-            self._refuse(408, f"The request's {part} did not arrive in {self.timeout:g} s; send it at once.")
+            self.refuse(408, f"The request's {part} did not arrive in {self.timeout:g} s; send it at once.")
 
     def _abort_if_gone(self) -> None:
         if self.transport.is_closing():
@@ -158,19 +277,28 @@ class Connection(HttpToolsProtocol):
         if connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE:
             self.transport.abort()
 
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self.timeout, self._late)
+        self.held.waiting[self] = None
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            del self.held.waiting[self]
 
-    def _refuse(self, status: int, message: str) -> None:
-        self._stop_timer()
+    def close(self) -> None:
+        """Close without an answer."""
+        self._forget()
+        self.transport.close()
+
+    def refuse(self, status: int, message: str) -> None:
+        """Close with an error, which answers the request that has begun."""
+        self._forget()
         if self.transport.is_closing():
             return
         body = encode({"error": message})
-        if (
-            not self._whole and "path" in self.scope
-        ):  # the app knows of it, and is told that its client is gone
+        if not self._whole and "path" in self.scope:  # the app is told that the client is gone
             self.scope[REFUSED] = status  # type: ignore[literal-required]
         else:
             self.note_refusal(status, len(body), self.client)
@@ -179,12 +307,13 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-def limited(seconds: float, note_refusal: Callable[..., None]) -> type[Connection]:
+def limited(seconds: float, held: int, note_refusal: Callable[..., None]) -> type[Connection]:
     """Return the class of connections on which a request arrives whole in `seconds`.
 
     Args:
-        seconds: the time.
+        seconds: until 408.
+        held: bytes that all connections may hold.
         note_refusal: called with the status, the bytes and the client of a refusal of which no app knows.
     """
-    members = {"timeout": seconds, "note_refusal": staticmethod(note_refusal)}
+    members = {"timeout": seconds, "held": Held(held), "note_refusal": staticmethod(note_refusal)}
     return type("LimitedConnection", (Connection,), members)

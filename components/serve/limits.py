@@ -4,6 +4,7 @@ The section `serving` sets some; the others follow from the memory and the proce
 that a server at its limits is never killed for its memory.
 """
 
+from threading import RLock
 from typing import NamedTuple
 
 from modelyard.components.resources import cpu_limit, memory_limit
@@ -12,7 +13,9 @@ from modelyard.components.serve.settings import Serving
 BASE = 112 * 2**20  # bytes of a server with a small model that answers small requests, with pages to spare
 COPIES = 22
 """Bytes of memory for a byte of JSON while it is read, at worst (`[0,0,0,…` as float32, measured)."""
-PIXEL = 17  # bytes of memory for a pixel while an image of grey with transparency is decoded, measured
+PIXEL = (
+    20  # bytes of memory for a pixel while an image is decoded, at worst (WebP with transparency, measured)
+)
 LARGE, LARGE_IMAGE = 2**20, 10**6
 """Bytes of a body and pixels of an image from which they are read one at a time."""
 MAX_BODY, MIN_BODY = 32 * 2**20, 2**20
@@ -20,6 +23,8 @@ MAX_PIXELS, MIN_PIXELS = 16_000_000, 1_000_000
 MAX_SIDE = 16_384
 IMAGES = 4
 """How many images of the largest size a request may have; of smaller ones, as many more."""
+ONE_AT_A_TIME = RLock()
+"""Held while a large body or a large image is read: there is memory for one of them."""
 
 
 class Limits(NamedTuple):
@@ -27,7 +32,7 @@ class Limits(NamedTuple):
 
     Attributes:
         body: bytes of a request's body.
-        bodies: bytes of the bodies of all requests that have not been answered.
+        connections: bytes of all connections, with what has arrived on them and is not answered.
         image_pixels: of an image, when it is decoded.
         image_side: pixels along a side of it.
         request_pixels: of all images of a request.
@@ -35,7 +40,7 @@ class Limits(NamedTuple):
     """
 
     body: int
-    bodies: int
+    connections: int
     image_pixels: int
     image_side: int
     request_pixels: int
@@ -52,12 +57,13 @@ def limits(serving: Serving, memory: int | None = None, cpus: int | None = None)
     """
     free = max(0, (memory_limit() if memory is None else memory) - BASE)
     body = serving.max_body_bytes or min(MAX_BODY, max(MIN_BODY, free // 2 // COPIES))
-    pixels = serving.max_pixels or min(MAX_PIXELS, max(MIN_PIXELS, free // 2 // PIXEL))
+    pixels = serving.max_pixels or min(MAX_PIXELS, max(MIN_PIXELS, free * 3 // 5 // PIXEL))
+    small = free // 6 // (COPIES * LARGE)
     return Limits(
         body=body,
-        bodies=max(2 * body, free // 8),
+        connections=max(2 * body, free // 6),
         image_pixels=pixels,
         image_side=MAX_SIDE,
         request_pixels=IMAGES * pixels,
-        workers=max(1, (cpu_limit() if cpus is None else cpus) // serving.threads),
+        workers=max(1, min((cpu_limit() if cpus is None else cpus) // serving.threads, small)),
     )

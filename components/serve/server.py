@@ -26,7 +26,7 @@ from modelyard.components.serve.settings import Serving
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 
-BACKLOG = 2048
+BACKLOG = 512  # connections; all that wait are accepted at once, which takes 0.1 ms each
 KEEP_ALIVE = 30  # seconds that an idle connection stays open
 
 
@@ -87,7 +87,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=limited(serving.body_timeout, access.note_refusal),
+                http=limited(serving.body_timeout, app.limits.connections, access.note_refusal),
                 ssl_context_factory=(lambda *_: tls) if tls else None,
                 loop="uvloop",
                 ws="none",
@@ -142,6 +142,8 @@ def _bind(host: str, port: int) -> socket.socket:
     """Return a socket at the address; it listens only when the model is loaded."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; of its connections, for clients that do not read
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, KEEP_ALIVE * 1000)
     try:
         listener.bind((host, port))
     except OSError as error:

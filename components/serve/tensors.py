@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from modelyard.components.artifacts import Tensor
 from modelyard.components.serve.limits import LARGE
 from modelyard.components.serve.replies import Refused, short
 
+MAX_KEYS = 50  # of an object, that are looked at
 _IN_NUMBERS = b"0123456789+-.eE \t\r\n"
 
 
@@ -63,7 +65,7 @@ def _refuse_constant(name: str) -> None:
 
 def keys(document: Any) -> str:
     """Return the keys of an object in a request, for a message."""
-    return f"the keys {short(', '.join(document))}" if len(document) else "no keys"
+    return f"the keys {short(', '.join(islice(document, MAX_KEYS)))}" if len(document) else "no keys"
 
 
 def numbers(array: Any, dtype: str) -> NDArray[Any]:

@@ -13,8 +13,8 @@ https://www.tensorflow.org/tfx/serving/api_rest
 import binascii
 from collections.abc import Mapping
 from contextlib import nullcontext
-from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from simdjson import Array, Object
 from modelyard.components.artifacts import ImageFormat, Tensor
 from modelyard.components.errors import DataError
 from modelyard.components.serve import tensors
-from modelyard.components.serve.limits import LARGE_IMAGE, Limits
+from modelyard.components.serve.limits import LARGE_IMAGE, ONE_AT_A_TIME, Limits
 from modelyard.components.serve.model import Predictor
 from modelyard.components.serve.replies import Refused, Reply, encode, encode_rows, short
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 ANSWERS = {"instances": "predictions", "inputs": "outputs"}
 SIGNATURE = "serving_default"
-_ONE_AT_A_TIME = Lock()  # for large images, as the limits of memory expect
 DTYPES = {"uint8": "DT_UINT8", "float32": "DT_FLOAT"}
 
 
@@ -84,7 +83,7 @@ def predict(predictor: Predictor, text: bytes, max_batch: int, limits: Limits) -
         Refused: 400 or 413, the body is not a request for this model; 500, the answer is not finite.
     """
     document = tensors.parse(text)
-    keys = [key for key in document if key in ANSWERS]
+    keys = [key for key in islice(document, tensors.MAX_KEYS) if key in ANSWERS]
     if len(keys) != 1:
         raise Refused(
             400,
@@ -113,25 +112,29 @@ def _batch(
     tensors.rows(value, max_batch)
     if not isinstance(value[0], Object | str):
         return tensors.batch(value, key, text, signature, max_batch)
-    examples = [_example(predictor, item, number, limits) for number, item in enumerate(value)]
-    pixels = sum(one.image.width * one.image.height for one in examples if isinstance(one, OpenedImage))
-    if pixels > limits.request_pixels:
-        raise Refused(
-            413,
-            f"The images of the request have {pixels / 1e6:.3g} megapixels, and at most "
-            f"{limits.request_pixels / 1e6:.3g} are taken; send fewer at once.",
-        )
-    arrays = (one.decode() if isinstance(one, OpenedImage) else one for one in examples)
-    return np.stack([array.astype(signature.dtype, copy=False) for array in arrays])
+    arrays, pixels = [], 0
+    for number, item in enumerate(value):
+        example = _example(predictor, item, number, limits)
+        if not isinstance(example, np.ndarray):
+            pixels += example.width * example.height
+            if pixels > limits.request_pixels:
+                raise Refused(
+                    413,
+                    f"The images of the request have more than {limits.request_pixels / 1e6:.3g} megapixels; "
+                    "send fewer at once.",
+                )
+            example = _decode(example, cast(ImageFormat, signature.image), number)
+        arrays.append(example.astype(signature.dtype, copy=False))
+    return np.stack(arrays)
 
 
-def _example(predictor: Predictor, item: Any, number: int, limits: Limits) -> "NDArray[Any] | OpenedImage":
+def _example(predictor: Predictor, item: Any, number: int, limits: Limits) -> "NDArray[Any] | Image":
     """Return one example (*shape) from a list among objects, or the image in an object, not decoded yet."""
     signature = predictor.signature.input
     if isinstance(item, Object) and "b64" not in item:
         item = _only(item, predictor)
     if isinstance(item, Object) and "b64" in item:
-        return _image(item["b64"], number, signature, limits)
+        return _open_image(item["b64"], number, signature, limits)
     if not isinstance(item, Array):
         raise Refused(
             400,
@@ -154,7 +157,7 @@ def _only(item: Any, predictor: Predictor) -> Any:
     return item[name]
 
 
-def _image(text: Any, number: int, signature: Tensor, limits: Limits) -> "OpenedImage":
+def _open_image(text: Any, number: int, signature: Tensor, limits: Limits) -> "Image":
     """Return the image in base64; its size is within the limits."""
     if signature.image is None:
         raise Refused(
@@ -174,26 +177,18 @@ def _image(text: Any, number: int, signature: Tensor, limits: Limits) -> "Opened
     from modelyard.components import images  # Pillow, which a model of numbers does not need
 
     try:
-        opened = images.open_image(data, limits.image_pixels, limits.image_side)
+        return images.open_image(data, limits.image_pixels, limits.image_side)
     except DataError as error:
         raise Refused(400, f"Example {number}: {error}") from None
-    return OpenedImage(opened, signature.image, number)
 
 
-class OpenedImage(NamedTuple):
-    """An image of a request that is not decoded yet, how it becomes an example, and its number."""
+def _decode(image: "Image", form: ImageFormat, number: int) -> NDArray[np.uint8]:
+    """Return an opened image as an example (*shape)."""
+    from modelyard.components import images
 
-    image: "Image"
-    form: ImageFormat
-    number: int
-
-    def decode(self) -> NDArray[np.uint8]:
-        """Return it as an example (*shape)."""
-        from modelyard.components import images
-
-        large = self.image.width * self.image.height > LARGE_IMAGE
-        try:
-            with _ONE_AT_A_TIME if large else nullcontext():
-                return images.convert(self.image, self.form)
-        except DataError as error:
-            raise Refused(400, f"Example {self.number}: {error}") from None
+    large = image.width * image.height > LARGE_IMAGE
+    try:
+        with ONE_AT_A_TIME if large else nullcontext():
+            return images.convert(image, form)
+    except DataError as error:
+        raise Refused(400, f"Example {number}: {error}") from None

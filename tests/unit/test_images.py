@@ -1,4 +1,5 @@
 import io
+import resource
 import struct
 import zlib
 from contextlib import suppress
@@ -225,3 +226,38 @@ def test_damaged_bytes_give_a_picture_or_a_data_error_and_nothing_else() -> None
             data[random.integers(2, 200)] = random.integers(256)
         with suppress(DataError):
             assert images.decode(bytes(data), form(8, 8)).shape == (8, 8, 3)
+
+
+def png_with_texts(megabytes: int) -> bytes:
+    data = file_of(Image.new("L", (2, 2)))
+    text = zlib.compress(bytes(2**20 - 1))
+    chunks = b""
+    for number in range(megabytes):
+        body = b"zTXtt%d\0\0" % number + text
+        chunks += struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return data[:33] + chunks + data[33:]
+
+
+def tiff_with_tile(side: int) -> bytes:
+    tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 0, 325: 9}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
+def gif_with_frame(width: int, height: int) -> bytes:
+    """Return a GIF whose frame is to be disposed of, for which Pillow makes room when it opens it."""
+    screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
+    control = b"!\xf9\x04" + bytes([0b1001, 0, 0, 0, 0])
+    return screen + control + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x01\x00\x00;"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [png_with_texts(5), tiff_with_tile(2048), gif_with_frame(5000, 3000)],
+    ids=["texts", "tile", "frame"],
+)
+def test_a_small_file_that_takes_much_memory_beside_its_pixels_is_refused(data) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError):
+        images.open_image(data, max_pixels=10_000_000)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000

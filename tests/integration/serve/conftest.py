@@ -7,7 +7,7 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,13 +153,15 @@ def command(shelf: Shelf, serving: Serving, version: int | None = None) -> list[
 
 
 @contextmanager
-def running(shelf: Shelf, version: int | None = None, **settings: Any) -> Iterator[Running]:
-    """Start a server on a free port, and stop it at the end."""
+def running(
+    shelf: Shelf, version: int | None = None, before: Sequence[str] = (), **settings: Any
+) -> Iterator[Running]:
+    """Start a server on a free port, by the command `before` if one is given, and stop it at the end."""
     serving = Serving(**{"port": 0, "poll_interval": 0.05, **settings})
     log = shelf.scratch / f"server-{os.urandom(4).hex()}.log"
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            command(shelf, serving, version), stdout=subprocess.PIPE, stderr=stderr, text=True
+            [*before, *command(shelf, serving, version)], stdout=subprocess.PIPE, stderr=stderr, text=True
         )
     try:
         assert process.stdout

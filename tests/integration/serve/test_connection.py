@@ -1,13 +1,22 @@
 """HTTP as hostile and unusual clients speak it. An update of uvicorn or httptools must keep all of this."""
 
+import asyncio
 import json
 import random
 import re
 import socket
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from modelyard.components.serve.connection import limited
 
 WHITE = np.full((4, 4, 3), 255).tolist()
 BODY = json.dumps({"instances": [WHITE]}).encode()
@@ -158,3 +167,105 @@ def test_clients_that_wait_for_100_continue_and_clients_of_http_1_0(pictures):
     assert statuses(answer) == [100, 200]
     old = (POST + LENGTH + b"\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
     assert json.loads(exchange(pictures, old + BODY).partition(b"\r\n\r\n")[2]) == ANSWER
+
+
+class Echo:
+    """An ASGI application that reads each body and answers with as many bytes as its path says."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.connections: set[Any] = set()
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, scope, receive, send) -> None:
+        self.paths.append(scope["path"])
+        while (message := await receive())["type"] == "http.request" and message["more_body"]:
+            pass
+        await self.go_on.wait()
+        size = int(scope["path"][1:])
+        head = [(b"content-length", b"%d" % size)]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+
+def connected(check: Callable[..., Any], timeout: float = 60.0, held: int = 300_000) -> None:
+    """Run `check(app, connect)`, where `connect()` gives a reader and a writer, on such connections."""
+
+    async def run() -> None:
+        app = Echo()
+        config = uvicorn.Config(app, http=limited(timeout, held, lambda *_: None), log_config=None, ws="none")
+        config.load()
+        state = ServerState()
+        app.connections = state.connections
+        loop = asyncio.get_running_loop()
+        protocol = partial(config.http_protocol_class, config=config, server_state=state, app_state={})
+        async with await loop.create_server(protocol, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()
+            await check(app, partial(asyncio.open_connection, host, port))
+            for connection in list(state.connections):
+                connection.transport.abort()
+
+    asyncio.run(run())
+
+
+def post(path: int, length: int) -> bytes:
+    return b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (path, length)
+
+
+def test_connections_that_hold_too_much_are_closed_and_the_one_that_waited_longest_first():
+    async def check(app, connect):
+        app.go_on.set()
+        slow = [await connect() for _ in range(4)]
+        for _, writer in slow:
+            writer.write(post(1, 200_000) + bytes(70_000))
+            await writer.drain()
+        answer = await slow[0][0].read()
+        assert statuses(answer) == [503]
+        assert b"300000" in answer
+        reader, writer = await connect()
+        writer.write(post(1, 4) + bytes(4))
+        assert (await reader.readline()).split()[1] == b"200"
+        slow[3][1].write(bytes(130_000))
+        assert (await slow[3][0].readline()).split()[1] == b"200"
+
+    connected(check)
+
+
+def test_many_headers_count_by_the_memory_that_they_take():
+    async def check(_, connect):
+        slow = [await connect() for _ in range(3)]
+        for _, writer in slow:
+            writer.write(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 600)
+        assert statuses(await slow[0][0].read()) == [503]
+
+    connected(check)
+
+
+def test_requests_that_follow_on_a_connection_are_read_when_those_before_are_answered():
+    async def check(app, connect):
+        reader, writer = await connect()
+        writer.write((post(1, 5) + b"hello") * 500)
+        writer.write_eof()
+        while not app.paths:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert len(app.paths) == 1
+        app.go_on.set()
+        assert statuses(await reader.read()) == [200] * 500
+
+    connected(check)
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_off():
+    async def check(app, connect):
+        app.go_on.set()
+        reader, writer = await connect()
+        writer.transport.pause_reading()
+        writer.write(post(50_000_000, 0) * 2)
+        while not app.paths or app.connections:
+            await asyncio.sleep(0.01)
+        writer.transport.resume_reading()
+        with suppress(ConnectionResetError):
+            assert len(await reader.read()) < 50_000_000
+
+    connected(check, timeout=0.2)

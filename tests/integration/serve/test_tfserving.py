@@ -251,7 +251,7 @@ def test_a_request_has_a_limit_of_pixels_too(pictures):
     instances = [{"b64": base64.b64encode(png(4000, 4000)).decode()}] * 5
     response = pictures.predict(instances)
     assert response.status_code == 413
-    assert "80 megapixels" in response.json()["error"]
+    assert "64 megapixels" in response.json()["error"]
 
 
 def test_a_jpeg_with_very_many_scans_is_refused(pictures):

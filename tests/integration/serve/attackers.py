@@ -1,0 +1,551 @@
+"""Clients that attack a server: each function sends something once and returns how it was answered.
+
+An outcome is a status, as "200"; "closed" without an answer; or begins with "BAD" and says what is wrong.
+The bytes come from a seeded `Random`, so that a failure can be repeated.
+"""
+
+import base64
+import copy
+import gzip
+import io
+import json
+import re
+import socket
+import struct
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from random import Random
+from typing import Any
+
+from PIL import Image
+
+SIDE = 4  # of the images of the model that is attacked
+PREDICT = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\nconnection: close\r\n"
+INFER = PREDICT.replace(b"/v1/models/tiny:predict", b"/v2/models/tiny/infer")
+HEALTH = b"GET /v2/health/live HTTP/1.1\r\nhost: tiny\r\n\r\n"
+UPGRADE = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n"
+EXAMPLE = [[[9, 9, 9]] * SIDE] * SIDE
+PLAIN = json.dumps({"instances": [EXAMPLE]}).encode()
+Address = tuple[str, int]
+PATIENCE = 60.0  # seconds that an answer may take
+
+
+def exchange(address: Address, *pieces: bytes, pause: float = 0.0, half: bool = False) -> bytes:
+    """Send the pieces on one connection and return all that comes until it is closed."""
+    answer = b""
+    with socket.create_connection(address, PATIENCE) as connection, suppress(ConnectionError):
+        with suppress(ConnectionError):  # a refusal may come before the end of what is sent
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(pause)
+            if half:
+                connection.shutdown(socket.SHUT_WR)
+        while part := connection.recv(65536):
+            answer += part
+    return answer
+
+
+def outcomes(answer: bytes) -> list[str]:
+    """Return the statuses in what a server has answered; an error must have a reason."""
+    found = []
+    for number, rest in re.findall(rb"HTTP/1\.1 (\d{3}) [^\r]*\r\n.*?\r\n\r\n([^\r]*)", answer, re.S):
+        status = number.decode()
+        if rest and status[0] in "45" and not rest.startswith((b'{"error":"', b"HTTP/1.1 ")):  # or of a HEAD
+            status = f"BAD {status} without a reason: {rest[:80]!r}"
+        if status not in ("100", "503") and status[0] not in "234B":
+            status = f"BAD {status}: {rest[:160]!r}"
+        found += [] if status == "100" else [status]
+    return found or ["closed"]
+
+
+def post(address: Address, body: bytes, head: bytes = PREDICT) -> list[str]:
+    """Send one whole request, which must be answered."""
+    found = outcomes(exchange(address, head + b"content-length: %d\r\n\r\n" % len(body) + body))
+    return ["BAD no answer"] if found == ["closed"] else found
+
+
+def polite(address: Address, random: Random) -> list[str]:
+    """Predict one example, as clients do, on a connection that stays open."""
+    body = b"content-length: %d\r\n\r\n" % len(PLAIN) + PLAIN
+    request = PREDICT.replace(b"connection: close\r\n", b"") + body
+    found = []
+    with socket.create_connection(address, PATIENCE) as connection, connection.makefile("rb") as answers:
+        for _ in range(20):
+            connection.sendall(request)
+            status = answers.readline().split()[1].decode()
+            head = dict(line.split(b": ") for line in iter(lambda: answers.readline().strip(), b""))
+            body = answers.read(int(head[b"content-length"]))
+            if status == "200" and b"[[0.964705" not in body:
+                status = f"BAD answer {body[:80]!r}"
+            found.append(status if status in ("200", "503") else f"BAD {status} {body[:160]!r}")
+            time.sleep(0.005 + 0.01 * random.random())
+    return found
+
+
+# Bodies: JSON and binary tensors with values, keys and bytes that do not belong there.
+
+ATOMS: list[Any] = [
+    *(None, True, False, 0, -1, 1, 255, 256, 2**31, 2**63, 2**64, -(2**63), 1.5, 1e308, -0.0, 1e-320),
+    *("", "a", "\ud800", " ", "input", "b64", "é\u0000\U0001f600", "A" * 300, [], {}, [[]], [{}]),
+    *({"b64": ""}, {"b64": None}, {"input": []}, [1, 2, 3], [[1], [2, 3]]),
+]
+KEYS = [
+    *("instances", "inputs", "input", "name", "shape", "datatype", "data", "parameters", "b64", "outputs"),
+    *("id", "binary_data_size", "signature_name", "x"),
+]
+BYTES = [b"[", b"]", b"{", b"}", b",", b'"', b"\\", b"\0", b"NaN", b"1e999", b"\xff", b"-", b"0", b"\\ud83d"]
+
+
+def value(random: Random, depth: int = 0) -> Any:
+    """Return a value that is rarely what is expected."""
+    kind = random.random()
+    if kind < 0.6 or depth > 4:
+        return copy.deepcopy(random.choice(ATOMS))
+    if kind < 0.8:
+        return [value(random, depth + 1) for _ in range(random.randrange(5))]
+    return {random.choice(KEYS): value(random, depth + 1) for _ in range(random.randrange(4))}
+
+
+def mutated(random: Random, document: Any) -> Any:
+    """Return a document with some of its values replaced, removed or doubled."""
+    document = copy.deepcopy(document)
+    for _ in range(random.choice((0, 0, 1, 1, 1, 2))):
+        place = document
+        while isinstance(place, dict | list) and place:
+            key = random.choice(list(place)) if isinstance(place, dict) else random.randrange(len(place))
+            if not isinstance(place[key], dict | list) or random.random() < 0.3:
+                break
+            place = place[key]
+        if not isinstance(place, dict | list) or not place:
+            return value(random)
+        kind = random.random()
+        if kind < 0.5:
+            place[key] = value(random)
+        elif kind < 0.7:
+            del place[key]
+        elif isinstance(place, dict):
+            place[random.choice(KEYS)] = value(random)
+        else:
+            place.insert(key, copy.deepcopy(random.choice((place[key], value(random)))))
+    return document
+
+
+def damaged(random: Random, data: bytes, tokens: list[bytes]) -> bytes:
+    """Return bytes some of which were replaced, added or removed."""
+    result = bytearray(data)
+    for _ in range(random.choice((1, 1, 2, 5))):
+        place, kind = random.randrange(len(result) + 1), random.random()
+        if kind < 0.4:
+            result[place : place + 1] = bytes([random.randrange(256)])
+        elif kind < 0.7:
+            result[place:place] = random.choice(tokens)
+        elif kind < 0.95:
+            del result[place : place + random.randrange(1, 20)]
+        else:
+            del result[place:]
+    return bytes(result)
+
+
+def structured(address: Address, random: Random) -> list[str]:
+    """Send a request of either protocol whose body is nearly right."""
+    count = random.choice((1, 1, 2, 3))
+    examples = [[[[random.randrange(256)] * 3] * SIDE] * SIDE] * count
+    head, tail = PREDICT, b""
+    document: Any
+    match random.randrange(6):
+        case 0:
+            document = {"instances": examples, "signature_name": "serving_default"}
+        case 1:
+            document = {"instances": [{"input": example} for example in examples]}
+        case 2:
+            document = {"inputs": {"pixels": examples}}
+        case 3:
+            document = {"instances": [image(random) for _ in range(count)]}
+        case kind:
+            head = INFER
+            tensor: Any = {"name": "pixels", "shape": [count, SIDE, SIDE, 3], "datatype": "UINT8"}
+            output = {"name": "probabilities", "parameters": {"binary_data": random.choice((True, False, 1))}}
+            document = {"inputs": [tensor], "outputs": [output] * random.randrange(2), "id": "é"}
+            if kind == 4:
+                tensor["data"] = examples
+            else:
+                tail = random.randbytes(count * SIDE * SIDE * 3 + random.choice((0, 0, 0, 1, -1)))
+                tensor["parameters"] = {"binary_data_size": len(tail)}
+    text = json.dumps(mutated(random, document), ensure_ascii=random.random() < 0.5)
+    body = text.encode("utf-8", "surrogatepass")
+    if random.random() < 0.2:
+        body = damaged(random, body, BYTES)
+    if tail or random.random() < 0.05:
+        length = random.choice([str(len(body))] * 8 + ["0", "-1", "+5", "0x10", "1e3", "9" * 14, ""])
+        head += b"inference-header-content-length: %s\r\n" % length.encode()
+    return post(address, body + tail, head)
+
+
+# Requests whose framing is damaged.
+
+TOKENS = [
+    *(
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"\0",
+        b" ",
+        b"\t",
+        b":",
+        b";",
+        b"\r\n\r\n",
+        b"\xff" * 4,
+        b"%00",
+        b"//",
+        b"?",
+        b"#",
+    ),
+    *(b"content-length: 5\r\n", b"content-length: -1\r\n", b"content-length: " + b"0" * 5000 + b"9\r\n"),
+    *(b"transfer-encoding: chunked\r\n", b"transfer-encoding: x\r\n", b"expect: 100-continue\r\n", UPGRADE),
+    *(b"HTTP/1.1", b"HTTP/1.0", b"HTTP/9.9", b"GET ", b"CONNECT ", b"*", b"http://a/", b"0\r\n\r\n"),
+    *(b"5\r\nhello\r\n", b"ffffffffffffffff\r\n", b"a" * 70000, b"x: y\r\n" * 500),
+]
+PATHS = [
+    *(b"/", b"/metrics", b"/v2", b"/v2/health/live", b"/v2/health/ready", b"/v2/models/tiny", b"*"),
+    *(b"/v1/models/tiny", b"/v1/models/tiny:predict", b"/v2/models/tiny/infer", b"http://x/v2"),
+]
+
+
+def raw(address: Address, random: Random) -> list[str]:
+    """Send one to three requests with damaged heads and chunks, in one or two packets."""
+    data = b""
+    for _ in range(random.choice((1, 1, 2, 3))):
+        path, kind = random.choice(PATHS), random.random()
+        if kind < 0.4:
+            method = random.choice((b"GET", b"GET", b"HEAD", b"OPTIONS", b"PUT", b"TRACE"))
+            one = b"%s %s HTTP/1.1\r\nhost: x\r\n\r\n" % (method, path)
+        elif kind < 0.75:
+            one = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (path, len(PLAIN)) + PLAIN
+        else:
+            one = b"POST %s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path
+            one += chunked(PLAIN, random.randrange(100, 2000)) + b"0\r\n\r\n"
+        head = one.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        data += (damaged(random, head, TOKENS) if random.random() < 0.8 else head) + one[len(head) :]
+    cut = random.randrange(len(data))
+    pieces = (data[:cut], data[cut:]) if random.random() < 0.3 else (data,)
+    return outcomes(exchange(address, *pieces, half=True))
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    """Return a body in chunks, without the last one."""
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+def trailers(address: Address, random: Random) -> list[str]:
+    """Send more and more of what is not body: trailers, chunk extensions, tiny chunks, headers."""
+    chunk = b"transfer-encoding: chunked\r\n\r\n"
+    begin, more = random.choice(
+        (
+            (PREDICT + chunk + b"2\r\n{}\r\n0\r\n", b"a: b\r\n" * 10_000),
+            (PREDICT + chunk + b"2\r\n{}\r\n0\r\n", b"x" * 60_000),
+            (PREDICT + chunk + b"2;", b"a" * 60_000),
+            (PREDICT + chunk, b"1\r\n \r\n" * 10_000),
+            (PREDICT, b"a:\r\n" * 10_000),
+            (PREDICT + b"a: ", b"b" * 60_000),
+            (PREDICT, b"".join(b"a%d: b\r\n" % number for number in range(random.randrange(9_000)))),
+        )
+    )
+    return outcomes(exchange(address, begin, *[more] * random.choice((1, 2, 20)), b"\r\n\r\n"))
+
+
+def upgrade(address: Address, random: Random) -> list[str]:
+    """Send a request that offers an upgrade, in one or two packets; its body may be another request."""
+    body = random.choice((PLAIN, HEALTH))
+    head = PREDICT.replace(b"connection: close\r\n", UPGRADE) + b"content-length: %d\r\n\r\n" % len(body)
+    pieces = (head + body,) if random.random() < 0.5 else (head, body)
+    found = outcomes(exchange(address, *pieces, half=True))
+    return found if len(found) == 1 else [f"BAD {found} to one request"]
+
+
+# Images.
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, colour: int = 0, depth: int = 1, texts: int = 0) -> bytes:
+    """Return a black PNG; `texts` are megabytes of text in it."""
+    data = zlib.compress(bytes(((width * {0: 1, 2: 3, 4: 2, 6: 4}[colour] * depth + 7) // 8 + 1) * height))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    text = b"".join(
+        chunk(b"zTXt", b"t%d\0\0" % number + zlib.compress(bytes(2**20 - 1))) for number in range(texts)
+    )
+    return b"\x89PNG\r\n\x1a\n" + head + text + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def file(mode: str, width: int, height: int, form: str, **options: Any) -> bytes:
+    """Return the file of an image of one colour."""
+    stream = io.BytesIO()
+    Image.new(mode, (width, height)).save(stream, form, **options)
+    return stream.getvalue()
+
+
+def scans(width: int, height: int, count: int) -> bytes:
+    """Return a progressive JPEG whose last scan is repeated."""
+    data = file("RGB", width, height, "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * count + b"\xff\xd9"
+
+
+def tiff(width: int, height: int, tile: int) -> bytes:
+    """Return a TIFF whose only tile is much larger than the image."""
+    data = zlib.compress(bytes(tile * tile))
+    tags = {256: width, 257: height, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 325: len(data)}
+    tags[324] = 8 + 2 + 12 * (len(tags) + 1) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, number) for tag, number in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
+def gif(width: int, height: int) -> bytes:
+    """Return a GIF without data whose frame is to be disposed of with transparency."""
+    screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
+    control = b"!\xf9\x04" + bytes([0b1001, 0, 0, 0, 0])
+    return screen + control + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x01\x00\x00;"
+
+
+@cache
+def images() -> dict[str, bytes]:
+    """Return images of a few bytes that cost much, within the limits of their size and beyond."""
+    return {
+        "narrow": png(1, 49_999_999),
+        "wide": png(16_384, 100),
+        "grey": png(4000, 3000),
+        "grey with transparency": png(4000, 3000, 4, 8),
+        "colours with transparency": png(4000, 3000, 6, 8),
+        "16 bits": png(4000, 3000, 0, 16),
+        "too large": png(7071, 7071),
+        "a megapixel": png(1000, 1000, 6, 8),
+        "texts": png(8, 8, texts=60),
+        "JPEG": file("CMYK", 4000, 3000, "JPEG"),
+        "progressive JPEG": file("RGB", 4000, 3000, "JPEG", progressive=True),
+        "90 scans": scans(2000, 1500, 80),
+        "2,000 scans": scans(400, 300, 2000),
+        "WebP": file("RGBA", 4000, 3000, "WEBP", lossless=True, method=0, quality=0),
+        "GIF": file("P", 4000, 3000, "GIF"),
+        "GIF, disposed of": gif(65_535, 2700),
+        "TIFF": file("RGBA", 4000, 3000, "TIFF", compression="tiff_adobe_deflate"),
+        "TIFF, large tile": tiff(64, 64, 8192),
+    }
+
+
+@cache
+def small_images() -> list[bytes]:
+    """Return small images of all formats and modes."""
+    found = []
+    for form in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"):
+        for mode in ("RGB", "L", "LA", "RGBA", "P", "1", "CMYK", "I;16", "F"):
+            with suppress(OSError, ValueError):
+                found.append(file(mode, 23, 17, form))
+    return found
+
+
+def image(random: Random) -> dict[str, str]:
+    """Return an example that is a small image, often a damaged one."""
+    data = random.choice(small_images())
+    if random.random() < 0.7:
+        data = damaged(random, data, [b"\0", b"\xff\xff", data[:40]])
+    return {"b64": base64.b64encode(data).decode()}
+
+
+def damaged_image(address: Address, random: Random) -> list[str]:
+    """Send one to three small images."""
+    document = {"instances": [image(random) for _ in range(random.choice((1, 1, 3)))]}
+    return post(address, json.dumps(document).encode())
+
+
+def costly_image(address: Address, random: Random) -> list[str]:
+    """Send images that are small in bytes, once or several times in a request."""
+    data = images()[random.choice(list(images()))]
+    one = b'{"b64":"%s"}' % base64.b64encode(data)
+    count = min(random.choice((1, 1, 4, 20, 200)), max(1, 4_000_000 // len(one)))
+    return post(address, b'{"instances":[%s]}' % b",".join([one] * count))
+
+
+# What is large.
+
+LARGE = 9_000_000  # bytes, nearly as large as a body may be at 512 MiB
+
+
+@cache
+def bodies() -> list[tuple[bytes, bytes]]:
+    """Return heads and bodies that are large, or become so."""
+    example = json.dumps(EXAMPLE, separators=(",", ":")).encode()
+    batch = b'{"instances":[%s]}' % b",".join([example] * 1024)
+    zeros = b'{"instances":[[%s]]}' % b",".join([b"0"] * (LARGE // 2))
+    tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1024, SIDE, SIDE, 3]}
+    flat = json.dumps({"inputs": [{**tensor, "data": [0] * (1024 * SIDE * SIDE * 3)}]}).encode()
+    size = 1024 * SIDE * SIDE * 3
+    text = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": size}}]}).encode()
+    binary = INFER + b"inference-header-content-length: %d\r\n" % len(text)
+    zipped = PREDICT + b"content-encoding: gzip\r\n"
+    return [
+        (PREDICT, batch),
+        (PREDICT, zeros),
+        (PREDICT, b"[" * LARGE),
+        (PREDICT, b'{"instances":[%s]}' % b",".join([b"[]"] * (LARGE // 3))),
+        (PREDICT, b"{%s}" % b",".join(b'"%d":1' % number for number in range(LARGE // 12))),
+        (INFER, flat),
+        (INFER, b'{"inputs":[{"shape":[%s]}]}' % b",".join([b"1"] * (LARGE // 2))),
+        (binary, text + bytes(size)),
+        (zipped, gzip.compress(batch)),
+        (zipped, gzip.compress(zeros)),
+        (zipped, gzip.compress(bytes(10 * LARGE))),
+        (PREDICT + b"content-type: image/png\r\n", bytes(LARGE)),
+        (PREDICT.replace(b"tiny:", b"none:"), bytes(LARGE)),
+        (PREDICT, bytes(5 * LARGE)),
+    ]
+
+
+def large(address: Address, random: Random) -> list[str]:
+    """Send a large body or batch."""
+    head, body = random.choice(bodies())
+    return post(address, body, head)
+
+
+# Clients that are slow, rude, or many.
+
+
+def upload(address: Address, random: Random) -> list[str]:
+    """Send a body in a way of its own: in chunks or pieces, cut off, too long, after a pause, not at all."""
+    length = b"content-length: %d\r\n\r\n"
+    head, body = random.choice(((PREDICT, PLAIN), (PREDICT + b"expect: 100-continue\r\n", PLAIN)))
+    whole = head + length % len(body) + body
+    cut = random.randrange(len(whole))
+    match random.randrange(7):
+        case 0:
+            data = chunked(body, random.randrange(1, 5000)) + b"0\r\n\r\n"
+            pieces = [head + b"transfer-encoding: chunked\r\n\r\n", data]
+        case 1:
+            pieces = [whole[:cut], whole[cut:]]
+        case 2:
+            pieces = [whole[:cut]]
+        case 3:
+            pieces = [head + length % (len(body) + random.choice((-3, 3, 10**8, 10**17))) + body]
+        case 4:
+            zipped = gzip.compress(body)
+            zipped = damaged(random, zipped, BYTES) if random.random() < 0.5 else zipped
+            pieces = [head + b"content-encoding: gzip\r\n" + length % len(zipped) + zipped]
+        case 5:
+            pieces = [head + b"content-type: multipart/form-data\r\n" + length % len(body) + body]
+        case _:
+            pieces = [whole[at : at + 1000] for at in range(0, len(whole), 1000)]
+    return outcomes(exchange(address, *pieces, pause=0.001, half=True))
+
+
+RESET = struct.pack("ii", 1, 0)
+
+
+def rude(address: Address, random: Random) -> list[str]:
+    """Open a connection and end it in some rude way."""
+    request = PREDICT + b"content-length: %d\r\n\r\n" % len(PLAIN) + PLAIN
+    data = random.choice((b"", b"P", HEALTH[:-2], request[:80], request[:-1], request, b"\x16\x03\x01\x02\0"))
+    with socket.create_connection(address, PATIENCE) as connection, suppress(OSError):
+        connection.sendall(data)
+        match random.randrange(4):
+            case 0:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            case 1:
+                connection.shutdown(socket.SHUT_WR)
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))
+                if data == request:
+                    return outcomes(answer)
+            case 2:
+                connection.shutdown(socket.SHUT_RD)
+            case _:
+                time.sleep(random.choice((0, 0.001, 0.01)))
+    return ["closed"]
+
+
+def crowd(address: Address, random: Random, seconds: float = 2.0) -> list[str]:
+    """Keep 300 connections open: idle, uploads that do not go on, long heads, requests nobody reads."""
+    headers = b"".join(b"a%d: b\r\n" % number for number in range(8_000))
+    many = b'{"instances":[%s]}' % b",".join([json.dumps(EXAMPLE, separators=(",", ":")).encode()] * 100)
+    keep = PREDICT.replace(b"connection: close\r\n", b"")
+    data = random.choice(
+        (
+            b"",
+            PREDICT,
+            PREDICT + headers[:64_000],
+            PREDICT + b"a: " + b"b" * 64_000,
+            PREDICT + b"content-length: 1000\r\n\r\n{",
+            PREDICT + b"content-length: 1000000\r\n\r\n" + bytes(400_000),
+            HEALTH * 5_000,
+            b"GET / HTTP/1.1\r\nhost: x\r\naccept: text/html\r\n\r\n" * 2_000,
+            (keep + b"content-length: %d\r\n\r\n" % len(many) + many) * 2,
+        )
+    )
+    found, connections = [], []
+    for _ in range(300):
+        with suppress(OSError):
+            connection = socket.create_connection(address, 2)
+            connections.append(connection)
+            connection.settimeout(0.01)
+            connection.sendall(data)
+    time.sleep(seconds * random.random())
+    for connection in connections:
+        with suppress(OSError), connection:
+            found += outcomes(connection.recv(4096).partition(b"HTTP/1.1 200")[0])
+    return found
+
+
+Attack = Callable[[Address, Random], list[str]]
+KINDS: dict[str, tuple[Attack, float]] = {
+    "structured": (structured, 0.40),
+    "raw": (raw, 0.25),
+    "upload": (upload, 0.12),
+    "damaged image": (damaged_image, 0.15),
+    "costly image": (costly_image, 0.002),
+    "trailers": (trailers, 0.04),
+    "upgrade": (upgrade, 0.02),
+    "large": (large, 0.002),
+    "rude": (rude, 0.016),
+}
+"""Each attack, and its share of the requests of a mixture."""
+
+
+def repeat(attack: Attack, address: Address, seed: int, seconds: float) -> Counter[str]:
+    """Attack for some seconds and count the outcomes."""
+    random, found = Random(seed), Counter[str]()  # noqa: S311
+    once(attack, address, random)  # makes what is large first
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found.update(once(attack, address, random))
+    return found
+
+
+def count(attack: Attack, address: Address, seed: int, times: int) -> Counter[str]:
+    """Attack some times and count the outcomes."""
+    random, found = Random(seed), Counter[str]()  # noqa: S311
+    for _ in range(times):
+        found.update(once(attack, address, random))
+    return found
+
+
+def mixture(address: Address, seed: int, times: int) -> Counter[str]:
+    """Send requests of all kinds, in their shares, and count the outcomes."""
+    attacks, shares = zip(*KINDS.values(), strict=True)
+    return count(
+        lambda place, random: random.choices(attacks, shares)[0](place, random), address, seed, times
+    )
+
+
+def once(attack: Attack, address: Address, random: Random) -> list[str]:
+    """Attack once; an answer that does not come is bad."""
+    try:
+        return attack(address, random)
+    except TimeoutError:
+        return [f"BAD no answer in {PATIENCE:g} s"]
+    except OSError as error:
+        return [type(error).__name__]
