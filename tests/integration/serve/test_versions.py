@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -167,6 +168,25 @@ def test_a_version_that_cannot_be_served_is_not_taken_and_the_next_good_one_is(
         assert server.predict([IMAGE]).json() == {"predictions": [[0.5, 0.5]]}
         for words in ("SHA-256", "cannot be loaded by ONNX Runtime", "(1, 4, 4, 3)"):
             assert server.log.read_text().count(words) == 1, "it is logged when it changes"
+
+
+def test_a_reason_that_differs_only_in_an_address_is_logged_once(caplog):
+    addresses, reported = iter(range(99)), []
+
+    def fail(_):
+        raise OSError(f"no answer on <Connection object at {next(addresses):#x}>")
+
+    def report(champion, trouble):
+        reported.append((champion, trouble))
+        if len(reported) == 3:
+            follower.stop()
+
+    store, served = SimpleNamespace(require_champion=fail), SimpleNamespace(name="tiny", version=1)
+    follower = model.Follower(store, served, 0.001, 1, print, report)
+    follower.run()
+    assert [champion for champion, _ in reported] == [None] * 3
+    assert all("no answer" in trouble for _, trouble in reported)
+    assert len(caplog.records) == 1
 
 
 def test_a_version_for_which_there_is_not_enough_memory_is_not_loaded(shelf, monkeypatch):

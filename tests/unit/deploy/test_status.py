@@ -6,7 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from typer.testing import CliRunner
 
-from modelyard.components.deploy.platforms.base import HEARTBEAT_LOST, Servers, Status
+from modelyard.components.deploy.platforms import local
+from modelyard.components.deploy.platforms.base import HEARTBEAT_LOST, PlatformConfig, Servers, Status
+from modelyard.components.deploy.platforms.local import LocalPlatform
+from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.status import rollout_status
 from modelyard.components.errors import ConfigError, NotFoundError
 from modelyard.pipelines.cli.app import app
@@ -53,6 +56,17 @@ def test_a_pointer_that_stable_does_not_follow_is_a_problem(
     (problem,) = rollout_status(controller.platform, models).problems
     assert problem.startswith("Stable serves version 1, and digits has no champion in memory:")
     assert "`modelyard deploy digits 1 -e ENV` makes it that" in problem
+
+
+def test_what_answers_on_this_machine_may_be_another_program(models, version, promote, monkeypatch):
+    promote(version())
+    asked = []
+    monkeypatch.setattr(local, "send", lambda server, *_: asked.append(str(server)) or b"[]")
+    config = PlatformConfig("digits", models, Target(), "{}", lambda _: {"host": "::1"}, Rollout(), print)
+    found = rollout_status(LocalPlatform(config), models)
+    assert asked == ["http://[::1]:8501"]
+    assert (found.champion, found.stable) == (1, None)
+    assert "--url" in found.problems[0]
 
 
 @pytest.fixture
