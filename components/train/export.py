@@ -222,7 +222,8 @@ def _convert_elsewhere(output: str, directory: Path) -> None:
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
         failure = Failure.parse(record.read_bytes()) if done.returncode and record.exists() else None
     if done.returncode and (failure is None or failure.exit_code != TrainError.exit_code):

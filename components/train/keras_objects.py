@@ -195,7 +195,9 @@ class KerasObject:
 @cache
 def signatures() -> Signatures:
     """Return the classes of each kind, with the default of each argument, or REQUIRED."""
-    found: Signatures = json.loads(Path(__file__).with_name("keras_signatures.json").read_text())
+    found: Signatures = json.loads(
+        Path(__file__).with_name("keras_signatures.json").read_text(encoding="utf-8")
+    )
     return found
 
 

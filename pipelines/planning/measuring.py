@@ -79,7 +79,8 @@ def run_in_process(module: str, question: Record, answer: type[R], **environ: st
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
         seconds = time.monotonic() - began

@@ -212,7 +212,9 @@ def _filled(name: str, /, **values: Any) -> Json:
 
 @cache
 def _template(name: str) -> Json:
-    return dict(yaml.safe_load((Path(__file__).parent / "templates" / f"{name}.yaml").read_text()))
+    return dict(
+        yaml.safe_load((Path(__file__).parent / "templates" / f"{name}.yaml").read_text(encoding="utf-8"))
+    )
 
 
 def _fill(node: Any, values: Json) -> Any:

@@ -141,6 +141,7 @@ class Transport(RESTClientObject):  # type: ignore[misc]
     def __init__(self, settings: Any, endpoint: Endpoint, timeout: tuple[float, float]) -> None:
         super().__init__(settings)
         self._endpoint, self._timeout = endpoint, timeout
+        self._through = " through the proxy for it (`modelyard doctor`)" if settings.proxy else ""
 
     def request(self, method: str, url: str, **options: Any) -> Any:
         """Send a request.
@@ -180,7 +181,8 @@ class Transport(RESTClientObject):  # type: ignore[misc]
         return KINDS.get(status, BackendError), f"{server} refuses it ({status}): {message}.{advice}"
 
     def _unreachable(self, why: object) -> str:
-        return f"Kubeflow Pipelines at {self._endpoint} does not answer: {why}. {self._endpoint.advice}"
+        server = f"Kubeflow Pipelines at {self._endpoint}"
+        return f"{server} does not answer{self._through}: {why}. {self._endpoint.advice}"
 
 
 def _message(body: Any) -> str | None:

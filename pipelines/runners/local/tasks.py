@@ -72,7 +72,7 @@ class Tasks:
         handler.replace_python_executable = _with_python
         try:
             with (
-                open(os.devnull, "w") as nowhere,
+                open(os.devnull, "w", encoding="utf-8") as nowhere,
                 contextlib.redirect_stdout(nowhere),
                 warnings.catch_warnings(),
             ):

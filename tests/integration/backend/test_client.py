@@ -46,13 +46,19 @@ def cluster(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     site.server.prefix, site.server.token = IN_CLUSTER, SECRET
 
 
-def test_nothing_listens(environment: Environment) -> None:
+def test_nothing_listens(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{free.getsockname()[1]}"
     for url, why in {closed: r"\[Errno 111\]", "https://nowhere.invalid": r"\[Errno -\d+\]"}.items():
         with pytest.raises(BackendError, match=rf"{url} \(--endpoint\) does not answer: {why}"):
             connect(environment, url)
+    monkeypatch.setenv("HTTP_PROXY", closed)
+    with pytest.raises(BackendError, match=r"http://far\.invalid .* through the proxy"):
+        connect(environment, "http://far.invalid")
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
+        connect(environment, "https://far.invalid")
 
 
 @pytest.mark.parametrize(
