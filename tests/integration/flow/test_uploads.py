@@ -118,8 +118,11 @@ def test_nothing_is_sent_for_a_run_on_this_machine(pictures: Path, networks: Pat
 def test_what_only_this_machine_has_is_in_the_store_and_the_configuration_says_so(
     environment: Environment, pictures: Path, networks: Path
 ) -> None:
-    found = sent(environment, images(pictures), own(networks))
+    found = sent(environment, images(pictures), own(networks), "store.user_project=payer")
     names = [one.name for one in found.files]
+    code = found.config.code()
+    assert code
+    assert [found.config.data.user_project, code.user_project] == ["payer", "payer"]
     assert [one.key for one in found.files] == ["data.source", "model.code"]
     assert objects(environment).keys("") == sorted(names)
     assert [found.config.data.source, found.config.model.code] == [f"{environment.store}/{n}" for n in names]

@@ -41,6 +41,10 @@ def test_what_is_wrong_with_a_url_or_a_storage_names_the_key_and_the_forms() -> 
         find_storage("broken://x", "store.url")
     with pytest.raises(ConfigError, match=r"remove store\.endpoint"):
         open_objects(Store(url="shelf://models", endpoint="http://localhost:1"))
+    with pytest.raises(ConfigError, match=r"remove store\.user_project"):
+        open_objects(Store(url="shelf://models", user_project="payer"))
+    with pytest.raises(ValueError, match=r"data\.user_project is for gs://: remove it"):
+        source("shelf://models", user_project="payer")
 
 
 def test_what_is_not_installed_is_no_storage() -> None:
