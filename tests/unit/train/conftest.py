@@ -118,6 +118,16 @@ class TrainEnv:
         trainer.compile_(network, settings, plan, rows.schema, rows.normalization, len(rows.train))
         return trainer.fit(network, rows, plan, store), network
 
+    def export(self, build: str, **training: Any) -> None:
+        """Fit the user's own network and export it, without the rehearsal of the export in between."""
+        model = {"build": build, "code": str(self.root / "networks")}
+        _, network = self.fit(model, **training)
+        rows = Features.read(self.root / "features")
+        exported = networks.for_export(network, Model.model_validate(model), rows.schema)
+        checked = rows.train.gather(np.arange(8))
+        self.model.mkdir()
+        trainer.export(exported, rows.schema, rows.normalization, checked, self.model)
+
     def train_own(self, build: str, arguments: dict[str, Any] | None = None, **settings: Any) -> History:
         """Run the step with the user's own code, `build` being module:function."""
         own = {"build": build, "code": str(self.root / "networks"), "arguments": arguments or {}}

@@ -32,12 +32,23 @@ def predictions(model: Path, rows: Any) -> dict[str, Any]:
         ((8, 8), "float32", {"filters": [4], "logits": True}),
     ],
 )
-def test_all_files_take_raw_examples_and_predict_what_was_trained(train_env, shape, dtype, model) -> None:
+def test_all_files_take_raw_examples_and_predict_what_was_trained(
+    train_env, shape, dtype, model, capsys
+) -> None:
     examples, labels = train_env.pictures(60, shape, dtype)
     channels = shape[-1] if len(shape) == 3 else 1
     train_env.features(examples, labels, mean=(30.0,) * channels, deviation=(90.0,) * channels)
     history = train_env.train(model, epochs=20, optimizer_settings={"learning_rate": 0.01})
     assert history.metrics["accuracy"][-1] > 0.8
+    assert set(history.metrics) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert all(len(values) == 20 for values in history.metrics.values())
+    assert (history.epochs, history.stopped_early) == (20, False)
+    assert history.parameters == train_env.trained().count_params()
+    assert history.samples_per_second > 0
+    assert {"python", "keras", "tensorflow", "onnx"} <= set(history.packages)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert [line.split()[1] for line in lines] == [f"{epoch}/20" for epoch in range(1, 21)]
+    assert f"val_accuracy {history.metrics['val_accuracy'][-1]:.4f}" in lines[-1]
     rows, classes = train_env.pictures(30, shape, dtype, seed=2)
     found = predictions(train_env.model, rows)
     np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
@@ -71,7 +82,7 @@ def test_augmentation_takes_part_in_training_alone(train_env) -> None:
         """
     )
     train_env.features(*train_env.pictures(24))
-    train_env.train_own("turned:build")
+    train_env.export("turned:build")
     rows, _ = train_env.pictures(8, seed=2)
     found = predictions(train_env.model, rows)
     np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
@@ -91,7 +102,7 @@ def test_a_model_with_a_mixed_precision_policy_is_exported_in_float32(train_env)
         """
     )
     train_env.features(*train_env.pictures(24))
-    train_env.train_own("mixed:build", precision="mixed_float16")
+    train_env.export("mixed:build", precision="mixed_float16")
     rows, _ = train_env.pictures(8, seed=2)
     found = predictions(train_env.model, rows)
     np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
