@@ -22,7 +22,7 @@ def connection(loop: Mock) -> Connection:
     transport = Mock()
     transport.get_extra_info.return_value = None
     transport.is_closing.return_value = False
-    connection = limited(7.0, Mock())(Mock(loaded=True), Mock(connections=set()), {}, loop)
+    connection = limited(7.0, 10**6, Mock())(Mock(loaded=True), Mock(connections=set()), {}, loop)
     connection.connection_made(transport)
     return connection
 
@@ -54,7 +54,7 @@ def test_a_request_that_waits_for_the_one_before_it_is_not_late(connection):
 
 def test_nothing_is_written_to_a_client_that_is_gone(connection):
     connection.transport.is_closing.return_value = True
-    connection._refuse(400, "Nonsense.")
+    connection.refuse(400, "Nonsense.")
     connection.transport.write.assert_not_called()
 
 
