@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelyard.components.errors import ClusterError, ConfigError, ServeError
-from modelyard.components.machine import proxy_for
+from modelyard.components.machine import certificates, proxy_for, tls_context
 
 if TYPE_CHECKING:
     import ssl
@@ -75,13 +75,13 @@ class HttpServer:
         from http.client import HTTPException  # the import of httpx takes longer than a request
         from urllib import request
 
-        proxy = proxy_for(self.url) if self.proxies else None
         opener = request.OpenerDirector()
         https = request.HTTPSHandler(context=self._tls() if self.url.startswith("https:") else None)
-        handlers = request.HTTPHandler(), https, request.UnknownHandler()
-        for handler in (request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {}), *handlers):
-            opener.add_handler(handler)
         try:
+            proxy = proxy_for(self.url) if self.proxies else None
+            proxies = request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {})
+            for handler in (proxies, request.HTTPHandler(), https, request.UnknownHandler()):
+                opener.add_handler(handler)
             headers = {"Content-Type": "application/json", **token_headers(self.token), **headers}
             one = request.Request(f"{self.url}{path}", body, headers, method=method)  # noqa: S310
             with opener.open(one, timeout=TIMEOUT) as answer:
@@ -96,7 +96,8 @@ class HttpServer:
     def _tls(self) -> "ssl.SSLContext":
         import ssl
 
-        context = ssl.create_default_context(cafile=self.ca)
+        authorities = (self.ca or certificates()) if self.verify else None
+        context = tls_context(authorities) if authorities else ssl.create_default_context()
         if not self.verify:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.components.errors import ConfigError
+from modelyard.components.errors import ConfigError, ServeError
 from modelyard.components.machine import certificates, check_keras, is_loopback, keras_config, proxy_for
+from modelyard.components.server import HttpServer
 
 PROXY = "http://proxy:3128"
 
@@ -124,6 +125,11 @@ def test_certificates_that_cannot_be_used_are_named(variables: pytest.MonkeyPatc
         variables.setenv(name, str(tmp_path / ("empty" if "no " in why else "gone")))
         with pytest.raises(ConfigError, match=f"{name} is {tmp_path}.*{why}"):
             certificates()
+        with pytest.raises(ConfigError, match=name):
+            HttpServer("https://127.0.0.1:1").request("GET", "/", None, {})
+        for server in (HttpServer("http://127.0.0.1:1"), HttpServer("https://127.0.0.1:1", verify=False)):
+            with pytest.raises(ServeError, match="refused"):
+                server.request("GET", "/", None, {})
 
 
 def test_keras_of_another_project(variables: pytest.MonkeyPatch, tmp_path: Path) -> None:

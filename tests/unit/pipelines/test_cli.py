@@ -38,6 +38,26 @@ def test_version(modelyard):
     assert re.fullmatch(r"modelyard \d+\.\d+\.\d+\n", modelyard("-V").out)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "options", "code"),
+    [
+        ("KERAS_BACKEND", "torch", [], 2),
+        ("KUBECONFIG", "/nowhere", ["-e", "kind"], 9),
+        ("HTTPS_PROXY", "socks5://127.0.0.1:1", ["-e", "kind"], 2),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_nothing(modelyard, monkeypatch, tmp_path, name, value, options, code):
+    cluster = {"clusters": [{"name": "c", "cluster": {"server": "https://cluster.invalid"}}]}
+    context = {"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}], "current-context": "c"}
+    (tmp_path / "kubeconfig").write_text(json.dumps({**cluster, **context, "users": []}))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setenv(name, value)
+    ended = modelyard("run", *options)
+    assert ended.code == code
+    assert value.partition(":")[0] in ended.err
+    assert not (tmp_path / ".modelyard").exists()
+
+
 # stdout and stderr of other programs
 
 
