@@ -13,7 +13,7 @@ untrusted: it is cut, and has no control characters. Records of another version 
 import os
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Protocol, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, ValidationError
 
@@ -27,6 +27,7 @@ from modelyard.components.errors import (
     family,
 )
 from modelyard.components.step import SCHEMA, clean, record
+from modelyard.components.store.objects import Objects
 
 RUN_ID = "MODELYARD_RUN_ID"
 RUN_FOLDER = "MODELYARD_RUN"
@@ -130,21 +131,6 @@ class RunEnd(Versioned):
 
 
 R = TypeVar("R", bound=Versioned)
-
-
-class Objects(Protocol):
-    """What is needed of the place that holds the model store; see store/objects.py."""
-
-    url: str
-
-    def read(self, key: str) -> tuple[bytes, str]:
-        """Return the bytes at `key` and their generation."""
-
-    def create(self, key: str, data: bytes) -> None:
-        """Write a new object."""
-
-    def replace(self, key: str, data: bytes, generation: str) -> str:
-        """Write over the object that was read."""
 
 
 def run_id() -> str | None:

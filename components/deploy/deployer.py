@@ -6,7 +6,6 @@ manifest makes it whole, and the pointer moves by compare-and-swap.
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -23,6 +22,7 @@ from modelyard.components.kubernetes import Json
 from modelyard.components.records import OutcomeRecord
 from modelyard.components.step import log
 from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.records import now
 from modelyard.components.store.storage import open_objects
 
 PACKAGES = ("modelyard", "numpy", "onnxruntime")
@@ -57,7 +57,7 @@ def deploy(
         version=version,
         run=identity.run,
         run_id=records.run_id() or "",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=now(),
         data=identity.data,
         recipe_sha256=spec.recipe_sha256,
         code_sha256=spec.code_sha256,

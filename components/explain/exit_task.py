@@ -16,6 +16,7 @@ from modelyard.components.explain.explanation import Explanation, explanation
 from modelyard.components.explain.spec import ExplainSpec
 from modelyard.components.machine import is_loopback
 from modelyard.components.step import log
+from modelyard.components.store.objects import Objects
 from modelyard.components.store.storage import open_objects
 
 WEBHOOK = "MODELYARD_WEBHOOK"
@@ -43,7 +44,7 @@ def report(spec: ExplainSpec, run: str, state: str, path: str) -> None:
             record_end(open_objects(spec.store), spec.name, run_id, ended)
 
 
-def record_end(objects: records.Objects, model: str, run_id: str, ended: Explanation) -> None:
+def record_end(objects: Objects, model: str, run_id: str, ended: Explanation) -> None:
     """Write how a run ended into the store of its model.
 
     Raises:

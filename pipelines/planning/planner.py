@@ -6,7 +6,6 @@ plan.fit, plan.train, plan.money, plan.problems
 
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from modelyard.components.artifacts import Record
 from modelyard.components.errors import TooLargeError
 from modelyard.components.kubernetes.quantities import number
 from modelyard.components.machine import check_keras
+from modelyard.components.store.records import now
 from modelyard.components.train.measured import Cost, LearningCurve, Probed, Question, Trial
 from modelyard.pipelines.compile.uploads import gather
 from modelyard.pipelines.config.config import Config
@@ -115,7 +115,7 @@ def make(
     plan = Plan(
         model=config.name,
         environment=name,
-        created=_now(),
+        created=now(),
         parameters=cost.parameters,
         rows=data.rows,
         targets=data.targets,
@@ -173,12 +173,8 @@ def _probe(
         else:
             probed, wall = measuring.run_in_process("probe", trial, Probed)
     except TooLargeError as error:
-        return _Measured(at=_now(), too_large=str(error).rstrip("."))
-    return _Measured(probed, train_time(probed, wall, config.training, data.rows), _now())
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+        return _Measured(at=now(), too_large=str(error).rstrip("."))
+    return _Measured(probed, train_time(probed, wall, config.training, data.rows), now())
 
 
 def _question(config: Config, data: Dataset) -> Question:

@@ -23,7 +23,6 @@ from modelyard.components.store.models import ModelStore
 
 BATCH_BYTES = 8 * 2**20
 BATCH_ROWS = 256
-DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
 
 class Answer(Record):
@@ -96,6 +95,7 @@ class Endpoint:
             self.version = int(about["versions"][-1])
             self.signature = Signature.model_validate_json(json.dumps(about["parameters"]["signature"]))
             self.max_pixels = int(about["parameters"]["max_pixels"])
+            self._datatype = about["inputs"][0]["datatype"]
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise ServeError(
                 f"{server}{self._path} is not a model of modelyard: it does not say what its answers are."
@@ -105,7 +105,7 @@ class Endpoint:
         """See Model. The batch is sent as bytes, which is a tenth of its JSON."""
         given = self.signature.input
         data = np.ascontiguousarray(batch, np.dtype(given.dtype).newbyteorder("<")).tobytes()
-        tensor = {"name": given.name, "shape": list(batch.shape), "datatype": DATATYPES[given.dtype]}
+        tensor = {"name": given.name, "shape": list(batch.shape), "datatype": self._datatype}
         head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(data)}}]}).encode()
         length = {"inference-header-content-length": str(len(head))}
         answer = self._request("POST", f"{self._path}/infer", head + data, length)

@@ -24,6 +24,7 @@ import kfp_server_api as kfp
 
 from modelyard.components.errors import BackendError, ConflictError, NotFoundError
 from modelyard.components.interface import EXPECTED, IMAGE
+from modelyard.components.kubernetes import Json
 from modelyard.pipelines.compile.compiler import NO_OPTIONS, arguments, compile_package, parse_package
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
@@ -37,7 +38,6 @@ MADE_BY = "Made by modelyard."
 SETTING = re.compile(r".*\.(?:executors\.exec-|pipelineConfig\.|tasks\.(?=[^.]+\.retryPolicy))(?P<key>.+)")
 NOT_SHOWN = (".command", ".args", ".cpuRequest", ".cpuLimit", ".memoryRequest", ".memoryLimit")
 T = TypeVar("T")
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,6 @@ class PodsRunner(LocalRunner):
         connect(self.environment.runs.namespace).list_objects("Pod", labels=STEP_PODS)
 
     def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
-        from modelyard.pipelines.runners.pods.execution import PodExecution  # imports the Kubernetes client
+        from modelyard.pipelines.runners.pods.execution import PodExecution  # imports kfp
 
         return PodExecution(config, folder, self.environment, options)
