@@ -228,8 +228,11 @@ def of_machine(error: BaseException | None, folder: Path | None = None) -> Machi
         folder: where files are written, for an exception that names none; by default that of temporary files.
     """
     while error:
-        text, name = str(error), getattr(error, "filename", None)
+        text = str(error)
+        name = getattr(error, "filename2", None) or getattr(error, "filename", None)
         number = error.errno if isinstance(error, OSError) else None
+        if text.startswith(f"[Errno {errno.ENOENT}] No usable temporary directory"):
+            return MachineError(f"{error}. Set TMPDIR to a folder that this user may write.")
         if number is None:
             said = (one for one in EXHAUSTED if os.strerror(one) in text)
             number = errno.ENOSPC if _SHORT_WRITE.search(text) else next(said, None)

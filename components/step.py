@@ -14,6 +14,7 @@ empties it. The `main` of a module that runs as a child process uses `step`, too
 import json
 import os
 import re
+import resource
 import signal
 import traceback
 from collections.abc import Iterator, Mapping
@@ -40,6 +41,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud
 def step(name: str) -> Iterator[None]:
     """Follow the lifeline, and record how the block fails; its exception goes on."""
     lifeline.follow()
+    raise_file_limit()
     if os.getpid() == 1:  # in a pod, where SIGTERM would not end it before the grace period is over
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     path = termination_log()
@@ -55,6 +57,17 @@ def step(name: str) -> Iterator[None]:
         _write(path, b"" if ended_well else document(error, name))
         raise
     _write(path, b"")
+
+
+def raise_file_limit() -> int:
+    """Let this process and its children open as many files as they may; return how many.
+
+    Each shard of a dataset that is mapped into memory holds one.
+    """
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def log(sentence: str) -> None:

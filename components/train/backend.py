@@ -26,7 +26,7 @@ os.environ.pop("KERAS_MAX_STEPS_PER_EPOCH", None)
 import keras
 import tensorflow as tf
 
-from modelyard.components.errors import TooLargeError, TrainError
+from modelyard.components.errors import TooLargeError, TrainError, of_machine
 
 __all__ = ["BACKEND", "devices", "keras", "out_of_memory", "tf", "translate_out_of_memory"]
 
@@ -65,7 +65,8 @@ def devices(environ: Mapping[str, str] = os.environ) -> list[str]:
 def out_of_memory(error: BaseException) -> bool:
     """Say whether an exception of Python, TensorFlow or JAX means that the memory is too small."""
     kinds = (MemoryError, tf.errors.ResourceExhaustedError)
-    return isinstance(error, kinds) or str(error).startswith("RESOURCE_EXHAUSTED")
+    exhausted = isinstance(error, kinds) or str(error).startswith("RESOURCE_EXHAUSTED")
+    return exhausted and of_machine(error) is None  # TensorFlow says the same of a full disk
 
 
 @contextmanager

@@ -5,10 +5,11 @@ is not exported. ONNX and SavedModel are written on TensorFlow whatever backend 
 converted by another process, from model.keras, which is the same for all backends. A model with a
 mixed-precision policy is exported in float32, which its weights are.
 
-    python -m modelyard.components.train.export FOLDER OUTPUT [MODULE...]
+    python -m modelyard.components.train.export FOLDER OUTPUT PATHS [MODULE...]
 """
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -211,12 +212,12 @@ def _convert_elsewhere(output: str, directory: Path) -> None:
         "modelyard.components.train.export",
         str(directory),
         output,
+        json.dumps(sys.path),  # not in PYTHONPATH, where a path has no colon
         *sorted(modules),
     ]
-    importable = os.pathsep.join(sys.path)
     with tempfile.TemporaryDirectory() as scratch:
         record = Path(scratch) / "failure.json"
-        variables = {"KERAS_BACKEND": "tensorflow", "PYTHONPATH": importable, VARIABLE: str(record)}
+        variables = {"KERAS_BACKEND": "tensorflow", VARIABLE: str(record)}
         done = subprocess.run(
             command,
             env={**os.environ, **variables},
@@ -251,7 +252,8 @@ def _write_saved_model(model: Any, path: Path) -> None:
 def main() -> None:
     """Convert the model in the folder that the command line names, after importing the modules it names."""
     with step("export"):
-        directory, output, *modules = sys.argv[1:]
+        directory, output, importable, *modules = sys.argv[1:]
+        sys.path[:] = json.loads(importable)
         for module in modules:
             importlib.import_module(module)
         try:

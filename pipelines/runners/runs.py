@@ -12,6 +12,7 @@
     scratch/      temporary files; gone when the run ends
 """
 
+import errno
 import fcntl
 import mmap
 import os
@@ -38,15 +39,14 @@ from modelyard.components.errors import (
     unusable_path,
 )
 from modelyard.components.report.page import with_facts
+from modelyard.components.step import raise_file_limit
 from modelyard.pipelines.runners.base import EvaluationSummary, Failure, RunInfo, RunSummary
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
 MINIMUM_ROOM = 16 * 10**6  # bytes
 ROOM = 2**18  # bytes kept for the summary of a run that fills its disk
-LIMITS = (
-    (resource.RLIMIT_NOFILE, 128, "-n", "open files"),
-    (resource.RLIMIT_FSIZE, MINIMUM_ROOM, "-f", "bytes a file"),
-)
+MINIMUM_FILES = 128
+LONGEST_HOME = 4096 - 400  # bytes of a path, less what is below it
 START, EVENTS, CANCELLED = "start.json", "events.jsonl", "cancelled"
 
 
@@ -111,6 +111,8 @@ def check_folder(folder: Path) -> None:
         MachineError: there is too little room, or a limit is too low.
     """
     try:
+        if len(os.fsencode(folder)) > LONGEST_HOME:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         with tempfile.NamedTemporaryFile(dir=existing(folder), prefix=".modelyard-") as file:
             file.write(b"\0")
             file.flush()
@@ -127,8 +129,10 @@ def check_folder(folder: Path) -> None:
             f"{folder} has {free / 1e6:.1f} MB free, and a run needs at least {MINIMUM_ROOM / 1e6:.0f} MB. "
             "Make room there, or set MODELYARD_HOME to a folder on another disk."
         )
-    for limit, minimum, option, unit in LIMITS:
-        allowed, _ = resource.getrlimit(limit)
+    for allowed, minimum, option, unit in (
+        (raise_file_limit(), MINIMUM_FILES, "-n", "open files"),
+        (resource.getrlimit(resource.RLIMIT_FSIZE)[0], MINIMUM_ROOM, "-f", "bytes a file"),
+    ):
         if allowed != resource.RLIM_INFINITY and allowed < minimum:
             raise MachineError(
                 f"`ulimit {option}` limits this process to {allowed} {unit}, and a run needs at least "

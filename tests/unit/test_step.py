@@ -1,4 +1,5 @@
 import json
+import resource
 
 import pytest
 
@@ -21,6 +22,17 @@ def test_a_step_that_ends_well_leaves_no_record(log):
     with pytest.raises(SystemExit), step("train"):
         raise SystemExit(0)
     assert log.read_bytes() == b""
+
+
+def test_a_step_may_open_as_many_files_as_the_machine_allows(log):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 200), hard))
+        with step("train"):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert log.exists()
 
 
 def test_while_a_step_works_its_record_says_that_it_was_killed(log):

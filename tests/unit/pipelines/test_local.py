@@ -1,6 +1,8 @@
 """The tasks of a run in kfp.local: a real pipeline of steps that succeed, fail, and come from the cache."""
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
@@ -182,3 +184,15 @@ def test_a_full_disk_is_no_bug(tmp_path: Path) -> None:
     assert failure is not None
     assert (failure.kind, failure.exit_code) == ("MachineError", 15)
     assert f"{folder}: No space left on device (" in failure.message
+
+
+def test_the_python_of_a_step_may_be_at_any_path_and_imports_nothing_from_the_working_directory(
+    tmp_path: Path,
+) -> None:
+    python = tmp_path / "pets [v1] python3 'x'" / "python3"
+    python.parent.mkdir()
+    python.symlink_to(Path(sys.executable).resolve())
+    (tmp_path / "platform.py").write_text("raise ImportError('of the user')")
+    command = lean_kfp.exec_python(["sh", "-ec", '_KFP_RUNTIME=true python3 -m platform "$@"'], str(python))
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,5 +1,7 @@
 """What an export says that cannot be written, or read back; without a training."""
 
+import json
+import sys
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +54,6 @@ def test_a_conversion_whose_process_is_killed_says_so(tmp_path: Path, monkeypatc
 
 
 def test_a_model_that_tensorflow_cannot_run_names_the_remedy(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(export.sys, "argv", ["export", str(tmp_path), "output"])
+    monkeypatch.setattr(export.sys, "argv", ["export", str(tmp_path), "output", json.dumps(sys.path)])
     with pytest.raises(TrainError, match=r"Use only keras\.ops"):
         export.main()
