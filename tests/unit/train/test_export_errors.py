@@ -1,8 +1,8 @@
 """What an export says that cannot be written, or read back; without a training."""
 
 import json
-import sys
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
