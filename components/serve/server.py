@@ -163,7 +163,7 @@ def _listen(listener: socket.socket, host: str, port: int) -> None:
 def _cannot_listen(host: str, port: int, error: OSError) -> ServeError:
     return ServeError(
         f"Port {port} of {host} cannot be listened on: {error.strerror or error}. Stop what uses it, or "
-        "choose another with serving.port (0 takes a free one) or serving.host."
+        "choose another with --port or serving.port (0 takes a free one), or --host or serving.host."
     )
 
 

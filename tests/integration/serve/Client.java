@@ -12,7 +12,11 @@ import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.zip.GZIPOutputStream;
 
-/** Sends requests with what Java's HttpClient offers; prints a line for each: case, status, answer. */
+/**
+ * Sends requests with what Java's HttpClient offers; prints a line for each: case, status, answer.
+ *
+ * No refusal with expectContinue: Java older than 17.0.17 waits forever after it (JDK-8286171).
+ */
 class Client {
     public static void main(String[] args) throws Exception {
         var model = args[0];

@@ -3,6 +3,7 @@
 import gzip
 import http.client
 import json
+import re
 import shutil
 import subprocess
 import urllib.error
@@ -145,6 +146,23 @@ def test_an_early_refusal_reaches_a_client_that_still_sends(pictures, client, pa
         code, answer = client(pictures.url + path, LARGE)
         assert code == status
         assert answer["error"]
+
+
+@needs("chromium")
+@pytest.mark.soak
+def test_the_page_has_a_place_for_images_only_if_the_model_takes_them(pictures, numbers):
+    for server, hidden in ((pictures, "form"), (numbers, "drop")):
+        line = [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            server.url,
+        ]
+        page = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+        assert re.findall(r'id="(drop|form)"[^>]* hidden=""', page) == [hidden]
+        assert "Version 1 answers with the probability of each class: dark, bright." in page
 
 
 @pytest.mark.soak  # installs half a gigabyte
