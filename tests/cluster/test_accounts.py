@@ -121,7 +121,7 @@ def test_a_role_grants_no_more_than_is_asked_above(kubectl, namespace):
         for rule in role["rules"]:
             (group,) = rule["apiGroups"]
             for resource, verb in itertools.product(rule["resources"], rule["verbs"]):
-                named = [f"configmaps/{name}" for name in rule.get("resourceNames", ())]
+                named = [f"{resource}/{name}" for name in rule.get("resourceNames", ())]
                 whole = f"{resource}.{group}" if group else resource
                 assert group == "argoproj.io" or {f"{verb} {one}" for one in named or [whole]} <= asked
 
