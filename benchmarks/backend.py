@@ -26,7 +26,7 @@ MODELYARD = Path(sys.executable).parent / "modelyard"
 NAME = "bench-backend"
 SUBMISSIONS = 7
 MORE_PODS = 7  # fingerprint and explain, two each; the exit handler and both conditions, one each
-QUICK = [part for key in ("watch_seconds=1", "min_requests=20") for part in ("--set", f"rollout.{key}")]
+QUICK = [part for key in ("bake_seconds=1", "min_requests=20") for part in ("--set", f"rollout.{key}")]
 
 
 def started(command: list[str | Path]) -> str:

@@ -25,7 +25,7 @@ from modelyard.pipelines.environments.load import load_environment
 
 environment, url, name = sys.argv[1:]
 place = load_environment(environment)
-overrides = [f"name={name}", *(f"rollout.{key}" for key in ("watch_seconds=1", "min_requests=20"))]
+overrides = [f"name={name}", *(f"rollout.{key}" for key in ("bake_seconds=1", "min_requests=20"))]
 given = arguments(load(None, overrides, store=place.model_store()), place)
 RUN = uuid4().hex
 IDENTITY = Identity(run=RUN, data=RUN).model_dump_json()

@@ -90,7 +90,7 @@ class Bench:
         started = time.perf_counter()
         outcome = self.controller.roll_out(self.two, None, "bench")
         assert outcome.decision == "promote", outcome
-        return time.perf_counter() - started - self.controller.rollout.watch_seconds
+        return time.perf_counter() - started - self.controller.rollout.bake_seconds
 
     def back(self) -> float:
         """Roll back to the first version and return the seconds it took."""
@@ -158,7 +158,7 @@ def bare_update(bench: Bench) -> float:
 def canary(bench: Bench) -> Iterator[None]:
     """Hold the second version in its watch during a block."""
     joined = threading.Event()
-    patient = bench.controller.rollout.model_copy(update={"watch_seconds": 3600.0})
+    patient = bench.controller.rollout.model_copy(update={"bake_seconds": 3600.0})
     controller = replace(
         bench.controller,
         rollout=patient,
@@ -212,7 +212,7 @@ def main() -> None:
         raise SystemExit(
             "This needs wrk, an HTTP load generator: apt-get install -y wrk (or brew install wrk)."
         )
-    overrides = ["rollout.watch_seconds=5.0", "rollout.min_requests=100"]
+    overrides = ["rollout.bake_seconds=5.0", "rollout.min_requests=100"]
     with tempfile.TemporaryDirectory() as scratch:
         controller = find_controller(NAME, environment, "bench", overrides=overrides, log=print)
         first, second = (version(controller.models, Path(scratch)) for _ in range(2))

@@ -60,7 +60,7 @@ def analyze(
     now: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> str:
-    """Judge the candidate among clients for `rollout.watch_seconds`; return what it was judged by.
+    """Judge the candidate among clients for `rollout.bake_seconds`; return what it was judged by.
 
     Args:
         name: the model's.
@@ -81,12 +81,12 @@ def analyze(
         if why := failure_reason(seen.candidate, seen.stable, rollout):
             raise DeployError(f"{failed} {why}.")
         elapsed = now() - begin
-        due = math.ceil(rollout.min_requests * _share_due(elapsed, rollout.watch_seconds))
+        due = math.ceil(rollout.min_requests * _share_due(elapsed, rollout.bake_seconds))
         missing = due - seen.candidate.requests
         # a candidate that hangs has no failures to show
-        if seen.responding and missing <= 0 and elapsed >= rollout.watch_seconds:
+        if seen.responding and missing <= 0 and elapsed >= rollout.bake_seconds:
             return summary(seen.candidate, seen.stable)
-        if elapsed > rollout.watch_seconds + EXTRA:
+        if elapsed > rollout.bake_seconds + EXTRA:
             if not seen.responding:
                 raise DeployError(
                     f"{failed} it does not answer, or is not ready any more. Look for a request that it "

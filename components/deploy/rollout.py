@@ -269,7 +269,7 @@ class RolloutController:
         if window is None:
             return ""
         self.platform.route(token)
-        seconds = self.rollout.watch_seconds
+        seconds = self.rollout.bake_seconds
         self.log(f"canary: clients of {self.name} reach the candidate too; analysis for {seconds:g} s")
         summary = f"canary analysis: {analyze(self.name, pinned, window, self.rollout, self.now, self.sleep)}"
         self.log(summary)

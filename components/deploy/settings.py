@@ -29,11 +29,11 @@ class Rollout(Settings):
         default=0.1,
         gt=0,
         le=0.5,
-        description="Share of the requests that the candidate gets while it is watched, by replicas; it has "
-        "at least one.",
+        description="Share of replicas, and so of requests, that the candidate gets during the canary analysis; "
+        "it has at least one replica.",
     )
-    watch_seconds: float = Field(
-        default=60.0, ge=0, description="Seconds that the candidate is watched among clients' requests."
+    bake_seconds: float = Field(
+        default=60.0, ge=0, description="Seconds of canary analysis before the candidate is promoted."
     )
     min_requests: int = Field(
         default=100,
@@ -56,7 +56,7 @@ class Rollout(Settings):
     max_restarts: int = Field(
         default=0,
         ge=0,
-        description="Maximum number of restarts of the candidate's containers while it is watched.",
+        description="Maximum number of restarts of the candidate's containers during the canary analysis.",
     )
     ready_timeout: float = Field(
         default=120.0, gt=0, description="Seconds that a pod has from its start on a node until it is ready."

@@ -18,7 +18,7 @@ def test_the_example_is_rolled_out_and_answers_in_the_unit_of_the_target(modelya
     bucket = f"gs://modelyard/{uuid4().hex[:8]}"
     keys = {"store": f"{bucket}/models", "pipeline_root": f"{bucket}/runs"}
     place = [part for key, value in keys.items() for part in ("--set", f"environment.{key}={value}")]
-    quick = ("--set", "rollout.watch_seconds=1", "--set", "rollout.min_requests=20")
+    quick = ("--set", "rollout.bake_seconds=1", "--set", "rollout.min_requests=20")
     ended = modelyard("run", EXAMPLE, "-e", "kind", *place, *quick, "--output", "json")
     assert ended.code == 0, ended.err
     summary = ended.json

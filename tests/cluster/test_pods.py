@@ -29,7 +29,7 @@ def build(input_shape, classes):
         keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(classes, activation="softmax"),
     ])
 """
-QUICK = ("--set", "rollout.watch_seconds=1", "--set", "rollout.min_requests=20")
+QUICK = ("--set", "rollout.bake_seconds=1", "--set", "rollout.min_requests=20")
 PROGRAM = str(Path(sys.executable).parent / "modelyard")
 
 
@@ -127,7 +127,7 @@ def test_a_deploy_whose_pod_is_told_to_end_takes_its_candidate_from_clients(
         "--set",
         f"environment.store=gs://modelyard/{prefix}/others",
         "--set",
-        "rollout.watch_seconds=600",
+        "rollout.bake_seconds=600",
     )
     run = subprocess.Popen(
         [PROGRAM, "run", "-e", "kind", *place, *other], cwd=tmp_path, stderr=subprocess.DEVNULL

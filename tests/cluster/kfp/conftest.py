@@ -19,7 +19,7 @@ ENDPOINT = os.environ.get("MODELYARD_TEST_KFP")
 NAMESPACE, SERVING = "kubeflow", "modelyard-serving"
 PROGRAM = Path(sys.executable).parent / "modelyard"
 ENDED = ("succeeded", "failed", "cancelled")
-QUICK = ("--set", "rollout.watch_seconds=1", "--set", "rollout.min_requests=20")
+QUICK = ("--set", "rollout.bake_seconds=1", "--set", "rollout.min_requests=20")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from tests.published import classifier, publish
 DARK, BRIGHT = [0.0] * 4, [1.0] * 4
 SIGNATURE = classifier((4,), "float32", ("dark", "bright"))
 QUICK = Rollout(
-    watch_seconds=2.0,
+    bake_seconds=2.0,
     min_requests=40,
     latency_margin=1.0,  # a machine that stalls for a moment is not the version's fault
     ready_timeout=60.0,

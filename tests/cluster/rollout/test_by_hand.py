@@ -12,8 +12,8 @@ from tests.cluster.rollout.conftest import PATIENT
 
 pytestmark = pytest.mark.cluster
 
-QUICK = ("--set", "rollout.watch_seconds=2", *PATIENT)
-LONG = ("--set", "rollout.watch_seconds=600", *PATIENT)
+QUICK = ("--set", "rollout.bake_seconds=2", *PATIENT)
+LONG = ("--set", "rollout.bake_seconds=600", *PATIENT)
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def test_slower_than_stable(refused, stable):
 
 
 def test_uses_too_much_memory_for_some_requests(refused, stable):
-    platform = stable.where(watch_seconds=UNHURRIED)
+    platform = stable.where(bake_seconds=UNHURRIED)
     why, _ = refused(stable.publish("hungry"), platform, instance=[1.0] * 4)
     assert "was killed because it used too much memory: its limit is 256 MiB" in why
     assert re.search(r"last seen to use \d+ MiB", why)

@@ -28,7 +28,7 @@ def served(new_workspace):
 def deploying(workspace, version, seconds=2):
     """Deploy a version in a process of its own; what it says can be read line by line."""
     line = workspace.modelyard(
-        "deploy", workspace.name, str(version), "--set", f"rollout.watch_seconds={seconds}"
+        "deploy", workspace.name, str(version), "--set", f"rollout.bake_seconds={seconds}"
     )
     line += PATIENT
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

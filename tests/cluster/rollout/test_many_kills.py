@@ -17,7 +17,7 @@ LONGEST = 14.0  # seconds; an undisturbed deploy takes less
 def test_one_state_in_the_end_whatever_was_killed(new_workspace):
     workspace = new_workspace()
     workspace.deploy(workspace.publish())
-    quick = ("--set", "rollout.watch_seconds=2", *PATIENT)
+    quick = ("--set", "rollout.bake_seconds=2", *PATIENT)
     chance = random.Random(time.time_ns())  # noqa: S311
     with workspace.load().running() as clients:
         for _ in range(ROUNDS):

@@ -40,7 +40,7 @@ def next_version(workspace, **changes):
 
 def test_promotion_under_load(served):
     with served.load().running(8) as clients:
-        version = next_version(served, watch_seconds=UNHURRIED)
+        version = next_version(served, bake_seconds=UNHURRIED)
         served.alone(version)
     assert clients.failed == []
     assert clients.sent > 100

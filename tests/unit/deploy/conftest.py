@@ -166,7 +166,7 @@ def pod(cluster: Cluster) -> Pod:
     return made
 
 
-ROLLOUT = Rollout(watch_seconds=0.0, min_requests=3, ready_timeout=100.0)
+ROLLOUT = Rollout(bake_seconds=0.0, min_requests=3, ready_timeout=100.0)
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def analyze(platform, ready=1):
 @pytest.mark.usefixtures("pod")
 def test_a_restart_before_the_analysis_does_not_count(platform, clock):
     assert "0 failed" in analyze(platform)
-    platform.rollout = platform.rollout.model_copy(update={"watch_seconds": 60.0})
+    platform.rollout = platform.rollout.model_copy(update={"bake_seconds": 60.0})
     began = clock.time
     analyze(platform)
     assert 60 <= clock.time - began < 90

@@ -93,7 +93,7 @@ def test_a_model_that_was_not_promoted_yet(run, version):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("rolout.watch_seconds=5", "rolout is not a section here; did you mean rollout"),
+        ("rolout.bake_seconds=5", "rolout is not a section here; did you mean rollout"),
         ("training.epochs=5", "training is not a section here; choose from rollout, serving, env"),
         ("rollout=5", "not SECTION.KEY=VALUE"),
     ],

@@ -180,6 +180,7 @@ def test_a_configuration_cannot_be_changed(config):
     [
         ("data: {knd: digits}", ["data.kind is missing", "data.knd is not a key; did you mean data.kind?"]),
         ("training: {epoch: 3}", ["line 4", "training.epoch is not a key; did you mean training.epochs?"]),
+        ("rollout: {watch_seconds: 3}", ["did you mean rollout.bake_seconds?"]),
         ("epochs: 3", ["epochs is not a key; did you mean training.epochs?"]),
         ("zzz: 3", ["zzz is not a key; remove it.", "name, problem, data, model, training"]),
         ("training: {epochs: ten}", ['training.epochs is "ten"', "whole number", "default is 10"]),

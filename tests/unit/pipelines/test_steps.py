@@ -76,7 +76,7 @@ CHANGES["problem"] = (
 changes(None, "serving", host="a", port=7, threads=7, max_body_bytes=7, max_batch=7, max_queue=7)
 changes(None, "serving", body_timeout=7.0, drain_timeout=7.0, linger=7.0, poll_interval=7.0)
 changes(None, "serving", max_pixels=7, request_timeout=7.0)
-changes(None, "rollout", golden_tolerance=0.7, canary_share=0.3, watch_seconds=7.0, min_requests=7)
+changes(None, "rollout", golden_tolerance=0.7, canary_share=0.3, bake_seconds=7.0, min_requests=7)
 changes(None, "rollout", max_error_rate=0.7, max_latency_ratio=7.0, latency_margin=7.0, max_restarts=7)
 changes(None, "rollout", ready_timeout=7.0, store_timeout=7.0)
 changes(None, "retention", versions=7, runs=7, younger_than="7d")
