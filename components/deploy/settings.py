@@ -29,7 +29,7 @@ class Rollout(Settings):
         default=0.1,
         gt=0,
         le=0.5,
-        description="Share of replicas, and so of requests, that the candidate gets during the canary analysis; "
+        description="Share of replicas, and so of requests, that the candidate gets in the canary analysis; "
         "it has at least one replica.",
     )
     bake_seconds: float = Field(
