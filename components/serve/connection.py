@@ -111,8 +111,9 @@ class Connection(HttpToolsProtocol):
         if self.pipeline or self._rest:
             self._wait_with(self._rest + data)
             return
-        # what follows a request is parsed when that is answered
-        cut = data.find(NEXT_REQUEST, data.find(NEXT_REQUEST) + 1 if self._whole else 0)
+        # What follows a request is parsed when that is answered. (Numbers have no H.)
+        more = data.find(b"H", max(0, data.find(b"\r\n\r\n"))) >= 0
+        cut = data.find(NEXT_REQUEST, data.find(NEXT_REQUEST) + 1 if self._whole else 0) if more else -1
         while cut > 0:
             if not self._parse(data[:cut]):
                 return

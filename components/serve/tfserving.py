@@ -90,7 +90,7 @@ def predict(predictor: Predictor, text: bytes, max_batch: int, limits: Limits) -
             f'The body has {tensors.keys(document)}, and one of "instances" (a list of examples) and '
             '"inputs" (the batch) is expected.',
         )
-    name = document.get("signature_name", SIGNATURE)
+    name = document.get("signature_name", SIGNATURE) if len(document) > 1 else SIGNATURE
     if name not in (SIGNATURE, ""):
         raise Refused(
             400, f"The signature {short(name)} is asked for, and there is one, {SIGNATURE!r}; leave it out."

@@ -141,3 +141,9 @@ def test_bytes_of_another_length_or_nan_are_refused():
 def test_rows_are_encoded_without_loss():
     rows = np.random.default_rng(0).random((50, 7)).astype(np.float32) ** 9
     np.testing.assert_array_equal(np.asarray(json.loads(encode_rows(rows)), np.float32), rows)
+
+
+def test_a_document_that_is_in_use_keeps_its_values_when_the_next_is_parsed():
+    first = tensors.parse(b'{"instances": [1]}')
+    second = tensors.parse(b'{"instances": [2]}')
+    assert (first["instances"][0], second["instances"][0]) == (1, 2)
