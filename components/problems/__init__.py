@@ -71,6 +71,7 @@ PROBLEMS = {
         size="classes",
         show=show_likeliest,
         logits=True,
+        class_weights=True,
         ranked=True,
     ),
     "regression": Description(

@@ -67,6 +67,7 @@ class Description:
         size: argument of the user's `build` that gets the number of values in an answer.
         show: returns an answer for people, from the names of its values and the values.
         logits: whether `model.logits` may be set.
+        class_weights: whether `training.class_weights` may be.
         ranked: whether the values are shares of a whole, so that people want the largest first.
     """
 
@@ -84,6 +85,7 @@ class Description:
     margin: float = 0.02
     slice_metrics: tuple[str, ...] = ()
     logits: bool = False
+    class_weights: bool = False
     ranked: bool = False
 
     def difference(self, golden: Golden, number: int, answer: Sequence[float]) -> float:

@@ -125,6 +125,10 @@ class SourceKeys(Settings):
         description="Google Cloud project that pays for requests, if the bucket has requester pays.",
     )
 
+    def known_names(self) -> tuple[str, ...] | None:
+        """Return the names of an answer's values, where they are known before the data is read."""
+        return self.classes or KINDS[self.kind].classes
+
     @model_validator(mode="after")
     def _combination(self) -> Self:
         kind = KINDS[self.kind]

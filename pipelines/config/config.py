@@ -26,7 +26,7 @@ from modelyard.components.problems import PROBLEMS, describe
 from modelyard.components.serve.settings import Serving
 from modelyard.components.settings import Settings
 from modelyard.components.source.checks import without_secrets
-from modelyard.components.source.settings import KINDS, Source, SourceKeys, check_problem
+from modelyard.components.source.settings import Source, SourceKeys, check_problem
 from modelyard.components.store.settings import MODEL_NAME, Store
 from modelyard.components.store.storage import find_storage, is_path
 from modelyard.components.train.settings import PLATEAU, Code, Model, Training, check
@@ -142,7 +142,7 @@ class Config(Settings):
         check_problem(self.data, self.problem)
         if self.model.logits and not description.logits:
             raise ValueError(f"model.logits is not for problem: {self.problem}: remove it")
-        if training.class_weights is not None and self.problem != "classification":
+        if training.class_weights is not None and not description.class_weights:
             raise ValueError(f"training.class_weights is not for problem: {self.problem}: remove it")
         check(self.model, training, description)
         for metric, margin in self.gate.margin.items() if self.gate else ():
@@ -196,7 +196,7 @@ class Config(Settings):
                     if not low <= value <= high:
                         bounds = [f"at least {low:g}"] * (low > -inf) + [f"at most {high:g}"] * (high < inf)
                         raise ValueError(f"{path} is {value:g}, and must be {' and '.join(bounds)}")
-        known = self.data.classes or KINDS[self.data.kind].classes
+        known = self.data.known_names()
         for path, name in named.items():
             if known and name not in known:
                 raise ValueError(f"{path}: the data has no class {name!r}{choices(name, known)}")
