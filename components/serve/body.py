@@ -97,8 +97,9 @@ def decompress(data: bytes, most: int) -> bytes:
     try:
         text = stream.decompress(data, most + 1)
     except zlib.error as error:
+        reason = str(error).rpartition(": ")[2]  # behind "Error -3 while decompressing data"
         raise Refused(
-            400, f"The body is not compressed as Content-Encoding says, by gzip or zlib: {error}."
+            400, f"The body is not compressed as Content-Encoding says, by gzip or zlib: {reason}."
         ) from None
     if stream.unused_data or (not stream.eof and len(text) <= most):
         fault = f"has {len(stream.unused_data)} bytes behind its end" if stream.eof else "is cut off"

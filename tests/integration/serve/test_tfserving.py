@@ -295,8 +295,14 @@ def test_a_gzip_body_is_decompressed_within_the_limit(pictures):
     assert httpx.post(url, content=zlib.compress(plain), headers=deflate).json() == {"predictions": [[0, 1]]}
     assert httpx.post(url, content=body, headers=headers).json() == {"predictions": [[0, 1]]}
     assert httpx.post(url, content=gzip.compress(b" " * 100_001), headers=headers).status_code == 413
-    for broken in (body[:-9], b"{}", body + body):
-        assert httpx.post(url, content=broken, headers=headers).status_code == 400
+    for broken, words in (
+        (body[:-9], "is cut off"),
+        (b"{}", "zlib: incorrect header"),
+        (body * 2, "behind its end"),
+    ):
+        response = httpx.post(url, content=broken, headers=headers)
+        assert response.status_code == 400
+        assert words in response.json()["error"]
 
 
 def test_kserves_v1_health(pictures):
