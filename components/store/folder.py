@@ -28,6 +28,9 @@ from modelyard.components.store.storage import Access, Setting, Storage, is_path
 
 PART_BYTES = 2**20
 PARTIAL = ".partial"
+MOUNTS = Path("/proc/self/mountinfo")
+NETWORK = ("nfs", "nfs4", "cifs", "smb3")
+MACHINE_LOCAL = ("nolock", "local_lock=all", "local_lock=flock", "nobrl")
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV)
 NO_FOLDER_FLUSH = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
 ABANDONED_SECONDS = 86400.0  # without a change to a partial file, after which its writer counts as dead
@@ -54,13 +57,14 @@ class LocalDisk(Storage):
                 folder = Path(url).expanduser().absolute()
             except RuntimeError as error:
                 raise ValueError("whose user has no home on this machine") from error
-            if why := unusable_path(folder):
-                raise ValueError(f"which {why}")
-            return folder
-        host, _, path = url.partition("://")[2].partition("/")
-        if host not in ("", "localhost") or not path:
-            raise ValueError("which has no path of this machine")
-        return Path("/", unquote(path))
+        else:
+            host, _, path = url.partition("://")[2].partition("/")
+            if host not in ("", "localhost") or not path:
+                raise ValueError("which has no path of this machine")
+            folder = Path("/", unquote(path, errors="surrogateescape"))
+        if why := unusable_path(folder):
+            raise ValueError(f"which {why}")
+        return folder
 
     def unreachable_from_pods(self, url: str) -> str:  # noqa: ARG002 - none is
         """See Storage."""
@@ -235,6 +239,12 @@ class Folder:
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         name = self._new_partial().with_name(f"{_generation(key.encode())}.lock")
+        if option := machine_local_locks(name.parent.stat().st_dev, MOUNTS):
+            raise StoreError(
+                f"{self.url} ({self._setting}) is mounted with {option}, so other machines do not see its "
+                f"locks, and the champion could move twice. Mount it without, or set {self._setting} to "
+                "another folder."
+            )
         with ExitStack() as stack:
             while True:
                 lock = stack.enter_context(name.open("w"))
@@ -307,6 +317,23 @@ def _flush_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def machine_local_locks(device: int, mounts: Path) -> str | None:
+    """Return the option by which a network file system keeps its locks to this machine; None without one.
+
+    Args:
+        device: of the file system, as os.stat has it.
+        mounts: the kernel's list; there is none outside Linux.
+    """
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with suppress(FileNotFoundError):
+        for line in mounts.read_text(errors="replace").splitlines():
+            mount, _, system = line.partition(" - ")
+            kind, *_, options = system.split(" ")
+            if mount.split(" ")[2] == number and kind in NETWORK:
+                return next((one for one in options.split(",") if one in MACHINE_LOCAL), None)
+    return None
 
 
 def _raise_unless_missing(error: OSError) -> None:

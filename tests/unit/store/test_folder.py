@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.components.errors import ConflictError, NotFoundError, StoreError
+from modelyard.components.errors import ConfigError, ConflictError, NotFoundError, StoreError
 from modelyard.components.store import folder as storage_folder
 from modelyard.components.store.folder import Folder
 from modelyard.components.store.models import open_store
@@ -100,6 +101,39 @@ def test_a_folder_that_another_process_removes_as_it_is_empty_is_made_again(tmp_
     assert (len(moves), path.exists()) == (2, True)
     with pytest.raises(FileNotFoundError):
         storage_folder._move(late, partial, path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "found"),
+    [
+        ("nfs", "rw,vers=3,nolock,local_lock=all,addr=10.0.0.1", "nolock"),
+        ("nfs4", "rw,vers=4.2,local_lock=none", None),
+        ("cifs", "rw,vers=3.1.1,nobrl", "nobrl"),
+        ("ext4", "rw,nolock", None),
+    ],
+)
+def test_locks_that_other_machines_do_not_see(tmp_path, monkeypatch, kind, options, found):
+    folder = Folder(tmp_path / "store")
+    folder.create("m/a", b"1")
+    device = folder.root.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        f"1 0 9:9 / / rw - ext4 /dev/sda rw\n2 1 {number} / /a\\040b rw shared:1 - {kind} host:/a {options}\n"
+    )
+    assert storage_folder.machine_local_locks(device, mounts) == found
+    monkeypatch.setattr(storage_folder, "MOUNTS", mounts)
+    if found:
+        with pytest.raises(StoreError, match=found):
+            folder.replace("m/a", b"2", folder.read("m/a")[1])
+    else:
+        folder.replace("m/a", b"2", folder.read("m/a")[1])
+
+
+def test_a_path_of_no_form_that_a_record_takes_is_refused():
+    for url in ("file:///a%0Ab", "file:///%ff", "a\nb", "~nobody-here/models"):
+        with pytest.raises(ConfigError, match=r"store\.url"):
+            open_store(Store(url=url))
 
 
 def test_hidden_files_and_folders_are_not_objects(tmp_path: Path) -> None:
