@@ -11,6 +11,7 @@ The official client takes half a second to import, so it is loaded by the first 
 
 import base64
 import json
+import logging
 import os
 import random
 import socket
@@ -20,7 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from logging.handlers import BufferingHandler
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -49,6 +52,7 @@ PATHS = {
 JSON, APPLY, RAW = "application/json", "application/apply-patch+yaml", "application/octet-stream"
 BUSY = (429, 500, 502, 503, 504)
 PATIENCE = 30.0
+LONGEST = 400  # characters of what a login program says
 PAUSE = 0.5
 TIMEOUT = (5.0, 60.0)
 CONFLICTS = 60  # how often a write is tried that others overtake
@@ -79,10 +83,19 @@ def connect(namespace: str, reached: bool = False) -> "Cluster":
         load_incluster_config(client_configuration=settings)
     except ConfigException:
         inside = False
+        logged = BufferingHandler(10)  # a login program that fails is logged, and the client goes on without
+        logging.getLogger().addHandler(logged)
         try:
             load_kube_config(_kubeconfig(), client_configuration=settings)
         except Exception as error:  # of whatever a malformed file makes it raise
             raise _no_cluster(describe(error)) from error
+        finally:
+            logging.getLogger().removeHandler(logged)
+        if said := " ".join(one.getMessage() for one in logged.buffer if one.levelno >= logging.ERROR):
+            why = shorten(said, LONGEST, placeholder=" …").rstrip(".")
+            raise ClusterError(
+                f"The login to the cluster that KUBECONFIG names fails: {why}. Log in again."
+            ) from None
     settings.retries = False
     if not inside:
         settings.proxy = settings.proxy or proxy_for(settings.host)

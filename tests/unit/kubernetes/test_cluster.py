@@ -151,6 +151,9 @@ KUBECONFIG = {
     "current-context": "c",
 }
 
+LOGIN = {"apiVersion": "client.authentication.k8s.io/v1", "command": "false", "interactiveMode": "Never"}
+FAILING_LOGIN = {**KUBECONFIG, "users": [{"name": "u", "user": {"exec": LOGIN}}]}
+
 
 @pytest.mark.parametrize(
     ("config", "why"),
@@ -161,12 +164,15 @@ KUBECONFIG = {
         ("[]", "TypeError"),
         (json.dumps({**KUBECONFIG, "current-context": "gone"}), "gone"),
         (json.dumps(KUBECONFIG), "127.0.0.1:1 does not answer"),
+        (json.dumps(FAILING_LOGIN), "login .* fails: exec: process returned 1. Log in"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path, monkeypatch, config, why):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     if config is not None:
         (tmp_path / "config").write_text(config)
+    if config == json.dumps(FAILING_LOGIN):
+        monkeypatch.setattr(client, "_check_listens", lambda: None)
     with pytest.raises(ClusterError, match=why) as caught:
         connect("runs")
     assert "\n" not in str(caught.value)
