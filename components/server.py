@@ -96,10 +96,11 @@ class HttpServer:
     def _tls(self) -> "ssl.SSLContext":
         import ssl
 
-        authorities = (self.ca or certificates()) if self.verify else None
-        context = tls_context(authorities) if authorities else ssl.create_default_context()
-        if not self.verify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if self.verify:
+            authorities = self.ca or certificates()
+            return tls_context(authorities) if authorities else ssl.create_default_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
 
 

@@ -143,7 +143,8 @@ class App:
             close = cancelled or not await body.discard()
             await self._send(reply, send, close, trace)
         if self._access.log:
-            self._access.log.write(scope, reply.status, len(reply.body), started, predictor.version, trace)
+            size = 0 if scope["method"] == "HEAD" else len(reply.body)
+            self._access.log.write(scope, reply.status, size, started, predictor.version, trace)
 
     async def _send(self, reply: Reply, send: Send, close: bool, trace: Headers) -> None:
         headers = [

@@ -1,8 +1,10 @@
 """Runs that this machine leads and whose steps are pods of a cluster."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from modelyard.components.errors import ClusterError
 from modelyard.pipelines.runners.base import Options, RunnerName
 from modelyard.pipelines.runners.local.runner import LocalRun, LocalRunner
 
@@ -37,10 +39,14 @@ class PodsRunner(LocalRunner):
 
     def check(self) -> None:
         """See LocalRunner."""
-        from modelyard.components.kubernetes.cluster import connect
+        from modelyard.components.kubernetes.cluster import connect, read_token
         from modelyard.pipelines.runners.pods.pod import STEP_PODS
 
         connect(self.environment.runs.namespace).list_objects("Pod", labels=STEP_PODS)
+        servers = self.environment.serving
+        if servers.token_secret:
+            with suppress(ClusterError):  # not everyone may read it; deploy does
+                read_token(connect(servers.namespace), servers.token_secret)
 
     def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
         from modelyard.pipelines.runners.pods.execution import PodExecution  # imports kfp

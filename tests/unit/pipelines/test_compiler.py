@@ -24,6 +24,7 @@ active_deadline: 1234
 defaults: {cpu: 1, memory: 2Gi, ephemeral_storage: 3Gi}
 steps:
 """
+SERVING = "{token_secret: words}"
 GPU = (
     ENVIRONMENT + "  train: {accelerator: {type: nvidia-l4, count: 2}, spot: true, timeout: 60, retries: 2}\n"
 )
@@ -210,6 +211,15 @@ def test_when_checkpoints_are_made_does_not_make_another_run():
 def test_what_only_this_machine_has_is_refused_for_a_cluster_with_its_key_and_the_remedy(key, override):
     with pytest.raises(ConfigError, match=rf"^{key} is .*, which pods cannot reach\. [`G]"):
         arguments(load(overrides=[override], environ={}), environment_of(ENVIRONMENT + "  train: {}\n"))
+
+
+def test_a_token_of_this_machine_needs_a_secret_for_pods():
+    places = [environment_of(ENVIRONMENT + f"  train: {{}}\nserving: {one}\n") for one in (SERVING, "{}")]
+    config = load(overrides=["serving.token_file=t"], environ={}, store=places[0].model_store())
+    told = json.loads(arguments(config, places[0])["deploy_spec"])
+    assert told["target"].items() >= {("token_secret", "words")}
+    with pytest.raises(ConfigError, match=r"serving\.token_file is t, .*environment\.serving\.token_secret"):
+        arguments(config, places[1])
 
 
 def test_what_everybody_has_is_not_refused():

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import httpx
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
+from modelyard.components.errors import ConfigError
 from modelyard.components.server import HttpServer
 from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.runners.pods.runner import PodsRunner
 from modelyard.pipelines.serving.platforms import find_server
 from tests.access import write_private
 
@@ -42,6 +45,8 @@ def environment(server, tmp_path, monkeypatch):
             if self.path == OBJECT:
                 data = {"token": base64.b64encode(TOKENS.encode()).decode()}
                 return self.reply(200, json.dumps({"kind": "Secret", "data": data}).encode())
+            if self.path.startswith("/api/v1/namespaces/modelyard-runs/pods?"):
+                return self.reply(200, b'{"items": []}')
             if not self.path.startswith(PROXY):
                 status = {"kind": "Status", "message": 'services "gone" not found'}
                 return self.reply(404, json.dumps(status).encode())
@@ -106,5 +111,9 @@ def test_a_model_without_a_url_is_reached_through_the_api_server(modelyard, envi
     )
     other = find_server("other", place)
     assert (other.kind, other.name, other.port, other.tls) == ("Service", "other", 8501, False)
+    PodsRunner("servers", place, Path()).check()
+    without = load_environment(str(environment), ["environment.serving.token_secret=gone"], {})
+    with pytest.raises(ConfigError, match="no Secret gone"):
+        PodsRunner("servers", without, Path()).check()
     given = ["environment.serving.tls_secret=cert"]
     assert find_server("other", load_environment(str(environment), given, {})).tls
