@@ -4,8 +4,10 @@ import httpx
 import numpy as np
 import pytest
 
+from modelyard.components.errors import ServeError
 from modelyard.components.server import HttpServer
-from modelyard.pipelines.serving.prediction import Endpoint, predict
+from modelyard.pipelines.serving.prediction import Endpoint, Loaded, predict
+from tests.published import regressor
 
 
 def test_answers_are_numbers(houses):
@@ -52,3 +54,10 @@ def test_predict_asks_the_server_and_shows_the_number(houses, tmp_path):
     answers = predict(Endpoint(HttpServer(houses.url), "tiny"), [tmp_path / "many.npy"])
     assert [one.values for one in answers] == [{"price": 3000.0}, {"price": 0.0}]
     assert [float(one.answer) for one in answers] == [3000, 0]
+
+
+def test_predict_without_a_server_refuses_an_answer_that_is_not_finite_too(shelf, tmp_path):
+    shelf.publish(regressor((3,), ("price",)))
+    np.save(tmp_path / "large.npy", np.array([3e38, 0, 0], np.float32))
+    with pytest.raises(ServeError, match="NaN or infinite"):
+        predict(Loaded(shelf.models, "tiny"), [tmp_path / "large.npy"])
