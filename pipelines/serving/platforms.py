@@ -97,6 +97,7 @@ def find_controller(
     if not environment.on_cluster:
         store = store or load_section("store", Store, below=environment.model_store())
     else:
+        connect(environment.target(needs_image).namespace)  # says that there is none before the store is read
         store = environment.model_store() or Store()
     models, manifest = open_store(store), None
     with suppress(DamagedError):  # verification says so
