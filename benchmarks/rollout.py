@@ -216,7 +216,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         controller = find_controller(NAME, environment, "bench", overrides=overrides, log=print)
         first, second = (version(controller.models, Path(scratch)) for _ in range(2))
-        bench = Bench(controller, controller.platform.where, first, second, Path(scratch))
+        bench = Bench(controller, controller.platform.location, first, second, Path(scratch))
         controller.roll_out(bench.one, None, "bench")
         results, promotions = under_load(bench)
         bare = statistics.median(bare_update(bench) for _ in range(ROUNDS))

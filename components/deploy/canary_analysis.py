@@ -8,17 +8,19 @@ import itertools
 import math
 from collections.abc import Callable
 
-from modelyard.components.deploy.platforms.base import Counts, Window
+from modelyard.components.deploy.platforms.base import RequestCounts, TrafficWindow
 from modelyard.components.deploy.settings import Rollout
 from modelyard.components.deploy.verification import PinnedVersion
 from modelyard.components.errors import DeployError, ServeError
 
-POLL = 0.5
-EXTRA = 60.0  # seconds after the analysis for missing golden requests, or a candidate that is not ready
-BURST = 1.0  # seconds of golden requests between two looks
+POLL_SECONDS = 0.5
+GRACE_SECONDS = (
+    60.0  # seconds after the analysis for missing golden requests, or a candidate that is not ready
+)
+BURST_SECONDS = 1.0  # seconds of golden requests between two looks
 
 
-def failure_reason(candidate: Counts, stable: Counts, rollout: Rollout) -> str | None:
+def failure_reason(candidate: RequestCounts, stable: RequestCounts, rollout: Rollout) -> str | None:
     """Return what speaks against the candidate, or None when nothing does so far.
 
     Failures count as soon as there are more than the required requests may have. The time of an answer counts
@@ -42,7 +44,7 @@ def failure_reason(candidate: Counts, stable: Counts, rollout: Rollout) -> str |
     return None
 
 
-def summary(candidate: Counts, stable: Counts) -> str:
+def summary(candidate: RequestCounts, stable: RequestCounts) -> str:
     """Return what the candidate was judged by."""
     seen = f"{candidate.client} client requests and {candidate.golden} golden ones, {candidate.failed} failed"
     if not stable.requests:
@@ -55,7 +57,7 @@ def summary(candidate: Counts, stable: Counts) -> str:
 def analyze(
     name: str,
     pinned: PinnedVersion,
-    window: Window,
+    window: TrafficWindow,
     rollout: Rollout,
     now: Callable[[], float],
     sleep: Callable[[float], None],
@@ -84,10 +86,10 @@ def analyze(
         due = math.ceil(rollout.min_requests * _share_due(elapsed, rollout.bake_seconds))
         missing = due - seen.candidate.requests
         # a candidate that hangs has no failures to show
-        if seen.responding and missing <= 0 and elapsed >= rollout.bake_seconds:
+        if seen.candidate_responding and missing <= 0 and elapsed >= rollout.bake_seconds:
             return summary(seen.candidate, seen.stable)
-        if elapsed > rollout.bake_seconds + EXTRA:
-            if not seen.responding:
+        if elapsed > rollout.bake_seconds + GRACE_SECONDS:
+            if not seen.candidate_responding:
                 raise DeployError(
                     f"{failed} it does not answer, or is not ready any more. Look for a request that it "
                     "never ends; `modelyard serve` with --version shows how it answers one."
@@ -97,10 +99,12 @@ def analyze(
                 f"reached the candidate, so it could not be judged. {problem}".strip()
             )
         if missing <= 0:
-            sleep(POLL)
+            sleep(POLL_SECONDS)
             continue
-        end = now() + BURST
-        for _ in range(math.ceil(missing / window.share())):  # as many as bring the missing ones to it
+        end = now() + BURST_SECONDS
+        for _ in range(
+            math.ceil(missing / window.candidate_share())
+        ):  # as many as bring the missing ones to it
             if now() > end:
                 break
             try:

@@ -25,8 +25,8 @@ from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.records import now
 from modelyard.components.store.storage import open_objects
 
-PACKAGES = ("modelyard", "numpy", "onnxruntime")
-BY = "pipeline"
+SERVING_PACKAGES = ("modelyard", "numpy", "onnxruntime")
+PIPELINE = "pipeline"
 
 
 def deploy(
@@ -70,13 +70,13 @@ def deploy(
     )
     models.publish(name, version, files, manifest)
     log(f"published version {version} of {name}")
-    result = _rolled_back(models, name, version, spec.target)
+    result = _hold_if_rolled_back(models, name, version, spec.target)
     if result is None:
-        sections = _sections(models, name, version, spec.serving)
+        sections = _serving_sections(models, name, version, spec.serving)
         platform = open_platform(
             PlatformConfig(name, models, spec.target, spec.store.text(), sections, spec.rollout, log)
         )
-        controller = RolloutController(platform, models, spec.rollout, BY, log)
+        controller = RolloutController(platform, models, spec.rollout, PIPELINE, log)
         pinned = pin_version(models, name, version)
         result = controller.roll_out(pinned, identity.champion, manifest.decision.reason)
     artifacts.write(Path(outcome), result)
@@ -87,12 +87,12 @@ def deploy(
     return version
 
 
-def _rolled_back(models: ModelStore, name: str, version: int, target: Target) -> Outcome | None:
+def _hold_if_rolled_back(models: ModelStore, name: str, version: int, target: Target) -> Outcome | None:
     """Return that a version is held because it was rolled back since; else None."""
     current, entry = models.champion(name), models.rolled_back(name, version)
     if entry is None or (current and current.version == version):
         return None
-    command = find_platform_class(target).command
+    command = find_platform_class(target).deploy_command
     return Outcome(
         version=version,
         decision="hold",
@@ -101,7 +101,7 @@ def _rolled_back(models: ModelStore, name: str, version: int, target: Target) ->
     )
 
 
-def _sections(models: ModelStore, name: str, version: int, given: Json) -> Callable[[int], Json]:
+def _serving_sections(models: ModelStore, name: str, version: int, current: Json) -> Callable[[int], Json]:
     """Return what gives the section `serving` of a version: this run's as given, another's as its run had it.
 
     Keys that this modelyard does not know are left out of the latter.
@@ -109,9 +109,9 @@ def _sections(models: ModelStore, name: str, version: int, given: Json) -> Calla
 
     def section(number: int) -> Json:
         if number == version:
-            return given
+            return current
         recorded = models.manifest(name, number).config.get("serving", {})
-        return given | {key: value for key, value in recorded.items() if key in given}
+        return current | {key: value for key, value in recorded.items() if key in current}
 
     return section
 
@@ -131,7 +131,7 @@ def _files(parts: list[Path]) -> dict[str, Path]:
 def _packages(history: Path) -> dict[str, str]:
     """Return the versions of what trained the model, and of what is installed here to serve it."""
     found = dict(artifacts.read(history, History).packages)
-    for name in PACKAGES:
+    for name in SERVING_PACKAGES:
         with suppress(PackageNotFoundError):  # on a cluster the server has an image of its own
             found[name] = package_version(name)
     return found

@@ -27,9 +27,20 @@ from uuid import uuid4
 from modelyard.components.artifacts import Outcome
 from modelyard.components.deploy.canary_analysis import analyze
 from modelyard.components.deploy.platforms import base
-from modelyard.components.deploy.platforms.base import Check, Servers, ServingPlatform, Superseded, superseded
+from modelyard.components.deploy.platforms.base import (
+    Check,
+    Servers,
+    ServingPlatform,
+    Superseded,
+    superseded_error,
+)
 from modelyard.components.deploy.settings import Rollout
-from modelyard.components.deploy.verification import PinnedVersion, overtaken, pin_version, replay
+from modelyard.components.deploy.verification import (
+    PinnedVersion,
+    hold_outcome,
+    pin_version,
+    replay_golden_requests,
+)
 from modelyard.components.errors import (
     CancelledError,
     ClusterError,
@@ -44,9 +55,9 @@ from modelyard.components.signals import ignore_sigterm, raise_on_sigterm
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.records import Action, Champion
 
-PAST: dict[Action, str] = {"promote": "promoted", "rollback": "rolled back"}
-STORE_PAUSE = 2.0
-GOING_ON = "Going on: a version that runs takes its place."
+PAST_TENSE: dict[Action, str] = {"promote": "promoted", "rollback": "rolled back"}
+STORE_RETRY_SECONDS = 2.0
+CONTINUES = "Going on: a version that runs takes its place."
 
 T = TypeVar("T")
 
@@ -72,7 +83,7 @@ class RolloutController:
     log: Callable[[str], None]
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    _written: Servers | None = field(default=None, init=False)
+    _last_written: Servers | None = field(default=None, init=False)
     """What this controller last turned stable into."""
     _pins: dict[int, PinnedVersion] = field(default_factory=dict, init=False)
 
@@ -99,23 +110,23 @@ class RolloutController:
         """
         token, version = uuid4().hex, pinned.version
         self._pins[version] = pinned
-        with self._working(token):
-            champion = self._champion()
+        with self._session(token):
+            champion = self._read_champion()
             before = champion.version if champion else 0
             try:
-                servers = self._servers(version, pinned.digest)
-                self._keep_clients(servers)
-                if champion and before == version and servers.same(self.platform.status().stable):
-                    self.platform.verify(servers, self._check(pinned))
-                    self._clear(servers)
+                servers = self._describe_servers(version, pinned.digest)
+                self._adopt_only_candidate(servers)
+                if champion and before == version and servers.matches(self.platform.status().stable):
+                    self.platform.verify(servers, self._golden_check(pinned))
+                    self._delete_unneeded_candidate(servers)
                     return Outcome(version=version, decision="promote", reason=reason)
                 if before != version:
-                    self._settle()
-                    champion = self._champion()
+                    self._settle_stable()
+                    champion = self._read_champion()
                     before = champion.version if champion else 0
                 if expected not in (None, before) and before != version:
-                    self._clear(servers)
-                    return overtaken(version, expected, f"it is version {before or 'none'} now")
+                    self._delete_unneeded_candidate(servers)
+                    return hold_outcome(version, expected, f"it is version {before or 'none'} now")
                 self.platform.claim(token, servers)
                 self.log(f"candidate: version {version} of {self.name}")
                 self._record_served()
@@ -135,8 +146,8 @@ class RolloutController:
         Raises:
             DeployError: it does not run, or answers otherwise than evaluate saw.
         """
-        servers = self._servers(pinned.version, pinned.digest)
-        self.platform.verify(servers, self._check(pinned), uuid4().hex)
+        servers = self._describe_servers(pinned.version, pinned.digest)
+        self.platform.verify(servers, self._golden_check(pinned), uuid4().hex)
         return self.models.promote(self.name, pinned.version, reason=reason, by=self.by)
 
     def promote_candidate(self, reason: str) -> Outcome:
@@ -153,9 +164,9 @@ class RolloutController:
                 f"{self.name} has no candidate to promote. `modelyard deploy {self.name} VERSION -e ENV` "
                 "makes one."
             )
-        pinned, champion = self._pin(servers.version), self._champion()
+        pinned, champion = self._pin(servers.version), self._read_champion()
         before = champion.version if champion else 0
-        with self._working(status.token):  # its own rollout sees in the end that it is promoted
+        with self._session(status.token):  # its own rollout sees in the end that it is promoted
             self._verify_candidate(servers, pinned, status.token)
             self._check_owner(status.token)  # its own rollout may have rejected it meanwhile
             self._move_pointer(servers.version, before, reason)
@@ -183,16 +194,16 @@ class RolloutController:
                 are as before.
             CancelledError: the process got SIGTERM.
         """
-        champion = self._champion()
+        champion = self._read_champion()
         if champion is None or (target := to or champion.previous) is None:
             return self.models.rollback(self.name, to, reason=reason, by=self.by)  # raises
         before, pinned, token = champion.version, self._pin(target), uuid4().hex
-        with self._working(token):
+        with self._session(token):
             try:
-                servers = self._servers(target, pinned.digest, like_before=True)
-                self._keep_clients(servers)
-                if servers.same(self.platform.status().stable):
-                    self.platform.verify(servers, self._check(pinned))
+                servers = self._describe_servers(target, pinned.digest, as_last_served=True)
+                self._adopt_only_candidate(servers)
+                if servers.matches(self.platform.status().stable):
+                    self.platform.verify(servers, self._golden_check(pinned))
                 else:
                     self.platform.claim(token, servers)
                     self._record_served()
@@ -200,14 +211,14 @@ class RolloutController:
                 champion = self._move_pointer(target, before, reason, "rollback")
             except (Exception, KeyboardInterrupt) as error:
                 with ignore_sigterm():
-                    self._withdraw_if_stable_answers(token)
-                    self._fail(target, before, token, error)
+                    self._withdraw_if_stable_serves(token)
+                    self._raise_failure(target, before, token, error)
             self._finish(servers, before, None)
         return champion
 
     # The steps -----------------------------------------------------------------------------------
 
-    def _keep_clients(self, deployed: Servers) -> None:
+    def _adopt_only_candidate(self, deployed: Servers) -> None:
         """Give stable the candidate's servers where clients reach nothing else: a first rollout was killed.
 
         Then that candidate can go, whatever is deployed. If stable cannot run them, the same servers are
@@ -215,7 +226,7 @@ class RolloutController:
         """
         status = self.platform.status()
         only = status.candidate
-        if only is None or not (status.canary and only.ready) or status.answers:
+        if only is None or not (status.canary and only.ready) or status.stable_serves:
             return
         self.log(f"clients reach only the candidate of version {only.version}: stable gets its servers")
         try:
@@ -229,13 +240,13 @@ class RolloutController:
                 f"Stable of {self.name} cannot run the servers of version {only.version}, whose candidate "
                 f"goes on answering clients: {error} {self._restore(status.stable)}"
             )
-            if only.same(deployed):
+            if only.matches(deployed):
                 raise DeployError(message) from error
-            self.log(f"{message} {GOING_ON}")
+            self.log(f"{message} {CONTINUES}")
 
-    def _settle(self) -> None:
+    def _settle_stable(self) -> None:
         """Bring stable to the champion; one that cannot run keeps no other version from clients."""
-        champion, stable = self._champion(), self.platform.status().stable
+        champion, stable = self._read_champion(), self.platform.status().stable
         if champion is None:
             return
         try:
@@ -252,11 +263,11 @@ class RolloutController:
             except DeployError as error:
                 raise DeployError(f"{error} {self._restore(stable)}") from error
         except DeployError as error:
-            self.log(f"{error} {GOING_ON}")
+            self.log(f"{error} {CONTINUES}")
 
     def _verify_candidate(self, servers: Servers, pinned: PinnedVersion, token: str) -> None:
         """Wait for the candidate and compare its answers with what evaluate saw."""
-        count = self.platform.verify(servers, self._check(pinned), token)
+        count = self.platform.verify(servers, self._golden_check(pinned), token)
         if not count:
             raise DeployError(
                 "The candidate's servers were gone before they could be verified. Deploy again."
@@ -265,10 +276,10 @@ class RolloutController:
 
     def _analyze(self, pinned: PinnedVersion, token: str) -> str:
         """Judge the candidate among clients; return by what, empty where clients reach no candidate."""
-        window = self.platform.window(token)
+        window = self.platform.open_window(token)
         if window is None:
             return ""
-        self.platform.route(token)
+        self.platform.route_to_candidate(token)
         seconds = self.rollout.bake_seconds
         self.log(f"canary: clients of {self.name} reach the candidate too; analysis for {seconds:g} s")
         summary = f"canary analysis: {analyze(self.name, pinned, window, self.rollout, self.now, self.sleep)}"
@@ -279,14 +290,14 @@ class RolloutController:
         """Raise Superseded if the candidate is not of this rollout any more."""
         status = self.platform.status()
         if status.candidate is None or status.token != token:
-            raise superseded(self.name, status.candidate.version if status.candidate else None)
+            raise superseded_error(self.name, status.candidate.version if status.candidate else None)
 
     def _move_pointer(self, version: int, current: int, reason: str, action: Action = "promote") -> Champion:
         """Make the version the champion; a ConflictError says that `current` is not the champion any more."""
         promote = partial(self.models.promote, self.name, version, reason=reason, by=self.by)
         champion = self._retry_store(lambda: promote(action=action, expected=current))
         if version != current:
-            self.log(f"{PAST[action]}: version {version} is the champion of {self.name}")
+            self.log(f"{PAST_TENSE[action]}: version {version} is the champion of {self.name}")
         return champion
 
     def _finish(self, servers: Servers, before: int, token: str | None) -> None:
@@ -299,11 +310,11 @@ class RolloutController:
             with ignore_sigterm():
                 self.platform.withdraw(token)
         except (Exception, KeyboardInterrupt) as error:
-            self._withdraw_if_stable_answers(token)
+            self._withdraw_if_stable_serves(token)
             if isinstance(error, (CancelledError, ClusterError, StoreError)):
-                raise type(error)(f"{error} {_unfinished(servers.version)}") from error
+                raise type(error)(f"{error} {_unfinished_message(servers.version)}") from error
             raise
-        if not self.platform.follows:
+        if not self.platform.follows_pointer:
             self.log(f"stable serves version {servers.version}; the candidate is gone")
 
     def _follow_pointer(self, servers: Servers, before: int) -> None:
@@ -313,7 +324,7 @@ class RolloutController:
             self._reconcile(servers)
         except (ClusterError, DeployError) as error:
             if before:
-                how = self._go_back(stable, servers.version, before, str(error))
+                how = self._revert_pointer(stable, servers.version, before, str(error))
                 raise DeployError(f"{error} {how}") from error
             kept = "" if stable else " Its candidate goes on answering clients."
             raise DeployError(
@@ -329,12 +340,12 @@ class RolloutController:
         Raises:
             DeployError: they do not run, or answer otherwise than evaluate saw.
         """
-        while champion := self._champion():
+        while champion := self._read_champion():
             number = champion.version
             try:
                 stable, pinned = self.platform.status().stable, self._pin(number)
                 fitting = servers if servers and servers.version == number else None
-                self._write_stable(fitting or self._servers(number, champion.digest), stable, pinned)
+                self._write_stable(fitting or self._describe_servers(number, champion.digest), stable, pinned)
             except Superseded:
                 continue  # by whoever moved the pointer
             except UnreachableError:
@@ -343,16 +354,16 @@ class RolloutController:
                 raise DeployError(
                     f"Stable of {self.name} could not be brought to version {number}: {error}"
                 ) from error
-            if self._champion() == champion:
+            if self._read_champion() == champion:
                 break
         return champion
 
     def _write_stable(self, servers: Servers, observed: Servers | None, pinned: PinnedVersion) -> None:
         """Turn stable from what was observed into these servers, and verify them."""
         self._record_served(servers.version)
-        self._written = servers
+        self._last_written = servers
         self.platform.reconcile(servers, observed)
-        self.platform.verify(servers, self._check(pinned))
+        self.platform.verify(servers, self._golden_check(pinned))
 
     # The ways back -------------------------------------------------------------------------------
 
@@ -361,30 +372,34 @@ class RolloutController:
     ) -> Outcome:
         """Take the candidate from clients, and return how a failed rollout ended, or raise it."""
         # first: the store may not answer for longer than this process has
-        self._withdraw_if_stable_answers(token)
+        self._withdraw_if_stable_serves(token)
         if isinstance(error, ConflictError):
             self.platform.withdraw(token)
-            return overtaken(version, expected, str(error))
+            return hold_outcome(version, expected, str(error))
         # It may be promoted: by hand, or the process got SIGTERM just after the pointer had moved.
         promoted = self._promoted_meanwhile(version) if before != version else None
         if promoted and isinstance(error, DeployError):
             return promoted
         if isinstance(error, Superseded):
             return Outcome(version=version, decision="hold", reason=str(error))
-        return self._fail(version, before, token, error)
+        return self._raise_failure(version, before, token, error)
 
-    def _fail(self, version: int, before: int, token: str, error: BaseException) -> NoReturn:
+    def _raise_failure(self, version: int, before: int, token: str, error: BaseException) -> NoReturn:
         """Withdraw the candidate unless it is the champion, and raise the error with what serves now."""
         promoted = before != version and self._promoted_meanwhile(version)
-        state = _unfinished(version) if promoted else self._withdraw_and_record(version, before, token, error)
+        state = (
+            _unfinished_message(version)
+            if promoted
+            else self._withdraw_and_record(version, before, token, error)
+        )
         if isinstance(error, ModelyardError):
             raise type(error)(f"{error} {state}") from error
         raise error
 
-    def _withdraw_if_stable_answers(self, token: str | None) -> None:
+    def _withdraw_if_stable_serves(self, token: str | None) -> None:
         """Withdraw the candidate, unless it is all that clients have."""
         with ignore_sigterm(), suppress(ClusterError, StoreError):
-            if self.platform.status().answers:
+            if self.platform.status().stable_serves:
                 self.platform.withdraw(token)
 
     def _withdraw_and_record(self, version: int, before: int, token: str, error: BaseException) -> str:
@@ -398,20 +413,20 @@ class RolloutController:
             with suppress(ClusterError, StoreError):
                 self.platform.withdraw(token)
                 found = self.platform.status().stable
-                serves = "the champion is" if self.platform.follows else "stable serves"
+                serves = "the champion is" if self.platform.follows_pointer else "stable serves"
                 stable = f"{serves} version {found.version} as before" if found else "there is no stable"
             with suppress(StoreError):
                 self.models.record_attempt(self.name, version, reason=f"not {what}: {why}", by=self.by)
         return f"Version {version} was not {what}, and {stable}."
 
-    def _go_back(self, stable: Servers | None, version: int, before: int, why: str) -> str:
+    def _revert_pointer(self, stable: Servers | None, version: int, before: int, why: str) -> str:
         """Make `before` the champion again and stable what it was; return how that went."""
         if before == version:
             return self._restore(stable)
         try:
             self._move_pointer(before, version, why, "rollback")
         except ConflictError:
-            return self._follow_another()
+            return self._follow_other_champion()
         except StoreError as error:
             pointer = (
                 f"The pointer could not be moved back and still names version {version} ({error}); "
@@ -421,7 +436,7 @@ class RolloutController:
             pointer = f"Version {before} is the champion again."
         return f"{pointer} {self._restore(stable)}"
 
-    def _follow_another(self) -> str:
+    def _follow_other_champion(self) -> str:
         """Bring stable to what another command made the champion meanwhile; return how that went."""
         moved = "Another command moved the pointer meanwhile."
         try:
@@ -433,23 +448,27 @@ class RolloutController:
     def _restore(self, before: Servers | None) -> str:
         """Give stable the exact servers that it had before; return how that went."""
         serves = f"version {before.version}" if before else "nothing"
-        if before and (self._written is None or self._written.same(before)):
+        if before and (self._last_written is None or self._last_written.matches(before)):
             return f"Stable goes on with the servers of {serves} that run."
         try:
-            self.platform.reconcile(before, self._written)
+            self.platform.reconcile(before, self._last_written)
         except Superseded:
             return "Another rollout brings stable to another version."
         except (ClusterError, DeployError) as error:
             return f"Stable could not be brought back to {serves}, and goes on with what runs: {error}"
         return f"Stable serves {serves} as before." if before else "Stable serves nothing, as before."
 
-    def _clear(self, served: Servers) -> None:
+    def _delete_unneeded_candidate(self, served: Servers) -> None:
         """Delete a candidate of these servers, which stable has, or an abandoned one.
 
         It stays where stable answers no client: it may be all that they have.
         """
         status = self.platform.status()
-        if status.candidate and status.answers and (served.same(status.candidate) or status.abandoned):
+        if (
+            status.candidate
+            and status.stable_serves
+            and (served.matches(status.candidate) or status.abandoned)
+        ):
             self.log(
                 f"deleting the candidate of version {status.candidate.version}, which is not needed any more"
             )
@@ -457,7 +476,7 @@ class RolloutController:
 
     # The store -----------------------------------------------------------------------------------
 
-    def _champion(self) -> Champion | None:
+    def _read_champion(self) -> Champion | None:
         """Return the champion pointer, however long the store needs (`rollout.store_timeout`)."""
         return self._retry_store(lambda: self.models.champion(self.name))
 
@@ -466,12 +485,12 @@ class RolloutController:
             self._pins[version] = self._retry_store(lambda: pin_version(self.models, self.name, version))
         return self._pins[version]
 
-    def _servers(self, version: int, digest: str, like_before: bool = False) -> Servers:
-        return self._retry_store(lambda: self.platform.servers(version, digest, like_before))
+    def _describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:
+        return self._retry_store(lambda: self.platform.describe_servers(version, digest, as_last_served))
 
-    def _check(self, pinned: PinnedVersion) -> Check:
+    def _golden_check(self, pinned: PinnedVersion) -> Check:
         tolerance = self.rollout.golden_tolerance
-        return lambda target: replay(target, self.name, pinned, tolerance)
+        return lambda target: replay_golden_requests(target, self.name, pinned, tolerance)
 
     def _promoted_meanwhile(self, version: int) -> Outcome | None:
         """Return the outcome of a version that was promoted by hand during its rollout."""
@@ -486,7 +505,7 @@ class RolloutController:
         with suppress(ClusterError, StoreError):
             if platform_id := self.platform.id:
                 versions = self.platform.status().loaded.union(loading)
-                self.models.record_served(self.name, platform_id, self.platform.where, versions)
+                self.models.record_served(self.name, platform_id, self.platform.location, versions)
 
     def _retry_store(self, action: Callable[[], T]) -> T:
         """Return what `action` returns; it is repeated while the store does not answer.
@@ -504,12 +523,12 @@ class RolloutController:
                 if not logged:
                     self.log(f"waiting up to {self.rollout.store_timeout:g} s for the model store: {error}")
                 logged = True
-            self.sleep(STORE_PAUSE)
+            self.sleep(STORE_RETRY_SECONDS)
 
     # The process ---------------------------------------------------------------------------------
 
     @contextmanager
-    def _working(self, token: str | None) -> Iterator[None]:
+    def _session(self, token: str | None) -> Iterator[None]:
         """End at SIGTERM, write heartbeats for the rollout with a token, and note at the end what is served.
 
         A rollout that is killed leaves its candidate behind, perhaps among clients. The heartbeat tells such
@@ -519,7 +538,7 @@ class RolloutController:
 
         def beat(token: str) -> None:
             while not end.wait(base.HEARTBEAT_SECONDS):
-                self.platform.beat(token)
+                self.platform.write_heartbeat(token)
 
         if token:
             threading.Thread(target=beat, args=(token,), name="heartbeat", daemon=True).start()
@@ -531,5 +550,5 @@ class RolloutController:
             self._record_served()
 
 
-def _unfinished(version: int) -> str:
+def _unfinished_message(version: int) -> str:
     return f"Version {version} is the champion; deploy it again to see stable brought to it."

@@ -100,7 +100,7 @@ class Target(Settings):
     )
 
 
-def check_access(serving: Mapping[str, Any], target: Target) -> None:
+def check_server_access(serving: Mapping[str, Any], target: Target) -> None:
     """Check that servers in pods are not open to more clients than the section `serving` asks for.
 
     Raises:

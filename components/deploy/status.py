@@ -14,7 +14,7 @@ class RolloutStatus(Record):
     """
 
     model: str
-    where: str
+    location: str
     champion: int | None
     stable: Servers | None
     candidate: Servers | None
@@ -39,12 +39,12 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
         what = f"version {serves.version}" if serves else "nothing"
         remedy = f"`modelyard deploy {name} {champion.version} -e ENV` brings it there, as every deploy does."
         damage = _damage(models, name, champion.version)
-        if not platform.follows:
+        if not platform.follows_pointer:
             behind = f"The champion is version {champion.version} and stable serves {what}."
             problems.append(f"{behind} {damage or remedy}")
         elif damage and serves is None:  # else the server says so
             problems.append(damage)
-    if champion is None and serves and not platform.follows:
+    if champion is None and serves and not platform.follows_pointer:
         problems.append(
             f"Stable serves version {serves.version}, and {name} has no champion in {models.url}. "
             f"`modelyard deploy {name} {serves.version} -e ENV` makes it that, if this is its store."
@@ -57,7 +57,7 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
         )
     return RolloutStatus(
         model=name,
-        where=platform.where,
+        location=platform.location,
         champion=champion.version if champion else None,
         stable=serves,
         candidate=found.candidate,

@@ -47,7 +47,7 @@ def pin_version(models: ModelStore, name: str, version: int) -> PinnedVersion:
     return PinnedVersion(version, digest, golden)
 
 
-def overtaken(version: int, expected: int | None, why: str) -> Outcome:
+def hold_outcome(version: int, expected: int | None, why: str) -> Outcome:
     """Return that `version` is held: the champion changed while it was compared with `expected` (0: none)."""
     compared_with = f"version {expected}" if expected else "no champion"
     return Outcome(
@@ -58,7 +58,7 @@ def overtaken(version: int, expected: int | None, why: str) -> Outcome:
     )
 
 
-def replay(server: Server, name: str, pinned: PinnedVersion, tolerance: float) -> None:
+def replay_golden_requests(server: Server, name: str, pinned: PinnedVersion, tolerance: float) -> None:
     """Send each golden request to a server and compare its answer with what evaluate saw.
 
     Raises:

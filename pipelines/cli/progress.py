@@ -222,7 +222,7 @@ def served_at(name: str, environment: "Environment") -> str:
     if url := environment.serving.urls.get(name):
         return f"{url}/v1/models/{name}"
     target = environment.target(needs_image=False)
-    return f"{find_platform_class(target).url(name, target)}/v1/models/{name} (inside the cluster)"
+    return f"{find_platform_class(target).client_url(name, target)}/v1/models/{name} (inside the cluster)"
 
 
 def serve_command(name: str, store: Mapping[str, Any]) -> str:

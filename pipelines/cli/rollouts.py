@@ -121,7 +121,7 @@ def _show_outcome(outcome: "Outcome", output: Output) -> None:
 def _rows(found: "RolloutStatus") -> list[tuple[str, str]]:
     leads = "stable and candidate" if found.canary else "stable" if found.stable else "nothing"
     rows = [
-        ("model", f"{found.model} ({found.where})"),
+        ("model", f"{found.model} ({found.location})"),
         ("champion", f"version {found.champion}" if found.champion else "none"),
         ("stable", _servers(found.stable)),
         ("candidate", _servers(found.candidate) + (", abandoned" if found.abandoned else "")),

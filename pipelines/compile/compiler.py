@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import yaml
 from kfp import dsl
 
-from modelyard.components.deploy.settings import check_access
+from modelyard.components.deploy.settings import check_server_access
 from modelyard.components.errors import ConfigError
 from modelyard.components.interface import variables
 from modelyard.components.kubernetes import Json
@@ -236,7 +236,7 @@ def _inside(config: Config, environment: Environment) -> Config:
         "data.endpoint": None if given == environment.storage_endpoint else given,
         "store.url": config.store.url,
     }
-    check_access(config.serving.model_dump(), environment.target(needs_image=False))
+    check_server_access(config.serving.model_dump(), environment.target(needs_image=False))
     for key, value in here.items():
         if value and (reason := find_storage(value, key).unreachable_from_pods(value)):
             raise ConfigError(f"{key} is {value}, {reason}, which pods cannot reach. {ELSEWHERE[key]}")

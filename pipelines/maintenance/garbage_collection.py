@@ -163,7 +163,7 @@ class GarbageCollector:
             if record.platform != platform.id:
                 why = f"served in {record.where} of another environment, as noted at {record.at}"
                 served |= dict.fromkeys(record.versions, why)
-        return served | dict.fromkeys(platform.status().loaded, f"served in {platform.where}")
+        return served | dict.fromkeys(platform.status().loaded, f"served in {platform.location}")
 
     def _remove_version(self, models: ModelStore, version: int) -> bool:
         served = self._served_versions(models)

@@ -55,7 +55,7 @@ def find_server(name: str, environment: Environment) -> Server:
         secret = target.token_secret
         token = read_token(connect(target.namespace), secret) if secret else None
         return HttpServer(url.rstrip("/"), proxies=True, token=token)
-    service = urlsplit(str(find_platform_class(target).url(name, target)))
+    service = urlsplit(str(find_platform_class(target).client_url(name, target)))
     host, port = str(service.hostname).partition(".")[0], service.port or 80
     cluster, tls = connect(target.namespace), service.scheme == "https"
     token = read_token(cluster, target.token_secret)

@@ -23,7 +23,7 @@ from modelyard.components.server import Server
 from modelyard.components.store.models import ModelStore
 
 HEARTBEAT_SECONDS = 10.0
-HEARTBEAT_LOST = timedelta(seconds=60)  # clocks differ, and a platform may be unavailable for a moment
+HEARTBEAT_TIMEOUT = timedelta(seconds=60)  # clocks differ, and a platform may be unavailable for a moment
 
 Check = Callable[[Server], None]
 """Sends requests to a server; raises DeployError if an answer is wrong or missing."""
@@ -74,7 +74,7 @@ class Servers(Record):
     ready: int = 0
     state: Any = Field(default=None, exclude=True, repr=False)
 
-    def same(self, other: "Servers | None") -> bool:
+    def matches(self, other: "Servers | None") -> bool:
         """Return whether the other servers run the same."""
         key = self.version, self.fingerprint, self.image
         return other is not None and key == (other.version, other.fingerprint, other.image)
@@ -83,8 +83,8 @@ class Servers(Record):
 class Status(Record):
     """What a platform runs of a model.
 
-    `token` is the candidate's, and empty without one. `canary` is whether clients reach the candidate too,
-    `answers` whether any server of stable answers them. `heartbeat` is the candidate's last one, in UTC.
+    `token` is the candidate's, or empty. `canary` tells whether clients reach the candidate too,
+    `stable_serves` whether any server of stable answers. `heartbeat` is the candidate's last one, in UTC.
     `loaded` has every version that a server has loaded, or loads when it is started again. `problems` are
     what keeps servers from running, if they were asked for.
     """
@@ -93,7 +93,7 @@ class Status(Record):
     candidate: Servers | None = None
     token: str = ""
     canary: bool = False
-    answers: bool = False
+    stable_serves: bool = False
     heartbeat: datetime | None = None
     loaded: frozenset[int] = frozenset()
     problems: tuple[str, ...] = ()
@@ -101,12 +101,12 @@ class Status(Record):
     @property
     def abandoned(self) -> bool:
         """Whether the candidate's rollout was killed: it has no heartbeat any more."""
-        lost = self.heartbeat is None or datetime.now(UTC) - self.heartbeat > HEARTBEAT_LOST
+        lost = self.heartbeat is None or datetime.now(UTC) - self.heartbeat > HEARTBEAT_TIMEOUT
         return self.candidate is not None and lost
 
 
 @dataclass(frozen=True)
-class Counts:
+class RequestCounts:
     """The requests that servers executed, by sender, how many failed, and the seconds of all of them.
 
     What a server refused (4xx, 503, 504) was not executed, and says nothing about a version.
@@ -127,26 +127,26 @@ class Counts:
         """Mean seconds of a request."""
         return self.seconds / self.requests if self.requests else 0.0
 
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*map(add, astuple(self), astuple(other)))
+    def __add__(self, other: "RequestCounts") -> "RequestCounts":
+        return RequestCounts(*map(add, astuple(self), astuple(other)))
 
-    def __sub__(self, other: "Counts") -> "Counts":
-        return Counts(*map(sub, astuple(self), astuple(other)))
+    def __sub__(self, other: "RequestCounts") -> "RequestCounts":
+        return RequestCounts(*map(sub, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)
 class Traffic:
     """What both tracks answered since a window was opened.
 
-    `responding` is whether all of the candidate's servers are ready and say what they answered.
+    `candidate_responding` is whether all of the candidate's servers are ready and say what they answered.
     """
 
-    candidate: Counts
-    stable: Counts
-    responding: bool
+    candidate: RequestCounts
+    stable: RequestCounts
+    candidate_responding: bool
 
 
-class Window(Protocol):
+class TrafficWindow(Protocol):
     """What is answered from the moment at which it was opened."""
 
     def read(self) -> Traffic:
@@ -157,7 +157,7 @@ class Window(Protocol):
             Superseded: see the module.
         """
 
-    def share(self) -> float:
+    def candidate_share(self) -> float:
         """Return the share of clients' requests that reaches the candidate, above 0."""
 
     def send(self, instance: Any) -> None:
@@ -181,8 +181,8 @@ class ServingPlatform(Protocol):
     """
 
     name: str
-    command: ClassVar[str]
-    follows: ClassVar[bool]
+    deploy_command: ClassVar[str]
+    follows_pointer: ClassVar[bool]
 
     @classmethod
     def open(cls, config: PlatformConfig) -> "ServingPlatform":
@@ -193,7 +193,7 @@ class ServingPlatform(Protocol):
         """
 
     @staticmethod
-    def url(name: str, target: Target) -> str | None:
+    def client_url(name: str, target: Target) -> str | None:
         """Return where clients beside the servers reach a model; None where there is no common place."""
 
     @property
@@ -201,16 +201,16 @@ class ServingPlatform(Protocol):
         """See the class."""
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         """See the class."""
 
     def status(self, problems: bool = False) -> Status:
         """Return what runs; with what keeps servers from running, if `problems`, which takes longer."""
 
-    def servers(self, version: int, digest: str, like_before: bool = False) -> Servers:
+    def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:
         """Return servers of a version as the platform is configured now.
 
-        With `like_before`, as the platform ran them last in stable, as far as it remembers that.
+        With `as_last_served`, as the platform ran them last in stable, as far as it remembers that.
         """
 
     def claim(self, token: str, servers: Servers) -> None:
@@ -229,10 +229,10 @@ class ServingPlatform(Protocol):
             DeployError: one does not run, with the reason, or fails the check.
         """
 
-    def window(self, token: str) -> Window | None:
+    def open_window(self, token: str) -> TrafficWindow | None:
         """Count what is answered from now on; None where clients reach no candidate."""
 
-    def route(self, token: str) -> None:
+    def route_to_candidate(self, token: str) -> None:
         """Lead clients to the candidate too."""
 
     def reconcile(self, servers: Servers | None, observed: Servers | None) -> None:
@@ -251,11 +251,11 @@ class ServingPlatform(Protocol):
         With a token, only if it is of that rollout.
         """
 
-    def beat(self, token: str) -> None:
+    def write_heartbeat(self, token: str) -> None:
         """Note at the candidate that its rollout is alive. An error does not matter."""
 
 
-def superseded(name: str, version: int | None) -> Superseded:
+def superseded_error(name: str, version: int | None) -> Superseded:
     """Return that the candidate was withdrawn, or that another rollout, of `version`, took its place."""
     if version is None:
         return Superseded(f"the candidate of {name} was withdrawn by another command; deploy it again")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar
 
 from modelyard.components import lifeline, step
-from modelyard.components.deploy.platforms.base import Check, PlatformConfig, Servers, Status, Window
+from modelyard.components.deploy.platforms.base import Check, PlatformConfig, Servers, Status, TrafficWindow
 from modelyard.components.deploy.settings import Target
 from modelyard.components.errors import ConfigError, DeployError, ServeError, StoreError
 from modelyard.components.records import Failure
@@ -29,12 +29,12 @@ READY_TIMEOUT = 60.0
 class LocalPlatform:
     """A model on this machine."""
 
-    command: ClassVar[str] = "models promote"
-    follows: ClassVar[bool] = True
+    deploy_command: ClassVar[str] = "models promote"
+    follows_pointer: ClassVar[bool] = True
 
     config: PlatformConfig
     id: str = ""
-    where: str = "this machine"
+    location: str = "this machine"
     _candidate: Servers | None = None  # of this process; another one has its own
     _token: str = ""
 
@@ -44,7 +44,7 @@ class LocalPlatform:
         return cls(config)
 
     @staticmethod
-    def url(name: str, target: Target) -> str | None:  # noqa: ARG004
+    def client_url(name: str, target: Target) -> str | None:  # noqa: ARG004
         """Return None: each `modelyard serve` has its own port."""
         return None
 
@@ -56,7 +56,7 @@ class LocalPlatform:
     def status(self, problems: bool = False) -> Status:
         """See ServingPlatform; stable is what the pointer names, or with `problems` what the server says."""
         champion = self.config.models.champion(self.name)
-        stable = self.servers(champion.version, champion.digest) if champion else None
+        stable = self.describe_servers(champion.version, champion.digest) if champion else None
         if problems:
             return self._look(champion.version if champion else None)
         return Status(stable=stable, candidate=self._candidate, token=self._token)
@@ -79,9 +79,9 @@ class LocalPlatform:
         why = about.get("error")
         problems = (f"The server at {url} goes on with version {version}: {why}",) if why else ()
         stable = Servers(version=version, digest="", fingerprint="", image=url, desired=1, ready=1)
-        return Status(stable=stable, answers=True, problems=problems)
+        return Status(stable=stable, stable_serves=True, problems=problems)
 
-    def servers(self, version: int, digest: str, like_before: bool = False) -> Servers:  # noqa: ARG002
+    def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:  # noqa: ARG002
         """See ServingPlatform."""
         return Servers(version=version, digest=digest, fingerprint=digest)
 
@@ -98,11 +98,11 @@ class LocalPlatform:
             check(server)
         return 1
 
-    def window(self, token: str) -> Window | None:  # noqa: ARG002
+    def open_window(self, token: str) -> TrafficWindow | None:  # noqa: ARG002
         """Return None: no client reaches a candidate."""
         return None
 
-    def route(self, token: str) -> None:
+    def route_to_candidate(self, token: str) -> None:
         """Do nothing: no client reaches a candidate."""
 
     def reconcile(self, servers: Servers | None, observed: Servers | None) -> None:
@@ -113,7 +113,7 @@ class LocalPlatform:
         version, self._candidate = self._candidate.version if self._candidate else None, None
         return version
 
-    def beat(self, token: str) -> None:
+    def write_heartbeat(self, token: str) -> None:
         """Do nothing: a candidate ends with its process."""
 
 

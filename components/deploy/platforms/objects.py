@@ -12,18 +12,29 @@ from typing import Any, Literal
 
 import yaml
 
-from modelyard.components.deploy.settings import Rollout, Target, check_access
+from modelyard.components.deploy.settings import Rollout, Target, check_server_access
 from modelyard.components.kubernetes import Json
 from modelyard.components.server import PORT
 
 Track = Literal["stable", "candidate"]
 
-FOLDER, GROUP = "/etc/modelyard", 65532  # where the Secrets are mounted, and who may read them
-LINGER = 5.0  # seconds; every proxy of a cluster knows by then that a server ends
-NAME, PART, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/part-of", "app.kubernetes.io/component"
-TRACK, VERSION, DIGEST = "modelyard.dev/track", "modelyard.dev/version", "modelyard.dev/digest"
-TOKEN, HEARTBEAT = "modelyard.dev/rollout", "modelyard.dev/heartbeat"
-TEMPLATE = "modelyard.dev/template"  # of pods, what they were made from, in whichever track
+SECRETS_FOLDER, SERVER_GROUP_ID = (
+    "/etc/modelyard",
+    65532,
+)  # where the Secrets are mounted, and who may read them
+MINIMUM_LINGER = 5.0  # seconds; every proxy of a cluster knows by then that a server ends
+NAME_LABEL, PART_OF_LABEL, COMPONENT_LABEL = (
+    "app.kubernetes.io/name",
+    "app.kubernetes.io/part-of",
+    "app.kubernetes.io/component",
+)
+TRACK_LABEL, VERSION_LABEL, DIGEST_ANNOTATION = (
+    "modelyard.dev/track",
+    "modelyard.dev/version",
+    "modelyard.dev/digest",
+)
+TOKEN_ANNOTATION, HEARTBEAT_ANNOTATION = "modelyard.dev/rollout", "modelyard.dev/heartbeat"
+TEMPLATE_ANNOTATION = "modelyard.dev/template"  # of pods, what they were made from, in whichever track
 
 
 def pod_template(
@@ -49,13 +60,13 @@ def pod_template(
         store: `store` section as JSON.
         serving: `serving` section.
     """
-    check_access(serving, target)
+    check_server_access(serving, target)
     serving = {**serving, "host": "0.0.0.0", "port": PORT}  # noqa: S104 - the pod's own address
     mounts = _mount_secrets(serving, target)
-    serving["linger"] = max(LINGER, serving.get("linger", 0.0))
+    serving["linger"] = max(MINIMUM_LINGER, serving.get("linger", 0.0))
     args = ["--name", name, "--version", str(version), "--digest", digest]
     args += ["--store", store, "--serving", json.dumps(serving, sort_keys=True)]
-    template = _filled(
+    template = _render(
         "pod",
         labels=_server_labels(name, version),
         digest=digest,
@@ -69,15 +80,17 @@ def pod_template(
     )
     if mounts:
         pod, (container,) = template["spec"], template["spec"]["containers"]
-        pod["securityContext"]["fsGroup"] = GROUP
+        pod["securityContext"]["fsGroup"] = SERVER_GROUP_ID
         pod["volumes"] += mounts
         names = [volume["name"] for volume in mounts]
-        container["volumeMounts"] += [{"name": name, "mountPath": f"{FOLDER}/{name}"} for name in names]
+        container["volumeMounts"] += [
+            {"name": name, "mountPath": f"{SECRETS_FOLDER}/{name}"} for name in names
+        ]
     if target.tls_secret:
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             container[probe]["httpGet"]["scheme"] = "HTTPS"
     written = sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
-    template["metadata"]["annotations"][TEMPLATE] = written[:16]
+    template["metadata"]["annotations"][TEMPLATE_ANNOTATION] = written[:16]
     return template
 
 
@@ -92,15 +105,18 @@ def deployment(name: str, track: Track, namespace: str, template: Json, token: s
         token: of the rollout that a candidate belongs to.
     """
     template = copy.deepcopy(template)
-    template["metadata"]["labels"] = {**template["metadata"]["labels"], TRACK: track}
-    annotations = {DIGEST: annotation(template, DIGEST), **({TOKEN: token} if token else {})}
-    return _filled(
+    template["metadata"]["labels"] = {**template["metadata"]["labels"], TRACK_LABEL: track}
+    annotations = {
+        DIGEST_ANNOTATION: annotation(template, DIGEST_ANNOTATION),
+        **({TOKEN_ANNOTATION: token} if token else {}),
+    }
+    return _render(
         "deployment",
         deployment=f"{name}-{track}",
         name=name,
         track=track,
         namespace=namespace,
-        labels={**_server_labels(name, version(template)), TRACK: track},
+        labels={**_server_labels(name, version(template)), TRACK_LABEL: track},
         annotations=annotations,
         template=template,
     )
@@ -108,9 +124,9 @@ def deployment(name: str, track: Track, namespace: str, template: Json, token: s
 
 def service(name: str, namespace: str, canary: bool, token: str = "") -> Json:
     """Return the Service, which selects the candidate too when `canary`; `token` is the rollout's."""
-    selector = {**_labels(name), **({} if canary else {TRACK: "stable"})}
-    annotations = {TOKEN: token} if token else {}
-    return _filled("service", name=name, namespace=namespace, selector=selector, annotations=annotations)
+    selector = {**_labels(name), **({} if canary else {TRACK_LABEL: "stable"})}
+    annotations = {TOKEN_ANNOTATION: token} if token else {}
+    return _render("service", name=name, namespace=namespace, selector=selector, annotations=annotations)
 
 
 def service_url(name: str, namespace: str, tls: bool = False) -> str:
@@ -133,7 +149,7 @@ def _mount_secrets(serving: Json, target: Target) -> list[Json]:
         for key, file in files.items():
             serving.pop(key, None)  # of another machine
             if secret:
-                serving[key] = f"{FOLDER}/{name}/{file}"
+                serving[key] = f"{SECRETS_FOLDER}/{name}/{file}"
         if secret:
             items = [{"key": file, "path": file} for file in files.values()]
             volumes.append(
@@ -145,7 +161,7 @@ def _mount_secrets(serving: Json, target: Target) -> list[Json]:
 def heartbeat(candidate: Json, at: datetime) -> Json:
     """Return a heartbeat of a candidate's rollout, to be applied to that very Deployment."""
     same = {key: candidate["metadata"][key] for key in ("name", "namespace", "uid")}
-    annotations = {HEARTBEAT: at.isoformat(timespec="seconds")}
+    annotations = {HEARTBEAT_ANNOTATION: at.isoformat(timespec="seconds")}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {**same, "annotations": annotations}}
 
 
@@ -153,7 +169,7 @@ def last_heartbeat(candidate: Json) -> datetime | None:
     """Return the time of a candidate's last heartbeat, else of its creation, in UTC; None if unknown."""
     created = str(candidate["metadata"].get("creationTimestamp", ""))
     with suppress(ValueError):
-        at = datetime.fromisoformat(annotation(candidate, HEARTBEAT) or created)
+        at = datetime.fromisoformat(annotation(candidate, HEARTBEAT_ANNOTATION) or created)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     return None
 
@@ -162,26 +178,28 @@ def selector(name: str, track: Track | None = None, version: int | None = None) 
     """Return what selects a model's pods, those of a track, or those of a version."""
     labels = {
         **_labels(name),
-        **({TRACK: track} if track else {}),
-        **({VERSION: str(version)} if version else {}),
+        **({TRACK_LABEL: track} if track else {}),
+        **({VERSION_LABEL: str(version)} if version else {}),
     }
     return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
 def version(found: Json) -> int:
     """Return the version that a Deployment or a pod serves; 0 if it does not say."""
-    label = _label(found, VERSION)
+    label = _label(found, VERSION_LABEL)
     return int(label) if label.isdecimal() else 0
 
 
 def track(found: Json) -> str:
     """Return the track of a Deployment or a pod; empty if it does not say."""
-    return _label(found, TRACK)
+    return _label(found, TRACK_LABEL)
 
 
-def made_from(deployment: Json, pod: Json) -> bool:
+def is_made_from(deployment: Json, pod: Json) -> bool:
     """Return whether a pod was made from a Deployment's present template, whatever a cluster added to it."""
-    return annotation(deployment["spec"]["template"], TEMPLATE) == annotation(pod, TEMPLATE)
+    return annotation(deployment["spec"]["template"], TEMPLATE_ANNOTATION) == annotation(
+        pod, TEMPLATE_ANNOTATION
+    )
 
 
 def image(template: Json) -> str:
@@ -199,28 +217,28 @@ def _label(found: Json, key: str) -> str:
 
 
 def _server_labels(name: str, version: int) -> dict[str, str]:
-    return {**_labels(name), COMPONENT: "serve", VERSION: str(version)}
+    return {**_labels(name), COMPONENT_LABEL: "serve", VERSION_LABEL: str(version)}
 
 
 def _labels(name: str) -> dict[str, str]:
-    return {NAME: name, PART: "modelyard"}
+    return {NAME_LABEL: name, PART_OF_LABEL: "modelyard"}
 
 
-def _filled(name: str, /, **values: Any) -> Json:
-    return dict(_fill(_template(name), values))
+def _render(name: str, /, **values: Any) -> Json:
+    return dict(_substitute(_read_template(name), values))
 
 
 @cache
-def _template(name: str) -> Json:
+def _read_template(name: str) -> Json:
     return dict(
         yaml.safe_load((Path(__file__).parent / "templates" / f"{name}.yaml").read_text(encoding="utf-8"))
     )
 
 
-def _fill(node: Any, values: Json) -> Any:
+def _substitute(node: Any, values: Json) -> Any:
     """Return a copy of a template's node in which each `${…}` is its value."""
     if isinstance(node, dict):
-        return {key: _fill(value, values) for key, value in node.items()}
+        return {key: _substitute(value, values) for key, value in node.items()}
     if isinstance(node, list):
-        return [_fill(value, values) for value in node]
+        return [_substitute(value, values) for value in node]
     return values[node[2:-1]] if isinstance(node, str) and node.startswith("${") else node

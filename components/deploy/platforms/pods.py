@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelyard.components.deploy.platforms import objects
-from modelyard.components.deploy.platforms.base import Counts, Traffic, superseded
+from modelyard.components.deploy.platforms.base import RequestCounts, Traffic, superseded_error
 from modelyard.components.deploy.platforms.objects import Track
 from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.errors import DeployError, ServeError, UnreachableError
@@ -29,14 +29,14 @@ from modelyard.components.kubernetes.pod_problem import (
 )
 from modelyard.components.server import MARK, PORT, HttpServer, Server, predict_one, send
 
-POLL = 0.5
-TOKEN_SECONDS = 10.0  # for which a token that was read is sent
-LONGEST_BACKOFF = 60.0  # seconds until the kubelet restarts a server that did not reach its store
-CRASHES = ("Crashed", "CrashLoopBackOff")
-ENDED = ("Failed", "Succeeded")  # an evicted pod stays as such beside the one that replaced it
-EXECUTED, SECONDS = "modelyard_request_seconds_count", "modelyard_request_seconds_sum"
-FAILED = "modelyard_failures_total"
-MEMORY = "process_resident_memory_bytes"
+POLL_SECONDS = 0.5
+TOKEN_CACHE_SECONDS = 10.0  # for which a token that was read is sent
+MAXIMUM_BACKOFF = 60.0  # seconds until the kubelet restarts a server that did not reach its store
+CRASH_REASONS = ("Crashed", "CrashLoopBackOff")
+ENDED_PHASES = ("Failed", "Succeeded")  # an evicted pod stays as such beside the one that replaced it
+EXECUTED_METRIC, SECONDS_METRIC = "modelyard_request_seconds_count", "modelyard_request_seconds_sum"
+FAILED_METRIC = "modelyard_failures_total"
+MEMORY_METRIC = "process_resident_memory_bytes"
 
 
 @dataclass(kw_only=True)
@@ -64,7 +64,7 @@ class ModelPods:
 
     def token(self) -> str | None:
         """Return the token that the servers ask for; see `read_token`."""
-        if self._token is None or self.now() > self._token[0] + TOKEN_SECONDS:
+        if self._token is None or self.now() > self._token[0] + TOKEN_CACHE_SECONDS:
             self._token = self.now(), read_token(self.cluster, self.target.token_secret)
         return self._token[1]
 
@@ -79,16 +79,16 @@ class ModelPods:
             Superseded: it is not of the rollout with this token.
         """
         found = self.deployment("candidate")
-        if found is None or is_ending(found):
-            raise superseded(self.name, None)
-        if objects.annotation(found, objects.TOKEN) != token:
-            raise superseded(self.name, objects.version(found))
+        if found is None or is_terminating(found):
+            raise superseded_error(self.name, None)
+        if objects.annotation(found, objects.TOKEN_ANNOTATION) != token:
+            raise superseded_error(self.name, objects.version(found))
         return found
 
     def pods(self, track: Track, version: int | None = None) -> list[Json]:
         """Return the pods of a track, or those of one version, that neither ended nor are being deleted."""
         found = self.cluster.list_objects("Pod", objects.selector(self.name, track, version))
-        return [pod for pod in found if runs(pod) and not is_ending(pod)]
+        return [pod for pod in found if is_active(pod) and not is_terminating(pod)]
 
     def ready_pods(self, track: Track, version: int | None = None) -> list[Json]:
         """Return the pods of a track, or those of one version, that take requests."""
@@ -126,10 +126,10 @@ class ModelPods:
             deployment = read()
             if is_complete(deployment):
                 return
-            if refusal := pods_refused(deployment):
+            if refusal := find_refusal(deployment):
                 raise DeployError(refusal)
             for pod in self.pods(track):
-                if objects.made_from(deployment, pod):
+                if objects.is_made_from(deployment, pod):
                     watcher.check(pod)
             status = deployment.get("status", {}) if _is_current(deployment) else {}
             progress = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
@@ -141,7 +141,7 @@ class ModelPods:
                     f"are new, {progress[1]} are available. `kubectl describe deployment` says what "
                     "Kubernetes waits for."
                 )
-            self.sleep(POLL)
+            self.sleep(POLL_SECONDS)
 
 
 def is_complete(deployment: Json) -> bool:
@@ -151,7 +151,7 @@ def is_complete(deployment: Json) -> bool:
     return _is_current(deployment) and all(count == replicas for count in counts)
 
 
-def pods_refused(deployment: Json) -> str | None:
+def find_refusal(deployment: Json) -> str | None:
     """Return why its pods may not be created, or None when they may."""
     for condition in deployment.get("status", {}).get("conditions", []):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
@@ -165,14 +165,14 @@ def _is_current(deployment: Json) -> bool:
     return bool(deployment.get("status", {}).get("observedGeneration", 0) >= generation)
 
 
-def is_ending(found: Json) -> bool:
+def is_terminating(found: Json) -> bool:
     """Return whether an object is being deleted."""
     return "deletionTimestamp" in found["metadata"]
 
 
-def runs(pod: Json) -> bool:
+def is_active(pod: Json) -> bool:
     """Return whether a pod has not ended."""
-    return pod["status"].get("phase") not in ENDED
+    return pod["status"].get("phase") not in ENDED_PHASES
 
 
 class PodWatcher:
@@ -204,11 +204,11 @@ class PodWatcher:
         events = self._model.cluster.events(pod)
         waited = now - self._since.setdefault(uid, now)
         problem = find_problem(pod, events, self._model.cluster.nodes, used)
-        if problem and not self._is_over(pod, problem):
+        if problem and not self._has_recovered(pod, problem):
             if (uid, problem.reason) not in self._logged:
                 self._logged.add((uid, problem.reason))
                 self._model.log(problem.message)
-            if waited >= self._patience(pod, problem):
+            if waited >= self._wait_limit(pod, problem):
                 raise DeployError(problem.message)
         elif pod["status"].get("phase") == "Running":
             limit = self._model.rollout.ready_timeout
@@ -225,22 +225,22 @@ class PodWatcher:
         """Return how often a pod's containers ended since this watcher was created."""
         return count_restarts(pod) - self._before.get(pod["metadata"]["uid"], 0)
 
-    def _is_over(self, pod: Json, problem: PodProblem) -> bool:
+    def _has_recovered(self, pod: Json, problem: PodProblem) -> bool:
         """Return whether a pod's container ended before this watcher was created, and has run since."""
         ended = problem.reason in ("Crashed", OUT_OF_MEMORY) and pod["metadata"]["uid"] in self._before
         return ended and not self.restarts(pod) and is_running(pod)
 
-    def _patience(self, pod: Json, problem: PodProblem) -> float:
+    def _wait_limit(self, pod: Json, problem: PodProblem) -> float:
         """Return how many seconds a pod with this problem has."""
         rollout = self._model.rollout
-        if problem.reason in CRASHES:
+        if problem.reason in CRASH_REASONS:
             if problem.error == UnreachableError.__name__:
-                return rollout.store_timeout + LONGEST_BACKOFF
+                return rollout.store_timeout + MAXIMUM_BACKOFF
             return rollout.ready_timeout if self.restarts(pod) <= rollout.max_restarts else 0.0
         return self._model.target.start_timeout if problem.patience is None else problem.patience
 
 
-class PodWindow:
+class PodTrafficWindow:
     """What the pods of both tracks answer from now on, by their /metrics; see Window.
 
     Args:
@@ -256,18 +256,18 @@ class PodWindow:
         self._service = model.service()
 
     def read(self) -> Traffic:
-        """See Window."""
+        """See TrafficWindow."""
         complete = is_complete(self._model.owned_candidate(self._token))
         candidate, stable = self._candidate.read(), self._stable.read()
-        return Traffic(candidate, stable, complete and not self._candidate.silent)
+        return Traffic(candidate, stable, complete and not self._candidate.unresponsive)
 
-    def share(self) -> float:
-        """See Window."""
+    def candidate_share(self) -> float:
+        """See TrafficWindow."""
         ready = {track: len(self._model.ready_pods(track)) for track in ("candidate", "stable")}
         return max(0.01, ready["candidate"] / max(1, sum(ready.values())))
 
     def send(self, instance: Any) -> None:
-        """See Window; the Service chooses who answers."""
+        """See TrafficWindow; the Service chooses who answers."""
         predict_one(self._service, self._model.name, instance, MARK)
 
 
@@ -282,15 +282,15 @@ class _TrackWindow:
         pods = model.pods(track, version)
         self._watcher = PodWatcher(model, pods)
         self._memory: dict[str, float] = {}
-        self._known = set(map(_container_run, pods))  # what they answered before does not count
-        self._before: dict[str, Counts] = {}
-        self._latest: dict[str, Counts] = {}
-        self.silent = False
+        self._known = set(map(_container_run_key, pods))  # what they answered before does not count
+        self._before: dict[str, RequestCounts] = {}
+        self._latest: dict[str, RequestCounts] = {}
+        self.unresponsive = False
         self.read()
 
-    def read(self) -> Counts:
+    def read(self) -> RequestCounts:
         """Return what the pods answered since this object was created."""
-        self.silent = False
+        self.unresponsive = False
         for pod in self._model.pods(self._track, self._version):
             uid = pod["metadata"]["uid"]
             if self._track == "candidate":
@@ -301,12 +301,12 @@ class _TrackWindow:
                 page = send(self._model.pod_server(pod), "GET", "/metrics").decode()
                 counts, self._memory[uid] = read_metrics(page)
             except (ServeError, LookupError, ValueError):
-                self.silent = True  # it ends, or is busy; the reason is seen at its pod
+                self.unresponsive = True  # it ends, or is busy; the reason is seen at its pod
                 continue
-            self._latest[run := _container_run(pod)] = counts
+            self._latest[run := _container_run_key(pod)] = counts
             if run in self._known:  # perhaps not read until now: it was not ready, or did not answer
                 self._before.setdefault(run, counts)
-        return answered_since(self._before, self._latest)
+        return count_since(self._before, self._latest)
 
     def _check(self, pod: Json, used: float | None) -> None:
         too_often = self._watcher.restarts(pod) > self._model.rollout.max_restarts
@@ -315,11 +315,11 @@ class _TrackWindow:
         self._watcher.check(pod, used)
 
 
-def _container_run(pod: Json) -> str:
+def _container_run_key(pod: Json) -> str:
     return f"{pod['metadata']['uid']}/{count_restarts(pod)}"
 
 
-def read_metrics(page: str) -> tuple[Counts, float]:
+def read_metrics(page: str) -> tuple[RequestCounts, float]:
     """Return what a server's /metrics counts, and its bytes of memory, 0 when it does not say.
 
     Raises:
@@ -329,20 +329,20 @@ def read_metrics(page: str) -> tuple[Counts, float]:
     seconds = memory = 0.0
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
-            if sample.name == EXECUTED:
+            if sample.name == EXECUTED_METRIC:
                 numbers[sample.labels["traffic"]] += int(sample.value)
-            elif sample.name == FAILED:
+            elif sample.name == FAILED_METRIC:
                 numbers["failed"] += int(sample.value)
-            elif sample.name == SECONDS:
+            elif sample.name == SECONDS_METRIC:
                 seconds += sample.value
-            elif sample.name == MEMORY:
+            elif sample.name == MEMORY_METRIC:
                 memory = sample.value
-    return Counts(**numbers, seconds=seconds), memory
+    return RequestCounts(**numbers, seconds=seconds), memory
 
 
-def answered_since(before: Mapping[str, Counts], now: Mapping[str, Counts]) -> Counts:
+def count_since(before: Mapping[str, RequestCounts], now: Mapping[str, RequestCounts]) -> RequestCounts:
     """Return what pods answered in total; one that came later counts from its start.
 
     A key stands for one run of one pod's container, whose counters only grow.
     """
-    return sum((counts - before.get(key, Counts()) for key, counts in now.items()), Counts())
+    return sum((counts - before.get(key, RequestCounts()) for key, counts in now.items()), RequestCounts())

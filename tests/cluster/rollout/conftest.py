@@ -114,7 +114,7 @@ class Workspace:
         assert done.returncode == code, done.stdout + done.stderr
         return json.loads(done.stdout)
 
-    def where(self, **changes: Any) -> DeploymentPlatform:
+    def platform_with(self, **changes: Any) -> DeploymentPlatform:
         """Return the platform with another target or rollout."""
         target = {key: changes.pop(key) for key in list(changes) if key in Target.model_fields}
         return replace(

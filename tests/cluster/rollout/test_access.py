@@ -16,7 +16,7 @@ pytestmark = pytest.mark.cluster
 def test_servers_with_a_token_and_tls(workspace, kubectl, tmp_path):
     name, namespace = workspace.name, workspace.platform.cluster.namespace
     token, tls = f"{name}-token", f"{name}-tls"
-    platform = workspace.where(token_secret=token, tls_secret=tls, start_timeout=300.0)
+    platform = workspace.platform_with(token_secret=token, tls_secret=tls, start_timeout=300.0)
     version = workspace.publish()
     with pytest.raises(ConfigError, match=f"kubectl create secret generic {token}"):
         workspace.deploy(version, platform)
@@ -45,7 +45,7 @@ def test_servers_with_a_token_and_tls(workspace, kubectl, tmp_path):
 def test_a_token_is_replaced_in_running_pods(workspace, kubectl):
     name, namespace = workspace.name, workspace.platform.cluster.namespace
     kubectl("create", "secret", "generic", name, "-n", namespace, "--from-literal=token=first")
-    workspace.deploy(workspace.publish(), workspace.where(token_secret=name))
+    workspace.deploy(workspace.publish(), workspace.platform_with(token_secret=name))
     server = HttpServer("http://{}:{}".format(*workspace.address), token="first")  # noqa: S106
     changed = replace(server, token="second")  # noqa: S106
     patch = '{"stringData": {"token": "first\\nsecond"}}'

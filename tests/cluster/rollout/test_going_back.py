@@ -50,7 +50,7 @@ def test_answers_otherwise_than_evaluate_saw(refused, stable):
 
 
 def test_slower_than_stable(refused, stable):
-    few = stable.where(latency_margin=0.01, min_requests=5)  # each takes a second on a slow machine
+    few = stable.platform_with(latency_margin=0.01, min_requests=5)  # each takes a second on a slow machine
     why, clients = refused(stable.publish("slow"), few)
     assert re.search(r"an answer takes \d+\.\d ms, \d+\.\d times stable's", why)
     assert "rollout.max_latency_ratio" in why
@@ -58,7 +58,7 @@ def test_slower_than_stable(refused, stable):
 
 
 def test_uses_too_much_memory_for_some_requests(refused, stable):
-    platform = stable.where(bake_seconds=UNHURRIED)
+    platform = stable.platform_with(bake_seconds=UNHURRIED)
     why, _ = refused(stable.publish("hungry"), platform, instance=[1.0] * 4)
     assert "was killed because it used too much memory: its limit is 256 MiB" in why
     assert re.search(r"last seen to use \d+ MiB", why)
@@ -76,14 +76,14 @@ def test_is_no_model(refused, stable):
 
 
 def test_never_ready(refused, stable):
-    why, clients = refused(stable.publish("endless"), stable.where(ready_timeout=6.0))
+    why, clients = refused(stable.publish("endless"), stable.platform_with(ready_timeout=6.0))
     assert "was not ready within 6 s" in why
     assert "connection refused" in why
     assert clients.failed == []
 
 
 def test_an_image_that_does_not_exist(refused, stable, absent):
-    why, clients = refused(stable.publish(), stable.where(image=absent))
+    why, clients = refused(stable.publish(), stable.platform_with(image=absent))
     assert f"Image {absent}" in why
     assert "not found" in why
     assert clients.failed == []
@@ -93,7 +93,7 @@ def test_a_pod_too_large_for_every_node(refused, stable, no_new_nodes):
     labels = f"app.kubernetes.io/name={stable.name},modelyard.dev/track=candidate"
     no_new_nodes(stable.platform.cluster.namespace, labels)
     resources = stable.platform.target.resources.model_copy(update={"cpu": "64"})
-    why, clients = refused(stable.publish(), stable.where(resources=resources))
+    why, clients = refused(stable.publish(), stable.platform_with(resources=resources))
     assert "it asks for 64 cores and 256 MiB of memory, and the autoscaler makes no node for it" in why
     assert re.search(r"At most \d+ cores and \S+ GiB of memory fit on an empty node", why)
     assert clients.failed == []
@@ -116,7 +116,7 @@ def test_a_version_without_golden_requests(stable):
 
 def test_more_than_the_quota_allows(refused, stable):
     resources = stable.platform.target.resources.model_copy(update={"memory": "200Gi"})
-    why, clients = refused(stable.publish(), stable.where(resources=resources))
+    why, clients = refused(stable.publish(), stable.platform_with(resources=resources))
     assert "The quota memory of the namespace allows no pod: requested: requests.memory=200Gi" in why
     assert clients.failed == []
 
@@ -133,6 +133,6 @@ def test_an_account_without_the_right(stable):
 
 
 def test_a_service_account_that_is_not_there(refused, stable):
-    why, clients = refused(stable.publish(), stable.where(service_account="nobody"))
+    why, clients = refused(stable.publish(), stable.platform_with(service_account="nobody"))
     assert "There is no service account nobody in the namespace" in why
     assert clients.failed == []

@@ -123,7 +123,7 @@ def test_an_abandoned_candidate_is_shown_and_cleared(served, kubectl):
     with deploying(served, version, seconds=600) as process:
         until(process, "canary: ")
         assert served.run("rollout", "status", served.name)["abandoned"] is False
-    long_ago = f"{objects.HEARTBEAT}=2026-01-02T03:04:05+00:00"
+    long_ago = f"{objects.HEARTBEAT_ANNOTATION}=2026-01-02T03:04:05+00:00"
     where = ("-n", served.platform.cluster.namespace, "--overwrite")
     kubectl("annotate", "deployment", f"{served.name}-candidate", long_ago, *where)
     seen = served.run("rollout", "status", served.name)

@@ -33,7 +33,7 @@ def served(new_workspace):
 def next_version(workspace, **changes):
     """Deploy another version, and return it."""
     version = workspace.publish()
-    assert workspace.deploy(version, workspace.where(**changes)).decision == "promote"
+    assert workspace.deploy(version, workspace.platform_with(**changes)).decision == "promote"
     workspace.settled(version)
     return version
 
@@ -62,11 +62,11 @@ def test_the_champion_with_other_servers_is_verified_as_a_candidate(served, abse
     version, before = served.stable(), served.platform.deployment("stable")
     with served.load().running() as clients:
         with pytest.raises(DeployError, match=f"Version {version} was not deployed, and stable serves ver"):
-            served.deploy(version, served.where(image=absent))
+            served.deploy(version, served.platform_with(image=absent))
         generation = served.platform.deployment("stable")["metadata"]["generation"]
         assert generation == before["metadata"]["generation"], "stable was not touched"
         served.said.clear()
-        assert served.deploy(version, served.where(ready_timeout=61.0)).decision == "promote"
+        assert served.deploy(version, served.platform_with(ready_timeout=61.0)).decision == "promote"
     assert clients.failed == []
     served.settled(version)
     assert "canary analysis: " in served.words()

@@ -20,7 +20,8 @@ def served(new_workspace):
         for _ in range(version):
             workspace.publish()
         workspace.platform.reconcile(
-            workspace.platform.servers(version, workspace.models.digest(workspace.name, version)), None
+            workspace.platform.describe_servers(version, workspace.models.digest(workspace.name, version)),
+            None,
         )
         workspace.models.promote(workspace.name, version, reason="first", by="test")
     return workspaces

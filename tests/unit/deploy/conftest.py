@@ -111,8 +111,8 @@ class Pod:
 
     def __init__(self, name: str = "digits-candidate-1") -> None:
         self.json = json.loads((RECORDED / "crash-loop.json").read_text())["pod"]
-        labels = {objects.NAME: "digits", objects.PART: "modelyard"}
-        labels |= {objects.TRACK: "candidate", objects.VERSION: "2"}
+        labels = {objects.NAME_LABEL: "digits", objects.PART_OF_LABEL: "modelyard"}
+        labels |= {objects.TRACK_LABEL: "candidate", objects.VERSION_LABEL: "2"}
         self.json["metadata"] |= {"name": name, "uid": name, "labels": labels}
         self.runs(restarts=2)
 
@@ -189,7 +189,7 @@ def claimed(platform):
     """Claim a candidate of a version for a rollout, and return its servers."""
 
     def claim(token="mine", version=2):  # noqa: S107
-        servers = platform.servers(version, "d" * 64)
+        servers = platform.describe_servers(version, "d" * 64)
         platform.claim(token, servers)
         return servers
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from modelyard.components.deploy.platforms.base import (
     Check,
-    Counts,
+    RequestCounts,
     Servers,
     Status,
     Superseded,
     Traffic,
-    superseded,
+    superseded_error,
 )
 from modelyard.components.errors import ConflictError, DeployError, NotFoundError
 from modelyard.components.store.objects import Entry
@@ -36,7 +36,7 @@ class World:
     candidate: Servers | None = None
     token: str = ""
     canary: bool = False
-    answers: bool = False
+    stable_serves: bool = False
     verified: bool = False
     unfit: set[int] = field(default_factory=set)
     broken: set[int] = field(default_factory=set)
@@ -48,7 +48,7 @@ class World:
     def changed(self) -> None:
         """Check what must hold at any moment."""
         assert not self.canary or self.verified, "clients reach a candidate that was not verified"
-        reached = self.answers or bool(self.canary and self.candidate)
+        reached = self.stable_serves or bool(self.canary and self.candidate)
         assert reached or not self.served or self.may_lose, "clients that were served reach nothing"
         self.served = reached
 
@@ -56,7 +56,7 @@ class World:
 class MemoryPlatform:
     """A model on a platform that does at once what it is asked to."""
 
-    name, id, where, follows = "digits", "memory", "here", False
+    name, id, location, follows_pointer = "digits", "memory", "here", False
 
     def __init__(self, world: World, image: str = "serve:1") -> None:
         self.world, self.image = world, image
@@ -66,16 +66,16 @@ class MemoryPlatform:
         loaded = {one.version for one in (world.stable, world.candidate) if one}
         candidate = world.candidate and world.candidate.model_copy(update={"ready": 1})
         status = Status(stable=world.stable, candidate=candidate, token=world.token, canary=world.canary)
-        return status.model_copy(update={"answers": world.answers, "loaded": frozenset(loaded)})
+        return status.model_copy(update={"stable_serves": world.stable_serves, "loaded": frozenset(loaded)})
 
-    def servers(self, version: int, digest: str, like_before: bool = False) -> Servers:
-        image = self.world.images.get(version, self.image) if like_before else self.image
+    def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:
+        image = self.world.images.get(version, self.image) if as_last_served else self.image
         fingerprint = f"{version} in {image}"
         return Servers(version=version, digest=digest, fingerprint=fingerprint, image=image)
 
     def claim(self, token: str, servers: Servers) -> None:
         world = self.world
-        if not servers.same(world.candidate):
+        if not servers.matches(world.candidate):
             world.candidate, world.verified = servers, False
         world.token, world.canary = token, False
         world.changed()
@@ -83,7 +83,7 @@ class MemoryPlatform:
     def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
         if token:
             self._own(token)
-        elif not servers.same(self.world.stable):
+        elif not servers.matches(self.world.stable):
             raise Superseded("another rollout brings stable to another version")
         self._run(servers, self.world.broken if token else self.world.broken | self.world.unfit)
         check(self)
@@ -98,11 +98,11 @@ class MemoryPlatform:
         images = {one.image for one in tracks if one and one.version == version}
         return 200, json.dumps({"predictions": [[0.3 if images & self.world.wrong else 1.0]]}).encode()
 
-    def window(self, token: str) -> "MemoryWindow":
+    def open_window(self, token: str) -> "MemoryWindow":
         self._own(token)
         return MemoryWindow(self, token)
 
-    def route(self, token: str) -> None:
+    def route_to_candidate(self, token: str) -> None:
         self._own(token)
         self.world.canary = True
         self.world.changed()
@@ -113,10 +113,10 @@ class MemoryPlatform:
             raise Superseded("another rollout brings stable to another version")
         world.stable = servers
         if servers is None:
-            world.answers = False
+            world.stable_serves = False
         else:
             self._run(servers, world.broken | world.unfit)  # else what ran goes on
-            world.answers, world.images[servers.version] = True, servers.image
+            world.stable_serves, world.images[servers.version] = True, servers.image
         world.changed()
 
     def withdraw(self, token: str | None = None) -> int | None:
@@ -124,16 +124,16 @@ class MemoryPlatform:
         if world.candidate is None or (token and world.token != token):
             return None
         version, world.candidate, world.canary, world.token = world.candidate.version, None, False, ""
-        world.served &= world.answers  # it may be all that clients had: by hand, or when it is rejected
+        world.served &= world.stable_serves  # it may be all that clients had: by hand, or when it is rejected
         world.changed()
         return version
 
-    def beat(self, token: str) -> None:
+    def write_heartbeat(self, token: str) -> None:
         assert token
 
     def _own(self, token: str) -> None:
         if self.world.candidate is None or self.world.token != token:
-            raise superseded(self.name, self.world.candidate and self.world.candidate.version)
+            raise superseded_error(self.name, self.world.candidate and self.world.candidate.version)
 
     def _run(self, servers: Servers, broken: set[int]) -> None:
         if servers.version in broken:
@@ -148,11 +148,15 @@ class MemoryWindow:
 
     def read(self) -> Traffic:
         self._platform._own(self._token)
-        counts = Counts(client=self._answered)
+        counts = RequestCounts(client=self._answered)
         self._answered += 1
-        return Traffic(counts, counts if self._platform.world.answers else Counts(), responding=True)
+        return Traffic(
+            counts,
+            counts if self._platform.world.stable_serves else RequestCounts(),
+            candidate_responding=True,
+        )
 
-    def share(self) -> float:
+    def candidate_share(self) -> float:
         return 0.5
 
     def send(self, instance: Any) -> None:
@@ -160,7 +164,7 @@ class MemoryWindow:
 
 
 def _equal(one: Servers | None, other: Servers | None) -> bool:
-    return one is other is None or (one is not None and one.same(other))
+    return one is other is None or (one is not None and one.matches(other))
 
 
 class MemoryObjects:
@@ -219,7 +223,7 @@ class Interrupted:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._target, name)
-        if not callable(found) or name == "beat":
+        if not callable(found) or name == "write_heartbeat":
             return found
         return lambda *arguments, **more: self._script.call(
             partial(found, *arguments, **more), self._error("It does not answer.")

@@ -6,8 +6,8 @@ from modelyard.components.artifacts import Golden
 from modelyard.components.deploy import canary_analysis
 from modelyard.components.deploy.canary_analysis import failure_reason, summary
 from modelyard.components.deploy.platforms import objects
-from modelyard.components.deploy.platforms.base import Counts
-from modelyard.components.deploy.platforms.pods import _TrackWindow, answered_since, read_metrics
+from modelyard.components.deploy.platforms.base import RequestCounts
+from modelyard.components.deploy.platforms.pods import _TrackWindow, count_since, read_metrics
 from modelyard.components.deploy.settings import Rollout
 from modelyard.components.deploy.verification import PinnedVersion
 from modelyard.components.errors import DeployError
@@ -19,24 +19,28 @@ PINNED = PinnedVersion(2, "d" * 64, Golden(problem="classification", instances=[
 
 
 def answered(requests, seconds, failed=0):
-    return Counts(client=requests, failed=failed, seconds=requests * seconds)
+    return RequestCounts(client=requests, failed=failed, seconds=requests * seconds)
 
 
 @pytest.mark.parametrize(
     ("candidate", "stable", "words"),
     [
         (answered(100, 0.01), answered(900, 0.01), None),
-        (answered(3, 0.01, failed=2), Counts(), None),  # 2 of the 100 that it will be judged by are allowed
-        (answered(3, 0.01, failed=3), Counts(), "3 of 3 requests failed, and at most 2.00%"),
-        (answered(1000, 0.01, failed=20), Counts(), None),
-        (answered(1000, 0.01, failed=21), Counts(), "21 of 1000"),
+        (
+            answered(3, 0.01, failed=2),
+            RequestCounts(),
+            None,
+        ),  # 2 of the 100 that it will be judged by are allowed
+        (answered(3, 0.01, failed=3), RequestCounts(), "3 of 3 requests failed, and at most 2.00%"),
+        (answered(1000, 0.01, failed=20), RequestCounts(), None),
+        (answered(1000, 0.01, failed=21), RequestCounts(), "21 of 1000"),
         (answered(100, 0.05), answered(900, 0.02), "takes 50.0 ms, 2.5 times stable's 20.0 ms"),
         (answered(100, 0.04), answered(900, 0.02), None),  # twice is allowed
         (answered(100, 0.009), answered(900, 0.0005), None),  # so little is always allowed
         (answered(99, 9.0), answered(900, 0.02), None),  # too few to say
-        (answered(100, 9.0), Counts(), None),  # nothing to compare with
-        (Counts(client=60, golden=39, seconds=100.0), answered(900, 0.02), None),
-        (Counts(client=60, golden=40, seconds=100.0), answered(900, 0.02), "takes 1000.0 ms"),
+        (answered(100, 9.0), RequestCounts(), None),  # nothing to compare with
+        (RequestCounts(client=60, golden=39, seconds=100.0), answered(900, 0.02), None),
+        (RequestCounts(client=60, golden=40, seconds=100.0), answered(900, 0.02), "takes 1000.0 ms"),
     ],
 )
 def test_failure_reason(candidate, stable, words):
@@ -45,8 +49,10 @@ def test_failure_reason(candidate, stable, words):
 
 
 def test_the_summary_says_what_it_was_judged_by():
-    seen = Counts(client=60, golden=40, seconds=1.0)
-    assert "60 client requests and 40 golden ones, 0 failed; there was no stable" in summary(seen, Counts())
+    seen = RequestCounts(client=60, golden=40, seconds=1.0)
+    assert "60 client requests and 40 golden ones, 0 failed; there was no stable" in summary(
+        seen, RequestCounts()
+    )
     assert "10.0 ms an answer beside stable's 20.0 ms" in summary(seen, answered(900, 0.02))
 
 
@@ -68,25 +74,25 @@ def test_requests_are_counted_by_sender_and_result():
     assert (counts.client, counts.golden, counts.failed) == (3, 3, 1)
     assert (counts.requests, counts.latency) == (6, 0.5)
     assert memory > 2**20
-    assert read_metrics(page())[0] == Counts()
-    assert Counts().latency == 0.0
+    assert read_metrics(page())[0] == RequestCounts()
+    assert RequestCounts().latency == 0.0
 
 
 def test_pods_count_from_what_they_had_answered_before_and_newcomers_from_their_start():
-    before = {"old": Counts(client=10, seconds=1.0)}
+    before = {"old": RequestCounts(client=10, seconds=1.0)}
     now = {
-        "old": Counts(client=12, seconds=2.0),
-        "new": Counts(client=6, failed=1, seconds=0.5),
+        "old": RequestCounts(client=12, seconds=2.0),
+        "new": RequestCounts(client=6, failed=1, seconds=0.5),
     }
-    assert answered_since(before, now) == Counts(client=8, failed=1, seconds=1.5)
+    assert count_since(before, now) == RequestCounts(client=8, failed=1, seconds=1.5)
 
 
 def analyze(platform, ready=1):
     counts = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": ready}
-    metadata = {"annotations": {objects.TOKEN: "mine"}, "labels": {objects.VERSION: "2"}}
+    metadata = {"annotations": {objects.TOKEN_ANNOTATION: "mine"}, "labels": {objects.VERSION_LABEL: "2"}}
     candidate = {"metadata": metadata, "spec": {}, "status": counts}
     platform.cluster.objects["Deployment digits-candidate"] = candidate
-    window = platform.window("mine")
+    window = platform.open_window("mine")
     return canary_analysis.analyze("digits", PINNED, window, platform.rollout, platform.now, platform.sleep)
 
 
@@ -123,7 +129,7 @@ def test_a_candidate_that_does_not_answer_in_the_end_fails(platform, cluster, cl
         cluster.proxy_request = lambda *sent: (504, b"") if cluster.answered else proxy_request(*sent)
     with pytest.raises(DeployError, match="failed its canary analysis: it does not answer, or is not ready"):
         analyze(platform, ready=how != "unready")
-    assert clock.time > canary_analysis.EXTRA
+    assert clock.time > canary_analysis.GRACE_SECONDS
 
 
 @pytest.mark.usefixtures("pod")
@@ -142,10 +148,10 @@ def test_a_candidate_that_too_few_requests_reach_is_not_promoted(platform, clust
 @pytest.mark.parametrize("page", [(502, b"busy"), (200, b'modelyard_request_seconds_count{path="/"} 3.0\n')])
 def test_what_a_pod_answered_before_the_analysis_never_counts(platform, cluster, pod, page):
     """Its /metrics cannot be read when the window is opened: its counters, of all its life, are no news."""
-    pod.json["metadata"]["labels"] |= {objects.TRACK: "stable"}
+    pod.json["metadata"]["labels"] |= {objects.TRACK_LABEL: "stable"}
     proxy_request = cluster.proxy_request
     cluster.proxy_request = lambda *_: page
     window = _TrackWindow(platform, "stable")
-    assert window.silent
+    assert window.unresponsive
     cluster.proxy_request, cluster.answered = proxy_request, 1000
     assert (window.read().client, window.read().client) == (0, 1)

@@ -43,13 +43,13 @@ def test_deploy_look_promote_and_abort(command, controller, version, models, sta
     assert "version 1, 0 of 0 ready, serve:1" in said
     assert "here" in said
 
-    controller.platform.claim("killed", controller.platform.servers(2, models.digest("digits", 2)))
+    controller.platform.claim("killed", controller.platform.describe_servers(2, models.digest("digits", 2)))
     assert json.loads(command("rollout", "status", "digits", "--output", "json"))["candidate"]["version"] == 2
     assert "abandoned" in command("rollout", "status", "digits")
     assert command("rollout", "promote", "digits").startswith("promote: promoted by hand")
     assert state() == (2, 2, None, True)
 
-    controller.platform.claim("killed", controller.platform.servers(3, models.digest("digits", 3)))
+    controller.platform.claim("killed", controller.platform.describe_servers(3, models.digest("digits", 3)))
     assert "Version 3" in command("rollout", "abort", "digits")
     assert "no candidate" in command("rollout", "abort", "digits")
     assert json.loads(command("rollout", "abort", "digits", "--output", "json"))["aborted"] is None

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from modelyard.components.deploy.platforms import deployment, objects
-from modelyard.components.deploy.platforms.base import HEARTBEAT_LOST, Superseded
+from modelyard.components.deploy.platforms.base import HEARTBEAT_TIMEOUT, Superseded
 from modelyard.components.errors import ClusterError, ConfigError, DeployError, ServeError
 from modelyard.components.kubernetes.cluster import Cluster
 from modelyard.components.server import predict_one
@@ -15,7 +15,7 @@ from modelyard.components.server import predict_one
 @pytest.fixture
 def stable(platform):
     """Stable, of version 1."""
-    servers = platform.servers(1, "d" * 64)
+    servers = platform.describe_servers(1, "d" * 64)
     platform.reconcile(servers, None)
     return servers
 
@@ -28,14 +28,14 @@ def state(platform):
         status = platform.status()
         tracks = [one.version if one else None for one in (status.stable, status.candidate)]
         service = platform.cluster.get("Service", "digits")
-        return (*tracks, service is None or objects.TRACK in service["spec"]["selector"])
+        return (*tracks, service is None or objects.TRACK_LABEL in service["spec"]["selector"])
 
     return look
 
 
 def mark(platform):
     """Return the token of the rollout that marked the Service last."""
-    return objects.annotation(platform.cluster.get("Service", "digits"), objects.TOKEN)
+    return objects.annotation(platform.cluster.get("Service", "digits"), objects.TOKEN_ANNOTATION)
 
 
 @pytest.mark.usefixtures("stable")
@@ -54,7 +54,7 @@ def test_no_rollout_leads_clients_to_a_candidate_that_another_one_takes_over(
 
     cluster.get = overtaken
     with pytest.raises(Superseded):
-        platform.route("early")
+        platform.route_to_candidate("early")
     assert state() == (1, 2, True)
 
 
@@ -63,7 +63,7 @@ def test_a_rollout_that_marked_the_service_and_was_killed_blocks_no_other(
     platform, cluster, clock, claimed, state
 ):
     claimed()
-    platform._route(None, canary=False, token="killed")  # noqa: S106
+    platform._write_service(None, canary=False, token="killed")  # noqa: S106
     began, get = clock.time, cluster.get
 
     def slow(kind, name):
@@ -71,8 +71,8 @@ def test_a_rollout_that_marked_the_service_and_was_killed_blocks_no_other(
         return get(kind, name)
 
     cluster.get = slow
-    platform.route("mine")
-    assert clock.time - began >= deployment.JOINING, "it had its time"
+    platform.route_to_candidate("mine")
+    assert clock.time - began >= deployment.JOIN_TIMEOUT, "it had its time"
     assert state() == (1, 2, False)
 
 
@@ -86,7 +86,7 @@ def test_an_end_that_comes_late_leaves_the_candidate_of_another_rollout(platform
         if name == "digits-candidate":  # the early one has looked, and the late one is faster
             cluster.get = get
             claimed("late")
-            platform.route("late")
+            platform.route_to_candidate("late")
         return found
 
     cluster.get = raced
@@ -97,15 +97,18 @@ def test_an_end_that_comes_late_leaves_the_candidate_of_another_rollout(platform
 @pytest.mark.usefixtures("stable")
 def test_a_takeover_marks_the_service_before_and_switches_it_after(platform, cluster, claimed, state):
     claimed("early")
-    platform.route("early")
+    platform.route_to_candidate("early")
     apply = cluster.apply
 
     def late(desired, manager):
-        if desired["kind"] == "Deployment" and objects.annotation(desired, objects.TOKEN) == "late":
+        if (
+            desired["kind"] == "Deployment"
+            and objects.annotation(desired, objects.TOKEN_ANNOTATION) == "late"
+        ):
             cluster.apply = apply
             assert mark(platform) == "late"
             assert state()[-1], "clients reach stable alone before the candidate changes"
-            platform._route(None, canary=True, token="early")  # noqa: S106
+            platform._write_service(None, canary=True, token="early")  # noqa: S106
         return apply(desired, manager)
 
     cluster.apply = late
@@ -115,14 +118,14 @@ def test_a_takeover_marks_the_service_before_and_switches_it_after(platform, clu
 
 @pytest.mark.usefixtures("stable")
 def test_a_claim_that_comes_late_leaves_clients_to_the_one_who_took_it(platform, claimed, state, monkeypatch):
-    beat = platform.beat
+    beat = platform.write_heartbeat
 
     def overtaken(_):
-        monkeypatch.setattr(platform, "beat", beat)
+        monkeypatch.setattr(platform, "write_heartbeat", beat)
         claimed("late")
-        platform.route("late")
+        platform.route_to_candidate("late")
 
-    monkeypatch.setattr(platform, "beat", overtaken)
+    monkeypatch.setattr(platform, "write_heartbeat", overtaken)
     with pytest.raises(Superseded, match="took the candidate's place"):
         claimed("early")
     assert state() == (1, 2, False)
@@ -142,7 +145,7 @@ def test_a_candidate_of_the_same_servers_stays_and_any_other_goes(platform, clus
 def test_a_write_that_always_conflicts_ends(platform, cluster):
     cluster.apply = lambda *_: None
     with pytest.raises(ClusterError, match="digits-stable was changed by others 60 times"):
-        platform.reconcile(platform.servers(1, "d" * 64), None)
+        platform.reconcile(platform.describe_servers(1, "d" * 64), None)
 
 
 # A quota without room --------------------------------------------------------------------------------
@@ -172,7 +175,7 @@ def test_a_candidate_that_a_quota_has_no_room_for_waits_for_the_one_before(
 @pytest.mark.usefixtures("quota")
 def test_servers_that_never_end_block_no_rollout(platform, clock, claimed):
     claimed()  # as when their node is lost
-    assert clock.time > deployment.ENDING
+    assert clock.time > deployment.TERMINATION_TIMEOUT
     assert platform.status().candidate.version == 2
 
 
@@ -183,7 +186,7 @@ def test_a_candidate_whose_pods_are_not_created_is_waited_for_a_while(
     pod.json["metadata"]["deletionTimestamp"] = "now"
     monkeypatch.setattr(cluster, "_run", lambda found: found.update(status={}))
     claimed()
-    assert deployment.ENDING < clock.time < 2 * deployment.ENDING
+    assert deployment.TERMINATION_TIMEOUT < clock.time < 2 * deployment.TERMINATION_TIMEOUT
 
 
 def test_an_old_candidate_that_does_not_end_is_an_error(platform, cluster, claimed):
@@ -205,10 +208,10 @@ def test_where_there_is_room_no_server_is_waited_for(clock, pod, claimed):
 
 
 def test_stable_is_changed_only_from_what_was_observed(platform, stable):
-    three = platform.servers(3, "d" * 64)
+    three = platform.describe_servers(3, "d" * 64)
     platform.reconcile(three, stable)
     with pytest.raises(Superseded):
-        platform.reconcile(platform.servers(2, "d" * 64), stable)
+        platform.reconcile(platform.describe_servers(2, "d" * 64), stable)
     platform.reconcile(three, stable)  # the same again, as after a call that was not answered
     with pytest.raises(Superseded):
         platform.reconcile(None, stable)
@@ -226,9 +229,9 @@ def test_stable_gets_the_exact_pods_of_before_or_of_the_candidate(platform, clai
     platform.target = platform.target.model_copy(update={"image": "serve:of-another-environment"})
     platform.reconcile(candidate, before)
     assert platform.status().stable.image == "serve:1"
-    assert platform.status().stable.same(candidate)
+    assert platform.status().stable.matches(candidate)
     template = platform.deployment("stable")["spec"]["template"]
-    assert template["metadata"]["labels"][objects.TRACK] == "stable"
+    assert template["metadata"]["labels"][objects.TRACK_LABEL] == "stable"
     platform.reconcile(before, candidate)
     assert platform.deployment("stable")["spec"]["template"] == before.state
 
@@ -238,7 +241,7 @@ def test_replicas_belong_to_who_scaled_them_last(platform, cluster, stable):
     cluster.objects["Deployment digits-stable"]["metadata"]["managedFields"] = [owner]
     written, apply = [], cluster.apply
     cluster.apply = lambda desired, manager: written.append(desired) or apply(desired, manager)
-    platform.reconcile(platform.servers(2, "d" * 64), stable)
+    platform.reconcile(platform.describe_servers(2, "d" * 64), stable)
     assert "replicas" not in next(one for one in written if one["kind"] == "Deployment")["spec"]
 
 
@@ -265,12 +268,12 @@ def test_a_rollback_gets_the_image_with_which_the_version_was_served(platform, c
     sets = [{"metadata": {"annotations": {deployment.REVISION: "3"}}, "spec": {"template": template}}]
     list_objects = cluster.list_objects
     cluster.list_objects = lambda kind, labels: sets if kind == "ReplicaSet" else list_objects(kind, labels)
-    assert platform.servers(2, "d" * 64, like_before=True).image == "serve:of-then"
+    assert platform.describe_servers(2, "d" * 64, as_last_served=True).image == "serve:of-then"
     sets.clear()
     platform.target = platform.target.model_copy(update={"image": None})
-    assert platform.servers(2, "d" * 64, like_before=True).image == "serve:1", "what stable has"
+    assert platform.describe_servers(2, "d" * 64, as_last_served=True).image == "serve:1", "what stable has"
     with pytest.raises(ConfigError, match=r"environment\.images\.serve"):
-        platform.servers(2, "d" * 64)
+        platform.describe_servers(2, "d" * 64)
 
 
 # What is shown -----------------------------------------------------------------------------------------
@@ -279,14 +282,14 @@ def test_a_rollback_gets_the_image_with_which_the_version_was_served(platform, c
 def test_the_name_of_a_service_begins_with_a_letter(platform):
     platform.name = "7segments"
     with pytest.raises(ConfigError, match="'7segments' cannot be served on Kubernetes"):
-        platform.servers(1, "d" * 64)
+        platform.describe_servers(1, "d" * 64)
 
 
 @pytest.mark.usefixtures("stable")
 def test_what_is_loaded_has_pods_of_an_earlier_version_too(platform, pod, claimed):
     assert platform.id == platform.cluster.objects["Service digits"]["metadata"]["uid"]
     claimed()
-    pod.json["metadata"]["labels"][objects.VERSION] = "7"
+    pod.json["metadata"]["labels"][objects.VERSION_LABEL] = "7"
     assert platform.status().loaded == {1, 2, 7}
 
 
@@ -294,11 +297,11 @@ def test_heartbeats_are_written_at_the_own_candidate_alone(platform, cluster, cl
     claimed()
     assert not platform.status().abandoned
     found = cluster.objects["Deployment digits-candidate"]["metadata"]
-    long_ago = datetime.now(UTC) - 2 * HEARTBEAT_LOST
-    found["annotations"][objects.HEARTBEAT] = long_ago.isoformat()
-    platform.beat("another")
+    long_ago = datetime.now(UTC) - 2 * HEARTBEAT_TIMEOUT
+    found["annotations"][objects.HEARTBEAT_ANNOTATION] = long_ago.isoformat()
+    platform.write_heartbeat("another")
     assert platform.status().abandoned
-    platform.beat("mine")
+    platform.write_heartbeat("mine")
     assert not platform.status().abandoned
 
 
@@ -307,7 +310,10 @@ def test_heartbeats_are_written_at_the_own_candidate_alone(platform, cluster, cl
 )
 def test_a_heartbeat_is_read_in_any_time_zone(at):
     candidate = {
-        "metadata": {"annotations": {objects.HEARTBEAT: at}, "creationTimestamp": "2025-01-01T00:00:00Z"}
+        "metadata": {
+            "annotations": {objects.HEARTBEAT_ANNOTATION: at},
+            "creationTimestamp": "2025-01-01T00:00:00Z",
+        }
     }
     assert objects.last_heartbeat(candidate) == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     del candidate["metadata"]["annotations"]

@@ -32,7 +32,7 @@ def test_a_server_is_pinned_by_number_and_digest():
     args = made["spec"]["template"]["spec"]["containers"][0]["args"]
     assert args[:6] == ["--name", "digits", "--version", "7", "--digest", DIGEST]
     assert objects.version(made) == 7
-    assert objects.annotation(made, objects.DIGEST) == DIGEST
+    assert objects.annotation(made, objects.DIGEST_ANNOTATION) == DIGEST
 
 
 def test_serving_reaches_the_server_but_for_where_it_listens():
@@ -70,7 +70,7 @@ def test_pods_are_not_open_where_the_section_asks_for_a_token_or_tls(serving):
 
 def test_a_server_on_a_cluster_always_lingers():
     told = Serving.of(deployment()["spec"]["template"]["spec"]["containers"][0]["args"][-1])
-    assert told.linger == objects.LINGER
+    assert told.linger == objects.MINIMUM_LINGER
 
 
 def test_the_kubelet_gives_a_server_more_time_than_deploy_does():
@@ -94,17 +94,18 @@ def test_a_number_stays_a_number_and_a_name_stays_text():
     made = deployment(target=TARGET.model_copy(update={"resources": Resources(cpu="2", memory="1Gi")}))
     container = made["spec"]["template"]["spec"]["containers"][0]
     assert container["resources"]["requests"] == {"cpu": "2", "memory": "1Gi"}
-    assert made["metadata"]["labels"][objects.VERSION] == "7"
+    assert made["metadata"]["labels"][objects.VERSION_LABEL] == "7"
     assert isinstance(made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], int)
 
 
 def test_the_same_servers_are_known_in_either_track():
     stable, candidate = (deployment(track=track) for track in ("stable", "candidate"))
     fingerprints = [
-        objects.annotation(one["spec"]["template"], objects.TEMPLATE) for one in (stable, candidate)
+        objects.annotation(one["spec"]["template"], objects.TEMPLATE_ANNOTATION)
+        for one in (stable, candidate)
     ]
     assert len(set(fingerprints)) == 1
-    assert stable["spec"]["template"]["metadata"]["labels"][objects.TRACK] == "stable"
-    assert objects.made_from(stable, stable["spec"]["template"])
+    assert stable["spec"]["template"]["metadata"]["labels"][objects.TRACK_LABEL] == "stable"
+    assert objects.is_made_from(stable, stable["spec"]["template"])
     other = deployment(target=TARGET.model_copy(update={"image": "serve:2"}))
-    assert not objects.made_from(other, stable["spec"]["template"])
+    assert not objects.is_made_from(other, stable["spec"]["template"])

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from modelyard.components.deploy.platforms.pods import PodWatcher, is_complete, pods_refused
+from modelyard.components.deploy.platforms.pods import PodWatcher, find_refusal, is_complete
 from modelyard.components.errors import ConfigError, DeployError, UnreachableError
 from modelyard.components.server import HttpServer
 from modelyard.components.step import document
@@ -59,7 +59,7 @@ def test_a_pod_whose_secret_is_missing_is_told_soon(platform, cluster, clock, po
 def test_requests_carry_the_present_token_of_the_secret(platform, cluster, clock, pod):
     platform.target = platform.target.model_copy(update={"token_secret": "words", "tls_secret": "cert"})
     with pytest.raises(ConfigError, match="kubectl create secret generic words"):
-        platform.servers(2, "d" * 64)
+        platform.describe_servers(2, "d" * 64)
     for text, token in ((b"old\nnew\n", "old"), (b"new\n", "new")):
         cluster.objects["Secret words"] = {"data": {"token": base64.b64encode(text).decode()}}
         assert platform.service().token == token
@@ -126,7 +126,7 @@ def test_a_pod_that_comes_and_goes_is_no_progress(platform, clock, claimed):
 )
 def test_a_deployment_whose_pods_are_refused(name, words):
     deployment = json.loads((RECORDED / f"{name}.json").read_text())["deployment"]
-    assert words in pods_refused(deployment)
+    assert words in find_refusal(deployment)
     deployment["metadata"]["generation"] += 1
-    assert pods_refused(deployment) is None, "the refusal is of an older template"
+    assert find_refusal(deployment) is None, "the refusal is of an older template"
     assert not is_complete(deployment)

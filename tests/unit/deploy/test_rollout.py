@@ -131,9 +131,9 @@ def test_clients_keep_what_a_killed_first_rollout_left_them(
     controller, models, world, version, deploy, state, monkeypatch, how
 ):
     one, two, platform = version(), version(), controller.platform
-    platform.claim("killed", platform.servers(1, one.digest))
+    platform.claim("killed", platform.describe_servers(1, one.digest))
     world.verified = True
-    platform.route("killed")
+    platform.route_to_candidate("killed")
     reconcile = platform.reconcile
 
     def raced(*servers):
@@ -191,7 +191,7 @@ def test_the_rollout_of_another_version_leaves_the_image_of_the_champion(control
 
 @pytest.mark.usefixtures("one")
 def test_a_candidate_that_is_promoted_by_hand_keeps_its_image(controller, world, version):
-    controller.platform.claim("token", controller.platform.servers(2, version().digest))
+    controller.platform.claim("token", controller.platform.describe_servers(2, version().digest))
     controller.platform.image = "serve:of-another-user"
     assert controller.promote_candidate("good").version == 2
     assert (world.stable.version, world.stable.image) == (2, "serve:1")
@@ -243,7 +243,7 @@ def test_a_version_whose_files_are_not_what_was_published_is_refused(
     if command == "rollback":
         deploy(two)
     elif command == "rollout promote":
-        platform.claim("token", platform.servers(2, two.digest))
+        platform.claim("token", platform.describe_servers(2, two.digest))
     number = 1 if command == "rollback" else 2
     before, looked = (state(), world.stable), models.history("digits")
     key = f"digits/versions/{number:06d}/{'manifest.json' if how == 'manifest' else 'model.onnx'}"
@@ -396,7 +396,7 @@ def test_a_store_that_fails_once_the_pointer_has_moved(models, version, deploy, 
 def test_a_candidate_that_cannot_be_deleted_prevents_no_rollback(controller, version, deploy, state):
     deploy(version())
     platform = controller.platform
-    platform.claim("killed", platform.servers(3, "d" * 64))
+    platform.claim("killed", platform.describe_servers(3, "d" * 64))
     withdraw = platform.withdraw
 
     def unavailable(*_):
@@ -414,10 +414,10 @@ def test_a_candidate_that_cannot_be_deleted_prevents_no_rollback(controller, ver
 
 def leave_behind(platform, pinned):
     """Leave a candidate among clients, as a rollout does that was killed during its canary analysis."""
-    servers = platform.servers(pinned.version, pinned.digest)
+    servers = platform.describe_servers(pinned.version, pinned.digest)
     platform.claim("killed", servers)
     platform.verify(servers, lambda _: None, "killed")
-    platform.route("killed")
+    platform.route_to_candidate("killed")
 
 
 @pytest.mark.parametrize("how", ["deploy", "overtaken", "rollback"])
@@ -454,7 +454,7 @@ def test_clients_keep_the_first_candidate_when_its_rollout_is_killed_and_run_aga
 @pytest.mark.usefixtures("one")
 def test_a_candidate_that_its_rollout_rejects_is_not_promoted_by_hand(controller, version, state, on_log):
     platform = controller.platform
-    platform.claim("rollout", platform.servers(2, version().digest))
+    platform.claim("rollout", platform.describe_servers(2, version().digest))
     on_log("verified: ", lambda: platform.withdraw("rollout"))
     with pytest.raises(DeployError, match="was withdrawn by another command"):
         controller.promote_candidate("it is good")
@@ -486,7 +486,7 @@ def test_aborting_a_candidate_records_an_attempt_unless_it_was_promoted(
     controller, models, version, promote, state, promoted
 ):
     two = version()
-    controller.platform.claim("mine", controller.platform.servers(2, two.digest))
+    controller.platform.claim("mine", controller.platform.describe_servers(2, two.digest))
     if promoted:
         promote(two)
     assert controller.abort("by hand") == 2
@@ -508,7 +508,7 @@ def test_stable_is_written_again_after_a_race_that_was_lost(controller, world, v
 
     def raced(servers, observed):
         platform.reconcile = reconcile
-        world.stable = platform.servers(3, "d" * 64)  # by a rollout that saw an older pointer
+        world.stable = platform.describe_servers(3, "d" * 64)  # by a rollout that saw an older pointer
         reconcile(servers, observed)
 
     platform.reconcile = raced
@@ -540,7 +540,7 @@ def test_what_is_served_is_noted_in_the_store_before_and_after(controller, model
 def test_a_rollout_writes_heartbeats_until_it_ends(controller, version, deploy, on_log, monkeypatch):
     beaten = threading.Event()
     monkeypatch.setattr(base, "HEARTBEAT_SECONDS", 0.001)
-    monkeypatch.setattr(controller.platform, "beat", lambda _: beaten.set())
+    monkeypatch.setattr(controller.platform, "write_heartbeat", lambda _: beaten.set())
     on_log("canary: ", lambda: beaten.wait(120))
     deploy(version())
     assert beaten.is_set()
@@ -586,7 +586,7 @@ def test_a_command_that_is_disturbed_at_any_call_ends_well_when_repeated(
         champion = models.champion("digits")
         failed = how.startswith("fails") and what in ("another version", "rollback")
         if failed and champion.version == before.version:
-            assert world.stable.same(before), "what is not promoted leaves stable as it was"
+            assert world.stable.matches(before), "what is not promoted leaves stable as it was"
         if how == "other" and champion.version == third.version:
             assert state() == (3, 3, None, True)
         else:
@@ -624,7 +624,7 @@ def command(controller, what, first, second, again=False):
             raise
 
 
-@pytest.mark.parametrize("killed_at", ["claim", "route", "promote", "reconcile"])
+@pytest.mark.parametrize("killed_at", ["claim", "route_to_candidate", "promote", "reconcile"])
 def test_a_rollout_meets_at_any_call_another_one_that_is_killed(
     models, world, new_controller, disturbed, version, state, killed_at
 ):

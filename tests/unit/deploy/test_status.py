@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from modelyard.components.deploy.platforms import local
-from modelyard.components.deploy.platforms.base import HEARTBEAT_LOST, PlatformConfig, Servers, Status
+from modelyard.components.deploy.platforms.base import HEARTBEAT_TIMEOUT, PlatformConfig, Servers, Status
 from modelyard.components.deploy.platforms.local import LocalPlatform
 from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.status import rollout_status
@@ -30,7 +30,7 @@ def test_the_problem_of_a_pod_is_shown_until_it_is_ready_again(platform, claimed
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_an_abandoned_candidate_is_shown_as_such(controller, models, lost, monkeypatch):
-    at = datetime.now(UTC) - lost * (HEARTBEAT_LOST + timedelta(seconds=1))
+    at = datetime.now(UTC) - lost * (HEARTBEAT_TIMEOUT + timedelta(seconds=1))
     servers = Servers(version=2, digest="", fingerprint="")
     status = Status(candidate=servers, token="killed", heartbeat=at)  # noqa: S106
     monkeypatch.setattr(controller.platform, "status", lambda **_: status)

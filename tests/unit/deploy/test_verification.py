@@ -14,7 +14,7 @@ from modelyard.components.deploy.platforms import local
 from modelyard.components.deploy.platforms.base import PlatformConfig
 from modelyard.components.deploy.platforms.local import LocalPlatform
 from modelyard.components.deploy.settings import Rollout, Target
-from modelyard.components.deploy.verification import PinnedVersion, pin_version, replay
+from modelyard.components.deploy.verification import PinnedVersion, pin_version, replay_golden_requests
 from modelyard.components.errors import DeployError, UnreachableError
 from modelyard.components.server import MARK
 from modelyard.components.store.models import ModelStore
@@ -37,7 +37,7 @@ class Server:
 
 def test_answers_within_the_tolerance_pass():
     answers = [{"predictions": [[0.255, 0.745]]}, {"predictions": [[0.5, 0.5]]}]
-    replay(Server(answers), "digits", PINNED, 0.01)
+    replay_golden_requests(Server(answers), "digits", PINNED, 0.01)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_answers_within_the_tolerance_pass():
 )
 def test_others_do_not(answer):
     with pytest.raises(DeployError, match=r"Version 7 of digits .* golden request 1 "):
-        replay(Server([GOOD, answer]), "digits", PINNED, 0.01)
+        replay_golden_requests(Server([GOOD, answer]), "digits", PINNED, 0.01)
 
 
 def test_a_version_whose_golden_requests_are_none_is_refused(models, version):
@@ -86,7 +86,7 @@ def test_a_laptop_verifies_and_promotes_too(models, new_controller, version, mon
         yield "http://here"
 
     monkeypatch.setattr(local, "running_server", running_server)
-    monkeypatch.setattr(rollout, "replay", lambda *_: None)
+    monkeypatch.setattr(rollout, "replay_golden_requests", lambda *_: None)
     controller = new_controller(
         LocalPlatform(PlatformConfig("digits", models, Target(), "{}", lambda _: {}, Rollout(), print))
     )
@@ -108,7 +108,7 @@ def test_a_promotion_by_hand_that_is_disturbed_at_any_call_is_done_or_not(
     one, two = version(), version()
     promote(one)
     monkeypatch.setattr(local, "running_server", lambda *_: nullcontext("http://here"))
-    monkeypatch.setattr(rollout, "replay", lambda *_: None)
+    monkeypatch.setattr(rollout, "replay_golden_requests", lambda *_: None)
     published, at, calls = dict(models._objects._data), 0, 1
     while calls >= at:
         models._objects._data, at = dict(published), at + 1
@@ -136,7 +136,7 @@ def test_what_brings_a_version_back_that_was_rolled_back_fits_where_it_is_served
         champion=lambda _: None,
         rolled_back=lambda *_: SimpleNamespace(at="noon", reason="bad"),
     )
-    held = deployer._rolled_back(models, "digits", 2, target)
+    held = deployer._hold_if_rolled_back(models, "digits", 2, target)
     assert held.decision == "hold"
     assert held.reason.endswith(f"was rolled back at noon (bad); `{command}` brings it back")
 
@@ -144,6 +144,6 @@ def test_what_brings_a_version_back_that_was_rolled_back_fits_where_it_is_served
 def test_a_run_serves_its_version_as_it_says_and_another_one_as_that_ones_run_said():
     recorded = {"serving": {"max_batch": 3, "of_another_modelyard": 1}}
     models: Any = SimpleNamespace(manifest=lambda *_: SimpleNamespace(config=recorded))
-    serving = deployer._sections(models, "digits", 7, {"max_batch": 1, "threads": 2})
+    serving = deployer._serving_sections(models, "digits", 7, {"max_batch": 1, "threads": 2})
     assert serving(7) == {"max_batch": 1, "threads": 2}
     assert serving(6) == {"max_batch": 3, "threads": 2}
