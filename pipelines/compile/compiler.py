@@ -56,10 +56,15 @@ def specs(config: Config, environment: Environment = LOCAL) -> dict[str, Spec]:
             the run, as the fingerprint of the code that they hold.
 
     Raises:
-        ConfigError: the configuration names files of this machine, and the environment is a cluster.
+        ConfigError: the configuration names files of this machine, and the environment is a cluster; or it
+            is this machine, and the server cannot use its files.
     """
     if environment.on_cluster:
         config = _inside(config, environment)
+    elif config.serving.token_file or config.serving.tls_cert:
+        from modelyard.components.serve.access import Access
+
+        Access(config.serving)  # the server would refuse its files after the training
     values = {
         **{key: getattr(config, key) for key in Config.model_fields},
         "source": config.source(),

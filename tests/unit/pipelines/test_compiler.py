@@ -220,6 +220,8 @@ def test_a_token_of_this_machine_needs_a_secret_for_pods():
     assert told["target"].items() >= {("token_secret", "words")}
     with pytest.raises(ConfigError, match=r"serving\.token_file is t, .*environment\.serving\.token_secret"):
         arguments(config, places[1])
+    with pytest.raises(ConfigError, match=r"serving\.token_file is t, which cannot be read"):
+        arguments(config)
 
 
 def test_what_everybody_has_is_not_refused():
