@@ -196,7 +196,10 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}".rstrip(".: ") + "."
 
 
-_ROOM = "Make room there, or use another disk: MODELYARD_HOME for runs, TMPDIR for temporary files."
+_ROOM = (
+    "Make room there, or use another disk: MODELYARD_HOME for runs, store.url for models, TMPDIR for "
+    "temporary files."
+)
 _PERMISSION = "Let this user read and write there, or use another folder."
 _REMEDIES = {
     errno.ENOSPC: _ROOM,
