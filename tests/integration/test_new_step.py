@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 from modelyard.pipelines.compile.code import ROOT
+from modelyard.pipelines.compile.compiler import parse_package
 
 FILES = {
     "__init__.py": '"""The step `audit`."""\n',
@@ -86,7 +85,7 @@ def test_a_step_is_a_folder_a_row_and_its_place_in_the_flow(tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     assert {"audit", "preprocess", "shards"} <= set(json.loads(done.stdout))
-    spec, platform = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
+    spec, platform = parse_package((tmp_path / "pipeline.yaml").read_bytes())
     container = spec["deploymentSpec"]["executors"]["exec-audit"]["container"]
     assert container["image"] == "a/preprocess"
     assert container["resources"]["resourceCpuRequest"] == "2"

@@ -15,6 +15,7 @@ from modelyard.pipelines import steps
 from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.compile.compiler import compile_package
 from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.environments.environment import Pipelines as Endpoints
 from modelyard.pipelines.runners.kfp import runs as kfp_runs
 from modelyard.pipelines.runners.kfp import submission
 from tests.integration.backend.pipelines import Pipelines
@@ -34,7 +35,12 @@ def compiled(environment: str) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submission, "compile_package", lambda environment: compiled(environment.text()))
+    """Once for all tests: each has a server of its own, of which the package says nothing."""
+
+    def package(environment: Environment) -> bytes:
+        return compiled(environment.model_copy(update={"kfp": Endpoints()}).text())
+
+    monkeypatch.setattr(submission, "compile_package", package)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from uuid import uuid4
 import kfp_server_api as kfp
 import yaml
 
+from modelyard.pipelines.compile.compiler import LOADER
 from tests.integration.backend.server import EXISTS, INVALID, NOT_FOUND, BackendServer, RefusalError, Request
 
 V2 = "/apis/v2beta1"
@@ -62,7 +63,7 @@ class Pipelines:
         _known(self.pipelines, "Pipeline", pipeline_id)
         if any(one.pipeline_id == pipeline_id and one.name == name for one in self.versions.values()):
             raise RefusalError(EXISTS, f"Already exist error: The name {name} already exist")
-        spec = list(yaml.safe_load_all(_file(request)))
+        spec = list(yaml.load_all(_file(request), LOADER))
         if "pipelineInfo" not in spec[0]:
             raise RefusalError(INVALID, "InvalidInputError: unknown template format")
         made = kfp.V2beta1PipelineVersion(

@@ -3,10 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import yaml
 
 from modelyard.components.errors import BackendError
-from modelyard.pipelines.compile.compiler import compile_package
+from modelyard.pipelines.compile.compiler import compile_package, parse_package
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import submission
@@ -46,7 +45,7 @@ def test_run(site: Site, backend: Backend, environment: Environment) -> None:
     (version,) = site.pipelines.versions.values()
     (experiment,) = site.pipelines.experiments.values()
     assert (pipeline.name, experiment.display_name) == ("digits", "digits")
-    assert site.pipelines.specs[version.pipeline_version_id] == list(yaml.safe_load_all(prepared.package))
+    assert site.pipelines.specs[version.pipeline_version_id] == list(parse_package(prepared.package))
     assert run.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
     assert run.experiment_id == experiment.experiment_id
 

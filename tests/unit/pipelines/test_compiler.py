@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.compile.compiler import arguments, compile_to
+from modelyard.pipelines.compile.compiler import arguments, compile_to, parse_package
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.steps import STEPS, described
@@ -46,7 +45,7 @@ def compiled(tmp_path):
         environment = environment_of(text)
         path = tmp_path / "pipeline.yaml"
         compile_to(load(environ={}, store=environment.model_store()), path, environment)
-        spec, platform = yaml.safe_load_all(path.read_text())
+        spec, platform = parse_package(path.read_bytes())
         executors = spec["deploymentSpec"]["executors"]
         kubernetes = platform["platforms"]["kubernetes"]
         pods = kubernetes["deploymentSpec"]["executors"]
