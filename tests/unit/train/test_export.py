@@ -81,7 +81,7 @@ def test_augmentation_takes_part_in_training_alone(train_env) -> None:
             ])
         """
     )
-    train_env.features(*train_env.pictures(24))
+    train_env.features(*train_env.pictures(24), validation=0)
     train_env.export("turned:build")
     rows, _ = train_env.pictures(8, seed=2)
     found = predictions(train_env.model, rows)
@@ -101,7 +101,7 @@ def test_a_model_with_a_mixed_precision_policy_is_exported_in_float32(train_env)
             ])
         """
     )
-    train_env.features(*train_env.pictures(24))
+    train_env.features(*train_env.pictures(24), validation=0)
     train_env.export("mixed:build", precision="mixed_float16")
     rows, _ = train_env.pictures(8, seed=2)
     found = predictions(train_env.model, rows)

@@ -16,6 +16,7 @@ def test_training_goes_without_validation_rows(train_env) -> None:
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(train_env) -> None:
     runs = []
+    train_env.features(*train_env.pictures(), validation=0)  # here and below, a graph less to trace
     for seed in (1, 1, 2):
         _, network = train_env.fit({"filters": [4], "dense": [8], "dropout": 0.3}, seed=seed)
         runs.append(network.get_weights())
@@ -71,6 +72,7 @@ def test_class_weights_weigh_the_loss_of_training_alone(train_env) -> None:
 
 
 def test_a_mixed_precision_policy_is_that_of_the_layers_but_the_last(train_env) -> None:
+    train_env.features(*train_env.pictures(), validation=0)
     _, network = train_env.fit(precision="mixed_float16", epochs=1)
     computed = {layer.name: layer.compute_dtype for layer in network.layers}
     assert (computed["convolution_1"], computed["classes"]) == ("float16", "float32")
