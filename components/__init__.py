@@ -9,6 +9,6 @@ deploy       publishes a version, verifies it, moves champion  -> version
 serve        answers predictions from a version (not a step: what deploy rolls out)
 
 Shared ground: artifacts (what passes between steps), errors, events, images, interface (what an image and the
-pipeline agree on), kubernetes, lifeline, records,
+pipeline agree on), kubernetes, lifeline, machine (proxies, certificates, Keras), records,
 report, settings, shards, source, step (what surrounds the work of each), store.
 """
