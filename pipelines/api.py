@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from modelyard.pipelines.runners.kfp import submission
     from modelyard.pipelines.runners.kfp.runner import KfpRun, KfpRunner
     from modelyard.pipelines.runners.select import Place
-    from modelyard.pipelines.serving.prediction import Answer, Model
+    from modelyard.pipelines.serving.prediction import ExamplePrediction, Model
 
 __all__ = [
     "Config",
@@ -432,12 +432,12 @@ def load_model(name: str, version: int | None = None, store: ModelStore | None =
     Raises:
         NotFoundError: there is no such version, or no champion.
     """
-    from modelyard.pipelines.serving.prediction import Loaded
+    from modelyard.pipelines.serving.prediction import LocalModel
 
-    return Loaded(store or open_store(), name, version)
+    return LocalModel(store or open_store(), name, version)
 
 
-def predict(model: "Model", files: Sequence[Path | str]) -> "list[Answer]":
+def predict(model: "Model", files: Sequence[Path | str]) -> "list[ExamplePrediction]":
     """Return an answer per example in image files or .npy files, in order.
 
     Args:

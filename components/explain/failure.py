@@ -22,9 +22,9 @@ from modelyard.components.explain.explanation import quote_end
 from modelyard.components.explain.workflow import PodNode
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.pod_problem import (
-    CREATING,
+    CREATE_REASONS,
     OUT_OF_MEMORY,
-    PULLING,
+    PULL_REASONS,
     PodProblem,
     find_problem,
 )
@@ -47,7 +47,8 @@ STUCK: dict[str, tuple[type[StuckError], str]] = {
         " Its resources are in environment.steps.{step} and environment.defaults.",
     ),
     **dict.fromkeys(
-        ("ImagePull", *PULLING, *CREATING), (ImageError, " Its image is environment.images.{step}.")
+        ("ImagePull", *PULL_REASONS, *CREATE_REASONS),
+        (ImageError, " Its image is environment.images.{step}."),
     ),
 }
 """The error for each of Kubernetes' reasons why a pod may never start, and the keys for what it asks."""

@@ -85,14 +85,14 @@ class ClusterRecords:
     def evidence(self, node: PodNode) -> Evidence:
         """See Records."""
         pod = self._cluster.get("Pod", node.pod)
-        events = self._cluster.events(pod) if pod else []
+        events = self._cluster.list_events(pod) if pod else []
         nodes = self._cluster.nodes if node.phase == "Pending" else []
         return Evidence(node, self.log(node) if node.finished else [], pod, events, nodes)
 
     def log(self, node: PodNode) -> Sequence[str]:
         """See Records; empty when it may not be read."""
         try:
-            return deque(self._cluster.log(node.pod, MAIN), maxlen=LINES)
+            return deque(self._cluster.stream_log(node.pod, MAIN), maxlen=LINES)
         except ClusterError:
             return ()
 
@@ -170,13 +170,13 @@ def failure(workflow: Workflow, evidence: Evidence | None) -> Failure:
 class Stuck:
     """A pod that waits.
 
-    `step` is the task that it works for, `error` says why it waits and what to change. `patience` is how long
-    waiting may help, in seconds: 0 when it does not, None when only the caller knows.
+    `step` is the task that it works for, `error` says why it waits and what to change. `wait_limit` is the
+    number of seconds that waiting may help: 0 when it does not, None when only the caller knows.
     """
 
     step: str
     error: StuckError
-    patience: float | None
+    wait_limit: float | None
 
 
 def stuck(cluster: Cluster, run: str) -> Stuck | None:
@@ -190,7 +190,7 @@ def stuck(cluster: Cluster, run: str) -> Stuck | None:
         ClusterError: the pods may not be read, or the cluster does not answer.
     """
     for pod in cluster.list_objects("Pod", labels=f"{RUN}={run}", fields="status.phase=Pending"):
-        found = Evidence(node_of(pod), pod=pod, events=cluster.events(pod), nodes=cluster.nodes)
+        found = Evidence(node_of(pod), pod=pod, events=cluster.list_events(pod), nodes=cluster.nodes)
         if (problem := found.problem) and (error := found.stuck):
-            return Stuck(found.node.step, error, problem.patience)
+            return Stuck(found.node.step, error, problem.wait_limit)
     return None

@@ -11,13 +11,13 @@ from datetime import datetime
 
 from modelyard.components.explain.explanation import EXIT_TASK
 from modelyard.components.kubernetes import Json
-from modelyard.components.kubernetes.pod_problem import CREATING, PULLING
+from modelyard.components.kubernetes.pod_problem import CREATE_REASONS, PULL_REASONS
 
 ENDED_BADLY = ("Failed", "Error")
 DRIVER = "-driver"
 ATTEMPT = re.compile(r"\(\d+\)$")  # where the controller has a retry strategy for every template
 STOPPED = ("Terminate", "Stop")
-BLOCKED = ("Unschedulable", *PULLING, *CREATING)
+BLOCKED = ("Unschedulable", *PULL_REASONS, *CREATE_REASONS)
 NEVER_STARTED = "Pod failed before main container starts due to "
 NODE_NAME = "workflows.argoproj.io/node-name"
 

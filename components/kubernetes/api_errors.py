@@ -6,7 +6,7 @@ FORBIDDEN = re.compile(
     r'User "(?P<user>[^"]+)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group '
     r'"(?P<group>[^"]*)"(?: in the namespace "(?P<namespace>[^"]+)")?'
 )
-OTHERS = {
+EXPLANATIONS = {
     r"error looking up service account (?P<namespace>[^/\s]+)/(?P<name>[^:\s]+): .* not found": (
         "There is no service account {name} in the namespace {namespace}, under which the pod would run. "
         "Apply modelyard's manifests for it, or correct service_account in environment.runs, or in "
@@ -22,28 +22,28 @@ OTHERS = {
 }
 
 
-def explain_refusal(said: str) -> str:
+def explain_refusal(message: str) -> str:
     """Return what the API server's words mean.
 
     Args:
-        said: the message of a status or of a condition `ReplicaFailure`.
+        message: the message of a status or of a condition `ReplicaFailure`.
     """
-    if found := FORBIDDEN.search(said):
-        return _forbidden(found)
-    for pattern, explanation in OTHERS.items():
-        if found := re.search(pattern, said):
-            return explanation.format(**found.groupdict())
-    return f"The cluster refuses: {said.strip().rstrip('.')}."
+    if match := FORBIDDEN.search(message):
+        return _forbidden(match)
+    for pattern, explanation in EXPLANATIONS.items():
+        if match := re.search(pattern, message):
+            return explanation.format(**match.groupdict())
+    return f"The cluster refuses: {message.strip().rstrip('.')}."
 
 
-def _forbidden(found: re.Match[str]) -> str:
-    user = found["user"].removeprefix("system:serviceaccount:").replace(":", "/")
-    kind = "service account" if found["user"].startswith("system:serviceaccount:") else "user"
-    resource = f"{found['resource']}.{found['group']}" if found["group"] else found["resource"]
-    where = f"in the namespace {found['namespace']}" if found["namespace"] else "in the whole cluster"
-    role = "Role" if found["namespace"] else "ClusterRole"
-    rule = f'apiGroups: ["{found["group"]}"], resources: ["{found["resource"]}"], verbs: ["{found["verb"]}"]'
+def _forbidden(match: re.Match[str]) -> str:
+    user = match["user"].removeprefix("system:serviceaccount:").replace(":", "/")
+    kind = "service account" if match["user"].startswith("system:serviceaccount:") else "user"
+    resource = f"{match['resource']}.{match['group']}" if match["group"] else match["resource"]
+    where = f"in the namespace {match['namespace']}" if match["namespace"] else "in the whole cluster"
+    role = "Role" if match["namespace"] else "ClusterRole"
+    rule = f'apiGroups: ["{match["group"]}"], resources: ["{match["resource"]}"], verbs: ["{match["verb"]}"]'
     return (
-        f"The {kind} {user} may not {found['verb']} {resource} {where}. Add a rule to a {role} that is bound "
+        f"The {kind} {user} may not {match['verb']} {resource} {where}. Add a rule to a {role} that is bound "
         f"to it ({rule}), or apply modelyard's own roles again (manifests/)."
     )

@@ -49,40 +49,41 @@ PATHS = {
     "Node": "/api/v1/nodes",
     "Workflow": "/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows",
 }
-JSON, APPLY, RAW = "application/json", "application/apply-patch+yaml", "application/octet-stream"
-BUSY = (429, 500, 502, 503, 504)
-PATIENCE = 30.0
+JSON_TYPE, APPLY_TYPE = "application/json", "application/apply-patch+yaml"
+RAW_TYPE = "application/octet-stream"
+RETRIED_STATUSES = (429, 500, 502, 503, 504)
+RETRY_SECONDS = 30.0
 LONGEST = 400  # characters of what a login program says
-PAUSE = 0.5
+RETRY_INTERVAL = 0.5
 TIMEOUT = (5.0, 60.0)
-CONFLICTS = 60  # how often a write is tried that others overtake
+CONFLICT_RETRIES = 60
 
 T = TypeVar("T")
 
 
-def connect(namespace: str, reached: bool = False) -> "Cluster":
+def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
     """Return the namespace of the cluster that this process belongs to, or that KUBECONFIG names.
 
     Args:
         namespace: the namespace.
-        reached: whether another process has reached the cluster, so that it is worth to wait for it.
+        retry_connection: whether the first connection is retried, as when the cluster was reached before.
 
     Raises:
         ClusterError: there is no such cluster.
         ConfigError: it cannot be reached through the proxy for it.
     """
-    if not reached:
-        _check_listens()
+    if not retry_connection:
+        _check_reachable()
     from kubernetes.client import ApiClient, Configuration
     from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
     settings = Configuration()
     settings.proxy = settings.no_proxy = None  # what HTTP_PROXY names, in some versions
-    inside = True
+    in_cluster = True
     try:
         load_incluster_config(client_configuration=settings)
     except ConfigException:
-        inside = False
+        in_cluster = False
         logged = BufferingHandler(10)  # a login program that fails is logged, and the client goes on without
         logging.getLogger().addHandler(logged)
         try:
@@ -91,18 +92,18 @@ def connect(namespace: str, reached: bool = False) -> "Cluster":
             raise _no_cluster(describe(error)) from error
         finally:
             logging.getLogger().removeHandler(logged)
-        if said := " ".join(one.getMessage() for one in logged.buffer if one.levelno >= logging.ERROR):
-            why = shorten(said, LONGEST, placeholder=" …").rstrip(".")
+        if message := " ".join(one.getMessage() for one in logged.buffer if one.levelno >= logging.ERROR):
+            why = shorten(message, LONGEST, placeholder=" …").rstrip(".")
             raise ClusterError(
                 f"The login to the cluster that KUBECONFIG names fails: {why}. Log in again."
             ) from None
     settings.retries = False
-    if not inside:
+    if not in_cluster:
         settings.proxy = settings.proxy or proxy_for(settings.host)
-    return Cluster(ApiClient(settings), namespace, inside, reached or inside)
+    return Cluster(ApiClient(settings), namespace, in_cluster, retry_connection or in_cluster)
 
 
-def _check_listens() -> None:
+def _check_reachable() -> None:
     """Find that there is no cluster, or that it is down, before the official client is imported.
 
     Raises:
@@ -159,13 +160,13 @@ def retry_on_conflict(what: str, write: Callable[[], T | None]) -> T:
     Raises:
         ClusterError: others changed it each time.
     """
-    for _ in range(CONFLICTS):
+    for _ in range(CONFLICT_RETRIES):
         if (written := write()) is not None:
             return written
-        time.sleep(random.uniform(0, PAUSE))  # noqa: S311 - so that two that race do not stay in step
+        time.sleep(random.uniform(0, RETRY_INTERVAL))  # noqa: S311 - so that two that race do not stay in step
     raise ClusterError(
-        f"{what} was changed by others {CONFLICTS} times in a row, so it was not written. Its managedFields "
-        "(`kubectl get -o yaml --show-managed-fields`) name who does that; stop them, then try again."
+        f"{what} was changed by others {CONFLICT_RETRIES} times in a row, so it was not written. Stop the "
+        "field managers that `kubectl get -o yaml --show-managed-fields` shows, then try again."
     )
 
 
@@ -176,15 +177,16 @@ class Cluster:
         api: the official client.
         namespace: where the objects are.
         inside: whether this process is a pod, which reaches other pods directly.
-        reached: whether a connection that cannot be made is worth another try: it was made before.
+        retry_connection: whether the first connection is retried, as when the cluster was reached before.
     """
 
-    def __init__(self, api: Any, namespace: str, inside: bool, reached: bool = False) -> None:
-        self._api, self.namespace, self.inside, self._reached = api, namespace, inside, reached
+    def __init__(self, api: Any, namespace: str, in_cluster: bool, retry_connection: bool = False) -> None:
+        self._api, self.namespace, self.in_cluster = api, namespace, in_cluster
+        self._retry_connection = retry_connection
 
     def get(self, kind: str, name: str) -> Json | None:
         """Return an object, or None when there is none of that name."""
-        found: Json | None = self._json("GET", self._path(kind, name), none_on=(404,))
+        found: Json | None = self._json("GET", self._path(kind, name), none_statuses=(404,))
         return found
 
     def apply(self, desired: Json, manager: str) -> Json | None:
@@ -197,7 +199,7 @@ class Cluster:
         """
         path = self._path(desired["kind"], desired["metadata"]["name"])
         query = [("fieldManager", manager), ("force", "true")]
-        written: Json | None = self._json("PATCH", path, desired, query, APPLY, none_on=(409,))
+        written: Json | None = self._json("PATCH", path, desired, query, APPLY_TYPE, none_statuses=(409,))
         return written
 
     def delete(self, kind: str, observed: Json) -> bool:
@@ -205,9 +207,9 @@ class Cluster:
         preconditions = {key: observed["metadata"][key] for key in ("uid", "resourceVersion")}
         body = {"propagationPolicy": "Background", "preconditions": preconditions}
         path = self._path(kind, observed["metadata"]["name"])
-        return self._json("DELETE", path, body, none_on=(404, 409)) is not None
+        return self._json("DELETE", path, body, none_statuses=(404, 409)) is not None
 
-    def events(self, of: Json) -> list[Json]:
+    def list_events(self, of: Json) -> list[Json]:
         """Return the events of an object, oldest first; none when they may not be read."""
         try:
             found = self.list_objects("Event", fields=f"involvedObject.uid={of['metadata']['uid']}")
@@ -223,7 +225,7 @@ class Cluster:
         except ClusterError:
             return []
 
-    def memory(self, pod: Json, container: str) -> float | None:
+    def read_memory_usage(self, pod: Json, container: str) -> float | None:
         """Return the bytes of memory that a pod's container uses, as its node reports; None if it does not.
 
         Raises:
@@ -237,7 +239,7 @@ class Cluster:
                 return float(used.get(container, {}).get("workingSetBytes", 0)) or None
         return None
 
-    def log(self, pod: str, container: str, skip: int = 0, ended: bool = False) -> Iterator[str]:
+    def stream_log(self, pod: str, container: str, skip: int = 0, ended: bool = False) -> Iterator[str]:
         """Yield the lines of a container's log after the first `skip`, as they come, until it ends.
 
         A last line without an end may go on in another stream, unless the container has `ended` already.
@@ -250,7 +252,7 @@ class Cluster:
         """
         path, query = f"{self._path('Pod', pod)}/log", [("container", container), ("follow", "true")]
         answered = time.monotonic()
-        while time.monotonic() <= answered + PATIENCE:
+        while time.monotonic() <= answered + RETRY_SECONDS:
             try:
                 with _client_errors(), self._open("GET", path, query=query) as response:
                     try:
@@ -263,9 +265,9 @@ class Cluster:
             except _ApiError as error:
                 if error.status in (400, 404):
                     return
-                if error.status is not None and error.status not in BUSY:
-                    raise self._refused(error) from error
-            time.sleep(PAUSE)
+                if error.status is not None and error.status not in RETRIED_STATUSES:
+                    raise self._explain_refusal(error) from error
+            time.sleep(RETRY_INTERVAL)
 
     def proxy_request(
         self,
@@ -276,7 +278,7 @@ class Cluster:
         path: str,
         body: bytes | None,
         headers: Mapping[str, str],
-        patience: float = 0.0,
+        retry_seconds: float = 0.0,
     ) -> tuple[int, bytes]:
         """Send a request to a Pod or a Service through the API server; return its status and its answer.
 
@@ -287,11 +289,11 @@ class Cluster:
             NoServerError: the API server cannot reach it, or there is none.
             ClusterError: the API server does not answer, or does not allow it.
         """
-        target, deadline = f"{self._path(kind, name)}:{port}/proxy{path}", time.monotonic() + patience
+        target, deadline = f"{self._path(kind, name)}:{port}/proxy{path}", time.monotonic() + retry_seconds
         with self.translate_errors():
             while True:
                 try:
-                    return 200, self._request(method, target, body, (), RAW, head=headers)
+                    return 200, self._request(method, target, body, (), RAW_TYPE, headers=headers)
                 except _ApiError as error:
                     if error.timed_out:
                         return 504, f"no answer within {TIMEOUT[1]:g} s".encode()
@@ -301,13 +303,13 @@ class Cluster:
                         return error.status, error.body
                     if error.status in (401, 403):
                         raise
-                    if error.status not in BUSY or time.monotonic() >= deadline:
+                    if error.status not in RETRIED_STATUSES or time.monotonic() >= deadline:
                         where = f"no server of {name} in {self.namespace}"
                         raise NoServerError(
                             f"The cluster leads to {where}: {why.rstrip('.')}. "
                             f"`modelyard rollout status {name} -e ENV` says what serves it."
                         ) from error
-                time.sleep(PAUSE)
+                time.sleep(RETRY_INTERVAL)
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
@@ -317,7 +319,7 @@ class Cluster:
         except _ApiError as error:
             if error.status is None:
                 raise _unreachable(self._api.configuration.host, error) from error
-            raise self._refused(error) from error
+            raise self._explain_refusal(error) from error
 
     def list_objects(self, kind: str, labels: str = "", fields: str = "") -> list[Json]:
         """Return the objects that have the labels and fields, as in `app=digits,track!=stable`."""
@@ -329,40 +331,46 @@ class Cluster:
         folder = PATHS[kind].format(namespace=self.namespace)
         return f"{folder}/{name}" if name else folder
 
-    def _json(self, *request: Any, none_on: tuple[int, ...] = (), **options: Any) -> Any:
+    def _json(self, *request: Any, none_statuses: tuple[int, ...] = (), **options: Any) -> Any:
         """Return what the API server answers, or None where its status is one of `none_on`."""
         with self.translate_errors():
             try:
-                return json.loads(self._request(*request, retried=BUSY, **options))
+                return json.loads(self._request(*request, retried_statuses=RETRIED_STATUSES, **options))
             except _ApiError as error:
-                if error.status in none_on:
+                if error.status in none_statuses:
                     return None
                 raise
 
-    def _request(self, *request: Any, retried: tuple[int, ...] = (), **options: Any) -> bytes:
+    def _request(self, *request: Any, retried_statuses: tuple[int, ...] = (), **options: Any) -> bytes:
         """Send a request; again while there is no answer, or one with a status of `retried`."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + RETRY_SECONDS
         while True:
             try:
                 with _client_errors():
                     answer = bytes(self._open(*request, **options).data)
-                self._reached = True
+                self._retry_connection = True
                 return answer
             except _ApiError as error:
-                self._reached = self._reached or not error.unreached
-                retry = self._reached if error.status is None else error.status in retried
+                self._retry_connection = self._retry_connection or not error.connection_failed
+                retry = self._retry_connection if error.status is None else error.status in retried_statuses
                 if not retry or time.monotonic() > deadline:
                     raise
-            time.sleep(PAUSE)
+            time.sleep(RETRY_INTERVAL)
 
     def _open(
-        self, method: str, path: str, body: Any = None, query: Any = (), content: str = JSON, head: Any = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: Any = (),
+        media: str = JSON_TYPE,
+        headers: Any = None,
     ) -> "BaseHTTPResponse":
         response: BaseHTTPResponse = self._api.call_api(
             path,
             method,
             query_params=list(query),
-            header_params={"Content-Type": content, "Accept": "application/json, */*", **(head or {})},
+            header_params={"Content-Type": media, "Accept": "application/json, */*", **(headers or {})},
             body=body,
             auth_settings=["BearerToken"],
             _return_http_data_only=True,
@@ -371,16 +379,16 @@ class Cluster:
         )
         return response
 
-    def _refused(self, error: "_ApiError") -> ClusterError:
+    def _explain_refusal(self, error: "_ApiError") -> ClusterError:
         if error.status == 401:
             return ClusterError(
                 "The cluster does not accept the credentials (401). Renew those that KUBECONFIG names."
             )
         try:
-            said = str(json.loads(error.body)["message"])
+            message = str(json.loads(error.body)["message"])
         except (TypeError, ValueError, KeyError):
-            said = f"{error.status} {error}"
-        return ClusterError(explain_refusal(said))
+            message = f"{error.status} {error}"
+        return ClusterError(explain_refusal(message))
 
 
 @dataclass(frozen=True)
@@ -395,7 +403,7 @@ class ProxiedServer:
     kind: str
     name: str
     port: int = PORT
-    patience: float = 0.0
+    retry_seconds: float = 0.0
     token: str | None = field(default=None, repr=False)
     tls: bool = False
 
@@ -409,7 +417,7 @@ class ProxiedServer:
         name = f"https:{self.name}" if self.tls else self.name
         token = {TOKEN_HEADER: self.token} if self.token else {}
         return self.cluster.proxy_request(
-            self.kind, name, self.port, method, path, body, {**headers, **token}, self.patience
+            self.kind, name, self.port, method, path, body, {**headers, **token}, self.retry_seconds
         )
 
 
@@ -441,21 +449,21 @@ class _ApiError(Exception):
         status: int | None = None,
         body: Any = b"",
         timed_out: bool = False,
-        unreached: bool = False,
+        connection_failed: bool = False,
     ) -> None:
         super().__init__(reason)
-        self.status, self.timed_out, self.unreached = status, timed_out, unreached
+        self.status, self.timed_out, self.connection_failed = status, timed_out, connection_failed
         self.body: bytes = body if isinstance(body, bytes) else str(body).encode()
 
     @property
     def from_api_server(self) -> str | None:
         """What the API server itself says; None where what it leads to answered."""
         try:
-            said = json.loads(self.body)
+            status = json.loads(self.body)
         except ValueError:
             return None
-        own = isinstance(said, dict) and said.get("kind") == "Status"
-        return str(said.get("message", self)) if own else None
+        is_status = isinstance(status, dict) and status.get("kind") == "Status"
+        return str(status.get("message", self)) if is_status else None
 
 
 @contextmanager
@@ -468,12 +476,12 @@ def _client_errors() -> Iterator[None]:
         yield
     except ApiException as error:  # without a status: TLS
         status = error.status or None
-        raise _ApiError(str(error.reason), status, error.body, unreached=status is None) from error
+        raise _ApiError(str(error.reason), status, error.body, connection_failed=status is None) from error
     except ProtocolError as error:
         raise _ApiError(str(error)) from error
     except HTTPError as error:
         timed_out = isinstance(error, ReadTimeoutError)
-        raise _ApiError(str(error), timed_out=timed_out, unreached=True) from error
+        raise _ApiError(str(error), timed_out=timed_out, connection_failed=True) from error
 
 
 def _lines(response: "BaseHTTPResponse", ended: bool) -> Iterator[str]:

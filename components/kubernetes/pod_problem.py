@@ -5,36 +5,44 @@ from collections.abc import Iterator, Sequence
 
 from modelyard.components.artifacts import Record
 from modelyard.components.kubernetes import Json
-from modelyard.components.kubernetes.quantities import format_bytes, number
+from modelyard.components.kubernetes.quantities import format_bytes, parse_quantity
 from modelyard.components.kubernetes.scheduling import explain_unschedulable
 from modelyard.components.records import Failure
 
 OUT_OF_MEMORY = "OOMKilled"
-PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
-CREATING = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
-HOPELESS = re.compile(r"not found|NotFound|denied|unauthorized|forbidden|invalid", re.IGNORECASE)
-MISSING = re.compile(r'(secret|configmap) "[^"]+" not found|references non-existent (secret|config) key: \S+')
-CREATED_WITHIN = 30.0  # seconds, as cert-manager may be about to write it
-LAST_LINES = 5
+PULL_REASONS = (
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+)
+CREATE_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+PERMANENT = re.compile(r"not found|NotFound|denied|unauthorized|forbidden|invalid", re.IGNORECASE)
+MISSING_OBJECT = re.compile(
+    r'(secret|configmap) "[^"]+" not found|references non-existent (secret|config) key: \S+'
+)
+SECRET_TIMEOUT = 30.0  # seconds, as cert-manager may be about to write it
+LOG_LINES = 5
 
 
 class PodProblem(Record):
     """What keeps a pod from running.
 
-    `reason` is one word for programs, `message` a paragraph for people. `patience` is how long waiting may
+    `reason` is one word for programs, `message` a paragraph for people. `wait_limit` is how long waiting may
     help, in seconds: 0 when it does not, None when only the caller can say. `detail` is what is known of the
     memory that ran out, `error` the class of the error that the container recorded.
     """
 
     reason: str
     message: str
-    patience: float | None = None
+    wait_limit: float | None = None
     detail: str = ""
     error: str = ""
 
 
 def find_problem(
-    pod: Json, events: Sequence[Json] = (), nodes: Sequence[Json] = (), used: float | None = None
+    pod: Json, events: Sequence[Json] = (), nodes: Sequence[Json] = (), memory_used: float | None = None
 ) -> PodProblem | None:
     """Return what keeps a pod from running as it should, or None when nothing does.
 
@@ -42,19 +50,19 @@ def find_problem(
         pod: the pod.
         events: of the pod.
         nodes: of the cluster, to say what would fit; none when they may not be read.
-        used: bytes of memory that its container was last seen to use.
+        memory_used: bytes of memory that its container used when last measured.
     """
     if scheduled := _condition(pod, "PodScheduled", "False"):
         if scheduled.get("reason") == "Unschedulable":
             said = scheduled.get("message", "")
-            message, patience = explain_unschedulable(pod, said, events, nodes)
-            return PodProblem(reason="Unschedulable", message=message, patience=patience)
+            message, wait_limit = explain_unschedulable(pod, said, events, nodes)
+            return PodProblem(reason="Unschedulable", message=message, wait_limit=wait_limit)
         return None
     if pod["status"].get("phase") == "Pending" and (missing := _missing_secret(events)):
         message = f"Pod {_name(pod)} cannot start: {missing}. Create it, or correct its name."
-        return PodProblem(reason="FailedMount", message=message, patience=CREATED_WITHIN)
+        return PodProblem(reason="FailedMount", message=message, wait_limit=SECRET_TIMEOUT)
     for status in _statuses(pod):
-        if found := _container_problem(pod, status, used):
+        if found := _container_problem(pod, status, memory_used):
             return found
     if pod["status"].get("phase") == "Failed":
         why = pod["status"].get("message") or pod["status"].get("reason") or "it does not say why"
@@ -81,7 +89,7 @@ def count_restarts(pod: Json) -> int:
     )
 
 
-def not_ready(pod: Json, events: Sequence[Json], seconds: float) -> str:
+def describe_unready(pod: Json, events: Sequence[Json], seconds: float) -> str:
     """Return that a running pod did not become ready in time, with what its probe met last."""
     probes = [event["message"] for event in events if event.get("reason") == "Unhealthy"]
     said = f": {probes[-1].strip().rstrip('.')}" if probes else ""
@@ -94,53 +102,53 @@ def not_ready(pod: Json, events: Sequence[Json], seconds: float) -> str:
 def _missing_secret(events: Sequence[Json]) -> str | None:
     """Return what the last failed mount says, if a Secret or a key of one is missing."""
     said = [event["message"] for event in events if event.get("reason") == "FailedMount"][-1:]
-    found = MISSING.search(said[0]) if said else None
+    found = MISSING_OBJECT.search(said[0]) if said else None
     return found[0] if found else None
 
 
-def _container_problem(pod: Json, status: Json, used: float | None) -> PodProblem | None:
+def _container_problem(pod: Json, status: Json, memory_used: float | None) -> PodProblem | None:
     waiting = status.get("state", {}).get("waiting", {})
     reason, said = waiting.get("reason", ""), waiting.get("message", "")
-    if reason in PULLING:
+    if reason in PULL_REASONS:
         return _image_problem(pod, status["image"], reason, said)
-    if reason in CREATING:
+    if reason in CREATE_REASONS:
         return PodProblem(
             reason=reason,
             message=f"Container {status['name']} of pod {_name(pod)} cannot be created: "
             f"{said.split(' (pod:')[0] or reason}. Correct the image or what its pod refers to.",
-            patience=0.0,
+            wait_limit=0.0,
         )
     ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
     if not ended or ended.get("exitCode") == 0:
         return None
     if ended.get("reason") == OUT_OF_MEMORY:
-        return _memory_problem(pod, status["name"], used)
+        return _memory_problem(pod, status["name"], memory_used)
     return _crash_problem(pod, status, ended, reason == "CrashLoopBackOff")
 
 
 def _image_problem(pod: Json, image: str, reason: str, said: str) -> PodProblem:
-    hopeless = reason in ("InvalidImageName", "ErrImageNeverPull") or bool(HOPELESS.search(said))
+    permanent = reason in ("InvalidImageName", "ErrImageNeverPull") or bool(PERMANENT.search(said))
     cause = said.rsplit("desc = ", 1)[-1] or reason
     return PodProblem(
         reason="ImagePull",
         message=f"Image {image} of pod {_name(pod)} cannot be pulled: {cause.rstrip('.')}. Push it "
         "(`make images`), correct its reference, or let the node's account read the registry.",
-        patience=0.0 if hopeless else None,
+        wait_limit=0.0 if permanent else None,
     )
 
 
-def _memory_problem(pod: Json, container: str, used: float | None) -> PodProblem:
+def _memory_problem(pod: Json, container: str, memory_used: float | None) -> PodProblem:
     containers = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
     spec = next(one for one in containers if one["name"] == container)
     limit = spec.get("resources", {}).get("limits", {}).get("memory")
-    allowed = f"its limit is {format_bytes(number(limit))}" if limit else "its node ran out of memory"
-    seen = f", and it was last seen to use {format_bytes(used)}" if used else ""
+    cause = f"its limit is {format_bytes(parse_quantity(limit))}" if limit else "its node ran out of memory"
+    seen = f", and it was last seen to use {format_bytes(memory_used)}" if memory_used else ""
     return PodProblem(
         reason=OUT_OF_MEMORY,
         message=f"Container {container} of pod {_name(pod)} was killed because it used too much memory: "
-        f"{allowed}{seen}. Give it more memory, or a smaller model or batch.",
-        patience=0.0,
-        detail=f"{allowed}{seen}",
+        f"{cause}{seen}. Give it more memory, or a smaller model or batch.",
+        wait_limit=0.0,
+        detail=f"{cause}{seen}",
     )
 
 
@@ -148,12 +156,12 @@ def _crash_problem(pod: Json, status: Json, ended: Json, looping: bool) -> PodPr
     record = Failure.parse(ended.get("message", ""))
     said = record.message if record else ended.get("message", "")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    words = " | ".join(lines[-LAST_LINES:]).rstrip(".") or "it left no message"
+    words = " | ".join(lines[-LOG_LINES:]).rstrip(".") or "it left no message"
     times = status.get("restartCount", 0) + ("terminated" in status.get("state", {}))
-    often = "once" if times == 1 else f"{times} times"
+    frequency = "once" if times == 1 else f"{times} times"
     return PodProblem(
         reason="CrashLoopBackOff" if looping else "Crashed",
-        message=f"Container {status['name']} of pod {_name(pod)} ended {often}, last with exit code "
+        message=f"Container {status['name']} of pod {_name(pod)} ended {frequency}, last with exit code "
         f"{ended['exitCode']}. Its last words: {words}.",
         error=record.kind if record else "",
     )

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-WORDS = {"memory": "memory", "ephemeral-storage": "disk", "pods": "pods"}
+RESOURCE_NAMES = {"memory": "memory", "ephemeral-storage": "disk", "pods": "pods"}
 UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
-def number(quantity: str) -> float:
+def parse_quantity(quantity: str) -> float:
     """Return a quantity in its base unit: cores, bytes, pieces."""
-    from kubernetes.utils.quantity import parse_quantity  # half a second
+    from kubernetes.utils.quantity import parse_quantity as parse  # half a second
 
-    return float(parse_quantity(quantity))
+    return float(parse(quantity))
 
 
 def format_amount(resource: str, amount: float) -> str:
@@ -19,8 +19,8 @@ def format_amount(resource: str, amount: float) -> str:
     if resource == "cpu":
         return f"{amount:g} core{'' if amount == 1 else 's'}"
     if resource in ("memory", "ephemeral-storage"):
-        return f"{format_bytes(amount)} of {WORDS[resource]}"
-    return f"{amount:g} {WORDS.get(resource, resource)}"
+        return f"{format_bytes(amount)} of {RESOURCE_NAMES[resource]}"
+    return f"{amount:g} {RESOURCE_NAMES.get(resource, resource)}"
 
 
 def format_bytes(amount: float) -> str:
@@ -35,8 +35,8 @@ def pod_requests(pod: Mapping[str, Any]) -> Mapping[str, float]:
     total: dict[str, float] = {}
     for container in spec["containers"]:
         for resource, quantity in container.get("resources", {}).get("requests", {}).items():
-            total[resource] = total.get(resource, 0.0) + number(quantity)
+            total[resource] = total.get(resource, 0.0) + parse_quantity(quantity)
     for container in spec.get("initContainers", []):
         for resource, quantity in container.get("resources", {}).get("requests", {}).items():
-            total[resource] = max(total.get(resource, 0.0), number(quantity))
+            total[resource] = max(total.get(resource, 0.0), parse_quantity(quantity))
     return total

@@ -4,38 +4,39 @@ import re
 from collections.abc import Mapping, Sequence
 
 from modelyard.components.kubernetes import Json
-from modelyard.components.kubernetes.quantities import format_amount, number, pod_requests
+from modelyard.components.kubernetes.quantities import format_amount, parse_quantity, pod_requests
 
 # Seconds in which a cluster autoscaler says whether it makes a node: 30 on a small cluster, 60 on a large.
-AUTOSCALER_ANSWERS = 60.0
-NAMED = 3
-ASIDE = re.compile(r"\.? (?:no new claims|preemption:)")  # what it says about other means
+AUTOSCALER_TIMEOUT = 60.0
+MAX_NAMES = 3
+PREEMPTION_NOTE = re.compile(r"\.? (?:no new claims|preemption:)")  # what it says about other means
 
 
 def explain_unschedulable(
-    pod: Json, said: str, events: Sequence[Json], nodes: Sequence[Json]
+    pod: Json, scheduler: str, events: Sequence[Json], nodes: Sequence[Json]
 ) -> tuple[str, float | None]:
     """Return why a pod waits for a node, and how many seconds waiting may help, as in `PodProblem`.
 
     Args:
         pod: the pod.
-        said: the scheduler's words.
+        scheduler: the scheduler's message.
         events: of the pod; an autoscaler's are among them.
         nodes: of the cluster; none when they may not be read.
     """
-    asked = pod_requests(pod)
-    request = _format_amounts(asked) or "nothing in particular"
+    requested = pod_requests(pod)
+    request = _format_amounts(requested) or "nothing in particular"
     selector = pod["spec"].get("nodeSelector", {})
     place = f" on a node with {_format_labels(selector)}" if selector else ""
-    begin = f"Pod {pod['metadata']['name']} cannot be scheduled: it asks for {request}{place}"
+    beginning = f"Pod {pod['metadata']['name']} cannot be scheduled: it asks for {request}{place}"
     reasons = {event.get("reason") for event in events}
-    patience: float | None = AUTOSCALER_ANSWERS
+    wait_limit: float | None = AUTOSCALER_TIMEOUT
     if "TriggeredScaleUp" in reasons:
-        begin, patience = f"{begin}; a node is being made for it", None
+        beginning, wait_limit = f"{beginning}; a node is being made for it", None
     elif "NotTriggerScaleUp" in reasons:
-        begin, patience = f"{begin}, and the autoscaler makes no node for it", 0.0
-    message = f"{begin}. {_fitting(pod, asked, nodes)} The scheduler says: {ASIDE.split(said)[0]}."
-    return message.strip(), patience
+        beginning, wait_limit = f"{beginning}, and the autoscaler makes no node for it", 0.0
+    scheduler = PREEMPTION_NOTE.split(scheduler)[0]
+    message = f"{beginning}. {_describe_fit(pod, requested, nodes)} The scheduler says: {scheduler}."
+    return message.strip(), wait_limit
 
 
 def explain_impossible(pod: Json, nodes: Sequence[Json]) -> str | None:
@@ -45,20 +46,20 @@ def explain_impossible(pod: Json, nodes: Sequence[Json]) -> str | None:
         pod: with what the scheduler looks at.
         nodes: of the cluster; of none, nothing is known.
     """
-    asked = pod_requests(pod)
-    if not nodes or any(_takes(node, pod, asked) for node in nodes):
+    requested = pod_requests(pod)
+    if not nodes or any(_fits(node, pod, requested) for node in nodes):
         return None
-    wants = _format_amounts(asked) or "nothing in particular"
-    return f"{pod['metadata']['name']} asks for {wants}. {_fitting(pod, asked, nodes)}".rstrip(".")
+    wants = _format_amounts(requested) or "nothing in particular"
+    return f"{pod['metadata']['name']} asks for {wants}. {_describe_fit(pod, requested, nodes)}".rstrip(".")
 
 
-def _takes(node: Json, pod: Json, asked: Mapping[str, float]) -> bool:
+def _fits(node: Json, pod: Json, requested: Mapping[str, float]) -> bool:
     labelled = pod["spec"].get("nodeSelector", {}).items() <= node["metadata"].get("labels", {}).items()
-    enough = all(_has(node, resource) >= amount for resource, amount in asked.items())
+    enough = all(_allocatable(node, resource) >= amount for resource, amount in requested.items())
     return labelled and enough and not _taints(node, pod)
 
 
-def _fitting(pod: Json, asked: Mapping[str, float], nodes: Sequence[Json]) -> str:
+def _describe_fit(pod: Json, requested: Mapping[str, float], nodes: Sequence[Json]) -> str:
     """Say which nodes there are for the pod, and what would fit on one."""
     if not nodes:
         return "Ask for less, or add a node that has it."
@@ -70,17 +71,17 @@ def _fitting(pod: Json, asked: Mapping[str, float], nodes: Sequence[Json]) -> st
     if not open_to_it:
         taints = ", ".join(sorted({taint for node in labelled for taint in _taints(node, pod)}))
         return f"Each such node is tainted ({taints}). Tolerate the taint, or add a node without it."
-    largest = {r: max(_has(node, r) for node in open_to_it) for r in asked}
-    named = ", ".join(node["metadata"]["name"] for node in open_to_it[:NAMED])
-    named += f" and {len(open_to_it) - NAMED} more" if len(open_to_it) > NAMED else ""
-    if any(all(_has(node, r) >= amount for r, amount in asked.items()) for node in open_to_it):
+    largest = {r: max(_allocatable(node, r) for node in open_to_it) for r in requested}
+    named = ", ".join(node["metadata"]["name"] for node in open_to_it[:MAX_NAMES])
+    named += f" and {len(open_to_it) - MAX_NAMES} more" if len(open_to_it) > MAX_NAMES else ""
+    if any(all(_allocatable(node, r) >= amount for r, amount in requested.items()) for node in open_to_it):
         return f"It would fit on an empty {named}, but others use it. Free some, or add a node."
     most = _format_amounts(largest)
     return f"At most {most} fit on an empty node ({named}). Ask for less, or add a larger node."
 
 
-def _has(node: Json, resource: str) -> float:
-    return number(node["status"].get("allocatable", {}).get(resource, "0"))
+def _allocatable(node: Json, resource: str) -> float:
+    return parse_quantity(node["status"].get("allocatable", {}).get(resource, "0"))
 
 
 def _taints(node: Json, pod: Json) -> list[str]:

@@ -106,13 +106,13 @@ def predict(
     if url:
         token = read_tokens(str(token_file), "--token-file")[0] if token_file else None
         server = HttpServer(url.rstrip("/"), proxies=True, token=token, ca=str(ca) if ca else None)
-        model = prediction.Endpoint(server, name, version)
+        model = prediction.RemoteModel(server, name, version)
     elif token_file or ca:
         raise ConfigError("--token-file and --ca are for a server at --url: give that, or leave them out.")
     elif place.on_cluster and store is None:
-        model = prediction.Endpoint(find_server(name, place), name, version)
+        model = prediction.RemoteModel(find_server(name, place), name, version)
     else:
-        model = prediction.Loaded(models_in(store, environment), name, version)
+        model = prediction.LocalModel(models_in(store, environment), name, version)
     answers = prediction.predict(model, files)
     if output is Output.JSON:
         predictions = [answer.model_dump(mode="json") for answer in answers]

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from modelyard.components.artifacts import Record
 from modelyard.components.errors import ConfigError
-from modelyard.components.kubernetes.quantities import number
+from modelyard.components.kubernetes.quantities import parse_quantity
 from modelyard.components.resources import memory_limit
 from modelyard.components.settings import Settings
 from modelyard.pipelines.config.problems import choices
@@ -114,7 +114,7 @@ def device_of(environment: Environment, catalog: Catalog, home: Path) -> Device:
         kind = catalog.accelerators.get(train.accelerator.type)
         memory = kind.memory_gb * 1e9 if kind and kind.memory_gb else None
         return Device(name=train.accelerator.type, memory=memory, accelerator=train.accelerator)
-    return Device(name="the pod", memory=number(train.memory) - LIBRARIES if train.memory else None)
+    return Device(name="the pod", memory=parse_quantity(train.memory) - LIBRARIES if train.memory else None)
 
 
 def options(catalog: Catalog, memory: Memory, backend: str) -> tuple[Option, ...]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from modelyard.components.artifacts import Record
 from modelyard.components.errors import TooLargeError
-from modelyard.components.kubernetes.quantities import number
+from modelyard.components.kubernetes.quantities import parse_quantity
 from modelyard.components.machine import check_keras
 from modelyard.components.store.records import now
 from modelyard.components.train.measured import Cost, LearningCurve, Probed, Question, Trial
@@ -223,7 +223,7 @@ def _problems(
             "`modelyard gc`, or set MODELYARD_HOME to a folder on another disk"
         )
     disk = train.ephemeral_storage if config.training.checkpoint_every else None
-    if disk and storage.checkpoint > number(disk):
+    if disk and storage.checkpoint > parse_quantity(disk):
         found.append(
             f"a checkpoint takes {size(storage.checkpoint)}, more than environment.steps.train."
             f"ephemeral_storage, {disk}: raise it, or set training.checkpoint_every to 0"

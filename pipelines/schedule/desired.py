@@ -26,9 +26,9 @@ from modelyard.pipelines.runners.kfp import submission
 from modelyard.pipelines.runners.kfp.submission import Submission
 from modelyard.pipelines.steps import described
 
-ON, OFF = "ENABLE", "DISABLE"
+ENABLED, DISABLED = "ENABLE", "DISABLE"
 ANNOTATION = "Applied by modelyard (modelyard.dev/schedule {sha256})"  # the server takes 191 characters
-PATTERN = re.compile(re.escape(ANNOTATION).replace(r"\{sha256\}", "([0-9a-f]{64})"))
+ANNOTATION_PATTERN = re.compile(re.escape(ANNOTATION).replace(r"\{sha256\}", "([0-9a-f]{64})"))
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class ManagedRecurringRun:
         return str(self.run.recurring_run_id)
 
     @property
-    def on(self) -> bool:
+    def enabled(self) -> bool:
         """Say whether it starts runs."""
-        return bool(self.run.mode == ON)
+        return bool(self.run.mode == ENABLED)
 
     @property
     def sha256(self) -> str | None:
         """Return the SHA-256 of what was applied; None when modelyard did not make it."""
-        found = PATTERN.fullmatch(self.run.description or "")
+        found = ANNOTATION_PATTERN.fullmatch(self.run.description or "")
         return found[1] if found else None
 
     @property
@@ -75,7 +75,7 @@ class ManagedRecurringRun:
             "cron": self.cron,
             "concurrency": int(self.run.max_concurrency),
             "catch_up": not self.run.no_catchup,
-            "paused": not self.on,
+            "paused": not self.enabled,
             "skip_unchanged": bool(self._parameters.get("skip_unchanged")),
             "force_after": str(timedelta(seconds=force_after)) if force_after else None,
         }
@@ -86,14 +86,14 @@ class ManagedRecurringRun:
             "name": self.name,
             "store": self.store,
             "cron": self.cron,
-            "paused": not self.on,
+            "paused": not self.enabled,
             "next": self.next(now),
             "id": self.id,
         }
 
     def next(self, now: datetime) -> tuple[str, ...]:
         """Return the next three times at which it starts a run; none when it is paused."""
-        return tuple(due.isoformat() for due in islice(CronSim(self.cron, now), 3)) if self.on else ()
+        return tuple(due.isoformat() for due in islice(CronSim(self.cron, now), 3)) if self.enabled else ()
 
     @property
     def _parameters(self) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class DesiredSchedule:
             [prepared.sha256, kfp.ApiClient().sanitize_for_serialization(body)], sort_keys=True
         )
         body.description = ANNOTATION.format(sha256=hashlib.sha256(applied.encode()).hexdigest())
-        body.mode = OFF if schedule.paused else ON
+        body.mode = DISABLED if schedule.paused else ENABLED
         copies = (
             f"{one.key} is a file of this machine: each run gets today's copy." for one in uploads.files
         )

@@ -1,7 +1,7 @@
 """Predictions for files, from a version loaded here or from a running server.
 
-    predict(Loaded(models, "digits"), [Path("seven.png")])
-    predict(Endpoint(HttpServer("http://localhost:8501"), "digits"), [Path("many.npy")])
+    predict(LocalModel(models, "digits"), [Path("seven.png")])
+    predict(RemoteModel(HttpServer("http://localhost:8501"), "digits"), [Path("many.npy")])
 
 Both read the files alike, by the model's signature: pictures as in training, `.npy` as one example or many.
 """
@@ -22,10 +22,10 @@ from modelyard.components.server import Server, send
 from modelyard.components.store.models import ModelStore
 
 BATCH_BYTES = 8 * 2**20
-BATCH_ROWS = 256
+BATCH_EXAMPLES = 256
 
 
-class Answer(Record):
+class ExamplePrediction(Record):
     """What a model says about one example: for people, and every value by its name."""
 
     example: str
@@ -45,7 +45,7 @@ class Model(Protocol):
         """Return the answers (n, values) to a batch (n, *shape)."""
 
 
-class Loaded:
+class LocalModel:
     """A version of the store, loaded here with ONNX Runtime.
 
     Args:
@@ -75,7 +75,7 @@ class Loaded:
         return self._predictor.run(batch)
 
 
-class Endpoint:
+class RemoteModel:
     """A model on a server that speaks the Open Inference Protocol.
 
     Args:
@@ -103,9 +103,9 @@ class Endpoint:
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """See Model. The batch is sent as bytes, which is a tenth of its JSON."""
-        given = self.signature.input
-        data = np.ascontiguousarray(batch, np.dtype(given.dtype).newbyteorder("<")).tobytes()
-        tensor = {"name": given.name, "shape": list(batch.shape), "datatype": self._datatype}
+        input_tensor = self.signature.input
+        data = np.ascontiguousarray(batch, np.dtype(input_tensor.dtype).newbyteorder("<")).tobytes()
+        tensor = {"name": input_tensor.name, "shape": list(batch.shape), "datatype": self._datatype}
         head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(data)}}]}).encode()
         length = {"inference-header-content-length": str(len(head))}
         answer = self._request("POST", f"{self._path}/infer", head + data, length)
@@ -120,33 +120,34 @@ class Endpoint:
             raise ServeError(f"{self._server} does not answer as a model server: {error}.") from error
 
 
-def predict(model: Model, paths: Sequence[Path]) -> list[Answer]:
+def predict(model: Model, paths: Sequence[Path]) -> list[ExamplePrediction]:
     """Return an answer per example in the files, in order.
 
     Raises:
         DataError: a file is missing, or does not hold what the model takes.
         ServeError: an answer is not finite.
     """
-    named = [example for path in paths for example in _examples(path, model)]
-    row_bytes = max(1, named[0][1].nbytes) if named else 1
-    rows = max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes))
-    answers: list[Answer] = []
-    for start in range(0, len(named), rows):
-        part = named[start : start + rows]
-        found = model.run(np.stack([example for _, example in part]))
-        if not np.isfinite(found).all():
+    examples = [example for path in paths for example in _examples(path, model)]
+    example_bytes = max(1, examples[0][1].nbytes) if examples else 1
+    batch_size = max(1, min(BATCH_EXAMPLES, BATCH_BYTES // example_bytes))
+    predictions: list[ExamplePrediction] = []
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        outputs = model.run(np.stack([example for _, example in batch]))
+        if not np.isfinite(outputs).all():
             raise ServeError(str(not_finite()))
-        answers += [
-            _answer(name, row.tolist(), model.signature) for (name, _), row in zip(part, found, strict=True)
+        predictions += [
+            _name_values(name, values.tolist(), model.signature)
+            for (name, _), values in zip(batch, outputs, strict=True)
         ]
-    return answers
+    return predictions
 
 
-def _answer(example: str, values: list[float], signature: Signature) -> Answer:
+def _name_values(example: str, values: list[float], signature: Signature) -> ExamplePrediction:
     names = signature.output.names
     shown = describe(signature.problem).show(names, values)
     by_name = dict(zip(names, values, strict=True))
-    return Answer(example=example, answer=shown.answer, note=shown.note, values=by_name)
+    return ExamplePrediction(example=example, answer=shown.answer, note=shown.note, values=by_name)
 
 
 def _examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -155,7 +156,7 @@ def _examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]]]:
     if not path.exists():
         raise DataError(f"There is no file {path}. Name files of examples that exist.")
     if path.suffix == ".npy":
-        yield from _from_numbers(path, signature)
+        yield from _read_npy(path, signature)
     elif signature.image is None:
         raise DataError(
             f"{path} is not a .npy file, and this model was not trained on pictures. Give .npy files with "
@@ -166,8 +167,8 @@ def _examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]]]:
         from modelyard.components.serve.limits import MAX_SIDE
 
         try:  # with the limits that the server has
-            picture = images.open_image(path.read_bytes(), model.max_pixels, MAX_SIDE)
-            example = images.convert(picture, signature.image)
+            image = images.open_image(path.read_bytes(), model.max_pixels, MAX_SIDE)
+            example = images.convert(image, signature.image)
         except OSError as error:
             raise _unreadable(path, error) from error
         except DataError as error:
@@ -175,7 +176,7 @@ def _examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]]]:
         yield str(path), example.astype(signature.dtype, copy=False)
 
 
-def _from_numbers(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]]]:
+def _read_npy(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]]]:
     try:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
@@ -192,8 +193,8 @@ def _from_numbers(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[
         for number, example in enumerate(_cast(path, array, signature)):
             yield f"{path}[{number}]", example
     else:
-        found = " x ".join(map(str, array.shape)) or "no axis"
-        raise DataError(f"{path} has {array.dtype} of shape {found}; this model takes {_form(signature)}.")
+        outputs = " x ".join(map(str, array.shape)) or "no axis"
+        raise DataError(f"{path} has {array.dtype} of shape {outputs}; this model takes {_form(signature)}.")
 
 
 def _cast(path: Path, array: NDArray[Any], signature: Tensor) -> NDArray[Any]:

@@ -136,7 +136,7 @@ def node_of(name: str) -> str:
         seen = cluster.get("Pod", name)
         if bound := seen["spec"].get("nodeName"):
             return bound
-        if found := find_problem(seen, cluster.events(seen), cluster.nodes):
+        if found := find_problem(seen, cluster.list_events(seen), cluster.nodes):
             return found.message
         time.sleep(0.1)
     raise AssertionError(f"nothing is said of {name}")

@@ -340,7 +340,7 @@ class DeploymentPlatform(ModelPods):
     def _check(self, track: Track, version: int, check: Check) -> int:
         pods = self.ready_pods(track, version)
         for pod in pods:
-            check(self.pod_server(pod, patience=GOLDEN_RETRY_SECONDS))
+            check(self.pod_server(pod, retry_seconds=GOLDEN_RETRY_SECONDS))
         return len(pods)
 
     def _service(self) -> Json | None:
@@ -358,7 +358,7 @@ class DeploymentPlatform(ModelPods):
         if deployment is None:
             return []
         pods = [pod for pod in self.pods(track) if not is_ready(pod)]  # a problem of a ready pod is over
-        found = [find_problem(pod, self.cluster.events(pod), self.cluster.nodes) for pod in pods]
+        found = [find_problem(pod, self.cluster.list_events(pod), self.cluster.nodes) for pod in pods]
         messages = (find_refusal(deployment), *(problem and problem.message for problem in found))
         return [message for message in messages if message]
 

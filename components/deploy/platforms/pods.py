@@ -22,10 +22,10 @@ from modelyard.components.kubernetes.pod_problem import (
     OUT_OF_MEMORY,
     PodProblem,
     count_restarts,
+    describe_unready,
     find_problem,
     is_ready,
     is_running,
-    not_ready,
 )
 from modelyard.components.server import MARK, PORT, HttpServer, Server, predict_one, send
 
@@ -94,12 +94,12 @@ class ModelPods:
         """Return the pods of a track, or those of one version, that take requests."""
         return [pod for pod in self.pods(track, version) if is_ready(pod)]
 
-    def pod_server(self, pod: Json, patience: float = 0.0) -> Server:
+    def pod_server(self, pod: Json, retry_seconds: float = 0.0) -> Server:
         """Return where a pod answers requests."""
         token, tls = self.token(), objects.uses_tls(pod)
-        if not self.cluster.inside:
+        if not self.cluster.in_cluster:
             name = pod["metadata"]["name"]
-            return ProxiedServer(self.cluster, "Pod", name, patience=patience, token=token, tls=tls)
+            return ProxiedServer(self.cluster, "Pod", name, retry_seconds=retry_seconds, token=token, tls=tls)
         ip, scheme = pod["status"]["podIP"], "https" if tls else "http"
         host = f"[{ip}]" if ":" in ip else ip
         return HttpServer(f"{scheme}://{host}:{PORT}", token=token, verify=False)
@@ -107,7 +107,7 @@ class ModelPods:
     def service(self) -> Server:
         """Return where the Service answers requests."""
         token, tls = self.token(), self.target.tls_secret is not None
-        if not self.cluster.inside:
+        if not self.cluster.in_cluster:
             return ProxiedServer(self.cluster, "Service", self.name, token=token, tls=tls)
         url = objects.service_url(self.name, self.cluster.namespace, tls)
         return HttpServer(url, token=token, verify=False)
@@ -190,7 +190,7 @@ class PodWatcher:
         self._running: dict[str, float] = {}
         self._logged: set[tuple[str, str]] = set()
 
-    def check(self, pod: Json, used: float | None = None) -> None:
+    def check(self, pod: Json, memory_used: float | None = None) -> None:
         """Check a pod, which was last seen to use so many bytes of memory.
 
         Raises:
@@ -201,9 +201,9 @@ class PodWatcher:
             self._since.pop(uid, None)  # a later problem has all its time again
             self._running.pop(uid, None)
             return
-        events = self._model.cluster.events(pod)
+        events = self._model.cluster.list_events(pod)
         waited = now - self._since.setdefault(uid, now)
-        problem = find_problem(pod, events, self._model.cluster.nodes, used)
+        problem = find_problem(pod, events, self._model.cluster.nodes, memory_used)
         if problem and not self._has_recovered(pod, problem):
             if (uid, problem.reason) not in self._logged:
                 self._logged.add((uid, problem.reason))
@@ -213,7 +213,7 @@ class PodWatcher:
         elif pod["status"].get("phase") == "Running":
             limit = self._model.rollout.ready_timeout
             if now - self._running.setdefault(uid, now) > limit:
-                raise DeployError(not_ready(pod, events, limit))
+                raise DeployError(describe_unready(pod, events, limit))
         elif waited > (limit := self._model.target.start_timeout):
             last = f": {events[-1]['message'].rstrip('.')}" if events else ""
             name = pod["metadata"]["name"]
@@ -237,7 +237,7 @@ class PodWatcher:
             if problem.error == UnreachableError.__name__:
                 return rollout.store_timeout + MAXIMUM_BACKOFF
             return rollout.ready_timeout if self.restarts(pod) <= rollout.max_restarts else 0.0
-        return self._model.target.start_timeout if problem.patience is None else problem.patience
+        return self._model.target.start_timeout if problem.wait_limit is None else problem.wait_limit
 
 
 class PodTrafficWindow:
@@ -308,11 +308,11 @@ class _TrackWindow:
                 self._before.setdefault(run, counts)
         return count_since(self._before, self._latest)
 
-    def _check(self, pod: Json, used: float | None) -> None:
+    def _check(self, pod: Json, memory_used: float | None) -> None:
         too_often = self._watcher.restarts(pod) > self._model.rollout.max_restarts
-        if too_often and (problem := find_problem(pod, used=used)):
+        if too_often and (problem := find_problem(pod, memory_used=memory_used)):
             raise DeployError(problem.message)
-        self._watcher.check(pod, used)
+        self._watcher.check(pod, memory_used)
 
 
 def _container_run_key(pod: Json) -> str:

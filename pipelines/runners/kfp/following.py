@@ -190,7 +190,7 @@ class Following:
             self._waiting = (found.step, now)
             self.events.append(Waiting(step=found.step, reason=str(found.error)))
         limit = self._environment.start_timeout
-        if now - self._waiting[1] < (limit if found.patience is None else min(limit, found.patience)):
+        if now - self._waiting[1] < (limit if found.wait_limit is None else min(limit, found.wait_limit)):
             return
         self._stuck_in = found.step
         if not self.leave_stuck:

@@ -178,7 +178,7 @@ class RunArchive:
         if self.cluster is None or pod is None:
             return Evidence(node, self.log(node))
         log = [] if waits else self.log(node)
-        return Evidence(node, log, pod, self.cluster.events(pod), self.cluster.nodes if waits else [])
+        return Evidence(node, log, pod, self.cluster.list_events(pod), self.cluster.nodes if waits else [])
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> Iterator[tuple[str, Iterator[str]]]:
         """Yield every attempt of the steps that has begun, with its lines.

@@ -102,7 +102,7 @@ def _attempts(step: str, command: list[str], task: "Task", launch: LaunchConfig)
     Raises:
         PodFailedError: the last one failed.
     """
-    cluster = connect(launch.namespace, reached=True)
+    cluster = connect(launch.namespace, retry_connection=True)
 
     def waits(reason: str) -> None:
         print_line(reason)

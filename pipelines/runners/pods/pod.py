@@ -194,11 +194,13 @@ def _await(
         if pod["status"].get("phase") == "Failed":
             raise PodFailedError(of_pod(step, pod))
         now = time.monotonic()
-        found = find_problem(pod, cluster.events(pod), cluster.nodes)
+        found = find_problem(pod, cluster.list_events(pod), cluster.nodes)
         if found and found.reason not in since:
             waits(found.message)
         waited = now - since.setdefault(found.reason if found else "", now)
-        limit = start_timeout if not found or found.patience is None else min(start_timeout, found.patience)
+        limit = (
+            start_timeout if not found or found.wait_limit is None else min(start_timeout, found.wait_limit)
+        )
         if found and waited >= limit:
             stuck = of_waiting(step, found, None) or StuckError(found.message)
             raise PodFailedError(Failure.of(stuck, step))
@@ -217,7 +219,7 @@ def _show_log(cluster: Cluster, name: str, step: str, container: str, show: Call
     while True:
         # asked before the log is read: what it printed between a cut of the stream and its end is read, too
         ended: Json | None = _states(_get(cluster, name, step))[container].get("terminated")
-        for line in cluster.log(name, container, skip=lines, ended=bool(ended)):
+        for line in cluster.stream_log(name, container, skip=lines, ended=bool(ended)):
             show(line)
             lines += 1
         if ended:
@@ -259,7 +261,7 @@ def memory_use(cluster: Cluster, pod: Json, container: str) -> Iterator[Callable
     def look() -> None:
         while not ended.is_set():
             try:
-                used = cluster.memory(pod, container)
+                used = cluster.read_memory_usage(pod, container)
             except ClusterError:
                 return  # it may not be read, or the cluster is away: nothing depends on it
             seen[:] = [used] if used else seen

@@ -125,7 +125,7 @@ def test_an_account_without_the_right(stable):
     namespace = stable.platform.cluster.namespace
     api = new_client_from_config()
     api.set_default_header("Impersonate-User", f"system:serviceaccount:{namespace}:modelyard-serve")
-    platform = replace(stable.platform, cluster=Cluster(api, namespace, inside=False))
+    platform = replace(stable.platform, cluster=Cluster(api, namespace, in_cluster=False))
     with pytest.raises(ClusterError, match=r"may not get deployments\.apps in the namespace") as error:
         stable.deploy(stable.publish(), platform)
     assert 'resources: ["deployments"], verbs: ["get"]' in str(error.value)

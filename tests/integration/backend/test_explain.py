@@ -95,7 +95,7 @@ def test_cluster_that_is_away(site: Site, modelyard: Command, tmp_path: Path, mo
     }
     (tmp_path / "away").write_text(yaml.safe_dump(there))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "away"))
-    monkeypatch.setattr(cluster, "PATIENCE", 0.0)
+    monkeypatch.setattr(cluster, "RETRY_SECONDS", 0.0)
     run = modelyard("submit", "--output", "json")[1]
     site.runs.fail(run["id"], "ingest", DataError("No such file."))
     site.runs.become(run["id"], "FAILED")

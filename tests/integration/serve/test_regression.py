@@ -6,7 +6,7 @@ import pytest
 
 from modelyard.components.errors import ServeError
 from modelyard.components.server import HttpServer
-from modelyard.pipelines.serving.prediction import Endpoint, Loaded, predict
+from modelyard.pipelines.serving.prediction import LocalModel, RemoteModel, predict
 from tests.published import regressor
 
 
@@ -51,7 +51,7 @@ def test_an_answer_as_bytes_has_infinity_as_float32_has_it(houses):
 
 def test_predict_asks_the_server_and_shows_the_number(houses, tmp_path):
     np.save(tmp_path / "many.npy", np.array([[1, 2, 6], [0, 0, 0]], np.float32))
-    answers = predict(Endpoint(HttpServer(houses.url), "tiny"), [tmp_path / "many.npy"])
+    answers = predict(RemoteModel(HttpServer(houses.url), "tiny"), [tmp_path / "many.npy"])
     assert [one.values for one in answers] == [{"price": 3000.0}, {"price": 0.0}]
     assert [float(one.answer) for one in answers] == [3000, 0]
 
@@ -60,4 +60,4 @@ def test_predict_without_a_server_refuses_an_answer_that_is_not_finite_too(shelf
     shelf.publish(regressor((3,), ("price",)))
     np.save(tmp_path / "large.npy", np.array([3e38, 0, 0], np.float32))
     with pytest.raises(ServeError, match="NaN or infinite"):
-        predict(Loaded(shelf.models, "tiny"), [tmp_path / "large.npy"])
+        predict(LocalModel(shelf.models, "tiny"), [tmp_path / "large.npy"])

@@ -17,7 +17,7 @@ from PIL import Image
 
 from modelyard.components.errors import DataError
 from modelyard.components.server import HttpServer
-from modelyard.pipelines.serving.prediction import Endpoint, Loaded, predict
+from modelyard.pipelines.serving.prediction import LocalModel, RemoteModel, predict
 from tests.published import classifier
 
 WHITE = np.full((4, 4, 3), 255)
@@ -241,7 +241,7 @@ def test_predict_refuses_an_image_for_the_reason_that_the_server_gives(pictures,
     file.write_bytes(png(5000, 5000))
     refusal = pictures.predict([{"b64": base64.b64encode(file.read_bytes()).decode()}]).json()["error"]
     shelf.publish()
-    for model in (Endpoint(HttpServer(pictures.url), "tiny"), Loaded(shelf.models, "tiny")):
+    for model in (RemoteModel(HttpServer(pictures.url), "tiny"), LocalModel(shelf.models, "tiny")):
         with pytest.raises(DataError) as refused:
             predict(model, [file])
         assert str(refused.value) == f"{file}: {refusal.removeprefix('Example 0: ')}"

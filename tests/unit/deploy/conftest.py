@@ -34,7 +34,7 @@ class Cluster:
     stays, as in a rolling update.
     """
 
-    namespace, inside, nodes = "serving", False, ()
+    namespace, in_cluster, nodes = "serving", False, ()
 
     def __init__(self) -> None:
         self.pods: list[Any] = []
@@ -96,7 +96,7 @@ class Cluster:
         pod["metadata"]["labels"] = labels
         self._of[name] = pod
 
-    def events(self, _of: Any) -> Any:
+    def list_events(self, _of: Any) -> Any:
         return []
 
     def proxy_request(self, _kind: str, _name: str, _port: int, method: str, *_: Any) -> tuple[int, bytes]:
@@ -154,7 +154,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.setattr(kubernetes, "PAUSE", 0.0)
+    monkeypatch.setattr(kubernetes, "RETRY_INTERVAL", 0.0)
     return Cluster()
 
 

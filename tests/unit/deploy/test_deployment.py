@@ -355,7 +355,7 @@ def test_golden_requests_wait_for_the_api_server_and_not_for_the_server(
 ):
     claimed()
     (pod,) = platform.pods("candidate")
-    platform.cluster = Cluster(Api(*answers), "serving", inside=False)
+    platform.cluster = Cluster(Api(*answers), "serving", in_cluster=False)
     server = platform.pod_server(pod, patience)
     if good:
         assert predict_one(server, "digits", [1]) == [1.0]

@@ -48,7 +48,7 @@ def test_a_server_that_crashes_for_want_of_its_store_has_the_time_of_the_store(p
 def test_a_pod_whose_secret_is_missing_is_told_soon(platform, cluster, clock, pod):
     pod.json["status"] = {"phase": "Pending"}
     said = 'MountVolume.SetUp failed for volume "tls" : secret "model-tls" not found'
-    cluster.events = lambda _: [{"reason": "FailedMount", "message": said}]
+    cluster.list_events = lambda _: [{"reason": "FailedMount", "message": said}]
     watcher = PodWatcher(platform)
     watcher.check(pod.json)
     clock.time = 31.0
@@ -68,7 +68,7 @@ def test_requests_carry_the_present_token_of_the_secret(platform, cluster, clock
         clock.time += 11.0
     pod.json["spec"]["volumes"].append({"name": "tls"})
     assert [platform.service().tls, platform.pod_server(pod.json).tls] == [True, True]
-    cluster.inside = True
+    cluster.in_cluster = True
     pod.json["status"]["podIP"] = "fd00::1"
     assert platform.pod_server(pod.json) == HttpServer("https://[fd00::1]:8501", token=token, verify=False)
     assert platform.service() == HttpServer("https://digits.serving:8501", token=token, verify=False)

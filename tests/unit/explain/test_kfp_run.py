@@ -170,10 +170,10 @@ class Cluster:
         own = {"metadata": {"labels": {self.label: "the-workflow"}}}
         return own if name == "own" else self.found.get({"Pod": "pod", "Workflow": "workflow"}[kind])
 
-    def events(self, _pod: Any) -> list[Any]:
+    def list_events(self, _pod: Any) -> list[Any]:
         return []
 
-    def log(self, _pod: str, container: str) -> Any:
+    def stream_log(self, _pod: str, container: str) -> Any:
         assert container == "main"
         yield from self.found["log"]
 
@@ -208,7 +208,7 @@ def test_an_exit_task_without_a_workflow_still_says_that_the_run_failed(exit_tas
 
 def test_a_log_that_may_not_be_read_is_no_log(recorded: Run, exit_task: Any) -> None:
     class Forbidden(Cluster):
-        def log(self, _pod: str, _container: str) -> Any:
+        def stream_log(self, _pod: str, _container: str) -> Any:
             raise ClusterError("forbidden")
 
     assert "in the step preprocess" in exit_task(Forbidden(recorded("exception").found))
@@ -221,7 +221,7 @@ def test_a_pod_without_a_node_or_an_image_is_stuck(recorded: Run) -> None:
             return [self.found["pod"]]
 
     found = kfp_run.stuck(Pending(recorded("no-image").found), "7")  # type: ignore[arg-type]
-    assert (found.step, found.patience) == ("fingerprint", 0.0)
+    assert (found.step, found.wait_limit) == ("fingerprint", 0.0)
     assert "environment.images.fingerprint" in str(found.error)
     running = {**recorded("no-image").found["pod"], "status": {"phase": "Pending"}}
     assert kfp_run.stuck(Pending({"pod": running}), "7") is None  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ SILENT = b"SILENT"
 @pytest.fixture
 def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]:
     """Return a cluster that answers each request with a status or with parts, the last one ever again."""
-    monkeypatch.setattr(client, "PAUSE", 0.01)
+    monkeypatch.setattr(client, "RETRY_INTERVAL", 0.01)
     servers, over = [], Event()
 
     def start(*answers: Answer) -> tuple[Cluster, list[str]]:
@@ -64,7 +64,7 @@ def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]
         settings = Configuration(host=f"http://127.0.0.1:{server.server_port}")
         settings.api_key["authorization"] = "Bearer mine"
         settings.retries = False
-        return Cluster(ApiClient(settings), "runs", inside=False), asked
+        return Cluster(ApiClient(settings), "runs", in_cluster=False), asked
 
     yield start
     over.set()
@@ -75,39 +75,39 @@ def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]
 
 def test_a_log_that_is_cut_goes_on_after_its_last_whole_line(answering):
     cluster, asked = answering(503, [b"one\ntw", CUT], 429, [b"one\ntwo\nthr", b"ee"])
-    assert list(cluster.log("r1-train", "step", ended=True)) == ["one", "two", "three"]
+    assert list(cluster.stream_log("r1-train", "step", ended=True)) == ["one", "two", "three"]
     path = "Bearer mine /api/v1/namespaces/runs/pods/r1-train/log?container=step&follow=true"
     assert asked == [path] * 4
 
 
 def test_a_last_line_that_may_go_on_is_left_for_the_next_stream(answering):
     cluster, _ = answering([b"one\ntw"], [b"one\ntwo"])
-    assert list(cluster.log("r1-train", "step")) == ["one"]
-    assert list(cluster.log("r1-train", "step", skip=1, ended=True)) == ["two"]
+    assert list(cluster.stream_log("r1-train", "step")) == ["one"]
+    assert list(cluster.stream_log("r1-train", "step", skip=1, ended=True)) == ["two"]
 
 
 def test_a_log_goes_on_after_the_lines_that_were_printed(answering):
     cluster, _ = answering([b"one\n", CUT], [b"one\ntwo\nthree\n"])
-    assert list(cluster.log("r1-train", "step", skip=1)) == ["two", "three"]
+    assert list(cluster.stream_log("r1-train", "step", skip=1)) == ["two", "three"]
 
 
 def test_a_log_that_is_silent_is_asked_for_again(answering, monkeypatch):
     monkeypatch.setattr(client, "TIMEOUT", (5.0, 0.05))
     cluster, _ = answering([b"one\n", SILENT], [b"one\ntwo\n"])
-    assert list(cluster.log("r1-train", "step")) == ["one", "two"]
+    assert list(cluster.stream_log("r1-train", "step")) == ["one", "two"]
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])
 def test_a_log_that_is_not_there_or_cannot_be_read_ends(answering, monkeypatch, status):
-    monkeypatch.setattr(client, "PATIENCE", 0.1)
+    monkeypatch.setattr(client, "RETRY_SECONDS", 0.1)
     cluster, _ = answering(status)
-    assert list(cluster.log("r1-train", "step")) == []
+    assert list(cluster.stream_log("r1-train", "step")) == []
 
 
 def test_a_log_that_may_not_be_read_is_an_error(answering):
     cluster, _ = answering(403)
     with pytest.raises(ClusterError, match="403"):
-        list(cluster.log("r1-train", "step"))
+        list(cluster.stream_log("r1-train", "step"))
 
 
 def request(cluster, method):
@@ -139,7 +139,7 @@ def test_what_the_api_server_answers_is_not_the_servers(answering, status, kind)
 
 def test_a_server_that_is_silent_is_not_a_cluster_that_is_away(answering, monkeypatch):
     monkeypatch.setattr(client, "TIMEOUT", (5.0, 0.05))
-    monkeypatch.setattr(client, "PATIENCE", 0.0)
+    monkeypatch.setattr(client, "RETRY_SECONDS", 0.0)
     cluster, _ = answering([SILENT])
     assert request(cluster, "GET") == (504, b"no answer within 0.05 s")
 
@@ -172,7 +172,7 @@ def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path, monkeypatch, conf
     if config is not None:
         (tmp_path / "config").write_text(config)
     if config == json.dumps(FAILING_LOGIN):
-        monkeypatch.setattr(client, "_check_listens", lambda: None)
+        monkeypatch.setattr(client, "_check_reachable", lambda: None)
     with pytest.raises(ClusterError, match=why) as caught:
         connect("runs")
     assert "\n" not in str(caught.value)
@@ -194,7 +194,7 @@ def test_a_cluster_that_was_never_reached_is_tried_once(tmp_path, monkeypatch, p
 
 
 def test_a_cluster_that_stays_away_is_named(answering, monkeypatch):
-    monkeypatch.setattr(client, "PATIENCE", 0.1)
+    monkeypatch.setattr(client, "RETRY_SECONDS", 0.1)
     cluster, _ = answering([CUT])
     with pytest.raises(ClusterError, match=r"The cluster http://127\.0\.0\.1:\d+ does not answer"):
         request(cluster, "GET")

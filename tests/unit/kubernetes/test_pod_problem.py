@@ -4,9 +4,9 @@ import pytest
 
 from modelyard.components.kubernetes.pod_problem import (
     count_restarts,
+    describe_unready,
     find_problem,
     is_ready,
-    not_ready,
 )
 
 
@@ -29,7 +29,7 @@ def test_problems(recorded, node, name, reason, patience, words):
     seen = recorded(name)
     problem = find_problem(seen["pod"], seen["events"], [node])
     assert problem
-    assert (problem.reason, problem.patience) == (reason, patience)
+    assert (problem.reason, problem.wait_limit) == (reason, patience)
     for word in (seen["pod"]["metadata"]["name"], *words):
         assert word in problem.message
     assert "\n" not in problem.message
@@ -40,13 +40,13 @@ def test_a_pod_that_only_needs_time_has_no_problem(recorded):
     seen = recorded("unready")
     assert find_problem(seen["pod"], seen["events"]) is None
     assert not is_ready(seen["pod"])
-    why = not_ready(seen["pod"], seen["events"], 5)
+    why = describe_unready(seen["pod"], seen["events"], 5)
     assert "not ready within 5 s: Startup probe failed" in why
     assert "connection refused" in why
 
 
 def test_memory_names_what_was_seen(recorded):
-    problem = find_problem(recorded("out-of-memory")["pod"], used=61 * 2**20)
+    problem = find_problem(recorded("out-of-memory")["pod"], memory_used=61 * 2**20)
     assert problem
     assert "last seen to use 61 MiB" in problem.message
 
@@ -64,7 +64,7 @@ def test_a_registry_that_is_away_for_a_moment_may_come_back(recorded):
     waiting["message"] = "rpc error: code = Unavailable desc = dial tcp: connection refused"
     problem = find_problem(pod)
     assert problem
-    assert problem.patience is None
+    assert problem.wait_limit is None
 
 
 def test_a_server_that_ended_as_it_should_is_no_problem(recorded):

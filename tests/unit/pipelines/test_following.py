@@ -32,14 +32,14 @@ class Cut:
         status = {"phase": "Running", "containerStatuses": states}
         return {**POD, "status": status} if self.there else None
 
-    def log(self, _pod, container, skip, ended):  # noqa: ARG002
+    def stream_log(self, _pod, container, skip, ended):  # noqa: ARG002
         lines = [f"{container} began"]
         if self.ended[container]:
             lines.append(f"{container} ended")
         self.ended[container] = True
         yield from lines[skip:]
 
-    def memory(self, _pod, _container):
+    def read_memory_usage(self, _pod, _container):
         raise ClusterError("it may not be read")
 
     def delete(self, _kind, _seen):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from modelyard.components.errors import DataError, NotFoundError
-from modelyard.pipelines.serving.prediction import Loaded, predict
+from modelyard.pipelines.serving.prediction import LocalModel, predict
 from tests.access import make_certificate, write_private
 
 
 @pytest.fixture
 def model(store):
-    return Loaded(store, "tiny")
+    return LocalModel(store, "tiny")
 
 
 @pytest.fixture
@@ -91,11 +91,11 @@ def test_a_file_that_is_none_is_refused(model, tmp_path):
 
 def test_a_model_without_champion_names_its_versions(store):
     with pytest.raises(NotFoundError, match=r"There is no model gone .*models there: tiny"):
-        Loaded(store, "gone")
+        LocalModel(store, "gone")
     (Path(store.url) / "tiny/champion.json").unlink()
     with pytest.raises(NotFoundError, match=r"tiny has no champion .*\(1, 2\).*models promote tiny 2"):
-        Loaded(store, "tiny")
-    assert Loaded(store, "tiny", 2).version == 2
+        LocalModel(store, "tiny")
+    assert LocalModel(store, "tiny", 2).version == 2
 
 
 @pytest.mark.usefixtures("store")

@@ -100,16 +100,16 @@ class Cluster:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         return {**self.pod, "status": status}
 
-    def log(self, _pod: str, container: str, skip: int, **_: Any) -> Iterator[str]:
+    def stream_log(self, _pod: str, container: str, skip: int, **_: Any) -> Iterator[str]:
         yield from self.lines[skip:] if container == "step" else ()
 
-    def events(self, _pod: Any) -> list[Any]:
+    def list_events(self, _pod: Any) -> list[Any]:
         return []
 
     def list_objects(self, _kind: str, _labels: str) -> list[Any]:
         return [*self.others.values()]
 
-    def memory(self, _pod: Any, _container: str) -> float:
+    def read_memory_usage(self, _pod: Any, _container: str) -> float:
         raise ClusterError("it may not be read")
 
     def delete(self, _kind: str, seen: Any) -> bool:

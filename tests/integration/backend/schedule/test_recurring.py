@@ -118,11 +118,11 @@ def test_a_run_that_waited_for_another_one_survives(
 def test_pause_and_resume(controller: recurring.RecurringRuns, schedules: RecurringRuns) -> None:
     schedules.apply(config(HOURLY))
     schedules.pause("digits")
-    assert [not one.on for one in schedules.list_all()] == [True]
+    assert [not one.enabled for one in schedules.list_all()] == [True]
     controller.pass_time(hours=5)
     assert controller.workflows == []
     schedules.resume("digits")
-    assert [not one.on for one in schedules.list_all()] == [False]
+    assert [not one.enabled for one in schedules.list_all()] == [False]
     controller.pass_time(minutes=1)
     assert controller.workflows == []  # what was missed is not made up for
     controller.pass_time(hours=1)
