@@ -2,6 +2,7 @@
 
 import math
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ GROUPS, MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def memory_limit(groups: Path = GROUPS, mount: Path = MOUNT) -> int:
-    """Return the memory of this machine in bytes, or the smallest limit of the control groups around it.
+    """Return the memory of this machine in bytes, or the smallest limit of the process or its control groups.
 
     Args:
         groups: the file that names the control groups of this process; only on Linux.
@@ -18,7 +19,8 @@ def memory_limit(groups: Path = GROUPS, mount: Path = MOUNT) -> int:
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for text in _values(groups, mount, "memory.max", "memory", "memory.limit_in_bytes"):
         found += [int(text)] if text.isdigit() else []  # "max" is no limit
-    return min(found)
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    return min([*found, *(limit for limit in limits if limit != resource.RLIM_INFINITY)])
 
 
 def memory_used() -> int:

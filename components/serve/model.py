@@ -22,7 +22,7 @@ from modelyard.components.store.models import ModelStore
 from modelyard.components.store.records import Champion
 
 WARM_UPS = 3
-SLICE = 16  # examples; larger batches are not faster on a CPU
+SLICE, SLICE_BYTES = 16, 2**19  # examples and bytes of them; larger batches are not faster on a CPU
 INLINE_SECONDS = 0.005  # what may run on the event loop, which answers nobody meanwhile
 INLINE_BYTES = 256 * 2**10
 LONGEST_WAIT = 60.0
@@ -73,13 +73,14 @@ class Predictor:
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Return the answers, float32 (n, *shape of the output), to a batch (n, *shape of the input).
 
-        A large batch is run in slices, so that its activations take no more memory than those of SLICE
-        examples; the last gives back what the memory of ONNX Runtime has grown by.
+        A large batch is run in slices, so that its activations take no more memory than those of a slice;
+        the last gives back what the memory of ONNX Runtime has grown by.
         """
-        if len(batch) <= SLICE:
+        size = max(1, min(SLICE, SLICE_BYTES * len(batch) // max(1, batch.nbytes)))
+        if len(batch) <= size:
             (answers,) = self._session.run([self.output], {self.input: batch})
             return answers  # type: ignore[no-any-return]
-        slices = [batch[start : start + SLICE] for start in range(0, len(batch), SLICE)]
+        slices = [batch[start : start + size] for start in range(0, len(batch), size)]
         options = [None] * (len(slices) - 1) + [_shrink()]
         results = [
             self._session.run([self.output], {self.input: part}, option)[0]

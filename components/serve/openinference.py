@@ -23,7 +23,7 @@ from modelyard.components.artifacts import Tensor
 from modelyard.components.serve import tensors
 from modelyard.components.serve.limits import Limits
 from modelyard.components.serve.model import Predictor
-from modelyard.components.serve.replies import Refused, Reply, encode, not_finite, short
+from modelyard.components.serve.replies import Refused, Reply, encode, encode_rows, short
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 HEADER_LENGTH = b"inference-header-content-length"
@@ -93,16 +93,15 @@ def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_ba
         answer["id"] = identity
     answer["outputs"] = [output]
     if not as_bytes:
-        output["data"] = answers.ravel().tolist()
-        try:
-            return Reply(encode(answer), rows=len(batch))
-        except ValueError:
-            raise not_finite() from None
-    data = answers.astype("<f4", copy=False).tobytes()
-    output["parameters"] = {"binary_data_size": len(data)}
+        output["data"] = []
+        # row by row, as one call of the encoder would keep other threads waiting
+        data = encode_rows(answers.reshape(len(answers), -1))[1:-1].replace("],[", ",")
+        return Reply(encode(answer).replace(b'"data":[]', b'"data":%s' % data.encode()), rows=len(batch))
+    binary = answers.astype("<f4", copy=False).tobytes()
+    output["parameters"] = {"binary_data_size": len(binary)}
     head = encode(answer)
     headers = ((HEADER_LENGTH, str(len(head)).encode()),)
-    return Reply(head + data, kind=b"application/octet-stream", headers=headers, rows=len(batch))
+    return Reply(head + binary, kind=b"application/octet-stream", headers=headers, rows=len(batch))
 
 
 def _parts(body: bytes, header_length: bytes | None) -> tuple[bytes, bytes | None]:

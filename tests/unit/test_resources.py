@@ -1,6 +1,8 @@
 """The memory and processors that a process may use."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,9 @@ def test_a_quota_limits_the_processors(tmp_path: Path, text: str, expected: int 
     (tmp_path / "groups" / "cpu.max").write_text(text + "\n")
     expected = expected or len(os.sched_getaffinity(0))
     assert cpu_limit(tmp_path / "cgroup", tmp_path / "groups") == expected
+
+
+def test_a_limit_of_the_process_counts() -> None:
+    code = "from modelyard.components.resources import memory_limit; print(memory_limit())"
+    line = ["prlimit", f"--data={GIB}", sys.executable, "-c", code]
+    assert subprocess.run(line, check=True, capture_output=True, text=True).stdout == f"{GIB}\n"

@@ -230,7 +230,7 @@ def raw(address: Address, random: Random) -> list[str]:
             one += chunked(PLAIN, random.randrange(100, 2000)) + b"0\r\n\r\n"
         head = one.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
         data += (damaged(random, head, TOKENS) if random.random() < 0.8 else head) + one[len(head) :]
-    cut = random.randrange(len(data))
+    cut = random.randrange(len(data) + 1)
     pieces = (data[:cut], data[cut:]) if random.random() < 0.3 else (data,)
     return outcomes(exchange(address, *pieces, half=True))
 

@@ -204,10 +204,10 @@ def threads(process: int) -> dict[str, list[int]]:
     return found
 
 
-def attacked(work: list[tuple[object, ...]]) -> Counter[str]:
-    """Let a process of attackers do each piece of work, and return how all requests were answered."""
-    with ProcessPoolExecutor(len(work), mp_context=SPAWN) as processes:
-        found = [processes.submit(*one) for one in work]
+def attacked(work: list[tuple[object, ...]], processes: int = 4) -> Counter[str]:
+    """Let processes of attackers do the work, piece by piece, and return how all requests were answered."""
+    with ProcessPoolExecutor(processes, mp_context=SPAWN) as pool:
+        found = [pool.submit(*one) for one in work]
         return sum((one.result() for one in found), Counter())
 
 
@@ -238,7 +238,7 @@ def report(capsys):
 def test_a_mixture_of_all_requests(shelf, report):
     shelf.publish()
     with pod(shelf, body_timeout=2.0) as one:
-        work = [(attackers.mixture, one.server.address, seed, REQUESTS // 4) for seed in range(4)]
+        work = [(attackers.mixture, one.server.address, seed, REQUESTS // 100) for seed in range(100)]
         check(one, attacked(work), report)
 
 
@@ -246,8 +246,8 @@ def test_connections_that_end_in_every_rude_way(shelf, report):
     shelf.publish()
     with pod(shelf, body_timeout=2.0) as one:
         before = one.files
-        share = CONNECTIONS // 4
-        work = [(attackers.count, attackers.rude, one.server.address, seed, share) for seed in range(4)]
+        share = CONNECTIONS // 100
+        work = [(attackers.count, attackers.rude, one.server.address, seed, share) for seed in range(100)]
         found = attacked(work)
         while one.files > before:
             time.sleep(0.1)
@@ -262,7 +262,7 @@ def test_all_attacks_at_once(shelf, report):
             (attackers.repeat, attack, one.server.address, seed, SECONDS)
             for seed, attack in enumerate(attacks)
         ]
-        check(one, attacked(work), report)
+        check(one, attacked(work, len(work)), report)
 
 
 def test_promotions_under_load(shelf, report):
