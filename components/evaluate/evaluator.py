@@ -32,7 +32,7 @@ from modelyard.components.artifacts import (
     format_number,
 )
 from modelyard.components.errors import DamagedError, DataError, EvaluateError, NotFoundError
-from modelyard.components.evaluate.gate import ENOUGH_ROWS, decide
+from modelyard.components.evaluate.gate import MINIMUM_EXAMPLES, decide
 from modelyard.components.evaluate.scoring import Scorer, Scores
 from modelyard.components.evaluate.spec import EvaluateSpec
 from modelyard.components.problems.base import PlotArtifact
@@ -45,11 +45,11 @@ from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 
-GOLDEN_ROWS = 16
+GOLDEN_EXAMPLES = 16
 GOLDEN_VALUES = 2**20
-MISTAKES = 12
+MAX_MISTAKES = 12
 TRAINING_HASHES = "training_hashes.npy"
-EXAMPLES = 5
+MAX_NAMED_EXAMPLES = 5
 
 
 class MetricsArtifact(Protocol):
@@ -81,18 +81,18 @@ class Evaluation:
 
     def log(self, metrics: MetricsArtifact, details: DetailsArtifact) -> None:
         """Tell the KFP UI, and write the artifacts' files: without one, the task is never cached."""
-        found, primary = self.metrics, self.metrics.primary
-        numbers = {name: metric.value for name, metric in found.values.items()}
-        numbers |= {"rows": float(found.rows)}
-        numbers |= {f"constant_{name}": value for name, value in found.baseline.items()}
-        numbers |= {f"{primary}_low": found.main.low, f"{primary}_high": found.main.high}
-        if found.champion and found.gain:
-            numbers |= {f"champion_{primary}": found.champion.value, "gain": found.gain.value}
-        for name, value in numbers.items():
+        measured, primary = self.metrics, self.metrics.primary
+        values = {name: metric.value for name, metric in measured.values.items()}
+        values |= {"rows": float(measured.rows)}
+        values |= {f"constant_{name}": value for name, value in measured.baseline.items()}
+        values |= {f"{primary}_low": measured.main.low, f"{primary}_high": measured.main.high}
+        if measured.champion and measured.gain:
+            values |= {f"champion_{primary}": measured.champion.value, "gain": measured.gain.value}
+        for name, value in values.items():
             metrics.log_metric(name, value)
-        shown = problems.of(found.problem).log_plot(found, details)
-        artifacts.write_text(Path(metrics.path), json.dumps(numbers))
-        artifacts.write_text(Path(details.path), json.dumps(shown))
+        plot = problems.of(measured.problem).log_plot(measured, details)
+        artifacts.write_text(Path(metrics.path), json.dumps(values))
+        artifacts.write_text(Path(details.path), json.dumps(plot))
 
 
 def evaluate(
@@ -128,34 +128,34 @@ def evaluate(
     statistics = artifacts.read(Path(features) / "statistics.json", Statistics)
     record = artifacts.read(Path(history) / "history.json", History)
     signature = artifacts.read(Path(model) / "signature.json", Signature)
-    _check_same(schema, signature, "the candidate", "Train it again on these features.")
+    _check_signature(schema, signature, "the candidate", "Train it again on these features.")
     test = Split(Path(features), "test")
     problem = problems.of(schema.problem)
     candidate = Scorer(Path(model) / "model.onnx", schema, "the candidate")
     champion = identity.champion or None
-    champions = _champions(spec, identity, schema, test)
+    champions = _score_champions(spec, identity, schema, test)
     training_hashes, rows = read_hashes(Path(features))
-    leakage = Leakage.of(champions, rows, test)
+    leakage = Leakage.find(champions, rows, test)
     if spec.fail_on_champion_leakage:
         leakage.check(identity.champion)
-    others = {version: champions[version].scores for version in leakage.versions}
+    champion_scores = {version: champions[version].scores for version in leakage.versions}
     training = statistics.targets["train"]
-    scores = candidate.scores(test)
-    metrics = problem.measure(schema, test.targets, scores, others, training, leakage.compared).model_copy(
-        update={"trained_on": leakage.trained_on}
-    )
+    scores = candidate.score(test)
+    metrics = problem.measure(
+        schema, test.targets, scores, champion_scores, training, leakage.compared
+    ).model_copy(update={"trained_on": leakage.trained_on})
     decision = decide(metrics, spec.gate, champion, leakage.notes)
     scale = artifacts.read(Path(features) / "normalization.json", Normalization).target_deviation
-    mistakes = _mistakes(test, scores, schema, statistics)
+    mistakes = _worst_mistakes(test, scores, schema, statistics)
     page = render(spec.name, metrics, decision, record, schema, statistics, identity.data, mistakes)
     with artifacts.writing(Path(evaluation)) as directory:
         artifacts.write(directory / "decision.json", decision)
-        artifacts.write(directory / "golden.json", _golden(candidate, test, schema, scale))
+        artifacts.write(directory / "golden.json", _golden_requests(candidate, test, schema, scale))
         artifacts.write(directory / "metrics.json", metrics)
         np.save(directory / TRAINING_HASHES, training_hashes)
         artifacts.write_text(directory / "report.html", page)
     artifacts.write_text(Path(report), page)
-    recorded = DecisionRecord(
+    decision_record = DecisionRecord(
         model=spec.name,
         fingerprint=identity.run,
         champion=identity.champion,
@@ -164,7 +164,7 @@ def evaluate(
         report=report_uri,
     )
     key = records.decision_key(spec.name, identity.run, identity.champion)
-    records.write(open_objects(spec.store), key, recorded)
+    records.write(open_objects(spec.store), key, decision_record)
     for rule in decision.rules:
         value = "unknown" if rule.value is None else format_number(rule.value)
         log(f"{'passed' if rule.passed else 'failed'}: {rule.rule} {format_number(rule.limit)}: {value}")
@@ -173,7 +173,7 @@ def evaluate(
     return Evaluation(metrics, decision)
 
 
-class Champion(NamedTuple):
+class ScoredChampion(NamedTuple):
     """What is known of a champion: the scores of its answers, and the hashes of its training rows."""
 
     scores: Scores
@@ -196,7 +196,7 @@ class Leakage(NamedTuple):
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, champions: Mapping[int, Champion], rows: Rows, test: Split) -> "Leakage":
+    def find(cls, champions: Mapping[int, ScoredChampion], rows: Rows, test: Split) -> "Leakage":
         """Return what it is for these champions, today's first.
 
         Rows that today's champion was trained on are left out, and those of an earlier champion as long as at
@@ -208,26 +208,26 @@ class Leakage(NamedTuple):
         versions: list[int] = []
         notes: list[str] = []
         for version, champion in champions.items():
-            who = f"version {version}, {'the' if version == first else 'an earlier'} champion,"
             if champion.trained_on is None:
                 versions.append(version)
                 continue
-            known = np.isin(rows.hashes, champion.trained_on)
-            shown = np.flatnonzero(known)[:EXAMPLES]
-            names = zip(test.names(shown), shown, strict=True)
-            examples = tuple(_readable(name) or rows.name(row) for name, row in names)
-            trained_on[version] = Repeats(count=int(known.sum()), examples=examples)
-            left = compared & ~known
-            enough = max(ENOUGH_ROWS, 0 if version == first else compared.sum() / 2)
-            usable = left.sum() >= enough
+            leaked = np.isin(rows.hashes, champion.trained_on)
+            named = np.flatnonzero(leaked)[:MAX_NAMED_EXAMPLES]
+            names = zip(test.names(named), named, strict=True)
+            examples = tuple(_printable(name) or rows.name(row) for name, row in names)
+            trained_on[version] = Repeats(count=int(leaked.sum()), examples=examples)
+            remaining = compared & ~leaked
+            minimum = max(MINIMUM_EXAMPLES, 0 if version == first else compared.sum() / 2)
+            usable = remaining.sum() >= minimum
             if usable:
-                compared = left
+                compared = remaining
                 versions.append(version)
-            if known.any():
+            if leaked.any():
+                champion_name = f"version {version}, {'the' if version == first else 'an earlier'} champion,"
+                consequence = "they are left out of the comparison" if usable else "it is not compared"
                 notes.append(
-                    f"{who} was trained on {known.sum():,} of the {total:,} test rows, such as "
-                    f"{', '.join(examples)}: "
-                    + ("they are left out of the comparison" if usable else "it is not compared")
+                    f"{champion_name} was trained on {leaked.sum():,} of the {total:,} test rows, such as "
+                    f"{', '.join(examples)}: {consequence}"
                 )
         if unknown := [str(version) for version in champions if version not in trained_on]:
             notes.append(
@@ -237,82 +237,86 @@ class Leakage(NamedTuple):
 
     def check(self, version: int) -> None:
         """Raise DataError when a version was trained on test rows."""
-        found = self.trained_on.get(version)
-        if found and found.count:
+        leaked = self.trained_on.get(version)
+        if leaked and leaked.count:
             raise DataError(
-                f"The champion, version {version}, was trained on {found.count:,} of today's test rows, such "
-                f"as {', '.join(found.examples)}, and data.fail_on has champion_leakage. Use other test "
-                "rows, or take champion_leakage out of data.fail_on."
+                f"The champion, version {version}, was trained on {leaked.count:,} of today's test rows, "
+                f"such as {', '.join(leaked.examples)}, and data.fail_on has champion_leakage. Use other "
+                "test rows, or take champion_leakage out of data.fail_on."
             )
 
 
-def _champions(spec: EvaluateSpec, identity: Identity, schema: Schema, test: Split) -> dict[int, Champion]:
+def _score_champions(
+    spec: EvaluateSpec, identity: Identity, schema: Schema, test: Split
+) -> dict[int, ScoredChampion]:
     """Return the champion, and those before it as far as these can still be compared."""
     if not identity.champion:
         return {}
-    found = {identity.champion: _champion(spec.store, spec.name, identity.champion, schema, test)}
+    champions = {identity.champion: _score_champion(spec.store, spec.name, identity.champion, schema, test)}
     for version in identity.earlier:
         try:
-            found[version] = _champion(spec.store, spec.name, version, schema, test)
+            champions[version] = _score_champion(spec.store, spec.name, version, schema, test)
         except (DamagedError, EvaluateError, NotFoundError) as error:
             log(f"version {version}, an earlier champion, is not compared: {error}")
-    return found
+    return champions
 
 
-def _champion(store: Store, name: str, version: int, schema: Schema, test: Split) -> Champion:
-    who, models = f"the champion, version {version} of {name},", open_store(store)
-    with tempfile.TemporaryDirectory() as folder:
-        into, model = Path(folder) / "champion", "model.onnx"
-        recorded = TRAINING_HASHES in models.manifest(name, version).files
-        only = [model, TRAINING_HASHES] if recorded else [model]
-        manifest: Manifest = models.fetch(name, version, into, only=only)
+def _score_champion(store: Store, name: str, version: int, schema: Schema, test: Split) -> ScoredChampion:
+    description, models = f"the champion, version {version} of {name},", open_store(store)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, model = Path(scratch) / "champion", "model.onnx"
+        has_hashes = TRAINING_HASHES in models.manifest(name, version).files
+        files = [model, TRAINING_HASHES] if has_hashes else [model]
+        manifest: Manifest = models.fetch(name, version, folder, only=files)
         remedy = f"The two cannot be compared: give the new model a name of its own instead of {name}."
-        _check_same(schema, manifest.signature, who, remedy)
-        scores = Scorer(into / model, schema, who).scores(test)
-        return Champion(scores, np.load(into / TRAINING_HASHES, allow_pickle=False) if recorded else None)
+        _check_signature(schema, manifest.signature, description, remedy)
+        scores = Scorer(folder / model, schema, description).score(test)
+        hashes = np.load(folder / TRAINING_HASHES, allow_pickle=False) if has_hashes else None
+        return ScoredChampion(scores, hashes)
 
 
-def _check_same(schema: Schema, signature: Signature, who: str, remedy: str) -> None:
-    given = signature.input
-    for what, theirs, ours in (
+def _check_signature(schema: Schema, signature: Signature, model: str, remedy: str) -> None:
+    tensor = signature.input
+    for aspect, actual, expected in (
         ("problem", signature.problem, schema.problem),
-        ("shape", given.shape, schema.shape),
-        ("dtype", given.dtype, schema.dtype),
+        ("shape", tensor.shape, schema.shape),
+        ("dtype", tensor.dtype, schema.dtype),
         (problems.describe(schema.problem).size, signature.output.names, schema.names),
     ):
-        if theirs != ours:
+        if actual != expected:
             raise EvaluateError(
-                f"The {what} of {who} is {_short(theirs)}, but the data's is {_short(ours)}. {remedy}"
+                f"The {aspect} of {model} is {_shorten(actual)}, but the data's is {_shorten(expected)}. "
+                f"{remedy}"
             )
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = str(value)
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def _golden(candidate: Scorer, test: Split, schema: Schema, scale: tuple[float, ...]) -> Golden:
+def _golden_requests(candidate: Scorer, test: Split, schema: Schema, scale: tuple[float, ...]) -> Golden:
     """Return requests and answers for a few test rows, whose targets are as different as possible."""
-    rows = problems.of(schema.problem).golden_rows(schema, test.targets, GOLDEN_ROWS)
+    rows = problems.of(schema.problem).golden_rows(schema, test.targets, GOLDEN_EXAMPLES)
     values = test.gather(rows[:1]).size
     instances = test.gather(rows[: max(1, GOLDEN_VALUES // values)])
-    answers = candidate.answers(instances).tolist()
+    answers = candidate.predict(instances).tolist()
     return Golden(
         problem=schema.problem, instances=instances.tolist(), predictions=answers, scale=list(scale)
     )
 
 
-def _mistakes(test: Split, scores: Scores, schema: Schema, statistics: Statistics) -> list[Example]:
+def _worst_mistakes(test: Split, scores: Scores, schema: Schema, statistics: Statistics) -> list[Example]:
     """Return the worst answers with their examples, for the report."""
     low, high = (0.0, 255.0) if schema.image else (statistics.minimum, statistics.maximum)
-    found = []
-    for mistake in problems.of(schema.problem).mistakes(schema, test.targets, scores, MISTAKES):
+    worst = []
+    for mistake in problems.of(schema.problem).mistakes(schema, test.targets, scores, MAX_MISTAKES):
         row = np.array([mistake.row])
         (example,), (name,) = test.gather(row), test.names(row)
-        found.append(Example(mistake, _readable(name), data_uri(example, low, high), numbers(example)))
-    return found
+        worst.append(Example(mistake, _printable(name), data_uri(example, low, high), numbers(example)))
+    return worst
 
 
-def _readable(name: str) -> str:
+def _printable(name: str) -> str:
     """Return a row's name without bytes that are no text."""
     return name.encode("utf-8", "replace").decode()

@@ -14,12 +14,12 @@ from modelyard.components.errors import EvaluateError
 from modelyard.components.problems import describe
 from modelyard.components.settings import Settings
 
-ENOUGH_ROWS = 10
+MINIMUM_EXAMPLES = 10
 """Test rows of a class from which on it must be recognised at least once."""
-NAMED = 5
+MAX_NAMES = 5
 ONE_SIDED, POWER = 1.645, 0.842
 """Normal quantiles of 95 %, the one-sided limit, and of 80 %, how often an equal model is to pass."""
-RARE = 1.3
+RARE_EVENT_CORRECTION = 1.3
 """Rows by which the limits of counts of rare events (`intervals.paired_gain`) are wider than normal ones."""
 
 Limits = dict[str, float | dict[str, float]]
@@ -62,8 +62,8 @@ class Gate(Settings):
         return tuple(sorted({name for one in limits if isinstance(one, dict) for name in one}))
 
 
-class Checked(NamedTuple):
-    """A rule with the sentence that tells how it went."""
+class RuleResult(NamedTuple):
+    """A rule and the sentence that describes its result."""
 
     rule: Rule
     sentence: str
@@ -84,230 +84,240 @@ def decide(
         EvaluateError: the gate names a class that the data does not have.
     """
     value = f"the candidate's {metrics.primary} is {format_number(metrics.main.value)}"
-    notes = (*_notes(metrics), *notes)
+    notes = (*_describe_small_slices(metrics), *notes)
     if gate is None:
         reason = f"{value}, and no gate is configured"
         return Decision(decision="promote", reason=reason, champion=champion, notes=notes)
-    limits = _limits(metrics, gate)
-    alone = [*_useful(metrics), *limits]
-    compared = _compared(metrics, gate, champion) if champion else []
-    failed = [one.sentence for one in (*alone, *compared) if not one.rule.passed]
-    rejected = not all(one.rule.passed for one in alone)
-    if failed:
-        if metrics.same_rows and all(
-            one.rule.passed for one in compared
-        ):  # then no sentence has the champion's
+    limits = _check_limits(metrics, gate)
+    candidate_results = [*_check_usefulness(metrics), *limits]
+    comparisons = _compare_with_champions(metrics, gate, champion) if champion else []
+    results = [*candidate_results, *comparisons]
+    failures = [result.sentence for result in results if not result.rule.passed]
+    rejected = not all(result.rule.passed for result in candidate_results)
+    held = not all(result.rule.passed for result in comparisons)
+    if failures:
+        if metrics.same_rows and not held:  # then no sentence has the champion's
             both, name = metrics.same_rows, metrics.primary
             values = both.candidate[name].value, both.champion[name].value
-            failed.append(_side_by_side(name, values, f"version {champion}, the champion", both.rows))
-        reason = "; ".join(failed)
-        if not all(one.rule.passed for one in compared):
+            failures.append(_describe_both(name, values, f"version {champion}, the champion", both.rows))
+        reason = "; ".join(failures)
+        if held:
             reason += "; the champion stays"
     else:
-        reached = [one.sentence for one in limits] or [value]
-        against = [one.sentence for one in compared] or ["there is no champion to compare it with"]
-        reason = f"{', '.join(reached)}, and {'; '.join(against)}"
+        own = [result.sentence for result in limits] or [value]
+        paired = [result.sentence for result in comparisons] or ["there is no champion to compare it with"]
+        reason = f"{', '.join(own)}, and {'; '.join(paired)}"
     return Decision(
-        decision="reject" if rejected else "hold" if failed else "promote",
+        decision="reject" if rejected else "hold" if held else "promote",
         reason=reason,
         champion=champion,
-        rules=tuple(one.rule for one in (*alone, *compared)),
+        rules=tuple(result.rule for result in results),
         notes=notes,
     )
 
 
-def _useful(metrics: Metrics) -> list[Checked]:
+def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
     """Check that the candidate is better than a constant prediction, and that it recognises each class."""
-    found = []
-    if one := metrics.constant:
-        sign, measured = _sign(metrics, one.metric), metrics.values[one.metric].value
-        limit, passed = one.other + sign * one.at_least, one.at_least > 0
+    results = []
+    if constant := metrics.constant:
+        sign, measured = _sign(metrics, constant.metric), metrics.values[constant.metric].value
+        limit, passed = constant.other + sign * constant.at_least, constant.at_least > 0
         rule = Rule(
-            rule=f"{'lower' if sign > 0 else 'upper'} 95 % limit of {one.metric}, better than a constant "
-            "prediction's",
+            rule=f"{'lower' if sign > 0 else 'upper'} 95 % limit of {constant.metric}, better than a "
+            "constant prediction's",
             value=limit,
-            limit=one.other,
+            limit=constant.other,
             passed=passed,
         )
         bound = "at least" if sign > 0 else "at most"
         sentence = (
-            f"the candidate's {one.metric} is {format_number(measured)}, with 95 % confidence {bound} "
+            f"the candidate's {constant.metric} is {format_number(measured)}, with 95 % confidence {bound} "
             f"{format_number(limit)}, which is {'' if passed else 'not '}better than the "
-            f"{format_number(one.other)} of a constant prediction"
+            f"{format_number(constant.other)} of a constant prediction"
         )
-        if rows := None if passed else rows_needed(one, metrics.rows, 0.0, sign > 0):
+        if needed := None if passed else examples_needed(constant, metrics.rows, 0.0, sign > 0):
             sentence += (
-                f"; a model this good would pass 4 times in 5 with about {rows:,} test rows, there are "
+                f"; a model this good would pass 4 times in 5 with about {needed:,} test rows, there are "
                 f"{metrics.rows:,}"
             )
-        found.append(Checked(rule, sentence))
-    judged = [one for one in metrics.slices if one.rows >= ENOUGH_ROWS and "recall" in one.values]
-    if judged:
-        worst = min(judged, key=lambda one: one.values["recall"].value)
-        recall = worst.values["recall"].value
-        never = [one.name for one in judged if not one.values["recall"].value]
+        results.append(RuleResult(rule, sentence))
+    classes = [one for one in metrics.slices if one.rows >= MINIMUM_EXAMPLES and "recall" in one.values]
+    if classes:
+        lowest = min(classes, key=lambda one: one.values["recall"].value)
+        recall = lowest.values["recall"].value
+        missed = [one.name for one in classes if not one.values["recall"].value]
         rule = Rule(
-            rule=f"recall of {worst.name}, lowest of the classes with {ENOUGH_ROWS} test rows or more, above",
+            rule=f"recall of {lowest.name}, lowest of the classes with {MINIMUM_EXAMPLES} test rows or more, "
+            "above",
             value=recall,
             limit=0.0,
             passed=recall > 0,
         )
-        found.append(
-            Checked(
-                rule,
-                f"the candidate recognises no test row of {_names(never)}"
-                if never
-                else f"recall {format_number(recall)}",
-            )
-        )
-    return found
+        sentence = f"recall {format_number(recall)}"
+        if missed:
+            sentence = f"the candidate recognises no test row of {_join_names(missed)}"
+        results.append(RuleResult(rule, sentence))
+    return results
 
 
-def _limits(metrics: Metrics, gate: Gate) -> list[Checked]:
+def _check_limits(metrics: Metrics, gate: Gate) -> list[RuleResult]:
     """Check the configured limits."""
-    found = []
-    for limits, sign, kind, missed, met in (
+    results = []
+    for limits, sign, kind, failure, success in (
         (gate.minimum, 1, "at least", "below the minimum of", "which reaches the minimum of"),
         (gate.maximum, -1, "at most", "above the maximum of", "within the maximum of"),
     ):
-        for metric, asked in limits.items():
-            for name, value, limit in _values(metrics, metric, asked):
+        for metric, threshold in limits.items():
+            for name, value, limit in _limited_values(metrics, metric, threshold):
                 passed = value is not None and sign * value >= sign * limit
                 rule = Rule(rule=f"{name} {kind}", value=value, limit=limit, passed=passed)
                 sentence = f"the candidate's {name} is unknown, as there are no test rows for it"
                 if value is not None:
-                    words = met if passed else missed
-                    sentence = (
-                        f"the candidate's {name} is {format_number(value)}, {words} {format_number(limit)}"
-                    )
-                found.append(Checked(rule, sentence))
-    return found
+                    result = f"{success if passed else failure} {format_number(limit)}"
+                    sentence = f"the candidate's {name} is {format_number(value)}, {result}"
+                results.append(RuleResult(rule, sentence))
+    return results
 
 
-def _values(
-    metrics: Metrics, metric: str, asked: float | dict[str, float]
+def _limited_values(
+    metrics: Metrics, metric: str, threshold: float | dict[str, float]
 ) -> list[tuple[str, float | None, float]]:
     """Return name, value and limit of a metric, or of the metric of classes."""
-    if metric in metrics.values and not isinstance(asked, dict):
-        return [(metric, metrics.values[metric].value, asked)]
+    if metric in metrics.values and not isinstance(threshold, dict):
+        return [(metric, metrics.values[metric].value, threshold)]
     return [
         (f"{metric} of {one.name}", one.values[metric].value if metric in one.values else None, limit)
-        for one, limit in _of_slices(metrics, metric, asked)
+        for one, limit in _slice_limits(metrics, metric, threshold)
     ]
 
 
-def _of_slices(metrics: Metrics, metric: str, asked: float | dict[str, float]) -> list[tuple[Slice, float]]:
-    if not isinstance(asked, dict):
-        return [(one, asked) for one in metrics.slices]
-    known = {one.name: one for one in metrics.slices}
-    if unknown := [name for name in asked if name not in known]:
+def _slice_limits(
+    metrics: Metrics, metric: str, threshold: float | dict[str, float]
+) -> list[tuple[Slice, float]]:
+    if not isinstance(threshold, dict):
+        return [(one, threshold) for one in metrics.slices]
+    slices = {one.name: one for one in metrics.slices}
+    if unknown := [name for name in threshold if name not in slices]:
         raise EvaluateError(
             f"gate asks for the {metric} of {unknown[0]!r}, which is not a class; the classes are "
-            f"{', '.join(list(known)[:20])}. Correct the name; the training comes from the cache."
+            f"{', '.join(list(slices)[:20])}. Correct the name; the training comes from the cache."
         )
-    return [(known[name], limit) for name, limit in asked.items()]
+    return [(slices[name], limit) for name, limit in threshold.items()]
 
 
-def _compared(metrics: Metrics, gate: Gate, champion: int) -> list[Checked]:
+def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list[RuleResult]:
     """Check the comparisons with the best of the champions."""
     description = describe(metrics.problem)
-    found: dict[tuple[str, str], Comparison] = {(one.metric, one.slice): one for one in metrics.comparisons}
-    default = found.get((description.compared[0], ""))
+    comparisons = {(one.metric, one.slice): one for one in metrics.comparisons}
+    default = comparisons.get((description.compared[0], ""))
     if default is None:
-        left = metrics.rows - metrics.trained_on[champion].count
+        remaining = metrics.rows - metrics.trained_on[champion].count
         rule = f"test rows that version {champion} was not trained on, at least"
-        return [_too_few(rule, left, f"the candidate cannot be compared with version {champion}")]
+        return [
+            _too_few_examples(rule, remaining, f"the candidate cannot be compared with version {champion}")
+        ]
     sign = _sign(metrics, default.metric)
     unit = 1.0 if sign > 0 or metrics.constant is None else metrics.constant.other
-    usual = description.margin * unit if gate.comparison == "non_inferiority" else 0.0
-    checked = []
-    for metric, asked in (gate.margin or {default.metric: usual}).items():
-        whole = metric in metrics.values and not isinstance(asked, dict)
-        pairs = [("", asked)] if whole else [(one.name, m) for one, m in _of_slices(metrics, metric, asked)]
+    default_margin = description.margin * unit if gate.comparison == "non_inferiority" else 0.0
+    results = []
+    for metric, margins in (gate.margin or {default.metric: default_margin}).items():
+        if metric in metrics.values and not isinstance(margins, dict):
+            pairs = [("", margins)]
+        else:
+            pairs = [(one.name, margin) for one, margin in _slice_limits(metrics, metric, margins)]
         for name, margin in pairs:
-            if one := found.get((metric, name)):
-                checked.append(_check(metrics, gate, one, float(margin), champion))  # type: ignore[arg-type]
-            elif isinstance(asked, dict):
+            if comparison := comparisons.get((metric, name)):
+                results.append(_check_comparison(metrics, gate, comparison, margin, champion))
+            elif isinstance(margins, dict):
                 rule = f"test rows of {name}, to compare its {metric}, at least"
-                checked.append(_too_few(rule, 0, f"the {metric} of {name} cannot be compared", 1))
-    return checked
+                results.append(_too_few_examples(rule, 0, f"the {metric} of {name} cannot be compared", 1))
+    return results
 
 
-def _too_few(rule: str, rows: int, sentence: str, least: int = ENOUGH_ROWS) -> Checked:
+def _too_few_examples(rule: str, count: int, sentence: str, minimum: int = MINIMUM_EXAMPLES) -> RuleResult:
     """Return that there is nothing to compare on."""
-    found = Rule(rule=rule, value=float(rows), limit=float(least), passed=False)
-    return Checked(found, f"{sentence}: {rows:,} test rows are left for that")
+    failed = Rule(rule=rule, value=float(count), limit=float(minimum), passed=False)
+    return RuleResult(failed, f"{sentence}: {count:,} test rows are left for that")
 
 
-def _check(metrics: Metrics, gate: Gate, one: Comparison, margin: float, champion: int) -> Checked:
+def _check_comparison(
+    metrics: Metrics, gate: Gate, comparison: Comparison, margin: float, champion: int
+) -> RuleResult:
     """Check one comparison; a failed one says how many test rows it takes."""
-    name = f"{one.metric} of {one.slice}" if one.slice else one.metric
-    rows = metrics.same_rows.rows if metrics.same_rows else metrics.rows
+    name = f"{comparison.metric} of {comparison.slice}" if comparison.slice else comparison.metric
+    count = metrics.same_rows.rows if metrics.same_rows else metrics.rows
+    sign = _sign(metrics, comparison.metric)
     inferior = gate.comparison == "non_inferiority"
     limit = -margin if inferior else margin
-    passed = one.at_least >= limit if inferior else one.at_least > limit
+    passed = comparison.at_least >= limit if inferior else comparison.at_least > limit
     rule = Rule(
-        rule=f"lower 95 % limit of the gain in {name} over version {one.version}, "
+        rule=f"lower 95 % limit of the gain in {name} over version {comparison.version}, "
         f"{'at least' if inferior else 'above'}",
-        value=one.at_least,
+        value=comparison.at_least,
         limit=limit,
         passed=passed,
     )
-    values = one.other + _sign(metrics, one.metric) * one.value, one.other
-    who = f"version {one.version}, {'the' if one.version == champion else 'an earlier'} champion"
+    values = comparison.other + sign * comparison.value, comparison.other
+    version = (
+        f"version {comparison.version}, {'the' if comparison.version == champion else 'an earlier'} champion"
+    )
     claim = f"at most {format_number(margin)} worse" if inferior else "better"
     claim += f" by more than {format_number(margin)}" if margin and not inferior else ""
-    verdict = f"{'shows' if passed else 'does not show'} that the candidate is {claim}"
-    if clearly_not := one.high < limit:
-        not_so = f"more than {format_number(margin)} worse" if inferior else f"not {claim}"
-        verdict = f"shows that the candidate is {not_so}"
+    conclusion = f"{'shows' if passed else 'does not show'} that the candidate is {claim}"
+    if contradicted := comparison.high < limit:
+        opposite = f"more than {format_number(margin)} worse" if inferior else f"not {claim}"
+        conclusion = f"shows that the candidate is {opposite}"
     sentence = (
-        f"{_side_by_side(name, values, who, rows)}, which {verdict} (gain {_signed(one.value)}, with 95 % "
-        f"confidence at least {_signed(one.at_least)})"
+        f"{_describe_both(name, values, version, count)}, which {conclusion} (gain "
+        f"{_signed(comparison.value)}, with 95 % confidence at least {_signed(comparison.at_least)})"
     )
     if not passed:
-        needed = rows_needed(one, rows, limit, _sign(metrics, one.metric) > 0)
-        if needed and not clearly_not:
-            which = "an equal model" if inferior else "a model that is this much better"
+        needed = examples_needed(comparison, count, limit, sign > 0)
+        if needed and not contradicted:
+            model = "an equal model" if inferior else "a model that is this much better"
             sentence += (
-                f"; {which} would pass 4 times in 5 with about {needed:,} test rows, there are {rows:,}"
+                f"; {model} would pass 4 times in 5 with about {needed:,} test rows, there are {count:,}"
             )
-    return Checked(rule, sentence)
+    return RuleResult(rule, sentence)
 
 
-def _side_by_side(name: str, values: tuple[float, float], who: str, rows: int) -> str:
-    mine, other = map(format_number, values)
-    return f"{name} is {mine} for the candidate and {other} for {who}, on the same {rows:,} test rows"
+def _describe_both(name: str, values: tuple[float, float], version: str, count: int) -> str:
+    candidate, champion = map(format_number, values)
+    values_text = f"{name} is {candidate} for the candidate and {champion} for {version}"
+    return f"{values_text}, on the same {count:,} test rows"
 
 
-def rows_needed(one: Comparison, rows: int, limit: float, counted: bool) -> int | None:
+def examples_needed(comparison: Comparison, count: int, limit: float, counted: bool) -> int | None:
     """Return the test rows with which the comparison would pass in 80 % of all cases, if it takes more.
 
     With non-inferiority (a limit below 0) of an equal model, else of a model that is better by as much as
     this one. Of n rows, the one-sided limit is z_95 s / sqrt(n) below the gain, and where rows are counted,
-    as for accuracy, about RARE / n more, which matters when the two models differ in few rows.
+    as for accuracy, about RARE_EVENT_CORRECTION / n more, which matters when the two models differ in few
+    rows.
     """
-    distance = -limit if limit < 0 else one.value - limit
+    distance = -limit if limit < 0 else comparison.value - limit
     if distance <= 0:
         return None
-    extra = RARE if counted else 0.0
-    spread = max(0.0, (one.value - one.at_least) * rows - extra) / (ONE_SIDED * math.sqrt(rows))
+    extra = RARE_EVENT_CORRECTION if counted else 0.0
+    spread = max(0.0, (comparison.value - comparison.at_least) * count - extra) / (
+        ONE_SIDED * math.sqrt(count)
+    )
     both = (ONE_SIDED + POWER) * spread
     root = (both + math.sqrt(both**2 + 4 * distance * extra)) / (2 * distance)
     needed = math.ceil(root**2)
-    return needed if needed > rows else None
+    return needed if needed > count else None
 
 
-def _notes(metrics: Metrics) -> tuple[str, ...]:
-    few = [f"{one.name} ({one.rows})" for one in metrics.slices if one.rows < ENOUGH_ROWS]
-    if few:
-        return (f"fewer than {ENOUGH_ROWS} test rows, too few to judge: {_names(few)}",)
-    return (f"only {metrics.rows} test rows, too few to judge",) if metrics.rows < ENOUGH_ROWS else ()
+def _describe_small_slices(metrics: Metrics) -> tuple[str, ...]:
+    small = [f"{one.name} ({one.rows})" for one in metrics.slices if one.rows < MINIMUM_EXAMPLES]
+    if small:
+        return (f"fewer than {MINIMUM_EXAMPLES} test rows, too few to judge: {_join_names(small)}",)
+    return (f"only {metrics.rows} test rows, too few to judge",) if metrics.rows < MINIMUM_EXAMPLES else ()
 
 
-def _names(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+def _join_names(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def _sign(metrics: Metrics, metric: str) -> int:

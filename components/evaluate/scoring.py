@@ -22,58 +22,62 @@ class Scorer:
     Args:
         path: of model.onnx.
         schema: of the rows that it answers.
-        who: what an error calls it.
+        name: what an error calls it.
 
     Raises:
         EvaluateError: the file is not a model that ONNX Runtime can run.
     """
 
-    def __init__(self, path: Path, schema: Schema, who: str) -> None:
+    def __init__(self, path: Path, schema: Schema, name: str) -> None:
         import onnxruntime
 
-        self._problem, self._values, self._who = problems.of(schema.problem), len(schema.names), who
+        self._problem, self._values, self._name = (
+            problems.of(schema.problem),
+            len(schema.names),
+            name,
+        )
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:
             raise EvaluateError(
-                f"{path} of {who} cannot be loaded by ONNX Runtime: {describe(error)} Export it again."
+                f"{path} of {name} cannot be loaded by ONNX Runtime: {describe(error)} Export it again."
             ) from error
 
-    def answers(self, examples: NDArray[Any]) -> NDArray[np.float32]:
+    def predict(self, examples: NDArray[Any]) -> NDArray[np.float32]:
         """Return float32 (n, values) for raw examples (n, *shape).
 
         Raises:
             EvaluateError: the model does not take the examples, or gives no answers of the problem.
         """
-        name = self._session.get_inputs()[0].name
+        input_name = self._session.get_inputs()[0].name
         try:
-            output = np.asarray(self._session.run(None, {name: examples})[0])
+            output = np.asarray(self._session.run(None, {input_name: examples})[0])
         except Exception as error:
             raise EvaluateError(
-                f"{self._who} does not take {examples.dtype} examples of shape {examples.shape[1:]}: "
+                f"{self._name} does not take {examples.dtype} examples of shape {examples.shape[1:]}: "
                 f"{describe(error)} Export it with the signature of the features."
             ) from error
         self._check(output, len(examples))
         return output.astype(np.float32, copy=False)
 
-    def _check(self, output: NDArray[Any], rows: int) -> None:
-        if output.shape != (rows, self._values):
+    def _check(self, output: NDArray[Any], count: int) -> None:
+        if output.shape != (count, self._values):
             raise EvaluateError(
-                f"{self._who} gives {output.shape} for {rows} rows, not {(rows, self._values)}. Let its last "
-                f"layer have {self._values} units."
+                f"{self._name} gives {output.shape} for {count} rows, not {(count, self._values)}. Let its "
+                f"last layer have {self._values} units."
             )
         if not np.isfinite(output).all():
-            bad = np.argwhere(~np.isfinite(output))[0]
+            position = np.argwhere(~np.isfinite(output))[0]
             raise EvaluateError(
-                f"{self._who} gives {output[tuple(bad)]} as value {bad[1]} of an answer. Lower the learning "
-                "rate or check the normalisation, and train again."
+                f"{self._name} gives {output[tuple(position)]} as value {position[1]} of an answer. Lower the "
+                "learning rate or check the normalisation, and train again."
             )
-        self._problem.check_answers(output, self._who)
+        self._problem.check_answers(output, self._name)
 
-    def scores(self, split: Split) -> Scores:
+    def score(self, split: Split) -> Scores:
         """Return the scores of the answers to every row of a split (rows, m), in batches."""
-        parts = [
-            self._problem.scores(self.answers(examples), targets)
+        batches = [
+            self._problem.scores(self.predict(examples), targets)
             for examples, targets in split.batches(BATCH)
         ]
-        return np.concatenate(parts)
+        return np.concatenate(batches)

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.gate import of_errors, of_proportions
 from modelyard.components.artifacts import Comparison
-from modelyard.components.evaluate.gate import rows_needed
+from modelyard.components.evaluate.gate import examples_needed
 from modelyard.components.problems import intervals
 
 
@@ -53,6 +53,6 @@ def test_with_the_rows_that_a_decision_asks_for_an_equal_model_passes_four_times
         )
         value = (won - lost) / rows
         found = Comparison(metric="accuracy", value=value, low=0, high=0, other=0, at_least=least[0])
-        asked.append(rows_needed(found, rows, -margin, counted=True) or rows)
+        asked.append(examples_needed(found, rows, -margin, counted=True) or rows)
     passed = of_proportions((int(np.median(asked)),), differing, 0, -margin, 1000)
     assert 0.72 < passed < 0.92
