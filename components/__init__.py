@@ -4,7 +4,7 @@ fingerprint  looks at the source without fetching it           -> what identifie
 ingest       fetches, verifies and decodes it                  -> raw
 preprocess   validates, splits, measures                       -> features
 train        fits the model, exports it with its preprocessing -> model, history
-evaluate     scores candidate and champion on the same rows    -> evaluation, report, promote or not
+evaluate     scores candidate and champion on the same examples    -> evaluation, report, promote or not
 deploy       publishes a version, verifies it, moves champion  -> version
 serve        answers predictions from a version (not a step: what deploy rolls out)
 

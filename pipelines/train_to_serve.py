@@ -5,7 +5,7 @@
 2. ingest:      fetch, verify, decode
 3. preprocess:  validate, split, measure
 4. train:       fit, export with the preprocessing inside
-5. evaluate:    score candidate and champion on the same rows; the gate decides
+5. evaluate:    score candidate and champion on the same examples; the gate decides
 6. deploy:      only if the gate says so: publish, verify in a real server, promote
 7. explain:     whatever happened: say how the run ended, and why
 

@@ -1,1 +1,1 @@
-"""The step `evaluate`: score candidate and champion on the same rows and decide."""
+"""The step `evaluate`: scores candidate and champion on the same examples, and decides."""

@@ -15,16 +15,16 @@ def evaluate(
     report: dsl.Output[dsl.HTML],
     evaluation: dsl.Output[dsl.Artifact],
 ) -> bool:
-    """Score candidate and champion on the same test rows; the gate decides.
+    """Score candidate and champion on the same test examples; the gate decides.
 
     Args:
-        model: what train wrote.
-        features: what preprocess wrote.
-        history: what train wrote about its epochs.
+        model: the model from train.
+        features: the features from preprocess.
+        history: the metrics of each epoch from train.
         spec: EvaluateSpec as JSON.
-        identity: what fingerprint wrote, with the version to compare with.
-        metrics: numbers that the KFP UI shows.
-        details: what the KFP UI shows of the problem, as a confusion matrix; may be empty.
+        identity: Identity as JSON from fingerprint, with the version to compare with.
+        metrics: metrics for the KFP UI.
+        details: plots of the problem for the KFP UI, such as a confusion matrix; may be empty.
         report: report.html, self-contained, for the KFP UI.
         evaluation: decision.json, golden.json, metrics.json, report.html and training_hashes.npy.
 

@@ -1,9 +1,9 @@
-"""The work of the step `evaluate`: score candidate and champion on the same test rows, and decide.
+"""The step `evaluate`: scores candidate and champion on the same test examples, and decides.
 
     result = evaluate(model, features, history, spec, identity, "report.html", "evaluation")
     result.promote
 
-The exported ONNX model is scored, because that is what is served.
+It scores the exported ONNX model, because that model is served.
 """
 
 import json
@@ -53,7 +53,7 @@ MAX_NAMED_EXAMPLES = 5
 
 
 class MetricsArtifact(Protocol):
-    """What we need of KFP's Metrics."""
+    """The part of KFP's Metrics that evaluate uses."""
 
     path: str
 
@@ -62,14 +62,14 @@ class MetricsArtifact(Protocol):
 
 
 class DetailsArtifact(PlotArtifact, Protocol):
-    """What we need of KFP's ClassificationMetrics."""
+    """The part of KFP's ClassificationMetrics that evaluate uses."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What evaluate found."""
+    """The result of evaluate."""
 
     metrics: Metrics
     decision: Decision
@@ -80,7 +80,7 @@ class Evaluation:
         return self.decision.decision == "promote"
 
     def log(self, metrics: MetricsArtifact, details: DetailsArtifact) -> None:
-        """Tell the KFP UI, and write the artifacts' files: without one, the task is never cached."""
+        """Log to the KFP UI, and write the files of the artifacts: KFP caches no task without them."""
         measured, primary = self.metrics, self.metrics.primary
         values = {name: metric.value for name, metric in measured.values.items()}
         values |= {"rows": float(measured.rows)}
@@ -108,21 +108,21 @@ def evaluate(
     """Score the candidate and the champion, decide, and write the evaluation and the report.
 
     Args:
-        model: directory that train wrote.
-        features: directory that preprocess wrote.
+        model: directory with the model from train.
+        features: directory with the features from preprocess.
         history: directory with history.json.
-        spec: the model's name, the gate, and the store that has the champion.
-        identity: the run, with the version to compare with.
-        report: file to write, HTML.
-        report_uri: its URI, for the record of the decision.
+        spec: the model's name, its gate, and its store.
+        identity: identity of the run, with the version to compare with.
+        report: HTML file to write.
+        report_uri: URI of the report, for the record of the decision.
         evaluation: directory to write: decision.json, golden.json, metrics.json, report.html, and
-            training_hashes.npy: the version has a record of its training rows.
+            training_hashes.npy, the hashes of the training examples.
 
     Raises:
-        EvaluateError: a model cannot be scored on these rows.
+        EvaluateError: a model cannot be scored on these examples.
         StoreError: the champion cannot be read, or the decision cannot be recorded.
-        DataError: an input is missing or malformed, or the champion was trained on test rows and data.fail_on
-            forbids it.
+        DataError: an input is missing or malformed, or the champion was trained on test examples and
+            data.fail_on forbids it.
     """
     schema = artifacts.read(Path(features) / "schema.json", Schema)
     statistics = artifacts.read(Path(features) / "statistics.json", Statistics)
@@ -160,7 +160,7 @@ def evaluate(
         fingerprint=identity.run,
         champion=identity.champion,
         decision=decision,
-        metrics=metrics.model_copy(update={"details": {}}),  # the report and metrics.json have them
+        metrics=metrics.model_copy(update={"details": {}}),  # they are in metrics.json and the report
         report=report_uri,
     )
     key = records.decision_key(spec.name, identity.run, identity.champion)
@@ -174,20 +174,20 @@ def evaluate(
 
 
 class ScoredChampion(NamedTuple):
-    """What is known of a champion: the scores of its answers, and the hashes of its training rows."""
+    """A champion: the scores of its answers, and the hashes of its training examples."""
 
     scores: Scores
     trained_on: Hashes | None
 
 
 class Leakage(NamedTuple):
-    """Which test rows champions were trained on: such a row makes them look better than they are.
+    """The test examples that champions were trained on; these overstate the metrics of a champion.
 
     Attributes:
-        trained_on: test rows that a version was trained on, of each version that has a record of them.
-        compared: the test rows (n,) that are left for the comparison.
-        versions: the champions that are compared on them; empty when too few rows are left.
-        notes: sentences about it.
+        trained_on: by version, the test examples in its training set, if that set is recorded.
+        compared: mask (n,) of the test examples on which the models are compared.
+        versions: the champions that are compared; empty if too few examples remain.
+        notes: the consequences, as sentences for the decision.
     """
 
     trained_on: dict[int, Repeats]
@@ -197,10 +197,10 @@ class Leakage(NamedTuple):
 
     @classmethod
     def find(cls, champions: Mapping[int, ScoredChampion], rows: Rows, test: Split) -> "Leakage":
-        """Return what it is for these champions, today's first.
+        """Return the leakage of these champions; the current one comes first.
 
-        Rows that today's champion was trained on are left out, and those of an earlier champion as long as at
-        least half of the rows remain; otherwise that champion is left out.
+        Test examples that the current champion was trained on are left out of the comparison. Those of an
+        earlier champion are left out if at least half of the examples remain; else that champion is.
         """
         total, first = len(rows.hashes), next(iter(champions), None)
         compared = np.ones(total, np.bool_)
@@ -226,30 +226,31 @@ class Leakage(NamedTuple):
                 champion_name = f"version {version}, {'the' if version == first else 'an earlier'} champion,"
                 consequence = "they are left out of the comparison" if usable else "it is not compared"
                 notes.append(
-                    f"{champion_name} was trained on {leaked.sum():,} of the {total:,} test rows, such as "
-                    f"{', '.join(examples)}: {consequence}"
+                    f"{champion_name} was trained on {leaked.sum():,} of the {total:,} test examples, such "
+                    f"as {', '.join(examples)}: {consequence}"
                 )
         if unknown := [str(version) for version in champions if version not in trained_on]:
             notes.append(
-                f"no record of the training rows of version {', '.join(unknown)}: test rows may be among them"
+                f"no record of the training examples of version {', '.join(unknown)}: test examples may be "
+                "among them"
             )
         return cls(trained_on, compared, tuple(versions) if first in versions else (), tuple(notes))
 
     def check(self, version: int) -> None:
-        """Raise DataError when a version was trained on test rows."""
+        """Raise DataError if a version was trained on test examples."""
         leaked = self.trained_on.get(version)
         if leaked and leaked.count:
             raise DataError(
-                f"The champion, version {version}, was trained on {leaked.count:,} of today's test rows, "
+                f"The champion, version {version}, was trained on {leaked.count:,} of the test examples, "
                 f"such as {', '.join(leaked.examples)}, and data.fail_on has champion_leakage. Use other "
-                "test rows, or take champion_leakage out of data.fail_on."
+                "test examples, or take champion_leakage out of data.fail_on."
             )
 
 
 def _score_champions(
     spec: EvaluateSpec, identity: Identity, schema: Schema, test: Split
 ) -> dict[int, ScoredChampion]:
-    """Return the champion, and those before it as far as these can still be compared."""
+    """Score the champion, and the earlier champions that can still be compared."""
     if not identity.champion:
         return {}
     champions = {identity.champion: _score_champion(spec.store, spec.name, identity.champion, schema, test)}
@@ -268,7 +269,7 @@ def _score_champion(store: Store, name: str, version: int, schema: Schema, test:
         has_hashes = TRAINING_HASHES in models.manifest(name, version).files
         files = [model, TRAINING_HASHES] if has_hashes else [model]
         manifest: Manifest = models.fetch(name, version, folder, only=files)
-        remedy = f"The two cannot be compared: give the new model a name of its own instead of {name}."
+        remedy = f"The two cannot be compared: give the new model another name than {name}."
         _check_signature(schema, manifest.signature, description, remedy)
         scores = Scorer(folder / model, schema, description).score(test)
         hashes = np.load(folder / TRAINING_HASHES, allow_pickle=False) if has_hashes else None
@@ -296,7 +297,7 @@ def _shorten(value: object) -> str:
 
 
 def _golden_requests(candidate: Scorer, test: Split, schema: Schema, scale: tuple[float, ...]) -> Golden:
-    """Return requests and answers for a few test rows, whose targets are as different as possible."""
+    """Return requests and answers for a few test examples with diverse targets."""
     rows = problems.of(schema.problem).golden_rows(schema, test.targets, GOLDEN_EXAMPLES)
     values = test.gather(rows[:1]).size
     instances = test.gather(rows[: max(1, GOLDEN_VALUES // values)])
@@ -307,7 +308,7 @@ def _golden_requests(candidate: Scorer, test: Split, schema: Schema, scale: tupl
 
 
 def _worst_mistakes(test: Split, scores: Scores, schema: Schema, statistics: Statistics) -> list[Example]:
-    """Return the worst answers with their examples, for the report."""
+    """Return the worst mistakes with their examples, for the report."""
     low, high = (0.0, 255.0) if schema.image else (statistics.minimum, statistics.maximum)
     worst = []
     for mistake in problems.of(schema.problem).mistakes(schema, test.targets, scores, MAX_MISTAKES):
@@ -318,5 +319,5 @@ def _worst_mistakes(test: Split, scores: Scores, schema: Schema, statistics: Sta
 
 
 def _printable(name: str) -> str:
-    """Return a row's name without bytes that are no text."""
+    """Return the name of an example without bytes that are not text."""
     return name.encode("utf-8", "replace").decode()

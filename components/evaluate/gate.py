@@ -1,7 +1,7 @@
-"""`gate`: what a candidate must reach, and whether it is promoted: a pure function of what was measured.
+"""The gate: decides from the metrics of a candidate whether it is promoted.
 
-Each rule becomes a record with the value, the limit and whether it passed. A rule about the candidate alone
-rejects it, a comparison with the champion holds it.
+Each rule becomes a record with its value, its limit and whether it passed. If a rule about the candidate
+alone fails, the candidate is rejected; if a comparison with a champion fails, it is held.
 """
 
 import math
@@ -15,33 +15,33 @@ from modelyard.components.problems import describe
 from modelyard.components.settings import Settings
 
 MINIMUM_EXAMPLES = 10
-"""Test rows of a class from which on it must be recognised at least once."""
+"""Test examples of a class from which on the gate judges its recall."""
 MAX_NAMES = 5
 ONE_SIDED, POWER = 1.645, 0.842
-"""Normal quantiles of 95 %, the one-sided limit, and of 80 %, how often an equal model is to pass."""
+"""Normal quantiles: 95 % for the one-sided limit, 80 % for the rate at which an equal model passes."""
 RARE_EVENT_CORRECTION = 1.3
-"""Rows by which the limits of counts of rare events (`intervals.paired_gain`) are wider than normal ones."""
+"""Examples by which the limits of rare counts (`intervals.paired_gain`) are wider than normal limits."""
 
 Limits = dict[str, float | dict[str, float]]
 
 
 class Gate(Settings):
-    """What a candidate must reach to be promoted.
+    """The rules for promotion.
 
-    Without a key, it must be better than a constant prediction, recognise every class that has at least 10
-    test examples, and not be worse than the best of the last five champions by more than a margin.
+    By default, a candidate must be better than a constant prediction, recognise every class that has at least
+    10 test examples, and not be worse than the best of the last five champions by more than a margin.
     """
 
     minimum: Limits = Field(
         default_factory=dict,
-        description="Smallest value of metrics of which higher is better, on the test rows, such as "
-        "`{accuracy: 0.9}`; a candidate below it is rejected, champion or not. Of classes: "
+        description="Minimum values on the test examples of metrics of which higher is better, such as "
+        "`{accuracy: 0.9}`; a candidate below one is rejected, with or without a champion. For classes: "
         "`{recall: {defective: 0.8}}`, or `{recall: 0.5}` for each.",
     )
     maximum: dict[str, float] = Field(
         default_factory=dict,
-        description="Largest value of metrics of which lower is better, on the test rows, such as "
-        "`{rmse: 60}`; a candidate above it is rejected, champion or not.",
+        description="Maximum values on the test examples of metrics of which lower is better, such as "
+        "`{rmse: 60}`; a candidate above one is rejected, with or without a champion.",
     )
     comparison: Literal["non_inferiority", "superiority"] = Field(
         default="non_inferiority",
@@ -57,7 +57,7 @@ class Gate(Settings):
     )
 
     def named_slices(self) -> tuple[str, ...]:
-        """Return the classes that have rules of their own."""
+        """Return the classes that a rule names."""
         limits = [*self.minimum.values(), *self.margin.values()]
         return tuple(sorted({name for one in limits if isinstance(one, dict) for name in one}))
 
@@ -75,10 +75,10 @@ def decide(
     """Return the decision, its reason in a sentence, and the rules.
 
     Args:
-        metrics: of the candidate, with the comparisons with the champions if there are any.
-        gate: what is asked for; None promotes every model.
+        metrics: metrics of the candidate, with the comparisons with the champions if there are any.
+        gate: the rules; None promotes every model.
         champion: the version that is served now; None when there is none.
-        notes: what else the decision is to say.
+        notes: further notes for the decision.
 
     Raises:
         EvaluateError: the gate names a class that the data does not have.
@@ -96,7 +96,7 @@ def decide(
     rejected = not all(result.rule.passed for result in candidate_results)
     held = not all(result.rule.passed for result in comparisons)
     if failures:
-        if metrics.same_rows and not held:  # then no sentence has the champion's
+        if metrics.same_rows and not held:  # no failure has the champion's value
             both, name = metrics.same_rows, metrics.primary
             values = both.candidate[name].value, both.champion[name].value
             failures.append(_describe_both(name, values, f"version {champion}, the champion", both.rows))
@@ -117,7 +117,7 @@ def decide(
 
 
 def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
-    """Check that the candidate is better than a constant prediction, and that it recognises each class."""
+    """Check that the candidate beats a constant prediction and recognises each class."""
     results = []
     if constant := metrics.constant:
         sign, measured = _sign(metrics, constant.metric), metrics.values[constant.metric].value
@@ -137,7 +137,7 @@ def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
         )
         if needed := None if passed else examples_needed(constant, metrics.rows, 0.0, sign > 0):
             sentence += (
-                f"; a model this good would pass 4 times in 5 with about {needed:,} test rows, there are "
+                f"; a model this good would pass 4 times in 5 with about {needed:,} test examples, there are "
                 f"{metrics.rows:,}"
             )
         results.append(RuleResult(rule, sentence))
@@ -147,15 +147,15 @@ def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
         recall = lowest.values["recall"].value
         missed = [one.name for one in classes if not one.values["recall"].value]
         rule = Rule(
-            rule=f"recall of {lowest.name}, lowest of the classes with {MINIMUM_EXAMPLES} test rows or more, "
-            "above",
+            rule=f"recall of {lowest.name}, lowest of the classes with {MINIMUM_EXAMPLES} test examples or "
+            "more, above",
             value=recall,
             limit=0.0,
             passed=recall > 0,
         )
         sentence = f"recall {format_number(recall)}"
         if missed:
-            sentence = f"the candidate recognises no test row of {_join_names(missed)}"
+            sentence = f"the candidate recognises no test example of {_join_names(missed)}"
         results.append(RuleResult(rule, sentence))
     return results
 
@@ -171,7 +171,7 @@ def _check_limits(metrics: Metrics, gate: Gate) -> list[RuleResult]:
             for name, value, limit in _limited_values(metrics, metric, threshold):
                 passed = value is not None and sign * value >= sign * limit
                 rule = Rule(rule=f"{name} {kind}", value=value, limit=limit, passed=passed)
-                sentence = f"the candidate's {name} is unknown, as there are no test rows for it"
+                sentence = f"the candidate's {name} is unknown, as there are no test examples for it"
                 if value is not None:
                     result = f"{success if passed else failure} {format_number(limit)}"
                     sentence = f"the candidate's {name} is {format_number(value)}, {result}"
@@ -199,7 +199,7 @@ def _slice_limits(
     slices = {one.name: one for one in metrics.slices}
     if unknown := [name for name in threshold if name not in slices]:
         raise EvaluateError(
-            f"gate asks for the {metric} of {unknown[0]!r}, which is not a class; the classes are "
+            f"gate has a limit for the {metric} of {unknown[0]!r}, which is not a class; the classes are "
             f"{', '.join(list(slices)[:20])}. Correct the name; the training comes from the cache."
         )
     return [(slices[name], limit) for name, limit in threshold.items()]
@@ -212,7 +212,7 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
     default = comparisons.get((description.compared[0], ""))
     if default is None:
         remaining = metrics.rows - metrics.trained_on[champion].count
-        rule = f"test rows that version {champion} was not trained on, at least"
+        rule = f"test examples that version {champion} was not trained on, at least"
         return [
             _too_few_examples(rule, remaining, f"the candidate cannot be compared with version {champion}")
         ]
@@ -229,21 +229,21 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
             if comparison := comparisons.get((metric, name)):
                 results.append(_check_comparison(metrics, gate, comparison, margin, champion))
             elif isinstance(margins, dict):
-                rule = f"test rows of {name}, to compare its {metric}, at least"
+                rule = f"test examples of {name}, to compare its {metric}, at least"
                 results.append(_too_few_examples(rule, 0, f"the {metric} of {name} cannot be compared", 1))
     return results
 
 
 def _too_few_examples(rule: str, count: int, sentence: str, minimum: int = MINIMUM_EXAMPLES) -> RuleResult:
-    """Return that there is nothing to compare on."""
+    """Return the result of a comparison that has too few test examples."""
     failed = Rule(rule=rule, value=float(count), limit=float(minimum), passed=False)
-    return RuleResult(failed, f"{sentence}: {count:,} test rows are left for that")
+    return RuleResult(failed, f"{sentence}: {count:,} test examples remain")
 
 
 def _check_comparison(
     metrics: Metrics, gate: Gate, comparison: Comparison, margin: float, champion: int
 ) -> RuleResult:
-    """Check one comparison; a failed one says how many test rows it takes."""
+    """Check one comparison; if it fails, the sentence has the number of test examples that it needs."""
     name = f"{comparison.metric} of {comparison.slice}" if comparison.slice else comparison.metric
     count = metrics.same_rows.rows if metrics.same_rows else metrics.rows
     sign = _sign(metrics, comparison.metric)
@@ -276,7 +276,7 @@ def _check_comparison(
         if needed and not contradicted:
             model = "an equal model" if inferior else "a model that is this much better"
             sentence += (
-                f"; {model} would pass 4 times in 5 with about {needed:,} test rows, there are {count:,}"
+                f"; {model} would pass 4 times in 5 with about {needed:,} test examples, there are {count:,}"
             )
     return RuleResult(rule, sentence)
 
@@ -284,16 +284,16 @@ def _check_comparison(
 def _describe_both(name: str, values: tuple[float, float], version: str, count: int) -> str:
     candidate, champion = map(format_number, values)
     values_text = f"{name} is {candidate} for the candidate and {champion} for {version}"
-    return f"{values_text}, on the same {count:,} test rows"
+    return f"{values_text}, on the same {count:,} test examples"
 
 
 def examples_needed(comparison: Comparison, count: int, limit: float, counted: bool) -> int | None:
-    """Return the test rows with which the comparison would pass in 80 % of all cases, if it takes more.
+    """Return the number of test examples with which 80 % of such comparisons pass, if that is more.
 
-    With non-inferiority (a limit below 0) of an equal model, else of a model that is better by as much as
-    this one. Of n rows, the one-sided limit is z_95 s / sqrt(n) below the gain, and where rows are counted,
-    as for accuracy, about RARE_EVENT_CORRECTION / n more, which matters when the two models differ in few
-    rows.
+    The candidate is assumed to be equal with non-inferiority (a limit below 0), else to be better by the
+    measured gain. With n examples, the one-sided limit is z_95 s / sqrt(n) below the gain; for metrics that
+    count examples, such as accuracy, it is about RARE_EVENT_CORRECTION / n lower, which matters if the two
+    models differ in few examples.
     """
     distance = -limit if limit < 0 else comparison.value - limit
     if distance <= 0:
@@ -311,8 +311,10 @@ def examples_needed(comparison: Comparison, count: int, limit: float, counted: b
 def _describe_small_slices(metrics: Metrics) -> tuple[str, ...]:
     small = [f"{one.name} ({one.rows})" for one in metrics.slices if one.rows < MINIMUM_EXAMPLES]
     if small:
-        return (f"fewer than {MINIMUM_EXAMPLES} test rows, too few to judge: {_join_names(small)}",)
-    return (f"only {metrics.rows} test rows, too few to judge",) if metrics.rows < MINIMUM_EXAMPLES else ()
+        return (f"fewer than {MINIMUM_EXAMPLES} test examples, too few to judge: {_join_names(small)}",)
+    return (
+        (f"only {metrics.rows} test examples, too few to judge",) if metrics.rows < MINIMUM_EXAMPLES else ()
+    )
 
 
 def _join_names(names: list[str]) -> str:

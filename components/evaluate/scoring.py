@@ -1,4 +1,4 @@
-"""Runs a model's ONNX file on rows with known targets, and keeps the scores of its answers."""
+"""Runs the ONNX file of a model on examples and scores its answers against the targets."""
 
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ class Scorer:
     """A model in ONNX Runtime.
 
     Args:
-        path: of model.onnx.
-        schema: of the rows that it answers.
-        name: what an error calls it.
+        path: path of model.onnx.
+        schema: schema of the examples.
+        name: name of the model in error messages.
 
     Raises:
         EvaluateError: the file is not a model that ONNX Runtime can run.
@@ -47,7 +47,7 @@ class Scorer:
         """Return float32 (n, values) for raw examples (n, *shape).
 
         Raises:
-            EvaluateError: the model does not take the examples, or gives no answers of the problem.
+            EvaluateError: the model rejects the examples, or its outputs are not answers of the problem.
         """
         input_name = self._session.get_inputs()[0].name
         try:
@@ -63,19 +63,19 @@ class Scorer:
     def _check(self, output: NDArray[Any], count: int) -> None:
         if output.shape != (count, self._values):
             raise EvaluateError(
-                f"{self._name} gives {output.shape} for {count} rows, not {(count, self._values)}. Let its "
-                f"last layer have {self._values} units."
+                f"{self._name} returns {output.shape} for {count} examples, not {(count, self._values)}. Let "
+                f"its last layer have {self._values} units."
             )
         if not np.isfinite(output).all():
             position = np.argwhere(~np.isfinite(output))[0]
             raise EvaluateError(
-                f"{self._name} gives {output[tuple(position)]} as value {position[1]} of an answer. Lower the "
-                "learning rate or check the normalisation, and train again."
+                f"{self._name} returns {output[tuple(position)]} as value {position[1]} of an answer. "
+                "Lower the learning rate or check the normalisation, and train again."
             )
         self._problem.check_answers(output, self._name)
 
     def score(self, split: Split) -> Scores:
-        """Return the scores of the answers to every row of a split (rows, m), in batches."""
+        """Return the scores of the answers to all examples of a split, float64 (n, m), batch by batch."""
         batches = [
             self._problem.scores(self.predict(examples), targets)
             for examples, targets in split.batches(BATCH)

@@ -1,4 +1,4 @@
-"""What the step `evaluate` is told."""
+"""The input of the step `evaluate`."""
 
 from pydantic import Field
 
@@ -9,18 +9,18 @@ from modelyard.components.store.settings import Store
 
 
 class EvaluateSpec(Spec):
-    """Which model's champion the candidate is compared with, and what it must reach."""
+    """The model, its gate and its store."""
 
     name: str = Field(description="The model's name.")
     gate: Gate | None = Field(
         default=None, description="What a candidate must reach; null promotes every candidate."
     )
-    store: Store = Field(description="Where the champion is.")
+    store: Store = Field(description="The store with the champion.")
     problem: str = Field(default="classification", description="The kind of target.")
     fail_on_champion_leakage: bool = Field(
-        default=False, description="Fail when the champion was trained on test rows."
+        default=False, description="Fail when the champion was trained on test examples."
     )
 
     def modules(self) -> tuple[str, ...]:
-        """Return the problem."""
+        """Return the module of the problem."""
         return (problems.module(self.problem),)

@@ -194,7 +194,7 @@ def _facts(found: "EvaluationSummary") -> dict[str, str]:
     candidate, rows = (both.candidate, both.rows) if both else (found.values, found.rows)
     columns = ["candidate (95 % interval)", *([f"version {found.compared_with}"] if both else []), "baseline"]
     of = f" of {found.rows:,}" if rows < found.rows else ""
-    table = [[f"{rows:,}{of} test rows", *columns]]
+    table = [[f"{rows:,}{of} test examples", *columns]]
     for name, metric in candidate.items():
         value, low, high = map(format_number, (metric.value, metric.low, metric.high))
         champion = [format_number(both.champion[name].value)] if both else []
@@ -208,7 +208,7 @@ def _facts(found: "EvaluationSummary") -> dict[str, str]:
     )
     if recalls:
         shown = ", ".join(
-            f"{name} {value:.3f} of {rows} rows" for value, name, rows in recalls[:SHOWN_SLICES]
+            f"{name} {value:.3f} of {rows} examples" for value, name, rows in recalls[:SHOWN_SLICES]
         )
         more = len(recalls) - SHOWN_SLICES
         facts["recall"] = f"lowest: {shown}; {more} others are higher" if more > 0 else shown

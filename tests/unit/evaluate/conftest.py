@@ -38,18 +38,18 @@ def save_onnx(path: Path, weights: NDArray[np.float32], last: str, shape: tuple[
 
 @dataclass(frozen=True)
 class Inputs:
-    """What evaluate takes, on disk."""
+    """The inputs of evaluate, on disk."""
 
     root: Path
 
     @staticmethod
     def weights(classes: int = 3, swapped: bool = False) -> NDArray[np.float32]:
-        """Let the brightest of the first values win; `swapped` takes the first two for each other."""
+        """Predict the brightest of the first values; `swapped` confuses the first two."""
         matrix = 0.05 * np.eye(12, classes, dtype=np.float32)
         return matrix[:, [1, 0, 2]] if swapped else matrix
 
-    def number_rows(self, test: int) -> None:
-        """Let the hashes of the test rows be 0, 1, …, and those of three training rows 1000 to 1002."""
+    def number_examples(self, test: int) -> None:
+        """Write the hashes 0, 1, … for the test examples, and 1000 to 1002 for three training examples."""
 
         def rows(first: int, count: int) -> Rows:
             hashes = np.arange(first, first + count, dtype=np.uint64)
@@ -69,7 +69,7 @@ class Inputs:
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Inputs:
-    """Features of three classes, told apart by their brightest value, and a history."""
+    """Features of three classes, distinguished by their brightest value, and a history."""
     features, history = tmp_path / "features", tmp_path / "history"
     features.mkdir()
     history.mkdir()
@@ -101,6 +101,6 @@ def inputs(tmp_path: Path) -> Inputs:
         packages={"keras": "3"},
     )
     artifacts.write(history / "history.json", record)
-    found = Inputs(tmp_path)
-    found.number_rows(600)
-    return found
+    result = Inputs(tmp_path)
+    result.number_examples(600)
+    return result

@@ -41,7 +41,7 @@ def run(
     return evaluate(*folders, spec, identity, str(report), "gs://b/report", str(evaluation))
 
 
-def published(inputs, model: Path, metrics: Metrics, trained_on=()) -> int:
+def publish_model(inputs, model: Path, metrics: Metrics, trained_on=()) -> int:
     """Publish a model; `trained_on` are the hashes of its training rows."""
     store = open_store(Store(url=f"file://{inputs.root}/store"))
     files = {name: model / name for name in ("model.onnx", "signature.json")}
@@ -52,20 +52,20 @@ def published(inputs, model: Path, metrics: Metrics, trained_on=()) -> int:
     return publish(store, "birds", files, signature, metrics=metrics)
 
 
-def test_a_perfect_model_without_a_champion(inputs) -> None:
-    found = run(inputs, inputs.model("model", inputs.weights()), Gate(minimum={"accuracy": 0.9}))
-    assert found.promote
-    assert found.metrics.main.value == 1.0
-    assert found.metrics.details["confusion"] == [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
+def test_a_perfect_model_without_a_champion_is_promoted(inputs) -> None:
+    result = run(inputs, inputs.model("model", inputs.weights()), Gate(minimum={"accuracy": 0.9}))
+    assert result.promote
+    assert result.metrics.main.value == 1.0
+    assert result.metrics.details["confusion"] == [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
     folder = inputs.root / "evaluation"
-    assert artifacts.read(folder / "metrics.json", Metrics) == found.metrics
-    assert artifacts.read(folder / "decision.json", Decision) == found.decision
+    assert artifacts.read(folder / "metrics.json", Metrics) == result.metrics
+    assert artifacts.read(folder / "decision.json", Decision) == result.decision
     page = (inputs.root / "out" / "report.html").read_text()
     assert "&lt;i&gt;emu&lt;/i&gt;" in page
     assert (folder / "report.html").read_text() == page
 
 
-def test_golden_rows_are_raw_and_their_answers_the_models(inputs) -> None:
+def test_golden_requests_have_raw_examples_and_the_answers_of_the_model(inputs) -> None:
     run(inputs, inputs.model("model", inputs.weights()))
     golden = artifacts.read(inputs.root / "evaluation" / "golden.json", Golden)
     instances = np.array(golden.instances)
@@ -76,126 +76,132 @@ def test_golden_rows_are_raw_and_their_answers_the_models(inputs) -> None:
     assert sorted(np.bincount(np.argmax(golden.predictions, axis=1))) == [5, 5, 6]
 
 
-def test_the_champion_is_scored_on_the_same_rows(inputs) -> None:
+def test_the_champion_is_scored_on_the_same_examples(inputs) -> None:
     worse = inputs.model("worse", inputs.weights(swapped=True))
     first = run(inputs, worse)
-    version = published(inputs, worse, first.metrics)
+    version = publish_model(inputs, worse, first.metrics)
     better = inputs.model("better", inputs.weights())
-    found = run(inputs, better, Gate(comparison="superiority", margin={"accuracy": 0.5}), version)
-    assert found.promote
-    assert found.metrics.champion == first.metrics.main
-    assert found.metrics.gain.value == pytest.approx(2 / 3)
-    assert "0.3333 for version 1, the champion" in found.decision.reason
-    assert "no record" in found.decision.notes[0]
+    result = run(inputs, better, Gate(comparison="superiority", margin={"accuracy": 0.5}), version)
+    assert result.promote
+    assert result.metrics.champion == first.metrics.main
+    assert result.metrics.gain.value == pytest.approx(2 / 3)
+    assert "0.3333 for version 1, the champion" in result.decision.reason
+    assert "no record" in result.decision.notes[0]
     assert run(inputs, worse, Gate(), version).decision.decision == "reject"
 
 
-def test_rows_that_champions_were_trained_on_are_counted_and_left_out(inputs) -> None:
+def test_examples_that_champions_were_trained_on_are_counted_and_left_out(inputs) -> None:
     model = inputs.model("model", inputs.weights())
     first = run(inputs, model).metrics
     hashes = inputs.root / "evaluation" / "training_hashes.npy"
     assert np.load(hashes).tolist() == [1000, 1001, 1002]  # what its version has a record of
-    few, many, whole = (
-        published(inputs, model, first, one) for one in ([3, 7, 9999], range(500), range(595))
+    few_leaked, most_leaked, all_leaked = (
+        publish_model(inputs, model, first, one) for one in ([3, 7, 9999], range(500), range(595))
     )
-    found = run(inputs, model, Gate(), few, earlier=(many, published(inputs, model, first, [5])))
-    assert (found.metrics.rows, found.metrics.same_rows.rows) == (600, 597)
-    assert found.metrics.trained_on[few] == Repeats(count=2, examples=("row 3 of all", "row 7 of all"))
-    assert [one.split(": ")[1] for one in found.decision.notes] == [
+    result = run(
+        inputs, model, Gate(), few_leaked, earlier=(most_leaked, publish_model(inputs, model, first, [5]))
+    )
+    assert (result.metrics.rows, result.metrics.same_rows.rows) == (600, 597)
+    assert result.metrics.trained_on[few_leaked] == Repeats(
+        count=2, examples=("row 3 of all", "row 7 of all")
+    )
+    assert [one.split(": ")[1] for one in result.decision.notes] == [
         "they are left out of the comparison",
         "it is not compared",
         "they are left out of the comparison",
     ]
-    assert run(inputs, model, Gate(), whole).decision.decision == "hold"
-    assert run(inputs, model, Gate(), many).metrics.same_rows.rows == 100
-    with pytest.raises(DataError, match=r"2 of today's test rows, such as row 3 of all, row 7 of all"):
-        run(inputs, model, Gate(), few, fail_on_champion_leakage=True)
-    run(inputs, model, Gate(), published(inputs, model, first, [9999]), fail_on_champion_leakage=True)
+    assert run(inputs, model, Gate(), all_leaked).decision.decision == "hold"
+    assert run(inputs, model, Gate(), most_leaked).metrics.same_rows.rows == 100
+    with pytest.raises(DataError, match=r"2 of the test examples, such as row 3 of all, row 7 of all"):
+        run(inputs, model, Gate(), few_leaked, fail_on_champion_leakage=True)
+    run(inputs, model, Gate(), publish_model(inputs, model, first, [9999]), fail_on_champion_leakage=True)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "texts"),
     [
         ({"shape": (8, 8, 1)}, ("shape", "(8, 8, 1)", "(2, 2, 3)")),
         ({"names": ("a", "b", "c")}, ("classes", "('a', 'b', 'c')", "cat")),
         ({"names": ("a" * 300, "b", "c")}, ("classes", f"('{'a' * 198}…", "cat")),
     ],
 )
-def test_a_champion_of_another_kind_is_refused(inputs, change, words) -> None:
+def test_a_champion_with_another_signature_is_refused(inputs, change, texts) -> None:
     model = inputs.model("model", inputs.weights())
-    version = published(inputs, inputs.model("other", inputs.weights(), **change), run(inputs, model).metrics)
-    with pytest.raises(EvaluateError) as caught:
+    version = publish_model(
+        inputs, inputs.model("other", inputs.weights(), **change), run(inputs, model).metrics
+    )
+    with pytest.raises(EvaluateError) as error:
         run(inputs, model, Gate(), version)
-    for word in (*words, "version 1 of birds", "a name of its own"):
-        assert word in str(caught.value)
+    for text in (*texts, "version 1 of birds", "another name"):
+        assert text in str(error.value)
 
 
-def test_an_earlier_champion_that_cannot_be_compared_does_not_count(inputs, capsys) -> None:
+def test_an_earlier_champion_that_cannot_be_compared_is_ignored(inputs, capsys) -> None:
     model = inputs.model("model", inputs.weights())
-    version, damaged = (published(inputs, model, run(inputs, model).metrics) for _ in range(2))
+    version, damaged = (publish_model(inputs, model, run(inputs, model).metrics) for _ in range(2))
     file = inputs.root / "store" / "birds" / "versions" / f"{damaged:06d}" / "model.onnx"
     file.chmod(0o644)
     file.write_bytes(b"x")
-    found = run(inputs, model, Gate(), version, (damaged, damaged + 1))
-    assert {one.version for one in found.metrics.comparisons} == {version}
+    result = run(inputs, model, Gate(), version, (damaged, damaged + 1))
+    assert {one.version for one in result.metrics.comparisons} == {version}
     log = capsys.readouterr().out
     for missing in (damaged, damaged + 1):
         assert f"version {missing}, an earlier champion, is not compared" in log
     with pytest.raises(DamagedError):
         run(inputs, model, Gate(), damaged)
     metrics = dsl.Metrics(uri=str(inputs.root / "a" / "metrics"))
-    found.log(metrics, dsl.ClassificationMetrics(uri=str(inputs.root / "a" / "details")))
+    result.log(metrics, dsl.ClassificationMetrics(uri=str(inputs.root / "a" / "details")))
     assert (metrics.metadata["champion_accuracy"], metrics.metadata["gain"]) == (1.0, 0.0)
 
 
-def test_a_model_that_does_not_take_the_examples(inputs) -> None:
+def test_a_model_with_another_input_shape_is_refused(inputs) -> None:
     model = inputs.model("model", inputs.weights())
     save_onnx(model / "model.onnx", np.zeros((16, 3), np.float32), "Softmax", (2, 2, 4))
     with pytest.raises(EvaluateError, match=r"does not take uint8 examples of shape \(2, 2, 3\)"):
         run(inputs, model)
 
 
-def test_mistakes_are_in_the_report_as_images_with_their_names(inputs) -> None:
+def test_mistakes_are_reported_as_images_with_their_names(inputs) -> None:
     features = inputs.root / "features"
     with ShardWriter(features, "test", (6, 6, 3), "uint8") as writer:
         pixels = np.zeros((3, 6, 6, 3), np.uint8)
         writer.append(pixels, np.array([1, 2, 2]), ("dog/\udcff.png", "emu/2.png", "emu/3.png"))
     schema = artifacts.read(features / "schema.json", Schema).model_copy(update={"shape": (6, 6, 3)})
     artifacts.write(features / "schema.json", schema)
-    inputs.number_rows(3)
+    inputs.number_examples(3)
     matrix = np.zeros((108, 3), np.float32)
-    run(inputs, inputs.model("model", matrix, shape=(6, 6, 3)))  # which says cat to everything
+    run(inputs, inputs.model("model", matrix, shape=(6, 6, 3)))  # always predicts cat
     page = (inputs.root / "out" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
-    for words in ("dog/?.png", "emu/2.png: ", "predicted 0.333 <b"):
-        assert words in page
+    for texts in ("dog/?.png", "emu/2.png: ", "predicted 0.333 <b"):
+        assert texts in page
 
 
-def test_a_champion_that_is_not_there(inputs) -> None:
+def test_a_missing_champion_is_an_error(inputs) -> None:
     with pytest.raises(NotFoundError):
         run(inputs, inputs.model("model", inputs.weights()), champion=7)
     assert not (inputs.root / "evaluation").exists()
 
 
 @pytest.mark.parametrize(
-    ("classes", "factor", "last", "words"),
+    ("classes", "factor", "last", "texts"),
     [
         (4, 1, "Softmax", ("(256, 4)", "(256, 3)", "3 units")),
         (3, 1, "Identity", ("no probabilities", "model.logits")),
         (3, np.nan, "Softmax", ("nan as value 0", "train again")),
     ],
 )
-def test_output_that_is_no_probabilities_of_the_classes(inputs, classes, factor, last, words) -> None:
+def test_invalid_model_outputs_are_refused(inputs, classes, factor, last, texts) -> None:
     model = inputs.model("model", inputs.weights(classes) * np.float32(factor), last)
-    with pytest.raises(EvaluateError) as caught:
+    with pytest.raises(EvaluateError) as error:
         run(inputs, model)
-    for word in ("the candidate", *words):
-        assert word in str(caught.value)
+    for text in ("the candidate", *texts):
+        assert text in str(error.value)
     assert not (inputs.root / "evaluation").exists()
     assert not (inputs.root / "out").exists()
 
 
-def test_a_file_that_is_no_model(inputs) -> None:
+def test_an_invalid_onnx_file_is_refused(inputs) -> None:
     model = inputs.model("model", inputs.weights())
     (model / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(
@@ -204,31 +210,31 @@ def test_a_file_that_is_no_model(inputs) -> None:
         run(inputs, model)
 
 
-def test_kfp_is_told_and_the_artifacts_have_files(inputs) -> None:
-    found = run(inputs, inputs.model("model", inputs.weights()))
+def test_metrics_are_logged_to_kfp_and_artifacts_have_files(inputs) -> None:
+    result = run(inputs, inputs.model("model", inputs.weights()))
     metrics = dsl.Metrics(uri=str(inputs.root / "a" / "metrics"))
     details = dsl.ClassificationMetrics(uri=str(inputs.root / "a" / "details"))
-    found.log(metrics, details)
+    result.log(metrics, details)
     assert metrics.metadata["accuracy"] == 1.0
     assert details.metadata["confusionMatrix"]["rows"][0] == {"row": [200, 0, 0]}
     assert json.loads(Path(metrics.path).read_text()) == metrics.metadata
     assert len(json.loads(Path(details.path).read_text())["categories"]) == 3
 
 
-def test_the_test_split_is_the_one_that_was_scored(inputs) -> None:
-    found = run(inputs, inputs.model("model", inputs.weights()))
-    assert found.metrics.rows == len(Split(inputs.root / "features", "test"))
+def test_the_test_split_is_scored(inputs) -> None:
+    result = run(inputs, inputs.model("model", inputs.weights()))
+    assert result.metrics.rows == len(Split(inputs.root / "features", "test"))
 
 
-def test_a_regression_is_compared_on_the_same_rows_and_its_report_shows_both_plots(inputs) -> None:
-    """The answer is the first value; the champion's is off by 5 for the same rows."""
+def test_a_regression_is_compared_on_the_same_examples_and_reported_with_both_plots(inputs) -> None:
+    """The answer is the first value; the champion's is off by 5 for the same examples."""
     features = inputs.root / "features"
     examples = np.random.default_rng(0).integers(0, 200, (90, 2, 2, 3)).astype(np.uint8)
     for shard in features.glob("*.npy"):
         shard.unlink()
     with ShardWriter(features, "test", (2, 2, 3), "uint8") as writer:
         writer.append(examples, examples[:, 0, 0, 0] + 1.5)
-    inputs.number_rows(90)
+    inputs.number_examples(90)
     facts = {"shape": (2, 2, 3), "dtype": "uint8", "problem": "regression", "names": ("price",)}
     schema = Schema(splits={"test": 90}, **facts)
     artifacts.write(features / "schema.json", schema)
@@ -247,12 +253,12 @@ def test_a_regression_is_compared_on_the_same_rows_and_its_report_shows_both_plo
 
     worse = model("worse", 0.5)
     first = run(inputs, worse, Gate(maximum={"rmse": 1000}))
-    version = published(inputs, worse, first.metrics)
-    found = run(inputs, model("better", 1.0), Gate(comparison="superiority", margin={"rmse": 10}), version)
-    assert found.promote
-    assert found.metrics.main.value == pytest.approx(1.5)
-    assert found.metrics.champion == first.metrics.main
-    assert found.metrics.gain.value == pytest.approx(first.metrics.main.value - 1.5)
+    version = publish_model(inputs, worse, first.metrics)
+    result = run(inputs, model("better", 1.0), Gate(comparison="superiority", margin={"rmse": 10}), version)
+    assert result.promote
+    assert result.metrics.main.value == pytest.approx(1.5)
+    assert result.metrics.champion == first.metrics.main
+    assert result.metrics.gain.value == pytest.approx(first.metrics.main.value - 1.5)
     assert run(inputs, worse, Gate(), version).decision.decision == "reject"  # a constant is better
     assert run(inputs, worse, Gate(maximum={"rmse": 10})).decision.decision == "reject"
     golden = artifacts.read(inputs.root / "evaluation" / "golden.json", Golden)
@@ -262,7 +268,7 @@ def test_a_regression_is_compared_on_the_same_rows_and_its_report_shows_both_plo
     assert "lower is better" in html
     metrics = dsl.Metrics(uri=str(inputs.root / "a" / "metrics"))
     details = dsl.ClassificationMetrics(uri=str(inputs.root / "a" / "details"))
-    found.log(metrics, details)
+    result.log(metrics, details)
     assert metrics.metadata["rmse"] == pytest.approx(1.5)
     assert details.metadata == {}
     assert Path(details.path).read_text() == "{}"  # without a file, the task is never cached

@@ -18,7 +18,7 @@ def compared(metric: str, other: float, gain: float, at_least: float, **more: An
 
 
 def metrics(recalls: dict[str, tuple[int, int]], *comparisons: Comparison, **more: Any) -> Metrics:
-    """Return metrics of classes: right test rows and test rows."""
+    """Return metrics of classes, each with its correct and its total test examples."""
     slices = tuple(
         Slice(name=name, rows=rows, values={"recall": higher(right / rows)} if rows else {})
         for name, (right, rows) in recalls.items()
@@ -26,18 +26,18 @@ def metrics(recalls: dict[str, tuple[int, int]], *comparisons: Comparison, **mor
     rows = sum(one.rows for one in slices)
     balanced = float(np.mean([one.values["recall"].value for one in slices if one.rows]))
     limit = 1 / len(slices)
-    found = accurate(sum(right for right, _ in recalls.values()) / rows, 0, 1, rows=rows)
+    base = accurate(sum(right for right, _ in recalls.values()) / rows, 0, 1, rows=rows)
     constant = compared("balanced_accuracy", limit, balanced - limit, balanced - limit - 0.05)
-    values = found.values | {"balanced_accuracy": higher(balanced)}
+    values = base.values | {"balanced_accuracy": higher(balanced)}
     changes = {"values": values, "constant": constant, "slices": slices, "comparisons": comparisons} | more
-    return found.model_copy(update=changes)
+    return base.model_copy(update=changes)
 
 
 GOOD = {"good": (95, 100), "defective": (45, 50)}
 
 
 @pytest.mark.parametrize(
-    ("recalls", "gate", "decision", "words"),
+    ("recalls", "gate", "decision", "expected"),
     [
         (GOOD, None, "promote", "no gate is configured"),
         (GOOD, Gate(), "promote", "no champion"),
@@ -47,7 +47,7 @@ GOOD = {"good": (95, 100), "defective": (45, 50)}
             "reject",
             "not better than the 0.5000 of a constant prediction",
         ),
-        ({"a": (21, 21), "b": (0, 20), "c": (20, 20)}, Gate(), "reject", "recognises no test row of b"),
+        ({"a": (21, 21), "b": (0, 20), "c": (20, 20)}, Gate(), "reject", "recognises no test example of b"),
         ({"a": (21, 21), "b": (0, 9), "c": (20, 20)}, Gate(), "promote", "no champion"),
         (
             GOOD,
@@ -61,31 +61,31 @@ GOOD = {"good": (95, 100), "defective": (45, 50)}
         (GOOD, Gate(maximum={"log_loss": 0.05}), "reject", "log_loss is 0.1000, above the maximum"),
     ],
 )
-def test_what_the_candidate_must_reach_by_itself(recalls, gate, decision, words) -> None:
-    found = decide(metrics(recalls), gate, None)
-    assert (found.decision, found.champion) == (decision, None)
-    assert words in found.reason
-    assert any(not rule.passed for rule in found.rules) == (decision == "reject")
+def test_rules_for_the_candidate_alone(recalls, gate, decision, expected) -> None:
+    result = decide(metrics(recalls), gate, None)
+    assert (result.decision, result.champion) == (decision, None)
+    assert expected in result.reason
+    assert any(not rule.passed for rule in result.rules) == (decision == "reject")
 
 
-def test_every_rule_is_a_record_and_classes_with_few_rows_are_named() -> None:
+def test_every_rule_is_recorded_and_small_classes_are_named() -> None:
     gate = Gate(minimum={"accuracy": 0.9})
     one = compared("balanced_accuracy", 0.9, 0.01, -0.005, version=3)
-    found = decide(metrics({"a": (90, 90), "b": (90, 90), "rare": (4, 4), "none": (0, 0)}, one), gate, 3)
-    assert [(rule.value, rule.limit, rule.passed) for rule in found.rules] == [
+    result = decide(metrics({"a": (90, 90), "b": (90, 90), "rare": (4, 4), "none": (0, 0)}, one), gate, 3)
+    assert [(rule.value, rule.limit, rule.passed) for rule in result.rules] == [
         (pytest.approx(0.95), 0.25, True),
         (1.0, 0.0, True),
         (1.0, 0.9, True),
         (-0.005, -0.02, True),
     ]
-    assert found.notes == ("fewer than 10 test rows, too few to judge: rare (4), none (0)",)
+    assert result.notes == ("fewer than 10 test examples, too few to judge: rare (4), none (0)",)
 
 
 @pytest.mark.parametrize(
-    ("gain", "at_least", "gate", "decision", "words"),
+    ("gain", "at_least", "gate", "decision", "expected"),
     [
         (0.0, -0.015, Gate(), "promote", ["and 0.9250 for version 3, the champion", "at most 0.0200 worse"]),
-        (0.0, -0.04, Gate(), "hold", ["about 968 test rows, there are 150", "the champion stays"]),
+        (0.0, -0.04, Gate(), "hold", ["about 968 test examples, there are 150", "the champion stays"]),
         (-0.03, -0.04, Gate(), "hold", ["0.9250 for the candidate", "gain -0.0300, with", "least -0.0400"]),
         (-0.03, -0.04, Gate(), "hold", ["shows that the candidate is more than 0.0200 worse"]),
         (-0.03, -0.04, Gate(comparison="superiority"), "hold", ["shows that the candidate is not better ("]),
@@ -96,52 +96,52 @@ def test_every_rule_is_a_record_and_classes_with_few_rows_are_named() -> None:
         (0.0, -0.01, Gate(margin={"recall": {"defective": 0.1}}), "hold", ["recall of defective"]),
     ],
 )
-def test_the_comparison_with_the_champion(gain, at_least, gate, decision, words) -> None:
-    ours = compared("balanced_accuracy", 0.925 - gain, gain, at_least, version=3)
+def test_the_comparison_with_the_champion(gain, at_least, gate, decision, expected) -> None:
+    balanced = compared("balanced_accuracy", 0.925 - gain, gain, at_least, version=3)
     recall = compared("recall", 0.9, 0.0, -0.2, version=3, slice="defective")
-    found = decide(metrics(GOOD, ours, recall), gate, 3)
-    assert (found.decision, found.champion) == (decision, 3)
-    for word in words:
-        assert word in found.reason
+    result = decide(metrics(GOOD, balanced, recall), gate, 3)
+    assert (result.decision, result.champion) == (decision, 3)
+    for text in expected:
+        assert text in result.reason
 
 
-def test_that_the_champion_stays_is_said_once() -> None:
+def test_the_reason_mentions_once_that_the_champion_stays() -> None:
     gate = Gate(margin={"balanced_accuracy": 0.01, "recall": {"defective": 0.1}})
-    ours = compared("balanced_accuracy", 0.925, 0.0, -0.1, version=3)
+    balanced = compared("balanced_accuracy", 0.925, 0.0, -0.1, version=3)
     recall = compared("recall", 0.9, 0.0, -0.2, version=3, slice="defective")
-    reason = decide(metrics(GOOD, ours, recall), gate, 3).reason
+    reason = decide(metrics(GOOD, balanced, recall), gate, 3).reason
     assert reason.count("does not show") == 2
     assert reason.count("the champion stays") == 1
     assert reason.endswith("; the champion stays")
 
 
-def test_a_rejected_candidate_is_shown_beside_the_champion() -> None:
+def test_a_rejection_has_the_values_of_candidate_and_champion() -> None:
     both = {name: {"accuracy": higher(value)} for name, value in (("candidate", 0.93), ("champion", 0.97))}
-    ours = compared("balanced_accuracy", 0.925, 0.0, -0.015, version=3)
-    found = decide(
-        metrics(GOOD, ours, same_rows=SameRows(rows=150, **both)), Gate(minimum={"accuracy": 0.95}), 3
+    balanced = compared("balanced_accuracy", 0.925, 0.0, -0.015, version=3)
+    result = decide(
+        metrics(GOOD, balanced, same_rows=SameRows(rows=150, **both)), Gate(minimum={"accuracy": 0.95}), 3
     )
-    assert found.decision == "reject"
-    assert "0.9300 for the candidate and 0.9700 for version 3, the champion, on the same 150" in found.reason
+    assert result.decision == "reject"
+    assert "0.9300 for the candidate and 0.9700 for version 3, the champion, on the same 150" in result.reason
 
 
 @pytest.mark.parametrize("gate", [Gate(), Gate(margin={"recall": {"defective": 0.1}})])
-def test_what_cannot_be_compared_is_held(gate) -> None:
-    seen = {3: Repeats(count=145, examples=("row 1 of all",))}
-    whole = (compared("balanced_accuracy", 0.9, 0, 0, version=3),) if gate.margin else ()
-    found = decide(metrics(GOOD, *whole, trained_on=seen), gate, 3, ("a note",))
-    assert (found.decision, found.notes) == ("hold", ("a note",))
-    assert found.rules[-1].value == (0 if gate.margin else 5)
-    assert "cannot be compared" in found.reason
+def test_a_candidate_that_cannot_be_compared_is_held(gate) -> None:
+    leakage = {3: Repeats(count=145, examples=("row 1 of all",))}
+    comparisons = (compared("balanced_accuracy", 0.9, 0, 0, version=3),) if gate.margin else ()
+    result = decide(metrics(GOOD, *comparisons, trained_on=leakage), gate, 3, ("a note",))
+    assert (result.decision, result.notes) == ("hold", ("a note",))
+    assert result.rules[-1].value == (0 if gate.margin else 5)
+    assert "cannot be compared" in result.reason
 
 
-def test_too_few_test_rows_for_any_class_are_said() -> None:
+def test_small_test_sets_are_noted() -> None:
     assert decide(metrics({"a": (0, 0)} | GOOD), Gate(), None).notes[0].endswith("too few to judge: a (0)")
     few = metrics({"a": (3, 3), "b": (3, 3)}).model_copy(update={"slices": ()})
-    assert decide(few, Gate(), None).notes == ("only 6 test rows, too few to judge",)
+    assert decide(few, Gate(), None).notes == ("only 6 test examples, too few to judge",)
 
 
-def test_a_class_that_is_not_there() -> None:
+def test_a_limit_for_an_unknown_class_is_an_error() -> None:
     with pytest.raises(EvaluateError, match=r"'defect'.*good, defective"):
         decide(metrics(GOOD), Gate(minimum={"recall": {"defect": 0.5}}), None)
 
@@ -150,7 +150,7 @@ def test_lower_is_better_and_the_default_margin_is_relative() -> None:
     def lower(value: float) -> Metric:
         return Metric(value=value, low=value, high=value, direction="lower")
 
-    def found(rmse: float, at_least: float, constant: float = 20) -> Metrics:
+    def regression(rmse: float, at_least: float, constant: float = 20) -> Metrics:
         return Metrics(
             problem="regression",
             rows=90,
@@ -160,8 +160,8 @@ def test_lower_is_better_and_the_default_margin_is_relative() -> None:
             comparisons=(compared("rmse", 55, 55 - rmse, at_least, version=3),),
         )
 
-    assert decide(found(55, -1.4), Gate(), 3).decision == "promote"  # 2 % of 75
-    assert decide(found(55, -1.6), Gate(), 3).decision == "hold"
-    assert decide(found(55, -1.4, constant=-1), Gate(), 3).decision == "reject"
-    assert decide(found(55, -1.4), Gate(maximum={"rmse": 50}), 3).decision == "reject"
-    assert decide(found(55, -1.4), Gate(minimum={"r2": 0.5}), 3).decision == "reject"
+    assert decide(regression(55, -1.4), Gate(), 3).decision == "promote"  # 2 % of 75
+    assert decide(regression(55, -1.6), Gate(), 3).decision == "hold"
+    assert decide(regression(55, -1.4, constant=-1), Gate(), 3).decision == "reject"
+    assert decide(regression(55, -1.4), Gate(maximum={"rmse": 50}), 3).decision == "reject"
+    assert decide(regression(55, -1.4), Gate(minimum={"r2": 0.5}), 3).decision == "reject"

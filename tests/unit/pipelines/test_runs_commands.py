@@ -83,7 +83,7 @@ def test_candidate_and_champion_are_shown_side_by_side():
     run = SimpleNamespace(environment=Environment(kind="local"), config=dict)
     show(summary, run, Console(file=(shown := io.StringIO()), width=80))
     lines = [" ".join(line.split()) for line in shown.getvalue().splitlines()]
-    assert "metrics 90 of 100 test rows candidate (95 % interval) version 3 baseline" in lines
+    assert "metrics 90 of 100 test examples candidate (95 % interval) version 3 baseline" in lines
     assert "accuracy 0.8500 (0.7500 to 1.0000) 0.9500 0.1000" in lines
     assert {"note a", "b"} <= set(lines)
 
