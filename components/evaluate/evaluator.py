@@ -37,8 +37,8 @@ from modelyard.components.evaluate.scoring import Scorer, Scores
 from modelyard.components.evaluate.spec import EvaluateSpec
 from modelyard.components.problems.base import PlotArtifact
 from modelyard.components.records import DecisionRecord
-from modelyard.components.report.page import Example, render
-from modelyard.components.report.thumbnails import data_uri, numbers
+from modelyard.components.report.page import ReportedMistake, render
+from modelyard.components.report.thumbnails import encode_data_uri, format_values
 from modelyard.components.shards import Hashes, Rows, Split, read_hashes
 from modelyard.components.step import log
 from modelyard.components.store.models import open_store
@@ -81,16 +81,19 @@ class Evaluation:
 
     def log(self, metrics: MetricsArtifact, details: DetailsArtifact) -> None:
         """Log to the KFP UI, and write the files of the artifacts: KFP caches no task without them."""
-        measured, primary = self.metrics, self.metrics.primary
-        values = {name: metric.value for name, metric in measured.values.items()}
-        values |= {"rows": float(measured.rows)}
-        values |= {f"constant_{name}": value for name, value in measured.baseline.items()}
-        values |= {f"{primary}_low": measured.main.low, f"{primary}_high": measured.main.high}
-        if measured.champion and measured.gain:
-            values |= {f"champion_{primary}": measured.champion.value, "gain": measured.gain.value}
+        training_metrics, primary = self.metrics, self.metrics.primary
+        values = {name: metric.value for name, metric in training_metrics.values.items()}
+        values |= {"rows": float(training_metrics.rows)}
+        values |= {f"constant_{name}": value for name, value in training_metrics.baseline.items()}
+        values |= {f"{primary}_low": training_metrics.main.low, f"{primary}_high": training_metrics.main.high}
+        if training_metrics.champion and training_metrics.gain:
+            values |= {
+                f"champion_{primary}": training_metrics.champion.value,
+                "gain": training_metrics.gain.value,
+            }
         for name, value in values.items():
             metrics.log_metric(name, value)
-        plot = problems.of(measured.problem).log_plot(measured, details)
+        plot = problems.of(training_metrics.problem).log_plot(training_metrics, details)
         artifacts.write_text(Path(metrics.path), json.dumps(values))
         artifacts.write_text(Path(details.path), json.dumps(plot))
 
@@ -307,14 +310,20 @@ def _golden_requests(candidate: Scorer, test: Split, schema: Schema, scale: tupl
     )
 
 
-def _worst_mistakes(test: Split, scores: Scores, schema: Schema, statistics: Statistics) -> list[Example]:
+def _worst_mistakes(
+    test: Split, scores: Scores, schema: Schema, statistics: Statistics
+) -> list[ReportedMistake]:
     """Return the worst mistakes with their examples, for the report."""
     low, high = (0.0, 255.0) if schema.image else (statistics.minimum, statistics.maximum)
     worst = []
     for mistake in problems.of(schema.problem).mistakes(schema, test.targets, scores, MAX_MISTAKES):
         row = np.array([mistake.row])
         (example,), (name,) = test.gather(row), test.names(row)
-        worst.append(Example(mistake, _printable(name), data_uri(example, low, high), numbers(example)))
+        worst.append(
+            ReportedMistake(
+                mistake, _printable(name), encode_data_uri(example, low, high), format_values(example)
+            )
+        )
     return worst
 
 

@@ -4,7 +4,7 @@
 
 One page without scripts and without anything from elsewhere; the middle of it is the template that is named
 after the problem. Names come from the user's data, so the template escapes everything. Evaluate renders it,
-and is cached, so its page says nothing of the run: `with_facts` adds the run's name and date.
+and is cached, so its page says nothing of the run: `add_run_facts` adds the run's name and date.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,23 +17,23 @@ from modelyard.components.artifacts import Decision, History, Metrics, Schema, S
 from modelyard.components.problems.base import Mistake
 from modelyard.components.report import plots
 
-HEAD, END = "</header>", "</main>"
-LONGEST_PATH = 45
+HEADER_END, MAIN_END = "</header>", "</main>"
+MAX_PATH_LENGTH = 45
 
 
-class Example(NamedTuple):
-    """A test row with a wrong answer: its name in the source, its picture as a data URI, its first numbers.
+class ReportedMistake(NamedTuple):
+    """A test row with a wrong answer: its name in the source, its image as a data URI, its first numbers.
 
     What does not apply is empty.
     """
 
     mistake: Mistake
     name: str = ""
-    picture: str = ""
+    image: str = ""
     numbers: str = ""
 
 
-class Planned(NamedTuple):
+class PlanComparison(NamedTuple):
     """What was planned and what happened, in words; `ratio` is actual / planned, None without one of them."""
 
     name: str
@@ -50,11 +50,11 @@ def render(
     schema: Schema,
     statistics: Statistics,
     fingerprint: str = "",
-    mistakes: Sequence[Example] = (),
+    mistakes: Sequence[ReportedMistake] = (),
 ) -> str:
     """Return the page as HTML; `fingerprint` is that of the data, `mistakes` are the worst first."""
-    measured = [name for name in history.metrics if not name.startswith("val_")]
-    shown = sorted(measured, key=lambda name: (name != metrics.primary, name != "loss"))
+    training_metrics = [name for name in history.metrics if not name.startswith("val_")]
+    curve_names = sorted(training_metrics, key=lambda name: (name != metrics.primary, name != "loss"))
     both = metrics.same_rows
     candidate = both.candidate if both else metrics.values
     page: str = (
@@ -71,8 +71,8 @@ def render(
             mistakes=mistakes,
             candidate=candidate,
             rows=both.rows if both else metrics.rows,
-            bars=plots.bars(candidate[metrics.primary], metrics.champion),
-            curves=[plots.curves(words(name), name, history.metrics) for name in shown],
+            bars=plots.build_bars(candidate[metrics.primary], metrics.champion),
+            curves=[plots.build_curves(humanize(name), name, history.metrics) for name in curve_names],
             figures=problems.of(metrics.problem).figures(metrics),
             size=problems.describe(metrics.problem).size,
             view=(plots.WIDTH, plots.HEIGHT, plots.LEFT, plots.RIGHT, plots.TOP, plots.BOTTOM),
@@ -81,15 +81,15 @@ def render(
     return page
 
 
-def with_facts(page: str, facts: Mapping[str, str]) -> str:
+def add_run_facts(page: str, facts: Mapping[str, str]) -> str:
     """Return a page with facts of the run that made it, by topic, at its top."""
     rows = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
     run = f'\n<section class="wide">\n  <h2>Run</h2>\n  <dl>{"".join(rows)}</dl>\n</section>'
-    before, head, after = page.partition(HEAD)
+    before, head, after = page.partition(HEADER_END)
     return f"{before}{head}{run if head else ''}{after}"
 
 
-def with_plan(page: str, facts: Mapping[str, str], rows: Sequence[Planned], about: str) -> str:
+def add_plan(page: str, facts: Mapping[str, str], rows: Sequence[PlanComparison], about: str) -> str:
     """Return a page with the plan at its end, and what happened beside it.
 
     Args:
@@ -98,34 +98,36 @@ def with_plan(page: str, facts: Mapping[str, str], rows: Sequence[Planned], abou
         rows: what is compared.
         about: a sentence on where the plan came from.
     """
-    before, end, after = page.rpartition(END)
+    before, end, after = page.rpartition(MAIN_END)
     plan = ""
     if end:
         plan = _templates().get_template("plan.html").render(facts=facts, rows=rows, about=about)
     return f"{before}{plan}{end}{after}"
 
 
-def words(name: str) -> str:
+def humanize(name: str) -> str:
     """Return the name of a metric or a setting for people."""
     return name.replace("_", " ")
 
 
-def _setting(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     """Return a training setting for people; an object of Keras as the call that makes it."""
     if isinstance(value, Mapping) and "class_name" in value:
         config = value.get("config", {}).items()
-        given = (f"{key}={_setting(one)}" for key, one in config if one is not None and key != "name")
+        given = (f"{key}={_format_setting(one)}" for key, one in config if one is not None and key != "name")
         return f"{value['class_name']}({', '.join(given)})"
     if isinstance(value, Mapping):
-        return "; ".join(f"{key} {_setting(one)}" for key, one in value.items() if one not in (None, [], {}))
+        return "; ".join(
+            f"{key} {_format_setting(one)}" for key, one in value.items() if one not in (None, [], {})
+        )
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(_setting, value))
+        return ", ".join(map(_format_setting, value))
     return f"{value:.6g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
-def _end(path: str) -> str:
+def _shorten_path(path: str) -> str:
     """Return the end of a path: the file's own name is there."""
-    return path if len(path) <= LONGEST_PATH else f"…{path[-LONGEST_PATH:]}"
+    return path if len(path) <= MAX_PATH_LENGTH else f"…{path[-MAX_PATH_LENGTH:]}"
 
 
 @cache
@@ -139,6 +141,11 @@ def _templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": format_number, "words": words, "setting": _setting, "end": _end}
-    environment.globals["scatter"] = plots.scatter
+    environment.filters |= {
+        "number": format_number,
+        "humanize": humanize,
+        "setting": _format_setting,
+        "shorten_path": _shorten_path,
+    }
+    environment.globals["scatter"] = plots.build_scatter
     return environment

@@ -9,7 +9,7 @@ from modelyard.components.artifacts import Metric
 
 WIDTH, HEIGHT = 380.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 10.0, 24.0
-POINTS = 500  # of a curve at most
+MAX_POINTS = 500  # of a curve at most
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Curves:
     y_ticks: tuple[tuple[float, str], ...]
 
 
-def curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Curves:
+def build_curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Curves:
     """Return the curves of a metric in training and validation."""
-    named = {"training": metrics.get(metric), "validation": metrics.get(f"val_{metric}")}
-    series = {name: values for name, values in named.items() if values}
+    metrics_by_name = {"training": metrics.get(metric), "validation": metrics.get(f"val_{metric}")}
+    series = {name: values for name, values in metrics_by_name.items() if values}
     values = [value for one in series.values() for value in one]
     low, high = _range(values)
     epochs = max(len(one) for one in series.values())
@@ -47,16 +47,16 @@ def curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Curves:
         return round(TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low), 1)
 
     def line(name: str, one: list[float]) -> Line:
-        drawn = {*range(0, len(one), -(-len(one) // POINTS)), len(one) - 1}
-        places = [(x(epoch), y(one[epoch])) for epoch in sorted(drawn)]
-        return Line(name, " ".join(f"{a},{b}" for a, b in places), places[-1], one[-1])
+        epochs_drawn = {*range(0, len(one), -(-len(one) // MAX_POINTS)), len(one) - 1}
+        positions = [(x(epoch), y(one[epoch])) for epoch in sorted(epochs_drawn)]
+        return Line(name, " ".join(f"{a},{b}" for a, b in positions), positions[-1], one[-1])
 
-    every = max(1, -(-epochs // 8))
-    shown = [*range(0, epochs - every // 2 - 1, every), epochs - 1]
+    tick_interval = max(1, -(-epochs // 8))
+    tick_epochs = [*range(0, epochs - tick_interval // 2 - 1, tick_interval), epochs - 1]
     return Curves(
         title=title,
         lines=tuple(line(name, one) for name, one in series.items()),
-        x_ticks=tuple((x(epoch), str(epoch + 1)) for epoch in shown),
+        x_ticks=tuple((x(epoch), str(epoch + 1)) for epoch in tick_epochs),
         y_ticks=tuple((y(level), f"{level:.5g}") for level in _ticks(low, high)),
     )
 
@@ -71,7 +71,7 @@ class Scatter:
     y_ticks: tuple[tuple[float, str], ...]
 
 
-def scatter(
+def build_scatter(
     points: Sequence[tuple[float, float]], diagonal: bool = False, level: float | None = None
 ) -> Scatter:
     """Return a plot of points.
@@ -88,26 +88,26 @@ def scatter(
         ys = [*ys, level]
     (left, right), (low, high) = _range(xs), _range(ys)
 
-    def place_x(value: float) -> float:
+    def scale_x(value: float) -> float:
         return round(LEFT + (WIDTH - LEFT - RIGHT) * (value - left) / (right - left), 1)
 
-    def place_y(value: float) -> float:
+    def scale_y(value: float) -> float:
         return round(TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low), 1)
 
     start, end = (left, right) if diagonal or level is None else (level, level)
     return Scatter(
-        points=tuple((place_x(x), place_y(y)) for x, y in points),
-        line=(place_x(left), place_y(start), place_x(right), place_y(end)),
-        x_ticks=tuple((place_x(one), f"{one:.5g}") for one in _ticks(left, right)),
-        y_ticks=tuple((place_y(one), f"{one:.5g}") for one in _ticks(low, high)),
+        points=tuple((scale_x(x), scale_y(y)) for x, y in points),
+        line=(scale_x(left), scale_y(start), scale_x(right), scale_y(end)),
+        x_ticks=tuple((scale_x(one), f"{one:.5g}") for one in _ticks(left, right)),
+        y_ticks=tuple((scale_y(one), f"{one:.5g}") for one in _ticks(low, high)),
     )
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    """Return the least and the greatest value, or a range around values that hardly differ."""
+    """Return minimum and maximum, or a range around them if they hardly differ."""
     low, high = min(values), max(values)
-    least = 1e-3 * max(abs(low), abs(high)) or 1.0
-    return (low, high) if high - low > least else (low - least, high + least)
+    minimum_span = 1e-3 * max(abs(low), abs(high)) or 1.0
+    return (low, high) if high - low > minimum_span else (low - minimum_span, high + minimum_span)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -118,25 +118,25 @@ def _ticks(low: float, high: float) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
-def bars(candidate: Metric, champion: Metric | None) -> list[dict[str, Any]]:
+def build_bars(candidate: Metric, champion: Metric | None) -> list[dict[str, Any]]:
     """Return a metric of both with its intervals on one axis, as per cent of its width."""
-    named = {"candidate": candidate, "champion": champion}
-    found = {name: metric for name, metric in named.items() if metric}
-    low = min(metric.low for metric in found.values())
-    high = max(metric.high for metric in found.values())
+    metrics_by_name = {"candidate": candidate, "champion": champion}
+    present = {name: metric for name, metric in metrics_by_name.items() if metric}
+    low = min(metric.low for metric in present.values())
+    high = max(metric.high for metric in present.values())
     margin = (high - low) * 0.25 or 0.005
     start, end = low - margin, high + margin
 
-    def place(value: float) -> float:
+    def percent(value: float) -> float:
         return round(100 * (value - start) / (end - start), 2)
 
     return [
         {
             "name": name,
             "interval": one,
-            "low": place(one.low),
-            "width": round(place(one.high) - place(one.low), 2),
-            "value": place(one.value),
+            "low": percent(one.low),
+            "width": round(percent(one.high) - percent(one.low), 2),
+            "value": percent(one.value),
         }
-        for name, one in found.items()
+        for name, one in present.items()
     ]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SIDE = 96
+MAX_SIDE = 96
 """Most pixels of a side. Twelve such thumbnails have at most 450 kB, and some tens as a rule."""
-SMALLEST, LONGEST = 4, 16
-NUMBERS = 10
+MIN_SIDE, MAX_ASPECT_RATIO = 4, 16
+MAX_VALUES = 10
 
 
-def data_uri(example: NDArray[Any], low: float, high: float) -> str:
+def encode_data_uri(example: NDArray[Any], low: float, high: float) -> str:
     """Return an example as a PNG, black at `low` and white at `high`; empty when it is no image.
 
     Args:
@@ -27,21 +27,21 @@ def data_uri(example: NDArray[Any], low: float, high: float) -> str:
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
         return ""
     height, width, channels = pixels.shape
-    if min(height, width) < SMALLEST or max(height, width) > LONGEST * min(height, width):
+    if min(height, width) < MIN_SIDE or max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         return ""
-    block = math.ceil(max(height, width) / SIDE)
+    block = math.ceil(max(height, width) / MAX_SIDE)
     height, width = height // block, width // block
     blocks = pixels[: height * block, : width * block].reshape(height, block, width, block, channels)
-    shares = (blocks.mean(axis=(1, 3)) - low) / max(high - low, 1e-12)
-    return f"data:image/png;base64,{base64.b64encode(_png((shares.clip(0, 1) * 255).round())).decode()}"
+    fractions = (blocks.mean(axis=(1, 3)) - low) / max(high - low, 1e-12)
+    return f"data:image/png;base64,{base64.b64encode(_png((fractions.clip(0, 1) * 255).round())).decode()}"
 
 
-def numbers(example: NDArray[Any]) -> str:
+def format_values(example: NDArray[Any]) -> str:
     """Return the first numbers of an example with one axis; nothing for another one."""
     if example.ndim != 1:
         return ""
-    more = ", …" if len(example) > NUMBERS else ""
-    return ", ".join(f"{value:.4g}" for value in example[:NUMBERS].tolist()) + more
+    suffix = ", …" if len(example) > MAX_VALUES else ""
+    return ", ".join(f"{value:.4g}" for value in example[:MAX_VALUES].tolist()) + suffix
 
 
 def _png(pixels: NDArray[Any]) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modelyard.components.artifacts import tree_bytes, write
 from modelyard.components.errors import ModelyardError
-from modelyard.components.report.page import Planned, with_plan
+from modelyard.components.report.page import PlanComparison, add_plan
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import HOUR, Plan, find, key_of
@@ -45,12 +45,12 @@ def keep(folder: Path, plan_key: str | None, summary: RunSummary) -> None:
         page = report.read_text(encoding="utf-8")
         rows = list(_rows(plan, folder / "artifacts", summary))
         about = f"Planned {plan.created} for {plan.environment}."
-        report.write_text(with_plan(page, facts(plan), rows, about), encoding="utf-8")
+        report.write_text(add_plan(page, facts(plan), rows, about), encoding="utf-8")
     except (OSError, ValueError) as error:
         print(f"The plan of this run is not in its report: {error}", file=sys.stderr)  # noqa: T201
 
 
-def _rows(plan: Plan, artifacts: Path, summary: RunSummary) -> Iterator[Planned]:
+def _rows(plan: Plan, artifacts: Path, summary: RunSummary) -> Iterator[PlanComparison]:
     """Yield what is compared; of a step from the cache, nothing was measured."""
     train = next((one for one in summary.steps if one.name == "train" and not one.cached), None)
     if train is None or train.state != "succeeded":
@@ -68,5 +68,9 @@ def _rows(plan: Plan, artifacts: Path, summary: RunSummary) -> Iterator[Planned]
         yield _row("the exported model", plan.storage.model, written, size)
 
 
-def _row(name: str, planned: float, actual: float, words: Callable[[float], str], note: str = "") -> Planned:
-    return Planned(name, f"{words(planned)}{note}", words(actual), actual / planned if planned else None)
+def _row(
+    name: str, planned: float, actual: float, words: Callable[[float], str], note: str = ""
+) -> PlanComparison:
+    return PlanComparison(
+        name, f"{words(planned)}{note}", words(actual), actual / planned if planned else None
+    )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from modelyard.components.errors import NotFoundError
-from modelyard.components.report.page import with_facts
+from modelyard.components.report.page import add_run_facts
 from modelyard.components.store.models import ModelStore
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.base import Run
@@ -50,5 +50,5 @@ def report_of_version(models: ModelStore, name: str, version: int | None = None)
         "fingerprint": found.run,
     }
     page = folder / REPORT
-    page.write_text(with_facts(page.read_text(encoding="utf-8"), facts), encoding="utf-8")
+    page.write_text(add_run_facts(page.read_text(encoding="utf-8"), facts), encoding="utf-8")
     return page, version

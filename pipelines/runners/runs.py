@@ -38,7 +38,7 @@ from modelyard.components.errors import (
     of_machine,
     unusable_path,
 )
-from modelyard.components.report.page import with_facts
+from modelyard.components.report.page import add_run_facts
 from modelyard.components.step import raise_file_limit
 from modelyard.pipelines.runners.base import EvaluationSummary, Failure, RunInfo, RunSummary
 
@@ -220,7 +220,7 @@ def add_facts(summary: RunSummary, info: RunInfo) -> RunSummary:
             "reason": summary.reason or "" if held else "",
         }
         page = Path(summary.report)
-        page.write_text(with_facts(page.read_text(encoding="utf-8"), facts), encoding="utf-8")
+        page.write_text(add_run_facts(page.read_text(encoding="utf-8"), facts), encoding="utf-8")
     return summary
 
 

@@ -14,7 +14,7 @@ from modelyard.components.artifacts import (
     Slice,
     Statistics,
 )
-from modelyard.components.report.page import Example, render
+from modelyard.components.report.page import ReportedMistake, render
 from tests.published import accurate
 
 
@@ -34,7 +34,7 @@ def page() -> Callable[..., str]:
         classes: tuple[str, ...],
         metrics: dict[str, list[float]] | None = None,
         slices: tuple[Slice, ...] = (),
-        mistakes: Sequence[Example] = (),
+        mistakes: Sequence[ReportedMistake] = (),
         settings: dict[str, Any] | None = None,
         **changes: Any,
     ) -> str:

@@ -9,8 +9,8 @@ from PIL import Image
 
 from modelyard.components.artifacts import Interval, Metric, Repeats, SameRows
 from modelyard.components.problems.base import Mistake, Shown
-from modelyard.components.report.page import Example, Planned, with_facts, with_plan
-from modelyard.components.report.thumbnails import SIDE, data_uri, numbers
+from modelyard.components.report.page import PlanComparison, ReportedMistake, add_plan, add_run_facts
+from modelyard.components.report.thumbnails import MAX_SIDE, encode_data_uri, format_values
 from tests.unit.report.conftest import scored_class
 
 VOID = {"meta", "wbr", "br", "img", "line", "circle", "polyline", "link", "input"}
@@ -37,7 +37,7 @@ class Balance(HTMLParser):
 def test_the_page_is_whole_and_needs_nothing_else(page) -> None:
     mistake = Mistake(row=7, actual=Shown("a", "0.1"), predicted=Shown("b", "0.9"))
     pixels = np.zeros((8, 8), np.uint8)
-    html = page(("a", "b"), mistakes=[Example(mistake, "a/7.png", data_uri(pixels, 0, 16))])
+    html = page(("a", "b"), mistakes=[ReportedMistake(mistake, "a/7.png", encode_data_uri(pixels, 0, 16))])
     parsed = Balance()
     parsed.feed(html)
     assert parsed.open == []
@@ -62,29 +62,33 @@ def test_names_from_the_data_are_escaped(page) -> None:
 def test_an_image_becomes_a_small_png(shape, size) -> None:
     pixels = np.full(shape, 4, np.uint8)
     pixels[: shape[0] // 2] = 16
-    uri = data_uri(pixels, 0, 16)
+    uri = encode_data_uri(pixels, 0, 16)
     image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
     assert image.size == size
-    assert max(image.size) <= SIDE
+    assert max(image.size) <= MAX_SIDE
     array = np.asarray(image)
     assert (array[0, 0].max(), array[-1, -1].max()) == (255, 64)
 
 
 @pytest.mark.parametrize("shape", [(10,), (8, 8, 2), (3, 8, 1), (4, 100), (2, 8, 8, 1)])
 def test_what_is_no_image_has_no_picture(shape) -> None:
-    assert data_uri(np.zeros(shape, np.float32), 0, 1) == ""
+    assert encode_data_uri(np.zeros(shape, np.float32), 0, 1) == ""
 
 
 def test_of_an_example_that_is_no_image_the_first_numbers_are_shown() -> None:
-    assert numbers(np.array([1, 2.5, -3], np.float32)) == "1, 2.5, -3"
-    assert numbers(np.arange(11.0)).endswith("9, …")
-    assert numbers(np.zeros((2, 2))) == ""
+    assert format_values(np.array([1, 2.5, -3], np.float32)) == "1, 2.5, -3"
+    assert format_values(np.arange(11.0)).endswith("9, …")
+    assert format_values(np.zeros((2, 2))) == ""
 
 
 def test_mistakes_are_shown_with_their_names_in_the_source(page) -> None:
     mistake = Mistake(row=1234, actual=Shown("<cat>", "0.001"), predicted=Shown("dog", "0.998"))
     long = f"{'folder/' * 20}7.png"
-    shown = [Example(mistake, "cat/<1>.png"), Example(mistake, numbers="1, 2"), Example(mistake, long)]
+    shown = [
+        ReportedMistake(mistake, "cat/<1>.png"),
+        ReportedMistake(mistake, numbers="1, 2"),
+        ReportedMistake(mistake, long),
+    ]
     html = page(("<cat>", "dog"), mistakes=shown)
     for words in (
         "true 0.001 <b>&lt;cat&gt;",
@@ -98,7 +102,7 @@ def test_mistakes_are_shown_with_their_names_in_the_source(page) -> None:
 
 
 def test_what_the_run_is_called_comes_first_and_is_escaped(page) -> None:
-    html = with_facts(page(("a", "b")), {"run": "20261129-1", "data": "<b>/x&y", "version": ""})
+    html = add_run_facts(page(("a", "b")), {"run": "20261129-1", "data": "<b>/x&y", "version": ""})
     parsed = Balance()
     parsed.feed(html)
     assert parsed.open == []
@@ -177,10 +181,10 @@ def test_many_classes_get_their_worst_confusions(page) -> None:
 
 
 def test_the_plan_comes_last_and_what_it_says_is_escaped(page) -> None:
-    html = with_plan(
+    html = add_plan(
         page(("a", "b")),
         {"model": "<script>digits</script>: 1,234 parameters"},
-        [Planned("train", "50 s", "55 s", 1.1), Planned("the whole run", "–", "60 s", None)],
+        [PlanComparison("train", "50 s", "55 s", 1.1), PlanComparison("the whole run", "–", "60 s", None)],
         "Planned <today>.",
     )
     parsed = Balance()
@@ -195,6 +199,6 @@ def test_the_plan_comes_last_and_what_it_says_is_escaped(page) -> None:
 
 
 def test_without_anything_to_compare_the_plan_stands_alone(page) -> None:
-    html = with_plan(page(("a", "b")), {"model": "digits"}, [], "Planned today.")
+    html = add_plan(page(("a", "b")), {"model": "digits"}, [], "Planned today.")
     assert [one for one in re.findall(r"<h2>([^<]+)", html) if "Plan" in one] == ["Plan"]
     assert "Planned today." in html
