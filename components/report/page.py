@@ -1,10 +1,10 @@
-"""Renders the report: what was decided and why, how the model did, what it was made of.
+"""Renders the report of an evaluation: decision, metrics, training and data.
 
     html = render("digits", metrics, decision, history, schema, statistics)
 
-One page without scripts and without anything from elsewhere; the middle of it is the template that is named
-after the problem. Names come from the user's data, so the template escapes everything. Evaluate renders it,
-and is cached, so its page says nothing of the run: `add_run_facts` adds the run's name and date.
+The page is self-contained and has no scripts. Its middle part is the template named after the problem. The
+template escapes all values, because names come from user data. The step evaluate renders the page and may be
+cached, so the page does not mention a run: `add_run_facts` adds its name and date.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ MAX_PATH_LENGTH = 45
 
 
 class ReportedMistake(NamedTuple):
-    """A test row with a wrong answer: its name in the source, its image as a data URI, its first numbers.
+    """A wrongly predicted test example: its name in the source, its image as a data URI, its first values.
 
-    What does not apply is empty.
+    A field that does not apply is empty.
     """
 
     mistake: Mistake
@@ -34,7 +34,7 @@ class ReportedMistake(NamedTuple):
 
 
 class PlanComparison(NamedTuple):
-    """What was planned and what happened, in words; `ratio` is actual / planned, None without one of them."""
+    """A planned and an actual value as text; `ratio` is actual / planned, or None if one is missing."""
 
     name: str
     planned: str
@@ -52,7 +52,7 @@ def render(
     fingerprint: str = "",
     mistakes: Sequence[ReportedMistake] = (),
 ) -> str:
-    """Return the page as HTML; `fingerprint` is that of the data, `mistakes` are the worst first."""
+    """Return the page as HTML; `fingerprint` is that of the data, `mistakes` begin with the worst."""
     training_metrics = [name for name in history.metrics if not name.startswith("val_")]
     curve_names = sorted(training_metrics, key=lambda name: (name != metrics.primary, name != "loss"))
     both = metrics.same_rows
@@ -82,7 +82,7 @@ def render(
 
 
 def add_run_facts(page: str, facts: Mapping[str, str]) -> str:
-    """Return a page with facts of the run that made it, by topic, at its top."""
+    """Return a page with facts about its run, by topic, below the header."""
     rows = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
     run = f'\n<section class="wide">\n  <h2>Run</h2>\n  <dl>{"".join(rows)}</dl>\n</section>'
     before, head, after = page.partition(HEADER_END)
@@ -90,13 +90,13 @@ def add_run_facts(page: str, facts: Mapping[str, str]) -> str:
 
 
 def add_plan(page: str, facts: Mapping[str, str], rows: Sequence[PlanComparison], about: str) -> str:
-    """Return a page with the plan at its end, and what happened beside it.
+    """Return a page with the plan at its end, compared with the actual values.
 
     Args:
-        page: what `render` returned.
-        facts: what the plan said, by topic.
-        rows: what is compared.
-        about: a sentence on where the plan came from.
+        page: the page from `render`.
+        facts: the plan, by topic.
+        rows: the comparisons of planned and actual values.
+        about: a sentence about the origin of the plan.
     """
     before, end, after = page.rpartition(MAIN_END)
     plan = ""
@@ -106,16 +106,18 @@ def add_plan(page: str, facts: Mapping[str, str], rows: Sequence[PlanComparison]
 
 
 def humanize(name: str) -> str:
-    """Return the name of a metric or a setting for people."""
+    """Return the name of a metric or a setting with spaces."""
     return name.replace("_", " ")
 
 
 def _format_setting(value: Any) -> str:
-    """Return a training setting for people; an object of Keras as the call that makes it."""
+    """Return a training setting as text; a Keras object as its constructor call."""
     if isinstance(value, Mapping) and "class_name" in value:
         config = value.get("config", {}).items()
-        given = (f"{key}={_format_setting(one)}" for key, one in config if one is not None and key != "name")
-        return f"{value['class_name']}({', '.join(given)})"
+        arguments = (
+            f"{key}={_format_setting(one)}" for key, one in config if one is not None and key != "name"
+        )
+        return f"{value['class_name']}({', '.join(arguments)})"
     if isinstance(value, Mapping):
         return "; ".join(
             f"{key} {_format_setting(one)}" for key, one in value.items() if one not in (None, [], {})
@@ -126,7 +128,7 @@ def _format_setting(value: Any) -> str:
 
 
 def _shorten_path(path: str) -> str:
-    """Return the end of a path: the file's own name is there."""
+    """Return the end of a path, which has the file name."""
     return path if len(path) <= MAX_PATH_LENGTH else f"…{path[-MAX_PATH_LENGTH:]}"
 
 

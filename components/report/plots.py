@@ -1,4 +1,4 @@
-"""The numbers behind the report's pictures, in the units of their SVG view boxes."""
+"""The data of the report's plots, in the units of their SVG view boxes."""
 
 import math
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from modelyard.components.artifacts import Metric
 
 WIDTH, HEIGHT = 380.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 10.0, 24.0
-MAX_POINTS = 500  # of a curve at most
+MAX_POINTS = 500  # per curve
 
 
 @dataclass(frozen=True)
 class Line:
-    """A polyline; `points` as SVG wants them, `last` where its end is marked."""
+    """A polyline: `points` as an SVG attribute; `last` is the position of its end, which is marked."""
 
     name: str
     points: str
@@ -78,7 +78,7 @@ def build_scatter(
 
     Args:
         points: x and y; at least one.
-        diagonal: both axes have one range, and the line is y = x.
+        diagonal: both axes have the same range, and the line is y = x.
         level: without `diagonal`, the line is y = level.
     """
     xs, ys = [x for x, _ in points], [y for _, y in points]
@@ -111,7 +111,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers from `low` to `high`, three to six as a rule."""
+    """Return round numbers from `low` to `high`, usually three to six."""
     power = 10.0 ** math.floor(math.log10((high - low) / 4))
     step = min((power * one for one in (1, 2, 2.5, 5, 10)), key=lambda one: abs(one - (high - low) / 4))
     first, last = math.ceil(low / step), math.floor(high / step)
@@ -119,7 +119,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def build_bars(candidate: Metric, champion: Metric | None) -> list[dict[str, Any]]:
-    """Return a metric of both with its intervals on one axis, as per cent of its width."""
+    """Return a metric of both models with its intervals on one axis, in percent of the axis width."""
     metrics_by_name = {"candidate": candidate, "champion": champion}
     present = {name: metric for name, metric in metrics_by_name.items() if metric}
     low = min(metric.low for metric in present.values())

@@ -1,4 +1,4 @@
-"""Examples in the report: small PNGs as data URIs, and the first numbers of what is no image."""
+"""Examples in the report: images as small PNGs in data URIs, others as their first values."""
 
 import base64
 import math
@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_SIDE = 96
-"""Most pixels of a side. Twelve such thumbnails have at most 450 kB, and some tens as a rule."""
+"""Maximum pixels of a side. Twelve such thumbnails take at most 450 kB, usually less than 100 kB."""
 MIN_SIDE, MAX_ASPECT_RATIO = 4, 16
 MAX_VALUES = 10
 
 
 def encode_data_uri(example: NDArray[Any], low: float, high: float) -> str:
-    """Return an example as a PNG, black at `low` and white at `high`; empty when it is no image.
+    """Return an example as a PNG, black at `low` and white at `high`; empty if it is not an image.
 
     Args:
         example: (height, width), or with 1 or 3 channels as the last axis.
-        low: the smallest value.
-        high: the greatest value.
+        low: the minimum value.
+        high: the maximum value.
     """
     pixels = example[..., None] if example.ndim == 2 else example
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
@@ -37,7 +37,7 @@ def encode_data_uri(example: NDArray[Any], low: float, high: float) -> str:
 
 
 def format_values(example: NDArray[Any]) -> str:
-    """Return the first numbers of an example with one axis; nothing for another one."""
+    """Return the first values of an example with one axis; empty for other examples."""
     if example.ndim != 1:
         return ""
     suffix = ", …" if len(example) > MAX_VALUES else ""

@@ -35,7 +35,7 @@ def test_a_first_run_ends_with_a_champion_that_answered_over_http(digits):
     assert summary["prediction"]["answer"] in "0123456789"
     page = Path(summary["report"]).read_text()
     assert page.rstrip().endswith("</html>")
-    for fact in (summary["run"], "filters 32; kernel 3", "Adam(", "data:image/png", "test rows"):
+    for fact in (summary["run"], "filters 32; kernel 3", "Adam(", "data:image/png", "test examples"):
         assert fact in page
     assert workspace.state()["moves"] == [("promote", 1)]
     assert workspace.leftovers() == []

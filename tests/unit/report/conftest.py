@@ -74,7 +74,7 @@ def page() -> Callable[..., str]:
             reason="accuracy is <em>good</em>",
             champion=3,
             rules=(rule,),
-            notes=("fewer than 10 test rows, too few to judge: a (3)",),
+            notes=("fewer than 10 test examples, too few to judge: a (3)",),
         )
         statistics = Statistics(targets={}, **facts)
         return render("digits", found, decision, history, schema, statistics, "sha256:1", mistakes)

@@ -34,7 +34,7 @@ class Balance(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_needs_nothing_else(page) -> None:
+def test_the_page_is_self_contained(page) -> None:
     mistake = Mistake(row=7, actual=Shown("a", "0.1"), predicted=Shown("b", "0.9"))
     pixels = np.zeros((8, 8), np.uint8)
     html = page(("a", "b"), mistakes=[ReportedMistake(mistake, "a/7.png", encode_data_uri(pixels, 0, 16))])
@@ -71,17 +71,17 @@ def test_an_image_becomes_a_small_png(shape, size) -> None:
 
 
 @pytest.mark.parametrize("shape", [(10,), (8, 8, 2), (3, 8, 1), (4, 100), (2, 8, 8, 1)])
-def test_what_is_no_image_has_no_picture(shape) -> None:
+def test_an_example_that_is_not_an_image_has_no_thumbnail(shape) -> None:
     assert encode_data_uri(np.zeros(shape, np.float32), 0, 1) == ""
 
 
-def test_of_an_example_that_is_no_image_the_first_numbers_are_shown() -> None:
+def test_the_first_values_of_an_array_are_shown() -> None:
     assert format_values(np.array([1, 2.5, -3], np.float32)) == "1, 2.5, -3"
     assert format_values(np.arange(11.0)).endswith("9, …")
     assert format_values(np.zeros((2, 2))) == ""
 
 
-def test_mistakes_are_shown_with_their_names_in_the_source(page) -> None:
+def test_mistakes_are_shown_with_their_names(page) -> None:
     mistake = Mistake(row=1234, actual=Shown("<cat>", "0.001"), predicted=Shown("dog", "0.998"))
     long = f"{'folder/' * 20}7.png"
     shown = [
@@ -90,18 +90,18 @@ def test_mistakes_are_shown_with_their_names_in_the_source(page) -> None:
         ReportedMistake(mistake, long),
     ]
     html = page(("<cat>", "dog"), mistakes=shown)
-    for words in (
+    for text in (
         "true 0.001 <b>&lt;cat&gt;",
         "predicted 0.998 <b",
         "cat/&lt;1&gt;.png",
         f'title="{long}"',
         "/7.png</div>",
-        "test row 1,234: 1, 2",
+        "test example 1,234: 1, 2",
     ):
-        assert words in html
+        assert text in html
 
 
-def test_what_the_run_is_called_comes_first_and_is_escaped(page) -> None:
+def test_run_facts_come_first_and_are_escaped(page) -> None:
     html = add_run_facts(page(("a", "b")), {"run": "20261129-1", "data": "<b>/x&y", "version": ""})
     parsed = Balance()
     parsed.feed(html)
@@ -111,7 +111,7 @@ def test_what_the_run_is_called_comes_first_and_is_escaped(page) -> None:
     assert "<dt>version" not in html
 
 
-def test_settings_are_shown_as_the_calls_of_keras(page) -> None:
+def test_keras_objects_are_shown_as_constructor_calls(page) -> None:
     schedule = {"class_name": "CosineDecay", "config": {"initial_learning_rate": 0.01, "decay_steps": 100}}
     adam = {"class_name": "Adam", "config": {"name": "adam", "learning_rate": schedule, "clipnorm": None}}
     model = {"filters": [8, 16], "dropout": 0.0, "arguments": {}}
@@ -122,7 +122,7 @@ def test_settings_are_shown_as_the_calls_of_keras(page) -> None:
     assert "<dt>class weights" not in html
 
 
-def test_it_says_what_was_measured(page) -> None:
+def test_metrics_are_shown(page) -> None:
     html = page(
         ("a", "b"),
         champion=Metric(value=0.85, low=0.82, high=0.88, direction="higher"),
@@ -140,7 +140,7 @@ def test_an_accuracy_without_spread(page, value) -> None:
 
 
 @pytest.mark.parametrize("metrics", [{}, {"loss": [1.0], "accuracy": [1.0]}])
-def test_no_curve_or_one_epoch(page, metrics) -> None:
+def test_a_history_without_metrics_or_with_one_epoch(page, metrics) -> None:
     assert page(("a", "b"), metrics).count("<polyline") == len(metrics)
 
 
@@ -150,18 +150,18 @@ def test_classes_are_ranked_and_one_without_a_score_comes_last(page) -> None:
     assert re.findall(r'<tr><th scope="row" class="text name">(\w+)', html) == ["bad", "good", "nothing"]
 
 
-def test_both_models_are_side_by_side_on_the_rows_that_no_champion_was_trained_on(page) -> None:
-    mine, other = (
+def test_both_models_are_shown_on_the_examples_that_no_champion_was_trained_on(page) -> None:
+    candidate_values, champion_values = (
         {"accuracy": Metric(value=one, low=one, high=one, direction="higher")} for one in (0.8125, 0.875)
     )
     html = page(
         ("a", "b"),
         rows=40,
-        same_rows=SameRows(rows=32, candidate=mine, champion=other),
-        champion=other["accuracy"],
+        same_rows=SameRows(rows=32, candidate=candidate_values, champion=champion_values),
+        champion=champion_values["accuracy"],
         trained_on={3: Repeats(count=8, examples=("row 4 of train and row 2 of test",))},
     )
-    for fact in ("0.8125", "0.8750", "version 3</span>", "the same 32 of 40 test rows", "row 2 of test"):
+    for fact in ("0.8125", "0.8750", "version 3</span>", "the same 32 of 40 test examples", "row 2 of test"):
         assert fact in html
     assert "0.9000" in html.partition("On all 40")[2]
 
@@ -172,7 +172,7 @@ def test_the_rules_and_a_constant_prediction_are_shown(page) -> None:
         assert fact in html
 
 
-def test_many_classes_get_their_worst_confusions(page) -> None:
+def test_many_classes_are_shown_with_the_most_frequent_confusions(page) -> None:
     html = page(tuple(f"class {number}" for number in range(40)))
     assert "Most frequent confusions" in html
     assert "20 more classes" in html
@@ -180,7 +180,7 @@ def test_many_classes_get_their_worst_confusions(page) -> None:
     assert 'class="matrix"' in page(tuple(f"class {number}" for number in range(30)))
 
 
-def test_the_plan_comes_last_and_what_it_says_is_escaped(page) -> None:
+def test_the_plan_comes_last_and_is_escaped(page) -> None:
     html = add_plan(
         page(("a", "b")),
         {"model": "<script>digits</script>: 1,234 parameters"},
@@ -198,7 +198,7 @@ def test_the_plan_comes_last_and_what_it_says_is_escaped(page) -> None:
     assert html.rstrip().endswith("</html>")
 
 
-def test_without_anything_to_compare_the_plan_stands_alone(page) -> None:
+def test_a_plan_without_comparisons_has_no_table(page) -> None:
     html = add_plan(page(("a", "b")), {"model": "digits"}, [], "Planned today.")
     assert [one for one in re.findall(r"<h2>([^<]+)", html) if "Plan" in one] == ["Plan"]
     assert "Planned today." in html
