@@ -12,15 +12,15 @@ def deploy(
     identity: str,
     outcome: dsl.Output[dsl.Artifact],
 ) -> int:
-    """Publish an immutable version, verify it in a real server, make it the champion.
+    """Publish an immutable version, verify it in a server, and make it the champion.
 
     Args:
-        model: what train wrote.
-        history: what train wrote about its epochs.
-        evaluation: what evaluate wrote, the report included.
+        model: the model, from train.
+        history: the metrics of each epoch, from train.
+        evaluation: metrics, decision, golden requests and report, from evaluate.
         spec: DeploySpec as JSON.
-        identity: what fingerprint wrote: the same run gives the same version, however often it starts.
-        outcome: outcome.json, the version and the decision in the end.
+        identity: the run's fingerprint, from fingerprint; the same run always gets the same version.
+        outcome: outcome.json, the version and the decision.
 
     Returns:
         The version.

@@ -1,7 +1,7 @@
-"""Publish a version and roll it out, on whichever serving platform.
+"""Publish a version and roll it out on a serving platform.
 
-Every part may be killed and started again: the run's fingerprint finds the version that was begun, the
-manifest makes it whole, and the pointer moves by compare-and-swap.
+Each part may be killed and run again: the run's fingerprint identifies the version, the manifest is written
+last, and the champion pointer moves by compare-and-swap.
 """
 
 from collections.abc import Callable
@@ -37,21 +37,21 @@ def deploy(
     identity: Identity,
     outcome: str,
 ) -> int:
-    """Publish, verify and promote; the arguments are those of the component `deploy`.
+    """Publish, verify and promote a version; the arguments are those of the component `deploy`.
 
     Returns:
-        The version, which is the same whenever the same run is deployed.
+        The version; the same run always gets the same one.
 
     Raises:
-        DeployError: its server does not run, or does not do what is asked of it.
-        ClusterError: the cluster refuses it, or does not answer.
+        DeployError: a server of the version does not run, or fails verification or canary analysis.
+        ClusterError: the cluster refuses a request or does not answer.
         StoreError: the store cannot be reached, read or written.
     """
     models, name = open_store(spec.store), spec.name
     version = models.reserve(name, identity.run)
-    found = Path(evaluation)
-    evaluated = [found / name for name in ("golden.json", "report.html", "training_hashes.npy")]
-    files = _files([Path(model), *evaluated, Path(history) / "history.json"])
+    folder = Path(evaluation)
+    evaluated = [folder / file for file in ("golden.json", "report.html", "training_hashes.npy")]
+    files = _list_files([Path(model), *evaluated, Path(history) / "history.json"])
     manifest = Manifest(
         model=name,
         version=version,
@@ -64,9 +64,9 @@ def deploy(
         config=spec.config,
         files={path: artifacts.sha256(file) for path, file in files.items()},
         signature=artifacts.read(Path(model) / "signature.json", Signature),
-        metrics=artifacts.read(found / "metrics.json", Metrics),
-        decision=artifacts.read(found / "decision.json", Decision),
-        packages=_packages(Path(history) / "history.json"),
+        metrics=artifacts.read(folder / "metrics.json", Metrics),
+        decision=artifacts.read(folder / "decision.json", Decision),
+        packages=_package_versions(Path(history) / "history.json"),
     )
     models.publish(name, version, files, manifest)
     log(f"published version {version} of {name}")
@@ -88,23 +88,23 @@ def deploy(
 
 
 def _hold_if_rolled_back(models: ModelStore, name: str, version: int, target: Target) -> Outcome | None:
-    """Return that a version is held because it was rolled back since; else None."""
-    current, entry = models.champion(name), models.rolled_back(name, version)
-    if entry is None or (current and current.version == version):
+    """Return the outcome `hold` of a version that was rolled back; None for other versions."""
+    champion, entry = models.champion(name), models.rolled_back(name, version)
+    if entry is None or (champion and champion.version == version):
         return None
     command = find_platform_class(target).deploy_command
     return Outcome(
         version=version,
         decision="hold",
         reason=f"version {version} was rolled back at {entry.at} ({entry.reason}); "
-        f"`modelyard {command} {name} {version}` brings it back",
+        f"`modelyard {command} {name} {version}` deploys it",
     )
 
 
 def _serving_sections(models: ModelStore, name: str, version: int, current: Json) -> Callable[[int], Json]:
-    """Return what gives the section `serving` of a version: this run's as given, another's as its run had it.
+    """Return a function that gives the section `serving` of a version.
 
-    Keys that this modelyard does not know are left out of the latter.
+    For this run's version it is `current`, for others the one in their manifest without unknown keys.
     """
 
     def section(number: int) -> Json:
@@ -116,22 +116,22 @@ def _serving_sections(models: ModelStore, name: str, version: int, current: Json
     return section
 
 
-def _files(parts: list[Path]) -> dict[str, Path]:
-    """Return the files of a version by their path inside it; a folder gives all that it holds."""
+def _list_files(sources: list[Path]) -> dict[str, Path]:
+    """Return the files of a version by their path in it, including all files of folders."""
     files = {}
-    for part in parts:
-        if part.is_dir():
-            inside = (path for path in sorted(part.rglob("*")) if path.is_file())
-            files.update({path.relative_to(part).as_posix(): path for path in inside})
+    for source in sources:
+        if source.is_dir():
+            paths = (path for path in sorted(source.rglob("*")) if path.is_file())
+            files.update({path.relative_to(source).as_posix(): path for path in paths})
         else:
-            files[part.name] = part
+            files[source.name] = source
     return files
 
 
-def _packages(history: Path) -> dict[str, str]:
-    """Return the versions of what trained the model, and of what is installed here to serve it."""
-    found = dict(artifacts.read(history, History).packages)
-    for name in SERVING_PACKAGES:
-        with suppress(PackageNotFoundError):  # on a cluster the server has an image of its own
-            found[name] = package_version(name)
-    return found
+def _package_versions(history: Path) -> dict[str, str]:
+    """Return the versions of the packages that trained the model and, if installed, that serve it."""
+    versions = dict(artifacts.read(history, History).packages)
+    for package in SERVING_PACKAGES:
+        with suppress(PackageNotFoundError):  # on a cluster the server has another image
+            versions[package] = package_version(package)
+    return versions

@@ -1,18 +1,17 @@
-"""The rollout of a version: an order of steps that may be killed anywhere and started again.
+"""The rollout of a version, in phases that may be killed at any point and run again.
 
-1. settle     stable is brought to the champion pointer, if that version can run
-2. claim      the candidate becomes this rollout's; clients reach stable alone
-3. verify     the candidate, which no client reaches, answers the golden requests as evaluate saw
-4. analyze    clients reach the candidate too, and its answers are judged
-5. promote    the pointer moves by compare-and-swap, then stable follows, then the candidate goes
+1. settle     update stable to the champion, if that version can run
+2. claim      create or take over the candidate; clients reach stable alone
+3. verify     compare the candidate's answers to the golden requests with those that evaluate recorded
+4. analyze    route clients to the candidate too, and analyze its failures and latency
+5. promote    move the champion pointer by compare-and-swap, update stable, delete the candidate
 
-A rollback takes the same way without the first and the fourth step: no version becomes the champion before
-a server of it has answered the golden requests. The champion whose servers are to change (another image,
-other settings) takes all steps; the pointer stays.
+A rollback skips phases 1 and 4: no version becomes champion before one of its servers is verified. A rollout
+of the champion with another image or other settings has all phases, but does not move the pointer.
 
-Whoever moves the pointer brings stable to it, and looks at the pointer again; where stable cannot follow,
-both go back. Of two rollouts at once, the later one takes the candidate over, and the earlier one ends when
-it sees that. What is loaded where, and how clients are led to it, is the platform's (platforms/base.py).
+After moving the pointer, a rollout updates stable and reads the pointer again. If stable cannot be updated,
+both are restored. Of two concurrent rollouts, the later one takes the candidate over; the earlier one notices
+and ends. How versions are loaded and clients are routed is up to the platform (platforms/base.py).
 """
 
 import threading
@@ -57,7 +56,7 @@ from modelyard.components.store.records import Action, Champion
 
 PAST_TENSE: dict[Action, str] = {"promote": "promoted", "rollback": "rolled back"}
 STORE_RETRY_SECONDS = 2.0
-CONTINUES = "Going on: a version that runs takes its place."
+CONTINUES = "Continuing with the rollout."
 
 T = TypeVar("T")
 
@@ -67,13 +66,13 @@ class RolloutController:
     """Rolls out the versions of one model on one platform.
 
     Args:
-        platform: what serves the model.
+        platform: the serving platform.
         models: the store.
         rollout: the thresholds.
-        by: who asks, for the history.
-        log: takes each sentence about the progress.
+        by: the user or program, for the history.
+        log: logs a message.
         now: the monotonic clock.
-        sleep: waits so many seconds of it.
+        sleep: waits for a number of seconds.
     """
 
     platform: ServingPlatform
@@ -84,7 +83,7 @@ class RolloutController:
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _last_written: Servers | None = field(default=None, init=False)
-    """What this controller last turned stable into."""
+    """The servers that this controller last gave stable."""
     _pins: dict[int, PinnedVersion] = field(default_factory=dict, init=False)
 
     @property
@@ -92,21 +91,21 @@ class RolloutController:
         """The model's name."""
         return self.platform.name
 
-    # The commands --------------------------------------------------------------------------------
+    # Commands ------------------------------------------------------------------------------------
 
     def roll_out(self, pinned: PinnedVersion, expected: int | None, reason: str) -> Outcome:
-        """Roll out a version: make it the champion, or say why not.
+        """Roll out a version and return the outcome.
 
         Args:
             pinned: the version.
             expected: the champion that it was compared with, 0 for none; None for the present one.
-            reason: why it is promoted.
+            reason: the reason of the promotion.
 
         Raises:
-            DeployError: it was rolled back; the reason, and what serves now, in a sentence or two.
-            CancelledError: the process got SIGTERM, and took the candidate from clients.
-            ClusterError: the cluster refuses it, or does not answer.
-            StoreError: the store does not answer, or is not what it should be.
+            DeployError: the version was not promoted; the message has the reason and what serves now.
+            CancelledError: the process received SIGTERM; the candidate is withdrawn.
+            ClusterError: the cluster refuses a request or does not answer.
+            StoreError: the store does not answer, or is damaged.
         """
         token, version = uuid4().hex, pinned.version
         self._pins[version] = pinned
@@ -141,40 +140,38 @@ class RolloutController:
             return Outcome(version=version, decision="promote", reason=reason)
 
     def promote(self, pinned: PinnedVersion, reason: str) -> Champion:
-        """Make a version the champion that running servers follow, once a server of it was verified.
+        """Verify a version in a server and make it the champion; stable is not updated.
 
         Raises:
-            DeployError: it does not run, or answers otherwise than evaluate saw.
+            DeployError: the server does not run, or fails verification.
         """
         servers = self._describe_servers(pinned.version, pinned.digest)
         self.platform.verify(servers, self._golden_check(pinned), uuid4().hex)
         return self.models.promote(self.name, pinned.version, reason=reason, by=self.by)
 
     def promote_candidate(self, reason: str) -> Outcome:
-        """Promote the candidate without further analysis; it answers the golden requests first.
-
-        Stable gets exactly its servers.
+        """Verify the candidate and promote it without further analysis; stable gets exactly its servers.
 
         Raises:
-            DeployError: there is none, it does not run, or it answers otherwise than evaluate saw.
+            DeployError: there is no candidate, it does not run, or it fails verification.
         """
         status = self.platform.status()
         if (servers := status.candidate) is None:
             raise DeployError(
                 f"{self.name} has no candidate to promote. `modelyard deploy {self.name} VERSION -e ENV` "
-                "makes one."
+                "starts a rollout."
             )
         pinned, champion = self._pin(servers.version), self._read_champion()
         before = champion.version if champion else 0
-        with self._session(status.token):  # its own rollout sees in the end that it is promoted
+        with self._session(status.token):  # the candidate's rollout notices the promotion
             self._verify_candidate(servers, pinned, status.token)
-            self._check_owner(status.token)  # its own rollout may have rejected it meanwhile
+            self._check_owner(status.token)  # the candidate's rollout may have rejected it
             self._move_pointer(servers.version, before, reason)
             self._finish(servers, before, status.token)
         return Outcome(version=servers.version, decision="promote", reason=reason)
 
     def abort(self, reason: str) -> int | None:
-        """Take the candidate from clients, whoever's it is; return its version, None when there is none."""
+        """Withdraw the candidate of any rollout; return its version, None without one."""
         version = self.platform.withdraw()
         if version and not self._promoted_meanwhile(version):
             self.models.record_attempt(self.name, version, reason=f"not promoted: {reason}", by=self.by)
@@ -182,17 +179,17 @@ class RolloutController:
         return version
 
     def rollback(self, to: int | None, reason: str) -> Champion:
-        """Make an earlier version the champion again and bring stable to it; a candidate goes.
+        """Make an earlier version the champion again, update stable and delete the candidate.
 
-        Stable gets the servers with which it served that version, as far as the platform remembers them,
-        once they answered the golden requests as a candidate that no client reaches.
+        The servers with which stable last served the version, as far as the platform has recorded them, are
+        first verified as a candidate that no client reaches.
 
         Raises:
-            NotFoundError: there is none, or no version `to`.
-            ConflictError: the pointer was moved by another command meanwhile.
-            DeployError: its files are damaged, its servers do not run, or answer wrongly; pointer and stable
-                are as before.
-            CancelledError: the process got SIGTERM.
+            NotFoundError: there is no earlier champion, or no version `to`.
+            ConflictError: another command moved the pointer.
+            DeployError: files are damaged, or the servers do not run or fail verification; pointer and stable
+                are unchanged.
+            CancelledError: the process received SIGTERM.
         """
         champion = self._read_champion()
         if champion is None or (target := to or champion.previous) is None:
@@ -216,47 +213,46 @@ class RolloutController:
             self._finish(servers, before, None)
         return champion
 
-    # The steps -----------------------------------------------------------------------------------
+    # Phases --------------------------------------------------------------------------------------
 
     def _adopt_only_candidate(self, deployed: Servers) -> None:
-        """Give stable the candidate's servers where clients reach nothing else: a first rollout was killed.
+        """Give stable the candidate's servers if clients reach nothing else: a first rollout was killed.
 
-        Then that candidate can go, whatever is deployed. If stable cannot run them, the same servers are
-        not deployed again, and others take their place.
+        If stable cannot run them, a rollout of the same servers fails and one of others continues.
         """
         status = self.platform.status()
-        only = status.candidate
-        if only is None or not (status.canary and only.ready) or status.stable_serves:
+        candidate = status.candidate
+        if candidate is None or not (status.canary and candidate.ready) or status.stable_serves:
             return
-        self.log(f"clients reach only the candidate of version {only.version}: stable gets its servers")
+        self.log(f"clients reach only candidate version {candidate.version}: stable gets its servers")
         try:
-            self._write_stable(only, status.stable, self._pin(only.version))
+            self._write_stable(candidate, status.stable, self._pin(candidate.version))
         except Superseded:
             return
         except UnreachableError:
             raise
         except (DeployError, StoreError) as error:
             message = (
-                f"Stable of {self.name} cannot run the servers of version {only.version}, whose candidate "
-                f"goes on answering clients: {error} {self._restore(status.stable)}"
+                f"Stable of {self.name} cannot run the servers of version {candidate.version}, whose candidate "
+                f"still serves clients: {error} {self._restore(status.stable)}"
             )
-            if only.matches(deployed):
+            if candidate.matches(deployed):
                 raise DeployError(message) from error
             self.log(f"{message} {CONTINUES}")
 
     def _settle_stable(self) -> None:
-        """Bring stable to the champion; one that cannot run keeps no other version from clients."""
+        """Update stable to the champion; if the champion cannot run, log it and continue."""
         champion, stable = self._read_champion(), self.platform.status().stable
         if champion is None:
             return
         try:
             if stable and (stable.version, stable.digest) == (champion.version, champion.digest):
                 with suppress(Superseded):
-                    self.platform.verify(stable, lambda _: None)  # with the servers that it has
+                    self.platform.verify(stable, lambda _: None)
                     return
-            serves = f"version {stable.version}" if stable else "nothing"
+            served = f"version {stable.version}" if stable else "nothing"
             self.log(
-                f"stable serves {serves} and the champion is version {champion.version}: bringing it there"
+                f"stable serves {served} and the champion is version {champion.version}: updating stable"
             )
             try:
                 self._reconcile()
@@ -266,16 +262,14 @@ class RolloutController:
             self.log(f"{error} {CONTINUES}")
 
     def _verify_candidate(self, servers: Servers, pinned: PinnedVersion, token: str) -> None:
-        """Wait for the candidate and compare its answers with what evaluate saw."""
+        """Wait for the candidate's servers and verify them."""
         count = self.platform.verify(servers, self._golden_check(pinned), token)
         if not count:
-            raise DeployError(
-                "The candidate's servers were gone before they could be verified. Deploy again."
-            )
+            raise DeployError("The candidate's servers ended before they were verified. Deploy again.")
         self.log(f"verified: {len(pinned.golden.instances)} golden requests, {count} candidate(s)")
 
     def _analyze(self, pinned: PinnedVersion, token: str) -> str:
-        """Judge the candidate among clients; return by what, empty where clients reach no candidate."""
+        """Analyze the candidate and return the summary; empty if the platform has no canary."""
         window = self.platform.open_window(token)
         if window is None:
             return ""
@@ -287,13 +281,13 @@ class RolloutController:
         return summary
 
     def _check_owner(self, token: str) -> None:
-        """Raise Superseded if the candidate is not of this rollout any more."""
+        """Raise Superseded if the candidate belongs to another rollout."""
         status = self.platform.status()
         if status.candidate is None or status.token != token:
             raise superseded_error(self.name, status.candidate.version if status.candidate else None)
 
     def _move_pointer(self, version: int, current: int, reason: str, action: Action = "promote") -> Champion:
-        """Make the version the champion; a ConflictError says that `current` is not the champion any more."""
+        """Make a version the champion; raise ConflictError if `current` is not the champion."""
         promote = partial(self.models.promote, self.name, version, reason=reason, by=self.by)
         champion = self._retry_store(lambda: promote(action=action, expected=current))
         if version != current:
@@ -301,9 +295,9 @@ class RolloutController:
         return champion
 
     def _finish(self, servers: Servers, before: int, token: str | None) -> None:
-        """Bring stable to the pointer, which named `before` (0: none) until now, and delete the candidate.
+        """Update stable to the pointer, which was `before` (0: none), and delete the candidate.
 
-        The candidate also goes where stable cannot follow.
+        The candidate is also deleted if stable cannot be updated.
         """
         try:
             self._follow_pointer(servers, before)
@@ -315,68 +309,68 @@ class RolloutController:
                 raise type(error)(f"{error} {_unfinished_message(servers.version)}") from error
             raise
         if not self.platform.follows_pointer:
-            self.log(f"stable serves version {servers.version}; the candidate is gone")
+            self.log(f"stable serves version {servers.version}; the candidate is deleted")
 
     def _follow_pointer(self, servers: Servers, before: int) -> None:
-        """Bring stable to the pointer, or both back."""
+        """Update stable to the pointer, or restore both."""
         stable = self.platform.status().stable
         try:
             self._reconcile(servers)
         except (ClusterError, DeployError) as error:
             if before:
-                how = self._revert_pointer(stable, servers.version, before, str(error))
-                raise DeployError(f"{error} {how}") from error
-            kept = "" if stable else " Its candidate goes on answering clients."
+                result = self._revert_pointer(stable, servers.version, before, str(error))
+                raise DeployError(f"{error} {result}") from error
+            candidate = "" if stable else " Its candidate still serves clients."
             raise DeployError(
-                f"{error} It is the first champion, so there is none to go back to. {self._restore(stable)}"
-                f"{kept} Deploy it again when that is mended."
+                f"{error} There is no earlier champion to go back to. {self._restore(stable)}{candidate} "
+                "Correct this, then deploy the version again."
             ) from error
 
     def _reconcile(self, servers: Servers | None = None) -> Champion | None:
-        """Bring stable to the champion pointer, until the pointer does not move any more; return the pointer.
+        """Update stable until it serves the champion pointer, which may move meanwhile; return the pointer.
 
-        It gets `servers` if they are of that version.
+        Stable gets `servers` if they are of the champion's version.
 
         Raises:
-            DeployError: they do not run, or answer otherwise than evaluate saw.
+            DeployError: the servers do not run, or fail verification.
         """
         while champion := self._read_champion():
             number = champion.version
             try:
                 stable, pinned = self.platform.status().stable, self._pin(number)
-                fitting = servers if servers and servers.version == number else None
-                self._write_stable(fitting or self._describe_servers(number, champion.digest), stable, pinned)
+                given = servers if servers and servers.version == number else None
+                self._write_stable(given or self._describe_servers(number, champion.digest), stable, pinned)
             except Superseded:
-                continue  # by whoever moved the pointer
+                continue  # another rollout moved the pointer
             except UnreachableError:
                 raise
             except (DeployError, StoreError) as error:
                 raise DeployError(
-                    f"Stable of {self.name} could not be brought to version {number}: {error}"
+                    f"Stable of {self.name} could not be updated to version {number}: {error}"
                 ) from error
             if self._read_champion() == champion:
                 break
         return champion
 
     def _write_stable(self, servers: Servers, observed: Servers | None, pinned: PinnedVersion) -> None:
-        """Turn stable from what was observed into these servers, and verify them."""
+        """Change stable from the observed servers to these, and verify them."""
         self._record_served(servers.version)
         self._last_written = servers
         self.platform.reconcile(servers, observed)
         self.platform.verify(servers, self._golden_check(pinned))
 
-    # The ways back -------------------------------------------------------------------------------
+    # Failures ------------------------------------------------------------------------------------
 
     def _handle_failure(
         self, version: int, expected: int | None, before: int, token: str, error: BaseException
     ) -> Outcome:
-        """Take the candidate from clients, and return how a failed rollout ended, or raise it."""
-        # first: the store may not answer for longer than this process has
+        """Withdraw the candidate, and return the outcome of a failed rollout or raise the error."""
+        # before reading the store, which may not answer before this process is killed
         self._withdraw_if_stable_serves(token)
         if isinstance(error, ConflictError):
             self.platform.withdraw(token)
             return hold_outcome(version, expected, str(error))
-        # It may be promoted: by hand, or the process got SIGTERM just after the pointer had moved.
+        # It may be promoted: by hand, or before the process received SIGTERM.
         promoted = self._promoted_meanwhile(version) if before != version else None
         if promoted and isinstance(error, DeployError):
             return promoted
@@ -385,7 +379,7 @@ class RolloutController:
         return self._raise_failure(version, before, token, error)
 
     def _raise_failure(self, version: int, before: int, token: str, error: BaseException) -> NoReturn:
-        """Withdraw the candidate unless it is the champion, and raise the error with what serves now."""
+        """Withdraw the candidate unless it is the champion; raise the error, and add what serves now."""
         promoted = before != version and self._promoted_meanwhile(version)
         state = (
             _unfinished_message(version)
@@ -397,30 +391,30 @@ class RolloutController:
         raise error
 
     def _withdraw_if_stable_serves(self, token: str | None) -> None:
-        """Withdraw the candidate, unless it is all that clients have."""
+        """Withdraw the candidate, unless clients would reach no server."""
         with ignore_sigterm(), suppress(ClusterError, StoreError):
             if self.platform.status().stable_serves:
                 self.platform.withdraw(token)
 
     def _withdraw_and_record(self, version: int, before: int, token: str, error: BaseException) -> str:
-        """Withdraw the candidate and record why, as far as that is possible; return what serves now."""
+        """Withdraw the candidate and record the attempt, if possible; return what serves now."""
         what = "deployed" if version == before else "promoted"
         why = str(error) if isinstance(error, ModelyardError) else describe(error)
         why = "it was interrupted" if isinstance(error, KeyboardInterrupt) else why
         self.log(f"rolling back: {why}")
-        stable = "stable was not touched"
+        stable = "stable is unchanged"
         with ignore_sigterm():
             with suppress(ClusterError, StoreError):
                 self.platform.withdraw(token)
-                found = self.platform.status().stable
+                servers = self.platform.status().stable
                 serves = "the champion is" if self.platform.follows_pointer else "stable serves"
-                stable = f"{serves} version {found.version} as before" if found else "there is no stable"
+                stable = f"{serves} version {servers.version} as before" if servers else "there is no stable"
             with suppress(StoreError):
                 self.models.record_attempt(self.name, version, reason=f"not {what}: {why}", by=self.by)
         return f"Version {version} was not {what}, and {stable}."
 
     def _revert_pointer(self, stable: Servers | None, version: int, before: int, why: str) -> str:
-        """Make `before` the champion again and stable what it was; return how that went."""
+        """Make `before` the champion again and restore stable; return the result."""
         if before == version:
             return self._restore(stable)
         try:
@@ -429,7 +423,7 @@ class RolloutController:
             return self._follow_other_champion()
         except StoreError as error:
             pointer = (
-                f"The pointer could not be moved back and still names version {version} ({error}); "
+                f"The pointer could not be moved back from version {version} ({error}); "
                 f"`modelyard models promote {self.name} {before} -e ENV` moves it."
             )
         else:
@@ -437,8 +431,8 @@ class RolloutController:
         return f"{pointer} {self._restore(stable)}"
 
     def _follow_other_champion(self) -> str:
-        """Bring stable to what another command made the champion meanwhile; return how that went."""
-        moved = "Another command moved the pointer meanwhile."
+        """Update stable to the champion that another command promoted; return the result."""
+        moved = "Another command moved the pointer."
         try:
             champion = self._reconcile()
         except (ClusterError, DeployError) as error:
@@ -446,22 +440,22 @@ class RolloutController:
         return f"{moved} Stable serves version {champion.version}." if champion else moved
 
     def _restore(self, before: Servers | None) -> str:
-        """Give stable the exact servers that it had before; return how that went."""
-        serves = f"version {before.version}" if before else "nothing"
+        """Give stable the exact servers that it had before; return the result."""
+        served = f"version {before.version}" if before else "nothing"
         if before and (self._last_written is None or self._last_written.matches(before)):
-            return f"Stable goes on with the servers of {serves} that run."
+            return f"Stable still has the servers of {served}."
         try:
             self.platform.reconcile(before, self._last_written)
         except Superseded:
-            return "Another rollout brings stable to another version."
+            return "Another rollout changed stable."
         except (ClusterError, DeployError) as error:
-            return f"Stable could not be brought back to {serves}, and goes on with what runs: {error}"
-        return f"Stable serves {serves} as before." if before else "Stable serves nothing, as before."
+            return f"Stable could not be restored to {served} and keeps the servers that run: {error}"
+        return f"Stable serves {served} as before." if before else "Stable serves nothing, as before."
 
     def _delete_unneeded_candidate(self, served: Servers) -> None:
-        """Delete a candidate of these servers, which stable has, or an abandoned one.
+        """Delete an abandoned candidate, or one of the servers that stable has.
 
-        It stays where stable answers no client: it may be all that they have.
+        Without a ready server of stable it is kept, since clients may reach no other.
         """
         status = self.platform.status()
         if (
@@ -469,15 +463,13 @@ class RolloutController:
             and status.stable_serves
             and (served.matches(status.candidate) or status.abandoned)
         ):
-            self.log(
-                f"deleting the candidate of version {status.candidate.version}, which is not needed any more"
-            )
+            self.log(f"deleting the unneeded candidate of version {status.candidate.version}")
             self.platform.withdraw(status.token)
 
-    # The store -----------------------------------------------------------------------------------
+    # Store and platform --------------------------------------------------------------------------
 
     def _read_champion(self) -> Champion | None:
-        """Return the champion pointer, however long the store needs (`rollout.store_timeout`)."""
+        """Return the champion pointer; wait up to `rollout.store_timeout` for the store."""
         return self._retry_store(lambda: self.models.champion(self.name))
 
     def _pin(self, version: int) -> PinnedVersion:
@@ -490,10 +482,10 @@ class RolloutController:
 
     def _golden_check(self, pinned: PinnedVersion) -> Check:
         tolerance = self.rollout.golden_tolerance
-        return lambda target: replay_golden_requests(target, self.name, pinned, tolerance)
+        return lambda server: replay_golden_requests(server, self.name, pinned, tolerance)
 
     def _promoted_meanwhile(self, version: int) -> Outcome | None:
-        """Return the outcome of a version that was promoted by hand during its rollout."""
+        """Return the outcome `promote` if the version is the champion, else None."""
         with suppress(StoreError):
             champion = self.models.champion(self.name)
             if champion and champion.version == version:
@@ -501,17 +493,17 @@ class RolloutController:
         return None
 
     def _record_served(self, *loading: int) -> None:
-        """Note in the store what is served here, for the gc of other environments, if that is possible."""
+        """Record in the store which versions are served, for gc in other environments, if possible."""
         with suppress(ClusterError, StoreError):
             if platform_id := self.platform.id:
                 versions = self.platform.status().loaded.union(loading)
                 self.models.record_served(self.name, platform_id, self.platform.location, versions)
 
     def _retry_store(self, action: Callable[[], T]) -> T:
-        """Return what `action` returns; it is repeated while the store does not answer.
+        """Return the result of `action`; repeat it while the store does not answer.
 
         Raises:
-            UnreachableError: it did not answer for `rollout.store_timeout` seconds.
+            UnreachableError: the store did not answer for `rollout.store_timeout` seconds.
         """
         deadline, logged = self.now() + self.rollout.store_timeout, False
         while True:
@@ -525,14 +517,13 @@ class RolloutController:
                 logged = True
             self.sleep(STORE_RETRY_SECONDS)
 
-    # The process ---------------------------------------------------------------------------------
+    # Process -------------------------------------------------------------------------------------
 
     @contextmanager
     def _session(self, token: str | None) -> Iterator[None]:
-        """End at SIGTERM, write heartbeats for the rollout with a token, and note at the end what is served.
+        """Raise CancelledError at SIGTERM, write heartbeats with a token, record at the end what is served.
 
-        A rollout that is killed leaves its candidate behind, perhaps among clients. The heartbeat tells such
-        a candidate from one whose rollout runs; it is no lock.
+        Heartbeats distinguish the candidate of a running rollout from that of a killed one; they are no lock.
         """
         end = threading.Event()
 
@@ -551,4 +542,4 @@ class RolloutController:
 
 
 def _unfinished_message(version: int) -> str:
-    return f"Version {version} is the champion; deploy it again to see stable brought to it."
+    return f"Version {version} is the champion; deploy it again to update stable."

@@ -1,4 +1,4 @@
-"""`rollout`: how a version is rolled out. The target, where it runs, comes from the environment."""
+"""The section `rollout` of the configuration; and the target of a rollout, from the environment."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,14 +16,14 @@ PLATFORMS = {
 
 
 class Rollout(Settings):
-    """How a version is rolled out on a cluster, and what rolls it back."""
+    """How a version is rolled out on a cluster, and when it is rolled back."""
 
     golden_tolerance: float = Field(
         default=1e-4,
         ge=0,
         lt=1,
-        description="Largest difference between what the server answers to a golden request and what "
-        "evaluate saw: of a probability, or of a value in standard deviations of the training targets.",
+        description="Maximum difference between the server's and the recorded answer to a golden request: "
+        "of a probability, or of a value in standard deviations of the training targets.",
     )
     canary_share: float = Field(
         default=0.1,
@@ -45,13 +45,13 @@ class Rollout(Settings):
         default=0.01,
         ge=0,
         le=1,
-        description="Largest share of requests that end with a server's error (5xx).",
+        description="Maximum share of executed requests that fail.",
     )
     max_latency_ratio: float = Field(
-        default=2.0, ge=1, description="Largest mean time of an answer, as a multiple of stable's meanwhile."
+        default=2.0, ge=1, description="Maximum mean latency, as a multiple of stable's in the same time."
     )
     latency_margin: float = Field(
-        default=0.01, ge=0, description="Seconds by which the candidate may always be slower than stable."
+        default=0.01, ge=0, description="Seconds of additional latency that are always allowed."
     )
     max_restarts: int = Field(
         default=0,
@@ -59,56 +59,60 @@ class Rollout(Settings):
         description="Maximum number of restarts of the candidate's containers during the canary analysis.",
     )
     ready_timeout: float = Field(
-        default=120.0, gt=0, description="Seconds that a pod has from its start on a node until it is ready."
+        default=120.0,
+        gt=0,
+        description="Maximum seconds from the start of a pod's containers until it is ready.",
     )
     store_timeout: float = Field(
-        default=120.0, ge=0, description="Seconds that a model store which does not answer is waited for."
+        default=120.0, ge=0, description="Maximum seconds to wait for a model store that does not answer."
     )
 
 
 class Resources(Settings):
-    """What a server asks of its node; its limits are the same, but for the processor, which has none."""
+    """The resource requests of a server. The memory limit equals its request; there is no CPU limit."""
 
-    cpu: str = Field(default="100m", description="Cores that are kept for it, as 500m or 2.")
-    memory: str = Field(default="512Mi", description="Memory that is kept for it and that it cannot exceed.")
+    cpu: str = Field(default="100m", description="CPU request, such as 500m or 2.")
+    memory: str = Field(default="512Mi", description="Memory request and limit.")
 
 
 class Target(Settings):
-    """Where the server runs: on this machine while it is verified, or on Kubernetes for clients."""
+    """Where servers run: on this machine, or on Kubernetes."""
 
     platform: str = Field(default="local", description="The serving platform, a name in PLATFORMS.")
     namespace: str = Field(default="modelyard-serving", description="Namespace of the servers.")
     image: str | None = Field(
         default=None,
-        description="Reference of the image `serve`, with its digest; not needed where no server is started.",
+        description="Reference of the image `serve`, with its digest; not needed if no server is started.",
     )
-    service_account: str = Field(default="modelyard-serve", description="Account of the servers' pods.")
+    service_account: str = Field(
+        default="modelyard-serve", description="Service account of the servers' pods."
+    )
     replicas: int = Field(
         default=1,
         ge=1,
-        description="Servers of stable to begin with; scaling them later is not undone.",
+        description="Initial replicas of stable; later scaling is not undone.",
     )
-    resources: Resources = Field(default=Resources(), description="What each server asks of its node.")
+    resources: Resources = Field(default=Resources(), description="Resource requests of each server.")
     start_timeout: float = Field(
-        default=300.0, gt=0, description="Seconds that a pod has until a node that is being made takes it."
+        default=300.0, gt=0, description="Maximum seconds until a pod is scheduled and its containers start."
     )
     token_secret: str | None = Field(
-        default=None, description="Secret whose key token has the tokens of the servers, one a line."
+        default=None, description="Secret whose key `token` has the servers' tokens, one per line."
     )
     tls_secret: str | None = Field(
-        default=None, description="Secret of type kubernetes.io/tls with the certificate of the servers."
+        default=None, description="Secret of type kubernetes.io/tls with the servers' certificate."
     )
 
 
 def check_server_access(serving: Mapping[str, Any], target: Target) -> None:
-    """Check that servers in pods are not open to more clients than the section `serving` asks for.
+    """Check that servers in pods require a token and TLS if the section `serving` does.
 
     Raises:
-        ConfigError: it names files, and the target has no Secret for pods.
+        ConfigError: the section names files of this machine, and the target names no Secret for pods.
     """
     for key, secret in (("token_file", "token_secret"), ("tls_cert", "tls_secret")):
         if target.platform != "local" and serving.get(key) and not getattr(target, secret):
             raise ConfigError(
-                f"serving.{key} is {serving[key]}, which pods do not have. Name the Secret that they mount "
-                f"instead in environment.serving.{secret}, or set serving.{key} to null."
+                f"serving.{key} is {serving[key]}, a file that pods do not have. Name a Secret in "
+                f"environment.serving.{secret}, or set serving.{key} to null."
             )

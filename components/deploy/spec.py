@@ -1,4 +1,4 @@
-"""What the step `deploy` is told."""
+"""The spec of the step `deploy`."""
 
 from typing import Any
 
@@ -13,16 +13,14 @@ class DeploySpec(Spec):
     """What is published, and how and where it is rolled out."""
 
     name: str = Field(description="The model's name.")
-    store: Store = Field(description="Where the version is published.")
+    store: Store = Field(description="The store of the version.")
     rollout: Rollout = Field(description="How the version is rolled out.")
     target: Target = Field(description="Where the server runs.")
-    serving: dict[str, Any] = Field(description="The section `serving`, which the server reads.")
+    serving: dict[str, Any] = Field(description="The section `serving`.")
     config: dict[str, Any] = Field(description="The effective configuration, for the manifest.")
-    recipe_sha256: str = Field(
-        description="Fingerprint of the configuration and the code that decide the result."
-    )
+    recipe_sha256: str = Field(description="Fingerprint of the recipe.")
     code_sha256: str = Field(default="", description="Fingerprint of the user's own model code.")
 
     def modules(self) -> tuple[str, ...]:
-        """See Spec: the serving platform's."""
+        """See Spec: the module of the serving platform."""
         return (PLATFORMS[self.target.platform].partition(":")[0],)

@@ -1,4 +1,4 @@
-"""What `modelyard rollout status` shows: the pointer, what serves, and what is wrong."""
+"""The output of `modelyard rollout status`."""
 
 from modelyard.components.artifacts import Record
 from modelyard.components.deploy.platforms.base import Servers, ServingPlatform
@@ -9,8 +9,8 @@ from modelyard.components.store.models import ModelStore
 class RolloutStatus(Record):
     """A model on its platform.
 
-    `canary` is whether clients reach the candidate too, `abandoned` whether the candidate's rollout was
-    killed, `last` the last entry of the history: a promotion, a rollback, or a version not promoted.
+    `canary` tells whether clients reach the candidate too, `abandoned` whether the candidate's rollout was
+    killed. `last` is the last entry of the history: a promotion, a rollback, or a failed attempt.
     """
 
     model: str
@@ -25,51 +25,51 @@ class RolloutStatus(Record):
 
 
 def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStatus:
-    """Look at a model once.
+    """Return the status of a model's rollout.
 
     Raises:
-        ClusterError: the cluster does not answer, or does not allow it.
+        ClusterError: the cluster refuses a request or does not answer.
         StoreError: the store does not answer.
     """
-    name, found = platform.name, platform.status(problems=True)
+    name, status = platform.name, platform.status(problems=True)
     champion, history = models.champion(name), models.history(name)
-    last, serves = history[-1] if history else None, found.stable
-    problems = list(found.problems)
-    if champion and (serves is None or serves.version != champion.version):
-        what = f"version {serves.version}" if serves else "nothing"
-        remedy = f"`modelyard deploy {name} {champion.version} -e ENV` brings it there, as every deploy does."
-        damage = _damage(models, name, champion.version)
+    last, stable = history[-1] if history else None, status.stable
+    problems = list(status.problems)
+    if champion and (stable is None or stable.version != champion.version):
+        served = f"version {stable.version}" if stable else "nothing"
+        remedy = f"`modelyard deploy {name} {champion.version} -e ENV` updates stable."
+        damage = _find_damage(models, name, champion.version)
         if not platform.follows_pointer:
-            behind = f"The champion is version {champion.version} and stable serves {what}."
-            problems.append(f"{behind} {damage or remedy}")
-        elif damage and serves is None:  # else the server says so
+            difference = f"The champion is version {champion.version} and stable serves {served}."
+            problems.append(f"{difference} {damage or remedy}")
+        elif damage and stable is None:  # else the server reports it
             problems.append(damage)
-    if champion is None and serves and not platform.follows_pointer:
+    if champion is None and stable and not platform.follows_pointer:
         problems.append(
-            f"Stable serves version {serves.version}, and {name} has no champion in {models.url}. "
-            f"`modelyard deploy {name} {serves.version} -e ENV` makes it that, if this is its store."
+            f"Stable serves version {stable.version}, and {name} has no champion in {models.url}. If this is "
+            f"the right store, `modelyard deploy {name} {stable.version} -e ENV` makes the version champion."
         )
-    if found.candidate and found.abandoned:
-        since = f", since {found.heartbeat:%Y-%m-%d %H:%M} UTC" if found.heartbeat else ""
+    if status.candidate and status.abandoned:
+        since = f" since {status.heartbeat:%Y-%m-%d %H:%M} UTC" if status.heartbeat else ""
         problems.append(
-            f"The candidate, version {found.candidate.version}, is abandoned{since}: its deploy was "
-            f"killed. The next deploy takes its place; `modelyard rollout abort {name} -e ENV` takes it away."
+            f"The candidate, version {status.candidate.version}, is abandoned{since}: its rollout was "
+            f"killed. The next deploy replaces it; `modelyard rollout abort {name} -e ENV` deletes it."
         )
     return RolloutStatus(
         model=name,
         location=platform.location,
         champion=champion.version if champion else None,
-        stable=serves,
-        candidate=found.candidate,
-        canary=found.canary,
-        abandoned=found.abandoned,
+        stable=stable,
+        candidate=status.candidate,
+        canary=status.canary,
+        abandoned=status.abandoned,
         problems=tuple(problems),
         last=f"{last.at}, version {last.version}, by {last.by}: {last.reason}" if last else None,
     )
 
 
-def _damage(models: ModelStore, name: str, version: int) -> str:
-    """Return what of a version is missing or damaged; empty when nothing is."""
+def _find_damage(models: ModelStore, name: str, version: int) -> str:
+    """Return which file of a version is missing or damaged; empty when none is."""
     try:
         models.verify(name, version)
     except (DamagedError, NotFoundError) as error:

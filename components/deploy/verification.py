@@ -1,6 +1,6 @@
 """Verifying servers: the version that they are pinned to, and its golden requests.
 
-Requests are marked as golden: the server's metrics count them apart from those of clients.
+Golden requests have a header, by which the server's metrics distinguish them from those of clients.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ GOLDEN = "golden.json"
 
 @dataclass(frozen=True)
 class PinnedVersion:
-    """A version that servers are pinned to: its number, the digest of its manifest, its golden requests."""
+    """A version, the digest of its manifest, and its golden requests."""
 
     version: int
     digest: str
@@ -24,12 +24,12 @@ class PinnedVersion:
 
 
 def pin_version(models: ModelStore, name: str, version: int) -> PinnedVersion:
-    """Return a version with its golden requests, once each of its files is what its manifest says.
+    """Return a version with its golden requests, after comparing each file with the manifest.
 
     Raises:
-        DeployError: a file is missing or damaged, or there are no golden requests to verify a server with.
+        DeployError: a file is missing or damaged, or there are no golden requests.
         NotFoundError: there is no such version.
-        StoreError: it cannot be read.
+        StoreError: the store cannot be read.
     """
     try:
         digest, files = models.digest(name, version), models.manifest(name, version).files
@@ -38,17 +38,17 @@ def pin_version(models: ModelStore, name: str, version: int) -> PinnedVersion:
         raise DeployError(str(error)) from error
     if GOLDEN not in files:
         raise DeployError(
-            f"Version {version} of {name} has no {GOLDEN}, so a server of it cannot be verified and is not "
-            "deployed. Publish it again with `modelyard run`, which writes one."
+            f"Version {version} of {name} has no {GOLDEN}, so its servers cannot be verified. "
+            "`modelyard run` publishes a version with golden requests."
         )
     _, golden = models.record(name, version, GOLDEN, Golden, digest)
     if not golden.instances:
-        raise DeployError(f"{GOLDEN} of version {version} of {name} holds no request. Publish it again.")
+        raise DeployError(f"{GOLDEN} of version {version} of {name} holds no request. Publish a new version.")
     return PinnedVersion(version, digest, golden)
 
 
 def hold_outcome(version: int, expected: int | None, why: str) -> Outcome:
-    """Return that `version` is held: the champion changed while it was compared with `expected` (0: none)."""
+    """Return the outcome `hold`: the champion changed after the comparison with `expected` (0: none)."""
     compared_with = f"version {expected}" if expected else "no champion"
     return Outcome(
         version=version,
@@ -59,10 +59,10 @@ def hold_outcome(version: int, expected: int | None, why: str) -> Outcome:
 
 
 def replay_golden_requests(server: Server, name: str, pinned: PinnedVersion, tolerance: float) -> None:
-    """Send each golden request to a server and compare its answer with what evaluate saw.
+    """Send each golden request to a server and compare the answer with the one that evaluate recorded.
 
     Raises:
-        DeployError: an answer is missing, or differs by more than `tolerance` relative to their scale.
+        DeployError: an answer is missing, or differs by more than `tolerance`.
     """
     model, golden = f"{name}/versions/{pinned.version}", pinned.golden
     problem = problems.describe(golden.problem)
@@ -71,12 +71,12 @@ def replay_golden_requests(server: Server, name: str, pinned: PinnedVersion, tol
             difference = problem.difference(golden, number, predict_one(server, model, instance, MARK))
         except (ServeError, LookupError, TypeError, ValueError) as error:
             raise DeployError(
-                f"Version {pinned.version} of {name} did not answer golden request {number} as it should "
-                f"({error}). `modelyard serve` with --version shows what the server itself reports."
+                f"Version {pinned.version} of {name} gave no valid answer to golden request {number}: "
+                f"{error}. Run `modelyard serve {name} --version {pinned.version}` to see the server's log."
             ) from error
-        if not difference <= tolerance:  # NaN is not
+        if not difference <= tolerance:  # also NaN
             raise DeployError(
-                f"Version {pinned.version} of {name} answers golden request {number} otherwise than evaluate "
-                f"saw: {problem.output} differ by {difference:.2g} and {tolerance:.2g} is allowed "
+                f"Version {pinned.version} of {name} answers golden request {number} differently than in "
+                f"evaluate: {problem.output} differ by {difference:.2g} and {tolerance:.2g} is allowed "
                 "(rollout.golden_tolerance). Evaluate and serve with the same onnxruntime, then run again."
             )

@@ -1,8 +1,8 @@
-"""Serving platforms: what loads versions of a model and leads clients to them.
+"""Serving platforms: they load versions of a model and route clients to them.
 
 base        the interface, ServingPlatform
-local       servers of this machine, which follow the champion pointer by themselves
-deployment  two Deployments and a Service; objects makes them from templates/, pods waits for their pods
+local       servers of this machine, which follow the champion pointer
+deployment  two Deployments and a Service; objects renders templates/, pods waits for pods
 """
 
 from importlib import import_module
@@ -12,7 +12,7 @@ from modelyard.components.deploy.settings import PLATFORMS, Target
 
 
 def open_platform(config: PlatformConfig) -> ServingPlatform:
-    """Return what serves a model.
+    """Return the platform of a model.
 
     Raises:
         ClusterError: there is no cluster.
@@ -21,7 +21,7 @@ def open_platform(config: PlatformConfig) -> ServingPlatform:
 
 
 def find_platform_class(target: Target) -> type[ServingPlatform]:
-    """Return the class of a target's platform; only that is imported."""
-    module, _, kind = PLATFORMS[target.platform].partition(":")
-    platform: type[ServingPlatform] = getattr(import_module(module), kind)
+    """Return the class of a target's platform, importing only its module."""
+    module, _, name = PLATFORMS[target.platform].partition(":")
+    platform: type[ServingPlatform] = getattr(import_module(module), name)
     return platform

@@ -1,11 +1,12 @@
-"""What a rollout asks of a serving platform.
+"""The interface of a serving platform.
 
-A platform runs two tracks of a model's servers: *stable*, to which clients are led, and during a rollout the
-*candidate*. It decides nothing: rollout.py owns the order, the champion pointer, and the token of a rollout.
+A platform runs a model's servers in two tracks: *stable*, which receives the clients' requests, and during a
+rollout the *candidate*. The platform decides nothing: rollout.py owns the phases, the champion pointer and
+the token of a rollout.
 
-The platform keeps the token at the candidate. Each method that takes a token raises Superseded if the
-candidate is another rollout's by now, and each method that takes observed servers if stable is not as
-observed any more. So a later rollout takes over from an earlier one, and no lock is ever left behind.
+The platform stores the token with the candidate. Methods that take a token raise Superseded if the candidate
+has another token; methods that take observed servers do so if stable changed since. A later rollout thus
+takes over from an earlier one, and there is no lock that a killed process could leave behind.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from modelyard.components.server import Server
 from modelyard.components.store.models import ModelStore
 
 HEARTBEAT_SECONDS = 10.0
-HEARTBEAT_TIMEOUT = timedelta(seconds=60)  # clocks differ, and a platform may be unavailable for a moment
+HEARTBEAT_TIMEOUT = timedelta(seconds=60)  # tolerates clock skew and short outages of a platform
 
 Check = Callable[[Server], None]
 """Sends requests to a server; raises DeployError if an answer is wrong or missing."""
@@ -31,17 +32,17 @@ Check = Callable[[Server], None]
 
 @dataclass(frozen=True)
 class PlatformConfig:
-    """What a platform is opened with.
+    """The arguments of a platform.
 
     Args:
         name: the model's name.
         models: the store, as this process reaches it.
-        target: which platform, and what its servers ask for; without an image, none can be started.
-        store: `store` section as JSON, as servers reach it.
-        serving: gives the section `serving` with which a version is served.
-        rollout: the time that servers have, and the share of the candidate.
-        log: takes each sentence about the progress.
-        url: of a running server, where servers have no common one; None: as the section `serving` says.
+        target: the platform and the resources of its servers; without an image, none can be started.
+        store: the section `store` as JSON, as servers reach it.
+        serving: returns the section `serving` of a version.
+        rollout: the section `rollout`.
+        log: logs a message.
+        url: URL of a running server of this machine; None: from the section `serving`.
     """
 
     name: str
@@ -54,16 +55,16 @@ class PlatformConfig:
     url: str | None = None
 
 
-class Superseded(DeployError):  # noqa: N818 - an end, not a failure
-    """Another rollout took over: the candidate is not this one's any more, or stable changed meanwhile."""
+class Superseded(DeployError):  # noqa: N818 - not a failure
+    """Another rollout took over the candidate, or changed stable."""
 
 
 class Servers(Record):
-    """The servers of one version in one track, as they are to be or as they are.
+    """The servers of a version in a track: desired or observed.
 
-    `digest` is that of the version's manifest. `fingerprint` stands for everything that decides what they run
-    (version, image, settings): equal servers have equal ones, in either track; empty if it is not known.
-    `desired` and `ready` are numbers of servers. `state` is the platform's own.
+    `digest` is that of the version's manifest. `fingerprint` identifies what the servers run (version, image,
+    settings), in either track; empty if unknown. `desired` and `ready` are numbers of servers. `state` is
+    private to the platform.
     """
 
     version: int
@@ -75,18 +76,18 @@ class Servers(Record):
     state: Any = Field(default=None, exclude=True, repr=False)
 
     def matches(self, other: "Servers | None") -> bool:
-        """Return whether the other servers run the same."""
+        """Return whether the other servers run the same version, image and settings."""
         key = self.version, self.fingerprint, self.image
         return other is not None and key == (other.version, other.fingerprint, other.image)
 
 
 class Status(Record):
-    """What a platform runs of a model.
+    """The state of a model on a platform.
 
-    `token` is the candidate's, or empty. `canary` tells whether clients reach the candidate too,
-    `stable_serves` whether any server of stable answers. `heartbeat` is the candidate's last one, in UTC.
-    `loaded` has every version that a server has loaded, or loads when it is started again. `problems` are
-    what keeps servers from running, if they were asked for.
+    `token` is that of the candidate's rollout, or empty. `canary` tells whether clients reach the candidate
+    too, `stable_serves` whether a server of stable is ready. `heartbeat` is the candidate's last one, in UTC.
+    `loaded` are the versions that servers have loaded or load after a restart. `problems` prevent servers
+    from running; they are collected on request.
     """
 
     stable: Servers | None = None
@@ -100,16 +101,16 @@ class Status(Record):
 
     @property
     def abandoned(self) -> bool:
-        """Whether the candidate's rollout was killed: it has no heartbeat any more."""
-        lost = self.heartbeat is None or datetime.now(UTC) - self.heartbeat > HEARTBEAT_TIMEOUT
-        return self.candidate is not None and lost
+        """Whether the candidate's rollout was killed: its heartbeat stopped."""
+        stopped = self.heartbeat is None or datetime.now(UTC) - self.heartbeat > HEARTBEAT_TIMEOUT
+        return self.candidate is not None and stopped
 
 
 @dataclass(frozen=True)
 class RequestCounts:
-    """The requests that servers executed, by sender, how many failed, and the seconds of all of them.
+    """Numbers of executed requests by sender, number of failures, and the total time in seconds.
 
-    What a server refused (4xx, 503, 504) was not executed, and says nothing about a version.
+    Requests that a server refuses (4xx, 503, 504) are not executed and do not count.
     """
 
     client: int = 0
@@ -119,12 +120,12 @@ class RequestCounts:
 
     @property
     def requests(self) -> int:
-        """All requests that were executed."""
+        """Number of executed requests."""
         return self.client + self.golden
 
     @property
     def latency(self) -> float:
-        """Mean seconds of a request."""
+        """Mean seconds per request."""
         return self.seconds / self.requests if self.requests else 0.0
 
     def __add__(self, other: "RequestCounts") -> "RequestCounts":
@@ -136,9 +137,9 @@ class RequestCounts:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What both tracks answered since a window was opened.
+    """The requests of both tracks since a window was opened.
 
-    `candidate_responding` is whether all of the candidate's servers are ready and say what they answered.
+    `candidate_responding` tells whether all servers of the candidate are ready and report their metrics.
     """
 
     candidate: RequestCounts
@@ -147,10 +148,10 @@ class Traffic:
 
 
 class TrafficWindow(Protocol):
-    """What is answered from the moment at which it was opened."""
+    """Counts requests from the moment at which it is opened."""
 
     def read(self) -> Traffic:
-        """Return what was answered so far.
+        """Return the requests so far.
 
         Raises:
             DeployError: a server of the candidate cannot run, with the reason.
@@ -158,26 +159,25 @@ class TrafficWindow(Protocol):
         """
 
     def candidate_share(self) -> float:
-        """Return the share of clients' requests that reaches the candidate, above 0."""
+        """Return the share of clients' requests that the candidate receives; above 0."""
 
     def send(self, instance: Any) -> None:
-        """Send a golden request on the way that clients' requests take.
+        """Send a golden request to the same URL as clients do.
 
         Raises:
-            ServeError: it was not answered.
+            ServeError: there was no valid answer.
         """
 
 
 class ServingPlatform(Protocol):
-    """What serves one model. A method may be called again after it failed or its process was killed.
+    """Serves one model. A method may be called again after it failed or its process was killed.
 
     Attributes:
         name: the model's name.
-        id: of the place where it serves, in all the world; empty while nothing serves there yet, or where
-            servers follow the pointer.
-        where: the place for people.
-        command: with which a person serves a version, without its model and number.
-        follows: whether its servers follow the champion pointer by themselves.
+        id: globally unique id of the model's servers; empty before they exist, or if they follow the pointer.
+        location: description of where the servers run, such as a namespace.
+        deploy_command: the command that deploys a version, without its arguments.
+        follows_pointer: whether running servers follow the champion pointer.
     """
 
     name: str
@@ -194,7 +194,7 @@ class ServingPlatform(Protocol):
 
     @staticmethod
     def client_url(name: str, target: Target) -> str | None:
-        """Return where clients beside the servers reach a model; None where there is no common place."""
+        """Return the URL for clients in the same network; None if servers have no common URL."""
 
     @property
     def id(self) -> str:
@@ -205,58 +205,58 @@ class ServingPlatform(Protocol):
         """See the class."""
 
     def status(self, problems: bool = False) -> Status:
-        """Return what runs; with what keeps servers from running, if `problems`, which takes longer."""
+        """Return the state; with `problems`, which take longer to collect, if requested."""
 
     def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:
-        """Return servers of a version as the platform is configured now.
+        """Return the desired servers of a version, for the present configuration.
 
-        With `as_last_served`, as the platform ran them last in stable, as far as it remembers that.
+        With `as_last_served`, as stable ran them last, as far as the platform has recorded it.
         """
 
     def claim(self, token: str, servers: Servers) -> None:
-        """Make these servers the candidate of a rollout, and lead clients to stable alone.
+        """Make these servers the candidate of a rollout, and route clients to stable alone.
 
-        A candidate of the same servers stays, and any other goes.
+        A candidate that matches them is taken over, another one is deleted.
         """
 
     def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
-        """Wait until all servers of a track are ready and check each; return how many there are.
+        """Wait until all servers of a track are ready and check each; return their number.
 
-        The track is the candidate with a token, and stable without one; then it is Superseded if it is
-        changed to other servers meanwhile.
+        With a token the track is the candidate, without one it is stable.
 
         Raises:
-            DeployError: one does not run, with the reason, or fails the check.
+            DeployError: a server does not run, with the reason, or fails the check.
+            Superseded: the track has other servers.
         """
 
     def open_window(self, token: str) -> TrafficWindow | None:
-        """Count what is answered from now on; None where clients reach no candidate."""
+        """Count requests from now on; None if clients never reach a candidate."""
 
     def route_to_candidate(self, token: str) -> None:
-        """Lead clients to the candidate too."""
+        """Route clients to the candidate too."""
 
     def reconcile(self, servers: Servers | None, observed: Servers | None) -> None:
-        """Turn stable from what was observed into these servers, and wait until they are ready.
+        """Change stable from the observed servers to these, and wait until they are ready.
 
-        `servers` may be the candidate's, or what stable was before: it gets exactly those. None removes
-        stable. How many there are stays with whoever scaled them.
+        `servers` may be the candidate's or earlier ones of stable, which are restored exactly. None deletes
+        stable. The number of replicas is left to whoever scaled them.
 
         Raises:
-            DeployError: they do not run, with the reason.
+            DeployError: the servers do not run, with the reason.
         """
 
     def withdraw(self, token: str | None = None) -> int | None:
-        """Take the candidate from clients and delete it; return its version, or None if there is none.
+        """Route clients to stable alone and delete the candidate; return its version, None without one.
 
-        With a token, only if it is of that rollout.
+        With a token, only the candidate of that rollout.
         """
 
     def write_heartbeat(self, token: str) -> None:
-        """Note at the candidate that its rollout is alive. An error does not matter."""
+        """Record with the candidate that its rollout is alive; errors are ignored."""
 
 
 def superseded_error(name: str, version: int | None) -> Superseded:
-    """Return that the candidate was withdrawn, or that another rollout, of `version`, took its place."""
+    """Return the error: the candidate was withdrawn, or the rollout of `version` replaced it."""
     if version is None:
         return Superseded(f"the candidate of {name} was withdrawn by another command; deploy it again")
-    return Superseded(f"another rollout, of version {version}, took the candidate's place")
+    return Superseded(f"the rollout of version {version} replaced the candidate")

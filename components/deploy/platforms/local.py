@@ -1,6 +1,6 @@
 """Servers of this machine: `modelyard serve` follows the champion pointer, so there is nothing to route.
 
-A candidate is a real server in its own process while it is verified; no client knows it.
+A candidate is verified in a separate server process, which clients do not know.
 """
 
 import json
@@ -35,7 +35,7 @@ class LocalPlatform:
     config: PlatformConfig
     id: str = ""
     location: str = "this machine"
-    _candidate: Servers | None = None  # of this process; another one has its own
+    _candidate: Servers | None = None  # of this process only
     _token: str = ""
 
     @classmethod
@@ -54,30 +54,30 @@ class LocalPlatform:
         return self.config.name
 
     def status(self, problems: bool = False) -> Status:
-        """See ServingPlatform; stable is what the pointer names, or with `problems` what the server says."""
+        """See ServingPlatform; stable is the champion or, with `problems`, what a running server reports."""
         champion = self.config.models.champion(self.name)
         stable = self.describe_servers(champion.version, champion.digest) if champion else None
         if problems:
-            return self._look(champion.version if champion else None)
+            return self._read_server_status(champion.version if champion else None)
         return Status(stable=stable, candidate=self._candidate, token=self._token)
 
-    def _look(self, champion: int | None) -> Status:
-        """Ask the server what it serves, and why it does not serve the champion."""
+    def _read_server_status(self, champion: int | None) -> Status:
+        """Return the version that the running server serves, and why it does not serve the champion."""
         section: dict[str, Any] = {"host": "127.0.0.1", "port": PORT}
-        with suppress(StoreError):  # its manifest may be what is damaged
+        with suppress(StoreError):  # the manifest may be damaged
             section |= self.config.serving(champion) if champion else {}
         host = f"[{section['host']}]" if ":" in section["host"] else section["host"]
         scheme = "https" if section.get("tls_cert") else "http"
         url = self.config.url or f"{scheme}://{host}:{section['port']}"
         try:
-            about = json.loads(send(_of_this_machine(url, section), "GET", f"/v1/models/{self.name}"))
+            about = json.loads(send(_local_server(url, section), "GET", f"/v1/models/{self.name}"))
             version = int(about["model_version_status"][0]["version"])
-        except (ConfigError, ServeError) as error:  # a file of tokens, too
+        except (ConfigError, ServeError) as error:
             return Status(problems=(str(error),))
         except (LookupError, TypeError, ValueError):
-            return Status(problems=(f"What answers at {url} is no server of modelyard; name it with --url.",))
-        why = about.get("error")
-        problems = (f"The server at {url} goes on with version {version}: {why}",) if why else ()
+            return Status(problems=(f"{url} is not a modelyard server. Give the server's URL with --url.",))
+        error = about.get("error")
+        problems = (f"The server at {url} still serves version {version}: {error}",) if error else ()
         stable = Servers(version=version, digest="", fingerprint="", image=url, desired=1, ready=1)
         return Status(stable=stable, stable_serves=True, problems=problems)
 
@@ -90,7 +90,7 @@ class LocalPlatform:
         self._candidate, self._token = servers, token
 
     def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
-        """See ServingPlatform; stable's servers verify what they load by themselves."""
+        """See ServingPlatform; running servers verify a new champion themselves."""
         if token is None:
             return 0
         serving = self.config.serving(servers.version)
@@ -121,18 +121,18 @@ class LocalPlatform:
 def running_server(
     name: str, store: str, serving: dict[str, Any], version: int | None = None
 ) -> Iterator[HttpServer]:
-    """Start the server on a free port, give it when it is ready, stop it at the end.
+    """Start a server on a free port, yield it when it is ready, and stop it at the end.
 
-    The server follows this process's lifeline: it cannot outlive it, however this process ends.
+    The server ends with this process, by its lifeline.
 
     Args:
         name: the model's name.
-        store: `store` section as JSON.
-        serving: `serving` section; its host, port and access log are not used.
-        version: which to serve; the champion when None.
+        store: the section `store` as JSON.
+        serving: the section `serving`; its host, port and access log are ignored.
+        version: the version to serve; the champion when None.
 
     Raises:
-        DeployError: the server ended, or was not ready in time; with the last lines of its log.
+        DeployError: the server exited or was not ready in time, with the last lines of its log.
     """
     local = json.dumps({**serving, "host": "127.0.0.1", "port": 0, "access_log": False})
     command = [sys.executable, "-P", "-m", "modelyard.components.serve"]
@@ -142,27 +142,27 @@ def running_server(
         tempfile.TemporaryDirectory(prefix="modelyard-") as scratch,
         lifeline.hold(Path(scratch) / "lifeline") as variables,
         (Path(scratch) / "log").open("w+b") as log,
-        _pipe() as (ready, told),
+        _pipe() as (reader, writer),
     ):
-        command += ["--ready-fd", str(told.fileno())]
+        command += ["--ready-fd", str(writer.fileno())]
         failure = Path(scratch) / "failure.json"
         process = subprocess.Popen(
             command,
             stdout=log,
             stderr=log,
-            pass_fds=[told.fileno()],
+            pass_fds=[writer.fileno()],
             env={**os.environ, **variables, step.VARIABLE: str(failure)},
         )
-        told.close()  # the server's end is the only one: it closes with the server
+        writer.close()  # only the server has the other end, which closes when it exits
         try:
-            yield _of_this_machine(_url(process, ready, log, failure), serving)
+            yield _local_server(_wait_for_url(process, reader, log, failure), serving)
         finally:
-            process.kill()  # no client knows its URL, so there is nothing to drain
+            process.kill()  # no client knows its URL: nothing to drain
             process.wait()
 
 
-def _of_this_machine(url: str, serving: dict[str, Any]) -> HttpServer:
-    """Return a server at a URL, with the token of its section; its certificate may be for another host."""
+def _local_server(url: str, serving: dict[str, Any]) -> HttpServer:
+    """Return the server at a URL, with the token of its section; its certificate may name another host."""
     path = serving.get("token_file")
     return HttpServer(url, token=read_tokens(path)[0] if path else None, verify=False)
 
@@ -170,19 +170,19 @@ def _of_this_machine(url: str, serving: dict[str, Any]) -> HttpServer:
 @contextmanager
 def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     read, write = os.pipe()
-    with open(read, "rb") as reading, open(write, "wb") as writing:
-        yield reading, writing
+    with open(read, "rb") as reader, open(write, "wb") as writer:
+        yield reader, writer
 
 
-def _url(process: subprocess.Popen[bytes], ready: IO[bytes], log: IO[bytes], failure: Path) -> str:
-    """Wait until the server says on the pipe that it is ready, and return its URL."""
-    readable, _, _ = select.select([ready], [], [], READY_TIMEOUT)
-    if line := ready.readline() if readable else b"":
+def _wait_for_url(process: subprocess.Popen[bytes], reader: IO[bytes], log: IO[bytes], failure: Path) -> str:
+    """Return the URL that the server writes to the pipe when it is ready."""
+    readable, _, _ = select.select([reader], [], [], READY_TIMEOUT)
+    if line := reader.readline() if readable else b"":
         return str(json.loads(line)["url"])
     record = Failure.parse(failure.read_bytes()) if readable and process.wait() and failure.exists() else None
     if record:
         raise DeployError(record.message)
     log.seek(0)
     tail = b" | ".join(log.read().splitlines()[-5:]).decode(errors="replace")
-    what = f"was not ready within {READY_TIMEOUT:.0f} s" if not readable else f"ended with {process.wait()}"
-    raise DeployError(f"The server {what}. It said: {tail}")
+    what = f"was not ready within {READY_TIMEOUT:.0f} s" if not readable else f"exited with {process.wait()}"
+    raise DeployError(f"The server {what}. Its log ends with: {tail}")

@@ -38,7 +38,7 @@ def test_a_champion_that_cannot_run_keeps_no_other_version_from_clients(served):
         assert served.deploy(three).decision == "promote"
     assert clients.failed == []
     served.settled(three)
-    assert "Stable serves version 1 as before. Going on" in served.words()
+    assert "Stable serves version 1 as before. Continuing" in served.words()
 
 
 def test_a_rollback_to_a_version_that_cannot_run_moves_nothing(served):

@@ -52,7 +52,7 @@ def test_answers_otherwise_than_evaluate_saw(refused, stable):
 def test_slower_than_stable(refused, stable):
     few = stable.platform_with(latency_margin=0.01, min_requests=5)  # each takes a second on a slow machine
     why, clients = refused(stable.publish("slow"), few)
-    assert re.search(r"an answer takes \d+\.\d ms, \d+\.\d times stable's", why)
+    assert re.search(r"latency is \d+\.\d ms, \d+\.\d times stable's", why)
     assert "rollout.max_latency_ratio" in why
     assert clients.failed == []
 

@@ -87,9 +87,7 @@ def test_two_versions_at_once(served):
             assert served.deploy(late).decision == "promote"
             said, _ = process.communicate(timeout=240)
     assert "hold: " in said
-    assert (
-        f"of version {late}, took the candidate's place" in said or "was withdrawn by another command" in said
-    )
+    assert f"of version {late} replaced the candidate" in said or "was withdrawn by another command" in said
     assert clients.failed == []
     served.settled(late)
 

@@ -9,7 +9,7 @@ from tests.cluster.rollout.conftest import UNHURRIED
 
 pytestmark = pytest.mark.cluster
 
-JUDGED_BY = "0 client requests and 40 golden ones, 0 failed"
+SUMMARY = "0 client and 40 golden requests, 0 failed"
 
 
 def test_first_rollout_without_clients(workspace):
@@ -17,9 +17,9 @@ def test_first_rollout_without_clients(workspace):
     outcome = workspace.deploy(one, expected=0)
     assert (outcome.decision, outcome.version) == ("promote", one)
     workspace.settled(one)
-    assert JUDGED_BY in workspace.words(), "it is judged by golden requests, and says so"
+    assert SUMMARY in workspace.words(), "it is judged by golden requests, and says so"
     assert "no stable to compare" in workspace.words()
-    assert JUDGED_BY in workspace.models.champion(workspace.name).reason
+    assert SUMMARY in workspace.models.champion(workspace.name).reason
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_promotion_under_load(served):
     assert clients.failed == []
     assert clients.sent > 100
     judged = next(line for line in reversed(served.said) if line.startswith("canary analysis: "))
-    assert "and 0 golden ones" in judged, "clients sent enough"
+    assert "and 0 golden requests" in judged, "clients sent enough"
     assert version == served.stable()
 
 

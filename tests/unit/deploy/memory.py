@@ -29,7 +29,7 @@ class World:
     """What a platform runs, whoever looks at it; `reached` is checked after each change.
 
     `unfit` are the versions whose servers do not run as stable, `broken` those that do not run at all, and
-    `wrong` the images whose servers answer otherwise than evaluate saw.
+    `wrong` the images whose servers answer differently than in evaluate.
     """
 
     stable: Servers | None = None

@@ -31,16 +31,16 @@ def answered(requests, seconds, failed=0):
             RequestCounts(),
             None,
         ),  # 2 of the 100 that it will be judged by are allowed
-        (answered(3, 0.01, failed=3), RequestCounts(), "3 of 3 requests failed, and at most 2.00%"),
+        (answered(3, 0.01, failed=3), RequestCounts(), "3 of 3 requests failed; at most 2.00%"),
         (answered(1000, 0.01, failed=20), RequestCounts(), None),
         (answered(1000, 0.01, failed=21), RequestCounts(), "21 of 1000"),
-        (answered(100, 0.05), answered(900, 0.02), "takes 50.0 ms, 2.5 times stable's 20.0 ms"),
+        (answered(100, 0.05), answered(900, 0.02), "50.0 ms, 2.5 times stable's 20.0 ms"),
         (answered(100, 0.04), answered(900, 0.02), None),  # twice is allowed
         (answered(100, 0.009), answered(900, 0.0005), None),  # so little is always allowed
         (answered(99, 9.0), answered(900, 0.02), None),  # too few to say
         (answered(100, 9.0), RequestCounts(), None),  # nothing to compare with
         (RequestCounts(client=60, golden=39, seconds=100.0), answered(900, 0.02), None),
-        (RequestCounts(client=60, golden=40, seconds=100.0), answered(900, 0.02), "takes 1000.0 ms"),
+        (RequestCounts(client=60, golden=40, seconds=100.0), answered(900, 0.02), "is 1000.0 ms"),
     ],
 )
 def test_failure_reason(candidate, stable, words):
@@ -50,10 +50,8 @@ def test_failure_reason(candidate, stable, words):
 
 def test_the_summary_says_what_it_was_judged_by():
     seen = RequestCounts(client=60, golden=40, seconds=1.0)
-    assert "60 client requests and 40 golden ones, 0 failed; there was no stable" in summary(
-        seen, RequestCounts()
-    )
-    assert "10.0 ms an answer beside stable's 20.0 ms" in summary(seen, answered(900, 0.02))
+    assert "60 client and 40 golden requests, 0 failed; no stable" in summary(seen, RequestCounts())
+    assert "mean latency 10.0 ms, of stable 20.0 ms" in summary(seen, answered(900, 0.02))
 
 
 def page(*answers):
@@ -127,7 +125,7 @@ def test_a_candidate_that_does_not_answer_in_the_end_fails(platform, cluster, cl
         platform.rollout = platform.rollout.model_copy(update={"min_requests": 0})  # enough before
         proxy_request = cluster.proxy_request
         cluster.proxy_request = lambda *sent: (504, b"") if cluster.answered else proxy_request(*sent)
-    with pytest.raises(DeployError, match="failed its canary analysis: it does not answer, or is not ready"):
+    with pytest.raises(DeployError, match="failed its canary analysis: it does not answer or is not ready"):
         analyze(platform, ready=how != "unready")
     assert clock.time > canary_analysis.GRACE_SECONDS
 
@@ -141,7 +139,9 @@ def test_a_candidate_that_too_few_requests_reach_is_not_promoted(platform, clust
         return (502, b"lost") if kind == "Service" else proxy_request(kind, *rest)
 
     cluster.proxy_request = lost
-    with pytest.raises(DeployError, match=r"Only 0 of 3 requests .* The last failure: .* answered 502: lost"):
+    with pytest.raises(
+        DeployError, match=r"received 0 of 3 requests .* The last error: .* answered 502: lost"
+    ):
         analyze(platform)
 
 

@@ -126,7 +126,7 @@ def test_a_claim_that_comes_late_leaves_clients_to_the_one_who_took_it(platform,
         platform.route_to_candidate("late")
 
     monkeypatch.setattr(platform, "write_heartbeat", overtaken)
-    with pytest.raises(Superseded, match="took the candidate's place"):
+    with pytest.raises(Superseded, match="replaced the candidate"):
         claimed("early")
     assert state() == (1, 2, False)
     assert mark(platform) == "late"

@@ -58,7 +58,7 @@ def test_a_champion_that_cannot_run_keeps_no_other_version_from_clients(
     world.broken.remove(three.version)
     assert deploy(three).decision == "promote"
     assert state() == (3, 3, None, True)
-    assert any("Stable serves version 1 as before. Going on" in sentence for sentence in logged)
+    assert any("Stable serves version 1 as before. Continuing" in line for line in logged)
 
 
 def test_a_champion_that_never_ran_leaves_no_stable_behind(world, version, deploy, promote, state):
@@ -88,13 +88,17 @@ def test_a_champion_whose_files_are_gone_keeps_no_other_version_from_clients(
 def test_a_champion_that_answers_wrongly_is_not_served(controller, world, version, deploy, promote, state):
     two, before = version(answer=0.7), world.stable
     promote(two)
-    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.* stable serves version 1 as before"):
+    with pytest.raises(
+        DeployError, match=r"differently than in evaluate.* stable serves version 1 as before"
+    ):
         deploy(two)
     assert state() == (2, 1, None, True)
     assert world.stable is before
 
     deploy(version())
-    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.* stable serves version 3 as before"):
+    with pytest.raises(
+        DeployError, match=r"differently than in evaluate.* stable serves version 3 as before"
+    ):
         controller.rollback(two.version, "a mistake")
     assert state() == (3, 3, None, True)
 
@@ -107,7 +111,7 @@ def test_a_version_without_golden_requests_is_not_served(
     promote(two)
     monkeypatch.setattr(verification, "GOLDEN", "of_old.json")
     assert deploy(three).decision == "promote"
-    assert any("Stable goes on with the servers of version 1 that run. Going" in line for line in logged)
+    assert any("Stable still has the servers of version 1. Continuing" in line for line in logged)
     assert state() == (3, 3, None, True)
     with pytest.raises(DeployError, match=r"has no of_old\.json"):
         pin_version(models, "digits", two.version)
@@ -164,7 +168,9 @@ def test_the_champion_with_another_image_is_verified_as_a_candidate_first(
 ):
     controller.platform.image = "serve:2"
     world.wrong.add("serve:2")
-    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.*Version 1 was not deployed, and st"):
+    with pytest.raises(
+        DeployError, match=r"differently than in evaluate.*Version 1 was not deployed, and st"
+    ):
         deploy(one)
     assert world.stable.image == "serve:1", "stable was not touched"
     assert entries(models)[-1] == ("promote", 1, True)
@@ -198,7 +204,7 @@ def test_a_candidate_that_is_promoted_by_hand_keeps_its_image(controller, world,
 
 
 def test_there_is_no_candidate_to_promote(controller):
-    with pytest.raises(DeployError, match="`modelyard deploy digits VERSION -e ENV` makes one"):
+    with pytest.raises(DeployError, match="`modelyard deploy digits VERSION -e ENV` starts a rollout"):
         controller.promote_candidate("good")
 
 
@@ -297,7 +303,7 @@ def test_stable_that_cannot_follow_goes_back_with_the_pointer(models, world, ver
     assert world.stable is before
     assert entries(models)[-2:] == [("promote", 2, False), ("rollback", 1, False)]
     world.unfit.add(1)
-    with pytest.raises(DeployError, match="could not be brought back to version 1, and goes on with what"):
+    with pytest.raises(DeployError, match="could not be restored to version 1 and keeps"):
         deploy(two)
     assert state() == (1, 1, None, True)
 
@@ -305,10 +311,10 @@ def test_stable_that_cannot_follow_goes_back_with_the_pointer(models, world, ver
 def test_the_first_version_answers_as_candidate_where_stable_cannot(world, version, deploy, state):
     one = version()
     world.unfit.add(one.version)
-    with pytest.raises(DeployError, match=r"nothing, as before\. Its candidate goes on answering clients"):
+    with pytest.raises(DeployError, match=r"nothing, as before\. Its candidate still serves clients"):
         deploy(one)
     assert state() == (1, None, 1, False)
-    with pytest.raises(DeployError, match="whose candidate goes on answering clients"):
+    with pytest.raises(DeployError, match="whose candidate still serves clients"):
         deploy(one)
     assert state() == (1, None, 1, False)
     world.unfit.clear()
@@ -321,7 +327,7 @@ def test_a_first_stable_that_answers_wrongly_goes_and_its_candidate_stays(
 ):
     one = version()
     on_log("promoted: ", lambda: world.wrong.add("serve:1"))
-    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.* Its candidate goes on answering"):
+    with pytest.raises(DeployError, match=r"differently than in evaluate.* Its candidate still serves"):
         deploy(one)
     assert state() == (1, None, 1, False)
 
@@ -335,7 +341,7 @@ def test_another_version_takes_the_place_of_a_first_one_whose_stable_cannot_run(
     world.may_lose = True  # its candidate is taken from clients
     assert deploy(version()).decision == "promote"
     assert state() == (2, 2, None, True)
-    assert any(line.endswith("Going on: a version that runs takes its place.") for line in logged)
+    assert any(line.endswith("Continuing with the rollout.") for line in logged)
 
 
 @pytest.mark.usefixtures("one")
@@ -373,7 +379,7 @@ def test_a_pointer_that_moved_meanwhile_is_followed(controller, world, version, 
         reconcile(servers, observed)
 
     controller.platform.reconcile = moved
-    with pytest.raises(DeployError, match=r"moved the pointer meanwhile\. Stable serves version 3"):
+    with pytest.raises(DeployError, match=r"moved the pointer\. Stable serves version 3"):
         deploy(two)
     assert state() == (3, 3, None, True)
 
@@ -386,7 +392,7 @@ def test_a_store_that_fails_once_the_pointer_has_moved(models, version, deploy, 
         raise StoreError("Cannot read the pointer.")
 
     on_log("promoted: ", lambda: monkeypatch.setattr(models, "champion", fail))
-    with pytest.raises(StoreError, match=r"the pointer\. Version 2 is the champion; deploy it again to see"):
+    with pytest.raises(StoreError, match=r"the pointer\. Version 2 is the champion; deploy it again"):
         deploy(two)
     monkeypatch.setattr(models, "champion", champion)
     assert state() == (2, 1, None, True)
@@ -443,7 +449,9 @@ def test_clients_keep_the_first_candidate_when_its_rollout_is_killed_and_run_aga
     leave_behind(controller.platform, one)
     controller.platform.image = "serve:2"
     world.wrong.add("serve:2")
-    with pytest.raises(DeployError, match=r"otherwise than evaluate saw.* stable serves version 1 as before"):
+    with pytest.raises(
+        DeployError, match=r"differently than in evaluate.* stable serves version 1 as before"
+    ):
         deploy(one)  # the world checks that clients reach a verified server at any time
     assert (state(), world.stable.image) == ((None, 1, None, True), "serve:1")
     world.wrong.clear()

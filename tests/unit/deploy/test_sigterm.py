@@ -86,7 +86,7 @@ def test_after_promotion_the_version_stays_champion(
         on_log("promoted: ", sigterm)
     else:
         monkeypatch.setattr(controller.platform, "reconcile", interrupted)
-    with pytest.raises(CancelledError, match="Version 2 is the champion; deploy it again to see stable"):
+    with pytest.raises(CancelledError, match="Version 2 is the champion; deploy it again"):
         deploy(two)
     assert state() == (2, 1 if when == "pointer moved" else 2, None, True)
     assert [one.attempt for one in models.history("digits")] == [False, False]
@@ -155,7 +155,7 @@ def test_an_interrupted_rollback_says_what_is_left_to_do(controller, version, de
     deploy(version())
     deploy(version())
     monkeypatch.setattr(controller.platform, "reconcile", lambda *_: sigterm())
-    with pytest.raises(CancelledError, match="Version 1 is the champion; deploy it again to see stable"):
+    with pytest.raises(CancelledError, match="Version 1 is the champion; deploy it again"):
         controller.rollback(None, "it is bad")
     assert state() == (1, 2, None, True)
 

@@ -38,7 +38,7 @@ def test_an_abandoned_candidate_is_shown_as_such(controller, models, lost, monke
     assert found.abandoned is lost
     assert len(found.problems) == lost
     if lost:
-        assert f"version 2, is abandoned, since {at:%Y-%m-%d %H:%M} UTC" in found.problems[-1]
+        assert f"version 2, is abandoned since {at:%Y-%m-%d %H:%M} UTC" in found.problems[-1]
         assert "`modelyard rollout abort digits -e ENV`" in found.problems[-1]
 
 
@@ -48,14 +48,14 @@ def test_a_pointer_that_stable_does_not_follow_is_a_problem(
     deploy(version())
     promote(version())
     (problem,) = rollout_status(controller.platform, models).problems
-    assert "`modelyard deploy digits 2 -e ENV` brings it there" in problem
+    assert "`modelyard deploy digits 2 -e ENV` updates stable" in problem
     models._objects._data["digits/versions/000002/model.onnx"] = (b"x", "1")
     (problem,) = rollout_status(controller.platform, models).problems
     assert "stable serves version 1. model.onnx of version 2" in problem
     monkeypatch.setattr(models, "champion", lambda _: None)
     (problem,) = rollout_status(controller.platform, models).problems
     assert problem.startswith("Stable serves version 1, and digits has no champion in memory:")
-    assert "`modelyard deploy digits 1 -e ENV` makes it that" in problem
+    assert "`modelyard deploy digits 1 -e ENV` makes the version champion" in problem
 
 
 def test_what_answers_on_this_machine_may_be_another_program(models, version, promote, monkeypatch):

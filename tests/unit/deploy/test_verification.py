@@ -55,7 +55,7 @@ def test_answers_within_the_tolerance_pass():
     ],
 )
 def test_others_do_not(answer):
-    with pytest.raises(DeployError, match=r"Version 7 of digits .* golden request 1 "):
+    with pytest.raises(DeployError, match=r"Version 7 of digits .* golden request 1"):
         replay_golden_requests(Server([GOOD, answer]), "digits", PINNED, 0.01)
 
 
@@ -138,7 +138,7 @@ def test_what_brings_a_version_back_that_was_rolled_back_fits_where_it_is_served
     )
     held = deployer._hold_if_rolled_back(models, "digits", 2, target)
     assert held.decision == "hold"
-    assert held.reason.endswith(f"was rolled back at noon (bad); `{command}` brings it back")
+    assert held.reason.endswith(f"was rolled back at noon (bad); `{command}` deploys it")
 
 
 def test_a_run_serves_its_version_as_it_says_and_another_one_as_that_ones_run_said():
