@@ -233,8 +233,8 @@ class RolloutController:
             raise
         except (DeployError, StoreError) as error:
             message = (
-                f"Stable of {self.name} cannot run the servers of version {candidate.version}, whose candidate "
-                f"still serves clients: {error} {self._restore(status.stable)}"
+                f"Stable of {self.name} cannot run the servers of version {candidate.version}, whose "
+                f"candidate still serves clients: {error} {self._restore(status.stable)}"
             )
             if candidate.matches(deployed):
                 raise DeployError(message) from error

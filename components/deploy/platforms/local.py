@@ -76,8 +76,8 @@ class LocalPlatform:
             return Status(problems=(str(error),))
         except (LookupError, TypeError, ValueError):
             return Status(problems=(f"{url} is not a modelyard server. Give the server's URL with --url.",))
-        error = about.get("error")
-        problems = (f"The server at {url} still serves version {version}: {error}",) if error else ()
+        reason = about.get("error")
+        problems = (f"The server at {url} still serves version {version}: {reason}",) if reason else ()
         stable = Servers(version=version, digest="", fingerprint="", image=url, desired=1, ready=1)
         return Status(stable=stable, stable_serves=True, problems=problems)
 
