@@ -34,7 +34,7 @@ from modelyard.components.store.models import ModelStore
 from modelyard.pipelines.compile.images import BUDGETS, MEGABYTE, REFERENCES
 from modelyard.pipelines.serving.platforms import find_controller
 from serving import cnn
-from tests.published import classifier, publish
+from tests.versions import classifier_signature, publish
 
 NAME = "bench-rollout"
 REQUESTS = 100_000
@@ -114,7 +114,7 @@ def version(models: ModelStore, scratch: Path) -> PinnedVersion:
     (scratch / "picture.json").write_text(json.dumps({"instances": pictures[:1].tolist()}))
     files = {path.name: path for path in folder.iterdir()}
     image = ImageFormat(height=32, width=32, channels=3, resize="stretch")
-    signature = classifier((32, 32, 3), "uint8", tuple("0123456789"), image)
+    signature = classifier_signature((32, 32, 3), "uint8", tuple("0123456789"), image)
     return pin_version(models, NAME, publish(models, NAME, files, signature))
 
 

@@ -27,7 +27,7 @@ from measure import Result, result, show
 from modelyard.components.artifacts import ImageFormat
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
-from tests.published import classifier, publish
+from tests.versions import classifier_signature, publish
 
 HERE = Path(__file__).parent
 NAME = "tutorial"
@@ -88,7 +88,7 @@ def promote(model: Path, store: Store) -> None:
     """Make `model` the champion of a store."""
     models = open_store(store)
     image = ImageFormat(height=32, width=32, channels=3, resize="stretch")
-    signature = classifier((32, 32, 3), "uint8", tuple("0123456789"), image)
+    signature = classifier_signature((32, 32, 3), "uint8", tuple("0123456789"), image)
     version = publish(models, NAME, {"model.onnx": model}, signature)
     models.promote(NAME, version, reason="bench", by="bench")
 

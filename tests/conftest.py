@@ -18,10 +18,15 @@ from xdist.scheduler import LoadScopeScheduling
 SHARE_FIXTURES = ("flow", "serve", "rollout", "cluster")
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # there is a worker per core
-    os.environ.update(dict.fromkeys(THREADS, "1"))
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
 
 
 def pytest_configure() -> None:
@@ -42,10 +47,10 @@ def _fast_compilation() -> Iterator[None]:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """Give a worker the tests of a file at once, and those of a folder that share runs or servers."""
-    return ByFile(config, log)
+    return FileScheduling(config, log)
 
 
-class ByFile(LoadScopeScheduling):
+class FileScheduling(LoadScopeScheduling):
     """Like `--dist loadgroup`, whose marks pytest 9.2 does not let through."""
 
     def _split_scope(self, nodeid: str) -> str:
@@ -55,61 +60,61 @@ class ByFile(LoadScopeScheduling):
 
 @pytest.fixture(scope="session")
 def cifar10_archive() -> Callable[..., Path]:
-    """Write an archive as CIFAR-10's authors do: write(path, layout, rows_per_batch=20, seed=0)."""
+    """Write an archive as CIFAR-10's authors do: write(path, layout, images_per_batch=20, seed=0)."""
     return write_cifar10
 
 
 @pytest.fixture(scope="session")
 def python2_pickle() -> Callable[[Any], bytes]:
     """Pickle a value as Python 2 did: protocol 2, `str` for texts and bytes."""
-    return as_python2_pickle
+    return to_python2_pickle
 
 
 def write_cifar10(
-    path: Path, layout: Literal["binary", "python"], rows_per_batch: int = 20, seed: int = 0
+    path: Path, layout: Literal["binary", "python"], images_per_batch: int = 20, seed: int = 0
 ) -> Path:
     write = write_binary if layout == "binary" else write_python
-    write(path, rows_per_batch, seed)
+    write(path, images_per_batch, seed)
     return path
 
 
-def write_binary(path: Path, rows_per_batch: int, seed: int) -> None:
+def write_binary(path: Path, images_per_batch: int, seed: int) -> None:
     files = {"batches.meta.txt": "\n".join([*CLASSES, ""]).encode()}
     for number, name in enumerate(BATCHES):
-        pictures, labels = generated(rows_per_batch, (seed, number))
-        files[f"{name}.bin"] = np.hstack([labels[:, None], channels_first(pictures)]).tobytes()
+        images, labels = generate_images(images_per_batch, (seed, number))
+        files[f"{name}.bin"] = np.hstack([labels[:, None], channels_first(images)]).tobytes()
     write_tar(path, {f"cifar-10-batches-bin/{name}": data for name, data in files.items()})
 
 
-def write_python(path: Path, rows_per_batch: int, seed: int) -> None:
-    meta = {"num_cases_per_batch": rows_per_batch, "label_names": CLASSES, "num_vis": 3072}
-    files = {"batches.meta": as_python2_pickle(meta), "readme.html": b"<p>CIFAR-10</p>"}
+def write_python(path: Path, images_per_batch: int, seed: int) -> None:
+    meta = {"num_cases_per_batch": images_per_batch, "label_names": CLASSES, "num_vis": 3072}
+    files = {"batches.meta": to_python2_pickle(meta), "readme.html": b"<p>CIFAR-10</p>"}
     for number, name in enumerate(BATCHES):
-        pictures, labels = generated(rows_per_batch, (seed, number))
+        images, labels = generate_images(images_per_batch, (seed, number))
         batch = {
             "batch_label": f"training batch {number + 1} of 5",
             "labels": labels.tolist(),
-            "data": channels_first(pictures),
-            "filenames": [f"picture_{row}.png" for row in range(rows_per_batch)],
+            "data": channels_first(images),
+            "filenames": [f"picture_{number}.png" for number in range(images_per_batch)],
         }
-        files[name] = as_python2_pickle(batch)
+        files[name] = to_python2_pickle(batch)
     write_tar(path, {f"cifar-10-batches-py/{name}": data for name, data in files.items()})
 
 
-def generated(rows: int, seed: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Give pictures (rows, 32, 32, 3) with a colour and a bar per class, plus noise, and labels (rows,)."""
+def generate_images(count: int, seed: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return images (count, 32, 32, 3) with a colour and a bar per class, plus noise, and labels (count,)."""
     random = np.random.default_rng(seed)
-    labels = random.permutation(np.arange(rows) % 10).astype(np.uint8)
+    labels = random.permutation(np.arange(count) % 10).astype(np.uint8)
     colours = np.array([colorsys.hsv_to_rgb(label / 10, 0.6, 0.7) for label in range(10)]) * 255
-    pictures = np.repeat(colours[labels], 32 * 32, axis=0).reshape(rows, 32, 32, 3)
-    for picture, label in zip(pictures, labels, strict=True):
-        picture[:, 3 * label : 3 * label + 4] = 255
-    pictures += random.normal(0, 25, pictures.shape)
-    return pictures.clip(0, 255).astype(np.uint8), labels
+    images = np.repeat(colours[labels], 32 * 32, axis=0).reshape(count, 32, 32, 3)
+    for image, label in zip(images, labels, strict=True):
+        image[:, 3 * label : 3 * label + 4] = 255
+    images += random.normal(0, 25, images.shape)
+    return images.clip(0, 255).astype(np.uint8), labels
 
 
-def channels_first(pictures: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2).reshape(len(pictures), -1))
+def channels_first(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2).reshape(len(images), -1))
 
 
 def write_tar(path: Path, files: dict[str, bytes]) -> None:
@@ -133,7 +138,7 @@ class Python2Pickler(pickle._Pickler):
     dispatch: ClassVar[dict[type, Any]] = {**pickle._Pickler.dispatch, str: save_string, bytes: save_string}
 
 
-def as_python2_pickle(value: Any) -> bytes:
+def to_python2_pickle(value: Any) -> bytes:
     buffer = io.BytesIO()
     Python2Pickler(buffer, protocol=2).dump(value)
     return buffer.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")

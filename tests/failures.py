@@ -8,7 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
-DATA = "digits.npz"
+DATA_FILE = "digits.npz"
 CODE = """import ctypes
 import keras
 
@@ -25,18 +25,20 @@ def crashes(input_shape, classes):
 class Case(NamedTuple):
     """What provokes a failure, and what is told of it: exit code, class, step, and a part of the text.
 
-    A setting may name `{site}`, the address of a web site that does not have the file.
+    A setting may name `{url}`, the address of a web site that does not have the file.
     """
 
     settings: tuple[str, ...]
-    code: int
+    exit_code: int
     kind: str
     step: str
-    said: str
+    message: str
 
 
-EVERYWHERE = {
-    "data": Case(("data={{kind: npz, scale: 16, source: '{site}'}}",), 3, "DataError", "fingerprint", DATA),
+FAILURES = {
+    "data": Case(
+        ("data={{kind: npz, scale: 16, source: '{url}'}}",), 3, "DataError", "fingerprint", DATA_FILE
+    ),
     "exception": Case(
         ("model={{code: code, build: 'net:raises'}}",), 4, "TrainError", "train", "no such layer"
     ),
@@ -48,8 +50,8 @@ EVERYWHERE = {
         "environment.steps.train.memory",
     ),
 }
-IN_PODS = {
-    **EVERYWHERE,
+POD_FAILURES = {
+    **FAILURES,
     "memory": Case(
         ("environment.steps.train.memory=150Mi", "training.seed=1"),
         14,
@@ -91,10 +93,10 @@ def write_code(folder: Path) -> None:
 
 
 @contextmanager
-def web_site(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
+def serve_folder(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
     """Serve a folder; yield the address of the data, which are there when a file is."""
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
     with ThreadingHTTPServer((host, 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://{host}:{server.server_port}/{DATA}"
+        yield f"http://{host}:{server.server_port}/{DATA_FILE}"
         server.shutdown()

@@ -17,7 +17,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tests.cluster.rollout.bucket import this_machine
-from tests.failures import IN_PODS, web_site, write_code
+from tests.failures import POD_FAILURES, serve_folder, write_code
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -265,26 +265,24 @@ def test_data_and_code_of_this_machine_reach_their_steps_and_are_the_same_run_el
 def failed(first, modelyard, place, tmp_path_factory):
     """How each of the runs ended; they go on at the same time, from the cache of the first."""
     assert first.code == 0
-    folder = tmp_path_factory.mktemp("site")
+    folder = tmp_path_factory.mktemp("data")
     write_code(folder)
     started = {}
-    with web_site(folder, this_machine()) as site, ThreadPoolExecutor(len(IN_PODS)) as pool:
-        for name, case in IN_PODS.items():
-            own = (
-                one.format(site=site).replace("code: code", f"code: {folder}/code") for one in case.settings
-            )
+    with serve_folder(folder, this_machine()) as url, ThreadPoolExecutor(len(POD_FAILURES)) as pool:
+        for name, case in POD_FAILURES.items():
+            own = (one.format(url=url).replace("code: code", f"code: {folder}/code") for one in case.settings)
             sizes = ("--set", "environment.start_timeout=20", "--set", "environment.steps.train.cpu=100m")
             line = ("run", "-e", "kind", *place, *sizes, *(part for one in own for part in ("--set", one)))
             started[name] = pool.submit(modelyard, *line, "--output", "json")
         return {name: one.result() for name, one in started.items()}
 
 
-@pytest.mark.parametrize("name", IN_PODS)
+@pytest.mark.parametrize("name", POD_FAILURES)
 def test_a_failure_has_the_same_class_step_and_remedy_as_on_a_laptop(failed, modelyard, name):
-    case, ended = IN_PODS[name], failed[name]
+    case, ended = POD_FAILURES[name], failed[name]
     failure = ended.json["failure"]
-    assert (ended.code, failure["kind"], failure["step"]) == (case.code, case.kind, case.step), failure
-    assert case.said in failure["message"]
+    assert (ended.code, failure["kind"], failure["step"]) == (case.exit_code, case.kind, case.step), failure
+    assert case.message in failure["message"]
     told = modelyard("explain", ended.json["run"], "-e", "kind", "--output", "json").json
     assert (told["state"], told["kind"], told["step"]) == ("failed", case.kind, case.step)
     assert failure["message"] in told["text"]

@@ -14,7 +14,7 @@ from modelyard.components.artifacts import Decision, Golden, Metrics, Signature
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.compile.images import LABEL, build, build_arguments
-from tests.published import publish
+from tests.versions import publish
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

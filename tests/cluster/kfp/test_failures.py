@@ -8,35 +8,35 @@ from sklearn.datasets import load_digits
 
 from tests.cluster.kfp.conftest import NAMESPACE, end
 from tests.cluster.rollout.bucket import this_machine
-from tests.failures import DATA, IN_PODS, web_site, write_code
+from tests.failures import DATA_FILE, POD_FAILURES, serve_folder, write_code
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-CASES = IN_PODS
+CASES = POD_FAILURES
 STUCK = ("no-node", "no-image")
 GONE = ("data", "exception", "killed", "memory", "timeout")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What is on the site."""
-    return tmp_path_factory.mktemp("site")
+    """The folder that the web server serves."""
+    return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture(scope="module")
-def site(folder):
-    """The address of a web site on this machine that pods see."""
-    with web_site(folder, this_machine()) as address:
-        yield address
+def url(folder):
+    """The URL of the data file on this machine, for pods."""
+    with serve_folder(folder, this_machine()) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
-def ended(user, site):
+def ended(user, url):
     """How each of the runs ended; they go on at the same time."""
     write_code(user.folder)
     started = {}
     for name, case in CASES.items():
-        settings = [part for one in case.settings for part in ("--set", one.format(site=site))]
+        settings = [part for one in case.settings for part in ("--set", one.format(url=url))]
         options = ("--wait", "--anyway", *settings)  # the plan would refuse what no node has room for
         started[name] = user.start(*user.submission(*options, model=f"{user.model}-{name}"))
     return {name: end(process) for name, process in started.items()}
@@ -45,8 +45,10 @@ def ended(user, site):
 @pytest.mark.parametrize("name", CASES)
 def test_the_end_says_what_failed_and_why(ended, name):
     case, failure = CASES[name], ended[name].json["failure"]
-    assert (ended[name].code, failure["kind"], failure["step"]) == (case.code, case.kind, case.step), failure
-    assert case.said in failure["message"]
+    assert (ended[name].code, failure["kind"], failure["step"]) == (case.exit_code, case.kind, case.step), (
+        failure
+    )
+    assert case.message in failure["message"]
 
 
 @pytest.mark.parametrize("name", STUCK)
@@ -56,7 +58,7 @@ def test_a_run_that_is_stuck_is_ended(ended, user, name):
 
 def test_the_exit_task_says_it_too(ended, user):
     said = user("runs", "logs", ended["data"].json["run"], "explain")
-    assert DATA in said.out
+    assert DATA_FILE in said.out
 
 
 @pytest.mark.parametrize("name", GONE)
@@ -64,7 +66,7 @@ def test_explain_says_it_also_when_the_pods_are_gone(ended, user, kubectl, pods,
     case, run = CASES[name], ended[name].json["run"]
     there = user("explain", run, "--output", "json").json
     assert (there["state"], there["kind"], there["step"]) == ("failed", case.kind, case.step)
-    assert case.said in there["text"]
+    assert case.message in there["text"]
 
     run_id = user.state(run)["id"]
     of_run = ("-n", NAMESPACE, "-l", f"pipeline/runid={run_id}")
@@ -89,7 +91,7 @@ def test_cancelled_it_is_said_to_be_so_by_whoever_follows(user, pods):
 
 def test_tried_again_when_its_data_are_there_a_failed_run_goes_on_to_its_end(ended, user, folder):
     digits = load_digits()
-    np.savez(folder / DATA, x=digits.images[..., None].astype("uint8"), y=digits.target)
+    np.savez(folder / DATA_FILE, x=digits.images[..., None].astype("uint8"), y=digits.target)
     run = ended["data"].json["run"]
     retried = user("runs", "retry", run)
     assert retried.code == 0, retried.err

@@ -25,10 +25,10 @@ from modelyard.components.store.settings import Store
 from tests.cluster.rollout.bucket import BUCKET, Bucket
 from tests.cluster.rollout.load import Load
 from tests.cluster.rollout.tiny_model import write_model
-from tests.published import classifier, publish
+from tests.versions import classifier_signature, publish
 
 DARK, BRIGHT = [0.0] * 4, [1.0] * 4
-SIGNATURE = classifier((4,), "float32", ("dark", "bright"))
+SIGNATURE = classifier_signature((4,), "float32", ("dark", "bright"))
 QUICK = Rollout(
     bake_seconds=2.0,
     min_requests=40,

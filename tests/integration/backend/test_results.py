@@ -28,7 +28,7 @@ from modelyard.pipelines.runners.kfp.runner import KfpRunner
 from modelyard.pipelines.runners.runs import of_pipelines
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.plans import an_hour
-from tests.published import accurate, classifier, publish
+from tests.versions import accuracy_metrics, classifier_signature, publish
 
 FINGERPRINT = "dc4f44653796"
 
@@ -68,7 +68,7 @@ def record(run_id: str, place: Environment, tmp_path: Path, **given: Any) -> Non
         (tmp_path / "there" / "report").write_text("<main><p>fine</p>\n</main>")
         root = f"{place.pipeline_root}/train-to-serve/an-earlier-run/evaluate/{uuid4()}"
         staging.put(tmp_path / "there", root, place.storage_endpoint)
-        metrics = accurate(0.93, 0.9, 0.95, rows=369)
+        metrics = accuracy_metrics(0.93, 0.9, 0.95, rows=369)
         decision = Decision(decision=decided, reason="as it is")
         made = DecisionRecord(**began, decision=decision, metrics=metrics, report=f"{root}/report")
         records.write(objects, records.decision_key("digits", FINGERPRINT, 3), made)
@@ -126,7 +126,7 @@ def test_where_training_went_on_is_read_from_the_version(
     artifacts.write(tmp_path / "history.json", history)
     files = {"history.json": tmp_path / "history.json"}
     version = publish(
-        open_store(place.model_store()), "digits", files, classifier((1,), "float32", ("a", "b"))
+        open_store(place.model_store()), "digits", files, classifier_signature((1,), "float32", ("a", "b"))
     )
     outcome = Outcome(version=version, decision="hold", reason="overtaken")
     record(run.run_id, place, tmp_path, decision="promote", outcome=outcome)

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from tests.failures import EVERYWHERE, Case, web_site, write_code
+from tests.failures import FAILURES, Case, serve_folder, write_code
 
 STORE = Case(("store.url={folder}/file/models",), 7, "StoreError", "fingerprint", "file")
-CASES = {**EVERYWHERE, "store": STORE}
+CASES = {**FAILURES, "store": STORE}
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with web_site(tmp_path_factory.mktemp("site")) as address:
-        yield address
+def url(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with serve_folder(tmp_path_factory.mktemp("data")) as url:
+        yield url
 
 
 @pytest.mark.parametrize(
@@ -26,17 +26,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ],
 )
 def test_a_failure_has_the_same_class_step_and_remedy_in_the_summary_and_in_explain(
-    champion: Any, site: str, name: str
+    champion: Any, url: str, name: str
 ) -> None:
     case = CASES[name]
     write_code(champion.folder)
     (champion.folder / "file").touch()
     before = champion.state()
-    settings = (one.replace("{folder}", str(champion.folder)).format(site=site) for one in case.settings)
-    summary = champion.json("run", settings=tuple(settings), code=case.code)
+    settings = (one.replace("{folder}", str(champion.folder)).format(url=url) for one in case.settings)
+    summary = champion.json("run", settings=tuple(settings), code=case.exit_code)
     failure = summary["failure"]
     assert (failure["kind"], failure["step"]) == (case.kind, case.step), failure
-    assert case.said in failure["message"]
+    assert case.message in failure["message"]
     told = champion.json("explain", summary["run"])
     assert (told["kind"], told["step"], told["state"]) == (case.kind, case.step, "failed")
     assert failure["message"] in told["text"]

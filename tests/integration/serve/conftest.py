@@ -23,7 +23,7 @@ from modelyard.components.artifacts import ImageFormat, Signature
 from modelyard.components.serve.settings import Serving
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
-from tests.published import classifier, publish, regressor
+from tests.versions import classifier_signature, publish, regressor_signature
 
 NAME = "tiny"
 CLASSES = ("dark", "bright")
@@ -35,10 +35,12 @@ def named(signature: Signature) -> Signature:
 
 
 PICTURES = named(
-    classifier((4, 4, 3), "uint8", CLASSES, ImageFormat(height=4, width=4, channels=3, resize="stretch"))
+    classifier_signature(
+        (4, 4, 3), "uint8", CLASSES, ImageFormat(height=4, width=4, channels=3, resize="stretch")
+    )
 )
-NUMBERS = named(classifier((3, 2), "float32", CLASSES))
-HOUSES = regressor((3,), ("price",))
+NUMBERS = named(classifier_signature((3, 2), "float32", CLASSES))
+HOUSES = regressor_signature((3,), ("price",))
 
 
 def write_model(path: Path, signature: Signature, answer: tuple[float, ...] | None = None) -> None:

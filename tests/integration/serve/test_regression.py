@@ -7,7 +7,7 @@ import pytest
 from modelyard.components.errors import ServeError
 from modelyard.components.server import HttpServer
 from modelyard.pipelines.serving.prediction import LocalModel, RemoteModel, predict
-from tests.published import regressor
+from tests.versions import regressor_signature
 
 
 def test_answers_are_numbers(houses):
@@ -57,7 +57,7 @@ def test_predict_asks_the_server_and_shows_the_number(houses, tmp_path):
 
 
 def test_predict_without_a_server_refuses_an_answer_that_is_not_finite_too(shelf, tmp_path):
-    shelf.publish(regressor((3,), ("price",)))
+    shelf.publish(regressor_signature((3,), ("price",)))
     np.save(tmp_path / "large.npy", np.array([3e38, 0, 0], np.float32))
     with pytest.raises(ServeError, match="NaN or infinite"):
         predict(LocalModel(shelf.models, "tiny"), [tmp_path / "large.npy"])

@@ -18,7 +18,7 @@ from PIL import Image
 from modelyard.components.errors import DataError
 from modelyard.components.server import HttpServer
 from modelyard.pipelines.serving.prediction import LocalModel, RemoteModel, predict
-from tests.published import classifier
+from tests.versions import classifier_signature
 
 WHITE = np.full((4, 4, 3), 255)
 BLACK = np.zeros((4, 4, 3), int)
@@ -312,7 +312,7 @@ def test_kserves_v1_health(pictures):
 
 
 def test_a_missing_value_in_a_last_axis_of_one(shelf, start):
-    signature = classifier((2, 1), "float32", ("dark", "bright"))
+    signature = classifier_signature((2, 1), "float32", ("dark", "bright"))
     given = signature.input.model_copy(update={"name": "pixels"})
     shelf.publish(signature.model_copy(update={"inputs": (given,)}))
     with start(shelf) as server:

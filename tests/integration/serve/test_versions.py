@@ -14,7 +14,7 @@ import pytest
 from modelyard.components.errors import ServeError
 from modelyard.components.serve import model
 from modelyard.pipelines.cli import invoke
-from tests.published import classifier
+from tests.versions import classifier_signature
 
 IMAGE = np.zeros((4, 4, 3), int).tolist()
 
@@ -74,7 +74,7 @@ def test_a_new_champion_is_taken_under_load_without_a_failed_request(shelf, star
             until(lambda: clients.answers[old] > before + 50)
         assert set(clients.answers) == {old, new}
 
-        shelf.publish(classifier((2,), "float32", ("dark", "bright")))  # of another shape
+        shelf.publish(classifier_signature((2,), "float32", ("dark", "bright")))  # of another shape
         until(lambda: served(server) == 3)
         assert server.predict([[0.5, 0.5]]).json() == {"predictions": [[0.5, 0.5]]}
         assert server.predict([IMAGE]).status_code == 400
@@ -197,7 +197,7 @@ def test_a_version_for_which_there_is_not_enough_memory_is_not_loaded(shelf, mon
 
 
 def test_a_request_too_large_for_the_event_loop_is_answered(shelf, start):
-    wide = classifier((300, 300), "uint8", ("dark", "bright"))
+    wide = classifier_signature((300, 300), "uint8", ("dark", "bright"))
     shelf.publish(wide)
     with start(shelf) as server:
         response = server.predict(np.full((2, 300, 300), 51).tolist())

@@ -13,7 +13,7 @@ from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Objects
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
-from tests.published import accurate, classifier
+from tests.versions import accuracy_metrics, classifier_signature
 
 BUCKET = "models-for-tests"
 
@@ -71,8 +71,8 @@ def manifest_of(name: str, version: int, run: str, files: dict[str, Path]) -> Ma
         recipe_sha256="c" * 64,
         config={"name": name},
         files={key: artifacts.sha256(path) for key, path in files.items()},
-        signature=classifier((8, 8, 1), "uint8", ("0", "1")),
-        metrics=accurate(0.9, 0.8, 1.0),
+        signature=classifier_signature((8, 8, 1), "uint8", ("0", "1")),
+        metrics=accuracy_metrics(0.9, 0.8, 1.0),
         decision=Decision(decision="promote", reason="good"),
         packages={"numpy": "2"},
     )

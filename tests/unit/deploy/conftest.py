@@ -18,12 +18,12 @@ from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import PinnedVersion
 from modelyard.components.kubernetes import cluster as kubernetes
 from modelyard.components.store.models import ModelStore
-from tests.published import classifier
-from tests.published import publish as publish_version
+from tests.versions import classifier_signature
+from tests.versions import publish as publish_version
 from tests.unit.deploy.memory import MemoryObjects, MemoryPlatform, World
 
 RECORDED = Path(__file__).parents[1] / "kubernetes" / "recorded"
-SIGNATURE = classifier((1,), "float32", ("no", "yes"))
+SIGNATURE = classifier_signature((1,), "float32", ("no", "yes"))
 METRICS = 'modelyard_request_seconds_count{{traffic="client"}} {}\n'
 
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from modelyard.components import artifacts
 from modelyard.components.artifacts import History, Normalization, Repeats, Schema, Statistics
 from modelyard.components.shards import Rows, ShardWriter, write_hashes
-from tests.published import classifier
+from tests.versions import classifier_signature
 
 CLASSES = ("cat", "dog", "<i>emu</i>")
 SHAPE = (2, 2, 3)
@@ -62,7 +62,7 @@ class Inputs:
         folder.mkdir()
         facts: dict[str, Any] = {"shape": SHAPE, "dtype": "uint8", "names": CLASSES} | changes
         save_onnx(folder / "model.onnx", matrix, last, facts["shape"])
-        signature = classifier(**facts)
+        signature = classifier_signature(**facts)
         artifacts.write(folder / "signature.json", signature)
         return folder
 

@@ -6,7 +6,7 @@ import pytest
 from modelyard.components.artifacts import Comparison, Metric, Metrics, Repeats, SameRows, Slice
 from modelyard.components.errors import EvaluateError
 from modelyard.components.evaluate.gate import Gate, decide
-from tests.published import accurate
+from tests.versions import accuracy_metrics
 
 
 def higher(value: float) -> Metric:
@@ -26,7 +26,7 @@ def metrics(recalls: dict[str, tuple[int, int]], *comparisons: Comparison, **mor
     rows = sum(one.rows for one in slices)
     balanced = float(np.mean([one.values["recall"].value for one in slices if one.rows]))
     limit = 1 / len(slices)
-    base = accurate(sum(right for right, _ in recalls.values()) / rows, 0, 1, rows=rows)
+    base = accuracy_metrics(sum(right for right, _ in recalls.values()) / rows, 0, 1, rows=rows)
     constant = compared("balanced_accuracy", limit, balanced - limit, balanced - limit - 0.05)
     values = base.values | {"balanced_accuracy": higher(balanced)}
     changes = {"values": values, "constant": constant, "slices": slices, "comparisons": comparisons} | more

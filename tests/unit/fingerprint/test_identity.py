@@ -17,7 +17,7 @@ from modelyard.components.source.settings import Resize, Source
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
-from tests.published import classifier, publish
+from tests.versions import classifier_signature, publish
 
 Identify = Callable[..., tuple[str, str, int]]
 
@@ -60,7 +60,7 @@ def promoted(
     store: ModelStore, run: str, compared_with: int | None, data: str = "d", recipe: str = "c"
 ) -> int:
     """Publish a version as `run`, which compared it with another, and make it the champion."""
-    signature = classifier((8, 8, 1), "uint8", ("0", "1"))
+    signature = classifier_signature((8, 8, 1), "uint8", ("0", "1"))
     decided = Decision(decision="promote", reason="good", champion=compared_with)
     version = publish(
         store, "digits", {}, signature, run=run, data=data, recipe_sha256=recipe, decision=decided

@@ -14,9 +14,9 @@ from modelyard.components.artifacts import Golden
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.cli import invoke
-from tests.published import accurate, classifier, publish
+from tests.versions import accuracy_metrics, classifier_signature, publish
 
-SIGNATURE = classifier((2, 2), "uint8", ("dark", "bright"))
+SIGNATURE = classifier_signature((2, 2), "uint8", ("dark", "bright"))
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def store(tmp_path: Path) -> ModelStore:
     instances = [[[0, 0], [0, 0]], [[255, 255], [255, 255]]]
     predictions = [[1.0, 0.0], [0.0, 1.0]]
     artifacts.write(golden, Golden(problem="classification", instances=instances, predictions=predictions))
-    metrics = accurate(0.9, 0.8, 1.0)
+    metrics = accuracy_metrics(0.9, 0.8, 1.0)
     for run in ("first", "second"):
         publish(
             models,

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from modelyard.components import errors
-from tests.led_runs import ended
+from tests.run_folders import create_ended_run
 
 DOCS = Path(__file__).parents[3] / "docs"
 COMMANDS = ("run", "serve", "predict", "models", "rollback", "compile", "config", "report", "doctor")
@@ -239,7 +239,7 @@ def test_report_says_where_the_latest_is(modelyard, tmp_path):
     home = tmp_path / ".modelyard"
     for name in ("20260101-000000-aaaa", "20260102-000000-bbbb"):
         folder = home / "runs" / name
-        assert ended(home, name, report=str(folder / "report.html")) == folder
+        assert create_ended_run(home, name, report=str(folder / "report.html")) == folder
         (folder / "report.html").write_text("<p>fine</p>")
     assert modelyard("report").out == f"{folder / 'report.html'}\n"
     assert json.loads(modelyard("report", "20260101-000000-aaaa", "--output", "json").out)["run"].endswith(

@@ -8,14 +8,14 @@ from modelyard.components import lifeline
 from modelyard.components.events import StepChange, append
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.base import Failure
-from tests.led_runs import ended, started
+from tests.run_folders import create_ended_run, create_run
 
 
 def test_the_latest_run_is_explained_or_the_one_that_is_named(tmp_path, modelyard):
     home = tmp_path / ".modelyard"
     failure = Failure(kind="DataError", message="No such file.", exit_code=3, step="ingest", log=None)
-    ended(home, "20260101-000000-aaaa", state="failed", failure=failure)
-    ended(home, "20260102-000000-bbbb", state="succeeded", decision="hold", reason="no gain")
+    create_ended_run(home, "20260101-000000-aaaa", state="failed", failure=failure)
+    create_ended_run(home, "20260102-000000-bbbb", state="succeeded", decision="hold", reason="no gain")
     assert modelyard("explain").out == "The run 20260102-000000-bbbb of digits succeeded: hold: no gain\n"
     told = json.loads(modelyard("explain", "20260101-000000-aaaa", "--output", "json").out)
     assert told == {
@@ -38,7 +38,7 @@ def test_without_a_run_the_next_command_is_named(modelyard):
 
 
 def test_a_run_that_lives_is_running_and_one_that_was_killed_says_during_what(tmp_path, modelyard):
-    run = started(tmp_path / ".modelyard", "20260101-000000-aaaa")
+    run = create_run(tmp_path / ".modelyard", "20260101-000000-aaaa")
     (run / "logs" / "ingest.log").write_text("read 3 files\n")
     append(run / runs.EVENTS, StepChange(step="ingest", state="running", at=time.time()))
     with lifeline.hold(run / "lifeline"):

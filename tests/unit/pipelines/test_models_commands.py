@@ -11,7 +11,7 @@ import pytest
 
 from modelyard.pipelines.cli.options import cell
 from modelyard.pipelines.serving import platforms
-from tests.published import publish
+from tests.versions import publish
 from tests.unit.pipelines.conftest import SIGNATURE
 
 

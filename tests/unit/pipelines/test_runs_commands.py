@@ -23,7 +23,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.base import EvaluationSummary, RunSummary, Step
 from modelyard.pipelines.runners.local.runner import process_start
-from tests.led_runs import ended, started
+from tests.run_folders import create_ended_run, create_run
 
 FIRST, SECOND = "20260101-000000-aaaa", "20260102-000000-bbbb"
 
@@ -45,8 +45,8 @@ def found(modelyard, *words):
 
 
 def test_runs_are_listed_with_what_came_of_them_the_newest_first(home, modelyard):
-    ended(home, FIRST, decision="promote", reason="r", evaluation=metrics(0.9), version=3)
-    started(home, SECOND, "name=cats")
+    create_ended_run(home, FIRST, decision="promote", reason="r", evaluation=metrics(0.9), version=3)
+    create_run(home, SECOND, "name=cats")
     second, first = found(modelyard, "list")
     assert (first["name"], first["data"], first["decision"], first["version"]) == (
         FIRST,
@@ -64,8 +64,8 @@ def test_runs_are_listed_with_what_came_of_them_the_newest_first(home, modelyard
 
 
 def test_a_run_of_another_version_of_modelyard_is_listed_as_unreadable(home, modelyard):
-    (ended(home, FIRST) / "run.json").write_text('{"run": "x"}')
-    ended(home, SECOND)
+    (create_ended_run(home, FIRST) / "run.json").write_text('{"run": "x"}')
+    create_ended_run(home, SECOND)
     assert [one["state"] for one in found(modelyard, "list")] == ["succeeded", "unreadable"]
     assert "run.json" in modelyard("explain", FIRST).err
 
@@ -90,14 +90,14 @@ def test_candidate_and_champion_are_shown_side_by_side():
 
 def test_the_latest_run_is_the_one_that_started_last(home, modelyard):
     """Whatever its folder is called, as names have the local time."""
-    started(home, FIRST, at="2026-10-25T01:10:00+00:00")
-    started(home, SECOND, at="2026-10-25T00:50:00+00:00")
+    create_run(home, FIRST, at="2026-10-25T01:10:00+00:00")
+    create_run(home, SECOND, at="2026-10-25T00:50:00+00:00")
     assert [one["name"] for one in found(modelyard, "list")] == [FIRST, SECOND]
     assert modelyard("explain").out.startswith(f"The run {FIRST}")
 
 
 def test_a_run_that_another_process_leads_shows_its_steps_as_they_are(home, modelyard):
-    run = started(home, FIRST)
+    run = create_run(home, FIRST)
     events = run / runs.EVENTS
     append(events, StepChange(step="ingest", state="succeeded", cached=True, at=time.time()))
     append(events, StepChange(step="train", state="running", at=time.time()))
@@ -120,8 +120,8 @@ def test_the_command_that_serves_a_model_has_all_of_its_store():
 
 
 def test_two_runs_are_compared(home, modelyard):
-    ended(home, FIRST, decision="promote", reason="r", evaluation=metrics(0.9))
-    ended(home, SECOND, "training.epochs=3", decision="hold", reason="r", evaluation=metrics(0.8))
+    create_ended_run(home, FIRST, decision="promote", reason="r", evaluation=metrics(0.9))
+    create_ended_run(home, SECOND, "training.epochs=3", decision="hold", reason="r", evaluation=metrics(0.8))
     compared = found(modelyard, "compare", FIRST, SECOND)
     assert [one["name"] for one in compared["runs"]] == [FIRST, SECOND]
     assert compared["differences"] == [{"key": "training.epochs", "before": 20, "after": 3}]
@@ -130,7 +130,7 @@ def test_two_runs_are_compared(home, modelyard):
     assert re.search(r"^started +2026-01-01 00:00:00 UTC +2026-01-02 00:00:00 UTC *$", text, re.M)
     assert re.search(r"^training.epochs +20 +3 *$", text, re.M)
     third = "20260103-000000-aaaa"
-    ended(home, third, "gate=null", decision="promote", reason="r", evaluation=metrics(0.9))
+    create_ended_run(home, third, "gate=null", decision="promote", reason="r", evaluation=metrics(0.9))
     keys = [line.split()[0] for line in modelyard("runs", "compare", FIRST, third).out.splitlines()]
     assert [key for key in keys if key.startswith("gate")] == ["gate.comparison", "gate.minimum.accuracy"]
     assert found(modelyard, "compare", FIRST, third)["results"][1]["before"] == "2026-01-01T00:00:00+00:00"
@@ -138,7 +138,7 @@ def test_two_runs_are_compared(home, modelyard):
 
 
 def test_logs_of_a_run(home, modelyard):
-    run = ended(home, FIRST)
+    run = create_ended_run(home, FIRST)
     for step in ("train", "ingest"):
         (run / "logs" / f"{step}.log").write_text(f"[KFP Executor x]: {step}\n{step}ing\n")
     assert modelyard("runs", "logs", FIRST).out == "ingest:\ningesting\ntrain:\ntraining\n"
@@ -148,11 +148,11 @@ def test_logs_of_a_run(home, modelyard):
 
 
 def test_refusals_say_why(home, modelyard):
-    ended(home, FIRST)
+    create_ended_run(home, FIRST)
     for command in ("cancel", "retry"):
         refused = modelyard("runs", command, FIRST)
         assert (refused.code, "succeeded" in refused.err) == (2, True)
-    elsewhere = started(home, SECOND, host="elsewhere")
+    elsewhere = create_run(home, SECOND, host="elsewhere")
     with lifeline.hold(elsewhere / "lifeline"):
         refused = modelyard("runs", "cancel", SECOND)
     assert refused.code == 2
@@ -181,7 +181,7 @@ def test_the_pods_of_a_run_whose_leader_was_killed_are_removed(home, modelyard, 
     cluster = Cluster()
     monkeypatch.setattr("modelyard.components.kubernetes.cluster.connect", lambda _: cluster)
     place = Environment(kind="kubernetes", store="gs://b/models", pipeline_root="gs://b/runs")
-    run = started(home, FIRST, runner="pods", environment="kind", place=place)
+    run = create_run(home, FIRST, runner="pods", environment="kind", place=place)
     assert found(modelyard, "list")[0]["runner"] == "pods"
     with lifeline.hold(run / "lifeline"):
         modelyard("runs", "logs", FIRST)
@@ -204,10 +204,10 @@ def test_a_process_that_does_not_lead_the_run_is_not_ended(home, modelyard):
     """Its number is that of the leader, which has ended, or it is older than the run."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
         try:
-            run = started(home, FIRST, pid=other.pid, pid_started=process_start(other.pid))
+            run = create_run(home, FIRST, pid=other.pid, pid_started=process_start(other.pid))
             assert modelyard("runs", "cancel", FIRST).code == 2
             (run / "lifeline").unlink(missing_ok=True)
-            changed = started(home, SECOND, pid=other.pid, pid_started="another")
+            changed = create_run(home, SECOND, pid=other.pid, pid_started="another")
             with lifeline.hold(changed / "lifeline"):
                 modelyard("runs", "cancel", SECOND)
             assert other.poll() is None
@@ -216,14 +216,14 @@ def test_a_process_that_does_not_lead_the_run_is_not_ended(home, modelyard):
 
 
 def test_a_living_run_is_cancelled(home, modelyard):
-    run = started(home, FIRST)
+    run = create_run(home, FIRST)
     line = [sys.executable, "-c", LEADER, str(run / "lifeline")]
     with subprocess.Popen(line, stdout=subprocess.PIPE) as leader:
         assert leader.stdout
         leader.stdout.readline()
         (run / runs.START).unlink()
         (run / "logs").rmdir()
-        started(home, FIRST, pid=leader.pid, pid_started=process_start(leader.pid))
+        create_run(home, FIRST, pid=leader.pid, pid_started=process_start(leader.pid))
         assert modelyard("runs", "cancel", FIRST).code == 0
         assert leader.wait(120) == -signal.SIGTERM
     assert found(modelyard, "show", FIRST)["state"] == "cancelled"
@@ -285,8 +285,8 @@ def test_an_event_is_read_whole_or_not_at_all(tmp_path: Path):
 
 
 def test_a_run_that_another_version_of_modelyard_started_is_left_out_and_named(home, modelyard):
-    (ended(home, FIRST) / runs.START).write_text('{"key of another version": 1}')
-    started(home, SECOND)
+    (create_ended_run(home, FIRST) / runs.START).write_text('{"key of another version": 1}')
+    create_run(home, SECOND)
     assert [run["name"] for run in found(modelyard, "list")] == [SECOND]
     assert f"the run {FIRST} is not shown" in modelyard("runs", "list").err
     assert modelyard("explain").code == 0

@@ -13,7 +13,7 @@ from modelyard.components.server import HttpServer, NoServerError, send
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.serving import smoke_test
 from modelyard.pipelines.serving.smoke_test import predict_once
-from tests.published import classifier
+from tests.versions import classifier_signature
 
 GOLDEN = Golden(problem="classification", instances=[[[1]], [[2]]], predictions=[[0.2, 0.8], [1.0, 0.0]])
 ANSWER = {"predictions": [[0.25, 0.75]]}
@@ -27,7 +27,7 @@ class Models:
 
     def record(self, name, version, path, kind):
         assert (name, version, path, kind) == ("digits", 7, "golden.json", Golden)
-        return SimpleNamespace(signature=classifier((1, 1), "float32", ("cat", "dog"))), GOLDEN
+        return SimpleNamespace(signature=classifier_signature((1, 1), "float32", ("cat", "dog"))), GOLDEN
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from modelyard.components.artifacts import (
     Statistics,
 )
 from modelyard.components.report.page import ReportedMistake, render
-from tests.published import accurate
+from tests.versions import accuracy_metrics
 
 
 def scored_class(name: str, rows: int, recall: float | None) -> Slice:
@@ -44,7 +44,7 @@ def page() -> Callable[..., str]:
             scored_class(name, 50 + size, (label + 1) / size) for label, name in enumerate(classes)
         )
         details = {"confusion": confusion.tolist()}
-        found = accurate(0.9, 0.88, 0.92, details=details, slices=slices or scored).model_copy(update=changes)
+        found = accuracy_metrics(0.9, 0.88, 0.92, details=details, slices=slices or scored).model_copy(update=changes)
         history = History(
             metrics={"loss": [1.0, 0.5], "val_loss": [1.1, 0.7]} if metrics is None else metrics,
             epochs=2,

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from modelyard.components.serve.model import Predictor
-from tests.published import classifier
+from tests.versions import classifier_signature
 
 
 @pytest.mark.parametrize(("side", "size"), [(4, 16), (200, 3), (1000, 1)])
@@ -17,7 +17,7 @@ def test_a_slice_has_few_examples_and_few_bytes(tmp_path, side, size):
 
 
 def signature(side):
-    return classifier((side, side), "float32", ("size", "nothing"))
+    return classifier_signature((side, side), "float32", ("size", "nothing"))
 
 
 def counting(folder, side):

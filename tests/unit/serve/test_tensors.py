@@ -6,10 +6,10 @@ import pytest
 from modelyard.components.artifacts import Tensor
 from modelyard.components.serve import tensors
 from modelyard.components.serve.replies import Refused, encode_rows
-from tests.published import classifier
+from tests.versions import classifier_signature
 
-PIXELS = classifier((2, 3), "uint8", ("a", "b")).input
-FLOATS = classifier((2, 3), "float32", ("a", "b")).input
+PIXELS = classifier_signature((2, 3), "uint8", ("a", "b")).input
+FLOATS = classifier_signature((2, 3), "float32", ("a", "b")).input
 
 
 def batch(text: str, signature: Tensor = PIXELS, key: str = "instances") -> np.ndarray:

@@ -13,7 +13,7 @@ from modelyard.pipelines.runners.base import RunSummary
 from modelyard.pipelines.runners.local.runner import Start, process_start
 
 
-def started(home: Path, name: str, *overrides: str, **changes: Any) -> Path:
+def create_run(home: Path, name: str, *overrides: str, **changes: Any) -> Path:
     """Make the folder of a run that this process leads; return it."""
     folder = home / "runs" / name
     (folder / "logs").mkdir(parents=True)
@@ -32,9 +32,9 @@ def started(home: Path, name: str, *overrides: str, **changes: Any) -> Path:
     return folder
 
 
-def ended(home: Path, name: str, *overrides: str, **result: Any) -> Path:
+def create_ended_run(home: Path, name: str, *overrides: str, **result: Any) -> Path:
     """Make the folder of a run that has ended; return it."""
-    folder = started(home, name, *overrides)
+    folder = create_run(home, name, *overrides)
     known = {"run": name, "model": "digits", "state": "succeeded", "steps": (), "seconds": 1.0, "store": "x"}
     runs.finish(folder, RunSummary(**(known | result)))
     return folder

@@ -21,21 +21,21 @@ from modelyard.components.problems.base import signature_of
 from modelyard.components.store.models import ModelStore
 
 
-def classifier(
+def classifier_signature(
     shape: tuple[int, ...], dtype: Dtype, names: tuple[str, ...], image: ImageFormat | None = None
 ) -> Signature:
-    """Return the signature of a classifier of such examples."""
+    """Return the signature of a classifier."""
     schema = Schema(shape=shape, dtype=dtype, problem="classification", names=names, splits={}, image=image)
     return signature_of(schema, describe("classification"))
 
 
-def regressor(shape: tuple[int, ...], names: tuple[str, ...]) -> Signature:
+def regressor_signature(shape: tuple[int, ...], names: tuple[str, ...]) -> Signature:
     """Return the signature of a model of regression on such examples."""
     schema = Schema(shape=shape, dtype="float32", problem="regression", names=names, splits={})
     return signature_of(schema, describe("regression"))
 
 
-def accurate(value: float, low: float, high: float, rows: int = 10, **more: Any) -> Metrics:
+def accuracy_metrics(value: float, low: float, high: float, rows: int = 10, **more: Any) -> Metrics:
     """Return the metrics of a classifier with this accuracy."""
     values = {
         "accuracy": Metric(value=value, low=low, high=high, direction="higher"),
@@ -45,7 +45,7 @@ def accurate(value: float, low: float, high: float, rows: int = 10, **more: Any)
 
 
 def publish(
-    models: ModelStore, name: str, files: Mapping[str, Path], signature: Signature, **facts: Any
+    models: ModelStore, name: str, files: Mapping[str, Path], signature: Signature, **fields: Any
 ) -> int:
     """Publish a version and return its number.
 
@@ -54,20 +54,20 @@ def publish(
         name: the model's name.
         files: those of the version, by their path inside it.
         signature: what the model takes and gives.
-        facts: other fields of the manifest; `run` is one of its own if it is left out.
+        fields: other fields of the manifest; `run` is one of its own if it is left out.
     """
-    said = {
+    values = {
         "run": uuid4().hex,
         "created": "2026-01-01T00:00:00+00:00",
         "data": "",
         "recipe_sha256": "",
         "config": {},
-        "metrics": accurate(1, 1, 1),
+        "metrics": accuracy_metrics(1, 1, 1),
         "decision": Decision(decision="promote", reason="good"),
         "packages": {},
-    } | facts
-    version = models.reserve(name, said["run"])
-    sums = {path: artifacts.sha256(file) for path, file in files.items()}
-    manifest = Manifest(model=name, version=version, files=sums, signature=signature, **said)
+    } | fields
+    version = models.reserve(name, values["run"])
+    checksums = {path: artifacts.sha256(file) for path, file in files.items()}
+    manifest = Manifest(model=name, version=version, files=checksums, signature=signature, **values)
     models.publish(name, version, dict(files), manifest)
     return version
