@@ -18,9 +18,9 @@ from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import PinnedVersion
 from modelyard.components.kubernetes import cluster as kubernetes
 from modelyard.components.store.models import ModelStore
+from tests.unit.deploy.memory import MemoryObjects, MemoryPlatform, World
 from tests.versions import classifier_signature
 from tests.versions import publish as publish_version
-from tests.unit.deploy.memory import MemoryObjects, MemoryPlatform, World
 
 RECORDED = Path(__file__).parents[1] / "kubernetes" / "recorded"
 SIGNATURE = classifier_signature((1,), "float32", ("no", "yes"))

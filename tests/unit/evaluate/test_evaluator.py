@@ -26,8 +26,8 @@ from modelyard.components.problems.base import signature_of
 from modelyard.components.shards import ShardWriter, Split
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
-from tests.versions import publish
 from tests.unit.evaluate.conftest import save_onnx
+from tests.versions import publish
 
 
 def run(

@@ -11,8 +11,8 @@ import pytest
 
 from modelyard.pipelines.cli.options import cell
 from modelyard.pipelines.serving import platforms
-from tests.versions import publish
 from tests.unit.pipelines.conftest import SIGNATURE
+from tests.versions import publish
 
 
 @pytest.mark.usefixtures("store")
