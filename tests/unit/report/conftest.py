@@ -44,7 +44,9 @@ def page() -> Callable[..., str]:
             scored_class(name, 50 + size, (label + 1) / size) for label, name in enumerate(classes)
         )
         details = {"confusion": confusion.tolist()}
-        found = accuracy_metrics(0.9, 0.88, 0.92, details=details, slices=slices or scored).model_copy(update=changes)
+        found = accuracy_metrics(0.9, 0.88, 0.92, details=details, slices=slices or scored).model_copy(
+            update=changes
+        )
         history = History(
             metrics={"loss": [1.0, 0.5], "val_loss": [1.1, 0.7]} if metrics is None else metrics,
             epochs=2,
