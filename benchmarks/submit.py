@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from measure import paired, show, turns, wall
-from modelyard.pipelines.steps import ACCELERATED, IMAGES
+from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -46,7 +46,7 @@ def main() -> None:
         server, place, out = serve(), Path(folder) / "place.yaml", Path(folder) / "out.yaml"
         settings = {
             "kind": "kubernetes",
-            "images": {name: f"registry.example/{name}@{DIGEST}" for name in (*IMAGES, *ACCELERATED)},
+            "images": {name: f"registry.example/{name}@{DIGEST}" for name in (*IMAGES, *ACCELERATED_IMAGES)},
             "store": "gs://bucket/models",
             "pipeline_root": "gs://bucket/runs",
             "kfp": {"endpoint": server.url},

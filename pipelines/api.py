@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from modelyard.pipelines.runners.differences import Change
     from modelyard.pipelines.runners.kfp import submission
     from modelyard.pipelines.runners.kfp.runner import KfpRun, KfpRunner
-    from modelyard.pipelines.runners.select import Place
+    from modelyard.pipelines.runners.select import RunScope
     from modelyard.pipelines.serving.prediction import ExamplePrediction, Model
 
 __all__ = [
@@ -126,12 +126,12 @@ def start(
         options: arguments of the pipeline: `skip_unchanged`, `force_after` (seconds).
         console: shows the progress of uploads.
     """
-    console = console or _silent()
+    console = console or _quiet_console()
     with console.status("starting"):
         from modelyard.pipelines.runners import select
 
-        where = load_environment(environment, overrides)
-        settings, runner = _config(config, overrides, environment), select.leader(environment, where)
+        env = load_environment(environment, overrides)
+        config, runner = _config(config, overrides, environment), select.leader(environment, env)
         runner.check()
         from modelyard.pipelines.compile import lean_kfp
 
@@ -139,9 +139,9 @@ def start(
         from modelyard.pipelines.compile.uploads import gather
         from modelyard.pipelines.planning import comparison
 
-        uploads = gather(settings, where)
+        uploads = gather(config, env)
     uploads.send(console)
-    plan_key = comparison.identity(uploads.config, where)
+    plan_key = comparison.identity(uploads.config, env)
     run = runner.start(uploads.config, DEFAULTS | options)
     run.plan_key = plan_key
     return run
@@ -178,9 +178,9 @@ def plan(
     from modelyard.pipelines.planning import planner
     from modelyard.pipelines.runners import runs
 
-    where = load_environment(environment, overrides)
-    settings = _config(config, overrides, environment)
-    return planner.make(settings, where, environment, request or planner.Request(), runs.home())
+    env = load_environment(environment, overrides)
+    config = _config(config, overrides, environment)
+    return planner.make(config, env, environment, request or planner.Request(), runs.home())
 
 
 @dataclass(frozen=True)
@@ -210,14 +210,14 @@ class Submission:
         from modelyard.pipelines.planning import comparison
 
         plan_key = comparison.identity(self.uploads.config, self.server.environment)
-        self.uploads.send(console or _silent())
+        self.uploads.send(console or _quiet_console())
         run = self.server.submit(self.prepared, self.found)
         run.plan_key = plan_key
         return run
 
 
 def prepare_submission(
-    place: "Place",
+    scope: "RunScope",
     config: Source = None,
     options: dict[str, bool | int] = DEFAULTS,
     budget: float | None = None,
@@ -226,7 +226,7 @@ def prepare_submission(
     """Check a run on Kubeflow Pipelines and return what would be sent.
 
     Args:
-        place: the environment, the server and the overrides.
+        scope: the environment, the server and the overrides.
         config: the configuration.
         options: as for `start`.
         budget: in USD, which the last plan must not exceed.
@@ -238,9 +238,9 @@ def prepare_submission(
     from modelyard.pipelines.runners import runs, select
     from modelyard.pipelines.runners.kfp import submission
 
-    server = select.server(place)  # there is one, before anything is packed for it
+    server = select.server(scope)  # there is one, before anything is packed for it
     environment = server.environment
-    uploads = gather(_config(config, place.overrides, server.name), environment)
+    uploads = gather(_config(config, scope.overrides, server.name), environment)
     if not anyway:
         guard(uploads.config, environment, server.name, runs.home(), budget)
     prepared = submission.prepare(uploads.config, environment, DEFAULTS | options)
@@ -267,10 +267,10 @@ def submit(
         endpoint: URL of the API of Kubeflow Pipelines; by default that of the environment.
         skip_unchanged: end as `unchanged` if the champion has the same data, configuration and code.
     """
-    from modelyard.pipelines.runners.select import Place
+    from modelyard.pipelines.runners.select import RunScope
 
-    place = Place(environment, endpoint, overrides=overrides)
-    return prepare_submission(place, config, {"skip_unchanged": skip_unchanged}).send()
+    scope = RunScope(environment, endpoint, overrides=overrides)
+    return prepare_submission(scope, config, {"skip_unchanged": skip_unchanged}).send()
 
 
 def compile_pipeline(
@@ -286,8 +286,8 @@ def compile_pipeline(
     """
     from modelyard.pipelines.compile.compiler import compile_to
 
-    where = load_environment(environment, overrides)
-    compile_to(_config(config, overrides, environment), Path(file), where)
+    env = load_environment(environment, overrides)
+    compile_to(_config(config, overrides, environment), Path(file), env)
 
 
 def step_specs(
@@ -302,8 +302,8 @@ def step_specs(
     """
     from modelyard.pipelines.compile.compiler import specs
 
-    told = specs(_config(config, overrides, environment), load_environment(environment, overrides))
-    return {step: spec.text() for step, spec in told.items()}
+    by_step = specs(_config(config, overrides, environment), load_environment(environment, overrides))
+    return {step: spec.text() for step, spec in by_step.items()}
 
 
 def list_runs(environment: str | None = None, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
@@ -316,7 +316,7 @@ def list_runs(environment: str | None = None, model: str | None = None, limit: i
     """
     from modelyard.pipelines.runners import select
 
-    return select.list_runs(select.Place(environment), model, limit)
+    return select.list_runs(select.RunScope(environment), model, limit)
 
 
 def open_run(name: str | None = None, environment: str | None = None) -> Run:
@@ -331,7 +331,7 @@ def open_run(name: str | None = None, environment: str | None = None) -> Run:
     """
     from modelyard.pipelines.runners import select
 
-    return select.find(select.Place(environment), name)
+    return select.find(select.RunScope(environment), name)
 
 
 def open_store(url: str | None = None, environment: str = "local") -> ModelStore:
@@ -350,8 +350,8 @@ def open_store(url: str | None = None, environment: str = "local") -> ModelStore
 
 def store_section(url: str | None, environment: str = "local") -> Store:
     """Return the `store` section for what needs no configuration; see `open_store`."""
-    given = [f"store.url={json.dumps(url)}"] if url is not None else []
-    return load_section("store", Store, given, below=load_environment(environment).model_store())
+    overrides = [f"store.url={json.dumps(url)}"] if url is not None else []
+    return load_section("store", Store, overrides, defaults=load_environment(environment).model_store())
 
 
 def promote(
@@ -452,7 +452,7 @@ def predict(model: "Model", files: Sequence[Path | str]) -> "list[ExamplePredict
     return prediction.predict(model, [Path(file) for file in files])
 
 
-def _silent() -> "Console":
+def _quiet_console() -> "Console":
     from rich.console import Console
 
     return Console(quiet=True)

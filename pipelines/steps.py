@@ -21,9 +21,9 @@ from modelyard.components.preprocess.spec import PreprocessSpec
 from modelyard.components.settings import Spec
 from modelyard.components.train.spec import TrainSpec
 
-SERVER = "serve"
+SERVER_IMAGE = "serve"
 """The image of the server that deploy rolls out."""
-STAGING = "fingerprint"
+STAGING_IMAGE = "fingerprint"
 """The image that moves artifacts for the pods of other steps: the smallest with the clients of storages."""
 
 
@@ -86,13 +86,13 @@ _ROWS = (
     Step(EXIT_TASK, ExplainSpec, "deploy", kubernetes=True, exit_task=True),
 )
 STEPS: Mapping[str, Step] = {step.name: step for step in _ROWS}
-IMAGES = (*dict.fromkeys(step.image for step in _ROWS), SERVER)
+IMAGES = (*dict.fromkeys(step.image for step in _ROWS), SERVER_IMAGE)
 """The images that a pipeline needs."""
-ACCELERATED = tuple(image for step in _ROWS for image in step.accelerated.values())
+ACCELERATED_IMAGES = tuple(image for step in _ROWS for image in step.accelerated.values())
 """The images with the libraries of an accelerator."""
 
 
-def described(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def deploy_spec(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return the spec of deploy from the parameters of a run on a server; empty if it has none.
 
     The run may be of another version of modelyard, so nothing of it is checked.

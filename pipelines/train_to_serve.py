@@ -30,20 +30,22 @@ from modelyard.pipelines.steps import STEPS
 
 NAME = "train-to-serve"
 
-Place = Callable[[str, dsl.PipelineTask], object]
+ConfigureTask = Callable[[str, dsl.PipelineTask], object]
 
 
-def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..., dsl.PipelineTask]:
+def build(
+    configure: ConfigureTask, config: dsl.PipelineConfig | None = None
+) -> Callable[..., dsl.PipelineTask]:
     """Return the pipeline.
 
     Args:
-        place: gives a step, by its name, the image, resources and node that its task gets.
+        configure: gives a step, by its name, the image, resources and node that its task gets.
         config: what holds for a whole run.
     """
 
-    def placed(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    def add(task: dsl.PipelineTask) -> dsl.PipelineTask:
         task.set_caching_options(STEPS[task.name].cached)
-        place(task.name, task)
+        configure(task.name, task)
         return task
 
     @dsl.pipeline(name=NAME, pipeline_config=config)
@@ -58,38 +60,38 @@ def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..
         skip_unchanged: bool = False,
         force_after: int = 0,
     ) -> None:
-        ending = placed(explain(spec=explain_spec, run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER))
+        exit_task = add(explain(spec=explain_spec, run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER))
 
-        with dsl.ExitHandler(ending, name="whole"):
-            identified = placed(
+        with dsl.ExitHandler(exit_task, name="whole"):
+            fingerprint_task = add(
                 fingerprint(spec=fingerprint_spec, skip_unchanged=skip_unchanged, force_after=force_after)
             )
-            identity = identified.outputs["identity"]
+            identity = fingerprint_task.outputs["identity"]
 
             # Conditions are on unnamed outputs: kfp.local silently skips one on a named output.
-            with dsl.If(identified.outputs["Output"] != UNCHANGED, name="changed"):
-                ingested = placed(ingest(spec=ingest_spec, fingerprint=identified.outputs["Output"]))
+            with dsl.If(fingerprint_task.outputs["Output"] != UNCHANGED, name="changed"):
+                ingest_task = add(ingest(spec=ingest_spec, fingerprint=fingerprint_task.outputs["Output"]))
 
-                prepared = placed(preprocess(raw=ingested.outputs["raw"], spec=preprocess_spec))
+                preprocess_task = add(preprocess(raw=ingest_task.outputs["raw"], spec=preprocess_spec))
 
-                trained = placed(train(features=prepared.outputs["features"], spec=train_spec))
+                train_task = add(train(features=preprocess_task.outputs["features"], spec=train_spec))
 
-                evaluated = placed(
+                evaluate_task = add(
                     evaluate(
-                        model=trained.outputs["model"],
-                        features=prepared.outputs["features"],
-                        history=trained.outputs["history"],
+                        model=train_task.outputs["model"],
+                        features=preprocess_task.outputs["features"],
+                        history=train_task.outputs["history"],
                         spec=evaluate_spec,
                         identity=identity,
                     )
                 )
 
-                with dsl.If(evaluated.outputs["Output"] == True, name="promote"):  # noqa: E712
-                    placed(
+                with dsl.If(evaluate_task.outputs["Output"] == True, name="promote"):  # noqa: E712
+                    add(
                         deploy(
-                            model=trained.outputs["model"],
-                            history=trained.outputs["history"],
-                            evaluation=evaluated.outputs["evaluation"],
+                            model=train_task.outputs["model"],
+                            history=train_task.outputs["history"],
+                            evaluation=evaluate_task.outputs["evaluation"],
                             spec=deploy_spec,
                             identity=identity,
                         )
@@ -98,16 +100,16 @@ def build(place: Place, config: dsl.PipelineConfig | None = None) -> Callable[..
     return train_to_serve
 
 
-def build_preparation(place: Place) -> Callable[..., dsl.PipelineTask]:
+def build_preparation(configure: ConfigureTask) -> Callable[..., dsl.PipelineTask]:
     """Return the pipeline of ingest and preprocess alone, whose output is `features`; see `build`."""
 
     @dsl.pipeline(name="prepare")
     def prepare(ingest_spec: str, preprocess_spec: str, fingerprint: str) -> dsl.Dataset:
-        ingested = ingest(spec=ingest_spec, fingerprint=fingerprint)
-        place("ingest", ingested)
+        ingest_task = ingest(spec=ingest_spec, fingerprint=fingerprint)
+        configure("ingest", ingest_task)
 
-        prepared = preprocess(raw=ingested.outputs["raw"], spec=preprocess_spec)
-        place("preprocess", prepared)
-        return prepared.outputs["features"]
+        preprocess_task = preprocess(raw=ingest_task.outputs["raw"], spec=preprocess_spec)
+        configure("preprocess", preprocess_task)
+        return preprocess_task.outputs["features"]
 
     return prepare

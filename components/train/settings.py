@@ -228,7 +228,7 @@ class Training(Settings):
         return self.model_dump(mode="json", exclude={"checkpoint_every"})
 
     @property
-    def least_epochs(self) -> int:
+    def min_epochs(self) -> int:
         """Return how many there are at least: the first epoch that is watched improves on nothing.
 
         Under a baseline, it counts as an epoch without an improvement.

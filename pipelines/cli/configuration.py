@@ -24,10 +24,10 @@ def show(
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.environments.load import load_environment
 
-    place = load_environment(environment or "local", overrides or ())
-    values = load(config, overrides or (), store=place.model_store()).model_dump(mode="json")
+    env = load_environment(environment or "local", overrides or ())
+    values = load(config, overrides or (), store=env.model_store()).model_dump(mode="json")
     if environment:
-        values["environment"] = place.model_dump(mode="json")
+        values["environment"] = env.model_dump(mode="json")
     if output is Output.JSON:
         emit(values)
     else:
@@ -48,11 +48,11 @@ def init(
 ) -> None:
     """Write a configuration to start from; its comments explain every key."""
     from modelyard.components.errors import ConfigError
-    from modelyard.pipelines.cli.reference import starter
+    from modelyard.pipelines.cli.reference import starter_config
 
     try:
         with file.open("x", encoding="utf-8") as target:
-            target.write(starter())
+            target.write(starter_config())
     except FileExistsError as error:
         raise ConfigError(f"{file} exists already and was left as it is. Name another file.") from error
     except FileNotFoundError as error:
@@ -71,6 +71,6 @@ def reference(
     ] = False,
 ) -> None:
     """Print the reference of all keys, in Markdown."""
-    from modelyard.pipelines.cli.reference import environments_page, page
+    from modelyard.pipelines.cli.reference import config_page, environments_page
 
-    typer.echo(environments_page() if environments else page(), nl=False)
+    typer.echo(environments_page() if environments else config_page(), nl=False)

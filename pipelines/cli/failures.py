@@ -48,7 +48,7 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
                 traceback.print_exception(error)
             code = report(type(known).__name__, str(known), known.exit_code, as_json)
         else:
-            code = report(type(error).__name__, unexpected(error, debug), 1, as_json)
+            code = report(type(error).__name__, bug_message(error, debug), 1, as_json)
     return code if isinstance(code, int) else 0
 
 
@@ -68,7 +68,7 @@ def report(kind: str, message: str, exit_code: int, as_json: bool) -> int:
     return exit_code
 
 
-def unexpected(error: Exception, debug: bool) -> str:
+def bug_message(error: Exception, debug: bool) -> str:
     """Show or keep the traceback of a bug, and return what to tell about it."""
     what = f"{type(error).__name__}: {error}. This is a bug in modelyard"
     if debug:

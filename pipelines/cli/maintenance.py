@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from modelyard.pipelines.maintenance.garbage_collection import Removable
 
-MOST_REASONS = 20
+MAX_REASONS = 20
 
 
 def gc(
@@ -54,16 +54,16 @@ def gc(
 
     console = Console(stderr=True)
     with console.status("looking"):
-        place = select.Place(environment, endpoint, namespace, overrides or ()).environment
-        settings = load(config, overrides or (), store=place.model_store())
-        found = GarbageCollector(settings, place, runs.home(), time.time(), endpoint).find()
-    to_remove = [one for one in found if one.kept is None]
+        env = select.RunScope(environment, endpoint, namespace, overrides or ()).environment
+        settings = load(config, overrides or (), store=env.model_store())
+        removables = GarbageCollector(settings, env, runs.home(), time.time(), endpoint).find()
+    to_remove = [one for one in removables if one.kept is None]
     if output is Output.TEXT:
-        _show(found, to_remove)
+        _show(removables, to_remove)
     confirmed = not dry_run and (yes or (to_remove and _confirmed(output, console)))
     removed = _remove(to_remove, console) if confirmed else []
     if output is Output.JSON:
-        emit([_json(one, one in removed) for one in found])
+        emit([_json(one, one in removed) for one in removables])
     elif confirmed:
         typer.echo(f"Removed {len(removed)} of {len(to_remove)}.")
 
@@ -93,19 +93,19 @@ def _confirmed(output: Output, console: "Console") -> bool:
     return output is Output.TEXT and console.is_terminal and typer.confirm("Remove?", err=True)
 
 
-def _show(found: list["Removable"], to_remove: list["Removable"]) -> None:
+def _show(removables: list["Removable"], to_remove: list["Removable"]) -> None:
     from rich.filesize import decimal
 
     if to_remove:
         rows = [(one.kind, one.name, decimal(one.size), one.why) for one in to_remove]
         show_rows(rows, ("what", "name", "size", "why"))
     total = decimal(sum(one.size for one in to_remove))
-    typer.echo(f"{len(to_remove)} of {len(found)} can be removed ({total}).")
-    kept = Counter((one.kind, one.kept) for one in found if one.kept)
+    typer.echo(f"{len(to_remove)} of {len(removables)} can be removed ({total}).")
+    kept = Counter((one.kind, one.kept) for one in removables if one.kept)
     if kept:
-        reasons = [(kind, str(count), why) for (kind, why), count in kept.most_common(MOST_REASONS)]
+        reasons = [(kind, str(count), why) for (kind, why), count in kept.most_common(MAX_REASONS)]
         show_rows(reasons, ("kept", "count", "why"))
-    if len(kept) > MOST_REASONS:
+    if len(kept) > MAX_REASONS:
         typer.echo("--output json lists all that is kept, and why.")
 
 

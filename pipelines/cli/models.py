@@ -13,15 +13,15 @@ from modelyard.pipelines.cli.options import (
     Reason,
     StoreUrl,
     Version,
-    cell,
     emit,
-    models_in,
-    say,
+    format_cell,
+    format_time,
+    log,
+    open_store,
     show,
     show_list,
     show_rows,
     store_section,
-    time_of,
     user,
 )
 
@@ -46,12 +46,12 @@ def list_(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """List the models, or the versions of one, and what is served."""
-    models = models_in(store, environment)
+    models = open_store(store, environment)
     if name:
         rows = _versions(models, name, _find_served(models, name, environment, store)[0])
     else:
-        found = [(one, _find_served(models, one, environment, store)) for one in models.names()]
-        rows = [_model(models, one, *served) for one, served in found]
+        served = [(one, _find_served(models, one, environment, store)) for one in models.names()]
+        rows = [_model(models, one, *state) for one, state in served]
     errors = any(row["error"] for row in rows)
     head = tuple(key for key in rows[0] if key != "error" or errors) if rows else ()
     shown = [tuple(_cell(row[key]) for key in head) for row in rows]
@@ -71,12 +71,12 @@ def show_(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Show the origin and the metrics of a version, and where it is served."""
-    models = models_in(store, environment)
+    models = open_store(store, environment)
     champion = models.champion(name)
     manifest = models.manifest(name, version or (champion.version if champion else models.latest(name)))
     is_champion = champion is not None and champion.version == manifest.version
-    places, error = _find_served(models, name, environment, store)
-    served = [where for where, versions in places.items() if manifest.version in versions]
+    locations, error = _find_served(models, name, environment, store)
+    served = [where for where, versions in locations.items() if manifest.version in versions]
     state = {"champion": is_champion, "served": served, "error": error if is_champion else None}
     if output is Output.JSON:
         emit({**manifest.model_dump(mode="json"), **state})
@@ -101,10 +101,10 @@ def promote(
     from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment
 
-    place, by = load_environment(environment), user()
+    env, by = load_environment(environment), user()
     champion = api.promote(name, version, reason=reason, by=by, url=store, environment=environment)
     servers = FOLLOW
-    if place.on_cluster and store_section(store, environment) == place.model_store():
+    if env.on_cluster and store_section(store, environment) == env.model_store():
         servers = (
             "The servers of the cluster still have the version that they had: the next deploy, or `modelyard "
             f"deploy {name} {version} -e {environment}`, brings them to it."
@@ -136,7 +136,7 @@ def rollback(
     from modelyard.pipelines.environments.load import load_environment
 
     by = user()
-    champion = api.rollback(name, to, reason=reason, by=by, url=store, environment=environment, log=say)
+    champion = api.rollback(name, to, reason=reason, by=by, url=store, environment=environment, log=log)
     servers = "Its servers have it." if load_environment(environment).on_cluster else FOLLOW
     _show_champion(champion, name, servers, output)
 
@@ -149,12 +149,12 @@ def history(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """List promotions and rollbacks, oldest first."""
-    models = models_in(store, environment)
+    models = open_store(store, environment)
     entries = models.history(name)
     if not entries:
         models.latest(name)  # raises when there is no such model
     head = ("", "time (UTC)", "action", "by", "reason")
-    rows = [(str(one.number), time_of(one.at), _action(one), one.by, one.reason) for one in entries]
+    rows = [(str(one.number), format_time(one.at), _action(one), one.by, one.reason) for one in entries]
     empty = f"{name} has no history in {models.url}: no version of it was ever promoted."
     show_list(output, [entry.model_dump(mode="json") for entry in entries], rows, head, empty)
 
@@ -173,31 +173,31 @@ def _show_champion(champion: "Champion", name: str, servers: str, output: Output
 def _find_served(
     models: "ModelStore", name: str, environment: str, store: str | None
 ) -> tuple[dict[str, list[int]], str | None]:
-    """Return the versions that are served by place, and why a server here does not serve the champion.
+    """Return the versions that are served, by location, and why a server here does not serve the champion.
 
     What a cluster serves is what the last rollout noted; a server of this machine is asked.
     """
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.serving.platforms import find_controller
 
-    places = {one.where: list(one.versions) for one in models.served(name)}
+    locations = {one.where: list(one.versions) for one in models.served(name)}
     if load_environment(environment).on_cluster:
-        return places, None
+        return locations, None
     section = store_section(store, environment)
-    found = find_controller(name, environment, user(), store=section).platform.status(problems=True)
-    if found.stable is None:
-        return places, None
-    return {str(found.stable.image): [found.stable.version], **places}, next(iter(found.problems), None)
+    status = find_controller(name, environment, user(), store=section).platform.status(problems=True)
+    if status.stable is None:
+        return locations, None
+    return {str(status.stable.image): [status.stable.version], **locations}, next(iter(status.problems), None)
 
 
 def _model(
-    models: "ModelStore", name: str, places: dict[str, list[int]], error: str | None
+    models: "ModelStore", name: str, locations: dict[str, list[int]], error: str | None
 ) -> dict[str, Any]:
     champion, versions, manifest = models.champion(name), models.versions(name), None
     try:
         manifest = models.manifest(name, champion.version) if champion else None
-    except StoreError as damage:
-        error = str(damage)
+    except StoreError as damaged:
+        error = str(damaged)
     return {
         "model": name,
         "champion": champion.version if champion else None,
@@ -206,20 +206,20 @@ def _model(
         "run": manifest.run_id if manifest else None,
         "versions": len(versions),
         "latest": versions[-1],
-        "served": sorted({version for found in places.values() for version in found}),
+        "served": sorted({version for versions in locations.values() for version in versions}),
         "error": error,
     }
 
 
-def _versions(models: "ModelStore", name: str, places: dict[str, list[int]]) -> list[dict[str, Any]]:
+def _versions(models: "ModelStore", name: str, locations: dict[str, list[int]]) -> list[dict[str, Any]]:
     champion, rows = models.champion(name), []
     models.latest(name)  # raises when there is no such model
     for version in models.versions(name):
         manifest = error = None
         try:
             manifest = models.manifest(name, version)
-        except StoreError as damage:
-            error = str(damage)
+        except StoreError as damaged:
+            error = str(damaged)
         rows.append(
             {
                 "version": version,
@@ -229,7 +229,7 @@ def _versions(models: "ModelStore", name: str, places: dict[str, list[int]]) -> 
                 "created": manifest.created if manifest else None,
                 "run": manifest.run_id if manifest else None,
                 "fingerprint": manifest.run if manifest else None,
-                "served": any(version in versions for versions in places.values()),
+                "served": any(version in versions for versions in locations.values()),
                 "error": error,
             }
         )
@@ -239,7 +239,7 @@ def _versions(models: "ModelStore", name: str, places: dict[str, list[int]]) -> 
 def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
     from modelyard.components.artifacts import format_number
 
-    metric, given, answer = manifest.metrics.main, manifest.signature.input, manifest.signature.output
+    metric, inputs, outputs = manifest.metrics.main, manifest.signature.input, manifest.signature.output
     low, high = format_number(metric.low), format_number(metric.high)
     return {
         "version": f"{manifest.version} of {manifest.model}" + (", the champion" if is_champion else ""),
@@ -247,8 +247,8 @@ def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
         "problem": manifest.signature.problem,
         manifest.metrics.primary: f"{format_number(metric.value)}  (95 % interval {low} to {high})",
         "decision": f"{manifest.decision.decision}: {manifest.decision.reason}",
-        "takes": f"{given.dtype} {' x '.join(map(str, given.shape))}",
-        "gives": f"{answer.meaning}: {', '.join(answer.names)}",
+        "takes": f"{inputs.dtype} {' x '.join(map(str, inputs.shape))}",
+        "gives": f"{outputs.meaning}: {', '.join(outputs.names)}",
         "run": manifest.run_id or "none: it was published by hand",
         "fingerprint": manifest.run,
         "data": manifest.data,
@@ -258,5 +258,5 @@ def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
 
 def _cell(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or cell(None)
-    return cell(value) if not isinstance(value, bool) else "yes" if value else ""
+        return ", ".join(map(str, value)) or format_cell(None)
+    return format_cell(value) if not isinstance(value, bool) else "yes" if value else ""

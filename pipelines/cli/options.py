@@ -133,16 +133,16 @@ Budget = Annotated[
 
 
 def on_kfp(command: Callable[..., None]) -> Callable[..., None]:
-    """Add -e, --endpoint, --namespace and --output to a command, which gets `place` and `output`."""
-    return _with_place(command, EnvironmentName, inspect.Parameter.empty)
+    """Add -e, --endpoint, --namespace and --output to a command, which gets `scope` and `output`."""
+    return _with_scope(command, EnvironmentName, inspect.Parameter.empty)
 
 
 def on_runner(command: Callable[..., None]) -> Callable[..., None]:
     """Add the same to a command about runs, where -e may be left out."""
-    return _with_place(command, RunsEnvironment, None)
+    return _with_scope(command, RunsEnvironment, None)
 
 
-def _with_place(command: Callable[..., None], kind: Any, default: Any) -> Callable[..., None]:
+def _with_scope(command: Callable[..., None], kind: Any, default: Any) -> Callable[..., None]:
     """Return a command with the options of both; `kind` and `default` are those of -e."""
 
     def run(
@@ -152,12 +152,12 @@ def _with_place(command: Callable[..., None], kind: Any, default: Any) -> Callab
         output: OutputFormat = Output.TEXT,
         **own: Any,
     ) -> None:
-        from modelyard.pipelines.runners.select import Place
+        from modelyard.pipelines.runners.select import RunScope
 
-        command(place=Place(environment, endpoint, namespace), output=output, **own)
+        command(scope=RunScope(environment, endpoint, namespace), output=output, **own)
 
     added, given = inspect.signature(run).parameters, inspect.signature(command).parameters
-    own = [one for one in given.values() if one.name not in ("place", "output")]
+    own = [one for one in given.values() if one.name not in ("scope", "output")]
     shared = [one for one in added.values() if one.name != "own"]
     shared[0] = shared[0].replace(annotation=kind, default=default)
     wraps(command)(run)
@@ -174,14 +174,14 @@ def store_section(url: str | None, environment: str = "local") -> "Store":
     return api.store_section(url, environment)
 
 
-def models_in(url: str | None, environment: str = "local") -> "ModelStore":
+def open_store(url: str | None, environment: str = "local") -> "ModelStore":
     """Return the model store for a command that needs no configuration."""
     from modelyard.pipelines import api
 
     return api.open_store(url, environment)
 
 
-def when_unchanged(skip: bool, force_after: str | None) -> dict[str, bool | int]:
+def skip_options(skip: bool, force_after: str | None) -> dict[str, bool | int]:
     """Return what `--skip-unchanged` and `--force-after` tell the pipeline."""
     from modelyard.pipelines.config.text import parse_duration
 
@@ -191,7 +191,7 @@ def when_unchanged(skip: bool, force_after: str | None) -> dict[str, bool | int]
     return {"skip_unchanged": skip, "force_after": after}
 
 
-def say(sentence: str) -> None:
+def log(sentence: str) -> None:
     """Print a sentence about the progress of a command."""
     typer.echo(sentence, err=True)
 
@@ -234,7 +234,7 @@ def show_rows(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> No
     console.print(table)
 
 
-def cell(value: object) -> str:
+def format_cell(value: object) -> str:
     """Return a value as text for a table: numbers of any unit as people read them."""
     from modelyard.components.artifacts import format_number
 
@@ -245,7 +245,7 @@ def cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)  # as in a file
 
 
-def time_of(text: str) -> str:
+def format_time(text: str) -> str:
     """Return an ISO 8601 time in UTC as people read it, to the second."""
     return text[:19].replace("T", " ")
 

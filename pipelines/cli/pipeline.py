@@ -13,7 +13,7 @@ from modelyard.pipelines.cli.options import (
     OutputFormat,
     Overrides,
     SkipUnchanged,
-    when_unchanged,
+    skip_options,
 )
 
 
@@ -31,7 +31,7 @@ def run(
     """
     from modelyard.pipelines.cli.progress import complete, start
 
-    options = when_unchanged(skip_unchanged, force_after)
+    options = skip_options(skip_unchanged, force_after)
     complete(start(config, environment, overrides or (), options), output)
 
 

@@ -85,8 +85,8 @@ def plan(
     if rows is not None and (fetch or learning_curve):
         other = "--fetch" if fetch else "--learning-curve"
         raise ConfigError(f"--rows is {rows}, and {other} fetches the data and counts it. Give one of them.")
-    place = load_environment(environment, overrides or ())
-    settings = load(config, overrides or (), store=place.model_store())
+    env = load_environment(environment, overrides or ())
+    settings = load(config, overrides or (), store=env.model_store())
     request = planner.Request(
         probe=probe,
         seconds=probe_seconds,
@@ -100,8 +100,8 @@ def plan(
     )
     with Console(stderr=True).status("starting") as status:
         warn = partial(status.console.print, style="yellow", markup=False, soft_wrap=True)
-        say = lambda words: status.update(Text(words))  # noqa: E731 - a pod's log is no markup
-        made = planner.make(settings, place, environment, request, runs.home(), say=say, warn=warn)
+        log = lambda words: status.update(Text(words))  # noqa: E731 - a pod's log is no markup
+        made = planner.make(settings, env, environment, request, runs.home(), say=log, warn=warn)
     if output is Output.JSON:
         emit(made.model_dump(mode="json"))
     else:

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from modelyard.pipelines.environments.environment import Environment
     from modelyard.pipelines.runners.base import EvaluationSummary, Run, RunSummary, Step
 
-MARKS = {
+STATE_MARKS = {
     "waiting": ("·", "dim"),
     "running": ("▶", "cyan"),
     "succeeded": ("✓", "green"),
     "failed": ("✗", "red"),
     "skipped": ("–", "dim"),
 }
-LAST_LINES = 8
-SHOWN_SLICES = 10
-PAUSE = 0.2  # seconds between two looks for new events
+MAX_LOG_LINES = 8
+MAX_SLICES = 10
+POLL_SECONDS = 0.2  # seconds between two looks for new events
 
 
 def start(
@@ -55,7 +55,7 @@ def complete(run: "Run", output: Output, leave_stuck: bool = False) -> NoReturn:
     from modelyard.pipelines import api
 
     try:
-        with shown(run, Console(stderr=True)):
+        with show_progress(run, Console(stderr=True)):
             summary = api.finish(run, leave_stuck)
     except KeyboardInterrupt:
         raise Interrupted(run.interrupted()) from None
@@ -71,7 +71,7 @@ def complete(run: "Run", output: Output, leave_stuck: bool = False) -> NoReturn:
 
 
 @contextmanager
-def shown(run: "Run", console: Console) -> Iterator[None]:
+def show_progress(run: "Run", console: Console) -> Iterator[None]:
     """Show how a run goes during a block: a live table on a terminal, elsewhere a line for each event."""
     if console.is_terminal:
         with Live(
@@ -89,9 +89,9 @@ def shown(run: "Run", console: Console) -> Iterator[None]:
     def show_lines() -> None:
         shown, last = 0, False
         while not last:
-            last = ended.wait(PAUSE)
+            last = ended.wait(POLL_SECONDS)
             events = run.events()
-            for line in filter(None, map(line_of, events[shown:])):
+            for line in filter(None, map(event_line, events[shown:])):
                 typer.echo(line, err=True)
             shown = len(events)
 
@@ -104,11 +104,11 @@ def shown(run: "Run", console: Console) -> Iterator[None]:
         lines.join()
 
 
-def line_of(event: "Event") -> str | None:
+def event_line(event: "Event") -> str | None:
     """Return an event as one line; None for one that says nothing new."""
     from modelyard.components.events import StepChange
 
-    words = words_of(event)
+    words = progress_text(event)
     if isinstance(event, StepChange):
         states = {"running": "started", "skipped": "skipped", "failed": f"failed after {event.seconds:.1f} s"}
         states["succeeded"] = "cached" if event.cached else f"succeeded in {event.seconds:.1f} s"
@@ -116,7 +116,7 @@ def line_of(event: "Event") -> str | None:
     return f"{event.step:<12}{words}" if words else None
 
 
-def words_of(event: "Event") -> str:
+def progress_text(event: "Event") -> str:
     """Return what an event says that a step has reported while it works."""
     from modelyard.components.artifacts import format_number
     from modelyard.components.events import Epoch, Resumed, Waiting
@@ -132,18 +132,18 @@ def words_of(event: "Event") -> str:
 
 
 def steps_table(run: "Run") -> Group:
-    """Return the steps with their states and times, and what the running one said last."""
+    """Return the steps with their states and times, and what the running one messages last."""
     from modelyard.components.events import Resumed
 
     table, steps = Table.grid(padding=(0, 2)), run.steps()
     for step in steps:
-        mark, style = MARKS[step.state]
+        mark, style = STATE_MARKS[step.state]
         table.add_row(Text(mark, style), Text(step.name, style), Text(_time(step), "dim"))
     running = next((step.name for step in steps if step.state == "running"), None)
-    said = [one for one in run.events() if one.step == running and words_of(one)]
-    resumed = [one for one in said[:-1] if isinstance(one, Resumed)][:1]
+    messages = [one for one in run.events() if one.step == running and progress_text(one)]
+    resumed = [one for one in messages[:-1] if isinstance(one, Resumed)][:1]
     line = run.last_line if running else ""
-    lines = [*map(words_of, resumed), words_of(said[-1]) if said else line]
+    lines = [*map(progress_text, resumed), progress_text(messages[-1]) if messages else line]
     return Group(table, *(Text(line, "dim", no_wrap=True, overflow="ellipsis") for line in lines))
 
 
@@ -172,9 +172,9 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
         rows["gate"] = f"\n{'':<12}".join(lines)
     if summary.notes:
         rows["note"] = f"\n{'':<12}".join(summary.notes)
-    if answer := summary.prediction:
-        note = f" ({answer.note})" if answer.note else ""
-        rows["prediction"] = f"version {answer.version} says {answer.answer}{note} over HTTP"
+    if prediction := summary.prediction:
+        note = f" ({prediction.note})" if prediction.note else ""
+        rows["prediction"] = f"version {prediction.version} says {prediction.answer}{note} over HTTP"
     if summary.report:
         rows["report"] = summary.report
     rows["store"] = summary.store
@@ -186,31 +186,37 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
 
 
-def _facts(found: "EvaluationSummary") -> dict[str, str]:
+def _facts(evaluation: "EvaluationSummary") -> dict[str, str]:
     """Return the metrics side by side, and the recall of the classes, the lowest first."""
     from modelyard.components.artifacts import format_number
 
-    both = found.same_rows
-    candidate, rows = (both.candidate, both.rows) if both else (found.values, found.rows)
-    columns = ["candidate (95 % interval)", *([f"version {found.compared_with}"] if both else []), "baseline"]
-    of = f" of {found.rows:,}" if rows < found.rows else ""
+    both = evaluation.same_rows
+    candidate, rows = (both.candidate, both.rows) if both else (evaluation.values, evaluation.rows)
+    columns = [
+        "candidate (95 % interval)",
+        *([f"version {evaluation.compared_with}"] if both else []),
+        "baseline",
+    ]
+    of = f" of {evaluation.rows:,}" if rows < evaluation.rows else ""
     table = [[f"{rows:,}{of} test examples", *columns]]
     for name, metric in candidate.items():
         value, low, high = map(format_number, (metric.value, metric.low, metric.high))
         champion = [format_number(both.champion[name].value)] if both else []
-        baseline = format_number(found.baseline[name]) if name in found.baseline else ""
+        baseline = format_number(evaluation.baseline[name]) if name in evaluation.baseline else ""
         table.append([name, f"{value} ({low} to {high})", *champion, baseline])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
     facts = {"metrics": f"\n{'':<12}".join(lines)}
     recalls = sorted(
-        (one.values["recall"].value, one.name, one.rows) for one in found.slices if "recall" in one.values
+        (one.values["recall"].value, one.name, one.rows)
+        for one in evaluation.slices
+        if "recall" in one.values
     )
     if recalls:
         shown = ", ".join(
-            f"{name} {value:.3f} of {rows} examples" for value, name, rows in recalls[:SHOWN_SLICES]
+            f"{name} {value:.3f} of {rows} examples" for value, name, rows in recalls[:MAX_SLICES]
         )
-        more = len(recalls) - SHOWN_SLICES
+        more = len(recalls) - MAX_SLICES
         facts["recall"] = f"lowest: {shown}; {more} others are higher" if more > 0 else shown
     return facts
 
@@ -243,6 +249,6 @@ def show_failure(summary: "RunSummary", console: Console) -> None:
     if failure.kind not in family() or failure.kind == KilledError.__name__:
         lines = Path(failure.log).read_text(encoding="utf-8", errors="replace").splitlines()
         console.print(f"last lines of {failure.step}:", style="dim")
-        for line in list(step_lines(lines))[-LAST_LINES:]:
+        for line in list(step_lines(lines))[-MAX_LOG_LINES:]:
             console.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
     console.print(f"log of {failure.step}: {failure.log}", style="dim", markup=False, soft_wrap=True)

@@ -16,10 +16,10 @@ from pydantic.fields import FieldInfo
 
 from modelyard.pipelines.config import text as config_text
 from modelyard.pipelines.config.config import DIGITS, Config
-from modelyard.pipelines.config.problems import section_of
+from modelyard.pipelines.config.errors import section_class
 from modelyard.pipelines.environments.environment import Environment
 
-HEAD = """\
+CONFIG_HEAD = """\
 # The configuration
 
 <!-- Made by `modelyard config reference > docs/config.md` from the Fields in the code. -->
@@ -44,7 +44,7 @@ YAML is read as version 1.2: `no` is text, `1e-3` is a number, and a key `3` is 
 `MODELYARD_HOME` (default `.modelyard`) is where runs, caches and logs go; it is no key of the configuration.
 """
 
-ENVIRONMENTS = """\
+ENVIRONMENTS_HEAD = """\
 # The keys of an environment
 
 <!-- Made by `modelyard config reference --environments > docs/environment-keys.md` from the code. -->
@@ -52,7 +52,7 @@ ENVIRONMENTS = """\
 [environments.md](environments.md) says what an environment is.
 """
 
-WORDS = {
+TYPES = {
     "boolean": "true or false",
     "integer": "whole number",
     "null": "`null`",
@@ -62,14 +62,14 @@ WORDS = {
 }
 
 
-def page() -> str:
+def config_page() -> str:
     """Return the reference of the configuration in Markdown."""
-    return _page(HEAD, Config)
+    return _page(CONFIG_HEAD, Config)
 
 
 def environments_page() -> str:
     """Return the reference of environments in Markdown."""
-    return _page(ENVIRONMENTS, Environment)
+    return _page(ENVIRONMENTS_HEAD, Environment)
 
 
 def _page(head: str, kind: type[BaseModel]) -> str:
@@ -82,7 +82,7 @@ def schema() -> str:
     return json.dumps({**head, **Config.model_json_schema()}, indent=2)
 
 
-def starter() -> str:
+def starter_config() -> str:
     """Return a configuration to begin with: the digits, and every other key as a comment."""
     head = "# A configuration of modelyard. Keys that are comments show their defaults.\n"
     return head + "\n".join(_keys(Config.model_validate(DIGITS), DIGITS)) + "\n"
@@ -101,7 +101,7 @@ def _section(
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""
     for name, field in kind.model_fields.items():
-        if (section := section_of(field)) and section not in shown:
+        if (section := section_class(field)) and section not in shown:
             yield from _section(section, f"{path}.{name}".strip("."), schema, shown)
 
 
@@ -117,7 +117,7 @@ def _type(schema: Mapping[str, Any]) -> str:
         return f"list: {_type(schema['items'])}"
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     limits = [f"{sign} {schema[key]}" for key, sign in bounds.items() if key in schema]
-    return f"{WORDS[schema['type']]} {', '.join(limits)}".strip()
+    return f"{TYPES[schema['type']]} {', '.join(limits)}".strip()
 
 
 def _default(field: FieldInfo) -> str:
@@ -127,11 +127,11 @@ def _default(field: FieldInfo) -> str:
     return "" if isinstance(default, BaseModel) else f"`{json.dumps(default)}`"
 
 
-def _keys(values: BaseModel, said: Collection[str], indent: str = "") -> Iterator[str]:
-    """Yield the lines of a section; the keys that are not `said` are comments."""
+def _keys(values: BaseModel, set_keys: Collection[str], indent: str = "") -> Iterator[str]:
+    """Yield the lines of a section; the keys that are not `set_keys` are comments."""
     plain = values.model_dump(mode="json")
     for name, field in type(values).model_fields.items():
-        value, off = getattr(values, name), "" if name in said else "# "
+        value, off = getattr(values, name), "" if name in set_keys else "# "
         if not indent:
             yield ""
         yield from (f"{indent}# {line}" for line in textwrap.wrap(field.description or "", 100 - len(indent)))

@@ -12,7 +12,7 @@ from modelyard.pipelines.cli.options import (
     Reason,
     Version,
     emit,
-    say,
+    log,
     show,
     show_rows,
     user,
@@ -47,7 +47,7 @@ def deploy(
     from modelyard.pipelines.serving.platforms import find_controller
 
     controller = find_controller(
-        name, environment, user(), overrides=overrides or (), log=say, version=version, needs_image=True
+        name, environment, user(), overrides=overrides or (), log=log, version=version, needs_image=True
     )
     _show_outcome(controller.roll_out(pin_version(controller.models, name, version), None, reason), output)
 
@@ -71,13 +71,13 @@ def status(
     from modelyard.pipelines.serving.platforms import find_controller
 
     controller = find_controller(name, environment, user(), url=url)
-    found = rollout_status(controller.platform, controller.models)
-    if not (found.champion or found.stable or found.candidate):
+    rollout = rollout_status(controller.platform, controller.models)
+    if not (rollout.champion or rollout.stable or rollout.candidate):
         controller.models.latest(name)  # raises when there is no such model
     if output is Output.JSON:
-        emit(found.model_dump(mode="json"))
+        emit(rollout.model_dump(mode="json"))
     else:
-        show_rows(_rows(found))
+        show_rows(_rows(rollout))
 
 
 @app.command()
@@ -92,7 +92,7 @@ def promote(
 
     controller = find_controller(name, environment, user())
     if candidate := controller.platform.status().candidate:
-        controller = find_controller(name, environment, user(), log=say, version=candidate.version)
+        controller = find_controller(name, environment, user(), log=log, version=candidate.version)
     _show_outcome(controller.promote_candidate(reason), output)
 
 
@@ -118,17 +118,17 @@ def _show_outcome(outcome: "Outcome", output: Output) -> None:
     show(output, outcome.model_dump(mode="json"), f"{outcome.decision}: {outcome.reason}")
 
 
-def _rows(found: "RolloutStatus") -> list[tuple[str, str]]:
-    leads = "stable and candidate" if found.canary else "stable" if found.stable else "nothing"
+def _rows(rollout: "RolloutStatus") -> list[tuple[str, str]]:
+    leads = "stable and candidate" if rollout.canary else "stable" if rollout.stable else "nothing"
     rows = [
-        ("model", f"{found.model} ({found.location})"),
-        ("champion", f"version {found.champion}" if found.champion else "none"),
-        ("stable", _servers(found.stable)),
-        ("candidate", _servers(found.candidate) + (", abandoned" if found.abandoned else "")),
+        ("model", f"{rollout.model} ({rollout.location})"),
+        ("champion", f"version {rollout.champion}" if rollout.champion else "none"),
+        ("stable", _servers(rollout.stable)),
+        ("candidate", _servers(rollout.candidate) + (", abandoned" if rollout.abandoned else "")),
         ("clients reach", leads),
     ]
-    rows += [("problem", problem) for problem in found.problems]
-    return rows + ([("last", found.last)] if found.last else [])
+    rows += [("problem", problem) for problem in rollout.problems]
+    return rows + ([("last", rollout.last)] if rollout.last else [])
 
 
 def _servers(servers: "Servers | None") -> str:

@@ -11,28 +11,28 @@ from modelyard.pipelines.cli.options import (
     RunName,
     StoreUrl,
     Wait,
-    cell,
     emit,
+    format_cell,
+    format_time,
+    log,
     on_runner,
-    say,
     show,
     show_list,
     show_rows,
-    time_of,
 )
 
 if TYPE_CHECKING:
     from modelyard.pipelines.runners.base import Run, RunInfo
-    from modelyard.pipelines.runners.select import Place
+    from modelyard.pipelines.runners.select import RunScope
 
-NONE = "–"  # as `cell` shows it
+NONE = "–"  # as `format_cell` shows it
 app = typer.Typer(name="runs", help="List, show, compare, cancel and retry runs.", no_args_is_help=True)
 
 
 @app.command("list")
 @on_runner
 def list_(
-    place: "Place",
+    scope: "RunScope",
     output: Output,
     model: Annotated[
         str | None,
@@ -45,7 +45,7 @@ def list_(
     """List the latest runs."""
     from modelyard.pipelines.runners.select import list_runs
 
-    found = list_runs(place, model, limit, lambda words: say(f"note: {words}"))
+    found = list_runs(scope, model, limit, lambda words: log(f"note: {words}"))
     head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "in")
     empty = "There are no runs. `modelyard run` makes one; -e names the environment of others."
     show_list(output, [one.model_dump(mode="json") for one in found], list(map(_row, found)), head, empty)
@@ -54,7 +54,7 @@ def list_(
 @app.command("show")
 @on_runner
 def show_(
-    place: "Place", output: Output, run: RunName, wait: Wait = False, leave_stuck: LeaveStuck = False
+    scope: "RunScope", output: Output, run: RunName, wait: Wait = False, leave_stuck: LeaveStuck = False
 ) -> None:
     """Show a run with its steps; with --wait, to its end."""
     from rich.console import Console
@@ -63,7 +63,7 @@ def show_(
     from modelyard.pipelines.runners.base import recorded
     from modelyard.pipelines.runners.select import find
 
-    found = find(place, run)
+    found = find(scope, run)
     if wait:
         complete(found, output, leave_stuck=leave_stuck)
     steps, info = found.steps(), found.info()
@@ -83,7 +83,7 @@ def show_(
 @app.command()
 @on_runner
 def compare(
-    place: "Place",
+    scope: "RunScope",
     output: Output,
     first: Annotated[str, typer.Argument(metavar="A", help="Name or id of a run.", show_default=False)],
     second: Annotated[
@@ -94,7 +94,7 @@ def compare(
     from modelyard.pipelines.runners.differences import compare_runs
     from modelyard.pipelines.runners.select import find
 
-    compared = compare_runs(find(place, first), find(place, second))
+    compared = compare_runs(find(scope, first), find(scope, second))
     if output is Output.JSON:
         emit(compared.model_dump(mode="json"))
         return
@@ -109,7 +109,7 @@ def compare(
 @app.command()
 @on_runner
 def logs(
-    place: "Place",
+    scope: "RunScope",
     output: Output,
     run: RunName,
     step: Annotated[
@@ -125,13 +125,13 @@ def logs(
     """Print the logs of a run's steps, also after their pods are gone."""
     from modelyard.components.errors import ConfigError
     from modelyard.components.explain.explanation import step_lines
-    from modelyard.pipelines.cli.streams import failure
+    from modelyard.pipelines.cli.streams import write_error
     from modelyard.pipelines.runners.select import find
     from modelyard.pipelines.steps import STEPS
 
     if step and step not in STEPS:
         raise ConfigError(f"There is no step {step!r}; they are {', '.join(STEPS)}.")
-    found = find(place, run).logs((step,) if step else tuple(STEPS), follow)
+    found = find(scope, run).logs((step,) if step else tuple(STEPS), follow)
     shown = ((name, lines if whole else step_lines(lines)) for name, lines in found)
     if output is Output.JSON:
         emit([{"step": name, "lines": list(lines)} for name, lines in shown])
@@ -143,7 +143,7 @@ def logs(
             typer.echo(typer.style(f"{name}:", bold=True))
         for line in lines:
             typer.echo(line)
-            if failure():
+            if write_error():
                 return
     if empty:
         typer.echo("There is no log: no step has started, or the outputs came from the cache.", err=True)
@@ -151,18 +151,18 @@ def logs(
 
 @app.command()
 @on_runner
-def cancel(place: "Place", output: Output, run: RunName) -> None:
+def cancel(scope: "RunScope", output: Output, run: RunName) -> None:
     """Cancel a run; what it has published stays."""
     from modelyard.pipelines.runners.select import find
 
-    found = find(place, run)
+    found = find(scope, run)
     found.cancel()
-    _done(found, "cancelled", "is cancelled", output)
+    _show_state(found, "cancelled", "is cancelled", output)
 
 
 @app.command()
 @on_runner
-def retry(place: "Place", output: Output, run: RunName, wait: Wait = False) -> None:
+def retry(scope: "RunScope", output: Output, run: RunName, wait: Wait = False) -> None:
     """Retry the failed steps of a run; what is done is kept or comes from the cache.
 
     A run of `modelyard run` is retried as a new run, which this command executes to its end.
@@ -170,15 +170,15 @@ def retry(place: "Place", output: Output, run: RunName, wait: Wait = False) -> N
     from modelyard.pipelines.cli.progress import complete
     from modelyard.pipelines.runners.select import find
 
-    again = find(place, run).retry()
+    again = find(scope, run).retry()
     if wait or again.led_here:
         complete(again, output)
-    _done(again, "started again", "is started again", output)
+    _show_state(again, "started again", "is started again", output)
 
 
 @on_runner
 def explain(
-    place: "Place",
+    scope: "RunScope",
     output: Output,
     run: Annotated[
         str | None,
@@ -195,13 +195,13 @@ def explain(
     """
     from modelyard.pipelines.runners.select import find
 
-    found = find(place, run).explain()
+    found = find(scope, run).explain()
     show(output, found.json(), found.text)
 
 
 @on_runner
 def report(
-    place: "Place",
+    scope: "RunScope",
     output: Output,
     run: Annotated[
         str | None,
@@ -221,33 +221,33 @@ def report(
     from modelyard.pipelines.runners.select import find, is_run
 
     if run is None or is_run(run):
-        found = find(place, run)
+        found = find(scope, run)
         path, about = report_of_run(found), dict[str, Any](run=found.name)
     else:
-        from modelyard.pipelines.cli.options import models_in
+        from modelyard.pipelines.cli.options import open_store
 
-        path, number = report_of_version(models_in(store, place.name or "local"), run, version)
+        path, number = report_of_version(open_store(store, scope.name or "local"), run, version)
         about = {"model": run, "version": number}
     show(output, {**about, "report": str(path)}, str(path))
     if browse:
         typer.launch(Path(path).as_uri())
 
 
-def _done(run: "Run", state: str, words: str, output: Output) -> None:
+def _show_state(run: "Run", state: str, words: str, output: Output) -> None:
     show(output, {"run": run.name, "id": run.info().id, "done": state}, f"{run.name} {words}.")
 
 
 def _value(key: str, value: Any) -> str:
     """Return a value of a comparison as people read it."""
     if value and key in ("started", "seconds"):
-        return f"{time_of(value)} UTC" if key == "started" else f"{value:.0f}"
-    return NONE if value in ({}, []) else cell(value)
+        return f"{format_time(value)} UTC" if key == "started" else f"{value:.0f}"
+    return NONE if value in ({}, []) else format_cell(value)
 
 
 def _row(info: "RunInfo") -> tuple[str, ...]:
     decided = (info.decision, _metric(info), info.version)
     values = (info.model, info.data, info.state, *decided, info.environment)
-    return (info.name, time_of(info.started), *map(cell, values))
+    return (info.name, format_time(info.started), *map(format_cell, values))
 
 
 def _facts(info: "RunInfo") -> dict[str, str]:
@@ -256,7 +256,7 @@ def _facts(info: "RunInfo") -> dict[str, str]:
     facts = {
         "run": name,
         "state": info.state,
-        "started": f"{time_of(info.started)} UTC",
+        "started": f"{format_time(info.started)} UTC",
         "seconds": info.seconds and f"{info.seconds:.0f}",
         "in": where if info.environment == info.runner else f"{info.environment}, {where}",
         "model": info.model,
@@ -270,4 +270,4 @@ def _facts(info: "RunInfo") -> dict[str, str]:
 
 
 def _metric(info: "RunInfo") -> str | None:
-    return f"{info.metric} {cell(info.value)}" if info.metric else None
+    return f"{info.metric} {format_cell(info.value)}" if info.metric else None

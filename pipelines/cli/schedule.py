@@ -19,7 +19,7 @@ from modelyard.pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from modelyard.pipelines.runners.select import Place
+    from modelyard.pipelines.runners.select import RunScope
     from modelyard.pipelines.schedule.recurring import RecurringRuns
 
 app = typer.Typer(name="schedule", help="Recurring runs on Kubeflow Pipelines.", no_args_is_help=True)
@@ -29,7 +29,7 @@ DONE = {"create": "created", "replace": "replaced", "pause": "paused", "resume":
 @app.command()
 @on_kfp
 def apply(
-    place: "Place",
+    scope: "RunScope",
     output: Output,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -46,16 +46,16 @@ def apply(
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.runners.select import server
 
-    place = replace(place, overrides=overrides or ())
-    found = server(place)  # there is one, before anything is loaded for it
-    settings = load(config, overrides or (), store=found.environment.model_store())
-    uploads = gather(settings, found.environment)
+    scope = replace(scope, overrides=overrides or ())
+    kfp_runner = server(scope)  # there is one, before anything is loaded for it
+    settings = load(config, overrides or (), store=kfp_runner.environment.model_store())
+    uploads = gather(settings, kfp_runner.environment)
     if not anyway:
         from modelyard.pipelines.planning.guard import guard
         from modelyard.pipelines.runners import runs
 
-        guard(uploads.config, found.environment, found.name, runs.home())
-    applied = _recurring_runs(place).apply(uploads, dry_run=dry_run)
+        guard(uploads.config, kfp_runner.environment, kfp_runner.name, runs.home())
+    applied = _recurring_runs(scope).apply(uploads, dry_run=dry_run)
     if output is Output.JSON:
         emit({**applied.model_dump(mode="json"), "applied": not dry_run})
         return
@@ -69,49 +69,49 @@ def apply(
 
 @app.command("list")
 @on_kfp
-def list_(place: "Place", output: Output) -> None:
+def list_(scope: "RunScope", output: Output) -> None:
     """List the schedules that modelyard created."""
-    schedules = _recurring_runs(place)
-    found = schedules.list_all()
-    rows = [(one.name, one.cron, (*one.next(schedules.now()), "paused")[0], one.id) for one in found]
+    schedules = _recurring_runs(scope)
+    recurring_runs = schedules.list_all()
+    rows = [(one.name, one.cron, (*one.next(schedules.now()), "paused")[0], one.id) for one in recurring_runs]
     empty = "There are no schedules of modelyard. `modelyard schedule apply CONFIG` creates one."
-    values = [one.to_json(schedules.now()) for one in found]
+    values = [one.to_json(schedules.now()) for one in recurring_runs]
     show_list(output, values, rows, ("model", "cron", "next", "id"), empty)
 
 
 @app.command()
 @on_kfp
-def pause(place: "Place", output: Output, name: ModelName) -> None:
+def pause(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Pause a schedule until `resume` or the next `apply`; a run in flight continues."""
-    _recurring_runs(place).pause(name)
+    _recurring_runs(scope).pause(name)
     show(output, {"name": name, "state": "paused"}, f"Schedule {name}: paused.")
 
 
 @app.command()
 @on_kfp
-def resume(place: "Place", output: Output, name: ModelName) -> None:
+def resume(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Resume a schedule: runs start again at the next due time."""
-    _recurring_runs(place).resume(name)
+    _recurring_runs(scope).resume(name)
     show(output, {"name": name, "state": "resumed"}, f"Schedule {name}: resumed.")
 
 
 @app.command("run-now")
 @on_kfp
-def run_now(place: "Place", output: Output, name: ModelName) -> None:
+def run_now(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Start a run now, as the schedule would."""
-    started = _recurring_runs(place).run_now(name)
+    started = _recurring_runs(scope).run_now(name)
     show(output, {"name": name, "started": started}, f"{started} has started.")
 
 
 @app.command()
 @on_kfp
-def delete(place: "Place", output: Output, name: ModelName) -> None:
+def delete(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Delete a schedule; a run in flight continues."""
-    _recurring_runs(place).delete(name)
+    _recurring_runs(scope).delete(name)
     show(output, {"name": name, "state": "deleted"}, f"Schedule {name}: deleted.")
 
 
-def _recurring_runs(place: "Place") -> "RecurringRuns":
+def _recurring_runs(scope: "RunScope") -> "RecurringRuns":
     from rich.console import Console
 
     from modelyard.pipelines.compile import lean_kfp
@@ -120,5 +120,5 @@ def _recurring_runs(place: "Place") -> "RecurringRuns":
     from modelyard.pipelines.runners.select import server
     from modelyard.pipelines.schedule.recurring import RecurringRuns
 
-    found = server(place)
-    return RecurringRuns(found.backend, found.environment, Console(stderr=True))
+    kfp_runner = server(scope)
+    return RecurringRuns(kfp_runner.backend, kfp_runner.environment, Console(stderr=True))

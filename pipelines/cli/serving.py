@@ -13,7 +13,7 @@ from modelyard.pipelines.cli.options import (
     OutputFormat,
     StoreUrl,
     emit,
-    models_in,
+    open_store,
     show_rows,
     store_section,
 )
@@ -52,16 +52,14 @@ def serve(
     """
     from modelyard.components.serve.server import serve
     from modelyard.components.serve.settings import Serving
-    from modelyard.components.store.models import open_store
     from modelyard.pipelines.serving.platforms import recorded_manifest, recorded_section
 
     files = {"token_file": token_file, "tls_cert": tls_cert, "tls_key": tls_key}
-    given = {"host": host, "port": port, "access_log": access_log}
-    given |= {key: str(path) for key, path in files.items() if path}
-    overrides = [f"serving.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
-    where = store_section(store)
-    manifest = recorded_manifest(open_store(where), name, version)
-    serve(name, where, recorded_section("serving", Serving, overrides, manifest), version)
+    options = {"host": host, "port": port, "access_log": access_log}
+    options |= {key: str(path) for key, path in files.items() if path}
+    overrides = [f"serving.{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    manifest = recorded_manifest(open_store(store), name, version)
+    serve(name, store_section(store), recorded_section("serving", Serving, overrides, manifest), version)
 
 
 def predict(
@@ -101,7 +99,7 @@ def predict(
     from modelyard.pipelines.serving import prediction
     from modelyard.pipelines.serving.platforms import find_server
 
-    place = load_environment(environment)
+    env = load_environment(environment)
     model: prediction.Model
     if url:
         token = read_tokens(str(token_file), "--token-file")[0] if token_file else None
@@ -109,10 +107,10 @@ def predict(
         model = prediction.RemoteModel(server, name, version)
     elif token_file or ca:
         raise ConfigError("--token-file and --ca are for a server at --url: give that, or leave them out.")
-    elif place.on_cluster and store is None:
-        model = prediction.RemoteModel(find_server(name, place), name, version)
+    elif env.on_cluster and store is None:
+        model = prediction.RemoteModel(find_server(name, env), name, version)
     else:
-        model = prediction.LocalModel(models_in(store, environment), name, version)
+        model = prediction.LocalModel(open_store(store, environment), name, version)
     answers = prediction.predict(model, files)
     if output is Output.JSON:
         predictions = [answer.model_dump(mode="json") for answer in answers]

@@ -11,10 +11,10 @@ import os
 import sys
 from typing import Any
 
-PLAIN = {"✓": "ok", "✗": "x", "–": "-", "…": "...", "·": ".", "▶": ">", "×": "x"}
+REPLACEMENTS = {"✓": "ok", "✗": "x", "–": "-", "…": "...", "·": ".", "▶": ">", "×": "x"}
 
 
-class _File(io.FileIO):
+class _OutputFile(io.FileIO):
     """A file descriptor that is /dev/null once it cannot be written."""
 
     error: OSError | None = None
@@ -30,13 +30,13 @@ class _File(io.FileIO):
             return len(data)
 
 
-class _Text(io.TextIOWrapper):
+class _OutputText(io.TextIOWrapper):
     """Text for a descriptor. It hides its buffer, to which Click writes UTF-8 when the encoding is ASCII."""
 
     buffer = None  # type: ignore[assignment]
 
     def __init__(self, descriptor: int, encoding: str) -> None:
-        self.file = _File(descriptor, "w", closefd=False)
+        self.file = _OutputFile(descriptor, "w", closefd=False)
         super().__init__(
             io.BufferedWriter(self.file), encoding, errors="modelyard", line_buffering=self.file.isatty()
         )
@@ -49,28 +49,28 @@ def prepare() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
-    codecs.register_error("modelyard", _plain)
+    codecs.register_error("modelyard", _replace)
     sys.stdout, sys.stderr = (
-        _Text(number, getattr(stream, "encoding", None) or "utf-8")
+        _OutputText(number, getattr(stream, "encoding", None) or "utf-8")
         for number, stream in ((1, sys.stdout), (2, sys.stderr))
     )
 
 
-def failure() -> OSError | None:
+def write_error() -> OSError | None:
     """Return why stdout could not be written, if it could not."""
     sys.stdout.flush()
-    return sys.stdout.file.error if isinstance(sys.stdout, _Text) else None
+    return sys.stdout.file.error if isinstance(sys.stdout, _OutputText) else None
 
 
 def finish(code: int) -> int:
     """Return the exit code of a command that ended with `code`: 1 if its output was lost on a full disk."""
-    if (error := failure()) and error.errno != errno.EPIPE:
+    if (error := write_error()) and error.errno != errno.EPIPE:
         print(f"error: The output cannot be written: {error.strerror}.", file=sys.stderr)  # noqa: T201
         return code or 1
     return code
 
 
-def _plain(error: UnicodeError) -> tuple[str, int]:
+def _replace(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(PLAIN.get(one, "?") for one in error.object[error.start : error.end]), error.end
+    return "".join(REPLACEMENTS.get(one, "?") for one in error.object[error.start : error.end]), error.end

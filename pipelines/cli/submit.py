@@ -19,19 +19,19 @@ from modelyard.pipelines.cli.options import (
     emit,
     on_kfp,
     show,
-    when_unchanged,
+    skip_options,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from modelyard.pipelines.runners.differences import Change
-    from modelyard.pipelines.runners.select import Place
+    from modelyard.pipelines.runners.select import RunScope
 
 
 @on_kfp
 def submit(
-    place: "Place",
+    scope: "RunScope",
     output: Output,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -56,11 +56,11 @@ def submit(
     from modelyard.pipelines.cli.progress import complete
     from modelyard.pipelines.steps import STEPS
 
-    options = when_unchanged(skip_unchanged, force_after)
+    options = skip_options(skip_unchanged, force_after)
     console = Console(stderr=True)
     with console.status("checking"):
         prepared = api.prepare_submission(
-            replace(place, overrides=overrides or ()), config, options, budget, anyway
+            replace(scope, overrides=overrides or ()), config, options, budget, anyway
         )
         server, sent = prepared.server, prepared.prepared
         facts = {

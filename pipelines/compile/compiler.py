@@ -207,9 +207,9 @@ def _size(task: dsl.PipelineTask, resources: StepResources) -> None:
 def _node(task: dsl.PipelineTask, resources: StepResources) -> None:
     from kfp import kubernetes
 
-    for label, value in resources.selector().items():
+    for label, value in resources.all_node_labels().items():
         kubernetes.add_node_selector(task, label, value)
-    for one in resources.tolerated():
+    for one in resources.all_tolerations():
         kubernetes.add_toleration(task, one.key, one.operator, one.value, one.effect)
 
 
@@ -245,8 +245,8 @@ def _inside(config: Config, environment: Environment) -> Config:
     for key, value in here.items():
         if value and (reason := find_storage(value, key).unreachable_from_pods(value)):
             raise ConfigError(f"{key} is {value}, {reason}, which pods cannot reach. {ELSEWHERE[key]}")
-    changed: dict[str, Any] = {"store": environment.inside(config.store)}
+    changed: dict[str, Any] = {"store": environment.for_pods(config.store)}
     if source and not given:  # as the store's, and the artifacts'
-        inside = environment.inside(Store(url=source))
+        inside = environment.for_pods(Store(url=source))
         changed["data"] = config.data.model_copy(update={"endpoint": inside.endpoint})
     return config.model_copy(update=changed)

@@ -26,12 +26,12 @@ from rich.table import Table
 
 from modelyard.components.interface import interface
 from modelyard.pipelines.compile.code import contents
-from modelyard.pipelines.environments.environment import BUILT, INTERFACES
-from modelyard.pipelines.steps import ACCELERATED, IMAGES, STEPS
+from modelyard.pipelines.environments.environment import IMAGES_FILE, INTERFACES_FILE
+from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES, STEPS
 
 ROOT = Path(__file__).parents[3]
 BUDGETS = ROOT / "components/image-budgets.yaml"
-REFERENCES = ROOT / BUILT
+REFERENCES = ROOT / IMAGES_FILE
 LABEL = "org.opencontainers.image"
 NO_LABELS: Mapping[str, str] = {}
 MEGABYTE = 10**6
@@ -127,7 +127,7 @@ def remember(images: Sequence[Image], path: Path = REFERENCES) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(known | {image.target: image.reference for image in images}, indent=2) + "\n")
     held = {image.reference: _interfaces(image.target) for image in images}
-    file = path.with_name(Path(INTERFACES).name)
+    file = path.with_name(Path(INTERFACES_FILE).name)
     file.write_text(json.dumps(remembered(file) | held, indent=2) + "\n")
 
 
@@ -186,11 +186,11 @@ def main() -> int:
     parser.add_argument("--revision", help="the source's revision, for the label of a release")
     options = parser.parse_args()
     if options.list:
-        print(*IMAGES, EMULATOR, *ACCELERATED)  # noqa: T201
+        print(*IMAGES, EMULATOR, *ACCELERATED_IMAGES)  # noqa: T201
         return 0
     if unknown := set(options.targets) - set(budgets):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; the images are {', '.join(budgets)}")
-    targets = options.targets or (ACCELERATED if options.accelerators else (*IMAGES, EMULATOR))
+    targets = options.targets or (ACCELERATED_IMAGES if options.accelerators else (*IMAGES, EMULATOR))
     errors, known = Console(stderr=True), remembered()
     labels = {key: value for key in ("source", "revision") if (value := getattr(options, key))}
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from modelyard.components.errors import ConfigError
 from modelyard.components.interface import interface, mismatch
 from modelyard.components.machine import is_loopback
-from modelyard.pipelines.environments.environment import INTERFACES, Environment
+from modelyard.pipelines.environments.environment import INTERFACES_FILE, Environment
 from modelyard.pipelines.steps import STEPS
 
 ARGUMENT_BYTES = 128 * 1024  # Linux's limit for one argument of a program
@@ -79,7 +79,7 @@ def check_interfaces(environment: Environment) -> None:
 
 
 def _other_interfaces(environment: Environment) -> Iterator[str]:
-    path = Path(INTERFACES)
+    path = Path(INTERFACES_FILE)
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for step in STEPS:
         image, expected = environment.image(step), interface(step)

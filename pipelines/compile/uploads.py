@@ -104,7 +104,7 @@ def gather(config: Config, environment: Environment) -> Uploads:
     there = {
         "source": url,
         "sha256": digest,
-        "endpoint": environment.inside(config.store).endpoint,
+        "endpoint": environment.for_pods(config.store).endpoint,
         "user_project": config.store.user_project,
     }
     config = uploads.config.model_copy(update={"data": config.data.model_copy(update=there)})

@@ -30,8 +30,8 @@ from modelyard.components.source.settings import Source, SourceKeys, check_probl
 from modelyard.components.store.settings import MODEL_NAME, Store
 from modelyard.components.store.storage import find_storage, is_path
 from modelyard.components.train.settings import PLATEAU, Code, Model, Training, check
+from modelyard.pipelines.config.errors import choices, did_you_mean, validation_error
 from modelyard.pipelines.config.layers import PREFIX, Document
-from modelyard.pipelines.config.problems import choices, did_you_mean, explain
 from modelyard.pipelines.config.schedule import Schedule
 from modelyard.pipelines.config.text import DURATION, Parsed
 
@@ -44,7 +44,7 @@ DIGITS: dict[str, Any] = {
 }
 
 
-UPLOADED = re.compile(r"[^:/]+://.+/uploads/code/([0-9a-f]{64})\.zip")
+UPLOADED_CODE = re.compile(r"[^:/]+://.+/uploads/code/([0-9a-f]{64})\.zip")
 """Where `uploads.py` puts the model's own code."""
 
 
@@ -117,7 +117,7 @@ class Config(Settings):
         """Return where the model's own code is, if it has any."""
         if not (place := self.model.code):
             return None
-        if not UPLOADED.fullmatch(place):
+        if not UPLOADED_CODE.fullmatch(place):
             return Code(place=place)
         return Code(place=place, endpoint=self.store.endpoint, user_project=self.store.user_project)
 
@@ -125,18 +125,18 @@ class Config(Settings):
         """Return the fingerprint of the model's own code, wherever it is; empty without any."""
         if not (place := self.model.code):
             return ""
-        uploaded = UPLOADED.fullmatch(place)
+        uploaded = UPLOADED_CODE.fullmatch(place)
         return uploaded[1] if uploaded else tree_sha256(Path(place))
 
     @field_validator("problem")
     @classmethod
-    def _known(cls, problem: str) -> str:
+    def _check_problem_name(cls, problem: str) -> str:
         if problem not in PROBLEMS:
             raise ValueError(f"{problem!r} is not one of the problems{choices(problem, tuple(PROBLEMS))}")
         return problem
 
     @model_validator(mode="after")
-    def _of_problem(self) -> Self:
+    def _check_problem_keys(self) -> Self:
         """Refuse a source, weights, margins and thresholds that are not of the problem."""
         description, training = describe(self.problem), self.training
         check_problem(self.data, self.problem)
@@ -178,7 +178,7 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
-    def _in_range(self) -> Self:
+    def _check_ranges(self) -> Self:
         """Refuse thresholds and margins that no model could reach or miss, and names that are not classes."""
         weights = self.training.class_weights
         named = (
@@ -203,7 +203,7 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
-    def _honest(self) -> Self:
+    def _check_validation_on_test(self) -> Self:
         """Refuse to choose by test rows and then to judge by them."""
         callbacks = [one.class_name for one in self.training.callback_objects()]
         chooses = [
@@ -251,13 +251,13 @@ def load(
     if store:
         document.add(Parsed({"store": store.model_dump(exclude_unset=True)}), "the store of the environment")
     # what begins with `environment` is for environments/load.py
-    mine = {key: text for key, text in environ.items() if not key.startswith("MODELYARD_ENVIRONMENT__")}
-    document.add_environment(mine, Config.model_fields)
+    variables = {key: text for key, text in environ.items() if not key.startswith("MODELYARD_ENVIRONMENT__")}
+    document.add_environment(variables, Config.model_fields)
     document.add_overrides([one for one in overrides if not one.startswith("environment.")])
     try:
         config = Config.model_validate(document.values)
     except ValidationError as error:
-        raise explain(error, Config, document) from error
+        raise validation_error(error, Config, document) from error
     _check_urls(config, document)
     _check_code(config, document)
     return config
@@ -299,7 +299,7 @@ def load_section(
     kind: type[S],
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
-    below: S | None = None,
+    defaults: S | None = None,
 ) -> S:
     """Return one section for a command that needs no other, from --set, the environment and its defaults.
 
@@ -308,26 +308,26 @@ def load_section(
         kind: its model.
         overrides: `key=value`, with the section's name in the key.
         environ: the environment variables.
-        below: what holds instead of the defaults.
+        defaults: what holds instead of the defaults.
 
     Raises:
         ConfigError: see `load`.
     """
-    said = below.model_dump(exclude_unset=True) if below else {}
+    said = defaults.model_dump(exclude_unset=True) if defaults else {}
     document = Document(Parsed({name: said}), f"the section {name}")
-    mine = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{name.upper()}_")}
-    document.add_environment(mine, (name,))
+    variables = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{name.upper()}_")}
+    document.add_environment(variables, (name,))
     document.add_overrides(overrides)
     try:
         return kind.model_validate(document.values[name])
     except ValidationError as error:
-        raise explain(error, kind, document, (name,)) from error
+        raise validation_error(error, kind, document, (name,)) from error
 
 
 def _check_urls(config: Config, document: Document) -> None:
     """Refuse a URL that no storage can use; nothing is opened."""
     code = config.model.code or ""
-    uploaded = code if UPLOADED.fullmatch(code) else None
+    uploaded = code if UPLOADED_CODE.fullmatch(code) else None
     for key, url in (
         ("data.source", config.data.source),
         ("store.url", config.store.url),
@@ -343,7 +343,7 @@ def _check_urls(config: Config, document: Document) -> None:
 def _check_code(config: Config, document: Document) -> None:
     """Refuse a folder, a module or a function that is not there; nothing is executed."""
     code, build = config.model.code, config.model.build
-    if not code or not build or UPLOADED.fullmatch(code):
+    if not code or not build or UPLOADED_CODE.fullmatch(code):
         return
     folder = Path(code)
     if not folder.is_dir():
@@ -362,7 +362,7 @@ def _check_code(config: Config, document: Document) -> None:
     if file is None:  # compiled
         return
     try:
-        names = set(_bound(ast.parse(file.read_bytes())))
+        names = set(_top_level_names(ast.parse(file.read_bytes())))
     except (SyntaxError, ValueError) as error:
         raise ConfigError(f"{wrong} {file} is not Python: {error}. Correct it.") from error
     if names and not names & {function, "*", "__getattr__"}:
@@ -370,7 +370,7 @@ def _check_code(config: Config, document: Document) -> None:
         raise ConfigError(f"{wrong} {file} defines no {function}{near}")
 
 
-def _bound(node: ast.AST) -> Iterator[str]:
+def _top_level_names(node: ast.AST) -> Iterator[str]:
     """Yield the names that a module defines or imports at its top level."""
     for child in ast.iter_child_nodes(node):
         match child:
@@ -381,4 +381,4 @@ def _bound(node: ast.AST) -> Iterator[str]:
             case ast.Name(ctx=ast.Store()):
                 yield child.id
             case _:
-                yield from _bound(child)
+                yield from _top_level_names(child)

@@ -12,13 +12,13 @@ from typing import Any
 
 from modelyard.components.errors import ConfigError, unusable_path
 from modelyard.components.store.storage import is_path
-from modelyard.pipelines.config.text import Keys, Parsed, parse, shown
+from modelyard.pipelines.config.text import Keys, Parsed, format_value, parse
 
 PREFIX = "MODELYARD_"
 SERVICE_LINK = re.compile(
     r"\w+_(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=\d+|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*|=\w+://.*))"
 )
-PATHS: tuple[Keys, ...] = (("data", "source"), ("model", "code"))
+PATH_KEYS: tuple[Keys, ...] = (("data", "source"), ("model", "code"))
 
 
 class Document:
@@ -31,7 +31,7 @@ class Document:
 
     def __init__(self, parsed: Parsed, name: str) -> None:
         if not isinstance(parsed.value, dict):
-            found = "empty" if parsed.value is None else f"{shown(parsed.value)}, no sections"
+            found = "empty" if parsed.value is None else f"{format_value(parsed.value)}, no sections"
             raise ConfigError(
                 f"{name}: the configuration is {found}. It needs `name` and a section `data` at least; "
                 "`modelyard config init` writes one to begin with."
@@ -57,13 +57,13 @@ class Document:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise ConfigError(f"{path}: the configuration cannot be read: {reason}.") from error
         document = cls(parse(text, str(path)), str(path))
-        for keys in PATHS:
+        for keys in PATH_KEYS:
             document._make_absolute(keys, path.absolute().parent)
         return document
 
     def add(self, parsed: Parsed, name: str) -> None:
         """Set what another document says, key by key, over what is here."""
-        _lay_over(self.values, parsed.value)
+        _merge(self.values, parsed.value)
         self._origins.update({keys: f"{name}, line {line}" for keys, line in parsed.lines.items()})
 
     def add_environment(self, environ: Mapping[str, str], sections: Collection[str]) -> None:
@@ -111,7 +111,7 @@ class Document:
         folder[keys[-1]] = parse(text, origin).value
         self._origins = {old: was for old, was in self._origins.items() if old[: len(keys)] != keys}
         self._origins[keys] = origin
-        for path in PATHS:
+        for path in PATH_KEYS:
             if path[: len(keys)] == keys:
                 self._make_absolute(path, Path.cwd())
 
@@ -155,9 +155,9 @@ def is_service_link(variable: str, value: str) -> bool:
     return bool(SERVICE_LINK.fullmatch(f"{variable}={value}"))
 
 
-def _lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> None:
     for key, value in above.items():
         if isinstance(value, dict) and isinstance(below.get(key), dict):
-            _lay_over(below[key], value)
+            _merge(below[key], value)
         else:
             below[key] = value

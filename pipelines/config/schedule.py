@@ -8,7 +8,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import Field, field_validator, model_validator
 
 from modelyard.components.settings import Settings
-from modelyard.pipelines.config.problems import did_you_mean
+from modelyard.pipelines.config.errors import did_you_mean
 from modelyard.pipelines.config.text import DURATION
 
 FIELDS = "minute, hour, day of the month, month, weekday, as in 0 3 * * 1 for Mondays at 3:00"
@@ -49,17 +49,17 @@ class Schedule(Settings):
 
     @field_validator("cron")
     @classmethod
-    def _is_cron_line(cls, line: str) -> str:
-        cron_numbers(line)
+    def _check_cron(cls, line: str) -> str:
+        numeric_cron(line)
         return line
 
     @field_validator("time_zone")
     @classmethod
-    def _is_time_zone(cls, name: str) -> str:
-        return known_zone(name)
+    def _check_time_zone(cls, name: str) -> str:
+        return check_time_zone(name)
 
     @model_validator(mode="after")
-    def _force_after_is_used(self) -> Self:
+    def _check_force_after(self) -> Self:
         if self.force_after and not self.skip_unchanged:
             raise ValueError(
                 "schedule.force_after needs schedule.skip_unchanged, and without that every run trains: "
@@ -68,7 +68,7 @@ class Schedule(Settings):
         return self
 
 
-def cron_numbers(line: str) -> str:
+def numeric_cron(line: str) -> str:
     """Return a cron line of five fields with numbers only, which every cron reads in the same way.
 
     Raises:
@@ -106,7 +106,7 @@ def cron_numbers(line: str) -> str:
     return numeric
 
 
-def known_zone(name: str) -> str:
+def check_time_zone(name: str) -> str:
     """Return the name of a time zone.
 
     Raises:

@@ -18,7 +18,7 @@ from modelyard.components.errors import ConfigError
 
 Keys = tuple[str | int, ...]
 DURATION = r"^[1-9][0-9]{0,4}[mhdw]$"
-LONGEST = 60  # characters of a value in a message
+MAX_VALUE_LENGTH = 60  # characters of a value in a message
 UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -64,13 +64,13 @@ def dump(value: dict[str, Any]) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as in a file, shortened; a quote or bracket that is open is closed."""
     text = json.dumps(value, ensure_ascii=False)
-    if len(text) <= LONGEST:
+    if len(text) <= MAX_VALUE_LENGTH:
         return text
     size = f" ({len(value)} characters)" if isinstance(value, str) else ""
-    return f"{text[: LONGEST - 2]}…{text[-1]}{size}"
+    return f"{text[: MAX_VALUE_LENGTH - 2]}…{text[-1]}{size}"
 
 
 def parse_duration(duration: str, key: str) -> int:

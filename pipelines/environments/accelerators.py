@@ -10,11 +10,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from modelyard.components.settings import Settings
-from modelyard.pipelines.config.problems import choices
+from modelyard.pipelines.config.errors import choices
 from modelyard.pipelines.config.text import parse
 
 ANY_GPU = "gpu"
-SHIPPED = Path(__file__).parent / "accelerators.yaml"
+CATALOG = Path(__file__).parent / "accelerators.yaml"
 
 
 class Toleration(Settings):
@@ -36,7 +36,7 @@ class AcceleratorType(Settings, extra="ignore"):
     topologies: dict[str, int] = Field(default_factory=dict)
 
     @property
-    def fewest(self) -> int:
+    def min_count(self) -> int:
         """Return the smallest number that one machine has."""
         return min(self.counts or self.topologies.values())
 
@@ -55,7 +55,7 @@ class Accelerator(Settings):
     @property
     def kind(self) -> Literal["gpu", "tpu"]:
         """Return whether it is a GPU or a TPU."""
-        return known()[self.type].kind
+        return accelerator_types()[self.type].kind
 
     @property
     def resource(self) -> str:
@@ -78,10 +78,10 @@ class Accelerator(Settings):
         return Toleration(key=self.resource)
 
     @model_validator(mode="after")
-    def _exists(self) -> Self:
+    def _check_node_has_it(self) -> Self:
         """Refuse what no node has: the scheduler would wait for it for ever."""
-        if not (one := known().get(self.type)):
-            near = choices(self.type, list(known()))
+        if not (one := accelerator_types().get(self.type)):
+            near = choices(self.type, list(accelerator_types()))
             raise ValueError(f"accelerator.type is {self.type!r}, which is not known{near}")
         if one.kind == "gpu":
             if self.topology:
@@ -107,7 +107,7 @@ class Accelerator(Settings):
 
 
 @cache
-def known() -> dict[str, AcceleratorType]:
+def accelerator_types() -> dict[str, AcceleratorType]:
     """Return the types that the shipped accelerators.yaml names."""
-    found = parse(SHIPPED.read_text(encoding="utf-8"), str(SHIPPED)).value["accelerators"]
+    found = parse(CATALOG.read_text(encoding="utf-8"), str(CATALOG)).value["accelerators"]
     return {name: AcceleratorType.model_validate(one) for name, one in found.items()}

@@ -18,35 +18,37 @@ from modelyard.components.errors import ConfigError
 from modelyard.components.settings import Settings
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import find_storage
-from modelyard.pipelines.config.problems import choices
-from modelyard.pipelines.config.schedule import known_zone
+from modelyard.pipelines.config.errors import choices
+from modelyard.pipelines.config.schedule import check_time_zone
 from modelyard.pipelines.environments.accelerators import Accelerator, Toleration
-from modelyard.pipelines.steps import ACCELERATED, IMAGES, STEPS
+from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES, STEPS
 
-BUILT = "build/images.json"
-INTERFACES = "build/interfaces.json"
+IMAGES_FILE = "build/images.json"
+INTERFACES_FILE = "build/interfaces.json"
 SPOT = "cloud.google.com/gke-spot"
 ENDPOINT = r"^https?://[^/]+$"
 URL = r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$"
 
 
-def _known_image(name: str) -> str:
-    if name not in (known := (*IMAGES, *ACCELERATED)):
+def _check_image(name: str) -> str:
+    if name not in (known := (*IMAGES, *ACCELERATED_IMAGES)):
         raise PydanticCustomError("literal_error", "{expected}", {"expected": ", ".join(map(repr, known))})
     return name
 
 
 Image = Annotated[
-    str, AfterValidator(_known_image), WithJsonSchema({"type": "string", "enum": [*IMAGES, *ACCELERATED]})
+    str,
+    AfterValidator(_check_image),
+    WithJsonSchema({"type": "string", "enum": [*IMAGES, *ACCELERATED_IMAGES]}),
 ]
 
 
-def _as_text(value: Any) -> Any:
+def _number_to_str(value: Any) -> Any:
     """Return a number as Kubernetes writes it: `cpu: 2` is as good as `cpu: "2"`."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Cpu = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^([1-9]\d*m|[1-9]\d*|\d+\.\d+)$")]
+Cpu = Annotated[str, BeforeValidator(_number_to_str), Field(pattern=r"^([1-9]\d*m|[1-9]\d*|\d+\.\d+)$")]
 Memory = Annotated[str, Field(pattern=r"^[1-9]\d*(Mi|Gi|Ti|M|G|T)$")]
 
 
@@ -86,16 +88,16 @@ class StepResources(Settings):
         description="How often it is tried again; deploy, only as often as it says itself, not `defaults`.",
     )
 
-    def over(self, defaults: Self) -> Self:
+    def with_defaults(self, defaults: Self) -> Self:
         """Return these resources, with `defaults` where a field is not set."""
         return defaults.model_copy(update={key: getattr(self, key) for key in self.model_fields_set})
 
-    def selector(self) -> dict[str, str]:
+    def all_node_labels(self) -> dict[str, str]:
         """Return all labels that the node must have."""
         accelerator = self.accelerator.node_selector() if self.accelerator else {}
         return {**accelerator, **({SPOT: "true"} if self.spot else {}), **self.node_selector}
 
-    def tolerated(self) -> tuple[Toleration, ...]:
+    def all_tolerations(self) -> tuple[Toleration, ...]:
         """Return all taints that it tolerates."""
         accelerator = (self.accelerator.toleration(),) if self.accelerator else ()
         spot = (Toleration(key=SPOT, operator="Equal", value="true"),) if self.spot else ()
@@ -150,7 +152,7 @@ class Servers(Settings):
 
     @field_validator("platform")
     @classmethod
-    def _is_platform(cls, name: str) -> str:
+    def _check_platform(cls, name: str) -> str:
         """Refuse an unknown serving platform."""
         known = [each for each in PLATFORMS if each != "local"]
         if name not in known:
@@ -180,9 +182,9 @@ class Pipelines(Settings):
 
     @field_validator("time_zone")
     @classmethod
-    def _is_time_zone(cls, name: str) -> str:
+    def _check_time_zone(cls, name: str) -> str:
         """Refuse an unknown time zone."""
-        return known_zone(name)
+        return check_time_zone(name)
 
 
 class Webhook(Settings):
@@ -262,8 +264,8 @@ class Environment(Settings):
 
     def resources(self, step: str) -> StepResources:
         """Return what a step asks for."""
-        mine: StepResources = getattr(self.steps, step)
-        return mine.over(self.defaults.model_copy(update=STEPS[step].resources))
+        own: StepResources = getattr(self.steps, step)
+        return own.with_defaults(self.defaults.model_copy(update=STEPS[step].resources))
 
     def image(self, name: str) -> str:
         """Return the reference of an image, or of the image of a step, with its accelerator's libraries.
@@ -276,10 +278,10 @@ class Environment(Settings):
             name = step.accelerated.get(accelerator.kind, step.image) if accelerator else step.image
         images = self.images
         if name not in images:
-            target = "images-accelerators" if name in ACCELERATED else "images"
+            target = "images-accelerators" if name in ACCELERATED_IMAGES else "images"
             raise ConfigError(
-                f"There is no image for {name}: `make {target}` builds it and writes {BUILT}, which is read "
-                f"in the working directory; or name one in environment.images.{name}."
+                f"There is no image for {name}: `make {target}` builds it and writes {IMAGES_FILE}, which "
+                f"is read in the working directory; or name one in environment.images.{name}."
             )
         host = images[name].split("/")[0]
         bare = self.registry and not ("." in host or ":" in host or host == "localhost")
@@ -288,9 +290,9 @@ class Environment(Settings):
     def model_store(self) -> Store | None:
         """Return the model store as this machine reaches it, if the environment has one."""
         pays = {"user_project": self.user_project} if self.user_project else {}
-        return _at(Store(url=self.store, **pays), self._outside()) if self.store else None
+        return _with_endpoint(Store(url=self.store, **pays), self._local_endpoint()) if self.store else None
 
-    def artifacts(self) -> Store:
+    def artifact_store(self) -> Store:
         """Return the place of the artifacts as this machine reaches it.
 
         Raises:
@@ -300,15 +302,15 @@ class Environment(Settings):
             raise ConfigError(
                 "environment.pipeline_root is not set. Set it, or name another environment with -e."
             )
-        return _at(Store(url=self.pipeline_root), self._outside())
+        return _with_endpoint(Store(url=self.pipeline_root), self._local_endpoint())
 
-    def inside(self, place: Store) -> Store:
+    def for_pods(self, store: Store) -> Store:
         """Return a place in a storage as pods reach it."""
-        return _at(place, self.storage_endpoint)
+        return _with_endpoint(store, self.storage_endpoint)
 
-    def outside(self, place: Store) -> Store:
+    def for_this_machine(self, store: Store) -> Store:
         """Return a place in a storage, as pods reach it, as this machine does."""
-        return place.model_copy(update={"endpoint": place.endpoint and self._outside()})
+        return store.model_copy(update={"endpoint": store.endpoint and self._local_endpoint()})
 
     def target(self, needs_image: bool = True) -> Target:
         """Return where deploy puts the server, with the image `serve` if there is one.
@@ -336,11 +338,11 @@ class Environment(Settings):
             tls_secret=servers.tls_secret,
         )
 
-    def _outside(self) -> str | None:
+    def _local_endpoint(self) -> str | None:
         return self.storage_endpoint_outside or self.storage_endpoint
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _check_cluster(self) -> Self:
         """Refuse what would fail late, on the cluster."""
         for key in ("store", "pipeline_root"):
             url, why = str(getattr(self, key) or "."), ""
@@ -367,7 +369,7 @@ class Environment(Settings):
         return self
 
 
-def _at(place: Store, endpoint: str | None) -> Store:
+def _with_endpoint(store: Store, endpoint: str | None) -> Store:
     """Return a place in a storage at an emulator, when its storage has emulators."""
-    takes_endpoint = find_storage(place.url, "data.source").takes_endpoint  # of any kind
-    return place.model_copy(update={"endpoint": endpoint if takes_endpoint else None})
+    takes_endpoint = find_storage(store.url, "data.source").takes_endpoint  # of any kind
+    return store.model_copy(update={"endpoint": endpoint if takes_endpoint else None})

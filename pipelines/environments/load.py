@@ -16,14 +16,14 @@ from pydantic import ValidationError
 
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.config.config import check_variables
+from modelyard.pipelines.config.errors import choices, validation_error
 from modelyard.pipelines.config.layers import Document
-from modelyard.pipelines.config.problems import choices, explain
 from modelyard.pipelines.config.text import Parsed, parse
-from modelyard.pipelines.environments.environment import BUILT, Environment
-from modelyard.pipelines.steps import ACCELERATED, IMAGES
+from modelyard.pipelines.environments.environment import IMAGES_FILE, Environment
+from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES
 
 SHIPPED = Path(__file__).parent / "shipped"
-OWN = Path("environments")
+USER_FOLDER = Path("environments")
 SECTION = "environment"
 
 
@@ -42,14 +42,16 @@ def load_environment(
     """
     check_variables(environ)
     document = _read(name_or_path)
-    mine = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{SECTION.upper()}__")}
-    document.add_environment(mine, ())
+    variables = {
+        key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{SECTION.upper()}__")
+    }
+    document.add_environment(variables, ())
     document.add_overrides([one for one in overrides if one.startswith(f"{SECTION}.")])
     try:
         environment = Environment.model_validate(document.values[SECTION])
     except ValidationError as error:
-        raise explain(error, Environment, document, (SECTION,)) from error
-    return environment.model_copy(update={"images": {**_built(), **environment.images}})
+        raise validation_error(error, Environment, document, (SECTION,)) from error
+    return environment.model_copy(update={"images": {**_built_images(), **environment.images}})
 
 
 def _read(name_or_path: str) -> Document:
@@ -57,9 +59,9 @@ def _read(name_or_path: str) -> Document:
     if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
         files = [Path(name_or_path)]
     else:
-        files = [folder / f"{name_or_path}.yaml" for folder in (SHIPPED, OWN)]
+        files = [folder / f"{name_or_path}.yaml" for folder in (SHIPPED, USER_FOLDER)]
     if not (files := [file for file in files if file.is_file()]):
-        names = sorted({file.stem for folder in (SHIPPED, OWN) for file in folder.glob("*.yaml")})
+        names = sorted({file.stem for folder in (SHIPPED, USER_FOLDER) for file in folder.glob("*.yaml")})
         near = choices(name_or_path, names)
         raise ConfigError(f"There is no environment {name_or_path!r}{near} Or name a .yaml file.")
     document = Document(Parsed({SECTION: {}}), f"the environment {name_or_path}")
@@ -75,9 +77,9 @@ def _section(parsed: Parsed, file: Path) -> Parsed:
     return Parsed({SECTION: parsed.value}, {(SECTION, *keys): line for keys, line in parsed.lines.items()})
 
 
-def _built() -> dict[str, str]:
+def _built_images() -> dict[str, str]:
     """Return the images of steps and servers that `make images` built, if it did."""
-    if not (file := Path(BUILT)).is_file():
+    if not (file := Path(IMAGES_FILE)).is_file():
         return {}
     built: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
-    return {name: reference for name, reference in built.items() if name in (*IMAGES, *ACCELERATED)}
+    return {name: reference for name, reference in built.items() if name in (*IMAGES, *ACCELERATED_IMAGES)}

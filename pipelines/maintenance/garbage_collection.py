@@ -197,7 +197,7 @@ class GarbageCollector:
 
     def _artifacts_elsewhere(self, name: str) -> str | None:
         """Return why a run in pods stays whose artifacts are not in this environment's bucket."""
-        root = self.environment.artifacts().url.rstrip("/") if self._remote else None
+        root = self.environment.artifact_store().url.rstrip("/") if self._remote else None
         try:
             found = artifacts_of(self.home / "runs" / name)
         except DataError as error:
@@ -222,7 +222,7 @@ class GarbageCollector:
             return False
         folder, removed = self.home / "runs" / name, self.home / "removed" / name
         if (folder / PODS).is_file():
-            bucket = open_objects(self.environment.artifacts(), staging.SETTING)
+            bucket = open_objects(self.environment.artifact_store(), staging.SETTING)
             if not delete_all(bucket, bucket.entries(f"{name}/")):
                 return False
         removed.parent.mkdir(exist_ok=True)

@@ -69,11 +69,11 @@ def _pod(step: str, resources: StepResources) -> Json:
     if resources.accelerator:
         asked[resources.accelerator.resource] = str(resources.accelerator.count)
     requests = {name: amount for name, amount in asked.items() if amount}
-    tolerations = [one.model_dump(exclude_none=True) for one in resources.tolerated()]
+    tolerations = [one.model_dump(exclude_none=True) for one in resources.all_tolerations()]
     return {
         "metadata": {"name": step},
         "spec": {
-            "nodeSelector": resources.selector(),
+            "nodeSelector": resources.all_node_labels(),
             "tolerations": tolerations,
             "containers": [{"resources": {"requests": requests}}],
         },

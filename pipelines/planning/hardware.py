@@ -12,9 +12,14 @@ from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes.quantities import parse_quantity
 from modelyard.components.resources import memory_limit
 from modelyard.components.settings import Settings
-from modelyard.pipelines.config.problems import choices
+from modelyard.pipelines.config.errors import choices
 from modelyard.pipelines.config.text import parse
-from modelyard.pipelines.environments.accelerators import SHIPPED, Accelerator, AcceleratorType, known
+from modelyard.pipelines.environments.accelerators import (
+    CATALOG,
+    Accelerator,
+    AcceleratorType,
+    accelerator_types,
+)
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import Estimate, Memory, Money, Option, TrainTime
 
@@ -92,12 +97,12 @@ def load_catalog(path: Path) -> Catalog:
         found = parse(path.read_text(encoding="utf-8"), str(path)).value
         catalog = Catalog.model_validate(found)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}. Name a file like {SHIPPED}.") from error
+        raise ConfigError(f"{path} cannot be read: {error}. Name a file like {CATALOG}.") from error
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ConfigError(f"{path}: {said}. Compare it with {SHIPPED}.") from error
-    if path != SHIPPED and (unknown := sorted(catalog.accelerators.keys() - known().keys())):
-        near = choices(unknown[0], list(known()))
+        raise ConfigError(f"{path}: {said}. Compare it with {CATALOG}.") from error
+    if path != CATALOG and (unknown := sorted(catalog.accelerators.keys() - accelerator_types().keys())):
+        near = choices(unknown[0], list(accelerator_types()))
         raise ConfigError(f"{path}: {unknown[0]!r} is not the name of an accelerator.type{near}")
     return catalog
 
@@ -158,7 +163,7 @@ def money_of(
 
 
 def _option(name: str, kind: CatalogEntry, capacity: float, memory: Memory, backend: str) -> Option:
-    count = known()[name].fewest
+    count = accelerator_types()[name].min_count
     notes = [NEEDS_JAX] if kind.kind == "tpu" and backend == "tensorflow" else []
     if kind.price and kind.price.scope == "accelerator":
         notes.append(ALONE)

@@ -200,7 +200,7 @@ def train_time(probed: Probed, wall: float, training: Training, rows: dict[str, 
         epochs=training.epochs,
         total=Estimate(
             value=once + training.epochs * epoch,
-            low=(once * (1 - MARGIN) + training.least_epochs * epoch * low) / busy,
+            low=(once * (1 - MARGIN) + training.min_epochs * epoch * low) / busy,
             high=(once * (1 + MARGIN) + training.epochs * epoch * high) * busy,
         ),
     )
@@ -215,7 +215,7 @@ def exceeded(
     """
     found = []
     if plan.train and environment.on_cluster:
-        early = training.least_epochs < training.epochs
+        early = training.min_epochs < training.epochs
         takes = plan.train.total.low if early else plan.train.total.value
         limits = (
             _Limit("steps.train.timeout", environment.resources("train").timeout),

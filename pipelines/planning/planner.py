@@ -17,7 +17,7 @@ from modelyard.components.store.records import now
 from modelyard.components.train.measured import Cost, LearningCurve, Probed, Question, Trial
 from modelyard.pipelines.compile.uploads import gather
 from modelyard.pipelines.config.config import Config
-from modelyard.pipelines.environments.accelerators import SHIPPED
+from modelyard.pipelines.environments.accelerators import CATALOG
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning import measuring
 from modelyard.pipelines.planning.dataset import Dataset, look
@@ -85,7 +85,7 @@ def make(
     Raises:
         ModelyardError: the data or the model is wrong, or too little is known.
     """
-    catalog, training = load_catalog(request.prices or SHIPPED), config.training
+    catalog, training = load_catalog(request.prices or CATALOG), config.training
     if request.probe and environment.on_cluster:
         measuring.check(environment)
     if request.learning_curve or (request.probe and not environment.on_cluster):

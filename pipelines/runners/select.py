@@ -1,9 +1,9 @@
-"""Which runner is for what: the one place that leads from an environment to its runner.
+"""Which runner is for what: the one module that leads from an environment to its runner.
 
-    leader(place)             for `run`: this machine leads the run, whose steps are processes or pods
-    server(place)             for `submit`: a server of Kubeflow Pipelines
-    find(place, name)         a run by its name, wherever it is; the latest without a name
-    list_runs(place)          the latest runs
+    leader(scope)             for `run`: this machine leads the run, whose steps are processes or pods
+    server(scope)             for `submit`: a server of Kubeflow Pipelines
+    find(scope, name)         a run by its name, wherever it is; the latest without a name
+    list_runs(scope)          the latest runs
 
 The runs that this machine leads are found without an environment, as their folders name it.
 """
@@ -30,7 +30,7 @@ ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 @dataclass(frozen=True)
-class Place:
+class RunScope:
     """Where a command looks.
 
     Attributes:
@@ -71,7 +71,7 @@ def leader(name: str, environment: Environment) -> LocalRunner:
     return PodsRunner(name, environment, runs.home())
 
 
-def server(place: Place) -> "KfpRunner":
+def server(scope: RunScope) -> "KfpRunner":
     """Return the server of an environment; it is asked when it is used.
 
     Raises:
@@ -80,11 +80,11 @@ def server(place: Place) -> "KfpRunner":
     from modelyard.pipelines.runners.kfp.client import find_endpoint
     from modelyard.pipelines.runners.kfp.runner import KfpRunner
 
-    find_endpoint(place.environment, place.endpoint)
-    return KfpRunner(str(place.name), place.environment, place.endpoint, place.namespace)
+    find_endpoint(scope.environment, scope.endpoint)
+    return KfpRunner(str(scope.name), scope.environment, scope.endpoint, scope.namespace)
 
 
-def find(place: Place, name: str | None = None) -> Run:
+def find(scope: RunScope, name: str | None = None) -> Run:
     """Return a run by its name or id; without one, the latest.
 
     Raises:
@@ -93,14 +93,14 @@ def find(place: Place, name: str | None = None) -> Run:
     """
     home = runs.home()
     if name is None:
-        if not (found := list_runs(place, limit=1)):
+        if not (found := list_runs(scope, limit=1)):
             raise NotFoundError(f"There is no run yet in {home / 'runs'}. `modelyard run` makes one.")
         name = found[0].id
     start = start_of(home / "runs" / name) if runs.NAME.fullmatch(name) else None
     if start:
         return _runner_of(start).open(name)
-    if place.name and place.environment.on_cluster:
-        return server(place).open(name)
+    if scope.name and scope.environment.on_cluster:
+        return server(scope).open(name)
     raise NotFoundError(
         f"There is no run {name!r} in {home / 'runs'}. `modelyard runs list` shows the runs that this "
         "machine leads; name the environment of a run on Kubeflow Pipelines with -e."
@@ -113,12 +113,12 @@ def is_run(name: str) -> bool:
 
 
 def list_runs(
-    place: Place, model: str | None = None, limit: int = 20, warn: Callable[[str], None] = lambda _: None
+    scope: RunScope, model: str | None = None, limit: int = 20, warn: Callable[[str], None] = lambda _: None
 ) -> Sequence[RunInfo]:
     """Return the latest runs, newest first: those that this machine leads, and those of a server.
 
     Args:
-        place: where.
+        scope: whose runs.
         model: only runs of this model.
         limit: maximum number of runs.
         warn: is told which runs are missing, and why.
@@ -126,10 +126,10 @@ def list_runs(
     Raises:
         BackendError: Kubeflow Pipelines does not answer, and this machine leads no run there.
     """
-    found = [*_led(place.name, model, limit, warn)]
-    if place.name and place.environment.on_cluster:
+    found = [*_led(scope.name, model, limit, warn)]
+    if scope.name and scope.environment.on_cluster:
         try:
-            found += server(place).list(model, limit)
+            found += server(scope).list(model, limit)
         except (BackendError, NotFoundError) as error:
             if not found:
                 raise

@@ -19,12 +19,12 @@ from cronsim import CronSim
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.compile.preflight import check
 from modelyard.pipelines.compile.uploads import Uploads
-from modelyard.pipelines.config.schedule import cron_numbers
+from modelyard.pipelines.config.schedule import numeric_cron
 from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import submission
 from modelyard.pipelines.runners.kfp.submission import Submission
-from modelyard.pipelines.steps import described
+from modelyard.pipelines.steps import deploy_spec
 
 ENABLED, DISABLED = "ENABLE", "DISABLE"
 ANNOTATION = "Applied by modelyard (modelyard.dev/schedule {sha256})"  # the server takes 191 characters
@@ -66,7 +66,7 @@ class ManagedRecurringRun:
     @property
     def store(self) -> str:
         """Return the URL of the model store."""
-        return str(described(self._parameters).get("store", {}).get("url", ""))
+        return str(deploy_spec(self._parameters).get("store", {}).get("url", ""))
 
     def settings(self) -> dict[str, Any]:
         """Return the section `schedule`, without the time zone."""
@@ -149,7 +149,7 @@ class DesiredSchedule:
             max_concurrency=str(schedule.concurrency),
             no_catchup=not schedule.catch_up,
             trigger=kfp.V2beta1Trigger(
-                cron_schedule=kfp.V2beta1CronSchedule(cron=f"0 {cron_numbers(schedule.cron)}")
+                cron_schedule=kfp.V2beta1CronSchedule(cron=f"0 {numeric_cron(schedule.cron)}")
             ),
         )
         applied = json.dumps(

@@ -95,7 +95,7 @@ def find_controller(
     check_overrides(overrides, ("rollout", "serving", "environment"))
     environment = load_environment(environment_name, overrides)
     if not environment.on_cluster:
-        store = store or load_section("store", Store, below=environment.model_store())
+        store = store or load_section("store", Store, defaults=environment.model_store())
     else:
         connect(environment.target(needs_image).namespace)  # says that there is none before the store is read
         store = environment.model_store() or Store()
@@ -132,7 +132,7 @@ def recorded_section(name: str, kind: type[S], overrides: Sequence[str], manifes
     except ValidationError:
         recorded = None
     own = [override for override in overrides if override.startswith(f"{name}.")]
-    return load_section(name, kind, own, below=recorded)
+    return load_section(name, kind, own, defaults=recorded)
 
 
 def _platform(
@@ -152,5 +152,5 @@ def _platform(
         return section.model_dump(mode="json", exclude_unset=True)  # its image may not know later keys
 
     target = environment.target(needs_image)
-    reached = (environment.inside(store) if environment.on_cluster else store).text()
+    reached = (environment.for_pods(store) if environment.on_cluster else store).text()
     return open_platform(PlatformConfig(name, models, target, reached, serving, rollout, log, url))

@@ -9,7 +9,7 @@ from modelyard.components import interface
 from modelyard.components.errors import ConfigError
 from modelyard.components.train.spec import TrainSpec
 from modelyard.pipelines.compile.preflight import check_interfaces
-from modelyard.pipelines.environments.environment import INTERFACES, Environment
+from modelyard.pipelines.environments.environment import INTERFACES_FILE, Environment
 from modelyard.pipelines.steps import IMAGES, STEPS
 
 
@@ -45,8 +45,8 @@ def test_an_image_that_was_built_here_is_refused_before_anything_runs(
         images={image: f"a/{image}:1" for image in IMAGES},
     )
     check_interfaces(environment)
-    Path(INTERFACES).parent.mkdir()
+    Path(INTERFACES_FILE).parent.mkdir()
     held = {"a/train:1": {"train": interface.interface("train")}, "a/deploy:1": {"explain": "0.0.9 (abc)"}}
-    Path(INTERFACES).write_text(json.dumps(held))
+    Path(INTERFACES_FILE).write_text(json.dumps(held))
     with pytest.raises(ConfigError, match=r"a/deploy:1 .*0\.0\.9"):
         check_interfaces(environment)

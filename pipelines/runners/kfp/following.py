@@ -272,7 +272,7 @@ def results(run: Any, name: str, store: Store, environment: Environment, folder:
     if not (decision := found.decision):
         raise _gone(run, store, records.decision_key(name, found.start.fingerprint, found.start.champion))
     report = folder / "artifacts" / "evaluate" / "report"
-    staging.fetch(decision.report, report, environment.artifacts().endpoint)
+    staging.fetch(decision.report, report, environment.artifact_store().endpoint)
     outcome = found.outcome.outcome if found.outcome else None
     result |= local_runs.scores(decision.decision, decision.metrics, report, outcome, folder)
     return local_runs.predicted(result, lambda: predict_on_cluster(name, store, environment))

@@ -31,7 +31,7 @@ from modelyard.pipelines.runners.base import (
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
 from modelyard.pipelines.runners.kfp.following import Following
-from modelyard.pipelines.steps import described
+from modelyard.pipelines.steps import deploy_spec
 
 if TYPE_CHECKING:
     from modelyard.pipelines.config.config import Config
@@ -171,7 +171,7 @@ class KfpRun(Run):
     def config(self) -> dict[str, Any]:
         """Return its configuration; empty when another program started it."""
         parameters = (self._run.runtime_config.parameters if self._run.runtime_config else None) or {}
-        return dict(described(parameters).get("config", {}))
+        return dict(deploy_spec(parameters).get("config", {}))
 
     def interrupted(self) -> str:
         """Return what Ctrl-C does to the run, and the command that follows it on the same server."""

@@ -23,7 +23,7 @@ from modelyard.components.store.settings import Store
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.base import check_not_ended
 from modelyard.pipelines.runners.kfp.client import PAGE_SIZE, Backend, equals, find_experiment, pages
-from modelyard.pipelines.steps import described
+from modelyard.pipelines.steps import deploy_spec
 
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LOG_ERROR = '{"error_message":'  # the server answers 200 before it looks for the log
@@ -109,9 +109,9 @@ def model_and_store(run: Any, environment: Environment) -> tuple[str, Store]:
     Another version of modelyard may have started the run.
     """
     parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-    deploy = described(parameters)
+    deploy = deploy_spec(parameters)
     try:
-        return deploy["name"], environment.outside(Store.model_validate(deploy["store"]))
+        return deploy["name"], environment.for_this_machine(Store.model_validate(deploy["store"]))
     except (KeyError, ValidationError) as error:
         raise BackendError(
             f"The run {run.display_name} does not say which model it makes and in which store, as one of "

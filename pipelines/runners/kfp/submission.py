@@ -30,7 +30,7 @@ from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.differences import Change, differences, flat
 from modelyard.pipelines.runners.kfp.client import Backend, LostError, equals, find_experiment
-from modelyard.pipelines.steps import described
+from modelyard.pipelines.steps import deploy_spec
 
 MADE_BY = "Made by modelyard."
 # What a package says of where and how its steps run: of a step, of the whole run, of a step's attempts; not
@@ -308,7 +308,7 @@ def _create_experiment(backend: Backend, name: str) -> str:
 
 def _configuration(arguments: Json) -> Json:
     """Return each value of the configuration by its key, from the argument that holds them all."""
-    deploy = described(arguments)
+    deploy = deploy_spec(arguments)
     config, target = deploy.get("config", {}), deploy.get("target", {})
     code = {"content of model.code": sha256} if (sha256 := deploy.get("code_sha256")) else {}
     return flat(config) | flat(target, "target.") | code

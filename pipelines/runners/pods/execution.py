@@ -43,7 +43,7 @@ class PodExecution(LocalExecution):
     ) -> None:
         super().__init__(config, folder, environment, options)
         self._cluster = connect(environment.runs.namespace)
-        bucket = environment.artifacts()
+        bucket = environment.artifact_store()
         self._bucket_root, self._endpoint = f"{bucket.url.rstrip('/')}/{folder.name}", bucket.endpoint
 
     def go_on(self) -> str:
@@ -106,7 +106,7 @@ class PodExecution(LocalExecution):
 
     def _drop_lost_cache_entries(self) -> None:
         """Remove cache entries of runs that the bucket no longer has; kfp.local does not look there."""
-        bucket = self.environment.artifacts()
+        bucket = self.environment.artifact_store()
         objects = open_objects(bucket, staging.SETTING)
         there = set(objects.folders(""))
         ours = re.compile(re.escape(f"{bucket.url.rstrip('/')}/") + r"([^/\"]+)/")

@@ -17,7 +17,7 @@ from modelyard.components.kubernetes.pod_problem import find_problem
 from modelyard.components.records import Failure
 from modelyard.components.store.storage import find_storage
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.steps import STAGING, STEPS
+from modelyard.pipelines.steps import STAGING_IMAGE, STEPS
 
 TEMPLATE = Path(__file__).parent / "step.yaml"
 MANAGER = "modelyard-run"
@@ -67,11 +67,11 @@ def step_pod(compiled: tuple[Json, Json], step: str, environment: Environment) -
         volume = next(one for one in spec["volumes"] if one["name"] == mount["volumeName"])
         volume["emptyDir"] = {"sizeLimit": mount["sizeLimit"]} if "sizeLimit" in mount else {}
     (fetch, main), (put,) = spec["initContainers"], spec["containers"]
-    artifacts = find_storage(environment.artifacts().url, "environment.pipeline_root")
+    artifacts = find_storage(environment.artifact_store().url, "environment.pipeline_root")
     for one in (*spec["initContainers"], *spec["containers"]):
         tmp, mount = one["volumeMounts"]
         one["volumeMounts"] = [tmp, {**mount, "mountPath": artifacts.mount}]
-    fetch["image"] = put["image"] = environment.image(STAGING)
+    fetch["image"] = put["image"] = environment.image(STAGING_IMAGE)
     main.update(image=container["image"], env=container.get("env", []), resources=_resources(container))
     return made
 

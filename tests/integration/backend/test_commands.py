@@ -13,7 +13,7 @@ from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import keep, key_of
 from modelyard.pipelines.runners.kfp import following
-from modelyard.pipelines.steps import described
+from modelyard.pipelines.steps import deploy_spec
 from tests.integration.backend.conftest import IMAGES, Command, Site
 from tests.integration.backend.plans import an_hour
 
@@ -156,7 +156,7 @@ def test_logs(site: Site, modelyard: Command) -> None:
 def test_wait(site: Site, modelyard: Command) -> None:
     name = modelyard("submit", "--output", "json")[1]["run"]
     (run,) = site.runs.runs.values()
-    spec = described(run.runtime_config.parameters)
+    spec = deploy_spec(run.runtime_config.parameters)
     changed = {**spec, "config": {**spec["config"], "a_key_of_tomorrow": 1}}
     run.runtime_config.parameters["deploy_spec"] = json.dumps(changed)
     site.runs.fail(run.run_id, "ingest", DataError("No such file. Name one."), "fetching\n")

@@ -30,7 +30,7 @@ from modelyard.pipelines.compile.compiler import arguments
 from modelyard.pipelines.compile.uploads import Uploads, gather
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.steps import IMAGES, described
+from modelyard.pipelines.steps import IMAGES, deploy_spec
 
 BUCKET = "uploads-for-tests"
 QUIET = Console(quiet=True)
@@ -38,7 +38,7 @@ QUIET = Console(quiet=True)
 
 def recipe(config: Config, environment: Environment) -> str:
     """Return what identifies the configuration and the code."""
-    return str(described(arguments(config, environment))["recipe_sha256"])
+    return str(deploy_spec(arguments(config, environment))["recipe_sha256"])
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_what_only_this_machine_has_is_in_the_store_and_the_configuration_says_s
     assert names[1] == f"uploads/code/{tree_sha256(networks)}.zip"
     given = arguments(found.config, environment)
     assert str(pictures.parent) not in json.dumps(given)
-    assert described(given)["code_sha256"] == tree_sha256(networks)
+    assert deploy_spec(given)["code_sha256"] == tree_sha256(networks)
 
 
 def test_ingest_reads_of_the_archive_what_it_reads_of_the_folder(

@@ -130,7 +130,7 @@ class Workspace:
 
     @property
     def bucket(self) -> Objects:
-        return open_objects(self.environment.artifacts())
+        return open_objects(self.environment.artifact_store())
 
     def find(
         self, *overrides: str, later: float = LATER, environment: Environment | None = None

@@ -9,7 +9,7 @@ from modelyard.components.errors import ConfigError
 from modelyard.pipelines.compile.compiler import arguments, compile_to, parse_package
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.steps import STEPS, described
+from modelyard.pipelines.steps import STEPS, deploy_spec
 
 ENVIRONMENT = """
 kind: kubernetes
@@ -59,7 +59,7 @@ def compiled(tmp_path):
 
 
 def recipe(given):
-    return described(given)["recipe_sha256"]
+    return deploy_spec(given)["recipe_sha256"]
 
 
 def tasks(spec):
@@ -168,7 +168,7 @@ def test_steps_are_told_the_stores_address_inside_the_cluster():
     told = {"endpoint": "http://inside:1", "url": "gs://bucket/models", "user_project": "payer"}
     assert {key for key, store in stores.items() if store == told} >= {"train_spec", "deploy_spec"}
     assert "outside" not in str(given)
-    assert described(given)["target"]["platform"] == "deployment"
+    assert deploy_spec(given)["target"]["platform"] == "deployment"
 
 
 def test_an_option_for_the_store_wins_over_the_environment():

@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from modelyard.pipelines.cli.reference import environments_page, page, schema, starter
+from modelyard.pipelines.cli.reference import config_page, environments_page, schema, starter_config
 from modelyard.pipelines.config.config import load
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -9,7 +9,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 
 def test_the_page_in_docs_is_up_to_date():
     told = "run `modelyard config reference > docs/config.md`"
-    assert (DOCS / "config.md").read_text(encoding="utf-8") == page(), told
+    assert (DOCS / "config.md").read_text(encoding="utf-8") == config_page(), told
 
 
 def test_the_page_of_environments_in_docs_is_up_to_date():
@@ -18,7 +18,7 @@ def test_the_page_of_environments_in_docs_is_up_to_date():
 
 
 def test_every_key_is_explained():
-    schemas, reference = json.loads(schema()), page()
+    schemas, reference = json.loads(schema()), config_page()
     for kind in (schemas, *schemas["$defs"].values()):
         assert kind["additionalProperties"] is False
         for name, field in kind["properties"].items():
@@ -28,9 +28,9 @@ def test_every_key_is_explained():
 
 def test_the_file_to_begin_with_is_the_digits_and_names_every_key(tmp_path):
     path = tmp_path / "x.yaml"
-    path.write_text(starter())
+    path.write_text(starter_config())
     assert load(path, environ={}) == load(environ={})
-    text = starter()
+    text = starter_config()
     for kind in json.loads(schema())["$defs"].values():
         if kind["title"] not in ("Resize", "EarlyStopping", "Schedule"):
             assert all(f"{name}:" in text for name in kind["properties"])
@@ -38,7 +38,7 @@ def test_the_file_to_begin_with_is_the_digits_and_names_every_key(tmp_path):
 
 def test_comments_of_the_file_to_begin_with_are_the_defaults(tmp_path):
     path = tmp_path / "x.yaml"
-    text = starter()
+    text = starter_config()
     path.write_text(
         text.replace("# serving:", "serving:").replace("#   port", "  port").replace("8501", "8502")
     )

@@ -153,8 +153,8 @@ def test_a_missing_image_says_how_to_get_it():
 
 def test_a_store_in_an_emulator_is_reached_by_another_address_from_outside():
     environment = load("kind")
-    assert environment.artifacts().endpoint == "http://127.0.0.1:30443"
-    assert environment.inside(environment.artifacts()).endpoint == "http://gcs.modelyard-storage:4443"
+    assert environment.artifact_store().endpoint == "http://127.0.0.1:30443"
+    assert environment.for_pods(environment.artifact_store()).endpoint == "http://gcs.modelyard-storage:4443"
     assert load("gke").model_store().endpoint is None
     assert load("local").model_store() is None
 
@@ -176,4 +176,4 @@ def test_a_variable_of_an_unknown_section_is_refused() -> None:
 
 def test_an_environment_without_a_pipeline_root_has_no_place_for_artifacts() -> None:
     with pytest.raises(ConfigError, match="pipeline_root"):
-        Environment(kind="local").artifacts()
+        Environment(kind="local").artifact_store()

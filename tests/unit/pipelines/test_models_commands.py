@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from modelyard.pipelines.cli.options import cell
+from modelyard.pipelines.cli.options import format_cell
 from modelyard.pipelines.serving import platforms
 from tests.unit.pipelines.conftest import SIGNATURE
 from tests.versions import publish
@@ -30,7 +30,13 @@ def test_models_are_listed(modelyard):
 
 
 def test_numbers_in_tables_are_those_of_reports():
-    assert [cell(value) for value in (0.9, 51.4567, 3, True, None)] == ["0.9000", "51.46", "3", "true", "–"]
+    assert [format_cell(value) for value in (0.9, 51.4567, 3, True, None)] == [
+        "0.9000",
+        "51.46",
+        "3",
+        "true",
+        "–",
+    ]
 
 
 def test_an_empty_store_says_what_makes_a_model(modelyard):
@@ -69,7 +75,7 @@ def test_what_a_cluster_serves_is_what_its_last_rollout_noted(modelyard, store, 
     (tmp_path / "there.yaml").write_text(
         "kind: kubernetes\nstore: gs://b/models\npipeline_root: gs://b/runs\n"
     )
-    monkeypatch.setattr("modelyard.pipelines.cli.models.models_in", lambda *_: store)
+    monkeypatch.setattr("modelyard.pipelines.cli.models.open_store", lambda *_: store)
     store.record_served("tiny", "uid", "modelyard-serving", [2])
     there = ("-e", "there.yaml", "--output", "json")
     (row,) = json.loads(modelyard("models", "list", *there).out)

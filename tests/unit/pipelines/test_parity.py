@@ -16,7 +16,7 @@ import yaml
 from modelyard.pipelines.compile.compiler import LOADER, compile_package
 from modelyard.pipelines.compile.preflight import ARGUMENT_BYTES
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.steps import ACCELERATED, IMAGES, STEPS
+from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES, STEPS
 
 Json = dict[str, Any]
 CHANNEL = re.compile(r"inputs\.parameter_values\['([^']+)'\]")
@@ -52,7 +52,7 @@ class Compiled:
 
 @pytest.fixture(scope="module", params=["local", "kind", "gke"])
 def compiled(request: pytest.FixtureRequest) -> Compiled:
-    images = "{" + ", ".join(f"{one}: a/{one}" for one in (*IMAGES, *ACCELERATED)) + "}"
+    images = "{" + ", ".join(f"{one}: a/{one}" for one in (*IMAGES, *ACCELERATED_IMAGES)) + "}"
     places = ["store=gs://a/models", "pipeline_root=gs://a/runs"] if request.param == "gke" else []
     overrides = [f"environment.{one}" for one in (f"images={images}", *places)]
     return Compiled(compile_package(load_environment(request.param, overrides, environ={})))

@@ -9,7 +9,7 @@ from modelyard.pipelines.compile.compiler import arguments
 from modelyard.pipelines.compile.preflight import check
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.steps import ACCELERATED, IMAGES
+from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES
 
 DIGEST = f"@sha256:{'0' * 64}"
 
@@ -20,7 +20,7 @@ def environment(**keys: Any) -> Environment:
             "kind": "kubernetes",
             "store": "gs://bucket/models",
             "pipeline_root": "gs://bucket/runs",
-            "images": {name: f"a/{name}{DIGEST}" for name in (*IMAGES, *ACCELERATED)},
+            "images": {name: f"a/{name}{DIGEST}" for name in (*IMAGES, *ACCELERATED_IMAGES)},
             **keys,
         }
     )

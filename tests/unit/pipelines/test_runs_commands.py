@@ -18,7 +18,7 @@ from rich.console import Console
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Metric, SameRows
 from modelyard.components.events import Epoch, Resumed, StepChange, append
-from modelyard.pipelines.cli.progress import line_of, serve_command, show, steps_table
+from modelyard.pipelines.cli.progress import event_line, serve_command, show, steps_table
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import runs
 from modelyard.pipelines.runners.base import EvaluationSummary, RunSummary, Step
@@ -243,7 +243,7 @@ def test_a_living_run_is_cancelled(home, modelyard):
     ],
 )
 def test_an_event_is_one_line(event, words):
-    line = line_of(event)
+    line = event_line(event)
     assert all(word in line for word in words)
     assert "\n" not in line
 

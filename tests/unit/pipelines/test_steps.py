@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from modelyard.pipelines.compile import compiler
 from modelyard.pipelines.compile.compiler import specs
 from modelyard.pipelines.config.config import Config
-from modelyard.pipelines.config.problems import keys_of, section_of
+from modelyard.pipelines.config.errors import iterate_keys, section_class
 from modelyard.pipelines.steps import STEPS
 
 IMAGES = {"kind": "images", "source": "/a.zip", "resize": {"height": 8, "width": 8}}
@@ -123,7 +123,7 @@ def told(changed: dict[str, Any]) -> dict[str, Any]:
 
 
 def leaves(kind: type[BaseModel]) -> set[str]:
-    return {".".join(map(str, keys)) for keys, field in keys_of(kind) if not section_of(field)}
+    return {".".join(map(str, keys)) for keys, field in iterate_keys(kind) if not section_class(field)}
 
 
 def test_the_table_has_every_key() -> None:

@@ -61,7 +61,7 @@ def test_digits_are_prepared_once_and_are_no_run(tmp_path: Path, monkeypatch: py
     assert (Path(found.features) / "schema.json").is_file()
     assert look(load(), None, None, fetch=False) == found
     assert len(list((tmp_path / "runs").iterdir())) == 1
-    assert select.list_runs(select.Place()) == []
+    assert select.list_runs(select.RunScope()) == []
 
 
 def test_a_preparation_that_fails_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,4 +74,4 @@ def test_a_preparation_that_fails_is_no_run(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(dataset, "data_fingerprint", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(load())
-    assert select.list_runs(select.Place()) == []
+    assert select.list_runs(select.RunScope()) == []

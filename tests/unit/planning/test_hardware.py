@@ -8,7 +8,7 @@ import pytest
 
 from modelyard.components.errors import ConfigError
 from modelyard.components.train.measured import Cost
-from modelyard.pipelines.environments.accelerators import SHIPPED, known
+from modelyard.pipelines.environments.accelerators import CATALOG, accelerator_types
 from modelyard.pipelines.planning.hardware import load_catalog, options
 from modelyard.pipelines.planning.plan import memory_of
 
@@ -29,9 +29,9 @@ def write(path: Path, **accelerators: dict[str, Any]) -> Path:
 
 
 def test_the_shipped_file_has_a_memory_for_all_but_any_gpu() -> None:
-    catalog = load_catalog(SHIPPED)
+    catalog = load_catalog(CATALOG)
     assert [name for name, one in catalog.accelerators.items() if one.memory_gb is None] == ["gpu"]
-    assert catalog.accelerators.keys() == known().keys()
+    assert catalog.accelerators.keys() == accelerator_types().keys()
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
@@ -82,10 +82,10 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str | None) -> Non
 
 def test_what_fits_comes_first_then_what_needs_no_other_backend_then_the_cheapest(cost: Cost) -> None:
     memory = memory_of(cost.model_copy(update={"weights": 20 * 10**9}))
-    found = options(load_catalog(SHIPPED), memory, "tensorflow")
+    found = options(load_catalog(CATALOG), memory, "tensorflow")
     fits = [one for one in found if one.fit == "fits"]
     assert [one.accelerator for one in fits[:2]] == ["nvidia-tesla-a100", "nvidia-a100-80gb"]
     assert [one.note for one in fits].index("JAX only") > 5
     assert {one.accelerator for one in found if one.fit == "does not fit"} >= {"nvidia-tesla-t4"}
     assert found[-1].largest_batch == 0
-    assert not any("JAX" in one.note for one in options(load_catalog(SHIPPED), memory, "jax"))
+    assert not any("JAX" in one.note for one in options(load_catalog(CATALOG), memory, "jax"))

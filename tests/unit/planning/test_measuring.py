@@ -17,7 +17,7 @@ from modelyard.components.errors import ClusterError, ConfigError, ModelyardErro
 from modelyard.components.step import document
 from modelyard.components.train.measured import Cost, CurvePoint, Probed, Question, Trial
 from modelyard.pipelines.config.config import Config, load
-from modelyard.pipelines.environments.environment import INTERFACES, Environment
+from modelyard.pipelines.environments.environment import INTERFACES_FILE, Environment
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import measuring
 from modelyard.pipelines.runners.pods import pod as pods
@@ -277,8 +277,8 @@ def test_an_image_of_another_version_is_refused_before_anything_is_prepared(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measuring, "connect", lambda _: Cluster([]))
-    (tmp_path / INTERFACES).parent.mkdir()
-    (tmp_path / INTERFACES).write_text(json.dumps({IMAGES["train"]: {"train": "0.0.9 (abc)"}}))
+    (tmp_path / INTERFACES_FILE).parent.mkdir()
+    (tmp_path / INTERFACES_FILE).write_text(json.dumps({IMAGES["train"]: {"train": "0.0.9 (abc)"}}))
     _, _, environment = asked()
     with pytest.raises(ConfigError, match=r"registry\.example/train@.* 0\.0\.9 "):
         measuring.check(environment)

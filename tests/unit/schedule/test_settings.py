@@ -10,7 +10,7 @@ from cronsim import CronSim
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.compile.compiler import arguments
 from modelyard.pipelines.config.config import load
-from modelyard.pipelines.config.schedule import cron_numbers
+from modelyard.pipelines.config.schedule import numeric_cron
 
 
 def error_text(*overrides: str) -> str:
@@ -64,7 +64,7 @@ def test_the_schedule_does_not_change_the_arguments_of_a_run() -> None:
     ],
 )
 def test_a_cron_line_in_numbers_is_due_at_the_same_times(line: str, numbers: str) -> None:
-    assert cron_numbers(line) == numbers
+    assert numeric_cron(line) == numbers
     now = datetime.now(UTC)
     assert list(islice(CronSim(line, now), 9)) == list(islice(CronSim(numbers, now), 9))
 
@@ -97,7 +97,7 @@ def test_a_cron_line_in_numbers_is_due_at_the_same_times(line: str, numbers: str
 )
 def test_a_wrong_or_ambiguous_cron_line_is_refused(line: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        cron_numbers(line)
+        numeric_cron(line)
 
 
 def test_it_is_due_by_the_clock_of_its_time_zone_also_when_the_clock_changes() -> None:

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.config.layers import Document
-from modelyard.pipelines.config.text import Keys, shown
+from modelyard.pipelines.config.text import Keys, format_value
 
 EXPECTED = {
     "int_type": "a whole number",
@@ -31,10 +31,10 @@ EXPECTED = {
     "less_than_equal": "at most {le:g}",
     "literal_error": "{expected}",
 }
-_PATH = re.compile(r"[a-z_]+(?:\.[\w-]+)+")
+_DOTTED_KEY = re.compile(r"[a-z_]+(?:\.[\w-]+)+")
 
 
-def explain(
+def validation_error(
     error: ValidationError, kind: type[BaseModel], document: Document, prefix: Keys = ()
 ) -> ConfigError:
     """Return the error that names every problem of a document, a line each.
@@ -45,11 +45,11 @@ def explain(
         document: the values, and where they were said.
         prefix: where in the document the model's values are.
     """
-    known = dict(keys_of(kind, prefix))
+    known = dict(iterate_keys(kind, prefix))
     details = error.errors(include_url=False)
     lines = [
-        f"{_origin(place, found[0], document)}: {_sentence(place, found, document, known)}"
-        for place, group in groupby(details, key=lambda detail: _place(detail, document, prefix))
+        f"{_origin(key_path, found[0], document)}: {_message(key_path, found, document, known)}"
+        for key_path, group in groupby(details, key=lambda detail: _key_path(detail, document, prefix))
         if (found := list(group))
     ]
     if len(lines) == 1:
@@ -57,15 +57,15 @@ def explain(
     return ConfigError("\n  ".join([f"The configuration has {len(lines)} problems.", *lines]))
 
 
-def keys_of(kind: type[BaseModel], prefix: Keys = ()) -> Iterator[tuple[Keys, FieldInfo]]:
+def iterate_keys(kind: type[BaseModel], prefix: Keys = ()) -> Iterator[tuple[Keys, FieldInfo]]:
     """Yield every key of a model with its path, a section before what is in it."""
     for name, field in kind.model_fields.items():
         yield (*prefix, name), field
-        if section := section_of(field):
-            yield from keys_of(section, (*prefix, name))
+        if section := section_class(field):
+            yield from iterate_keys(section, (*prefix, name))
 
 
-def section_of(field: FieldInfo) -> type[BaseModel] | None:
+def section_class(field: FieldInfo) -> type[BaseModel] | None:
     """Return the model of a key that is a section, also when it may be null."""
     kinds = (field.annotation, *get_args(field.annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
@@ -82,7 +82,7 @@ def choices(word: str, words: Sequence[str]) -> str:
     return did_you_mean(word, words) or f"; choose from {', '.join(words)}."
 
 
-def _place(detail: ErrorDetails, document: Document, prefix: Keys) -> Keys:
+def _key_path(detail: ErrorDetails, document: Document, prefix: Keys) -> Keys:
     """Return the path as a person knows it: pydantic's own goes on into the branches of a union."""
     keys = (*prefix, *detail["loc"])
     if detail["type"] in ("missing", "extra_forbidden"):
@@ -90,27 +90,27 @@ def _place(detail: ErrorDetails, document: Document, prefix: Keys) -> Keys:
     return next((keys[:depth] for depth in range(len(keys)) if not document.has(keys[: depth + 1])), keys)
 
 
-def _origin(place: Keys, detail: ErrorDetails, document: Document) -> str:
+def _origin(key_path: Keys, detail: ErrorDetails, document: Document) -> str:
     """Return where a value was given; of an error about a whole section, the first key that it names."""
-    if detail["type"] == "value_error" and isinstance(document.get(place), dict):
-        for path in _PATH.findall(str(detail["ctx"]["error"])):
+    if detail["type"] == "value_error" and isinstance(document.get(key_path), dict):
+        for path in _DOTTED_KEY.findall(str(detail["ctx"]["error"])):
             keys = tuple(path.split("."))
             depth = next((depth for depth in range(len(keys), 1, -1) if document.has(keys[:depth])), 0)
             if depth:
                 return document.origin(keys[:depth])
-    return document.origin(place)
+    return document.origin(key_path)
 
 
-def _sentence(
-    place: Keys, details: list[ErrorDetails], document: Document, known: dict[Keys, FieldInfo]
+def _message(
+    key_path: Keys, details: list[ErrorDetails], document: Document, known: dict[Keys, FieldInfo]
 ) -> str:
-    path, value, first = ".".join(map(str, place)), document.get(place), details[0]
+    path, value, first = ".".join(map(str, key_path)), document.get(key_path), details[0]
     if first["type"] == "extra_forbidden":
-        return f"{path} is not a key{_instead(place, known)}"
+        return f"{path} is not a key{_key_hint(key_path, known)}"
     if first["loc"][-1:] == ("[key]",):
         return f"{path} is not a key; the keys are {_expected(first)}."
-    field = known.get(place)
-    inner_first = (place[:depth] for depth in range(len(place), 0, -1))
+    field = known.get(key_path)
+    inner_first = (key_path[:depth] for depth in range(len(key_path), 0, -1))
     nearest = field or next((known[keys] for keys in inner_first if keys in known), None)
     description = nearest.description if nearest and nearest.description else ""
     if first["type"] == "missing":
@@ -120,18 +120,18 @@ def _sentence(
         text = f"{about}{first['ctx']['error']}"
         return text if text.endswith(("?", ".")) else f"{text}."
     if len(details) > 1 or first["type"] not in EXPECTED:
-        return f"{path} is {shown(value)}, which does not fit. It is: {description}"
-    near = _near(value, first) or _default(field)
-    return f"{path} is {shown(value)} and must be {_expected(first)}{near}"
+        return f"{path} is {format_value(value)}, which does not fit. It is: {description}"
+    near = _choice_hint(value, first) or _default_hint(field)
+    return f"{path} is {format_value(value)} and must be {_expected(first)}{near}"
 
 
 def _expected(detail: ErrorDetails) -> str:
     value = detail["input"]
-    item = "" if value is None else value if isinstance(value, str) else shown(value)
+    item = "" if value is None else value if isinstance(value, str) else format_value(value)
     return EXPECTED[detail["type"]].format(item=item, **detail.get("ctx", {}))
 
 
-def _near(value: Any, detail: ErrorDetails) -> str:
+def _choice_hint(value: Any, detail: ErrorDetails) -> str:
     """Return the choices that are like a wrong one."""
     words = str(detail.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(", ")
     return (
@@ -139,12 +139,12 @@ def _near(value: Any, detail: ErrorDetails) -> str:
     )
 
 
-def _instead(place: Keys, known: dict[Keys, FieldInfo]) -> str:
+def _key_hint(key_path: Keys, known: dict[Keys, FieldInfo]) -> str:
     """Return the keys that were meant perhaps: like this one, or of this name in another section."""
-    word = str(place[-1])
-    siblings = [str(keys[-1]) for keys in known if keys[:-1] == place[:-1]]
+    word = str(key_path[-1])
+    siblings = [str(keys[-1]) for keys in known if keys[:-1] == key_path[:-1]]
     elsewhere = [".".join(map(str, keys)) for keys in known if keys[-1] == word]
-    section = ".".join(map(str, place[:-1]))
+    section = ".".join(map(str, key_path[:-1]))
     close = [f"{section}.{name}".strip(".") for name in get_close_matches(word, siblings, n=2, cutoff=0.6)]
     if close or elsewhere:
         return f"; did you mean {' or '.join(close or elsewhere)}?"
@@ -152,8 +152,8 @@ def _instead(place: Keys, known: dict[Keys, FieldInfo]) -> str:
     return f"; remove it. The {where} are {', '.join(siblings)}."
 
 
-def _default(field: FieldInfo | None) -> str:
+def _default_hint(field: FieldInfo | None) -> str:
     default = field.default if field else None
     if isinstance(default, str | int | float):
-        return f"; the default is {shown(default)}."
+        return f"; the default is {format_value(default)}."
     return "."
