@@ -75,7 +75,7 @@ CHANGES["problem"] = (
 )
 changes(None, "serving", host="a", port=7, threads=7, max_body_bytes=7, max_batch=7, max_queue=7)
 changes(None, "serving", body_timeout=7.0, drain_timeout=7.0, linger=7.0, poll_interval=7.0)
-changes(None, "serving", max_pixels=7, request_timeout=7.0, access_log=True, token_file="tokens")
+changes(None, "serving", max_pixels=7, request_timeout=7.0, access_log=True, token_file="tokens")  # noqa: S106
 changes(None, "serving", {"tls_cert": "a", "tls_key": "a"}, tls_cert="b", tls_key="b")
 changes(None, "rollout", golden_tolerance=0.7, canary_share=0.3, bake_seconds=7.0, min_requests=7)
 changes(None, "rollout", max_error_rate=0.7, max_latency_ratio=7.0, latency_margin=7.0, max_restarts=7)
