@@ -1,13 +1,13 @@
-"""Kubernetes as modelyard uses it.
+"""A small Kubernetes client, and explanations of what the cluster reports.
 
-cluster      a thin client; the official one is imported by its first use
-pod_problem  what keeps a pod from running
-scheduling   which nodes could take a pod, and why none does
-api_errors   what the API server refuses
-quantities   500m and 2Gi as numbers and as words
+cluster      the client
+pod_problem  why a pod does not run
+scheduling   why a pod is not scheduled
+api_errors   why the API server refuses a request
+quantities   quantities such as 500m and 2Gi
 """
 
 from typing import Any
 
 Json = dict[str, Any]
-"""An object as the API server gives it."""
+"""An object as JSON."""

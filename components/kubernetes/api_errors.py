@@ -1,4 +1,4 @@
-"""What the API server refuses, in plain words: permission, quota, Pod Security, and the rest."""
+"""Explanations of what the API server refuses: permissions, quotas, Pod Security."""
 
 import re
 
@@ -8,22 +8,22 @@ FORBIDDEN = re.compile(
 )
 EXPLANATIONS = {
     r"error looking up service account (?P<namespace>[^/\s]+)/(?P<name>[^:\s]+): .* not found": (
-        "There is no service account {name} in the namespace {namespace}, under which the pod would run. "
-        "Apply modelyard's manifests for it, or correct service_account in environment.runs, or in "
-        "environment.serving if it is a server's."
+        "There is no service account {name} in the namespace {namespace} for the pod. Apply modelyard's "
+        "manifests, or correct environment.runs.service_account (steps) or "
+        "environment.serving.service_account (servers)."
     ),
     r"(?:exceeded|failed) quota: (?P<name>[^,:]+?)\s*[,:] (?P<facts>.*\S)": (
-        "The quota {name} of the namespace allows no pod: {facts}. Ask for less, free some, or raise it."
+        "The quota {name} of the namespace allows no pod: {facts}. Request less, delete pods, or raise it."
     ),
     r'violates PodSecurity "(?P<level>[^:"]+)[^"]*": (?P<facts>.*\S)': (
-        "Pod Security of the namespace ({level}) refuses the pod: {facts}. Correct the pod, or what changes "
-        "it on its way."
+        "Pod Security of the namespace ({level}) refuses the pod: {facts}. Correct the pod, or the admission "
+        "webhook that changes it."
     ),
 }
 
 
 def explain_refusal(message: str) -> str:
-    """Return what the API server's words mean.
+    """Return an explanation of a refusal, with a remedy if it is known.
 
     Args:
         message: the message of a status or of a condition `ReplicaFailure`.
@@ -40,10 +40,10 @@ def _forbidden(match: re.Match[str]) -> str:
     user = match["user"].removeprefix("system:serviceaccount:").replace(":", "/")
     kind = "service account" if match["user"].startswith("system:serviceaccount:") else "user"
     resource = f"{match['resource']}.{match['group']}" if match["group"] else match["resource"]
-    where = f"in the namespace {match['namespace']}" if match["namespace"] else "in the whole cluster"
+    where = f"in the namespace {match['namespace']}" if match["namespace"] else "in the cluster"
     role = "Role" if match["namespace"] else "ClusterRole"
     rule = f'apiGroups: ["{match["group"]}"], resources: ["{match["resource"]}"], verbs: ["{match["verb"]}"]'
     return (
-        f"The {kind} {user} may not {match['verb']} {resource} {where}. Add a rule to a {role} that is bound "
-        f"to it ({rule}), or apply modelyard's own roles again (manifests/)."
+        f"The {kind} {user} may not {match['verb']} {resource} {where}. Add the rule {{{rule}}} to a {role} "
+        f"that is bound to it, or apply modelyard's roles again (manifests/)."
     )

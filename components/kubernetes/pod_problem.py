@@ -1,4 +1,4 @@
-"""What keeps a pod from running, in a sentence, and whether waiting helps."""
+"""Why a pod does not run, and whether waiting helps."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,16 +22,16 @@ PERMANENT = re.compile(r"not found|NotFound|denied|unauthorized|forbidden|invali
 MISSING_OBJECT = re.compile(
     r'(secret|configmap) "[^"]+" not found|references non-existent (secret|config) key: \S+'
 )
-SECRET_TIMEOUT = 30.0  # seconds, as cert-manager may be about to write it
+SECRET_TIMEOUT = 30.0  # seconds; cert-manager may create it meanwhile
 LOG_LINES = 5
 
 
 class PodProblem(Record):
-    """What keeps a pod from running.
+    """Why a pod does not run.
 
-    `reason` is one word for programs, `message` a paragraph for people. `wait_limit` is how long waiting may
-    help, in seconds: 0 when it does not, None when only the caller can say. `detail` is what is known of the
-    memory that ran out, `error` the class of the error that the container recorded.
+    `reason` is for programs, `message` for people. `wait_limit` is the number of seconds that waiting may
+    help: 0 when it does not, None when only the caller knows. `detail` describes the memory of a container
+    that ran out of it. `error` is the class of the error that the container recorded.
     """
 
     reason: str
@@ -44,12 +44,12 @@ class PodProblem(Record):
 def find_problem(
     pod: Json, events: Sequence[Json] = (), nodes: Sequence[Json] = (), memory_used: float | None = None
 ) -> PodProblem | None:
-    """Return what keeps a pod from running as it should, or None when nothing does.
+    """Return why a pod does not run, or None if it runs.
 
     Args:
         pod: the pod.
-        events: of the pod.
-        nodes: of the cluster, to say what would fit; none when they may not be read.
+        events: the events of the pod.
+        nodes: the nodes of the cluster, to compare with the pod's requests; empty if they may not be read.
         memory_used: bytes of memory that its container used when last measured.
     """
     if scheduled := _condition(pod, "PodScheduled", "False"):
@@ -65,42 +65,42 @@ def find_problem(
         if found := _container_problem(pod, status, memory_used):
             return found
     if pod["status"].get("phase") == "Failed":
-        why = pod["status"].get("message") or pod["status"].get("reason") or "it does not say why"
+        why = pod["status"].get("message") or pod["status"].get("reason") or "no reason given"
         return PodProblem(reason="Failed", message=f"Pod {_name(pod)} failed: {why.rstrip('.')}.")
     return None
 
 
 def is_ready(pod: Json) -> bool:
-    """Say whether a pod takes requests: it is ready and is not being deleted."""
+    """Return whether a pod receives requests: it is ready and not terminating."""
     return bool(_condition(pod, "Ready", "True")) and "deletionTimestamp" not in pod["metadata"]
 
 
 def is_running(pod: Json) -> bool:
-    """Say whether a pod's containers run, ready or not."""
+    """Return whether all containers of a pod run, ready or not."""
     return all(
         "running" in status.get("state", {}) for status in pod["status"].get("containerStatuses", [{}])
     )
 
 
 def count_restarts(pod: Json) -> int:
-    """Return how often the pod's containers ended when they should have run."""
+    """Return how often containers of a pod ended, including the present end."""
     return sum(
         status.get("restartCount", 0) + ("terminated" in status.get("state", {})) for status in _statuses(pod)
     )
 
 
 def describe_unready(pod: Json, events: Sequence[Json], seconds: float) -> str:
-    """Return that a running pod did not become ready in time, with what its probe met last."""
+    """Return the message that a running pod was not ready in time, with the last probe failure."""
     probes = [event["message"] for event in events if event.get("reason") == "Unhealthy"]
     said = f": {probes[-1].strip().rstrip('.')}" if probes else ""
     return (
-        f"Pod {_name(pod)} runs and was not ready within {seconds:g} s{said}. Its log says what it does; "
-        "give it more time (rollout.ready_timeout) if it is only slow."
+        f"Pod {_name(pod)} was not ready within {seconds:g} s{said}. See its log; raise "
+        "rollout.ready_timeout if it only needs longer."
     )
 
 
 def _missing_secret(events: Sequence[Json]) -> str | None:
-    """Return what the last failed mount says, if a Secret or a key of one is missing."""
+    """Return the missing Secret, ConfigMap or key that the last failed mount names."""
     said = [event["message"] for event in events if event.get("reason") == "FailedMount"][-1:]
     found = MISSING_OBJECT.search(said[0]) if said else None
     return found[0] if found else None
@@ -115,7 +115,7 @@ def _container_problem(pod: Json, status: Json, memory_used: float | None) -> Po
         return PodProblem(
             reason=reason,
             message=f"Container {status['name']} of pod {_name(pod)} cannot be created: "
-            f"{said.split(' (pod:')[0] or reason}. Correct the image or what its pod refers to.",
+            f"{said.split(' (pod:')[0] or reason}. Correct the image or the pod's references.",
             wait_limit=0.0,
         )
     ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
@@ -132,7 +132,7 @@ def _image_problem(pod: Json, image: str, reason: str, said: str) -> PodProblem:
     return PodProblem(
         reason="ImagePull",
         message=f"Image {image} of pod {_name(pod)} cannot be pulled: {cause.rstrip('.')}. Push it "
-        "(`make images`), correct its reference, or let the node's account read the registry.",
+        "(`make images`), correct the reference, or give the nodes access to the registry.",
         wait_limit=0.0 if permanent else None,
     )
 
@@ -142,11 +142,11 @@ def _memory_problem(pod: Json, container: str, memory_used: float | None) -> Pod
     spec = next(one for one in containers if one["name"] == container)
     limit = spec.get("resources", {}).get("limits", {}).get("memory")
     cause = f"its limit is {format_bytes(parse_quantity(limit))}" if limit else "its node ran out of memory"
-    seen = f", and it was last seen to use {format_bytes(memory_used)}" if memory_used else ""
+    seen = f", and it last used {format_bytes(memory_used)}" if memory_used else ""
     return PodProblem(
         reason=OUT_OF_MEMORY,
         message=f"Container {container} of pod {_name(pod)} was killed because it used too much memory: "
-        f"{cause}{seen}. Give it more memory, or a smaller model or batch.",
+        f"{cause}{seen}. Give it more memory, or use a smaller model or batch.",
         wait_limit=0.0,
         detail=f"{cause}{seen}",
     )
@@ -156,13 +156,13 @@ def _crash_problem(pod: Json, status: Json, ended: Json, looping: bool) -> PodPr
     record = Failure.parse(ended.get("message", ""))
     said = record.message if record else ended.get("message", "")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    words = " | ".join(lines[-LOG_LINES:]).rstrip(".") or "it left no message"
+    log_end = " | ".join(lines[-LOG_LINES:]).rstrip(".") or "nothing"
     times = status.get("restartCount", 0) + ("terminated" in status.get("state", {}))
     frequency = "once" if times == 1 else f"{times} times"
     return PodProblem(
         reason="CrashLoopBackOff" if looping else "Crashed",
         message=f"Container {status['name']} of pod {_name(pod)} ended {frequency}, last with exit code "
-        f"{ended['exitCode']}. Its last words: {words}.",
+        f"{ended['exitCode']}. Its log ends with: {log_end}.",
         error=record.kind if record else "",
     )
 

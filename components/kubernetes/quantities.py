@@ -1,4 +1,4 @@
-"""Quantities of Kubernetes (500m, 2Gi) as numbers and as words."""
+"""Kubernetes quantities such as 500m and 2Gi."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +8,8 @@ UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
 def parse_quantity(quantity: str) -> float:
-    """Return a quantity in its base unit: cores, bytes, pieces."""
-    from kubernetes.utils.quantity import parse_quantity as parse  # half a second
+    """Return a quantity in its base unit: cores, bytes, devices."""
+    from kubernetes.utils.quantity import parse_quantity as parse  # takes half a second
 
     return float(parse(quantity))
 
@@ -24,13 +24,13 @@ def format_amount(resource: str, amount: float) -> str:
 
 
 def format_bytes(amount: float) -> str:
-    """Return a number of bytes as people say it."""
+    """Return a number of bytes with a unit, as "2 GiB"."""
     name, unit = next(((name, unit) for name, unit in UNITS if amount >= unit), ("B", 1))
     return f"{amount / unit:.3g} {name}"
 
 
 def pod_requests(pod: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return what a pod asks of its node: for its containers, or for an init container that needs more."""
+    """Return the resource requests of a pod: the sum of its containers, or a larger init container."""
     spec = pod["spec"]
     total: dict[str, float] = {}
     for container in spec["containers"]:

@@ -1,4 +1,4 @@
-"""Which nodes could take a pod, and why none does."""
+"""Why a pod is not scheduled."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.quantities import format_amount, parse_quantity, pod_requests
 
-# Seconds in which a cluster autoscaler says whether it makes a node: 30 on a small cluster, 60 on a large.
+# Seconds in which a cluster autoscaler decides about a node: 30 in a small cluster, 60 in a large one.
 AUTOSCALER_TIMEOUT = 60.0
 MAX_NAMES = 3
 PREEMPTION_NOTE = re.compile(r"\.? (?:no new claims|preemption:)")  # what it says about other means
@@ -15,69 +15,69 @@ PREEMPTION_NOTE = re.compile(r"\.? (?:no new claims|preemption:)")  # what it sa
 def explain_unschedulable(
     pod: Json, scheduler: str, events: Sequence[Json], nodes: Sequence[Json]
 ) -> tuple[str, float | None]:
-    """Return why a pod waits for a node, and how many seconds waiting may help, as in `PodProblem`.
+    """Return why a pod is not scheduled, and for how many seconds waiting may help, as in `PodProblem`.
 
     Args:
         pod: the pod.
         scheduler: the scheduler's message.
-        events: of the pod; an autoscaler's are among them.
-        nodes: of the cluster; none when they may not be read.
+        events: the events of the pod, including those of an autoscaler.
+        nodes: the nodes of the cluster; empty if they may not be read.
     """
     requested = pod_requests(pod)
     request = _format_amounts(requested) or "nothing in particular"
     selector = pod["spec"].get("nodeSelector", {})
-    place = f" on a node with {_format_labels(selector)}" if selector else ""
-    beginning = f"Pod {pod['metadata']['name']} cannot be scheduled: it asks for {request}{place}"
+    labels = f" on a node with {_format_labels(selector)}" if selector else ""
+    beginning = f"Pod {pod['metadata']['name']} cannot be scheduled: it requests {request}{labels}"
     reasons = {event.get("reason") for event in events}
     wait_limit: float | None = AUTOSCALER_TIMEOUT
     if "TriggeredScaleUp" in reasons:
-        beginning, wait_limit = f"{beginning}; a node is being made for it", None
+        beginning, wait_limit = f"{beginning}; the autoscaler is adding a node", None
     elif "NotTriggerScaleUp" in reasons:
-        beginning, wait_limit = f"{beginning}, and the autoscaler makes no node for it", 0.0
+        beginning, wait_limit = f"{beginning}, and the autoscaler adds no node for it", 0.0
     scheduler = PREEMPTION_NOTE.split(scheduler)[0]
     message = f"{beginning}. {_describe_fit(pod, requested, nodes)} The scheduler says: {scheduler}."
     return message.strip(), wait_limit
 
 
 def explain_impossible(pod: Json, nodes: Sequence[Json]) -> str | None:
-    """Return why none of the nodes could take a pod even if it were empty; None when one could.
+    """Return why a pod does not fit on any node, even an empty one; None if it fits, or without nodes.
 
     Args:
-        pod: with what the scheduler looks at.
-        nodes: of the cluster; of none, nothing is known.
+        pod: the pod's requests, node selector and tolerations.
+        nodes: the nodes of the cluster.
     """
     requested = pod_requests(pod)
     if not nodes or any(_fits(node, pod, requested) for node in nodes):
         return None
-    wants = _format_amounts(requested) or "nothing in particular"
-    return f"{pod['metadata']['name']} asks for {wants}. {_describe_fit(pod, requested, nodes)}".rstrip(".")
+    request = _format_amounts(requested) or "nothing in particular"
+    return f"{pod['metadata']['name']} requests {request}. {_describe_fit(pod, requested, nodes)}".rstrip(".")
 
 
 def _fits(node: Json, pod: Json, requested: Mapping[str, float]) -> bool:
-    labelled = pod["spec"].get("nodeSelector", {}).items() <= node["metadata"].get("labels", {}).items()
+    matching = pod["spec"].get("nodeSelector", {}).items() <= node["metadata"].get("labels", {}).items()
     enough = all(_allocatable(node, resource) >= amount for resource, amount in requested.items())
-    return labelled and enough and not _taints(node, pod)
+    return matching and enough and not _taints(node, pod)
 
 
 def _describe_fit(pod: Json, requested: Mapping[str, float], nodes: Sequence[Json]) -> str:
-    """Say which nodes there are for the pod, and what would fit on one."""
+    """Return which nodes match a pod, and what fits on one."""
     if not nodes:
-        return "Ask for less, or add a node that has it."
+        return "Request less, or add a larger node."
     selector = pod["spec"].get("nodeSelector", {})
-    labelled = [node for node in nodes if selector.items() <= node["metadata"].get("labels", {}).items()]
-    if not labelled:
-        return f"None of the {len(nodes)} nodes has these labels. Add such a node, or correct the selector."
-    open_to_it = [node for node in labelled if not _taints(node, pod)]
-    if not open_to_it:
-        taints = ", ".join(sorted({taint for node in labelled for taint in _taints(node, pod)}))
-        return f"Each such node is tainted ({taints}). Tolerate the taint, or add a node without it."
-    largest = {r: max(_allocatable(node, r) for node in open_to_it) for r in requested}
-    named = ", ".join(node["metadata"]["name"] for node in open_to_it[:MAX_NAMES])
-    named += f" and {len(open_to_it) - MAX_NAMES} more" if len(open_to_it) > MAX_NAMES else ""
-    if any(all(_allocatable(node, r) >= amount for r, amount in requested.items()) for node in open_to_it):
-        return f"It would fit on an empty {named}, but others use it. Free some, or add a node."
-    most = _format_amounts(largest)
-    return f"At most {most} fit on an empty node ({named}). Ask for less, or add a larger node."
+    matching = [node for node in nodes if selector.items() <= node["metadata"].get("labels", {}).items()]
+    if not matching:
+        return f"None of {len(nodes)} nodes has these labels. Add such a node, or correct the node selector."
+    candidates = [node for node in matching if not _taints(node, pod)]
+    if not candidates:
+        taints = ", ".join(sorted({taint for node in matching for taint in _taints(node, pod)}))
+        return f"All these nodes are tainted ({taints}). Tolerate the taint, or add a node without it."
+    largest = {r: max(_allocatable(node, r) for node in candidates) for r in requested}
+    named = ", ".join(node["metadata"]["name"] for node in candidates[:MAX_NAMES])
+    named += f" and {len(candidates) - MAX_NAMES} more" if len(candidates) > MAX_NAMES else ""
+    if any(all(_allocatable(node, r) >= amount for r, amount in requested.items()) for node in candidates):
+        return f"It would fit on {named} without the other pods. Delete pods, or add a node."
+    maximum = _format_amounts(largest)
+    return f"At most {maximum} fit on an empty node ({named}). Request less, or add a larger node."
 
 
 def _allocatable(node: Json, resource: str) -> float:
@@ -85,7 +85,7 @@ def _allocatable(node: Json, resource: str) -> float:
 
 
 def _taints(node: Json, pod: Json) -> list[str]:
-    """Return the taints of a node that keep the pod away."""
+    """Return the taints of a node that the pod does not tolerate."""
     tolerations = pod["spec"].get("tolerations", [])
     return [
         f"{taint['key']}={taint.get('value', '')}:{taint['effect']}"

@@ -32,6 +32,6 @@ def greedy(images):
 def test_a_step_that_is_killed_says_its_limit_and_what_it_was_last_seen_to_use(greedy):
     with pytest.raises(ClusterError) as ended:
         pods.run_pod(connect("modelyard-runs"), greedy, start_timeout=60)
-    said = re.search(r"its limit is 100 MiB, and it was last seen to use ([\d.]+) MiB", str(ended.value))
+    said = re.search(r"its limit is 100 MiB, and it last used ([\d.]+) MiB", str(ended.value))
     assert said, ended.value
     assert 45 < float(said[1]) <= 100

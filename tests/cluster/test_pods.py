@@ -109,7 +109,7 @@ def test_a_rollout_that_fails_in_the_steps_own_pod_says_what_would_fit(
     ended = modelyard("run", "-e", "kind", *place, *QUICK, *large, "--output", "json")
     failure = ended.json["failure"]
     assert (ended.code, failure["kind"], failure["step"]) == (6, "DeployError", "deploy")
-    assert "cannot be scheduled: it asks for 64 cores and 256 MiB of memory" in failure["message"]
+    assert "cannot be scheduled: it requests 64 cores and 256 MiB of memory" in failure["message"]
     assert failure["message"].endswith("stable serves version 1 as before.")
     np.save(tmp_path / "digit.npy", np.zeros((8, 8, 1), "uint8"))
     answer = modelyard("predict", "digits", tmp_path / "digit.npy", "-e", "kind", "--output", "json")

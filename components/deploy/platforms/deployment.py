@@ -1,11 +1,10 @@
-"""Two Deployments and a Service: the canary is a share of the pods, and no CRD is needed.
+"""Two Deployments and a Service: the canary is a share of the pods, without a CRD.
 
-NAME-stable, NAME-candidate    the tracks; a candidate is annotated with the token of its rollout
-NAME                           the Service; it selects stable alone, or the candidate too
+NAME-stable, NAME-candidate    the Deployments; the candidate is annotated with the token of its rollout
+NAME                           the Service; it selects the pods of stable alone, or the candidate's too
 
-A rollout that takes the candidate over marks the Service with its token before it changes the candidate, and
-the Service is switched only over what was observed: so no rollout leads clients to the candidate of another
-one, which may not be verified.
+A rollout annotates the Service with its token before it takes the candidate over, and changes the Service
+only if it is unchanged since it was read. So no rollout routes clients to another one's unverified candidate.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,18 +39,12 @@ from modelyard.components.kubernetes.cluster import connect, retry_on_conflict
 from modelyard.components.kubernetes.pod_problem import find_problem, is_ready
 
 MANAGER = "modelyard-deploy"
-HEARTBEAT_MANAGER = "modelyard-heartbeat"  # owns that annotation alone; the rest stays deploy's
-REVISION = "deployment.kubernetes.io/revision"  # grows with each use of a ReplicaSet
-TERMINATION_TIMEOUT = (
-    60.0  # seconds; a server needs fewer to end, unless its node is lost or its drain_timeout is long
-)
-JOIN_TIMEOUT = (
-    5.0  # seconds after which a rollout that marked the Service without a candidate counts as killed
-)
-GOLDEN_RETRY_SECONDS = (
-    10.0  # seconds in which a golden request is sent again while the API server is unavailable
-)
-STABLE_SUPERSEDED = "another rollout brings stable to another version"
+HEARTBEAT_MANAGER = "modelyard-heartbeat"  # owns only the heartbeat annotation
+REVISION = "deployment.kubernetes.io/revision"  # increases with each use of a ReplicaSet
+TERMINATION_TIMEOUT = 60.0  # seconds; only lost nodes and a long drain_timeout take longer
+JOIN_TIMEOUT = 5.0  # seconds for a rollout that annotated the Service to take the candidate over
+GOLDEN_RETRY_SECONDS = 10.0  # for which a golden request is retried while the API server is unavailable
+STABLE_SUPERSEDED = "another rollout changed stable"
 
 
 @dataclass(kw_only=True)
@@ -59,8 +52,8 @@ class DeploymentPlatform(ModelPods):
     """A model in a namespace of a cluster; see ModelPods for the other arguments.
 
     Args:
-        store: `store` section as JSON, as pods reach it.
-        serving: gives the section `serving` with which a version is served.
+        store: the section `store` as JSON, as pods reach it.
+        serving: returns the section `serving` of a version.
     """
 
     deploy_command: ClassVar[str] = "deploy -e ENV"
@@ -87,13 +80,13 @@ class DeploymentPlatform(ModelPods):
             log=config.log,
         )
 
-    # What there is -------------------------------------------------------------------------------
+    # State ---------------------------------------------------------------------------------------
 
     @property
     def id(self) -> str:
         """See ServingPlatform: the Service's uid."""
-        found = self._service()
-        return str(found["metadata"]["uid"]) if found else ""
+        service = self._service()
+        return str(service["metadata"]["uid"]) if service else ""
 
     @property
     def location(self) -> str:
@@ -104,7 +97,7 @@ class DeploymentPlatform(ModelPods):
         """See ServingPlatform."""
         stable, candidate = self.deployment("stable"), self.deployment("candidate")
         pods = self.cluster.list_objects("Pod", objects.selector(self.name))
-        found = [*filter(None, (stable, candidate)), *filter(is_active, pods)]
+        loading = [*filter(None, (stable, candidate)), *filter(is_active, pods)]
         if candidate and is_terminating(candidate):
             candidate = None
         why = [*self._problems("stable", stable), *self._problems("candidate", candidate)] if problems else []
@@ -116,28 +109,28 @@ class DeploymentPlatform(ModelPods):
             stable_serves=stable is not None
             and any(is_ready(pod) and objects.track(pod) == "stable" for pod in pods),
             heartbeat=objects.last_heartbeat(candidate) if candidate else None,
-            loaded=frozenset(filter(None, map(objects.version, found))),
+            loaded=frozenset(filter(None, map(objects.version, loading))),
             problems=tuple(why),
         )
 
     def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:
-        """See ServingPlatform; what is remembered is the image, by the ReplicaSets that are left.
+        """See ServingPlatform; `as_last_served` uses the image of the version's last ReplicaSet.
 
         Raises:
-            ConfigError: Kubernetes has no such names, or no image is known.
+            ConfigError: the model's name is no name of a Service, or there is no image.
         """
         if not self.name[:1].isalpha():
             raise ConfigError(
-                f"{self.name!r} cannot be served on Kubernetes, where a Service's name begins with a letter: "
-                "give the model such a name."
+                f"{self.name!r} cannot be served on Kubernetes, where the name of a Service begins with a "
+                "letter. Rename the model."
             )
         image = (self._last_served_image(version) if as_last_served else None) or self.target.image
         if image is None:
             raise ConfigError(
-                f"There is no image for the servers of {self.name}: `make images` builds it, or name one in "
-                "environment.images.serve."
+                f"There is no image for the servers of {self.name}. Build it with `make images`, or name one "
+                "in environment.images.serve."
             )
-        self.token()  # without its Secret no pod would start
+        self.token()  # raises when the Secret is missing
         template = objects.pod_template(
             self.name,
             version,
@@ -156,8 +149,8 @@ class DeploymentPlatform(ModelPods):
         """See ServingPlatform.
 
         Raises:
-            DeployError: an old candidate does not end.
-            ClusterError: the cluster refuses it, or does not answer.
+            DeployError: the previous candidate is not deleted in time.
+            ClusterError: the cluster refuses a request or does not answer.
         """
         what, replace = f"Deployment {self.name}-candidate", partial(self._replace_candidate, token, servers)
         retry_on_conflict(what, replace)
@@ -170,13 +163,13 @@ class DeploymentPlatform(ModelPods):
             self.owned_candidate(token)
             return self._write_service(self._service(), canary=False, token=token) or None
 
-        # the earlier rollout may have joined it just now
+        # the earlier rollout may have added the candidate just now
         retry_on_conflict(f"Service {self.name}", to_stable)
 
     def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
         """See ServingPlatform.
 
-        Stable is checked twice where that fails: a pod may be gone meanwhile, or a connection lost.
+        Stable is checked a second time if that fails: a pod may have ended, or a connection failed.
         """
         track: Track = "candidate" if token else "stable"
         read = partial(self.owned_candidate, token) if token else partial(self._current_stable, servers)
@@ -196,8 +189,7 @@ class DeploymentPlatform(ModelPods):
     def route_to_candidate(self, token: str) -> None:
         """See ServingPlatform.
 
-        Where another rollout marked the Service, or the Service changes after it was observed, the candidate
-        may not be this one's any more.
+        If another rollout annotated the Service, wait JOIN_TIMEOUT seconds for it to take the candidate over.
         """
         deadline = self.now() + JOIN_TIMEOUT
 
@@ -237,15 +229,13 @@ class DeploymentPlatform(ModelPods):
     def write_heartbeat(self, token: str) -> None:
         """See ServingPlatform."""
         with suppress(ClusterError):
-            found = self.deployment("candidate")
-            if found and objects.annotation(found, objects.TOKEN_ANNOTATION) == token:
-                self.cluster.apply(objects.heartbeat(found, datetime.now(UTC)), HEARTBEAT_MANAGER)
+            candidate = self.deployment("candidate")
+            if candidate and objects.annotation(candidate, objects.TOKEN_ANNOTATION) == token:
+                self.cluster.apply(objects.heartbeat(candidate, datetime.now(UTC)), HEARTBEAT_MANAGER)
 
     def _replace_candidate(self, token: str, servers: Servers) -> Json | None:
-        """Write the candidate over the present one; None when that one has to go first, or changed."""
-        if not self._write_service(
-            self._service(), canary=False, token=token
-        ):  # no rollout joins from here on
+        """Create or take over the candidate; None if another one is deleted first, or objects changed."""
+        if not self._write_service(self._service(), canary=False, token=token):
             return None
         observed = self.deployment("candidate")
         if observed and is_terminating(observed):
@@ -262,20 +252,20 @@ class DeploymentPlatform(ModelPods):
         return self.cluster.apply(_require_unchanged(desired, observed), MANAGER)
 
     def _lacks_quota(self, token: str, version: int) -> bool:
-        """Return whether a quota has no room for the candidate beside the servers of an earlier one.
+        """Return whether a quota has no room for the candidate beside terminating pods of an earlier one.
 
-        Those end. The candidate is deleted: created again when they have ended, Kubernetes tries it at once.
+        Then the candidate is deleted: Kubernetes creates the pods of a new Deployment without a back-off.
         """
         deadline, labels = self.now() + TERMINATION_TIMEOUT, objects.selector(self.name, "candidate")
         while self.now() < deadline and any(
             is_terminating(pod) or objects.version(pod) != version
             for pod in self.cluster.list_objects("Pod", labels)
         ):
-            found = self.deployment("candidate")
-            if found is None or objects.annotation(found, objects.TOKEN_ANNOTATION) != token:
+            candidate = self.deployment("candidate")
+            if candidate is None or objects.annotation(candidate, objects.TOKEN_ANNOTATION) != token:
                 return False
-            if find_refusal(found):
-                if self.cluster.delete("Deployment", found):
+            if find_refusal(candidate):
+                if self.cluster.delete("Deployment", candidate):
                     return True
             elif self.pods("candidate", version):
                 return False
@@ -283,18 +273,21 @@ class DeploymentPlatform(ModelPods):
         return False
 
     def _wait_until_gone(self) -> None:
-        """Wait for an earlier candidate and its servers to end."""
+        """Wait until the previous candidate and its pods are deleted."""
         deadline, labels = self.now() + TERMINATION_TIMEOUT, objects.selector(self.name, "candidate")
         self.log("waiting for the servers of the previous candidate to end")
         while self.now() < deadline:
-            found = self.deployment("candidate")
-            if (found and not is_terminating(found)) or not (
-                found or self.cluster.list_objects("Pod", labels)
+            candidate = self.deployment("candidate")
+            if (candidate and not is_terminating(candidate)) or not (
+                candidate or self.cluster.list_objects("Pod", labels)
             ):
                 return
             self.sleep(POLL_SECONDS)
         if self.deployment("candidate"):
-            raise DeployError(f"The old candidate of {self.name} does not end. Delete it by hand.")
+            raise DeployError(
+                f"Deployment {self.name}-candidate still exists {TERMINATION_TIMEOUT:g} s after deletion. "
+                "Delete it with kubectl and check its finalizers."
+            )
 
     # Stable --------------------------------------------------------------------------------------
 
@@ -302,16 +295,16 @@ class DeploymentPlatform(ModelPods):
         """See ServingPlatform."""
 
         def write() -> Json | bool | None:
-            found = self.deployment("stable")
-            current = _servers_of(found) if found else None
+            stable = self.deployment("stable")
+            current = _servers_of(stable) if stable else None
             if not any(_matches(current, one) for one in (observed, servers)):
                 raise Superseded(STABLE_SUPERSEDED)
             if servers is None:
-                return found is None or self.cluster.delete("Deployment", found) or None
+                return stable is None or self.cluster.delete("Deployment", stable) or None
             desired = objects.deployment(self.name, "stable", self.cluster.namespace, servers.state)
-            if found is None or _owns_replicas(found):
+            if stable is None or _owns_replicas(stable):
                 desired["spec"]["replicas"] = self.target.replicas
-            return self.cluster.apply(_require_unchanged(desired, found), MANAGER)
+            return self.cluster.apply(_require_unchanged(desired, stable), MANAGER)
 
         retry_on_conflict(f"Deployment {self.name}-stable", write)
         if servers is None:
@@ -319,21 +312,25 @@ class DeploymentPlatform(ModelPods):
         self.wait_until_complete("stable", partial(self._current_stable, servers))
         service = self._service()
         if self.deployment("candidate") is None:
-            self._write_service(service, canary=False)  # a rollout that begins just now does the same
+            self._write_service(service, canary=False)
 
     def _current_stable(self, servers: Servers) -> Json:
-        """Return stable's Deployment while it is of these servers."""
-        found = self.deployment("stable")
-        if found is None or not servers.matches(_servers_of(found)):
+        """Return stable's Deployment; raise Superseded if it has other servers."""
+        stable = self.deployment("stable")
+        if stable is None or not servers.matches(_servers_of(stable)):
             raise Superseded(STABLE_SUPERSEDED)
-        return found
+        return stable
 
     def _last_served_image(self, version: int) -> str | None:
-        """Return the image with which stable served a version last, else the one that it has now."""
-        sets = self.cluster.list_objects("ReplicaSet", objects.selector(self.name, "stable", version))
-        last = max(sets, key=lambda one: int(objects.annotation(one, REVISION) or 0), default=None)
-        found = last or self.deployment("stable")
-        return objects.image(found["spec"]["template"]) if found else None
+        """Return the image with which stable last served a version, else its present one."""
+        replica_sets = self.cluster.list_objects("ReplicaSet", objects.selector(self.name, "stable", version))
+        last = max(
+            replica_sets,
+            key=lambda replica_set: int(objects.annotation(replica_set, REVISION) or 0),
+            default=None,
+        )
+        source = last or self.deployment("stable")
+        return objects.image(source["spec"]["template"]) if source else None
 
     # Shared --------------------------------------------------------------------------------------
 
@@ -347,9 +344,9 @@ class DeploymentPlatform(ModelPods):
         return self.cluster.get("Service", self.name)
 
     def _write_service(self, observed: Json | None, *, canary: bool, token: str = "") -> bool:
-        """Let the Service select stable alone, or the candidate too; mark it with a rollout's token.
+        """Make the Service select stable alone or the candidate too, and annotate it with a token.
 
-        Nothing is written, and False returned, if the Service is not as observed any more.
+        Return False, without a change, if the Service changed since it was observed.
         """
         desired = objects.service(self.name, self.cluster.namespace, canary, token)
         return self.cluster.apply(_require_unchanged(desired, observed), MANAGER) is not None
@@ -357,9 +354,9 @@ class DeploymentPlatform(ModelPods):
     def _problems(self, track: Track, deployment: Json | None) -> list[str]:
         if deployment is None:
             return []
-        pods = [pod for pod in self.pods(track) if not is_ready(pod)]  # a problem of a ready pod is over
-        found = [find_problem(pod, self.cluster.list_events(pod), self.cluster.nodes) for pod in pods]
-        messages = (find_refusal(deployment), *(problem and problem.message for problem in found))
+        pods = [pod for pod in self.pods(track) if not is_ready(pod)]  # ready pods have recovered
+        problems = [find_problem(pod, self.cluster.list_events(pod), self.cluster.nodes) for pod in pods]
+        messages = (find_refusal(deployment), *(problem and problem.message for problem in problems))
         return [message for message in messages if message]
 
 
@@ -395,14 +392,14 @@ def _selects_candidate(service: Json | None) -> bool:
 
 
 def _require_unchanged(desired: Json, observed: Json | None) -> Json:
-    """Let an object be written only if the present one is still as observed."""
+    """Make `apply` fail if the object changed since it was observed."""
     if observed is not None:
         desired["metadata"]["resourceVersion"] = observed["metadata"]["resourceVersion"]
     return desired
 
 
 def _owns_replicas(deployment: Json) -> bool:
-    """Return whether only deploy has set the number of replicas since."""
+    """Return whether deploy was the last to set the number of replicas."""
     return any(
         entry["manager"] == MANAGER and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
         for entry in deployment["metadata"].get("managedFields", [])

@@ -1,4 +1,4 @@
-"""The objects of a model on a cluster, made from templates/*.yaml: two Deployments and a Service."""
+"""The Kubernetes objects of a model, from templates/*.yaml: two Deployments and a Service."""
 
 import copy
 import json
@@ -18,23 +18,15 @@ from modelyard.components.server import PORT
 
 Track = Literal["stable", "candidate"]
 
-SECRETS_FOLDER, SERVER_GROUP_ID = (
-    "/etc/modelyard",
-    65532,
-)  # where the Secrets are mounted, and who may read them
-MINIMUM_LINGER = 5.0  # seconds; every proxy of a cluster knows by then that a server ends
-NAME_LABEL, PART_OF_LABEL, COMPONENT_LABEL = (
-    "app.kubernetes.io/name",
-    "app.kubernetes.io/part-of",
-    "app.kubernetes.io/component",
-)
-TRACK_LABEL, VERSION_LABEL, DIGEST_ANNOTATION = (
-    "modelyard.dev/track",
-    "modelyard.dev/version",
-    "modelyard.dev/digest",
-)
+SECRETS_FOLDER = "/etc/modelyard"
+SERVER_GROUP_ID = 65532  # may read the mounted Secrets
+MINIMUM_LINGER = 5.0  # seconds until every proxy of a cluster knows that a server terminates
+NAME_LABEL, PART_OF_LABEL = "app.kubernetes.io/name", "app.kubernetes.io/part-of"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+TRACK_LABEL, VERSION_LABEL = "modelyard.dev/track", "modelyard.dev/version"
+DIGEST_ANNOTATION = "modelyard.dev/digest"
 TOKEN_ANNOTATION, HEARTBEAT_ANNOTATION = "modelyard.dev/rollout", "modelyard.dev/heartbeat"
-TEMPLATE_ANNOTATION = "modelyard.dev/template"  # of pods, what they were made from, in whichever track
+TEMPLATE_ANNOTATION = "modelyard.dev/template"  # hash of the template, without its track
 
 
 def pod_template(
@@ -48,20 +40,20 @@ def pod_template(
     store: str,
     serving: Json,
 ) -> Json:
-    """Return the template of the pods that serve a version, in either track.
+    """Return the pod template of a version, for either track.
 
     Args:
         name: the model's name.
         version: the version.
-        digest: of its manifest.
-        image: of the server.
-        target: what a pod asks for.
-        rollout: the time that it has.
-        store: `store` section as JSON.
-        serving: `serving` section.
+        digest: the digest of its manifest.
+        image: the server's image.
+        target: resources, service account and Secrets.
+        rollout: the section `rollout`, with the time-outs.
+        store: the section `store` as JSON.
+        serving: the section `serving`.
     """
     check_server_access(serving, target)
-    serving = {**serving, "host": "0.0.0.0", "port": PORT}  # noqa: S104 - the pod's own address
+    serving = {**serving, "host": "0.0.0.0", "port": PORT}  # noqa: S104 - all addresses of the pod
     mounts = _mount_secrets(serving, target)
     serving["linger"] = max(MINIMUM_LINGER, serving.get("linger", 0.0))
     args = ["--name", name, "--version", str(version), "--digest", digest]
@@ -100,9 +92,9 @@ def deployment(name: str, track: Track, namespace: str, template: Json, token: s
     Args:
         name: the model's name.
         track: the track.
-        namespace: where it is.
-        template: of its pods, made by `pod_template` or read from a Deployment of either track.
-        token: of the rollout that a candidate belongs to.
+        namespace: the namespace.
+        template: the pod template, from `pod_template` or a Deployment of either track.
+        token: the token of the candidate's rollout.
     """
     template = copy.deepcopy(template)
     template["metadata"]["labels"] = {**template["metadata"]["labels"], TRACK_LABEL: track}
@@ -123,7 +115,7 @@ def deployment(name: str, track: Track, namespace: str, template: Json, token: s
 
 
 def service(name: str, namespace: str, canary: bool, token: str = "") -> Json:
-    """Return the Service, which selects the candidate too when `canary`; `token` is the rollout's."""
+    """Return the Service, annotated with a rollout's token; with `canary` it selects the candidate too."""
     selector = {**_labels(name), **({} if canary else {TRACK_LABEL: "stable"})}
     annotations = {TOKEN_ANNOTATION: token} if token else {}
     return _render("service", name=name, namespace=namespace, selector=selector, annotations=annotations)
@@ -135,19 +127,19 @@ def service_url(name: str, namespace: str, tls: bool = False) -> str:
 
 
 def uses_tls(pod: Json) -> bool:
-    """Return whether a pod speaks TLS, whatever others of its model do."""
+    """Return whether a pod serves TLS."""
     return any(volume["name"] == "tls" for volume in pod["spec"].get("volumes", []))
 
 
 def _mount_secrets(serving: Json, target: Target) -> list[Json]:
-    """Name the files of the target's Secrets in a section `serving`; return the volumes that hold them."""
+    """Set the paths of the target's Secrets in a section `serving`; return their volumes."""
     volumes = []
     for name, secret, files in (
         ("token", target.token_secret, {"token_file": "token"}),
         ("tls", target.tls_secret, {"tls_cert": "tls.crt", "tls_key": "tls.key"}),
     ):
         for key, file in files.items():
-            serving.pop(key, None)  # of another machine
+            serving.pop(key, None)  # a path of another machine
             if secret:
                 serving[key] = f"{SECRETS_FOLDER}/{name}/{file}"
         if secret:
@@ -159,14 +151,14 @@ def _mount_secrets(serving: Json, target: Target) -> list[Json]:
 
 
 def heartbeat(candidate: Json, at: datetime) -> Json:
-    """Return a heartbeat of a candidate's rollout, to be applied to that very Deployment."""
+    """Return the heartbeat annotation, to be applied to the candidate with this uid."""
     same = {key: candidate["metadata"][key] for key in ("name", "namespace", "uid")}
     annotations = {HEARTBEAT_ANNOTATION: at.isoformat(timespec="seconds")}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {**same, "annotations": annotations}}
 
 
 def last_heartbeat(candidate: Json) -> datetime | None:
-    """Return the time of a candidate's last heartbeat, else of its creation, in UTC; None if unknown."""
+    """Return the time of a candidate's last heartbeat or else its creation, in UTC; None if unknown."""
     created = str(candidate["metadata"].get("creationTimestamp", ""))
     with suppress(ValueError):
         at = datetime.fromisoformat(annotation(candidate, HEARTBEAT_ANNOTATION) or created)
@@ -175,7 +167,7 @@ def last_heartbeat(candidate: Json) -> datetime | None:
 
 
 def selector(name: str, track: Track | None = None, version: int | None = None) -> str:
-    """Return what selects a model's pods, those of a track, or those of a version."""
+    """Return the label selector of a model's pods, of a track or of a version."""
     labels = {
         **_labels(name),
         **({TRACK_LABEL: track} if track else {}),
@@ -185,30 +177,30 @@ def selector(name: str, track: Track | None = None, version: int | None = None) 
 
 
 def version(found: Json) -> int:
-    """Return the version that a Deployment or a pod serves; 0 if it does not say."""
+    """Return the version label of a Deployment or pod; 0 without one."""
     label = _label(found, VERSION_LABEL)
     return int(label) if label.isdecimal() else 0
 
 
 def track(found: Json) -> str:
-    """Return the track of a Deployment or a pod; empty if it does not say."""
+    """Return the track label of a Deployment or pod; empty without one."""
     return _label(found, TRACK_LABEL)
 
 
 def is_made_from(deployment: Json, pod: Json) -> bool:
-    """Return whether a pod was made from a Deployment's present template, whatever a cluster added to it."""
+    """Return whether a pod was created from a Deployment's present template."""
     return annotation(deployment["spec"]["template"], TEMPLATE_ANNOTATION) == annotation(
         pod, TEMPLATE_ANNOTATION
     )
 
 
 def image(template: Json) -> str:
-    """Return the server's image in a template of pods."""
+    """Return the server's image in a pod template."""
     return str(template["spec"]["containers"][0]["image"])
 
 
 def annotation(found: Json, key: str) -> str:
-    """Return an annotation of an object; empty if it has none."""
+    """Return an annotation of an object; empty without one."""
     return str((found["metadata"].get("annotations") or {}).get(key, ""))
 
 
@@ -236,7 +228,7 @@ def _read_template(name: str) -> Json:
 
 
 def _substitute(node: Any, values: Json) -> Any:
-    """Return a copy of a template's node in which each `${…}` is its value."""
+    """Return a copy of a YAML node in which each `${…}` is replaced by its value."""
     if isinstance(node, dict):
         return {key: _substitute(value, values) for key, value in node.items()}
     if isinstance(node, list):

@@ -1,6 +1,6 @@
-"""A model's pods: waiting until they are ready, and what they answer.
+"""A model's pods: waiting until they are ready, and reading their metrics.
 
-Waiting ends as soon as Kubernetes knows that it does not help, with the reason.
+Waiting ends with the reason as soon as Kubernetes reports that it does not help.
 """
 
 import time
@@ -30,10 +30,10 @@ from modelyard.components.kubernetes.pod_problem import (
 from modelyard.components.server import MARK, PORT, HttpServer, Server, predict_one, send
 
 POLL_SECONDS = 0.5
-TOKEN_CACHE_SECONDS = 10.0  # for which a token that was read is sent
-MAXIMUM_BACKOFF = 60.0  # seconds until the kubelet restarts a server that did not reach its store
+TOKEN_CACHE_SECONDS = 10.0  # for which a token from the Secret is cached
+MAXIMUM_BACKOFF = 60.0  # seconds of the kubelet before it restarts a server
 CRASH_REASONS = ("Crashed", "CrashLoopBackOff")
-ENDED_PHASES = ("Failed", "Succeeded")  # an evicted pod stays as such beside the one that replaced it
+ENDED_PHASES = ("Failed", "Succeeded")  # also evicted pods, which remain beside their replacement
 EXECUTED_METRIC, SECONDS_METRIC = "modelyard_request_seconds_count", "modelyard_request_seconds_sum"
 FAILED_METRIC = "modelyard_failures_total"
 MEMORY_METRIC = "process_resident_memory_bytes"
@@ -45,12 +45,12 @@ class ModelPods:
 
     Args:
         name: the model's name.
-        cluster: the namespace of the servers.
-        target: what a server asks for; its image may be None where none is to be started.
-        rollout: the time that pods have, and the share of the candidate.
-        log: takes each sentence about the progress.
+        cluster: the client for the servers' namespace.
+        target: the resources of servers; the image may be None if none is started.
+        rollout: the section `rollout`.
+        log: logs a message.
         now: the monotonic clock.
-        sleep: waits so many seconds of it.
+        sleep: waits for a number of seconds.
     """
 
     name: str
@@ -63,7 +63,7 @@ class ModelPods:
     _token: tuple[float, str | None] | None = field(default=None, init=False, repr=False)
 
     def token(self) -> str | None:
-        """Return the token that the servers ask for; see `read_token`."""
+        """Return the token for the servers; see `read_token`."""
         if self._token is None or self.now() > self._token[0] + TOKEN_CACHE_SECONDS:
             self._token = self.now(), read_token(self.cluster, self.target.token_secret)
         return self._token[1]
@@ -76,7 +76,7 @@ class ModelPods:
         """Return the candidate's Deployment.
 
         Raises:
-            Superseded: it is not of the rollout with this token.
+            Superseded: it belongs to another rollout.
         """
         found = self.deployment("candidate")
         if found is None or is_terminating(found):
@@ -86,16 +86,16 @@ class ModelPods:
         return found
 
     def pods(self, track: Track, version: int | None = None) -> list[Json]:
-        """Return the pods of a track, or those of one version, that neither ended nor are being deleted."""
+        """Return the pods of a track or a version that neither ended nor are terminating."""
         found = self.cluster.list_objects("Pod", objects.selector(self.name, track, version))
         return [pod for pod in found if is_active(pod) and not is_terminating(pod)]
 
     def ready_pods(self, track: Track, version: int | None = None) -> list[Json]:
-        """Return the pods of a track, or those of one version, that take requests."""
+        """Return the ready pods of a track or a version."""
         return [pod for pod in self.pods(track, version) if is_ready(pod)]
 
     def pod_server(self, pod: Json, retry_seconds: float = 0.0) -> Server:
-        """Return where a pod answers requests."""
+        """Return the server in a pod."""
         token, tls = self.token(), objects.uses_tls(pod)
         if not self.cluster.in_cluster:
             name = pod["metadata"]["name"]
@@ -105,7 +105,7 @@ class ModelPods:
         return HttpServer(f"{scheme}://{host}:{PORT}", token=token, verify=False)
 
     def service(self) -> Server:
-        """Return where the Service answers requests."""
+        """Return the servers behind the Service."""
         token, tls = self.token(), self.target.tls_secret is not None
         if not self.cluster.in_cluster:
             return ProxiedServer(self.cluster, "Service", self.name, token=token, tls=tls)
@@ -113,12 +113,12 @@ class ModelPods:
         return HttpServer(url, token=token, verify=False)
 
     def wait_until_complete(self, track: Track, read: Callable[[], Json]) -> None:
-        """Wait until all pods of a track are of its Deployment's template and available.
+        """Wait until all pods of a track have the Deployment's template and are available.
 
-        `read` returns the Deployment, or raises when it is not the one that is waited for any more.
+        `read` returns the Deployment, or raises Superseded.
 
         Raises:
-            DeployError: a pod cannot be created, does not start, ends or is not ready in time; and why.
+            DeployError: a pod cannot be created, does not start, ends or is not ready in time.
         """
         watcher, best, since = PodWatcher(self), (-1, -1), self.now()
         limit = self.target.start_timeout + self.rollout.ready_timeout + self.rollout.store_timeout
@@ -133,26 +133,26 @@ class ModelPods:
                     watcher.check(pod)
             status = deployment.get("status", {}) if _is_current(deployment) else {}
             progress = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
-            if progress > best:  # pods that come and go are none
+            if progress > best:  # a pod that flaps is no progress
                 best, since = progress, self.now()
             elif self.now() - since > limit:
                 raise DeployError(
-                    f"{deployment['metadata']['name']} made no progress for {limit:g} s: {progress[0]} pods "
-                    f"are new, {progress[1]} are available. `kubectl describe deployment` says what "
-                    "Kubernetes waits for."
+                    f"Deployment {deployment['metadata']['name']} made no progress for {limit:g} s: "
+                    f"{progress[0]} pods are updated, {progress[1]} available. `kubectl describe deployment` "
+                    "shows the reason."
                 )
             self.sleep(POLL_SECONDS)
 
 
 def is_complete(deployment: Json) -> bool:
-    """Return whether all its pods are of the present template and available, and no other is left."""
+    """Return whether all pods of a Deployment have its present template and are available."""
     status, replicas = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
     counts = (status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas"))
     return _is_current(deployment) and all(count == replicas for count in counts)
 
 
 def find_refusal(deployment: Json) -> str | None:
-    """Return why its pods may not be created, or None when they may."""
+    """Return why the pods of a Deployment cannot be created, or None."""
     for condition in deployment.get("status", {}).get("conditions", []):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
             return explain_refusal(condition.get("message", "")) if _is_current(deployment) else None
@@ -160,7 +160,7 @@ def find_refusal(deployment: Json) -> str | None:
 
 
 def _is_current(deployment: Json) -> bool:
-    """Return whether the status is of the present spec."""
+    """Return whether the status of a Deployment belongs to its present spec."""
     generation = deployment["metadata"].get("generation", 0)
     return bool(deployment.get("status", {}).get("observedGeneration", 0) >= generation)
 
@@ -176,11 +176,11 @@ def is_active(pod: Json) -> bool:
 
 
 class PodWatcher:
-    """Checks pods repeatedly, logs each problem once, and raises when waiting does not help.
+    """Checks pods repeatedly, logs each problem once, and raises if waiting does not help.
 
     Args:
         model: the model's pods.
-        known: pods whose restarts up to now do not count.
+        known: pods whose earlier restarts do not count.
     """
 
     def __init__(self, model: ModelPods, known: Sequence[Json] = ()) -> None:
@@ -191,14 +191,14 @@ class PodWatcher:
         self._logged: set[tuple[str, str]] = set()
 
     def check(self, pod: Json, memory_used: float | None = None) -> None:
-        """Check a pod, which was last seen to use so many bytes of memory.
+        """Check a pod; `memory_used` is the last measurement, in bytes.
 
         Raises:
-            DeployError: it cannot run as it should, or exceeded its time.
+            DeployError: the pod cannot run, or exceeded its time-out.
         """
         now, uid = self._model.now(), pod["metadata"]["uid"]
         if is_ready(pod):
-            self._since.pop(uid, None)  # a later problem has all its time again
+            self._since.pop(uid, None)  # a later problem starts a new time-out
             self._running.pop(uid, None)
             return
         events = self._model.cluster.list_events(pod)
@@ -218,20 +218,20 @@ class PodWatcher:
             last = f": {events[-1]['message'].rstrip('.')}" if events else ""
             name = pod["metadata"]["name"]
             raise DeployError(
-                f"Pod {name} did not start within {limit:g} s{last}. Give it more time (start_timeout)."
+                f"Pod {name} did not start within {limit:g} s{last}. If it needs longer, raise start_timeout."
             )
 
     def restarts(self, pod: Json) -> int:
-        """Return how often a pod's containers ended since this watcher was created."""
+        """Return how often a pod's containers ended since the watcher was created."""
         return count_restarts(pod) - self._before.get(pod["metadata"]["uid"], 0)
 
     def _has_recovered(self, pod: Json, problem: PodProblem) -> bool:
-        """Return whether a pod's container ended before this watcher was created, and has run since."""
+        """Return whether a pod's container ended before the watcher was created, and has run since."""
         ended = problem.reason in ("Crashed", OUT_OF_MEMORY) and pod["metadata"]["uid"] in self._before
         return ended and not self.restarts(pod) and is_running(pod)
 
     def _wait_limit(self, pod: Json, problem: PodProblem) -> float:
-        """Return how many seconds a pod with this problem has."""
+        """Return the seconds after which a problem is final."""
         rollout = self._model.rollout
         if problem.reason in CRASH_REASONS:
             if problem.error == UnreachableError.__name__:
@@ -241,11 +241,11 @@ class PodWatcher:
 
 
 class PodTrafficWindow:
-    """What the pods of both tracks answer from now on, by their /metrics; see Window.
+    """Counts the requests of both tracks by the pods' /metrics; see TrafficWindow.
 
     Args:
         model: the model's pods.
-        token: of the rollout that the candidate belongs to.
+        token: the token of the candidate's rollout.
     """
 
     def __init__(self, model: ModelPods, token: str) -> None:
@@ -267,14 +267,14 @@ class PodTrafficWindow:
         return max(0.01, ready["candidate"] / max(1, sum(ready.values())))
 
     def send(self, instance: Any) -> None:
-        """See TrafficWindow; the Service chooses who answers."""
+        """See TrafficWindow; the Service selects the pod."""
         predict_one(self._service, self._model.name, instance, MARK)
 
 
 class _TrackWindow:
-    """What a track's pods answer; only a candidate's problems count.
+    """Counts the requests of a track's pods, and raises for problems of the candidate's.
 
-    `silent` is whether a pod that is ready did not answer the last time.
+    `unresponsive` tells whether a ready pod did not report its metrics at the last read.
     """
 
     def __init__(self, model: ModelPods, track: Track, version: int | None = None) -> None:
@@ -282,14 +282,14 @@ class _TrackWindow:
         pods = model.pods(track, version)
         self._watcher = PodWatcher(model, pods)
         self._memory: dict[str, float] = {}
-        self._known = set(map(_container_run_key, pods))  # what they answered before does not count
+        self._known = set(map(_container_run_key, pods))  # their earlier requests do not count
         self._before: dict[str, RequestCounts] = {}
         self._latest: dict[str, RequestCounts] = {}
         self.unresponsive = False
         self.read()
 
     def read(self) -> RequestCounts:
-        """Return what the pods answered since this object was created."""
+        """Return the requests since the window was opened."""
         self.unresponsive = False
         for pod in self._model.pods(self._track, self._version):
             uid = pod["metadata"]["uid"]
@@ -301,10 +301,10 @@ class _TrackWindow:
                 page = send(self._model.pod_server(pod), "GET", "/metrics").decode()
                 counts, self._memory[uid] = read_metrics(page)
             except (ServeError, LookupError, ValueError):
-                self.unresponsive = True  # it ends, or is busy; the reason is seen at its pod
+                self.unresponsive = True  # it terminates or is busy
                 continue
             self._latest[run := _container_run_key(pod)] = counts
-            if run in self._known:  # perhaps not read until now: it was not ready, or did not answer
+            if run in self._known:  # it may not have been ready before
                 self._before.setdefault(run, counts)
         return count_since(self._before, self._latest)
 
@@ -320,10 +320,10 @@ def _container_run_key(pod: Json) -> str:
 
 
 def read_metrics(page: str) -> tuple[RequestCounts, float]:
-    """Return what a server's /metrics counts, and its bytes of memory, 0 when it does not say.
+    """Return the counts of a server's /metrics, and its resident memory in bytes (0 if missing).
 
     Raises:
-        ValueError, LookupError: it is not such a page.
+        ValueError, LookupError: the page is malformed.
     """
     numbers = {"client": 0, "golden": 0, "failed": 0}
     seconds = memory = 0.0
@@ -341,8 +341,8 @@ def read_metrics(page: str) -> tuple[RequestCounts, float]:
 
 
 def count_since(before: Mapping[str, RequestCounts], now: Mapping[str, RequestCounts]) -> RequestCounts:
-    """Return what pods answered in total; one that came later counts from its start.
+    """Return the total of the pods' counts, without those before; newer pods count from their start.
 
-    A key stands for one run of one pod's container, whose counters only grow.
+    A key identifies one run of a pod's container.
     """
     return sum((counts - before.get(key, RequestCounts()) for key, counts in now.items()), RequestCounts())

@@ -61,7 +61,7 @@ def test_uses_too_much_memory_for_some_requests(refused, stable):
     platform = stable.platform_with(bake_seconds=UNHURRIED)
     why, _ = refused(stable.publish("hungry"), platform, instance=[1.0] * 4)
     assert "was killed because it used too much memory: its limit is 256 MiB" in why
-    assert re.search(r"last seen to use \d+ MiB", why)
+    assert re.search(r"it last used \d+ MiB", why)
     answered = (
         stable.platform.pod_target(stable.platform.ready_pods("stable")[0]).send("GET", "/metrics").decode()
     )
@@ -94,7 +94,7 @@ def test_a_pod_too_large_for_every_node(refused, stable, no_new_nodes):
     no_new_nodes(stable.platform.cluster.namespace, labels)
     resources = stable.platform.target.resources.model_copy(update={"cpu": "64"})
     why, clients = refused(stable.publish(), stable.platform_with(resources=resources))
-    assert "it asks for 64 cores and 256 MiB of memory, and the autoscaler makes no node for it" in why
+    assert "it requests 64 cores and 256 MiB of memory, and the autoscaler adds no node for it" in why
     assert re.search(r"At most \d+ cores and \S+ GiB of memory fit on an empty node", why)
     assert clients.failed == []
 

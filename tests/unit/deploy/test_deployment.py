@@ -192,7 +192,7 @@ def test_a_candidate_whose_pods_are_not_created_is_waited_for_a_while(
 def test_an_old_candidate_that_does_not_end_is_an_error(platform, cluster, claimed):
     claimed()
     cluster.objects["Deployment digits-candidate"]["metadata"]["deletionTimestamp"] = "now"
-    with pytest.raises(DeployError, match="The old candidate of digits does not end"):
+    with pytest.raises(DeployError, match="digits-candidate still exists"):
         claimed("another")
     assert platform.status().candidate is None
 

@@ -64,7 +64,7 @@ def test_what_the_launcher_writes_is_not_quoted(recorded: Run) -> None:
 @pytest.mark.parametrize(
     ("name", "said", "key"),
     [
-        ("no-node", "it asks for 64 cores and 512 MiB of memory", "environment.steps.fingerprint"),
+        ("no-node", "it requests 64 cores and 512 MiB of memory", "environment.steps.fingerprint"),
         ("no-image", "modelyard/nope:1", "environment.images.fingerprint"),
     ],
 )

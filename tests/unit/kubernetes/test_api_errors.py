@@ -15,14 +15,15 @@ RUN = "system:serviceaccount:modelyard-runs:modelyard-run"
             'API group "apps" in the namespace "modelyard-serving"',
             [
                 "The service account modelyard-runs/modelyard-run may not patch deployments.apps",
-                "in the namespace modelyard-serving. Add a rule to a Role that is bound to it",
-                '(apiGroups: ["apps"], resources: ["deployments"], verbs: ["patch"])',
+                "in the namespace modelyard-serving. Add the rule",
+                "to a Role that is bound to it",
+                '{apiGroups: ["apps"], resources: ["deployments"], verbs: ["patch"]}',
             ],
         ),
         (
             'nodes is forbidden: User "ann" cannot list resource "nodes" in API group "" at the cluster '
             "scope",
-            ["The user ann may not list nodes in the whole cluster.", "ClusterRole", 'apiGroups: [""]'],
+            ["The user ann may not list nodes in the cluster.", "ClusterRole", 'apiGroups: [""]'],
         ),
         (
             "pods is forbidden: error looking up service account serving/gone: serviceaccount not found",

@@ -17,7 +17,7 @@ from modelyard.components.kubernetes.pod_problem import (
             "unschedulable",
             "Unschedulable",
             60,
-            ["asks for 64 cores and 1 GiB of memory", "1 Insufficient cpu."],
+            ["requests 64 cores and 1 GiB of memory", "1 Insufficient cpu."],
         ),
         ("image-not-found", "ImagePull", 0, ["Image modelyard/serve:absent", "absent: not found."]),
         ("root-image", "CreateContainerConfigError", 0, ["image will run as root. Correct"]),
@@ -48,7 +48,7 @@ def test_a_pod_that_only_needs_time_has_no_problem(recorded):
 def test_memory_names_what_was_seen(recorded):
     problem = find_problem(recorded("out-of-memory")["pod"], memory_used=61 * 2**20)
     assert problem
-    assert "last seen to use 61 MiB" in problem.message
+    assert "last used 61 MiB" in problem.message
 
 
 def test_a_crash_is_counted_while_its_container_is_still_down(recorded):

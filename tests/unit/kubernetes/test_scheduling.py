@@ -25,19 +25,19 @@ def test_says_what_would_fit(pod, node):
 
 
 def test_without_the_right_to_read_nodes_it_says_what_it_knows(pod):
-    assert "Ask for less, or add a node that has it." in why(pod, [])[0]
+    assert "Request less, or add a larger node." in why(pod, [])[0]
 
 
 def test_nodes_that_are_full(pod, node):
     pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "2"
-    assert "It would fit on an empty yard, but others use it" in why(pod, [node])[0]
+    assert "It would fit on yard without the other pods" in why(pod, [node])[0]
 
 
 def test_no_node_with_its_labels(pod, node):
     pod["spec"]["nodeSelector"] = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
     said = why(pod, [node])[0]
     assert "on a node with cloud.google.com/gke-accelerator=nvidia-l4" in said
-    assert "None of the 1 nodes has these labels" in said
+    assert "None of 1 nodes has these labels" in said
 
 
 def test_a_taint_keeps_it_away_unless_it_is_tolerated(pod, node):
@@ -51,7 +51,7 @@ def test_a_taint_keeps_it_away_unless_it_is_tolerated(pod, node):
 def test_an_accelerator_that_no_node_has(pod, node):
     pod["spec"]["containers"][0]["resources"]["requests"] = {"nvidia.com/gpu": "1"}
     said = why(pod, [node])[0]
-    assert "asks for 1 nvidia.com/gpu" in said
+    assert "requests 1 nvidia.com/gpu" in said
     assert "At most 0 nvidia.com/gpu fit" in said
 
 
@@ -63,7 +63,7 @@ def test_waiting_helps_only_while_an_autoscaler_works(pod, node, events, patienc
 
 
 def test_what_no_node_could_ever_take(pod, node):
-    assert "asks for 64 cores and 1 GiB of memory. At most 2 cores" in (explain_impossible(pod, [node]) or "")
+    assert "requests 64 cores and 1 GiB of memory. At most 2 cores" in (explain_impossible(pod, [node]) or "")
     assert explain_impossible(pod, []) is None, "nothing is known"
     pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "2"
     assert explain_impossible(pod, [node]) is None

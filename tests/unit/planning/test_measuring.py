@@ -164,7 +164,7 @@ def test_what_keeps_it_waiting_is_said_and_its_answer_is_not(
     found, said = followed(cluster, monkeypatch)
     assert found == probed
     assert len(said) == 2
-    assert "asks for" in said[0]
+    assert "requests" in said[0]
     assert said[1] == lines[0]
     assert cluster.pod is None
     assert capsys.readouterr().out == ""
