@@ -32,7 +32,7 @@ def of_proportions(
     With one class it is that of accuracy, and of the recall of a class.
 
     Args:
-        sizes: test rows of each class.
+        sizes: test examples of each class.
         differing: share of the rows of which one of the two models is right.
         difference: true difference, in each class.
         limit: minus the margin; 0 for superiority.
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=DRAWS)
     draws = parser.parse_args().draws
-    print("| test rows | classes | differing | margin | passes when worse by the margin | when equal |")
+    print("| test examples | classes | differing | margin | passes when worse by the margin | when equal |")
     print("|---|---|---|---|---|---|")
     highest = highest_equal = 0.0
     for rows, (name, shares), differing, margin in product(
@@ -85,7 +85,7 @@ def main() -> None:
     print(
         f"\nhighest when worse by the margin: {highest:.1%}; superiority, equal models: {highest_equal:.1%}\n"
     )
-    print("| test rows | errors | RMSE, worse by the margin | equal | MAE, worse | equal |")
+    print("| test examples | errors | RMSE, worse by the margin | equal | MAE, worse | equal |")
     print("|---|---|---|---|---|---|")
     for rows, kind in product((30, 88, 300), ERRORS):
         worse_of = of_errors(rows, kind, -0.03, -0.03, draws)
