@@ -80,7 +80,7 @@ def _classes(path: Path, max_bytes: int) -> tuple[str, ...]:
         name = _file_name(member)
         if not member.folder and name in (*BINARY, *PYTHON):
             if name in files:
-                raise member.refused(f"and {files[name].name!r} are the same file. Keep one of them.")
+                raise member.error(f"and {files[name].name!r} are the same file. Keep one of them.")
             files[name] = member
             if name.startswith("batches.meta"):
                 names = _names(member)
@@ -91,7 +91,7 @@ def _classes(path: Path, max_bytes: int) -> tuple[str, ...]:
             "(cifar-10-binary.tar.gz or cifar-10-python.tar.gz), or the folder that it unpacks to."
         )
     if extra := files.keys() - set(expected):
-        raise files[min(extra)].refused("belongs to the other form of CIFAR-10. Keep one form.")
+        raise files[min(extra)].error("belongs to the other form of CIFAR-10. Keep one form.")
     return names
 
 
@@ -102,7 +102,7 @@ def _names(meta: Member) -> tuple[str, ...]:
         (names,) = unpickle(meta, "label_names")
     texts = isinstance(names, list) and all(isinstance(name, str) and name.isprintable() for name in names)
     if not texts or not len(names) == len(set(names)) == CLASSES:
-        raise meta.refused(f"does not name {CLASSES} classes. Get it again.")
+        raise meta.error(f"does not name {CLASSES} classes. Get it again.")
     return tuple(names)
 
 
@@ -115,7 +115,7 @@ def _batches(path: Path, max_bytes: int) -> Iterator[Batch]:
         for pixels, labels in _binary(member) if name.endswith(".bin") else _python(member):
             wrong = np.flatnonzero((labels < 0) | (labels >= CLASSES))
             if len(wrong):
-                raise member.refused(
+                raise member.error(
                     f"has the label {labels[wrong[0]]} in row {start + wrong[0]}, and labels are 0 to "
                     f"{CLASSES - 1}. Get it again."
                 )
@@ -126,7 +126,7 @@ def _batches(path: Path, max_bytes: int) -> Iterator[Batch]:
             yield Batch(split, pictures.reshape(-1, SIDE, SIDE, 3), labels)
             start += len(labels)
         if not start:
-            raise member.refused("is empty. Get it again.")
+            raise member.error("is empty. Get it again.")
 
 
 def _binary(member: Member) -> Rows:
@@ -135,7 +135,7 @@ def _binary(member: Member) -> Rows:
     with member.open() as file:
         while data := file.read(row * (BATCH_BYTES // row)):
             if len(data) % row:
-                raise member.refused(f"ends within a row of {row} bytes. Get it again.")
+                raise member.error(f"ends within a row of {row} bytes. Get it again.")
             table = np.frombuffer(data, np.uint8).reshape(-1, row)
             yield table[:, 1:], table[:, 0]
 
@@ -143,13 +143,13 @@ def _binary(member: Member) -> Rows:
 def _python(member: Member) -> Rows:
     """Yield pixels (n, 3072), channel by channel, and labels (n,)."""
     data, given = unpickle(member, "data", "labels")
-    pixels = byte_array(member, data)
+    pixels = to_byte_array(member, data)
     try:
         labels = np.array(given, np.int64)
     except (ValueError, TypeError, OverflowError) as error:
-        raise member.refused(f"has labels that are no integers ({error}). Get it again.") from error
+        raise member.error(f"has labels that are no integers ({error}). Get it again.") from error
     if pixels.shape[1:] != (PIXELS,) or labels.shape != pixels.shape[:1]:
-        raise member.refused(
+        raise member.error(
             f"has pixels {pixels.shape} and labels {labels.shape}, and (n, {PIXELS}) and (n,) are expected. "
             "Get it again."
         )
@@ -212,18 +212,18 @@ def unpickle(member: Member, *keys: str) -> list[Any]:
     try:
         value = _Unpickler(member.content()).load()
     except DataError as error:
-        raise member.refused(str(error)) from error
+        raise member.error(str(error)) from error
     except DAMAGED_PICKLE as error:
-        raise member.refused(
+        raise member.error(
             "is a damaged pickle, or has instructions that the official files never have "
             f"({describe(error)}) Nothing of it was run. Get it again."
         ) from error
     if missing := [key for key in keys if not isinstance(value, dict) or key not in value]:
-        raise member.refused(f"is a pickle without {', '.join(missing)}. Get it again.")
+        raise member.error(f"is a pickle without {', '.join(missing)}. Get it again.")
     return [value[key] for key in keys]
 
 
-def byte_array(member: Member, value: Any) -> NDArray[np.uint8]:
+def to_byte_array(member: Member, value: Any) -> NDArray[np.uint8]:
     """Return the array that was to be made, which must have bytes in the order of C.
 
     Raises:
@@ -236,8 +236,8 @@ def byte_array(member: Member, value: Any) -> NDArray[np.uint8]:
         if dtype.arguments[0] in ("u1", "|u1") and not fortran:
             return np.frombuffer(content.encode("latin-1"), np.uint8).reshape(shape)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise member.refused(f"has a damaged array ({error}). Get it again.") from error
-    raise member.refused("has another array than one of bytes in the order of C. Get the official file.")
+        raise member.error(f"has a damaged array ({error}). Get it again.") from error
+    raise member.error("has another array than one of bytes in the order of C. Get the official file.")
 
 
 def _file_name(member: Member) -> str:

@@ -66,7 +66,7 @@ def layout(files: Sequence[str], folders: Iterable[str]) -> Layout:
         DataError: a picture lies outside of a class folder, a class is empty, or splits and other folders are
             mixed. The message speaks of "it"; the caller says what.
     """
-    if not has_pictures(files):
+    if not has_images(files):
         raise DataError("it has no pictures. Put them in one folder per class.")
     names = [tuple(name.split("/")) for name in files]
     content = [name for name in names if _suffix(name) not in DOCUMENTS]
@@ -102,7 +102,7 @@ def layout(files: Sequence[str], folders: Iterable[str]) -> Layout:
     return Layout(above, classes, places, tuple(_notes(names, above, depth, places)))
 
 
-def has_pictures(files: Iterable[str]) -> bool:
+def has_images(files: Iterable[str]) -> bool:
     """Say whether there are pictures: files called so, or in a folder and not called a document."""
     names = [tuple(name.split("/")) for name in files]
     return any(_is_picture(name) or (len(name) > 1 and _suffix(name) not in DOCUMENTS) for name in names)

@@ -18,7 +18,7 @@ from modelyard.components.errors import DataError
 from modelyard.components.ingest.examples import Examples
 from modelyard.components.ingest.spec import IngestSpec
 from modelyard.components.shards import ShardWriter, prefetched
-from modelyard.components.source.checks import without_secrets
+from modelyard.components.source.checks import redact_url
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import KINDS, Source
 from modelyard.components.step import log
@@ -66,7 +66,7 @@ def _by_address(path: Path, source: Source) -> Iterator[None]:
     except DataError as error:
         if is_path(source.source or ""):
             raise
-        raise DataError(str(error).replace(str(path), without_secrets(str(source.source)))) from error
+        raise DataError(str(error).replace(str(path), redact_url(str(source.source)))) from error
 
 
 def _read(path: Path, source: Source) -> Examples:

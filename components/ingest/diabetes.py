@@ -23,7 +23,7 @@ def read(path: Path, source: Source) -> Examples:
     Raises:
         DataError: a file is damaged.
     """
-    files = [path / name for name in KINDS[source.kind].shipped]
+    files = [path / name for name in KINDS[source.kind].bundled_files]
     try:
         x, y = np.loadtxt(files[0], np.float32), np.loadtxt(files[1], np.float32)
         rows, values = x.shape

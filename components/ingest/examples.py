@@ -11,7 +11,7 @@ from modelyard.components.artifacts import Dtype, ImageFormat
 from modelyard.components.ingest.members import CONTROL
 
 BATCH_BYTES = 2**20
-MOST_CLASSES = 10_000
+MAX_CLASSES = 10_000
 
 
 class Batch(NamedTuple):
@@ -44,13 +44,13 @@ class Examples:
     skipped: list[str] = field(default_factory=list)
 
 
-def label_of(text: str) -> str | None:
+def normalize_label(text: str) -> str | None:
     """Return a text as a label, in Unicode's form NFC; None when it is empty or has control characters."""
     label = unicodedata.normalize("NFC", text.strip())
     return None if CONTROL.search(label) else label or None
 
 
-def in_order(labels: Iterable[str]) -> tuple[str, ...]:
+def sort_classes(labels: Iterable[str]) -> tuple[str, ...]:
     """Return classes in order: by their value if all are whole numbers, else by their text."""
     given = set(labels)
     if all(label.isascii() and label.removeprefix("-").isdigit() for label in given):

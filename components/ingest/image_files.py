@@ -19,7 +19,7 @@ from modelyard.components import images
 from modelyard.components.artifacts import ImageFormat
 from modelyard.components.errors import DataError
 from modelyard.components.ingest import parquet
-from modelyard.components.ingest.class_folders import Layout, has_pictures, layout, listed
+from modelyard.components.ingest.class_folders import Layout, has_images, layout, listed
 from modelyard.components.ingest.examples import BATCH_BYTES, Batch, Examples
 from modelyard.components.ingest.index import METADATA, Index, read_indexes
 from modelyard.components.ingest.members import MAX_FILE_BYTES, Member, members
@@ -133,11 +133,9 @@ def _targets(path: Path, source: Source) -> Layout | Index | Table:
         (folders if member.folder else files).append(member.name)
         if not member.folder and _is_index(member.name, source.index):
             if member.size + sum(map(len, indexes.values())) > MAX_FILE_BYTES:
-                raise member.refused(
-                    f"is an index, and of indexes at most {MAX_FILE_BYTES:,} bytes are read."
-                )
+                raise member.error(f"is an index, and of indexes at most {MAX_FILE_BYTES:,} bytes are read.")
             indexes[member.name] = member.content()
-    if any(map(_is_parquet, files)) and not has_pictures(files):
+    if any(map(_is_parquet, files)) and not has_images(files):
         every = partial(members, path, source.max_bytes)
         return _table(path, source, lambda: (one for one in every() if _is_parquet(one.name)), False)
     try:
@@ -170,7 +168,7 @@ def _is_parquet(name: str) -> bool:
 def _table(path: Path, source: Source, files: parquet.Files, alone: bool) -> Table:
     if source.index:
         raise DataError(f"{path} has Parquet files, whose targets are in a column. Remove data.index.")
-    return parquet.read_table(files, alone, source.problem, source.max_bytes)
+    return parquet.read_parquet(files, alone, source.problem, source.max_bytes)
 
 
 def _is_index(name: str, index: str | None) -> bool:

@@ -21,9 +21,9 @@ import numpy as np
 
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.class_folders import SPLITS
-from modelyard.components.ingest.examples import in_order, label_of
+from modelyard.components.ingest.examples import normalize_label, sort_classes
 from modelyard.components.ingest.members import CONTROL
-from modelyard.components.source.folder import MOST_ENTRIES
+from modelyard.components.source.folder import MAX_ENTRIES
 
 METADATA = frozenset(("metadata.csv", "metadata.jsonl"))
 PATHS = ("path", "file_name", "filename", "file", "image")
@@ -89,15 +89,15 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
             found[file] = place
             if file not in there:
                 missing[file] = f"{where} names it, and it is not there. Put it there, or remove the row."
-            if len(found) > MOST_ENTRIES:
-                raise DataError(f"{name} has more than {MOST_ENTRIES:,} rows. Split the dataset.")
+            if len(found) > MAX_ENTRIES:
+                raise DataError(f"{name} has more than {MAX_ENTRIES:,} rows. Split the dataset.")
     if mistakes:
         raise DataError(f"{'; '.join(mistakes)}. Correct {'it' if len(mistakes) == 1 else 'them'}.")
     if not found:
         raise DataError(f"{' and '.join(sorted(contents))} has no rows. Add one for each picture.")
     names: tuple[str, ...] = (target,)
     if problem == "classification":
-        names = in_order({value for _, value in found.values()})
+        names = sort_classes({value for _, value in found.values()})
         labels = {name: label for label, name in enumerate(names)}
         found = {file: (split, labels[value]) for file, (split, value) in found.items()}
     splits = {split for split, _ in found.values()}
@@ -220,7 +220,7 @@ def target_of(value: Any, problem: str) -> Any:
             if not np.isfinite(np.float32(number)):
                 raise ValueError(f"has the target {value!r}, which is not a finite number")
         return number
-    if isinstance(value, str | int) and (label := label_of(str(value))):
+    if isinstance(value, str | int) and (label := normalize_label(str(value))):
         return label
     why = "; problem: regression predicts numbers" if isinstance(value, float) else ""
     raise ValueError(f"has the label {value!r}, which is neither a text nor a whole number{why}")

@@ -27,7 +27,7 @@ from zipfile import ZipFile, ZipInfo
 
 from modelyard.components.errors import DataError
 from modelyard.components.source.checks import check_size
-from modelyard.components.source.folder import MOST_ENTRIES, left_out, walk
+from modelyard.components.source.folder import MAX_ENTRIES, is_ignored, walk
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_READ = 64 * 2**20
@@ -75,9 +75,9 @@ class Member:
             with self.opener() as file:
                 yield file
         except (FileNotFoundError, PermissionError) as error:
-            raise self.refused(f"cannot be opened ({error.strerror}). Correct or remove it.") from error
+            raise self.error(f"cannot be opened ({error.strerror}). Correct or remove it.") from error
         except DAMAGE as error:
-            raise self.refused(f"is damaged or cut off ({error}). Get it again.") from error
+            raise self.error(f"is damaged or cut off ({error}). Get it again.") from error
 
     def content(self) -> bytes:
         """Return the whole file.
@@ -86,20 +86,20 @@ class Member:
             DataError: it is damaged, or larger than any file that is read as a whole.
         """
         if self.size > MAX_FILE_BYTES:
-            raise self.refused(
+            raise self.error(
                 f"has {self.size:,} bytes, and at most {MAX_FILE_BYTES:,} are read. Make it smaller, or "
                 "remove it."
             )
         with self.open() as file:
             return file.read(self.size)
 
-    def refused(self, why: str) -> DataError:
+    def error(self, why: str) -> DataError:
         """Return the error that says why it cannot be used, and what to do."""
         return DataError(f"{self.name!r} in {self.source} {why}")
 
-    def special(self) -> DataError:
+    def special_file_error(self) -> DataError:
         """Return the error for what is neither a file nor a folder."""
-        return self.refused("is a link, a device or another special file. Put a plain file there.")
+        return self.error("is a link, a device or another special file. Put a plain file there.")
 
 
 def inside(source: Path, name: str) -> str:
@@ -131,7 +131,7 @@ def members(source: Path, max_bytes: int) -> Iterator[Member]:
     last = "its beginning"
     try:
         for member in _all(source, max_bytes):
-            if member.name and not any(map(left_out, member.name.split("/"))):
+            if member.name and not any(map(is_ignored, member.name.split("/"))):
                 yield member
             last = repr(member.name)
     except DAMAGE as error:
@@ -165,7 +165,7 @@ def _folder_members(source: Path) -> Iterator[Member]:
         opener = None if folder else partial(_open, source / raw)
         member = Member(source, name, 0 if folder else status.st_size, opener)
         if not (folder or stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-            raise member.special()
+            raise member.special_file_error()
         names.add(member)
         yield member
 
@@ -189,13 +189,13 @@ class Names:
             DataError: another file has it, or there are too many.
         """
         self._count += 1
-        if self._count > MOST_ENTRIES:
+        if self._count > MAX_ENTRIES:
             raise DataError(
-                f"{self._source} has more than {MOST_ENTRIES:,} entries, which is more than is read. Split "
+                f"{self._source} has more than {MAX_ENTRIES:,} entries, which is more than is read. Split "
                 "the dataset, or give it as npz."
             )
         if member.name in self._files:
-            raise member.refused("is there twice. Keep one of them.")
+            raise member.error("is there twice. Keep one of them.")
         if not member.folder:
             self._files.add(member.name)
 
@@ -218,9 +218,9 @@ def zip_members(archive: ZipFile, source: Path, max_bytes: int) -> Iterator[Memb
         opener = None if folder else partial(archive.open, entry)
         member = Member(source, inside(source, name), entry.file_size, opener)
         if entry.flag_bits & ENCRYPTED:
-            raise member.refused("is encrypted. Make the archive without a password.")
+            raise member.error("is encrypted. Make the archive without a password.")
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise member.special()
+            raise member.special_file_error()
         names.add(member)
         yield member
 
@@ -260,7 +260,7 @@ def tar_members(source: Path, max_bytes: int) -> Iterator[Member]:
             opener = None if entry.isdir() else partial(_extract, archive, entry)
             member = Member(source, inside(source, entry.name), entry.size, opener)
             if not (entry.isdir() or entry.isreg()) or entry.issparse():
-                raise member.special()
+                raise member.special_file_error()
             check_size(f"{source}, unpacked,", stream.tell() + entry.size, max_bytes)
             names.add(member)
             yield member

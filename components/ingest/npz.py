@@ -22,11 +22,11 @@ from modelyard.components.artifacts import Dtype
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.examples import (
     BATCH_BYTES,
-    MOST_CLASSES,
+    MAX_CLASSES,
     Batch,
     Examples,
-    in_order,
-    label_of,
+    normalize_label,
+    sort_classes,
 )
 from modelyard.components.ingest.members import DAMAGE, MAX_FILE_BYTES, Member, zip_members
 from modelyard.components.source.settings import Source
@@ -61,7 +61,7 @@ class ArrayFile:
             self.shape, self.dtype = self._header(file)
             size = file.tell() + math.prod(self.shape) * self.dtype.itemsize
         if size != member.size or min(self.shape, default=0) < 0:
-            raise self.refused(f"has {member.size:,} bytes and {size:,} are expected for {self.form}.")
+            raise self.error(f"has {member.size:,} bytes and {size:,} are expected for {self.form}.")
 
     @property
     def form(self) -> str:
@@ -86,21 +86,21 @@ class ArrayFile:
                 data = file.read(count * self.row_bytes)
                 yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
-    def refused(self, why: str) -> DataError:
+    def error(self, why: str) -> DataError:
         """Return the error that says why it cannot be used, and what to do."""
-        return self._member.refused(why)
+        return self._member.error(why)
 
     def _header(self, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         try:
             shape, fortran, dtype = HEADERS[np.lib.format.read_magic(file)](file)
         except (ValueError, KeyError, TypeError, SyntaxError, TokenError) as error:
-            raise self.refused(f"is no .npy file of numbers ({error}). Save it with numpy.savez.") from error
+            raise self.error(f"is no .npy file of numbers ({error}). Save it with numpy.savez.") from error
         if dtype.hasobject:
-            raise self.refused(
+            raise self.error(
                 "holds Python objects, and loading them can run code. Save numbers, or texts by astype(str)."
             )
         if fortran:
-            raise self.refused("is in the order of Fortran. Save numpy.ascontiguousarray of it.")
+            raise self.error("is in the order of Fortran. Save numpy.ascontiguousarray of it.")
         return shape, dtype
 
 
@@ -126,7 +126,7 @@ def read(path: Path, source: Source) -> Examples:
             _check_targets(x, y, number)
         (x, _), *others = pairs.values()
         if different := next((other for other, _ in others if _form(other) != _form(x)), None):
-            raise different.refused(
+            raise different.error(
                 f"is {different.form}, and {x.name} is {x.form}. Give both examples of one form."
             )
         dtype, notes = _dtype(pairs)
@@ -168,11 +168,11 @@ def _form(array: ArrayFile) -> tuple[tuple[int, ...], bool]:
 def _check(x: ArrayFile) -> None:
     """Refuse an array that cannot be examples, by its header."""
     if x.dtype.kind not in INTEGERS + FLOATS:
-        raise x.refused(f"is {x.form}, and numbers are expected. Nothing else is ever loaded.")
+        raise x.error(f"is {x.form}, and numbers are expected. Nothing else is ever loaded.")
     if len(x.shape) < 2 or 0 in x.shape:
-        raise x.refused(f"is {x.form}, and (rows, …) is expected: a row per example, with values in it.")
+        raise x.error(f"is {x.form}, and (rows, …) is expected: a row per example, with values in it.")
     if x.row_bytes > MAX_FILE_BYTES:
-        raise x.refused(
+        raise x.error(
             f"is {x.form}: an example has {x.row_bytes:,} bytes, and at most {MAX_FILE_BYTES:,} are read."
         )
 
@@ -184,12 +184,12 @@ def _check_targets(x: ArrayFile, y: ArrayFile, number: bool) -> None:
     if number:
         if y.dtype.kind not in INTEGERS + FLOATS or not flat:
             why = " A regression has one target; train a model for each." if one_hot else ""
-            raise y.refused(f"is {y.form}, and a number per row of {x.name}, ({rows},), is expected.{why}")
+            raise y.error(f"is {y.form}, and a number per row of {x.name}, ({rows},), is expected.{why}")
     elif not ((flat and y.dtype.kind in INTEGERS + TEXTS) or (one_hot and y.dtype.kind in INTEGERS + FLOATS)):
         why = (
             " Set problem: regression if it is to be predicted as a number." if y.dtype.kind in FLOATS else ""
         )
-        raise y.refused(
+        raise y.error(
             f"is {y.form}, and an integer per row of {x.name}, ({rows},), is expected: {LABELS}.{why}"
         )
 
@@ -213,7 +213,7 @@ def _labels(pairs: Pairs, classes: tuple[str, ...] | None) -> Labels:
     kinds = {(y.dtype.kind in TEXTS, len(y.shape) == 2 and y.shape[1]) for y in arrays}
     if len({(text, columns or 1) for text, columns in kinds}) > 1:
         forms = " and ".join(f"{y.name} is {y.form}" for y in arrays)
-        raise arrays[1].refused(f"has other labels than the other array: {forms}. Give both alike.")
+        raise arrays[1].error(f"has other labels than the other array: {forms}. Give both alike.")
     (text, columns), *_ = kinds
     if text:
         return _texts(arrays, classes)
@@ -225,20 +225,18 @@ def _texts(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
     for y, start, values in _values(arrays):
         for value in set(values.tolist()) - labels.keys():
             try:
-                label = label_of(value.decode() if isinstance(value, bytes) else value)
+                label = normalize_label(value.decode() if isinstance(value, bytes) else value)
             except UnicodeDecodeError:
                 label = None
             row = start + int((values == value).argmax())
             if not label:
-                raise y.refused(f"has the label {value!a} in row {row}, which is no text. Correct it.")
+                raise y.error(f"has the label {value!a} in row {row}, which is no text. Correct it.")
             if classes and label not in classes:
-                raise y.refused(
-                    f"has the label {label!r} in row {row}, and data.classes has not. Correct it."
-                )
+                raise y.error(f"has the label {label!r} in row {row}, and data.classes has not. Correct it.")
             labels[value] = label
-            if len(labels) > MOST_CLASSES:
-                raise y.refused(f"has more than {MOST_CLASSES:,} different texts. Labels name classes.")
-    names = classes or in_order(labels.values())
+            if len(labels) > MAX_CLASSES:
+                raise y.error(f"has more than {MAX_CLASSES:,} different texts. Labels name classes.")
+    names = classes or sort_classes(labels.values())
     position = {name: number for number, name in enumerate(names)}
     numbers = {value: position[label] for value, label in labels.items()}
     return Labels(
@@ -256,13 +254,13 @@ def _one_hot(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels
             good = ((rows == 0) | (rows == 1)).all(axis=1) & ((rows == 1).sum(axis=1) == 1)
             if not good.all():
                 row = int(np.flatnonzero(~good)[0])
-                raise y.refused(
+                raise y.error(
                     f"is {y.form}, and row {start + row} is not one-hot, a single 1 and else 0: {LABELS}. "
                     "Correct it."
                 )
             start += len(rows)
     if classes and len(classes) != columns:
-        raise arrays[0].refused(f"has {columns} columns, and data.classes names {len(classes)}. Correct one.")
+        raise arrays[0].error(f"has {columns} columns, and data.classes names {len(classes)}. Correct one.")
     return Labels(
         classes or tuple(map(str, range(columns))),
         lambda rows: np.asarray(rows.argmax(axis=1), np.int64),
@@ -294,7 +292,7 @@ def _integers(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Label
         for y, start, values in _values(arrays):
             if len(wrong := np.flatnonzero((values < 0) | (values >= limit))):
                 raise _wrong_label(y, start + int(wrong[0]), values[wrong[0]], why)
-        raise arrays[0].refused(f"has labels that begin with {first}, with gaps: {LABELS}. Correct it.")
+        raise arrays[0].error(f"has labels that begin with {first}, with gaps: {LABELS}. Correct it.")
     note = f"The labels are 1 to {last}: label 1 is the first class."
     return Labels(
         classes or tuple(map(str, range(shift, last + 1))),
@@ -313,7 +311,7 @@ def _values(arrays: list[ArrayFile]) -> Iterator[tuple[ArrayFile, int, NDArray[A
 
 
 def _wrong_label(y: ArrayFile, row: int, label: Any, why: str) -> DataError:
-    return y.refused(f"has the label {label} in row {row}, and {why}: {LABELS}. Correct it.")
+    return y.error(f"has the label {label} in row {row}, and {why}: {LABELS}. Correct it.")
 
 
 def _dtype(pairs: Pairs) -> tuple[Dtype, list[str]]:
@@ -366,4 +364,4 @@ def _refuse(array: ArrayFile, start: int, rows: NDArray[Any], wrong: NDArray[np.
     """Refuse the first of the values that are wrong."""
     if wrong.any():
         place = tuple(np.argwhere(wrong)[0])
-        raise array.refused(f"has the value {rows[place]} in row {start + place[0]}: {remedy}.")
+        raise array.error(f"has the value {rows[place]} in row {start + place[0]}: {remedy}.")

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.class_folders import SPLITS
-from modelyard.components.ingest.examples import MOST_CLASSES, in_order, label_of
+from modelyard.components.ingest.examples import MAX_CLASSES, normalize_label, sort_classes
 from modelyard.components.ingest.index import TARGETS, target_of
 from modelyard.components.ingest.members import Member
 from modelyard.components.source.checks import check_size
@@ -91,7 +91,7 @@ def _content(image: Any, why: str) -> bytes:
     return content
 
 
-def read_table(files: Files, alone: bool, problem: str, max_bytes: int) -> Table:
+def read_parquet(files: Files, alone: bool, problem: str, max_bytes: int) -> Table:
     """Return what the files hold, for which their labels are read and no images.
 
     Args:
@@ -109,20 +109,20 @@ def read_table(files: Files, alone: bool, problem: str, max_bytes: int) -> Table
         with _opened(file) as parquet:
             known[file.name] = columns = _columns(file, parquet.schema_arrow, problem)
             if columns != known[first := next(iter(known))]:
-                raise file.refused(f"has other columns or class names than {first!r}. Write them alike.")
+                raise file.error(f"has other columns or class names than {first!r}. Write them alike.")
             total += _uncompressed(file, parquet.metadata)
             check_size(f"{file.source}, uncompressed,", total, max_bytes)
             if problem == "classification":
                 for batch in _batches(parquet, [columns.label], LABELS):
                     found.update(batch.column(0).unique().to_pylist())
-                    if len(found) > MOST_CLASSES:
-                        raise file.refused(f"has more than {MOST_CLASSES:,} labels. Labels name classes.")
+                    if len(found) > MAX_CLASSES:
+                        raise file.error(f"has more than {MAX_CLASSES:,} labels. Labels name classes.")
     split_of = dict.fromkeys(known, "all") if alone else _splits(list(known))
     names: tuple[str, ...] = (columns.label,)
     labels: dict[Any, int] = {}
     if problem == "classification":
-        texts = {label: label_of(str(label)) for label in found - {None}}
-        names = columns.names or in_order(text for text in texts.values() if text)
+        texts = {label: normalize_label(str(label)) for label in found - {None}}
+        names = columns.names or sort_classes(text for text in texts.values() if text)
         if not names:
             raise DataError(f"The column {columns.label} of {', '.join(known)} has no labels. Add them.")
         position = {name: number for number, name in enumerate(names)}
@@ -138,7 +138,7 @@ def _splits(files: list[str]) -> dict[str, str]:
     Raises:
         DataError: some are in no split and others are, or shards are missing.
     """
-    splits = {file: split_in(file) for file in files}
+    splits = {file: split_from_name(file) for file in files}
     if "all" in splits.values() and len(set(splits.values())) > 1:
         file = next(file for file, split in splits.items() if split == "all")
         raise DataError(
@@ -151,7 +151,7 @@ def _splits(files: list[str]) -> dict[str, str]:
     return splits
 
 
-def split_in(name: str) -> str:
+def split_from_name(name: str) -> str:
     """Return the split whose name is a word of a file's name, or else of a folder's; `all` for none."""
     for part in reversed(name.lower().split("/")):
         for word in re.split("[^a-z]+", part):
@@ -179,7 +179,7 @@ def _opened(file: Member) -> Iterator[Any]:
                 copy if in_archive else opened, buffer_size=BUFFER_BYTES, page_checksum_verification=True
             )
         except pyarrow.ArrowException as error:
-            raise file.refused(f"is not Parquet that can be read ({error}). Write it again.") from error
+            raise file.error(f"is not Parquet that can be read ({error}). Write it again.") from error
 
 
 def _batches(parquet: Any, columns: Sequence[str], rows: int) -> Iterator[Any]:
@@ -191,7 +191,7 @@ def _uncompressed(file: Member, metadata: Any) -> int:
     """Return the size of the file's row groups; to read a few rows may need as much memory as one of them."""
     sizes = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
     if max(sizes, default=0) > MAX_ROW_GROUP_BYTES:
-        raise file.refused(
+        raise file.error(
             f"has a row group of {max(sizes):,} bytes, and at most {MAX_ROW_GROUP_BYTES:,} are read. Write "
             "it with fewer rows in each group, such as row_group_size=100."
         )
@@ -226,7 +226,7 @@ def _columns(file: Member, schema: Any, problem: str) -> Columns:
     targets = next(filter(None, [*wanted, [name for name in schema.names if name in names]]), [])
     if len(images) != 1 or len(targets) != 1 or not is_target(schema.field(targets[0]).type):
         shown = ", ".join(f"{field.name} ({field.type})"[:60] for field in list(schema)[:10])
-        raise file.refused(
+        raise file.error(
             f"has the columns {shown}. Parquet is read with a column of images, the bytes of image files "
             f"(binary, or a struct with a field bytes; of several the one called {IMAGE}), and a column "
             f"label, target or class with {'numbers' if number else 'whole numbers or texts'}: rename or "
@@ -242,7 +242,7 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         for column, feature in json.loads(metadata[b"huggingface"])["info"]["features"].items():
             names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
-            labels = [label_of(str(name)) for name in names or ()]
+            labels = [normalize_label(str(name)) for name in names or ()]
             if labels and None not in labels and len(set(labels)) == len(labels):
                 found[column] = tuple(filter(None, labels))
     return found

@@ -5,15 +5,17 @@ from urllib.parse import parse_qs, urlsplit
 
 from modelyard.components.errors import DataError
 
-SIGNATURES = frozenset({"x-goog-signature", "x-amz-signature", "signature", "sig", "token", "access_token"})
+CREDENTIAL_PARAMETERS = frozenset(
+    {"x-goog-signature", "x-amz-signature", "signature", "sig", "token", "access_token"}
+)
 
 
-def without_secrets(address: str) -> str:
+def redact_url(url: str) -> str:
     """Return `scheme://host/path`, without what may give access: user, password, query and fragment.
 
-    What does not look like an address after that is not shown at all: a password with a `/` in it is one.
+    What does not look like an url after that is not shown at all: a password with a `/` in it is one.
     """
-    scheme, _, rest = address.partition("://")
+    scheme, _, rest = url.partition("://")
     authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
     host = authority.rpartition("@")[2]
     if not re.fullmatch(r"([^:\[\]]*|\[[^\]]*\])(:\d*)?", host):
@@ -21,36 +23,36 @@ def without_secrets(address: str) -> str:
     return f"{scheme}://{host}{slash}{path}"
 
 
-def holds_secret(address: str) -> bool:
-    """Say whether an address has a user or password, or a query that gives access by itself."""
+def has_credentials(url: str) -> bool:
+    """Say whether an url has a user or password, or a query that gives access by itself."""
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(url)
     except ValueError:  # malformed, which `locate` says
         return False
     names = {name.lower() for name in parse_qs(parts.query, keep_blank_values=True)}
-    return bool(parts.scheme) and ("@" in parts.netloc or not names.isdisjoint(SIGNATURES))
+    return bool(parts.scheme) and ("@" in parts.netloc or not names.isdisjoint(CREDENTIAL_PARAMETERS))
 
 
-def file_name(path: str) -> str:
-    """Return the name of the file at the path of an address, safe as a name on this machine."""
+def safe_file_name(path: str) -> str:
+    """Return the name of the file at the path of an url, safe as a name on this machine."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", path.rpartition("/")[2])
     return name[-100:].lstrip(".") or "download"
 
 
-def check_sha256(address: str, found: str, expected: str | None) -> None:
+def check_sha256(url: str, actual: str, expected: str | None) -> None:
     """Compare a file's SHA-256 with what the configuration says; nothing when it says none.
 
     Raises:
         DataError: they differ.
     """
-    if expected not in (None, found):
+    if expected not in (None, actual):
         raise DataError(
-            f"The SHA-256 of {address} is {found} and data.sha256 says {expected}: it is another file, or "
+            f"The SHA-256 of {url} is {actual} and data.sha256 says {expected}: it is another file, or "
             "was changed or damaged. Get the right file, or correct data.sha256 if you trust this one."
         )
 
 
-def check_size(address: str, size: int, limit: int) -> None:
+def check_size(url: str, size: int, limit: int) -> None:
     """Compare the bytes that something has, or has so far, with the most that it may have.
 
     Raises:
@@ -58,6 +60,6 @@ def check_size(address: str, size: int, limit: int) -> None:
     """
     if size > limit:
         raise DataError(
-            f"{address} has {size:,} bytes or more, and data.max_bytes allows {limit:,}. Raise "
+            f"{url} has {size:,} bytes or more, and data.max_bytes allows {limit:,}. Raise "
             "data.max_bytes if that is right."
         )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from modelyard.components.errors import DataError
 
-MOST_ENTRIES = 2_000_000
-LEFT_BEHIND = {
+MAX_ENTRIES = 2_000_000
+SYSTEM_FILES = {
     *("__macosx", "icon\r"),  # macOS
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),  # Windows
     *("lost+found", "@eadir"),  # file systems, Synology
@@ -16,9 +16,9 @@ LEFT_BEHIND = {
 """What systems leave in folders, in lower case."""
 
 
-def left_out(name: str) -> bool:
+def is_ignored(name: str) -> bool:
     """Say whether a file or folder is hidden, or one that systems leave behind: neither is data."""
-    return name.startswith(".") or name.lower() in LEFT_BEHIND or name.endswith("_$folder$")  # Hadoop
+    return name.startswith(".") or name.lower() in SYSTEM_FILES or name.endswith("_$folder$")  # Hadoop
 
 
 def walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -28,35 +28,37 @@ def walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     each folder the files come first, in the order of their names, then what is in its folders.
 
     Raises:
-        DataError: a link leads back to a folder around it, or there are more than MOST_ENTRIES entries.
+        DataError: a link leads back to a folder around it, or there are more than MAX_ENTRIES entries.
         OSError: a folder cannot be read.
     """
     status = os.stat(root)  # noqa: PTH116 - here and below: of 10^5 files
-    waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ((status.st_dev, status.st_ino),))]
+    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ((status.st_dev, status.st_ino),))]
     count = 0
-    while waiting:
-        inside, around = waiting.pop()
+    while pending:
+        path, ancestors = pending.pop()
         folders = []
-        with os.scandir(os.path.join(root, inside)) as found:  # noqa: PTH118
-            entries = sorted((entry for entry in found if not left_out(entry.name)), key=lambda one: one.name)
+        with os.scandir(os.path.join(root, path)) as scan:  # noqa: PTH118
+            entries = sorted(
+                (entry for entry in scan if not is_ignored(entry.name)), key=lambda one: one.name
+            )
         for entry in entries:
-            name = f"{inside}/{entry.name}" if inside else entry.name
+            name = f"{path}/{entry.name}" if path else entry.name
             try:
                 status = entry.stat()
             except OSError:
                 status = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
                 identity = (status.st_dev, status.st_ino)
-                if identity in around:
+                if identity in ancestors:
                     raise DataError(
                         f"{name!r} in {root} is a link to a folder around it, so there is no end. Remove it."
                     )
-                folders.append((name, (*around, identity)))
+                folders.append((name, (*ancestors, identity)))
             count += 1
-            if count > MOST_ENTRIES:
+            if count > MAX_ENTRIES:
                 raise DataError(
-                    f"{root} has more than {MOST_ENTRIES:,} entries, which is more than is read. Split the "
+                    f"{root} has more than {MAX_ENTRIES:,} entries, which is more than is read. Split the "
                     "dataset, or give it as npz."
                 )
             yield name, status
-        waiting.extend(reversed(folders))
+        pending.extend(reversed(folders))

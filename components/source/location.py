@@ -16,9 +16,9 @@ from pathlib import Path
 
 from modelyard.components import artifacts
 from modelyard.components.errors import ConfigError, DataError
-from modelyard.components.source.checks import check_sha256, without_secrets
+from modelyard.components.source.checks import check_sha256, redact_url
 from modelyard.components.source.folder import walk
-from modelyard.components.source.objects import StoredObjects
+from modelyard.components.source.objects import ObjectLocation
 from modelyard.components.source.settings import KINDS, Source
 from modelyard.components.store.storage import Location, find_storage, is_path, unusable
 
@@ -35,22 +35,22 @@ def locate(source: Source) -> Location:
         ConfigError: the address is of another kind, or incomplete.
         DataError: scikit-learn is not installed.
     """
-    if shipped := KINDS[source.kind].shipped:
-        return Shipped(source.kind, shipped)
+    if bundled := KINDS[source.kind].bundled_files:
+        return BundledLocation(source.kind, bundled)
     url = source.source or ""
-    shown = repr(url) if is_path(url) else without_secrets(url)
-    storage = find_storage(url, "data.source", shown)
+    display_url = repr(url) if is_path(url) else redact_url(url)
+    storage = find_storage(url, "data.source", display_url)
     if source.endpoint and not re.match("https?://", source.endpoint):
         raise ConfigError(f"data.endpoint is {source.endpoint!r}: give it with its scheme, http://host:port.")
     try:
         if path := storage.path(url):
-            return OnDisk(path, source.sha256)
-        return storage.location(url, source) or StoredObjects(storage, url, source)
+            return DiskLocation(path, source.sha256)
+        return storage.location(url, source) or ObjectLocation(storage, url, source)
     except ValueError as error:
-        raise unusable(shown, "data.source", str(error)) from None  # it may show a secret
+        raise unusable(display_url, "data.source", str(error)) from None  # it may show a secret
 
 
-class Shipped:
+class BundledLocation:
     """See Location.
 
     Args:
@@ -68,17 +68,21 @@ class Shipped:
 
     def identity(self) -> str:
         """See Location."""
-        found = [OnDisk(self._folder / name).identity() for name in self._names]
-        return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
+        identities = [DiskLocation(self._folder / name).identity() for name in self._names]
+        return (
+            identities[0]
+            if len(identities) == 1
+            else hashlib.sha256("\n".join(identities).encode()).hexdigest()
+        )
 
     def fetch(self, scratch: Path) -> Path:
         """See Location."""
         for name in self._names:
-            OnDisk(self._folder / name).fetch(scratch)
+            DiskLocation(self._folder / name).fetch(scratch)
         return self._folder
 
 
-class OnDisk:
+class DiskLocation:
     """See Location.
 
     Args:
@@ -92,10 +96,10 @@ class OnDisk:
 
     def identity(self) -> str:
         """See Location."""
-        with self._as_data_errors():
+        with self._translate_errors():
             status = self._status()
             if stat.S_ISDIR(status.st_mode):
-                return _listing(self._path)
+                return _hash_listing(self._path)
             if self._sha256:
                 return self._sha256
             if status.st_size > HASHED_BYTES:
@@ -104,7 +108,7 @@ class OnDisk:
 
     def fetch(self, scratch: Path) -> Path:  # noqa: ARG002 - it is here already
         """See Location."""
-        with self._as_data_errors():
+        with self._translate_errors():
             self._status()
             if self._sha256:
                 check_sha256(str(self._path), artifacts.sha256(self._path), self._sha256)
@@ -124,7 +128,7 @@ class OnDisk:
         return status
 
     @contextmanager
-    def _as_data_errors(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         """Turn what the system says into errors about the data."""
         try:
             yield
@@ -140,10 +144,10 @@ class OnDisk:
         return DataError(f"Cannot read {self._path} (data.source): {why}")
 
 
-def _listing(root: Path) -> str:
+def _hash_listing(root: Path) -> str:
     """Return one SHA-256 over what ingest reads of a directory: names, and the files' sizes and times."""
     digest = hashlib.sha256()
     for name, status in walk(root):
-        about = "" if stat.S_ISDIR(status.st_mode) else f"\0{status.st_size} {status.st_mtime_ns}"
-        digest.update(os.fsencode(f"{name}{about}\n"))
+        version = "" if stat.S_ISDIR(status.st_mode) else f"\0{status.st_size} {status.st_mtime_ns}"
+        digest.update(os.fsencode(f"{name}{version}\n"))
     return digest.hexdigest()

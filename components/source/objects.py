@@ -13,17 +13,17 @@ from pathlib import Path
 
 from modelyard.components import artifacts
 from modelyard.components.errors import DataError, NotFoundError, StoreError
-from modelyard.components.source.checks import check_sha256, check_size, file_name
-from modelyard.components.source.folder import left_out
+from modelyard.components.source.checks import check_sha256, check_size, safe_file_name
+from modelyard.components.source.folder import is_ignored
 from modelyard.components.source.settings import Source
 from modelyard.components.store.objects import CONNECTIONS, Entry, Objects
 from modelyard.components.store.storage import Access, Storage, unusable
 
-BAD_NAME = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
+NAME_ERRORS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 """Errors of a file system that cannot have a file of such a name, or has it already: some ignore case."""
 
 
-class StoredObjects:
+class ObjectLocation:
     """See Location.
 
     Args:
@@ -44,17 +44,17 @@ class StoredObjects:
         """See Location."""
         if self._source.sha256:
             return self._source.sha256
-        with self._as_data_errors():
-            if entry := self._object():
+        with self._translate_errors():
+            if entry := self._find_object():
                 return entry.generation
-            lines = (f"{inside}\0{entry.generation}\n" for inside, entry in self._listed())
+            lines = (f"{path}\0{entry.generation}\n" for path, entry in self._list_objects())
             return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def fetch(self, scratch: Path) -> Path:
         """See Location."""
-        target = scratch / file_name(self._url.rstrip("/"))
-        with self._as_data_errors():
-            if entry := self._object():
+        target = scratch / safe_file_name(self._url.rstrip("/"))
+        with self._translate_errors():
+            if entry := self._find_object():
                 self._fetch_file(entry, target)
             else:
                 self._fetch_folder(target)
@@ -78,7 +78,7 @@ class StoredObjects:
                 f"data.sha256 is for one file and {self._url} has many: remove data.sha256, or make an "
                 "archive of them."
             )
-        objects = self._listed()
+        objects = self._list_objects()
         check_size(self._url, sum(entry.size for _, entry in objects), self._source.max_bytes)
 
         with artifacts.writing(target) as folder, ThreadPoolExecutor(CONNECTIONS) as readers:
@@ -89,35 +89,35 @@ class StoredObjects:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.touch(exist_ok=False)
                 except OSError as error:
-                    if error.errno not in BAD_NAME:
+                    if error.errno not in NAME_ERRORS:
                         raise
-                    raise self._not_a_file(entry.key, error.strerror or str(error)) from error
+                    raise self._name_error(entry.key, error.strerror or str(error)) from error
                 self._objects.download(entry.key, path, entry.generation)
 
             list(readers.map(fetch_one, objects))  # an error cancels those that have not started
 
-    def _object(self) -> Entry | None:
+    def _find_object(self) -> Entry | None:
         """Return the object of exactly this name, if there is one; an empty one may stand for a folder."""
         if not self._name or self._name.endswith("/"):
             return None
         entry = self._objects.find(self._name)
         return None if entry and not entry.size and self._objects.entries(f"{self._name}/") else entry
 
-    def _listed(self) -> list[tuple[str, Entry]]:
+    def _list_objects(self) -> list[tuple[str, Entry]]:
         """Return the objects below the name, with their paths below it, in order."""
         prefix = f"{self._name.rstrip('/')}/" if self._name else ""
         entries = self._objects.entries(prefix)
         if not entries:
             raise self._unusable("there is no such object and none below it (404). Correct data.source.")
-        paths = ((self._path(entry.key, prefix), entry) for entry in entries)
-        return [(path, entry) for path, entry in paths if not any(map(left_out, path.split("/")))]
+        paths = ((self._relative_path(entry.key, prefix), entry) for entry in entries)
+        return [(path, entry) for path, entry in paths if not any(map(is_ignored, path.split("/")))]
 
-    def _path(self, name: str, prefix: str) -> str:
+    def _relative_path(self, name: str, prefix: str) -> str:
         """Return the path of an object below the prefix when it cannot lead out of a directory."""
-        inside = name.removeprefix(prefix)
-        if any(part in ("", ".", "..") or "\0" in part for part in inside.split("/")):
-            raise self._not_a_file(name, "its name has an empty part or one that leads elsewhere")
-        return inside
+        path = name.removeprefix(prefix)
+        if any(part in ("", ".", "..") or "\0" in part for part in path.split("/")):
+            raise self._name_error(name, "its name has an empty part or one that leads elsewhere")
+        return path
 
     @cached_property
     def _objects(self) -> Objects:
@@ -129,7 +129,7 @@ class StoredObjects:
             raise unusable(self._url, "data.source", str(error)) from error
 
     @contextmanager
-    def _as_data_errors(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except NotFoundError as error:
@@ -139,7 +139,7 @@ class StoredObjects:
         except OSError as error:
             raise self._unusable(f"{error}. Make room for the file on this machine.") from error
 
-    def _not_a_file(self, key: str, why: str) -> DataError:
+    def _name_error(self, key: str, why: str) -> DataError:
         return self._unusable(f"the object {key!r} cannot become a file ({why}). Rename the object.")
 
     def _unusable(self, why: str) -> DataError:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from modelyard.components.settings import Settings
-from modelyard.components.source.checks import holds_secret
+from modelyard.components.source.checks import has_credentials
 from modelyard.components.store.storage import find_storage
 
 
@@ -29,19 +29,19 @@ class Kind:
         reader: the module of components/ingest/ whose `read(path, source)` returns its Examples.
         problems: those whose targets it has.
         keys: of `data`, those that are for such sources alone.
-        shipped: files of scikit-learn's data folder, for a kind that needs no `data.source`.
+        bundled_files: files of scikit-learn's data folder, for a kind that needs no `data.source`.
         classes: their names, where every such source has the same.
     """
 
     reader: str
     problems: tuple[str, ...] = ("classification",)
     keys: tuple[str, ...] = ()
-    shipped: tuple[str, ...] = ()
+    bundled_files: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
 
 
 KINDS = {
-    "digits": Kind("digits", shipped=("digits.csv.gz",), classes=tuple("0123456789")),
+    "digits": Kind("digits", bundled_files=("digits.csv.gz",), classes=tuple("0123456789")),
     "cifar10": Kind("cifar10"),
     "images": Kind(
         "image_files",
@@ -52,7 +52,7 @@ KINDS = {
     "diabetes": Kind(
         "diabetes",
         problems=("regression",),
-        shipped=("diabetes_data_raw.csv.gz", "diabetes_target.csv.gz"),
+        bundled_files=("diabetes_data_raw.csv.gz", "diabetes_target.csv.gz"),
     ),
 }
 """The registry of readers; docs/extending.md says how one is added."""
@@ -132,15 +132,15 @@ class SourceKeys(Settings):
     @model_validator(mode="after")
     def _combination(self) -> Self:
         kind = KINDS[self.kind]
-        if kind.shipped and (self.source or self.sha256):
+        if kind.bundled_files and (self.source or self.sha256):
             raise ValueError(f"{self.kind} ships with scikit-learn: remove data.source and data.sha256")
-        if not (kind.shipped or self.source):
+        if not (kind.bundled_files or self.source):
             raise ValueError(f"{self.kind} needs data.source: a path or a URL")
         for name, other in KINDS.items():
             for key in other.keys if name != self.kind else ():
                 if getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(f"data.{key} is for {name}, not for {self.kind}: remove it")
-        if self.source and holds_secret(self.source):
+        if self.source and has_credentials(self.source):
             raise ValueError(
                 "data.source holds a password or a signature, which would be kept in logs and in the "
                 "version's manifest: put user and password into ~/.netrc; download what has a signed address "

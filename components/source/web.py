@@ -21,11 +21,11 @@ import httpx
 
 from modelyard.components.errors import DataError, describe
 from modelyard.components.machine import certificates, is_loopback, proxy_for, tls_context
-from modelyard.components.source.checks import check_sha256, check_size, file_name, without_secrets
+from modelyard.components.source.checks import check_sha256, check_size, redact_url, safe_file_name
 from modelyard.components.store.storage import Limits, Storage
 
-PAUSES = (0.5, 1.0, 2.0)
-BUSY = frozenset({408, 429, 500, 502, 503, 504})
+RETRY_DELAYS = (0.5, 1.0, 2.0)
+RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 CHUNK_BYTES = 2**20
 _NETRC_COMMENT = re.compile(r"(?ms)^macdef\s.*?(^\s*$|\Z)|(?<!\S)#(\s.*?)?$|^\s*#.*?$")
 _NETRC_WORD = re.compile(r'"(?:\\.|[^"\\])*"|\S+')
@@ -43,16 +43,16 @@ class Web(Storage):
         """See Storage."""
         return "this machine itself" if is_loopback(url) else None
 
-    def location(self, url: str, limits: Limits) -> "OnWeb":
+    def location(self, url: str, limits: Limits) -> "WebLocation":
         """See Storage."""
-        return OnWeb(url, limits)
+        return WebLocation(url, limits)
 
 
-class _BusyError(Exception):
+class _RetryableStatusError(Exception):
     """The server answered with a status that may pass."""
 
 
-class OnWeb:
+class WebLocation:
     """See Location.
 
     Args:
@@ -64,7 +64,7 @@ class OnWeb:
     """
 
     def __init__(self, address: str, source: Limits) -> None:
-        self._shown = without_secrets(address)
+        self._redacted_url = redact_url(address)
         self._source = source
         try:
             self._url = httpx.URL(address)
@@ -79,11 +79,11 @@ class OnWeb:
         if self._source.sha256:
             return self._source.sha256
         # Servers make an ETag of size and time, so two files may share it: the address tells them apart.
-        return f"{self._shown} {self._with_retries(self._look)}"
+        return f"{self._redacted_url} {self._with_retries(self._read_version)}"
 
     def fetch(self, scratch: Path) -> Path:
         """See Location."""
-        target = scratch / file_name(self._url.path)
+        target = scratch / safe_file_name(self._url.path)
         partial = target.with_name(f"{target.name}.partial")
         try:
             self._with_retries(lambda: self._download(partial))
@@ -92,16 +92,16 @@ class OnWeb:
             partial.unlink(missing_ok=True)
         return target
 
-    def _look(self) -> str:
+    def _read_version(self) -> str:
         """Return what the server says about the file's version."""
         with self._client() as client:
-            answer = client.head(self._url)
-            if not _refusal(answer) and (version := _version(answer.headers)):
+            response = client.head(self._url)
+            if not _rejection(response) and (version := _version(response.headers)):
                 return version
             # Some servers answer HEAD with an error, or with less.
-            with client.stream("GET", self._url, headers={"Range": "bytes=0-0"}) as answer:
-                self._check(answer)
-                if version := _version(answer.headers):
+            with client.stream("GET", self._url, headers={"Range": "bytes=0-0"}) as response:
+                self._check_response(response)
+                if version := _version(response.headers):
                     return version
         raise self._unusable(
             "the server gives neither an ETag nor a Last-Modified with a Content-Length, so nobody can see "
@@ -111,20 +111,22 @@ class OnWeb:
     def _download(self, path: Path) -> None:
         digest, size = hashlib.sha256(), 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._client() as client, client.stream("GET", self._url) as answer, path.open("wb") as file:
-            self._check(answer)
-            check_size(self._shown, int(answer.headers.get("content-length", 0)), self._source.max_bytes)
-            for chunk in answer.iter_raw(CHUNK_BYTES):  # raw: a .tar.gz may be sent as a gzip-encoded .tar
+        with self._client() as client, client.stream("GET", self._url) as response, path.open("wb") as file:
+            self._check_response(response)
+            check_size(
+                self._redacted_url, int(response.headers.get("content-length", 0)), self._source.max_bytes
+            )
+            for chunk in response.iter_raw(CHUNK_BYTES):  # raw: a .tar.gz may be sent as a gzip-encoded .tar
                 size += len(chunk)
-                check_size(self._shown, size, self._source.max_bytes)
+                check_size(self._redacted_url, size, self._source.max_bytes)
                 digest.update(chunk)
                 file.write(chunk)
-        check_sha256(self._shown, digest.hexdigest(), self._source.sha256)
+        check_sha256(self._redacted_url, digest.hexdigest(), self._source.sha256)
 
     def _client(self) -> httpx.Client:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # below that it logs whole addresses
         return httpx.Client(
-            auth=_login(self._url.host),
+            auth=_credentials(self._url.host),
             headers={"Accept-Encoding": "identity"},
             transport=ProxiedTransport(),
             timeout=self._source.timeout,
@@ -134,33 +136,33 @@ class OnWeb:
 
     def _check_redirect(self, request: httpx.Request) -> None:
         if self._url.scheme == "https" and request.url.scheme != "https":
-            target = without_secrets(str(request.url))
+            target = redact_url(str(request.url))
             raise self._unusable(
                 f"the server redirects to {target}, which is not encrypted. Use a server that stays with https://."
             )
 
-    def _check(self, answer: httpx.Response) -> None:
-        if answer.status_code in BUSY:
-            raise _BusyError(answer.status_code)
-        if why := _refusal(answer):
-            raise self._unusable(why)
+    def _check_response(self, response: httpx.Response) -> None:
+        if response.status_code in RETRYABLE_STATUSES:
+            raise _RetryableStatusError(response.status_code)
+        if reason := _rejection(response):
+            raise self._unusable(reason)
 
-    def _with_retries(self, act: Callable[[], T]) -> T:
-        """Return what `act` returns, tried again after what may pass."""
-        with self._as_data_errors():
-            for pause in PAUSES:
+    def _with_retries(self, operation: Callable[[], T]) -> T:
+        """Return what `operation` returns, tried again after what may pass."""
+        with self._translate_errors():
+            for delay in RETRY_DELAYS:
                 try:
-                    return act()
-                except (httpx.NetworkError, httpx.RemoteProtocolError, _BusyError):
-                    time.sleep(pause)
-            return act()
+                    return operation()
+                except (httpx.NetworkError, httpx.RemoteProtocolError, _RetryableStatusError):
+                    time.sleep(delay)
+            return operation()
 
     @contextmanager
-    def _as_data_errors(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         """Turn what the client library and the system raise into errors about the data."""
         try:
             yield
-        except _BusyError as error:
+        except _RetryableStatusError as error:
             raise self._unusable(
                 f"the server is busy or broken ({error}), also when asked again. Try later."
             ) from error
@@ -170,12 +172,12 @@ class OnWeb:
                 "data.timeout."
             ) from error
         except (httpx.RequestError, UnicodeError) as error:  # UnicodeError: a redirect to no host
-            raise self._unusable(_failure(error, self._url.host)) from error
+            raise self._unusable(_connection_failure(error, self._url.host)) from error
         except OSError as error:
             raise self._unusable(f"{error}. Make room for the file on this machine.") from error
 
-    def _unusable(self, why: str) -> DataError:
-        return DataError(f"Cannot read {self._shown} (data.source): {why}")
+    def _unusable(self, reason: str) -> DataError:
+        return DataError(f"Cannot read {self._redacted_url} (data.source): {reason}")
 
 
 class ProxiedTransport(httpx.BaseTransport):
@@ -206,7 +208,7 @@ class ProxiedTransport(httpx.BaseTransport):
         return httpx.HTTPTransport(verify=verify, trust_env=False, proxy=proxy)
 
 
-def netrc() -> tuple[Path, str]:
+def read_netrc() -> tuple[Path, str]:
     """Return the path and the text of ~/.netrc, or of the file that NETRC names; no text without the file.
 
     Raises:
@@ -225,23 +227,23 @@ def netrc() -> tuple[Path, str]:
         ) from error
 
 
-def _login(host: str) -> httpx.BasicAuth | None:
+def _credentials(host: str) -> httpx.BasicAuth | None:
     """Return the user and password for a host of ~/.netrc.
 
     Other programs write tokens that Python's `netrc` refuses, such as `method`: they are left out.
     """
-    text = _NETRC_COMMENT.sub("", netrc()[1])
-    words = (re.sub(r'\\(.)|"', r"\1", word) for word in _NETRC_WORD.findall(text))
-    found, here = dict[str, str](), False
+    content = _NETRC_COMMENT.sub("", read_netrc()[1])
+    words = (re.sub(r'\\(.)|"', r"\1", word) for word in _NETRC_WORD.findall(content))
+    values, matches = dict[str, str](), False
     for word in words:
         if word in ("machine", "default"):
-            if here:
+            if matches:
                 break
-            here = word == "default" or next(words, "") == host
+            matches = word == "default" or next(words, "") == host
         elif word in ("login", "user", "account", "password"):
             value = next(words, "")
-            found.update({word: value} if here else {})
-    user, password = found.get("login", found.get("user")), found.get("password")
+            values.update({word: value} if matches else {})
+    user, password = values.get("login", values.get("user")), values.get("password")
     return None if user is None and password is None else httpx.BasicAuth(user or "", password or "")
 
 
@@ -254,9 +256,9 @@ def _version(headers: httpx.Headers) -> str | None:
     return f"{modified} {size}" if modified and size and size != "*" else None
 
 
-def _refusal(answer: httpx.Response) -> str | None:
-    """Return why a server's answer is not the file; None when it is."""
-    code = answer.status_code
+def _rejection(response: httpx.Response) -> str | None:
+    """Return why a server's response is not the file; None when it is."""
+    code = response.status_code
     if code in (401, 403, 407):
         return (
             f"the server does not permit it ({code}). Give an address that this machine may read; a signed "
@@ -264,9 +266,9 @@ def _refusal(answer: httpx.Response) -> str | None:
         )
     if code in (404, 410):
         return f"the server has no such file ({code}). Correct data.source."
-    if not answer.is_success:
+    if not response.is_success:
         return f"the server answered {code}. Correct data.source."
-    if answer.headers.get("content-type", "").lower().startswith("text/html"):
+    if response.headers.get("content-type", "").lower().startswith("text/html"):
         return (
             "the server sent a web page and not a file; it may be one that asks for a login or leads to the "
             "download. Give the address of the file itself."
@@ -274,7 +276,7 @@ def _refusal(answer: httpx.Response) -> str | None:
     return None
 
 
-def _failure(error: Exception, host: str) -> str:
+def _connection_failure(error: Exception, host: str) -> str:
     """Return why the server at `host` could not be talked to."""
     if _caused_by(error, socket.gaierror):
         return f"there is no host {host} ({describe(error)}). Correct data.source, or check the network."

@@ -25,7 +25,7 @@ from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.problems import PROBLEMS, describe
 from modelyard.components.serve.settings import Serving
 from modelyard.components.settings import Settings
-from modelyard.components.source.checks import without_secrets
+from modelyard.components.source.checks import redact_url
 from modelyard.components.source.settings import Source, SourceKeys, check_problem
 from modelyard.components.store.settings import MODEL_NAME, Store
 from modelyard.components.store.storage import find_storage, is_path
@@ -335,7 +335,7 @@ def _check_urls(config: Config, document: Document) -> None:
     ):
         try:
             if url:
-                find_storage(url, key, None if is_path(url) else without_secrets(url))
+                find_storage(url, key, None if is_path(url) else redact_url(url))
         except ConfigError as error:
             raise ConfigError(f"{document.origin(tuple(key.split('.')))}: {error}") from error
 

@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from modelyard.components import machine
 from modelyard.components.errors import ModelyardError
 from modelyard.components.serve.settings import Serving
-from modelyard.components.source.checks import without_secrets
+from modelyard.components.source.checks import redact_url
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import local_path, open_objects
@@ -137,7 +137,7 @@ def proxy() -> Check:
         found = {one: machine.proxy_for(f"{one}{HOST}", module) for one in schemes for module in SOCKS}
     except ModelyardError as error:
         return Check("proxy", False, str(error))
-    shown = ", ".join(f"{without_secrets(url)} for {scheme}" for scheme, url in found.items() if url)
+    shown = ", ".join(f"{redact_url(url)} for {scheme}" for scheme, url in found.items() if url)
     return Check("proxy", True, f"{shown}, never for this machine" if shown else "none")
 
 
@@ -151,10 +151,10 @@ def certificates() -> Check:
 
 def passwords() -> Check:
     """Check the file with the passwords of sources on the web."""
-    from modelyard.components.source.web import netrc
+    from modelyard.components.source.web import read_netrc
 
     try:
-        path, text = netrc()
+        path, text = read_netrc()
     except ModelyardError as error:
         return Check("netrc", False, str(error))
     return Check("netrc", True, str(path) if text else "no passwords")

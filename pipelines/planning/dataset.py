@@ -57,7 +57,7 @@ def look(config: Config, rows: int | None, outputs: int | None, fetch: bool) -> 
         DataError: the data is missing or not what the configuration says.
         ConfigError: too little is known without a download, or `rows` is given for data of this machine.
     """
-    here = bool(KINDS[config.data.kind].shipped or local_path(str(config.data.source), "data.source"))
+    here = bool(KINDS[config.data.kind].bundled_files or local_path(str(config.data.source), "data.source"))
     if here and rows is not None:
         source = config.data.source or config.data.kind
         raise ConfigError(

@@ -16,7 +16,7 @@ import pytest
 
 from modelyard.components.errors import DataError
 from modelyard.components.source.location import Location, locate
-from modelyard.components.source.objects import StoredObjects
+from modelyard.components.source.objects import ObjectLocation
 from modelyard.components.source.settings import Source
 from modelyard.components.store.bucket import Bucket, GoogleCloudStorage
 
@@ -224,7 +224,7 @@ def test_requester_pays(site: Any) -> None:
 
 def test_a_service_that_is_busy_or_stalls(site: Any) -> None:
     source = Source(kind="npz", source="gs://data/set.npz", endpoint=site.url, timeout=0.2)
-    place = StoredObjects(GoogleCloudStorage(), "gs://data/set.npz", source, patience=0.3)
+    place = ObjectLocation(GoogleCloudStorage(), "gs://data/set.npz", source, patience=0.3)
     site.answer = lambda request: request.send(503)
     refused(place.identity, f"{site.url} is busy .503.*Retry later")
     site.answer = lambda request: request.stall()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.cifar10 import byte_array, unpickle
+from modelyard.components.ingest.cifar10 import to_byte_array, unpickle
 from modelyard.components.ingest.members import Member
 
 BATCH: dict[str, Any] = {
@@ -42,7 +42,7 @@ def test_a_batch_is_read_as_pickle_itself_reads_it(python, python2_pickle) -> No
     data = python2_pickle(BATCH) if python == 2 else pickle.dumps(BATCH, protocol=2)
     assert pickle.loads(data, encoding="latin-1").keys() == BATCH.keys()
     found = dict(zip(BATCH, unpickle(member(data), *BATCH), strict=True))
-    np.testing.assert_array_equal(byte_array(member(data), found.pop("data")), BATCH["data"])
+    np.testing.assert_array_equal(to_byte_array(member(data), found.pop("data")), BATCH["data"])
     assert found == {key: value for key, value in BATCH.items() if key != "data"}
 
 
@@ -108,14 +108,14 @@ def test_a_damaged_pickle_is_refused(data) -> None:
 def test_another_array_than_one_of_bytes_is_refused(value, python2_pickle) -> None:
     data = member(python2_pickle({"data": value}))
     with pytest.raises(DataError, match="array"):
-        byte_array(data, *unpickle(data, "data"))
+        to_byte_array(data, *unpickle(data, "data"))
 
 
 def test_an_array_shorter_than_its_shape_is_refused(python2_pickle) -> None:
     whole = python2_pickle({"data": np.full((2, 3), 7, np.uint8)})
     data = member(whole.replace(b"U\x06" + b"\x07" * 6, b"U\x05" + b"\x07" * 5))
     with pytest.raises(DataError, match="damaged array"):
-        byte_array(data, *unpickle(data, "data"))
+        to_byte_array(data, *unpickle(data, "data"))
 
 
 def test_damaged_bytes_are_read_or_refused_and_nothing_else(python2_pickle, tmp_path, monkeypatch) -> None:
@@ -130,5 +130,5 @@ def test_damaged_bytes_are_read_or_refused_and_nothing_else(python2_pickle, tmp_
         for _ in range(random.integers(1, 4)):
             data[random.integers(len(data))] = random.choice([*opcodes, random.integers(256)])
         with suppress(DataError):
-            byte_array(member(b""), *unpickle(member(bytes(data)), "data"))
+            to_byte_array(member(b""), *unpickle(member(bytes(data)), "data"))
     assert (sorted(Path.cwd().iterdir()), dict(os.environ)) == before

@@ -267,7 +267,7 @@ def test_a_folder_is_not_read_as_a_file(tmp_path) -> None:
 
 
 def test_more_entries_than_anybody_has_are_not_read(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("modelyard.components.ingest.members.MOST_ENTRIES", 1)
+    monkeypatch.setattr("modelyard.components.ingest.members.MAX_ENTRIES", 1)
     with pytest.raises(DataError, match="more than 1 entries"):
         contents(zip_of(tmp_path / "two.zip", ("a", b"a"), ("b", b"b")))
 

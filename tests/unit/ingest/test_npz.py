@@ -157,7 +157,7 @@ def test_labels_that_are_no_text_too_many_or_of_other_classes_are_refused(
         ingested("npz", save(x=X, y=texts))
     with pytest.raises(DataError, match=r"3 columns, and data\.classes names 2"):
         ingested("npz", save(x=X, y=np.eye(3)[Y]), classes=["cat", "dog"])
-    monkeypatch.setattr("modelyard.components.ingest.npz.MOST_CLASSES", 1)
+    monkeypatch.setattr("modelyard.components.ingest.npz.MAX_CLASSES", 1)
     with pytest.raises(DataError, match="more than 1 different texts"):
         ingested("npz", save(x=X, y=np.array(["a", "b", "c"])[Y]))
 

@@ -82,7 +82,7 @@ def test_a_single_file_with_a_binary_column_and_texts_or_numbers(
 
 def test_of_several_columns_of_images_the_one_called_image_is_read(write, picture, ingested) -> None:
     source = write("a.parquet", ["cat", "dog"]) / "a.parquet"
-    table = pq.read_table(source)
+    table = pq.read_parquet(source)
     other = pa.array([picture(9), picture(9)])
     pq.write_table(table.append_column("mask", other), source)
     assert ingested("images", source).examples["all"][:, 0, 0, 0].tolist() == [0, 1]
@@ -150,7 +150,7 @@ def test_files_of_other_classes_and_of_too_many_are_refused(write, ingested, mon
     source = write("b.parquet", [0, 1], {"label": {"names": ["x", "y"], "_type": "ClassLabel"}})
     with pytest.raises(DataError, match=r"'b\.parquet' in .* other columns or class names than 'a\.parquet'"):
         ingested("images", source)
-    monkeypatch.setattr(parquet, "MOST_CLASSES", 2)
+    monkeypatch.setattr(parquet, "MAX_CLASSES", 2)
     with pytest.raises(DataError, match="more than 2 labels"):
         ingested("images", write("b.parquet", [0, 1, 2]) / "b.parquet")
 
@@ -192,7 +192,7 @@ def test_files_in_an_archive_are_read_and_an_index_is_refused(write, pack, inges
     ],
 )
 def test_the_split_is_a_word_of_the_name(name, split) -> None:
-    assert parquet.split_in(name) == split
+    assert parquet.split_from_name(name) == split
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_file_is_read_in_the_memory_of_a_row_group(write) -> None:
     file = Member(path, path.name, 0, lambda: path.open("rb"))
     tracemalloc.start()
     try:
-        table = parquet.read_table(lambda: iter([file]), True, "classification", 2**30)
+        table = parquet.read_parquet(lambda: iter([file]), True, "classification", 2**30)
         size = sum(len(content()) for _, _, content in table.images())
         _, peak = tracemalloc.get_traced_memory()
     finally:

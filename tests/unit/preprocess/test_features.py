@@ -29,13 +29,13 @@ def rows(features: Path, split: str) -> set[bytes]:
 def test_every_row_lands_in_one_split_with_its_label(raw, pictures) -> None:
     examples, labels = pictures(600)
     features = run(raw({"all": (examples, labels, [f"{row.tobytes()!r}.png" for row in examples])}))
-    label_of = {row.tobytes(): label for row, label in zip(examples, labels, strict=True)}
+    normalize_label = {row.tobytes(): label for row, label in zip(examples, labels, strict=True)}
     seen = 0
     for split, size in artifacts.read(features / "schema.json", Schema).splits.items():
         part = Split(features, split)
         assert len(part) == size
         for row, label in zip(part.gather(np.arange(size)), part.targets, strict=True):
-            assert label_of.pop(row.tobytes()) == label
+            assert normalize_label.pop(row.tobytes()) == label
             seen += 1
     assert seen == 600
     test = Split(features, "test")

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from modelyard.components.errors import ConfigError
-from modelyard.components.source.checks import file_name, without_secrets
+from modelyard.components.source.checks import redact_url, safe_file_name
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
 
@@ -64,7 +64,7 @@ def test_an_emulator_has_a_scheme() -> None:
     ],
 )
 def test_what_gives_access_is_not_shown(address: str, public: str) -> None:
-    assert without_secrets(address) == public
+    assert redact_url(address) == public
 
 
 @pytest.mark.parametrize(
@@ -79,4 +79,4 @@ def test_what_gives_access_is_not_shown(address: str, public: str) -> None:
     ],
 )
 def test_a_file_is_named_safely(path: str, name: str) -> None:
-    assert file_name(path) == name
+    assert safe_file_name(path) == name
