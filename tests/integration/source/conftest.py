@@ -111,4 +111,4 @@ def secure(site: Site, authority: Path) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(web, "RETRY_DELAYS", (0.0, 0.0))
