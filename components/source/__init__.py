@@ -1,1 +1,1 @@
-"""Where the examples come from: how a source is looked at without fetching it, and how it is fetched."""
+"""Data sources: identifies a source without fetching it, and fetches it."""

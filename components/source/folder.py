@@ -1,4 +1,4 @@
-"""The files in a folder: the same for fingerprint, which identifies them, and ingest, which reads them."""
+"""The files in a folder, as fingerprint identifies them and ingest reads them."""
 
 import os
 import stat
@@ -13,25 +13,25 @@ SYSTEM_FILES = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),  # Windows
     *("lost+found", "@eadir"),  # file systems, Synology
 }
-"""What systems leave in folders, in lower case."""
+"""Names of files and folders that operating systems create, in lower case."""
 
 
 def is_ignored(name: str) -> bool:
-    """Say whether a file or folder is hidden, or one that systems leave behind: neither is data."""
+    """Return whether a file or folder is hidden or a system file: neither is data."""
     return name.startswith(".") or name.lower() in SYSTEM_FILES or name.endswith("_$folder$")  # Hadoop
 
 
 def walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield everything below a folder: its path there, with `/`, and what the system knows about it.
+    """Yield the relative path, with `/`, and the stat result of each file and folder below a folder.
 
-    Links are followed, also to folders; of a link to nothing, it is what the system knows about the link. Of
-    each folder the files come first, in the order of their names, then what is in its folders.
+    Links are followed, also to folders; a broken link has the stat result of the link. The entries of a
+    folder come first, sorted by name, then the entries of its folders.
 
     Raises:
-        DataError: a link leads back to a folder around it, or there are more than MAX_ENTRIES entries.
+        DataError: a link leads to a parent folder, or there are more than MAX_ENTRIES entries.
         OSError: a folder cannot be read.
     """
-    status = os.stat(root)  # noqa: PTH116 - here and below: of 10^5 files
+    status = os.stat(root)  # noqa: PTH116 - os functions are faster for 10^5 files
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ((status.st_dev, status.st_ino),))]
     count = 0
     while pending:
@@ -51,14 +51,14 @@ def walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
                 identity = (status.st_dev, status.st_ino)
                 if identity in ancestors:
                     raise DataError(
-                        f"{name!r} in {root} is a link to a folder around it, so there is no end. Remove it."
+                        f"{name!r} in {root} is a link to one of its parent folders. Remove the link."
                     )
                 folders.append((name, (*ancestors, identity)))
             count += 1
             if count > MAX_ENTRIES:
                 raise DataError(
-                    f"{root} has more than {MAX_ENTRIES:,} entries, which is more than is read. Split the "
-                    "dataset, or give it as npz."
+                    f"{root} has more than {MAX_ENTRIES:,} entries, the maximum. Split the dataset, or "
+                    "convert it to npz."
                 )
             yield name, status
         pending.extend(reversed(folders))

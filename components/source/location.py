@@ -1,8 +1,8 @@
-"""The place that a source names: on this machine, or in a storage.
+"""The location of a source: on this machine, or in a storage.
 
-place = locate(source)
-place.identity()        # looks at it, and fetches nothing
-place.fetch(scratch)    # the file or directory, on this machine
+location = locate(source)
+location.identity()        # inspects the source, downloads nothing
+location.fetch(scratch)    # returns the local file or directory
 """
 
 import hashlib
@@ -23,16 +23,16 @@ from modelyard.components.source.settings import KINDS, Source
 from modelyard.components.store.storage import Location, find_storage, is_path, unusable
 
 HASHED_BYTES = 256 * 2**20
-"""A file up to this size is identified by its content: a copy or a touched file is the same data."""
+"""Files up to this size are identified by content, so a copy or a touched file has the same identity."""
 
 
 def locate(source: Source) -> Location:
-    """Return the place that `source.source` names; a relative path starts at the working directory.
+    """Return the location of a source; a relative path is relative to the working directory.
 
-    What scikit-learn ships is found without importing it.
+    The data of scikit-learn is located without importing it.
 
     Raises:
-        ConfigError: the address is of another kind, or incomplete.
+        ConfigError: the URL has an unknown scheme, or is incomplete.
         DataError: scikit-learn is not installed.
     """
     if bundled := KINDS[source.kind].bundled_files:
@@ -41,28 +41,30 @@ def locate(source: Source) -> Location:
     display_url = repr(url) if is_path(url) else redact_url(url)
     storage = find_storage(url, "data.source", display_url)
     if source.endpoint and not re.match("https?://", source.endpoint):
-        raise ConfigError(f"data.endpoint is {source.endpoint!r}: give it with its scheme, http://host:port.")
+        raise ConfigError(f"data.endpoint is {source.endpoint!r}: add the scheme, http://host:port.")
     try:
         if path := storage.path(url):
             return DiskLocation(path, source.sha256)
         return storage.location(url, source) or ObjectLocation(storage, url, source)
     except ValueError as error:
-        raise unusable(display_url, "data.source", str(error)) from None  # it may show a secret
+        raise unusable(display_url, "data.source", str(error)) from None  # the cause may contain a secret
 
 
 class BundledLocation:
     """See Location.
 
     Args:
-        kind: what it is called in an error.
-        names: files of scikit-learn's data folder; `fetch` returns the folder.
+        kind: its name in error messages.
+        names: names of files in scikit-learn's data folder; `fetch` returns the folder.
     """
 
     def __init__(self, kind: str, names: tuple[str, ...]) -> None:
         try:
             package = metadata.distribution("scikit-learn")
         except metadata.PackageNotFoundError as error:
-            raise DataError(f"{kind} ships with scikit-learn, which is not installed: install it.") from error
+            raise DataError(
+                f"{kind} ships with scikit-learn, which is not installed. Install scikit-learn."
+            ) from error
         self._folder = Path(str(package.locate_file("sklearn/datasets/data")))
         self._names = names
 
@@ -87,7 +89,7 @@ class DiskLocation:
 
     Args:
         path: the file or directory.
-        sha256: what the file must have; None when it is not known.
+        sha256: expected SHA-256 of the file; None if unknown.
     """
 
     def __init__(self, path: Path, sha256: str | None = None) -> None:
@@ -106,7 +108,7 @@ class DiskLocation:
                 return f"{status.st_size} {status.st_mtime_ns}"
             return artifacts.sha256(self._path)
 
-    def fetch(self, scratch: Path) -> Path:  # noqa: ARG002 - it is here already
+    def fetch(self, scratch: Path) -> Path:  # noqa: ARG002 - the data is local
         """See Location."""
         with self._translate_errors():
             self._status()
@@ -115,13 +117,17 @@ class DiskLocation:
         return self._path
 
     def _status(self) -> os.stat_result:
-        """Return what the system knows about the path, when it is something that can be read."""
+        """Return the stat result of the path.
+
+        Raises:
+            DataError: it is neither a file nor a directory, or a directory with data.sha256.
+        """
         status = self._path.stat()
         if stat.S_ISDIR(status.st_mode):
             if self._sha256:
                 raise DataError(
-                    f"data.sha256 is for one file and {self._path} is a directory: remove data.sha256, or "
-                    "make an archive of the directory."
+                    f"data.sha256 is for one file, but {self._path} is a directory. Remove data.sha256, or "
+                    "pack the directory into an archive."
                 )
         elif not stat.S_ISREG(status.st_mode):
             raise self._unusable("it is neither a file nor a directory. Correct data.source.")
@@ -129,15 +135,15 @@ class DiskLocation:
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Turn what the system says into errors about the data."""
+        """Raise DataError instead of OSError."""
         try:
             yield
         except FileNotFoundError as error:
-            raise self._unusable(f"there is no {error.filename}. Correct data.source.") from error
+            raise self._unusable(f"{error.filename} does not exist. Correct data.source.") from error
         except OSError as error:
             raise self._unusable(
-                f"{error.strerror or error} ({error.filename}). Correct data.source, or let this user "
-                "read it."
+                f"{error.strerror or error} ({error.filename}). Correct data.source, or give this user "
+                "read permission."
             ) from error
 
     def _unusable(self, why: str) -> DataError:
@@ -145,7 +151,7 @@ class DiskLocation:
 
 
 def _hash_listing(root: Path) -> str:
-    """Return one SHA-256 over what ingest reads of a directory: names, and the files' sizes and times."""
+    """Return the SHA-256 of the listing of a directory: names, and sizes and modification times of files."""
     digest = hashlib.sha256()
     for name, status in walk(root):
         version = "" if stat.S_ISDIR(status.st_mode) else f"\0{status.st_size} {status.st_mtime_ns}"

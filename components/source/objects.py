@@ -1,6 +1,6 @@
-"""A source in a storage of objects: an object, or all objects below a prefix as a directory.
+"""A source in object storage: an object, or all objects below a prefix as a directory.
 
-Every object is read in the generation that was listed.
+Each object is read in the generation that was listed.
 """
 
 import errno
@@ -20,20 +20,20 @@ from modelyard.components.store.objects import CONNECTIONS, Entry, Objects
 from modelyard.components.store.storage import Access, Storage, unusable
 
 NAME_ERRORS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
-"""Errors of a file system that cannot have a file of such a name, or has it already: some ignore case."""
+"""Errors for a file name that is not allowed, or exists, also in another case on some file systems."""
 
 
 class ObjectLocation:
     """See Location.
 
     Args:
-        storage: opens the URL.
-        url: of an object, or a prefix.
-        source: gives the limits, the emulator's URL, and the SHA-256 when it is known.
+        storage: the storage of the URL.
+        url: URL of an object or a prefix.
+        source: limits, emulator URL, and SHA-256 if known.
         patience: seconds for which a request is retried.
 
     Raises:
-        ValueError: the storage has no such URL.
+        ValueError: the URL is not valid for the storage.
     """
 
     def __init__(self, storage: Storage, url: str, source: Source, patience: float = 30.0) -> None:
@@ -75,8 +75,8 @@ class ObjectLocation:
     def _fetch_folder(self, target: Path) -> None:
         if self._source.sha256:
             raise DataError(
-                f"data.sha256 is for one file and {self._url} has many: remove data.sha256, or make an "
-                "archive of them."
+                f"data.sha256 is for one file, but {self._url} has many. Remove data.sha256, or pack "
+                "the files into an archive."
             )
         objects = self._list_objects()
         check_size(self._url, sum(entry.size for _, entry in objects), self._source.max_bytes)
@@ -94,29 +94,33 @@ class ObjectLocation:
                     raise self._name_error(entry.key, error.strerror or str(error)) from error
                 self._objects.download(entry.key, path, entry.generation)
 
-            list(readers.map(fetch_one, objects))  # an error cancels those that have not started
+            list(readers.map(fetch_one, objects))  # an error cancels the downloads that have not started
 
     def _find_object(self) -> Entry | None:
-        """Return the object of exactly this name, if there is one; an empty one may stand for a folder."""
+        """Return the object with exactly this name, if it exists and is not an empty folder marker."""
         if not self._name or self._name.endswith("/"):
             return None
         entry = self._objects.find(self._name)
         return None if entry and not entry.size and self._objects.entries(f"{self._name}/") else entry
 
     def _list_objects(self) -> list[tuple[str, Entry]]:
-        """Return the objects below the name, with their paths below it, in order."""
+        """Return the objects below the name, in order, each with its relative path."""
         prefix = f"{self._name.rstrip('/')}/" if self._name else ""
         entries = self._objects.entries(prefix)
         if not entries:
-            raise self._unusable("there is no such object and none below it (404). Correct data.source.")
+            raise self._unusable("there is no such object or prefix (404). Correct data.source.")
         paths = ((self._relative_path(entry.key, prefix), entry) for entry in entries)
         return [(path, entry) for path, entry in paths if not any(map(is_ignored, path.split("/")))]
 
     def _relative_path(self, name: str, prefix: str) -> str:
-        """Return the path of an object below the prefix when it cannot lead out of a directory."""
+        """Return the path of an object relative to the prefix.
+
+        Raises:
+            DataError: it would be outside of the target directory.
+        """
         path = name.removeprefix(prefix)
         if any(part in ("", ".", "..") or "\0" in part for part in path.split("/")):
-            raise self._name_error(name, "its name has an empty part or one that leads elsewhere")
+            raise self._name_error(name, "its name has an empty part, `.` or `..`")
         return path
 
     @cached_property
@@ -133,11 +137,11 @@ class ObjectLocation:
         try:
             yield
         except NotFoundError as error:
-            raise self._unusable(f"{error} It was replaced while it was read. Run again.") from error
+            raise self._unusable(f"{error} It was replaced during the download. Run again.") from error
         except StoreError as error:
             raise DataError(str(error)) from error
         except OSError as error:
-            raise self._unusable(f"{error}. Make room for the file on this machine.") from error
+            raise self._unusable(f"{error}. Free disk space on this machine.") from error
 
     def _name_error(self, key: str, why: str) -> DataError:
         return self._unusable(f"the object {key!r} cannot become a file ({why}). Rename the object.")

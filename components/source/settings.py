@@ -1,4 +1,4 @@
-"""`data`, the part that says where the examples come from."""
+"""The section `data` of the configuration: the source of the examples."""
 
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -11,13 +11,13 @@ from modelyard.components.store.storage import find_storage
 
 
 class Resize(Settings):
-    """How images of any size become one size."""
+    """How images are resized."""
 
     height: int = Field(ge=1, le=4096, description="Height in pixels.")
     width: int = Field(ge=1, le=4096, description="Width in pixels.")
     policy: Literal["stretch", "crop", "pad"] = Field(
         default="stretch",
-        description="stretch: ignore the aspect ratio; crop: fill and cut the middle; pad: fit, rest black.",
+        description="stretch: ignore the aspect ratio; crop: fill and crop; pad: fit and pad with black.",
     )
 
 
@@ -27,10 +27,10 @@ class Kind:
 
     Attributes:
         reader: the module of components/ingest/ whose `read(path, source)` returns its Examples.
-        problems: those whose targets it has.
-        keys: of `data`, those that are for such sources alone.
-        bundled_files: files of scikit-learn's data folder, for a kind that needs no `data.source`.
-        classes: their names, where every such source has the same.
+        problems: the problems that its targets are for.
+        keys: the keys of `data` that only this kind has.
+        bundled_files: files in scikit-learn's data folder, for a kind without `data.source`.
+        classes: the names of the classes, if all sources of this kind have the same.
     """
 
     reader: str
@@ -55,14 +55,14 @@ KINDS = {
         bundled_files=("diabetes_data_raw.csv.gz", "diabetes_target.csv.gz"),
     ),
 }
-"""The registry of readers; docs/extending.md says how one is added."""
+"""The registry of readers; docs/extending.md shows how to add one."""
 
 
 class SourceKeys(Settings):
-    """Where the examples come from and what they are: keys of `data`."""
+    """The keys of `data`: the source of the examples and their format."""
 
     kind: Literal["digits", "diabetes", "cifar10", "images", "npz"] = Field(
-        description="digits, diabetes: sets that scikit-learn ships; cifar10: the official archive (binary "
+        description="digits, diabetes: datasets of scikit-learn; cifar10: the official archive (binary "
         "or python form); images: PNG, JPEG, WebP, GIF, BMP and TIFF, one folder per class, or such "
         "folders in train, test and validation, or with an index, as a directory, .zip or .tar.gz, or in "
         "Parquet files with a column of images and one of labels; npz: "
@@ -71,7 +71,7 @@ class SourceKeys(Settings):
     )
     source: str | None = Field(
         default=None,
-        description="Path, or URL with https://, gs:// or the scheme of another storage that is installed. A "
+        description="Path, or URL with https://, gs:// or the scheme of another installed storage. A "
         "relative path is relative to the configuration file. "
         "User and password come from ~/.netrc. Not for digits and diabetes.",
     )
@@ -93,14 +93,14 @@ class SourceKeys(Settings):
         description="images only: a .csv, .tsv or .jsonl inside the source, with the columns path (or "
         "file_name, filename, file, image), label (or target, class), and optionally split (train, test or "
         "validation). Paths are relative to it, or else to the source. Without this key, metadata.csv and "
-        "metadata.jsonl are looked for, as Hugging Face has them.",
+        "metadata.jsonl, the names that Hugging Face uses, are searched.",
     )
     max_bad: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="images only: share of the files that may be unusable; they are skipped, and listed in "
-        "the report. With 0, any such file fails the run, which lists all of them.",
+        description="images only: maximum share of unusable files; they are skipped, and listed in the "
+        "report. With 0, any unusable file fails the run, and the error lists them.",
     )
     classes: tuple[str, ...] | None = Field(
         default=None,
@@ -111,22 +111,22 @@ class SourceKeys(Settings):
     max_bytes: int = Field(
         default=20 * 2**30,
         ge=1,
-        description="Most bytes that a download or an unpacked archive may have.",
+        description="Maximum size of a download or an unpacked archive, in bytes.",
     )
     timeout: float = Field(
-        default=30.0, gt=0, description="Seconds without a byte after which a download is given up."
+        default=30.0, gt=0, description="Seconds without data after which a download fails."
     )
     endpoint: str | None = Field(
         default=None,
-        description="Address of a GCS emulator, with its scheme; only for gs:// and for tests.",
+        description="URL of a GCS emulator; only for gs:// and tests.",
     )
     user_project: str | None = Field(
         default=None,
-        description="Google Cloud project that pays for requests, if the bucket has requester pays.",
+        description="Google Cloud project that is billed for requests, for a bucket with requester pays.",
     )
 
     def known_names(self) -> tuple[str, ...] | None:
-        """Return the names of an answer's values, where they are known before the data is read."""
+        """Return the names of the classes if they are known before the data is read."""
         return self.classes or KINDS[self.kind].classes
 
     @model_validator(mode="after")
@@ -142,12 +142,14 @@ class SourceKeys(Settings):
                     raise ValueError(f"data.{key} is for {name}, not for {self.kind}: remove it")
         if self.source and has_credentials(self.source):
             raise ValueError(
-                "data.source holds a password or a signature, which would be kept in logs and in the "
-                "version's manifest: put user and password into ~/.netrc; download what has a signed address "
-                "yourself"
+                "data.source contains a password or a signature, which would appear in logs and in the "
+                "manifest of the version: put user and password into ~/.netrc, or download the file of a "
+                "signed URL yourself"
             )
         if self.classes and len(set(self.classes)) < len(self.classes):
-            raise ValueError(f"data.classes is {list(self.classes)}, with a name twice: give each its own")
+            raise ValueError(
+                f"data.classes is {list(self.classes)}, with a duplicate name: give each class another name"
+            )
         for key in ("endpoint", "user_project"):
             if getattr(self, key) and not find_storage(self.source or ".", "data.source").takes_endpoint:
                 raise ValueError(f"data.{key} is for gs://: remove it")
@@ -155,7 +157,7 @@ class SourceKeys(Settings):
 
 
 class Source(SourceKeys):
-    """What the steps are told of the source: the keys of `data`, and the problem that its targets are for."""
+    """The source as the steps receive it: the keys of `data`, and the problem."""
 
     problem: str = "classification"
 
@@ -166,7 +168,7 @@ class Source(SourceKeys):
 
 
 def check_problem(keys: SourceKeys, problem: str) -> None:
-    """Raise ValueError when the targets of a source are of another problem."""
+    """Raise ValueError if the targets of a source are not for this problem."""
     if keys.classes and problem != "classification":
         raise ValueError(f"data.classes is for problem: classification, not for {problem}: remove it")
     if problem not in (known := KINDS[keys.kind].problems):

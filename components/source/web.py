@@ -1,8 +1,8 @@
-"""A source on the web: one file at an https:// or http:// address.
+"""A source on the web: one file at an https:// or http:// URL.
 
-A lost connection and a busy server are tried again a few times; a server that stalls is not. User and
-password come from ~/.netrc (or the file that NETRC names). A redirect may lead to an address with a token, so
-messages and logs show addresses without their query.
+Requests are retried after a lost connection or a temporary server error, but not after a timeout. User and
+password come from ~/.netrc, or the file in NETRC. A redirect may lead to a URL with a token, so messages and
+logs show URLs without their query.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Web(Storage):
-    """The storage of https:// and http://, from which files are read."""
+    """The read-only storage of https:// and http:// URLs."""
 
     form = "https://host/path"
     writable = False
@@ -49,36 +49,36 @@ class Web(Storage):
 
 
 class _RetryableStatusError(Exception):
-    """The server answered with a status that may pass."""
+    """The server returned a status that is usually temporary."""
 
 
 class WebLocation:
     """See Location.
 
     Args:
-        address: an http:// or https:// address.
-        source: gives the limits, and the SHA-256 when it is known.
+        url: an http:// or https:// URL.
+        source: limits, and SHA-256 if known.
 
     Raises:
-        ValueError: the address is malformed.
+        ValueError: the URL is malformed.
     """
 
-    def __init__(self, address: str, source: Limits) -> None:
-        self._redacted_url = redact_url(address)
+    def __init__(self, url: str, source: Limits) -> None:
+        self._redacted_url = redact_url(url)
         self._source = source
         try:
-            self._url = httpx.URL(address)
-            named = self._url.host.encode("idna")
+            self._url = httpx.URL(url)
+            host = self._url.host.encode("idna")
         except (httpx.InvalidURL, UnicodeError):
-            named = b""
-        if not named or b"%" in named or not 0 < (self._url.port or 80) < 2**16:
-            raise ValueError("which is not a web address")
+            host = b""
+        if not host or b"%" in host or not 0 < (self._url.port or 80) < 2**16:
+            raise ValueError("which is not a web URL")
 
     def identity(self) -> str:
         """See Location."""
         if self._source.sha256:
             return self._source.sha256
-        # Servers make an ETag of size and time, so two files may share it: the address tells them apart.
+        # Two files may share an ETag, which servers derive from size and time: the URL distinguishes them.
         return f"{self._redacted_url} {self._with_retries(self._read_version)}"
 
     def fetch(self, scratch: Path) -> Path:
@@ -93,19 +93,19 @@ class WebLocation:
         return target
 
     def _read_version(self) -> str:
-        """Return what the server says about the file's version."""
+        """Return the version of the file according to the server."""
         with self._client() as client:
             response = client.head(self._url)
             if not _rejection(response) and (version := _version(response.headers)):
                 return version
-            # Some servers answer HEAD with an error, or with less.
+            # Some servers answer HEAD with an error or fewer headers.
             with client.stream("GET", self._url, headers={"Range": "bytes=0-0"}) as response:
                 self._check_response(response)
                 if version := _version(response.headers):
                     return version
         raise self._unusable(
-            "the server gives neither an ETag nor a Last-Modified with a Content-Length, so nobody can see "
-            "whether the file changed. Set data.sha256 to the file's SHA-256."
+            "the server sends neither an ETag nor a Last-Modified with a Content-Length, so a change of the "
+            "file cannot be detected. Set data.sha256 to the file's SHA-256."
         )
 
     def _download(self, path: Path) -> None:
@@ -124,7 +124,7 @@ class WebLocation:
         check_sha256(self._redacted_url, digest.hexdigest(), self._source.sha256)
 
     def _client(self) -> httpx.Client:
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # below that it logs whole addresses
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # INFO logs full URLs
         return httpx.Client(
             auth=_credentials(self._url.host),
             headers={"Accept-Encoding": "identity"},
@@ -138,7 +138,7 @@ class WebLocation:
         if self._url.scheme == "https" and request.url.scheme != "https":
             target = redact_url(str(request.url))
             raise self._unusable(
-                f"the server redirects to {target}, which is not encrypted. Use a server that stays with https://."
+                f"the server redirects to {target}, which is not encrypted. Use a URL that redirects only to https://."
             )
 
     def _check_response(self, response: httpx.Response) -> None:
@@ -148,7 +148,7 @@ class WebLocation:
             raise self._unusable(reason)
 
     def _with_retries(self, operation: Callable[[], T]) -> T:
-        """Return what `operation` returns, tried again after what may pass."""
+        """Return the result of `operation`; retry after temporary errors."""
         with self._translate_errors():
             for delay in RETRY_DELAYS:
                 try:
@@ -159,13 +159,11 @@ class WebLocation:
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Turn what the client library and the system raise into errors about the data."""
+        """Raise DataError instead of httpx errors and OSError."""
         try:
             yield
         except _RetryableStatusError as error:
-            raise self._unusable(
-                f"the server is busy or broken ({error}), also when asked again. Try later."
-            ) from error
+            raise self._unusable(f"the server returned {error}, also after retries. Try later.") from error
         except httpx.TimeoutException as error:
             raise self._unusable(
                 f"the server sent nothing for {self._source.timeout:g} seconds. Try later, or raise "
@@ -174,14 +172,14 @@ class WebLocation:
         except (httpx.RequestError, UnicodeError) as error:  # UnicodeError: a redirect to no host
             raise self._unusable(_connection_failure(error, self._url.host)) from error
         except OSError as error:
-            raise self._unusable(f"{error}. Make room for the file on this machine.") from error
+            raise self._unusable(f"{error}. Free disk space on this machine.") from error
 
     def _unusable(self, reason: str) -> DataError:
         return DataError(f"Cannot read {self._redacted_url} (data.source): {reason}")
 
 
 class ProxiedTransport(httpx.BaseTransport):
-    """Sends a request directly or through the proxy for its URL, also one that a redirect leads to."""
+    """Sends each request, also after a redirect, directly or through the proxy for its URL."""
 
     def __init__(self) -> None:
         self._opened: dict[tuple[str, str | None], httpx.HTTPTransport] = {}
@@ -190,7 +188,7 @@ class ProxiedTransport(httpx.BaseTransport):
         """See httpx.
 
         Raises:
-            ConfigError: the proxy, or the certificates to trust, cannot be used.
+            ConfigError: the proxy or the trusted certificates are not usable.
         """
         key = request.url.scheme, proxy_for(str(request.url), "socksio")
         if key not in self._opened:
@@ -209,7 +207,7 @@ class ProxiedTransport(httpx.BaseTransport):
 
 
 def read_netrc() -> tuple[Path, str]:
-    """Return the path and the text of ~/.netrc, or of the file that NETRC names; no text without the file.
+    """Return the path and the text of ~/.netrc, or of the file in NETRC; the text is empty if it is missing.
 
     Raises:
         DataError: it cannot be read.
@@ -218,19 +216,19 @@ def read_netrc() -> tuple[Path, str]:
     try:
         path = path.expanduser()
         return path, path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    except RuntimeError:  # no home
+    except RuntimeError:  # no home directory
         return path, ""
     except OSError as error:
         raise DataError(
-            f"The passwords in {path} cannot be read: {error.strerror}. Make the file readable, or set NETRC "
-            "to another one."
+            f"Cannot read the passwords in {path}: {error.strerror}. Make the file readable, or set NETRC "
+            "to another file."
         ) from error
 
 
 def _credentials(host: str) -> httpx.BasicAuth | None:
-    """Return the user and password for a host of ~/.netrc.
+    """Return the user and password for a host in ~/.netrc.
 
-    Other programs write tokens that Python's `netrc` refuses, such as `method`: they are left out.
+    Python's `netrc` rejects words that other programs write, such as `method`; they are ignored.
     """
     content = _NETRC_COMMENT.sub("", read_netrc()[1])
     words = (re.sub(r'\\(.)|"', r"\1", word) for word in _NETRC_WORD.findall(content))
@@ -248,7 +246,7 @@ def _credentials(host: str) -> httpx.BasicAuth | None:
 
 
 def _version(headers: httpx.Headers) -> str | None:
-    """Return what the headers say about the file's version; None when it is not enough."""
+    """Return the version of the file from the headers; None if they do not identify one."""
     if etag := headers.get("etag"):
         return str(etag)
     modified = headers.get("last-modified")
@@ -257,37 +255,36 @@ def _version(headers: httpx.Headers) -> str | None:
 
 
 def _rejection(response: httpx.Response) -> str | None:
-    """Return why a server's response is not the file; None when it is."""
+    """Return why a response is not the file; None if it is."""
     code = response.status_code
     if code in (401, 403, 407):
         return (
-            f"the server does not permit it ({code}). Give an address that this machine may read; a signed "
-            "address may have expired."
+            f"the server denies access ({code}). Use a URL that this machine may read; a signed URL may "
+            "have expired."
         )
     if code in (404, 410):
         return f"the server has no such file ({code}). Correct data.source."
     if not response.is_success:
-        return f"the server answered {code}. Correct data.source."
+        return f"the server returned {code}. Correct data.source."
     if response.headers.get("content-type", "").lower().startswith("text/html"):
         return (
-            "the server sent a web page and not a file; it may be one that asks for a login or leads to the "
-            "download. Give the address of the file itself."
+            "the server sent a web page, such as a login or download page, instead of a file. Use the URL of "
+            "the file itself."
         )
     return None
 
 
 def _connection_failure(error: Exception, host: str) -> str:
-    """Return why the server at `host` could not be talked to."""
+    """Return why the connection to `host` failed."""
     if _caused_by(error, socket.gaierror):
-        return f"there is no host {host} ({describe(error)}). Correct data.source, or check the network."
+        return f"the host {host} is unknown ({describe(error)}). Correct data.source, or check the network."
     if _caused_by(error, ssl.SSLError):
         return (
-            f"no encrypted connection can be made ({describe(error)}). If your network has its own "
+            f"the TLS connection failed ({describe(error)}). If your network has its own "
             "certificate authority, set SSL_CERT_FILE to its certificate."
         )
     return (
-        f"the connection failed ({describe(error)}), also when tried again. Check the network and "
-        "data.source."
+        f"the connection failed ({describe(error)}), also after retries. Check the network and data.source."
     )
 
 

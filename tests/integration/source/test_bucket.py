@@ -121,7 +121,7 @@ def test_a_prefix_changes_with_its_objects_only(put: Any, place: Any, pictures: 
 def test_a_whole_bucket(bucket: str, tmp_path: Path) -> None:
     httpx.post(f"{bucket}/storage/v1/b", json={"name": "pets"}).raise_for_status()
     source = Source(kind="images", source="gs://pets", endpoint=bucket)
-    refused(locate(source).identity, "no such object and none below it")
+    refused(locate(source).identity, "no such object or prefix")
     url = f"{bucket}/upload/storage/v1/b/pets/o?uploadType=media&name=cat%2F1.png"
     httpx.post(url, content=b"cat").raise_for_status()
     assert locate(source).identity()
@@ -160,7 +160,7 @@ def test_a_sha256_is_believed_and_then_checked(put: Any, place: Any, prefix: str
     assert place(f"{prefix}/set.npz", sha256=right).fetch(tmp_path / "right").read_bytes() == b"one"
     assert place(f"{prefix}/set.npz", sha256=wrong).identity() == wrong
     changed = place(f"{prefix}/set.npz", sha256=wrong)
-    refused(lambda: changed.fetch(tmp_path / "wrong"), f"set.npz is {right} and data.sha256 says {wrong}")
+    refused(lambda: changed.fetch(tmp_path / "wrong"), f"set.npz is {right}, but data.sha256 is {wrong}")
     assert not files(tmp_path / "wrong")
 
 
@@ -176,12 +176,12 @@ def test_an_object_replaced_while_it_is_read_is_not_taken(
         return seen
 
     monkeypatch.setattr(Bucket, "find", find_and_replace)
-    refused(lambda: place(f"{prefix}/set.npz").fetch(tmp_path), "replaced while it was read. Run again")
+    refused(lambda: place(f"{prefix}/set.npz").fetch(tmp_path), "replaced during the download. Run again")
     assert not files(tmp_path)
 
 
 def test_a_sha256_is_for_one_object(place: Any, pictures: str, tmp_path: Path) -> None:
-    refused(lambda: place(pictures, sha256="0" * 64).fetch(tmp_path), r"has many: remove data\.sha256")
+    refused(lambda: place(pictures, sha256="0" * 64).fetch(tmp_path), r"has many\. Remove data\.sha256")
 
 
 def test_more_bytes_than_allowed(place: Any, pictures: str, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_more_bytes_than_allowed(place: Any, pictures: str, tmp_path: Path) -> N
 def test_nothing_there(bucket: str, place: Any, prefix: str, tmp_path: Path) -> None:
     for name in (f"{prefix}/no.npz", f"{prefix}/"):
         for use in (place(name).identity, lambda name=name: place(name).fetch(tmp_path)):
-            refused(use, rf"gs://{BUCKET}/{name} .*no such object and none below it.*Correct data\.source")
+            refused(use, rf"gs://{BUCKET}/{name} .*no such object or prefix.*Correct data\.source")
     gone = locate(Source(kind="npz", source="gs://no-such-bucket/set.npz", endpoint=bucket))
     refused(gone.identity, "there is no bucket no-such-bucket")
 

@@ -237,7 +237,7 @@ def test_a_configuration_cannot_be_changed(config):
         ("gate: {margin: {r2: 0.1}}", ["gate.margin.r2", "balanced_accuracy, accuracy, recall"]),
         ("gate: {minimum: {accuracy: {cat: 0.9}}}", ["gate.minimum.accuracy", "one number"]),
         ("gate: {maximum: {accuracy: 0.9}}", ["higher is better", "gate.minimum"]),
-        ("gate: {minimum: {accuracy: high}}", ['gate.minimum.accuracy is "high"', "Smallest value"]),
+        ("gate: {minimum: {accuracy: high}}", ['gate.minimum.accuracy is "high"', "Minimum values"]),
         ("name: x", ["line 4", "'name' is there a second time", "keep one"]),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_given_sha256_is_believed_and_then_checked(tmp_path: Path) -> None:
     right, wrong = hashlib.sha256(b"data").hexdigest(), "0" * 64
     assert DiskLocation(path, right).fetch(tmp_path) == path
     assert DiskLocation(path, wrong).identity() == wrong
-    with pytest.raises(DataError, match=f"data.npz is {right} and data.sha256 says {wrong}"):
+    with pytest.raises(DataError, match=f"data.npz is {right}, but data.sha256 is {wrong}"):
         DiskLocation(path, wrong).fetch(tmp_path)
 
 
@@ -110,7 +110,7 @@ def refused(place: DiskLocation, tmp_path: Path, match: str) -> None:
 
 
 def test_a_sha256_is_for_a_file(pictures: Path, tmp_path: Path) -> None:
-    refused(DiskLocation(pictures, "0" * 64), tmp_path, r"pictures is a directory: remove data\.sha256")
+    refused(DiskLocation(pictures, "0" * 64), tmp_path, r"pictures is a directory\. Remove data\.sha256")
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         refused(
             DiskLocation(tmp_path / "no.npz", sha256),
             tmp_path,
-            r"no\.npz \(data\.source\): there is no .*Correct",
+            r"no\.npz \(data\.source\): .* does not exist.*Correct",
         )
 
 

@@ -42,7 +42,7 @@ def test_a_refused_address_keeps_its_secrets() -> None:
     ["https://me:hunter2@host/x", "https://hunter2@host/x", "https://host/x?X-Goog-Signature=hunter2"],
 )
 def test_a_secret_in_an_address_is_refused_before_it_gets_into_a_log(address: str) -> None:
-    with pytest.raises(ValidationError, match="holds a password or a signature"):
+    with pytest.raises(ValidationError, match="contains a password or a signature"):
         Source(kind="npz", source=address)
 
 
