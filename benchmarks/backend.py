@@ -25,13 +25,13 @@ HERE = Path(__file__).parent
 MODELYARD = Path(sys.executable).parent / "modelyard"
 NAME = "bench-backend"
 SUBMISSIONS = 7
-MORE_PODS = 7  # fingerprint and explain, two each; the exit handler and both conditions, one each
+ADDITIONAL_PODS = 7  # fingerprint and explain, two each; the exit handler and both conditions, one each
 QUICK = [part for key in ("bake_seconds=1", "min_requests=20") for part in ("--set", f"rollout.{key}")]
 
 
-def started(command: list[str | Path]) -> str:
+def submit_and_get_id(command: list[str | Path]) -> str:
     """Run a command that submits, and return the run's id: both ways name it last."""
-    return [found.group() for found in runs.ID.finditer(finished(command))][-1]
+    return [match.group() for match in runs.ID.finditer(finished(command))][-1]
 
 
 class Bench:
@@ -39,56 +39,58 @@ class Bench:
 
     def __init__(self, environment: str, url: str, folder: Path) -> None:
         os.environ["KF_PIPELINES_ENDPOINT"] = url
-        self.place, self.url, self.folder = load_environment(environment), url, folder
-        self.backend: Backend = connect(self.place)
+        self.environment, self.url, self.folder = load_environment(environment), url, folder
+        self.backend: Backend = connect(self.environment)
         self.cluster = connect_cluster(self.backend.namespace)
         self.pods: dict[str, list[float]] = {"ours": [], "bare": []}
 
-    def elsewhere(self) -> Path:
+    def write_environment(self) -> Path:
         """Return an environment with a bucket's folder that nothing was written to."""
-        root = f"{self.place.pipeline_root}/{uuid4().hex[:8]}"
+        root = f"{self.environment.pipeline_root}/{uuid4().hex[:8]}"
         path = self.folder / f"{uuid4().hex}.yaml"
-        values = self.place.model_dump(mode="json", exclude={"images"})
+        values = self.environment.model_dump(mode="json", exclude={"images"})
         values |= {"pipeline_root": root, "store": f"{root}/models"}
         path.write_text(yaml.safe_dump(values))
         return path
 
-    def submit(self) -> list[str | Path]:
+    def submit_command(self) -> list[str | Path]:
         """Return the command that submits the digits."""
         options = ["--set", f"name={NAME}", *QUICK, "--output", "json"]
-        return [MODELYARD, "submit", "-e", self.elsewhere(), *options]
+        return [MODELYARD, "submit", "-e", self.write_environment(), *options]
 
-    def bare(self, script: str) -> list[str | Path]:
+    def bare_command(self, script: str) -> list[str | Path]:
         """Return the command that submits with the SDK alone: our pipeline, or the bare one."""
-        return [sys.executable, HERE / script, self.elsewhere(), self.url, NAME]
+        return [sys.executable, HERE / script, self.write_environment(), self.url, NAME]
 
-    def accepted(self, command: list[str | Path]) -> float:
+    def time_submission(self, command: list[str | Path]) -> float:
         """Return the seconds until a run is accepted, and end it."""
-        began = time.perf_counter()
-        run_id = started(command)
-        seconds = time.perf_counter() - began
+        started = time.perf_counter()
+        run_id = submit_and_get_id(command)
+        seconds = time.perf_counter() - started
         runs.cancel(self.backend, runs.find(self.backend, run_id))
         return seconds
 
-    def whole(self, kind: str) -> float:
+    def time_run(self, kind: str) -> float:
         """Return the seconds of a run, from its creation to its end."""
-        self.clear()
-        run_id = started(self.submit() if kind == "ours" else self.bare("bare_pipeline.py"))
-        run = self.ended(run_id)
+        self.delete_servers()
+        run_id = submit_and_get_id(
+            self.submit_command() if kind == "ours" else self.bare_command("bare_pipeline.py")
+        )
+        run = self.wait_for_success(run_id)
         self.pods[kind].append(len(self.cluster.list("Pod", f"pipeline/runid={run_id}")))
         return (run.finished_at - run.created_at).total_seconds()
 
-    def clear(self) -> None:
+    def delete_servers(self) -> None:
         """Remove the servers."""
-        of_bench = ("-l", f"app.kubernetes.io/name={NAME}", "-n", self.place.serving.namespace)
-        finished(["kubectl", "delete", "deployment,service", *of_bench])
+        selector = ("-l", f"app.kubernetes.io/name={NAME}", "-n", self.environment.serving.namespace)
+        finished(["kubectl", "delete", "deployment,service", *selector])
 
-    def forget(self) -> None:
+    def delete_pipeline(self) -> None:
         """Remove the pipeline with its versions."""
-        known = self.backend.pipelines.pipeline_service_get_pipeline_by_name(NAME)
-        self.backend.pipelines.pipeline_service_delete_pipeline(known.pipeline_id, cascade=True)
+        pipeline = self.backend.pipelines.pipeline_service_get_pipeline_by_name(NAME)
+        self.backend.pipelines.pipeline_service_delete_pipeline(pipeline.pipeline_id, cascade=True)
 
-    def ended(self, run_id: str) -> Any:
+    def wait_for_success(self, run_id: str) -> Any:
         """Return a run when it has succeeded."""
         while runs.state(run := runs.find(self.backend, run_id)) not in runs.ENDED:
             time.sleep(1)
@@ -96,21 +98,21 @@ class Bench:
         return run
 
 
-def measured(bench: Bench, rounds: int) -> list[Result]:
+def measure(bench: Bench, rounds: int) -> list[Result]:
     """Measure both, in turns."""
-    bench.accepted(bench.submit())  # the pipeline is known from then on
-    sent = turns(
+    bench.time_submission(bench.submit_command())  # the pipeline is known from then on
+    submissions = turns(
         SUBMISSIONS,
         {
-            "ours": lambda: bench.accepted(bench.submit()),
-            "bare": lambda: bench.accepted(bench.bare("bare_submit.py")),
+            "ours": lambda: bench.time_submission(bench.submit_command()),
+            "bare": lambda: bench.time_submission(bench.bare_command("bare_submit.py")),
         },
     )
-    seconds = turns(rounds, {kind: lambda kind=kind: bench.whole(kind) for kind in ("ours", "bare")})
-    more = bench.pods["ours"][0] - bench.pods["bare"][0]
+    seconds = turns(rounds, {kind: lambda kind=kind: bench.time_run(kind) for kind in ("ours", "bare")})
+    additional = bench.pods["ours"][0] - bench.pods["bare"][0]
     return [
-        paired("submit, until accepted", sent["ours"], sent["bare"], "s", "<= 1.3x"),
-        result("pods of a run beyond the bare one's", more, MORE_PODS, "pods", "<= 1x"),
+        paired("submit, until accepted", submissions["ours"], submissions["bare"], "s", "<= 1.3x"),
+        result("pods of a run beyond the bare one's", additional, ADDITIONAL_PODS, "pods", "<= 1x"),
         paired("pods of a run", bench.pods["ours"], bench.pods["bare"], "pods", ""),
         paired("whole run, nothing cached", seconds["ours"], seconds["bare"], "s", ""),
     ]
@@ -131,10 +133,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MODELYARD_HOME"] = folder
         bench = Bench(options.environment, url, Path(folder))
-        rows = measured(bench, options.rounds)
-        bench.clear()
-        bench.forget()
-    show("A run on Kubeflow Pipelines", rows)
+        results = measure(bench, options.rounds)
+        bench.delete_servers()
+        bench.delete_pipeline()
+    show("A run on Kubeflow Pipelines", results)
 
 
 if __name__ == "__main__":

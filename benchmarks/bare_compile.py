@@ -8,6 +8,6 @@ from modelyard.pipelines.compile.compiler import arguments, pipeline
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 
-place = load_environment(sys.argv[1])
-values = arguments(load(store=place.model_store()), place)
-Compiler().compile(pipeline(place), sys.argv[2], pipeline_parameters=values)
+environment = load_environment(sys.argv[1])
+values = arguments(load(store=environment.model_store()), environment)
+Compiler().compile(pipeline(environment), sys.argv[2], pipeline_parameters=values)

@@ -23,10 +23,10 @@ from modelyard.pipelines.compile.compiler import arguments, in_pod
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 
-environment, url, name = sys.argv[1:]
-place = load_environment(environment)
+environment_name, url, name = sys.argv[1:]
+environment = load_environment(environment_name)
 overrides = [f"name={name}", *(f"rollout.{key}" for key in ("bake_seconds=1", "min_requests=20"))]
-given = arguments(load(None, overrides, store=place.model_store()), place)
+parameters = arguments(load(None, overrides, store=environment.model_store()), environment)
 RUN = uuid4().hex
 IDENTITY = Identity(run=RUN, data=RUN).model_dump_json()
 
@@ -34,33 +34,33 @@ IDENTITY = Identity(run=RUN, data=RUN).model_dump_json()
 @dsl.pipeline(name="bare-train-to-serve")
 def bare() -> None:
     """Ingest, preprocess, train, evaluate, deploy."""
-    ingested = ingest(spec=given["ingest_spec"], fingerprint=RUN)
-    prepared = preprocess(raw=ingested.outputs["raw"], spec=given["preprocess_spec"])
-    trained = train(features=prepared.outputs["features"], spec=given["train_spec"])
+    ingested = ingest(spec=parameters["ingest_spec"], fingerprint=RUN)
+    prepared = preprocess(raw=ingested.outputs["raw"], spec=parameters["preprocess_spec"])
+    trained = train(features=prepared.outputs["features"], spec=parameters["train_spec"])
     evaluated = evaluate(
         model=trained.outputs["model"],
         features=prepared.outputs["features"],
         history=trained.outputs["history"],
-        spec=given["evaluate_spec"],
+        spec=parameters["evaluate_spec"],
         identity=IDENTITY,
     )
     deployed = deploy(
         model=trained.outputs["model"],
         history=trained.outputs["history"],
         evaluation=evaluated.outputs["evaluation"],
-        spec=given["deploy_spec"],
+        spec=parameters["deploy_spec"],
         identity=IDENTITY,
     )
     steps = {"ingest": ingested, "preprocess": prepared, "train": trained, "evaluate": evaluated}
     for step, task in {**steps, "deploy": deployed}.items():
-        in_pod(step, task, place)
+        in_pod(step, task, environment)
 
 
 client = kfp.Client(url)
-started = client.create_run_from_pipeline_func(
+run = client.create_run_from_pipeline_func(
     bare,
     experiment_name="bare",
-    pipeline_root=place.pipeline_root,
-    service_account=place.runs.service_account,
+    pipeline_root=environment.pipeline_root,
+    service_account=environment.runs.service_account,
 )
-print(started.run_id)
+print(run.run_id)

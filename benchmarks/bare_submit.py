@@ -14,12 +14,12 @@ from modelyard.pipelines.compile.compiler import arguments, pipeline
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 
-environment, url, name = (*sys.argv[1:], "digits")[:3]
-place = load_environment(environment)
-values = arguments(load(None, [f"name={name}"], store=place.model_store()), place)
+environment_name, url, name = (*sys.argv[1:], "digits")[:3]
+environment = load_environment(environment_name)
+values = arguments(load(None, [f"name={name}"], store=environment.model_store()), environment)
 with tempfile.TemporaryDirectory() as folder:
     package = Path(folder) / "pipeline.yaml"
-    Compiler().compile(pipeline(place), str(package))
+    Compiler().compile(pipeline(environment), str(package))
     client = kfp.Client(host=url)
     uploaded = client.upload_pipeline_version(
         str(package),
@@ -33,6 +33,6 @@ with tempfile.TemporaryDirectory() as folder:
         params=values,
         pipeline_id=uploaded.pipeline_id,
         version_id=uploaded.pipeline_version_id,
-        pipeline_root=place.pipeline_root,
-        service_account=place.runs.service_account,
+        pipeline_root=environment.pipeline_root,
+        service_account=environment.runs.service_account,
     )

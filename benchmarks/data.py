@@ -22,7 +22,7 @@ from modelyard.components.source.settings import Resize, Source
 
 IMAGES, ROUNDS = 400_000, 3
 SHAPE, CLASSES = (32, 32, 3), 10
-PHOTOS, PHOTO, SIDE = 600, (500, 375), 224
+PHOTOS, PHOTO_SIZE, SIDE = 600, (500, 375), 224
 STEP = """
 import sys, time
 from modelyard.components.{step}.{module} import {step}
@@ -43,8 +43,8 @@ from modelyard.components.ingest.image_files import read
 from modelyard.components.source.settings import Source
 source = Source.of(sys.argv[1])
 started = time.perf_counter()
-rows = sum(len(batch) for _, batch, *_ in read(Path(source.source), source).batches)
-print(rows / (time.perf_counter() - started))
+images = sum(len(batch) for _, batch, *_ in read(Path(source.source), source).batches)
+print(images / (time.perf_counter() - started))
 """
 LOOP = """
 import sys, time
@@ -52,52 +52,54 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 started = time.perf_counter()
-rows = 0
+images = 0
 for path in sorted(Path(sys.argv[1]).rglob("*.jpg")):
     with Image.open(path) as image:
         size = (int(sys.argv[2]),) * 2
-        rows += len(np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))[None])
-print(rows / (time.perf_counter() - started))
+        images += len(np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))[None])
+print(images / (time.perf_counter() - started))
 """
 
 
-def steps(scratch: Path, images: int) -> list[Result]:
+def measure_steps(scratch: Path, images: int) -> list[Result]:
     """Return the speed of the steps beside SHA-256, and their memory beside that for half of the images."""
     peaks: dict[tuple[str, int], float] = {}
 
     def ingest(number: int) -> float:
         source = scratch / f"{number}.npz"
         spec = IngestSpec(source=Source(kind="npz", source=str(source))).text()
-        return speed("ingest", number, INGEST, source, spec, "", scratch / "raw")
+        return run_step("ingest", number, INGEST, source, spec, "", scratch / "raw")
 
     def preprocess(number: int) -> float:
         spec = PreprocessSpec(preparation=Preparation()).text()
-        return speed(
+        return run_step(
             "preprocess", number, PREPROCESS, scratch / "raw", scratch / "raw", spec, scratch / "features"
         )
 
-    def speed(step: str, number: int, program: str, source: Path, *arguments: object) -> float:
+    def run_step(step: str, number: int, program: str, source: Path, *arguments: object) -> float:
         command = [sys.executable, "-c", program, *map(str, arguments)]
         seconds, peak = map(float, finished(command).split()[-2:])  # a log may come before
         peaks[step, number] = max(peak, peaks.get((step, number), 0))
-        return size(source) / seconds
+        return megabytes(source) / seconds
 
     for number in (images // 2, images):
-        generate(scratch / f"{number}.npz", number)
+        write_dataset(scratch / f"{number}.npz", number)
     ingest(images // 2)
     preprocess(images // 2)
-    pace = turns(
+    speeds = turns(
         ROUNDS,
         {
-            "sha256 of the source": lambda: sha256(scratch / f"{images}.npz"),
+            "sha256 of the source": lambda: hash_speed(scratch / f"{images}.npz"),
             "ingest": lambda: ingest(images),
-            "sha256 of raw": lambda: sha256(scratch / "raw"),
+            "sha256 of raw": lambda: hash_speed(scratch / "raw"),
             "preprocess": lambda: preprocess(images),
         },
     )
     return [
-        paired("ingest, beside SHA-256", pace["ingest"], pace["sha256 of the source"], "MB/s", ">= 0.6x"),
-        paired("preprocess, beside SHA-256", pace["preprocess"], pace["sha256 of raw"], "MB/s", ">= 0.6x"),
+        paired("ingest, beside SHA-256", speeds["ingest"], speeds["sha256 of the source"], "MB/s", ">= 0.6x"),
+        paired(
+            "preprocess, beside SHA-256", speeds["preprocess"], speeds["sha256 of raw"], "MB/s", ">= 0.6x"
+        ),
         *(
             result(
                 f"peak memory of {step}, beside half",
@@ -111,50 +113,52 @@ def steps(scratch: Path, images: int) -> list[Result]:
     ]
 
 
-def generate(path: Path, images: int) -> None:
+def write_dataset(path: Path, images: int) -> None:
     """Write noise in ten classes."""
     random = np.random.default_rng(0)
     np.savez(path, x=random.integers(0, 256, (images, *SHAPE), np.uint8), y=np.arange(images) % CLASSES)
 
 
-def size(path: Path) -> float:
+def megabytes(path: Path) -> float:
     """Return the MB of a file, or of the files in a folder."""
     return sum(one.stat().st_size for one in ([path] if path.is_file() else path.iterdir())) / 1e6
 
 
-def sha256(path: Path) -> float:
+def hash_speed(path: Path) -> float:
     """Return the MB of the file, or the files, that are hashed in a second."""
     started = time.perf_counter()
     for one in [path] if path.is_file() else path.iterdir():
         artifacts.sha256(one)
-    return size(path) / (time.perf_counter() - started)
+    return megabytes(path) / (time.perf_counter() - started)
 
 
-def photos(scratch: Path) -> Result:
+def measure_photos(scratch: Path) -> Result:
     """Return the JPEG files that are decoded and resized in a second, beside a loop with Pillow."""
     folder, random = scratch / "photos", np.random.default_rng(0)
     for number in range(PHOTOS):
         path = folder / f"class {number % 2}" / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         coarse = Image.fromarray(random.integers(0, 256, (40, 50, 3), np.uint8))
-        coarse.resize(PHOTO, Image.Resampling.BICUBIC).save(path, quality=85)
+        coarse.resize(PHOTO_SIZE, Image.Resampling.BICUBIC).save(path, quality=85)
     resize = Resize(height=SIDE, width=SIDE)
     source = Source(kind="images", source=str(folder), resize=resize).text()
-    pace = turns(
+    speeds = turns(
         ROUNDS,
         {
             "ours": lambda: float(finished([sys.executable, "-c", READER, source])),
             "loop": lambda: float(finished([sys.executable, "-c", LOOP, str(folder), str(SIDE)])),
         },
     )
-    return paired("JPEG files, beside a loop with Pillow", pace["ours"], pace["loop"], "images/s", ">= 1.5x")
+    return paired(
+        "JPEG files, beside a loop with Pillow", speeds["ours"], speeds["loop"], "images/s", ">= 1.5x"
+    )
 
 
 def main() -> None:
     """Measure everything and print it."""
     images = int(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
     with tempfile.TemporaryDirectory() as folder:
-        show(f"data, {images:,} images", [*steps(Path(folder), images), photos(Path(folder))])
+        show(f"data, {images:,} images", [*measure_steps(Path(folder), images), measure_photos(Path(folder))])
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ CALLS = {
 }
 
 
-def run(home: Path) -> dict[str, object]:
+def run_digits(home: Path) -> dict[str, object]:
     """Run the digits with its files below `home` and return the summary."""
     command = [MODELYARD, "run", "--output", "json", "--set", f"store.url={home / 'models'}"]
     done = subprocess.run(
@@ -43,13 +43,13 @@ def run(home: Path) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
-def whole_run(scratch: Path) -> Result:
+def measure_first_run(scratch: Path) -> Result:
     """A first run beside the bare script; both from nothing."""
 
     def ours() -> float:
         with tempfile.TemporaryDirectory(dir=scratch) as home:
             started = time.perf_counter()
-            run(Path(home))
+            run_digits(Path(home))
             return time.perf_counter() - started
 
     bare = [sys.executable, HERE / "bare_digits.py", scratch / "bare.keras"]
@@ -57,27 +57,27 @@ def whole_run(scratch: Path) -> Result:
     return result("whole digits run", seconds["ours"], seconds["bare"], "s", "<= 1.3x")
 
 
-def rerun(scratch: Path) -> Result:
+def measure_rerun(scratch: Path) -> Result:
     """A run with nothing changed beside a bare cached rerun and one start of the server."""
     home = scratch / "rerun"
-    run(home)
+    run_digits(home)
     bare = [sys.executable, HERE / "bare_kfp.py", scratch / "bare"]
     wall(bare)
 
     def ours() -> float:
         started = time.perf_counter()
-        run(home)
+        run_digits(home)
         return time.perf_counter() - started
 
     seconds = interleaved(
-        ROUNDS, {"ours": ours, "kfp": lambda: wall(bare), "server": lambda: server_start(home)}
+        ROUNDS, {"ours": ours, "kfp": lambda: wall(bare), "server": lambda: time_server_start(home)}
     )
     baseline = seconds["kfp"] + seconds["server"]
     return result("rerun, nothing changed", seconds["ours"], baseline, "s", "<= 1.3x")
 
 
-def server_start(home: Path) -> float:
-    """Return the seconds from the start of a server to its being ready and stopped again."""
+def time_server_start(home: Path) -> float:
+    """Return the seconds to start a server and stop it again."""
     from modelyard.components.deploy.platforms import local
 
     config = load(None, [f"store.url={home / 'models'}"], {})
@@ -87,20 +87,20 @@ def server_start(home: Path) -> float:
     return time.perf_counter() - started
 
 
-def step_overhead(scratch: Path) -> Result:
+def measure_step_overhead(scratch: Path) -> Result:
     """What a step costs in a run beyond its function in a bare process, in ms a step."""
     values = arguments(load(None))
 
     def in_run() -> float:
         with tempfile.TemporaryDirectory(dir=scratch) as home:
-            steps = {step["name"]: step["seconds"] for step in run(Path(home))["steps"]}
+            steps = {step["name"]: step["seconds"] for step in run_digits(Path(home))["steps"]}
             return sum(steps[name] for name in CALLS) / len(CALLS)
 
     def bare() -> float:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             raw, features = f"{folder}/raw", f"{folder}/features"
-            places = {"ingest": {"out": raw}, "preprocess": {"raw": raw, "out": features}}
-            calls = [call.format(**{**values, **places[name]}) for name, call in CALLS.items()]
+            paths = {"ingest": {"out": raw}, "preprocess": {"raw": raw, "out": features}}
+            calls = [call.format(**{**values, **paths[name]}) for name, call in CALLS.items()]
             return statistics.mean(wall([sys.executable, "-c", call]) for call in calls)
 
     seconds = interleaved(ROUNDS, {"run": in_run, "bare": bare})
@@ -108,7 +108,7 @@ def step_overhead(scratch: Path) -> Result:
     return result("overhead per step", overhead, 15, "ms", "<= 15 ms")
 
 
-def help_text() -> Result:
+def measure_help() -> Result:
     """The time to the first screen of help."""
     seconds = interleaved(5, {"help": lambda: wall([MODELYARD, "--help"])})
     return result("modelyard --help", seconds["help"], 0.08, "s", "<= 0.08 s")
@@ -119,14 +119,14 @@ def main() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        rows = [
-            help_text(),
-            step_overhead(scratch),
-            rerun(scratch),
-            whole_run(scratch),
+        results = [
+            measure_help(),
+            measure_step_overhead(scratch),
+            measure_rerun(scratch),
+            measure_first_run(scratch),
             training.samples_per_second()[0],
         ]
-    show("the whole flow", rows)
+    show("the whole flow", results)
 
 
 if __name__ == "__main__":

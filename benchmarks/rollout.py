@@ -33,7 +33,7 @@ from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store.models import ModelStore
 from modelyard.pipelines.compile.images import BUDGETS, MEGABYTE, REFERENCES
 from modelyard.pipelines.serving.platforms import find_controller
-from serving import cnn
+from serving import write_cnn
 from tests.versions import classifier_signature, publish
 
 NAME = "bench-rollout"
@@ -62,8 +62,8 @@ class Bench:
 
     controller: RolloutController
     namespace: str
-    one: PinnedVersion
-    two: PinnedVersion
+    first: PinnedVersion
+    second: PinnedVersion
     scratch: Path
 
     @contextmanager
@@ -72,64 +72,64 @@ class Bench:
         service = connect(self.namespace).get("Service", NAME)
         assert service
         url = f"http://{service['spec']['clusterIP']}:8501/v1/models/{NAME}:predict"
-        clients, seen = [], []
+        clients, measurements = [], []
         for connection in ("keep-alive", "close"):
             script = self.scratch / f"{connection}.lua"
-            body = self.scratch / "picture.json"
+            body = self.scratch / "image.json"
             script.write_text(SCRIPT.format(connection=connection, body=body, pause=PAUSE))
             line = ["wrk", "-t1", f"-c{CLIENTS}", "-d1h", "-s", str(script), url]
             clients.append(subprocess.Popen(line, stdout=subprocess.PIPE, text=True))
-        yield seen
+        yield measurements
         for client in clients:
             client.send_signal(signal.SIGINT)
-            said, _ = client.communicate(timeout=60)
-            seen.append(json.loads(said.splitlines()[-1]))
+            output, _ = client.communicate(timeout=60)
+            measurements.append(json.loads(output.splitlines()[-1]))
 
     def promote(self) -> float:
         """Deploy the second version and return the seconds it took, without the watch."""
         started = time.perf_counter()
-        outcome = self.controller.roll_out(self.two, None, "bench")
+        outcome = self.controller.roll_out(self.second, None, "bench")
         assert outcome.decision == "promote", outcome
         return time.perf_counter() - started - self.controller.rollout.bake_seconds
 
-    def back(self) -> float:
+    def roll_back(self) -> float:
         """Roll back to the first version and return the seconds it took."""
         started = time.perf_counter()
-        self.controller.rollback(self.one.version, "bench")
+        self.controller.rollback(self.first.version, "bench")
         return time.perf_counter() - started
 
 
-def version(models: ModelStore, scratch: Path) -> PinnedVersion:
+def publish_version(models: ModelStore, scratch: Path) -> PinnedVersion:
     """Publish a version with golden requests."""
     folder = scratch / uuid4().hex
     folder.mkdir()
-    cnn(folder / "model.onnx")
-    pictures = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    write_cnn(folder / "model.onnx")
+    images = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    (answers,) = session.run(None, {"input": pictures})
+    (answers,) = session.run(None, {"input": images})
     artifacts.write(
         folder / "golden.json",
-        Golden(problem="classification", instances=pictures.tolist(), predictions=answers.tolist()),
+        Golden(problem="classification", instances=images.tolist(), predictions=answers.tolist()),
     )
-    (scratch / "picture.json").write_text(json.dumps({"instances": pictures[:1].tolist()}))
+    (scratch / "image.json").write_text(json.dumps({"instances": images[:1].tolist()}))
     files = {path.name: path for path in folder.iterdir()}
     image = ImageFormat(height=32, width=32, channels=3, resize="stretch")
     signature = classifier_signature((32, 32, 3), "uint8", tuple("0123456789"), image)
     return pin_version(models, NAME, publish(models, NAME, files, signature))
 
 
-def under_load(bench: Bench) -> tuple[list[Result], list[float]]:
+def measure_under_load(bench: Bench) -> tuple[list[Result], list[float]]:
     """Promote and roll back until enough requests were sent; also return the seconds of each promotion."""
     sent = failed = turns = 0
     promotions: list[float] = []
     rollbacks: list[float] = []
     while sent < REQUESTS:
-        with bench.load() as seen:
+        with bench.load() as measurements:
             promotions.append(bench.promote())
-            rollbacks.append(bench.back())
+            rollbacks.append(bench.roll_back())
             time.sleep(8)  # until the last server of the second version is gone
-        sent += int(sum(one["sent"] for one in seen))
-        failed += int(sum(one["failed"] for one in seen))
+        sent += int(sum(one["sent"] for one in measurements))
+        failed += int(sum(one["failed"] for one in measurements))
         turns += 1
         print(f"{turns} promotions and rollbacks, {sent} requests, {failed} failed")
     return [
@@ -144,7 +144,7 @@ def under_load(bench: Bench) -> tuple[list[Result], list[float]]:
     ], promotions
 
 
-def bare_update(bench: Bench) -> float:
+def time_bare_update(bench: Bench) -> float:
     """Return the seconds of a bare rolling update of stable."""
     name, namespace = f"deployment/{NAME}-stable", bench.namespace
     started = time.perf_counter()
@@ -155,35 +155,35 @@ def bare_update(bench: Bench) -> float:
 
 
 @contextmanager
-def canary(bench: Bench) -> Iterator[None]:
+def run_canary(bench: Bench) -> Iterator[None]:
     """Hold the second version in its watch during a block."""
-    joined = threading.Event()
-    patient = bench.controller.rollout.model_copy(update={"bake_seconds": 3600.0})
+    canary_started = threading.Event()
+    rollout = bench.controller.rollout.model_copy(update={"bake_seconds": 3600.0})
     controller = replace(
         bench.controller,
-        rollout=patient,
-        log=lambda said: joined.set() if said.startswith("canary") else None,
+        rollout=rollout,
+        log=lambda line: canary_started.set() if line.startswith("canary") else None,
     )
-    watching = threading.Thread(target=controller.roll_out, args=(bench.two, None, "bench"))
-    watching.start()
-    assert joined.wait(120)
+    thread = threading.Thread(target=controller.roll_out, args=(bench.second, None, "bench"))
+    thread.start()
+    assert canary_started.wait(120)
     yield
     bench.controller.abort("bench")
-    watching.join()
+    thread.join()
 
 
-def canary_overhead(bench: Bench) -> list[Result]:
+def measure_canary_overhead(bench: Bench) -> list[Result]:
     """Measure clients' latency with stable alone and with a canary, in turns."""
-    seen: dict[str, list[dict[str, float]]] = {"canary": [], "plain": []}
+    measurements: dict[str, list[dict[str, float]]] = {"canary": [], "plain": []}
     for _ in range(ROUNDS):
-        for kind, state in (("plain", nullcontext()), ("canary", canary(bench))):
+        for kind, state in (("plain", nullcontext()), ("canary", run_canary(bench))):
             with state, bench.load() as clients:
                 time.sleep(SECONDS)
-            seen[kind] += clients
+            measurements[kind] += clients
     return [
         result(
             f"clients' {key} with a canary, beside without",
-            *(statistics.median(one[key] for one in clients) for clients in seen.values()),
+            *(statistics.median(one[key] for one in clients) for clients in measurements.values()),
             "ms",
             "",
         )
@@ -191,7 +191,7 @@ def canary_overhead(bench: Bench) -> list[Result]:
     ]
 
 
-def image_sizes() -> list[Result]:
+def measure_image_sizes() -> list[Result]:
     """Return the size of each image that was built, beside its budget."""
     budgets = yaml.safe_load(BUDGETS.read_text())
     results = []
@@ -215,17 +215,17 @@ def main() -> None:
     overrides = ["rollout.bake_seconds=5.0", "rollout.min_requests=100"]
     with tempfile.TemporaryDirectory() as scratch:
         controller = find_controller(NAME, environment, "bench", overrides=overrides, log=print)
-        first, second = (version(controller.models, Path(scratch)) for _ in range(2))
+        first, second = (publish_version(controller.models, Path(scratch)) for _ in range(2))
         bench = Bench(controller, controller.platform.location, first, second, Path(scratch))
-        controller.roll_out(bench.one, None, "bench")
-        results, promotions = under_load(bench)
-        bare = statistics.median(bare_update(bench) for _ in range(ROUNDS))
+        controller.roll_out(bench.first, None, "bench")
+        results, promotions = measure_under_load(bench)
+        bare = statistics.median(time_bare_update(bench) for _ in range(ROUNDS))
         title = "deploy to promoted without watch, beside a bare rolling update"
         results.append(result(title, statistics.median(promotions), bare, "s", ""))
-        results += canary_overhead(bench)
+        results += measure_canary_overhead(bench)
     objects = ["deployment,service", "-l", f"app.kubernetes.io/name={NAME}", "-n", bench.namespace]
     subprocess.run(["kubectl", "delete", *objects], check=True, stdout=subprocess.DEVNULL)
-    show("Rollouts on Kubernetes", [*results, *image_sizes()])
+    show("Rollouts on Kubernetes", [*results, *measure_image_sizes()])
 
 
 if __name__ == "__main__":

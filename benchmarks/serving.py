@@ -1,7 +1,7 @@
 """The server beside a bare handler and FastAPI: `make bench-serving`.
 
 The tutorial's CNN (Conv32-pool-Conv64-pool-Dense64-Dense10 on 32x32x3, pixels / 255 inside) with random
-weights, one picture as JSON in a request, 8 clients (wrk), one core for the server and one for the load. The
+weights, one image as JSON in a request, 8 clients (wrk), one core for the server and one for the load. The
 three servers take turns; ours has everything on: store, checks, limits, metrics, the champion followed.
 """
 
@@ -47,7 +47,7 @@ end
 """
 
 
-def cnn(path: Path) -> None:
+def write_cnn(path: Path) -> None:
     """Write the tutorial's CNN with random weights."""
     random = np.random.default_rng(0)
     sizes = {"k1": (32, 3, 3, 3), "k2": (64, 32, 3, 3), "d1": (64 * 6 * 6, 64), "d2": (64, 10)}
@@ -84,7 +84,7 @@ def cnn(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
 
 
-def promote(model: Path, store: Store) -> None:
+def publish_champion(model: Path, store: Store) -> None:
     """Make `model` the champion of a store."""
     models = open_store(store)
     image = ImageFormat(height=32, width=32, channels=3, resize="stretch")
@@ -93,7 +93,7 @@ def promote(model: Path, store: Store) -> None:
     models.promote(NAME, version, reason="bench", by="bench")
 
 
-def commands(model: Path, store: Store) -> dict[str, list[str]]:
+def server_commands(model: Path, store: Store) -> dict[str, list[str]]:
     """Return the command line of each server; `{port}` stands for its port."""
     ours = ["-m", "modelyard.components.serve", "--name", NAME, "--store", store.text()]
     return {
@@ -104,7 +104,7 @@ def commands(model: Path, store: Store) -> dict[str, list[str]]:
 
 
 @contextmanager
-def running(command: Sequence[str], body: Path) -> Iterator[tuple[int, str, float]]:
+def start_server(command: Sequence[str], body: Path) -> Iterator[tuple[int, str, float]]:
     """Start a server on core 0; give its process id, its URL, and the seconds to its first answer."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -116,16 +116,16 @@ def running(command: Sequence[str], body: Path) -> Iterator[tuple[int, str, floa
         process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=stderr)
     url = f"http://127.0.0.1:{port}/v1/models/{NAME}:predict"
     try:
-        answered = first_answer(url, body.read_bytes(), process)
-        if answered is None:
+        ready = wait_for_response(url, body.read_bytes(), process)
+        if ready is None:
             raise SystemExit(f"The server ended: {log.read_text()}")
-        yield process.pid, url, answered - started
+        yield process.pid, url, ready - started
     finally:
         process.terminate()
         process.wait(30)
 
 
-def first_answer(url: str, body: bytes, process: subprocess.Popen[bytes]) -> float | None:
+def wait_for_response(url: str, body: bytes, process: subprocess.Popen[bytes]) -> float | None:
     """Return the time of the first answer; None when the server ended before."""
     with httpx.Client(headers={"content-type": "application/json"}) as client:
         while process.poll() is None:
@@ -137,16 +137,16 @@ def first_answer(url: str, body: bytes, process: subprocess.Popen[bytes]) -> flo
     return None
 
 
-def load(url: str, script: Path, seconds: int) -> dict[str, float]:
+def run_wrk(url: str, script: Path, seconds: int) -> dict[str, float]:
     """Put load on a server from core 1 and return what wrk saw."""
     command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{CLIENTS}", f"-d{seconds}s", "-s", script, url]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    seen: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    assert not seen["errors"], f"{url}: {seen}"
-    return seen
+    measurements: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    assert not measurements["errors"], f"{url}: {measurements}"
+    return measurements
 
 
-def memory(process: int) -> float:
+def read_pss(process: int) -> float:
     """Return the MiB of a process, shared pages divided by those who share them (PSS)."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
@@ -154,34 +154,34 @@ def memory(process: int) -> float:
 
 def measure(scratch: Path) -> dict[str, dict[str, float]]:
     """Return the medians of each server."""
-    model, body, script = scratch / "cnn.onnx", scratch / "picture.json", scratch / "post.lua"
-    cnn(model)
-    picture = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3))
-    body.write_text(json.dumps({"instances": picture.tolist()}, separators=(",", ":")))
+    model, body, script = scratch / "cnn.onnx", scratch / "image.json", scratch / "post.lua"
+    write_cnn(model)
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3))
+    body.write_text(json.dumps({"instances": image.tolist()}, separators=(",", ":")))
     script.write_text(SCRIPT.format(body=body))
     store = Store(url=str(scratch / "store"))
-    promote(model, store)
-    lines = commands(model, store)
-    seen: dict[str, dict[str, list[float]]] = {name: {} for name in lines}
+    publish_champion(model, store)
+    lines = server_commands(model, store)
+    measurements: dict[str, dict[str, list[float]]] = {name: {} for name in lines}
     for _ in range(STARTS):
         for name, line in lines.items():
-            with running(line, body) as (_, _, seconds):
-                seen[name].setdefault("ready", []).append(seconds)
+            with start_server(line, body) as (_, _, seconds):
+                measurements[name].setdefault("ready", []).append(seconds)
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(running(line, body)) for name, line in lines.items()}
+        servers = {name: stack.enter_context(start_server(line, body)) for name, line in lines.items()}
         for turn in range(1 + ROUNDS):  # the first warms up
             for name, (_, url, _) in servers.items():
-                for key, value in load(url, script, SECONDS if turn else 1).items():
-                    seen[name].setdefault(key, []).extend([value] if turn else [])
+                for key, value in run_wrk(url, script, SECONDS if turn else 1).items():
+                    measurements[name].setdefault(key, []).extend([value] if turn else [])
         for name, (process, _, _) in servers.items():
-            seen[name]["memory"] = [memory(process)]
+            measurements[name]["memory"] = [read_pss(process)]
     return {
         name: {key: statistics.median(values) for key, values in kinds.items()}
-        for name, kinds in seen.items()
+        for name, kinds in measurements.items()
     }
 
 
-def compare(seen: dict[str, dict[str, float]]) -> list[Result]:
+def compare(measurements: dict[str, dict[str, float]]) -> list[Result]:
     """Return our server beside each of the others."""
     measures = [
         ("requests_per_second", "requests/s", {"bare": ">= 0.8x", "fastapi": ">= 5x"}),
@@ -193,12 +193,15 @@ def compare(seen: dict[str, dict[str, float]]) -> list[Result]:
     titles = {"requests_per_second": "served", "memory": "memory (PSS)", "ready": "start to first answer"}
     return [
         result(
-            f"{titles.get(key, key)}, beside {other}", seen["ours"][key], seen[other][key], unit,
+            f"{titles.get(key, key)}, beside {other}",
+            measurements["ours"][key],
+            measurements[other][key],
+            unit,
             goals.get(other, ""),
         )
         for other in ("bare", "fastapi")
         for key, unit, goals in measures
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:
@@ -209,7 +212,7 @@ def main() -> None:
     if len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("This needs two cores: one for the server and one for the load.")
     with tempfile.TemporaryDirectory() as scratch:
-        show("Serving one 32x32x3 picture as JSON, 8 clients", compare(measure(Path(scratch))))
+        show("Serving one 32x32x3 image as JSON, 8 clients", compare(measure(Path(scratch))))
 
 
 if __name__ == "__main__":
