@@ -1,7 +1,7 @@
-"""A run on a real Kubeflow Pipelines beside a bare pipeline of its five steps: `make bench-backend`.
+"""Compares a run on a real KFP server with a bare pipeline of its five steps: `make bench-backend`.
 
-MODELYARD_TEST_KFP is the server's address. Nothing comes from the cache, as each run has a pipeline root of
-its own, and each is the first to deploy. A run lasts from its creation to its end.
+MODELYARD_TEST_KFP is the URL of the server. No step is cached, because each run has a new pipeline root, and
+each run deploys for the first time. The duration of a run is the time from its creation to its end.
 """
 
 import argparse
@@ -30,12 +30,12 @@ QUICK = [part for key in ("bake_seconds=1", "min_requests=20") for part in ("--s
 
 
 def submit_and_get_id(command: list[str | Path]) -> str:
-    """Run a command that submits, and return the run's id: both ways name it last."""
+    """Run a command that submits a run; return the last run id in its output."""
     return [match.group() for match in runs.ID.finditer(finished(command))][-1]
 
 
 class Bench:
-    """The server, and how often it was asked for what."""
+    """The KFP server, and the pods of each measured run."""
 
     def __init__(self, environment: str, url: str, folder: Path) -> None:
         os.environ["KF_PIPELINES_ENDPOINT"] = url
@@ -45,7 +45,7 @@ class Bench:
         self.pods: dict[str, list[float]] = {"ours": [], "bare": []}
 
     def write_environment(self) -> Path:
-        """Return an environment with a bucket's folder that nothing was written to."""
+        """Write an environment file with an empty pipeline root and store; return its path."""
         root = f"{self.environment.pipeline_root}/{uuid4().hex[:8]}"
         path = self.folder / f"{uuid4().hex}.yaml"
         values = self.environment.model_dump(mode="json", exclude={"images"})
@@ -59,11 +59,11 @@ class Bench:
         return [MODELYARD, "submit", "-e", self.write_environment(), *options]
 
     def bare_command(self, script: str) -> list[str | Path]:
-        """Return the command that submits with the SDK alone: our pipeline, or the bare one."""
+        """Return the command that submits with the SDK only: modelyard's pipeline, or the bare one."""
         return [sys.executable, HERE / script, self.write_environment(), self.url, NAME]
 
     def time_submission(self, command: list[str | Path]) -> float:
-        """Return the seconds until a run is accepted, and end it."""
+        """Return the seconds until a run is accepted; cancel the run."""
         started = time.perf_counter()
         run_id = submit_and_get_id(command)
         seconds = time.perf_counter() - started
@@ -71,7 +71,7 @@ class Bench:
         return seconds
 
     def time_run(self, kind: str) -> float:
-        """Return the seconds of a run, from its creation to its end."""
+        """Run a pipeline; return the seconds from its creation to its end."""
         self.delete_servers()
         run_id = submit_and_get_id(
             self.submit_command() if kind == "ours" else self.bare_command("bare_pipeline.py")
@@ -81,17 +81,17 @@ class Bench:
         return (run.finished_at - run.created_at).total_seconds()
 
     def delete_servers(self) -> None:
-        """Remove the servers."""
+        """Delete the Deployments and Services."""
         selector = ("-l", f"app.kubernetes.io/name={NAME}", "-n", self.environment.serving.namespace)
         finished(["kubectl", "delete", "deployment,service", *selector])
 
     def delete_pipeline(self) -> None:
-        """Remove the pipeline with its versions."""
+        """Delete the pipeline with its versions."""
         pipeline = self.backend.pipelines.pipeline_service_get_pipeline_by_name(NAME)
         self.backend.pipelines.pipeline_service_delete_pipeline(pipeline.pipeline_id, cascade=True)
 
     def wait_for_success(self, run_id: str) -> Any:
-        """Return a run when it has succeeded."""
+        """Wait until a run succeeds; return it."""
         while runs.state(run := runs.find(self.backend, run_id)) not in runs.ENDED:
             time.sleep(1)
         assert runs.state(run) == "succeeded", run.run_id
@@ -99,8 +99,8 @@ class Bench:
 
 
 def measure(bench: Bench, rounds: int) -> list[Result]:
-    """Measure both, in turns."""
-    bench.time_submission(bench.submit_command())  # the pipeline is known from then on
+    """Measure both pipelines in alternating rounds."""
+    bench.time_submission(bench.submit_command())  # creates the pipeline
     submissions = turns(
         SUBMISSIONS,
         {
@@ -112,7 +112,7 @@ def measure(bench: Bench, rounds: int) -> list[Result]:
     additional = bench.pods["ours"][0] - bench.pods["bare"][0]
     return [
         paired("submit, until accepted", submissions["ours"], submissions["bare"], "s", "<= 1.3x"),
-        result("pods of a run beyond the bare one's", additional, ADDITIONAL_PODS, "pods", "<= 1x"),
+        result("additional pods of a run", additional, ADDITIONAL_PODS, "pods", "<= 1x"),
         paired("pods of a run", bench.pods["ours"], bench.pods["bare"], "pods", ""),
         paired("whole run, nothing cached", seconds["ours"], seconds["bare"], "s", ""),
     ]
@@ -123,7 +123,7 @@ def main() -> None:
     url = os.environ.get("MODELYARD_TEST_KFP")
     if not url:
         raise SystemExit(
-            "NOT RUN: this needs a real Kubeflow Pipelines. Give its address in MODELYARD_TEST_KFP, after "
+            "NOT RUN: this needs a real KFP server. Set MODELYARD_TEST_KFP to its URL, after "
             "`make kind-up` and `kubectl apply -k manifests/overlays/kubeflow`."
         )
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)

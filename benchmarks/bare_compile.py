@@ -1,4 +1,4 @@
-"""The pipeline compiled by KFP's own compiler: `python bare_compile.py ENVIRONMENT FILE`."""
+"""Compiles the pipeline with KFP's compiler: `python bare_compile.py ENVIRONMENT FILE`."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""The least that trains on the digits: load, train with the shipped model's sizes, save .keras.
+"""A bare training script for the digits: load, train, save .keras.
 
-The baseline of the whole run in benchmarks/flow.py: same rows, epochs, batch and layers as
-examples/digits.yaml, in one plain script without validation of data, export, evaluation or serving.
+The baseline of the first run in benchmarks/flow.py: same examples, epochs, batch size and layers as
+examples/digits.yaml, without data validation, export, evaluation or serving.
 """
 
 import os

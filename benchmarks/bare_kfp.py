@@ -1,4 +1,4 @@
-"""A bare KFP pipeline of as many steps as ours, in kfp.local with its cache: the baseline of a rerun."""
+"""A bare KFP pipeline with six steps in kfp.local, with its cache: the baseline of a rerun."""
 
 import contextlib
 import io

@@ -1,7 +1,7 @@
 """The five steps as a bare KFP pipeline, one after the other: `python bare_pipeline.py ENVIRONMENT URL NAME`.
 
-Components, images and arguments are ours, with nothing around them: no fingerprint, conditions and exit task.
-It prints the run's id.
+Components, images and arguments are modelyard's, without fingerprint, conditions and exit task. The script
+prints the run id.
 """
 
 import sys

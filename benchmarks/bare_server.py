@@ -1,4 +1,4 @@
-"""A bare handler on the libraries of components/serve: no checks, no limits, no metrics, no store.
+"""A bare ASGI handler with the libraries of components/serve: no checks, limits, metrics or store.
 
 python benchmarks/bare_server.py MODEL.onnx PORT
 """

@@ -1,6 +1,6 @@
-"""The pipeline as users of KFP's SDK send it: `python bare_submit.py ENVIRONMENT URL [NAME]`.
+"""Submits the pipeline with KFP's SDK: `python bare_submit.py ENVIRONMENT URL [NAME]`.
 
-It compiles the same pipeline with the same arguments and calls kfp.Client.
+The script compiles the same pipeline with the same arguments and calls kfp.Client.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""Ingest and preprocess beside SHA-256, and decoding JPEG files beside a loop with Pillow: `make bench-data`.
+"""Compares ingest and preprocess with SHA-256, and JPEG decoding with a Pillow loop: `make bench-data`.
 
-400,000 images of 32 x 32 x 3 in an .npz, 1.2 GB; the first argument is another number. Each step runs in a
-separate process, in turns with SHA-256 of the bytes that it reads, and reports its peak memory, which is
-compared with that for half of the images. The ratios are the medians of the rounds' own ratios.
+The data are 400,000 images of 32 x 32 x 3 in an .npz file of 1.2 GB; the first argument changes the number.
+Each step runs in a separate process, alternating with SHA-256 of the bytes that it reads. Its peak memory is
+compared with that for half of the images. A ratio is the median of the ratios of the rounds.
 """
 
 import sys
@@ -62,7 +62,7 @@ print(images / (time.perf_counter() - started))
 
 
 def measure_steps(scratch: Path, images: int) -> list[Result]:
-    """Return the speed of the steps beside SHA-256, and their memory beside that for half of the images."""
+    """Compare the steps' speed with SHA-256, and their memory with that for half of the images."""
     peaks: dict[tuple[str, int], float] = {}
 
     def ingest(number: int) -> float:
@@ -78,7 +78,7 @@ def measure_steps(scratch: Path, images: int) -> list[Result]:
 
     def run_step(step: str, number: int, program: str, source: Path, *arguments: object) -> float:
         command = [sys.executable, "-c", program, *map(str, arguments)]
-        seconds, peak = map(float, finished(command).split()[-2:])  # a log may come before
+        seconds, peak = map(float, finished(command).split()[-2:])  # after the log
         peaks[step, number] = max(peak, peaks.get((step, number), 0))
         return megabytes(source) / seconds
 
@@ -96,13 +96,23 @@ def measure_steps(scratch: Path, images: int) -> list[Result]:
         },
     )
     return [
-        paired("ingest, beside SHA-256", speeds["ingest"], speeds["sha256 of the source"], "MB/s", ">= 0.6x"),
         paired(
-            "preprocess, beside SHA-256", speeds["preprocess"], speeds["sha256 of raw"], "MB/s", ">= 0.6x"
+            "ingest, compared with SHA-256",
+            speeds["ingest"],
+            speeds["sha256 of the source"],
+            "MB/s",
+            ">= 0.6x",
+        ),
+        paired(
+            "preprocess, compared with SHA-256",
+            speeds["preprocess"],
+            speeds["sha256 of raw"],
+            "MB/s",
+            ">= 0.6x",
         ),
         *(
             result(
-                f"peak memory of {step}, beside half",
+                f"peak memory of {step}, compared with half",
                 peaks[step, images],
                 peaks[step, images // 2],
                 "MB",
@@ -114,18 +124,18 @@ def measure_steps(scratch: Path, images: int) -> list[Result]:
 
 
 def write_dataset(path: Path, images: int) -> None:
-    """Write noise in ten classes."""
+    """Write random images in ten classes."""
     random = np.random.default_rng(0)
     np.savez(path, x=random.integers(0, 256, (images, *SHAPE), np.uint8), y=np.arange(images) % CLASSES)
 
 
 def megabytes(path: Path) -> float:
-    """Return the MB of a file, or of the files in a folder."""
+    """Return the size of a file, or of the files in a folder, in MB."""
     return sum(one.stat().st_size for one in ([path] if path.is_file() else path.iterdir())) / 1e6
 
 
 def hash_speed(path: Path) -> float:
-    """Return the MB of the file, or the files, that are hashed in a second."""
+    """Return the speed of SHA-256 for a file, or the files in a folder, in MB/s."""
     started = time.perf_counter()
     for one in [path] if path.is_file() else path.iterdir():
         artifacts.sha256(one)
@@ -133,7 +143,7 @@ def hash_speed(path: Path) -> float:
 
 
 def measure_photos(scratch: Path) -> Result:
-    """Return the JPEG files that are decoded and resized in a second, beside a loop with Pillow."""
+    """Compare the speed of decoding and resizing JPEG files with a Pillow loop."""
     folder, random = scratch / "photos", np.random.default_rng(0)
     for number in range(PHOTOS):
         path = folder / f"class {number % 2}" / f"{number}.jpg"
@@ -150,7 +160,7 @@ def measure_photos(scratch: Path) -> Result:
         },
     )
     return paired(
-        "JPEG files, beside a loop with Pillow", speeds["ours"], speeds["loop"], "images/s", ">= 1.5x"
+        "JPEG files, compared with a loop with Pillow", speeds["ours"], speeds["loop"], "images/s", ">= 1.5x"
     )
 
 

@@ -1,4 +1,4 @@
-"""The usual way: FastAPI, a pydantic model of nested lists, ONNX Runtime.
+"""A common model server: FastAPI, a pydantic model of nested lists, ONNX Runtime.
 
 python benchmarks/fastapi_server.py MODEL.onnx PORT
 """
@@ -21,20 +21,20 @@ app = FastAPI()
 
 
 class Request(BaseModel):
-    """A batch of pictures."""
+    """A batch of images."""
 
     instances: list[list[list[list[int]]]]
 
 
 class Response(BaseModel):
-    """One probability for each class and picture."""
+    """One probability for each class and image."""
 
     predictions: list[list[float]]
 
 
 @app.post("/v1/models/{model}:predict")
 def predict(model: str, request: Request) -> Response:  # noqa: ARG001 - part of the path
-    """Return the model's answer."""
+    """Return the model's predictions."""
     (probabilities,) = session.run(None, {name: np.asarray(request.instances, np.uint8)})
     return Response(predictions=probabilities.tolist())
 

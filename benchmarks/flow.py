@@ -1,10 +1,10 @@
-"""The whole flow beside bare scripts: `make bench-flow`.
+"""Compares the whole flow with bare scripts: `make bench-flow`.
 
-- training samples/s: the train step beside the tutorial's own script, at equal maths
-- whole digits run: `modelyard run` with nothing cached beside bare_digits.py, which loads, trains and saves
-- overhead per step: a step's time in the run less that of its function in a bare process
-- rerun: `modelyard run` again beside six cached steps in kfp.local and one start of the server
-- help: `modelyard --help`, beside 0.08 s
+- training samples/s: the train step and the tutorial's script, with the same computation
+- whole digits run: `modelyard run` with nothing cached and bare_digits.py, which loads, trains and saves
+- overhead per step: a step's time in the run minus that of its function in a bare process
+- rerun: `modelyard run` again, and six cached steps in kfp.local with one start of the server
+- help: `modelyard --help`, and 0.08 s
 """
 
 import json
@@ -35,7 +35,7 @@ CALLS = {
 
 
 def run_digits(home: Path) -> dict[str, object]:
-    """Run the digits with its files below `home` and return the summary."""
+    """Run the digits with the data folder `home`; return the summary."""
     command = [MODELYARD, "run", "--output", "json", "--set", f"store.url={home / 'models'}"]
     done = subprocess.run(
         command, check=True, capture_output=True, env={**os.environ, "MODELYARD_HOME": str(home)}
@@ -44,7 +44,7 @@ def run_digits(home: Path) -> dict[str, object]:
 
 
 def measure_first_run(scratch: Path) -> Result:
-    """A first run beside the bare script; both from nothing."""
+    """Compare a first run with the bare script."""
 
     def ours() -> float:
         with tempfile.TemporaryDirectory(dir=scratch) as home:
@@ -58,7 +58,7 @@ def measure_first_run(scratch: Path) -> Result:
 
 
 def measure_rerun(scratch: Path) -> Result:
-    """A run with nothing changed beside a bare cached rerun and one start of the server."""
+    """Compare a run with nothing changed with a bare cached rerun and one start of the server."""
     home = scratch / "rerun"
     run_digits(home)
     bare = [sys.executable, HERE / "bare_kfp.py", scratch / "bare"]
@@ -88,7 +88,7 @@ def time_server_start(home: Path) -> float:
 
 
 def measure_step_overhead(scratch: Path) -> Result:
-    """What a step costs in a run beyond its function in a bare process, in ms a step."""
+    """Measure the additional time of a step in a run, compared with its function in a bare process."""
     values = arguments(load(None))
 
     def in_run() -> float:
@@ -109,14 +109,14 @@ def measure_step_overhead(scratch: Path) -> Result:
 
 
 def measure_help() -> Result:
-    """The time to the first screen of help."""
+    """Measure the time of `modelyard --help`."""
     seconds = interleaved(5, {"help": lambda: wall([MODELYARD, "--help"])})
     return result("modelyard --help", seconds["help"], 0.08, "s", "<= 0.08 s")
 
 
 def main() -> None:
     """Measure everything and print it."""
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has bytecode
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         results = [

@@ -1,8 +1,8 @@
-"""A rollout under load, on the cluster of the environment `kind`: `make bench-rollout`, after `make kind-up`.
+"""Measures rollouts under load on the environment `kind`: `make bench-rollout`, after `make kind-up`.
 
-The tutorial's CNN with random weights, in two versions that take turns: promotion, rollback, and again, while
-clients send some 800 requests a second, half on connections that stay and half on new ones. Then the time of
-a rollout beside a bare rolling update of the same Deployment, and of a request with and without a canary.
+Two versions of the tutorial's CNN with random weights are promoted and rolled back in turn, while clients
+send about 800 requests per second, half with keep-alive and half on new connections. Then a rollout is
+compared with a bare rolling update of the same Deployment, and the latency with a canary with that without.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from tests.versions import classifier_signature, publish
 NAME = "bench-rollout"
 REQUESTS = 100_000
 ROUNDS, SECONDS = 3, 10
-CLIENTS, PAUSE = 4, 8  # of each of the two kinds; milliseconds between two requests of a client
+CLIENTS, PAUSE = 4, 8  # clients of each kind; milliseconds between two requests of a client
 SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -58,7 +58,7 @@ end
 
 @dataclass(frozen=True)
 class Bench:
-    """The model on its cluster, its two versions, and what clients send."""
+    """A model on a cluster, with two versions."""
 
     controller: RolloutController
     namespace: str
@@ -68,7 +68,7 @@ class Bench:
 
     @contextmanager
     def load(self) -> Iterator[list[dict[str, float]]]:
-        """Send requests during a block; the list is filled at its end with what each kind of client saw."""
+        """Send requests during the block; then fill the list with the results of each kind of client."""
         service = connect(self.namespace).get("Service", NAME)
         assert service
         url = f"http://{service['spec']['clusterIP']}:8501/v1/models/{NAME}:predict"
@@ -86,14 +86,14 @@ class Bench:
             measurements.append(json.loads(output.splitlines()[-1]))
 
     def promote(self) -> float:
-        """Deploy the second version and return the seconds it took, without the watch."""
+        """Deploy the second version; return the seconds without the bake time."""
         started = time.perf_counter()
         outcome = self.controller.roll_out(self.second, None, "bench")
         assert outcome.decision == "promote", outcome
         return time.perf_counter() - started - self.controller.rollout.bake_seconds
 
     def roll_back(self) -> float:
-        """Roll back to the first version and return the seconds it took."""
+        """Roll back to the first version; return the seconds."""
         started = time.perf_counter()
         self.controller.rollback(self.first.version, "bench")
         return time.perf_counter() - started
@@ -119,7 +119,7 @@ def publish_version(models: ModelStore, scratch: Path) -> PinnedVersion:
 
 
 def measure_under_load(bench: Bench) -> tuple[list[Result], list[float]]:
-    """Promote and roll back until enough requests were sent; also return the seconds of each promotion."""
+    """Promote and roll back until enough requests were sent; also return the seconds of the promotions."""
     sent = failed = turns = 0
     promotions: list[float] = []
     rollbacks: list[float] = []
@@ -127,15 +127,15 @@ def measure_under_load(bench: Bench) -> tuple[list[Result], list[float]]:
         with bench.load() as measurements:
             promotions.append(bench.promote())
             rollbacks.append(bench.roll_back())
-            time.sleep(8)  # until the last server of the second version is gone
+            time.sleep(8)  # until the last server of the second version has stopped
         sent += int(sum(one["sent"] for one in measurements))
         failed += int(sum(one["failed"] for one in measurements))
         turns += 1
         print(f"{turns} promotions and rollbacks, {sent} requests, {failed} failed")
     return [
-        result("requests failed in promotions and rollbacks, beside sent", failed, sent, "requests", "0"),
+        result("failed requests in promotions and rollbacks, of sent", failed, sent, "requests", "0"),
         result(
-            "rollback, beside promotion without watch",
+            "rollback, compared with promotion without bake time",
             statistics.median(rollbacks),
             statistics.median(promotions),
             "s",
@@ -145,7 +145,7 @@ def measure_under_load(bench: Bench) -> tuple[list[Result], list[float]]:
 
 
 def time_bare_update(bench: Bench) -> float:
-    """Return the seconds of a bare rolling update of stable."""
+    """Return the seconds of a bare rolling update of the stable Deployment."""
     name, namespace = f"deployment/{NAME}-stable", bench.namespace
     started = time.perf_counter()
     for verb in ("restart", "status"):
@@ -156,7 +156,7 @@ def time_bare_update(bench: Bench) -> float:
 
 @contextmanager
 def run_canary(bench: Bench) -> Iterator[None]:
-    """Hold the second version in its watch during a block."""
+    """Run the second version as a canary during the block."""
     canary_started = threading.Event()
     rollout = bench.controller.rollout.model_copy(update={"bake_seconds": 3600.0})
     controller = replace(
@@ -173,7 +173,7 @@ def run_canary(bench: Bench) -> Iterator[None]:
 
 
 def measure_canary_overhead(bench: Bench) -> list[Result]:
-    """Measure clients' latency with stable alone and with a canary, in turns."""
+    """Measure clients' latency with and without a canary in alternating rounds."""
     measurements: dict[str, list[dict[str, float]]] = {"canary": [], "plain": []}
     for _ in range(ROUNDS):
         for kind, state in (("plain", nullcontext()), ("canary", run_canary(bench))):
@@ -182,7 +182,7 @@ def measure_canary_overhead(bench: Bench) -> list[Result]:
             measurements[kind] += clients
     return [
         result(
-            f"clients' {key} with a canary, beside without",
+            f"clients' {key} with a canary, compared with none",
             *(statistics.median(one[key] for one in clients) for clients in measurements.values()),
             "ms",
             "",
@@ -192,7 +192,7 @@ def measure_canary_overhead(bench: Bench) -> list[Result]:
 
 
 def measure_image_sizes() -> list[Result]:
-    """Return the size of each image that was built, beside its budget."""
+    """Compare the size of each built image with its budget."""
     budgets = yaml.safe_load(BUDGETS.read_text())
     results = []
     for target, reference in json.loads(REFERENCES.read_text()).items():
@@ -200,7 +200,9 @@ def measure_image_sizes() -> list[Result]:
         done = subprocess.run(line, check=False, capture_output=True, text=True)
         if done.returncode == 0:
             size = int(done.stdout) / MEGABYTE
-            results.append(result(f"image {target}, beside its budget", size, budgets[target], "MB", "<= 1x"))
+            results.append(
+                result(f"image {target}, compared with its budget", size, budgets[target], "MB", "<= 1x")
+            )
     return results
 
 
@@ -220,7 +222,7 @@ def main() -> None:
         controller.roll_out(bench.first, None, "bench")
         results, promotions = measure_under_load(bench)
         bare = statistics.median(time_bare_update(bench) for _ in range(ROUNDS))
-        title = "deploy to promoted without watch, beside a bare rolling update"
+        title = "deploy without bake time, compared with a bare rolling update"
         results.append(result(title, statistics.median(promotions), bare, "s", ""))
         results += measure_canary_overhead(bench)
     objects = ["deployment,service", "-l", f"app.kubernetes.io/name={NAME}", "-n", bench.namespace]

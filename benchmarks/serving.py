@@ -1,8 +1,9 @@
-"""The server beside a bare handler and FastAPI: `make bench-serving`.
+"""Compares the server with a bare handler and FastAPI: `make bench-serving`.
 
 The tutorial's CNN (Conv32-pool-Conv64-pool-Dense64-Dense10 on 32x32x3, pixels / 255 inside) with random
-weights, one image as JSON in a request, 8 clients (wrk), one core for the server and one for the load. The
-three servers take turns; ours has everything on: store, checks, limits, metrics, the champion followed.
+weights, one image as JSON per request, 8 clients (wrk), one core for the server and one for the load. The
+rounds of the three servers alternate; modelyard's server has a store, checks, limits and metrics, and follows
+the champion pointer.
 """
 
 import json
@@ -105,7 +106,7 @@ def server_commands(model: Path, store: Store) -> dict[str, list[str]]:
 
 @contextmanager
 def start_server(command: Sequence[str], body: Path) -> Iterator[tuple[int, str, float]]:
-    """Start a server on core 0; give its process id, its URL, and the seconds to its first answer."""
+    """Start a server on core 0; yield its process id, its URL, and the seconds to its first response."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -118,7 +119,7 @@ def start_server(command: Sequence[str], body: Path) -> Iterator[tuple[int, str,
     try:
         ready = wait_for_response(url, body.read_bytes(), process)
         if ready is None:
-            raise SystemExit(f"The server ended: {log.read_text()}")
+            raise SystemExit(f"The server exited: {log.read_text()}")
         yield process.pid, url, ready - started
     finally:
         process.terminate()
@@ -126,7 +127,7 @@ def start_server(command: Sequence[str], body: Path) -> Iterator[tuple[int, str,
 
 
 def wait_for_response(url: str, body: bytes, process: subprocess.Popen[bytes]) -> float | None:
-    """Return the time of the first answer; None when the server ended before."""
+    """Return the time of the first response; None if the server exited before."""
     with httpx.Client(headers={"content-type": "application/json"}) as client:
         while process.poll() is None:
             try:
@@ -138,7 +139,7 @@ def wait_for_response(url: str, body: bytes, process: subprocess.Popen[bytes]) -
 
 
 def run_wrk(url: str, script: Path, seconds: int) -> dict[str, float]:
-    """Put load on a server from core 1 and return what wrk saw."""
+    """Run wrk on core 1 against a server; return its results."""
     command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{CLIENTS}", f"-d{seconds}s", "-s", script, url]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     measurements: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -147,7 +148,7 @@ def run_wrk(url: str, script: Path, seconds: int) -> dict[str, float]:
 
 
 def read_pss(process: int) -> float:
-    """Return the MiB of a process, shared pages divided by those who share them (PSS)."""
+    """Return the proportional set size (PSS) of a process in MiB."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
@@ -169,7 +170,7 @@ def measure(scratch: Path) -> dict[str, dict[str, float]]:
                 measurements[name].setdefault("ready", []).append(seconds)
     with ExitStack() as stack:
         servers = {name: stack.enter_context(start_server(line, body)) for name, line in lines.items()}
-        for turn in range(1 + ROUNDS):  # the first warms up
+        for turn in range(1 + ROUNDS):  # the first is a warm-up
             for name, (_, url, _) in servers.items():
                 for key, value in run_wrk(url, script, SECONDS if turn else 1).items():
                     measurements[name].setdefault(key, []).extend([value] if turn else [])
@@ -182,7 +183,7 @@ def measure(scratch: Path) -> dict[str, dict[str, float]]:
 
 
 def compare(measurements: dict[str, dict[str, float]]) -> list[Result]:
-    """Return our server beside each of the others."""
+    """Compare modelyard's server with each of the others."""
     measures = [
         ("requests_per_second", "requests/s", {"bare": ">= 0.8x", "fastapi": ">= 5x"}),
         ("p50", "ms", {}),
@@ -190,10 +191,10 @@ def compare(measurements: dict[str, dict[str, float]]) -> list[Result]:
         ("memory", "MiB", {}),
         ("ready", "s", {}),
     ]
-    titles = {"requests_per_second": "served", "memory": "memory (PSS)", "ready": "start to first answer"}
+    titles = {"requests_per_second": "served", "memory": "memory (PSS)", "ready": "start to first response"}
     return [
         result(
-            f"{titles.get(key, key)}, beside {other}",
+            f"{titles.get(key, key)}, compared with {other}",
             measurements["ours"][key],
             measurements[other][key],
             unit,

@@ -1,4 +1,4 @@
-"""Networks that differ in what they spend their time on, for benchmarks/plan.py."""
+"""Networks with different bottlenecks, for benchmarks/plan.py."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def depthwise(input_shape: tuple[int, ...], classes: int) -> Any:
 
 
 def recurrent(input_shape: tuple[int, ...], classes: int) -> Any:
-    """An LSTM over the rows of a picture: many small operations, one after the other."""
+    """An LSTM over the rows of an image: many small operations, one after the other."""
     height, width, channels = input_shape
     examples = keras.Input(input_shape)
     x = layers.Reshape((height, width * channels))(examples)
@@ -28,7 +28,7 @@ def recurrent(input_shape: tuple[int, ...], classes: int) -> Any:
 
 
 def attention(input_shape: tuple[int, ...], classes: int) -> Any:
-    """A block of a transformer over the patches of a picture."""
+    """A transformer block over the patches of an image."""
     examples = keras.Input(input_shape)
     x = layers.Conv2D(64, 4, strides=4)(examples)
     x = layers.Reshape((-1, 64))(x)
