@@ -143,7 +143,7 @@ bench-backend: setup ## A run on the Kubeflow Pipelines at MODELYARD_TEST_KFP be
 bench-rollout: setup ## Promotions and rollbacks under load, on the cluster of `make kind-up`
 	$(BIN)/python benchmarks/rollout.py
 
-soak: setup ## Kill the run at many moments, build and run the images for accelerators; long
+soak: setup ## Kill the run at many moments, attack the server, build and run the images for accelerators; long
 	$(BIN)/pytest -q -m soak --timeout 3600
 
 results: setup ## Export all models and layers of Keras and write docs/results.md; NAMES="MobileNetV2 LSTM" only these; hours

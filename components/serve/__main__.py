@@ -6,6 +6,7 @@ the record of the error, as steps do.
 """
 
 import argparse
+import gc
 import sys
 from contextlib import suppress
 
@@ -54,6 +55,7 @@ def _serve(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"The {error.title.lower()} section is wrong at {where}: {first['msg']}, got {first['input']!r}."
         ) from error
+    gc.disable()  # nothing that a start makes is garbage; the server collects when it is ready
     from modelyard.components.serve.server import serve
 
     serve(options.name, store, serving, options.version, options.digest, options.ready_fd)

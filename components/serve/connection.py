@@ -44,7 +44,7 @@ class Held:
         """Hold `size` bytes more, or less, for a connection; close others for them, else itself."""
         self.bytes += size
         while self.bytes > self.limit and size > 0:
-            idle = (one for one in self.open if one.idle)
+            idle = (one for one in self.open if one.idle and size <= IDLE)
             one = next(iter(self.waiting), None) or next(idle, connection)
             if one.idle and one is not connection:
                 one.close()  # with an error, it would answer the client's next request

@@ -4,6 +4,7 @@ serve("digits", store, serving)                follows the champion
 serve("digits", store, serving, version=7)     pinned, on a cluster by its digest as well
 """
 
+import ctypes
 import gc
 import json
 import logging
@@ -13,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -21,12 +23,14 @@ from modelyard.components.errors import ServeError
 from modelyard.components.serve.access import Access
 from modelyard.components.serve.app import App
 from modelyard.components.serve.connection import limited
+from modelyard.components.serve.limits import LARGE
 from modelyard.components.serve.model import Follower, Predictor, load
 from modelyard.components.serve.settings import Serving
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 
 BACKLOG = 512  # connections; all that wait are accepted at once, which takes 0.1 ms each
+M_MMAP_THRESHOLD = -3  # malloc.h: bytes of a block that is given back to the system when it is freed
 KEEP_ALIVE = 30  # seconds that an idle connection stays open
 
 
@@ -60,6 +64,8 @@ def serve(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes does not end a server
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for connections that send nothing
+    with suppress(OSError, AttributeError):  # not glibc; else large blocks that are freed would stay here
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
     access, models = Access(serving), open_store(store)
     with _bind(serving.host, serving.port) as listener:
         predictor = _first(models, name, version, digest, serving.threads)
@@ -70,6 +76,7 @@ def serve(
             follower.start()
         gc.collect()
         gc.freeze()  # what is there now stays: a collection need not look at it again
+        gc.enable()
         Server(app, serving, access, predictor, ready_fd).run(sockets=[listener])
         follower.stop()
         if app.executing:  # beyond the drain's limit; Python would wait for it

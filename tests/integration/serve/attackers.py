@@ -76,7 +76,9 @@ def polite(address: Address, random: Random) -> list[str]:
     with socket.create_connection(address, PATIENCE) as connection, connection.makefile("rb") as answers:
         for _ in range(20):
             connection.sendall(request)
-            status = answers.readline().split()[1].decode()
+            if not (line := answers.readline()):
+                return [*found, "closed"]  # it was idle, and the server had no memory for it
+            status = line.split()[1].decode()
             head = dict(line.split(b": ") for line in iter(lambda: answers.readline().strip(), b""))
             body = answers.read(int(head[b"content-length"]))
             if status == "200" and b"[[0.964705" not in body:
