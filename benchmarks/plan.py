@@ -22,8 +22,8 @@ from measure import finished
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.shards import ShardWriter
-from modelyard.components.train.measured import Probed, Question, Trial
-from modelyard.components.train.settings import Code, Model, Training
+from modelyard.components.train.measurement import ProbeRequest, ProbeResult, TrainingWorkload
+from modelyard.components.train.settings import CodeLocation, Model, Training
 from modelyard.components.train.spec import TrainSpec
 from modelyard.pipelines.planning.measuring import run_in_process
 from modelyard.pipelines.planning.plan import train_time
@@ -108,26 +108,28 @@ def measure(model: str, size: str, number: int, features: Path) -> Line:
     settings = Model.model_validate(MODELS[model])
     plan = Training(epochs=EPOCHS[size])
     schema = artifacts.read(features / "schema.json", Schema)
-    code = Code(place=settings.code).text() if settings.code else ""
+    code = CodeLocation(url=settings.code).text() if settings.code else ""
     sha256 = artifacts.tree_sha256(NETWORKS) if settings.code else ""
-    question = Question(
-        examples=schema,
+    workload = TrainingWorkload(
+        example_schema=schema,
         normalization=artifacts.read(features / "normalization.json", Normalization),
-        architecture=settings,
+        model=settings,
         training=plan,
         code=code,
         code_sha256=sha256,
-        rows=schema.splits["train"],
-        validation=schema.splits["validation"],
+        training_examples=schema.splits["train"],
+        validation_examples=schema.splits["validation"],
         features=str(features),
     )
-    probed, wall = run_in_process("probe", Trial(question=question, seconds=PROBE_SECONDS), Probed)
+    probed, wall = run_in_process(
+        "probe", ProbeRequest(workload=workload, seconds=PROBE_SECONDS), ProbeResult
+    )
     found = train_time(probed, wall, plan, schema.splits).total
     with tempfile.TemporaryDirectory() as scratch:
         places = [str(Path(scratch) / name) for name in ("model", "history")]
         began = time.monotonic()
         spec = TrainSpec(
-            model=settings, training=plan, code=Code.of(code) if code else None, code_sha256=sha256
+            model=settings, training=plan, code=CodeLocation.of(code) if code else None, code_sha256=sha256
         )
         finished([sys.executable, "-c", TRAIN, str(features), spec.text(), *places])
         actual = time.monotonic() - began

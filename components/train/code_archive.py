@@ -13,29 +13,29 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from modelyard.components.errors import NotFoundError, TrainError
 from modelyard.components.store.storage import local_path, open_uri
-from modelyard.components.train.settings import Code
+from modelyard.components.train.settings import CodeLocation
 
 MAX_BYTES = 64 * 2**20
 
 
-def folder_of(code: Code) -> Path:
+def fetch_code(code: CodeLocation) -> Path:
     """Return the folder with the code: the user's own, or a new one with what its archive holds.
 
     Raises:
         TrainError: there is no such archive, or it is not one that modelyard makes.
         StoreError: the bucket cannot be read.
     """
-    if path := local_path(code.place, "model.code"):
+    if path := local_path(code.url, "model.code"):
         return path
     folder = Path(tempfile.mkdtemp(prefix="code-"))
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch, "code.zip")
-        objects, key = open_uri(code.place, code.endpoint, "model.code", code.user_project)
+        objects, key = open_uri(code.url, code.endpoint, "model.code", code.user_project)
         try:
             objects.download(key, archive)
         except NotFoundError as error:
             raise TrainError(
-                f"The code of the model is not at {code.place} any more. Submit again from where model.code "
+                f"The code of the model is not at {code.url} any more. Submit again from where model.code "
                 "is: that uploads it."
             ) from error
         unpack(archive, folder)

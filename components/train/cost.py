@@ -23,8 +23,8 @@ from modelyard.components.step import step
 from modelyard.components.train import code_archive, trainer, user_code
 from modelyard.components.train import model as networks
 from modelyard.components.train.backend import keras, tf
-from modelyard.components.train.measured import Cost, Question
-from modelyard.components.train.settings import Code
+from modelyard.components.train.measurement import Cost, TrainingWorkload
+from modelyard.components.train.settings import CodeLocation
 
 GRADIENT = "gradient_tape/"  # the scope in which TensorFlow puts the operations of the backward pass
 NOT_KEPT = ("Const", "Placeholder", "ReadVariableOp", "Shape", "ShapeN", "VariableShape")
@@ -34,7 +34,7 @@ HEAVY = re.compile(
 )
 
 
-def cost(question: Question) -> Cost:
+def cost(workload: TrainingWorkload) -> Cost:
     """Return what a training step of a model takes.
 
     Raises:
@@ -42,32 +42,37 @@ def cost(question: Question) -> Cost:
     """
     try:
         with tf.Graph().as_default():  # whose variables are never created
-            return _cost(question)
+            return _cost(workload)
     except TrainError:
-        if not question.architecture.build:
+        if not workload.model.build:
             raise
-        return _cost(question)  # the user's code may compute with values, which a graph does not have
+        return _cost(workload)  # the user's code may compute with values, which a graph does not have
 
 
-def compiled(question: Question) -> Any:
+def compiled(workload: TrainingWorkload) -> Any:
     """Return the untrained network of the step `train`, compiled as there."""
-    settings, training = question.architecture, question.training
+    settings, training = workload.model, workload.training
     keras.utils.set_random_seed(training.seed)
-    code = _folder(question.code)
+    code = _folder(workload.code)
     network = networks.build(
-        settings, question.examples, question.normalization, code, question.code_sha256, training.precision
+        settings,
+        workload.example_schema,
+        workload.normalization,
+        code,
+        workload.code_sha256,
+        training.precision,
     )
-    examples, normalization = question.examples, question.normalization
-    trainer.compile_(network, settings, training, examples, normalization, question.rows)
-    with explained(question, "Tracing"):
+    examples, normalization = workload.example_schema, workload.normalization
+    trainer.compile_(network, settings, training, examples, normalization, workload.training_examples)
+    with explained(workload, "Tracing"):
         network.optimizer.build(network.trainable_variables)
     return network
 
 
-def explained(question: Question, what: str) -> AbstractContextManager[None]:
+def explained(workload: TrainingWorkload, what: str) -> AbstractContextManager[None]:
     """Name the line of the user's code that fails in the block, if the model is the user's own."""
-    own = question.architecture.build
-    return user_code.explained(_folder(question.code), what) if own else nullcontext()
+    own = workload.model.build
+    return user_code.explained(_folder(workload.code), what) if own else nullcontext()
 
 
 def traced_step(network: Any, schema: Schema, batch_size: int) -> Any:
@@ -113,11 +118,11 @@ def activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
     return sum(kept.values()), working
 
 
-def _cost(question: Question) -> Cost:
-    network = compiled(question)
-    size = min(question.training.batch_size, question.rows)
-    with explained(question, "Tracing"):
-        graph = traced_step(network, question.examples, size)
+def _cost(workload: TrainingWorkload) -> Cost:
+    network = compiled(workload)
+    size = min(workload.training.batch_size, workload.training_examples)
+    with explained(workload, "Tracing"):
+        graph = traced_step(network, workload.example_schema, size)
     flops, uncounted = count_flops(graph)
     activations, working = activation_bytes(graph, network.trainable_variables)
     return Cost(
@@ -136,7 +141,7 @@ def _cost(question: Question) -> Cost:
 @cache
 def _folder(code: str) -> Path:
     """Return the folder of the user's code; an archive is fetched once."""
-    return code_archive.folder_of(Code.of(code)) if code else Path()
+    return code_archive.fetch_code(CodeLocation.of(code)) if code else Path()
 
 
 def _static(tensor: Any) -> bool:
@@ -152,10 +157,10 @@ def _bytes(variables: Any) -> int:
 
 
 def main() -> None:
-    """Read the question and write the answer."""
+    """Read the workload and write the answer."""
     with step("cost"):
-        question, answer = map(Path, sys.argv[1:])
-        artifacts.write(answer, cost(artifacts.read(question, Question)))
+        workload, answer = map(Path, sys.argv[1:])
+        artifacts.write(answer, cost(artifacts.read(workload, TrainingWorkload)))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from modelyard.components.train import trainer
 from modelyard.components.train.backend import keras
 from modelyard.components.train.cost import compiled
 from modelyard.components.train.data import Features, Part, ordered
-from modelyard.components.train.measured import CurvePoint, LearningCurve, Question
+from modelyard.components.train.measurement import CurvePoint, LearningCurve, TrainingWorkload
 
 PARTS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 BEYOND = (2, 4)
@@ -52,14 +52,14 @@ class PowerLaw:
         return float(self.a * rows**-self.b + self.c)
 
 
-def learning_curve(question: Question) -> LearningCurve:
+def learning_curve(workload: TrainingWorkload) -> LearningCurve:
     """Return the curve of a model on its features.
 
     Raises:
         DataError: the features are malformed.
         TrainError: the model cannot be trained.
     """
-    rows = Features.read(Path(question.features))
+    rows = Features.read(Path(workload.features))
     problem, held = problems.of(rows.schema.problem), len(rows.validation)
     counts = [math.floor(part * len(rows.train)) for part in PARTS]
     minimum = math.ceil(problem.minimum_rows(rows.schema) / PARTS[0])
@@ -76,7 +76,7 @@ def learning_curve(question: Question) -> LearningCurve:
             f"{problem.minimum_rows(rows.schema):,} in an eighth of them",
         )
     order = np.random.default_rng(0).permutation(len(rows.train))
-    found = [_error(question, rows, order[:count], problem) for count in counts]
+    found = [_error(workload, rows, order[:count], problem) for count in counts]
     errors, drawn = [error for error, _ in found], np.stack([draws for _, draws in found], axis=1)
     return extrapolate(problem.error, counts, errors, drawn)
 
@@ -131,15 +131,15 @@ def fit(rows: Numbers, errors: Numbers) -> PowerLaw:
 
 
 def _error(
-    question: Question, rows: Features, chosen: NDArray[np.int64], problem: Problem
+    workload: TrainingWorkload, rows: Features, chosen: NDArray[np.int64], problem: Problem
 ) -> tuple[float, Numbers]:
     """Train on some rows as a run would, and return the error on the validation examples and draws of it."""
     part = Features(rows.schema, rows.normalization, Part(rows.train, chosen), rows.validation)
-    network = compiled(question.model_copy(update={"rows": len(chosen)}))
-    trainer.fit(network, part, question.training)
+    network = compiled(workload.model_copy(update={"training_examples": len(chosen)}))
+    trainer.fit(network, part, workload.training)
     # with early stopping, the weights are those of the best epoch, not of the last
-    validation = ordered(rows.validation, question.training.batch_size)
-    exported = networks.for_export(network, question.architecture, rows.schema)
+    validation = ordered(rows.validation, workload.training.batch_size)
+    exported = networks.for_export(network, workload.model, rows.schema)
     targets = rows.validation.targets
     scores = problem.scores(exported.predict(validation, verbose=0), targets)
     keras.backend.clear_session()
@@ -156,10 +156,10 @@ def _refused(measure: str, why: str, points: Sequence[CurvePoint] = ()) -> Learn
 
 
 def main() -> None:
-    """Read the question, train, and write the curve."""
+    """Read the workload, train, and write the curve."""
     with step("learning_curve"):
-        question, answer = map(Path, sys.argv[1:])
-        artifacts.write(answer, learning_curve(artifacts.read(question, Question)))
+        workload, answer = map(Path, sys.argv[1:])
+        artifacts.write(answer, learning_curve(artifacts.read(workload, TrainingWorkload)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Times real training steps for some seconds.
 
     python -m modelyard.components.train.probe TRIAL.json PROBED.json
-    python -m modelyard.components.train.probe '{"question": …}'  # in a pod
+    python -m modelyard.components.train.probe '{"workload": …}'  # in a pod
 
 The network is built and compiled as the step `train` does it. Training and validation are timed in windows of
 one batch and of many, which separates the cost of a call from that of a batch. Compilation happens in the
@@ -31,7 +31,7 @@ from modelyard.components.train.backend import BACKEND, devices, keras, tf, tran
 from modelyard.components.train.callbacks import Finite
 from modelyard.components.train.data import Features, Part
 from modelyard.components.train.export import export
-from modelyard.components.train.measured import Pace, Probed, Question, Trial
+from modelyard.components.train.measurement import Pace, ProbeRequest, ProbeResult, TrainingWorkload
 from modelyard.components.train.settings import Training
 from modelyard.components.train.trainer import CHECKED_ROWS
 
@@ -43,11 +43,11 @@ MINIMUM_BATCHES = 8  # of a window: the difference to a shorter one tells little
 STRETCH = 10  # a window of MINIMUM_BATCHES may take so many times as long as it should
 
 
-def probe(trial: Trial, scratch: Path) -> Probed:
+def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
     """Return what training takes.
 
     Args:
-        trial: the model, its features and how long to run.
+        request: the model, its features and how long to run.
         scratch: an empty folder.
 
     Raises:
@@ -56,15 +56,15 @@ def probe(trial: Trial, scratch: Path) -> Probed:
         TrainError: the model cannot be built, trained or exported.
     """
     began, load = time.perf_counter(), os.getloadavg()[0] / (os.cpu_count() or 1)
-    question, device = trial.question, devices()[0]
-    settings = question.architecture
-    features = Path(question.features) if question.features else _noise(question, scratch / "features")
+    workload, device = request.workload, devices()[0]
+    settings = workload.model
+    features = Path(workload.features) if workload.features else _noise(workload, scratch / "features")
     opening, rows = timed(lambda: Features.read(features))
-    with costs.explained(question, "Probing"), translate_out_of_memory(_batch_size(question)):
-        building, network = timed(lambda: costs.compiled(question))
-        passes = Passes(network, rows, question.training)
+    with costs.explained(workload, "Probing"), translate_out_of_memory(_batch_size(workload)):
+        building, network = timed(lambda: costs.compiled(workload))
+        passes = Passes(network, rows, workload.training)
         compiling = passes.warm_up()
-        passes.run(trial.seconds)
+        passes.run(request.seconds)
         exported = networks.for_export(network, settings, rows.schema)
         checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
         exporting = 0.0
@@ -73,10 +73,10 @@ def probe(trial: Trial, scratch: Path) -> Probed:
             exporting += timed(
                 partial(export, exported, rows.schema, rows.normalization, checked, scratch / name)
             )[0]
-    return Probed(
+    return ProbeResult(
         device=device,
         load=load,
-        synthetic=not question.features,
+        synthetic=not workload.features,
         setup=opening + building,
         compile=compiling,
         export=exporting,
@@ -209,18 +209,21 @@ class EvaluationClock(keras.callbacks.Callback):  # type: ignore[misc]
         self.seconds = time.perf_counter() - self._began
 
 
-def _batch_size(question: Question) -> int:
-    return min(question.training.batch_size, question.rows)
+def _batch_size(workload: TrainingWorkload) -> int:
+    return min(workload.training.batch_size, workload.training_examples)
 
 
-def _noise(question: Question, directory: Path) -> Path:
+def _noise(workload: TrainingWorkload, directory: Path) -> Path:
     """Write random features of the model's shape: as many rows as there are, or as fit into a bound."""
     directory.mkdir()
-    schema: Schema = question.examples
+    schema: Schema = workload.example_schema
     row = int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize
-    most = max(2 * _batch_size(question), NOISE_BYTES // row)
+    most = max(2 * _batch_size(workload), NOISE_BYTES // row)
     random, problem = np.random.default_rng(0), problems.of(schema.problem)
-    splits = {"train": min(most, question.rows), "validation": min(most, question.validation)}
+    splits = {
+        "train": min(most, workload.training_examples),
+        "validation": min(most, workload.validation_examples),
+    }
     for split, rows in splits.items():
         with ShardWriter(directory, split, schema.shape, schema.dtype) as writer:
             for start in range(0, rows, 1024):
@@ -228,7 +231,7 @@ def _noise(question: Question, directory: Path) -> Path:
                 noise = random.integers(0, 256, (few, *schema.shape)).astype(schema.dtype)
                 writer.append(noise, problem.random_targets(schema, few, random))
     artifacts.write(directory / "schema.json", schema.model_copy(update={"splits": splits}))
-    artifacts.write(directory / "normalization.json", question.normalization)
+    artifacts.write(directory / "normalization.json", workload.normalization)
     return directory
 
 
@@ -239,15 +242,17 @@ def _device_memory() -> int | None:
 
 
 def main() -> None:
-    """Read the trial, probe, and write the answer: in a pod, as its termination message."""
+    """Read the request, probe, and write the answer: in a pod, as its termination message."""
     with step("probe"):
         interface.check("train")  # as a pod, it runs in the image of train
         asked, *named = sys.argv[1:]
-        trial = artifacts.read(Path(asked), Trial) if named else Trial.model_validate_json(asked)
+        request = (
+            artifacts.read(Path(asked), ProbeRequest) if named else ProbeRequest.model_validate_json(asked)
+        )
         if not named:
             log(f"probing on {devices()[0]} with {BACKEND}")
         with tempfile.TemporaryDirectory() as scratch:
-            found = probe(trial, Path(scratch))
+            found = probe(request, Path(scratch))
     if answer := Path(named[0]) if named else termination_log():
         answer.write_text(found.model_dump_json(), encoding="utf-8")  # in a pod it is mounted: no rename
 

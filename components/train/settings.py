@@ -91,13 +91,13 @@ class Model(Settings):
         return self
 
 
-class Code(Settings):
+class CodeLocation(Settings):
     """Where the user's own code is: a folder, or the archive of one in a bucket.
 
     `endpoint` is the address of the bucket's emulator, if it is one; `user_project` pays for requests.
     """
 
-    place: str
+    url: str
     endpoint: str | None = None
     user_project: str | None = None
 

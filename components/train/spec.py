@@ -5,7 +5,7 @@ from pydantic import Field
 from modelyard.components import problems
 from modelyard.components.settings import Spec
 from modelyard.components.store.settings import Store
-from modelyard.components.train.settings import Code, Model, Training
+from modelyard.components.train.settings import CodeLocation, Model, Training
 
 
 class TrainSpec(Spec):
@@ -13,7 +13,9 @@ class TrainSpec(Spec):
 
     model: Model = Field(default=Model(), description="What is trained.")
     training: Training = Field(default=Training(), description="How it is fitted.")
-    code: Code | None = Field(default=None, description="Where the user's own code is; null without any.")
+    code: CodeLocation | None = Field(
+        default=None, description="Where the user's own code is; null without any."
+    )
     code_sha256: str = Field(
         default="", description="Its fingerprint, checked before it is imported; empty without any."
     )

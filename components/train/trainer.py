@@ -64,7 +64,7 @@ def train(features: str, spec: TrainSpec, origin: str, model: str, history: str)
     rows = Features.read(Path(features))
     check(settings, plan, problems.describe(rows.schema.problem))
     keras.utils.set_random_seed(plan.seed)
-    folder = code_archive.folder_of(spec.code) if spec.code else Path()
+    folder = code_archive.fetch_code(spec.code) if spec.code else Path()
     network = networks.build(
         settings, rows.schema, rows.normalization, folder, spec.code_sha256, plan.precision
     )

@@ -29,7 +29,7 @@ from modelyard.components.source.checks import redact_url
 from modelyard.components.source.settings import Source, SourceKeys, check_problem
 from modelyard.components.store.settings import MODEL_NAME, Store
 from modelyard.components.store.storage import find_storage, is_path
-from modelyard.components.train.settings import PLATEAU, Code, Model, Training, check
+from modelyard.components.train.settings import PLATEAU, CodeLocation, Model, Training, check
 from modelyard.pipelines.config.errors import choices, did_you_mean, validation_error
 from modelyard.pipelines.config.layers import PREFIX, Document
 from modelyard.pipelines.config.schedule import Schedule
@@ -113,13 +113,13 @@ class Config(Settings):
         fail_on = [name for name in self.data.fail_on if name != "champion_leakage"]
         return Preparation(**values | {"fail_on": fail_on})
 
-    def code(self) -> Code | None:
+    def code(self) -> CodeLocation | None:
         """Return where the model's own code is, if it has any."""
         if not (place := self.model.code):
             return None
         if not UPLOADED_CODE.fullmatch(place):
-            return Code(place=place)
-        return Code(place=place, endpoint=self.store.endpoint, user_project=self.store.user_project)
+            return CodeLocation(url=place)
+        return CodeLocation(url=place, endpoint=self.store.endpoint, user_project=self.store.user_project)
 
     def code_sha256(self) -> str:
         """Return the fingerprint of the model's own code, wherever it is; empty without any."""

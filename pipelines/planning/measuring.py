@@ -32,7 +32,7 @@ from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.components.records import Failure
 from modelyard.components.step import VARIABLE
-from modelyard.components.train.measured import Probed, Trial
+from modelyard.components.train.measurement import ProbeRequest, ProbeResult
 from modelyard.pipelines.compile.compiler import compile_package, parse_package
 from modelyard.pipelines.compile.preflight import check_interfaces
 from modelyard.pipelines.compile.uploads import gather_code
@@ -45,7 +45,7 @@ R = TypeVar("R", bound=Record)
 OUT_OF_MEMORY = (signal.SIGKILL, signal.SIGABRT)  # by Linux, and by C++
 NOTHING = ["true"]  # the pod's command before and after the probe: it fetches no data and stores no result
 COMPONENT, PROBE = "app.kubernetes.io/component", "probe"  # the pod is no step, and of no run
-LONGEST = 900  # seconds, beside its start and its trial, after which the pod ends that nothing removes
+LONGEST = 900  # seconds, beside its start and its probe, after which the pod ends that nothing removes
 
 
 def run_in_process(module: str, question: Record, answer: type[R], **environ: str) -> tuple[R, float]:
@@ -101,12 +101,12 @@ def check(environment: Environment) -> None:
 
 
 def probe_in_pod(
-    trial: Trial, config: Config, environment: Environment, say: Callable[[str], None]
-) -> tuple[Probed, float]:
+    request: ProbeRequest, config: Config, environment: Environment, say: Callable[[str], None]
+) -> tuple[ProbeResult, float]:
     """Return what a probe in a pod measured, and the seconds of the whole pod, its node and image included.
 
     Args:
-        trial: the model; its features stay here.
+        request: the model; its features stay here.
         config: the configuration; code of this machine is uploaded to the store, as by a run.
         environment: the cluster.
         say: takes what keeps the pod waiting, and the lines of its log.
@@ -120,9 +120,9 @@ def probe_in_pod(
     uploads.send(Console(stderr=True))
     location = uploads.config.code()
     inside = location.model_copy(update={"endpoint": environment.storage_endpoint}).text() if location else ""
-    question = trial.question.model_copy(update={"code": inside, "features": ""})
-    asked = trial.model_copy(update={"question": question})
-    cluster, pod = connect(environment.runs.namespace), probe_pod(asked, config.name, environment)
+    workload = request.workload.model_copy(update={"code": inside, "features": ""})
+    pod_request = request.model_copy(update={"workload": workload})
+    cluster, pod = connect(environment.runs.namespace), probe_pod(pod_request, config.name, environment)
     began = time.monotonic()
     try:
         with _removable(cluster, pod["metadata"]["name"]):
@@ -134,7 +134,7 @@ def probe_in_pod(
         if type(error) is ModelyardError:
             raise ClusterError(f"{error} Plan without --probe, or probe with -e local.") from failed
         raise error from failed
-    return Probed.model_validate_json(answer), time.monotonic() - began
+    return ProbeResult.model_validate_json(answer), time.monotonic() - began
 
 
 @contextmanager
@@ -155,16 +155,16 @@ def _removable(cluster: Cluster, name: str) -> Iterator[None]:
             path.unlink()
 
 
-def probe_pod(trial: Trial, model: str, environment: Environment) -> Json:
+def probe_pod(request: ProbeRequest, model: str, environment: Environment) -> Json:
     """Return the pod of the step `train`, with a probe as its command."""
     made = pods.step_pod(parse_package(compile_package(environment)), "train", environment)
     made["metadata"]["name"] = f"plan-{model}-{secrets.token_hex(4)}"
     made["metadata"]["labels"][COMPONENT] = PROBE
-    made["spec"]["activeDeadlineSeconds"] = LONGEST + environment.start_timeout + int(trial.seconds)
+    made["spec"]["activeDeadlineSeconds"] = LONGEST + environment.start_timeout + int(request.seconds)
     fetch, main = made["spec"]["initContainers"]
     (put,) = made["spec"]["containers"]
     fetch["command"] = put["command"] = NOTHING
-    main["command"] = ["python3", "-m", "modelyard.components.train.probe", trial.model_dump_json()]
+    main["command"] = ["python3", "-m", "modelyard.components.train.probe", request.model_dump_json()]
     return {"apiVersion": "v1", "kind": "Pod", **made}
 
 

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from modelyard.components.artifacts import Record, read, write
 from modelyard.components.errors import DataError
-from modelyard.components.train.measured import Cost, LearningCurve, Probed
+from modelyard.components.train.measurement import Cost, LearningCurve, ProbeResult
 from modelyard.components.train.settings import Training
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
@@ -148,7 +148,7 @@ class Plan(Record):
     steps: int
     uncounted: tuple[str, ...]
     storage: Storage
-    probed: Probed | None
+    probed: ProbeResult | None
     probed_at: str | None
     too_large: str | None
     train: TrainTime | None
@@ -166,7 +166,9 @@ def memory_of(cost: Cost) -> Memory:
     return Memory(**cost.model_dump(include=set(Memory.model_fields)))
 
 
-def storage_of(rows: int, row_bytes: int, cost: Cost, probed: Probed | None, training: Training) -> Storage:
+def storage_of(
+    rows: int, row_bytes: int, cost: Cost, probed: ProbeResult | None, training: Training
+) -> Storage:
     """Return what a run writes; with early stopping a checkpoint holds the best epoch's weights, too."""
     return Storage(
         shards=rows * row_bytes,
@@ -175,7 +177,7 @@ def storage_of(rows: int, row_bytes: int, cost: Cost, probed: Probed | None, tra
     )
 
 
-def train_time(probed: Probed, wall: float, training: Training, rows: dict[str, int]) -> TrainTime:
+def train_time(probed: ProbeResult, wall: float, training: Training, rows: dict[str, int]) -> TrainTime:
     """Return how long the step `train` takes on the machine that was probed.
 
     Args:

@@ -14,7 +14,13 @@ from modelyard.components.errors import TooLargeError
 from modelyard.components.kubernetes.quantities import parse_quantity
 from modelyard.components.machine import check_keras
 from modelyard.components.store.records import now
-from modelyard.components.train.measured import Cost, LearningCurve, Probed, Question, Trial
+from modelyard.components.train.measurement import (
+    Cost,
+    LearningCurve,
+    ProbeRequest,
+    ProbeResult,
+    TrainingWorkload,
+)
 from modelyard.pipelines.compile.uploads import gather
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.accelerators import CATALOG
@@ -92,21 +98,21 @@ def make(
         check_keras()
     say("preparing the data")
     data = look(config, request.rows, request.outputs, _fetches(config, environment, request))
-    question = _question(config, data)
+    workload = _workload(config, data)
     say("counting what a training step takes")
-    cost, _ = measuring.run_in_process("cost", question, Cost, KERAS_BACKEND="tensorflow")
+    cost, _ = measuring.run_in_process("cost", workload, Cost, KERAS_BACKEND="tensorflow")
     memory, device = memory_of(cost), device_of(environment, catalog, home)
     fit = memory.fit(device.memory) if device.memory is not None else None
     key = key_of(gather(config, environment).config, environment)
     measured = _Measured.earlier(find(home, key), data)
     if request.probe and fit != "does not fit":
-        measured = _probe(question, request, config, environment, data, say)
+        measured = _probe(workload, request, config, environment, data, say)
     if measured.train or measured.too_large:  # a probe that ran there has seen whether it fits
         fit = "does not fit" if measured.too_large else "fits"
     curve = None
     if request.learning_curve and not measured.too_large:
         say("training on growing parts of the data, which takes about twice as long as one training")
-        curve, _ = measuring.run_in_process("learning_curve", question, LearningCurve)
+        curve, _ = measuring.run_in_process("learning_curve", workload, LearningCurve)
     probed, accelerator = measured.probed, device.accelerator
     if accelerator and probed and not probed.device.startswith(accelerator.kind):
         accelerator = None  # accelerator_optional, on a node without it
@@ -148,7 +154,7 @@ def make(
 class _Measured(NamedTuple):
     """What a probe measured, and when; `too_large` says why it ran out of memory."""
 
-    probed: Probed | None = None
+    probed: ProbeResult | None = None
     train: TrainTime | None = None
     at: str | None = None
     too_large: str | None = None
@@ -162,32 +168,37 @@ class _Measured(NamedTuple):
 
 
 def _probe(
-    question: Question, request: Request, config: Config, environment: Environment, data: Dataset, say: Say
+    workload: TrainingWorkload,
+    request: Request,
+    config: Config,
+    environment: Environment,
+    data: Dataset,
+    say: Say,
 ) -> _Measured:
     """Probe where training would run; running out of memory there is an answer."""
-    trial, pod = Trial(question=question, seconds=request.seconds), environment.on_cluster
+    probe_request, pod = ProbeRequest(workload=workload, seconds=request.seconds), environment.on_cluster
     say(f"training for {request.seconds:g} s{' in a pod' if pod else ''}")
     try:
         if pod:
-            probed, wall = measuring.probe_in_pod(trial, config, environment, say)
+            probed, wall = measuring.probe_in_pod(probe_request, config, environment, say)
         else:
-            probed, wall = measuring.run_in_process("probe", trial, Probed)
+            probed, wall = measuring.run_in_process("probe", probe_request, ProbeResult)
     except TooLargeError as error:
         return _Measured(at=now(), too_large=str(error).rstrip("."))
     return _Measured(probed, train_time(probed, wall, config.training, data.rows), now())
 
 
-def _question(config: Config, data: Dataset) -> Question:
+def _workload(config: Config, data: Dataset) -> TrainingWorkload:
     code = config.code()
-    return Question(
-        examples=data.examples,
+    return TrainingWorkload(
+        example_schema=data.examples,
         normalization=data.normalization,
-        architecture=config.model,
+        model=config.model,
         training=config.training,
         code=code.text() if code else "",
         code_sha256=config.code_sha256(),
-        rows=data.rows["train"],
-        validation=data.rows.get("validation", 0),
+        training_examples=data.rows["train"],
+        validation_examples=data.rows.get("validation", 0),
         features=data.features,
     )
 
@@ -237,7 +248,7 @@ def _warnings(
     device: Device,
     memory: Memory,
     fit: Fit | None,
-    probed: Probed | None,
+    probed: ProbeResult | None,
 ) -> list[str]:
     """Return what may surprise, each with what to do."""
     found, train, accelerator = [], environment.resources("train"), device.accelerator

@@ -23,8 +23,8 @@ from modelyard.components.source.location import locate
 from modelyard.components.store.objects import Objects
 from modelyard.components.store.storage import open_objects
 from modelyard.components.train import code_archive
-from modelyard.components.train.code_archive import folder_of, unpack
-from modelyard.components.train.settings import Code
+from modelyard.components.train.code_archive import fetch_code, unpack
+from modelyard.components.train.settings import CodeLocation
 from modelyard.pipelines.compile import uploads
 from modelyard.pipelines.compile.compiler import arguments
 from modelyard.pipelines.compile.uploads import Uploads, gather
@@ -186,7 +186,7 @@ def test_code_is_the_same_run_as_its_folder(environment: Environment, networks: 
 def test_train_gets_the_folder_that_was_sent(environment: Environment, networks: Path) -> None:
     code = sent(environment, own(networks)).config.code()
     assert code
-    folder = folder_of(Code.of(code.text()))
+    folder = fetch_code(CodeLocation.of(code.text()))
     assert tree_sha256(folder) == tree_sha256(networks)
     assert (folder / "deep" / "blocks.py").read_text() == "WIDTH = 64\n"
     assert not list(folder.rglob("__pycache__"))
@@ -196,7 +196,7 @@ def test_code_that_is_not_there_says_so(environment: Environment, networks: Path
     code = gather(config(environment, own(networks)), environment).config.code()
     assert code
     with pytest.raises(TrainError, match="Submit again from where"):
-        folder_of(code)
+        fetch_code(code)
 
 
 @pytest.mark.parametrize("name", ["../out.py", "/out.py", "a/../../out.py", "a\\..\\out.py"])

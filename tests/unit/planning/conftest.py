@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelyard.components.artifacts import Normalization, Schema
-from modelyard.components.train.measured import Cost, LearningCurve, Pace, Probed
+from modelyard.components.train.measurement import Cost, LearningCurve, Pace, ProbeResult
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import measuring, planner
@@ -36,9 +36,9 @@ def cost() -> Cost:
 
 
 @pytest.fixture
-def probed() -> Probed:
+def probed() -> ProbeResult:
     """An epoch of 0.5 s and 20 ms a step, a validation of 0.1 s and 10 ms a batch, and 5 s around them."""
-    return Probed(
+    return ProbeResult(
         device="cpu:0",
         load=0.5,
         synthetic=False,
@@ -68,7 +68,9 @@ def data() -> Dataset:
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch, cost: Cost, probed: Probed, data: Dataset) -> dict[str, Any]:
+def answers(
+    monkeypatch: pytest.MonkeyPatch, cost: Cost, probed: ProbeResult, data: Dataset
+) -> dict[str, Any]:
     """What processes and pods answer; a test may change it. An exception is raised."""
     found: dict[str, Any] = {"cost": cost, "probe": probed, "learning_curve": CURVE, "data": data}
 

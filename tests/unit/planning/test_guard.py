@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import ClusterError, PlanError
-from modelyard.components.train.measured import Cost, Probed
+from modelyard.components.train.measurement import Cost, ProbeResult
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import guard as guarding
@@ -84,7 +84,7 @@ def test_the_no_of_a_plan_reaches_submit(
 
 
 def test_a_budget_needs_a_plan_with_a_time_and_a_price(
-    make: Make, answers: dict[str, Any], probed: Probed, nodes: list[Any], tmp_path: Path
+    make: Make, answers: dict[str, Any], probed: ProbeResult, nodes: list[Any], tmp_path: Path
 ) -> None:
     nodes.clear()
     with pytest.raises(PlanError, match="modelyard plan --probe -e gke"):

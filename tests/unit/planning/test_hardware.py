@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import ConfigError
-from modelyard.components.train.measured import Cost
+from modelyard.components.train.measurement import Cost
 from modelyard.pipelines.environments.accelerators import CATALOG, accelerator_types
 from modelyard.pipelines.planning.hardware import load_catalog, options
 from modelyard.pipelines.planning.plan import memory_of

@@ -15,7 +15,13 @@ from modelyard.components import lifeline
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import ClusterError, ConfigError, ModelyardError, TooLargeError, TrainError
 from modelyard.components.step import document
-from modelyard.components.train.measured import Cost, CurvePoint, Probed, Question, Trial
+from modelyard.components.train.measurement import (
+    Cost,
+    CurvePoint,
+    ProbeRequest,
+    ProbeResult,
+    TrainingWorkload,
+)
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.environments.environment import INTERFACES_FILE, Environment
 from modelyard.pipelines.environments.load import load_environment
@@ -27,26 +33,26 @@ STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
 IMAGES = {name: f"registry.example/{name}{DIGEST}" for name in (*STEPS, "train-cuda", "serve")}
 
 
-def asked(*overrides: str) -> tuple[Trial, Config, Environment]:
+def asked(*overrides: str) -> tuple[ProbeRequest, Config, Environment]:
     given = f"environment.images={json.dumps(IMAGES)}"
     environment = load_environment("kind", [given, *overrides])
     config = load(None, ["training.epochs=3"], store=environment.model_store())
-    question = Question(
-        examples=Schema(
+    workload = TrainingWorkload(
+        example_schema=Schema(
             shape=(8, 8, 1), dtype="uint8", problem="classification", names=tuple("0123456789"), splits={}
         ),
         normalization=Normalization(),
-        architecture=config.model,
+        model=config.model,
         training=config.training,
-        rows=1000,
+        training_examples=1000,
         features="of this machine",
     )
-    return Trial(question=question, seconds=3.0), config, environment
+    return ProbeRequest(workload=workload, seconds=3.0), config, environment
 
 
 def pod_of(*overrides: str) -> Any:
-    trial, config, environment = asked(*overrides)
-    return measuring.probe_pod(trial, config.name, environment)
+    request, config, environment = asked(*overrides)
+    return measuring.probe_pod(request, config.name, environment)
 
 
 def test_it_is_the_pod_of_train_with_another_command() -> None:
@@ -54,9 +60,9 @@ def test_it_is_the_pod_of_train_with_another_command() -> None:
     fetch, main = pod["spec"]["initContainers"]
     assert main["image"] == IMAGES["train"]
     assert main["command"][:3] == ["python3", "-m", "modelyard.components.train.probe"]
-    asked = Trial.model_validate_json(main["command"][3])
+    asked = ProbeRequest.model_validate_json(main["command"][3])
     assert asked.seconds == 3.0
-    assert asked.question.training.epochs == 3
+    assert asked.workload.training.epochs == 3
     assert fetch["command"] == pod["spec"]["containers"][0]["command"] == ["true"]
     assert pod["metadata"]["labels"]["modelyard.dev/step"] == "train"
     assert pod["spec"]["automountServiceAccountToken"] is False
@@ -147,7 +153,7 @@ def left(error: Exception) -> str:
     return document(error, "probe").decode()
 
 
-def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[Probed, list[str]]:
+def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[ProbeResult, list[str]]:
     said: list[str] = []
     monkeypatch.setattr(measuring, "connect", lambda _: cluster)
     monkeypatch.setattr(pods, "PAUSE", 0.0)
@@ -157,7 +163,7 @@ def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[Probed,
 
 
 def test_what_keeps_it_waiting_is_said_and_its_answer_is_not(
-    probed: Probed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    probed: ProbeResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = ["probing on cpu:0 with tensorflow"]
     cluster = Cluster(lines, WAITING, ended(0, message=probed.model_dump_json()))
@@ -171,7 +177,7 @@ def test_what_keeps_it_waiting_is_said_and_its_answer_is_not(
 
 
 def test_the_pod_of_a_killed_plan_is_removed_by_the_next_one(
-    probed: Probed, monkeypatch: pytest.MonkeyPatch, home: Path
+    probed: ProbeResult, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
     cluster = Cluster([], ended(0, message=probed.model_dump_json()))
     cluster.others = {name: {"metadata": {"name": name}} for name in ("killed", "alive", "elsewhere")}
@@ -212,7 +218,7 @@ with step("cost"):
 PARENT = """
 import sys
 from pathlib import Path
-from modelyard.components.train.measured import CurvePoint
+from modelyard.components.train.measurement import CurvePoint
 from modelyard.pipelines.planning import measuring
 measuring.sys.executable = sys.argv[1]
 measuring.run_in_process("cost", CurvePoint(rows=7, error=0.1, low=0.0, high=0.2), CurvePoint)

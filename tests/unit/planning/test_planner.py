@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from modelyard.components.errors import TooLargeError
-from modelyard.components.train.measured import Cost, CurvePoint, LearningCurve, Probed
+from modelyard.components.train.measurement import Cost, CurvePoint, LearningCurve, ProbeResult
 from modelyard.components.train.settings import EarlyStopping, Training
 from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config.config import load
@@ -69,7 +69,7 @@ def test_the_screen_has_eighty_columns_and_breaks_no_word(
         assert option.accelerator in words
 
 
-def test_the_time_is_that_of_the_probe(make: Make, probed: Probed) -> None:
+def test_the_time_is_that_of_the_probe(make: Make, probed: ProbeResult) -> None:
     plan = make(probe=True)
     assert plan.train
     # 46 s in all, of which 40 s inside, 1 s of setup; 2 s to compile and 2 s to export; 10 epochs of 30 steps
@@ -82,7 +82,7 @@ def test_the_time_is_that_of_the_probe(make: Make, probed: Probed) -> None:
     assert "10 epochs of" in screen(plan)
 
 
-def test_a_busy_machine_widens_the_interval(make: Make, answers: dict[str, Any], probed: Probed) -> None:
+def test_a_busy_machine_widens_the_interval(make: Make, answers: dict[str, Any], probed: ProbeResult) -> None:
     idle = make(probe=True)
     answers["probe"] = probed.model_copy(update={"load": 3.0})
     busy = make(probe=True)
@@ -93,7 +93,7 @@ def test_a_busy_machine_widens_the_interval(make: Make, answers: dict[str, Any],
     assert not idle.warnings
 
 
-def test_with_early_stopping_the_interval_begins_at_the_fewest_epochs(probed: Probed) -> None:
+def test_with_early_stopping_the_interval_begins_at_the_fewest_epochs(probed: ProbeResult) -> None:
     rows, epochs = {"train": 960, "validation": 192}, 10
     whole = train_time(probed, 46.0, Training(epochs=epochs), rows)
     early = train_time(probed, 46.0, Training(epochs=epochs, early_stopping=EarlyStopping(patience=1)), rows)
@@ -164,7 +164,7 @@ def test_money_is_hours_times_the_price_of_the_accelerator(make: Make) -> None:
     assert any("cpu:0" in one for one in plan.warnings)
 
 
-def test_money_on_a_gpu(make: Make, answers: dict[str, Any], probed: Probed) -> None:
+def test_money_on_a_gpu(make: Make, answers: dict[str, Any], probed: ProbeResult) -> None:
     answers["probe"] = probed.model_copy(update={"device": "gpu:0", "device_memory": 10**9})
     plan = make("gke", ("environment.steps.train.spot=false",), probe=True)
     assert plan.train

@@ -20,7 +20,7 @@ from modelyard.components.train import trainer
 from modelyard.components.train.backend import keras
 from modelyard.components.train.checkpoint import CheckpointStore
 from modelyard.components.train.data import Features
-from modelyard.components.train.settings import Code, Model, Training
+from modelyard.components.train.settings import CodeLocation, Model, Training
 from modelyard.components.train.spec import TrainSpec
 
 SMALL: dict[str, Any] = {"filters": [4], "dense": [8]}
@@ -97,7 +97,7 @@ class TrainEnv:
         return TrainSpec(
             model=settings,
             training=Training.model_validate(QUICK | training),
-            code=Code(place=code) if code else None,
+            code=CodeLocation(url=code) if code else None,
             code_sha256=known,
             store=Store(url=str(self.root / "store")),
         )

@@ -9,35 +9,35 @@ from modelyard.components import artifacts
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import TrainError
 from modelyard.components.train.cost import cost
-from modelyard.components.train.measured import Question
-from modelyard.components.train.settings import Code, Model, Training
+from modelyard.components.train.measurement import TrainingWorkload
+from modelyard.components.train.settings import CodeLocation, Model, Training
 
 DENSE: dict[str, Any] = {"filters": [], "dense": [8]}
 PARAMETERS = (64 * 8 + 8) + (8 * 3 + 3)
 
 
-def question(model: dict[str, Any], rows: int = 60, **training: Any) -> Question:
-    return Question(
-        examples=Schema(
+def workload(model: dict[str, Any], rows: int = 60, **training: Any) -> TrainingWorkload:
+    return TrainingWorkload(
+        example_schema=Schema(
             shape=(8, 8, 1), dtype="uint8", problem="classification", names=("cat", "dog", "emu"), splits={}
         ),
         normalization=Normalization(deviation=(255.0,)),
-        architecture=Model.model_validate(model),
+        model=Model.model_validate(model),
         training=Training(**training),
-        rows=rows,
+        training_examples=rows,
     )
 
 
-def own(train_env: Any, text: str, **training: Any) -> Question:
-    """Return a question about the model that `build` of a module makes."""
+def own(train_env: Any, text: str, **training: Any) -> TrainingWorkload:
+    """Return a workload about the model that `build` of a module makes."""
     folder = train_env.code(own=text)
-    return question({"build": "own:build", "code": str(folder)}, **training).model_copy(
-        update={"code": Code(place=str(folder)).text(), "code_sha256": artifacts.tree_sha256(folder)}
+    return workload({"build": "own:build", "code": str(folder)}, **training).model_copy(
+        update={"code": CodeLocation(url=str(folder)).text(), "code_sha256": artifacts.tree_sha256(folder)}
     )
 
 
 def test_memory_and_operations_of_a_dense_network() -> None:
-    found = cost(question(DENSE, batch_size=16))
+    found = cost(workload(DENSE, batch_size=16))
     assert found.parameters == PARAMETERS
     assert found.weights == found.gradients == 4 * PARAMETERS
     assert 8 * PARAMETERS <= found.optimizer <= 8 * PARAMETERS + 64  # two moments, a step and a learning rate
@@ -51,23 +51,23 @@ def test_memory_and_operations_of_a_dense_network() -> None:
 
 
 def test_activations_and_operations_grow_with_the_batch() -> None:
-    small, large = (cost(question({"filters": [4]}, batch_size=size)) for size in (6, 48))
+    small, large = (cost(workload({"filters": [4]}, batch_size=size)) for size in (6, 48))
     assert large.activations == pytest.approx(8 * small.activations, rel=0.01)
     assert large.flops > 6 * small.flops
     assert large.weights == small.weights
 
 
 def test_a_batch_has_no_more_examples_than_there_are() -> None:
-    assert cost(question(DENSE, rows=7)).batch_size == 7
+    assert cost(workload(DENSE, rows=7)).batch_size == 7
 
 
 def test_plain_sgd_keeps_no_moments() -> None:
-    assert cost(question(DENSE, optimizer="sgd")).optimizer < 64
+    assert cost(workload(DENSE, optimizer="sgd")).optimizer < 64
 
 
 def test_a_model_that_is_larger_than_any_memory_takes_none() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = cost(question({"filters": [], "dense": [65536, 65536, 65536]}))
+    found = cost(workload({"filters": [], "dense": [65536, 65536, 65536]}))
     assert found.weights + found.optimizer > 10**11
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 10**9
 
@@ -120,4 +120,4 @@ def test_own_code_that_fails_in_training_is_explained(train_env: Any) -> None:
 
 def test_a_built_in_network_without_room_is_refused_once() -> None:
     with pytest.raises(TrainError, match="no room"):
-        cost(question({"filters": [4, 4, 4, 4]}))
+        cost(workload({"filters": [4, 4, 4, 4]}))

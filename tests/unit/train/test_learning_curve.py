@@ -11,7 +11,7 @@ from modelyard.components.problems.classification import PROBLEM
 from modelyard.components.train import learning_curve as curves
 from modelyard.components.train import trainer
 from modelyard.components.train.learning_curve import extrapolate, fit, learning_curve
-from modelyard.components.train.measured import Question
+from modelyard.components.train.measurement import TrainingWorkload
 from modelyard.components.train.settings import Model, Training
 
 ROWS = np.array([500.0, 1000.0, 2000.0, 4000.0])
@@ -83,30 +83,30 @@ def test_what_no_law_goes_through_is_not_continued() -> None:
     assert curve.beyond == ()
 
 
-def question(train_env: Any, rows: int, validation: int, **training: Any) -> Question:
+def workload(train_env: Any, rows: int, validation: int, **training: Any) -> TrainingWorkload:
     pictures, labels = train_env.pictures(rows)
     features = train_env.features(pictures, labels, validation=validation)
     schema = artifacts.read(features / "schema.json", Schema)
     normalization = artifacts.read(features / "normalization.json", Normalization)
-    return Question(
-        examples=schema,
+    return TrainingWorkload(
+        example_schema=schema,
         normalization=normalization,
-        architecture=Model(filters=(), dense=(8,)),
+        model=Model(filters=(), dense=(8,)),
         training=Training(**{"epochs": 2, "batch_size": 16} | training),
-        rows=rows,
+        training_examples=rows,
         features=str(features),
     )
 
 
 def test_too_few_rows_are_refused(train_env: Any) -> None:
-    curve = learning_curve(question(train_env, rows=40, validation=60))
+    curve = learning_curve(workload(train_env, rows=40, validation=60))
     assert curve.refused
     assert "at least 120" in curve.refused
     assert curve.points == curve.beyond == ()
 
 
 def test_too_few_validation_rows_are_refused(train_env: Any) -> None:
-    curve = learning_curve(question(train_env, rows=400, validation=12))
+    curve = learning_curve(workload(train_env, rows=400, validation=12))
     assert curve.refused
     assert "data.validation" in curve.refused
 
@@ -124,7 +124,7 @@ def test_a_curve_has_the_error_of_the_weights_that_stay(
 
     monkeypatch.setattr(curves, "PARTS", (1 / 2, 1.0))
     monkeypatch.setattr(trainer, "fit", forget)
-    curve = learning_curve(question(train_env, 60, 60, epochs=1))
+    curve = learning_curve(workload(train_env, 60, 60, epochs=1))
     assert fitted == [one.rows for one in curve.points] == [30, 60]
     assert [one.error for one in curve.points] == [pytest.approx(2 / 3)] * 2
     assert all(one.low <= one.error <= one.high for one in curve.points)

@@ -13,37 +13,39 @@ from modelyard.components.step import VARIABLE
 from modelyard.components.train import probe as probing
 from modelyard.components.train.cost import compiled
 from modelyard.components.train.data import Features
-from modelyard.components.train.measured import Question, Trial
+from modelyard.components.train.measurement import ProbeRequest, TrainingWorkload
 from modelyard.components.train.probe import Passes, Windows, probe
-from modelyard.components.train.settings import Code, Model, Training
+from modelyard.components.train.settings import CodeLocation, Model, Training
 
 
 @pytest.fixture
-def question() -> Question:
-    return Question(
-        examples=Schema(
+def workload() -> TrainingWorkload:
+    return TrainingWorkload(
+        example_schema=Schema(
             shape=(8, 8, 1), dtype="uint8", problem="classification", names=("cat", "dog", "emu"), splits={}
         ),
         normalization=Normalization(deviation=(255.0,)),
-        architecture=Model(filters=(4,), dense=(8,)),
+        model=Model(filters=(4,), dense=(8,)),
         training=Training(batch_size=16),
-        rows=600,
-        validation=40,
+        training_examples=600,
+        validation_examples=40,
     )
 
 
-def passes_of(question: Question, features: Path) -> Passes:
-    return Passes(compiled(question), Features.read(features), question.training)
+def passes_of(workload: TrainingWorkload, features: Path) -> Passes:
+    return Passes(compiled(workload), Features.read(features), workload.training)
 
 
 @pytest.mark.parametrize("synthetic", [True, False])
-def test_real_steps_are_timed(question: Question, train_env: Any, tmp_path: Path, synthetic: bool) -> None:
+def test_real_steps_are_timed(
+    workload: TrainingWorkload, train_env: Any, tmp_path: Path, synthetic: bool
+) -> None:
     if not synthetic:
         features = train_env.features(*train_env.pictures(600), validation=40)
-        question = question.model_copy(update={"features": str(features)})
+        workload = workload.model_copy(update={"features": str(features)})
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    found = probe(Trial(question=question, seconds=0.5), scratch)
+    found = probe(ProbeRequest(workload=workload, seconds=0.5), scratch)
     assert (found.synthetic, found.device) == (synthetic, "cpu:0")
     assert found.epoch.seconds(38) > 0
     assert found.validation
@@ -62,24 +64,24 @@ def test_an_image_of_train_of_another_version_probes_nothing(monkeypatch: pytest
 
 
 def test_the_answer_of_a_pod_is_written_into_its_termination_message(
-    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workload: TrainingWorkload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which is mounted: no other file can take its place."""
     (message := tmp_path / "termination-log").touch()
-    mounted, trial = message.stat().st_ino, Trial(question=question, seconds=0.5)
+    mounted, request = message.stat().st_ino, ProbeRequest(workload=workload, seconds=0.5)
     monkeypatch.setenv(VARIABLE, str(message))
-    monkeypatch.setattr(probing.sys, "argv", ["probe", trial.model_dump_json()])
-    monkeypatch.setattr(probing, "probe", lambda trial, _scratch: trial)
+    monkeypatch.setattr(probing.sys, "argv", ["probe", request.model_dump_json()])
+    monkeypatch.setattr(probing, "probe", lambda request, _scratch: request)
     probing.main()
     assert message.stat().st_ino == mounted
-    assert Trial.model_validate_json(message.read_bytes()) == trial
+    assert ProbeRequest.model_validate_json(message.read_bytes()) == request
 
 
 def test_where_steps_are_slow_not_all_have_a_turn(
-    question: Question, train_env: Any, monkeypatch: pytest.MonkeyPatch
+    workload: TrainingWorkload, train_env: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probing, "PATIENCE", 0.0)
-    passes = passes_of(question, train_env.features(*train_env.pictures(600), validation=40))
+    passes = passes_of(workload, train_env.features(*train_env.pictures(600), validation=40))
     passes.warm_up()
     passes.run(1e-9)
     assert passes.epoch.pace().each > 0
@@ -89,9 +91,9 @@ def test_where_steps_are_slow_not_all_have_a_turn(
 
 @pytest.mark.parametrize(("jit", "rows"), [(False, []), (True, [8, 8])])
 def test_the_last_batch_is_compiled_where_each_size_is(
-    question: Question, train_env: Any, monkeypatch: pytest.MonkeyPatch, jit: bool, rows: list[int]
+    workload: TrainingWorkload, train_env: Any, monkeypatch: pytest.MonkeyPatch, jit: bool, rows: list[int]
 ) -> None:
-    passes = passes_of(question, train_env.features(*train_env.pictures(600), validation=0))
+    passes = passes_of(workload, train_env.features(*train_env.pictures(600), validation=0))
     passes._network.jit_compile = jit
     fitted: list[int] = []
 
@@ -136,16 +138,21 @@ def build(input_shape, classes):
     ],
 )
 def test_what_the_users_own_code_raises_in_a_step_is_explained(
-    question: Question, train_env: Any, tmp_path: Path, raises: str, kind: type[TrainError], message: str
+    workload: TrainingWorkload,
+    train_env: Any,
+    tmp_path: Path,
+    raises: str,
+    kind: type[TrainError],
+    message: str,
 ) -> None:
     folder = train_env.code(late=LATE.format(raises=raises))
     own = {
-        "architecture": Model(build="late:build", code=str(folder)),
-        "code": Code(place=str(folder)).text(),
+        "model": Model(build="late:build", code=str(folder)),
+        "code": CodeLocation(url=str(folder)).text(),
         "code_sha256": artifacts.tree_sha256(folder),
     }
     with pytest.raises(kind, match=message):
-        probe(Trial(question=question.model_copy(update=own), seconds=0.5), tmp_path)
+        probe(ProbeRequest(workload=workload.model_copy(update=own), seconds=0.5), tmp_path)
 
 
 class Machine:

@@ -7,21 +7,21 @@ from modelyard.components.artifacts import Normalization, Record, Schema
 from modelyard.components.train.settings import Model, Training
 
 
-class Question(Record):
+class TrainingWorkload(Record):
     """A model and its data.
 
     `code` and `code_sha256` are those that the step `train` gets. `rows` and `validation` are the examples of
     each split. `features` is the folder that preprocess wrote; empty when there is none.
     """
 
-    examples: Schema
+    example_schema: Schema
     normalization: Normalization
-    architecture: Model
+    model: Model
     training: Training
     code: str = ""
     code_sha256: str = ""
-    rows: int
-    validation: int = 0
+    training_examples: int
+    validation_examples: int = 0
     features: str = ""
 
 
@@ -45,10 +45,10 @@ class Cost(Record):
     working: int
 
 
-class Trial(Record):
+class ProbeRequest(Record):
     """A probe: the model, and for how long its steps are timed. Without features it makes random ones."""
 
-    question: Question
+    workload: TrainingWorkload
     seconds: float = 20.0
 
 
@@ -68,7 +68,7 @@ class Pace(Record):
         return self.fixed + count * self.each if count else 0.0
 
 
-class Probed(Record):
+class ProbeResult(Record):
     """What real training steps took on `device`.
 
     `load` is the number of runnable processes per core in the minute before. `inside` is the time between the
