@@ -28,16 +28,16 @@ import tensorflow as tf
 
 from modelyard.components.errors import TooLargeError, TrainError, of_machine
 
-__all__ = ["BACKEND", "devices", "keras", "out_of_memory", "tf", "translate_out_of_memory"]
+__all__ = ["BACKEND", "is_out_of_memory", "keras", "list_devices", "tf", "translate_out_of_memory"]
 
 keras.config.set_floatx("float32")  # not what ~/.keras/keras.json has for another project
 keras.config.set_epsilon(1e-7)
 keras.config.set_image_data_format("channels_last")
 
 BACKEND: str = keras.backend.backend()
-REQUIRED = "MODELYARD_ACCELERATOR"
-OPTIONAL = "MODELYARD_ACCELERATOR_OPTIONAL"
-IMAGES = {"gpu": "train-cuda", "tpu": "train-tpu"}
+REQUIRED_ACCELERATOR = "MODELYARD_ACCELERATOR"
+ACCELERATOR_OPTIONAL = "MODELYARD_ACCELERATOR_OPTIONAL"
+ACCELERATOR_IMAGES = {"gpu": "train-cuda", "tpu": "train-tpu"}
 
 if BACKEND not in ("tensorflow", "jax"):
     raise TrainError(
@@ -45,24 +45,24 @@ if BACKEND not in ("tensorflow", "jax"):
     )
 
 
-def devices(environ: Mapping[str, str] = os.environ) -> list[str]:
+def list_devices(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Return the devices that Keras trains on, as `gpu:0`.
 
     Raises:
         TrainError: the environment requires an accelerator, and there is none.
     """
     found: list[str] = keras.distribution.list_devices()
-    required = environ.get(REQUIRED, "")
-    if required and not found[0].startswith(required) and environ.get(OPTIONAL) != "1":
+    required = environ.get(REQUIRED_ACCELERATOR, "")
+    if required and not found[0].startswith(required) and environ.get(ACCELERATOR_OPTIONAL) != "1":
         raise TrainError(
             f"The environment asks for a {required.upper()}, but Keras on {BACKEND} finds only {found[0]}. "
-            f"Use the image {IMAGES.get(required, 'for it')} on a node that has one, with its driver, or set "
-            "accelerator_optional: true in the environment to train without."
+            f"Use the image {ACCELERATOR_IMAGES.get(required, 'for it')} on a node that has one, with its "
+            "driver, or set accelerator_optional: true in the environment to train without."
         )
     return found
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an exception of Python, TensorFlow or JAX means that the memory is too small."""
     kinds = (MemoryError, tf.errors.ResourceExhaustedError)
     exhausted = isinstance(error, kinds) or str(error).startswith("RESOURCE_EXHAUSTED")
@@ -75,7 +75,7 @@ def translate_out_of_memory(batch_size: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise TooLargeError(
             f"The model with a batch of {batch_size} does not fit into the device's memory. Lower "

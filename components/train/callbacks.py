@@ -14,7 +14,7 @@ from modelyard.components.train.backend import keras
 Logs = dict[str, Any] | None
 
 
-class Finite(keras.callbacks.Callback):  # type: ignore[misc]
+class FailOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]
     """Stops training with a TrainError as soon as the loss became NaN or infinite."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Finite(keras.callbacks.Callback):  # type: ignore[misc]
                 )
 
 
-class Progress(keras.callbacks.Callback):  # type: ignore[misc]
+class ProgressLogger(keras.callbacks.Callback):  # type: ignore[misc]
     """Prints a line per epoch, emits it as an event, and keeps the epochs' times.
 
     Args:

@@ -31,15 +31,15 @@ from modelyard.components.step import log
 from modelyard.components.store.objects import Objects
 from modelyard.components.train.backend import BACKEND, keras, tf
 from modelyard.components.train.callbacks import Logs
-from modelyard.components.train.keras_objects import RESTORED
+from modelyard.components.train.keras_objects import CALLBACK_STATE
 
-SPARE_BYTES = 64 * 2**20  # beside the variables: names, headers, the history of many epochs
+OVERHEAD_BYTES = 64 * 2**20  # beside the variables: names, headers, the history of many epochs
 
 
 class TrainingState(Record):
     """How far a training is: `epochs` are finished, each with its metrics and seconds.
 
-    `callbacks` has the attributes in RESTORED of each callback.
+    `callbacks` has the attributes in CALLBACK_STATE of each callback.
     """
 
     epochs: int = 0
@@ -79,7 +79,7 @@ class CheckpointStore:
                 self.objects.delete(entry)
 
 
-def training_key(*parts: Any) -> str:
+def fingerprint_training(*parts: Any) -> str:
     """Return what identifies a training: what decides it, and the code and packages that do it."""
     code = [tree_sha256(Path(folder).parent) for folder in (__file__, problems.__file__)]
     packages = version("keras"), version("jax") if BACKEND == "jax" else tf.__version__
@@ -88,14 +88,14 @@ def training_key(*parts: Any) -> str:
     ).hexdigest()
 
 
-class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
+class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps the state after an epoch, when the one before is old enough, and begins with what was kept.
 
     Args:
         store: where the state is kept.
         every: seconds between two.
         network: built and compiled, its optimizer too.
-        callbacks: those of RESTORED, which come before this one.
+        callbacks: those of CALLBACK_STATE, which come before this one.
     """
 
     def __init__(
@@ -153,7 +153,8 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _save(self, epochs: int) -> None:
         known = [
-            {name: getattr(one, name) for name in RESTORED[type(one).__name__]} for one in self._callbacks
+            {name: getattr(one, name) for name in CALLBACK_STATE[type(one).__name__]}
+            for one in self._callbacks
         ]
         state = TrainingState(epochs=epochs, metrics=self._metrics, seconds=self._seconds, callbacks=known)
         weights = next((kept for one in self._callbacks if (kept := getattr(one, "best_weights", None))), ())
@@ -203,7 +204,7 @@ def read_state(
     expected = sum(int(np.prod(one.shape)) * _dtype(one).itemsize for one in (*variables, *weights))
     with ZipFile(path) as archive:
         there = sum(entry.file_size for entry in archive.infolist())
-    if there > 1.1 * expected + SPARE_BYTES:
+    if there > 1.1 * expected + OVERHEAD_BYTES:
         raise ValueError(f"it has {there:,} bytes, and the variables have {expected:,}")
     with np.load(path, allow_pickle=False) as kept:
         state = TrainingState.model_validate_json(kept["state"].tobytes())

@@ -27,14 +27,14 @@ from modelyard.components.train.measurement import Cost, TrainingWorkload
 from modelyard.components.train.settings import CodeLocation
 
 GRADIENT = "gradient_tape/"  # the scope in which TensorFlow puts the operations of the backward pass
-NOT_KEPT = ("Const", "Placeholder", "ReadVariableOp", "Shape", "ShapeN", "VariableShape")
+NOT_ACTIVATIONS = ("Const", "Placeholder", "ReadVariableOp", "Shape", "ShapeN", "VariableShape")
 # Operations with many multiplications; the profiler does not count those inside of loops and functions.
-HEAVY = re.compile(
+EXPENSIVE_OPERATIONS = re.compile(
     r"MatMul|Einsum|Conv(?!ert)|While|^(Stateless)?(If|Case)$|PartitionedCall|PyFunc|FFT|RNN|Cholesky|Solve|Svd|Eig"
 )
 
 
-def cost(workload: TrainingWorkload) -> Cost:
+def compute_cost(workload: TrainingWorkload) -> Cost:
     """Return what a training step of a model takes.
 
     Raises:
@@ -42,19 +42,19 @@ def cost(workload: TrainingWorkload) -> Cost:
     """
     try:
         with tf.Graph().as_default():  # whose variables are never created
-            return _cost(workload)
+            return _compute_cost(workload)
     except TrainError:
         if not workload.model.build:
             raise
-        return _cost(workload)  # the user's code may compute with values, which a graph does not have
+        return _compute_cost(workload)  # the user's code may compute with values, which a graph does not have
 
 
-def compiled(workload: TrainingWorkload) -> Any:
+def build_compiled_network(workload: TrainingWorkload) -> Any:
     """Return the untrained network of the step `train`, compiled as there."""
     settings, training = workload.model, workload.training
     keras.utils.set_random_seed(training.seed)
-    code = _folder(workload.code)
-    network = networks.build(
+    code = _code_folder(workload.code)
+    network = networks.build_network(
         settings,
         workload.example_schema,
         workload.normalization,
@@ -63,19 +63,19 @@ def compiled(workload: TrainingWorkload) -> Any:
         training.precision,
     )
     examples, normalization = workload.example_schema, workload.normalization
-    trainer.compile_(network, settings, training, examples, normalization, workload.training_examples)
-    with explained(workload, "Tracing"):
+    trainer.compile_model(network, settings, training, examples, normalization, workload.training_examples)
+    with translate_code_errors(workload, "Tracing"):
         network.optimizer.build(network.trainable_variables)
     return network
 
 
-def explained(workload: TrainingWorkload, what: str) -> AbstractContextManager[None]:
+def translate_code_errors(workload: TrainingWorkload, what: str) -> AbstractContextManager[None]:
     """Name the line of the user's code that fails in the block, if the model is the user's own."""
     own = workload.model.build
-    return user_code.explained(_folder(workload.code), what) if own else nullcontext()
+    return user_code.translate_errors(_code_folder(workload.code), what) if own else nullcontext()
 
 
-def traced_step(network: Any, schema: Schema, batch_size: int) -> Any:
+def trace_step(network: Any, schema: Schema, batch_size: int) -> Any:
     """Return the graph of one training step."""
     shape, dtype = schema.shape, network.inputs[0].dtype
     target = problems.of(schema.problem).target_dtype
@@ -97,7 +97,7 @@ def count_flops(graph: Any) -> tuple[int, tuple[str, ...]]:
         if node.float_ops:
             counted.add(node.name)
     types = {operation.type for operation in graph.get_operations()}
-    return int(found.total_float_ops), tuple(sorted(filter(HEAVY.search, types - counted)))
+    return int(found.total_float_ops), tuple(sorted(filter(EXPENSIVE_OPERATIONS.search, types - counted)))
 
 
 def activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
@@ -109,27 +109,31 @@ def activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
     kept: dict[str, int] = {}
     working = 0
     for operation in graph.get_operations():
-        held = [one for one in (*operation.inputs, *operation.outputs) if _static(one)]
-        working = max(working, sum(_size(one) for one in held if tuple(one.shape) not in shapes))
+        held = [one for one in (*operation.inputs, *operation.outputs) if _has_static_shape(one)]
+        working = max(working, sum(_tensor_bytes(one) for one in held if tuple(one.shape) not in shapes))
         for tensor in operation.inputs if operation.name.startswith(GRADIENT) else ():
             source = tensor.op
-            if _static(tensor) and not source.name.startswith(GRADIENT) and source.type not in NOT_KEPT:
-                kept[tensor.name] = _size(tensor)
+            if (
+                _has_static_shape(tensor)
+                and not source.name.startswith(GRADIENT)
+                and source.type not in NOT_ACTIVATIONS
+            ):
+                kept[tensor.name] = _tensor_bytes(tensor)
     return sum(kept.values()), working
 
 
-def _cost(workload: TrainingWorkload) -> Cost:
-    network = compiled(workload)
+def _compute_cost(workload: TrainingWorkload) -> Cost:
+    network = build_compiled_network(workload)
     size = min(workload.training.batch_size, workload.training_examples)
-    with explained(workload, "Tracing"):
-        graph = traced_step(network, workload.example_schema, size)
+    with translate_code_errors(workload, "Tracing"):
+        graph = trace_step(network, workload.example_schema, size)
     flops, uncounted = count_flops(graph)
     activations, working = activation_bytes(graph, network.trainable_variables)
     return Cost(
         parameters=network.count_params(),
-        weights=_bytes(network.variables),
-        gradients=_bytes(network.trainable_variables),
-        optimizer=_bytes(network.optimizer.variables),
+        weights=_total_bytes(network.variables),
+        gradients=_total_bytes(network.trainable_variables),
+        optimizer=_total_bytes(network.optimizer.variables),
         batch_size=size,
         flops=flops,
         uncounted=uncounted,
@@ -139,20 +143,20 @@ def _cost(workload: TrainingWorkload) -> Cost:
 
 
 @cache
-def _folder(code: str) -> Path:
+def _code_folder(code: str) -> Path:
     """Return the folder of the user's code; an archive is fetched once."""
     return code_archive.fetch_code(CodeLocation.of(code)) if code else Path()
 
 
-def _static(tensor: Any) -> bool:
+def _has_static_shape(tensor: Any) -> bool:
     return bool(tensor.dtype.is_numpy_compatible and tensor.shape.is_fully_defined())
 
 
-def _size(tensor: Any) -> int:
+def _tensor_bytes(tensor: Any) -> int:
     return int(tensor.shape.num_elements() * tensor.dtype.size)
 
 
-def _bytes(variables: Any) -> int:
+def _total_bytes(variables: Any) -> int:
     return sum(int(np.prod(one.shape)) * tf.as_dtype(one.dtype).size for one in variables)
 
 
@@ -160,7 +164,7 @@ def main() -> None:
     """Read the workload and write the answer."""
     with step("cost"):
         workload, answer = map(Path, sys.argv[1:])
-        artifacts.write(answer, cost(artifacts.read(workload, TrainingWorkload)))
+        artifacts.write(answer, compute_cost(artifacts.read(workload, TrainingWorkload)))
 
 
 if __name__ == "__main__":

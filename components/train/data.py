@@ -2,7 +2,7 @@
 
 Rows are read in chunks of many batches, so that Python is entered a few times an epoch and not once a
 step, and memory stays the same whatever the size of the dataset. TensorFlow cuts the chunks into batches,
-ahead of their use; what normalises them is inside the model.
+ahead of their use; what normalizes them is inside the model.
 """
 
 import itertools
@@ -22,7 +22,9 @@ from modelyard.components.shards import Split
 from modelyard.components.train.backend import tf
 
 CHUNK_BYTES = 8 * 2**20
-FIRST_PART = 32  # the first chunk is this part of the others: the first step does not wait for a whole one
+FIRST_CHUNK_DIVISOR = (
+    32  # the first chunk is this part of the others: the first step does not wait for a whole one
+)
 Rows = NDArray[np.int64]
 
 
@@ -62,7 +64,7 @@ class Features:
         return cls(schema, normalization, train, validation)
 
 
-class Part:
+class Subset:
     """Some rows of a split."""
 
     def __init__(self, split: Examples, rows: Rows) -> None:
@@ -98,7 +100,7 @@ def _rows(directory: Path, name: str, schema: Schema) -> Split:
     return split
 
 
-def shuffled(split: Examples, size: int, seed: int, first: int = 0) -> Any:
+def shuffled_batches(split: Examples, size: int, seed: int, first: int = 0) -> Any:
     """Return the rows as batches, each epoch in an order of its own that `seed` and its number decide.
 
     Args:
@@ -114,8 +116,8 @@ def shuffled(split: Examples, size: int, seed: int, first: int = 0) -> Any:
     return _batches(split, size, lambda: np.random.default_rng((seed, next(epochs))).permutation(len(split)))
 
 
-def ordered(split: Examples, size: int) -> Any:
-    """Return the rows as batches, in their order; see `shuffled`."""
+def ordered_batches(split: Examples, size: int) -> Any:
+    """Return the rows as batches, in their order; see `shuffled_batches`."""
     return _batches(split, size, lambda: np.arange(len(split)))
 
 
@@ -125,7 +127,7 @@ def _batches(split: Examples, size: int, order: Callable[[], Rows]) -> Any:
 
     def chunks() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         rows = order()
-        first = size * max(1, chunk // size // FIRST_PART)
+        first = size * max(1, chunk // size // FIRST_CHUNK_DIVISOR)
         for start, stop in itertools.pairwise([0, *range(first, len(rows), chunk), len(rows)]):
             mine = rows[start:stop]
             yield split.gather(mine), split.targets[mine]
@@ -137,10 +139,10 @@ def _batches(split: Examples, size: int, order: Callable[[], Rows]) -> Any:
     dataset = tf.data.Dataset.from_generator(chunks, output_signature=signature).prefetch(1).rebatch(size)
     steps = math.ceil(len(split) / size)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
-    return dataset.with_options(one_quiet_thread())
+    return dataset.with_options(single_thread_options())
 
 
-def one_quiet_thread() -> Any:
+def single_thread_options() -> Any:
     """Return options that leave the processors to the training steps: there is nothing here to tune."""
     options = tf.data.Options()
     options.autotune.enabled = False

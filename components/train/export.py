@@ -31,7 +31,7 @@ from modelyard.components.step import VARIABLE, step
 from modelyard.components.train.backend import BACKEND, keras, tf
 
 TOLERANCE = 1e-4
-HALF = ("float16", "bfloat16")
+HALF_DTYPES = ("float16", "bfloat16")
 
 Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 
@@ -54,12 +54,12 @@ def export(
         TrainError: the model gives no numbers, or a format cannot be written or read back, or predicts
             otherwise than the model.
     """
-    with in_float32(model):
-        _export(model, schema, normalization, rows, directory)
+    with float32_policy(model):
+        _write_and_check(model, schema, normalization, rows, directory)
 
 
 @contextmanager
-def in_float32(model: Any) -> Iterator[None]:
+def float32_policy(model: Any) -> Iterator[None]:
     """Let layers that compute in less than their weights' precision compute in it."""
     every = list(model._flatten_layers())
     layers = [layer for layer in every if layer.compute_dtype != layer.variable_dtype]
@@ -71,7 +71,7 @@ def in_float32(model: Any) -> Iterator[None]:
         for layer in layers:
             _set_policy(layer, layer.variable_dtype)
         for layer, dtype in zip(inputs, dtypes, strict=True):
-            _set_dtype(layer, "float32" if dtype in HALF else dtype)
+            _set_dtype(layer, "float32" if dtype in HALF_DTYPES else dtype)
         yield
     finally:
         for layer, policy in zip(layers, policies, strict=True):
@@ -93,7 +93,7 @@ def _set_dtype(layer: Any, dtype: str) -> None:
     layer._dtype = layer.output._dtype = dtype
 
 
-def _export(
+def _write_and_check(
     model: Any, schema: Schema, normalization: Normalization, rows: NDArray[Any], directory: Path
 ) -> None:
     expected = np.asarray(model(rows, training=False))
@@ -106,8 +106,8 @@ def _export(
     output, scale = signature.output.name, np.asarray(normalization.target_deviation)
 
     def check(name: str, predict: Predict) -> None:
-        _check_same(name, predict(rows), expected, scale)
-        _check_same(name, predict(rows[:1]), expected[:1], scale)
+        _check_predictions(name, predict(rows), expected, scale)
+        _check_predictions(name, predict(rows[:1]), expected[:1], scale)
 
     _write_keras(model, directory / "model.keras")
     check("model.keras", _load_keras(directory / "model.keras"))
@@ -117,7 +117,7 @@ def _export(
     artifacts.write(directory / "signature.json", signature)
 
 
-def _check_same(
+def _check_predictions(
     name: str, found: NDArray[np.float32], expected: NDArray[np.float32], scale: NDArray[np.float64]
 ) -> None:
     if found.shape != expected.shape:
@@ -183,26 +183,26 @@ def convert(model: Any, output: str, directory: Path) -> None:
         from modelyard.components.train import onnx_export
 
         onnx_export.convert(model, INPUT, output, directory / "model.onnx")
-        _write_saved_model(_predicting(model), directory / "saved_model")
+        _write_saved_model(_inference_model(model), directory / "saved_model")
     else:
-        _convert_elsewhere(output, directory)
+        _convert_in_child_process(output, directory)
 
 
-def _predicting(model: Any) -> Any:
+def _inference_model(model: Any) -> Any:
     """Return the model with `training=False` built in: Keras' layers of augmentation take part otherwise."""
     (examples,) = model.inputs
     same = keras.Input(examples.shape[1:], dtype=examples.dtype, name=examples.name)
     predicting = keras.Model(same, model(same, training=False))
-    predicting(_zeros(examples))
+    predicting(_zero_example(examples))
     return predicting
 
 
-def _zeros(examples: Any) -> Any:
+def _zero_example(examples: Any) -> Any:
     """Return one example of zeros: Keras exports only what was called before."""
     return np.zeros((1, *examples.shape[1:]), examples.dtype)
 
 
-def _convert_elsewhere(output: str, directory: Path) -> None:
+def _convert_in_child_process(output: str, directory: Path) -> None:
     """Load model.keras on TensorFlow in a child process, with the modules that registered its layers."""
     modules = {each.__module__ for each in keras.saving.get_custom_objects().values()}
     command = [
@@ -259,7 +259,7 @@ def main() -> None:
         try:
             model = keras.saving.load_model(Path(directory) / "model.keras", compile=False)
             (examples,) = model.inputs
-            model(_zeros(examples))
+            model(_zero_example(examples))
         except Exception as error:
             raise TrainError(
                 "TensorFlow, which exports what another backend trained, cannot run the model: "

@@ -24,12 +24,12 @@ from typing import Any, Self
 
 from modelyard.components.errors import ConfigError, TrainError, describe
 
-Named = str | dict[str, Any]
+NameOrConfig = str | dict[str, Any]
 """A name, or `{name: …}` with arguments beside it."""
 Signatures = dict[str, dict[str, dict[str, Any]]]
 
 SCHEDULES = "optimizers.schedules"
-NOUNS = {
+KIND_NAMES = {
     "optimizers": "optimizer",
     SCHEDULES: "learning-rate schedule",
     "losses": "loss",
@@ -43,10 +43,10 @@ ALIASES = {  # those of keras.losses.get and keras.metrics.get
     "mape": "MeanAbsolutePercentageError",
     "msle": "MeanSquaredLogarithmicError",
 }
-BASES = ("Callback", "LearningRateSchedule", "Loss", "Metric", "Optimizer", "Regularizer")
+BASE_CLASSES = ("Callback", "LearningRateSchedule", "Loss", "Metric", "Optimizer", "Regularizer")
 WRAPPERS = ("LossScaleOptimizer", "MeanMetricWrapper", "MultiOptimizer", "OptimizerMap")
 REQUIRED = "required"
-DECIDED = {
+RESERVED_ARGUMENTS = {
     "name": "modelyard names it",
     "dtype": "training.precision decides it",
     "from_logits": "model.logits decides it",
@@ -56,7 +56,7 @@ CHECKPOINTS = "modelyard makes the checkpoints (training.checkpoint_every)"
 FUNCTION = "it takes Python functions, which a configuration cannot give"
 LOGS = "history.json has the metrics of each epoch"
 NOT_RESTORED = "a checkpoint does not restore what it has written or sent"
-REFUSED = {
+UNSUPPORTED_CALLBACKS = {
     "BackupAndRestore": CHECKPOINTS,
     "CallbackList": "training.callbacks is the list",
     "CSVLogger": f"{NOT_RESTORED}, and {LOGS}",
@@ -72,7 +72,7 @@ REFUSED = {
 }
 """The callbacks that cannot be used, and why."""
 
-RESTORED: dict[str, tuple[str, ...]] = {
+CALLBACK_STATE: dict[str, tuple[str, ...]] = {
     "EarlyStopping": ("best", "best_epoch", "wait"),
     "ReduceLROnPlateau": ("best", "cooldown_counter", "wait"),
     "SwapEMAWeights": ("_ema_weights_in_model",),
@@ -81,7 +81,7 @@ RESTORED: dict[str, tuple[str, ...]] = {
 """The attributes of each callback that a checkpoint holds."""
 
 
-class SettingError(ConfigError, ValueError):
+class KerasSettingError(ConfigError, ValueError):
     """A key of the configuration is wrong; pydantic takes it for a finding, as it is a ValueError."""
 
 
@@ -104,7 +104,7 @@ class KerasObject:
     name_key: str
 
     @classmethod
-    def of(cls, kind: str, value: Named, key: str) -> Self:
+    def of(cls, kind: str, value: NameOrConfig, key: str) -> Self:
         """Return what `key: value` names."""
         if isinstance(value, str):
             return cls(kind, value, {}, key, key)
@@ -117,12 +117,12 @@ class KerasObject:
         plain = self.name.lower().replace("_", "")
         if self.kind in ("losses", "metrics") and plain in ALIASES:
             return ALIASES[plain]
-        return next((name for name in signatures()[self.kind] if name.lower() == plain), "")
+        return next((name for name in load_signatures()[self.kind] if name.lower() == plain), "")
 
     @property
     def signature(self) -> dict[str, Any]:
         """Return the defaults of the class's arguments."""
-        return signatures()[self.kind][self.class_name]
+        return load_signatures()[self.kind][self.class_name]
 
     def config(self) -> dict[str, Any]:
         """Return the class and all its arguments, with Keras' defaults."""
@@ -134,43 +134,51 @@ class KerasObject:
         return {"class_name": self.class_name, "config": arguments}
 
     def check(self) -> None:
-        """Raise SettingError unless Keras has the class, and it takes such arguments."""
-        known = signatures()[self.kind]
-        refused = {name.lower(): reason for name, reason in REFUSED.items() if self.kind == "callbacks"}
+        """Raise KerasSettingError unless Keras has the class, and it takes such arguments."""
+        known = load_signatures()[self.kind]
+        refused = {
+            name.lower(): reason for name, reason in UNSUPPORTED_CALLBACKS.items() if self.kind == "callbacks"
+        }
         if reason := refused.get(self.name.lower().replace("_", "")):
-            raise SettingError(f"{self.name_key} is {self.name}, which cannot be used: {reason}. Remove it.")
+            raise KerasSettingError(
+                f"{self.name_key} is {self.name}, which cannot be used: {reason}. Remove it."
+            )
         if not self.class_name:
-            raise SettingError(
-                f"{self.name_key} is {self.name!r}, which is no {NOUNS[self.kind]} of Keras. "
-                f"{_instead(self.name, known)}"
+            raise KerasSettingError(
+                f"{self.name_key} is {self.name!r}, which is no {KIND_NAMES[self.kind]} of Keras. "
+                f"{_suggestion(self.name, known)}"
             )
         for argument, value in self.arguments.items():
             key = f"{self.key}.{argument}"
-            if argument in DECIDED:
-                raise SettingError(f"{key} is no setting, as {DECIDED[argument]}. Remove it.")
+            if argument in RESERVED_ARGUMENTS:
+                raise KerasSettingError(f"{key} is no setting, as {RESERVED_ARGUMENTS[argument]}. Remove it.")
             if argument not in self.signature:
-                raise SettingError(
-                    f"{key} is no setting of {self.name}. {_instead(argument, self.signature)}"
+                raise KerasSettingError(
+                    f"{key} is no setting of {self.name}. {_suggestion(argument, self.signature)}"
                 )
             if schedule := self._schedule(argument):
                 schedule.check()
-            elif expected := _expected(argument, value, self.signature[argument], self.kind):
-                raise SettingError(f"{key} is {value!r}, which {self.name} cannot use. Give {expected}.")
+            elif expected := _expected_value(argument, value, self.signature[argument], self.kind):
+                raise KerasSettingError(f"{key} is {value!r}, which {self.name} cannot use. Give {expected}.")
         for argument, default in self.signature.items():
             if default == REQUIRED and argument not in self.arguments:
-                raise SettingError(f"{self.key}.{argument} is missing, which {self.name} requires. Add it.")
+                raise KerasSettingError(
+                    f"{self.key}.{argument} is missing, which {self.name} requires. Add it."
+                )
 
     def build(self, **decided: Any) -> Any:
         """Return the object.
 
         Args:
-            decided: arguments of DECIDED; those that the class does not have are left out.
+            decided: arguments of RESERVED_ARGUMENTS; those that the class does not have are left out.
 
         Raises:
             TrainError: Keras refuses a value; what `check` refuses is not checked again.
         """
-        kind = _module(self.kind)[self.class_name]
-        values = {key: _as_default(value, self.signature[key]) for key, value in self.arguments.items()}
+        kind = _keras_classes(self.kind)[self.class_name]
+        values = {
+            key: _match_default_type(value, self.signature[key]) for key, value in self.arguments.items()
+        }
         values |= {key: one.build() for key in values if (one := self._schedule(key))}
         values |= {key: decided[key] for key in decided.keys() & inspect.signature(kind).parameters.keys()}
         try:
@@ -193,7 +201,7 @@ class KerasObject:
 
 
 @cache
-def signatures() -> Signatures:
+def load_signatures() -> Signatures:
     """Return the classes of each kind, with the default of each argument, or REQUIRED."""
     found: Signatures = json.loads(
         Path(__file__).with_name("keras_signatures.json").read_text(encoding="utf-8")
@@ -201,15 +209,15 @@ def signatures() -> Signatures:
     return found
 
 
-def read_signatures() -> Signatures:
+def inspect_signatures() -> Signatures:
     """Return what keras_signatures.json has to be, from Keras."""
     return {
         kind: {
             name: _defaults(one)
-            for name, one in sorted(_module(kind).items())
-            if name in RESTORED or name not in (*BASES, *WRAPPERS, *REFUSED)
+            for name, one in sorted(_keras_classes(kind).items())
+            if name in CALLBACK_STATE or name not in (*BASE_CLASSES, *WRAPPERS, *UNSUPPORTED_CALLBACKS)
         }
-        for kind in NOUNS
+        for kind in KIND_NAMES
     }
 
 
@@ -224,7 +232,7 @@ def metric_names(metrics: Iterable[KerasObject]) -> list[str]:
     return names
 
 
-def _module(kind: str) -> dict[str, Any]:
+def _keras_classes(kind: str) -> dict[str, Any]:
     """Return the classes of a module of Keras by their names."""
     from modelyard.components.train.backend import keras
 
@@ -246,19 +254,19 @@ def _snake_case(name: str) -> str:
     return re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name).lower()
 
 
-def _as_default(value: Any, default: object) -> Any:
+def _match_default_type(value: Any, default: object) -> Any:
     """Return a whole number as a float where the default is one: Keras refuses a learning rate of 1."""
     return float(value) if isinstance(default, float) and isinstance(value, int) else value
 
 
-def _instead(wrong: str, known: Iterable[str]) -> str:
+def _suggestion(wrong: str, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known if name != "name"}
     near = [names[one] for one in difflib.get_close_matches(wrong.lower().replace("_", ""), names, n=3)]
     near = near or difflib.get_close_matches(wrong, names, n=3)
     return f"Did you mean {' or '.join(near)}?" if near else f"Choose one of {', '.join(names.values())}."
 
 
-def _expected(key: str, value: object, default: object, kind: str) -> str:
+def _expected_value(key: str, value: object, default: object, kind: str) -> str:
     """Return what an argument has to be, or nothing when its value is that."""
     if value is None and default is None:
         return ""
@@ -294,7 +302,7 @@ def main() -> None:
         f'"{kind}": {{\n'
         + ",\n".join(f' "{name}": {json.dumps(one)}' for name, one in signatures.items())
         + "\n}"
-        for kind, signatures in read_signatures().items()
+        for kind, signatures in inspect_signatures().items()
     )
     print("{\n" + ",\n".join(kinds) + "\n}")  # noqa: T201 - the file
 

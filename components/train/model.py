@@ -1,4 +1,4 @@
-"""The network: raw examples in, normalised inside, answers out in the unit of the targets.
+"""The network: raw examples in, normalized inside, answers out in the unit of the targets.
 
 Built-in is the CNN of the Keras tutorials: convolution and pooling, repeated, then dense layers. Any other
 Keras model comes from the user's own code (user_code.py) and is put in the same frame.
@@ -19,10 +19,10 @@ from modelyard.components.train import user_code
 from modelyard.components.train.backend import keras
 from modelyard.components.train.settings import Model
 
-POOL = 2
+POOL_SIZE = 2
 
 
-def build(
+def build_network(
     settings: Model,
     schema: Schema,
     normalization: Normalization,
@@ -47,21 +47,21 @@ def build(
     """
     with dtype_policy(precision):
         raw = keras.Input(schema.shape, dtype=schema.dtype, name="input")
-        marked = keras.layers.Identity(dtype="float32", name=user_code.RAW)(raw)
-        examples = _normalise(marked, normalization)
+        marked = keras.layers.Identity(dtype="float32", name=user_code.RAW_LAYER)(raw)
+        examples = _normalize(marked, normalization)
         scaled = False
         if settings.build is None:
-            outputs = _cnn(settings, schema, examples)
+            outputs = _apply_cnn(settings, schema, examples)
         else:
-            own = user_code.load(settings, schema, code, code_sha256)
-            if user_code.contains(own, user_code.RAW):
-                log("the model normalises its input: data.normalize is not applied again")
+            own = user_code.build_model(settings, schema, code, code_sha256)
+            if user_code.has_layer(own, user_code.RAW_LAYER):
+                log("the model normalizes its input: data.normalize is not applied again")
                 examples = raw
-            scaled = user_code.contains(own, user_code.SCALED)
+            scaled = user_code.has_layer(own, user_code.SCALED_LAYER)
             outputs = user_code.apply(own, settings, schema, examples, code)
         if not scaled:
-            outputs = _scale(outputs, normalization)
-            outputs = keras.layers.Identity(dtype="float32", name=user_code.SCALED)(outputs)
+            outputs = _scale_outputs(outputs, normalization)
+            outputs = keras.layers.Identity(dtype="float32", name=user_code.SCALED_LAYER)(outputs)
         return keras.Model(raw, outputs, name="model")
 
 
@@ -76,7 +76,7 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def for_export(network: Any, settings: Model, schema: Schema) -> Any:
+def add_export_layer(network: Any, settings: Model, schema: Schema) -> Any:
     """Return the network that is exported: the same layers, with the last one that the problem adds."""
     outputs = network.outputs[0]
     if layer := problems.of(schema.problem).export_layer(settings.logits):
@@ -84,7 +84,7 @@ def for_export(network: Any, settings: Model, schema: Schema) -> Any:
     return keras.Model(network.inputs[0], outputs, name="model")
 
 
-def _normalise(raw: Any, normalization: Normalization) -> Any:
+def _normalize(raw: Any, normalization: Normalization) -> Any:
     """Return `(raw - mean) / deviation` in float32."""
     mean, deviation = (
         np.asarray(values, np.float32) if len(values) > 1 else values[0]
@@ -98,7 +98,7 @@ def _normalise(raw: Any, normalization: Normalization) -> Any:
     return examples
 
 
-def _scale(outputs: Any, normalization: Normalization) -> Any:
+def _scale_outputs(outputs: Any, normalization: Normalization) -> Any:
     """Return `outputs * target_deviation + target_mean`."""
     mean, deviation = (
         np.asarray(values, np.float32) if len(values) > 1 else values[0]
@@ -111,9 +111,9 @@ def _scale(outputs: Any, normalization: Normalization) -> Any:
     return outputs
 
 
-def _cnn(settings: Model, schema: Schema, examples: Any) -> Any:
+def _apply_cnn(settings: Model, schema: Schema, examples: Any) -> Any:
     """Return what the built-in CNN makes of examples; without filters it is a plain dense network."""
-    _check_room(settings, schema.shape)
+    _check_image_size(settings, schema.shape)
     layers: list[Any] = []
     if settings.filters and len(schema.shape) == 2:
         layers.append(keras.layers.Reshape((*schema.shape, 1), name="channel"))
@@ -121,7 +121,7 @@ def _cnn(settings: Model, schema: Schema, examples: Any) -> Any:
         layers.append(
             keras.layers.Conv2D(filters, settings.kernel, activation="relu", name=f"convolution_{number}")
         )
-        layers.append(keras.layers.MaxPooling2D(POOL, name=f"pooling_{number}"))
+        layers.append(keras.layers.MaxPooling2D(POOL_SIZE, name=f"pooling_{number}"))
     layers.append(keras.layers.Flatten(name="flatten"))
     for number, units in enumerate(settings.dense, 1):
         layers.append(keras.layers.Dense(units, activation="relu", name=f"dense_{number}"))
@@ -138,7 +138,7 @@ def _cnn(settings: Model, schema: Schema, examples: Any) -> Any:
     return examples
 
 
-def _check_room(settings: Model, shape: tuple[int, ...]) -> None:
+def _check_image_size(settings: Model, shape: tuple[int, ...]) -> None:
     """Raise unless each convolution and pooling still has pixels to work on."""
     if not settings.filters:
         return
@@ -153,7 +153,11 @@ def _check_room(settings: Model, shape: tuple[int, ...]) -> None:
         convolved = tuple(side - settings.kernel + 1 for side in sides)
         for layer, given, left in (
             (f"convolution_{number} ({settings.kernel}x{settings.kernel})", sides, convolved),
-            (f"pooling_{number} ({POOL}x{POOL})", convolved, tuple(side // POOL for side in convolved)),
+            (
+                f"pooling_{number} ({POOL_SIZE}x{POOL_SIZE})",
+                convolved,
+                tuple(side // POOL_SIZE for side in convolved),
+            ),
         ):
             if min(left) < 1:
                 raise TrainError(
@@ -161,4 +165,4 @@ def _check_room(settings: Model, shape: tuple[int, ...]) -> None:
                     f"reach it. Give fewer model.filters (now {list(settings.filters)}), a smaller "
                     "model.kernel, or larger pictures."
                 )
-        sides = tuple(side // POOL for side in convolved)
+        sides = tuple(side // POOL_SIZE for side in convolved)

@@ -49,23 +49,25 @@ def convert(model: Any, inputs: str, output: str, path: Path) -> None:
     Raises:
         TrainError: the converter lacks an operation; the layer that uses it is named.
     """
-    failed = _Failures()
+    failed = _FailedNodes()
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     logger = logging.getLogger("tf2onnx.tfonnx")
     logger.setLevel(logging.ERROR)
     logger.addFilter(failed)
     try:
-        proto = _proto(model, inputs, output)
+        proto = _build_proto(model, inputs, output)
     except Exception as error:
-        where = _layers(model, failed.nodes)
+        where = _describe_layers(model, failed.nodes)
         raise TrainError(
             f"The model cannot be exported to ONNX: {where}{describe(error)} Replace "
             f"{'that layer' if where else 'the layer that uses this operation'} by other layers of Keras."
         ) from error
     finally:
         logger.removeFilter(failed)
-    if unknown := {node.name: node.op_type for node in _nodes(proto.graph) if not _known(node)}:
-        where = _layers(model, list(unknown))
+    if unknown := {
+        node.name: node.op_type for node in _all_nodes(proto.graph) if not _is_onnx_operation(node)
+    }:
+        where = _describe_layers(model, list(unknown))
         raise TrainError(
             f"The model cannot be exported to ONNX: {where}tf2onnx cannot convert the operation "
             f"{' and '.join(sorted(set(unknown.values())))}. Replace that layer by other layers of Keras."
@@ -73,7 +75,7 @@ def convert(model: Any, inputs: str, output: str, path: Path) -> None:
     onnx.save(proto, path)
 
 
-def _proto(model: Any, name: str, output: str) -> Any:
+def _build_proto(model: Any, name: str, output: str) -> Any:
     (examples,) = model.inputs
     trainable, others = list(model.trainable_variables), list(model.non_trainable_variables)
 
@@ -96,7 +98,7 @@ def _proto(model: Any, name: str, output: str) -> Any:
     with tf.Graph().as_default():
         frozen = tf_loader.tf_optimize(inputs, outputs, frozen)
     weights.fill(frozen, smaller=False)
-    with tf.Graph().as_default() as graph, _constants_copied_once():
+    with tf.Graph().as_default() as graph, _copy_constants_once():
         tf.import_graph_def(frozen, name="")
         converted = tfonnx.process_tf_graph(
             graph,
@@ -146,7 +148,7 @@ def _allow_inlining(frozen: Any) -> None:
 
 
 @contextmanager
-def _constants_copied_once() -> Iterator[None]:
+def _copy_constants_once() -> Iterator[None]:
     """Keep each pass of tf2onnx's optimizer from copying all weights into memory that is never freed."""
     original = Node.update_proto
 
@@ -161,7 +163,7 @@ def _constants_copied_once() -> Iterator[None]:
         Node.update_proto = original
 
 
-class _Failures(logging.Filter):
+class _FailedNodes(logging.Filter):
     """Collects the nodes that tf2onnx reports, which its exceptions do not name; nothing is logged."""
 
     def __init__(self) -> None:
@@ -175,14 +177,14 @@ class _Failures(logging.Filter):
         return False
 
 
-def _layers(model: Any, nodes: list[str]) -> str:
+def _describe_layers(model: Any, nodes: list[str]) -> str:
     """Return `in the layer NAME (CLASS): ` for graph nodes, or nothing where no layer is known."""
     known = {layer.name: type(layer).__name__ for layer in model._flatten_layers(include_self=False)}
-    names = dict.fromkeys(name for node in nodes if (name := _layer(node, known)))
+    names = dict.fromkeys(name for node in nodes if (name := _layer_name(node, known)))
     return f"in the layer {', '.join(f'{name} ({known[name]})' for name in names)}: " if names else ""
 
 
-def _layer(node: str, known: Container[str]) -> str:
+def _layer_name(node: str, known: Container[str]) -> str:
     """Return the innermost layer of a graph node, `model_1/dense_3_1/MatMul`; TensorFlow may add numbers."""
     for part in reversed(node.split("/")[:-1]):
         for name in (part, re.sub(r"_\d+$", "", part)):
@@ -191,14 +193,14 @@ def _layer(node: str, known: Container[str]) -> str:
     return ""
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
+def _all_nodes(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         yield node
         for attribute in node.attribute:
-            yield from _nodes(attribute.g)
+            yield from _all_nodes(attribute.g)
 
 
-def _known(node: Any) -> bool:
+def _is_onnx_operation(node: Any) -> bool:
     return bool(onnx.defs.has(node.op_type, node.domain))
 
 
@@ -206,7 +208,7 @@ def _known(node: Any) -> bool:
 # of ONNX; tf2onnx takes that of the highest version up to OPSET.
 
 
-def _replace(graph: Any, node: Any, make: Any) -> None:
+def _replace_node(graph: Any, node: Any, make: Any) -> None:
     """Put what `make` returns, an output's name, in the place of a node."""
     shapes, dtypes = node.output_shapes, node.output_dtypes
     graph.remove_node(node.name)
@@ -214,18 +216,18 @@ def _replace(graph: Any, node: Any, make: Any) -> None:
     graph.make_node("Identity", [last], outputs=node.output, name=node.name, shapes=shapes, dtypes=dtypes)
 
 
-def _constant(graph: Any, value: Any) -> str:
+def _add_constant(graph: Any, value: Any) -> str:
     name: str = graph.make_const(tfonnx.utils.make_name("constant"), np.asarray(value)).output[0]
     return name
 
 
-def _node(graph: Any, operation: str, *inputs: str, **attributes: Any) -> str:
+def _add_node(graph: Any, operation: str, *inputs: str, **attributes: Any) -> str:
     name: str = graph.make_node(operation, list(inputs), attr=attributes).output[0]
     return name
 
 
-def _one(graph: Any, tensor: str) -> str:
-    return _constant(graph, np.ones((), tfonnx.utils.map_onnx_to_numpy_type(graph.get_dtype(tensor))))
+def _add_one(graph: Any, tensor: str) -> str:
+    return _add_constant(graph, np.ones((), tfonnx.utils.map_onnx_to_numpy_type(graph.get_dtype(tensor))))
 
 
 @tf_op("Erfc")
@@ -236,7 +238,7 @@ class Erfc:
     def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
         """See above."""
         (x,) = node.input
-        _replace(ctx, node, lambda: _node(ctx, "Sub", _one(ctx, x), _node(ctx, "Erf", x)))
+        _replace_node(ctx, node, lambda: _add_node(ctx, "Sub", _add_one(ctx, x), _add_node(ctx, "Erf", x)))
 
 
 @tf_op("Expm1")
@@ -247,7 +249,7 @@ class Expm1:
     def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
         """See above."""
         (x,) = node.input
-        _replace(ctx, node, lambda: _node(ctx, "Sub", _node(ctx, "Exp", x), _one(ctx, x)))
+        _replace_node(ctx, node, lambda: _add_node(ctx, "Sub", _add_node(ctx, "Exp", x), _add_one(ctx, x)))
 
 
 @tf_op("Log1p")
@@ -258,7 +260,7 @@ class Log1p:
     def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
         """See above."""
         (x,) = node.input
-        _replace(ctx, node, lambda: _node(ctx, "Log", _node(ctx, "Add", x, _one(ctx, x))))
+        _replace_node(ctx, node, lambda: _add_node(ctx, "Log", _add_node(ctx, "Add", x, _add_one(ctx, x))))
 
 
 @tf_op("Conv3D")
@@ -324,13 +326,13 @@ class ResizeByMatrices:
         matrices = [cls._matrix(node.type, sides[axis], size[axis], attributes) for axis in (0, 1)]
 
         def make() -> str:
-            rows, columns = _constant(ctx, matrices[0]), _constant(ctx, matrices[1].T)
-            floats = _node(ctx, "Cast", images, to=TensorProto.FLOAT)
-            planes = _node(ctx, "Transpose", floats, perm=[0, 3, 1, 2])
-            planes = _node(ctx, "MatMul", _node(ctx, "MatMul", rows, planes), columns)
-            return _node(ctx, "Transpose", planes, perm=[0, 2, 3, 1])
+            rows, columns = _add_constant(ctx, matrices[0]), _add_constant(ctx, matrices[1].T)
+            floats = _add_node(ctx, "Cast", images, to=TensorProto.FLOAT)
+            planes = _add_node(ctx, "Transpose", floats, perm=[0, 3, 1, 2])
+            planes = _add_node(ctx, "MatMul", _add_node(ctx, "MatMul", rows, planes), columns)
+            return _add_node(ctx, "Transpose", planes, perm=[0, 2, 3, 1])
 
-        _replace(ctx, node, make)
+        _replace_node(ctx, node, make)
 
     @staticmethod
     def _matrix(kind: str, old: int, new: int, attributes: dict[str, Any]) -> NDArray[np.float32]:
@@ -364,12 +366,14 @@ class Bucketize:
         boundaries = np.asarray(node.get_attr_value("boundaries"), np.float64)
 
         def make() -> str:
-            values = _node(ctx, "Unsqueeze", _node(ctx, "Cast", x, to=TensorProto.DOUBLE), last)
-            below = _node(ctx, "Not", _node(ctx, "Less", values, _constant(ctx, boundaries)))
-            return _node(ctx, "ReduceSum", _node(ctx, "Cast", below, to=TensorProto.INT32), last, keepdims=0)
+            values = _add_node(ctx, "Unsqueeze", _add_node(ctx, "Cast", x, to=TensorProto.DOUBLE), last)
+            below = _add_node(ctx, "Not", _add_node(ctx, "Less", values, _add_constant(ctx, boundaries)))
+            return _add_node(
+                ctx, "ReduceSum", _add_node(ctx, "Cast", below, to=TensorProto.INT32), last, keepdims=0
+            )
 
-        last = _constant(ctx, np.array([-1]))
-        _replace(ctx, node, make)
+        last = _add_constant(ctx, np.array([-1]))
+        _replace_node(ctx, node, make)
 
 
 @tf_op("Bitcast")
@@ -388,13 +392,15 @@ class Bitcast:
             raise ValueError("tf2onnx cannot convert the operation Bitcast.")
 
         def make() -> str:
-            zero = _constant(ctx, np.float32(0))
-            inverse = _node(ctx, "Div", _one(ctx, x), x)  # tells -0.0 from 0.0
-            negative = _node(ctx, "Or", _node(ctx, "Less", x, zero), _node(ctx, "Less", inverse, zero))
-            bits = (_constant(ctx, np.int32(value)) for value in (SIGN_BIT, 0))
-            return _node(ctx, "Where", negative, *bits)
+            zero = _add_constant(ctx, np.float32(0))
+            inverse = _add_node(ctx, "Div", _add_one(ctx, x), x)  # tells -0.0 from 0.0
+            negative = _add_node(
+                ctx, "Or", _add_node(ctx, "Less", x, zero), _add_node(ctx, "Less", inverse, zero)
+            )
+            bits = (_add_constant(ctx, np.int32(value)) for value in (SIGN_BIT, 0))
+            return _add_node(ctx, "Where", negative, *bits)
 
-        _replace(ctx, node, make)
+        _replace_node(ctx, node, make)
 
 
 @tf_op("RFFT")
@@ -409,11 +415,11 @@ class RFFT:
             signal.RFFTOp.version_13(ctx, node, **kwargs)
             return
         last = len(ctx.get_shape(node.input[0])) - 1
-        length = _constant(ctx, np.int64(node.inputs[1].get_tensor_value()[0]))
-        values = _node(ctx, "Unsqueeze", node.input[0], _constant(ctx, np.array([-1])))
-        both = _node(ctx, "DFT", values, length, axis=last, onesided=1)
+        length = _add_constant(ctx, np.int64(node.inputs[1].get_tensor_value()[0]))
+        values = _add_node(ctx, "Unsqueeze", node.input[0], _add_constant(ctx, np.array([-1])))
+        both = _add_node(ctx, "DFT", values, length, axis=last, onesided=1)
         for part in parts:
-            ctx.replace_inputs(part, [both, _constant(ctx, np.int64(part.type == "Imag"))])
+            ctx.replace_inputs(part, [both, _add_constant(ctx, np.int64(part.type == "Imag"))])
             part.type, part.skip_conversion = "Gather", True
             part.set_attr("axis", last + 1)
         ctx.remove_node(node.name)

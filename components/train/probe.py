@@ -27,20 +27,20 @@ from modelyard.components.step import log, step, termination_log
 from modelyard.components.train import cost as costs
 from modelyard.components.train import data
 from modelyard.components.train import model as networks
-from modelyard.components.train.backend import BACKEND, devices, keras, tf, translate_out_of_memory
-from modelyard.components.train.callbacks import Finite
-from modelyard.components.train.data import Features, Part
+from modelyard.components.train.backend import BACKEND, keras, list_devices, tf, translate_out_of_memory
+from modelyard.components.train.callbacks import FailOnNonFinite
+from modelyard.components.train.data import Features, Subset
 from modelyard.components.train.export import export
 from modelyard.components.train.measurement import Pace, ProbeRequest, ProbeResult, TrainingWorkload
 from modelyard.components.train.settings import Training
-from modelyard.components.train.trainer import CHECKED_ROWS
+from modelyard.components.train.trainer import CHECKED_EXAMPLES
 
 T = TypeVar("T")
-NOISE_BYTES = 64 * 2**20  # of random features, at most
-MINIMUM_TURNS = 4
-PATIENCE = 60.0  # seconds after its time in which a probe may still take its minimum of turns
+MAXIMUM_RANDOM_BYTES = 64 * 2**20  # of random features, at most
+MINIMUM_WINDOWS = 4
+EXTRA_SECONDS = 60.0  # seconds after its time in which a probe may still take its minimum of turns
 MINIMUM_BATCHES = 8  # of a window: the difference to a shorter one tells little of a batch
-STRETCH = 10  # a window of MINIMUM_BATCHES may take so many times as long as it should
+MAXIMUM_STRETCH = 10  # a window of MINIMUM_BATCHES may take so many times as long as it should
 
 
 def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
@@ -56,21 +56,25 @@ def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
         TrainError: the model cannot be built, trained or exported.
     """
     began, load = time.perf_counter(), os.getloadavg()[0] / (os.cpu_count() or 1)
-    workload, device = request.workload, devices()[0]
+    workload, device = request.workload, list_devices()[0]
     settings = workload.model
-    features = Path(workload.features) if workload.features else _noise(workload, scratch / "features")
-    opening, rows = timed(lambda: Features.read(features))
-    with costs.explained(workload, "Probing"), translate_out_of_memory(_batch_size(workload)):
-        building, network = timed(lambda: costs.compiled(workload))
-        passes = Passes(network, rows, workload.training)
+    features = (
+        Path(workload.features)
+        if workload.features
+        else _write_random_features(workload, scratch / "features")
+    )
+    opening, rows = measure_time(lambda: Features.read(features))
+    with costs.translate_code_errors(workload, "Probing"), translate_out_of_memory(_batch_size(workload)):
+        building, network = measure_time(lambda: costs.build_compiled_network(workload))
+        passes = TimedPasses(network, rows, workload.training)
         compiling = passes.warm_up()
         passes.run(request.seconds)
-        exported = networks.for_export(network, settings, rows.schema)
-        checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
+        exported = networks.add_export_layer(network, settings, rows.schema)
+        checked = rows.train.gather(np.arange(min(CHECKED_EXAMPLES, len(rows.train))))
         exporting = 0.0
         for name in ("rehearsal", "model") if settings.build else ("model",):
             (scratch / name).mkdir()
-            exporting += timed(
+            exporting += measure_time(
                 partial(export, exported, rows.schema, rows.normalization, checked, scratch / name)
             )[0]
     return ProbeResult(
@@ -89,49 +93,49 @@ def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
     )
 
 
-def timed(function: Callable[[], T]) -> tuple[float, T]:
+def measure_time(function: Callable[[], T]) -> tuple[float, T]:
     """Return how many seconds a call took, and what it returned."""
     began = time.perf_counter()
     result = function()
     return time.perf_counter() - began, result
 
 
-class Windows:
+class TimingWindows:
     """Windows of one pass: of a single batch, which is mostly the cost of a call, and of many.
 
     Args:
         run: runs n batches and returns the seconds.
-        most: the number of batches at most.
+        maximum: the number of batches at most.
     """
 
-    def __init__(self, run: Callable[[int], float], most: int) -> None:
-        self._run, self._most, self._many = run, most, 1
-        self._warm = 0.0
-        self._seen: dict[int, list[float]] = {}
+    def __init__(self, run: Callable[[int], float], maximum: int) -> None:
+        self._run, self._maximum, self._size = run, maximum, 1
+        self._first_time = 0.0
+        self._times: dict[int, list[float]] = {}
 
     def warm_up(self) -> float:
         """Run one batch and return its seconds; they count only where there is no time for a window."""
-        self._warm = self._run(1)
-        return self._warm
+        self._first_time = self._run(1)
+        return self._first_time
 
-    def settle(self, seconds: float) -> None:
+    def choose_size(self, seconds: float) -> None:
         """Choose a window of about `seconds`: MINIMUM_BATCHES or more, or one where that takes too long."""
         count, took = 1, self.warm_up()
-        while took < seconds / 4 and count < self._most:
-            count = min(self._most, 2 * count)
+        while took < seconds / 4 and count < self._maximum:
+            count = min(self._maximum, 2 * count)
             took = self._run(count)
-        self._many = min(self._most, max(1, int(count * seconds / max(took, 1e-9))))
-        if self._many < (few := min(self._most, MINIMUM_BATCHES)):
-            self._many = few if few * took / count < STRETCH * seconds else 1
+        self._size = min(self._maximum, max(1, int(count * seconds / max(took, 1e-9))))
+        if self._size < (few := min(self._maximum, MINIMUM_BATCHES)):
+            self._size = few if few * took / count < MAXIMUM_STRETCH * seconds else 1
 
-    def turn(self) -> None:
+    def measure(self) -> None:
         """Run a window of one batch, and one of many."""
-        for count in sorted({1, self._many}):
-            self._seen.setdefault(count, []).append(self._run(count))
+        for count in sorted({1, self._size}):
+            self._times.setdefault(count, []).append(self._run(count))
 
     def pace(self) -> Pace:
         """Return the pace by the means, as slow moments are part of a long run, too."""
-        windows = self._seen or {1: [self._warm]}
+        windows = self._times or {1: [self._first_time]}
         count, one = max(windows), float(np.mean(windows[1]))
         many = float(np.mean(windows[count]))
         # on a busy machine, a window of one may take longer than one of many
@@ -140,43 +144,43 @@ class Windows:
         return Pace(fixed=max(0.0, many - count * each), each=each, low=float(low), high=float(high))
 
 
-class Passes:
+class TimedPasses:
     """Training and validation of one network, in windows that take turns."""
 
     def __init__(self, network: Any, rows: Features, training: Training) -> None:
         self._network, self._rows, self._training = network, rows, training
         size = training.batch_size
         self._steps, held = -(-len(rows.train) // size), -(-len(rows.validation) // size)
-        self.epoch = Windows(self._fit, self._steps)
-        self.validation = Windows(self._evaluate, held) if held else None
+        self.epoch = TimingWindows(self._fit, self._steps)
+        self.validation = TimingWindows(self._evaluate, held) if held else None
 
     def warm_up(self) -> float:
         """Compile everything; return what the first step and the first validation take beyond their time."""
-        compiling = self._beyond(self.epoch.warm_up)
+        compiling = self._compile_time(self.epoch.warm_up)
         rest = len(self._rows.train) % self._training.batch_size
         if rest and self._steps > 1 and self._network.jit_compile:  # XLA compiles each size of a batch
-            last = Part(self._rows.train, np.arange(rest))
-            compiling += self._beyond(lambda: self._timed_fit(self._shuffled(last)))
+            last = Subset(self._rows.train, np.arange(rest))
+            compiling += self._compile_time(lambda: self._timed_fit(self._shuffled(last)))
         if self.validation:
-            compiling += self._beyond(self.validation.warm_up)
+            compiling += self._compile_time(self.validation.warm_up)
         return compiling
 
     def run(self, seconds: float) -> None:
         """Time both passes, training three times as often as validation."""
         until = time.perf_counter() + seconds
-        late = until + PATIENCE
-        self.epoch.settle(seconds / 10)
+        late = until + EXTRA_SECONDS
+        self.epoch.choose_size(seconds / 10)
         if self.validation and time.perf_counter() < late:
-            self.validation.settle(seconds / 20)
+            self.validation.choose_size(seconds / 20)
         turn = 0
-        while (now := time.perf_counter()) < until or (turn < MINIMUM_TURNS and now < late):
-            (self.validation if self.validation and turn % 4 == 3 else self.epoch).turn()
+        while (now := time.perf_counter()) < until or (turn < MINIMUM_WINDOWS and now < late):
+            (self.validation if self.validation and turn % 4 == 3 else self.epoch).measure()
             turn += 1
 
     @staticmethod
-    def _beyond(first: Callable[[], float]) -> float:
+    def _compile_time(first: Callable[[], float]) -> float:
         """Return how much longer the first of two equal calls takes, everything around it included."""
-        wall, _ = timed(first)
+        wall, _ = measure_time(first)
         return max(0.0, wall - first())
 
     def _fit(self, steps: int) -> float:
@@ -184,15 +188,17 @@ class Passes:
         return self._timed_fit(batches if steps == self._steps else batches.take(steps))
 
     def _shuffled(self, rows: Any) -> Any:
-        return data.shuffled(rows, self._training.batch_size, self._training.seed)
+        return data.shuffled_batches(rows, self._training.batch_size, self._training.seed)
 
     def _timed_fit(self, batches: Any) -> float:
-        seconds, _ = timed(lambda: self._network.fit(batches, callbacks=[Finite()], shuffle=False, verbose=0))
+        seconds, _ = measure_time(
+            lambda: self._network.fit(batches, callbacks=[FailOnNonFinite()], shuffle=False, verbose=0)
+        )
         return seconds
 
     def _evaluate(self, steps: int) -> float:
         clock = EvaluationClock()
-        batches = data.ordered(self._rows.validation, self._training.batch_size).take(steps)
+        batches = data.ordered_batches(self._rows.validation, self._training.batch_size).take(steps)
         self._network.evaluate(batches, callbacks=[clock], verbose=0)
         return clock.seconds
 
@@ -213,16 +219,16 @@ def _batch_size(workload: TrainingWorkload) -> int:
     return min(workload.training.batch_size, workload.training_examples)
 
 
-def _noise(workload: TrainingWorkload, directory: Path) -> Path:
+def _write_random_features(workload: TrainingWorkload, directory: Path) -> Path:
     """Write random features of the model's shape: as many rows as there are, or as fit into a bound."""
     directory.mkdir()
     schema: Schema = workload.example_schema
     row = int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize
-    most = max(2 * _batch_size(workload), NOISE_BYTES // row)
+    maximum = max(2 * _batch_size(workload), MAXIMUM_RANDOM_BYTES // row)
     random, problem = np.random.default_rng(0), problems.of(schema.problem)
     splits = {
-        "train": min(most, workload.training_examples),
-        "validation": min(most, workload.validation_examples),
+        "train": min(maximum, workload.training_examples),
+        "validation": min(maximum, workload.validation_examples),
     }
     for split, rows in splits.items():
         with ShardWriter(directory, split, schema.shape, schema.dtype) as writer:
@@ -250,7 +256,7 @@ def main() -> None:
             artifacts.read(Path(asked), ProbeRequest) if named else ProbeRequest.model_validate_json(asked)
         )
         if not named:
-            log(f"probing on {devices()[0]} with {BACKEND}")
+            log(f"probing on {list_devices()[0]} with {BACKEND}")
         with tempfile.TemporaryDirectory() as scratch:
             found = probe(request, Path(scratch))
     if answer := Path(named[0]) if named else termination_log():

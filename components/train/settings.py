@@ -9,14 +9,19 @@ from modelyard.components.artifacts import Direction
 from modelyard.components.problems import PROBLEMS
 from modelyard.components.problems.base import Description
 from modelyard.components.settings import Settings
-from modelyard.components.train.keras_objects import KerasObject, Named, SettingError, metric_names
+from modelyard.components.train.keras_objects import (
+    KerasObject,
+    KerasSettingError,
+    NameOrConfig,
+    metric_names,
+)
 
 Size = Annotated[int, Field(ge=1, le=2**16)]
 Weight = Annotated[float, Field(strict=False, ge=0, allow_inf_nan=False)]
 PLATEAU = "ReduceLROnPlateau"
 REGULARIZERS = ("kernel_regularizer", "bias_regularizer")
 BUILT_IN = ("filters", "kernel", "dense", "dropout", *REGULARIZERS)
-REGULARIZER = (
+REGULARIZER_DESCRIPTION = (
     "Built-in CNN: Keras regularizer of the {} of each layer, such as `{{name: L2, l2: 0.001}}`. With "
     "model.build, give it to your layers there."
 )
@@ -59,8 +64,12 @@ class Model(Settings):
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="Built-in CNN: dropout before the last layer."
     )
-    kernel_regularizer: Named | None = Field(default=None, description=REGULARIZER.format("kernel"))
-    bias_regularizer: Named | None = Field(default=None, description=REGULARIZER.format("bias"))
+    kernel_regularizer: NameOrConfig | None = Field(
+        default=None, description=REGULARIZER_DESCRIPTION.format("kernel")
+    )
+    bias_regularizer: NameOrConfig | None = Field(
+        default=None, description=REGULARIZER_DESCRIPTION.format("bias")
+    )
 
     def regularizers(self) -> dict[str, KerasObject]:
         """Return the regularizers by the argument of a layer that takes them."""
@@ -68,7 +77,7 @@ class Model(Settings):
         return {key: KerasObject.of("regularizers", value, f"model.{key}") for key, value in given.items()}
 
     @model_validator(mode="after")
-    def _combination(self) -> "Model":
+    def _check_combination(self) -> "Model":
         module, _, function = (self.build or "").partition(":")
         if module.endswith(".py") or "/" in module or module.startswith("."):
             name = module.removesuffix(".py").strip("./").replace("/", ".")
@@ -132,19 +141,19 @@ class Training(Settings):
 
     epochs: int = Field(default=10, ge=1, le=100_000, description="Passes over the training rows.")
     batch_size: int = Field(default=32, ge=1, le=100_000, description="Examples in a step.")
-    loss: Named | None = Field(
+    loss: NameOrConfig | None = Field(
         default=None,
         description="Keras loss by its name, or `{name: CategoricalCrossentropy, label_smoothing: 0.1}` with "
         "arguments ([which ones](training.md)). Default: SparseCategoricalCrossentropy for classification, "
         "MeanSquaredError for regression.",
     )
-    metrics: tuple[Named, ...] = Field(
+    metrics: tuple[NameOrConfig, ...] = Field(
         default=(),
         strict=False,
         description="Further Keras metrics of each epoch, as `[{name: F1Score, average: macro}]`, for "
         "history.json, the report, and the monitor of early stopping.",
     )
-    callbacks: tuple[Named, ...] = Field(
+    callbacks: tuple[NameOrConfig, ...] = Field(
         default=(),
         strict=False,
         description="Keras callbacks, as `[{name: ReduceLROnPlateau, patience: 5}]`: those that a checkpoint "
@@ -207,7 +216,7 @@ class Training(Settings):
             for place, one in enumerate(self.callbacks)
         ]
 
-    def stopping_object(self) -> KerasObject | None:
+    def early_stopping_object(self) -> KerasObject | None:
         """Return early stopping."""
         if not (stopping := self.early_stopping):
             return None
@@ -223,7 +232,7 @@ class Training(Settings):
             **dict(zip(metric_names(metrics), directions, strict=True)),
         }
 
-    def decisive(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, Any]:
         """Return what decides the result: all but when checkpoints are made."""
         return self.model_dump(mode="json", exclude={"checkpoint_every"})
 
@@ -240,11 +249,12 @@ class Training(Settings):
         return min(self.epochs, max(2, least))
 
 
-def check(model: Model, training: Training, description: Description) -> None:
+def check_keras_settings(model: Model, training: Training, description: Description) -> None:
     """Check what is named of Keras, by what is known without Keras.
 
     Raises:
-        SettingError: Keras has no such class or argument, or it does not fit the problem or other settings.
+        KerasSettingError: Keras has no such class or argument, or it does not fit the problem or
+            other settings.
     """
     metrics, callbacks = training.metric_objects(), training.callback_objects()
     loss = training.loss_object(description)
@@ -252,7 +262,7 @@ def check(model: Model, training: Training, description: Description) -> None:
         one.check()
     for one, known in ((loss, description.losses), *((one, description.training_metrics) for one in metrics)):
         if one.class_name not in known:
-            raise SettingError(
+            raise KerasSettingError(
                 f"{one.name_key} is {one.name}, which does not fit the problem's targets. Choose one of "
                 f"{', '.join(known)}."
             )
@@ -262,7 +272,7 @@ def check(model: Model, training: Training, description: Description) -> None:
     monitors = [f"val_{name}" for name in training.monitors(description)]
     for key, monitor in watching.items():
         if monitor not in monitors:
-            raise SettingError(f"{key}.monitor is {monitor}. Choose one of {', '.join(monitors)}.")
+            raise KerasSettingError(f"{key}.monitor is {monitor}. Choose one of {', '.join(monitors)}.")
     _check_combinations(training, {one.class_name: one for one in callbacks})
 
 
@@ -271,19 +281,19 @@ def _check_combinations(training: Training, callbacks: Mapping[str, KerasObject]
     stopping, optimizer = training.early_stopping, training.optimizer_settings
     swap, plateau = callbacks.get("SwapEMAWeights"), callbacks.get(PLATEAU)
     if len(callbacks) < len(training.callbacks):
-        raise SettingError("training.callbacks names a callback twice. Remove one.")
+        raise KerasSettingError("training.callbacks names a callback twice. Remove one.")
     if swap and not optimizer.get("use_ema"):
-        raise SettingError(
+        raise KerasSettingError(
             f"{swap.name_key} is {swap.name}, which needs training.optimizer_settings.use_ema: true. Add it."
         )
     if plateau and isinstance(optimizer.get("learning_rate"), dict):
-        raise SettingError(
+        raise KerasSettingError(
             f"{plateau.name_key} is {plateau.name}, which cannot change a schedule, and "
             "training.optimizer_settings.learning_rate is one. Remove one of them.",
         )
     swaps = swap and swap.arguments.get("swap_on_epoch")
     if stopping and optimizer.get("use_ema") and not (swaps and stopping.restore_best_weights):
-        raise SettingError(
+        raise KerasSettingError(
             "training.early_stopping would end with weights that are not the averages of "
             "training.optimizer_settings.use_ema. Add {name: SwapEMAWeights, swap_on_epoch: true} to "
             "training.callbacks, with restore_best_weights."

@@ -27,16 +27,16 @@ from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 from modelyard.components.train import checkpoint, code_archive, data, user_code
 from modelyard.components.train import model as networks
-from modelyard.components.train.backend import BACKEND, devices, keras, tf, translate_out_of_memory
-from modelyard.components.train.callbacks import Finite, Progress
-from modelyard.components.train.checkpoint import Checkpoints, CheckpointStore, TrainingState
+from modelyard.components.train.backend import BACKEND, keras, list_devices, tf, translate_out_of_memory
+from modelyard.components.train.callbacks import FailOnNonFinite, ProgressLogger
+from modelyard.components.train.checkpoint import CheckpointCallback, CheckpointStore, TrainingState
 from modelyard.components.train.data import Features
 from modelyard.components.train.export import export
 from modelyard.components.train.keras_objects import metric_names
-from modelyard.components.train.settings import REGULARIZERS, Model, Training, check
+from modelyard.components.train.settings import REGULARIZERS, Model, Training, check_keras_settings
 from modelyard.components.train.spec import TrainSpec
 
-CHECKED_ROWS = 32
+CHECKED_EXAMPLES = 32
 PACKAGES = ("keras", "numpy", "onnx", "onnxruntime", "tf2onnx")
 
 
@@ -60,18 +60,18 @@ def train(features: str, spec: TrainSpec, origin: str, model: str, history: str)
         StoreError: the user's own code cannot be fetched.
     """
     settings, plan = spec.model, spec.training
-    log(f"training on {', '.join(devices())} with {BACKEND}")
+    log(f"training on {', '.join(list_devices())} with {BACKEND}")
     rows = Features.read(Path(features))
-    check(settings, plan, problems.describe(rows.schema.problem))
+    check_keras_settings(settings, plan, problems.describe(rows.schema.problem))
     keras.utils.set_random_seed(plan.seed)
     folder = code_archive.fetch_code(spec.code) if spec.code else Path()
-    network = networks.build(
+    network = networks.build_network(
         settings, rows.schema, rows.normalization, folder, spec.code_sha256, plan.precision
     )
-    compile_(network, settings, plan, rows.schema, rows.normalization, len(rows.train))
-    exported = networks.for_export(network, settings, rows.schema)
-    checked = rows.train.gather(np.arange(min(CHECKED_ROWS, len(rows.train))))
-    with user_code.explained(folder, "Training") if settings.build else nullcontext():
+    compile_model(network, settings, plan, rows.schema, rows.normalization, len(rows.train))
+    exported = networks.add_export_layer(network, settings, rows.schema)
+    checked = rows.train.gather(np.arange(min(CHECKED_EXAMPLES, len(rows.train))))
+    with user_code.translate_errors(folder, "Training") if settings.build else nullcontext():
         if settings.build:
             problems.of(rows.schema.problem).check_untrained(
                 np.asarray(network(checked, training=False)), settings.logits
@@ -80,11 +80,11 @@ def train(features: str, spec: TrainSpec, origin: str, model: str, history: str)
             with tempfile.TemporaryDirectory() as rehearsal:
                 export(exported, rows.schema, rows.normalization, checked, Path(rehearsal))
         if plan.loss or plan.metrics or settings.regularizers():
-            rehearse(network, checked, rows.train.targets[: len(checked)])
-        identity = origin, rows.schema.model_dump_json(), settings.text(), plan.decisive(), spec.code_sha256
+            check_loss_and_metrics(network, checked, rows.train.targets[: len(checked)])
+        identity = origin, rows.schema.model_dump_json(), settings.text(), plan.recipe(), spec.code_sha256
         checkpoint_store = _checkpoint_store(spec.store, plan, *identity)
         record = fit(network, rows, plan, checkpoint_store)
-    record = record.model_copy(update={"settings": effective(settings, plan, rows.schema)})
+    record = record.model_copy(update={"settings": effective_settings(settings, plan, rows.schema)})
     with artifacts.writing(Path(history)) as written, artifacts.writing(Path(model)) as directory:
         export(exported, rows.schema, rows.normalization, checked, directory)
         artifacts.write(written / "history.json", record)
@@ -92,7 +92,7 @@ def train(features: str, spec: TrainSpec, origin: str, model: str, history: str)
         checkpoint_store.clear()
 
 
-def compile_(
+def compile_model(
     network: Any, settings: Model, plan: Training, schema: Schema, normalization: Normalization, rows: int
 ) -> None:
     """Give a network its optimizer, loss and metrics.
@@ -119,7 +119,7 @@ def compile_(
     )
 
 
-def rehearse(network: Any, examples: Any, targets: Any) -> None:
+def check_loss_and_metrics(network: Any, examples: Any, targets: Any) -> None:
     """Compute loss and metrics once, so that what Keras refuses then is refused before training.
 
     Raises:
@@ -143,11 +143,11 @@ def rehearse(network: Any, examples: Any, targets: Any) -> None:
             )
 
 
-def effective(settings: Model, plan: Training, schema: Schema) -> dict[str, Any]:
+def effective_settings(settings: Model, plan: Training, schema: Schema) -> dict[str, Any]:
     """Return the settings that are in effect, with Keras' defaults."""
     plain = {"epochs", "batch_size", "class_weights", "precision", "seed", "steps_per_execution"}
     own = {"build", "arguments"} if settings.build else {"filters", "kernel", "dense", "dropout"}
-    stopping, regularizers = plan.stopping_object(), settings.regularizers()
+    stopping, regularizers = plan.early_stopping_object(), settings.regularizers()
     return {
         "model": settings.model_dump(mode="json", include=own),
         "optimizer": plan.optimizer_object().config(),
@@ -169,7 +169,7 @@ def fit(
     those that stay.
 
     Args:
-        network: what `compile_` compiled.
+        network: what `compile_model` compiled.
         rows: what it learns.
         plan: how.
         checkpoint_store: where its checkpoint is; None for none.
@@ -182,16 +182,16 @@ def fit(
     state, checkpoints = TrainingState(), None
     if checkpoint_store:
         network.optimizer.build(network.trainable_variables)
-        checkpoints = Checkpoints(checkpoint_store, plan.checkpoint_every, network, own)
+        checkpoints = CheckpointCallback(checkpoint_store, plan.checkpoint_every, network, own)
         if (state := checkpoints.resume()).epochs:
             emit(Resumed(step="train", epoch=state.epochs, epochs=plan.epochs))
-    progress = Progress(plan.epochs, len(rows.train), state.seconds)
-    callbacks = [one for one in (Finite(), *own, progress, checkpoints) if one]
-    validation = data.ordered(rows.validation, plan.batch_size) if len(rows.validation) else None
+    progress = ProgressLogger(plan.epochs, len(rows.train), state.seconds)
+    callbacks = [one for one in (FailOnNonFinite(), *own, progress, checkpoints) if one]
+    validation = data.ordered_batches(rows.validation, plan.batch_size) if len(rows.validation) else None
     started = time.perf_counter()
     with translate_out_of_memory(plan.batch_size):
         seen = network.fit(
-            data.shuffled(rows.train, plan.batch_size, plan.seed, state.epochs),
+            data.shuffled_batches(rows.train, plan.batch_size, plan.seed, state.epochs),
             epochs=plan.epochs,
             initial_epoch=state.epochs,
             validation_data=validation,
@@ -218,7 +218,7 @@ def _checkpoint_store(store: Store | None, plan: Training, *identity: Any) -> Ch
     """Return where the checkpoint of this training is; None when it makes none."""
     if not store or not plan.checkpoint_every:
         return None
-    return CheckpointStore(open_objects(store), checkpoint.training_key(*identity))
+    return CheckpointStore(open_objects(store), checkpoint.fingerprint_training(*identity))
 
 
 def _packages() -> dict[str, str]:
@@ -258,7 +258,7 @@ def _callbacks(plan: Training, rows: Features) -> list[Any]:
     Raises:
         TrainError: one watches validation rows, and there are none.
     """
-    named = [*plan.callback_objects(), *filter(None, [plan.stopping_object()])]
+    named = [*plan.callback_objects(), *filter(None, [plan.early_stopping_object()])]
     watching = [one for one in named if "monitor" in one.signature]
     if watching and not len(rows.validation):
         key = watching[0].key

@@ -5,7 +5,7 @@
         return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), ...])
 
 The function gets the shape of one example, the number of values in an answer under the problem's name for it
-(`classes`, `targets`), and model.arguments. Its model takes normalised float32 examples. For classification
+(`classes`, `targets`), and model.arguments. Its model takes normalized float32 examples. For classification
 it gives (None, classes): probabilities, or logits with model.logits. For regression it gives (None, targets)
 without activation: standard deviations from the mean of the training targets, which are scaled to their unit
 behind it. A compiled model is refused: the configuration says how it is trained.
@@ -25,14 +25,14 @@ from typing import Any
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Schema
 from modelyard.components.errors import ModelyardError, TooLargeError, TrainError, describe
-from modelyard.components.train.backend import keras, out_of_memory
+from modelyard.components.train.backend import is_out_of_memory, keras
 from modelyard.components.train.settings import Model
 
-RAW, SCALED = "raw_examples", "scaled_answers"
-OWN_TRAINING = ("train_step", "test_step", "compute_loss", "compute_metrics", "fit")
+RAW_LAYER, SCALED_LAYER = "raw_examples", "scaled_answers"
+TRAINING_METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics", "fit")
 
 
-def load(settings: Model, schema: Schema, code: Path, code_sha256: str) -> Any:
+def build_model(settings: Model, schema: Schema, code: Path, code_sha256: str) -> Any:
     """Return the user's model.
 
     Args:
@@ -46,11 +46,11 @@ def load(settings: Model, schema: Schema, code: Path, code_sha256: str) -> Any:
             a model that the step can train.
     """
     _check_unchanged(code, code_sha256)
-    function = _function(str(settings.build), code)
+    function = _load_function(str(settings.build), code)
     size, values = problems.describe(schema.problem).size, len(schema.names)
     arguments = {"input_shape": schema.shape, size: values, **settings.arguments}
     _check_arguments(str(settings.build), function, arguments)
-    with explained(code, f"model.build {settings.build}"):
+    with translate_errors(code, f"model.build {settings.build}"):
         model = function(**arguments)
     if not isinstance(model, keras.Model):
         raise TrainError(
@@ -61,8 +61,8 @@ def load(settings: Model, schema: Schema, code: Path, code_sha256: str) -> Any:
     return model
 
 
-def contains(model: Any, name: str) -> bool:
-    """Say whether a model has a layer of this name, RAW or SCALED, at any depth."""
+def has_layer(model: Any, name: str) -> bool:
+    """Say whether a model has a layer of this name, RAW_LAYER or SCALED_LAYER, at any depth."""
     return any(layer.name == name for layer in model._flatten_layers())
 
 
@@ -70,17 +70,19 @@ def apply(model: Any, settings: Model, schema: Schema, examples: Any, code: Path
     """Return what the user's model makes of examples.
 
     Args:
-        model: what `load` returned.
+        model: what `build_model` returned.
         settings: with `build`.
         schema: the shape of an example, the problem and the names of an answer's values.
-        examples: symbolic (None, *shape), normalised unless the model has the layer RAW.
+        examples: symbolic (None, *shape), normalized unless the model has the layer RAW_LAYER.
         code: the folder.
 
     Raises:
         TrainError: the model fails, or its answers do not fit.
     """
     size, values = problems.describe(schema.problem).size, len(schema.names)
-    with explained(code, f"The model of {settings.build}, called with examples of shape {schema.shape},"):
+    with translate_errors(
+        code, f"The model of {settings.build}, called with examples of shape {schema.shape},"
+    ):
         outputs = model(examples)
     got = getattr(outputs, "shape", None)
     if got != (None, values):
@@ -97,7 +99,11 @@ def apply(model: Any, settings: Model, schema: Schema, examples: Any, code: Path
 
 
 def _check_training(build: str, model: Any) -> None:
-    own = [name for name in OWN_TRAINING if getattr(type(model), name) is not _of_keras(type(model), name)]
+    own = [
+        name
+        for name in TRAINING_METHODS
+        if getattr(type(model), name) is not _keras_method(type(model), name)
+    ]
     if own:
         raise TrainError(
             f"The model of {build} overrides {own[0]}, which would not be used: its layers are "
@@ -113,13 +119,13 @@ def _check_training(build: str, model: Any) -> None:
         )
 
 
-def _of_keras(kind: type, name: str) -> Any:
+def _keras_method(kind: type, name: str) -> Any:
     """Return the method of the first class that Keras itself defines."""
     return next(getattr(each, name) for each in kind.__mro__ if each.__module__.startswith("keras."))
 
 
 @contextmanager
-def explained(code: Path, what: str) -> Iterator[None]:
+def translate_errors(code: Path, what: str) -> Iterator[None]:
     """Turn an exception of the user's code into a TrainError with file, line and cause.
 
     Raises:
@@ -131,8 +137,8 @@ def explained(code: Path, what: str) -> Iterator[None]:
     except ModelyardError:
         raise
     except (Exception, SystemExit) as error:
-        place = _place(error, code)
-        if out_of_memory(error):
+        place = _error_location(error, code)
+        if is_out_of_memory(error):
             raise TooLargeError(
                 f"{what} ran out of memory{place}: {describe(error)} Lower the sizes in `model` or "
                 "training.batch_size."
@@ -141,7 +147,7 @@ def explained(code: Path, what: str) -> Iterator[None]:
         raise TrainError(f"{what} failed{place}: {describe(error)} Correct it {where}.") from error
 
 
-def _place(error: BaseException, code: Path) -> str:
+def _error_location(error: BaseException, code: Path) -> str:
     """Return ` at file:line` of the innermost frame inside the folder, or nothing."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" at {error.filename}:{error.lineno}"
@@ -175,9 +181,9 @@ def _check_arguments(build: str, function: Callable[..., Any], arguments: Mappin
         ) from error
 
 
-def _function(build: str, code: Path) -> Callable[..., Any]:
+def _load_function(build: str, code: Path) -> Callable[..., Any]:
     name, _, attribute = build.partition(":")
-    module = _module(name, build, code)
+    module = _import_module(name, build, code)
     function = getattr(module, attribute, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -189,13 +195,13 @@ def _function(build: str, code: Path) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _module(name: str, build: str, code: Path) -> ModuleType:
+def _import_module(name: str, build: str, code: Path) -> ModuleType:
     """Import the module from the folder, which stays importable: layers may import more while they train."""
     folder = code.resolve()
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
-    with explained(code, f"The import of {name} for model.build {build}"):
+    with translate_errors(code, f"The import of {name} for model.build {build}"):
         module = importlib.import_module(name)
     file = getattr(module, "__file__", None)
     if not file or not Path(file).resolve().is_relative_to(folder):

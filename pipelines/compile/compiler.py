@@ -101,7 +101,7 @@ def _recipe_sha256(config: Config, told: Mapping[str, Spec], environment: Enviro
         "preparation": config.preparation().model_dump(mode="json"),
         # where the folder lies does not matter, what is in it does
         "model": {**config.model.model_dump(mode="json"), "code": config.code_sha256()},
-        "training": config.training.decisive(),
+        "training": config.training.recipe(),
         "gate": config.gate and config.gate.model_dump(mode="json"),
         "code": [code(step.name) for step in STEPS.values() if step.decisive],
     }

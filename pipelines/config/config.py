@@ -29,7 +29,7 @@ from modelyard.components.source.checks import redact_url
 from modelyard.components.source.settings import Source, SourceKeys, check_problem
 from modelyard.components.store.settings import MODEL_NAME, Store
 from modelyard.components.store.storage import find_storage, is_path
-from modelyard.components.train.settings import PLATEAU, CodeLocation, Model, Training, check
+from modelyard.components.train.settings import PLATEAU, CodeLocation, Model, Training, check_keras_settings
 from modelyard.pipelines.config.errors import choices, did_you_mean, validation_error
 from modelyard.pipelines.config.layers import PREFIX, Document
 from modelyard.pipelines.config.schedule import Schedule
@@ -144,7 +144,7 @@ class Config(Settings):
             raise ValueError(f"model.logits is not for problem: {self.problem}: remove it")
         if training.class_weights is not None and not description.class_weights:
             raise ValueError(f"training.class_weights is not for problem: {self.problem}: remove it")
-        check(self.model, training, description)
+        check_keras_settings(self.model, training, description)
         for metric, margin in self.gate.margin.items() if self.gate else ():
             if metric not in description.compared:
                 raise ValueError(

@@ -25,8 +25,8 @@ Run = Callable[..., Any]
 DEVICES = """
 import os
 os.environ.update({environment})
-from modelyard.components.train.backend import devices
-print(devices())
+from modelyard.components.train.backend import list_devices
+print(list_devices())
 """
 
 ENVIRONMENT = """

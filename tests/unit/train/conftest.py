@@ -114,8 +114,10 @@ class TrainEnv:
         keras.utils.set_random_seed(plan.seed)
         code = Path(settings.code or "")
         sha256 = artifacts.tree_sha256(code) if settings.code else ""
-        network = networks.build(settings, rows.schema, rows.normalization, code, sha256, plan.precision)
-        trainer.compile_(network, settings, plan, rows.schema, rows.normalization, len(rows.train))
+        network = networks.build_network(
+            settings, rows.schema, rows.normalization, code, sha256, plan.precision
+        )
+        trainer.compile_model(network, settings, plan, rows.schema, rows.normalization, len(rows.train))
         return trainer.fit(network, rows, plan, store), network
 
     def export(self, build: str, **training: Any) -> None:
@@ -123,7 +125,7 @@ class TrainEnv:
         model = {"build": build, "code": str(self.root / "networks")}
         _, network = self.fit(model, **training)
         rows = Features.read(self.root / "features")
-        exported = networks.for_export(network, Model.model_validate(model), rows.schema)
+        exported = networks.add_export_layer(network, Model.model_validate(model), rows.schema)
         checked = rows.train.gather(np.arange(8))
         self.model.mkdir()
         trainer.export(exported, rows.schema, rows.normalization, checked, self.model)

@@ -1,22 +1,22 @@
 import pytest
 
 from modelyard.components.errors import TooLargeError, TrainError
-from modelyard.components.train.backend import devices, tf, translate_out_of_memory
+from modelyard.components.train.backend import list_devices, tf, translate_out_of_memory
 
 GPU = {"MODELYARD_ACCELERATOR": "gpu"}
 
 
 def test_a_step_that_asks_for_no_accelerator_trains_on_what_is_there() -> None:
-    assert devices({}) == ["cpu:0"]
+    assert list_devices({}) == ["cpu:0"]
 
 
 def test_a_missing_accelerator_ends_the_step_before_it_begins() -> None:
     with pytest.raises(TrainError, match="asks for a GPU, but Keras on tensorflow finds only cpu:0"):
-        devices(GPU)
+        list_devices(GPU)
 
 
 def test_a_missing_accelerator_is_no_matter_when_the_environment_says_so() -> None:
-    assert devices({**GPU, "MODELYARD_ACCELERATOR_OPTIONAL": "1"}) == ["cpu:0"]
+    assert list_devices({**GPU, "MODELYARD_ACCELERATOR_OPTIONAL": "1"}) == ["cpu:0"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from modelyard.components.store.folder import Folder
 from modelyard.components.train import trainer
 from modelyard.components.train.backend import keras
 from modelyard.components.train.checkpoint import (
-    Checkpoints,
+    CheckpointCallback,
     CheckpointStore,
     TrainingState,
     read_state,
@@ -148,7 +148,7 @@ def test_a_checkpoint_that_cannot_be_used_is_not_used(
     else:
         path.write_bytes({"nothing": b"", "half": kept[: len(kept) // 2], "text": b"no state"}[change])
     bench.store.save(path)
-    assert Checkpoints(bench.store, OFTEN, network, None).resume() == TrainingState()
+    assert CheckpointCallback(bench.store, OFTEN, network, None).resume() == TrainingState()
     assert "beginning with the first epoch: the checkpoint cannot be used: " in capsys.readouterr().out
     assert same(network.get_weights(), before)
 
@@ -164,7 +164,7 @@ def test_a_store_that_does_not_answer_costs_no_checkpoint(bench: Bench) -> None:
     network.compile("adam")
     (bench.train_env.root / "store").write_text("in the way")
     with pytest.raises(StoreError):
-        Checkpoints(bench.store, OFTEN, network, None).resume()
+        CheckpointCallback(bench.store, OFTEN, network, None).resume()
 
 
 def test_the_step_begins_anew_with_other_settings_and_leaves_no_checkpoint_of_its_own(

@@ -8,7 +8,7 @@ import pytest
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import TrainError
-from modelyard.components.train.cost import cost
+from modelyard.components.train.cost import compute_cost
 from modelyard.components.train.measurement import TrainingWorkload
 from modelyard.components.train.settings import CodeLocation, Model, Training
 
@@ -37,7 +37,7 @@ def own(train_env: Any, text: str, **training: Any) -> TrainingWorkload:
 
 
 def test_memory_and_operations_of_a_dense_network() -> None:
-    found = cost(workload(DENSE, batch_size=16))
+    found = compute_cost(workload(DENSE, batch_size=16))
     assert found.parameters == PARAMETERS
     assert found.weights == found.gradients == 4 * PARAMETERS
     assert 8 * PARAMETERS <= found.optimizer <= 8 * PARAMETERS + 64  # two moments, a step and a learning rate
@@ -51,23 +51,23 @@ def test_memory_and_operations_of_a_dense_network() -> None:
 
 
 def test_activations_and_operations_grow_with_the_batch() -> None:
-    small, large = (cost(workload({"filters": [4]}, batch_size=size)) for size in (6, 48))
+    small, large = (compute_cost(workload({"filters": [4]}, batch_size=size)) for size in (6, 48))
     assert large.activations == pytest.approx(8 * small.activations, rel=0.01)
     assert large.flops > 6 * small.flops
     assert large.weights == small.weights
 
 
 def test_a_batch_has_no_more_examples_than_there_are() -> None:
-    assert cost(workload(DENSE, rows=7)).batch_size == 7
+    assert compute_cost(workload(DENSE, rows=7)).batch_size == 7
 
 
 def test_plain_sgd_keeps_no_moments() -> None:
-    assert cost(workload(DENSE, optimizer="sgd")).optimizer < 64
+    assert compute_cost(workload(DENSE, optimizer="sgd")).optimizer < 64
 
 
 def test_a_model_that_is_larger_than_any_memory_takes_none() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = cost(workload({"filters": [], "dense": [65536, 65536, 65536]}))
+    found = compute_cost(workload({"filters": [], "dense": [65536, 65536, 65536]}))
     assert found.weights + found.optimizer > 10**11
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 10**9
 
@@ -81,7 +81,7 @@ def test_what_the_profiler_cannot_count_is_named(train_env: Any) -> None:
         rows = layers.LSTM(3, use_cudnn=False)(rows)
         return keras.Model(examples, layers.Dense(classes, activation="softmax")(rows))
     """
-    found = cost(own(train_env, text))
+    found = compute_cost(own(train_env, text))
     assert "Einsum" in found.uncounted
     assert any("While" in one for one in found.uncounted)
     assert "MatMul" not in found.uncounted
@@ -99,7 +99,7 @@ def test_code_that_computes_with_values_can_be_counted(train_env: Any) -> None:
             layers.Dense(classes, activation="softmax"),
         ])
     """
-    assert cost(own(train_env, text)).gradients == 4 * (65 * 4 + 5 * 3)
+    assert compute_cost(own(train_env, text)).gradients == 4 * (65 * 4 + 5 * 3)
 
 
 def test_own_code_that_fails_in_training_is_explained(train_env: Any) -> None:
@@ -115,9 +115,9 @@ def test_own_code_that_fails_in_training_is_explained(train_env: Any) -> None:
         return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Late()(x))))
     """
     with pytest.raises(TrainError, match=r"own\.py:\d+: AssertionError"):
-        cost(own(train_env, text))
+        compute_cost(own(train_env, text))
 
 
 def test_a_built_in_network_without_room_is_refused_once() -> None:
     with pytest.raises(TrainError, match="no room"):
-        cost(workload({"filters": [4, 4, 4, 4]}))
+        compute_cost(workload({"filters": [4, 4, 4, 4]}))

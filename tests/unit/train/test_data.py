@@ -35,18 +35,18 @@ def epoch(dataset: Any) -> list[int]:
 @pytest.mark.parametrize("chunk", [1, 4 * 16, 2**20])
 def test_every_row_comes_once_an_epoch_in_an_order_of_its_own(numbered, monkeypatch, chunk) -> None:
     monkeypatch.setattr(data, "CHUNK_BYTES", chunk)
-    rows = data.shuffled(numbered, 8, seed=1)
+    rows = data.shuffled_batches(numbered, 8, seed=1)
     first, second = epoch(rows), epoch(rows)
     assert sorted(first) == sorted(second) == list(range(50))
     assert first != second
     assert first != sorted(first)
-    again = data.shuffled(numbered, 8, seed=1)
+    again = data.shuffled_batches(numbered, 8, seed=1)
     assert [epoch(again), epoch(again)] == [first, second]
-    assert epoch(data.shuffled(numbered, 8, seed=2)) != first
+    assert epoch(data.shuffled_batches(numbered, 8, seed=2)) != first
 
 
 def test_batches_are_full_but_the_last_and_their_number_is_known(numbered) -> None:
-    rows = data.shuffled(numbered, 16, seed=0)
+    rows = data.shuffled_batches(numbered, 16, seed=0)
     assert [len(labels) for _, labels in rows] == [16, 16, 16, 2]
     assert rows.cardinality() == 4
 
@@ -62,13 +62,13 @@ def test_the_first_rows_come_in_a_small_part_so_that_training_begins_at_once(num
 
     monkeypatch.setattr(datasets, "from_generator", seen)
     monkeypatch.setattr(data, "CHUNK_BYTES", 4 * 32)
-    monkeypatch.setattr(data, "FIRST_PART", 4)
-    assert epoch(data.ordered(numbered, 8)) == list(range(50))
+    monkeypatch.setattr(data, "FIRST_CHUNK_DIVISOR", 4)
+    assert epoch(data.ordered_batches(numbered, 8)) == list(range(50))
     assert sizes == [8, 32, 10]
 
 
 def test_validation_rows_keep_their_order(numbered) -> None:
-    assert epoch(data.ordered(numbered, 8)) == list(range(50))
+    assert epoch(data.ordered_batches(numbered, 8)) == list(range(50))
 
 
 @pytest.mark.parametrize("steps", [1, 64])

@@ -24,13 +24,13 @@ def test_weights_that_became_nan_are_not_exported(tmp_path: Path) -> None:
     model = lambda rows, training: rows * np.nan  # noqa: E731, ARG005
     nothing: Any = None
     with pytest.raises(TrainError, match=r"predicts nan for training rows.*learning_rate"):
-        export._export(model, nothing, nothing, ROWS, tmp_path)
+        export._write_and_check(model, nothing, nothing, ROWS, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_answer_of_another_shape_is_refused() -> None:
     with pytest.raises(TrainError, match=r"model\.onnx gives \(2, 3\) where .* gives \(1, 3\)"):
-        export._check_same("model.onnx", ROWS, ROWS[:1], np.ones(1))
+        export._check_predictions("model.onnx", ROWS, ROWS[:1], np.ones(1))
 
 
 def test_what_onnx_runtime_cannot_load_is_refused(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_conversion_whose_process_is_killed_says_so(tmp_path: Path, monkeypatc
     ended = subprocess.CompletedProcess([], -9, stdout="")
     monkeypatch.setattr(export.subprocess, "run", lambda *_, **__: ended)
     with pytest.raises(TrainError, match="ended with -9: it left no message"):
-        export._convert_elsewhere("output", tmp_path)
+        export._convert_in_child_process("output", tmp_path)
 
 
 def test_a_model_that_tensorflow_cannot_run_names_the_remedy(tmp_path: Path, monkeypatch: Any) -> None:

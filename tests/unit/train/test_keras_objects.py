@@ -14,7 +14,7 @@ from modelyard.components.errors import ConfigError, TrainError
 from modelyard.components.train import keras_objects
 from modelyard.components.train.backend import keras
 from modelyard.components.train.keras_objects import KerasObject, metric_names
-from modelyard.components.train.settings import Model, Training, check
+from modelyard.components.train.settings import Model, Training, check_keras_settings
 
 LABELS = np.array([0, 2, 1, 1])
 LOGITS = np.array([[3.0, 1, 0], [0, 1, 2], [1, 2, 0], [2, 0, 1]], np.float32)
@@ -27,7 +27,7 @@ def named(kind: str, name: str, **arguments: Any) -> KerasObject:
 
 
 def needed(kind: str, name: str) -> dict[str, Any]:
-    known = keras_objects.signatures()[kind][name]
+    known = keras_objects.load_signatures()[kind][name]
     return {key: value for key, value in NEEDED.items() if key in known}
 
 
@@ -41,7 +41,7 @@ def adam(**settings: Any) -> dict[str, Any]:
 
 def test_the_table_is_what_keras_has() -> None:
     """If not: python -m modelyard.components.train.keras_objects > components/train/keras_signatures.json."""
-    assert json.loads(json.dumps(keras_objects.read_signatures())) == keras_objects.signatures()
+    assert json.loads(json.dumps(keras_objects.inspect_signatures())) == keras_objects.load_signatures()
 
 
 def test_names_are_known_without_tensorflow() -> None:
@@ -124,20 +124,25 @@ def test_the_learning_rate_may_be_a_schedule_of_keras() -> None:
             {"callbacks": ["ReduceLROnPlateau"]} | rate(COSINE),
             ["callbacks.0 is ReduceLROnPlateau", "schedule"],
         ),
-        *(({"callbacks": [name]}, [f"is {name}", "cannot be used"]) for name in keras_objects.REFUSED),
+        *(
+            ({"callbacks": [name]}, [f"is {name}", "cannot be used"])
+            for name in keras_objects.UNSUPPORTED_CALLBACKS
+        ),
     ],
 )
 def test_what_keras_does_not_have_or_cannot_use_is_refused_without_keras(training, parts) -> None:
     with pytest.raises(ConfigError) as caught:
-        check(Model(), Training.model_validate(training), problems.describe("classification"))
+        check_keras_settings(Model(), Training.model_validate(training), problems.describe("classification"))
     assert [part for part in parts if part not in str(caught.value)] == []
 
 
 def test_regularizers_and_other_problems_are_checked_too() -> None:
     with pytest.raises(ConfigError, match=r"model.kernel_regularizer is 'L3'.*L2"):
-        check(Model(kernel_regularizer="L3"), Training(), problems.describe("regression"))
+        check_keras_settings(Model(kernel_regularizer="L3"), Training(), problems.describe("regression"))
     with pytest.raises(ConfigError, match=r"does not fit.*Huber"):
-        check(Model(), Training(loss="CategoricalCrossentropy"), problems.describe("regression"))
+        check_keras_settings(
+            Model(), Training(loss="CategoricalCrossentropy"), problems.describe("regression")
+        )
 
 
 @pytest.mark.parametrize(

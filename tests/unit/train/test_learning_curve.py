@@ -10,7 +10,7 @@ from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.problems.classification import PROBLEM
 from modelyard.components.train import learning_curve as curves
 from modelyard.components.train import trainer
-from modelyard.components.train.learning_curve import extrapolate, fit, learning_curve
+from modelyard.components.train.learning_curve import extrapolate, fit_power_law, measure_learning_curve
 from modelyard.components.train.measurement import TrainingWorkload
 from modelyard.components.train.settings import Model, Training
 
@@ -19,13 +19,13 @@ ROWS = np.array([500.0, 1000.0, 2000.0, 4000.0])
 
 @pytest.mark.parametrize(("a", "b", "c"), [(3.0, 0.5, 0.05), (10.0, 0.9, 0.0), (0.8, 0.25, 0.02)])
 def test_a_law_is_found_again(a: float, b: float, c: float) -> None:
-    law = fit(ROWS, a * ROWS**-b + c)
-    assert law.at(16000) == pytest.approx(a * 16000**-b + c, abs=0.003)
+    law = fit_power_law(ROWS, a * ROWS**-b + c)
+    assert law.error_at(16000) == pytest.approx(a * 16000**-b + c, abs=0.003)
 
 
 def test_what_does_not_fall_is_flat() -> None:
-    law = fit(ROWS, np.array([0.1, 0.12, 0.13, 0.14]))
-    assert law.at(16000) == pytest.approx(0.1225)
+    law = fit_power_law(ROWS, np.array([0.1, 0.12, 0.13, 0.14]))
+    assert law.error_at(16000) == pytest.approx(0.1225)
 
 
 def curve_of(counts: list[int], errors: list[float], held: int) -> Any:
@@ -33,7 +33,7 @@ def curve_of(counts: list[int], errors: list[float], held: int) -> Any:
     targets, drawn = np.zeros(held, np.int64), []
     for error in errors:
         scores = np.stack([np.arange(held) < round(error * held), np.ones(held)], axis=1).astype(float)
-        drawn.append(PROBLEM.error_draws(targets, scores, curves.DRAWS)[1])
+        drawn.append(PROBLEM.error_draws(targets, scores, curves.RESAMPLES)[1])
     return extrapolate(PROBLEM.error, counts, errors, np.stack(drawn, axis=1))
 
 
@@ -99,14 +99,14 @@ def workload(train_env: Any, rows: int, validation: int, **training: Any) -> Tra
 
 
 def test_too_few_rows_are_refused(train_env: Any) -> None:
-    curve = learning_curve(workload(train_env, rows=40, validation=60))
+    curve = measure_learning_curve(workload(train_env, rows=40, validation=60))
     assert curve.refused
     assert "at least 120" in curve.refused
     assert curve.points == curve.beyond == ()
 
 
 def test_too_few_validation_rows_are_refused(train_env: Any) -> None:
-    curve = learning_curve(workload(train_env, rows=400, validation=12))
+    curve = measure_learning_curve(workload(train_env, rows=400, validation=12))
     assert curve.refused
     assert "data.validation" in curve.refused
 
@@ -122,9 +122,9 @@ def test_a_curve_has_the_error_of_the_weights_that_stay(
         network.set_weights([0 * one for one in network.get_weights()])  # it names the first class always
         return history
 
-    monkeypatch.setattr(curves, "PARTS", (1 / 2, 1.0))
+    monkeypatch.setattr(curves, "FRACTIONS", (1 / 2, 1.0))
     monkeypatch.setattr(trainer, "fit", forget)
-    curve = learning_curve(workload(train_env, 60, 60, epochs=1))
+    curve = measure_learning_curve(workload(train_env, 60, 60, epochs=1))
     assert fitted == [one.rows for one in curve.points] == [30, 60]
     assert [one.error for one in curve.points] == [pytest.approx(2 / 3)] * 2
     assert all(one.low <= one.error <= one.high for one in curve.points)

@@ -22,7 +22,7 @@ def build(shape: tuple[int, ...], dtype: str = "uint8", scale: float = 255.0, **
         {"shape": shape, "dtype": dtype, "problem": "classification", "names": TEN, "splits": {}}
     )
     model = Model.model_validate(settings)
-    return networks.build(model, schema, Normalization(deviation=(scale,)), Path(), "")
+    return networks.build_network(model, schema, Normalization(deviation=(scale,)), Path(), "")
 
 
 def tutorial() -> Any:
@@ -65,14 +65,14 @@ def test_training_it_is_the_tutorials_maths(train_env) -> None:
     )  # exact, however it is computed
     schema = rows.schema.model_copy(update={"names": TEN})
     keras.utils.set_random_seed(3)
-    ours = networks.build(Model(), schema, rows.normalization, Path(), "")
+    ours = networks.build_network(Model(), schema, rows.normalization, Path(), "")
     ours.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", steps_per_execution=4)
     trainer.fit(ours, rows, Training(epochs=2, seed=5))
 
     keras.utils.set_random_seed(3)
     theirs = tutorial()
     theirs.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
-    same_order = data.shuffled(rows.train, 32, 5)
+    same_order = data.shuffled_batches(rows.train, 32, 5)
     for _ in range(2):
         for examples, classes in same_order:
             theirs.train_on_batch(examples.numpy() / 256.0, classes)
@@ -84,7 +84,7 @@ def test_training_it_is_the_tutorials_maths(train_env) -> None:
 def test_every_pixel_is_scaled_as_the_tutorial_scales_it() -> None:
     values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     raw = keras.Input((16, 16, 1), dtype="uint8")
-    scale = keras.Model(raw, networks._normalise(raw, Normalization(deviation=(255.0,))))
+    scale = keras.Model(raw, networks._normalize(raw, Normalization(deviation=(255.0,))))
     expected = (values / 255.0).astype(np.float32)
     np.testing.assert_array_max_ulp(scale.predict(values, verbose=0), expected, maxulp=1)
 
@@ -93,7 +93,7 @@ def test_standardizing_is_done_per_channel() -> None:
     values = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3)).astype(np.uint8)
     mean, deviation = (1.0, 50.0, 128.0), (2.0, 30.0, 1.0)
     raw = keras.Input((2, 2, 3), dtype="uint8")
-    model = keras.Model(raw, networks._normalise(raw, Normalization(mean=mean, deviation=deviation)))
+    model = keras.Model(raw, networks._normalize(raw, Normalization(mean=mean, deviation=deviation)))
     np.testing.assert_allclose(np.asarray(model(values)), (values - mean) / deviation, rtol=1e-6)
 
 

@@ -11,10 +11,10 @@ from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import ConfigError, TooLargeError, TrainError
 from modelyard.components.step import VARIABLE
 from modelyard.components.train import probe as probing
-from modelyard.components.train.cost import compiled
+from modelyard.components.train.cost import build_compiled_network
 from modelyard.components.train.data import Features
 from modelyard.components.train.measurement import ProbeRequest, TrainingWorkload
-from modelyard.components.train.probe import Passes, Windows, probe
+from modelyard.components.train.probe import TimedPasses, TimingWindows, probe
 from modelyard.components.train.settings import CodeLocation, Model, Training
 
 
@@ -32,8 +32,8 @@ def workload() -> TrainingWorkload:
     )
 
 
-def passes_of(workload: TrainingWorkload, features: Path) -> Passes:
-    return Passes(compiled(workload), Features.read(features), workload.training)
+def passes_of(workload: TrainingWorkload, features: Path) -> TimedPasses:
+    return TimedPasses(build_compiled_network(workload), Features.read(features), workload.training)
 
 
 @pytest.mark.parametrize("synthetic", [True, False])
@@ -80,7 +80,7 @@ def test_the_answer_of_a_pod_is_written_into_its_termination_message(
 def test_where_steps_are_slow_not_all_have_a_turn(
     workload: TrainingWorkload, train_env: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probing, "PATIENCE", 0.0)
+    monkeypatch.setattr(probing, "EXTRA_SECONDS", 0.0)
     passes = passes_of(workload, train_env.features(*train_env.pictures(600), validation=40))
     passes.warm_up()
     passes.run(1e-9)
@@ -168,10 +168,10 @@ class Machine:
 
 
 def test_a_call_and_a_batch_come_apart() -> None:
-    windows = Windows(Machine(), most=1000)
-    windows.settle(52.0)
+    windows = TimingWindows(Machine(), maximum=1000)
+    windows.choose_size(52.0)
     for _ in range(3):
-        windows.turn()
+        windows.measure()
     pace = windows.pace()
     assert pace.each == pytest.approx(0.5)
     assert pace.fixed == pytest.approx(2.0)
@@ -181,7 +181,7 @@ def test_a_call_and_a_batch_come_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "seconds", "calls"),
+    ("maximum", "seconds", "calls"),
     [
         (5, 1000.0, [1, 5]),  # no more than there are
         (1000, 0.001, [1]),  # what is slow is done once a window
@@ -190,21 +190,21 @@ def test_a_call_and_a_batch_come_apart() -> None:
         (5, 3.0, [1, 5]),
     ],
 )
-def test_the_size_of_a_window(most: int, seconds: float, calls: list[int]) -> None:
+def test_the_size_of_a_window(maximum: int, seconds: float, calls: list[int]) -> None:
     machine = Machine()
-    windows = Windows(machine, most)
-    windows.settle(seconds)
+    windows = TimingWindows(machine, maximum)
+    windows.choose_size(seconds)
     machine.calls.clear()
-    windows.turn()
+    windows.measure()
     assert machine.calls == calls
 
 
 def test_slow_moments_are_part_of_it() -> None:
     machine = Machine()
-    windows = Windows(machine, most=100)
-    windows.settle(1000.0)
+    windows = TimingWindows(machine, maximum=100)
+    windows.choose_size(1000.0)
     for machine.slow in (1.0, 1.0, 1.0, 3.0):
-        windows.turn()
+        windows.measure()
     pace = windows.pace()
     assert pace.seconds(100) == pytest.approx(52.0 * 1.5)
     assert pace.low < 1 < pace.high
@@ -212,15 +212,15 @@ def test_slow_moments_are_part_of_it() -> None:
 
 def test_noise_that_is_longer_than_a_window_makes_no_batch_free() -> None:
     machine = Machine()
-    windows = Windows(lambda count: 9.0 if count == 1 else machine(count), most=8)
-    windows.settle(1000.0)
-    windows.turn()
+    windows = TimingWindows(lambda count: 9.0 if count == 1 else machine(count), maximum=8)
+    windows.choose_size(1000.0)
+    windows.measure()
     assert windows.pace().each == pytest.approx(6.0 / 8)
     assert windows.pace().fixed == 0.0
 
 
 def test_what_had_no_turn_is_known_by_its_first_call() -> None:
-    windows = Windows(Machine(), most=1000)
+    windows = TimingWindows(Machine(), maximum=1000)
     windows.warm_up()
     assert windows.pace() == probing.Pace(fixed=0.0, each=2.5, low=1.0, high=1.0)
     assert np.isfinite(windows.pace().seconds(3))

@@ -205,7 +205,7 @@ def test_what_is_wrong_is_said_before_training(train_env, capsys, build, code, m
 def test_a_start_from_an_exported_model_is_not_normalised_twice(train_env) -> None:
     features, pictures = train_env.features(mean=(30.0,), deviation=(90.0,)), train_env.pictures(60)[0]
     _, network = train_env.fit(epochs=1)
-    first = networks.for_export(network, Model(), Features.read(features).schema)
+    first = networks.add_export_layer(network, Model(), Features.read(features).schema)
     first.save(path := str(train_env.root / "first.keras"))
     train_env.code(
         start="""
@@ -223,7 +223,7 @@ def test_a_start_from_an_exported_model_is_not_normalised_twice(train_env) -> No
     np.testing.assert_allclose(network(pictures), first(pictures), atol=1e-5)
     part = {"arguments": {"path": path, "layer": "dense_1"}}
     _, network = train_env.fit(model | part, **still)
-    assert user_code.contains(network, user_code.RAW)
+    assert user_code.has_layer(network, user_code.RAW_LAYER)
 
 
 def test_an_exception_while_it_trains_is_said_with_its_place(train_env) -> None:
@@ -250,6 +250,6 @@ def test_an_exception_while_it_trains_is_said_with_its_place(train_env) -> None:
 def test_too_little_memory_is_no_mistake_in_the_code(tmp_path) -> None:
     with (
         pytest.raises(TooLargeError, match=r"Tracing ran out of memory: MemoryError: .*Lower the sizes"),
-        user_code.explained(tmp_path, "Tracing"),
+        user_code.translate_errors(tmp_path, "Tracing"),
     ):
         raise MemoryError("Unable to allocate 4 TiB")
