@@ -26,7 +26,7 @@ def rows(features: Path, split: str) -> set[bytes]:
     return {row.tobytes() for row in part.gather(np.arange(len(part)))}
 
 
-def test_every_row_lands_in_one_split_with_its_label(raw, pictures) -> None:
+def test_each_example_is_in_one_split_with_its_label(raw, pictures) -> None:
     examples, labels = pictures(600)
     features = run(raw({"all": (examples, labels, [f"{row.tobytes()!r}.png" for row in examples])}))
     normalize_label = {row.tobytes(): label for row, label in zip(examples, labels, strict=True)}
@@ -45,7 +45,7 @@ def test_every_row_lands_in_one_split_with_its_label(raw, pictures) -> None:
     assert 25 < len(Split(features, "validation")) < 75  # a tenth of the rest
 
 
-def test_official_splits_are_respected_and_numbers_of_rows_exact(raw, pictures) -> None:
+def test_source_splits_are_used_and_numbers_are_exact(raw, pictures) -> None:
     train, test = pictures(300), pictures(60, seed=1)
     features = run(raw({"train": train, "test": test}), validation=50)
     assert rows(features, "test") == {row.tobytes() for row in test[0]}
@@ -53,7 +53,7 @@ def test_official_splits_are_respected_and_numbers_of_rows_exact(raw, pictures) 
     assert len(Split(features, "train")) == 250
 
 
-def test_a_validation_part_of_the_source_is_used_as_it_is(raw, pictures) -> None:
+def test_a_validation_split_of_the_source_is_used(raw, pictures) -> None:
     own = pictures(30, seed=2)
     splits = {"train": pictures(90), "validation": own, "test": pictures(30, seed=1)}
     features = run(raw(splits), validation=5)
@@ -62,7 +62,7 @@ def test_a_validation_part_of_the_source_is_used_as_it_is(raw, pictures) -> None
 
 
 @pytest.mark.parametrize("names", [("all",), ("train", "test")])
-def test_validating_on_the_test_rows(raw, pictures, names) -> None:
+def test_validation_on_the_test_split(raw, pictures, names) -> None:
     features = run(raw({name: pictures(90, seed) for seed, name in enumerate(names)}), validation="test")
     assert rows(features, "validation") == rows(features, "test") != set()
     assert not rows(features, "train") & rows(features, "test")
@@ -89,7 +89,7 @@ def test_duplicates_and_leakage_are_counted_and_logged(raw, pictures, capsys) ->
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_standardize_measures_the_training_rows_per_channel(raw, pictures, dtype) -> None:
+def test_standardize_uses_training_examples_per_channel(raw, pictures, dtype) -> None:
     examples, labels = pictures(900)
     examples[..., 1] = 7
     examples = examples.astype(dtype)
@@ -103,7 +103,7 @@ def test_standardize_measures_the_training_rows_per_channel(raw, pictures, dtype
 
 
 @pytest.mark.parametrize(("normalize", "deviation"), [("scale", 16.0), ("scale", 1e6), ("none", 1.0)])
-def test_scale_and_none(raw, pictures, capsys, normalize, deviation) -> None:
+def test_normalize_scale_and_none(raw, pictures, capsys, normalize, deviation) -> None:
     features = run(raw({"all": pictures(90)}), normalize=normalize, scale=deviation)
     found = artifacts.read(features / "normalization.json", Normalization)
     assert (found.mean, found.deviation) == ((0.0,), (deviation,))
@@ -118,7 +118,7 @@ def test_images_from_files_are_divided_by_255(raw, pictures) -> None:
     assert artifacts.read(run(directory) / "normalization.json", Normalization).deviation == (255,)
 
 
-def test_the_scale_of_numbers_is_that_of_the_training_rows(raw) -> None:
+def test_targets_are_scaled_by_the_training_examples(raw) -> None:
     random = np.random.default_rng(0)
     examples, targets = random.normal(size=(300, 3)).astype(np.float32), random.normal(500, 20, 300)
     features = run(raw({"all": (examples, targets)}, classes=("price",), problem="regression"))
@@ -140,28 +140,28 @@ def refused(raw: Path, *words: str, **settings: object) -> None:
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_a_label_out_of_range(raw, pictures, label) -> None:
+def test_label_out_of_range(raw, pictures, label) -> None:
     examples, labels = pictures(60)
     labels[41] = label
     refused(raw({"train": (examples, labels)}), "Row 41 of train", f"label {label}", "Correct the label")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_value_that_is_no_number(raw, value) -> None:
+def test_nan_and_infinite_values(raw, value) -> None:
     examples = np.zeros((60, 5), np.float32)
     examples[33, 2] = value
     refused(raw({"all": (examples, np.arange(60) % 3)}), "Row 33 of all", str(value), "[2]", "Remove the row")
 
 
-def test_an_empty_dataset(raw, pictures) -> None:
+def test_empty_dataset(raw, pictures) -> None:
     refused(raw({"all": pictures(0)}), "empty", "0 rows", "data.source")
 
 
-def test_a_split_of_the_source_without_rows(raw, pictures) -> None:
+def test_empty_split_of_the_source(raw, pictures) -> None:
     refused(raw({"train": pictures(60), "test": pictures(0)}), "split test has 0 rows", "Add examples")
 
 
-def test_one_class_in_the_data_or_in_the_schema(raw, pictures) -> None:
+def test_one_class_in_the_data(raw, pictures) -> None:
     examples, labels = pictures(60)
     refused(raw({"all": (examples, labels * 0)}), "'cat'", "second class")
 
@@ -171,18 +171,18 @@ def test_one_class_in_the_schema(raw, pictures) -> None:
     refused(raw({"all": (examples, labels * 0)}, classes=("cat",)), "'cat'", "second class")
 
 
-def test_a_class_without_training_rows(raw, pictures) -> None:
+def test_class_without_training_examples(raw, pictures) -> None:
     examples, labels = pictures(60)
     refused(raw({"all": (examples, labels % 2)}), "'emu'", "label 2", "no training rows", "remove the class")
 
 
-def test_a_split_that_takes_everything_or_nothing(raw, pictures) -> None:
+def test_a_split_with_all_or_no_examples(raw, pictures) -> None:
     directory = raw({"train": pictures(60), "test": pictures(30, 1)})
     refused(directory, "split train has 0", "data.validation", validation=60)
     refused(directory, "split validation has 0", "data.validation", validation=1e-9)
 
 
-def test_shards_that_are_not_what_the_schema_says(raw, pictures) -> None:
+def test_shards_that_do_not_match_the_schema(raw, pictures) -> None:
     directory = raw({"all": pictures(60)})
     schema = artifacts.read(directory / "schema.json", Schema)
     for change, word in (
@@ -195,7 +195,7 @@ def test_shards_that_are_not_what_the_schema_says(raw, pictures) -> None:
         refused(directory, word)
 
 
-def test_a_shard_that_is_cut_off(raw, pictures) -> None:
+def test_truncated_shard(raw, pictures) -> None:
     directory = raw({"all": pictures(60)})
     shard = next(directory.glob("all-*-of-00001.npy"))
     shard.write_bytes(shard.read_bytes()[:200])
@@ -203,7 +203,7 @@ def test_a_shard_that_is_cut_off(raw, pictures) -> None:
 
 
 @pytest.mark.parametrize("names", [("all",), ("train", "test")])
-def test_the_hashes_of_training_rows_and_where_test_rows_come_from(raw, pictures, names) -> None:
+def test_hashes_and_origins_of_examples(raw, pictures, names) -> None:
     given = {name: pictures(90, seed) for seed, name in enumerate(names)}
     features = run(raw(given))
     hashes, rows_of_test = read_hashes(features)
@@ -216,7 +216,7 @@ def test_the_hashes_of_training_rows_and_where_test_rows_come_from(raw, pictures
     np.testing.assert_array_equal(given[name][0][int(number)], first)
 
 
-def test_a_rule_of_the_gate_for_a_class_that_is_not_there(raw, pictures, tmp_path) -> None:
+def test_gate_rule_for_an_unknown_class(raw, pictures, tmp_path) -> None:
     source = raw({"all": pictures(90)})
     for name, said in (("dogs", "did you mean 'dog'"), ("x", "The classes are cat, dog, emu.")):
         with pytest.raises(ConfigError, match=said):
@@ -226,12 +226,12 @@ def test_a_rule_of_the_gate_for_a_class_that_is_not_there(raw, pictures, tmp_pat
 
 
 @pytest.mark.parametrize("amount", [0, -3, 0.0, 1.0, 1.5])
-def test_an_amount_that_cannot_be(amount) -> None:
+def test_invalid_split_size(amount) -> None:
     with pytest.raises(ValidationError, match=str(amount)):
         Preparation(test=amount)
 
 
-def test_the_same_example_under_two_labels(raw, pictures) -> None:
+def test_conflicting_labels(raw, pictures) -> None:
     examples, labels = pictures(90)
     both = np.concatenate([examples, examples[:3]]), np.concatenate([labels, labels[:3] * 0])
     source = raw({"all": both})
@@ -256,7 +256,7 @@ def test_the_same_example_under_two_labels(raw, pictures) -> None:
         (-3, 5, np.float32, 5),
     ],
 )
-def test_the_default_scale_is_that_of_the_values(raw, low, high, dtype, scale) -> None:
+def test_default_scale(raw, low, high, dtype, scale) -> None:
     examples = np.random.default_rng(0).uniform(low, high, (90, 16)).astype(dtype)
     examples[:, :2] = low, high
     features = run(raw({"all": (examples, np.arange(90) % 3)}))

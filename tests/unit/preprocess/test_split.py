@@ -8,7 +8,7 @@ def numbers(count: int) -> np.ndarray:
     return split.words(np.arange(count, dtype=np.int64).reshape(-1, 1))
 
 
-def test_a_share_moves_no_example_when_the_data_grows_or_is_shuffled() -> None:
+def test_growing_or_shuffling_the_data_moves_no_example() -> None:
     few, many = numbers(1000), numbers(3000)
     before = split.place({"all": few}, Preparation())["all"]
     after = split.place({"all": many[::-1]}, Preparation())["all"]
@@ -16,23 +16,23 @@ def test_a_share_moves_no_example_when_the_data_grows_or_is_shuffled() -> None:
         np.testing.assert_array_equal(mask, after[name][::-1][:1000])
 
 
-def test_the_choices_of_test_and_validation_are_independent() -> None:
+def test_test_and_validation_splits_are_independent() -> None:
     found = numbers(20000)
     test, validation = split.chosen(found[:, 0], 0.5), split.chosen(found[:, 1], 0.5)
     assert 0.48 < validation[test].mean() < 0.52
 
 
-def test_identical_examples_stay_together() -> None:
+def test_identical_examples_are_in_one_split() -> None:
     found = np.repeat(numbers(100), 3, axis=0)
     for mask in split.place({"all": found}, Preparation(test=10, validation=10))["all"].values():
         assert (mask.reshape(100, 3).all(axis=1) == mask.reshape(100, 3).any(axis=1)).all()
 
 
-def test_a_number_takes_exactly_that_many_distinct_rows() -> None:
+def test_a_number_selects_that_many_distinct_examples() -> None:
     assert split.chosen(numbers(500)[:, 0], 37).sum() == 37
 
 
-def test_each_class_has_test_examples_and_growth_moves_none_from_train_to_test() -> None:
+def test_each_class_has_test_examples_and_growth_adds_no_training_example_to_test() -> None:
     random = np.random.default_rng(0)
     for _ in range(30):
         size = int(random.integers(1, 400))
@@ -51,7 +51,7 @@ def test_each_class_has_test_examples_and_growth_moves_none_from_train_to_test()
             train = placed & ~test & (rows >= 20)[labels]
 
 
-def test_an_example_under_two_labels_is_in_one_split() -> None:
+def test_an_example_with_two_labels_is_in_one_split() -> None:
     found = np.concatenate([numbers(300), numbers(40)])
     test = split.place({"all": found}, Preparation(test=5), {"all": np.arange(340) // 300})["all"]["test"]
     np.testing.assert_array_equal(test[:40], test[300:])

@@ -26,7 +26,7 @@ def measure(names, labels, scores, champions=None, training=EVEN, compared=None)
     return PROBLEM.measure(schema(*names), labels, scores, champions or {}, training, every)
 
 
-def test_metrics_are_those_of_scikit_learn() -> None:
+def test_metrics_match_scikit_learn() -> None:
     random = np.random.default_rng(3)
     labels = random.integers(0, 3, 500)
     probabilities = random.dirichlet((1, 1, 1), 500)
@@ -51,14 +51,14 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     assert metrics.baseline == {"accuracy": pytest.approx((labels == 1).mean()), "balanced_accuracy": 1 / 3}
 
 
-def test_a_class_without_test_rows_has_no_recall() -> None:
+def test_a_class_without_test_examples_has_no_recall() -> None:
     labels = np.array([0, 0])
     scores = PROBLEM.scores(np.array([[0.9, 0.1]] * 2), labels)
     empty = measure("ab", labels, scores).slices[1]
     assert (empty.rows, empty.values) == (0, {})
 
 
-def test_a_perfect_score_is_not_certain() -> None:
+def test_intervals_of_a_perfect_score_are_not_empty() -> None:
     labels = np.arange(14) % 2
     scores = PROBLEM.scores(np.eye(2)[labels], labels)
     found = measure("ab", labels, scores, {3: scores})
@@ -73,7 +73,7 @@ def test_a_perfect_score_is_not_certain() -> None:
     assert found.values["calibration_error"].high > found.values["calibration_error"].value == 0
 
 
-def test_calibration_error_of_confident_answers_that_are_right_half_of_the_time() -> None:
+def test_calibration_error_of_overconfident_predictions() -> None:
     labels = np.arange(200) % 2
     scores = PROBLEM.scores(np.tile([0.9, 0.1], (200, 1)), labels)
     found = measure("ab", labels, scores).values["calibration_error"]
@@ -81,7 +81,7 @@ def test_calibration_error_of_confident_answers_that_are_right_half_of_the_time(
     assert 0.3 < found.low < 0.4 < found.high < 0.5
 
 
-def test_the_gain_agrees_with_resampling_the_rows() -> None:
+def test_the_interval_of_the_gain_matches_a_bootstrap() -> None:
     random = np.random.default_rng(1)
     right, others = random.random(400) < 0.9, random.random(400) < 0.8
     rows = random.integers(0, 400, (5000, 400))
@@ -89,7 +89,7 @@ def test_the_gain_agrees_with_resampling_the_rows() -> None:
     np.testing.assert_allclose((found.low, found.high), np.quantile(drawn, (0.025, 0.975)), atol=0.008)
 
 
-def test_comparisons_are_with_the_champion_that_has_the_best_of_each_metric() -> None:
+def test_each_metric_is_compared_with_its_best_champion() -> None:
     labels = np.array([0] * 40 + [1] * 10)
     answers = {4: labels * 0, 3: labels * 0 + 1, 2: np.r_[[0] * 30, [1] * 20]}
     scores = {version: PROBLEM.scores(np.eye(2)[given], labels) for version, given in answers.items()}
@@ -105,7 +105,7 @@ def test_comparisons_are_with_the_champion_that_has_the_best_of_each_metric() ->
     }
 
 
-def test_rows_that_a_champion_was_trained_on_do_not_count_for_the_comparison() -> None:
+def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
     """The model overfits them: on the other rows of class a it is as good as the candidate."""
     labels, unseen = np.array([0] * 40 + [1] * 40), np.arange(80) % 2 == 0
     right = np.eye(2)[labels]
@@ -119,13 +119,13 @@ def test_rows_that_a_champion_was_trained_on_do_not_count_for_the_comparison() -
     assert found.same_rows.champion.keys() == found.values.keys()
 
 
-def test_golden_rows_are_spread_over_the_classes() -> None:
+def test_golden_examples_cover_the_classes() -> None:
     labels, three = np.array([0] * 90 + [2] * 3 + [1] * 2), schema("a", "b", "c")
     assert np.bincount(labels[PROBLEM.golden_rows(three, labels, 16)]).tolist() == [11, 2, 3]
     assert PROBLEM.golden_rows(three, labels[:5], 16).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_mistakes_are_the_wrong_answers_with_the_highest_probabilities() -> None:
+def test_mistakes_are_the_most_confident_wrong_predictions() -> None:
     labels = np.array([0, 1, 0, 1])
     scores = PROBLEM.scores(np.array([[0.4, 0.6], [0.1, 0.9], [0.05, 0.95], [0.7, 0.3]]), labels)
     found = PROBLEM.mistakes(schema("a", "b"), labels, scores, 2)

@@ -20,7 +20,7 @@ def limit(draws: int) -> float:
     ("sizes", "differing", "margin"),
     [((360,), 0.03, 0.02), ((36,) * 10, 0.08, 0.02), ((800, 100), 0.1, 0.05), ((36,), 0.2, 0.1)],
 )
-def test_the_rate_of_false_promotions_by_accuracy_and_recall(sizes, differing, margin) -> None:
+def test_false_promotion_rate_of_accuracy_and_recall(sizes, differing, margin) -> None:
     """At a true difference of minus the margin, and for superiority at none."""
     assert of_proportions(sizes, differing, -margin, -margin, 3000) < limit(3000)
     assert of_proportions(sizes, differing, 0, 0, 3000) < limit(3000)
@@ -38,12 +38,12 @@ def test_the_rate_of_false_promotions_by_accuracy_and_recall(sizes, differing, m
         ),
     ],
 )
-def test_the_rate_of_false_promotions_by_errors(rows, kind, draws) -> None:
+def test_false_promotion_rate_of_rmse_and_mae(rows, kind, draws) -> None:
     assert max(of_errors(rows, kind, -0.03, -0.03, draws).values()) < limit(draws)
 
 
 @pytest.mark.parametrize(("rows", "differing"), [(20, 0.05), (100, 0.03), (100, 0.08)])
-def test_with_the_rows_that_a_decision_asks_for_an_equal_model_passes_four_times_in_five(rows, differing):
+def test_an_equal_model_passes_with_the_recommended_number_of_examples(rows, differing):
     """The median of what decisions ask for; with few rows they ask for some more."""
     shares, margin = (differing / 2, differing / 2, 1 - differing), 0.02
     asked = []

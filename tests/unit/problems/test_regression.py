@@ -24,7 +24,7 @@ def rows(count: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     return targets, (targets + random.normal(0, noise, count))[:, None].astype(np.float32)
 
 
-def test_metrics_are_those_of_scikit_learn() -> None:
+def test_metrics_match_scikit_learn() -> None:
     targets, answers = rows(300, 20)
     found = measure(targets, PROBLEM.scores(answers, targets))
     for name, of_sklearn in (
@@ -41,7 +41,7 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     assert 0 < found.constant.low < found.constant.at_least < found.constant.value
 
 
-def test_the_gain_is_paired() -> None:
+def test_gain_is_paired() -> None:
     """Two models with the same large errors, one of them a little better on every row."""
     targets, answers = rows(200, 40)
     better = targets[:, None] + 0.95 * (answers - targets[:, None])
@@ -55,7 +55,7 @@ def test_the_gain_is_paired() -> None:
     assert found.main.high > found.champion.low
 
 
-def test_rows_that_a_champion_was_trained_on_do_not_count_for_the_comparison() -> None:
+def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
     targets, answers = rows(200, 40)
     unseen = np.arange(200) >= 100
     scores = PROBLEM.scores(answers, targets)
@@ -73,7 +73,7 @@ def test_rows_that_a_champion_was_trained_on_do_not_count_for_the_comparison() -
         assert abs(value) < 1
 
 
-def test_equal_models_of_which_one_has_no_error_at_all() -> None:
+def test_comparison_with_a_perfect_model() -> None:
     targets, answers = rows(12, 40)
     perfect = targets.astype(np.float64)[:, None]
     same = measure(targets, PROBLEM.scores(answers, targets), {3: PROBLEM.scores(answers, targets)})
@@ -84,7 +84,7 @@ def test_equal_models_of_which_one_has_no_error_at_all() -> None:
         assert 0 < one.at_least <= one.value
 
 
-def test_the_intervals_agree_with_theory_also_when_groups_of_rows_are_drawn(monkeypatch) -> None:
+def test_bootstrap_intervals_match_theory_with_and_without_groups(monkeypatch) -> None:
     """Squared normal errors: the standard error of RMSE is RMSE / sqrt(2 n)."""
     targets, answers = rows(4000, 20)
     expected = 2 * 1.96 * 20 / np.sqrt(2 * 4000)
@@ -94,7 +94,7 @@ def test_the_intervals_agree_with_theory_also_when_groups_of_rows_are_drawn(monk
         assert found.high - found.low == pytest.approx(expected, rel=0.15)
 
 
-def test_targets_that_cannot_be_learned_are_refused() -> None:
+def test_invalid_targets() -> None:
     good = np.arange(10, dtype=np.float32)
     with pytest.raises(DataError, match=r"Row 107 of all has the target nan"):
         PROBLEM.check_targets(SCHEMA, "all", 100, np.where(good == 7, np.nan, good))
@@ -105,7 +105,7 @@ def test_targets_that_cannot_be_learned_are_refused() -> None:
         PROBLEM.check_schema(SCHEMA.model_copy(update={"names": ("a", "b")}))
 
 
-def test_golden_rows_cover_the_range_of_the_targets() -> None:
+def test_golden_examples_cover_the_range_of_targets() -> None:
     targets = np.random.default_rng(0).normal(size=1000).astype(np.float32)
     chosen = PROBLEM.golden_rows(SCHEMA, targets, 16)
     assert len(chosen) == 16
@@ -113,7 +113,7 @@ def test_golden_rows_cover_the_range_of_the_targets() -> None:
     assert PROBLEM.golden_rows(SCHEMA, targets[:3], 16).tolist() == [0, 1, 2]
 
 
-def test_answers_are_compared_relative_to_the_scale_of_the_targets() -> None:
+def test_difference_is_relative_to_the_golden_scale() -> None:
     golden = Golden(problem="regression", instances=[[0]], predictions=[[1000.0]], scale=[50.0])
     assert describe("regression").difference(golden, 0, [1001.0]) == pytest.approx(0.02)
     assert not describe("regression").difference(golden, 0, [float("nan")]) <= 1
@@ -121,11 +121,11 @@ def test_answers_are_compared_relative_to_the_scale_of_the_targets() -> None:
         describe("regression").difference(golden, 0, [1.0, 2.0])
 
 
-def test_an_answer_for_people_is_the_number() -> None:
+def test_a_prediction_is_formatted_as_a_number() -> None:
     assert str(describe("regression").show(("price",), [1234.5678])) == "1235"
 
 
-def test_the_error_of_a_learning_curve_is_the_rmse_with_draws_around_it() -> None:
+def test_resampled_rmse() -> None:
     targets, answers = rows(500, 20)
     error, drawn = PROBLEM.error_draws(targets, PROBLEM.scores(answers, targets), 200)
     assert error == pytest.approx(root_mean_squared_error(targets, answers[:, 0]), rel=1e-5)
@@ -141,7 +141,7 @@ def test_mistakes_are_the_largest_errors() -> None:
     assert (found[1].actual.answer, *found[1].predicted) == ("3.0000", "-7.0000", "-10.00")
 
 
-def test_resamples_with_constant_targets_have_no_part_in_the_interval_of_r2() -> None:
+def test_r2_ignores_resamples_with_constant_targets() -> None:
     for rare in (1, 3):
         targets = np.repeat([0.1, 7.0], (40, rare)).astype(np.float32)
         answers = PROBLEM.scores((targets * 0.9)[:, None], targets)

@@ -17,19 +17,19 @@ MAY_KNOW = ("components/problems/", "components/ingest/", "components/source/set
 
 
 @pytest.mark.parametrize("name", problems.PROBLEMS)
-def test_each_has_a_description_a_module_and_a_template(name: str) -> None:
+def test_each_problem_has_description_module_and_template(name: str) -> None:
     description = problems.describe(name)
     assert isinstance(problems.of(name), Problem)
     assert description.primary in description.metrics
     assert (ROOT / "components" / "report" / f"{name}.html").is_file()
 
 
-def test_a_problem_that_is_none() -> None:
+def test_unknown_problem() -> None:
     with pytest.raises(ConfigError, match="regression"):
         problems.of("clustering")
 
 
-def test_no_identifier_outside_names_what_belongs_to_a_problem() -> None:
+def test_other_packages_do_not_depend_on_a_problem() -> None:
     found = []
     for folder in ("components", "pipelines"):
         for path in (ROOT / folder).rglob("*.py"):

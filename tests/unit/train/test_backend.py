@@ -6,16 +6,16 @@ from modelyard.components.train.backend import list_devices, tf, translate_out_o
 GPU = {"MODELYARD_ACCELERATOR": "gpu"}
 
 
-def test_a_step_that_asks_for_no_accelerator_trains_on_what_is_there() -> None:
+def test_without_a_required_accelerator_the_cpu_is_used() -> None:
     assert list_devices({}) == ["cpu:0"]
 
 
-def test_a_missing_accelerator_ends_the_step_before_it_begins() -> None:
+def test_a_missing_required_accelerator_is_an_error() -> None:
     with pytest.raises(TrainError, match="asks for a GPU, but Keras on tensorflow finds only cpu:0"):
         list_devices(GPU)
 
 
-def test_a_missing_accelerator_is_no_matter_when_the_environment_says_so() -> None:
+def test_a_missing_optional_accelerator_is_no_error() -> None:
     assert list_devices({**GPU, "MODELYARD_ACCELERATOR_OPTIONAL": "1"}) == ["cpu:0"]
 
 
@@ -27,11 +27,11 @@ def test_a_missing_accelerator_is_no_matter_when_the_environment_says_so() -> No
         RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 2 bytes."),  # as JAX says it
     ],
 )
-def test_what_has_no_room_is_named_so(error: Exception) -> None:
+def test_out_of_memory_becomes_too_large_error(error: Exception) -> None:
     with pytest.raises(TooLargeError, match="with a batch of 64 does not fit"), translate_out_of_memory(64):
         raise error
 
 
-def test_what_is_raised_for_another_reason_stays_as_it_is() -> None:
+def test_other_exceptions_are_not_translated() -> None:
     with pytest.raises(KeyError), translate_out_of_memory(64):
         raise KeyError("x")

@@ -88,7 +88,7 @@ def same(one: list[Any], other: list[Any]) -> bool:
     return all(np.array_equal(mine, its) for mine, its in zip(one, other, strict=True))
 
 
-def test_it_goes_on_where_it_was_however_often_it_is_cut_off(bench: Bench, capsys: Any) -> None:
+def test_an_interrupted_training_ends_with_the_same_weights(bench: Bench, capsys: Any) -> None:
     """With an optimizer that averages weights and accumulates gradients, and a callback that changes it."""
     averages = {"momentum": 0.9, "use_ema": True, "gradient_accumulation_steps": 3}
     plateau = {"name": "ReduceLROnPlateau", "patience": 2, "min_delta": 9.0, "cooldown": 1}
@@ -113,7 +113,7 @@ def test_it_goes_on_where_it_was_however_often_it_is_cut_off(bench: Bench, capsy
     assert same(found, weights)
 
 
-def test_early_stopping_knows_what_it_knew(bench: Bench) -> None:
+def test_early_stopping_state_is_restored(bench: Bench) -> None:
     """The best epoch is before the cut: it asks for more than validation improves by."""
     training = {
         "epochs": 20,
@@ -131,7 +131,7 @@ def test_early_stopping_knows_what_it_knew(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("change", ["nothing", "half", "text", "array", "other"])
-def test_a_checkpoint_that_cannot_be_used_is_not_used(
+def test_a_damaged_checkpoint_is_ignored(
     bench: Bench, change: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
@@ -153,13 +153,15 @@ def test_a_checkpoint_that_cannot_be_used_is_not_used(
     assert same(network.get_weights(), before)
 
 
-def test_training_is_worth_more_than_its_checkpoint(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_continues_when_a_checkpoint_cannot_be_saved(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     history, _ = bench.train(Full(bench.store.objects, bench.store.key), epochs=3)
     assert history.epochs == 3
     assert "no checkpoint after epoch 1: no room" in capsys.readouterr().out
 
 
-def test_a_store_that_does_not_answer_costs_no_checkpoint(bench: Bench) -> None:
+def test_an_unreachable_store_is_an_error_on_restore(bench: Bench) -> None:
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     network.compile("adam")
     (bench.train_env.root / "store").write_text("in the way")
@@ -167,7 +169,7 @@ def test_a_store_that_does_not_answer_costs_no_checkpoint(bench: Bench) -> None:
         CheckpointCallback(bench.store, OFTEN, network, None).resume()
 
 
-def test_the_step_begins_anew_with_other_settings_and_leaves_no_checkpoint_of_its_own(
+def test_changed_settings_start_over_and_a_finished_training_deletes_its_checkpoint(
     train_env: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "export", lambda *_: None)
@@ -193,12 +195,12 @@ def test_the_step_begins_anew_with_other_settings_and_leaves_no_checkpoint_of_it
     assert states() == []
 
 
-def test_a_short_training_leaves_the_store_alone(bench: Bench) -> None:
+def test_a_short_training_saves_no_checkpoint(bench: Bench) -> None:
     bench.resume(epochs=2, checkpoint_every=600.0)
     assert not (bench.train_env.root / "store").exists()
 
 
-def test_a_state_has_every_dtype_as_it_was(tmp_path: Path) -> None:
+def test_state_preserves_dtypes(tmp_path: Path) -> None:
     values = [np.float32([1.5, -2]), np.int64(7), np.uint32([1, 2**32 - 1]), np.array([True, False])]
     variables = [keras.Variable(value, dtype=str(np.asarray(value).dtype)) for value in values]
     variables.append(keras.Variable([0.5, 3.0], dtype="bfloat16"))

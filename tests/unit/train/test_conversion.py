@@ -42,7 +42,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[keras.Mod
     keras.saving.get_custom_objects().clear()
 
 
-def test_a_model_of_another_backend_becomes_the_same_files(model: keras.Model, tmp_path: Path) -> None:
+def test_a_jax_model_converts_to_onnx_and_saved_model(model: keras.Model, tmp_path: Path) -> None:
     export.convert(model, "probabilities", tmp_path)
     expected = np.asarray(model(ROWS))
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
@@ -52,7 +52,7 @@ def test_a_model_of_another_backend_becomes_the_same_files(model: keras.Model, t
 
 
 @pytest.mark.soak  # another process with TensorFlow
-def test_a_layer_that_only_another_backend_can_run_is_refused(model: keras.Model, tmp_path: Path) -> None:
+def test_a_layer_that_tensorflow_cannot_run_is_an_error(model: keras.Model, tmp_path: Path) -> None:
     (tmp_path / "own_layers.py").write_text(OWN.replace("x / 2", "x.at[0].set(0)"))
     with pytest.raises(TrainError, match=r"cannot run the model: .*'at'.* only keras.ops"):
         export.convert(model, "probabilities", tmp_path)

@@ -36,7 +36,7 @@ def own(train_env: Any, text: str, **training: Any) -> TrainingWorkload:
     )
 
 
-def test_memory_and_operations_of_a_dense_network() -> None:
+def test_cost_of_a_dense_network() -> None:
     found = compute_cost(workload(DENSE, batch_size=16))
     assert found.parameters == PARAMETERS
     assert found.weights == found.gradients == 4 * PARAMETERS
@@ -50,29 +50,29 @@ def test_memory_and_operations_of_a_dense_network() -> None:
     assert 16 * 4 * 64 <= found.working <= 4 * 16 * 4 * 64
 
 
-def test_activations_and_operations_grow_with_the_batch() -> None:
+def test_activations_and_flops_grow_with_the_batch() -> None:
     small, large = (compute_cost(workload({"filters": [4]}, batch_size=size)) for size in (6, 48))
     assert large.activations == pytest.approx(8 * small.activations, rel=0.01)
     assert large.flops > 6 * small.flops
     assert large.weights == small.weights
 
 
-def test_a_batch_has_no_more_examples_than_there_are() -> None:
+def test_the_batch_is_at_most_the_training_examples() -> None:
     assert compute_cost(workload(DENSE, rows=7)).batch_size == 7
 
 
-def test_plain_sgd_keeps_no_moments() -> None:
+def test_plain_sgd_has_no_optimizer_state() -> None:
     assert compute_cost(workload(DENSE, optimizer="sgd")).optimizer < 64
 
 
-def test_a_model_that_is_larger_than_any_memory_takes_none() -> None:
+def test_computing_the_cost_of_a_huge_model_allocates_no_variables() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = compute_cost(workload({"filters": [], "dense": [65536, 65536, 65536]}))
     assert found.weights + found.optimizer > 10**11
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 10**9
 
 
-def test_what_the_profiler_cannot_count_is_named(train_env: Any) -> None:
+def test_uncounted_operations_are_listed(train_env: Any) -> None:
     text = """
     def build(input_shape, classes):
         examples = keras.Input(input_shape)
@@ -87,7 +87,7 @@ def test_what_the_profiler_cannot_count_is_named(train_env: Any) -> None:
     assert "MatMul" not in found.uncounted
 
 
-def test_code_that_computes_with_values_can_be_counted(train_env: Any) -> None:
+def test_cost_of_user_code_that_computes_eagerly(train_env: Any) -> None:
     text = """
     import numpy as np
 
@@ -102,7 +102,7 @@ def test_code_that_computes_with_values_can_be_counted(train_env: Any) -> None:
     assert compute_cost(own(train_env, text)).gradients == 4 * (65 * 4 + 5 * 3)
 
 
-def test_own_code_that_fails_in_training_is_explained(train_env: Any) -> None:
+def test_errors_of_user_code_name_file_and_line(train_env: Any) -> None:
     text = """
     @keras.saving.register_keras_serializable("cost")
     class Late(layers.Layer):
@@ -118,6 +118,6 @@ def test_own_code_that_fails_in_training_is_explained(train_env: Any) -> None:
         compute_cost(own(train_env, text))
 
 
-def test_a_built_in_network_without_room_is_refused_once() -> None:
+def test_images_too_small_for_the_network_are_an_error() -> None:
     with pytest.raises(TrainError, match="no room"):
         compute_cost(workload({"filters": [4, 4, 4, 4]}))

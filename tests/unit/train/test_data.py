@@ -33,7 +33,7 @@ def epoch(dataset: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("chunk", [1, 4 * 16, 2**20])
-def test_every_row_comes_once_an_epoch_in_an_order_of_its_own(numbered, monkeypatch, chunk) -> None:
+def test_each_epoch_shuffles_all_examples(numbered, monkeypatch, chunk) -> None:
     monkeypatch.setattr(data, "CHUNK_BYTES", chunk)
     rows = data.shuffled_batches(numbered, 8, seed=1)
     first, second = epoch(rows), epoch(rows)
@@ -45,13 +45,13 @@ def test_every_row_comes_once_an_epoch_in_an_order_of_its_own(numbered, monkeypa
     assert epoch(data.shuffled_batches(numbered, 8, seed=2)) != first
 
 
-def test_batches_are_full_but_the_last_and_their_number_is_known(numbered) -> None:
+def test_batch_sizes_and_cardinality(numbered) -> None:
     rows = data.shuffled_batches(numbered, 16, seed=0)
     assert [len(labels) for _, labels in rows] == [16, 16, 16, 2]
     assert rows.cardinality() == 4
 
 
-def test_the_first_rows_come_in_a_small_part_so_that_training_begins_at_once(numbered, monkeypatch) -> None:
+def test_the_first_chunk_is_small(numbered, monkeypatch) -> None:
     sizes: list[int] = []
     datasets = data.tf.data.Dataset
     make = datasets.from_generator
@@ -67,12 +67,12 @@ def test_the_first_rows_come_in_a_small_part_so_that_training_begins_at_once(num
     assert sizes == [8, 32, 10]
 
 
-def test_validation_rows_keep_their_order(numbered) -> None:
+def test_ordered_batches_keep_the_order(numbered) -> None:
     assert epoch(data.ordered_batches(numbered, 8)) == list(range(50))
 
 
 @pytest.mark.parametrize("steps", [1, 64])
-def test_fit_learns_from_every_row_once_an_epoch(train_env, steps) -> None:
+def test_fit_uses_each_example_once_per_epoch(train_env, steps) -> None:
     code = """
         from pathlib import Path
         import tensorflow as tf
@@ -132,7 +132,7 @@ def truncate(features: Path) -> None:
         (rewrite({"names": ["cat", "dog"]}), r"Row 2 of train has the label 2, but there are 2 classes"),
     ],
 )
-def test_malformed_features_are_refused(train_env, damage, message) -> None:
+def test_malformed_features(train_env, damage, message) -> None:
     features = train_env.features()
     damage(features)
     with pytest.raises(DataError, match=message) as refused:
@@ -140,7 +140,7 @@ def test_malformed_features_are_refused(train_env, damage, message) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_features_without_training_rows_are_refused(train_env) -> None:
+def test_features_without_training_examples(train_env) -> None:
     features = train_env.features(*train_env.pictures(0))
     with pytest.raises(DataError, match=r"has no training rows. Lower data.validation and data.test"):
         Features.read(features)

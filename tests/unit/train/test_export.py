@@ -32,9 +32,7 @@ def predictions(model: Path, rows: Any) -> dict[str, Any]:
         ((8, 8), "float32", {"filters": [4], "logits": True}),
     ],
 )
-def test_all_files_take_raw_examples_and_predict_what_was_trained(
-    train_env, shape, dtype, model, capsys
-) -> None:
+def test_all_formats_predict_the_same_from_raw_examples(train_env, shape, dtype, model, capsys) -> None:
     examples, labels = train_env.pictures(60, shape, dtype)
     channels = shape[-1] if len(shape) == 3 else 1
     train_env.features(examples, labels, mean=(30.0,) * channels, deviation=(90.0,) * channels)
@@ -63,7 +61,7 @@ def test_all_files_take_raw_examples_and_predict_what_was_trained(
     )
 
 
-def test_a_model_whose_weights_are_lost_in_the_last_step_leaves_nothing(train_env) -> None:
+def test_nan_weights_after_the_last_step_write_nothing(train_env) -> None:
     train_env.features(*train_env.pictures(16), validation=0)
     settings = {"learning_rate": 1e38}
     with pytest.raises(TrainError, match=r"predicts nan for training rows.*learning_rate, or set clipnorm"):
@@ -71,7 +69,7 @@ def test_a_model_whose_weights_are_lost_in_the_last_step_leaves_nothing(train_en
     assert train_env.left() == []
 
 
-def test_augmentation_takes_part_in_training_alone(train_env) -> None:
+def test_exported_models_do_not_augment(train_env) -> None:
     train_env.code(
         turned="""
         def build(input_shape, classes):
@@ -89,7 +87,7 @@ def test_augmentation_takes_part_in_training_alone(train_env) -> None:
     np.testing.assert_allclose(found["saved_model"], found["keras"], atol=1e-5)
 
 
-def test_a_model_with_a_mixed_precision_policy_is_exported_in_float32(train_env) -> None:
+def test_mixed_precision_models_are_exported_in_float32(train_env) -> None:
     train_env.code(
         mixed="""
         def build(input_shape, classes):
@@ -110,7 +108,7 @@ def test_a_model_with_a_mixed_precision_policy_is_exported_in_float32(train_env)
     assert {layer.compute_dtype for layer in train_env.trained()._flatten_layers()} == {"float32"}
 
 
-def test_a_layer_that_computes_otherwise_when_it_is_exported_is_refused(train_env) -> None:
+def test_an_export_that_predicts_differently_is_an_error(train_env) -> None:
     train_env.code(
         moody="""
         import random
@@ -133,7 +131,7 @@ def test_a_layer_that_computes_otherwise_when_it_is_exported_is_refused(train_en
 
 
 @pytest.mark.soak  # another process with TensorFlow
-def test_a_killed_export_is_no_export_and_the_next_run_is_whole(train_env) -> None:
+def test_a_killed_export_writes_nothing_and_the_next_run_succeeds(train_env) -> None:
     features = train_env.features()
     program = (
         "import os, sys; from modelyard.components.train import export, spec, trainer;"

@@ -20,7 +20,7 @@ def fails(*_: Any, **__: Any) -> None:
     raise RuntimeError("no such operation")
 
 
-def test_weights_that_became_nan_are_not_exported(tmp_path: Path) -> None:
+def test_nan_predictions_are_not_exported(tmp_path: Path) -> None:
     model = lambda rows, training: rows * np.nan  # noqa: E731, ARG005
     nothing: Any = None
     with pytest.raises(TrainError, match=r"predicts nan for training rows.*learning_rate"):
@@ -28,32 +28,32 @@ def test_weights_that_became_nan_are_not_exported(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_answer_of_another_shape_is_refused() -> None:
+def test_a_prediction_of_another_shape_is_an_error() -> None:
     with pytest.raises(TrainError, match=r"model\.onnx gives \(2, 3\) where .* gives \(1, 3\)"):
         export._check_predictions("model.onnx", ROWS, ROWS[:1], np.ones(1))
 
 
-def test_what_onnx_runtime_cannot_load_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_onnx_runtime_cannot_load_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with pytest.raises(TrainError, match="ONNX Runtime cannot run the exported model"):
         export._load_onnx(tmp_path / "model.onnx", "output")
 
 
-def test_what_keras_cannot_write_says_why(tmp_path: Path) -> None:
+def test_errors_of_keras_while_saving_are_reported(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="SavedModel: RuntimeError: no such operation"):
         export._write_saved_model(SimpleNamespace(export=fails), tmp_path)
     with pytest.raises(TrainError, match=r"saved as \.keras: RuntimeError: no such operation"):
         export._write_keras(SimpleNamespace(save=fails), tmp_path)
 
 
-def test_a_conversion_whose_process_is_killed_says_so(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_killed_conversion_is_an_error(tmp_path: Path, monkeypatch: Any) -> None:
     ended = subprocess.CompletedProcess([], -9, stdout="")
     monkeypatch.setattr(export.subprocess, "run", lambda *_, **__: ended)
     with pytest.raises(TrainError, match="ended with -9: it left no message"):
         export._convert_in_child_process("output", tmp_path)
 
 
-def test_a_model_that_tensorflow_cannot_run_names_the_remedy(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_model_that_tensorflow_cannot_run_is_an_error(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(export.sys, "argv", ["export", str(tmp_path), "output", json.dumps(sys.path)])
     with pytest.raises(TrainError, match=r"Use only keras\.ops"):
         export.main()

@@ -39,12 +39,12 @@ def adam(**settings: Any) -> dict[str, Any]:
     return {"optimizer_settings": settings}
 
 
-def test_the_table_is_what_keras_has() -> None:
+def test_signatures_match_keras() -> None:
     """If not: python -m modelyard.components.train.keras_objects > components/train/keras_signatures.json."""
     assert json.loads(json.dumps(keras_objects.inspect_signatures())) == keras_objects.load_signatures()
 
 
-def test_names_are_known_without_tensorflow() -> None:
+def test_settings_import_neither_keras_nor_numpy() -> None:
     check = (
         "import sys, modelyard.components.train.settings; "
         "sys.exit(bool({'keras', 'tensorflow', 'numpy'} & set(sys.modules)))"
@@ -53,7 +53,7 @@ def test_names_are_known_without_tensorflow() -> None:
 
 
 @pytest.mark.parametrize("problem", problems.PROBLEMS)
-def test_the_direction_of_a_metric_is_that_of_keras(problem: str) -> None:
+def test_metric_directions_match_keras(problem: str) -> None:
     for name, direction in problems.describe(problem).training_metrics.items():
         metric = named("metrics", name, **needed("metrics", name)).build()
         assert metric._direction == {"higher": "up", "lower": "down"}[direction], name
@@ -68,13 +68,13 @@ def test_the_direction_of_a_metric_is_that_of_keras(problem: str) -> None:
         ("schedule_free_adamw", {"warmup_steps": 5, "gradient_accumulation_steps": 2}),
     ],
 )
-def test_arguments_reach_keras(name, settings) -> None:
+def test_optimizer_settings_are_passed_to_keras(name, settings) -> None:
     config = named("optimizers", name, **settings).build().get_config()
     for key, value in settings.items():
         assert config[key] == pytest.approx(value), key
 
 
-def test_the_learning_rate_may_be_a_schedule_of_keras() -> None:
+def test_learning_rate_schedule() -> None:
     arguments = {"initial_learning_rate": 0.5, "decay_steps": 10, "decay_rate": 0.1}
     one = named("optimizers", "adam", learning_rate={"name": "ExponentialDecay", **arguments})
     optimizer = one.build()
@@ -130,13 +130,13 @@ def test_the_learning_rate_may_be_a_schedule_of_keras() -> None:
         ),
     ],
 )
-def test_what_keras_does_not_have_or_cannot_use_is_refused_without_keras(training, parts) -> None:
+def test_invalid_training_settings(training, parts) -> None:
     with pytest.raises(ConfigError) as caught:
         check_keras_settings(Model(), Training.model_validate(training), problems.describe("classification"))
     assert [part for part in parts if part not in str(caught.value)] == []
 
 
-def test_regularizers_and_other_problems_are_checked_too() -> None:
+def test_invalid_regularizer_and_invalid_loss_of_regression() -> None:
     with pytest.raises(ConfigError, match=r"model.kernel_regularizer is 'L3'.*L2"):
         check_keras_settings(Model(kernel_regularizer="L3"), Training(), problems.describe("regression"))
     with pytest.raises(ConfigError, match=r"does not fit.*Huber"):
@@ -160,13 +160,13 @@ def test_regularizers_and_other_problems_are_checked_too() -> None:
         ("regularizers", "L2", {"l2": "x"}, r"L2 refuses key"),
     ],
 )
-def test_what_keras_refuses_is_refused_with_its_reason(kind, name, arguments, message) -> None:
+def test_errors_of_keras_are_reported(kind, name, arguments, message) -> None:
     with pytest.raises(TrainError, match=message):
         named(kind, name, **arguments).build()
 
 
 @pytest.mark.parametrize("logits", [False, True])
-def test_losses_and_metrics_of_classification_take_labels(logits: bool) -> None:
+def test_classification_losses_and_metrics_accept_labels(logits: bool) -> None:
     """Each gives what Keras gives for probabilities and one-hot targets, or labels."""
     problem, description = problems.of("classification"), problems.describe("classification")
     probabilities, one_hot = keras.ops.softmax(LOGITS), keras.ops.one_hot(LABELS, 3)
@@ -185,7 +185,7 @@ def test_losses_and_metrics_of_classification_take_labels(logits: bool) -> None:
             assert float(found) == pytest.approx(float(expected), rel=1e-3, abs=1e-5), name
 
 
-def test_losses_and_metrics_of_regression_take_targets() -> None:
+def test_regression_losses_and_metrics_accept_targets() -> None:
     problem, description = problems.of("regression"), problems.describe("regression")
     scaling = Normalization(target_mean=(5.0,), target_deviation=(2.0,))
     targets, answers = np.float32([4, 6, 9]), np.float32([[5], [7], [3]])
@@ -200,6 +200,6 @@ def test_losses_and_metrics_of_regression_take_targets() -> None:
         assert float(found) == pytest.approx(float(expected)), name
 
 
-def test_metrics_have_their_names_in_keras_and_a_number_when_there_are_two() -> None:
+def test_metric_names() -> None:
     metrics = [named("metrics", name) for name in ("FBetaScore", "Recall", "AUC", "recall")]
     assert metric_names(metrics) == ["fbeta_score", "recall", "auc", "recall_2"]

@@ -18,12 +18,12 @@ ROWS = np.array([500.0, 1000.0, 2000.0, 4000.0])
 
 
 @pytest.mark.parametrize(("a", "b", "c"), [(3.0, 0.5, 0.05), (10.0, 0.9, 0.0), (0.8, 0.25, 0.02)])
-def test_a_law_is_found_again(a: float, b: float, c: float) -> None:
+def test_fit_recovers_a_power_law(a: float, b: float, c: float) -> None:
     law = fit_power_law(ROWS, a * ROWS**-b + c)
     assert law.error_at(16000) == pytest.approx(a * 16000**-b + c, abs=0.003)
 
 
-def test_what_does_not_fall_is_flat() -> None:
+def test_fit_of_rising_errors_is_constant() -> None:
     law = fit_power_law(ROWS, np.array([0.1, 0.12, 0.13, 0.14]))
     assert law.error_at(16000) == pytest.approx(0.1225)
 
@@ -37,7 +37,7 @@ def curve_of(counts: list[int], errors: list[float], held: int) -> Any:
     return extrapolate(PROBLEM.error, counts, errors, np.stack(drawn, axis=1))
 
 
-def test_beyond_are_twice_and_four_times_the_rows_with_an_interval() -> None:
+def test_extrapolation_to_two_and_four_times_the_examples() -> None:
     errors = [float(3 * rows**-0.5 + 0.05) for rows in ROWS]
     few = curve_of([int(one) for one in ROWS], errors, held=100)
     many = curve_of([int(one) for one in ROWS], errors, held=10_000)
@@ -48,7 +48,7 @@ def test_beyond_are_twice_and_four_times_the_rows_with_an_interval() -> None:
     assert many.beyond[1].high - many.beyond[1].low < few.beyond[1].high - few.beyond[1].low
 
 
-def test_no_wrong_row_among_few_does_not_mean_none_at_all() -> None:
+def test_the_interval_of_an_error_of_zero_is_not_empty() -> None:
     curve = curve_of([250, 500, 1000, 2000], [0.10, 0.04, 0.02, 0.0], held=50)
     last = curve.points[-1]
     assert last.low == last.error == 0.0
@@ -57,7 +57,7 @@ def test_no_wrong_row_among_few_does_not_mean_none_at_all() -> None:
 
 
 @pytest.mark.parametrize("errors", [[0.10, 0.12, 0.13, 0.14], [0.12, 0.06, 0.07, 0.05], [0.1] * 4])
-def test_what_does_not_fall_is_not_continued(errors: list[float]) -> None:
+def test_rising_errors_are_not_extrapolated(errors: list[float]) -> None:
     curve = curve_of([250, 500, 1000, 2000], errors, held=100)
     assert curve.refused
     assert f"{errors[-1]:.4f} with 2,000 examples" in curve.refused
@@ -65,7 +65,7 @@ def test_what_does_not_fall_is_not_continued(errors: list[float]) -> None:
     assert [one.rows for one in curve.points] == [250, 500, 1000, 2000]
 
 
-def test_a_curve_never_rises_and_its_intervals_have_its_errors() -> None:
+def test_extrapolated_errors_never_rise() -> None:
     """The law that fits these errors best is above the last one for twice the rows."""
     curve = curve_of([250, 500, 1000, 2000], [0.30, 0.28, 0.27, 0.20], held=60)
     whole = (*curve.points, *curve.beyond)
@@ -76,7 +76,7 @@ def test_a_curve_never_rises_and_its_intervals_have_its_errors() -> None:
     assert all(one.low <= one.error <= one.high for one in whole)
 
 
-def test_what_no_law_goes_through_is_not_continued() -> None:
+def test_errors_without_a_power_law_are_not_extrapolated() -> None:
     curve = curve_of([161, 322, 644, 1289], [0.698, 0.647, 0.295, 0.129], held=144)
     assert curve.refused
     assert "training.epochs" in curve.refused
@@ -98,22 +98,20 @@ def workload(train_env: Any, rows: int, validation: int, **training: Any) -> Tra
     )
 
 
-def test_too_few_rows_are_refused(train_env: Any) -> None:
+def test_too_few_training_examples(train_env: Any) -> None:
     curve = measure_learning_curve(workload(train_env, rows=40, validation=60))
     assert curve.refused
     assert "at least 120" in curve.refused
     assert curve.points == curve.beyond == ()
 
 
-def test_too_few_validation_rows_are_refused(train_env: Any) -> None:
+def test_too_few_validation_examples(train_env: Any) -> None:
     curve = measure_learning_curve(workload(train_env, rows=400, validation=12))
     assert curve.refused
     assert "data.validation" in curve.refused
 
 
-def test_a_curve_has_the_error_of_the_weights_that_stay(
-    train_env: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_error_is_that_of_the_final_weights(train_env: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fit_, fitted = trainer.fit, []
 
     def forget(network: Any, part: Any, training: Any) -> Any:

@@ -47,7 +47,7 @@ def kinds(model: Any) -> list[tuple[str, tuple[int, ...]]]:
     ]
 
 
-def test_the_defaults_are_the_tutorials_network() -> None:
+def test_default_network_is_that_of_the_tutorial() -> None:
     keras.utils.set_random_seed(3)
     ours = build((32, 32, 3))
     keras.utils.set_random_seed(3)
@@ -58,7 +58,7 @@ def test_the_defaults_are_the_tutorials_network() -> None:
         np.testing.assert_array_equal(mine, other)
 
 
-def test_training_it_is_the_tutorials_maths(train_env) -> None:
+def test_training_computes_the_weights_of_the_tutorial(train_env) -> None:
     pictures, labels = train_env.pictures(100, (32, 32, 3))
     rows = Features.read(
         train_env.features(pictures, labels, deviation=(256.0,))
@@ -81,7 +81,7 @@ def test_training_it_is_the_tutorials_maths(train_env) -> None:
         np.testing.assert_allclose(mine, other, atol=1e-6)
 
 
-def test_every_pixel_is_scaled_as_the_tutorial_scales_it() -> None:
+def test_pixels_are_divided_by_255() -> None:
     values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     raw = keras.Input((16, 16, 1), dtype="uint8")
     scale = keras.Model(raw, networks._normalize(raw, Normalization(deviation=(255.0,))))
@@ -89,7 +89,7 @@ def test_every_pixel_is_scaled_as_the_tutorial_scales_it() -> None:
     np.testing.assert_array_max_ulp(scale.predict(values, verbose=0), expected, maxulp=1)
 
 
-def test_standardizing_is_done_per_channel() -> None:
+def test_standardization_is_per_channel() -> None:
     values = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3)).astype(np.uint8)
     mean, deviation = (1.0, 50.0, 128.0), (2.0, 30.0, 1.0)
     raw = keras.Input((2, 2, 3), dtype="uint8")
@@ -106,7 +106,7 @@ def test_standardizing_is_done_per_channel() -> None:
         ((2, 3, 4, 5), {"filters": [], "dense": []}),
     ],
 )
-def test_sizes_are_settings_and_examples_of_any_rank_are_taken(shape, settings) -> None:
+def test_network_sizes_and_example_ranks(shape, settings) -> None:
     model = build(shape, **settings)
     outputs = np.asarray(model(np.ones((5, *shape), np.uint8)))
     assert outputs.shape == (5, 10)
@@ -126,6 +126,6 @@ def test_sizes_are_settings_and_examples_of_any_rank_are_taken(shape, settings) 
         ((40,), {}, r"an example has shape \(40,\). Set model.filters to \[\]"),
     ],
 )
-def test_a_network_without_room_for_its_layers_is_refused(shape, settings, message) -> None:
+def test_images_too_small_for_the_network_are_an_error(shape, settings, message) -> None:
     with pytest.raises(TrainError, match=message):
         build(shape, **settings)

@@ -42,7 +42,7 @@ def as_floats(function: Any) -> Any:
         pytest.param(layers.LSTM(2, dropout=0.1), (3, 2), id="variables that are assigned"),
     ],
 )
-def test_each_handler(function: Any, shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_handler(function: Any, shape: tuple[int, ...], tmp_path: Path) -> None:
     examples = keras.Input(shape)
     model = keras.Model(examples, function(examples))
     onnx_export.convert(model, "input", "output", tmp_path / "model.onnx")
@@ -66,7 +66,7 @@ def test_each_handler(function: Any, shape: tuple[int, ...], tmp_path: Path) -> 
         (layers.Hashing(3, name="hash"), (1,), r"in the layer hash \(Hashing\): .*StringToHashBucketFast"),
     ],
 )
-def test_the_layer_that_cannot_be_converted_is_named_with_the_reason(
+def test_the_error_names_the_layer_that_cannot_be_converted(
     layer: Any, shape: tuple[int, ...], message: str, tmp_path: Path
 ) -> None:
     examples = keras.Input(shape, dtype="int32" if layer.name == "hash" else "float32")
@@ -79,6 +79,6 @@ def test_the_layer_that_cannot_be_converted_is_named_with_the_reason(
 @pytest.mark.soak
 @pytest.mark.timeout(3 * 3600)
 @pytest.mark.parametrize("what", ["models", "layers"])
-def test_everything_of_keras_predicts_the_same_or_is_known_to_be_refused(what: str, tmp_path: Path) -> None:
+def test_export_of_all_keras_models_and_layers(what: str, tmp_path: Path) -> None:
     program = Path(__file__).parents[3] / "benchmarks" / "export_coverage.py"
     subprocess.run([sys.executable, program, what, "--output", tmp_path / "results.md"], check=True)

@@ -37,7 +37,7 @@ def passes_of(workload: TrainingWorkload, features: Path) -> TimedPasses:
 
 
 @pytest.mark.parametrize("synthetic", [True, False])
-def test_real_steps_are_timed(
+def test_probe_measures_training_steps(
     workload: TrainingWorkload, train_env: Any, tmp_path: Path, synthetic: bool
 ) -> None:
     if not synthetic:
@@ -56,14 +56,14 @@ def test_real_steps_are_timed(
     assert found.model_bytes == written
 
 
-def test_an_image_of_train_of_another_version_probes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_of_another_version_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(interface.EXPECTED, "train=0.0.9 (abc)")
     monkeypatch.setattr(probing.sys, "argv", ["probe", "{}"])
     with pytest.raises(ConfigError, match=r"0\.0\.9"):
         probing.main()
 
 
-def test_the_answer_of_a_pod_is_written_into_its_termination_message(
+def test_the_result_in_a_pod_is_the_termination_message(
     workload: TrainingWorkload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which is mounted: no other file can take its place."""
@@ -77,7 +77,7 @@ def test_the_answer_of_a_pod_is_written_into_its_termination_message(
     assert ProbeRequest.model_validate_json(message.read_bytes()) == request
 
 
-def test_where_steps_are_slow_not_all_have_a_turn(
+def test_slow_steps_use_fewer_windows(
     workload: TrainingWorkload, train_env: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probing, "EXTRA_SECONDS", 0.0)
@@ -90,7 +90,7 @@ def test_where_steps_are_slow_not_all_have_a_turn(
 
 
 @pytest.mark.parametrize(("jit", "rows"), [(False, []), (True, [8, 8])])
-def test_the_last_batch_is_compiled_where_each_size_is(
+def test_with_xla_the_size_of_the_last_batch_is_compiled(
     workload: TrainingWorkload, train_env: Any, monkeypatch: pytest.MonkeyPatch, jit: bool, rows: list[int]
 ) -> None:
     passes = passes_of(workload, train_env.features(*train_env.pictures(600), validation=0))
@@ -137,7 +137,7 @@ def build(input_shape, classes):
         ("raise MemoryError('no room')", TooLargeError, r"batch of 16 does not fit"),
     ],
 )
-def test_what_the_users_own_code_raises_in_a_step_is_explained(
+def test_errors_of_user_code_in_a_probe(
     workload: TrainingWorkload,
     train_env: Any,
     tmp_path: Path,
@@ -167,7 +167,7 @@ class Machine:
         return (2.0 + 0.5 * count) * self.slow
 
 
-def test_a_call_and_a_batch_come_apart() -> None:
+def test_pace_separates_call_from_batch() -> None:
     windows = TimingWindows(Machine(), maximum=1000)
     windows.choose_size(52.0)
     for _ in range(3):
@@ -190,7 +190,7 @@ def test_a_call_and_a_batch_come_apart() -> None:
         (5, 3.0, [1, 5]),
     ],
 )
-def test_the_size_of_a_window(maximum: int, seconds: float, calls: list[int]) -> None:
+def test_window_size(maximum: int, seconds: float, calls: list[int]) -> None:
     machine = Machine()
     windows = TimingWindows(machine, maximum)
     windows.choose_size(seconds)
@@ -199,7 +199,7 @@ def test_the_size_of_a_window(maximum: int, seconds: float, calls: list[int]) ->
     assert machine.calls == calls
 
 
-def test_slow_moments_are_part_of_it() -> None:
+def test_pace_includes_slow_windows() -> None:
     machine = Machine()
     windows = TimingWindows(machine, maximum=100)
     windows.choose_size(1000.0)
@@ -210,7 +210,7 @@ def test_slow_moments_are_part_of_it() -> None:
     assert pace.low < 1 < pace.high
 
 
-def test_noise_that_is_longer_than_a_window_makes_no_batch_free() -> None:
+def test_noise_does_not_make_the_pace_zero() -> None:
     machine = Machine()
     windows = TimingWindows(lambda count: 9.0 if count == 1 else machine(count), maximum=8)
     windows.choose_size(1000.0)
@@ -219,7 +219,7 @@ def test_noise_that_is_longer_than_a_window_makes_no_batch_free() -> None:
     assert windows.pace().fixed == 0.0
 
 
-def test_what_had_no_turn_is_known_by_its_first_call() -> None:
+def test_pace_without_windows_uses_the_first_call() -> None:
     windows = TimingWindows(Machine(), maximum=1000)
     windows.warm_up()
     assert windows.pace() == probing.Pace(fixed=0.0, each=2.5, low=1.0, high=1.0)

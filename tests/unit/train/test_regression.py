@@ -30,7 +30,7 @@ def features(train_env) -> np.ndarray:
     return examples
 
 
-def test_the_exported_model_answers_in_the_unit_of_the_target(train_env, features) -> None:
+def test_predictions_are_in_the_unit_of_the_target(train_env, features) -> None:
     history = train_env.train(
         {"filters": [], "dense": []}, epochs=30, optimizer="sgd", optimizer_settings={"learning_rate": 0.1}
     )
@@ -45,7 +45,7 @@ def test_the_exported_model_answers_in_the_unit_of_the_target(train_env, feature
 
 
 @pytest.mark.usefixtures("features")
-def test_code_of_ones_own_gets_the_number_of_targets(train_env) -> None:
+def test_user_code_gets_the_number_of_targets(train_env) -> None:
     train_env.code(
         own="""
         def build(input_shape, targets):
@@ -63,7 +63,7 @@ def test_code_of_ones_own_gets_the_number_of_targets(train_env) -> None:
 
 
 @pytest.mark.usefixtures("features")
-def test_losses_are_those_of_keras_on_scaled_targets(train_env) -> None:
+def test_losses_use_scaled_targets(train_env) -> None:
     targets, answers = np.array([MEAN, MEAN + DEVIATION]), np.full((2, 1), MEAN + 3 * DEVIATION)
     for loss, expected in ((None, (9 + 4) / 2), ({"name": "huber", "delta": 2}, (4 + 2) / 2)):
         history, network = train_env.fit({"filters": [], "dense": []}, epochs=1, loss=loss)

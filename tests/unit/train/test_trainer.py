@@ -9,12 +9,12 @@ from modelyard.components.train.backend import keras
 FAST = {"learning_rate": 0.05}
 
 
-def test_training_goes_without_validation_rows(train_env) -> None:
+def test_training_without_validation_examples(train_env) -> None:
     train_env.features(*train_env.pictures(), validation=0)
     assert set(train_env.fit()[0].metrics) == {"loss", "accuracy"}
 
 
-def test_the_same_seed_gives_the_same_model_and_another_seed_another(train_env) -> None:
+def test_the_seed_decides_the_weights(train_env) -> None:
     runs = []
     train_env.features(*train_env.pictures(), validation=0)  # here and below, a graph less to trace
     for seed in (1, 1, 2):
@@ -26,7 +26,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(train_env) 
 
 
 @pytest.mark.parametrize("patience", [1, 50])
-def test_early_stopping_keeps_the_best_epoch(train_env, patience) -> None:
+def test_early_stopping_restores_the_best_weights(train_env, patience) -> None:
     """Whether it stops or reaches the last epoch: labels without sense make validation worse soon."""
     pictures, labels = train_env.pictures(48)
     train_env.features(pictures, np.random.default_rng(0).permutation(labels), validation=30)
@@ -40,7 +40,7 @@ def test_early_stopping_keeps_the_best_epoch(train_env, patience) -> None:
     assert model.evaluate(rows, classes, verbose=0)[0] == pytest.approx(min(losses), abs=1e-4)
 
 
-def test_early_stopping_without_validation_rows_is_refused(train_env) -> None:
+def test_early_stopping_without_validation_examples_is_an_error(train_env) -> None:
     train_env.features(*train_env.pictures(), validation=0)
     with pytest.raises(TrainError, match=r"early_stopping watches validation.* Raise data.validation"):
         train_env.train(early_stopping={})
@@ -48,7 +48,7 @@ def test_early_stopping_without_validation_rows_is_refused(train_env) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 64])
-def test_a_loss_that_is_no_number_stops_training_with_a_remedy(train_env, steps) -> None:
+def test_a_nan_loss_is_an_error(train_env, steps) -> None:
     with pytest.raises(TrainError, match=r"loss is (nan|inf) in epoch 1, .*learning_rate, set clipnorm"):
         train_env.train(
             epochs=50, optimizer="sgd", optimizer_settings={"learning_rate": 1e38}, steps_per_execution=steps
@@ -56,7 +56,7 @@ def test_a_loss_that_is_no_number_stops_training_with_a_remedy(train_env, steps)
     assert train_env.left() == []
 
 
-def test_class_weights_weigh_the_loss_of_training_alone(train_env) -> None:
+def test_class_weights_apply_to_the_training_loss_only(train_env) -> None:
     pictures, labels = train_env.pictures(48)
     train_env.features(pictures, np.where(labels == 2, 0, labels))  # 32, 16 and no example
     still = {"optimizer": "sgd", "optimizer_settings": {"learning_rate": 1e-9}, "epochs": 1, "batch_size": 48}
@@ -71,7 +71,7 @@ def test_class_weights_weigh_the_loss_of_training_alone(train_env) -> None:
         train_env.fit(class_weights={"cow": 1}, **still)
 
 
-def test_a_mixed_precision_policy_is_that_of_the_layers_but_the_last(train_env) -> None:
+def test_mixed_precision_applies_to_all_but_the_last_layer(train_env) -> None:
     train_env.features(*train_env.pictures(), validation=0)
     _, network = train_env.fit(precision="mixed_float16", epochs=1)
     computed = {layer.name: layer.compute_dtype for layer in network.layers}
@@ -80,7 +80,7 @@ def test_a_mixed_precision_policy_is_that_of_the_layers_but_the_last(train_env) 
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_what_is_named_of_keras_is_used_and_recorded(train_env) -> None:
+def test_keras_objects_are_used_and_recorded(train_env) -> None:
     history = train_env.train(
         {"filters": [4], "dense": [8], "kernel_regularizer": {"name": "L2", "l2": 100}},
         epochs=3,

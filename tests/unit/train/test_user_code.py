@@ -26,7 +26,7 @@ def network(body: str, head: str = "layers.Dense(classes, activation='softmax')(
     return body + HEAD.format(head)
 
 
-def test_it_trains_and_is_exported_with_what_is_beside_it(train_env) -> None:
+def test_user_code_may_import_modules_and_define_layers(train_env) -> None:
     """A package that imports a module, a custom layer, arguments, and logits that end with a softmax."""
     folder = train_env.code(
         helper="""
@@ -58,7 +58,7 @@ def test_it_trains_and_is_exported_with_what_is_beside_it(train_env) -> None:
     assert train_env.trained()(pictures).numpy().sum(axis=1) == pytest.approx(1)
 
 
-def test_code_that_changed_since_the_run_began_is_not_run(train_env) -> None:
+def test_changed_code_is_not_executed(train_env) -> None:
     train_env.code(changed="raise SystemExit('it ran')")
     with pytest.raises(
         TrainError, match=r"fingerprint \w{12}, but the run began with abababababab: .* Run again"
@@ -66,7 +66,7 @@ def test_code_that_changed_since_the_run_began_is_not_run(train_env) -> None:
         train_env.train_own("changed:build", code_sha256="ab" * 32)
 
 
-def test_a_folder_that_is_none_is_named(train_env) -> None:
+def test_a_missing_code_folder_is_an_error(train_env) -> None:
     with pytest.raises(TrainError, match=r"model.code is .*networks, which is no folder. Name the folder"):
         train_env.train_own("absent:build", code_sha256="ab" * 32)
 
@@ -193,7 +193,7 @@ def test_a_folder_that_is_none_is_named(train_env) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_said_before_training(train_env, capsys, build, code, message) -> None:
+def test_errors_in_user_code_are_reported_before_training(train_env, capsys, build, code, message) -> None:
     train_env.code(**({build.partition(":")[0]: code} if code else {}))
     with pytest.raises(TrainError, match=message) as refused:
         train_env.train_own(build)
@@ -202,7 +202,7 @@ def test_what_is_wrong_is_said_before_training(train_env, capsys, build, code, m
     assert train_env.left() == []
 
 
-def test_a_start_from_an_exported_model_is_not_normalised_twice(train_env) -> None:
+def test_an_exported_model_as_start_is_not_normalized_twice(train_env) -> None:
     features, pictures = train_env.features(mean=(30.0,), deviation=(90.0,)), train_env.pictures(60)[0]
     _, network = train_env.fit(epochs=1)
     first = networks.add_export_layer(network, Model(), Features.read(features).schema)
@@ -226,7 +226,7 @@ def test_a_start_from_an_exported_model_is_not_normalised_twice(train_env) -> No
     assert user_code.has_layer(network, user_code.RAW_LAYER)
 
 
-def test_an_exception_while_it_trains_is_said_with_its_place(train_env) -> None:
+def test_an_exception_during_training_is_reported_with_file_and_line(train_env) -> None:
     train_env.code(
         late=network(
             """
@@ -247,7 +247,7 @@ def test_an_exception_while_it_trains_is_said_with_its_place(train_env) -> None:
     assert train_env.left() == []
 
 
-def test_too_little_memory_is_no_mistake_in_the_code(tmp_path) -> None:
+def test_out_of_memory_in_user_code_is_too_large_error(tmp_path) -> None:
     with (
         pytest.raises(TooLargeError, match=r"Tracing ran out of memory: MemoryError: .*Lower the sizes"),
         user_code.translate_errors(tmp_path, "Tracing"),
