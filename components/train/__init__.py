@@ -1,1 +1,1 @@
-"""The step `train`: fit the model and export it with its preprocessing inside."""
+"""The step `train`: fit the model and export it, including its normalization."""

@@ -1,7 +1,7 @@
-"""The user's own code where no folder of theirs is: an archive in a bucket, and the folder that it was.
+"""Fetches and unpacks the archive with the user's code that a run on a cluster uploaded.
 
-The archive is a .zip without compression, so that it cannot become larger than it is. What comes out of it is
-compared with its fingerprint before anything in it runs (user_code.py).
+The archive is a .zip without compression, so that it cannot grow when it is unpacked. The fingerprint of the
+unpacked folder is checked before its code is imported (user_code.py).
 """
 
 import re
@@ -19,10 +19,10 @@ MAX_BYTES = 64 * 2**20
 
 
 def fetch_code(code: CodeLocation) -> Path:
-    """Return the folder with the code: the user's own, or a new one with what its archive holds.
+    """Return the folder with the user's code: the local one, or a new one with the unpacked archive.
 
     Raises:
-        TrainError: there is no such archive, or it is not one that modelyard makes.
+        TrainError: the archive is missing or was not made by modelyard.
         StoreError: the bucket cannot be read.
     """
     if path := local_path(code.url, "model.code"):
@@ -35,28 +35,27 @@ def fetch_code(code: CodeLocation) -> Path:
             objects.download(key, archive)
         except NotFoundError as error:
             raise TrainError(
-                f"The code of the model is not at {code.url} any more. Submit again from where model.code "
-                "is: that uploads it."
+                f"The archive of model.code, {code.url}, no longer exists. Submit again to upload model.code."
             ) from error
         unpack(archive, folder)
     return folder
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Write what is in an archive into a folder.
+    """Unpack an archive into a folder.
 
     Raises:
-        TrainError: it is too large, or no archive of plain files that stay in the folder.
+        TrainError: it is too large, damaged, or has an entry that is not a regular file inside the folder.
     """
     if archive.stat().st_size > MAX_BYTES:
         raise TrainError(
-            f"The archive of model.code has {archive.stat().st_size:,} bytes, and at most {MAX_BYTES:,} are "
-            "read. Keep data out of that folder."
+            f"The archive of model.code has {archive.stat().st_size:,} bytes; the limit is {MAX_BYTES:,}. "
+            "Move data out of that folder."
         )
     try:
         with ZipFile(archive) as files:
             for entry in files.infolist():
-                target = folder / _checked(entry)
+                target = folder / _safe_name(entry)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with files.open(entry) as source, target.open("xb") as file:
                     shutil.copyfileobj(source, file)
@@ -64,13 +63,14 @@ def unpack(archive: Path, folder: Path) -> None:
         raise TrainError(f"The archive of model.code cannot be unpacked ({error}). Submit again.") from error
 
 
-def _checked(entry: ZipInfo) -> str:
-    """Return the name of a file in the archive."""
+def _safe_name(entry: ZipInfo) -> str:
+    """Return the path of an entry, relative to the folder."""
     parts = re.split(r"[/\\]", entry.filename)
     plain = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
     if entry.compress_type != ZIP_STORED or not plain or any(part in ("", ".", "..") for part in parts):
         raise TrainError(
-            f"The archive of model.code has {entry.filename!a}, which is no plain file in it: somebody else "
-            "made it. Submit again, and see who may write to the store."
+            f"The archive of model.code has {entry.filename!a}, which is not an uncompressed regular file "
+            "inside the folder, so modelyard did not make it. Submit again, and check who may write to the "
+            "store."
         )
     return entry.filename

@@ -10,10 +10,10 @@ def train(
     model: dsl.Output[dsl.Model],
     history: dsl.Output[dsl.Artifact],
 ) -> None:
-    """Fit the model and export it, three ways, with its preprocessing inside.
+    """Fit the model and export it in three formats, each including the normalization.
 
     Args:
-        features: what preprocess wrote.
+        features: output of preprocess.
         spec: TrainSpec as JSON.
         model: model.keras, model.onnx, saved_model/ and signature.json.
         history: history.json, the metrics of each epoch.

@@ -1,10 +1,10 @@
-"""Reports what a training step takes: memory, and floating-point operations.
+"""Computes the memory and floating-point operations of a training step, without training.
 
-    python -m modelyard.components.train.cost QUESTION.json COST.json
+    python -m modelyard.components.train.cost WORKLOAD.json COST.json
 
-The network is built and compiled as the step `train` does it, and Keras' own training step is traced into a
-TensorFlow graph with a fixed batch. Nothing is trained, and no memory is needed for the variables. For a
-model that JAX will train, the caller sets KERAS_BACKEND to tensorflow: the mathematics are those of Keras.
+The network is built and compiled as in the step `train`, and the training step of Keras is traced into a
+TensorFlow graph with a fixed batch size, without allocating the variables. For a model that is trained on
+JAX, the caller sets KERAS_BACKEND to tensorflow: both backends compute the same operations.
 """
 
 import re
@@ -26,31 +26,31 @@ from modelyard.components.train.backend import keras, tf
 from modelyard.components.train.measurement import Cost, TrainingWorkload
 from modelyard.components.train.settings import CodeLocation
 
-GRADIENT = "gradient_tape/"  # the scope in which TensorFlow puts the operations of the backward pass
+GRADIENT = "gradient_tape/"  # scope of the operations of the backward pass
 NOT_ACTIVATIONS = ("Const", "Placeholder", "ReadVariableOp", "Shape", "ShapeN", "VariableShape")
-# Operations with many multiplications; the profiler does not count those inside of loops and functions.
+# Operations with many multiplications, which the profiler does not count inside loops and functions.
 EXPENSIVE_OPERATIONS = re.compile(
     r"MatMul|Einsum|Conv(?!ert)|While|^(Stateless)?(If|Case)$|PartitionedCall|PyFunc|FFT|RNN|Cholesky|Solve|Svd|Eig"
 )
 
 
 def compute_cost(workload: TrainingWorkload) -> Cost:
-    """Return what a training step of a model takes.
+    """Return the cost of a training step.
 
     Raises:
-        TrainError: the model cannot be built, or its code fails.
+        TrainError: the model cannot be built, or the user's code fails.
     """
     try:
-        with tf.Graph().as_default():  # whose variables are never created
+        with tf.Graph().as_default():  # variables of a graph are not allocated
             return _compute_cost(workload)
     except TrainError:
         if not workload.model.build:
             raise
-        return _compute_cost(workload)  # the user's code may compute with values, which a graph does not have
+        return _compute_cost(workload)  # user code may need eager tensors
 
 
 def build_compiled_network(workload: TrainingWorkload) -> Any:
-    """Return the untrained network of the step `train`, compiled as there."""
+    """Return the untrained, compiled network of the step `train`."""
     settings, training = workload.model, workload.training
     keras.utils.set_random_seed(training.seed)
     code = _code_folder(workload.code)
@@ -70,47 +70,47 @@ def build_compiled_network(workload: TrainingWorkload) -> Any:
 
 
 def translate_code_errors(workload: TrainingWorkload, what: str) -> AbstractContextManager[None]:
-    """Name the line of the user's code that fails in the block, if the model is the user's own."""
-    own = workload.model.build
-    return user_code.translate_errors(_code_folder(workload.code), what) if own else nullcontext()
+    """Translate exceptions of user code in the block; see user_code.translate_errors."""
+    build = workload.model.build
+    return user_code.translate_errors(_code_folder(workload.code), what) if build else nullcontext()
 
 
 def trace_step(network: Any, schema: Schema, batch_size: int) -> Any:
     """Return the graph of one training step."""
     shape, dtype = schema.shape, network.inputs[0].dtype
     target = problems.of(schema.problem).target_dtype
-    few = np.zeros((2, *shape), dtype), np.zeros(2, target)
-    network._symbolic_build(data_batch=few)  # creates the variables of the metrics, which a graph must not
+    data = np.zeros((2, *shape), dtype), np.zeros(2, target)
+    network._symbolic_build(data_batch=data)  # creates the variables of the metrics outside the graph
     step = tf.function(lambda examples, targets: network.train_step((examples, targets)))
     batch = tf.TensorSpec((batch_size, *shape), dtype), tf.TensorSpec((batch_size,), target)
     return step.get_concrete_function(*batch).graph
 
 
 def count_flops(graph: Any) -> tuple[int, tuple[str, ...]]:
-    """Return the operations that TensorFlow's profiler counts, and the types that it cannot count."""
+    """Return the number of floating-point operations, and the operation types that cannot be counted."""
     profiler = tf.compat.v1.profiler
     options = {**profiler.ProfileOptionBuilder.float_operation(), "output": "none"}
-    found = profiler.profile(graph, cmd="op", options=options)
-    counted, node = {found.name}, found
+    root = profiler.profile(graph, cmd="op", options=options)
+    counted, node = {root.name}, root
     while node.children:
         node = node.children[0]
         if node.float_ops:
             counted.add(node.name)
     types = {operation.type for operation in graph.get_operations()}
-    return int(found.total_float_ops), tuple(sorted(filter(EXPENSIVE_OPERATIONS.search, types - counted)))
+    return int(root.total_float_ops), tuple(sorted(filter(EXPENSIVE_OPERATIONS.search, types - counted)))
 
 
 def activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
-    """Return the bytes that the forward pass keeps for the gradients, and those of the largest operation.
+    """Return the bytes that the forward pass stores for the gradients, and those of the largest operation.
 
-    The largest operation is that with the largest inputs and outputs that do not have a variable's shape.
+    The largest operation has the largest inputs and outputs, not counting tensors with a variable's shape.
     """
     shapes = {tuple(one.shape) for one in variables}
-    kept: dict[str, int] = {}
+    stored: dict[str, int] = {}
     working = 0
     for operation in graph.get_operations():
-        held = [one for one in (*operation.inputs, *operation.outputs) if _has_static_shape(one)]
-        working = max(working, sum(_tensor_bytes(one) for one in held if tuple(one.shape) not in shapes))
+        tensors = [one for one in (*operation.inputs, *operation.outputs) if _has_static_shape(one)]
+        working = max(working, sum(_tensor_bytes(one) for one in tensors if tuple(one.shape) not in shapes))
         for tensor in operation.inputs if operation.name.startswith(GRADIENT) else ():
             source = tensor.op
             if (
@@ -118,8 +118,8 @@ def activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
                 and not source.name.startswith(GRADIENT)
                 and source.type not in NOT_ACTIVATIONS
             ):
-                kept[tensor.name] = _tensor_bytes(tensor)
-    return sum(kept.values()), working
+                stored[tensor.name] = _tensor_bytes(tensor)
+    return sum(stored.values()), working
 
 
 def _compute_cost(workload: TrainingWorkload) -> Cost:
@@ -144,7 +144,7 @@ def _compute_cost(workload: TrainingWorkload) -> Cost:
 
 @cache
 def _code_folder(code: str) -> Path:
-    """Return the folder of the user's code; an archive is fetched once."""
+    """Return the folder of the user's code; an archive is downloaded once."""
     return code_archive.fetch_code(CodeLocation.of(code)) if code else Path()
 
 
@@ -161,10 +161,10 @@ def _total_bytes(variables: Any) -> int:
 
 
 def main() -> None:
-    """Read the workload and write the answer."""
+    """Read the workload and write its cost."""
     with step("cost"):
-        workload, answer = map(Path, sys.argv[1:])
-        artifacts.write(answer, compute_cost(artifacts.read(workload, TrainingWorkload)))
+        workload, result = map(Path, sys.argv[1:])
+        artifacts.write(result, compute_cost(artifacts.read(workload, TrainingWorkload)))
 
 
 if __name__ == "__main__":

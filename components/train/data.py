@@ -1,8 +1,8 @@
-"""The input of training: batches of raw rows, gathered from memory maps.
+"""The input of training: batches of raw examples, read from memory-mapped shards.
 
-Rows are read in chunks of many batches, so that Python is entered a few times an epoch and not once a
-step, and memory stays the same whatever the size of the dataset. TensorFlow cuts the chunks into batches,
-ahead of their use; what normalizes them is inside the model.
+Examples are read in chunks of many batches, so that Python runs a few times per epoch instead of once per
+step, and memory does not depend on the size of the dataset. TensorFlow splits the chunks into batches and
+prefetches them. The model itself normalizes its input.
 """
 
 import itertools
@@ -22,27 +22,25 @@ from modelyard.components.shards import Split
 from modelyard.components.train.backend import tf
 
 CHUNK_BYTES = 8 * 2**20
-FIRST_CHUNK_DIVISOR = (
-    32  # the first chunk is this part of the others: the first step does not wait for a whole one
-)
-Rows = NDArray[np.int64]
+FIRST_CHUNK_DIVISOR = 32  # the first chunk is smaller, so that the first step starts early
+Indices = NDArray[np.int64]
 
 
 class Examples(Protocol):
-    """Rows of a dataset: `targets` is int64 or float32 of shape (rows,); `gather` takes any rows."""
+    """Examples of a split; `targets` is int64 or float32 of shape (n,)."""
 
     targets: NDArray[Any]
 
     def __len__(self) -> int:
-        """Return the number of rows."""
+        """Return the number of examples."""
 
-    def gather(self, rows: Rows) -> NDArray[Any]:
-        """Return the examples at `rows`, in that order."""
+    def gather(self, indices: Indices) -> NDArray[Any]:
+        """Return the examples at `indices`, in that order."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What preprocess wrote, as far as training needs it."""
+    """The part of preprocess' output that training uses."""
 
     schema: Schema
     normalization: Normalization
@@ -54,83 +52,85 @@ class Features:
         """Open the features in `directory`.
 
         Raises:
-            DataError: a file is missing or malformed, or there are no training rows.
+            DataError: a file is missing or malformed, or there are no training examples.
         """
         schema = artifacts.read(directory / "schema.json", Schema)
         normalization = artifacts.read(directory / "normalization.json", Normalization)
-        train, validation = (_rows(directory, name, schema) for name in ("train", "validation"))
+        train, validation = (_open_split(directory, name, schema) for name in ("train", "validation"))
         if not len(train):
-            raise DataError(f"{directory} has no training rows. Lower data.validation and data.test.")
+            raise DataError(f"{directory} has no training examples. Lower data.validation and data.test.")
         return cls(schema, normalization, train, validation)
 
 
 class Subset:
-    """Some rows of a split."""
+    """A subset of a split."""
 
-    def __init__(self, split: Examples, rows: Rows) -> None:
-        self._split, self._rows = split, rows
-        self.targets = split.targets[rows]
+    def __init__(self, split: Examples, indices: Indices) -> None:
+        self._split, self._indices = split, indices
+        self.targets = split.targets[indices]
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._indices)
 
-    def gather(self, rows: Rows) -> NDArray[Any]:
-        """Return the examples at `rows` of this part."""
-        return self._split.gather(self._rows[rows])
+    def gather(self, indices: Indices) -> NDArray[Any]:
+        """Return the examples at `indices` of the subset."""
+        return self._split.gather(self._indices[indices])
 
 
-def _rows(directory: Path, name: str, schema: Schema) -> Split:
-    """Open the rows of one split, which must be what the schema says."""
+def _open_split(directory: Path, name: str, schema: Schema) -> Split:
+    """Open a split and check it against the schema."""
     try:
         split = Split(directory, name)
         first = split.gather(np.arange(1)) if len(split) else None
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
-            f"The {name} rows in {directory} cannot be read: {describe(error)} Preprocess the data again."
+            f"The split {name} in {directory} cannot be read: {describe(error)} Preprocess the data again."
         ) from error
-    rows = schema.splits.get(name, 0)
-    wrong = ""
-    if not len(split) == len(split.targets) == rows:
-        wrong = f"{len(split)} examples and {len(split.targets)} targets, but schema.json says {rows} rows"
+    count = schema.splits.get(name, 0)
+    mismatch = ""
+    if not len(split) == len(split.targets) == count:
+        mismatch = f"{len(split)} examples and {len(split.targets)} targets, but schema.json says {count}"
     elif first is not None and (first.shape[1:] != schema.shape or first.dtype != schema.dtype):
-        wrong = f"{first.dtype} {first.shape[1:]}, but schema.json says {schema.dtype} {schema.shape}"
-    if wrong:
-        raise DataError(f"The {name} rows in {directory} are {wrong}. Preprocess the data again.")
+        mismatch = (
+            f"examples of {first.dtype} {first.shape[1:]}, but schema.json says {schema.dtype} {schema.shape}"
+        )
+    if mismatch:
+        raise DataError(f"The split {name} in {directory} has {mismatch}. Preprocess the data again.")
     problems.of(schema.problem).check_targets(schema, name, 0, split.targets)
     return split
 
 
 def shuffled_batches(split: Examples, size: int, seed: int, first: int = 0) -> Any:
-    """Return the rows as batches, each epoch in an order of its own that `seed` and its number decide.
+    """Return batches of the examples, shuffled for each epoch by `seed` and the epoch's number.
 
     Args:
-        split: the rows.
+        split: the examples.
         size: of a batch.
-        seed: of all orders.
-        first: the epoch that comes first, from 0.
+        seed: of the shuffling.
+        first: number of the first epoch, from 0.
 
     Returns:
-        tf.data.Dataset of (examples (n, *shape), targets (n,)) with n = size, less in the last batch.
+        tf.data.Dataset of (examples (n, *shape), targets (n,)) with n = size, smaller in the last batch.
     """
     epochs = itertools.count(first)
     return _batches(split, size, lambda: np.random.default_rng((seed, next(epochs))).permutation(len(split)))
 
 
 def ordered_batches(split: Examples, size: int) -> Any:
-    """Return the rows as batches, in their order; see `shuffled_batches`."""
+    """Return batches of the examples in their order; see `shuffled_batches`."""
     return _batches(split, size, lambda: np.arange(len(split)))
 
 
-def _batches(split: Examples, size: int, order: Callable[[], Rows]) -> Any:
+def _batches(split: Examples, size: int, order: Callable[[], Indices]) -> Any:
     example = split.gather(np.arange(1))
     chunk = size * max(1, CHUNK_BYTES // (size * max(1, example.nbytes)))
 
     def chunks() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        rows = order()
+        indices = order()
         first = size * max(1, chunk // size // FIRST_CHUNK_DIVISOR)
-        for start, stop in itertools.pairwise([0, *range(first, len(rows), chunk), len(rows)]):
-            mine = rows[start:stop]
-            yield split.gather(mine), split.targets[mine]
+        for start, stop in itertools.pairwise([0, *range(first, len(indices), chunk), len(indices)]):
+            part = indices[start:stop]
+            yield split.gather(part), split.targets[part]
 
     signature = (
         tf.TensorSpec((None, *example.shape[1:]), example.dtype),
@@ -143,7 +143,7 @@ def _batches(split: Examples, size: int, order: Callable[[], Rows]) -> Any:
 
 
 def single_thread_options() -> Any:
-    """Return options that leave the processors to the training steps: there is nothing here to tune."""
+    """Return options that leave the CPUs to the training steps."""
     options = tf.data.Options()
     options.autotune.enabled = False
     options.threading.private_threadpool_size = 1

@@ -1,9 +1,9 @@
-"""Writes the model as .keras, ONNX and SavedModel, and checks that all three predict the same.
+"""Exports the model as .keras, ONNX and SavedModel, and checks that all three predict the same.
 
-Each file is loaded again from disk and predicts real rows: what cannot be read back, or predicts otherwise,
-is not exported. ONNX and SavedModel are written on TensorFlow whatever backend trained: a model of JAX is
-converted by another process, from model.keras, which is the same for all backends. A model with a
-mixed-precision policy is exported in float32, which its weights are.
+Each file is loaded from disk and must predict the same as the model. TensorFlow writes ONNX and SavedModel
+for both backends: a model that was trained on JAX is converted by another process from model.keras, which
+does not depend on the backend. A model with a mixed-precision policy is exported in float32, the dtype of
+its weights.
 
     python -m modelyard.components.train.export FOLDER OUTPUT PATHS [MODULE...]
 """
@@ -37,35 +37,35 @@ Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 def export(
-    model: Any, schema: Schema, normalization: Normalization, rows: NDArray[Any], directory: Path
+    model: Any, schema: Schema, normalization: Normalization, examples: NDArray[Any], directory: Path
 ) -> None:
     """Write model.keras, model.onnx, saved_model/ and signature.json.
 
-    The ONNX graph has the input and the output of the signature, with any number of rows.
+    The ONNX graph has the input and the output of the signature, with a variable batch size.
 
     Args:
-        model: a `keras.Model` from raw examples to answers.
-        schema: what the examples are.
-        normalization: with the scale of the answers, which the tolerance is relative to.
-        rows: raw examples (n, *shape), n >= 1, for the check.
-        directory: where the files go; it exists.
+        model: a `keras.Model` from raw examples to predictions.
+        schema: of the examples.
+        normalization: with the scale of the predictions, to which the tolerance is relative.
+        examples: raw examples (n, *shape), n >= 1, for the check.
+        directory: an existing folder.
 
     Raises:
-        TrainError: the model gives no numbers, or a format cannot be written or read back, or predicts
-            otherwise than the model.
+        TrainError: the model predicts NaN or infinity, or a format cannot be written or loaded, or predicts
+            differently.
     """
     with float32_policy(model):
-        _write_and_check(model, schema, normalization, rows, directory)
+        _write_and_check(model, schema, normalization, examples, directory)
 
 
 @contextmanager
 def float32_policy(model: Any) -> Iterator[None]:
-    """Let layers that compute in less than their weights' precision compute in it."""
-    every = list(model._flatten_layers())
-    layers = [layer for layer in every if layer.compute_dtype != layer.variable_dtype]
+    """Let all layers compute in the dtype of their weights within the block."""
+    all_layers = list(model._flatten_layers())
+    layers = [layer for layer in all_layers if layer.compute_dtype != layer.variable_dtype]
     policies = [layer.dtype_policy for layer in layers]
     # A nested model casts its input to the dtype of the input layer.
-    inputs = [layer for layer in every if isinstance(layer, keras.layers.InputLayer)]
+    inputs = [layer for layer in all_layers if isinstance(layer, keras.layers.InputLayer)]
     dtypes = [layer.dtype for layer in inputs]
     try:
         for layer in layers:
@@ -82,7 +82,7 @@ def float32_policy(model: Any) -> Iterator[None]:
 
 def _set_policy(layer: Any, policy: Any) -> None:
     layer.dtype_policy = policy
-    if isinstance(layer, keras.layers.Normalization):  # has its mean and variance in the dtype of before
+    if isinstance(layer, keras.layers.Normalization):  # recompute its mean and variance in the dtype
         if layer.input_mean is None:
             layer.finalize_state()
         else:
@@ -94,20 +94,20 @@ def _set_dtype(layer: Any, dtype: str) -> None:
 
 
 def _write_and_check(
-    model: Any, schema: Schema, normalization: Normalization, rows: NDArray[Any], directory: Path
+    model: Any, schema: Schema, normalization: Normalization, examples: NDArray[Any], directory: Path
 ) -> None:
-    expected = np.asarray(model(rows, training=False))
+    expected = np.asarray(model(examples, training=False))
     if not np.isfinite(expected).all():
         raise TrainError(
-            f"The model predicts {expected[~np.isfinite(expected)][0]} for training rows, so its weights are "
-            "lost. Lower training.optimizer_settings.learning_rate, or set clipnorm: 1.0 beside it."
+            f"The model predicts {expected[~np.isfinite(expected)][0]} for training examples. Lower "
+            "training.optimizer_settings.learning_rate, or set clipnorm: 1.0 beside it."
         )
     signature = signature_of(schema, problems.describe(schema.problem))
     output, scale = signature.output.name, np.asarray(normalization.target_deviation)
 
     def check(name: str, predict: Predict) -> None:
-        _check_predictions(name, predict(rows), expected, scale)
-        _check_predictions(name, predict(rows[:1]), expected[:1], scale)
+        _check_predictions(name, predict(examples), expected, scale)
+        _check_predictions(name, predict(examples[:1]), expected[:1], scale)
 
     _write_keras(model, directory / "model.keras")
     check("model.keras", _load_keras(directory / "model.keras"))
@@ -118,20 +118,20 @@ def _write_and_check(
 
 
 def _check_predictions(
-    name: str, found: NDArray[np.float32], expected: NDArray[np.float32], scale: NDArray[np.float64]
+    name: str, actual: NDArray[np.float32], expected: NDArray[np.float32], scale: NDArray[np.float64]
 ) -> None:
-    if found.shape != expected.shape:
+    if actual.shape != expected.shape:
         raise TrainError(
-            f"{name} gives {found.shape} where the trained model gives {expected.shape}. Use layers whose "
-            "output does not depend on the number of rows."
+            f"{name} predicts {actual.shape}, but the trained model {expected.shape}. Use layers whose "
+            "output shape does not depend on the batch size."
         )
-    difference = float((np.abs(found - expected) / scale).max())
+    difference = float((np.abs(actual - expected) / scale).max())
     if not difference <= TOLERANCE:
         relative = "" if (scale == 1).all() else " standard deviations of the target"
         raise TrainError(
-            f"{name} predicts otherwise than the trained model: answers differ by {difference:.2g}"
-            f"{relative}, more than {TOLERANCE:g}. Look for layers that are random at inference, keep state, "
-            "or compute in less than float32."
+            f"{name} and the trained model predict differently: by {difference:.2g}{relative}, more than "
+            f"{TOLERANCE:g}. Check for layers that are random at inference, have state, or compute in less "
+            "than float32."
         )
 
 
@@ -140,7 +140,7 @@ def _write_keras(model: Any, path: Path) -> None:
         model.save(path)
     except Exception as error:
         raise of_machine(error, path) or TrainError(
-            f"The model cannot be saved as .keras: {describe(error)} Give each custom layer a get_config()."
+            f"The model cannot be saved as .keras: {describe(error)} Define get_config() in custom layers."
         ) from error
 
 
@@ -149,10 +149,10 @@ def _load_keras(path: Path) -> Predict:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise TrainError(
-            f"{path.name} cannot be loaded again: {describe(error)} Decorate each layer of your own with "
-            "@keras.saving.register_keras_serializable() and give it a get_config(); use no Lambda layer."
+            f"{path.name} cannot be loaded: {describe(error)} Decorate custom layers with "
+            "@keras.saving.register_keras_serializable() and define get_config(); do not use Lambda layers."
         ) from error
-    return lambda rows: np.asarray(model(rows, training=False))
+    return lambda examples: np.asarray(model(examples, training=False))
 
 
 def _load_onnx(path: Path, output: str) -> Predict:
@@ -162,19 +162,24 @@ def _load_onnx(path: Path, output: str) -> Predict:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise TrainError(
-            f"ONNX Runtime cannot run the exported model: {describe(error)} Replace the layer that it names."
+            f"ONNX Runtime cannot load the exported model: {describe(error)} Replace that layer."
         ) from error
-    return lambda rows: np.asarray(session.run([output], {INPUT: rows})[0])
+    return lambda examples: np.asarray(session.run([output], {INPUT: examples})[0])
 
 
 def _load_saved_model(path: Path) -> Predict:
     with chdir(path.parent):
         served = tf.saved_model.load(path.name)
-    return lambda rows: np.asarray(served.serve(rows))
+    return lambda examples: np.asarray(served.serve(examples))
 
 
 def convert(model: Any, output: str, directory: Path) -> None:
-    """Write model.onnx, with this name of its output, and saved_model/ beside model.keras in `directory`.
+    """Write model.onnx and saved_model/ to the folder of model.keras.
+
+    Args:
+        model: a `keras.Model` in float32.
+        output: name of the output in ONNX.
+        directory: the folder.
 
     Raises:
         TrainError: a format cannot be written.
@@ -189,21 +194,21 @@ def convert(model: Any, output: str, directory: Path) -> None:
 
 
 def _inference_model(model: Any) -> Any:
-    """Return the model with `training=False` built in: Keras' layers of augmentation take part otherwise."""
-    (examples,) = model.inputs
-    same = keras.Input(examples.shape[1:], dtype=examples.dtype, name=examples.name)
-    predicting = keras.Model(same, model(same, training=False))
-    predicting(_zero_example(examples))
-    return predicting
+    """Return the model with a fixed `training=False`, without which augmentation layers are exported too."""
+    (raw,) = model.inputs
+    inputs = keras.Input(raw.shape[1:], dtype=raw.dtype, name=raw.name)
+    inference_model = keras.Model(inputs, model(inputs, training=False))
+    inference_model(_zero_example(raw))
+    return inference_model
 
 
 def _zero_example(examples: Any) -> Any:
-    """Return one example of zeros: Keras exports only what was called before."""
+    """Return an example of zeros, as Keras exports only models that were called."""
     return np.zeros((1, *examples.shape[1:]), examples.dtype)
 
 
 def _convert_in_child_process(output: str, directory: Path) -> None:
-    """Load model.keras on TensorFlow in a child process, with the modules that registered its layers."""
+    """Convert model.keras on TensorFlow in a child process, which imports the modules of custom layers."""
     modules = {each.__module__ for each in keras.saving.get_custom_objects().values()}
     command = [
         sys.executable,
@@ -228,10 +233,10 @@ def _convert_in_child_process(output: str, directory: Path) -> None:
         )
         failure = Failure.parse(record.read_bytes()) if done.returncode and record.exists() else None
     if done.returncode and (failure is None or failure.exit_code != TrainError.exit_code):
-        lines = done.stdout.splitlines() or ["it left no message"]
+        lines = done.stdout.splitlines() or ["no output."]
         raise TrainError(
-            f"The conversion to ONNX and SavedModel ended with {done.returncode}: {lines[-1].strip()} "
-            "Give the step more memory, or train on the TensorFlow backend."
+            f"The conversion to ONNX and SavedModel ended with exit code {done.returncode}: "
+            f"{lines[-1].strip()} Raise the memory of the step, or train on the TensorFlow backend."
         )
     if failure:
         raise failure.error()
@@ -240,17 +245,17 @@ def _convert_in_child_process(output: str, directory: Path) -> None:
 def _write_saved_model(model: Any, path: Path) -> None:
     tf.get_logger().setLevel("ERROR")
     try:
-        with chdir(path.parent):  # TensorFlow takes brackets and stars in a path for a pattern
+        with chdir(path.parent):  # TensorFlow interprets brackets and stars in a path
             model.export(path.name, format="tf_saved_model", verbose=False)
     except Exception as error:
         raise of_machine(error, path) or TrainError(
             f"The model cannot be exported as SavedModel: {describe(error)} Use operations of Keras or "
-            "TensorFlow in layers of your own, and no NumPy."
+            "TensorFlow in custom layers, not NumPy."
         ) from error
 
 
 def main() -> None:
-    """Convert the model in the folder that the command line names, after importing the modules it names."""
+    """Import modules and convert the model in a folder, all named on the command line."""
     with step("export"):
         directory, output, importable, *modules = sys.argv[1:]
         sys.path[:] = json.loads(importable)
@@ -262,7 +267,7 @@ def main() -> None:
             model(_zero_example(examples))
         except Exception as error:
             raise TrainError(
-                "TensorFlow, which exports what another backend trained, cannot run the model: "
+                "The model was trained on another backend and cannot run on TensorFlow, which exports it: "
                 f"{describe(error)} Use only keras.ops in custom layers."
             ) from error
         convert(model, output, Path(directory))

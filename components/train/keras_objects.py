@@ -1,11 +1,11 @@
-"""Optimizers, schedules, losses, metrics, callbacks and regularizers by their Keras names, with arguments.
+"""Keras objects by name, with arguments: optimizers, schedules, losses, metrics, callbacks, regularizers.
 
     loss: MeanAbsoluteError
     loss: {name: CategoricalCrossentropy, label_smoothing: 0.1}
 
-Names and arguments are checked against keras_signatures.json, so that a configuration is checked without
-TensorFlow; a test compares that file with Keras. Values that only Keras can refuse are refused when the step
-`train` or `modelyard plan` builds the object. Only Keras' own classes can be named.
+Names and arguments are checked against keras_signatures.json, which does not require TensorFlow; a test
+compares that file with Keras. Values that only Keras can check are checked when the step `train` or
+`modelyard plan` builds the object. Only classes of Keras can be named.
 
     python -m modelyard.components.train.keras_objects > components/train/keras_signatures.json
 """
@@ -25,7 +25,7 @@ from typing import Any, Self
 from modelyard.components.errors import ConfigError, TrainError, describe
 
 NameOrConfig = str | dict[str, Any]
-"""A name, or `{name: …}` with arguments beside it."""
+"""A name, or `{name: …}` with arguments."""
 Signatures = dict[str, dict[str, dict[str, Any]]]
 
 SCHEDULES = "optimizers.schedules"
@@ -37,7 +37,7 @@ KIND_NAMES = {
     "callbacks": "callback",
     "regularizers": "regularizer",
 }
-ALIASES = {  # those of keras.losses.get and keras.metrics.get
+ALIASES = {  # from keras.losses.get and keras.metrics.get
     "mse": "MeanSquaredError",
     "mae": "MeanAbsoluteError",
     "mape": "MeanAbsolutePercentageError",
@@ -52,25 +52,25 @@ RESERVED_ARGUMENTS = {
     "from_logits": "model.logits decides it",
 }
 
-CHECKPOINTS = "modelyard makes the checkpoints (training.checkpoint_every)"
-FUNCTION = "it takes Python functions, which a configuration cannot give"
+CHECKPOINTS = "modelyard saves checkpoints itself (training.checkpoint_every)"
+FUNCTION = "its argument is a Python function, which a configuration cannot contain"
 LOGS = "history.json has the metrics of each epoch"
-NOT_RESTORED = "a checkpoint does not restore what it has written or sent"
+NOT_RESTORED = "a checkpoint cannot restore its output"
 UNSUPPORTED_CALLBACKS = {
     "BackupAndRestore": CHECKPOINTS,
     "CallbackList": "training.callbacks is the list",
     "CSVLogger": f"{NOT_RESTORED}, and {LOGS}",
-    "EarlyStopping": "write training.early_stopping",
+    "EarlyStopping": "set training.early_stopping instead",
     "History": LOGS,
     "LambdaCallback": FUNCTION,
-    "LearningRateScheduler": f"{FUNCTION}; name a schedule in training.optimizer_settings.learning_rate",
+    "LearningRateScheduler": f"{FUNCTION}; set a schedule in training.optimizer_settings.learning_rate",
     "ModelCheckpoint": CHECKPOINTS,
     "OrbaxCheckpoint": CHECKPOINTS,
-    "ProgbarLogger": "the step prints a line per epoch already",
+    "ProgbarLogger": "the step logs a line per epoch",
     "RemoteMonitor": NOT_RESTORED,
     "TensorBoard": NOT_RESTORED,
 }
-"""The callbacks that cannot be used, and why."""
+"""Callbacks that cannot be used, with the reason."""
 
 CALLBACK_STATE: dict[str, tuple[str, ...]] = {
     "EarlyStopping": ("best", "best_epoch", "wait"),
@@ -78,23 +78,23 @@ CALLBACK_STATE: dict[str, tuple[str, ...]] = {
     "SwapEMAWeights": ("_ema_weights_in_model",),
     "TerminateOnNaN": (),
 }
-"""The attributes of each callback that a checkpoint holds."""
+"""The attributes of each callback that a checkpoint contains."""
 
 
 class KerasSettingError(ConfigError, ValueError):
-    """A key of the configuration is wrong; pydantic takes it for a finding, as it is a ValueError."""
+    """A Keras object in the configuration is invalid; a ValueError, so that pydantic reports it."""
 
 
 @dataclass(frozen=True)
 class KerasObject:
-    """An object of Keras as the configuration names it.
+    """A Keras object in the configuration.
 
     Attributes:
-        kind: the module of Keras, such as `optimizers.schedules`.
-        name: of the class, as ReduceLROnPlateau or reduce_lr_on_plateau.
-        arguments: of its constructor.
-        key: the key that has the arguments.
-        name_key: the key that has the name.
+        kind: module of Keras, such as `optimizers.schedules`.
+        name: of the class, such as ReduceLROnPlateau or reduce_lr_on_plateau.
+        arguments: of the constructor.
+        key: key of the arguments in the configuration.
+        name_key: key of the name in the configuration.
     """
 
     kind: str
@@ -105,7 +105,7 @@ class KerasObject:
 
     @classmethod
     def of(cls, kind: str, value: NameOrConfig, key: str) -> Self:
-        """Return what `key: value` names."""
+        """Return the object of `key: value`."""
         if isinstance(value, str):
             return cls(kind, value, {}, key, key)
         arguments = {argument: one for argument, one in value.items() if argument != "name"}
@@ -113,7 +113,7 @@ class KerasObject:
 
     @property
     def class_name(self) -> str:
-        """Return the name of the class; empty when Keras has no such class."""
+        """Return the name of the class; empty if Keras has no such class."""
         plain = self.name.lower().replace("_", "")
         if self.kind in ("losses", "metrics") and plain in ALIASES:
             return ALIASES[plain]
@@ -125,75 +125,77 @@ class KerasObject:
         return load_signatures()[self.kind][self.class_name]
 
     def config(self) -> dict[str, Any]:
-        """Return the class and all its arguments, with Keras' defaults."""
-        given = {
+        """Return the class and all its arguments, with the defaults of Keras."""
+        values = {
             key: one.config() if (one := self._schedule(key)) else self.arguments[key]
             for key in self.arguments
         }
-        arguments = {key: one for key, one in self.signature.items() if key != "name"} | given
+        arguments = {key: one for key, one in self.signature.items() if key != "name"} | values
         return {"class_name": self.class_name, "config": arguments}
 
     def check(self) -> None:
-        """Raise KerasSettingError unless Keras has the class, and it takes such arguments."""
+        """Raise KerasSettingError unless the class exists and accepts the arguments."""
         known = load_signatures()[self.kind]
-        refused = {
+        unsupported = {
             name.lower(): reason for name, reason in UNSUPPORTED_CALLBACKS.items() if self.kind == "callbacks"
         }
-        if reason := refused.get(self.name.lower().replace("_", "")):
+        if reason := unsupported.get(self.name.lower().replace("_", "")):
             raise KerasSettingError(
                 f"{self.name_key} is {self.name}, which cannot be used: {reason}. Remove it."
             )
         if not self.class_name:
             raise KerasSettingError(
-                f"{self.name_key} is {self.name!r}, which is no {KIND_NAMES[self.kind]} of Keras. "
+                f"{self.name_key} is {self.name!r}, which is not a Keras {KIND_NAMES[self.kind]}. "
                 f"{_suggestion(self.name, known)}"
             )
         for argument, value in self.arguments.items():
             key = f"{self.key}.{argument}"
             if argument in RESERVED_ARGUMENTS:
-                raise KerasSettingError(f"{key} is no setting, as {RESERVED_ARGUMENTS[argument]}. Remove it.")
+                raise KerasSettingError(f"{key} cannot be set, as {RESERVED_ARGUMENTS[argument]}. Remove it.")
             if argument not in self.signature:
                 raise KerasSettingError(
-                    f"{key} is no setting of {self.name}. {_suggestion(argument, self.signature)}"
+                    f"{key} is not an argument of {self.name}. {_suggestion(argument, self.signature)}"
                 )
             if schedule := self._schedule(argument):
                 schedule.check()
             elif expected := _expected_value(argument, value, self.signature[argument], self.kind):
-                raise KerasSettingError(f"{key} is {value!r}, which {self.name} cannot use. Give {expected}.")
+                raise KerasSettingError(
+                    f"{key} is {value!r}, which {self.name} does not accept. Use {expected}."
+                )
         for argument, default in self.signature.items():
             if default == REQUIRED and argument not in self.arguments:
                 raise KerasSettingError(
                     f"{self.key}.{argument} is missing, which {self.name} requires. Add it."
                 )
 
-    def build(self, **decided: Any) -> Any:
-        """Return the object.
+    def build(self, **reserved: Any) -> Any:
+        """Return the object, which `check` has checked.
 
         Args:
-            decided: arguments of RESERVED_ARGUMENTS; those that the class does not have are left out.
+            reserved: RESERVED_ARGUMENTS; those that the class does not have are ignored.
 
         Raises:
-            TrainError: Keras refuses a value; what `check` refuses is not checked again.
+            TrainError: Keras rejects a value.
         """
         kind = _keras_classes(self.kind)[self.class_name]
         values = {
             key: _match_default_type(value, self.signature[key]) for key, value in self.arguments.items()
         }
         values |= {key: one.build() for key in values if (one := self._schedule(key))}
-        values |= {key: decided[key] for key in decided.keys() & inspect.signature(kind).parameters.keys()}
+        values |= {key: reserved[key] for key in reserved.keys() & inspect.signature(kind).parameters.keys()}
         try:
-            built = kind(**values)
+            instance = kind(**values)
             if self.kind == SCHEDULES:
-                built(0)  # what Keras does not check before it computes
+                instance(0)  # Keras checks some arguments only here
         except Exception as error:
-            given = ", ".join(f"{key}: {value!r}" for key, value in self.arguments.items())
+            arguments = ", ".join(f"{key}: {value!r}" for key, value in self.arguments.items())
             raise TrainError(
-                f"{self.name} refuses {self.key} ({given}): {describe(error)} Change that value."
+                f"{self.name} rejects {self.key} ({arguments}): {describe(error)} Change that value."
             ) from error
-        return built
+        return instance
 
     def _schedule(self, key: str) -> "KerasObject | None":
-        """Return the learning-rate schedule that an argument names, if it does."""
+        """Return the learning-rate schedule in an argument, if any."""
         value = self.arguments[key]
         if key != "learning_rate" or not isinstance(value, dict):
             return None
@@ -203,14 +205,14 @@ class KerasObject:
 @cache
 def load_signatures() -> Signatures:
     """Return the classes of each kind, with the default of each argument, or REQUIRED."""
-    found: Signatures = json.loads(
+    signatures: Signatures = json.loads(
         Path(__file__).with_name("keras_signatures.json").read_text(encoding="utf-8")
     )
-    return found
+    return signatures
 
 
 def inspect_signatures() -> Signatures:
-    """Return what keras_signatures.json has to be, from Keras."""
+    """Return the contents of keras_signatures.json, from the installed Keras."""
     return {
         kind: {
             name: _defaults(one)
@@ -222,7 +224,7 @@ def inspect_signatures() -> Signatures:
 
 
 def metric_names(metrics: Iterable[KerasObject]) -> list[str]:
-    """Return the names under which metrics are logged: Keras' own; the second of a class gets `_2`."""
+    """Return the names under which Keras logs metrics; the second one of a class gets the suffix `_2`."""
     seen: Counter[str] = Counter()
     names = []
     for one in metrics:
@@ -233,7 +235,7 @@ def metric_names(metrics: Iterable[KerasObject]) -> list[str]:
 
 
 def _keras_classes(kind: str) -> dict[str, Any]:
-    """Return the classes of a module of Keras by their names."""
+    """Return the classes of a Keras module by name."""
     from modelyard.components.train.backend import keras
 
     module = keras
@@ -243,9 +245,11 @@ def _keras_classes(kind: str) -> dict[str, Any]:
 
 
 def _defaults(kind: Any) -> dict[str, Any]:
-    named = inspect.signature(kind).parameters.values()
+    parameters = inspect.signature(kind).parameters.values()
     arguments = (
-        one for one in named if one.kind is not one.VAR_KEYWORD and one.name not in ("dtype", "from_logits")
+        one
+        for one in parameters
+        if one.kind is not one.VAR_KEYWORD and one.name not in ("dtype", "from_logits")
     )
     return {one.name: REQUIRED if one.default is one.empty else one.default for one in arguments}
 
@@ -255,7 +259,7 @@ def _snake_case(name: str) -> str:
 
 
 def _match_default_type(value: Any, default: object) -> Any:
-    """Return a whole number as a float where the default is one: Keras refuses a learning rate of 1."""
+    """Convert an integer to float if the default is a float: Keras rejects a learning rate of 1."""
     return float(value) if isinstance(default, float) and isinstance(value, int) else value
 
 
@@ -267,7 +271,7 @@ def _suggestion(wrong: str, known: Iterable[str]) -> str:
 
 
 def _expected_value(key: str, value: object, default: object, kind: str) -> str:
-    """Return what an argument has to be, or nothing when its value is that."""
+    """Return the expected kind of value, or an empty string if the value is valid."""
     if value is None and default is None:
         return ""
     number = _is_number(value)
@@ -280,9 +284,9 @@ def _expected_value(key: str, value: object, default: object, kind: str) -> str:
     elif key == "mode" and kind == "callbacks":  # Keras would only warn
         fits, expected = value in ("auto", "min", "max"), "auto, min or max"
     elif key == "average" or (isinstance(default, str) and default != REQUIRED):
-        fits, expected = isinstance(value, str), "text"
+        fits, expected = isinstance(value, str), "a string"
     elif key.endswith(("_steps", "_frequency")):
-        fits, expected = number and value == int(value), "a whole number"  # type: ignore[call-overload]
+        fits, expected = number and value == int(value), "an integer"  # type: ignore[call-overload]
     elif key == "learning_rate":
         fits, expected = number and value > 0, "a number above 0"  # type: ignore[operator]
     elif kind != "optimizers" and (default in (None, REQUIRED) or kind == "losses"):
@@ -297,14 +301,14 @@ def _is_number(value: object) -> bool:
 
 
 def main() -> None:
-    """Print keras_signatures.json: a line for each class."""
+    """Print keras_signatures.json, one class per line."""
     kinds = (
         f'"{kind}": {{\n'
         + ",\n".join(f' "{name}": {json.dumps(one)}' for name, one in signatures.items())
         + "\n}"
         for kind, signatures in inspect_signatures().items()
     )
-    print("{\n" + ",\n".join(kinds) + "\n}")  # noqa: T201 - the file
+    print("{\n" + ",\n".join(kinds) + "\n}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `modelyard plan` asks about a model, and the answers; read without TensorFlow.
+"""Requests and results of the measurements of `modelyard plan`; imported without TensorFlow.
 
 Sizes are in bytes, times in seconds.
 """
@@ -8,10 +8,10 @@ from modelyard.components.train.settings import Model, Training
 
 
 class TrainingWorkload(Record):
-    """A model and its data.
+    """A model, its training settings and its data.
 
-    `code` and `code_sha256` are those that the step `train` gets. `rows` and `validation` are the examples of
-    each split. `features` is the folder that preprocess wrote; empty when there is none.
+    `code` and `code_sha256` are those of TrainSpec, `code` as JSON. `training_examples` and
+    `validation_examples` are numbers. `features` is the output folder of preprocess; empty without one.
     """
 
     example_schema: Schema
@@ -26,12 +26,12 @@ class TrainingWorkload(Record):
 
 
 class Cost(Record):
-    """What one training step takes.
+    """Memory and floating-point operations of one training step.
 
-    `weights`, `gradients` and `optimizer` are exact. `flops` are those that TensorFlow's profiler counts in
-    the graph of a step with a batch of `batch_size`; `uncounted` names the operations of the graph that it
-    cannot count. `activations` are the tensors that the forward pass keeps for the gradients, and `working`
-    the inputs and outputs of the largest operation on them.
+    `weights`, `gradients` and `optimizer` are exact. `flops` is counted by TensorFlow's profiler in the graph
+    of a step with a batch of `batch_size`; `uncounted` lists the operations that it cannot count.
+    `activations` are the tensors that the forward pass stores for the gradients, and `working` the inputs and
+    outputs of the largest operation on them.
     """
 
     parameters: int
@@ -46,14 +46,14 @@ class Cost(Record):
 
 
 class ProbeRequest(Record):
-    """A probe: the model, and for how long its steps are timed. Without features it makes random ones."""
+    """A request to measure training steps for `seconds`, on random examples if there are no features."""
 
     workload: TrainingWorkload
     seconds: float = 20.0
 
 
 class Pace(Record):
-    """The time of `n` repetitions: `fixed + n * each`.
+    """A linear model of the time of `n` repetitions: `fixed + n * each`.
 
     `low` and `high` are the 10 % and 90 % quantiles of the measured windows, relative to their mean.
     """
@@ -69,13 +69,13 @@ class Pace(Record):
 
 
 class ProbeResult(Record):
-    """What real training steps took on `device`.
+    """Times and memory of real training steps on `device`.
 
-    `load` is the number of runnable processes per core in the minute before. `inside` is the time between the
-    imports and the end, `setup` the part of it that opens the data and builds the model, `compile` what the
-    first steps take beyond their time, `export` the time of all exports that the step `train` makes. `epoch`
-    counts training steps, `validation` batches of validation. `memory` is the peak of the process,
-    `device_memory` that of a GPU; `model_bytes` the size of the exported files.
+    `load` is the number of runnable processes per core in the preceding minute. `inside` is the time from the
+    end of the imports to the end of the probe, `setup` the part of it that opens the data and builds the
+    model, `compile` the time of compilation in the first steps, `export` the time of all exports in the step
+    `train`. `epoch` is the pace of training steps, `validation` that of validation batches. `memory` is the
+    peak of the process, `device_memory` that of a GPU, and `model_bytes` the size of the exported files.
     """
 
     device: str
@@ -93,7 +93,7 @@ class ProbeResult(Record):
 
 
 class CurvePoint(Record):
-    """The error of a model that was trained on `rows` examples, on the validation rows; an 80 % interval."""
+    """The validation error of a model that is trained on `rows` examples, with an 80 % interval."""
 
     rows: int
     error: float
@@ -102,10 +102,10 @@ class CurvePoint(Record):
 
 
 class LearningCurve(Record):
-    """How the error on the validation rows falls with more examples.
+    """The validation error as a function of the number of training examples.
 
-    `measure` says what the error is. `points` were trained, `beyond` is extrapolated by `a * rows^-b + c`;
-    empty where `refused` says why not.
+    `measure` is the name of the error. `points` are measured, `beyond` is extrapolated by `a * rows^-b + c`.
+    `refused` is the reason why `beyond` is empty.
     """
 
     measure: str

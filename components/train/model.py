@@ -1,7 +1,7 @@
-"""The network: raw examples in, normalized inside, answers out in the unit of the targets.
+"""The network: from raw examples to predictions in the unit of the targets, including normalization.
 
-Built-in is the CNN of the Keras tutorials: convolution and pooling, repeated, then dense layers. Any other
-Keras model comes from the user's own code (user_code.py) and is put in the same frame.
+The built-in network is the CNN of the Keras tutorials: convolution and pooling, repeated, then dense layers.
+Any other Keras model comes from the user's code (user_code.py) and gets the same normalization.
 """
 
 from collections.abc import Iterator
@@ -32,18 +32,18 @@ def build_network(
 ) -> Any:
     """Return an untrained `keras.Model`.
 
-    It takes raw examples (batch, *schema.shape) of `schema.dtype` and gives (batch, values of an answer).
+    The input is raw examples (batch, *schema.shape) of `schema.dtype`; the output is predictions (batch, n).
 
     Args:
-        settings: which network.
-        schema: what the examples are.
-        normalization: what is done to them first, and to the answers last.
-        code: folder with the user's own code; not looked at for the built-in CNN.
-        code_sha256: what that folder's fingerprint has to be.
-        precision: Keras' dtype policy of the layers; examples, and answers, are float32.
+        settings: of the network.
+        schema: of the examples.
+        normalization: of the examples and the targets.
+        code: folder with the user's code; not used for the built-in CNN.
+        code_sha256: expected fingerprint of that folder.
+        precision: Keras dtype policy of the layers; normalized examples and predictions are float32.
 
     Raises:
-        TrainError: the network does not fit the examples or the answers, or the user's code fails.
+        TrainError: the network does not fit the examples or the targets, or the user's code fails.
     """
     with dtype_policy(precision):
         raw = keras.Input(schema.shape, dtype=schema.dtype, name="input")
@@ -53,12 +53,12 @@ def build_network(
         if settings.build is None:
             outputs = _apply_cnn(settings, schema, examples)
         else:
-            own = user_code.build_model(settings, schema, code, code_sha256)
-            if user_code.has_layer(own, user_code.RAW_LAYER):
+            model = user_code.build_model(settings, schema, code, code_sha256)
+            if user_code.has_layer(model, user_code.RAW_LAYER):
                 log("the model normalizes its input: data.normalize is not applied again")
                 examples = raw
-            scaled = user_code.has_layer(own, user_code.SCALED_LAYER)
-            outputs = user_code.apply(own, settings, schema, examples, code)
+            scaled = user_code.has_layer(model, user_code.SCALED_LAYER)
+            outputs = user_code.apply(model, settings, schema, examples, code)
         if not scaled:
             outputs = _scale_outputs(outputs, normalization)
             outputs = keras.layers.Identity(dtype="float32", name=user_code.SCALED_LAYER)(outputs)
@@ -67,17 +67,17 @@ def build_network(
 
 @contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
-    """Make layers with a dtype policy of Keras."""
-    before = keras.config.dtype_policy()
+    """Set the Keras dtype policy of layers that are created in the block."""
+    previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(previous)
 
 
 def add_export_layer(network: Any, settings: Model, schema: Schema) -> Any:
-    """Return the network that is exported: the same layers, with the last one that the problem adds."""
+    """Return the model to export: the network, followed by the export layer of the problem if it has one."""
     outputs = network.outputs[0]
     if layer := problems.of(schema.problem).export_layer(settings.logits):
         outputs = layer(outputs)
@@ -112,7 +112,7 @@ def _scale_outputs(outputs: Any, normalization: Normalization) -> Any:
 
 
 def _apply_cnn(settings: Model, schema: Schema, examples: Any) -> Any:
-    """Return what the built-in CNN makes of examples; without filters it is a plain dense network."""
+    """Return the output of the built-in CNN; without filters it has dense layers only."""
     _check_image_size(settings, schema.shape)
     layers: list[Any] = []
     if settings.filters and len(schema.shape) == 2:
@@ -139,19 +139,18 @@ def _apply_cnn(settings: Model, schema: Schema, examples: Any) -> Any:
 
 
 def _check_image_size(settings: Model, shape: tuple[int, ...]) -> None:
-    """Raise unless each convolution and pooling still has pixels to work on."""
+    """Raise TrainError if the images are too small for a convolution or pooling."""
     if not settings.filters:
         return
     if len(shape) not in (2, 3):
         raise TrainError(
-            f"The built-in CNN takes pictures, (height, width) or (height, width, channels), but an example "
-            f"has shape {shape}. Set model.filters to [] for dense layers only, or name a network of your "
-            "own in model.build."
+            f"The built-in CNN requires images, (height, width) or (height, width, channels), but an example "
+            f"has shape {shape}. Set model.filters to [] for dense layers only, or set model.build."
         )
     sides = shape[:2]
     for number in range(1, len(settings.filters) + 1):
         convolved = tuple(side - settings.kernel + 1 for side in sides)
-        for layer, given, left in (
+        for layer, size, output_size in (
             (f"convolution_{number} ({settings.kernel}x{settings.kernel})", sides, convolved),
             (
                 f"pooling_{number} ({POOL_SIZE}x{POOL_SIZE})",
@@ -159,10 +158,10 @@ def _check_image_size(settings: Model, shape: tuple[int, ...]) -> None:
                 tuple(side // POOL_SIZE for side in convolved),
             ),
         ):
-            if min(left) < 1:
+            if min(output_size) < 1:
                 raise TrainError(
-                    f"{layer} has no room: of examples of shape {shape} only {given[0]}x{given[1]} pixels "
-                    f"reach it. Give fewer model.filters (now {list(settings.filters)}), a smaller "
-                    "model.kernel, or larger pictures."
+                    f"The input of {layer} is too small: {size[0]}x{size[1]} pixels of an example of shape "
+                    f"{shape}. Set fewer model.filters (now {list(settings.filters)}) or a smaller "
+                    "model.kernel, or use larger images."
                 )
         sides = tuple(side // POOL_SIZE for side in convolved)

@@ -1,11 +1,11 @@
-"""Keras to ONNX, through a frozen TensorFlow graph and tf2onnx.
+"""Converts a Keras model to ONNX, with a frozen TensorFlow graph and tf2onnx.
 
-    convert(keras_model, "probabilities", Path("model.onnx"))
+    convert(keras_model, "input", "probabilities", Path("model.onnx"))
 
-Keras' own `export(format="onnx")` is not used: its graphs have constants as further inputs, keep grouped
-convolutions in functions that nothing inlines, and take gigabytes for large models. tf2onnx lacks the
-operations that HANDLERS adds, among them the error function of exact gelu. It is called by functions that it
-does not document, so tf2onnx and TensorFlow are pinned, and each handler has a test.
+Keras' own `export(format="onnx")` is not used: its graphs have constants as additional inputs, it does not
+inline the functions of grouped convolutions, and it takes gigabytes for large models. The handlers at the end
+of this module add operations to tf2onnx, such as the error function of exact gelu. Undocumented functions of
+tf2onnx are used, so tf2onnx and TensorFlow are pinned, and each handler has a test.
 """
 
 import logging
@@ -27,7 +27,7 @@ from tf2onnx.onnx_opset import nn, signal
 from modelyard.components.errors import TrainError, describe
 from modelyard.components.train.backend import tf
 
-OPSET = 18  # the highest of tf2onnx 1.17
+OPSET = 18  # maximum of tf2onnx 1.17
 NOT_INLINED = ("_XlaMustCompile", "_noinline")
 RESIZE_ATTRIBUTES = {
     "ResizeBicubic": ("align_corners", "half_pixel_centers"),
@@ -38,16 +38,16 @@ SIGN_BIT = int(np.iinfo(np.int32).min)
 
 
 def convert(model: Any, inputs: str, output: str, path: Path) -> None:
-    """Write a `keras.Model` of one input and one output as ONNX, with any number of rows.
+    """Write a `keras.Model` with one input and one output as ONNX, with a variable batch size.
 
     Args:
         model: computes in float32; it is called with training=False.
         inputs: name of the graph's input.
         output: name of the graph's output.
-        path: where the file goes.
+        path: of the ONNX file.
 
     Raises:
-        TrainError: the converter lacks an operation; the layer that uses it is named.
+        TrainError: an operation cannot be converted; the message names the layer.
     """
     failed = _FailedNodes()
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
@@ -60,7 +60,7 @@ def convert(model: Any, inputs: str, output: str, path: Path) -> None:
         where = _describe_layers(model, failed.nodes)
         raise TrainError(
             f"The model cannot be exported to ONNX: {where}{describe(error)} Replace "
-            f"{'that layer' if where else 'the layer that uses this operation'} by other layers of Keras."
+            f"{'that layer' if where else 'the layer with this operation'} with other Keras layers."
         ) from error
     finally:
         logger.removeFilter(failed)
@@ -70,7 +70,7 @@ def convert(model: Any, inputs: str, output: str, path: Path) -> None:
         where = _describe_layers(model, list(unknown))
         raise TrainError(
             f"The model cannot be exported to ONNX: {where}tf2onnx cannot convert the operation "
-            f"{' and '.join(sorted(set(unknown.values())))}. Replace that layer by other layers of Keras."
+            f"{' and '.join(sorted(set(unknown.values())))}. Replace that layer with other Keras layers."
         )
     onnx.save(proto, path)
 
@@ -79,17 +79,17 @@ def _build_proto(model: Any, name: str, output: str) -> Any:
     (examples,) = model.inputs
     trainable, others = list(model.trainable_variables), list(model.non_trainable_variables)
 
-    def predict(rows: Any, weights: Any) -> Any:
+    def predict(examples: Any, weights: Any) -> Any:
         values = weights[: len(trainable)], weights[len(trainable) :]
-        return model.stateless_call(*values, rows, training=False)[0]
+        return model.stateless_call(*values, examples, training=False)[0]
 
-    # The weights are arguments: otherwise each of TensorFlow's passes would copy them.
+    # Weights are arguments, so that TensorFlow's passes do not copy them.
     spec = tf.TensorSpec((None, *examples.shape[1:]), examples.dtype, name=name)
     specs = [tf.TensorSpec(each.shape, each.dtype) for each in (*trainable, *others)]
     concrete = tf.function(predict, input_signature=[spec, specs]).get_concrete_function()
     placeholders = [each.op.name for each in concrete.inputs[1 : 1 + len(specs)]]
     weights = _Weights(zip(placeholders, map(np.asarray, (*trainable, *others)), strict=True))
-    # Only the first is an input: weights, and what the function captured, become constants.
+    # Only the first argument is an input; weights and captured tensors become constants.
     inputs, outputs = [concrete.inputs[0].name], [concrete.outputs[0].name]
     frozen = tf_loader.convert_variables_to_constants_large_model(concrete)
     frozen = tf_loader.fix_freezing_errors_part2(tf_loader.fix_freezing_errors(frozen))
@@ -115,18 +115,18 @@ def _build_proto(model: Any, name: str, output: str) -> Any:
 
 
 class _Weights(dict[str, Any]):
-    """Arrays by the placeholders that stand for them; an item's value is its bytes.
+    """Weights by the names of their placeholders; items are bytes, as tf2onnx expects.
 
-    A large weight is a constant without a value in TensorFlow's graph; tf2onnx gets the value from here.
+    A large weight is a constant without a value in the graph; tf2onnx reads the value from this dict.
     """
 
     def __getitem__(self, placeholder: str) -> bytes:
         return bytes(super().__getitem__(placeholder).tobytes())
 
     def fill(self, frozen: Any, *, smaller: bool) -> None:
-        """Make constants of the placeholders: of the smaller weights, with their values, or of the others.
+        """Replace placeholders by constants: those of small weights with values, or those of large ones.
 
-        TensorFlow folds the smaller ones, such as the statistics of a batch normalization.
+        TensorFlow folds small weights, such as the statistics of a batch normalization.
         """
         for node in frozen.node:
             value = self.get(node.name)
@@ -140,7 +140,7 @@ class _Weights(dict[str, Any]):
 
 
 def _allow_inlining(frozen: Any) -> None:
-    """Keras runs grouped convolutions in functions that are compiled by XLA, which are kept as they are."""
+    """Allow TensorFlow to inline functions that XLA compiles, such as grouped convolutions of Keras."""
     nodes = [*frozen.node, *(node for function in frozen.library.function for node in function.node_def)]
     for one in (*nodes, *frozen.library.function):
         for attribute in NOT_INLINED:
@@ -149,7 +149,7 @@ def _allow_inlining(frozen: Any) -> None:
 
 @contextmanager
 def _copy_constants_once() -> Iterator[None]:
-    """Keep each pass of tf2onnx's optimizer from copying all weights into memory that is never freed."""
+    """Prevent each pass of tf2onnx's optimizer from copying all weights into memory that is not freed."""
     original = Node.update_proto
 
     def update(node: Any, external_tensor_storage: Any = None) -> None:
@@ -164,7 +164,7 @@ def _copy_constants_once() -> Iterator[None]:
 
 
 class _FailedNodes(logging.Filter):
-    """Collects the nodes that tf2onnx reports, which its exceptions do not name; nothing is logged."""
+    """Collects the failed nodes from the log of tf2onnx, as its exceptions do not name them; logs nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,14 +178,14 @@ class _FailedNodes(logging.Filter):
 
 
 def _describe_layers(model: Any, nodes: list[str]) -> str:
-    """Return `in the layer NAME (CLASS): ` for graph nodes, or nothing where no layer is known."""
+    """Return `in the layer NAME (CLASS): ` for graph nodes, or an empty string for unknown layers."""
     known = {layer.name: type(layer).__name__ for layer in model._flatten_layers(include_self=False)}
     names = dict.fromkeys(name for node in nodes if (name := _layer_name(node, known)))
     return f"in the layer {', '.join(f'{name} ({known[name]})' for name in names)}: " if names else ""
 
 
 def _layer_name(node: str, known: Container[str]) -> str:
-    """Return the innermost layer of a graph node, `model_1/dense_3_1/MatMul`; TensorFlow may add numbers."""
+    """Return the innermost layer of a node, `model_1/dense_3_1/MatMul`; TensorFlow may add suffixes."""
     for part in reversed(node.split("/")[:-1]):
         for name in (part, re.sub(r"_\d+$", "", part)):
             if name in known:
@@ -204,12 +204,12 @@ def _is_onnx_operation(node: Any) -> bool:
     return bool(onnx.defs.has(node.op_type, node.domain))
 
 
-# Operations that tf2onnx lacks or converts wrongly. A handler replaces a node of TensorFlow's graph by nodes
-# of ONNX; tf2onnx takes that of the highest version up to OPSET.
+# Handlers of operations that tf2onnx lacks or converts incorrectly. A handler replaces a node of TensorFlow's
+# graph with ONNX nodes; tf2onnx uses the highest version up to OPSET.
 
 
 def _replace_node(graph: Any, node: Any, make: Any) -> None:
-    """Put what `make` returns, an output's name, in the place of a node."""
+    """Replace a node with the nodes that `make` adds; it returns the name of their output."""
     shapes, dtypes = node.output_shapes, node.output_dtypes
     graph.remove_node(node.name)
     last = make()
@@ -232,7 +232,7 @@ def _add_one(graph: Any, tensor: str) -> str:
 
 @tf_op("Erfc")
 class Erfc:
-    """1 - Erf(x), of exact gelu."""
+    """1 - Erf(x); used by exact gelu."""
 
     @classmethod
     def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
@@ -243,7 +243,7 @@ class Erfc:
 
 @tf_op("Expm1")
 class Expm1:
-    """Exp(x) - 1, of celu."""
+    """Exp(x) - 1; used by celu."""
 
     @classmethod
     def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
@@ -254,7 +254,7 @@ class Expm1:
 
 @tf_op("Log1p")
 class Log1p:
-    """Log(x + 1), of logaddexp."""
+    """Log(x + 1); used by logaddexp."""
 
     @classmethod
     def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
@@ -265,7 +265,7 @@ class Log1p:
 
 @tf_op("Conv3D")
 class Conv3D:
-    """A convolution whose groups tf2onnx counts in two dimensions only."""
+    """Sets the groups of the convolution, which tf2onnx supports in two dimensions only."""
 
     @classmethod
     def version_13(cls, ctx: Any, node: Any, **kwargs: Any) -> None:
@@ -278,7 +278,7 @@ class Conv3D:
 
 @tf_op(["Conv2DBackpropInput", "Conv3DBackpropInputV2"])
 class ConvTranspose:
-    """A transposed convolution whose output_padding tf2onnx makes negative pads of."""
+    """Sets output_padding, which tf2onnx converts to negative pads."""
 
     @classmethod
     def version_13(cls, ctx: Any, node: Any, **kwargs: Any) -> None:
@@ -288,17 +288,17 @@ class ConvTranspose:
         if min(pads) < 0:
             half = len(pads) // 2
             pairs = list(zip(pads[:half], pads[half:], strict=True))
-            kept = [pair if sum(pair) > 0 else (0, 0) for pair in pairs]
-            node.set_attr("pads", [pair[end] for end in (0, 1) for pair in kept])
+            positive = [pair if sum(pair) > 0 else (0, 0) for pair in pairs]
+            node.set_attr("pads", [pair[end] for end in (0, 1) for pair in positive])
             node.set_attr("output_padding", [max(0, -sum(pair)) for pair in pairs])
 
 
 @tf_op(["ResizeBilinear", "ResizeNearestNeighbor"])
 class Resize:
-    """The handler of tf2onnx, with the size hidden from it.
+    """The handler of tf2onnx, called with a size that is not a constant.
 
-    It passes a size that it knows as a float factor, and ONNX Runtime rounds size * factor down: 5 % of all
-    sizes come out one pixel short.
+    It converts a constant size to a float factor, and ONNX Runtime rounds size * factor down: the result is
+    one pixel too small for 5 % of all sizes.
     """
 
     @classmethod
@@ -311,9 +311,9 @@ class Resize:
 
 @tf_op(["ResizeBicubic", "ScaleAndTranslate"])
 class ResizeByMatrices:
-    """Products with one matrix for the rows and one for the columns: cubic, Lanczos, antialiased.
+    """Cubic, Lanczos and antialiased resizing, as products with one matrix each for rows and columns.
 
-    The matrices are what TensorFlow makes of a unit matrix.
+    The matrices are the unit matrix, resized by TensorFlow.
     """
 
     @classmethod
@@ -357,7 +357,7 @@ class ResizeByMatrices:
 
 @tf_op("Bucketize")
 class Bucketize:
-    """How many boundaries are not above a value: Discretization and digitize."""
+    """Number of boundaries up to a value; used by Discretization and digitize."""
 
     @classmethod
     def version_13(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
@@ -378,7 +378,7 @@ class Bucketize:
 
 @tf_op("Bitcast")
 class Bitcast:
-    """A float's bits as an integer, where the sign bit alone is looked at: argmax, argmin and signbit."""
+    """The sign bit of a float as an integer; used by argmax, argmin and signbit."""
 
     @classmethod
     def version_18(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
@@ -393,7 +393,7 @@ class Bitcast:
 
         def make() -> str:
             zero = _add_constant(ctx, np.float32(0))
-            inverse = _add_node(ctx, "Div", _add_one(ctx, x), x)  # tells -0.0 from 0.0
+            inverse = _add_node(ctx, "Div", _add_one(ctx, x), x)  # distinguishes -0.0 from 0.0
             negative = _add_node(
                 ctx, "Or", _add_node(ctx, "Less", x, zero), _add_node(ctx, "Less", inverse, zero)
             )
@@ -405,7 +405,7 @@ class Bitcast:
 
 @tf_op("RFFT")
 class RFFT:
-    """The real and the imaginary part of a Fourier transform, of spectrograms; tf2onnx has its magnitude."""
+    """Real and imaginary part of a Fourier transform; used by spectrograms. tf2onnx has the magnitude."""
 
     @classmethod
     def version_17(cls, ctx: Any, node: Any, **kwargs: Any) -> None:

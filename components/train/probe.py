@@ -1,11 +1,11 @@
-"""Times real training steps for some seconds.
+"""Measures the time of real training steps, for some seconds.
 
-    python -m modelyard.components.train.probe TRIAL.json PROBED.json
+    python -m modelyard.components.train.probe REQUEST.json RESULT.json
     python -m modelyard.components.train.probe '{"workload": …}'  # in a pod
 
-The network is built and compiled as the step `train` does it. Training and validation are timed in windows of
-one batch and of many, which separates the cost of a call from that of a batch. Compilation happens in the
-first calls and is measured apart.
+The network is built and compiled as in the step `train`. Training and validation are measured in windows of
+one batch and of many, which separates the time of a call from that of a batch. Compilation, which happens in
+the first calls, is measured separately.
 """
 
 import os
@@ -36,47 +36,46 @@ from modelyard.components.train.settings import Training
 from modelyard.components.train.trainer import CHECKED_EXAMPLES
 
 T = TypeVar("T")
-MAXIMUM_RANDOM_BYTES = 64 * 2**20  # of random features, at most
+MAXIMUM_RANDOM_BYTES = 64 * 2**20  # of random features
 MINIMUM_WINDOWS = 4
-EXTRA_SECONDS = 60.0  # seconds after its time in which a probe may still take its minimum of turns
-MINIMUM_BATCHES = 8  # of a window: the difference to a shorter one tells little of a batch
-MAXIMUM_STRETCH = 10  # a window of MINIMUM_BATCHES may take so many times as long as it should
+EXTRA_SECONDS = 60.0  # beyond the requested time, until MINIMUM_WINDOWS are measured
+MINIMUM_BATCHES = 8  # of a window: with fewer, the time per batch is imprecise
+MAXIMUM_STRETCH = 10  # how many times longer than requested a window of MINIMUM_BATCHES may take
 
 
 def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
-    """Return what training takes.
+    """Measure training.
 
     Args:
-        request: the model, its features and how long to run.
+        request: the workload and the duration.
         scratch: an empty folder.
 
     Raises:
         DataError: the features are malformed.
-        TooLargeError: it needs more memory than there is.
+        TooLargeError: training runs out of memory.
         TrainError: the model cannot be built, trained or exported.
     """
     began, load = time.perf_counter(), os.getloadavg()[0] / (os.cpu_count() or 1)
     workload, device = request.workload, list_devices()[0]
     settings = workload.model
-    features = (
+    features_path = (
         Path(workload.features)
         if workload.features
         else _write_random_features(workload, scratch / "features")
     )
-    opening, rows = measure_time(lambda: Features.read(features))
+    opening, features = measure_time(lambda: Features.read(features_path))
     with costs.translate_code_errors(workload, "Probing"), translate_out_of_memory(_batch_size(workload)):
         building, network = measure_time(lambda: costs.build_compiled_network(workload))
-        passes = TimedPasses(network, rows, workload.training)
+        passes = TimedPasses(network, features, workload.training)
         compiling = passes.warm_up()
         passes.run(request.seconds)
-        exported = networks.add_export_layer(network, settings, rows.schema)
-        checked = rows.train.gather(np.arange(min(CHECKED_EXAMPLES, len(rows.train))))
+        inference_model = networks.add_export_layer(network, settings, features.schema)
+        examples = features.train.gather(np.arange(min(CHECKED_EXAMPLES, len(features.train))))
         exporting = 0.0
-        for name in ("rehearsal", "model") if settings.build else ("model",):
+        for name in ("untrained", "model") if settings.build else ("model",):
             (scratch / name).mkdir()
-            exporting += measure_time(
-                partial(export, exported, rows.schema, rows.normalization, checked, scratch / name)
-            )[0]
+            arguments = inference_model, features.schema, features.normalization, examples, scratch / name
+            exporting += measure_time(partial(export, *arguments))[0]
     return ProbeResult(
         device=device,
         load=load,
@@ -94,18 +93,20 @@ def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
 
 
 def measure_time(function: Callable[[], T]) -> tuple[float, T]:
-    """Return how many seconds a call took, and what it returned."""
+    """Return the seconds of a call, and its result."""
     began = time.perf_counter()
     result = function()
     return time.perf_counter() - began, result
 
 
 class TimingWindows:
-    """Windows of one pass: of a single batch, which is mostly the cost of a call, and of many.
+    """Measured windows of training or of validation: of one batch, and of many.
+
+    The time of a single batch is mostly that of the call.
 
     Args:
-        run: runs n batches and returns the seconds.
-        maximum: the number of batches at most.
+        run: runs a number of batches and returns the seconds.
+        maximum: maximum number of batches.
     """
 
     def __init__(self, run: Callable[[int], float], maximum: int) -> None:
@@ -114,19 +115,19 @@ class TimingWindows:
         self._times: dict[int, list[float]] = {}
 
     def warm_up(self) -> float:
-        """Run one batch and return its seconds; they count only where there is no time for a window."""
+        """Run one batch and return its seconds, which `pace` uses if no window is measured."""
         self._first_time = self._run(1)
         return self._first_time
 
     def choose_size(self, seconds: float) -> None:
-        """Choose a window of about `seconds`: MINIMUM_BATCHES or more, or one where that takes too long."""
+        """Choose a window size for about `seconds`: MINIMUM_BATCHES or more, or 1 if that takes too long."""
         count, took = 1, self.warm_up()
         while took < seconds / 4 and count < self._maximum:
             count = min(self._maximum, 2 * count)
             took = self._run(count)
         self._size = min(self._maximum, max(1, int(count * seconds / max(took, 1e-9))))
-        if self._size < (few := min(self._maximum, MINIMUM_BATCHES)):
-            self._size = few if few * took / count < MAXIMUM_STRETCH * seconds else 1
+        if self._size < (minimum := min(self._maximum, MINIMUM_BATCHES)):
+            self._size = minimum if minimum * took / count < MAXIMUM_STRETCH * seconds else 1
 
     def measure(self) -> None:
         """Run a window of one batch, and one of many."""
@@ -134,61 +135,61 @@ class TimingWindows:
             self._times.setdefault(count, []).append(self._run(count))
 
     def pace(self) -> Pace:
-        """Return the pace by the means, as slow moments are part of a long run, too."""
+        """Return the pace from the mean times, which include slow windows as a long training does."""
         windows = self._times or {1: [self._first_time]}
         count, one = max(windows), float(np.mean(windows[1]))
         many = float(np.mean(windows[count]))
-        # on a busy machine, a window of one may take longer than one of many
+        # On a busy machine, a window of one batch may take longer than one of many.
         each = (many - one) / (count - 1) if many > one else many / count
         low, high = np.quantile(np.asarray(windows[count]) / many, (0.1, 0.9))
         return Pace(fixed=max(0.0, many - count * each), each=each, low=float(low), high=float(high))
 
 
 class TimedPasses:
-    """Training and validation of one network, in windows that take turns."""
+    """Measures training and validation of one network, in alternating windows."""
 
-    def __init__(self, network: Any, rows: Features, training: Training) -> None:
-        self._network, self._rows, self._training = network, rows, training
-        size = training.batch_size
-        self._steps, held = -(-len(rows.train) // size), -(-len(rows.validation) // size)
+    def __init__(self, network: Any, features: Features, training: Training) -> None:
+        self._network, self._features, self._training = network, features, training
+        batches = [-(-len(split) // training.batch_size) for split in (features.train, features.validation)]
+        self._steps, validation_steps = batches
         self.epoch = TimingWindows(self._fit, self._steps)
-        self.validation = TimingWindows(self._evaluate, held) if held else None
+        self.validation = TimingWindows(self._evaluate, validation_steps) if validation_steps else None
 
     def warm_up(self) -> float:
-        """Compile everything; return what the first step and the first validation take beyond their time."""
+        """Compile training and validation, and return the seconds of the compilation."""
         compiling = self._compile_time(self.epoch.warm_up)
-        rest = len(self._rows.train) % self._training.batch_size
-        if rest and self._steps > 1 and self._network.jit_compile:  # XLA compiles each size of a batch
-            last = Subset(self._rows.train, np.arange(rest))
+        remainder = len(self._features.train) % self._training.batch_size
+        if remainder and self._steps > 1 and self._network.jit_compile:  # XLA compiles each batch size
+            last = Subset(self._features.train, np.arange(remainder))
             compiling += self._compile_time(lambda: self._timed_fit(self._shuffled(last)))
         if self.validation:
             compiling += self._compile_time(self.validation.warm_up)
         return compiling
 
     def run(self, seconds: float) -> None:
-        """Time both passes, training three times as often as validation."""
-        until = time.perf_counter() + seconds
-        late = until + EXTRA_SECONDS
+        """Measure windows, three of training for each one of validation."""
+        end = time.perf_counter() + seconds
+        latest_end = end + EXTRA_SECONDS
         self.epoch.choose_size(seconds / 10)
-        if self.validation and time.perf_counter() < late:
+        if self.validation and time.perf_counter() < latest_end:
             self.validation.choose_size(seconds / 20)
-        turn = 0
-        while (now := time.perf_counter()) < until or (turn < MINIMUM_WINDOWS and now < late):
-            (self.validation if self.validation and turn % 4 == 3 else self.epoch).measure()
-            turn += 1
+        count = 0
+        while (now := time.perf_counter()) < end or (count < MINIMUM_WINDOWS and now < latest_end):
+            (self.validation if self.validation and count % 4 == 3 else self.epoch).measure()
+            count += 1
 
     @staticmethod
     def _compile_time(first: Callable[[], float]) -> float:
-        """Return how much longer the first of two equal calls takes, everything around it included."""
+        """Return how much longer the first of two equal calls takes, including its overhead."""
         wall, _ = measure_time(first)
         return max(0.0, wall - first())
 
     def _fit(self, steps: int) -> float:
-        batches = self._shuffled(self._rows.train)
+        batches = self._shuffled(self._features.train)
         return self._timed_fit(batches if steps == self._steps else batches.take(steps))
 
-    def _shuffled(self, rows: Any) -> Any:
-        return data.shuffled_batches(rows, self._training.batch_size, self._training.seed)
+    def _shuffled(self, examples: Any) -> Any:
+        return data.shuffled_batches(examples, self._training.batch_size, self._training.seed)
 
     def _timed_fit(self, batches: Any) -> float:
         seconds, _ = measure_time(
@@ -198,13 +199,13 @@ class TimedPasses:
 
     def _evaluate(self, steps: int) -> float:
         clock = EvaluationClock()
-        batches = data.ordered_batches(self._rows.validation, self._training.batch_size).take(steps)
+        batches = data.ordered_batches(self._features.validation, self._training.batch_size).take(steps)
         self._network.evaluate(batches, callbacks=[clock], verbose=0)
         return clock.seconds
 
 
 class EvaluationClock(keras.callbacks.Callback):  # type: ignore[misc]
-    """Takes the time of an evaluation, without what Keras does around it."""
+    """Measures an evaluation without the overhead of Keras."""
 
     def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002
         """Start the clock."""
@@ -220,22 +221,22 @@ def _batch_size(workload: TrainingWorkload) -> int:
 
 
 def _write_random_features(workload: TrainingWorkload, directory: Path) -> Path:
-    """Write random features of the model's shape: as many rows as there are, or as fit into a bound."""
+    """Write random examples in the shape of the model's input, limited to MAXIMUM_RANDOM_BYTES."""
     directory.mkdir()
     schema: Schema = workload.example_schema
-    row = int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize
-    maximum = max(2 * _batch_size(workload), MAXIMUM_RANDOM_BYTES // row)
+    example_bytes = int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize
+    maximum = max(2 * _batch_size(workload), MAXIMUM_RANDOM_BYTES // example_bytes)
     random, problem = np.random.default_rng(0), problems.of(schema.problem)
     splits = {
         "train": min(maximum, workload.training_examples),
         "validation": min(maximum, workload.validation_examples),
     }
-    for split, rows in splits.items():
+    for split, size in splits.items():
         with ShardWriter(directory, split, schema.shape, schema.dtype) as writer:
-            for start in range(0, rows, 1024):
-                few = min(1024, rows - start)
-                noise = random.integers(0, 256, (few, *schema.shape)).astype(schema.dtype)
-                writer.append(noise, problem.random_targets(schema, few, random))
+            for start in range(0, size, 1024):
+                count = min(1024, size - start)
+                examples = random.integers(0, 256, (count, *schema.shape)).astype(schema.dtype)
+                writer.append(examples, problem.random_targets(schema, count, random))
     artifacts.write(directory / "schema.json", schema.model_copy(update={"splits": splits}))
     artifacts.write(directory / "normalization.json", workload.normalization)
     return directory
@@ -248,19 +249,19 @@ def _device_memory() -> int | None:
 
 
 def main() -> None:
-    """Read the request, probe, and write the answer: in a pod, as its termination message."""
+    """Read the request, probe, and write the result; in a pod, as its termination message."""
     with step("probe"):
         interface.check("train")  # as a pod, it runs in the image of train
-        asked, *named = sys.argv[1:]
+        first, *paths = sys.argv[1:]
         request = (
-            artifacts.read(Path(asked), ProbeRequest) if named else ProbeRequest.model_validate_json(asked)
+            artifacts.read(Path(first), ProbeRequest) if paths else ProbeRequest.model_validate_json(first)
         )
-        if not named:
+        if not paths:
             log(f"probing on {list_devices()[0]} with {BACKEND}")
         with tempfile.TemporaryDirectory() as scratch:
-            found = probe(request, Path(scratch))
-    if answer := Path(named[0]) if named else termination_log():
-        answer.write_text(found.model_dump_json(), encoding="utf-8")  # in a pod it is mounted: no rename
+            result = probe(request, Path(scratch))
+    if output := Path(paths[0]) if paths else termination_log():
+        output.write_text(result.model_dump_json(), encoding="utf-8")  # not renamed: in a pod it is mounted
 
 
 if __name__ == "__main__":

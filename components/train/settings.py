@@ -1,4 +1,4 @@
-"""`model` and `training`: what is trained, and how."""
+"""The sections `model` and `training` of the configuration."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -23,24 +23,24 @@ REGULARIZERS = ("kernel_regularizer", "bias_regularizer")
 BUILT_IN = ("filters", "kernel", "dense", "dropout", *REGULARIZERS)
 REGULARIZER_DESCRIPTION = (
     "Built-in CNN: Keras regularizer of the {} of each layer, such as `{{name: L2, l2: 0.001}}`. With "
-    "model.build, give it to your layers there."
+    "model.build, set it in the layers of your model."
 )
 
 
 class Model(Settings):
-    """The tutorial's CNN with its sizes, or any Keras model from the user's own code."""
+    """The built-in CNN of the Keras tutorial, or any Keras model from the user's code."""
 
     build: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_.][\w./]*:[A-Za-z_]\w*$",
-        description="module:function in model.code that returns a Keras model; it is called with "
-        "input_shape, the number of values in an answer (classes, or targets) and model.arguments. Without "
-        "it the built-in CNN is used.",
+        description="module:function in model.code that returns a Keras model. It is called with "
+        "input_shape, the number of outputs (classes or targets) and model.arguments. Default: the built-in "
+        "CNN.",
     )
     code: str | None = Field(
         default=None,
-        description="Folder with the user's own code, relative to the configuration file. Its fingerprint is "
-        "part of the cache key and of the version's manifest. A run on a cluster uploads it, and names it "
+        description="Folder with the user's code, relative to the configuration file. Its fingerprint is "
+        "part of the cache key and of the version's manifest. A run on a cluster uploads it as "
         "gs://…/uploads/code/<fingerprint>.zip.",
     )
     arguments: dict[str, Any] = Field(
@@ -48,7 +48,7 @@ class Model(Settings):
     )
     logits: bool = Field(
         default=False,
-        description="classification: the model's last layer gives logits; the export ends with a softmax.",
+        description="classification: the last layer outputs logits; the exported model adds a softmax.",
     )
     filters: tuple[Size, ...] = Field(
         default=(32, 64),
@@ -72,9 +72,9 @@ class Model(Settings):
     )
 
     def regularizers(self) -> dict[str, KerasObject]:
-        """Return the regularizers by the argument of a layer that takes them."""
-        given = {key: value for key in REGULARIZERS if (value := getattr(self, key))}
-        return {key: KerasObject.of("regularizers", value, f"model.{key}") for key, value in given.items()}
+        """Return the regularizers by the layer argument that they are for."""
+        values = {key: value for key in REGULARIZERS if (value := getattr(self, key))}
+        return {key: KerasObject.of("regularizers", value, f"model.{key}") for key, value in values.items()}
 
     @model_validator(mode="after")
     def _check_combination(self) -> "Model":
@@ -82,28 +82,30 @@ class Model(Settings):
         if module.endswith(".py") or "/" in module or module.startswith("."):
             name = module.removesuffix(".py").strip("./").replace("/", ".")
             raise ValueError(
-                f"model.build is {self.build}, which names a file; name the module: {name}:{function}"
+                f"model.build is {self.build}, which is a path; write the module: {name}:{function}"
             )
         if (self.build is None) != (self.code is None):
-            raise ValueError("model.build and model.code go together: give both, or neither")
+            raise ValueError("model.build and model.code require each other: set both or neither")
         if self.build is None and self.arguments:
-            raise ValueError("model.arguments are for model.build: remove them")
-        decided = {"input_shape", *(problem.size for problem in PROBLEMS.values())}
-        if given := self.arguments.keys() & decided:
+            raise ValueError("model.arguments require model.build: remove them, or set model.build")
+        reserved = {"input_shape", *(problem.size for problem in PROBLEMS.values())}
+        if conflicting := self.arguments.keys() & reserved:
             raise ValueError(
-                f"model.arguments must not give {' and '.join(sorted(given))}, which the data decides"
+                f"model.arguments has {' and '.join(sorted(conflicting))}, which the data decides: remove it"
             )
         changed = [key for key in BUILT_IN if getattr(self, key) != type(self).model_fields[key].default]
         if self.build and changed:
             keys = " and ".join(f"model.{key}" for key in changed)
-            raise ValueError(f"{keys} is for the built-in CNN, and model.build is {self.build}: remove it")
+            raise ValueError(
+                f"{keys} applies to the built-in CNN, but model.build is {self.build}: remove it"
+            )
         return self
 
 
 class CodeLocation(Settings):
-    """Where the user's own code is: a folder, or the archive of one in a bucket.
+    """Location of the user's code: a local folder, or the URL of an archive in a bucket.
 
-    `endpoint` is the address of the bucket's emulator, if it is one; `user_project` pays for requests.
+    `endpoint` is the URL of an emulator of the bucket's API; `user_project` is billed for requests.
     """
 
     url: str
@@ -112,118 +114,119 @@ class CodeLocation(Settings):
 
 
 class EarlyStopping(Settings):
-    """When to stop before the last epoch: the arguments of keras.callbacks.EarlyStopping."""
+    """The arguments of keras.callbacks.EarlyStopping."""
 
     monitor: str = Field(
         default="val_loss",
-        description="What is watched, on the validation rows: val_loss, val_accuracy for classification, "
-        "val_mae or val_rmse for regression, or one of training.metrics, such as val_f1_score.",
+        description="Metric to monitor: val_loss, val_accuracy for classification, val_mae or val_rmse for "
+        "regression, or one of training.metrics, such as val_f1_score.",
     )
-    patience: int = Field(default=3, ge=0, description="Epochs without an improvement.")
-    min_delta: float = Field(default=0.0, ge=0, description="What counts as an improvement.")
+    patience: int = Field(default=3, ge=0, description="Epochs without improvement before training stops.")
+    min_delta: float = Field(default=0.0, ge=0, description="Minimum change that counts as an improvement.")
     mode: Literal["auto", "min", "max"] = Field(
-        default="auto", description="Whether less or more is better; `auto`: as the metric says."
+        default="auto", description="Whether a lower or a higher value is better; `auto`: by the metric."
     )
     baseline: float | None = Field(
         default=None,
         strict=False,
         allow_inf_nan=False,
-        description="Patience is spent, too, while the metric is not better than this.",
+        description="Value that the metric must exceed (in the direction of `mode`) for an epoch to count as "
+        "an improvement.",
     )
-    start_from_epoch: int = Field(default=0, ge=0, description="Epochs before it begins to watch.")
+    start_from_epoch: int = Field(default=0, ge=0, description="Epochs before monitoring starts.")
     restore_best_weights: bool = Field(
-        default=True, description="Take the best epoch's weights; `false`: those of the last epoch."
+        default=True, description="Restore the weights of the best epoch; `false`: keep the last ones."
     )
 
 
 class Training(Settings):
-    """How the model is fitted."""
+    """Epochs, optimizer, loss, metrics and callbacks."""
 
-    epochs: int = Field(default=10, ge=1, le=100_000, description="Passes over the training rows.")
-    batch_size: int = Field(default=32, ge=1, le=100_000, description="Examples in a step.")
+    epochs: int = Field(default=10, ge=1, le=100_000, description="Passes over the training examples.")
+    batch_size: int = Field(default=32, ge=1, le=100_000, description="Examples per training step.")
     loss: NameOrConfig | None = Field(
         default=None,
-        description="Keras loss by its name, or `{name: CategoricalCrossentropy, label_smoothing: 0.1}` with "
-        "arguments ([which ones](training.md)). Default: SparseCategoricalCrossentropy for classification, "
+        description="Name of a Keras loss, or `{name: CategoricalCrossentropy, label_smoothing: 0.1}` with "
+        "arguments ([list](training.md)). Default: SparseCategoricalCrossentropy for classification, "
         "MeanSquaredError for regression.",
     )
     metrics: tuple[NameOrConfig, ...] = Field(
         default=(),
         strict=False,
-        description="Further Keras metrics of each epoch, as `[{name: F1Score, average: macro}]`, for "
-        "history.json, the report, and the monitor of early stopping.",
+        description="Additional Keras metrics of each epoch, such as `[{name: F1Score, average: macro}]`. "
+        "They are in history.json and the report, and early stopping can monitor them.",
     )
     callbacks: tuple[NameOrConfig, ...] = Field(
         default=(),
         strict=False,
-        description="Keras callbacks, as `[{name: ReduceLROnPlateau, patience: 5}]`: those that a checkpoint "
-        "restores ([which ones](training.md)).",
+        description="Keras callbacks whose state checkpoints restore ([list](training.md)), such as "
+        "`[{name: ReduceLROnPlateau, patience: 5}]`.",
     )
-    optimizer: str = Field(default="adam", description="Keras optimizer by its name: sgd, adam, AdamW, …")
+    optimizer: str = Field(default="adam", description="Name of a Keras optimizer: sgd, adam, AdamW, …")
     optimizer_settings: dict[str, Any] = Field(
         default_factory=dict,
-        description="The optimizer's own settings, as Keras names them (learning_rate, momentum, clipnorm, "
-        "gradient_accumulation_steps, use_ema, …). learning_rate may be a schedule of Keras with its "
+        description="Arguments of the Keras optimizer (learning_rate, momentum, clipnorm, "
+        "gradient_accumulation_steps, use_ema, …). learning_rate may be a Keras schedule with its "
         "arguments: `{name: CosineDecay, initial_learning_rate: 0.01, decay_steps: 1000}`.",
     )
     class_weights: dict[str, Weight] | Literal["balanced"] | None = Field(
         default=None,
-        description="classification: what an example of each class counts in the loss; 1 for a class that is "
-        "not named. `balanced`: in inverse proportion to the training examples of the class.",
+        description="classification: weight of each class in the loss; 1 for classes that are not listed. "
+        "`balanced`: inversely proportional to the number of training examples of the class.",
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         default="float32",
-        description="Keras' dtype policy of the layers. The model is exported in float32 in any case. A "
-        "CPU without avx512_bf16 and amx_bf16 is slow with mixed_bfloat16.",
+        description="Keras dtype policy of the layers. The exported model always uses float32. CPUs without "
+        "avx512_bf16 or amx_bf16 are slow with mixed_bfloat16.",
     )
     early_stopping: EarlyStopping | None = Field(
-        default=None, description="Stop when validation no longer improves; off without it."
+        default=None, description="Stop when the monitored metric no longer improves. Default: off."
     )
-    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights, shuffling and dropout.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Random seed of weights, shuffling and dropout.")
     steps_per_execution: int = Field(
         default=64,
         ge=1,
         le=100_000,
-        description="Training steps per call into TensorFlow: same maths, less overhead.",
+        description="Training steps per call of TensorFlow. Reduces overhead; results do not change.",
     )
     checkpoint_every: float = Field(
         default=600.0,
         ge=0,
-        description="Seconds between checkpoints, which are made after an epoch; 0 for none. A training that "
-        "is started again with the same data, settings and code goes on after its last one.",
+        description="Minimum seconds between checkpoints, which are saved after an epoch; 0 for none. An "
+        "interrupted training with the same data, settings and code resumes from the last checkpoint.",
     )
 
     def optimizer_object(self) -> KerasObject:
-        """Return the optimizer with its settings."""
+        """Return the optimizer."""
         key = "training.optimizer_settings"
         return KerasObject("optimizers", self.optimizer, self.optimizer_settings, key, "training.optimizer")
 
     def loss_object(self, description: Description) -> KerasObject:
-        """Return the loss, or the problem's default."""
+        """Return the loss; by default, that of the problem."""
         return KerasObject.of("losses", self.loss or description.losses[0], "training.loss")
 
     def metric_objects(self) -> list[KerasObject]:
-        """Return the further metrics."""
+        """Return the additional metrics."""
         return [
-            KerasObject.of("metrics", one, f"training.metrics.{place}")
-            for place, one in enumerate(self.metrics)
+            KerasObject.of("metrics", one, f"training.metrics.{index}")
+            for index, one in enumerate(self.metrics)
         ]
 
     def callback_objects(self) -> list[KerasObject]:
         """Return the callbacks."""
         return [
-            KerasObject.of("callbacks", one, f"training.callbacks.{place}")
-            for place, one in enumerate(self.callbacks)
+            KerasObject.of("callbacks", one, f"training.callbacks.{index}")
+            for index, one in enumerate(self.callbacks)
         ]
 
     def early_stopping_object(self) -> KerasObject | None:
-        """Return early stopping."""
+        """Return the callback for early stopping, if configured."""
         if not (stopping := self.early_stopping):
             return None
         return KerasObject("callbacks", "EarlyStopping", stopping.model_dump(), "training.early_stopping", "")
 
     def monitors(self, description: Description) -> dict[str, Direction]:
-        """Return what can be watched after an epoch, without `val_`, and which direction is better."""
+        """Return the metrics that can be monitored, without the prefix `val_`, and their direction."""
         metrics = self.metric_objects()
         directions = (description.training_metrics[one.class_name] for one in metrics)
         return {
@@ -233,24 +236,24 @@ class Training(Settings):
         }
 
     def recipe(self) -> dict[str, Any]:
-        """Return what decides the result: all but when checkpoints are made."""
+        """Return the settings that decide the result: all except the interval of checkpoints."""
         return self.model_dump(mode="json", exclude={"checkpoint_every"})
 
     @property
     def min_epochs(self) -> int:
-        """Return how many there are at least: the first epoch that is watched improves on nothing.
+        """Return the minimum number of epochs with early stopping.
 
-        Under a baseline, it counts as an epoch without an improvement.
+        The first monitored epoch always is an improvement, unless there is a baseline.
         """
         if not (stopping := self.early_stopping):
             return self.epochs
         first = 1 if stopping.baseline is None else 0
-        least = stopping.start_from_epoch + max(1, stopping.patience) + first
-        return min(self.epochs, max(2, least))
+        minimum = stopping.start_from_epoch + max(1, stopping.patience) + first
+        return min(self.epochs, max(2, minimum))
 
 
 def check_keras_settings(model: Model, training: Training, description: Description) -> None:
-    """Check what is named of Keras, by what is known without Keras.
+    """Check all Keras objects in the settings, without importing Keras.
 
     Raises:
         KerasSettingError: Keras has no such class or argument, or it does not fit the problem or
@@ -263,28 +266,29 @@ def check_keras_settings(model: Model, training: Training, description: Descript
     for one, known in ((loss, description.losses), *((one, description.training_metrics) for one in metrics)):
         if one.class_name not in known:
             raise KerasSettingError(
-                f"{one.name_key} is {one.name}, which does not fit the problem's targets. Choose one of "
+                f"{one.name_key} is {one.name}, which does not fit the targets of the problem. Choose one of "
                 f"{', '.join(known)}."
             )
-    watching = {one.key: one.config()["config"]["monitor"] for one in callbacks if one.class_name == PLATEAU}
+    monitored = {one.key: one.config()["config"]["monitor"] for one in callbacks if one.class_name == PLATEAU}
     if training.early_stopping:
-        watching["training.early_stopping"] = training.early_stopping.monitor
+        monitored["training.early_stopping"] = training.early_stopping.monitor
     monitors = [f"val_{name}" for name in training.monitors(description)]
-    for key, monitor in watching.items():
+    for key, monitor in monitored.items():
         if monitor not in monitors:
             raise KerasSettingError(f"{key}.monitor is {monitor}. Choose one of {', '.join(monitors)}.")
     _check_combinations(training, {one.class_name: one for one in callbacks})
 
 
 def _check_combinations(training: Training, callbacks: Mapping[str, KerasObject]) -> None:
-    """Refuse what Keras would refuse after the first epochs, or ignore."""
+    """Reject combinations that Keras ignores or rejects only after the first epochs."""
     stopping, optimizer = training.early_stopping, training.optimizer_settings
     swap, plateau = callbacks.get("SwapEMAWeights"), callbacks.get(PLATEAU)
     if len(callbacks) < len(training.callbacks):
-        raise KerasSettingError("training.callbacks names a callback twice. Remove one.")
+        raise KerasSettingError("training.callbacks has the same callback twice. Remove one.")
     if swap and not optimizer.get("use_ema"):
         raise KerasSettingError(
-            f"{swap.name_key} is {swap.name}, which needs training.optimizer_settings.use_ema: true. Add it."
+            f"{swap.name_key} is {swap.name}, which requires training.optimizer_settings.use_ema: true. "
+            "Add it."
         )
     if plateau and isinstance(optimizer.get("learning_rate"), dict):
         raise KerasSettingError(

@@ -1,4 +1,4 @@
-"""What the step `train` is told."""
+"""The input of the step `train`."""
 
 from pydantic import Field
 
@@ -9,19 +9,19 @@ from modelyard.components.train.settings import CodeLocation, Model, Training
 
 
 class TrainSpec(Spec):
-    """Which model is fitted, how, and where its checkpoints are."""
+    """The model, the training settings and the checkpoint store."""
 
-    model: Model = Field(default=Model(), description="What is trained.")
-    training: Training = Field(default=Training(), description="How it is fitted.")
+    model: Model = Field(default=Model(), description="The model to train.")
+    training: Training = Field(default=Training(), description="The training settings.")
     code: CodeLocation | None = Field(
-        default=None, description="Where the user's own code is; null without any."
+        default=None, description="Location of the user's code; null without user code."
     )
     code_sha256: str = Field(
-        default="", description="Its fingerprint, checked before it is imported; empty without any."
+        default="", description="Fingerprint of the user's code, checked before its import."
     )
-    store: Store | None = Field(default=None, description="Where checkpoints are; null for none.")
+    store: Store | None = Field(default=None, description="Store of the checkpoints; null for none.")
     problem: str = Field(default="classification", description="The kind of target.")
 
     def modules(self) -> tuple[str, ...]:
-        """Return the problem."""
+        """Return the module of the problem."""
         return (problems.module(self.problem),)

@@ -1,9 +1,9 @@
-"""Fits the model and exports it; what the step `train` calls.
+"""The step `train`: fits the model and exports it.
 
     train("features", TrainSpec(), "gs://…/features", "model", "history")
 
-The rows come through memory maps (data.py), the network takes them raw (model.py), and nothing is left behind
-unless the exported files predict what the trained model does (export.py).
+Raw examples are read from memory-mapped shards (data.py) and normalized by the network (model.py). The output
+is written only if the exported files predict the same as the trained model (export.py).
 """
 
 import math
@@ -40,234 +40,247 @@ CHECKED_EXAMPLES = 32
 PACKAGES = ("keras", "numpy", "onnx", "onnxruntime", "tf2onnx")
 
 
-def train(features: str, spec: TrainSpec, origin: str, model: str, history: str) -> None:
-    """Fit the model on `features` and write `model` and `history`; a failure writes neither.
+def train(features_path: str, spec: TrainSpec, features_url: str, model_path: str, history_path: str) -> None:
+    """Fit the model and write it with its history; a failure writes neither.
 
-    A training that was cut off after a checkpoint goes on from there.
+    An interrupted training resumes from its checkpoint.
 
     Args:
-        features: directory that preprocess wrote.
-        spec: the model, how it is fitted, and where its checkpoints are.
-        origin: where the features come from: the same address, the same rows.
-        model: directory to write: model.keras, model.onnx, saved_model/ and signature.json.
-        history: directory to write: history.json.
+        features_path: output directory of preprocess.
+        spec: the model, the training settings and the checkpoint store.
+        features_url: URL of the features; equal URLs mean equal features.
+        model_path: directory to write: model.keras, model.onnx, saved_model/ and signature.json.
+        history_path: directory to write: history.json.
 
     Raises:
-        ConfigError: something of Keras that the settings name does not exist or does not fit.
+        ConfigError: a Keras object in the settings does not exist or does not fit.
         DataError: the features are malformed.
-        TrainError: the accelerator that is asked for is not there, or the model cannot be built, trained or
-            exported.
-        StoreError: the user's own code cannot be fetched.
+        TrainError: the required accelerator is missing, or the model cannot be built, trained or exported.
+        StoreError: the user's code cannot be downloaded.
     """
-    settings, plan = spec.model, spec.training
+    settings, training = spec.model, spec.training
     log(f"training on {', '.join(list_devices())} with {BACKEND}")
-    rows = Features.read(Path(features))
-    check_keras_settings(settings, plan, problems.describe(rows.schema.problem))
-    keras.utils.set_random_seed(plan.seed)
-    folder = code_archive.fetch_code(spec.code) if spec.code else Path()
+    features = Features.read(Path(features_path))
+    schema, normalization = features.schema, features.normalization
+    check_keras_settings(settings, training, problems.describe(schema.problem))
+    keras.utils.set_random_seed(training.seed)
+    code = code_archive.fetch_code(spec.code) if spec.code else Path()
     network = networks.build_network(
-        settings, rows.schema, rows.normalization, folder, spec.code_sha256, plan.precision
+        settings, schema, normalization, code, spec.code_sha256, training.precision
     )
-    compile_model(network, settings, plan, rows.schema, rows.normalization, len(rows.train))
-    exported = networks.add_export_layer(network, settings, rows.schema)
-    checked = rows.train.gather(np.arange(min(CHECKED_EXAMPLES, len(rows.train))))
-    with user_code.translate_errors(folder, "Training") if settings.build else nullcontext():
+    compile_model(network, settings, training, schema, normalization, len(features.train))
+    inference_model = networks.add_export_layer(network, settings, schema)
+    examples = features.train.gather(np.arange(min(CHECKED_EXAMPLES, len(features.train))))
+    with user_code.translate_errors(code, "Training") if settings.build else nullcontext():
         if settings.build:
-            problems.of(rows.schema.problem).check_untrained(
-                np.asarray(network(checked, training=False)), settings.logits
+            problems.of(schema.problem).check_untrained(
+                np.asarray(network(examples, training=False)), settings.logits
             )
-            # What cannot be exported fails now, and not after hours.
-            with tempfile.TemporaryDirectory() as rehearsal:
-                export(exported, rows.schema, rows.normalization, checked, Path(rehearsal))
-        if plan.loss or plan.metrics or settings.regularizers():
-            check_loss_and_metrics(network, checked, rows.train.targets[: len(checked)])
-        identity = origin, rows.schema.model_dump_json(), settings.text(), plan.recipe(), spec.code_sha256
-        checkpoint_store = _checkpoint_store(spec.store, plan, *identity)
-        record = fit(network, rows, plan, checkpoint_store)
-    record = record.model_copy(update={"settings": effective_settings(settings, plan, rows.schema)})
-    with artifacts.writing(Path(history)) as written, artifacts.writing(Path(model)) as directory:
-        export(exported, rows.schema, rows.normalization, checked, directory)
-        artifacts.write(written / "history.json", record)
+            # Export the untrained model, so that an export that fails is an error before training.
+            with tempfile.TemporaryDirectory() as scratch:
+                export(inference_model, schema, normalization, examples, Path(scratch))
+        if training.loss or training.metrics or settings.regularizers():
+            check_loss_and_metrics(network, examples, features.train.targets[: len(examples)])
+        inputs = features_url, schema.model_dump_json(), settings.text(), training.recipe(), spec.code_sha256
+        checkpoint_store = _checkpoint_store(spec.store, training, *inputs)
+        history = fit(network, features, training, checkpoint_store)
+    history = history.model_copy(update={"settings": effective_settings(settings, training, schema)})
+    with artifacts.writing(Path(history_path)) as written, artifacts.writing(Path(model_path)) as directory:
+        export(inference_model, schema, normalization, examples, directory)
+        artifacts.write(written / "history.json", history)
     if checkpoint_store:
         checkpoint_store.clear()
 
 
 def compile_model(
-    network: Any, settings: Model, plan: Training, schema: Schema, normalization: Normalization, rows: int
+    network: Any,
+    settings: Model,
+    training: Training,
+    schema: Schema,
+    normalization: Normalization,
+    training_examples: int,
 ) -> None:
-    """Give a network its optimizer, loss and metrics.
+    """Compile a network with its optimizer, loss and metrics.
 
     Args:
-        network: what `build` of model.py returned.
-        settings: the network's.
-        plan: the optimizer, the loss and the sizes.
-        schema: what the examples are.
+        network: from `build_network`.
+        settings: of the network.
+        training: optimizer, loss, metrics and batch size.
+        schema: of the examples.
         normalization: with the scale of the targets.
-        rows: training rows of an epoch.
+        training_examples: number of training examples.
 
     Raises:
-        TrainError: Keras refuses an argument of one of them.
+        TrainError: Keras rejects an argument of the optimizer, the loss or a metric.
     """
-    problem, metrics = problems.of(schema.problem), plan.metric_objects()
-    loss = plan.loss_object(problems.describe(schema.problem)).build(from_logits=settings.logits)
+    problem, metrics = problems.of(schema.problem), training.metric_objects()
+    loss = training.loss_object(problems.describe(schema.problem)).build(from_logits=settings.logits)
     named = (one.build(name=name) for one, name in zip(metrics, metric_names(metrics), strict=True))
     network.compile(
-        plan.optimizer_object().build(),
+        training.optimizer_object().build(),
         problem.loss_on(loss, settings.logits, normalization),
         metrics=[*problem.own_metrics(), *(problem.metric_on(one, settings.logits) for one in named)],
-        steps_per_execution=min(plan.steps_per_execution, math.ceil(rows / plan.batch_size)),
+        steps_per_execution=min(
+            training.steps_per_execution, math.ceil(training_examples / training.batch_size)
+        ),
     )
 
 
 def check_loss_and_metrics(network: Any, examples: Any, targets: Any) -> None:
-    """Compute loss and metrics once, so that what Keras refuses then is refused before training.
+    """Compute loss and metrics once before training.
 
     Raises:
-        TrainError: Keras refuses to compute one, or it is not one number.
+        TrainError: Keras cannot compute one of them, or it has more than one value.
     """
-    answers = network(examples, training=False)
+    predictions = network(examples, training=False)
     try:
-        loss = network.compute_loss(examples, targets, answers, training=False)
-        values = {"loss": loss} | network.compute_metrics(examples, targets, answers)
+        loss = network.compute_loss(examples, targets, predictions, training=False)
+        values = {"loss": loss} | network.compute_metrics(examples, targets, predictions)
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         raise TrainError(
             f"Keras cannot compute the loss and the metrics: {describe(error)} Change training.loss, "
-            "training.metrics or the model's regularizers."
+            "training.metrics or the regularizers of the model."
         ) from error
     network.reset_metrics()
     for name, value in values.items():
         if np.ndim(value):
             raise TrainError(
-                f"{name} has {np.size(value)} values, and one is expected. Set an argument such as "
-                "average: macro in training.metrics, or reduction in training.loss."
+                f"{name} has {np.size(value)} values instead of one. Set an argument such as average: macro "
+                "in training.metrics, or reduction in training.loss."
             )
 
 
-def effective_settings(settings: Model, plan: Training, schema: Schema) -> dict[str, Any]:
-    """Return the settings that are in effect, with Keras' defaults."""
+def effective_settings(settings: Model, training: Training, schema: Schema) -> dict[str, Any]:
+    """Return the settings with the defaults of Keras."""
     plain = {"epochs", "batch_size", "class_weights", "precision", "seed", "steps_per_execution"}
-    own = {"build", "arguments"} if settings.build else {"filters", "kernel", "dense", "dropout"}
-    stopping, regularizers = plan.early_stopping_object(), settings.regularizers()
+    model = {"build", "arguments"} if settings.build else {"filters", "kernel", "dense", "dropout"}
+    stopping, regularizers = training.early_stopping_object(), settings.regularizers()
     return {
-        "model": settings.model_dump(mode="json", include=own),
-        "optimizer": plan.optimizer_object().config(),
-        "loss": plan.loss_object(problems.describe(schema.problem)).config(),
-        "metrics": [one.config() for one in plan.metric_objects()],
-        "callbacks": [one.config() for one in plan.callback_objects()],
+        "model": settings.model_dump(mode="json", include=model),
+        "optimizer": training.optimizer_object().config(),
+        "loss": training.loss_object(problems.describe(schema.problem)).config(),
+        "metrics": [one.config() for one in training.metric_objects()],
+        "callbacks": [one.config() for one in training.callback_objects()],
         "early_stopping": stopping and stopping.config(),
         **{key: (one := regularizers.get(key)) and one.config() for key in REGULARIZERS},
-        **plan.model_dump(mode="json", include=plain),
+        **training.model_dump(mode="json", include=plain),
     }
 
 
 def fit(
-    network: Any, rows: Features, plan: Training, checkpoint_store: CheckpointStore | None = None
+    network: Any, features: Features, training: Training, checkpoint_store: CheckpointStore | None = None
 ) -> History:
-    """Fit a compiled network, with validation after each epoch, and return what happened.
+    """Fit a compiled network, with validation after each epoch, and return its history.
 
-    Every training row is seen exactly once an epoch. With early stopping, the best epoch's weights are
-    those that stay.
+    Each epoch uses each training example once. With early stopping, the network has the weights of the best
+    epoch afterwards.
 
     Args:
-        network: what `compile_model` compiled.
-        rows: what it learns.
-        plan: how.
-        checkpoint_store: where its checkpoint is; None for none.
+        network: compiled by `compile_model`.
+        features: training and validation examples.
+        training: the training settings.
+        checkpoint_store: location of the checkpoint; None for no checkpoints.
 
     Raises:
-        TooLargeError: the memory of the device is too small.
-        TrainError: a metric became NaN or infinite, or early stopping has no validation rows.
+        TooLargeError: the device runs out of memory.
+        TrainError: a metric becomes NaN or infinite, or early stopping has no validation examples.
     """
-    own = _callbacks(plan, rows)
+    keras_callbacks = _build_callbacks(training, features)
     state, checkpoints = TrainingState(), None
     if checkpoint_store:
         network.optimizer.build(network.trainable_variables)
-        checkpoints = CheckpointCallback(checkpoint_store, plan.checkpoint_every, network, own)
-        if (state := checkpoints.resume()).epochs:
-            emit(Resumed(step="train", epoch=state.epochs, epochs=plan.epochs))
-    progress = ProgressLogger(plan.epochs, len(rows.train), state.seconds)
-    callbacks = [one for one in (FailOnNonFinite(), *own, progress, checkpoints) if one]
-    validation = data.ordered_batches(rows.validation, plan.batch_size) if len(rows.validation) else None
+        checkpoints = CheckpointCallback(
+            checkpoint_store, training.checkpoint_every, network, keras_callbacks
+        )
+        if (state := checkpoints.restore()).epochs:
+            emit(Resumed(step="train", epoch=state.epochs, epochs=training.epochs))
+    progress = ProgressLogger(training.epochs, len(features.train), state.seconds)
+    callbacks = [one for one in (FailOnNonFinite(), *keras_callbacks, progress, checkpoints) if one]
+    validation = (
+        data.ordered_batches(features.validation, training.batch_size) if len(features.validation) else None
+    )
     started = time.perf_counter()
-    with translate_out_of_memory(plan.batch_size):
-        seen = network.fit(
-            data.shuffled_batches(rows.train, plan.batch_size, plan.seed, state.epochs),
-            epochs=plan.epochs,
+    with translate_out_of_memory(training.batch_size):
+        fitted = network.fit(
+            data.shuffled_batches(features.train, training.batch_size, training.seed, state.epochs),
+            epochs=training.epochs,
             initial_epoch=state.epochs,
             validation_data=validation,
             callbacks=callbacks,
-            class_weight=_class_weights(plan.class_weights, rows),
+            class_weight=_class_weights(training.class_weights, features),
             shuffle=False,  # the dataset shuffles itself
             verbose=0,
         )
     return History(
         metrics={
-            name: [*state.metrics.get(name, []), *map(float, values)] for name, values in seen.history.items()
+            name: [*state.metrics.get(name, []), *map(float, values)]
+            for name, values in fitted.history.items()
         },
         epochs=len(progress.seconds),
-        stopped_early=len(progress.seconds) < plan.epochs,
+        stopped_early=len(progress.seconds) < training.epochs,
         resumed_after=state.epochs,
         seconds=sum(state.seconds) + time.perf_counter() - started,
         samples_per_second=progress.samples_per_second,
         parameters=network.count_params(),
-        packages=_packages(),
+        packages=_package_versions(),
     )
 
 
-def _checkpoint_store(store: Store | None, plan: Training, *identity: Any) -> CheckpointStore | None:
-    """Return where the checkpoint of this training is; None when it makes none."""
-    if not store or not plan.checkpoint_every:
+def _checkpoint_store(store: Store | None, training: Training, *inputs: Any) -> CheckpointStore | None:
+    """Return the checkpoint of a training with these inputs; None without checkpoints."""
+    if not store or not training.checkpoint_every:
         return None
-    return CheckpointStore(open_objects(store), checkpoint.fingerprint_training(*identity))
+    return CheckpointStore(open_objects(store), checkpoint.fingerprint_training(*inputs))
 
 
-def _packages() -> dict[str, str]:
-    """Return the versions of what trained and exported the model."""
+def _package_versions() -> dict[str, str]:
+    """Return the versions of the packages that trained and exported the model."""
     names = (*PACKAGES, "jax") if BACKEND == "jax" else PACKAGES
     # TensorFlow's package is tensorflow or tensorflow-cpu
     versions = {"python": platform.python_version(), "tensorflow": tf.__version__}
     return versions | {name: version(name) for name in names}
 
 
-def _class_weights(weights: Mapping[str, float] | str | None, rows: Features) -> dict[int, float] | None:
+def _class_weights(weights: Mapping[str, float] | str | None, features: Features) -> dict[int, float] | None:
     """Return the weight of each label.
 
     Raises:
-        TrainError: there is no class of a name.
+        TrainError: the data has no class of a name.
     """
-    names = rows.schema.names
+    names, examples = features.schema.names, features.train
     if weights is None:
         return None
     if isinstance(weights, str):
-        counts = np.bincount(rows.train.targets, minlength=len(names))
+        counts = np.bincount(examples.targets, minlength=len(names))
         return {
-            label: len(rows.train) / (len(names) * max(1, count))
-            for label, count in enumerate(counts.tolist())
+            label: len(examples) / (len(names) * max(1, count)) for label, count in enumerate(counts.tolist())
         }
     if unknown := weights.keys() - set(names):
         raise TrainError(
-            f"training.class_weights has {min(unknown)!r}, which is no class of the data. The classes are "
+            f"training.class_weights has {min(unknown)!r}, which is not a class of the data. The classes are "
             f"{', '.join(names)}."
         )
     return {label: weights.get(name, 1.0) for label, name in enumerate(names)}
 
 
-def _callbacks(plan: Training, rows: Features) -> list[Any]:
-    """Return the callbacks, early stopping last: it takes the weights that the others leave.
+def _build_callbacks(training: Training, features: Features) -> list[Any]:
+    """Return the callbacks of the settings, early stopping last: it uses the weights that others set.
 
     Raises:
-        TrainError: one watches validation rows, and there are none.
+        TrainError: a callback monitors validation, and there are no validation examples.
     """
-    named = [*plan.callback_objects(), *filter(None, [plan.early_stopping_object()])]
-    watching = [one for one in named if "monitor" in one.signature]
-    if watching and not len(rows.validation):
-        key = watching[0].key
+    objects = [*training.callback_objects(), *filter(None, [training.early_stopping_object()])]
+    monitoring = [one for one in objects if "monitor" in one.signature]
+    if monitoring and not len(features.validation):
+        key = monitoring[0].key
         raise TrainError(
-            f"{key} watches validation rows, but there are none. Raise data.validation, or remove {key}."
+            f"{key} monitors validation, but there are no validation examples. Raise data.validation, or "
+            f"remove {key}."
         )
-    built = [one.build() for one in named]
-    directions = plan.monitors(problems.describe(rows.schema.problem))
-    for one in built:
-        if getattr(one, "mode", "") == "auto":
-            one.mode = "max" if directions[one.monitor.removeprefix("val_")] == "higher" else "min"
-    return built
+    callbacks = [one.build() for one in objects]
+    directions = training.monitors(problems.describe(features.schema.problem))
+    for callback in callbacks:
+        if getattr(callback, "mode", "") == "auto":
+            higher = directions[callback.monitor.removeprefix("val_")] == "higher"
+            callback.mode = "max" if higher else "min"
+    return callbacks

@@ -1,14 +1,14 @@
-"""A Keras model from the user's own code: `module:function` in a folder that the configuration names.
+"""Builds a Keras model with the user's code: `module:function` in the folder model.code.
 
     # networks/small.py, with model.build: small:build and model.code: networks
     def build(input_shape, classes, width=64):
         return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), ...])
 
-The function gets the shape of one example, the number of values in an answer under the problem's name for it
-(`classes`, `targets`), and model.arguments. Its model takes normalized float32 examples. For classification
-it gives (None, classes): probabilities, or logits with model.logits. For regression it gives (None, targets)
-without activation: standard deviations from the mean of the training targets, which are scaled to their unit
-behind it. A compiled model is refused: the configuration says how it is trained.
+The function is called with the shape of one example, the number of outputs (`classes` or `targets`), and
+model.arguments. Its model takes normalized float32 examples. For classification it returns (None, classes):
+probabilities, or logits with model.logits. For regression it returns (None, targets) without activation, in
+standard deviations from the mean of the training targets, which are then scaled to their unit. A compiled
+model is an error, as the configuration decides how it is trained.
 """
 
 import difflib
@@ -37,13 +37,13 @@ def build_model(settings: Model, schema: Schema, code: Path, code_sha256: str) -
 
     Args:
         settings: with `build` and `arguments`.
-        schema: the shape of an example, the problem and the names of an answer's values.
-        code: the folder.
-        code_sha256: what its fingerprint has to be; checked before anything in it runs.
+        schema: of the examples.
+        code: folder with the code.
+        code_sha256: expected fingerprint of the folder, checked before the code is imported.
 
     Raises:
-        TrainError: the folder changed, there is no such function, it fails, or what it returns is not
-            a model that the step can train.
+        TrainError: the folder changed, the function does not exist or fails, or its result is not a model
+            that the step can train.
     """
     _check_unchanged(code, code_sha256)
     function = _load_function(str(settings.build), code)
@@ -54,61 +54,60 @@ def build_model(settings: Model, schema: Schema, code: Path, code_sha256: str) -
         model = function(**arguments)
     if not isinstance(model, keras.Model):
         raise TrainError(
-            f"model.build {settings.build} returned {type(model).__name__}, not a keras.Model. "
-            "Return the model."
+            f"model.build {settings.build} returned {type(model).__name__}. Return a keras.Model."
         )
     _check_training(str(settings.build), model)
     return model
 
 
 def has_layer(model: Any, name: str) -> bool:
-    """Say whether a model has a layer of this name, RAW_LAYER or SCALED_LAYER, at any depth."""
+    """Return whether a model has a layer with a name, at any depth."""
     return any(layer.name == name for layer in model._flatten_layers())
 
 
 def apply(model: Any, settings: Model, schema: Schema, examples: Any, code: Path) -> Any:
-    """Return what the user's model makes of examples.
+    """Return the output of the user's model.
 
     Args:
-        model: what `build_model` returned.
+        model: from `build_model`.
         settings: with `build`.
-        schema: the shape of an example, the problem and the names of an answer's values.
+        schema: of the examples.
         examples: symbolic (None, *shape), normalized unless the model has the layer RAW_LAYER.
-        code: the folder.
+        code: folder with the code.
 
     Raises:
-        TrainError: the model fails, or its answers do not fit.
+        TrainError: the model fails, or its output has the wrong shape or dtype.
     """
     size, values = problems.describe(schema.problem).size, len(schema.names)
     with translate_errors(
         code, f"The model of {settings.build}, called with examples of shape {schema.shape},"
     ):
         outputs = model(examples)
-    got = getattr(outputs, "shape", None)
-    if got != (None, values):
+    shape = getattr(outputs, "shape", None)
+    if shape != (None, values):
         raise TrainError(
-            f"The model of {settings.build} gives {got or type(outputs).__name__}, but {(None, values)} is "
-            f"expected: {size} is {values}. Let it have one output, a Dense layer of `{size}` units."
+            f"The output of the model of {settings.build} is {shape or type(outputs).__name__}, but must be "
+            f"{(None, values)}, as {size} is {values}. End it with a Dense layer of `{size}` units."
         )
     if outputs.dtype != "float32":
         raise TrainError(
-            f"The model of {settings.build} gives {outputs.dtype}, but clients are promised float32. Give "
-            'its last layer dtype="float32".'
+            f"The output of the model of {settings.build} is {outputs.dtype}, but must be float32. Set "
+            'dtype="float32" in its last layer.'
         )
     return outputs
 
 
 def _check_training(build: str, model: Any) -> None:
-    own = [
+    overridden = [
         name
         for name in TRAINING_METHODS
         if getattr(type(model), name) is not _keras_method(type(model), name)
     ]
-    if own:
+    if overridden:
         raise TrainError(
-            f"The model of {build} overrides {own[0]}, which would not be used: its layers are "
-            "trained as the configuration says. Remove it, and set training.loss, training.optimizer and "
-            "training.class_weights."
+            f"The model of {build} overrides {overridden[0]}, which would not be used, as the "
+            "configuration decides how its layers are trained. Remove it, and set training.loss, "
+            "training.optimizer and training.class_weights."
         )
     if model.compiled:
         optimizer, loss = type(model.optimizer).__name__, model.loss
@@ -120,35 +119,35 @@ def _check_training(build: str, model: Any) -> None:
 
 
 def _keras_method(kind: type, name: str) -> Any:
-    """Return the method of the first class that Keras itself defines."""
+    """Return the method of the first base class that Keras defines."""
     return next(getattr(each, name) for each in kind.__mro__ if each.__module__.startswith("keras."))
 
 
 @contextmanager
 def translate_errors(code: Path, what: str) -> Iterator[None]:
-    """Turn an exception of the user's code into a TrainError with file, line and cause.
+    """Raise TrainError with file, line and cause for an exception in the user's code.
 
     Raises:
-        TooLargeError: it ran out of memory.
-        TrainError: it failed in another way.
+        TooLargeError: the code ran out of memory.
+        TrainError: the code failed.
     """
     try:
         yield
     except ModelyardError:
         raise
     except (Exception, SystemExit) as error:
-        place = _error_location(error, code)
+        location = _error_location(error, code)
         if is_out_of_memory(error):
             raise TooLargeError(
-                f"{what} ran out of memory{place}: {describe(error)} Lower the sizes in `model` or "
-                "training.batch_size."
+                f"{what} ran out of memory{location}: {describe(error)} Lower the layer sizes in `model`, "
+                "or training.batch_size."
             ) from error
-        where = "there" if place else f"in {code}"
-        raise TrainError(f"{what} failed{place}: {describe(error)} Correct it {where}.") from error
+        where = "that line" if location else f"the code in {code}"
+        raise TrainError(f"{what} failed{location}: {describe(error)} Correct {where}.") from error
 
 
 def _error_location(error: BaseException, code: Path) -> str:
-    """Return ` at file:line` of the innermost frame inside the folder, or nothing."""
+    """Return ` at file:line` of the innermost frame inside the folder, or an empty string."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" at {error.filename}:{error.lineno}"
     folder = code.resolve()
@@ -162,11 +161,11 @@ def _error_location(error: BaseException, code: Path) -> str:
 
 def _check_unchanged(code: Path, expected: str) -> None:
     if not code.is_dir():
-        raise TrainError(f"model.code is {code}, which is no folder. Name the folder that holds the module.")
-    if (found := artifacts.tree_sha256(code)) != expected:
+        raise TrainError(f"model.code is {code}, which is not a folder. Set it to the folder of the module.")
+    if (actual := artifacts.tree_sha256(code)) != expected:
         raise TrainError(
-            f"The code in {code} has the fingerprint {found[:12]}, but the run began with {expected[:12]}: "
-            "a file changed meanwhile. Run again."
+            f"The code in {code} changed during the run: its fingerprint is {actual[:12]}, but was "
+            f"{expected[:12]}. Run again."
         )
 
 
@@ -176,8 +175,8 @@ def _check_arguments(build: str, function: Callable[..., Any], arguments: Mappin
         signature.bind(**arguments)
     except TypeError as error:
         raise TrainError(
-            f"model.build {build} is called with {', '.join(arguments)}, but takes {signature}: {error}. "
-            "Change model.arguments or the function."
+            f"model.build {build} is called with {', '.join(arguments)}, but its signature is {signature}: "
+            f"{error}. Change model.arguments or the function."
         ) from error
 
 
@@ -190,13 +189,13 @@ def _load_function(build: str, code: Path) -> Callable[..., Any]:
         near = difflib.get_close_matches(attribute, known, n=3) or known
         raise TrainError(
             f"model.build is {build}, but {module.__file__} has no function {attribute}. "
-            f"{'It has ' + ', '.join(near) + '.' if near else 'Define it there.'}"
+            f"{'Choose one of ' + ', '.join(near) if near else 'Define it'}."
         )
     return function  # type: ignore[no-any-return]
 
 
 def _import_module(name: str, build: str, code: Path) -> ModuleType:
-    """Import the module from the folder, which stays importable: layers may import more while they train."""
+    """Import the module from the folder, which remains in sys.path, as layers may import during training."""
     folder = code.resolve()
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
@@ -206,7 +205,7 @@ def _import_module(name: str, build: str, code: Path) -> ModuleType:
     file = getattr(module, "__file__", None)
     if not file or not Path(file).resolve().is_relative_to(folder):
         raise TrainError(
-            f"model.build is {build}, but the name {name} belongs to {file or 'Python itself'} and not to "
-            f"{code}. Give the module in {code} another name."
+            f"model.build is {build}, but {name} is the module {file or 'of Python'}, outside {code}. Rename "
+            f"the module in {code}."
         )
     return module
