@@ -211,8 +211,8 @@ def test_a_training_whose_pod_is_lost_goes_on_after_its_last_checkpoint(place, k
         assert run.wait(300) == 0
     before, lost, after = train_log(tmp_path).partition("was deleted while it ran")
     assert lost, said
-    assert "going on after epoch" not in before
-    assert "going on after epoch" in after
+    assert "resuming after epoch " not in before
+    assert "resuming after epoch " in after
 
 
 def train_log(folder):

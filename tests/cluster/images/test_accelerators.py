@@ -56,7 +56,7 @@ def test_an_accelerator_that_is_missing_is_said_and_not_trained_without(
     accelerators: dict[str, str], confined: Run, target: str, asked: str, backend: str
 ) -> None:
     with pytest.raises(
-        AssertionError, match=f"asks for a {asked.upper()}, but Keras on {backend} finds only cpu:0"
+        AssertionError, match=f"requires a {asked.upper()}, but Keras on {backend} finds only cpu:0"
     ):
         confined(accelerators[target], DEVICES.format(environment={"MODELYARD_ACCELERATOR": asked}))
 
@@ -103,4 +103,4 @@ def test_a_pod_on_a_node_that_only_claims_a_gpu_says_so_or_trains_without(
         assert "training on cpu:0 with tensorflow" in log.read_text()
     else:
         assert ended.code == TrainError.exit_code
-        assert "asks for a GPU, but Keras on tensorflow finds only cpu:0" in ended.json["failure"]["message"]
+        assert "requires a GPU, but Keras on tensorflow finds only cpu:0" in ended.json["failure"]["message"]

@@ -40,8 +40,8 @@ def raw(tmp_path: Path) -> Raw:
 
 
 @pytest.fixture
-def pictures() -> Callable[[int], Rows]:
-    """Give n random 4x4 RGB pictures of three classes."""
+def images() -> Callable[[int], Rows]:
+    """Give n random 4x4 RGB images of three classes."""
 
     def build(count: int, seed: int = 0) -> Rows:
         random = np.random.default_rng(seed)

@@ -26,8 +26,8 @@ def rows(features: Path, split: str) -> set[bytes]:
     return {row.tobytes() for row in part.gather(np.arange(len(part)))}
 
 
-def test_each_example_is_in_one_split_with_its_label(raw, pictures) -> None:
-    examples, labels = pictures(600)
+def test_each_example_is_in_one_split_with_its_label(raw, images) -> None:
+    examples, labels = images(600)
     features = run(raw({"all": (examples, labels, [f"{row.tobytes()!r}.png" for row in examples])}))
     normalize_label = {row.tobytes(): label for row, label in zip(examples, labels, strict=True)}
     seen = 0
@@ -45,33 +45,33 @@ def test_each_example_is_in_one_split_with_its_label(raw, pictures) -> None:
     assert 25 < len(Split(features, "validation")) < 75  # a tenth of the rest
 
 
-def test_source_splits_are_used_and_numbers_are_exact(raw, pictures) -> None:
-    train, test = pictures(300), pictures(60, seed=1)
+def test_source_splits_are_used_and_numbers_are_exact(raw, images) -> None:
+    train, test = images(300), images(60, seed=1)
     features = run(raw({"train": train, "test": test}), validation=50)
     assert rows(features, "test") == {row.tobytes() for row in test[0]}
     assert len(Split(features, "validation")) == 50
     assert len(Split(features, "train")) == 250
 
 
-def test_a_validation_split_of_the_source_is_used(raw, pictures) -> None:
-    own = pictures(30, seed=2)
-    splits = {"train": pictures(90), "validation": own, "test": pictures(30, seed=1)}
+def test_a_validation_split_of_the_source_is_used(raw, images) -> None:
+    own = images(30, seed=2)
+    splits = {"train": images(90), "validation": own, "test": images(30, seed=1)}
     features = run(raw(splits), validation=5)
     assert rows(features, "validation") == {row.tobytes() for row in own[0]}
     assert len(Split(features, "train")) == 90
 
 
 @pytest.mark.parametrize("names", [("all",), ("train", "test")])
-def test_validation_on_the_test_split(raw, pictures, names) -> None:
-    features = run(raw({name: pictures(90, seed) for seed, name in enumerate(names)}), validation="test")
+def test_validation_on_the_test_split(raw, images, names) -> None:
+    features = run(raw({name: images(90, seed) for seed, name in enumerate(names)}), validation="test")
     assert rows(features, "validation") == rows(features, "test") != set()
     assert not rows(features, "train") & rows(features, "test")
 
 
-def test_duplicates_and_leakage_are_counted_and_logged(raw, pictures, capsys) -> None:
-    examples, labels = pictures(90)
+def test_duplicates_and_leakage_are_counted_and_logged(raw, images, capsys) -> None:
+    examples, labels = images(90)
     train = np.concatenate([examples, examples[:4]]), np.concatenate([labels, labels[:4]])
-    other, theirs = pictures(30, seed=1)
+    other, theirs = images(30, seed=1)
     test = np.concatenate([other, examples[:7]]), np.concatenate([theirs, labels[:7]])
     features = run(raw({"train": train, "test": test}), validation=1)
     statistics = artifacts.read(features / "statistics.json", Statistics)
@@ -89,8 +89,8 @@ def test_duplicates_and_leakage_are_counted_and_logged(raw, pictures, capsys) ->
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_standardize_uses_training_examples_per_channel(raw, pictures, dtype) -> None:
-    examples, labels = pictures(900)
+def test_standardize_uses_training_examples_per_channel(raw, images, dtype) -> None:
+    examples, labels = images(900)
     examples[..., 1] = 7
     examples = examples.astype(dtype)
     features = run(raw({"all": (examples, labels)}), normalize="standardize")
@@ -103,15 +103,15 @@ def test_standardize_uses_training_examples_per_channel(raw, pictures, dtype) ->
 
 
 @pytest.mark.parametrize(("normalize", "deviation"), [("scale", 16.0), ("scale", 1e6), ("none", 1.0)])
-def test_normalize_scale_and_none(raw, pictures, capsys, normalize, deviation) -> None:
-    features = run(raw({"all": pictures(90)}), normalize=normalize, scale=deviation)
+def test_normalize_scale_and_none(raw, images, capsys, normalize, deviation) -> None:
+    features = run(raw({"all": images(90)}), normalize=normalize, scale=deviation)
     found = artifacts.read(features / "normalization.json", Normalization)
     assert (found.mean, found.deviation) == ((0.0,), (deviation,))
     assert ("check data.scale" in capsys.readouterr().out) == (deviation == 1e6)
 
 
-def test_images_from_files_are_divided_by_255(raw, pictures) -> None:
-    directory = raw({"all": pictures(90)})
+def test_images_from_files_are_divided_by_255(raw, images) -> None:
+    directory = raw({"all": images(90)})
     schema = artifacts.read(directory / "schema.json", Schema)
     form = ImageFormat(height=4, width=4, channels=3, resize="exact")
     artifacts.write(directory / "schema.json", schema.model_copy(update={"image": form}))
@@ -140,8 +140,8 @@ def refused(raw: Path, *words: str, **settings: object) -> None:
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_label_out_of_range(raw, pictures, label) -> None:
-    examples, labels = pictures(60)
+def test_label_out_of_range(raw, images, label) -> None:
+    examples, labels = images(60)
     labels[41] = label
     refused(raw({"train": (examples, labels)}), "Row 41 of train", f"label {label}", "Correct the label")
 
@@ -153,37 +153,37 @@ def test_nan_and_infinite_values(raw, value) -> None:
     refused(raw({"all": (examples, np.arange(60) % 3)}), "Row 33 of all", str(value), "[2]", "Remove the row")
 
 
-def test_empty_dataset(raw, pictures) -> None:
-    refused(raw({"all": pictures(0)}), "empty", "0 rows", "data.source")
+def test_empty_dataset(raw, images) -> None:
+    refused(raw({"all": images(0)}), "empty", "0 rows", "data.source")
 
 
-def test_empty_split_of_the_source(raw, pictures) -> None:
-    refused(raw({"train": pictures(60), "test": pictures(0)}), "split test has 0 rows", "Add examples")
+def test_empty_split_of_the_source(raw, images) -> None:
+    refused(raw({"train": images(60), "test": images(0)}), "split test has 0 rows", "Add examples")
 
 
-def test_one_class_in_the_data(raw, pictures) -> None:
-    examples, labels = pictures(60)
+def test_one_class_in_the_data(raw, images) -> None:
+    examples, labels = images(60)
     refused(raw({"all": (examples, labels * 0)}), "'cat'", "second class")
 
 
-def test_one_class_in_the_schema(raw, pictures) -> None:
-    examples, labels = pictures(60)
+def test_one_class_in_the_schema(raw, images) -> None:
+    examples, labels = images(60)
     refused(raw({"all": (examples, labels * 0)}, classes=("cat",)), "'cat'", "second class")
 
 
-def test_class_without_training_examples(raw, pictures) -> None:
-    examples, labels = pictures(60)
+def test_class_without_training_examples(raw, images) -> None:
+    examples, labels = images(60)
     refused(raw({"all": (examples, labels % 2)}), "'emu'", "label 2", "no training rows", "remove the class")
 
 
-def test_a_split_with_all_or_no_examples(raw, pictures) -> None:
-    directory = raw({"train": pictures(60), "test": pictures(30, 1)})
+def test_a_split_with_all_or_no_examples(raw, images) -> None:
+    directory = raw({"train": images(60), "test": images(30, 1)})
     refused(directory, "split train has 0", "data.validation", validation=60)
     refused(directory, "split validation has 0", "data.validation", validation=1e-9)
 
 
-def test_shards_that_do_not_match_the_schema(raw, pictures) -> None:
-    directory = raw({"all": pictures(60)})
+def test_shards_that_do_not_match_the_schema(raw, images) -> None:
+    directory = raw({"all": images(60)})
     schema = artifacts.read(directory / "schema.json", Schema)
     for change, word in (
         ({"shape": (8, 8, 1)}, "(8, 8, 1)"),
@@ -195,16 +195,16 @@ def test_shards_that_do_not_match_the_schema(raw, pictures) -> None:
         refused(directory, word)
 
 
-def test_truncated_shard(raw, pictures) -> None:
-    directory = raw({"all": pictures(60)})
+def test_truncated_shard(raw, images) -> None:
+    directory = raw({"all": images(60)})
     shard = next(directory.glob("all-*-of-00001.npy"))
     shard.write_bytes(shard.read_bytes()[:200])
     refused(directory, "shard of all", "Ingest the source again")
 
 
 @pytest.mark.parametrize("names", [("all",), ("train", "test")])
-def test_hashes_and_origins_of_examples(raw, pictures, names) -> None:
-    given = {name: pictures(90, seed) for seed, name in enumerate(names)}
+def test_hashes_and_origins_of_examples(raw, images, names) -> None:
+    given = {name: images(90, seed) for seed, name in enumerate(names)}
     features = run(raw(given))
     hashes, rows_of_test = read_hashes(features)
     for split, expected in (("train", hashes), ("test", np.sort(rows_of_test.hashes))):
@@ -216,8 +216,8 @@ def test_hashes_and_origins_of_examples(raw, pictures, names) -> None:
     np.testing.assert_array_equal(given[name][0][int(number)], first)
 
 
-def test_gate_rule_for_an_unknown_class(raw, pictures, tmp_path) -> None:
-    source = raw({"all": pictures(90)})
+def test_gate_rule_for_an_unknown_class(raw, images, tmp_path) -> None:
+    source = raw({"all": images(90)})
     for name, said in (("dogs", "did you mean 'dog'"), ("x", "The classes are cat, dog, emu.")):
         with pytest.raises(ConfigError, match=said):
             preprocess(str(source), PreprocessSpec(preparation=Preparation(), named_slices=(name,)), "x")
@@ -231,8 +231,8 @@ def test_invalid_split_size(amount) -> None:
         Preparation(test=amount)
 
 
-def test_conflicting_labels(raw, pictures) -> None:
-    examples, labels = pictures(90)
+def test_conflicting_labels(raw, images) -> None:
+    examples, labels = images(90)
     both = np.concatenate([examples, examples[:3]]), np.concatenate([labels, labels[:3] * 0])
     source = raw({"all": both})
     statistics = artifacts.read(run(source) / "statistics.json", Statistics)

@@ -41,14 +41,14 @@ class TrainEnv:
     def history(self) -> Path:
         return self.root / "history"
 
-    def pictures(
+    def images(
         self, count: int = 60, shape: tuple[int, ...] = (8, 8, 1), dtype: str = "uint8", seed: int = 0
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Give pictures of three classes, each with a bright row of its own under noise."""
+        """Give images of three classes, each with a bright row of its own under noise."""
         random, labels = np.random.default_rng(seed), np.arange(count) % 3
-        pictures = random.integers(0, 60, (count, *shape))
-        pictures[np.arange(count), 2 * labels % shape[0]] += 190
-        return pictures.astype(dtype), labels
+        images = random.integers(0, 60, (count, *shape))
+        images[np.arange(count), 2 * labels % shape[0]] += 190
+        return images.astype(dtype), labels
 
     def features(
         self,
@@ -57,10 +57,10 @@ class TrainEnv:
         mean: tuple[float, ...] = (0.0,),
         deviation: tuple[float, ...] = (255.0,),
     ) -> Path:
-        """Write features as preprocess does; without rows of its own, from `pictures`."""
-        examples, labels = train or self.pictures()
+        """Write features as preprocess does; without rows of its own, from `images`."""
+        examples, labels = train or self.images()
         shape, dtype = examples.shape[1:], str(examples.dtype)
-        held = self.pictures(validation, shape, dtype, seed=1)
+        held = self.images(validation, shape, dtype, seed=1)
         directory = self.root / "features"
         directory.mkdir()
         for split, (rows, classes) in {"train": (examples, labels), "validation": held}.items():
@@ -130,16 +130,18 @@ class TrainEnv:
         self.model.mkdir()
         trainer.export(exported, rows.schema, rows.normalization, checked, self.model)
 
-    def train_own(self, build: str, arguments: dict[str, Any] | None = None, **settings: Any) -> History:
+    def train_user_code(
+        self, build: str, arguments: dict[str, Any] | None = None, **settings: Any
+    ) -> History:
         """Run the step with the user's own code, `build` being module:function."""
         own = {"build": build, "code": str(self.root / "networks"), "arguments": arguments or {}}
         return self.train(own | settings.pop("model", {}), **settings)
 
-    def trained(self) -> Any:
+    def load_model(self) -> Any:
         """Load model.keras."""
         return keras.saving.load_model(self.model / "model.keras")
 
-    def left(self) -> list[str]:
+    def output_files(self) -> list[str]:
         """Return the names of what the step wrote, halves too."""
         return sorted(path.name for path in self.root.iterdir() if path.name.startswith(("model", "history")))
 

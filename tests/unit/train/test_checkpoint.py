@@ -20,17 +20,17 @@ from modelyard.components.train.checkpoint import (
     write_state,
 )
 
-OFTEN = 1e-6  # seconds: after each epoch
+EVERY_EPOCH = 1e-6  # seconds: after each epoch
 NET = {"filters": [4], "dense": [8], "dropout": 0.4}
-QUICK = {"batch_size": 16, "checkpoint_every": OFTEN}
+QUICK = {"batch_size": 16, "checkpoint_every": EVERY_EPOCH}
 
 
-class CutOffError(BaseException):
-    """The machine is gone."""
+class InterruptedTrainingError(BaseException):
+    """The simulated is gone."""
 
 
 @dataclass
-class Bench:
+class ResumeEnv:
     """Trains on an environment's features, without the export that the step ends with."""
 
     train_env: Any
@@ -52,16 +52,18 @@ class Bench:
         """Train, going on where a checkpoint is."""
         return self.train(self.store, **training)
 
-    def cut_off(self, checkpoints: int, **training: Any) -> None:
+    def interrupt(self, checkpoints: int, **training: Any) -> None:
         """Train, and be cut off after so many checkpoints."""
-        with pytest.raises(CutOffError):
-            self.train(Cutting(self.store.objects, self.store.key, [None] * checkpoints), **training)
+        with pytest.raises(InterruptedTrainingError):
+            self.train(
+                InterruptingStore(self.store.objects, self.store.key, [None] * checkpoints), **training
+            )
         assert self.state.is_file()
 
 
 @dataclass(frozen=True)
-class Cutting(CheckpointStore):
-    """A place for checkpoints after whose last one the machine is gone."""
+class InterruptingStore(CheckpointStore):
+    """A place for checkpoints after whose last one the simulated is gone."""
 
     left: list[None]
 
@@ -69,10 +71,10 @@ class Cutting(CheckpointStore):
         super().save(path)
         self.left.pop()
         if not self.left:
-            raise CutOffError
+            raise InterruptedTrainingError
 
 
-class Full(CheckpointStore):
+class FullStore(CheckpointStore):
     """A place that has no room."""
 
     def save(self, path: Path) -> None:  # noqa: ARG002
@@ -80,15 +82,15 @@ class Full(CheckpointStore):
 
 
 @pytest.fixture
-def bench(train_env: Any) -> Bench:
-    return Bench(train_env)
+def resume_env(train_env: Any) -> ResumeEnv:
+    return ResumeEnv(train_env)
 
 
-def same(one: list[Any], other: list[Any]) -> bool:
+def equal(one: list[Any], other: list[Any]) -> bool:
     return all(np.array_equal(mine, its) for mine, its in zip(one, other, strict=True))
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(bench: Bench, capsys: Any) -> None:
+def test_an_interrupted_training_ends_with_the_same_weights(resume_env: ResumeEnv, capsys: Any) -> None:
     """With an optimizer that averages weights and accumulates gradients, and a callback that changes it."""
     averages = {"momentum": 0.9, "use_ema": True, "gradient_accumulation_steps": 3}
     plateau = {"name": "ReduceLROnPlateau", "patience": 2, "min_delta": 9.0, "cooldown": 1}
@@ -98,11 +100,11 @@ def test_an_interrupted_training_ends_with_the_same_weights(bench: Bench, capsys
         "optimizer_settings": averages,
         "callbacks": [plateau, {"name": "SwapEMAWeights", "swap_on_epoch": True}],
     }
-    expected, weights = bench.train(None, **training)
-    bench.cut_off(2, **training)
-    bench.cut_off(1, **training)
+    expected, weights = resume_env.train(None, **training)
+    resume_env.interrupt(2, **training)
+    resume_env.interrupt(1, **training)
     capsys.readouterr()
-    history, found = bench.resume(**training)
+    history, found = resume_env.resume(**training)
     said = capsys.readouterr().out.splitlines()
     assert "going on after epoch 3, from a checkpoint" in said
     assert '{"event":"checkpoint","step":"train","epoch":4}' in said
@@ -110,34 +112,34 @@ def test_an_interrupted_training_ends_with_the_same_weights(bench: Bench, capsys
     assert (history.resumed_after, history.epochs) == (3, 5)
     assert history.metrics == expected.metrics
     assert len(set(history.metrics["learning_rate"])) > 1
-    assert same(found, weights)
+    assert equal(found, weights)
 
 
-def test_early_stopping_state_is_restored(bench: Bench) -> None:
+def test_early_stopping_state_is_restored(resume_env: ResumeEnv) -> None:
     """The best epoch is before the cut: it asks for more than validation improves by."""
     training = {
         "epochs": 20,
         "early_stopping": {"patience": 2, "min_delta": 0.05, "start_from_epoch": 1, "mode": "min"},
         "optimizer_settings": {"learning_rate": 0.01},
     }
-    expected, weights = bench.train(None, **training)
+    expected, weights = resume_env.train(None, **training)
     assert expected.stopped_early
     assert expected.epochs > 4
-    bench.cut_off(expected.epochs - 1, **training)
-    history, found = bench.resume(**training)
+    resume_env.interrupt(expected.epochs - 1, **training)
+    history, found = resume_env.resume(**training)
     assert history.resumed_after == expected.epochs - 1
     assert (history.metrics, history.stopped_early) == (expected.metrics, True)
-    assert same(found, weights)
+    assert equal(found, weights)
 
 
 @pytest.mark.parametrize("change", ["nothing", "half", "text", "array", "other"])
 def test_a_damaged_checkpoint_is_ignored(
-    bench: Bench, change: str, capsys: pytest.CaptureFixture[str]
+    resume_env: ResumeEnv, change: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     network.compile("adam")
     network.optimizer.build(network.trainable_variables)
-    path = bench.train_env.root / "state.npz"
+    path = resume_env.train_env.root / "state.npz"
     write_state(path, TrainingState(epochs=1), [*network.variables, *network.optimizer.variables], ())
     kept, before = path.read_bytes(), network.get_weights()
     if change == "other":
@@ -147,26 +149,26 @@ def test_a_damaged_checkpoint_is_ignored(
             np.save(file, before[0])
     else:
         path.write_bytes({"nothing": b"", "half": kept[: len(kept) // 2], "text": b"no state"}[change])
-    bench.store.save(path)
-    assert CheckpointCallback(bench.store, OFTEN, network, None).resume() == TrainingState()
+    resume_env.store.save(path)
+    assert CheckpointCallback(resume_env.store, EVERY_EPOCH, network, None).resume() == TrainingState()
     assert "beginning with the first epoch: the checkpoint cannot be used: " in capsys.readouterr().out
-    assert same(network.get_weights(), before)
+    assert equal(network.get_weights(), before)
 
 
 def test_training_continues_when_a_checkpoint_cannot_be_saved(
-    bench: Bench, capsys: pytest.CaptureFixture[str]
+    resume_env: ResumeEnv, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    history, _ = bench.train(Full(bench.store.objects, bench.store.key), epochs=3)
+    history, _ = resume_env.train(FullStore(resume_env.store.objects, resume_env.store.key), epochs=3)
     assert history.epochs == 3
     assert "no checkpoint after epoch 1: no room" in capsys.readouterr().out
 
 
-def test_an_unreachable_store_is_an_error_on_restore(bench: Bench) -> None:
+def test_an_unreachable_store_is_an_error_on_restore(resume_env: ResumeEnv) -> None:
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     network.compile("adam")
-    (bench.train_env.root / "store").write_text("in the way")
+    (resume_env.train_env.root / "store").write_text("in the way")
     with pytest.raises(StoreError):
-        CheckpointCallback(bench.store, OFTEN, network, None).resume()
+        CheckpointCallback(resume_env.store, EVERY_EPOCH, network, None).resume()
 
 
 def test_changed_settings_start_over_and_a_finished_training_deletes_its_checkpoint(
@@ -182,22 +184,22 @@ def test_changed_settings_start_over_and_a_finished_training_deletes_its_checkpo
     def save(store: CheckpointStore, path: Path) -> None:
         save_there(store, path)
         kept.append(store.key)
-        raise CutOffError
+        raise InterruptedTrainingError
 
     save_there = CheckpointStore.save
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(CutOffError):
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(InterruptedTrainingError):
         patched.setattr(CheckpointStore, "save", save)
-        train_env.train(NET, checkpoint_every=OFTEN, epochs=2)
+        train_env.train(NET, checkpoint_every=EVERY_EPOCH, epochs=2)
     assert [path.parent.name for path in states()] == kept
-    assert train_env.train(NET, checkpoint_every=OFTEN, epochs=3).resumed_after == 0
+    assert train_env.train(NET, checkpoint_every=EVERY_EPOCH, epochs=3).resumed_after == 0
     assert [path.parent.name for path in states()] == kept  # that of the other training
-    assert train_env.train(NET, checkpoint_every=2 * OFTEN, epochs=2).resumed_after == 1
+    assert train_env.train(NET, checkpoint_every=2 * EVERY_EPOCH, epochs=2).resumed_after == 1
     assert states() == []
 
 
-def test_a_short_training_saves_no_checkpoint(bench: Bench) -> None:
-    bench.resume(epochs=2, checkpoint_every=600.0)
-    assert not (bench.train_env.root / "store").exists()
+def test_a_short_training_saves_no_checkpoint(resume_env: ResumeEnv) -> None:
+    resume_env.resume(epochs=2, checkpoint_every=600.0)
+    assert not (resume_env.train_env.root / "store").exists()
 
 
 def test_state_preserves_dtypes(tmp_path: Path) -> None:

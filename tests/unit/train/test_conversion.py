@@ -12,9 +12,9 @@ from modelyard.components.errors import TrainError
 from modelyard.components.train import export
 from modelyard.components.train.backend import keras, tf
 
-ROWS = np.random.default_rng(0).integers(0, 255, (5, 4, 4, 1), dtype=np.uint8)
+EXAMPLES = np.random.default_rng(0).integers(0, 255, (5, 4, 4, 1), dtype=np.uint8)
 
-OWN = """
+CUSTOM_LAYER = """
 import keras
 
 @keras.saving.register_keras_serializable("own")
@@ -27,7 +27,7 @@ class Half(keras.layers.Layer):
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[keras.Model]:
     """A model with a layer of the user's own, which is in model.keras as another backend would leave it."""
-    (tmp_path / "own_layers.py").write_text(OWN)
+    (tmp_path / "own_layers.py").write_text(CUSTOM_LAYER)
     monkeypatch.syspath_prepend(tmp_path)
     import own_layers
 
@@ -44,15 +44,15 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[keras.Mod
 
 def test_a_jax_model_converts_to_onnx_and_saved_model(model: keras.Model, tmp_path: Path) -> None:
     export.convert(model, "probabilities", tmp_path)
-    expected = np.asarray(model(ROWS))
+    expected = np.asarray(model(EXAMPLES))
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
-    np.testing.assert_allclose(session.run(["probabilities"], {"input": ROWS})[0], expected, atol=1e-5)
+    np.testing.assert_allclose(session.run(["probabilities"], {"input": EXAMPLES})[0], expected, atol=1e-5)
     served = tf.saved_model.load(str(tmp_path / "saved_model"))
-    np.testing.assert_allclose(served.serve(ROWS), expected, atol=1e-5)
+    np.testing.assert_allclose(served.serve(EXAMPLES), expected, atol=1e-5)
 
 
 @pytest.mark.soak  # another process with TensorFlow
 def test_a_layer_that_tensorflow_cannot_run_is_an_error(model: keras.Model, tmp_path: Path) -> None:
-    (tmp_path / "own_layers.py").write_text(OWN.replace("x / 2", "x.at[0].set(0)"))
+    (tmp_path / "own_layers.py").write_text(CUSTOM_LAYER.replace("x / 2", "x.at[0].set(0)"))
     with pytest.raises(TrainError, match=r"cannot run the model: .*'at'.* only keras.ops"):
         export.convert(model, "probabilities", tmp_path)

@@ -141,6 +141,6 @@ def test_malformed_features(train_env, damage, message) -> None:
 
 
 def test_features_without_training_examples(train_env) -> None:
-    features = train_env.features(*train_env.pictures(0))
+    features = train_env.features(*train_env.images(0))
     with pytest.raises(DataError, match=r"has no training rows. Lower data.validation and data.test"):
         Features.read(features)

@@ -33,7 +33,7 @@ def predictions(model: Path, rows: Any) -> dict[str, Any]:
     ],
 )
 def test_all_formats_predict_the_same_from_raw_examples(train_env, shape, dtype, model, capsys) -> None:
-    examples, labels = train_env.pictures(60, shape, dtype)
+    examples, labels = train_env.images(60, shape, dtype)
     channels = shape[-1] if len(shape) == 3 else 1
     train_env.features(examples, labels, mean=(30.0,) * channels, deviation=(90.0,) * channels)
     history = train_env.train(model, epochs=20, optimizer_settings={"learning_rate": 0.01})
@@ -41,13 +41,13 @@ def test_all_formats_predict_the_same_from_raw_examples(train_env, shape, dtype,
     assert set(history.metrics) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert all(len(values) == 20 for values in history.metrics.values())
     assert (history.epochs, history.stopped_early) == (20, False)
-    assert history.parameters == train_env.trained().count_params()
+    assert history.parameters == train_env.load_model().count_params()
     assert history.samples_per_second > 0
     assert {"python", "keras", "tensorflow", "onnx"} <= set(history.packages)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     assert [line.split()[1] for line in lines] == [f"{epoch}/20" for epoch in range(1, 21)]
     assert f"val_accuracy {history.metrics['val_accuracy'][-1]:.4f}" in lines[-1]
-    rows, classes = train_env.pictures(30, shape, dtype, seed=2)
+    rows, classes = train_env.images(30, shape, dtype, seed=2)
     found = predictions(train_env.model, rows)
     np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
     np.testing.assert_allclose(found["saved_model"], found["keras"], atol=1e-5)
@@ -62,11 +62,11 @@ def test_all_formats_predict_the_same_from_raw_examples(train_env, shape, dtype,
 
 
 def test_nan_weights_after_the_last_step_write_nothing(train_env) -> None:
-    train_env.features(*train_env.pictures(16), validation=0)
+    train_env.features(*train_env.images(16), validation=0)
     settings = {"learning_rate": 1e38}
     with pytest.raises(TrainError, match=r"predicts nan for training rows.*learning_rate, or set clipnorm"):
         train_env.train(epochs=1, batch_size=16, optimizer="sgd", optimizer_settings=settings)
-    assert train_env.left() == []
+    assert train_env.output_files() == []
 
 
 def test_exported_models_do_not_augment(train_env) -> None:
@@ -79,9 +79,9 @@ def test_exported_models_do_not_augment(train_env) -> None:
             ])
         """
     )
-    train_env.features(*train_env.pictures(24), validation=0)
+    train_env.features(*train_env.images(24), validation=0)
     train_env.export("turned:build")
-    rows, _ = train_env.pictures(8, seed=2)
+    rows, _ = train_env.images(8, seed=2)
     found = predictions(train_env.model, rows)
     np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
     np.testing.assert_allclose(found["saved_model"], found["keras"], atol=1e-5)
@@ -99,13 +99,13 @@ def test_mixed_precision_models_are_exported_in_float32(train_env) -> None:
             ])
         """
     )
-    train_env.features(*train_env.pictures(24), validation=0)
+    train_env.features(*train_env.images(24), validation=0)
     train_env.export("mixed:build", precision="mixed_float16")
-    rows, _ = train_env.pictures(8, seed=2)
+    rows, _ = train_env.images(8, seed=2)
     found = predictions(train_env.model, rows)
     np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
     np.testing.assert_allclose(found["saved_model"], found["keras"], atol=1e-5)
-    assert {layer.compute_dtype for layer in train_env.trained()._flatten_layers()} == {"float32"}
+    assert {layer.compute_dtype for layer in train_env.load_model()._flatten_layers()} == {"float32"}
 
 
 def test_an_export_that_predicts_differently_is_an_error(train_env) -> None:
@@ -126,8 +126,8 @@ def test_an_export_that_predicts_differently_is_an_error(train_env) -> None:
     with pytest.raises(
         TrainError, match=r"predicts otherwise than the trained model: .* differ by 0.*Look for"
     ):
-        train_env.train_own("moody:build")
-    assert train_env.left() == []
+        train_env.train_user_code("moody:build")
+    assert train_env.output_files() == []
 
 
 @pytest.mark.soak  # another process with TensorFlow
@@ -144,6 +144,6 @@ def test_a_killed_export_writes_nothing_and_the_next_run_succeeds(train_env) -> 
     assert not train_env.model.exists()
     assert not train_env.history.exists()
     train_env.train(epochs=1)
-    assert train_env.left() == ["history", "model"]
+    assert train_env.output_files() == ["history", "model"]
     names = sorted(path.name for path in train_env.model.iterdir())
     assert names == ["model.keras", "model.onnx", "saved_model", "signature.json"]

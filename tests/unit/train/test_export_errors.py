@@ -13,7 +13,7 @@ import pytest
 from modelyard.components.errors import TrainError
 from modelyard.components.train import export
 
-ROWS = np.zeros((2, 3), np.float32)
+EXAMPLES = np.zeros((2, 3), np.float32)
 
 
 def fails(*_: Any, **__: Any) -> None:
@@ -24,13 +24,13 @@ def test_nan_predictions_are_not_exported(tmp_path: Path) -> None:
     model = lambda rows, training: rows * np.nan  # noqa: E731, ARG005
     nothing: Any = None
     with pytest.raises(TrainError, match=r"predicts nan for training rows.*learning_rate"):
-        export._write_and_check(model, nothing, nothing, ROWS, tmp_path)
+        export._write_and_check(model, nothing, nothing, EXAMPLES, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_prediction_of_another_shape_is_an_error() -> None:
     with pytest.raises(TrainError, match=r"model\.onnx gives \(2, 3\) where .* gives \(1, 3\)"):
-        export._check_predictions("model.onnx", ROWS, ROWS[:1], np.ones(1))
+        export._check_predictions("model.onnx", EXAMPLES, EXAMPLES[:1], np.ones(1))
 
 
 def test_a_model_that_onnx_runtime_cannot_load_is_an_error(tmp_path: Path) -> None:

@@ -18,24 +18,30 @@ from modelyard.components.train.settings import Model, Training, check_keras_set
 
 LABELS = np.array([0, 2, 1, 1])
 LOGITS = np.array([[3.0, 1, 0], [0, 1, 2], [1, 2, 0], [2, 0, 1]], np.float32)
-NEEDED = {"sensitivity": 0.5, "specificity": 0.5, "recall": 0.5, "precision": 0.5, "average": "macro"}
+REQUIRED_ARGUMENTS = {
+    "sensitivity": 0.5,
+    "specificity": 0.5,
+    "recall": 0.5,
+    "precision": 0.5,
+    "average": "macro",
+}
 COSINE = {"name": "CosineDecay", "initial_learning_rate": 1, "decay_steps": 9}
 
 
-def named(kind: str, name: str, **arguments: Any) -> KerasObject:
+def keras_object(kind: str, name: str, **arguments: Any) -> KerasObject:
     return KerasObject.of(kind, {"name": name, **arguments}, "key")
 
 
-def needed(kind: str, name: str) -> dict[str, Any]:
+def required_arguments(kind: str, name: str) -> dict[str, Any]:
     known = keras_objects.load_signatures()[kind][name]
-    return {key: value for key, value in NEEDED.items() if key in known}
+    return {key: value for key, value in REQUIRED_ARGUMENTS.items() if key in known}
 
 
-def rate(value: Any, optimizer: str = "adam") -> dict[str, Any]:
+def learning_rate(value: Any, optimizer: str = "adam") -> dict[str, Any]:
     return {"optimizer": optimizer, "optimizer_settings": {"learning_rate": value}}
 
 
-def adam(**settings: Any) -> dict[str, Any]:
+def optimizer_settings(**settings: Any) -> dict[str, Any]:
     return {"optimizer_settings": settings}
 
 
@@ -55,7 +61,7 @@ def test_settings_import_neither_keras_nor_numpy() -> None:
 @pytest.mark.parametrize("problem", problems.PROBLEMS)
 def test_metric_directions_match_keras(problem: str) -> None:
     for name, direction in problems.describe(problem).training_metrics.items():
-        metric = named("metrics", name, **needed("metrics", name)).build()
+        metric = keras_object("metrics", name, **required_arguments("metrics", name)).build()
         assert metric._direction == {"higher": "up", "lower": "down"}[direction], name
 
 
@@ -69,14 +75,14 @@ def test_metric_directions_match_keras(problem: str) -> None:
     ],
 )
 def test_optimizer_settings_are_passed_to_keras(name, settings) -> None:
-    config = named("optimizers", name, **settings).build().get_config()
+    config = keras_object("optimizers", name, **settings).build().get_config()
     for key, value in settings.items():
         assert config[key] == pytest.approx(value), key
 
 
 def test_learning_rate_schedule() -> None:
     arguments = {"initial_learning_rate": 0.5, "decay_steps": 10, "decay_rate": 0.1}
-    one = named("optimizers", "adam", learning_rate={"name": "ExponentialDecay", **arguments})
+    one = keras_object("optimizers", "adam", learning_rate={"name": "ExponentialDecay", **arguments})
     optimizer = one.build()
     optimizer.iterations.assign(10)
     assert float(optimizer.learning_rate) == pytest.approx(0.05)
@@ -89,19 +95,19 @@ def test_learning_rate_schedule() -> None:
     [
         ({"optimizer": "adm"}, ["training.optimizer is 'adm'", "Did you mean Adam"]),
         ({"optimizer": "zzz"}, ["training.optimizer is 'zzz'", "Choose one of Adadelta, "]),
-        (adam(lerning_rate=1), ["lerning_rate is no setting", "mean learning_rate"]),
-        (adam(name="x"), ["optimizer_settings.name is no setting"]),
-        (rate("fast"), ["is 'fast'", "a number above 0"]),
-        (rate(-1), ["is -1", "a number above 0"]),
-        (rate(True), ["is True", "a number above 0"]),
-        (adam(beta_1=None), ["is None", "a finite number"]),
-        (adam(epsilon=float("nan")), ["is nan", "a finite number"]),
-        (adam(amsgrad=1), ["is 1", "true or false"]),
-        (adam(gradient_accumulation_steps=2.5), ["is 2.5", "a whole number"]),
-        ({"optimizer": "muon"} | adam(exclude_layers="dense"), ["a list of names"]),
-        (rate({"name": "Cosine"}), ["learning_rate.name is 'Cosine'", "CosineDecay"]),
-        (rate({**COSINE, "steps": 3}), ["learning_rate.steps is no setting of CosineDecay"]),
-        (rate({"name": "CosineDecay", "decay_steps": 3}), ["initial_learning_rate is missing"]),
+        (optimizer_settings(lerning_rate=1), ["lerning_rate is no setting", "mean learning_rate"]),
+        (optimizer_settings(name="x"), ["optimizer_settings.name is no setting"]),
+        (learning_rate("fast"), ["is 'fast'", "a number above 0"]),
+        (learning_rate(-1), ["is -1", "a number above 0"]),
+        (learning_rate(True), ["is True", "a number above 0"]),
+        (optimizer_settings(beta_1=None), ["is None", "a finite number"]),
+        (optimizer_settings(epsilon=float("nan")), ["is nan", "a finite number"]),
+        (optimizer_settings(amsgrad=1), ["is 1", "true or false"]),
+        (optimizer_settings(gradient_accumulation_steps=2.5), ["is 2.5", "a whole number"]),
+        ({"optimizer": "muon"} | optimizer_settings(exclude_layers="dense"), ["a list of names"]),
+        (learning_rate({"name": "Cosine"}), ["learning_rate.name is 'Cosine'", "CosineDecay"]),
+        (learning_rate({**COSINE, "steps": 3}), ["learning_rate.steps is no setting of CosineDecay"]),
+        (learning_rate({"name": "CosineDecay", "decay_steps": 3}), ["initial_learning_rate is missing"]),
         ({"loss": "mean_absolut_error"}, ["training.loss is 'mean_absolut_error'", "MeanAbsoluteError"]),
         ({"loss": "mae"}, ["training.loss is mae", "does not fit", "CategoricalCrossentropy"]),
         ({"loss": {"label_smoothing": 0.1}}, ["training.loss.name is ''"]),
@@ -119,9 +125,12 @@ def test_learning_rate_schedule() -> None:
         ),
         ({"callbacks": ["TerminateOnNaN", "terminate_on_nan"]}, ["training.callbacks names", "twice"]),
         ({"callbacks": ["SwapEMAWeights"]}, ["callbacks.0", "use_ema"]),
-        ({"early_stopping": {}} | adam(use_ema=True), ["training.early_stopping", "swap_on_epoch: true"]),
         (
-            {"callbacks": ["ReduceLROnPlateau"]} | rate(COSINE),
+            {"early_stopping": {}} | optimizer_settings(use_ema=True),
+            ["training.early_stopping", "swap_on_epoch: true"],
+        ),
+        (
+            {"callbacks": ["ReduceLROnPlateau"]} | learning_rate(COSINE),
             ["callbacks.0 is ReduceLROnPlateau", "schedule"],
         ),
         *(
@@ -162,7 +171,7 @@ def test_invalid_regularizer_and_invalid_loss_of_regression() -> None:
 )
 def test_errors_of_keras_are_reported(kind, name, arguments, message) -> None:
     with pytest.raises(TrainError, match=message):
-        named(kind, name, **arguments).build()
+        keras_object(kind, name, **arguments).build()
 
 
 @pytest.mark.parametrize("logits", [False, True])
@@ -173,7 +182,7 @@ def test_classification_losses_and_metrics_accept_labels(logits: bool) -> None:
     answers = LOGITS if logits else probabilities
     for kind, names in (("losses", description.losses), ("metrics", description.training_metrics)):
         for name in names:
-            one = named(kind, name, **needed(kind, name))
+            one = keras_object(kind, name, **required_arguments(kind, name))
             labels = name.startswith(("Sparse", "CategoricalGeneralized"))
             expected = one.build()(LABELS if labels else one_hot, probabilities)
             if kind == "losses":
@@ -191,15 +200,15 @@ def test_regression_losses_and_metrics_accept_targets() -> None:
     targets, answers = np.float32([4, 6, 9]), np.float32([[5], [7], [3]])
     for name in description.losses:
         part = 1 if "Percentage" in name or "Logarithmic" in name else 2
-        expected = named("losses", name).build()(targets / part, answers / part)
-        found = problem.loss_on(named("losses", name).build(), False, scaling)(targets, answers)
+        expected = keras_object("losses", name).build()(targets / part, answers / part)
+        found = problem.loss_on(keras_object("losses", name).build(), False, scaling)(targets, answers)
         assert float(found) == pytest.approx(float(expected)), name
     for name in description.training_metrics:
-        expected = named("metrics", name).build()(targets[:, None], answers)
-        found = problem.metric_on(named("metrics", name).build(), False)(targets, answers)
+        expected = keras_object("metrics", name).build()(targets[:, None], answers)
+        found = problem.metric_on(keras_object("metrics", name).build(), False)(targets, answers)
         assert float(found) == pytest.approx(float(expected)), name
 
 
 def test_metric_names() -> None:
-    metrics = [named("metrics", name) for name in ("FBetaScore", "Recall", "AUC", "recall")]
+    metrics = [keras_object("metrics", name) for name in ("FBetaScore", "Recall", "AUC", "recall")]
     assert metric_names(metrics) == ["fbeta_score", "recall", "auc", "recall_2"]

@@ -14,21 +14,21 @@ from modelyard.components.train.learning_curve import extrapolate, fit_power_law
 from modelyard.components.train.measurement import TrainingWorkload
 from modelyard.components.train.settings import Model, Training
 
-ROWS = np.array([500.0, 1000.0, 2000.0, 4000.0])
+COUNTS = np.array([500.0, 1000.0, 2000.0, 4000.0])
 
 
 @pytest.mark.parametrize(("a", "b", "c"), [(3.0, 0.5, 0.05), (10.0, 0.9, 0.0), (0.8, 0.25, 0.02)])
 def test_fit_recovers_a_power_law(a: float, b: float, c: float) -> None:
-    law = fit_power_law(ROWS, a * ROWS**-b + c)
+    law = fit_power_law(COUNTS, a * COUNTS**-b + c)
     assert law.error_at(16000) == pytest.approx(a * 16000**-b + c, abs=0.003)
 
 
 def test_fit_of_rising_errors_is_constant() -> None:
-    law = fit_power_law(ROWS, np.array([0.1, 0.12, 0.13, 0.14]))
+    law = fit_power_law(COUNTS, np.array([0.1, 0.12, 0.13, 0.14]))
     assert law.error_at(16000) == pytest.approx(0.1225)
 
 
-def curve_of(counts: list[int], errors: list[float], held: int) -> Any:
+def extrapolate_errors(counts: list[int], errors: list[float], held: int) -> Any:
     """Extrapolate shares of wrong answers among `held` rows."""
     targets, drawn = np.zeros(held, np.int64), []
     for error in errors:
@@ -38,9 +38,9 @@ def curve_of(counts: list[int], errors: list[float], held: int) -> Any:
 
 
 def test_extrapolation_to_two_and_four_times_the_examples() -> None:
-    errors = [float(3 * rows**-0.5 + 0.05) for rows in ROWS]
-    few = curve_of([int(one) for one in ROWS], errors, held=100)
-    many = curve_of([int(one) for one in ROWS], errors, held=10_000)
+    errors = [float(3 * rows**-0.5 + 0.05) for rows in COUNTS]
+    few = extrapolate_errors([int(one) for one in COUNTS], errors, held=100)
+    many = extrapolate_errors([int(one) for one in COUNTS], errors, held=10_000)
     assert [one.rows for one in few.beyond] == [8000, 16000]
     for curve in (few, many):
         for one in curve.beyond:
@@ -49,7 +49,7 @@ def test_extrapolation_to_two_and_four_times_the_examples() -> None:
 
 
 def test_the_interval_of_an_error_of_zero_is_not_empty() -> None:
-    curve = curve_of([250, 500, 1000, 2000], [0.10, 0.04, 0.02, 0.0], held=50)
+    curve = extrapolate_errors([250, 500, 1000, 2000], [0.10, 0.04, 0.02, 0.0], held=50)
     last = curve.points[-1]
     assert last.low == last.error == 0.0
     assert 0.01 < last.high < 0.1
@@ -58,7 +58,7 @@ def test_the_interval_of_an_error_of_zero_is_not_empty() -> None:
 
 @pytest.mark.parametrize("errors", [[0.10, 0.12, 0.13, 0.14], [0.12, 0.06, 0.07, 0.05], [0.1] * 4])
 def test_rising_errors_are_not_extrapolated(errors: list[float]) -> None:
-    curve = curve_of([250, 500, 1000, 2000], errors, held=100)
+    curve = extrapolate_errors([250, 500, 1000, 2000], errors, held=100)
     assert curve.refused
     assert f"{errors[-1]:.4f} with 2,000 examples" in curve.refused
     assert curve.beyond == ()
@@ -67,7 +67,7 @@ def test_rising_errors_are_not_extrapolated(errors: list[float]) -> None:
 
 def test_extrapolated_errors_never_rise() -> None:
     """The law that fits these errors best is above the last one for twice the rows."""
-    curve = curve_of([250, 500, 1000, 2000], [0.30, 0.28, 0.27, 0.20], held=60)
+    curve = extrapolate_errors([250, 500, 1000, 2000], [0.30, 0.28, 0.27, 0.20], held=60)
     whole = (*curve.points, *curve.beyond)
     assert len(whole) == 6
     for value in ("error", "high"):
@@ -77,15 +77,15 @@ def test_extrapolated_errors_never_rise() -> None:
 
 
 def test_errors_without_a_power_law_are_not_extrapolated() -> None:
-    curve = curve_of([161, 322, 644, 1289], [0.698, 0.647, 0.295, 0.129], held=144)
+    curve = extrapolate_errors([161, 322, 644, 1289], [0.698, 0.647, 0.295, 0.129], held=144)
     assert curve.refused
     assert "training.epochs" in curve.refused
     assert curve.beyond == ()
 
 
 def workload(train_env: Any, rows: int, validation: int, **training: Any) -> TrainingWorkload:
-    pictures, labels = train_env.pictures(rows)
-    features = train_env.features(pictures, labels, validation=validation)
+    images, labels = train_env.images(rows)
+    features = train_env.features(images, labels, validation=validation)
     schema = artifacts.read(features / "schema.json", Schema)
     normalization = artifacts.read(features / "normalization.json", Normalization)
     return TrainingWorkload(

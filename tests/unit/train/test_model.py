@@ -40,7 +40,7 @@ def tutorial() -> Any:
     )
 
 
-def kinds(model: Any) -> list[tuple[str, tuple[int, ...]]]:
+def layer_shapes(model: Any) -> list[tuple[str, tuple[int, ...]]]:
     names = ("Conv2D", "MaxPooling2D", "Flatten", "Dense")
     return [
         (type(layer).__name__, layer.output.shape) for layer in model.layers if type(layer).__name__ in names
@@ -52,16 +52,16 @@ def test_default_network_is_that_of_the_tutorial() -> None:
     ours = build((32, 32, 3))
     keras.utils.set_random_seed(3)
     theirs = tutorial()
-    assert kinds(ours) == kinds(theirs)
+    assert layer_shapes(ours) == layer_shapes(theirs)
     assert ours.count_params() == theirs.count_params() == 167_562
     for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, other)
 
 
 def test_training_computes_the_weights_of_the_tutorial(train_env) -> None:
-    pictures, labels = train_env.pictures(100, (32, 32, 3))
+    images, labels = train_env.images(100, (32, 32, 3))
     rows = Features.read(
-        train_env.features(pictures, labels, deviation=(256.0,))
+        train_env.features(images, labels, deviation=(256.0,))
     )  # exact, however it is computed
     schema = rows.schema.model_copy(update={"names": TEN})
     keras.utils.set_random_seed(3)

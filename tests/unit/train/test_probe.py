@@ -32,7 +32,7 @@ def workload() -> TrainingWorkload:
     )
 
 
-def passes_of(workload: TrainingWorkload, features: Path) -> TimedPasses:
+def timed_passes(workload: TrainingWorkload, features: Path) -> TimedPasses:
     return TimedPasses(build_compiled_network(workload), Features.read(features), workload.training)
 
 
@@ -41,7 +41,7 @@ def test_probe_measures_training_steps(
     workload: TrainingWorkload, train_env: Any, tmp_path: Path, synthetic: bool
 ) -> None:
     if not synthetic:
-        features = train_env.features(*train_env.pictures(600), validation=40)
+        features = train_env.features(*train_env.images(600), validation=40)
         workload = workload.model_copy(update={"features": str(features)})
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -81,7 +81,7 @@ def test_slow_steps_use_fewer_windows(
     workload: TrainingWorkload, train_env: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probing, "EXTRA_SECONDS", 0.0)
-    passes = passes_of(workload, train_env.features(*train_env.pictures(600), validation=40))
+    passes = timed_passes(workload, train_env.features(*train_env.images(600), validation=40))
     passes.warm_up()
     passes.run(1e-9)
     assert passes.epoch.pace().each > 0
@@ -93,7 +93,7 @@ def test_slow_steps_use_fewer_windows(
 def test_with_xla_the_size_of_the_last_batch_is_compiled(
     workload: TrainingWorkload, train_env: Any, monkeypatch: pytest.MonkeyPatch, jit: bool, rows: list[int]
 ) -> None:
-    passes = passes_of(workload, train_env.features(*train_env.pictures(600), validation=0))
+    passes = timed_passes(workload, train_env.features(*train_env.images(600), validation=0))
     passes._network.jit_compile = jit
     fitted: list[int] = []
 
@@ -155,7 +155,7 @@ def test_errors_of_user_code_in_a_probe(
         probe(ProbeRequest(workload=workload.model_copy(update=own), seconds=0.5), tmp_path)
 
 
-class Machine:
+class SimulatedRun:
     """Takes 2 s for a call and 0.5 s for each batch, times `slow`."""
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class Machine:
 
 
 def test_pace_separates_call_from_batch() -> None:
-    windows = TimingWindows(Machine(), maximum=1000)
+    windows = TimingWindows(SimulatedRun(), maximum=1000)
     windows.choose_size(52.0)
     for _ in range(3):
         windows.measure()
@@ -191,19 +191,19 @@ def test_pace_separates_call_from_batch() -> None:
     ],
 )
 def test_window_size(maximum: int, seconds: float, calls: list[int]) -> None:
-    machine = Machine()
-    windows = TimingWindows(machine, maximum)
+    simulated = SimulatedRun()
+    windows = TimingWindows(simulated, maximum)
     windows.choose_size(seconds)
-    machine.calls.clear()
+    simulated.calls.clear()
     windows.measure()
-    assert machine.calls == calls
+    assert simulated.calls == calls
 
 
 def test_pace_includes_slow_windows() -> None:
-    machine = Machine()
-    windows = TimingWindows(machine, maximum=100)
+    simulated = SimulatedRun()
+    windows = TimingWindows(simulated, maximum=100)
     windows.choose_size(1000.0)
-    for machine.slow in (1.0, 1.0, 1.0, 3.0):
+    for simulated.slow in (1.0, 1.0, 1.0, 3.0):
         windows.measure()
     pace = windows.pace()
     assert pace.seconds(100) == pytest.approx(52.0 * 1.5)
@@ -211,8 +211,8 @@ def test_pace_includes_slow_windows() -> None:
 
 
 def test_noise_does_not_make_the_pace_zero() -> None:
-    machine = Machine()
-    windows = TimingWindows(lambda count: 9.0 if count == 1 else machine(count), maximum=8)
+    simulated = SimulatedRun()
+    windows = TimingWindows(lambda count: 9.0 if count == 1 else simulated(count), maximum=8)
     windows.choose_size(1000.0)
     windows.measure()
     assert windows.pace().each == pytest.approx(6.0 / 8)
@@ -220,7 +220,7 @@ def test_noise_does_not_make_the_pace_zero() -> None:
 
 
 def test_pace_without_windows_uses_the_first_call() -> None:
-    windows = TimingWindows(Machine(), maximum=1000)
+    windows = TimingWindows(SimulatedRun(), maximum=1000)
     windows.warm_up()
     assert windows.pace() == probing.Pace(fixed=0.0, each=2.5, low=1.0, high=1.0)
     assert np.isfinite(windows.pace().seconds(3))

@@ -57,9 +57,9 @@ def test_user_code_gets_the_number_of_targets(train_env) -> None:
         """,
     )
     stopping = {"monitor": "val_mae", "patience": 1}
-    train_env.train_own("own:build", epochs=2, loss="huber", early_stopping=stopping)
+    train_env.train_user_code("own:build", epochs=2, loss="huber", early_stopping=stopping)
     with pytest.raises(TrainError, match=r"called with input_shape, targets, but takes \(.*classes\)"):
-        train_env.train_own("old:build")
+        train_env.train_user_code("old:build")
 
 
 @pytest.mark.usefixtures("features")

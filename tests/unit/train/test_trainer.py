@@ -10,13 +10,13 @@ FAST = {"learning_rate": 0.05}
 
 
 def test_training_without_validation_examples(train_env) -> None:
-    train_env.features(*train_env.pictures(), validation=0)
+    train_env.features(*train_env.images(), validation=0)
     assert set(train_env.fit()[0].metrics) == {"loss", "accuracy"}
 
 
 def test_the_seed_decides_the_weights(train_env) -> None:
     runs = []
-    train_env.features(*train_env.pictures(), validation=0)  # here and below, a graph less to trace
+    train_env.features(*train_env.images(), validation=0)  # here and below, a graph less to trace
     for seed in (1, 1, 2):
         _, network = train_env.fit({"filters": [4], "dense": [8], "dropout": 0.3}, seed=seed)
         runs.append(network.get_weights())
@@ -28,23 +28,23 @@ def test_the_seed_decides_the_weights(train_env) -> None:
 @pytest.mark.parametrize("patience", [1, 50])
 def test_early_stopping_restores_the_best_weights(train_env, patience) -> None:
     """Whether it stops or reaches the last epoch: labels without sense make validation worse soon."""
-    pictures, labels = train_env.pictures(48)
-    train_env.features(pictures, np.random.default_rng(0).permutation(labels), validation=30)
+    images, labels = train_env.images(48)
+    train_env.features(images, np.random.default_rng(0).permutation(labels), validation=30)
     stopping = {"monitor": "val_loss", "patience": patience}
     history, model = train_env.fit(epochs=10, early_stopping=stopping, optimizer_settings=FAST)
     losses = history.metrics["val_loss"]
     assert history.epochs == len(losses)
     assert history.stopped_early == (patience == 1) == (len(losses) < 10)
     assert losses[-1] > min(losses)
-    rows, classes = train_env.pictures(30, seed=1)
+    rows, classes = train_env.images(30, seed=1)
     assert model.evaluate(rows, classes, verbose=0)[0] == pytest.approx(min(losses), abs=1e-4)
 
 
 def test_early_stopping_without_validation_examples_is_an_error(train_env) -> None:
-    train_env.features(*train_env.pictures(), validation=0)
+    train_env.features(*train_env.images(), validation=0)
     with pytest.raises(TrainError, match=r"early_stopping watches validation.* Raise data.validation"):
         train_env.train(early_stopping={})
-    assert train_env.left() == []
+    assert train_env.output_files() == []
 
 
 @pytest.mark.parametrize("steps", [1, 64])
@@ -53,26 +53,31 @@ def test_a_nan_loss_is_an_error(train_env, steps) -> None:
         train_env.train(
             epochs=50, optimizer="sgd", optimizer_settings={"learning_rate": 1e38}, steps_per_execution=steps
         )
-    assert train_env.left() == []
+    assert train_env.output_files() == []
 
 
 def test_class_weights_apply_to_the_training_loss_only(train_env) -> None:
-    pictures, labels = train_env.pictures(48)
-    train_env.features(pictures, np.where(labels == 2, 0, labels))  # 32, 16 and no example
-    still = {"optimizer": "sgd", "optimizer_settings": {"learning_rate": 1e-9}, "epochs": 1, "batch_size": 48}
-    plain, network = train_env.fit(**still)
-    losses = -np.log(np.asarray(network(pictures))[np.arange(48), np.where(labels == 2, 0, labels)])
+    images, labels = train_env.images(48)
+    train_env.features(images, np.where(labels == 2, 0, labels))  # 32, 16 and no example
+    no_learning = {
+        "optimizer": "sgd",
+        "optimizer_settings": {"learning_rate": 1e-9},
+        "epochs": 1,
+        "batch_size": 48,
+    }
+    plain, network = train_env.fit(**no_learning)
+    losses = -np.log(np.asarray(network(images))[np.arange(48), np.where(labels == 2, 0, labels)])
     for given, weights in (({"dog": 3.0}, [1, 3]), ("balanced", [0.5, 1])):
-        weighted, _ = train_env.fit(class_weights=given, **still)
+        weighted, _ = train_env.fit(class_weights=given, **no_learning)
         expected = (losses * np.where(labels == 1, weights[1], weights[0])).mean()
         assert weighted.metrics["loss"][0] == pytest.approx(expected, rel=1e-4)
         assert weighted.metrics["val_loss"] == pytest.approx(plain.metrics["val_loss"], rel=1e-4)
     with pytest.raises(TrainError, match=r"class_weights has 'cow', which is no class.*cat, dog, emu"):
-        train_env.fit(class_weights={"cow": 1}, **still)
+        train_env.fit(class_weights={"cow": 1}, **no_learning)
 
 
 def test_mixed_precision_applies_to_all_but_the_last_layer(train_env) -> None:
-    train_env.features(*train_env.pictures(), validation=0)
+    train_env.features(*train_env.images(), validation=0)
     _, network = train_env.fit(precision="mixed_float16", epochs=1)
     computed = {layer.name: layer.compute_dtype for layer in network.layers}
     assert (computed["convolution_1"], computed["classes"]) == ("float16", "float32")

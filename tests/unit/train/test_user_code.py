@@ -51,11 +51,11 @@ def test_user_code_may_import_modules_and_define_layers(train_env) -> None:
         "    return keras.Sequential([layers.Flatten(), helper.Scale(2.0), layers.Dense(units),"
         " layers.Dense(classes)])\n"
     )
-    history = train_env.train_own("nets.small:build", {"units": 6}, model={"logits": True})
+    history = train_env.train_user_code("nets.small:build", {"units": 6}, model={"logits": True})
     assert history.parameters == 64 * 6 + 6 + 6 * 3 + 3
     assert (train_env.model / "model.onnx").is_file()
-    pictures, _ = train_env.pictures(5)
-    assert train_env.trained()(pictures).numpy().sum(axis=1) == pytest.approx(1)
+    images, _ = train_env.images(5)
+    assert train_env.load_model()(images).numpy().sum(axis=1) == pytest.approx(1)
 
 
 def test_changed_code_is_not_executed(train_env) -> None:
@@ -63,12 +63,12 @@ def test_changed_code_is_not_executed(train_env) -> None:
     with pytest.raises(
         TrainError, match=r"fingerprint \w{12}, but the run began with abababababab: .* Run again"
     ):
-        train_env.train_own("changed:build", code_sha256="ab" * 32)
+        train_env.train_user_code("changed:build", code_sha256="ab" * 32)
 
 
 def test_a_missing_code_folder_is_an_error(train_env) -> None:
     with pytest.raises(TrainError, match=r"model.code is .*networks, which is no folder. Name the folder"):
-        train_env.train_own("absent:build", code_sha256="ab" * 32)
+        train_env.train_user_code("absent:build", code_sha256="ab" * 32)
 
 
 @pytest.mark.parametrize(
@@ -196,14 +196,14 @@ def test_a_missing_code_folder_is_an_error(train_env) -> None:
 def test_errors_in_user_code_are_reported_before_training(train_env, capsys, build, code, message) -> None:
     train_env.code(**({build.partition(":")[0]: code} if code else {}))
     with pytest.raises(TrainError, match=message) as refused:
-        train_env.train_own(build)
+        train_env.train_user_code(build)
     assert not set("\n\x1b") & set(str(refused.value))
     assert "epoch" not in capsys.readouterr().out
-    assert train_env.left() == []
+    assert train_env.output_files() == []
 
 
 def test_an_exported_model_as_start_is_not_normalized_twice(train_env) -> None:
-    features, pictures = train_env.features(mean=(30.0,), deviation=(90.0,)), train_env.pictures(60)[0]
+    features, images = train_env.features(mean=(30.0,), deviation=(90.0,)), train_env.images(60)[0]
     _, network = train_env.fit(epochs=1)
     first = networks.add_export_layer(network, Model(), Features.read(features).schema)
     first.save(path := str(train_env.root / "first.keras"))
@@ -218,11 +218,11 @@ def test_an_exported_model_as_start_is_not_normalized_twice(train_env) -> None:
         """
     )
     model = {"build": "start:build", "code": str(train_env.root / "networks")}
-    still = {"optimizer": "sgd", "optimizer_settings": {"learning_rate": 1e-9}, "epochs": 1}
-    _, network = train_env.fit(model | {"arguments": {"path": path}}, **still)
-    np.testing.assert_allclose(network(pictures), first(pictures), atol=1e-5)
+    no_learning = {"optimizer": "sgd", "optimizer_settings": {"learning_rate": 1e-9}, "epochs": 1}
+    _, network = train_env.fit(model | {"arguments": {"path": path}}, **no_learning)
+    np.testing.assert_allclose(network(images), first(images), atol=1e-5)
     part = {"arguments": {"path": path, "layer": "dense_1"}}
-    _, network = train_env.fit(model | part, **still)
+    _, network = train_env.fit(model | part, **no_learning)
     assert user_code.has_layer(network, user_code.RAW_LAYER)
 
 
@@ -243,8 +243,8 @@ def test_an_exception_during_training_is_reported_with_file_and_line(train_env) 
     with pytest.raises(
         TrainError, match=r"Training failed at .*late.py:9: KeyError: .*forgotten .*Correct it there"
     ):
-        train_env.train_own("late:build")
-    assert train_env.left() == []
+        train_env.train_user_code("late:build")
+    assert train_env.output_files() == []
 
 
 def test_out_of_memory_in_user_code_is_too_large_error(tmp_path) -> None:
