@@ -1,4 +1,4 @@
-"""What a training takes and gives: features on disk, code of the user's own, and the step as KFP calls it."""
+"""Runs the step `train` in a temporary folder, with features and user code."""
 
 import sys
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 16}
 
 @dataclass(frozen=True)
 class TrainEnv:
-    """A folder with what one run of the step takes and gives."""
+    """The folder of one run of the step, with its input and output."""
 
     root: Path
 
@@ -44,7 +44,7 @@ class TrainEnv:
     def images(
         self, count: int = 60, shape: tuple[int, ...] = (8, 8, 1), dtype: str = "uint8", seed: int = 0
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Give images of three classes, each with a bright row of its own under noise."""
+        """Return images of three classes with noise, each class with another bright row."""
         random, labels = np.random.default_rng(seed), np.arange(count) % 3
         images = random.integers(0, 60, (count, *shape))
         images[np.arange(count), 2 * labels % shape[0]] += 190
@@ -57,15 +57,15 @@ class TrainEnv:
         mean: tuple[float, ...] = (0.0,),
         deviation: tuple[float, ...] = (255.0,),
     ) -> Path:
-        """Write features as preprocess does; without rows of its own, from `images`."""
+        """Write features as preprocess does; by default of `images`."""
         examples, labels = train or self.images()
         shape, dtype = examples.shape[1:], str(examples.dtype)
-        held = self.images(validation, shape, dtype, seed=1)
+        held_out = self.images(validation, shape, dtype, seed=1)
         directory = self.root / "features"
         directory.mkdir()
-        for split, (rows, classes) in {"train": (examples, labels), "validation": held}.items():
+        for split, (part, classes) in {"train": (examples, labels), "validation": held_out}.items():
             with ShardWriter(directory, split, shape, dtype) as writer:
-                writer.append(rows, classes)
+                writer.append(part, classes)
         sizes = {"train": len(examples), "validation": validation}
         facts = {"shape": shape, "dtype": dtype, "splits": sizes}
         facts |= {"problem": "classification", "names": ("cat", "dog", "emu")}
@@ -74,7 +74,7 @@ class TrainEnv:
         return directory
 
     def code(self, **modules: str) -> Path:
-        """Write the user's own modules into a folder."""
+        """Write modules into the folder of the user's code."""
         folder = self.root / "networks"
         folder.mkdir(exist_ok=True)
         for name, text in modules.items():
@@ -82,7 +82,7 @@ class TrainEnv:
         return folder
 
     def train(self, model: dict[str, Any] | None = None, code_sha256: str = "", **training: Any) -> History:
-        """Run the step and return its history; `model` and `training` are as in the configuration."""
+        """Run the step with sections of a configuration and return its history."""
         if not (self.root / "features").is_dir():
             self.features()
         spec = self.spec(model, code_sha256, **training)
@@ -90,65 +90,67 @@ class TrainEnv:
         return artifacts.read(self.history / "history.json", History)
 
     def spec(self, model: dict[str, Any] | None = None, code_sha256: str = "", **training: Any) -> TrainSpec:
-        """Return the step's spec."""
+        """Return the spec of the step."""
         settings = Model.model_validate(SMALL if model is None else model)
         code = settings.code or ""
-        known = code_sha256 or (artifacts.tree_sha256(Path(code)) if code else "")
+        sha256 = code_sha256 or (artifacts.tree_sha256(Path(code)) if code else "")
         return TrainSpec(
             model=settings,
             training=Training.model_validate(QUICK | training),
             code=CodeLocation(url=code) if code else None,
-            code_sha256=known,
+            code_sha256=sha256,
             store=Store(url=str(self.root / "store")),
         )
 
     def fit(
         self, model: dict[str, Any] | None = None, store: CheckpointStore | None = None, **training: Any
     ) -> tuple[History, Any]:
-        """Fit as the step does, without the export at its end; return the history and the network."""
+        """Fit as the step does, without the export; return the history and the network."""
         if not (self.root / "features").is_dir():
             self.features()
-        rows = Features.read(self.root / "features")
+        features = Features.read(self.root / "features")
         settings = Model.model_validate(SMALL if model is None else model)
-        plan = Training.model_validate(QUICK | training)
-        keras.utils.set_random_seed(plan.seed)
+        training_settings = Training.model_validate(QUICK | training)
+        keras.utils.set_random_seed(training_settings.seed)
         code = Path(settings.code or "")
         sha256 = artifacts.tree_sha256(code) if settings.code else ""
         network = networks.build_network(
-            settings, rows.schema, rows.normalization, code, sha256, plan.precision
+            settings, features.schema, features.normalization, code, sha256, training_settings.precision
         )
-        trainer.compile_model(network, settings, plan, rows.schema, rows.normalization, len(rows.train))
-        return trainer.fit(network, rows, plan, store), network
+        trainer.compile_model(
+            network, settings, training_settings, features.schema, features.normalization, len(features.train)
+        )
+        return trainer.fit(network, features, training_settings, store), network
 
     def export(self, build: str, **training: Any) -> None:
-        """Fit the user's own network and export it, without the rehearsal of the export in between."""
+        """Fit a network of user code and export it once, after the training."""
         model = {"build": build, "code": str(self.root / "networks")}
         _, network = self.fit(model, **training)
-        rows = Features.read(self.root / "features")
-        exported = networks.add_export_layer(network, Model.model_validate(model), rows.schema)
-        checked = rows.train.gather(np.arange(8))
+        features = Features.read(self.root / "features")
+        exported = networks.add_export_layer(network, Model.model_validate(model), features.schema)
+        examples = features.train.gather(np.arange(8))
         self.model.mkdir()
-        trainer.export(exported, rows.schema, rows.normalization, checked, self.model)
+        trainer.export(exported, features.schema, features.normalization, examples, self.model)
 
     def train_user_code(
         self, build: str, arguments: dict[str, Any] | None = None, **settings: Any
     ) -> History:
-        """Run the step with the user's own code, `build` being module:function."""
-        own = {"build": build, "code": str(self.root / "networks"), "arguments": arguments or {}}
-        return self.train(own | settings.pop("model", {}), **settings)
+        """Run the step with the user's code; `build` is module:function."""
+        model = {"build": build, "code": str(self.root / "networks"), "arguments": arguments or {}}
+        return self.train(model | settings.pop("model", {}), **settings)
 
     def load_model(self) -> Any:
         """Load model.keras."""
         return keras.saving.load_model(self.model / "model.keras")
 
     def output_files(self) -> list[str]:
-        """Return the names of what the step wrote, halves too."""
+        """Return the names of the output files of the step, including temporary ones."""
         return sorted(path.name for path in self.root.iterdir() if path.name.startswith(("model", "history")))
 
 
 @pytest.fixture
 def train_env(tmp_path: Path) -> Iterator[TrainEnv]:
-    """An environment of its own, whose code is forgotten afterwards."""
+    """A new environment; its user code is unloaded after the test."""
     path, modules = sys.path.copy(), set(sys.modules)
     yield TrainEnv(tmp_path)
     sys.path[:] = path

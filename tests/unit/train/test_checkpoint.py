@@ -1,4 +1,4 @@
-"""A training that is cut off and started again ends as one that never was."""
+"""An interrupted training that resumes from its checkpoint ends like an uninterrupted one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +20,18 @@ from modelyard.components.train.checkpoint import (
     write_state,
 )
 
-EVERY_EPOCH = 1e-6  # seconds: after each epoch
+EVERY_EPOCH = 1e-6  # seconds between checkpoints
 NET = {"filters": [4], "dense": [8], "dropout": 0.4}
 QUICK = {"batch_size": 16, "checkpoint_every": EVERY_EPOCH}
 
 
 class InterruptedTrainingError(BaseException):
-    """The simulated is gone."""
+    """The machine is terminated."""
 
 
 @dataclass
 class ResumeEnv:
-    """Trains on an environment's features, without the export that the step ends with."""
+    """Trains with a checkpoint store, without the export."""
 
     train_env: Any
 
@@ -49,11 +49,11 @@ class ResumeEnv:
         return history, network.get_weights()
 
     def resume(self, **training: Any) -> tuple[History, list[Any]]:
-        """Train, going on where a checkpoint is."""
+        """Train, resuming from a checkpoint if there is one."""
         return self.train(self.store, **training)
 
     def interrupt(self, checkpoints: int, **training: Any) -> None:
-        """Train, and be cut off after so many checkpoints."""
+        """Train until a number of checkpoints was saved, then interrupt the training."""
         with pytest.raises(InterruptedTrainingError):
             self.train(
                 InterruptingStore(self.store.objects, self.store.key, [None] * checkpoints), **training
@@ -63,22 +63,22 @@ class ResumeEnv:
 
 @dataclass(frozen=True)
 class InterruptingStore(CheckpointStore):
-    """A place for checkpoints after whose last one the simulated is gone."""
+    """A store that interrupts the training after its last checkpoint."""
 
-    left: list[None]
+    remaining: list[None]
 
     def save(self, path: Path) -> None:
         super().save(path)
-        self.left.pop()
-        if not self.left:
+        self.remaining.pop()
+        if not self.remaining:
             raise InterruptedTrainingError
 
 
 class FullStore(CheckpointStore):
-    """A place that has no room."""
+    """A store that is full."""
 
     def save(self, path: Path) -> None:  # noqa: ARG002
-        raise StoreError("no room")
+        raise StoreError("disk full")
 
 
 @pytest.fixture
@@ -87,11 +87,11 @@ def resume_env(train_env: Any) -> ResumeEnv:
 
 
 def equal(one: list[Any], other: list[Any]) -> bool:
-    return all(np.array_equal(mine, its) for mine, its in zip(one, other, strict=True))
+    return all(np.array_equal(first, second) for first, second in zip(one, other, strict=True))
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(resume_env: ResumeEnv, capsys: Any) -> None:
-    """With an optimizer that averages weights and accumulates gradients, and a callback that changes it."""
+    """With averaged weights, accumulated gradients, and a callback that changes the learning rate."""
     averages = {"momentum": 0.9, "use_ema": True, "gradient_accumulation_steps": 3}
     plateau = {"name": "ReduceLROnPlateau", "patience": 2, "min_delta": 9.0, "cooldown": 1}
     training = {
@@ -105,10 +105,10 @@ def test_an_interrupted_training_ends_with_the_same_weights(resume_env: ResumeEn
     resume_env.interrupt(1, **training)
     capsys.readouterr()
     history, found = resume_env.resume(**training)
-    said = capsys.readouterr().out.splitlines()
-    assert "going on after epoch 3, from a checkpoint" in said
-    assert '{"event":"checkpoint","step":"train","epoch":4}' in said
-    assert [line.split()[1] for line in said if line.startswith("epoch ")] == ["4/5", "5/5"]
+    lines = capsys.readouterr().out.splitlines()
+    assert "resuming after epoch 3 from a checkpoint" in lines
+    assert '{"event":"checkpoint","step":"train","epoch":4}' in lines
+    assert [line.split()[1] for line in lines if line.startswith("epoch ")] == ["4/5", "5/5"]
     assert (history.resumed_after, history.epochs) == (3, 5)
     assert history.metrics == expected.metrics
     assert len(set(history.metrics["learning_rate"])) > 1
@@ -116,7 +116,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(resume_env: ResumeEn
 
 
 def test_early_stopping_state_is_restored(resume_env: ResumeEnv) -> None:
-    """The best epoch is before the cut: it asks for more than validation improves by."""
+    """The best epoch is before the interruption, as min_delta is larger than the improvements."""
     training = {
         "epochs": 20,
         "early_stopping": {"patience": 2, "min_delta": 0.05, "start_from_epoch": 1, "mode": "min"},
@@ -141,18 +141,18 @@ def test_a_damaged_checkpoint_is_ignored(
     network.optimizer.build(network.trainable_variables)
     path = resume_env.train_env.root / "state.npz"
     write_state(path, TrainingState(epochs=1), [*network.variables, *network.optimizer.variables], ())
-    kept, before = path.read_bytes(), network.get_weights()
+    content, weights = path.read_bytes(), network.get_weights()
     if change == "other":
         write_state(path, TrainingState(epochs=1), [keras.Variable(np.ones(3, "float32"))], ())
     elif change == "array":
         with path.open("wb") as file:
-            np.save(file, before[0])
+            np.save(file, weights[0])
     else:
-        path.write_bytes({"nothing": b"", "half": kept[: len(kept) // 2], "text": b"no state"}[change])
+        path.write_bytes({"nothing": b"", "half": content[: len(content) // 2], "text": b"no state"}[change])
     resume_env.store.save(path)
-    assert CheckpointCallback(resume_env.store, EVERY_EPOCH, network, None).resume() == TrainingState()
-    assert "beginning with the first epoch: the checkpoint cannot be used: " in capsys.readouterr().out
-    assert equal(network.get_weights(), before)
+    assert CheckpointCallback(resume_env.store, EVERY_EPOCH, network, None).restore() == TrainingState()
+    assert "starting with the first epoch: the checkpoint is damaged: " in capsys.readouterr().out
+    assert equal(network.get_weights(), weights)
 
 
 def test_training_continues_when_a_checkpoint_cannot_be_saved(
@@ -160,7 +160,7 @@ def test_training_continues_when_a_checkpoint_cannot_be_saved(
 ) -> None:
     history, _ = resume_env.train(FullStore(resume_env.store.objects, resume_env.store.key), epochs=3)
     assert history.epochs == 3
-    assert "no checkpoint after epoch 1: no room" in capsys.readouterr().out
+    assert "cannot save a checkpoint after epoch 1: disk full" in capsys.readouterr().out
 
 
 def test_an_unreachable_store_is_an_error_on_restore(resume_env: ResumeEnv) -> None:
@@ -168,7 +168,7 @@ def test_an_unreachable_store_is_an_error_on_restore(resume_env: ResumeEnv) -> N
     network.compile("adam")
     (resume_env.train_env.root / "store").write_text("in the way")
     with pytest.raises(StoreError):
-        CheckpointCallback(resume_env.store, EVERY_EPOCH, network, None).resume()
+        CheckpointCallback(resume_env.store, EVERY_EPOCH, network, None).restore()
 
 
 def test_changed_settings_start_over_and_a_finished_training_deletes_its_checkpoint(
@@ -179,20 +179,20 @@ def test_changed_settings_start_over_and_a_finished_training_deletes_its_checkpo
     def states() -> list[Path]:
         return sorted((train_env.root / "store").glob("checkpoints/*/state.npz"))
 
-    kept = []
+    keys = []
 
     def save(store: CheckpointStore, path: Path) -> None:
-        save_there(store, path)
-        kept.append(store.key)
+        save_checkpoint(store, path)
+        keys.append(store.key)
         raise InterruptedTrainingError
 
-    save_there = CheckpointStore.save
+    save_checkpoint = CheckpointStore.save
     with pytest.MonkeyPatch.context() as patched, pytest.raises(InterruptedTrainingError):
         patched.setattr(CheckpointStore, "save", save)
         train_env.train(NET, checkpoint_every=EVERY_EPOCH, epochs=2)
-    assert [path.parent.name for path in states()] == kept
+    assert [path.parent.name for path in states()] == keys
     assert train_env.train(NET, checkpoint_every=EVERY_EPOCH, epochs=3).resumed_after == 0
-    assert [path.parent.name for path in states()] == kept  # that of the other training
+    assert [path.parent.name for path in states()] == keys  # the interrupted training's
     assert train_env.train(NET, checkpoint_every=2 * EVERY_EPOCH, epochs=2).resumed_after == 1
     assert states() == []
 

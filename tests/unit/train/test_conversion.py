@@ -1,4 +1,4 @@
-"""The way from a model that JAX trained to the files that are served, seen from a model.keras alone."""
+"""Conversion of model.keras from a training on JAX to ONNX and SavedModel."""
 
 import sys
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Half(keras.layers.Layer):
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[keras.Model]:
-    """A model with a layer of the user's own, which is in model.keras as another backend would leave it."""
+    """A model with a custom layer, saved as model.keras."""
     (tmp_path / "own_layers.py").write_text(CUSTOM_LAYER)
     monkeypatch.syspath_prepend(tmp_path)
     import own_layers
@@ -54,5 +54,5 @@ def test_a_jax_model_converts_to_onnx_and_saved_model(model: keras.Model, tmp_pa
 @pytest.mark.soak  # another process with TensorFlow
 def test_a_layer_that_tensorflow_cannot_run_is_an_error(model: keras.Model, tmp_path: Path) -> None:
     (tmp_path / "own_layers.py").write_text(CUSTOM_LAYER.replace("x / 2", "x.at[0].set(0)"))
-    with pytest.raises(TrainError, match=r"cannot run the model: .*'at'.* only keras.ops"):
+    with pytest.raises(TrainError, match=r"cannot run on TensorFlow.*'at'.* only keras.ops"):
         export.convert(model, "probabilities", tmp_path)

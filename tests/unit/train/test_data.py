@@ -1,4 +1,4 @@
-"""The rows as training sees them."""
+"""The batches of training."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ from modelyard.components.train.data import Features
 
 @pytest.fixture
 def numbered(train_env, monkeypatch) -> Any:
-    """50 training rows in several shards, each example and label telling its row's number modulo 3."""
+    """50 training examples in several shards: example i is i, its label is i modulo 3."""
     monkeypatch.setattr(shards, "SHARD_BYTES", 7 * 4)
     numbers = np.arange(50)
     return Features.read(train_env.features(numbers.astype(np.float32)[:, None], numbers % 3)).train
@@ -118,17 +118,17 @@ def truncate(features: Path) -> None:
         (lambda features: (features / "schema.json").unlink(), r"schema.json is missing"),
         (lambda features: (features / "schema.json").write_text("{"), r"schema.json is not a Schema: .*JSON"),
         (rewrite({"dtype": "int8"}), r"is not a Schema: dtype: Input should be 'uint8' or 'float32'"),
-        (truncate, r"The train rows in .* cannot be read: ValueError: mmap"),
+        (truncate, r"The split train in .* cannot be read: ValueError: mmap"),
         (
             lambda features: (features / "train-00000-of-00001.targets.npy").unlink(),
-            r"The train rows in .* cannot be read: FileNotFoundError",
+            r"The split train in .* cannot be read: FileNotFoundError",
         ),
         (
             lambda features: np.save(features / "train-00000-of-00001.targets.npy", np.zeros(3, np.int64)),
-            r"are 60 examples and 3 targets, but schema.json says 60 rows. Preprocess",
+            r"has 60 examples and 3 targets, but schema.json says 60. Preprocess",
         ),
-        (rewrite({"splits": {"train": 60}}), r"The validation rows .* are 12 .* schema.json says 0 rows"),
-        (rewrite({"shape": [8, 8, 3]}), r"are uint8 \(8, 8, 1\), but schema.json says uint8 \(8, 8, 3\)"),
+        (rewrite({"splits": {"train": 60}}), r"The split validation .* has 12 .* schema.json says 0"),
+        (rewrite({"shape": [8, 8, 3]}), r"of uint8 \(8, 8, 1\), but schema.json says uint8 \(8, 8, 3\)"),
         (rewrite({"names": ["cat", "dog"]}), r"Row 2 of train has the label 2, but there are 2 classes"),
     ],
 )
@@ -142,5 +142,5 @@ def test_malformed_features(train_env, damage, message) -> None:
 
 def test_features_without_training_examples(train_env) -> None:
     features = train_env.features(*train_env.images(0))
-    with pytest.raises(DataError, match=r"has no training rows. Lower data.validation and data.test"):
+    with pytest.raises(DataError, match=r"has no training examples. Lower data.validation and data.test"):
         Features.read(features)

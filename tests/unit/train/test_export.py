@@ -1,4 +1,4 @@
-"""The exported files, each read back as whoever uses it would read it."""
+"""The exported files, each loaded with its own runtime."""
 
 import subprocess
 import sys
@@ -64,7 +64,7 @@ def test_all_formats_predict_the_same_from_raw_examples(train_env, shape, dtype,
 def test_nan_weights_after_the_last_step_write_nothing(train_env) -> None:
     train_env.features(*train_env.images(16), validation=0)
     settings = {"learning_rate": 1e38}
-    with pytest.raises(TrainError, match=r"predicts nan for training rows.*learning_rate, or set clipnorm"):
+    with pytest.raises(TrainError, match=r"predicts nan .*learning_rate, or set clipnorm"):
         train_env.train(epochs=1, batch_size=16, optimizer="sgd", optimizer_settings=settings)
     assert train_env.output_files() == []
 
@@ -123,9 +123,7 @@ def test_an_export_that_predicts_differently_is_an_error(train_env) -> None:
             return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Moody()(x))))
         """
     )
-    with pytest.raises(
-        TrainError, match=r"predicts otherwise than the trained model: .* differ by 0.*Look for"
-    ):
+    with pytest.raises(TrainError, match=r"predict differently: by 0.*random"):
         train_env.train_user_code("moody:build")
     assert train_env.output_files() == []
 

@@ -1,4 +1,4 @@
-"""Objects of Keras by name, with arguments: known without TensorFlow, refused before training."""
+"""Keras objects by name with arguments: checked without TensorFlow, before training."""
 
 import json
 import subprocess
@@ -95,18 +95,18 @@ def test_learning_rate_schedule() -> None:
     [
         ({"optimizer": "adm"}, ["training.optimizer is 'adm'", "Did you mean Adam"]),
         ({"optimizer": "zzz"}, ["training.optimizer is 'zzz'", "Choose one of Adadelta, "]),
-        (optimizer_settings(lerning_rate=1), ["lerning_rate is no setting", "mean learning_rate"]),
-        (optimizer_settings(name="x"), ["optimizer_settings.name is no setting"]),
+        (optimizer_settings(lerning_rate=1), ["lerning_rate is not an argument", "mean learning_rate"]),
+        (optimizer_settings(name="x"), ["optimizer_settings.name cannot be set"]),
         (learning_rate("fast"), ["is 'fast'", "a number above 0"]),
         (learning_rate(-1), ["is -1", "a number above 0"]),
         (learning_rate(True), ["is True", "a number above 0"]),
         (optimizer_settings(beta_1=None), ["is None", "a finite number"]),
         (optimizer_settings(epsilon=float("nan")), ["is nan", "a finite number"]),
         (optimizer_settings(amsgrad=1), ["is 1", "true or false"]),
-        (optimizer_settings(gradient_accumulation_steps=2.5), ["is 2.5", "a whole number"]),
+        (optimizer_settings(gradient_accumulation_steps=2.5), ["is 2.5", "an integer"]),
         ({"optimizer": "muon"} | optimizer_settings(exclude_layers="dense"), ["a list of names"]),
         (learning_rate({"name": "Cosine"}), ["learning_rate.name is 'Cosine'", "CosineDecay"]),
-        (learning_rate({**COSINE, "steps": 3}), ["learning_rate.steps is no setting of CosineDecay"]),
+        (learning_rate({**COSINE, "steps": 3}), ["learning_rate.steps is not an argument of CosineDecay"]),
         (learning_rate({"name": "CosineDecay", "decay_steps": 3}), ["initial_learning_rate is missing"]),
         ({"loss": "mean_absolut_error"}, ["training.loss is 'mean_absolut_error'", "MeanAbsoluteError"]),
         ({"loss": "mae"}, ["training.loss is mae", "does not fit", "CategoricalCrossentropy"]),
@@ -123,7 +123,7 @@ def test_learning_rate_schedule() -> None:
             {"callbacks": [{"name": "ReduceLROnPlateau", "mode": "mx"}]},
             ["0.mode is 'mx'", "auto, min or max"],
         ),
-        ({"callbacks": ["TerminateOnNaN", "terminate_on_nan"]}, ["training.callbacks names", "twice"]),
+        ({"callbacks": ["TerminateOnNaN", "terminate_on_nan"]}, ["training.callbacks", "twice"]),
         ({"callbacks": ["SwapEMAWeights"]}, ["callbacks.0", "use_ema"]),
         (
             {"early_stopping": {}} | optimizer_settings(use_ema=True),
@@ -157,16 +157,16 @@ def test_invalid_regularizer_and_invalid_loss_of_regression() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "arguments", "message"),
     [
-        ("optimizers", "sgd", {"momentum": 2}, r"sgd refuses key \(momentum: 2\): ValueError: .*momentum"),
-        ("callbacks", "ReduceLROnPlateau", {"factor": 2}, r"refuses key .*factor >= 1.0"),
-        ("metrics", "AUC", {"curve": "XY"}, r"AUC refuses key .*curve"),
+        ("optimizers", "sgd", {"momentum": 2}, r"sgd rejects key \(momentum: 2\): ValueError: .*momentum"),
+        ("callbacks", "ReduceLROnPlateau", {"factor": 2}, r"rejects key .*factor >= 1.0"),
+        ("metrics", "AUC", {"curve": "XY"}, r"AUC rejects key .*curve"),
         (
             "optimizers.schedules",
             "PiecewiseConstantDecay",
             {"boundaries": [1], "values": [1]},
-            r"refuses key",
+            r"rejects key",
         ),
-        ("regularizers", "L2", {"l2": "x"}, r"L2 refuses key"),
+        ("regularizers", "L2", {"l2": "x"}, r"L2 rejects key"),
     ],
 )
 def test_errors_of_keras_are_reported(kind, name, arguments, message) -> None:
@@ -176,7 +176,7 @@ def test_errors_of_keras_are_reported(kind, name, arguments, message) -> None:
 
 @pytest.mark.parametrize("logits", [False, True])
 def test_classification_losses_and_metrics_accept_labels(logits: bool) -> None:
-    """Each gives what Keras gives for probabilities and one-hot targets, or labels."""
+    """The values equal those of Keras for probabilities and one-hot targets, or labels."""
     problem, description = problems.of("classification"), problems.describe("classification")
     probabilities, one_hot = keras.ops.softmax(LOGITS), keras.ops.one_hot(LABELS, 3)
     answers = LOGITS if logits else probabilities

@@ -1,4 +1,4 @@
-"""Learning curves: laws that are known, and features that are too few."""
+"""Learning curves of known power laws, and of too few examples."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def test_fit_of_rising_errors_is_constant() -> None:
 
 
 def extrapolate_errors(counts: list[int], errors: list[float], held: int) -> Any:
-    """Extrapolate shares of wrong answers among `held` rows."""
+    """Extrapolate shares of wrong predictions on `held` validation examples."""
     targets, drawn = np.zeros(held, np.int64), []
     for error in errors:
         scores = np.stack([np.arange(held) < round(error * held), np.ones(held)], axis=1).astype(float)
@@ -66,7 +66,7 @@ def test_rising_errors_are_not_extrapolated(errors: list[float]) -> None:
 
 
 def test_extrapolated_errors_never_rise() -> None:
-    """The law that fits these errors best is above the last one for twice the rows."""
+    """The best power law through these errors is above the last one at twice the examples."""
     curve = extrapolate_errors([250, 500, 1000, 2000], [0.30, 0.28, 0.27, 0.20], held=60)
     whole = (*curve.points, *curve.beyond)
     assert len(whole) == 6
@@ -117,7 +117,7 @@ def test_the_error_is_that_of_the_final_weights(train_env: Any, monkeypatch: pyt
     def forget(network: Any, part: Any, training: Any) -> Any:
         history = fit_(network, part, training)
         fitted.append(len(part.train))
-        network.set_weights([0 * one for one in network.get_weights()])  # it names the first class always
+        network.set_weights([0 * one for one in network.get_weights()])  # always predicts the first class
         return history
 
     monkeypatch.setattr(curves, "FRACTIONS", (1 / 2, 1.0))

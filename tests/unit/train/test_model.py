@@ -1,4 +1,4 @@
-"""The built-in CNN, and what is in front of it."""
+"""The built-in CNN and the normalization."""
 
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,7 @@ def test_default_network_is_that_of_the_tutorial() -> None:
 
 def test_training_computes_the_weights_of_the_tutorial(train_env) -> None:
     images, labels = train_env.images(100, (32, 32, 3))
-    rows = Features.read(
-        train_env.features(images, labels, deviation=(256.0,))
-    )  # exact, however it is computed
+    rows = Features.read(train_env.features(images, labels, deviation=(256.0,)))  # exact in floating point
     schema = rows.schema.model_copy(update={"names": TEN})
     keras.utils.set_random_seed(3)
     ours = networks.build_network(Model(), schema, rows.normalization, Path(), "")
@@ -119,10 +117,10 @@ def test_network_sizes_and_example_ranks(shape, settings) -> None:
         (
             (6, 9, 3),
             {"kernel": 7},
-            r"convolution_1 \(7x7\) has no room: .* only 6x9 pixels .* smaller model.kernel",
+            r"convolution_1 \(7x7\) is too small: 6x9 pixels .* smaller model.kernel",
         ),
-        ((5, 5), {"filters": [4, 4]}, r"convolution_2 \(3x3\) has no room: .* only 1x1 .* \(now \[4, 4\]\)"),
-        ((3, 3), {"filters": [4]}, r"pooling_1 \(2x2\) has no room: .* only 1x1"),
+        ((5, 5), {"filters": [4, 4]}, r"convolution_2 \(3x3\) is too small: 1x1 .* \(now \[4, 4\]\)"),
+        ((3, 3), {"filters": [4]}, r"pooling_1 \(2x2\) is too small: 1x1"),
         ((40,), {}, r"an example has shape \(40,\). Set model.filters to \[\]"),
     ],
 )

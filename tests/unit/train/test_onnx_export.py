@@ -1,4 +1,4 @@
-"""What tf2onnx lacks: one small model for each handler, and what is refused."""
+"""The handlers for tf2onnx, each with a small model, and the errors."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A probe of real steps, with features and without, and the windows in which it times them."""
+"""A probe of real training steps, with and without features, and its windows."""
 
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def test_an_image_of_another_version_is_an_error(monkeypatch: pytest.MonkeyPatch
 def test_the_result_in_a_pod_is_the_termination_message(
     workload: TrainingWorkload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which is mounted: no other file can take its place."""
+    """The file is mounted, so it must not be replaced."""
     (message := tmp_path / "termination-log").touch()
     mounted, request = message.stat().st_ino, ProbeRequest(workload=workload, seconds=0.5)
     monkeypatch.setenv(VARIABLE, str(message))
@@ -156,7 +156,7 @@ def test_errors_of_user_code_in_a_probe(
 
 
 class SimulatedRun:
-    """Takes 2 s for a call and 0.5 s for each batch, times `slow`."""
+    """Takes 2 s for a call and 0.5 s for each batch, multiplied by `slow`."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -183,10 +183,10 @@ def test_pace_separates_call_from_batch() -> None:
 @pytest.mark.parametrize(
     ("maximum", "seconds", "calls"),
     [
-        (5, 1000.0, [1, 5]),  # no more than there are
-        (1000, 0.001, [1]),  # what is slow is done once a window
-        (1000, 1.0, [1]),  # eight would take 20 s, as a single one takes 2.5 s
-        (1000, 3.0, [1, 8]),  # eight tell more than the one that fits
+        (5, 1000.0, [1, 5]),  # at most the maximum
+        (1000, 0.001, [1]),  # one slow batch per window
+        (1000, 1.0, [1]),  # 8 batches are expected to take 20 s, as 1 takes 2.5 s
+        (1000, 3.0, [1, 8]),  # 8 batches are more precise than 1
         (5, 3.0, [1, 5]),
     ],
 )

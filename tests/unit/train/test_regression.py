@@ -1,4 +1,4 @@
-"""A model that predicts a number: in the target's unit, whatever scale it is of."""
+"""A regression model predicts in the unit of the target."""
 
 import numpy as np
 import onnxruntime
@@ -15,7 +15,7 @@ MEAN, DEVIATION = 20_000.0, 500.0
 
 @pytest.fixture
 def features(train_env) -> np.ndarray:
-    """Write features of three numbers whose first says the target; return the examples of validation."""
+    """Write features of three numbers, the first of which decides the target; return those of validation."""
     directory = train_env.root / "features"
     directory.mkdir()
     random, sizes = np.random.default_rng(0), {"train": 200, "validation": 40}
@@ -58,7 +58,9 @@ def test_user_code_gets_the_number_of_targets(train_env) -> None:
     )
     stopping = {"monitor": "val_mae", "patience": 1}
     train_env.train_user_code("own:build", epochs=2, loss="huber", early_stopping=stopping)
-    with pytest.raises(TrainError, match=r"called with input_shape, targets, but takes \(.*classes\)"):
+    with pytest.raises(
+        TrainError, match=r"called with input_shape, targets, but its signature is \(.*classes\)"
+    ):
         train_env.train_user_code("old:build")
 
 

@@ -27,7 +27,7 @@ def test_the_seed_decides_the_weights(train_env) -> None:
 
 @pytest.mark.parametrize("patience", [1, 50])
 def test_early_stopping_restores_the_best_weights(train_env, patience) -> None:
-    """Whether it stops or reaches the last epoch: labels without sense make validation worse soon."""
+    """Random labels make validation worse after a few epochs, whether it stops early or not."""
     images, labels = train_env.images(48)
     train_env.features(images, np.random.default_rng(0).permutation(labels), validation=30)
     stopping = {"monitor": "val_loss", "patience": patience}
@@ -42,14 +42,14 @@ def test_early_stopping_restores_the_best_weights(train_env, patience) -> None:
 
 def test_early_stopping_without_validation_examples_is_an_error(train_env) -> None:
     train_env.features(*train_env.images(), validation=0)
-    with pytest.raises(TrainError, match=r"early_stopping watches validation.* Raise data.validation"):
+    with pytest.raises(TrainError, match=r"early_stopping monitors validation.* Raise data.validation"):
         train_env.train(early_stopping={})
     assert train_env.output_files() == []
 
 
 @pytest.mark.parametrize("steps", [1, 64])
 def test_a_nan_loss_is_an_error(train_env, steps) -> None:
-    with pytest.raises(TrainError, match=r"loss is (nan|inf) in epoch 1, .*learning_rate, set clipnorm"):
+    with pytest.raises(TrainError, match=r"loss became (nan|inf) in epoch 1\. .*learning_rate, set clipnorm"):
         train_env.train(
             epochs=50, optimizer="sgd", optimizer_settings={"learning_rate": 1e38}, steps_per_execution=steps
         )
@@ -72,7 +72,7 @@ def test_class_weights_apply_to_the_training_loss_only(train_env) -> None:
         expected = (losses * np.where(labels == 1, weights[1], weights[0])).mean()
         assert weighted.metrics["loss"][0] == pytest.approx(expected, rel=1e-4)
         assert weighted.metrics["val_loss"] == pytest.approx(plain.metrics["val_loss"], rel=1e-4)
-    with pytest.raises(TrainError, match=r"class_weights has 'cow', which is no class.*cat, dog, emu"):
+    with pytest.raises(TrainError, match=r"class_weights has 'cow', which is not a class.*cat, dog, emu"):
         train_env.fit(class_weights={"cow": 1}, **no_learning)
 
 
