@@ -1,7 +1,7 @@
-"""The export of MobileNetV2 to ONNX beside plain tf2onnx: `make bench-export`.
+"""Compares the export of MobileNetV2 to ONNX with plain tf2onnx: `make bench-export`.
 
-Each side in a separate process, in turns. The memory is the peak of the process, of which TensorFlow's
-import and the model itself are about nine tenths.
+Both run alternately in separate processes. The memory is the peak of the process, about 90 % of which are the
+import of TensorFlow and the model.
 """
 
 import json
@@ -19,13 +19,13 @@ SHAPE, CLASSES = (96, 96, 3), 10
 
 
 def export(contender: str) -> tuple[float, float]:
-    """Export in this process and return the seconds and the peak of its memory in MB."""
+    """Export in this process and return the seconds and the peak memory in MB."""
     from modelyard.components.train.backend import keras, tf
 
     model = keras.applications.MobileNetV2(SHAPE, weights=None, classes=CLASSES)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        began = time.perf_counter()
+        start = time.perf_counter()
         if contender == "ours":
             from modelyard.components.train import onnx_export
 
@@ -35,19 +35,19 @@ def export(contender: str) -> tuple[float, float]:
 
             spec = tf.TensorSpec((None, *SHAPE), "float32", name="input")
             tf2onnx.convert.from_keras(model, (spec,), opset=18, output_path=str(path))
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
-    """Take turns and print the table."""
-    seen: dict[str, list[Any]] = {"ours": [], "tf2onnx": []}
+    """Run both alternately and print the table."""
+    measured: dict[str, list[Any]] = {"ours": [], "tf2onnx": []}
     for _ in range(ROUNDS):
-        for contender, results in seen.items():
+        for contender, results in measured.items():
             results.append(json.loads(finished([sys.executable, __file__, contender]).splitlines()[-1]))
-    ours, plain = (list(zip(*results, strict=True)) for results in seen.values())
+    ours, plain = (list(zip(*results, strict=True)) for results in measured.values())
     show(
-        "export of MobileNetV2 to ONNX, beside tf2onnx.convert.from_keras",
+        "export of MobileNetV2 to ONNX, compared with tf2onnx.convert.from_keras",
         [
             paired("time", ours[0], plain[0], "s", "<= 2 s"),
             paired("peak memory", ours[1], plain[1], "MB", "<= 700 MB"),

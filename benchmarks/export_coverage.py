@@ -1,8 +1,8 @@
-"""Exports every model of keras.applications and every layer of keras.layers: `make results`.
+"""Exports all models of keras.applications and all layers of keras.layers to ONNX: `make results`.
 
-Each gets random weights and is exported to ONNX; ONNX Runtime and Keras predict the same random examples. A
-result replaces its row in docs/results.md as soon as it is there, so that this can be interrupted. Models run
-in a process each, which gives their peak memory. Ends with 1 if a result is not what REFUSED says.
+Weights are random; Keras and ONNX Runtime predict the same random examples. Each result is written to its
+row of docs/results.md at once, so the script may be interrupted. Each model runs in a separate process, whose
+peak memory is measured. The exit code is 1 if other exports than those in UNSUPPORTED fail.
 """
 
 import argparse
@@ -27,11 +27,11 @@ SIZES = ("smallest", "default")
 CLASSES = 10
 MORE_MEMORY = {"ConvNeXtXLarge", "NASNetLarge", "EfficientNetB7", "ConvNeXtLarge", "EfficientNetV2L"}
 
-NOT_LAYERS = {  # of the public classes
+NOT_LAYERS = {  # public classes without an example
     "FlaxLayer": "needs Flax",
     "GRUCell": "part of RNN",
-    "InputLayer": "the start of every model",
-    "InputSpec": "no layer",
+    "InputLayer": "in every model",
+    "InputSpec": "not a layer",
     "JaxLayer": "needs JAX",
     "LSTMCell": "part of RNN",
     "Layer": "base class",
@@ -44,9 +44,9 @@ NOT_LAYERS = {  # of the public classes
     "TorchModuleWrapper": "needs PyTorch",
     "Wrapper": "base class",
 }
-REFUSED = {"HashedCrossing", "Hashing", "IntegerLookup", "Equalization"}  # the last one by Keras itself
+UNSUPPORTED = {"HashedCrossing", "Hashing", "IntegerLookup", "Equalization"}  # the last one fails in Keras
 
-# Shape of an example, with its dtype unless it is float32, and a layer or a function of a tensor.
+# Dtype (default: float32) and shape of an example, and a layer or a function of a tensor.
 LAYERS = """
 4             Activation("celu")
 4             Activation("elu")
@@ -241,7 +241,7 @@ int32:5       ReversibleEmbedding(10, 3)
 
 @dataclass(frozen=True)
 class Result:
-    """What one export came to: `reason` is why there is none."""
+    """The result of an export; `reason` is the error if it failed."""
 
     name: str
     input: str
@@ -252,11 +252,11 @@ class Result:
     reason: str = ""
 
     def agrees(self) -> bool:
-        """Say whether ONNX Runtime predicts what Keras predicts."""
+        """Return whether Keras and ONNX Runtime predict the same."""
         return not self.reason and self.difference <= TOLERANCE * max(1.0, self.largest)
 
     def row(self, columns: int) -> str:
-        """Return the first columns of a table's row."""
+        """Return a row of a table with a number of columns."""
         if self.reason:
             cells = [self.name, self.input, self.reason.replace("|", "\\|"), *[""] * (columns - 3)]
         else:
@@ -268,7 +268,7 @@ class Result:
 
 
 def models() -> list[str]:
-    """Return the names of keras.applications, those that need much memory last."""
+    """Return the names of keras.applications, those that require much memory last."""
     from keras import applications
 
     names = [name for name, value in vars(applications).items() if inspect.isfunction(value)]
@@ -276,24 +276,24 @@ def models() -> list[str]:
 
 
 def layers() -> Iterator[tuple[str, str, str]]:
-    """Yield the class, the example's shape and the expression of each case."""
+    """Yield class, shape of an example and expression of each layer."""
     for line in LAYERS.strip().splitlines():
         shape, expression = line.split(maxsplit=1)
         yield expression.removeprefix("lambda x: ").partition("(")[0], shape, expression
 
 
 def check_complete() -> None:
-    """Raise unless each public class of keras.layers has an example or a reason to have none."""
+    """Raise unless each public class of keras.layers has an example or is in NOT_LAYERS."""
     import keras
 
     classes = {value.__name__ for value in vars(keras.layers).values() if inspect.isclass(value)}
-    text = {name for name in classes if f"{name}(" in LAYERS}
-    known = text | NOT_LAYERS.keys() | {"GroupedQueryAttention"}  # is exported as GroupQueryAttention
+    tested = {name for name in classes if f"{name}(" in LAYERS}
+    known = tested | NOT_LAYERS.keys() | {"GroupedQueryAttention"}  # is exported as GroupQueryAttention
     assert classes <= known, f"LAYERS has no example of {', '.join(sorted(classes - known))}"
 
 
 def run_model(name: str, size: str) -> Result:
-    """Export a model at the smallest input that Keras accepts, or at the one that it was made for."""
+    """Export a model with the smallest input size that Keras accepts, or with its default size."""
     from keras import applications
 
     function = getattr(applications, name)
@@ -327,7 +327,7 @@ def run_layer(shape: str, expression: str) -> Result:
 
 
 def export(model: Any, name: str, shape: str, batches: tuple[int, ...]) -> Result:
-    """Export a model with random weights and compare what it predicts with ONNX Runtime."""
+    """Export a model with random weights and compare the predictions of Keras and ONNX Runtime."""
     import numpy as np
     import onnxruntime
 
@@ -338,16 +338,16 @@ def export(model: Any, name: str, shape: str, batches: tuple[int, ...]) -> Resul
     (tensor,) = model.inputs
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        began = time.process_time()  # other work on the machine does not count
+        start = time.process_time()  # not affected by other processes
         try:
             onnx_export.convert(model, "input", "output", path)
-            seconds, peak = time.process_time() - began, peak_memory()
+            seconds, peak = time.process_time() - start, peak_memory()
             session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
             differences, largest = [], []
             for count in batches:
-                rows = examples(model, tensor, count, random)
-                expected = np.asarray(model(rows, training=False), np.float64)
-                found = session.run(["output"], {"input": rows})[0]
+                batch = make_examples(model, tensor, count, random)
+                expected = np.asarray(model(batch, training=False), np.float64)
+                found = session.run(["output"], {"input": batch})[0]
                 assert found.shape == expected.shape, f"{found.shape} instead of {expected.shape}"
                 differences.append(float(np.abs(found - expected).max()))
                 largest.append(float(np.abs(expected).max()))
@@ -357,7 +357,7 @@ def export(model: Any, name: str, shape: str, batches: tuple[int, ...]) -> Resul
 
 
 def randomize(model: Any, random: Any) -> None:
-    """Give all weights but kernels, which are random, other values than those of an untrained model."""
+    """Randomize the weights that are constant in an untrained model; kernels are random already."""
     for weight in model.weights:
         kind = weight.path.rpartition("/")[2]
         if kind in ("gamma", "moving_variance", "scale"):
@@ -366,8 +366,8 @@ def randomize(model: Any, random: Any) -> None:
             weight.assign(random.normal(0, 0.1, weight.shape))
 
 
-def examples(model: Any, tensor: Any, count: int, random: Any) -> Any:
-    """Return images of 0 to 255 where the model takes images and rescales them, else normal values."""
+def make_examples(model: Any, tensor: Any, count: int, random: Any) -> Any:
+    """Return images of 0 to 255 for models that rescale images, otherwise normally distributed values."""
     shape = (count, *tensor.shape[1:])
     if tensor.dtype == "int32":
         return random.integers(0, 10, shape).astype("int32")
@@ -381,8 +381,8 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def in_process(name: str, size: str) -> Result:
-    """Run a model in a process, which gives a result also when it is killed."""
+def run_in_process(name: str, size: str) -> Result:
+    """Run a model in a process; if it is killed, the result has the reason."""
     done = subprocess.run(
         [sys.executable, __file__, name, "--size", size, "--json"], capture_output=True, text=True
     )
@@ -394,7 +394,7 @@ def in_process(name: str, size: str) -> Result:
 
 
 def write(document: Path, table: str, result: Result, columns: int) -> None:
-    """Add the row of a result to a page, between the two marks of the table, or replace it."""
+    """Add or replace the row of a result in a page, between the two markers of the table."""
     text = document.read_text()
     start, end = f"<!-- {table} -->\n", f"<!-- end of {table} -->"
     before, rest = text.split(start)
@@ -406,7 +406,7 @@ def write(document: Path, table: str, result: Result, columns: int) -> None:
 
 
 def main() -> None:
-    """Export what the command line names."""
+    """Export the models and layers on the command line."""
     parser = argparse.ArgumentParser(description="Export the models and layers of Keras to ONNX and compare.")
     parser.add_argument("names", nargs="*", help='models and layers, "models" or "layers"; default: all')
     parser.add_argument(
@@ -424,7 +424,7 @@ def main() -> None:
     check_complete()
     for name, size in itertools.product(models(), arguments.size or SIZES):
         if not names or names & {name, "models"}:
-            result = in_process(name, size)
+            result = run_in_process(name, size)
             write(arguments.output, "models", result, 6)
             print(result.row(6), flush=True)
             if not result.agrees():
@@ -434,7 +434,7 @@ def main() -> None:
             result = run_layer(shape, expression)
             write(arguments.output, "layers", result, 5)
             print(result.row(5), flush=True)
-            if result.agrees() is (kind in REFUSED):
+            if result.agrees() is (kind in UNSUPPORTED):
                 unexpected.append(result)
     if unexpected:
         sys.exit("unexpected: " + ", ".join(f"{result.name} ({result.input})" for result in unexpected))
