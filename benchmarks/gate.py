@@ -41,7 +41,9 @@ def of_proportions(
     random, weights = np.random.default_rng(0), 1 / (len(sizes) * np.array(sizes, float))
     won, lost = (differing + difference) / 2, (differing - difference) / 2
     found = np.stack([random.multinomial(size, (won, lost, 1 - won - lost), draws) for size in sizes], 1)
-    least = [intervals.paired_gain(one[:, 0], one[:, 1], weights, intervals.ONE_SIDED)[0] for one in found]
+    least = [
+        intervals.paired_gain_interval(one[:, 0], one[:, 1], weights, intervals.ONE_SIDED)[0] for one in found
+    ]
     return float((np.array(least) > limit).mean())
 
 

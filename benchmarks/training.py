@@ -59,7 +59,7 @@ def samples_per_second(
         }
         speeds = turns(ROUNDS, contenders)
     count = EXAMPLES["validation"]
-    low, high = map(float, intervals.wilson(round(accuracies["tutorial"] * count), count))
+    low, high = map(float, intervals.wilson_interval(round(accuracies["tutorial"] * count), count))
     return [
         paired(measure, speeds["ours"], speeds["tutorial"], "samples/s", goal),
         result(

@@ -16,8 +16,8 @@ from modelyard.components.artifacts import (
     Schema,
     Signature,
 )
-from modelyard.components.problems import describe
-from modelyard.components.problems.base import signature_of
+from modelyard.components.problems import get_description
+from modelyard.components.problems.base import build_signature
 from modelyard.components.store.models import ModelStore
 
 
@@ -26,13 +26,13 @@ def classifier_signature(
 ) -> Signature:
     """Return the signature of a classifier."""
     schema = Schema(shape=shape, dtype=dtype, problem="classification", names=names, splits={}, image=image)
-    return signature_of(schema, describe("classification"))
+    return build_signature(schema, get_description("classification"))
 
 
 def regressor_signature(shape: tuple[int, ...], names: tuple[str, ...]) -> Signature:
     """Return the signature of a model of regression on such examples."""
     schema = Schema(shape=shape, dtype="float32", problem="regression", names=names, splits={})
-    return signature_of(schema, describe("regression"))
+    return build_signature(schema, get_description("regression"))
 
 
 def accuracy_metrics(value: float, low: float, high: float, rows: int = 10, **more: Any) -> Metrics:

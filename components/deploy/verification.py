@@ -65,7 +65,7 @@ def replay_golden_requests(server: Server, name: str, pinned: PinnedVersion, tol
         DeployError: an answer is missing, or differs by more than `tolerance`.
     """
     model, golden = f"{name}/versions/{pinned.version}", pinned.golden
-    problem = problems.describe(golden.problem)
+    problem = problems.get_description(golden.problem)
     for number, instance in enumerate(golden.instances):
         try:
             difference = problem.difference(golden, number, predict_one(server, model, instance, MARK))

@@ -93,7 +93,7 @@ class Evaluation:
             }
         for name, value in values.items():
             metrics.log_metric(name, value)
-        plot = problems.of(training_metrics.problem).log_plot(training_metrics, details)
+        plot = problems.get_problem(training_metrics.problem).log_plot(training_metrics, details)
         artifacts.write_text(Path(metrics.path), json.dumps(values))
         artifacts.write_text(Path(details.path), json.dumps(plot))
 
@@ -133,7 +133,7 @@ def evaluate(
     signature = artifacts.read(Path(model) / "signature.json", Signature)
     _check_signature(schema, signature, "the candidate", "Train it again on these features.")
     test = Split(Path(features), "test")
-    problem = problems.of(schema.problem)
+    problem = problems.get_problem(schema.problem)
     candidate = Scorer(Path(model) / "model.onnx", schema, "the candidate")
     champion = identity.champion or None
     champions = _score_champions(spec, identity, schema, test)
@@ -285,7 +285,7 @@ def _check_signature(schema: Schema, signature: Signature, model: str, remedy: s
         ("problem", signature.problem, schema.problem),
         ("shape", tensor.shape, schema.shape),
         ("dtype", tensor.dtype, schema.dtype),
-        (problems.describe(schema.problem).size, signature.output.names, schema.names),
+        (problems.get_description(schema.problem).size_name, signature.output.names, schema.names),
     ):
         if actual != expected:
             raise EvaluateError(
@@ -301,7 +301,7 @@ def _shorten(value: object) -> str:
 
 def _golden_requests(candidate: Scorer, test: Split, schema: Schema, scale: tuple[float, ...]) -> Golden:
     """Return requests and answers for a few test examples with diverse targets."""
-    rows = problems.of(schema.problem).golden_rows(schema, test.targets, GOLDEN_EXAMPLES)
+    rows = problems.get_problem(schema.problem).golden_examples(schema, test.targets, GOLDEN_EXAMPLES)
     values = test.gather(rows[:1]).size
     instances = test.gather(rows[: max(1, GOLDEN_VALUES // values)])
     answers = candidate.predict(instances).tolist()
@@ -316,7 +316,7 @@ def _worst_mistakes(
     """Return the worst mistakes with their examples, for the report."""
     low, high = (0.0, 255.0) if schema.image else (statistics.minimum, statistics.maximum)
     worst = []
-    for mistake in problems.of(schema.problem).mistakes(schema, test.targets, scores, MAX_MISTAKES):
+    for mistake in problems.get_problem(schema.problem).mistakes(schema, test.targets, scores, MAX_MISTAKES):
         row = np.array([mistake.row])
         (example,), (name,) = test.gather(row), test.names(row)
         worst.append(

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from modelyard.components.artifacts import Comparison, Decision, Metrics, Rule, Slice, format_number
 from modelyard.components.errors import EvaluateError
-from modelyard.components.problems import describe
+from modelyard.components.problems import get_description
 from modelyard.components.settings import Settings
 
 MINIMUM_EXAMPLES = 10
@@ -20,7 +20,7 @@ MAX_NAMES = 5
 ONE_SIDED, POWER = 1.645, 0.842
 """Normal quantiles: 95 % for the one-sided limit, 80 % for the rate at which an equal model passes."""
 RARE_EVENT_CORRECTION = 1.3
-"""Examples by which the limits of rare counts (`intervals.paired_gain`) are wider than normal limits."""
+"""Examples by which limits of rare counts (`intervals.paired_gain_interval`) exceed normal limits."""
 
 Limits = dict[str, float | dict[str, float]]
 
@@ -207,9 +207,9 @@ def _slice_limits(
 
 def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list[RuleResult]:
     """Check the comparisons with the best of the champions."""
-    description = describe(metrics.problem)
+    description = get_description(metrics.problem)
     comparisons = {(one.metric, one.slice): one for one in metrics.comparisons}
-    default = comparisons.get((description.compared[0], ""))
+    default = comparisons.get((description.comparison_metrics[0], ""))
     if default is None:
         remaining = metrics.rows - metrics.trained_on[champion].count
         rule = f"test examples that version {champion} was not trained on, at least"

@@ -32,7 +32,7 @@ class Scorer:
         import onnxruntime
 
         self._problem, self._values, self._name = (
-            problems.of(schema.problem),
+            problems.get_problem(schema.problem),
             len(schema.names),
             name,
         )
@@ -72,7 +72,7 @@ class Scorer:
                 f"{self._name} returns {output[tuple(position)]} as value {position[1]} of an answer. "
                 "Lower the learning rate or check the normalisation, and train again."
             )
-        self._problem.check_answers(output, self._name)
+        self._problem.check_predictions(output, self._name)
 
     def score(self, split: Split) -> Scores:
         """Return the scores of the answers to all examples of a split, float64 (n, m), batch by batch."""

@@ -23,4 +23,4 @@ class EvaluateSpec(Spec):
 
     def modules(self) -> tuple[str, ...]:
         """Return the module of the problem."""
-        return (problems.module(self.problem),)
+        return (problems.module_name(self.problem),)

@@ -1,1 +1,1 @@
-"""The step `preprocess`: validate the examples, split them, measure the normalisation."""
+"""The step `preprocess`: validate the examples, split them, compute the normalization."""

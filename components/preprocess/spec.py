@@ -1,4 +1,4 @@
-"""What the step `preprocess` is told."""
+"""The input of the step `preprocess`."""
 
 from pydantic import Field
 
@@ -8,14 +8,12 @@ from modelyard.components.settings import Spec
 
 
 class PreprocessSpec(Spec):
-    """How the examples are split and normalised."""
+    """The settings of preprocess, the problem, and the classes of the gate's rules."""
 
-    preparation: Preparation = Field(description="How the examples are split and normalised.")
+    preparation: Preparation = Field(description="How the examples are split and normalized.")
     problem: str = Field(default="classification", description="The kind of target.")
-    named_slices: tuple[str, ...] = Field(
-        default=(), description="Names of classes that the gate has rules for."
-    )
+    named_slices: tuple[str, ...] = Field(default=(), description="Classes for which the gate has rules.")
 
     def modules(self) -> tuple[str, ...]:
-        """Return the problem."""
-        return (problems.module(self.problem),)
+        """Return the module of the problem."""
+        return (problems.module_name(self.problem),)

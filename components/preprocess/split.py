@@ -1,15 +1,15 @@
-"""Which example goes to which split: by its content, so that the answer never depends on the order.
+"""Assigns examples to splits by their content, independent of their order.
 
-An example's XXH3 digest (128 bits, of its bytes in the shard) gives two numbers of 64 bits. The first
-decides about the test, the second about validation, so the two choices are independent. A share s takes
-the examples whose number is below s * 2**64: as the data grows, an example stays where it is. A number of
-rows n takes the n smallest numbers. Identical examples have the same numbers and stay together, which may
-make a split a few rows larger than asked.
+The XXH3 digest of an example (128 bits, of its bytes in the shard) is split into two hashes of 64 bits. The
+first decides about the test split, the second about validation, so the two are independent. A share s selects
+the examples whose hash is below s * 2**64: an example keeps its split when the data grows. A number n selects
+the n smallest hashes. Identical examples have equal hashes and are in the same split, which may therefore be
+a few examples larger than configured.
 
-Where targets are classes, the test part also takes the examples of a class with the smallest numbers: 10
-different ones, or half of a class with fewer than 20. The limit of a class only falls as examples are added,
-so once it has 20, an example may leave the test part and none enters it. An example with several labels is a
-test example when it is one for each of them.
+If targets are classes, the test split also gets the examples with the smallest hashes of each class: 10
+distinct ones, or half of a class with fewer than 20. Once a class has 20 examples, adding examples can remove
+an example from the test split, but not add one. An example with several labels is a test example only if it
+is selected for each of them.
 """
 
 from collections.abc import Mapping
@@ -23,137 +23,144 @@ from modelyard.components.artifacts import ModelSplit, Repeats
 from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.shards import Rows
 
-Words = NDArray[np.uint64]
+HashPairs = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
 POOLS = ("all", "train")
-TEST_ROWS_PER_CLASS = 10
-EXAMPLES = 5
+TEST_EXAMPLES_PER_CLASS = 10
+LISTED_REPEATS = 5
 
 
-def words(examples: NDArray[Any]) -> Words:
-    """Return two independent numbers per example, uint64 of shape (n, 2), from (n, *shape)."""
-    rows = np.ascontiguousarray(examples).reshape(len(examples), -1).view(np.uint8)
-    size, data = rows.shape[1], rows.reshape(-1).data
+def hash_examples(examples: NDArray[Any]) -> HashPairs:
+    """Return two independent hashes per example, uint64 of shape (n, 2), from (n, *shape)."""
+    flat = np.ascontiguousarray(examples).reshape(len(examples), -1).view(np.uint8)
+    size, data = flat.shape[1], flat.reshape(-1).data
     starts = range(0, len(data), size)
-    digests = b"".join([xxh3_128_digest(data[at : at + size]) for at in starts])
+    digests = b"".join([xxh3_128_digest(data[start : start + size]) for start in starts])
     return np.frombuffer(digests, "<u8").astype(np.uint64).reshape(-1, 2)
 
 
-def chosen(numbers: Words, amount: float | int) -> Mask:
-    """Return which of the numbers (n,) a share or a number of rows takes."""
+def select(hashes: HashPairs, amount: float | int) -> Mask:
+    """Return the mask of the hashes (n,) that a share or a number of examples selects."""
     if isinstance(amount, float):
-        return numbers < np.uint64(int(amount * 2**64))
-    if amount >= len(numbers):
-        return np.ones(len(numbers), np.bool_)
-    return np.asarray(numbers <= np.partition(numbers, amount - 1)[amount - 1])
+        return hashes < np.uint64(int(amount * 2**64))
+    if amount >= len(hashes):
+        return np.ones(len(hashes), np.bool_)
+    return np.asarray(hashes <= np.partition(hashes, amount - 1)[amount - 1])
 
 
-def smallest_of_each_stratum(numbers: Words, strata: NDArray[Any]) -> Mask:
-    """Return which rows are among the smallest numbers (n,) of their class: 10, or half of fewer than 20."""
-    order = np.lexsort((numbers, strata))
-    sorted_strata, sorted_numbers = strata[order], numbers[order]
+def smallest_of_each_stratum(hashes: HashPairs, strata: NDArray[Any]) -> Mask:
+    """Return the mask of the smallest hashes (n,) of each class: 10, or half of fewer than 20."""
+    order = np.lexsort((hashes, strata))
+    sorted_strata, sorted_hashes = strata[order], hashes[order]
     new_stratum = np.r_[True, sorted_strata[1:] != sorted_strata[:-1]][: len(order)]
-    new = new_stratum | np.r_[True, sorted_numbers[1:] != sorted_numbers[:-1]][: len(order)]
+    new = new_stratum | np.r_[True, sorted_hashes[1:] != sorted_hashes[:-1]][: len(order)]
     group = np.cumsum(new_stratum) - 1
     distinct = np.bincount(group, new).astype(np.int64)
     before = np.r_[0, np.cumsum(distinct)[:-1]]
     rank = np.cumsum(new) - 1 - before[group]
     mask = np.zeros(len(order), np.bool_)
-    mask[order] = rank < np.minimum(TEST_ROWS_PER_CLASS, distinct // 2)[group]
+    mask[order] = rank < np.minimum(TEST_EXAMPLES_PER_CLASS, distinct // 2)[group]
     return mask
 
 
-def place(
-    source: Mapping[str, Words], preparation: Preparation, strata: Mapping[str, NDArray[Any]] | None = None
+def assign_splits(
+    source: Mapping[str, HashPairs],
+    preparation: Preparation,
+    strata: Mapping[str, NDArray[Any]] | None = None,
 ) -> dict[str, dict[ModelSplit, Mask]]:
-    """Return, for each split of the source, which of its rows go to which split of the model.
+    """Return the mask of the examples for each split of the model, by split of the source.
 
     Args:
-        source: the source's splits (`all`, or `train` with `test` and `validation` if it has them) and
-            their words.
-        preparation: how much to hold out of a source that does not do so itself.
-        strata: the label of each row, by split, when the targets are classes.
+        source: hashes by split of the source: `all`, or `train` with optional `test` and `validation`.
+        preparation: sizes of the splits that the source does not have.
+        strata: labels by split of the source, if the targets are classes.
     """
     pool = next(name for name in POOLS if name in source)
-    left = np.ones(len(source[pool]), np.bool_)
-    targets: dict[str, dict[ModelSplit, Mask]] = {pool: {}}
+    remaining = np.ones(len(source[pool]), np.bool_)
+    masks: dict[str, dict[ModelSplit, Mask]] = {pool: {}}
     for name, column, amount in (("test", 0, preparation.test), ("validation", 1, preparation.validation)):
         split: ModelSplit = "test" if name == "test" else "validation"
         if amount == "test":
             owner = "test" if "test" in source else pool
-            targets[owner]["validation"] = targets[owner]["test"]
+            masks[owner]["validation"] = masks[owner]["test"]
         elif name in source:
-            targets[name] = {split: np.ones(len(source[name]), np.bool_)}
+            masks[name] = {split: np.ones(len(source[name]), np.bool_)}
         else:
-            numbers = source[pool][:, column]
-            mask = _among(left, numbers, amount)
+            hashes = source[pool][:, column]
+            mask = _select_from(remaining, hashes, amount)
             if split == "test" and strata:
-                added = smallest_of_each_stratum(numbers, strata[pool]) & ~mask
+                added = smallest_of_each_stratum(hashes, strata[pool]) & ~mask
                 if added.any():
-                    added[added] = ~np.isin(numbers[added], numbers[~(mask | added)])
+                    added[added] = ~np.isin(hashes[added], hashes[~(mask | added)])
                 mask |= added
-            targets[pool][split] = mask
-            left = left & ~mask
-    targets[pool]["train"] = left
-    return targets
+            masks[pool][split] = mask
+            remaining = remaining & ~mask
+    masks[pool]["train"] = remaining
+    return masks
 
 
-def _among(left: Mask, numbers: Words, amount: float | int | str) -> Mask:
-    mask = np.zeros(len(left), np.bool_)
+def _select_from(remaining: Mask, hashes: HashPairs, amount: float | int | str) -> Mask:
+    mask = np.zeros(len(remaining), np.bool_)
     if not isinstance(amount, str):
-        mask[left] = chosen(numbers[left], amount)
+        mask[remaining] = select(hashes[remaining], amount)
     return mask
 
 
-def rows_of(source: Mapping[str, Words], masks: Mapping[str, Mask]) -> Rows:
-    """Return the rows of the masks, in the order of the shards."""
-    places = [np.flatnonzero(mask) for mask in masks.values()]
+def select_rows(source: Mapping[str, HashPairs], masks: Mapping[str, Mask]) -> Rows:
+    """Return the examples of the masks, in the order of the shards."""
+    indices = [np.flatnonzero(mask) for mask in masks.values()]
     hashes = [source[name][mask, 0] for name, mask in masks.items()]
-    ends = np.cumsum([len(one) for one in places])
-    return Rows(np.concatenate(hashes), tuple(masks), ends, np.concatenate(places))
+    ends = np.cumsum([len(one) for one in indices])
+    return Rows(np.concatenate(hashes), tuple(masks), ends, np.concatenate(indices))
 
 
-def rows_of_split(
-    source: Mapping[str, Words], targets: Mapping[str, Mapping[ModelSplit, Mask]], split: ModelSplit
+def select_split_rows(
+    source: Mapping[str, HashPairs], masks: Mapping[str, Mapping[ModelSplit, Mask]], split: ModelSplit
 ) -> Rows:
-    """Return the rows of a split of the model; `targets` is what `place` returned."""
-    return rows_of(source, {name: masks[split] for name, masks in targets.items() if split in masks})
+    """Return the examples of a split of the model; `masks` is from `assign_splits`."""
+    return select_rows(
+        source, {name: by_split[split] for name, by_split in masks.items() if split in by_split}
+    )
 
 
-def repeats(
-    source: Mapping[str, Words], strata: Mapping[str, NDArray[Any]] | None = None
+def find_repeats(
+    source: Mapping[str, HashPairs], strata: Mapping[str, NDArray[Any]] | None = None
 ) -> tuple[Repeats, Repeats]:
-    """Return the rows that repeat an earlier one, and those of them that have another label.
+    """Return the examples that repeat an earlier one, and those of them with another label.
 
     Args:
-        source: as in `place`.
-        strata: as in `place`.
+        source: as in `assign_splits`.
+        strata: as in `assign_splits`.
     """
-    rows = rows_of(source, {name: np.ones(len(words), np.bool_) for name, words in source.items()})
+    rows = select_rows(source, {name: np.ones(len(hashes), np.bool_) for name, hashes in source.items()})
     order = np.argsort(rows.hashes, kind="stable")
     new = np.r_[True, np.diff(rows.hashes[order]) != 0]
     first = np.empty_like(order)
     first[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
-    again = first != np.arange(len(order))
-    other = np.zeros_like(again)
+    repeated = first != np.arange(len(order))
+    conflicting = np.zeros_like(repeated)
     if strata:
         labels = np.concatenate([strata[name] for name in source])
-        other = labels[first] != labels
-    found = [np.flatnonzero(mask) for mask in (again, other)]
-    same, conflicting = (
+        conflicting = labels[first] != labels
+    findings = [np.flatnonzero(mask) for mask in (repeated, conflicting)]
+    duplicates, conflicts = (
         Repeats(
-            count=len(chosen_rows),
-            examples=tuple(f"{rows.name(first[row])} and {rows.name(row)}" for row in chosen_rows[:EXAMPLES]),
+            count=len(indices),
+            examples=tuple(
+                f"{rows.name(first[row])} and {rows.name(row)}" for row in indices[:LISTED_REPEATS]
+            ),
         )
-        for chosen_rows in found
+        for indices in findings
     )
-    return same, conflicting
+    return duplicates, conflicts
 
 
-def leakage(train: Rows, test: Rows) -> Repeats:
-    """Return the test rows that are training rows too."""
+def find_leakage(train: Rows, test: Rows) -> Repeats:
+    """Return the test examples that are also training examples."""
     order = np.argsort(train.hashes, kind="stable")
-    place = np.minimum(np.searchsorted(train.hashes, test.hashes, sorter=order), len(order) - 1)
-    known = np.flatnonzero(train.hashes[order[place]] == test.hashes) if len(order) else order
-    pairs = tuple(f"{train.name(order[place[row]])} and {test.name(row)}" for row in known[:EXAMPLES])
-    return Repeats(count=len(known), examples=pairs)
+    position = np.minimum(np.searchsorted(train.hashes, test.hashes, sorter=order), len(order) - 1)
+    leaked = np.flatnonzero(train.hashes[order[position]] == test.hashes) if len(order) else order
+    pairs = tuple(
+        f"{train.name(order[position[row]])} and {test.name(row)}" for row in leaked[:LISTED_REPEATS]
+    )
+    return Repeats(count=len(leaked), examples=pairs)

@@ -1,11 +1,11 @@
-"""The problems: what depends on the kind of target that a model predicts, and on nothing else.
+"""The registry of problems: everything that depends on the kind of target.
 
-    describe("regression").metrics        known to every process: names, directions, how an answer is shown
-    of("regression").measure(...)         what the steps compute with; imports numpy
+    get_description("regression").metrics      names, directions and formats; does not import numpy
+    get_problem("regression").measure(...)     the computations of the steps; imports numpy
 
-This is the registry. A problem is a row here, a module that subclasses `Problem`, and a template of the
-report (components/report/<name>.html); docs/extending.md takes the walk. A run's leading process, fingerprint
-and deploy have no numpy: they use `describe` alone.
+A problem consists of an entry in PROBLEMS, a module with a subclass of `Problem`, and a template of the
+report (components/report/<name>.html); see docs/extending.md. The CLI, fingerprint and deploy run without
+numpy, so they use `get_description` only.
 """
 
 from importlib import import_module
@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from modelyard.components.errors import ConfigError
-from modelyard.components.problems.base import Description, show_likeliest, show_values
+from modelyard.components.problems.base import Description, format_most_likely, format_values
 
 if TYPE_CHECKING:
     from modelyard.components.problems.base import Problem
@@ -28,7 +28,7 @@ PROBLEMS = {
             "calibration_error": "lower",
         },
         primary="accuracy",
-        compared=("balanced_accuracy", "accuracy", "recall"),
+        comparison_metrics=("balanced_accuracy", "accuracy", "recall"),
         ranges={
             **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "calibration_error"), (0, 1)),
             **dict.fromkeys(("recall", "precision", "f1"), (0, 1)),
@@ -68,8 +68,8 @@ PROBLEMS = {
         },
         output="probabilities",
         meaning="probability of each class",
-        size="classes",
-        show=show_likeliest,
+        size_name="classes",
+        format_prediction=format_most_likely,
         logits=True,
         class_weights=True,
         ranked=True,
@@ -77,7 +77,7 @@ PROBLEMS = {
     "regression": Description(
         metrics={"rmse": "lower", "mae": "lower", "r2": "higher"},
         primary="rmse",
-        compared=("rmse", "mae"),
+        comparison_metrics=("rmse", "mae"),
         ranges={"rmse": (0, inf), "mae": (0, inf), "r2": (-inf, 1)},
         monitors={"mae": "lower", "rmse": "lower"},
         losses=(
@@ -99,34 +99,34 @@ PROBLEMS = {
         },
         output="predictions",
         meaning="value of each target",
-        size="targets",
-        show=show_values,
+        size_name="targets",
+        format_prediction=format_values,
     ),
 }
 
 
-def describe(name: str) -> Description:
-    """Return what is known of a problem without numpy.
+def get_description(name: str) -> Description:
+    """Return the description of a problem.
 
     Raises:
         ConfigError: there is no such problem.
     """
     if name not in PROBLEMS:
-        raise ConfigError(f"{name!r} is not a problem; the problems are {', '.join(PROBLEMS)}.")
+        raise ConfigError(f"{name!r} is not a problem. Choose one of {', '.join(PROBLEMS)}.")
     return PROBLEMS[name]
 
 
-def of(name: str) -> "Problem":
+def get_problem(name: str) -> "Problem":
     """Return a problem.
 
     Raises:
         ConfigError: there is no such problem.
     """
-    problem: Problem = import_module(module(name)).PROBLEM
+    problem: Problem = import_module(module_name(name)).PROBLEM
     return problem
 
 
-def module(name: str) -> str:
-    """Return the module of a problem, for fingerprints of the code that a step uses."""
-    describe(name)
+def module_name(name: str) -> str:
+    """Return the name of a problem's module, for the fingerprint of a step's code."""
+    get_description(name)
     return f"{__name__}.{name}"

@@ -1,8 +1,8 @@
-"""The interface of a problem: its description, which needs no numpy, and what the steps compute with.
+"""The interface of a problem: its description, which does not require numpy, and its computations.
 
-A *target* is what a row of the data says, an *answer* is what the model says to an example: float32 of shape
-(names,), one value for each of `Schema.names`. *Scores* are what evaluate keeps of a row, float64 (n, m), so
-that memory does not depend on the size of examples or answers.
+A *target* is the label or number of an example in the data. A *prediction* is the model's output for an
+example: float32 of shape (names,), one value for each of `Schema.names`. *Scores*, float64 (n, m), are the
+values that evaluate stores for each example, so that memory does not depend on the size of predictions.
 """
 
 from abc import ABC, abstractmethod
@@ -28,47 +28,46 @@ if TYPE_CHECKING:
 INPUT = "input"
 
 
-class Shown(NamedTuple):
-    """An answer for people: `frog` and `0.9981`; `note` may be empty."""
+class DisplayValue(NamedTuple):
+    """A prediction or target as text, such as `frog` and `0.9981`; `note` may be empty."""
 
-    answer: str
+    text: str
     note: str
 
     def __str__(self) -> str:
-        return f"{self.answer} ({self.note})" if self.note else self.answer
+        return f"{self.text} ({self.note})" if self.note else self.text
 
 
 class Mistake(NamedTuple):
-    """A test row whose answer is wrong: its number, and its target and answer for people."""
+    """A test example with a wrong prediction: its number, target and prediction."""
 
     row: int
-    actual: Shown
-    predicted: Shown
+    actual: DisplayValue
+    predicted: DisplayValue
 
 
 @dataclass(frozen=True)
 class Description:
-    """What every process knows of a problem.
+    """The properties of a problem that do not require numpy.
 
     Attributes:
-        metrics: what evaluate measures on the test rows, and which direction is better.
-        primary: the metric that stands for the others in lists.
-        compared: metrics, also of slices, that are compared with a champion's; the first is the default.
-        margin: how much worse than a champion a candidate may be by default: of a metric of which lower is
-            better as a share of a constant prediction's.
-        ranges: smallest and largest value of each metric, of slices too.
-        slice_metrics: what is measured of each slice; higher is better.
-        monitors: what Keras computes after each epoch beside the loss, for early stopping; `val_` in front
-            of a name is the one of the validation rows.
-        losses: the losses of Keras that fit the targets, the default first.
-        training_metrics: the metrics of Keras that fit the targets, and which direction is better.
+        metrics: metrics on the test examples, and their direction.
+        primary: the metric that is shown in lists.
+        comparison_metrics: metrics, also of slices, that the gate can compare; the first is the default.
+        margin: how much worse than a champion a candidate may be by default; for metrics of which lower is
+            better, relative to that of the baseline.
+        ranges: minimum and maximum of each metric, also of slices.
+        slice_metrics: metrics of each slice; higher is better.
+        monitors: metrics that Keras computes after each epoch in addition to the loss, and their direction.
+        losses: Keras losses that fit the targets, the default first.
+        training_metrics: Keras metrics that fit the targets, and their direction.
         output: name of the model's output in the exported files.
-        meaning: what the values of an answer are, in a few words.
-        size: argument of the user's `build` that gets the number of values in an answer.
-        show: returns an answer for people, from the names of its values and the values.
+        meaning: description of the values of a prediction.
+        size_name: argument of the user's `build` with the number of values of a prediction.
+        format_prediction: formats a prediction, given the names of its values and the values.
         logits: whether `model.logits` may be set.
-        class_weights: whether `training.class_weights` may be.
-        ranked: whether the values are shares of a whole, so that people want the largest first.
+        class_weights: whether `training.class_weights` may be set.
+        ranked: whether values are shares of a whole, of which the largest is shown first.
     """
 
     metrics: Mapping[str, Direction]
@@ -78,9 +77,9 @@ class Description:
     training_metrics: Mapping[str, Direction]
     output: str
     meaning: str
-    size: str
-    show: Callable[[Sequence[str], Sequence[float]], Shown]
-    compared: tuple[str, ...]
+    size_name: str
+    format_prediction: Callable[[Sequence[str], Sequence[float]], DisplayValue]
+    comparison_metrics: tuple[str, ...]
     ranges: Mapping[str, tuple[float, float]]
     margin: float = 0.02
     slice_metrics: tuple[str, ...] = ()
@@ -88,103 +87,105 @@ class Description:
     class_weights: bool = False
     ranked: bool = False
 
-    def difference(self, golden: Golden, number: int, answer: Sequence[float]) -> float:
-        """Return how far an answer is from golden answer `number`, relative to the answers' scale.
+    def difference(self, golden: Golden, number: int, prediction: Sequence[float]) -> float:
+        """Return the largest difference to golden answer `number`, relative to the scale.
 
         Raises:
-            ValueError: it has another number of values.
+            ValueError: the prediction has another number of values.
         """
         expected = golden.predictions[number]
         scale = golden.scale * len(expected) if len(golden.scale) == 1 else golden.scale
-        found = [abs(p - q) / one for p, q, one in zip(answer, expected, scale, strict=True)]
-        return max(found) if all(one == one for one in found) else float("nan")
+        differences = [abs(p - q) / one for p, q, one in zip(prediction, expected, scale, strict=True)]
+        return max(differences) if all(one == one for one in differences) else float("nan")
 
 
-def show_likeliest(names: Sequence[str], values: Sequence[float]) -> Shown:
+def format_most_likely(names: Sequence[str], values: Sequence[float]) -> DisplayValue:
     """Return the name with the largest value."""
     best = max(range(len(values)), key=values.__getitem__)
-    return Shown(names[best], f"{values[best]:.4f}")
+    return DisplayValue(names[best], f"{values[best]:.4f}")
 
 
-def show_values(names: Sequence[str], values: Sequence[float]) -> Shown:
-    """Return the values, with their names where there are several."""
+def format_values(names: Sequence[str], values: Sequence[float]) -> DisplayValue:
+    """Return the values, with their names if there are several."""
     if len(values) == 1:
-        return Shown(format_number(values[0]), "")
-    return Shown(
+        return DisplayValue(format_number(values[0]), "")
+    return DisplayValue(
         ", ".join(f"{name} {format_number(one)}" for name, one in zip(names, values, strict=True)), ""
     )
 
 
-def signature_of(schema: Schema, description: Description) -> Signature:
-    """Return the signature of a model that is trained on such examples."""
-    given = Tensor(
+def build_signature(schema: Schema, description: Description) -> Signature:
+    """Return the signature of a model."""
+    inputs = Tensor(
         name=INPUT,
         shape=schema.shape,
         dtype=schema.dtype,
         meaning="pixels" if schema.image else "numbers",
         image=schema.image,
     )
-    answer = Tensor(
+    outputs = Tensor(
         name=description.output,
         shape=(len(schema.names),),
         dtype="float32",
         meaning=description.meaning,
         names=schema.names,
     )
-    return Signature(problem=schema.problem, inputs=(given,), outputs=(answer,))
+    return Signature(problem=schema.problem, inputs=(inputs,), outputs=(outputs,))
 
 
-def adapted(method: Callable[..., Any], change: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[..., Any]:
-    """Return a method of a loss or metric that gets changed targets and answers."""
+def with_adapted_arguments(
+    method: Callable[..., Any], adapt: Callable[[Any, Any], tuple[Any, Any]]
+) -> Callable[..., Any]:
+    """Return a method of a loss or metric that adapts targets and predictions first."""
 
-    def call(targets: Any, answers: Any, **others: Any) -> Any:
-        return method(*change(targets, answers), **others)
+    def call(targets: Any, predictions: Any, **others: Any) -> Any:
+        return method(*adapt(targets, predictions), **others)
 
     return call
 
 
 class PlotArtifact(Protocol):
-    """What we need of KFP's ClassificationMetrics."""
+    """The interface of KFP's ClassificationMetrics."""
 
     def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
         """Record a confusion matrix."""
 
 
 class Problem(ABC):
-    """What the steps compute with. Targets are (n,), int64 or float32 (`target_dtype`)."""
+    """The computations of a problem. Targets are (n,), int64 or float32 (`target_dtype`)."""
 
     target_dtype: str
     stratified = False
-    """Whether targets are classes, each of which the test part needs examples of."""
+    """Whether targets are classes, each of which needs test examples."""
 
     # preprocess
 
     @abstractmethod
     def check_schema(self, schema: Schema) -> None:
-        """Raise DataError unless a model can learn something from such a dataset."""
+        """Raise DataError unless a model can be trained on such a dataset."""
 
     @abstractmethod
     def check_targets(self, schema: Schema, split: str, start: int, targets: "NDArray[Any]") -> None:
-        """Raise DataError naming the first bad target of a batch that begins at row `start` of `split`."""
+        """Raise DataError for the first invalid target of a batch that starts at `start` in `split`."""
 
     @abstractmethod
     def check_splits(self, schema: Schema, targets: Mapping[str, "NDArray[Any]"]) -> None:
-        """Raise DataError unless the targets of train, validation and test can train and judge a model.
+        """Raise DataError unless a model can be trained and evaluated with the targets of the splits.
 
-        Every split has rows.
+        No split is empty.
         """
 
     @abstractmethod
     def statistics(self, schema: Schema, targets: "NDArray[Any]") -> dict[str, Any]:
-        """Return what statistics.json says of the targets of a split."""
+        """Return the statistics of the targets of a split, for statistics.json."""
 
     @abstractmethod
     def describe_targets(self, schema: Schema, statistics: Mapping[str, Any]) -> str:
-        """Return in a few words what `statistics` says of the training targets."""
+        """Return a short text with the `statistics` of the training targets."""
 
     @abstractmethod
     def scaling(self, targets: "NDArray[Any]") -> tuple[float, float]:
-        """Return mean and deviation by which the model scales its answers, from the training targets."""
+        """Return the mean and standard deviation for scaling predictions, from the training targets."""
 
     # train; these import Keras
 
@@ -194,61 +195,61 @@ class Problem(ABC):
 
     @abstractmethod
     def export_layer(self, logits: bool) -> Any:
-        """Return the layer that the exported model has after the last one that is trained, or None."""
+        """Return the layer to add to the exported model, or None."""
 
     @abstractmethod
-    def own_metrics(self) -> list[Any]:
-        """Return the metrics of Keras that are computed after each epoch, named as in `monitors`."""
+    def default_metrics(self) -> list[Any]:
+        """Return the Keras metrics that are always computed, named as in `monitors`."""
 
     @abstractmethod
-    def loss_on(self, loss: Any, logits: bool, normalization: Normalization) -> Any:
-        """Return a loss of Keras, one of the description's, so that it takes targets and answers as they are.
+    def adapt_loss(self, loss: Any, logits: bool, normalization: Normalization) -> Any:
+        """Return a Keras loss whose arguments are the targets and predictions of this problem.
 
         Args:
-            loss: the loss.
-            logits: what `model.logits` says; a loss with the argument `from_logits` got it.
+            loss: one of the description.
+            logits: `model.logits`; a loss with the argument `from_logits` already has it.
             normalization: with the scale of the targets.
         """
 
     @abstractmethod
-    def metric_on(self, metric: Any, logits: bool) -> Any:
-        """Return a metric of Keras, one of the description's; see `loss_on`."""
+    def adapt_metric(self, metric: Any, logits: bool) -> Any:
+        """Return a Keras metric, see `adapt_loss`."""
 
     @abstractmethod
-    def check_untrained(self, answers: "NDArray[Any]", logits: bool) -> None:
-        """Raise TrainError when answers of the user's untrained network show that its last layer is wrong.
+    def check_untrained_predictions(self, predictions: "NDArray[Any]", logits: bool) -> None:
+        """Raise TrainError if predictions of the user's untrained network show that its last layer is wrong.
 
-        Either way training would go on without a word, to a worse model.
+        Training would not fail, but result in a worse model.
         """
 
     @abstractmethod
-    def random_targets(self, schema: Schema, rows: int, random: "np.random.Generator") -> "NDArray[Any]":
-        """Return random targets (rows,), for measurements of speed."""
+    def random_targets(self, schema: Schema, count: int, random: "np.random.Generator") -> "NDArray[Any]":
+        """Return random targets (count,), for measurements of speed."""
 
     # the learning curve of a plan
 
     error: str
-    """What it shows of the validation rows; lower is better."""
+    """Name of the validation error that it shows; lower is better."""
 
     @abstractmethod
-    def minimum_rows(self, schema: Schema) -> int:
-        """Return how many training rows the smallest part of a learning curve needs."""
+    def minimum_examples(self, schema: Schema) -> int:
+        """Return the minimum number of training examples of the smallest subset."""
 
     @abstractmethod
-    def error_draws(
+    def resample_error(
         self, targets: "NDArray[Any]", scores: "NDArray[np.float64]", draws: int
     ) -> tuple[float, "NDArray[np.float64]"]:
-        """Return the error, and draws of it (draws,) that show what other validation rows would give."""
+        """Return the error, and its values (draws,) on resampled validation examples."""
 
     # evaluate
 
     @abstractmethod
-    def check_answers(self, answers: "NDArray[Any]", model: str) -> None:
-        """Raise EvaluateError, which names `model`, unless finite answers (n, names) are of this problem."""
+    def check_predictions(self, predictions: "NDArray[Any]", model: str) -> None:
+        """Raise EvaluateError unless finite predictions (n, names) of `model` are valid for this problem."""
 
     @abstractmethod
-    def scores(self, answers: "NDArray[Any]", targets: "NDArray[Any]") -> "NDArray[np.float64]":
-        """Return what `measure` needs of answers (n, names): float64 (n, m)."""
+    def scores(self, predictions: "NDArray[Any]", targets: "NDArray[Any]") -> "NDArray[np.float64]":
+        """Return the scores (n, m) of predictions (n, names) for `measure`."""
 
     @abstractmethod
     def measure(
@@ -260,31 +261,31 @@ class Problem(ABC):
         training: Mapping[str, Any],
         compared: "NDArray[np.bool_]",
     ) -> Metrics:
-        """Return the metrics of the candidate, and its gains over the champions on the same rows.
+        """Return the metrics of the candidate, and its comparison with champions on the same examples.
 
         Args:
-            schema: of the rows.
+            schema: of the examples.
             targets: (n,).
-            candidate: scores of its answers to these rows.
-            champions: scores of the champions' answers to these rows, by version, today's first.
-            training: `statistics` of the training targets, for the constant prediction.
-            compared: the rows (n,) on which it is compared with the champions; with champions at least one.
+            candidate: scores of the candidate.
+            champions: scores of champions by version, the current champion first.
+            training: `statistics` of the training targets, for the baseline.
+            compared: mask (n,) of the examples on which models are compared; with champions at least one.
         """
 
     @abstractmethod
-    def golden_rows(self, schema: Schema, targets: "NDArray[Any]", count: int) -> "NDArray[np.int64]":
-        """Return `count` rows, or all, whose targets are as different as possible, in ascending order."""
+    def golden_examples(self, schema: Schema, targets: "NDArray[Any]", count: int) -> "NDArray[np.int64]":
+        """Return the indices of at most `count` examples with diverse targets, in ascending order."""
 
     @abstractmethod
     def mistakes(
         self, schema: Schema, targets: "NDArray[Any]", scores: "NDArray[np.float64]", count: int
     ) -> list[Mistake]:
-        """Return the worst of the wrong answers, at most `count`, from targets (n,) and scores (n, m)."""
+        """Return the worst wrong predictions, at most `count`."""
 
     @abstractmethod
     def figures(self, metrics: Metrics) -> dict[str, Any]:
-        """Return what the problem's template of the report shows of the details, as `figures`."""
+        """Return `figures` for the problem's template of the report."""
 
     def log_plot(self, metrics: Metrics, artifact: PlotArtifact) -> dict[str, Any]:
-        """Show in KFP's UI what it can show of this problem, and return it; nothing by default."""
+        """Log a plot for the UI of KFP and return its data; by default none."""
         return {}

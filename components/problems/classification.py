@@ -1,6 +1,6 @@
-"""Classification: one of some classes for each example. Targets are labels, 0 to classes - 1.
+"""Classification. Targets are labels from 0 to classes - 1; predictions are probabilities.
 
-Answers are probabilities. Scores are the likeliest class, the true class's probability and the highest one.
+Scores are the predicted class, the probability of the true class and the highest probability.
 """
 
 import math
@@ -23,13 +23,19 @@ from modelyard.components.artifacts import (
 )
 from modelyard.components.errors import DataError, EvaluateError, TrainError
 from modelyard.components.problems import intervals
-from modelyard.components.problems.base import Mistake, PlotArtifact, Problem, Shown, adapted
+from modelyard.components.problems.base import (
+    DisplayValue,
+    Mistake,
+    PlotArtifact,
+    Problem,
+    with_adapted_arguments,
+)
 from modelyard.components.problems.intervals import ONE_SIDED, TWO_SIDED
 
-TOLERANCE = 1e-3
+PROBABILITY_TOLERANCE = 1e-3
 CALIBRATION_BINS = 15
 SMALLEST_PROBABILITY = 1e-7
-CURVE_ROWS_PER_CLASS = 5
+CURVE_EXAMPLES_PER_CLASS = 5
 MATRIX_CLASSES = 30
 
 Labels = NDArray[np.int64]
@@ -46,14 +52,13 @@ class Classification(Problem):
 
     target_dtype = "int64"
     stratified = True
-    error = "share of wrong answers"
+    error = "share of wrong predictions"
 
     def check_schema(self, schema: Schema) -> None:
         """See Problem."""
         if len(schema.names) < 2:
             raise DataError(
-                f"The dataset has only the class {list(schema.names)}, so there is nothing to tell apart. "
-                "Add examples of a second class."
+                f"The dataset has only the class {list(schema.names)}. Add examples of a second class."
             )
 
     def check_targets(self, schema: Schema, split: str, start: int, targets: NDArray[Any]) -> None:
@@ -61,43 +66,43 @@ class Classification(Problem):
         classes = len(schema.names)
         outside = np.flatnonzero((targets < 0) | (targets >= classes))
         if len(outside):
-            row = outside[0]
+            index = outside[0]
             raise DataError(
-                f"Row {start + row} of {split} has the label {targets[row]}, but there are {classes} "
-                f"classes, so labels are 0 to {classes - 1}. Correct the label, or name all classes."
+                f"Example {start + index} of {split} has the label {targets[index]}, but labels of {classes} "
+                f"classes are 0 to {classes - 1}. Correct the label, or name all classes."
             )
 
     def check_splits(self, schema: Schema, targets: Mapping[str, NDArray[Any]]) -> None:
         """See Problem."""
-        rows = {split: _counts(labels, len(schema.names)) for split, labels in targets.items()}
-        present = np.flatnonzero(np.sum(list(rows.values()), axis=0))
+        counts = {split: _counts(labels, len(schema.names)) for split, labels in targets.items()}
+        present = np.flatnonzero(np.sum(list(counts.values()), axis=0))
         if len(present) < 2:
             raise DataError(
-                f"All rows have the class {schema.names[present[0]]!r}, so there is nothing to tell apart. "
-                "Add examples of a second class, or check the labels."
+                f"All examples have the class {schema.names[present[0]]!r}. Add examples of a second "
+                "class, or check the labels."
             )
-        for label in np.flatnonzero(rows["train"] == 0):
-            held = ", ".join(f"{split} {counts[label]}" for split, counts in rows.items())
+        for label in np.flatnonzero(counts["train"] == 0):
+            by_split = ", ".join(f"{split} {count[label]}" for split, count in counts.items())
             raise DataError(
-                f"The class {schema.names[label]!r} (label {label}) has no training rows ({held}). Add "
-                "examples of it, remove the class, or lower data.test and data.validation."
+                f"The class {schema.names[label]!r} (label {label}) has no training examples ({by_split}). "
+                "Add examples of it, remove the class, or lower data.test and data.validation."
             )
 
     def statistics(self, schema: Schema, targets: NDArray[Any]) -> dict[str, Any]:
-        """Return the rows of each class, in label order."""
+        """Return the number of examples of each class, in label order."""
         return {"rows": _counts(targets, len(schema.names)).tolist()}
 
     def describe_targets(self, schema: Schema, statistics: Mapping[str, Any]) -> str:
         """See Problem."""
-        rows = statistics["rows"]
-        few, many = rows.index(min(rows)), rows.index(max(rows))
+        counts = statistics["rows"]
+        smallest, largest = counts.index(min(counts)), counts.index(max(counts))
         return (
-            f"{len(rows)} classes, with {rows[few]:,} ({schema.names[few]}) to {rows[many]:,} "
-            f"({schema.names[many]}) training examples"
+            f"{len(counts)} classes, with {counts[smallest]:,} ({schema.names[smallest]}) to "
+            f"{counts[largest]:,} ({schema.names[largest]}) training examples"
         )
 
     def scaling(self, targets: NDArray[Any]) -> tuple[float, float]:
-        """Return that probabilities are not scaled."""
+        """Return no scaling, as predictions are probabilities."""
         return 0.0, 1.0
 
     def output_layer(self, names: Sequence[str], logits: bool) -> Any:
@@ -107,72 +112,76 @@ class Classification(Problem):
         return keras.layers.Dense(len(names), activation=None if logits else "softmax", name="classes")
 
     def export_layer(self, logits: bool) -> Any:
-        """Return a softmax for a model that gives logits."""
+        """Return a softmax for a model whose output is logits."""
         import keras
 
         return keras.layers.Softmax(name="probabilities", dtype="float32") if logits else None
 
-    def own_metrics(self) -> list[Any]:
+    def default_metrics(self) -> list[Any]:
         """See Problem."""
         return ["accuracy"]
 
-    def loss_on(self, loss: Any, logits: bool, normalization: Normalization) -> Any:
-        """Give most losses one-hot targets, and those that take no logits probabilities."""
+    def adapt_loss(self, loss: Any, logits: bool, normalization: Normalization) -> Any:
+        """Convert targets to one-hot and logits to probabilities, as the loss requires."""
         softmax = logits and not hasattr(loss, "from_logits")
-        loss.call = adapted(loss.call, _change(type(loss).__name__, softmax))
+        loss.call = with_adapted_arguments(loss.call, _adapter(type(loss).__name__, softmax))
         return loss
 
-    def metric_on(self, metric: Any, logits: bool) -> Any:
-        """Give most metrics one-hot targets, and all of them probabilities."""
-        metric.update_state = adapted(metric.update_state, _change(type(metric).__name__, logits))
+    def adapt_metric(self, metric: Any, logits: bool) -> Any:
+        """Convert targets to one-hot, as the metric requires, and logits to probabilities."""
+        metric.update_state = with_adapted_arguments(
+            metric.update_state, _adapter(type(metric).__name__, logits)
+        )
         return metric
 
-    def check_untrained(self, answers: NDArray[Any], logits: bool) -> None:
-        """Tell logits from probabilities."""
-        sums = answers.sum(axis=1)
-        probabilities = bool((answers >= 0).all() and np.allclose(sums, 1, atol=1e-3))
+    def check_untrained_predictions(self, predictions: NDArray[Any], logits: bool) -> None:
+        """Check that the output is logits or probabilities, as `model.logits` says."""
+        sums = predictions.sum(axis=1)
+        probabilities = bool((predictions >= 0).all() and np.allclose(sums, 1, atol=1e-3))
         if logits and probabilities:
             raise TrainError(
-                "model.logits is true, but the model gives probabilities already. Remove model.logits, or "
-                "the softmax at the model's end."
+                "model.logits is true, but the output of the model is probabilities. Remove model.logits, or "
+                "the softmax in the last layer."
             )
         if not (logits or probabilities):
             raise TrainError(
-                f"The model gives values from {answers.min():.3g} to {answers.max():.3g} that sum to "
-                f"{sums[0]:.3g} for an example, which are no probabilities. End it with a softmax, or set "
-                "model.logits: true if these are logits."
+                f"The output of the model is not probabilities: values from {predictions.min():.3g} to "
+                f"{predictions.max():.3g} sum to {sums[0]:.3g} for an example. End the model with a softmax, "
+                "or set model.logits: true if these are logits."
             )
 
-    def random_targets(self, schema: Schema, rows: int, random: np.random.Generator) -> Labels:
+    def random_targets(self, schema: Schema, count: int, random: np.random.Generator) -> Labels:
         """See Problem."""
-        return random.integers(0, len(schema.names), rows)
+        return random.integers(0, len(schema.names), count)
 
-    def minimum_rows(self, schema: Schema) -> int:
-        """Return some rows of each class."""
-        return CURVE_ROWS_PER_CLASS * len(schema.names)
+    def minimum_examples(self, schema: Schema) -> int:
+        """See Problem."""
+        return CURVE_EXAMPLES_PER_CLASS * len(schema.names)
 
-    def error_draws(
+    def resample_error(
         self, targets: NDArray[Any], scores: NDArray[np.float64], draws: int
     ) -> tuple[float, NDArray[np.float64]]:
-        """Draw from Jeffreys' posterior: also with no wrong answer at all, the error is not exactly zero."""
-        held = len(targets)
+        """Draw from Jeffreys' posterior, so that the interval of an error of zero is not empty."""
+        count = len(targets)
         wrong = int((scores[:, 0] != targets).sum())
-        return wrong / held, np.random.default_rng(0).beta(wrong + 0.5, held - wrong + 0.5, draws)
+        return wrong / count, np.random.default_rng(0).beta(wrong + 0.5, count - wrong + 0.5, draws)
 
-    def check_answers(self, answers: NDArray[Any], model: str) -> None:
+    def check_predictions(self, predictions: NDArray[Any], model: str) -> None:
         """See Problem."""
-        sums = answers.sum(axis=1)
-        if answers.min() < -TOLERANCE or (np.abs(sums - 1) > TOLERANCE).any():
+        sums = predictions.sum(axis=1)
+        if predictions.min() < -PROBABILITY_TOLERANCE or (np.abs(sums - 1) > PROBABILITY_TOLERANCE).any():
             worst = sums[np.abs(sums - 1).argmax()]
             raise EvaluateError(
-                f"{model} gives no probabilities: a row sums to {worst:.4f} and the least value is "
-                f"{answers.min():.4f}. End the model with a softmax, or set model.logits."
+                f"The output of {model} is not probabilities: the sum for an example is {worst:.4f} and the "
+                f"minimum {predictions.min():.4f}. End the model with a softmax, or set model.logits."
             )
 
-    def scores(self, answers: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the likeliest class, the true class's probability and the highest of each row: (n, 3)."""
-        likelihood = answers[np.arange(len(targets)), targets]
-        return np.stack([answers.argmax(axis=1), likelihood, answers.max(axis=1)], axis=1).astype(np.float64)
+    def scores(self, predictions: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
+        """Return predicted class, probability of the true class and highest probability: (n, 3)."""
+        likelihood = predictions[np.arange(len(targets)), targets]
+        return np.stack([predictions.argmax(axis=1), likelihood, predictions.max(axis=1)], axis=1).astype(
+            np.float64
+        )
 
     def measure(
         self,
@@ -183,25 +192,25 @@ class Classification(Problem):
         training: Mapping[str, Any],
         compared: NDArray[np.bool_],
     ) -> Metrics:
-        """See Problem. The constant prediction is the most frequent class of the training rows."""
+        """See Problem. The baseline is the most frequent class of the training examples."""
         size = len(schema.names)
-        then, candidate_then = targets[compared], candidate[compared]
-        scores = {version: found[compared] for version, found in champions.items()}
-        right = candidate_then[:, 0] == then
-        others = {version: found[:, 0] == then for version, found in scores.items()}
+        compared_targets, compared_candidate = targets[compared], candidate[compared]
+        scores = {version: score[compared] for version, score in champions.items()}
+        correct = compared_candidate[:, 0] == compared_targets
+        others = {version: score[:, 0] == compared_targets for version, score in scores.items()}
         same_rows = first = None
         if others:
             first = next(iter(others.values()))
             same_rows = SameRows(
-                rows=len(then),
-                candidate=values(then, candidate_then, size),
-                champion=values(then, next(iter(scores.values())), size),
+                rows=len(compared_targets),
+                candidate=compute_metrics(compared_targets, compared_candidate, size),
+                champion=compute_metrics(compared_targets, next(iter(scores.values())), size),
             )
         confusion = confusion_matrix(targets, candidate, size)
         rows = confusion.sum(axis=1)
         present = int((rows > 0).sum())
         balanced = balanced_accuracy(confusion)
-        low, _ = _balanced(confusion, ONE_SIDED)
+        low, _ = _balanced_accuracy_limits(confusion, ONE_SIDED)
         constant = Comparison(
             metric="balanced_accuracy",
             value=balanced.value - 1 / present,
@@ -214,39 +223,39 @@ class Classification(Problem):
             problem=schema.problem,
             rows=len(targets),
             primary="accuracy",
-            values=values(targets, candidate, size),
+            values=compute_metrics(targets, candidate, size),
             champion=same_rows.champion["accuracy"] if same_rows else None,
-            gain=None if first is None else gain(right, first),
+            gain=None if first is None else compute_gain(correct, first),
             same_rows=same_rows,
             baseline={
                 "accuracy": float(rows[int(np.argmax(training["rows"]))] / len(targets)),
                 "balanced_accuracy": 1 / present,
             },
             constant=constant,
-            comparisons=comparisons(then, right, others, schema.names),
-            slices=per_class(confusion, schema.names),
+            comparisons=compare_with_champions(compared_targets, correct, others, schema.names),
+            slices=class_slices(confusion, schema.names),
             details={"confusion": confusion.tolist()},
         )
 
-    def golden_rows(self, schema: Schema, targets: NDArray[Any], count: int) -> NDArray[np.int64]:
-        """Return the first row of each class, then the second of each, and so on."""
+    def golden_examples(self, schema: Schema, targets: NDArray[Any], count: int) -> NDArray[np.int64]:
+        """Return the first example of each class, compared_targets the second of each, and so on."""
         order = np.argsort(targets, kind="stable")
         starts = np.cumsum([0, *_counts(targets, len(schema.names))])
-        turn = np.empty_like(targets)
-        turn[order] = np.arange(len(targets)) - starts[targets[order]]
-        return np.sort(np.lexsort((targets, turn))[:count])
+        number_in_class = np.empty_like(targets)
+        number_in_class[order] = np.arange(len(targets)) - starts[targets[order]]
+        return np.sort(np.lexsort((targets, number_in_class))[:count])
 
     def mistakes(
         self, schema: Schema, targets: NDArray[Any], scores: NDArray[np.float64], count: int
     ) -> list[Mistake]:
-        """Return the wrong answers of which the model is most certain, with the probabilities."""
+        """Return the most confident wrong predictions, with their probabilities."""
         wrong = np.flatnonzero(scores[:, 0] != targets)
         worst = wrong[np.argsort(-scores[wrong, 2], kind="stable")[:count]]
         return [
             Mistake(
                 row=row,
-                actual=Shown(schema.names[target], f"{likelihood:.3f}"),
-                predicted=Shown(schema.names[int(predicted)], f"{highest:.3f}"),
+                actual=DisplayValue(schema.names[target], f"{likelihood:.3f}"),
+                predicted=DisplayValue(schema.names[int(predicted)], f"{highest:.3f}"),
             )
             for row, target, (predicted, likelihood, highest) in zip(
                 worst.tolist(), targets[worst].tolist(), scores[worst].tolist(), strict=True
@@ -254,19 +263,19 @@ class Classification(Problem):
         ]
 
     def figures(self, metrics: Metrics) -> dict[str, Any]:
-        """Return the confusion matrix, what is confused most, and the classes, lowest recall first."""
+        """Return the confusion matrix, the most frequent confusions, and the classes, lowest recall first."""
         details, names = Details.model_validate(metrics.details), [one.name for one in metrics.slices]
         return {
             "names": names,
-            "cells": cells(details),
-            "confusions": confusions(details, names),
+            "cells": matrix_cells(details),
+            "confusions": most_frequent_confusions(details, names),
             "ranked": sorted(
                 metrics.slices, key=lambda one: one.values["recall"].value if one.rows else math.inf
             ),
         }
 
     def log_plot(self, metrics: Metrics, artifact: PlotArtifact) -> dict[str, Any]:
-        """Show the confusion matrix."""
+        """Log the confusion matrix."""
         details = Details.model_validate(metrics.details)
         categories = [one.name for one in metrics.slices]
         matrix = [list(row) for row in details.confusion]
@@ -277,78 +286,80 @@ class Classification(Problem):
 PROBLEM = Classification()
 
 
-def _change(name: str, softmax: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """Return what makes labels and answers into what the Keras class `name` takes."""
+def _adapter(name: str, softmax: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Return a function that converts labels and predictions for the Keras class `name`."""
     from keras import ops
 
-    def change(targets: Any, answers: Any) -> tuple[Any, Any]:
+    def adapt(targets: Any, predictions: Any) -> tuple[Any, Any]:
         if not name.startswith(("Sparse", "CategoricalGeneralized")):
-            targets = ops.one_hot(ops.cast(ops.reshape(targets, (-1,)), "int32"), answers.shape[-1])
-        return targets, ops.softmax(answers) if softmax else answers
+            targets = ops.one_hot(ops.cast(ops.reshape(targets, (-1,)), "int32"), predictions.shape[-1])
+        return targets, ops.softmax(predictions) if softmax else predictions
 
-    return change
+    return adapt
 
 
 def confusion_matrix(targets: Labels, scores: NDArray[np.float64], size: int) -> NDArray[np.int64]:
-    """Return the rows of each true class (first axis) and predicted class."""
+    """Return the number of examples of each true class (first axis) and predicted class."""
     return _counts(targets * size + scores[:, 0].astype(np.int64), size * size).reshape(size, size)
 
 
-def values(targets: Labels, scores: NDArray[np.float64], size: int) -> dict[str, Metric]:
-    """Return the metrics of a model from its scores; at least one row."""
-    confusion, right = confusion_matrix(targets, scores, size), scores[:, 0] == targets
+def compute_metrics(targets: Labels, scores: NDArray[np.float64], size: int) -> dict[str, Metric]:
+    """Return the metrics of a model from its scores of at least one example."""
+    confusion, correct = confusion_matrix(targets, scores, size), scores[:, 0] == targets
     return {
-        "accuracy": proportion(int(right.sum()), len(right)),
+        "accuracy": proportion_metric(int(correct.sum()), len(correct)),
         "balanced_accuracy": balanced_accuracy(confusion),
         "macro_f1": macro_f1(confusion),
         "log_loss": cross_entropy(scores[:, 1]),
-        "calibration_error": calibration_error(scores[:, 2], right),
+        "calibration_error": calibration_error(scores[:, 2], correct),
     }
 
 
-def proportion(part: int, whole: int) -> Metric:
+def proportion_metric(part: int, whole: int) -> Metric:
     """Return part / whole with Wilson's interval."""
-    low, high = intervals.wilson(part, whole)
+    low, high = intervals.wilson_interval(part, whole)
     return Metric(value=part / whole, low=float(low), high=float(high), direction="higher")
 
 
 def balanced_accuracy(confusion: NDArray[np.int64]) -> Metric:
-    """Return the mean recall of the classes that have test rows."""
+    """Return the mean recall of the classes that have test examples."""
     rows = confusion.sum(axis=1)
     has_rows = rows > 0
-    low, high = _balanced(confusion, TWO_SIDED)
+    low, high = _balanced_accuracy_limits(confusion, TWO_SIDED)
     value = float((np.diag(confusion)[has_rows] / rows[has_rows]).mean())
     return Metric(value=value, low=low, high=high, direction="higher")
 
 
-def _balanced(confusion: NDArray[np.int64], z: float) -> tuple[float, float]:
-    rows, right = confusion.sum(axis=1), np.diag(confusion)
-    right, rows = right[rows > 0], rows[rows > 0]
+def _balanced_accuracy_limits(confusion: NDArray[np.int64], z: float) -> tuple[float, float]:
+    rows, correct = confusion.sum(axis=1), np.diag(confusion)
+    correct, rows = correct[rows > 0], rows[rows > 0]
     weights = np.full(len(rows), 1 / len(rows))
-    return intervals.mean(right / rows, *intervals.wilson(right, rows, z), weights)
+    return intervals.weighted_mean_interval(
+        correct / rows, *intervals.wilson_interval(correct, rows, z), weights
+    )
 
 
 def macro_f1(confusion: NDArray[np.int64]) -> Metric:
-    """Return the mean F1 of the classes that are true or predicted somewhere."""
-    right = np.diag(confusion)
-    union = confusion.sum(axis=1) + confusion.sum(axis=0) - right
-    right, union = right[union > 0], union[union > 0]
-    low, high = (_f1(one) for one in intervals.wilson(right, union))
-    value = _f1(right / union)
-    limits = intervals.mean(value, low, high, np.full(len(union), 1 / len(union)))
+    """Return the mean F1 of the classes that are the true or predicted class of an example."""
+    correct = np.diag(confusion)
+    union = confusion.sum(axis=1) + confusion.sum(axis=0) - correct
+    correct, union = correct[union > 0], union[union > 0]
+    low, high = (_f1(one) for one in intervals.wilson_interval(correct, union))
+    value = _f1(correct / union)
+    limits = intervals.weighted_mean_interval(value, low, high, np.full(len(union), 1 / len(union)))
     return Metric(value=float(value.mean()), low=limits[0], high=limits[1], direction="higher")
 
 
 def _f1(share: Any) -> Any:
-    """Return F1 from the share of right rows among those that are true or predicted of the class.
+    """Return F1 from the share of correct predictions among examples of the true or predicted class.
 
-    The share is a proportion, so its limits give those of F1. Source: K. F. Y. Lam, V. Gopal and J. Qian,
+    The limits of F1 are converted from those of the share. Source: K. F. Y. Lam, V. Gopal and J. Qian,
     "Confidence intervals for the F1 score: a comparison of four methods", arXiv:2309.14621 (2023).
     """
     return 2 * share / (1 + share)
 
 
-def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> Metric:
+def calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> Metric:
     """Return the expected calibration error, in bins of equal width of the highest probability.
 
     Source: C. Guo et al., "On calibration of modern neural networks", ICML (2017). The interval is that of
@@ -356,45 +367,52 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_])
     """
     number = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     rows = np.bincount(number)
-    hits, sums = np.bincount(number, right)[rows > 0], np.bincount(number, confidence)[rows > 0]
+    hits, sums = np.bincount(number, correct)[rows > 0], np.bincount(number, confidence)[rows > 0]
     rows = rows[rows > 0]
-    said, found = sums / rows, hits / rows
-    low, high = intervals.wilson(hits, rows)
-    gap, worst = np.abs(found - said), np.maximum(np.abs(low - said), np.abs(high - said))
-    best = np.where((low <= said) & (said <= high), 0.0, np.minimum(np.abs(low - said), np.abs(high - said)))
-    below, above = intervals.mean(gap, best, worst, rows / rows.sum())
+    mean_confidence, accuracy = sums / rows, hits / rows
+    low, high = intervals.wilson_interval(hits, rows)
+    gap, worst = (
+        np.abs(accuracy - mean_confidence),
+        np.maximum(np.abs(low - mean_confidence), np.abs(high - mean_confidence)),
+    )
+    best = np.where(
+        (low <= mean_confidence) & (mean_confidence <= high),
+        0.0,
+        np.minimum(np.abs(low - mean_confidence), np.abs(high - mean_confidence)),
+    )
+    below, above = intervals.weighted_mean_interval(gap, best, worst, rows / rows.sum())
     value = float(gap @ rows / rows.sum())
     return Metric(value=value, low=max(0.0, below), high=min(1.0, above), direction="lower")
 
 
-def gain(right: NDArray[np.bool_], others: NDArray[np.bool_]) -> Interval:
-    """Return how much more often `right` is right than `others`, on the same rows."""
-    wins, losses = np.array([(right & ~others).sum()]), np.array([(others & ~right).sum()])
-    low, high = intervals.paired_gain(wins, losses, np.array([1 / len(right)]))
-    return Interval(value=float(wins[0] - losses[0]) / len(right), low=low, high=high)
+def compute_gain(correct: NDArray[np.bool_], others: NDArray[np.bool_]) -> Interval:
+    """Return the difference in accuracy of two models on the same examples."""
+    wins, losses = np.array([(correct & ~others).sum()]), np.array([(others & ~correct).sum()])
+    low, high = intervals.paired_gain_interval(wins, losses, np.array([1 / len(correct)]))
+    return Interval(value=float(wins[0] - losses[0]) / len(correct), low=low, high=high)
 
 
-def comparisons(
+def compare_with_champions(
     targets: Labels,
-    right: NDArray[np.bool_],
+    correct: NDArray[np.bool_],
     others: Mapping[int, NDArray[np.bool_]],
     names: Sequence[str],
 ) -> tuple[Comparison, ...]:
-    """Compare accuracy, balanced accuracy and recalls with those of the version that has the best of each."""
+    """Compare accuracy, balanced accuracy and recalls, each with the champion that has the highest value."""
     if not others:
         return ()
     size = len(names)
     rows = _counts(targets, size)
-    wins = {version: _counts(targets[right & ~other], size) for version, other in others.items()}
-    losses = {version: _counts(targets[other & ~right], size) for version, other in others.items()}
+    wins = {version: _counts(targets[correct & ~other], size) for version, other in others.items()}
+    losses = {version: _counts(targets[other & ~correct], size) for version, other in others.items()}
     hits = {version: _counts(targets[other], size) for version, other in others.items()}
     share = np.divide(1.0, rows, out=np.zeros(size), where=rows > 0)
 
     def compare(metric: str, classes: Any, weights: NDArray[np.float64], name: str = "") -> Comparison:
         best = max(others, key=lambda version: (float(weights @ hits[version][classes]), version))
         won, lost = wins[best][classes], losses[best][classes]
-        low, high = intervals.paired_gain(won, lost, weights)
-        at_least, _ = intervals.paired_gain(won, lost, weights, ONE_SIDED)
+        low, high = intervals.paired_gain_interval(won, lost, weights)
+        at_least, _ = intervals.paired_gain_interval(won, lost, weights, ONE_SIDED)
         return Comparison(
             metric=metric,
             slice=name,
@@ -414,35 +432,35 @@ def comparisons(
 
 
 def cross_entropy(likelihood: NDArray[np.float64]) -> Metric:
-    """Return the mean negative logarithm of the true class's probability, +- 1.96 standard errors."""
+    """Return the mean negative log probability of the true class, +- 1.96 standard errors."""
     losses = -np.log(np.maximum(likelihood, SMALLEST_PROBABILITY))
     value, margin = float(losses.mean()), 1.96 * float(losses.std()) / math.sqrt(len(losses))
     return Metric(value=value, low=max(0.0, value - margin), high=value + margin, direction="lower")
 
 
-def per_class(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[Slice, ...]:
-    """Return each class's recall, precision and F1 from the matrix (true, predicted)."""
-    right, true, predicted = (
+def class_slices(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[Slice, ...]:
+    """Return recall, precision and F1 of each class from the matrix (true, predicted)."""
+    correct, true, predicted = (
         one.tolist() for one in (np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
     )
     found = []
     for label, name in enumerate(names):
-        hits, union = right[label], true[label] + predicted[label] - right[label]
+        hits, union = correct[label], true[label] + predicted[label] - correct[label]
         values = {
-            metric: proportion(hits, whole)
+            metric: proportion_metric(hits, whole)
             for metric, whole in (("recall", true[label]), ("precision", predicted[label]))
             if whole
         }
         if union:
-            share = proportion(hits, union)
+            share = proportion_metric(hits, union)
             numbers = {key: _f1(getattr(share, key)) for key in ("value", "low", "high")}
             values["f1"] = Metric(direction="higher", **numbers)
         found.append(Slice(name=name, rows=true[label], values=values))
     return tuple(found)
 
 
-def cells(details: Details) -> list[list[dict[str, Any]]] | None:
-    """Return the confusion matrix with each row's shares, or None when there are too many classes."""
+def matrix_cells(details: Details) -> list[list[dict[str, Any]]] | None:
+    """Return the confusion matrix with the shares of each row, or None if there are too many classes."""
     if len(details.confusion) > MATRIX_CLASSES:
         return None
     return [
@@ -454,15 +472,17 @@ def cells(details: Details) -> list[list[dict[str, Any]]] | None:
     ]
 
 
-def confusions(details: Details, names: Sequence[str], most: int = 10) -> list[tuple[str, str, int]]:
-    """Return the most frequent confusions: true class, predicted class, rows."""
+def most_frequent_confusions(
+    details: Details, names: Sequence[str], maximum: int = 10
+) -> list[tuple[str, str, int]]:
+    """Return the most frequent confusions: true class, predicted class, number of examples."""
     found = [
         (names[true], names[predicted], count)
         for true, row in enumerate(details.confusion)
         for predicted, count in enumerate(row)
         if count and true != predicted
     ]
-    return sorted(found, key=lambda one: -one[2])[:most]
+    return sorted(found, key=lambda one: -one[2])[:maximum]
 
 
 def _counts(labels: NDArray[Any], size: int) -> NDArray[np.int64]:

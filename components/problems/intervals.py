@@ -1,8 +1,7 @@
-"""Intervals of proportions, of means of them, and of paired differences: closed forms, valid at 0 and 1.
+"""Confidence intervals of proportions, their means and paired differences, also valid at 0 and 1.
 
-A limit is given by `z`, the quantile of the normal distribution: `TWO_SIDED` for both limits of a 95 %
-interval, `ONE_SIDED` for a limit that is right in 95 % of all cases. Arrays have one value for each
-class.
+`z` is a quantile of the normal distribution: `TWO_SIDED` for a 95 % interval, `ONE_SIDED` for a one-sided
+limit of 95 %. Arrays have one value per class.
 """
 
 from typing import Any
@@ -16,22 +15,22 @@ TWO_SIDED = 1.959964
 ONE_SIDED = 1.644854
 
 
-def wilson(right: Any, rows: Any, z: float = TWO_SIDED) -> tuple[Floats, Floats]:
-    """Return the limits of the proportions right / rows; `rows` are at least 1.
+def wilson_interval(successes: Any, trials: Any, z: float = TWO_SIDED) -> tuple[Floats, Floats]:
+    """Return the limits of the proportions successes / trials; trials >= 1.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22
     (1927).
     """
-    rows = np.asarray(rows, np.float64)
-    share = np.asarray(right, np.float64) / rows
-    centre = share + z**2 / (2 * rows)
-    margin = z * np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2))
-    low, high = (centre - margin) / (1 + z**2 / rows), (centre + margin) / (1 + z**2 / rows)
+    trials = np.asarray(trials, np.float64)
+    share = np.asarray(successes, np.float64) / trials
+    centre = share + z**2 / (2 * trials)
+    margin = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    low, high = (centre - margin) / (1 + z**2 / trials), (centre + margin) / (1 + z**2 / trials)
     return np.where(share == 0, 0.0, np.maximum(low, 0)), np.where(share == 1, 1.0, np.minimum(high, 1))
 
 
-def mean(values: Floats, low: Floats, high: Floats, weights: Floats) -> tuple[float, float]:
-    """Return the limits of the weighted sum of independent estimates, each of which has its own limits.
+def weighted_mean_interval(values: Floats, low: Floats, high: Floats, weights: Floats) -> tuple[float, float]:
+    """Return the limits of the weighted sum of independent estimates with limits `low` and `high`.
 
     Source: G. Y. Zou and A. Donner, "Construction of confidence limits about effect measures: a general
     approach", Statistics in Medicine 27 (2008), the method of variance estimates recovery (MOVER).
@@ -42,20 +41,20 @@ def mean(values: Floats, low: Floats, high: Floats, weights: Floats) -> tuple[fl
     return total - below, total + above
 
 
-def weighted_counts(counts: Floats, weights: Floats, z: float = TWO_SIDED) -> tuple[float, float]:
+def weighted_counts_interval(counts: Floats, weights: Floats, z: float = TWO_SIDED) -> tuple[float, float]:
     """Return the limits of the weighted sum of counts of rare events.
 
     Source: M. P. Fay and E. J. Feuer, "Confidence intervals for directly standardized rates: a method based
     on the gamma distribution", Statistics in Medicine 16 (1997). With equal weights they are the exact limits
     of a Poisson variable.
     """
-    total, variance, most = float(weights @ counts), float(weights**2 @ counts), float(weights.max())
-    low = 0.0 if not total else variance / (2 * total) * chi2(2 * total**2 / variance, -z)
-    above, its_variance = total + most, variance + most**2
-    return low, its_variance / (2 * above) * chi2(2 * above**2 / its_variance, z)
+    total, variance, largest = float(weights @ counts), float(weights**2 @ counts), float(weights.max())
+    low = 0.0 if not total else variance / (2 * total) * chi2_quantile(2 * total**2 / variance, -z)
+    upper, upper_variance = total + largest, variance + largest**2
+    return low, upper_variance / (2 * upper) * chi2_quantile(2 * upper**2 / upper_variance, z)
 
 
-def chi2(degrees: float, z: float) -> float:
+def chi2_quantile(degrees: float, z: float) -> float:
     """Return the quantile of the chi-squared distribution at the normal quantile `z`.
 
     Source: E. B. Wilson and M. M. Hilferty, "The distribution of chi-square", PNAS 17 (1931).
@@ -64,20 +63,20 @@ def chi2(degrees: float, z: float) -> float:
     return float(degrees * max(0.0, 1 - spread + z * np.sqrt(spread)) ** 3)
 
 
-def paired_gain(wins: Floats, losses: Floats, weights: Floats, z: float = TWO_SIDED) -> tuple[float, float]:
-    """Return the limits of the weighted sum of wins - losses.
+def paired_gain_interval(
+    wins: Floats, losses: Floats, weights: Floats, z: float = TWO_SIDED
+) -> tuple[float, float]:
+    """Return the limits of the weighted sum of wins - losses, combined as in `weighted_mean_interval`.
 
     Args:
-        wins: rows of each class of which the candidate alone is right.
-        losses: rows of each class of which the other model alone is right.
-        weights: what a row of the class counts.
+        wins: number of examples of each class that only the candidate predicts correctly.
+        losses: number of examples of each class that only the other model predicts correctly.
+        weights: of an example of each class.
         z: see the module.
-
-    The limits of wins and losses (`weighted_counts`) are combined as in `mean`.
     """
     won, lost = float(weights @ wins), float(weights @ losses)
-    won_low, won_high = weighted_counts(wins, weights, z)
-    lost_low, lost_high = weighted_counts(losses, weights, z)
+    won_low, won_high = weighted_counts_interval(wins, weights, z)
+    lost_low, lost_high = weighted_counts_interval(losses, weights, z)
     below = np.hypot(won - won_low, lost_high - lost)
     above = np.hypot(won_high - won, lost - lost_low)
     return won - lost - float(below), won - lost + float(above)

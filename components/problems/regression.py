@@ -1,7 +1,7 @@
-"""Regression: one number for each example. Targets are float32, answers are in their unit.
+"""Regression. Targets are float32 numbers; predictions are in the same unit.
 
-The layers compute in standard deviations of the training targets around their mean, and the model scales what
-they give (`Normalization.target_mean`, `target_deviation`). Scores are the answers.
+The layers predict in standard deviations from the mean of the training targets, and the model scales their
+output (`Normalization.target_mean`, `target_deviation`). Scores are the predictions.
 """
 
 import math
@@ -24,25 +24,25 @@ from modelyard.components.artifacts import (
     format_number,
 )
 from modelyard.components.errors import DataError, TrainError
-from modelyard.components.problems.base import Mistake, Problem, Shown, adapted
+from modelyard.components.problems.base import DisplayValue, Mistake, Problem, with_adapted_arguments
 
 RESAMPLES = 2_000
-GROUPS = 10_000
-DRAWN = 2**17
-"""How many numbers of groups are drawn at once."""
-ONE_SIDED = 0.96
+MAXIMUM_GROUPS = 10_000
+DRAWS_AT_ONCE = 2**17
+"""Number of groups to draw at once."""
+ONE_SIDED_QUANTILE = 0.96
 MINIMUM_SPREAD = 1e-3
-MINIMUM_VARIANCE = 1e-9  # of a resample, relative to that of all rows; less is rounding
-CURVE_ROWS = 20
-RELATIVE = ("MeanAbsolutePercentageError", "MeanSquaredLogarithmicError")
-SHOWN_ROWS = 1_000
+MINIMUM_VARIANCE = 1e-9  # of a resample, relative to that of all examples; below are rounding errors
+CURVE_EXAMPLES = 20
+RELATIVE_LOSSES = ("MeanAbsolutePercentageError", "MeanSquaredLogarithmicError")
+PLOT_POINTS = 1_000
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int, int], NDArray[Any]]
 
 
 class Details(Record):
-    """`Metrics.details`: targets and answers of test rows, all or so many of them evenly spaced."""
+    """`Metrics.details`: targets and predictions of at most PLOT_POINTS test examples, evenly spaced."""
 
     actual: tuple[float, ...]
     predicted: tuple[float, ...]
@@ -58,37 +58,37 @@ class Regression(Problem):
         """Accept one target."""
         if len(schema.names) != 1:
             raise DataError(
-                f"The dataset has the {len(schema.names)} targets {list(schema.names)}, and a regression has "
-                "one: targets in several units have no single error that decides. Train a model for each."
+                f"The dataset has the {len(schema.names)} targets {list(schema.names)}, but a regression has "
+                "exactly one. Train a model for each target."
             )
 
     def check_targets(self, schema: Schema, split: str, start: int, targets: NDArray[Any]) -> None:
         """Accept finite numbers."""
-        bad = np.flatnonzero(~np.isfinite(targets))
-        if len(bad):
+        invalid = np.flatnonzero(~np.isfinite(targets))
+        if len(invalid):
             raise DataError(
-                f"Row {start + bad[0]} of {split} has the target {targets[bad[0]]}. Remove the row, or give "
-                "it a finite number within float32, in the source."
+                f"Example {start + invalid[0]} of {split} has the target {targets[invalid[0]]}. Remove it "
+                "from the source, or use a finite number in the range of float32."
             )
 
     def check_splits(self, schema: Schema, targets: Mapping[str, NDArray[Any]]) -> None:
-        """Refuse targets that are constant, or that float32 does not tell apart."""
+        """Reject targets that are constant or too close together for float32."""
         for split in ("train", "test"):
             part = targets[split].astype(np.float64)
             if part.min() == part.max():
                 raise DataError(
-                    f"All {len(part):,} targets of {split} are {format_number(float(part[0]))}, so there is "
-                    "nothing to predict. Check y, or add examples."
+                    f"All {len(part):,} targets of {split} are {format_number(float(part[0]))}. Check y, or "
+                    "add examples with other targets."
                 )
             largest, deviation = float(np.abs(part).max()), float(part.std())
             if deviation < MINIMUM_SPREAD * largest:
                 raise DataError(
                     f"The targets of {split} are up to {largest:.6g}, with a standard deviation of only "
-                    f"{deviation:.3g}, which float32 answers cannot resolve. Subtract a constant from y."
+                    f"{deviation:.3g}, which is too small for float32. Subtract a constant from y."
                 )
 
     def statistics(self, schema: Schema, targets: NDArray[Any]) -> dict[str, Any]:
-        """Return mean, deviation, quartiles and extremes."""
+        """Return mean, standard deviation, quartiles, minimum and maximum."""
         values = targets.astype(np.float64)
         low, first, median, third, high = np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()
         return {
@@ -120,61 +120,62 @@ class Regression(Problem):
         return keras.layers.Dense(len(names), name="target")
 
     def export_layer(self, logits: bool) -> Any:
-        """Return that the trained model gives answers already."""
+        """Return None: the output of the trained model is the prediction."""
         return
 
-    def own_metrics(self) -> list[Any]:
-        """Return metrics in the unit of the target."""
+    def default_metrics(self) -> list[Any]:
+        """See Problem."""
         import keras
 
         return [keras.metrics.MeanAbsoluteError(name="mae"), keras.metrics.RootMeanSquaredError(name="rmse")]
 
-    def loss_on(self, loss: Any, logits: bool, normalization: Normalization) -> Any:
-        """Give a loss of differences these in standard deviations of the training targets."""
+    def adapt_loss(self, loss: Any, logits: bool, normalization: Normalization) -> Any:
+        """Scale targets and predictions to standard deviations, except for relative losses."""
         deviation = normalization.target_deviation[0]
-        if type(loss).__name__ not in RELATIVE:
-            loss.call = adapted(
-                loss.call, lambda targets, answers: (targets / deviation, answers / deviation)
+        if type(loss).__name__ not in RELATIVE_LOSSES:
+            loss.call = with_adapted_arguments(
+                loss.call, lambda targets, predictions: (targets / deviation, predictions / deviation)
             )
         return loss
 
-    def metric_on(self, metric: Any, logits: bool) -> Any:
-        """Give targets the shape of the answers."""
+    def adapt_metric(self, metric: Any, logits: bool) -> Any:
+        """Reshape targets to the shape of predictions."""
         from keras import ops
 
-        metric.update_state = adapted(
-            metric.update_state, lambda targets, answers: (ops.reshape(targets, ops.shape(answers)), answers)
+        metric.update_state = with_adapted_arguments(
+            metric.update_state,
+            lambda targets, predictions: (ops.reshape(targets, ops.shape(predictions)), predictions),
         )
         return metric
 
-    def check_untrained(self, answers: NDArray[Any], logits: bool) -> None:
-        """Accept finite answers, which a last layer without activation gives."""
-        if not np.isfinite(answers).all():
+    def check_untrained_predictions(self, predictions: NDArray[Any], logits: bool) -> None:
+        """Check that predictions are finite."""
+        if not np.isfinite(predictions).all():
             raise TrainError(
-                f"The untrained model gives {answers[~np.isfinite(answers)][0]} for training rows. Give its "
-                "layers an initializer whose values are smaller."
+                f"The untrained model predicts {predictions[~np.isfinite(predictions)][0]} for training "
+                "examples. Use initializers with smaller values."
             )
 
-    def random_targets(self, schema: Schema, rows: int, random: np.random.Generator) -> NDArray[Any]:
+    def random_targets(self, schema: Schema, count: int, random: np.random.Generator) -> NDArray[Any]:
         """See Problem."""
-        return random.normal(size=rows).astype(np.float32)
+        return random.normal(size=count).astype(np.float32)
 
-    def minimum_rows(self, schema: Schema) -> int:
+    def minimum_examples(self, schema: Schema) -> int:
         """See Problem."""
-        return CURVE_ROWS
+        return CURVE_EXAMPLES
 
-    def error_draws(self, targets: NDArray[Any], scores: Floats, draws: int) -> tuple[float, Floats]:
-        """Draw by the bootstrap over the rows."""
+    def resample_error(self, targets: NDArray[Any], scores: Floats, draws: int) -> tuple[float, Floats]:
+        """Bootstrap the examples."""
         squares = np.square(scores[:, 0] - targets)
-        drawn = _resample([squares], _with_replacement, draws)[0, 1:]
+        drawn = _resample([squares], _draw_with_replacement, draws)[0, 1:]
         return math.sqrt(float(squares.mean())), np.sqrt(drawn)
 
-    def check_answers(self, answers: NDArray[Any], model: str) -> None:
+    def check_predictions(self, predictions: NDArray[Any], model: str) -> None:
         """Accept every finite number."""
 
-    def scores(self, answers: NDArray[Any], targets: NDArray[Any]) -> Floats:
-        """Return the answers."""
-        return answers.astype(np.float64)
+    def scores(self, predictions: NDArray[Any], targets: NDArray[Any]) -> Floats:
+        """Return the predictions."""
+        return predictions.astype(np.float64)
 
     def measure(
         self,
@@ -185,32 +186,34 @@ class Regression(Problem):
         training: Mapping[str, Any],
         compared: NDArray[np.bool_],
     ) -> Metrics:
-        """Return RMSE, MAE and R². The constant prediction is the mean of the training targets."""
+        """Return RMSE, MAE and R². The baseline is the mean of the training targets."""
         actual, predicted = targets.astype(np.float64), candidate[:, 0]
         constant = np.full_like(actual, float(training["mean"]))
-        by_constant = compare(actual, predicted, {None: constant})
-        actual_then, predicted_then = actual[compared], predicted[compared]
+        baseline_comparisons = compare(actual, predicted, {None: constant})
+        compared_actual, compared_predicted = actual[compared], predicted[compared]
         others = {version: scores[compared, 0] for version, scores in champions.items()}
-        found = compare(actual_then, predicted_then, others) if others else []
+        found = compare(compared_actual, compared_predicted, others) if others else []
         same_rows = None
         if others:
             same_rows = SameRows(
-                rows=len(actual_then),
-                candidate=values(actual_then, predicted_then),
-                champion=values(actual_then, next(iter(others.values()))),
+                rows=len(compared_actual),
+                candidate=compute_metrics(compared_actual, compared_predicted),
+                champion=compute_metrics(compared_actual, next(iter(others.values()))),
             )
-        shown = _evenly(len(actual), SHOWN_ROWS)
-        details = Details(actual=tuple(actual[shown].tolist()), predicted=tuple(predicted[shown].tolist()))
+        indices = _evenly_spaced(len(actual), PLOT_POINTS)
+        details = Details(
+            actual=tuple(actual[indices].tolist()), predicted=tuple(predicted[indices].tolist())
+        )
         return Metrics(
             problem=schema.problem,
             rows=len(actual),
             primary="rmse",
-            values=values(actual, predicted),
+            values=compute_metrics(actual, predicted),
             champion=same_rows.champion["rmse"] if same_rows else None,
             gain=Interval(**found[0].model_dump(include={"value", "low", "high"})) if found else None,
             same_rows=same_rows,
-            baseline={one.metric: one.other for one in by_constant},
-            constant=by_constant[0],
+            baseline={one.metric: one.other for one in baseline_comparisons},
+            constant=baseline_comparisons[0],
             comparisons=tuple(
                 min((one for one in found if one.metric == metric), key=lambda one: one.other)
                 for metric in ("rmse", "mae")
@@ -219,26 +222,26 @@ class Regression(Problem):
             details=details.model_dump(mode="json"),
         )
 
-    def golden_rows(self, schema: Schema, targets: NDArray[Any], count: int) -> NDArray[np.int64]:
-        """Return rows at evenly spaced ranks of their targets."""
-        return np.sort(np.argsort(targets, kind="stable")[_evenly(len(targets), count)])
+    def golden_examples(self, schema: Schema, targets: NDArray[Any], count: int) -> NDArray[np.int64]:
+        """Return examples with evenly spaced ranks of their targets."""
+        return np.sort(np.argsort(targets, kind="stable")[_evenly_spaced(len(targets), count)])
 
     def mistakes(self, schema: Schema, targets: NDArray[Any], scores: Floats, count: int) -> list[Mistake]:
-        """Return the answers that are furthest from their targets, with the errors."""
+        """Return the predictions with the largest errors."""
         errors = scores[:, 0] - targets
         worst = np.argsort(-np.abs(errors), kind="stable")[:count]
         return [
             Mistake(
                 row=row,
-                actual=Shown(format_number(targets[row]), ""),
-                predicted=Shown(format_number(scores[row, 0]), format_number(errors[row])),
+                actual=DisplayValue(format_number(targets[row]), ""),
+                predicted=DisplayValue(format_number(scores[row, 0]), format_number(errors[row])),
             )
             for row in worst.tolist()
             if errors[row]
         ]
 
     def figures(self, metrics: Metrics) -> dict[str, Any]:
-        """Return the points of two plots: answers and their errors, over the targets."""
+        """Return the points of two plots: predictions and errors over targets."""
         details = Details.model_validate(metrics.details)
         pairs = tuple(zip(details.actual, details.predicted, strict=True))
         return {
@@ -250,11 +253,11 @@ class Regression(Problem):
 PROBLEM = Regression()
 
 
-def values(actual: Floats, predicted: Floats) -> dict[str, Metric]:
-    """Return RMSE, MAE and R² with the percentile intervals of a bootstrap of the rows."""
+def compute_metrics(actual: Floats, predicted: Floats) -> dict[str, Metric]:
+    """Return RMSE, MAE and R² with percentile intervals of a bootstrap."""
     errors, centred = predicted - actual, actual - actual.mean()
     columns = errors**2, np.abs(errors), centred, centred**2
-    squares, sizes, centre, spread = _resample(columns, _with_replacement)
+    squares, sizes, centre, spread = _resample(columns, _draw_with_replacement)
     found = {"rmse": _metric(np.sqrt(squares), "lower"), "mae": _metric(sizes, "lower")}
     variance = spread - centre**2
     varied = variance > MINIMUM_VARIANCE * variance[0]
@@ -266,78 +269,81 @@ def values(actual: Floats, predicted: Floats) -> dict[str, Metric]:
 def compare(
     actual: Floats, predicted: Floats, others: Mapping[int, Floats] | Mapping[None, Floats]
 ) -> list[Comparison]:
-    """Compare RMSE, then MAE, with those of other models on the same rows.
+    """Compare RMSE and MAE with those of other models on the same examples.
 
-    The limits are quantiles of the ratio of the errors in random subsets of the rows, each of which has a row
-    with probability 1/2. They are exact for any number of rows and any tails where the paired errors are
-    exchangeable but for that ratio. Source: J. A. Hartigan, "Using subsample values as typical values", JASA
-    64 (1969). Other errors are why the one-sided quantile is not 0.95 (benchmarks/gate.py).
+    The limits are quantiles of the ratio of the errors in random subsets of the examples, each of which
+    contains an example with probability 1/2. They are exact for any number of examples and any distribution
+    if the paired errors are exchangeable except for that ratio. Source: J. A. Hartigan, "Using subsample
+    values as typical values", JASA 64 (1969). For other errors, the one-sided quantile is above 0.95
+    (benchmarks/gate.py).
     """
     sizes = [np.abs(one - actual) for one in (predicted, *others.values())]
-    drawn = _resample([*(one**2 for one in sizes), *sizes], _subsets)
+    drawn = _resample([*(one**2 for one in sizes), *sizes], _draw_subsets)
     found = []
     for metric, power, means in (("rmse", 2, drawn[: len(sizes)]), ("mae", 1, drawn[len(sizes) :])):
-        ours = means[0, 0] ** (1 / power)
+        candidate_error = means[0, 0] ** (1 / power)
         for version, other in zip(others, means[1:], strict=True):
-            theirs = float(other[0] ** (1 / power))
+            other_error = float(other[0] ** (1 / power))
             smallest = 1e-12 * max(means[0, 0], other[0]) or 1.0
             ratios = (means[0, 1:] / np.maximum(other[1:], smallest)) ** (1 / power)
-            gain = float(theirs - ours)
-            low, at_least, high = (theirs * (1 - np.quantile(ratios, (0.975, ONE_SIDED, 0.025)))).tolist()
+            gain = float(other_error - candidate_error)
+            low, at_least, high = (
+                other_error * (1 - np.quantile(ratios, (0.975, ONE_SIDED_QUANTILE, 0.025)))
+            ).tolist()
             comparison = Comparison(
                 metric=metric,
                 value=gain,
                 low=min(low, gain),
                 high=max(high, gain),
-                other=theirs,
+                other=other_error,
                 version=version,
-                at_least=min(at_least, gain),  # the limit is 0 when the other has no error at all
+                at_least=min(at_least, gain),  # the limit is 0 if the other model has no errors
             )
             found.append(comparison)
     return found
 
 
-def _metric(found: Floats, direction: Direction) -> Metric:
-    return Metric(direction=direction, **dict(_interval(found)))
+def _metric(values: Floats, direction: Direction) -> Metric:
+    return Metric(direction=direction, **dict(_interval(values)))
 
 
-def _interval(found: Floats) -> Interval:
-    """Return the estimate, which comes first, with the interval of the resamples behind it."""
-    low, high = np.quantile(found[1:], (0.025, 0.975)).tolist()
-    return Interval(value=float(found[0]), low=low, high=high)
+def _interval(values: Floats) -> Interval:
+    """Return the estimate, which is the first value, with the interval of the resamples after it."""
+    low, high = np.quantile(values[1:], (0.025, 0.975)).tolist()
+    return Interval(value=float(values[0]), low=low, high=high)
 
 
 def _resample(columns: Sequence[Floats], draw: Draw, resamples: int = RESAMPLES) -> Floats:
-    """Return the mean of each column (columns, 1 + resamples): of all rows, then of those that are drawn.
+    """Return the mean of each column (columns, 1 + resamples): of all examples, then of each resample.
 
-    Beyond GROUPS rows, groups of rows are drawn, which takes a time that does not depend on the rows: every
-    GROUPSth row is of the same group, so the groups are as independent as the rows, and as many in the end.
+    Groups of examples are drawn if there are more than MAXIMUM_GROUPS, so that the time does not depend on
+    their number. A group is every MAXIMUM_GROUPSth example, so groups are as independent as examples.
     """
     total = len(columns[0])
-    groups = min(total, GROUPS)
+    groups = min(total, MAXIMUM_GROUPS)
     number = np.arange(total) % groups
     sums = np.stack([np.bincount(number, column, groups) for column in columns], axis=1)
     rows, random = np.bincount(number, minlength=groups), np.random.default_rng(0)
     means = [sums.sum(axis=0, keepdims=True) / total]
-    for drawn in np.array_split(np.arange(resamples), math.ceil(resamples * groups / DRAWN)):
+    for drawn in np.array_split(np.arange(resamples), math.ceil(resamples * groups / DRAWS_AT_ONCE)):
         weights = draw(random, len(drawn), groups)
         means.append(weights @ sums / (weights @ rows)[:, None])
     return np.concatenate(means).T
 
 
-def _with_replacement(random: np.random.Generator, count: int, groups: int) -> NDArray[Any]:
-    """Return how often each group is drawn (count, groups): the bootstrap."""
+def _draw_with_replacement(random: np.random.Generator, count: int, groups: int) -> NDArray[Any]:
+    """Return the number of times that each group is drawn (count, groups): the bootstrap."""
     drawn = random.integers(0, groups, (count, groups)) + groups * np.arange(count)[:, None]
     return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
 
 
-def _subsets(random: np.random.Generator, count: int, groups: int) -> NDArray[Any]:
-    """Return which groups are drawn (count, groups), each with probability 1/2; at least one."""
+def _draw_subsets(random: np.random.Generator, count: int, groups: int) -> NDArray[Any]:
+    """Return the drawn groups (count, groups), each with probability 1/2; at least one."""
     drawn = random.integers(0, 2, (count, groups), np.int8)
     drawn[~drawn.any(axis=1)] = 1
     return drawn.astype(np.float64)
 
 
-def _evenly(rows: int, count: int) -> NDArray[np.int64]:
-    """Return `count` row numbers, or all, evenly spaced with the first and the last."""
-    return np.unique(np.linspace(0, rows - 1, min(rows, count)).round().astype(np.int64))
+def _evenly_spaced(size: int, count: int) -> NDArray[np.int64]:
+    """Return at most `count` evenly spaced indices, including the first and the last."""
+    return np.unique(np.linspace(0, size - 1, min(size, count)).round().astype(np.int64))

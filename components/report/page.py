@@ -73,8 +73,8 @@ def render(
             rows=both.rows if both else metrics.rows,
             bars=plots.build_bars(candidate[metrics.primary], metrics.champion),
             curves=[plots.build_curves(humanize(name), name, history.metrics) for name in curve_names],
-            figures=problems.of(metrics.problem).figures(metrics),
-            size=problems.describe(metrics.problem).size,
+            figures=problems.get_problem(metrics.problem).figures(metrics),
+            size=problems.get_description(metrics.problem).size_name,
             view=(plots.WIDTH, plots.HEIGHT, plots.LEFT, plots.RIGHT, plots.TOP, plots.BOTTOM),
         )
     )

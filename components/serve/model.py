@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from modelyard.components.artifacts import Signature
 from modelyard.components.errors import ModelyardError, ServeError
 from modelyard.components.errors import describe as describe_error
-from modelyard.components.problems import describe
+from modelyard.components.problems import get_description
 from modelyard.components.resources import memory_limit, memory_used
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.records import Champion
@@ -51,7 +51,7 @@ class Predictor:
         self.name, self.version, self.signature = name, version, signature
         self.dtype = np.dtype(signature.input.dtype)
         self.input, self.output = signature.input.name, signature.output.name
-        self.ranked = describe(signature.problem).ranked
+        self.ranked = get_description(signature.problem).ranked
         try:
             self._session = onnxruntime.InferenceSession(
                 path, _options(threads), providers=["CPUExecutionProvider"]

@@ -78,7 +78,7 @@ def translate_code_errors(workload: TrainingWorkload, what: str) -> AbstractCont
 def trace_step(network: Any, schema: Schema, batch_size: int) -> Any:
     """Return the graph of one training step."""
     shape, dtype = schema.shape, network.inputs[0].dtype
-    target = problems.of(schema.problem).target_dtype
+    target = problems.get_problem(schema.problem).target_dtype
     data = np.zeros((2, *shape), dtype), np.zeros(2, target)
     network._symbolic_build(data_batch=data)  # creates the variables of the metrics outside the graph
     step = tf.function(lambda examples, targets: network.train_step((examples, targets)))

@@ -96,7 +96,7 @@ def _open_split(directory: Path, name: str, schema: Schema) -> Split:
         )
     if mismatch:
         raise DataError(f"The split {name} in {directory} has {mismatch}. Preprocess the data again.")
-    problems.of(schema.problem).check_targets(schema, name, 0, split.targets)
+    problems.get_problem(schema.problem).check_targets(schema, name, 0, split.targets)
     return split
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import TrainError, describe, of_machine
-from modelyard.components.problems.base import INPUT, signature_of
+from modelyard.components.problems.base import INPUT, build_signature
 from modelyard.components.records import Failure
 from modelyard.components.step import VARIABLE, step
 from modelyard.components.train.backend import BACKEND, keras, tf
@@ -102,7 +102,7 @@ def _write_and_check(
             f"The model predicts {expected[~np.isfinite(expected)][0]} for training examples. Lower "
             "training.optimizer_settings.learning_rate, or set clipnorm: 1.0 beside it."
         )
-    signature = signature_of(schema, problems.describe(schema.problem))
+    signature = build_signature(schema, problems.get_description(schema.problem))
     output, scale = signature.output.name, np.asarray(normalization.target_deviation)
 
     def check(name: str, predict: Predict) -> None:

@@ -43,7 +43,7 @@ ALIASES = {  # from keras.losses.get and keras.metrics.get
     "mape": "MeanAbsolutePercentageError",
     "msle": "MeanSquaredLogarithmicError",
 }
-BASE_CLASSES = ("Callback", "LearningRateSchedule", "Loss", "Metric", "Optimizer", "Regularizer")
+BASE_TYPES = ("Callback", "LearningRateSchedule", "Loss", "Metric", "Optimizer", "Regularizer")
 WRAPPERS = ("LossScaleOptimizer", "MeanMetricWrapper", "MultiOptimizer", "OptimizerMap")
 REQUIRED = "required"
 RESERVED_ARGUMENTS = {
@@ -177,7 +177,7 @@ class KerasObject:
         Raises:
             TrainError: Keras rejects a value.
         """
-        kind = _keras_classes(self.kind)[self.class_name]
+        kind = _keras_types(self.kind)[self.class_name]
         values = {
             key: _match_default_type(value, self.signature[key]) for key, value in self.arguments.items()
         }
@@ -216,8 +216,8 @@ def inspect_signatures() -> Signatures:
     return {
         kind: {
             name: _defaults(one)
-            for name, one in sorted(_keras_classes(kind).items())
-            if name in CALLBACK_STATE or name not in (*BASE_CLASSES, *WRAPPERS, *UNSUPPORTED_CALLBACKS)
+            for name, one in sorted(_keras_types(kind).items())
+            if name in CALLBACK_STATE or name not in (*BASE_TYPES, *WRAPPERS, *UNSUPPORTED_CALLBACKS)
         }
         for kind in KIND_NAMES
     }
@@ -234,7 +234,7 @@ def metric_names(metrics: Iterable[KerasObject]) -> list[str]:
     return names
 
 
-def _keras_classes(kind: str) -> dict[str, Any]:
+def _keras_types(kind: str) -> dict[str, Any]:
     """Return the classes of a Keras module by name."""
     from modelyard.components.train.backend import keras
 

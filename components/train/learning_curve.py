@@ -59,9 +59,9 @@ def measure_learning_curve(workload: TrainingWorkload) -> LearningCurve:
         TrainError: the model cannot be trained.
     """
     features = Features.read(Path(workload.features))
-    problem, validation_examples = problems.of(features.schema.problem), len(features.validation)
+    problem, validation_examples = problems.get_problem(features.schema.problem), len(features.validation)
     counts = [math.floor(fraction * len(features.train)) for fraction in FRACTIONS]
-    minimum = math.ceil(problem.minimum_rows(features.schema) / FRACTIONS[0])
+    minimum = math.ceil(problem.minimum_examples(features.schema) / FRACTIONS[0])
     if validation_examples < MINIMUM_VALIDATION:
         return _without_extrapolation(
             problem.error,
@@ -72,7 +72,7 @@ def measure_learning_curve(workload: TrainingWorkload) -> LearningCurve:
         return _without_extrapolation(
             problem.error,
             f"{len(features.train):,} training examples are too few, at least {minimum:,} are required: "
-            f"{problem.minimum_rows(features.schema):,} in the smallest subset",
+            f"{problem.minimum_examples(features.schema):,} in the smallest subset",
         )
     order = np.random.default_rng(0).permutation(len(features.train))
     results = [_train_and_score(workload, features, order[:count], problem) for count in counts]
@@ -147,7 +147,7 @@ def _train_and_score(
     targets = features.validation.targets
     scores = problem.scores(model.predict(validation, verbose=0), targets)
     keras.backend.clear_session()
-    return problem.error_draws(targets, scores, RESAMPLES)
+    return problem.resample_error(targets, scores, RESAMPLES)
 
 
 def _curve_point(rows: int, error: float, draws: Numbers) -> CurvePoint:

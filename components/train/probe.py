@@ -226,7 +226,7 @@ def _write_random_features(workload: TrainingWorkload, directory: Path) -> Path:
     schema: Schema = workload.example_schema
     example_bytes = int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize
     maximum = max(2 * _batch_size(workload), MAXIMUM_RANDOM_BYTES // example_bytes)
-    random, problem = np.random.default_rng(0), problems.of(schema.problem)
+    random, problem = np.random.default_rng(0), problems.get_problem(schema.problem)
     splits = {
         "train": min(maximum, workload.training_examples),
         "validation": min(maximum, workload.validation_examples),

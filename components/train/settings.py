@@ -88,7 +88,7 @@ class Model(Settings):
             raise ValueError("model.build and model.code require each other: set both or neither")
         if self.build is None and self.arguments:
             raise ValueError("model.arguments require model.build: remove them, or set model.build")
-        reserved = {"input_shape", *(problem.size for problem in PROBLEMS.values())}
+        reserved = {"input_shape", *(problem.size_name for problem in PROBLEMS.values())}
         if conflicting := self.arguments.keys() & reserved:
             raise ValueError(
                 f"model.arguments has {' and '.join(sorted(conflicting))}, which the data decides: remove it"

@@ -24,4 +24,4 @@ class TrainSpec(Spec):
 
     def modules(self) -> tuple[str, ...]:
         """Return the module of the problem."""
-        return (problems.module(self.problem),)
+        return (problems.module_name(self.problem),)

@@ -62,7 +62,7 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
     log(f"training on {', '.join(list_devices())} with {BACKEND}")
     features = Features.read(Path(features_path))
     schema, normalization = features.schema, features.normalization
-    check_keras_settings(settings, training, problems.describe(schema.problem))
+    check_keras_settings(settings, training, problems.get_description(schema.problem))
     keras.utils.set_random_seed(training.seed)
     code = code_archive.fetch_code(spec.code) if spec.code else Path()
     network = networks.build_network(
@@ -73,7 +73,7 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
     examples = features.train.gather(np.arange(min(CHECKED_EXAMPLES, len(features.train))))
     with user_code.translate_errors(code, "Training") if settings.build else nullcontext():
         if settings.build:
-            problems.of(schema.problem).check_untrained(
+            problems.get_problem(schema.problem).check_untrained_predictions(
                 np.asarray(network(examples, training=False)), settings.logits
             )
             # Export the untrained model, so that an export that fails is an error before training.
@@ -113,13 +113,13 @@ def compile_model(
     Raises:
         TrainError: Keras rejects an argument of the optimizer, the loss or a metric.
     """
-    problem, metrics = problems.of(schema.problem), training.metric_objects()
-    loss = training.loss_object(problems.describe(schema.problem)).build(from_logits=settings.logits)
+    problem, metrics = problems.get_problem(schema.problem), training.metric_objects()
+    loss = training.loss_object(problems.get_description(schema.problem)).build(from_logits=settings.logits)
     named = (one.build(name=name) for one, name in zip(metrics, metric_names(metrics), strict=True))
     network.compile(
         training.optimizer_object().build(),
-        problem.loss_on(loss, settings.logits, normalization),
-        metrics=[*problem.own_metrics(), *(problem.metric_on(one, settings.logits) for one in named)],
+        problem.adapt_loss(loss, settings.logits, normalization),
+        metrics=[*problem.default_metrics(), *(problem.adapt_metric(one, settings.logits) for one in named)],
         steps_per_execution=min(
             training.steps_per_execution, math.ceil(training_examples / training.batch_size)
         ),
@@ -158,7 +158,7 @@ def effective_settings(settings: Model, training: Training, schema: Schema) -> d
     return {
         "model": settings.model_dump(mode="json", include=model),
         "optimizer": training.optimizer_object().config(),
-        "loss": training.loss_object(problems.describe(schema.problem)).config(),
+        "loss": training.loss_object(problems.get_description(schema.problem)).config(),
         "metrics": [one.config() for one in training.metric_objects()],
         "callbacks": [one.config() for one in training.callback_objects()],
         "early_stopping": stopping and stopping.config(),
@@ -278,7 +278,7 @@ def _build_callbacks(training: Training, features: Features) -> list[Any]:
             f"remove {key}."
         )
     callbacks = [one.build() for one in objects]
-    directions = training.monitors(problems.describe(features.schema.problem))
+    directions = training.monitors(problems.get_description(features.schema.problem))
     for callback in callbacks:
         if getattr(callback, "mode", "") == "auto":
             higher = directions[callback.monitor.removeprefix("val_")] == "higher"

@@ -47,7 +47,7 @@ def build_model(settings: Model, schema: Schema, code: Path, code_sha256: str) -
     """
     _check_unchanged(code, code_sha256)
     function = _load_function(str(settings.build), code)
-    size, values = problems.describe(schema.problem).size, len(schema.names)
+    size, values = problems.get_description(schema.problem).size_name, len(schema.names)
     arguments = {"input_shape": schema.shape, size: values, **settings.arguments}
     _check_arguments(str(settings.build), function, arguments)
     with translate_errors(code, f"model.build {settings.build}"):
@@ -78,7 +78,7 @@ def apply(model: Any, settings: Model, schema: Schema, examples: Any, code: Path
     Raises:
         TrainError: the model fails, or its output has the wrong shape or dtype.
     """
-    size, values = problems.describe(schema.problem).size, len(schema.names)
+    size, values = problems.get_description(schema.problem).size_name, len(schema.names)
     with translate_errors(
         code, f"The model of {settings.build}, called with examples of shape {schema.shape},"
     ):

@@ -22,7 +22,7 @@ from modelyard.components.deploy.settings import Rollout
 from modelyard.components.errors import ConfigError
 from modelyard.components.evaluate.gate import Gate
 from modelyard.components.preprocess.settings import Preparation
-from modelyard.components.problems import PROBLEMS, describe
+from modelyard.components.problems import PROBLEMS, get_description
 from modelyard.components.serve.settings import Serving
 from modelyard.components.settings import Settings
 from modelyard.components.source.checks import redact_url
@@ -138,7 +138,7 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check_problem_keys(self) -> Self:
         """Refuse a source, weights, margins and thresholds that are not of the problem."""
-        description, training = describe(self.problem), self.training
+        description, training = get_description(self.problem), self.training
         check_problem(self.data, self.problem)
         if self.model.logits and not description.logits:
             raise ValueError(f"model.logits is not for problem: {self.problem}: remove it")
@@ -146,10 +146,10 @@ class Config(Settings):
             raise ValueError(f"training.class_weights is not for problem: {self.problem}: remove it")
         check_keras_settings(self.model, training, description)
         for metric, margin in self.gate.margin.items() if self.gate else ():
-            if metric not in description.compared:
+            if metric not in description.comparison_metrics:
                 raise ValueError(
                     f"gate.margin.{metric} is not a metric that is compared with the champion's for "
-                    f"{self.problem}{choices(metric, description.compared)}"
+                    f"{self.problem}{choices(metric, description.comparison_metrics)}"
                 )
             if isinstance(margin, dict) and metric not in description.slice_metrics:
                 raise ValueError(
@@ -188,7 +188,7 @@ class Config(Settings):
         )
         for key in ("minimum", "maximum", "margin"):
             for metric, given in getattr(self.gate, key, {}).items():
-                low, high = describe(self.problem).ranges[metric]
+                low, high = get_description(self.problem).ranges[metric]
                 low, high = (0, high - low) if key == "margin" else (low, high)
                 for name, value in given.items() if isinstance(given, dict) else [("", given)]:
                     path = f"gate.{key}.{metric}{name and f'.{name}'}"

@@ -108,7 +108,7 @@ def _prepared(folder: Path) -> Dataset:
         examples=schema,
         normalization=artifacts.read(folder / "normalization.json", Normalization),
         rows=schema.splits,
-        targets=problems.of(schema.problem).describe_targets(schema, targets),
+        targets=problems.get_problem(schema.problem).describe_targets(schema, targets),
         features=str(folder),
     )
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from modelyard.components.artifacts import Record, Signature, Tensor
 from modelyard.components.errors import DataError, ServeError
-from modelyard.components.problems import describe
+from modelyard.components.problems import get_description
 from modelyard.components.serve.replies import not_finite
 from modelyard.components.server import Server, send
 from modelyard.components.store.models import ModelStore
@@ -145,9 +145,9 @@ def predict(model: Model, paths: Sequence[Path]) -> list[ExamplePrediction]:
 
 def _name_values(example: str, values: list[float], signature: Signature) -> ExamplePrediction:
     names = signature.output.names
-    shown = describe(signature.problem).show(names, values)
+    shown = get_description(signature.problem).format_prediction(names, values)
     by_name = dict(zip(names, values, strict=True))
-    return ExamplePrediction(example=example, answer=shown.answer, note=shown.note, values=by_name)
+    return ExamplePrediction(example=example, answer=shown.text, note=shown.note, values=by_name)
 
 
 def _examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from modelyard.components.artifacts import Golden, Prediction
 from modelyard.components.deploy.platforms import local
 from modelyard.components.errors import ClusterError, DeployError, ServeError
-from modelyard.components.problems import describe
+from modelyard.components.problems import get_description
 from modelyard.components.server import NoServerError, Server, predict_one
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
@@ -62,5 +62,7 @@ def predict_once(server: Server, name: str, store: Store) -> Prediction | None:
         raise
     except ServeError as error:
         raise DeployError(f"{error} `modelyard serve {name}` shows the log of such a server.") from error
-    shown = describe(manifest.signature.problem).show(manifest.signature.output.names, values)
-    return Prediction(version=champion.version, answer=shown.answer, note=shown.note)
+    shown = get_description(manifest.signature.problem).format_prediction(
+        manifest.signature.output.names, values
+    )
+    return Prediction(version=champion.version, answer=shown.text, note=shown.note)

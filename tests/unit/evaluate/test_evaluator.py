@@ -21,8 +21,8 @@ from modelyard.components.errors import DamagedError, DataError, EvaluateError, 
 from modelyard.components.evaluate.evaluator import Evaluation, evaluate
 from modelyard.components.evaluate.gate import Gate
 from modelyard.components.evaluate.spec import EvaluateSpec
-from modelyard.components.problems import describe
-from modelyard.components.problems.base import signature_of
+from modelyard.components.problems import get_description
+from modelyard.components.problems.base import build_signature
 from modelyard.components.shards import ShardWriter, Split
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
@@ -187,7 +187,7 @@ def test_a_missing_champion_is_an_error(inputs) -> None:
     ("classes", "factor", "last", "texts"),
     [
         (4, 1, "Softmax", ("(256, 4)", "(256, 3)", "3 units")),
-        (3, 1, "Identity", ("no probabilities", "model.logits")),
+        (3, 1, "Identity", ("not probabilities", "model.logits")),
         (3, np.nan, "Softmax", ("nan as value 0", "train again")),
     ],
 )
@@ -248,7 +248,7 @@ def test_a_regression_is_compared_on_the_same_examples_and_reported_with_both_pl
         matrix = np.zeros((12, 1), np.float32)
         matrix[0, 0] = slope
         folder = inputs.model(name, matrix, "Identity")
-        artifacts.write(folder / "signature.json", signature_of(schema, describe("regression")))
+        artifacts.write(folder / "signature.json", build_signature(schema, get_description("regression")))
         return folder
 
     worse = model("worse", 0.5)

@@ -15,7 +15,7 @@ Raw = Callable[..., Path]
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Raw:
-    """Write a raw dataset: split name to (examples, labels), or with their names."""
+    """Write a raw dataset from (examples, labels) or (examples, labels, names) by split."""
 
     def build(
         splits: dict[str, Rows],
@@ -41,7 +41,7 @@ def raw(tmp_path: Path) -> Raw:
 
 @pytest.fixture
 def images() -> Callable[[int], Rows]:
-    """Give n random 4x4 RGB images of three classes."""
+    """Return n random 4x4 RGB images of three classes."""
 
     def build(count: int, seed: int = 0) -> Rows:
         random = np.random.default_rng(seed)

@@ -21,7 +21,7 @@ def run(raw: Path, **settings: object) -> Path:
     return features
 
 
-def rows(features: Path, split: str) -> set[bytes]:
+def contents(features: Path, split: str) -> set[bytes]:
     part = Split(features, split)
     return {row.tobytes() for row in part.gather(np.arange(len(part)))}
 
@@ -29,18 +29,18 @@ def rows(features: Path, split: str) -> set[bytes]:
 def test_each_example_is_in_one_split_with_its_label(raw, images) -> None:
     examples, labels = images(600)
     features = run(raw({"all": (examples, labels, [f"{row.tobytes()!r}.png" for row in examples])}))
-    normalize_label = {row.tobytes(): label for row, label in zip(examples, labels, strict=True)}
+    labels_by_image = {row.tobytes(): label for row, label in zip(examples, labels, strict=True)}
     seen = 0
     for split, size in artifacts.read(features / "schema.json", Schema).splits.items():
         part = Split(features, split)
         assert len(part) == size
         for row, label in zip(part.gather(np.arange(size)), part.targets, strict=True):
-            assert normalize_label.pop(row.tobytes()) == label
+            assert labels_by_image.pop(row.tobytes()) == label
             seen += 1
     assert seen == 600
     test = Split(features, "test")
-    every = np.arange(len(test))
-    assert test.names(every) == [f"{row.tobytes()!r}.png" for row in test.gather(every)]
+    all_indices = np.arange(len(test))
+    assert test.names(all_indices) == [f"{row.tobytes()!r}.png" for row in test.gather(all_indices)]
     assert 90 < len(test) < 150  # a fifth of 600
     assert 25 < len(Split(features, "validation")) < 75  # a tenth of the rest
 
@@ -48,7 +48,7 @@ def test_each_example_is_in_one_split_with_its_label(raw, images) -> None:
 def test_source_splits_are_used_and_numbers_are_exact(raw, images) -> None:
     train, test = images(300), images(60, seed=1)
     features = run(raw({"train": train, "test": test}), validation=50)
-    assert rows(features, "test") == {row.tobytes() for row in test[0]}
+    assert contents(features, "test") == {row.tobytes() for row in test[0]}
     assert len(Split(features, "validation")) == 50
     assert len(Split(features, "train")) == 250
 
@@ -57,15 +57,15 @@ def test_a_validation_split_of_the_source_is_used(raw, images) -> None:
     own = images(30, seed=2)
     splits = {"train": images(90), "validation": own, "test": images(30, seed=1)}
     features = run(raw(splits), validation=5)
-    assert rows(features, "validation") == {row.tobytes() for row in own[0]}
+    assert contents(features, "validation") == {row.tobytes() for row in own[0]}
     assert len(Split(features, "train")) == 90
 
 
 @pytest.mark.parametrize("names", [("all",), ("train", "test")])
 def test_validation_on_the_test_split(raw, images, names) -> None:
     features = run(raw({name: images(90, seed) for seed, name in enumerate(names)}), validation="test")
-    assert rows(features, "validation") == rows(features, "test") != set()
-    assert not rows(features, "train") & rows(features, "test")
+    assert contents(features, "validation") == contents(features, "test") != set()
+    assert not contents(features, "train") & contents(features, "test")
 
 
 def test_duplicates_and_leakage_are_counted_and_logged(raw, images, capsys) -> None:
@@ -75,12 +75,12 @@ def test_duplicates_and_leakage_are_counted_and_logged(raw, images, capsys) -> N
     test = np.concatenate([other, examples[:7]]), np.concatenate([theirs, labels[:7]])
     features = run(raw({"train": train, "test": test}), validation=1)
     statistics = artifacts.read(features / "statistics.json", Statistics)
-    held = rows(features, "validation") & {row.tobytes() for row in examples[:7]}
+    leaked_validation = contents(features, "validation") & {row.tobytes() for row in examples[:7]}
     assert statistics.duplicates.count == 11
     assert statistics.duplicates.examples[0] == "row 0 of train and row 90 of train"
-    assert statistics.leakage.count == 7 - len(held)
-    logged = list(step_lines(capsys.readouterr().out.splitlines()))  # as `runs logs` shows them
-    assert [line.split()[0] for line in logged[1:]] == ["11", str(7 - len(held))]
+    assert statistics.leakage.count == 7 - len(leaked_validation)
+    logged = list(step_lines(capsys.readouterr().out.splitlines()))  # the lines of `runs logs`
+    assert [line.split()[0] for line in logged[1:]] == ["11", str(7 - len(leaked_validation))]
     with pytest.raises(
         DataError, match=r"such as row 0 of train and row 30 of test; .*data.fail_on has leakage"
     ):
@@ -126,16 +126,16 @@ def test_targets_are_scaled_by_the_training_examples(raw) -> None:
     found = artifacts.read(features / "normalization.json", Normalization)
     assert found.target_mean == (pytest.approx(train.mean()),)
     assert found.target_deviation == (pytest.approx(train.std()),)
-    told = artifacts.read(features / "statistics.json", Statistics).targets["train"]
-    assert told["median"] == pytest.approx(np.median(train))
+    statistics = artifacts.read(features / "statistics.json", Statistics).targets["train"]
+    assert statistics["median"] == pytest.approx(np.median(train))
     assert Split(features, "test").targets.dtype == np.float32
 
 
-def refused(raw: Path, *words: str, **settings: object) -> None:
+def assert_data_error(raw: Path, *parts: str, **settings: object) -> None:
     with pytest.raises(DataError) as caught:
         run(raw, **settings)
-    for word in words:
-        assert word in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
     assert sorted(path.name for path in raw.parent.iterdir()) == ["raw"]
 
 
@@ -143,43 +143,55 @@ def refused(raw: Path, *words: str, **settings: object) -> None:
 def test_label_out_of_range(raw, images, label) -> None:
     examples, labels = images(60)
     labels[41] = label
-    refused(raw({"train": (examples, labels)}), "Row 41 of train", f"label {label}", "Correct the label")
+    assert_data_error(
+        raw({"train": (examples, labels)}), "Example 41 of train", f"label {label}", "Correct the label"
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_and_infinite_values(raw, value) -> None:
     examples = np.zeros((60, 5), np.float32)
     examples[33, 2] = value
-    refused(raw({"all": (examples, np.arange(60) % 3)}), "Row 33 of all", str(value), "[2]", "Remove the row")
+    assert_data_error(
+        raw({"all": (examples, np.arange(60) % 3)}),
+        "Example 33 of all",
+        str(value),
+        "[2]",
+        "Remove the example",
+    )
 
 
 def test_empty_dataset(raw, images) -> None:
-    refused(raw({"all": images(0)}), "empty", "0 rows", "data.source")
+    assert_data_error(raw({"all": images(0)}), "empty", "0 examples", "data.source")
 
 
 def test_empty_split_of_the_source(raw, images) -> None:
-    refused(raw({"train": images(60), "test": images(0)}), "split test has 0 rows", "Add examples")
+    assert_data_error(
+        raw({"train": images(60), "test": images(0)}), "split test has 0 examples", "Add examples"
+    )
 
 
 def test_one_class_in_the_data(raw, images) -> None:
     examples, labels = images(60)
-    refused(raw({"all": (examples, labels * 0)}), "'cat'", "second class")
+    assert_data_error(raw({"all": (examples, labels * 0)}), "'cat'", "second class")
 
 
 def test_one_class_in_the_schema(raw, images) -> None:
     examples, labels = images(60)
-    refused(raw({"all": (examples, labels * 0)}, classes=("cat",)), "'cat'", "second class")
+    assert_data_error(raw({"all": (examples, labels * 0)}, classes=("cat",)), "'cat'", "second class")
 
 
 def test_class_without_training_examples(raw, images) -> None:
     examples, labels = images(60)
-    refused(raw({"all": (examples, labels % 2)}), "'emu'", "label 2", "no training rows", "remove the class")
+    assert_data_error(
+        raw({"all": (examples, labels % 2)}), "'emu'", "label 2", "no training examples", "remove the class"
+    )
 
 
 def test_a_split_with_all_or_no_examples(raw, images) -> None:
     directory = raw({"train": images(60), "test": images(30, 1)})
-    refused(directory, "split train has 0", "data.validation", validation=60)
-    refused(directory, "split validation has 0", "data.validation", validation=1e-9)
+    assert_data_error(directory, "split train has 0", "data.validation", validation=60)
+    assert_data_error(directory, "split validation has 0", "data.validation", validation=1e-9)
 
 
 def test_shards_that_do_not_match_the_schema(raw, images) -> None:
@@ -192,14 +204,14 @@ def test_shards_that_do_not_match_the_schema(raw, images) -> None:
         ({"splits": {"everything": 60}}, "everything"),
     ):
         artifacts.write(directory / "schema.json", schema.model_copy(update=change))
-        refused(directory, word)
+        assert_data_error(directory, word)
 
 
 def test_truncated_shard(raw, images) -> None:
     directory = raw({"all": images(60)})
     shard = next(directory.glob("all-*-of-00001.npy"))
     shard.write_bytes(shard.read_bytes()[:200])
-    refused(directory, "shard of all", "Ingest the source again")
+    assert_data_error(directory, "shard of all", "Ingest the source again")
 
 
 @pytest.mark.parametrize("names", [("all",), ("train", "test")])
@@ -209,7 +221,7 @@ def test_hashes_and_origins_of_examples(raw, images, names) -> None:
     hashes, rows_of_test = read_hashes(features)
     for split, expected in (("train", hashes), ("test", np.sort(rows_of_test.hashes))):
         part = Split(features, split)
-        found = splitting.words(part.gather(np.arange(len(part))))[:, 0]
+        found = splitting.hash_examples(part.gather(np.arange(len(part))))[:, 0]
         assert np.sort(found).tolist() == expected.tolist()
     first = Split(features, "test").gather(np.array([0]))[0]
     number, name = rows_of_test.name(0).removeprefix("row ").split(" of ")
@@ -218,8 +230,8 @@ def test_hashes_and_origins_of_examples(raw, images, names) -> None:
 
 def test_gate_rule_for_an_unknown_class(raw, images, tmp_path) -> None:
     source = raw({"all": images(90)})
-    for name, said in (("dogs", "did you mean 'dog'"), ("x", "The classes are cat, dog, emu.")):
-        with pytest.raises(ConfigError, match=said):
+    for name, message in (("dogs", "Did you mean 'dog'"), ("x", "The classes are cat, dog, emu.")):
+        with pytest.raises(ConfigError, match=message):
             preprocess(str(source), PreprocessSpec(preparation=Preparation(), named_slices=(name,)), "x")
     spec = PreprocessSpec(preparation=Preparation(), named_slices=("dog",))
     preprocess(str(source), spec, str(tmp_path / "features"))

@@ -4,32 +4,32 @@ from modelyard.components.preprocess import split
 from modelyard.components.preprocess.settings import Preparation
 
 
-def numbers(count: int) -> np.ndarray:
-    return split.words(np.arange(count, dtype=np.int64).reshape(-1, 1))
+def hashes(count: int) -> np.ndarray:
+    return split.hash_examples(np.arange(count, dtype=np.int64).reshape(-1, 1))
 
 
 def test_growing_or_shuffling_the_data_moves_no_example() -> None:
-    few, many = numbers(1000), numbers(3000)
-    before = split.place({"all": few}, Preparation())["all"]
-    after = split.place({"all": many[::-1]}, Preparation())["all"]
+    few, many = hashes(1000), hashes(3000)
+    before = split.assign_splits({"all": few}, Preparation())["all"]
+    after = split.assign_splits({"all": many[::-1]}, Preparation())["all"]
     for name, mask in before.items():
         np.testing.assert_array_equal(mask, after[name][::-1][:1000])
 
 
 def test_test_and_validation_splits_are_independent() -> None:
-    found = numbers(20000)
-    test, validation = split.chosen(found[:, 0], 0.5), split.chosen(found[:, 1], 0.5)
+    found = hashes(20000)
+    test, validation = split.select(found[:, 0], 0.5), split.select(found[:, 1], 0.5)
     assert 0.48 < validation[test].mean() < 0.52
 
 
 def test_identical_examples_are_in_one_split() -> None:
-    found = np.repeat(numbers(100), 3, axis=0)
-    for mask in split.place({"all": found}, Preparation(test=10, validation=10))["all"].values():
+    found = np.repeat(hashes(100), 3, axis=0)
+    for mask in split.assign_splits({"all": found}, Preparation(test=10, validation=10))["all"].values():
         assert (mask.reshape(100, 3).all(axis=1) == mask.reshape(100, 3).any(axis=1)).all()
 
 
 def test_a_number_selects_that_many_distinct_examples() -> None:
-    assert split.chosen(numbers(500)[:, 0], 37).sum() == 37
+    assert split.select(hashes(500)[:, 0], 37).sum() == 37
 
 
 def test_each_class_has_test_examples_and_growth_adds_no_training_example_to_test() -> None:
@@ -37,14 +37,14 @@ def test_each_class_has_test_examples_and_growth_adds_no_training_example_to_tes
     for _ in range(30):
         size = int(random.integers(1, 400))
         labels = np.repeat(np.arange(4), random.multinomial(size, (0.6, 0.2, 0.15, 0.05)))
-        found = split.words(random.integers(0, 2**62, (len(labels), 1)))
+        found = split.hash_examples(random.integers(0, 2**62, (len(labels), 1)))
         order = random.permutation(len(labels))
         train, placed = np.zeros(len(labels), np.bool_), np.zeros(len(labels), np.bool_)
-        for some in np.array_split(order, 5):
-            placed[some] = True
-            words, of = {"all": found[placed]}, {"all": labels[placed]}
+        for added in np.array_split(order, 5):
+            placed[added] = True
+            by_split, strata = {"all": found[placed]}, {"all": labels[placed]}
             test = np.zeros(len(labels), np.bool_)
-            test[placed] = split.place(words, Preparation(), of)["all"]["test"]
+            test[placed] = split.assign_splits(by_split, Preparation(), strata)["all"]["test"]
             rows = np.bincount(labels[placed], minlength=4)
             assert (np.bincount(labels[test], minlength=4) >= np.minimum(10, rows // 2)).all()
             assert not (test & train).any()
@@ -52,6 +52,8 @@ def test_each_class_has_test_examples_and_growth_adds_no_training_example_to_tes
 
 
 def test_an_example_with_two_labels_is_in_one_split() -> None:
-    found = np.concatenate([numbers(300), numbers(40)])
-    test = split.place({"all": found}, Preparation(test=5), {"all": np.arange(340) // 300})["all"]["test"]
+    found = np.concatenate([hashes(300), hashes(40)])
+    test = split.assign_splits({"all": found}, Preparation(test=5), {"all": np.arange(340) // 300})["all"][
+        "test"
+    ]
     np.testing.assert_array_equal(test[:40], test[300:])

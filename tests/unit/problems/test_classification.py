@@ -10,8 +10,8 @@ from sklearn.metrics import (
 )
 
 from modelyard.components.artifacts import Schema
-from modelyard.components.problems import describe
-from modelyard.components.problems.classification import PROBLEM, gain
+from modelyard.components.problems import get_description
+from modelyard.components.problems.classification import PROBLEM, compute_gain
 
 
 def schema(*names: str) -> Schema:
@@ -47,7 +47,7 @@ def test_metrics_match_scikit_learn() -> None:
         found = metrics.values[name]
         assert found.value == pytest.approx(expected)
         assert found.low < found.value < found.high
-    assert set(metrics.values) == set(describe("classification").metrics)
+    assert set(metrics.values) == set(get_description("classification").metrics)
     assert metrics.baseline == {"accuracy": pytest.approx((labels == 1).mean()), "balanced_accuracy": 1 / 3}
 
 
@@ -83,16 +83,16 @@ def test_calibration_error_of_overconfident_predictions() -> None:
 
 def test_the_interval_of_the_gain_matches_a_bootstrap() -> None:
     random = np.random.default_rng(1)
-    right, others = random.random(400) < 0.9, random.random(400) < 0.8
+    correct, others = random.random(400) < 0.9, random.random(400) < 0.8
     rows = random.integers(0, 400, (5000, 400))
-    found, drawn = gain(right, others), right[rows].mean(axis=1) - others[rows].mean(axis=1)
+    found, drawn = compute_gain(correct, others), correct[rows].mean(axis=1) - others[rows].mean(axis=1)
     np.testing.assert_allclose((found.low, found.high), np.quantile(drawn, (0.025, 0.975)), atol=0.008)
 
 
 def test_each_metric_is_compared_with_its_best_champion() -> None:
     labels = np.array([0] * 40 + [1] * 10)
-    answers = {4: labels * 0, 3: labels * 0 + 1, 2: np.r_[[0] * 30, [1] * 20]}
-    scores = {version: PROBLEM.scores(np.eye(2)[given], labels) for version, given in answers.items()}
+    predictions = {4: labels * 0, 3: labels * 0 + 1, 2: np.r_[[0] * 30, [1] * 20]}
+    scores = {version: PROBLEM.scores(np.eye(2)[given], labels) for version, given in predictions.items()}
     scores[2][-1, 0] = 0
     found = measure("ab", labels, scores[4], scores)
     assert found.champion.value == 0.8
@@ -106,11 +106,11 @@ def test_each_metric_is_compared_with_its_best_champion() -> None:
 
 
 def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
-    """The model overfits them: on the other rows of class a it is as good as the candidate."""
+    """The model overfits them: on the other examples of class a it is as good as the candidate."""
     labels, unseen = np.array([0] * 40 + [1] * 40), np.arange(80) % 2 == 0
-    right = np.eye(2)[labels]
-    candidate = PROBLEM.scores(np.where(unseen[:, None], right, right[:, ::-1]), labels)
-    found = measure("ab", labels, candidate, {3: PROBLEM.scores(right, labels)}, compared=unseen)
+    correct = np.eye(2)[labels]
+    candidate = PROBLEM.scores(np.where(unseen[:, None], correct, correct[:, ::-1]), labels)
+    found = measure("ab", labels, candidate, {3: PROBLEM.scores(correct, labels)}, compared=unseen)
     assert (found.main.value, found.rows) == (0.5, 80)
     assert found.same_rows.rows == 40
     assert found.same_rows.candidate["accuracy"] == found.same_rows.champion["accuracy"] == found.champion
@@ -121,8 +121,8 @@ def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
 
 def test_golden_examples_cover_the_classes() -> None:
     labels, three = np.array([0] * 90 + [2] * 3 + [1] * 2), schema("a", "b", "c")
-    assert np.bincount(labels[PROBLEM.golden_rows(three, labels, 16)]).tolist() == [11, 2, 3]
-    assert PROBLEM.golden_rows(three, labels[:5], 16).tolist() == [0, 1, 2, 3, 4]
+    assert np.bincount(labels[PROBLEM.golden_examples(three, labels, 16)]).tolist() == [11, 2, 3]
+    assert PROBLEM.golden_examples(three, labels[:5], 16).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_mistakes_are_the_most_confident_wrong_predictions() -> None:

@@ -1,4 +1,4 @@
-"""How often the comparison with a champion passes, at most 5 % where it may not: what docs/gate.md says."""
+"""The rates of false promotions, at most 5 %, and of true ones, as in docs/gate.md."""
 
 from math import sqrt
 
@@ -12,7 +12,7 @@ from modelyard.components.problems import intervals
 
 
 def limit(draws: int) -> float:
-    """Return 5 % and three standard errors of so many draws."""
+    """Return 5 % plus three standard errors of a number of draws."""
     return 0.05 + 3 * sqrt(0.05 * 0.95 / draws)
 
 
@@ -21,7 +21,7 @@ def limit(draws: int) -> float:
     [((360,), 0.03, 0.02), ((36,) * 10, 0.08, 0.02), ((800, 100), 0.1, 0.05), ((36,), 0.2, 0.1)],
 )
 def test_false_promotion_rate_of_accuracy_and_recall(sizes, differing, margin) -> None:
-    """At a true difference of minus the margin, and for superiority at none."""
+    """At a true difference of minus the margin, and of zero for superiority."""
     assert of_proportions(sizes, differing, -margin, -margin, 3000) < limit(3000)
     assert of_proportions(sizes, differing, 0, 0, 3000) < limit(3000)
 
@@ -44,15 +44,15 @@ def test_false_promotion_rate_of_rmse_and_mae(rows, kind, draws) -> None:
 
 @pytest.mark.parametrize(("rows", "differing"), [(20, 0.05), (100, 0.03), (100, 0.08)])
 def test_an_equal_model_passes_with_the_recommended_number_of_examples(rows, differing):
-    """The median of what decisions ask for; with few rows they ask for some more."""
+    """Uses the median of the recommendations; with few examples they are somewhat higher."""
     shares, margin = (differing / 2, differing / 2, 1 - differing), 0.02
-    asked = []
+    recommended = []
     for won, lost, _ in np.random.default_rng(0).multinomial(rows, shares, 200):
-        least = intervals.paired_gain(
+        least = intervals.paired_gain_interval(
             np.array([won]), np.array([lost]), np.array([1 / rows]), intervals.ONE_SIDED
         )
         value = (won - lost) / rows
         found = Comparison(metric="accuracy", value=value, low=0, high=0, other=0, at_least=least[0])
-        asked.append(examples_needed(found, rows, -margin, counted=True) or rows)
-    passed = of_proportions((int(np.median(asked)),), differing, 0, -margin, 1000)
+        recommended.append(examples_needed(found, rows, -margin, counted=True) or rows)
+    passed = of_proportions((int(np.median(recommended)),), differing, 0, -margin, 1000)
     assert 0.72 < passed < 0.92

@@ -4,7 +4,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 
 from modelyard.components.artifacts import Golden, Schema
 from modelyard.components.errors import DataError
-from modelyard.components.problems import describe, regression
+from modelyard.components.problems import get_description, regression
 from modelyard.components.problems.regression import PROBLEM
 
 SCHEMA = Schema(shape=(2,), dtype="float32", problem="regression", names=("price",), splits={})
@@ -18,34 +18,34 @@ def measure(targets, scores, champions=None, compared=None):
 
 
 def rows(count: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return targets around 500 and answers with so much noise."""
+    """Return targets around 500 and predictions with normally distributed noise."""
     random = np.random.default_rng(seed)
     targets = random.normal(500, 50, count).astype(np.float32)
     return targets, (targets + random.normal(0, noise, count))[:, None].astype(np.float32)
 
 
 def test_metrics_match_scikit_learn() -> None:
-    targets, answers = rows(300, 20)
-    found = measure(targets, PROBLEM.scores(answers, targets))
+    targets, predictions = rows(300, 20)
+    found = measure(targets, PROBLEM.scores(predictions, targets))
     for name, of_sklearn in (
         ("rmse", root_mean_squared_error),
         ("mae", mean_absolute_error),
         ("r2", r2_score),
     ):
         metric = found.values[name]
-        assert metric.value == pytest.approx(of_sklearn(targets, answers[:, 0]), rel=1e-5)
+        assert metric.value == pytest.approx(of_sklearn(targets, predictions[:, 0]), rel=1e-5)
         assert metric.low < metric.value < metric.high
-        assert metric.direction == describe("regression").metrics[name]
+        assert metric.direction == get_description("regression").metrics[name]
     assert (found.primary, found.champion, found.gain) == ("rmse", None, None)
     assert found.constant.other == found.baseline["rmse"] == pytest.approx(np.std(targets), rel=0.01)
     assert 0 < found.constant.low < found.constant.at_least < found.constant.value
 
 
 def test_gain_is_paired() -> None:
-    """Two models with the same large errors, one of them a little better on every row."""
-    targets, answers = rows(200, 40)
-    better = targets[:, None] + 0.95 * (answers - targets[:, None])
-    scores = [PROBLEM.scores(one, targets) for one in (better, answers)]
+    """Two models with the same large errors; one is slightly better on every example."""
+    targets, predictions = rows(200, 40)
+    better = targets[:, None] + 0.95 * (predictions - targets[:, None])
+    scores = [PROBLEM.scores(one, targets) for one in (better, predictions)]
     found = measure(targets, scores[0], {3: scores[1]})
     assert found.champion
     assert found.gain
@@ -56,14 +56,14 @@ def test_gain_is_paired() -> None:
 
 
 def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
-    targets, answers = rows(200, 40)
+    targets, predictions = rows(200, 40)
     unseen = np.arange(200) >= 100
-    scores = PROBLEM.scores(answers, targets)
+    scores = PROBLEM.scores(predictions, targets)
     champion = np.where(unseen, scores[:, 0] + 1, targets)[:, None]
     found = measure(targets, scores, {3: champion}, unseen)
     assert (found.rows, found.same_rows.rows) == (200, 100)
     assert found.same_rows.candidate["rmse"].value == pytest.approx(
-        root_mean_squared_error(targets[100:], answers[100:, 0]), rel=1e-5
+        root_mean_squared_error(targets[100:], predictions[100:, 0]), rel=1e-5
     )
     assert found.same_rows.champion.keys() == found.values.keys()
     assert [one.metric for one in found.comparisons] == ["rmse", "mae"]
@@ -74,32 +74,32 @@ def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
 
 
 def test_comparison_with_a_perfect_model() -> None:
-    targets, answers = rows(12, 40)
+    targets, predictions = rows(12, 40)
     perfect = targets.astype(np.float64)[:, None]
-    same = measure(targets, PROBLEM.scores(answers, targets), {3: PROBLEM.scores(answers, targets)})
+    same = measure(targets, PROBLEM.scores(predictions, targets), {3: PROBLEM.scores(predictions, targets)})
     assert [(one.value, one.at_least) for one in same.comparisons] == [(0, pytest.approx(0, abs=1e-5))] * 2
     for one in measure(targets, perfect, {3: perfect}).comparisons:
         assert (one.value, one.at_least) == (0, 0)
-    for one in measure(targets, perfect, {3: PROBLEM.scores(answers, targets)}).comparisons:
+    for one in measure(targets, perfect, {3: PROBLEM.scores(predictions, targets)}).comparisons:
         assert 0 < one.at_least <= one.value
 
 
 def test_bootstrap_intervals_match_theory_with_and_without_groups(monkeypatch) -> None:
     """Squared normal errors: the standard error of RMSE is RMSE / sqrt(2 n)."""
-    targets, answers = rows(4000, 20)
+    targets, predictions = rows(4000, 20)
     expected = 2 * 1.96 * 20 / np.sqrt(2 * 4000)
     for groups in (10_000, 500):
-        monkeypatch.setattr(regression, "GROUPS", groups)
-        found = measure(targets, PROBLEM.scores(answers, targets)).main
+        monkeypatch.setattr(regression, "MAXIMUM_GROUPS", groups)
+        found = measure(targets, PROBLEM.scores(predictions, targets)).main
         assert found.high - found.low == pytest.approx(expected, rel=0.15)
 
 
 def test_invalid_targets() -> None:
     good = np.arange(10, dtype=np.float32)
-    with pytest.raises(DataError, match=r"Row 107 of all has the target nan"):
+    with pytest.raises(DataError, match=r"Example 107 of all has the target nan"):
         PROBLEM.check_targets(SCHEMA, "all", 100, np.where(good == 7, np.nan, good))
-    for targets, said in ((good * 0 + 3, "targets of test are 3.0000"), (good + 1e6, "float32")):
-        with pytest.raises(DataError, match=said):
+    for targets, message in ((good * 0 + 3, "targets of test are 3.0000"), (good + 1e6, "float32")):
+        with pytest.raises(DataError, match=message):
             PROBLEM.check_splits(SCHEMA, {"train": good, "validation": good, "test": targets})
     with pytest.raises(DataError, match="2 targets"):
         PROBLEM.check_schema(SCHEMA.model_copy(update={"names": ("a", "b")}))
@@ -107,28 +107,28 @@ def test_invalid_targets() -> None:
 
 def test_golden_examples_cover_the_range_of_targets() -> None:
     targets = np.random.default_rng(0).normal(size=1000).astype(np.float32)
-    chosen = PROBLEM.golden_rows(SCHEMA, targets, 16)
+    chosen = PROBLEM.golden_examples(SCHEMA, targets, 16)
     assert len(chosen) == 16
     assert {int(targets.argmin()), int(targets.argmax())} <= set(chosen.tolist())
-    assert PROBLEM.golden_rows(SCHEMA, targets[:3], 16).tolist() == [0, 1, 2]
+    assert PROBLEM.golden_examples(SCHEMA, targets[:3], 16).tolist() == [0, 1, 2]
 
 
 def test_difference_is_relative_to_the_golden_scale() -> None:
     golden = Golden(problem="regression", instances=[[0]], predictions=[[1000.0]], scale=[50.0])
-    assert describe("regression").difference(golden, 0, [1001.0]) == pytest.approx(0.02)
-    assert not describe("regression").difference(golden, 0, [float("nan")]) <= 1
+    assert get_description("regression").difference(golden, 0, [1001.0]) == pytest.approx(0.02)
+    assert not get_description("regression").difference(golden, 0, [float("nan")]) <= 1
     with pytest.raises(ValueError, match="argument"):
-        describe("regression").difference(golden, 0, [1.0, 2.0])
+        get_description("regression").difference(golden, 0, [1.0, 2.0])
 
 
 def test_a_prediction_is_formatted_as_a_number() -> None:
-    assert str(describe("regression").show(("price",), [1234.5678])) == "1235"
+    assert str(get_description("regression").format_prediction(("price",), [1234.5678])) == "1235"
 
 
 def test_resampled_rmse() -> None:
-    targets, answers = rows(500, 20)
-    error, drawn = PROBLEM.error_draws(targets, PROBLEM.scores(answers, targets), 200)
-    assert error == pytest.approx(root_mean_squared_error(targets, answers[:, 0]), rel=1e-5)
+    targets, predictions = rows(500, 20)
+    error, drawn = PROBLEM.resample_error(targets, PROBLEM.scores(predictions, targets), 200)
+    assert error == pytest.approx(root_mean_squared_error(targets, predictions[:, 0]), rel=1e-5)
     assert drawn.shape == (200,)
     assert drawn.std() == pytest.approx(20 / np.sqrt(2 * 500), rel=0.25)
 
@@ -138,12 +138,12 @@ def test_mistakes_are_the_largest_errors() -> None:
     scores = PROBLEM.scores(np.array([[1], [12], [-7], [4]], np.float32), targets)
     found = PROBLEM.mistakes(SCHEMA, targets, scores, 3)
     assert [one.row for one in found] == [1, 2]
-    assert (found[1].actual.answer, *found[1].predicted) == ("3.0000", "-7.0000", "-10.00")
+    assert (found[1].actual.text, *found[1].predicted) == ("3.0000", "-7.0000", "-10.00")
 
 
 def test_r2_ignores_resamples_with_constant_targets() -> None:
     for rare in (1, 3):
         targets = np.repeat([0.1, 7.0], (40, rare)).astype(np.float32)
-        answers = PROBLEM.scores((targets * 0.9)[:, None], targets)
-        r2 = measure(targets, answers).values["r2"]
+        predictions = PROBLEM.scores((targets * 0.9)[:, None], targets)
+        r2 = measure(targets, predictions).values["r2"]
         assert -10 < r2.low <= r2.value <= r2.high <= 1

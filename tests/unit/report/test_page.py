@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from modelyard.components.artifacts import Interval, Metric, Repeats, SameRows
-from modelyard.components.problems.base import Mistake, Shown
+from modelyard.components.problems.base import DisplayValue, Mistake
 from modelyard.components.report.page import PlanComparison, ReportedMistake, add_plan, add_run_facts
 from modelyard.components.report.thumbnails import MAX_SIDE, encode_data_uri, format_values
 from tests.unit.report.conftest import scored_class
@@ -35,7 +35,7 @@ class Balance(HTMLParser):
 
 
 def test_the_page_is_self_contained(page) -> None:
-    mistake = Mistake(row=7, actual=Shown("a", "0.1"), predicted=Shown("b", "0.9"))
+    mistake = Mistake(row=7, actual=DisplayValue("a", "0.1"), predicted=DisplayValue("b", "0.9"))
     pixels = np.zeros((8, 8), np.uint8)
     html = page(("a", "b"), mistakes=[ReportedMistake(mistake, "a/7.png", encode_data_uri(pixels, 0, 16))])
     parsed = Balance()
@@ -82,7 +82,7 @@ def test_the_first_values_of_an_array_are_shown() -> None:
 
 
 def test_mistakes_are_shown_with_their_names(page) -> None:
-    mistake = Mistake(row=1234, actual=Shown("<cat>", "0.001"), predicted=Shown("dog", "0.998"))
+    mistake = Mistake(row=1234, actual=DisplayValue("<cat>", "0.001"), predicted=DisplayValue("dog", "0.998"))
     long = f"{'folder/' * 20}7.png"
     shown = [
         ReportedMistake(mistake, "cat/<1>.png"),

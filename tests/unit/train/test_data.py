@@ -129,7 +129,7 @@ def truncate(features: Path) -> None:
         ),
         (rewrite({"splits": {"train": 60}}), r"The split validation .* has 12 .* schema.json says 0"),
         (rewrite({"shape": [8, 8, 3]}), r"of uint8 \(8, 8, 1\), but schema.json says uint8 \(8, 8, 3\)"),
-        (rewrite({"names": ["cat", "dog"]}), r"Row 2 of train has the label 2, but there are 2 classes"),
+        (rewrite({"names": ["cat", "dog"]}), r"Example 2 of train has the label 2"),
     ],
 )
 def test_malformed_features(train_env, damage, message) -> None:

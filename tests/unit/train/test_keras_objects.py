@@ -60,7 +60,7 @@ def test_settings_import_neither_keras_nor_numpy() -> None:
 
 @pytest.mark.parametrize("problem", problems.PROBLEMS)
 def test_metric_directions_match_keras(problem: str) -> None:
-    for name, direction in problems.describe(problem).training_metrics.items():
+    for name, direction in problems.get_description(problem).training_metrics.items():
         metric = keras_object("metrics", name, **required_arguments("metrics", name)).build()
         assert metric._direction == {"higher": "up", "lower": "down"}[direction], name
 
@@ -141,16 +141,20 @@ def test_learning_rate_schedule() -> None:
 )
 def test_invalid_training_settings(training, parts) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_keras_settings(Model(), Training.model_validate(training), problems.describe("classification"))
+        check_keras_settings(
+            Model(), Training.model_validate(training), problems.get_description("classification")
+        )
     assert [part for part in parts if part not in str(caught.value)] == []
 
 
 def test_invalid_regularizer_and_invalid_loss_of_regression() -> None:
     with pytest.raises(ConfigError, match=r"model.kernel_regularizer is 'L3'.*L2"):
-        check_keras_settings(Model(kernel_regularizer="L3"), Training(), problems.describe("regression"))
+        check_keras_settings(
+            Model(kernel_regularizer="L3"), Training(), problems.get_description("regression")
+        )
     with pytest.raises(ConfigError, match=r"does not fit.*Huber"):
         check_keras_settings(
-            Model(), Training(loss="CategoricalCrossentropy"), problems.describe("regression")
+            Model(), Training(loss="CategoricalCrossentropy"), problems.get_description("regression")
         )
 
 
@@ -177,7 +181,7 @@ def test_errors_of_keras_are_reported(kind, name, arguments, message) -> None:
 @pytest.mark.parametrize("logits", [False, True])
 def test_classification_losses_and_metrics_accept_labels(logits: bool) -> None:
     """The values equal those of Keras for probabilities and one-hot targets, or labels."""
-    problem, description = problems.of("classification"), problems.describe("classification")
+    problem, description = problems.get_problem("classification"), problems.get_description("classification")
     probabilities, one_hot = keras.ops.softmax(LOGITS), keras.ops.one_hot(LABELS, 3)
     answers = LOGITS if logits else probabilities
     for kind, names in (("losses", description.losses), ("metrics", description.training_metrics)):
@@ -186,26 +190,26 @@ def test_classification_losses_and_metrics_accept_labels(logits: bool) -> None:
             labels = name.startswith(("Sparse", "CategoricalGeneralized"))
             expected = one.build()(LABELS if labels else one_hot, probabilities)
             if kind == "losses":
-                found = problem.loss_on(one.build(from_logits=logits), logits, Normalization())(
+                found = problem.adapt_loss(one.build(from_logits=logits), logits, Normalization())(
                     LABELS, answers
                 )
             else:
-                found = problem.metric_on(one.build(), logits)(LABELS, answers)
+                found = problem.adapt_metric(one.build(), logits)(LABELS, answers)
             assert float(found) == pytest.approx(float(expected), rel=1e-3, abs=1e-5), name
 
 
 def test_regression_losses_and_metrics_accept_targets() -> None:
-    problem, description = problems.of("regression"), problems.describe("regression")
+    problem, description = problems.get_problem("regression"), problems.get_description("regression")
     scaling = Normalization(target_mean=(5.0,), target_deviation=(2.0,))
     targets, answers = np.float32([4, 6, 9]), np.float32([[5], [7], [3]])
     for name in description.losses:
         part = 1 if "Percentage" in name or "Logarithmic" in name else 2
         expected = keras_object("losses", name).build()(targets / part, answers / part)
-        found = problem.loss_on(keras_object("losses", name).build(), False, scaling)(targets, answers)
+        found = problem.adapt_loss(keras_object("losses", name).build(), False, scaling)(targets, answers)
         assert float(found) == pytest.approx(float(expected)), name
     for name in description.training_metrics:
         expected = keras_object("metrics", name).build()(targets[:, None], answers)
-        found = problem.metric_on(keras_object("metrics", name).build(), False)(targets, answers)
+        found = problem.adapt_metric(keras_object("metrics", name).build(), False)(targets, answers)
         assert float(found) == pytest.approx(float(expected)), name
 
 

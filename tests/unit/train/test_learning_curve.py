@@ -33,7 +33,7 @@ def extrapolate_errors(counts: list[int], errors: list[float], held: int) -> Any
     targets, drawn = np.zeros(held, np.int64), []
     for error in errors:
         scores = np.stack([np.arange(held) < round(error * held), np.ones(held)], axis=1).astype(float)
-        drawn.append(PROBLEM.error_draws(targets, scores, curves.RESAMPLES)[1])
+        drawn.append(PROBLEM.resample_error(targets, scores, curves.RESAMPLES)[1])
     return extrapolate(PROBLEM.error, counts, errors, np.stack(drawn, axis=1))
 
 

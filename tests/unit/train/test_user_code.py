@@ -116,7 +116,7 @@ def test_a_missing_code_folder_is_an_error(train_env) -> None:
         (
             "logits:build",
             network("", "layers.Dense(classes)(layers.Flatten()(x))"),
-            r"sum to \S+ for an example, which are no probabilities. .*or set model.logits: true",
+            r"is not probabilities: .*or set model.logits: true",
         ),
         (
             "shapes:build",
