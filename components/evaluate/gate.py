@@ -141,11 +141,11 @@ def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
                 f"{metrics.rows:,}"
             )
         results.append(RuleResult(rule, sentence))
-    classes = [one for one in metrics.slices if one.rows >= MINIMUM_EXAMPLES and "recall" in one.values]
-    if classes:
-        lowest = min(classes, key=lambda one: one.values["recall"].value)
+    slices = [one for one in metrics.slices if one.rows >= MINIMUM_EXAMPLES and "recall" in one.values]
+    if slices:
+        lowest = min(slices, key=lambda one: one.values["recall"].value)
         recall = lowest.values["recall"].value
-        missed = [one.name for one in classes if not one.values["recall"].value]
+        missed = [one.name for one in slices if not one.values["recall"].value]
         rule = Rule(
             rule=f"recall of {lowest.name}, lowest of the classes with {MINIMUM_EXAMPLES} test examples or "
             "more, above",

@@ -200,10 +200,13 @@ def test_a_configuration_cannot_be_changed(config):
         ("gate: {maximum: {log_loss: -1}}", ["gate.maximum.log_loss is -1", "must be at least 0."]),
         ("model: {filters: 32}", ["model.filters is 32", "a list: write [32]"]),
         ("model: {filters: [32, a]}", ['model.filters.1 is "a"', "whole number"]),
-        ("model: {build: 'a:b', code: ., filters: [8]}", ["model.filters is for the built-in CNN", "a:b"]),
+        (
+            "model: {build: 'a:b', code: ., filters: [8]}",
+            ["model.filters applies to the built-in CNN", "a:b"],
+        ),
         ("data: {kind: cifar10, source: x, channels: 1}", ["data.channels is for images, not for cifar10"]),
         ("model: {filters: [0]}", ["model.filters.0 is 0", "at least 1"]),
-        ("model: {build: 'm:f'}", ["model.build and model.code go together"]),
+        ("model: {build: 'm:f'}", ["model.build and model.code require each other"]),
         ("model: {build: nope, code: .}", ['model.build is "nope"', "module:function"]),
         ("model: {build: 'nets.py:cnn', code: .}", ["model.build is nets.py:cnn", "nets:cnn"]),
         ("model: {build: './a/nets.py:cnn', code: .}", ["model.build is ./a/nets.py:cnn", " a.nets:cnn"]),
@@ -229,7 +232,7 @@ def test_a_configuration_cannot_be_changed(config):
         ("data: {kind: digits, fail_on: leakage}", ["line 2: data.fail_on", "a list: write [leakage]."]),
         ("model: {dense:}", ["model.dense is null", "a list: write []"]),
         ("training:\n  epochs: 1\n  callbacks: [TensorBoard]", ["line 6", "callbacks.0 is TensorBoard"]),
-        ("model: {build: 'a:b', code: ., bias_regularizer: L2}", ["model.bias_regularizer is for"]),
+        ("model: {build: 'a:b', code: ., bias_regularizer: L2}", ["model.bias_regularizer applies to"]),
         ("training: {early_stopping: {baseline: ''}}", ['.baseline is "" and must be a number.']),
         ("data: {kind: digits, channels: 99999999999999999999}", ["data.channels is 9", "grayscale"]),
         ("training: {early_stopping: {monitor: val_mae}}", ["monitor is val_mae", "val_loss, val_accuracy"]),
@@ -268,10 +271,10 @@ def test_what_is_for_classification_alone_is_refused_for_another_problem(refused
 
 @pytest.mark.parametrize("key", ["validation", "test"])
 @pytest.mark.parametrize("value", ["-1", "0", "0.0", "1.0", "1.5", "-0.1"])
-def test_an_impossible_amount_of_rows_is_refused(refused, key, value):
+def test_an_invalid_split_size_is_an_error(refused, key, value):
     message = refused(f"{DIGITS}  {key}: {value}\n")
     assert f"line 4: data.{key}: {value} " in message
-    assert "give" in message
+    assert "set " in message
 
 
 @pytest.mark.parametrize("value", ["ten", "true", "null", ".nan", "[1]", "{a: 1}"])
