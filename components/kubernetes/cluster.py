@@ -1,12 +1,11 @@
-"""A thin client for Kubernetes: the objects of one namespace as plain JSON, written by server-side apply.
+"""A Kubernetes client for the objects of one namespace as JSON, with server-side apply.
 
     cluster = connect("modelyard-serving")
     cluster.apply({"apiVersion": "apps/v1", "kind": "Deployment", ...}, "modelyard-deploy")
 
-Inside a pod it uses the pod's service account, elsewhere KUBECONFIG. Reads, applies, deletions and proxied
-requests are repeated while the API server is unavailable for a moment: each may be done twice.
-
-The official client takes half a second to import, so it is loaded by the first use of a cluster.
+In a pod it uses the pod's service account, elsewhere KUBECONFIG. Requests are retried while the API server is
+unavailable, so each may be executed twice. The official client, whose import takes half a second, is imported
+at the first use.
 """
 
 import base64
@@ -53,7 +52,7 @@ JSON_TYPE, APPLY_TYPE = "application/json", "application/apply-patch+yaml"
 RAW_TYPE = "application/octet-stream"
 RETRIED_STATUSES = (429, 500, 502, 503, 504)
 RETRY_SECONDS = 30.0
-LONGEST = 400  # characters of what a login program says
+MAXIMUM_MESSAGE = 400  # characters of a login program's message
 RETRY_INTERVAL = 0.5
 TIMEOUT = (5.0, 60.0)
 CONFLICT_RETRIES = 60
@@ -62,7 +61,7 @@ T = TypeVar("T")
 
 
 def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
-    """Return the namespace of the cluster that this process belongs to, or that KUBECONFIG names.
+    """Return a client for a namespace of this pod's cluster, or of the cluster in KUBECONFIG.
 
     Args:
         namespace: the namespace.
@@ -70,7 +69,7 @@ def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
 
     Raises:
         ClusterError: there is no such cluster.
-        ConfigError: it cannot be reached through the proxy for it.
+        ConfigError: the proxy for it is not supported.
     """
     if not retry_connection:
         _check_reachable()
@@ -78,24 +77,24 @@ def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
     from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
     settings = Configuration()
-    settings.proxy = settings.no_proxy = None  # what HTTP_PROXY names, in some versions
+    settings.proxy = settings.no_proxy = None  # some versions of the client read HTTP_PROXY
     in_cluster = True
     try:
         load_incluster_config(client_configuration=settings)
     except ConfigException:
         in_cluster = False
-        logged = BufferingHandler(10)  # a login program that fails is logged, and the client goes on without
+        logged = BufferingHandler(10)  # the client only logs that a login program failed
         logging.getLogger().addHandler(logged)
         try:
             load_kube_config(_kubeconfig(), client_configuration=settings)
-        except Exception as error:  # of whatever a malformed file makes it raise
+        except Exception as error:  # any class, if the file is malformed
             raise _no_cluster(describe(error)) from error
         finally:
             logging.getLogger().removeHandler(logged)
         if message := " ".join(one.getMessage() for one in logged.buffer if one.levelno >= logging.ERROR):
-            why = shorten(message, LONGEST, placeholder=" …").rstrip(".")
+            reason = shorten(message, MAXIMUM_MESSAGE, placeholder=" …").rstrip(".")
             raise ClusterError(
-                f"The login to the cluster that KUBECONFIG names fails: {why}. Log in again."
+                f"The login to the cluster in KUBECONFIG fails: {reason}. Log in again."
             ) from None
     settings.retries = False
     if not in_cluster:
@@ -104,10 +103,10 @@ def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
 
 
 def _check_reachable() -> None:
-    """Find that there is no cluster, or that it is down, before the official client is imported.
+    """Check that a cluster exists and is up, before the official client is imported.
 
     Raises:
-        ClusterError: KUBECONFIG names no file that is there, or nothing listens at the cluster's address.
+        ClusterError: the file in KUBECONFIG does not exist, or the cluster refuses connections.
     """
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return
@@ -124,7 +123,7 @@ def _check_reachable() -> None:
         url = urlsplit(cluster["server"])
         address = url.hostname, url.port or 443
     except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
-        return  # the official client says what is wrong
+        return  # the official client reports it
     if "proxy-url" not in cluster and not proxy_for(cluster["server"]):
         try:
             socket.create_connection(address, TIMEOUT[0]).close()
@@ -137,33 +136,30 @@ def _kubeconfig() -> str:
 
 
 def _no_cluster(why: str) -> ClusterError:
-    return ClusterError(
-        f"There is no cluster to connect to: {why} Name one in KUBECONFIG, or in ~/.kube/config."
-    )
+    return ClusterError(f"There is no cluster: {why} Set KUBECONFIG, or create ~/.kube/config.")
 
 
 def _unreachable(server: str, error: Exception) -> ClusterError:
     why = " ".join(str(error).split()).rstrip(".")
     return ClusterError(
-        f"The cluster {server} does not answer: {why}. Check that it runs and that KUBECONFIG names the "
-        "right one."
+        f"The cluster {server} does not answer: {why}. Check that it runs, and the file in KUBECONFIG."
     )
 
 
 def retry_on_conflict(what: str, write: Callable[[], T | None]) -> T:
-    """Return what `write` returns as soon as it is not None: no other process wrote meanwhile.
+    """Call `write` until its result is not None, and return the result.
 
     Args:
         what: the object, for the error.
-        write: reads the object, and writes it over what it read.
+        write: reads and writes the object; returns None if another process changed it in between.
 
     Raises:
-        ClusterError: others changed it each time.
+        ClusterError: other processes changed the object each time.
     """
     for _ in range(CONFLICT_RETRIES):
         if (written := write()) is not None:
             return written
-        time.sleep(random.uniform(0, RETRY_INTERVAL))  # noqa: S311 - so that two that race do not stay in step
+        time.sleep(random.uniform(0, RETRY_INTERVAL))  # noqa: S311 - lets racing processes diverge
     raise ClusterError(
         f"{what} was changed by others {CONFLICT_RETRIES} times in a row, so it was not written. Stop the "
         "field managers that `kubectl get -o yaml --show-managed-fields` shows, then try again."
@@ -171,12 +167,12 @@ def retry_on_conflict(what: str, write: Callable[[], T | None]) -> T:
 
 
 class Cluster:
-    """The objects of one namespace.
+    """A client for the objects of one namespace.
 
     Args:
         api: the official client.
-        namespace: where the objects are.
-        inside: whether this process is a pod, which reaches other pods directly.
+        namespace: the namespace.
+        in_cluster: whether this process is a pod, which reaches other pods directly.
         retry_connection: whether the first connection is retried, as when the cluster was reached before.
     """
 
@@ -185,17 +181,17 @@ class Cluster:
         self._retry_connection = retry_connection
 
     def get(self, kind: str, name: str) -> Json | None:
-        """Return an object, or None when there is none of that name."""
-        found: Json | None = self._json("GET", self._path(kind, name), none_statuses=(404,))
-        return found
+        """Return an object, or None if it does not exist."""
+        item: Json | None = self._json("GET", self._path(kind, name), none_statuses=(404,))
+        return item
 
     def apply(self, desired: Json, manager: str) -> Json | None:
-        """Give an object the fields of `desired`; those that others set beside them stay.
+        """Apply the fields of `desired` (server-side) and return the object.
 
-        With a `resourceVersion` in its metadata, the object must not have changed since; None if it did.
+        Return None if `desired` has a `resourceVersion` and the object changed since.
 
         Raises:
-            ClusterError: the cluster refuses it, or does not answer.
+            ClusterError: the cluster refuses the request or does not answer.
         """
         path = self._path(desired["kind"], desired["metadata"]["name"])
         query = [("fieldManager", manager), ("force", "true")]
@@ -203,30 +199,30 @@ class Cluster:
         return written
 
     def delete(self, kind: str, observed: Json) -> bool:
-        """Delete an object, and soon what it owns, if it is still as observed; return whether it was."""
+        """Delete an object and its dependents; return False if it changed since it was observed."""
         preconditions = {key: observed["metadata"][key] for key in ("uid", "resourceVersion")}
         body = {"propagationPolicy": "Background", "preconditions": preconditions}
         path = self._path(kind, observed["metadata"]["name"])
         return self._json("DELETE", path, body, none_statuses=(404, 409)) is not None
 
     def list_events(self, of: Json) -> list[Json]:
-        """Return the events of an object, oldest first; none when they may not be read."""
+        """Return the events of an object, oldest first; empty if they may not be read."""
         try:
-            found = self.list_objects("Event", fields=f"involvedObject.uid={of['metadata']['uid']}")
+            events = self.list_objects("Event", fields=f"involvedObject.uid={of['metadata']['uid']}")
         except ClusterError:
             return []
-        return sorted(found, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+        return sorted(events, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
 
     @cached_property
     def nodes(self) -> list[Json]:
-        """The nodes, as they were when they were first read; none when they may not be read."""
+        """The nodes at the first read; empty if they may not be read."""
         try:
             return self.list_objects("Node")
         except ClusterError:
             return []
 
     def read_memory_usage(self, pod: Json, container: str) -> float | None:
-        """Return the bytes of memory that a pod's container uses, as its node reports; None if it does not.
+        """Return the bytes of memory that a container uses, from its node; None if it is not reported.
 
         Raises:
             ClusterError: it may not be read, or the cluster does not answer.
@@ -240,12 +236,11 @@ class Cluster:
         return None
 
     def stream_log(self, pod: str, container: str, skip: int = 0, ended: bool = False) -> Iterator[str]:
-        """Yield the lines of a container's log after the first `skip`, as they come, until it ends.
+        """Follow a container's log: yield its lines after the first `skip`.
 
-        A last line without an end may go on in another stream, unless the container has `ended` already.
-
-        A stream that is cut continues after its last complete line. It also ends when there is no log (yet),
-        or when it cannot be read for a while, as when the node is lost: the pod's state says more then.
+        An incomplete last line is only yielded if the container has `ended`. After a lost connection the log
+        continues behind the last complete line. The log also ends if there is none (yet), or if it cannot be
+        read for RETRY_SECONDS, as on a lost node; the pod's status has the reason.
 
         Raises:
             ClusterError: it may not be read.
@@ -280,14 +275,14 @@ class Cluster:
         headers: Mapping[str, str],
         retry_seconds: float = 0.0,
     ) -> tuple[int, bytes]:
-        """Send a request to a Pod or a Service through the API server; return its status and its answer.
+        """Send a request to a Pod or a Service through the API server; return the status and the body.
 
-        The status is 504 when it does not answer in time. A request that may be sent twice is sent again for
-        `patience` seconds while the API server itself answers that it is busy or cannot reach it.
+        The status is 504 if there is no answer in time. The request is retried for `retry_seconds` while the
+        API server itself is busy or cannot reach the Pod or Service.
 
         Raises:
-            NoServerError: the API server cannot reach it, or there is none.
-            ClusterError: the API server does not answer, or does not allow it.
+            NoServerError: the API server cannot reach the Pod or Service, or there is none.
+            ClusterError: the API server refuses the request or does not answer.
         """
         target, deadline = f"{self._path(kind, name)}:{port}/proxy{path}", time.monotonic() + retry_seconds
         with self.translate_errors():
@@ -304,16 +299,15 @@ class Cluster:
                     if error.status in (401, 403):
                         raise
                     if error.status not in RETRIED_STATUSES or time.monotonic() >= deadline:
-                        where = f"no server of {name} in {self.namespace}"
                         raise NoServerError(
-                            f"The cluster leads to {where}: {why.rstrip('.')}. "
-                            f"`modelyard rollout status {name} -e ENV` says what serves it."
+                            f"The cluster has no server of {name} in {self.namespace}: {why.rstrip('.')}. "
+                            f"See `modelyard rollout status {name} -e ENV`."
                         ) from error
                 time.sleep(RETRY_INTERVAL)
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Raise a ClusterError with a remedy for what the API server refuses, and when it does not answer."""
+        """Raise a ClusterError with a remedy if the API server refuses a request or does not answer."""
         try:
             yield
         except _ApiError as error:
@@ -322,7 +316,7 @@ class Cluster:
             raise self._explain_refusal(error) from error
 
     def list_objects(self, kind: str, labels: str = "", fields: str = "") -> list[Json]:
-        """Return the objects that have the labels and fields, as in `app=digits,track!=stable`."""
+        """Return the objects that match the selectors, as in `app=digits,track!=stable`."""
         query = [("labelSelector", labels), ("fieldSelector", fields)]
         answer = self._json("GET", self._path(kind), query=[pair for pair in query if pair[1]])
         return list(answer["items"])
@@ -332,7 +326,7 @@ class Cluster:
         return f"{folder}/{name}" if name else folder
 
     def _json(self, *request: Any, none_statuses: tuple[int, ...] = (), **options: Any) -> Any:
-        """Return what the API server answers, or None where its status is one of `none_on`."""
+        """Return the API server's answer, or None if its status is one of `none_statuses`."""
         with self.translate_errors():
             try:
                 return json.loads(self._request(*request, retried_statuses=RETRIED_STATUSES, **options))
@@ -342,7 +336,7 @@ class Cluster:
                 raise
 
     def _request(self, *request: Any, retried_statuses: tuple[int, ...] = (), **options: Any) -> bytes:
-        """Send a request; again while there is no answer, or one with a status of `retried`."""
+        """Send a request, and retry it without an answer or with one of `retried_statuses`."""
         deadline = time.monotonic() + RETRY_SECONDS
         while True:
             try:
@@ -382,7 +376,7 @@ class Cluster:
     def _explain_refusal(self, error: "_ApiError") -> ClusterError:
         if error.status == 401:
             return ClusterError(
-                "The cluster does not accept the credentials (401). Renew those that KUBECONFIG names."
+                "The cluster does not accept the credentials in KUBECONFIG (401). Renew them."
             )
         try:
             message = str(json.loads(error.body)["message"])
@@ -393,10 +387,10 @@ class Cluster:
 
 @dataclass(frozen=True)
 class ProxiedServer:
-    """A model's server that is a Pod or a Service, reached from outside the cluster; see server.Server.
+    """A server in a Pod or behind a Service, reached through the API server; see server.Server.
 
-    So no port is opened outside the cluster. A request is sent again for `patience` seconds while the API
-    server itself fails; a prediction may be. Over TLS, the API server does not verify the certificate.
+    Requests are retried for `retry_seconds` while the API server itself fails. With TLS, the API server does
+    not verify the certificate.
     """
 
     cluster: Cluster
@@ -422,10 +416,10 @@ class ProxiedServer:
 
 
 def read_token(cluster: Cluster, secret: str | None) -> str | None:
-    """Return the token that clients of the servers send: the first of `token` in a Secret; None without one.
+    """Return the first token of the key `token` in a Secret; None without a Secret.
 
     Raises:
-        ConfigError: there is no such Secret, or it has no token.
+        ConfigError: the Secret or its key does not exist.
         ClusterError: it may not be read, or the cluster does not answer.
     """
     if secret is None:
@@ -433,15 +427,15 @@ def read_token(cluster: Cluster, secret: str | None) -> str | None:
     data = (cluster.get("Secret", secret) or {}).get("data", {})
     if "token" not in data:
         raise ConfigError(
-            f"There is no Secret {secret} with the key token in the namespace {cluster.namespace}, which "
-            f"environment.serving.token_secret names. Create it: `kubectl create secret generic {secret} "
+            f"The namespace {cluster.namespace} has no Secret {secret} with the key token "
+            f"(environment.serving.token_secret). Create it: `kubectl create secret generic {secret} "
             f"--namespace {cluster.namespace} --from-file=token=FILE`."
         )
     return parse_tokens(base64.b64decode(data["token"]), f"token of the Secret {secret}")[0]
 
 
 class _ApiError(Exception):
-    """The API server answered with an error status, or not at all: then `status` is None."""
+    """The API server answered with an error status, or did not answer (`status` is None)."""
 
     def __init__(
         self,
@@ -457,7 +451,7 @@ class _ApiError(Exception):
 
     @property
     def from_api_server(self) -> str | None:
-        """What the API server itself says; None where what it leads to answered."""
+        """The message of the API server itself; None if the proxied server answered."""
         try:
             status = json.loads(self.body)
         except ValueError:
@@ -468,13 +462,13 @@ class _ApiError(Exception):
 
 @contextmanager
 def _client_errors() -> Iterator[None]:
-    """Raise _ApiError for what the official client and its HTTP library raise."""
+    """Translate exceptions of the official client and its HTTP library to _ApiError."""
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
     try:
         yield
-    except ApiException as error:  # without a status: TLS
+    except ApiException as error:  # has no status for TLS errors
         status = error.status or None
         raise _ApiError(str(error.reason), status, error.body, connection_failed=status is None) from error
     except ProtocolError as error:

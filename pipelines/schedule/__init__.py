@@ -1,4 +1,5 @@
-"""Recurring runs on Kubeflow Pipelines (KFP), which `modelyard schedule` makes match the section `schedule`.
+"""Recurring runs on Kubeflow Pipelines (KFP), from the section `schedule` of a configuration.
 
-Other packages import `recurring.RecurringRuns`; `desired` is how a configuration becomes a recurring run.
+recurring  applies, lists and changes recurring runs; other packages import `RecurringRuns`
+desired    the recurring run of a configuration
 """

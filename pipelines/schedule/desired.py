@@ -1,8 +1,7 @@
-"""The recurring run that a configuration describes, and the annotation by which modelyard finds its own.
+"""The recurring run of a configuration, and the annotation that identifies modelyard's recurring runs.
 
-The annotation is in the description of a recurring run. It holds the SHA-256 of everything that was
-applied, except whether it is paused; all other facts are read from the recurring run itself. A recurring
-run without an annotation was not made by modelyard and is never changed.
+The annotation is in the description of a recurring run. It has the SHA-256 of everything that was applied,
+except whether it is paused. Recurring runs without the annotation are never changed.
 """
 
 import hashlib
@@ -27,13 +26,13 @@ from modelyard.pipelines.runners.kfp.submission import Submission
 from modelyard.pipelines.steps import deploy_spec
 
 ENABLED, DISABLED = "ENABLE", "DISABLE"
-ANNOTATION = "Applied by modelyard (modelyard.dev/schedule {sha256})"  # the server takes 191 characters
+ANNOTATION = "Applied by modelyard (modelyard.dev/schedule {sha256})"  # the server allows 191 characters
 ANNOTATION_PATTERN = re.compile(re.escape(ANNOTATION).replace(r"\{sha256\}", "([0-9a-f]{64})"))
 
 
 @dataclass(frozen=True)
 class ManagedRecurringRun:
-    """A recurring run of modelyard, as `run` of the SDK: on the server, or about to be created."""
+    """A recurring run of modelyard; `run` is the object of the SDK, on the server or about to be created."""
 
     run: Any
 
@@ -49,18 +48,18 @@ class ManagedRecurringRun:
 
     @property
     def enabled(self) -> bool:
-        """Say whether it starts runs."""
+        """Return whether the recurring run starts runs."""
         return bool(self.run.mode == ENABLED)
 
     @property
     def sha256(self) -> str | None:
-        """Return the SHA-256 of what was applied; None when modelyard did not make it."""
-        found = ANNOTATION_PATTERN.fullmatch(self.run.description or "")
-        return found[1] if found else None
+        """Return the SHA-256 of the annotation; None without one."""
+        match = ANNOTATION_PATTERN.fullmatch(self.run.description or "")
+        return match[1] if match else None
 
     @property
     def cron(self) -> str:
-        """Return the cron line, of numbers and without the seconds."""
+        """Return the cron line, in numbers and without the seconds."""
         return str(self.run.trigger.cron_schedule.cron).removeprefix("0 ")
 
     @property
@@ -81,7 +80,7 @@ class ManagedRecurringRun:
         }
 
     def to_json(self, now: datetime) -> dict[str, Any]:
-        """Return it as `schedule list` shows it."""
+        """Return the JSON of `schedule list`."""
         return {
             "name": self.name,
             "store": self.store,
@@ -92,7 +91,7 @@ class ManagedRecurringRun:
         }
 
     def next(self, now: datetime) -> tuple[str, ...]:
-        """Return the next three times at which it starts a run; none when it is paused."""
+        """Return the next three due times; empty if paused."""
         return tuple(due.isoformat() for due in islice(CronSim(self.cron, now), 3)) if self.enabled else ()
 
     @property
@@ -102,13 +101,13 @@ class ManagedRecurringRun:
 
 @dataclass(frozen=True)
 class DesiredSchedule:
-    """What a configuration describes.
+    """The schedule of a configuration.
 
     Attributes:
-        uploads: what has to be in the store.
-        submission: what each run is made of.
-        recurring: the recurring run, without the ids of the experiment and of the pipeline's version.
-        notes: what the user should know.
+        uploads: files to upload to the store.
+        submission: the pipeline and the arguments of each run.
+        recurring: the recurring run, without the ids of the experiment and the pipeline version.
+        notes: messages for the user.
     """
 
     uploads: Uploads
@@ -118,10 +117,11 @@ class DesiredSchedule:
 
     @classmethod
     def of(cls, uploads: Uploads, environment: Environment) -> "DesiredSchedule":
-        """Return what a configuration describes; nothing is sent.
+        """Return the schedule of a configuration, without sending anything.
 
         Raises:
-            ConfigError: it has no schedule, or one in another time zone, or cannot run in this environment.
+            ConfigError: there is no schedule, its time zone differs from the server's, or it cannot run in
+                this environment.
         """
         config = uploads.config
         schedule, server_zone = config.schedule, environment.kfp.time_zone
@@ -134,8 +134,8 @@ class DesiredSchedule:
             raise ConfigError(
                 f"schedule.time_zone is {schedule.time_zone}, and the server's time zone is {server_zone} "
                 f"(environment.kfp.time_zone). Write schedule.cron in {server_zone} and set "
-                f"schedule.time_zone to {server_zone}; or, if the server's ConfigMap pipeline-install-config "
-                "has another cronScheduleTimezone, set environment.kfp.time_zone to that."
+                f"schedule.time_zone to {server_zone}; or set environment.kfp.time_zone to "
+                "cronScheduleTimezone of the server's ConfigMap pipeline-install-config."
             )
         force_after = (
             parse_duration(schedule.force_after, "schedule.force_after") if schedule.force_after else 0
@@ -158,7 +158,7 @@ class DesiredSchedule:
         body.description = ANNOTATION.format(sha256=hashlib.sha256(applied.encode()).hexdigest())
         body.mode = DISABLED if schedule.paused else ENABLED
         copies = (
-            f"{one.key} is a file of this machine: each run gets today's copy." for one in uploads.files
+            f"{file.key} is a file of this machine: each run uses the present copy." for file in uploads.files
         )
         notes = (*check(prepared.arguments, environment), *copies)
         return cls(uploads, prepared, ManagedRecurringRun(body), notes)

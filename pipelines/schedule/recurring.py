@@ -1,16 +1,16 @@
-"""The recurring runs of a KFP server: applied, listed, paused, resumed, started and deleted.
+"""Apply, list, pause, resume, start and delete the recurring runs of a KFP server.
 
-KFP has no update, so a recurring run is replaced: the new one is created, then the old one is deleted. It
-has no lock either: every command keeps the recurring run of a name with the greatest (created_at, id) and
-deletes the others, so that one is left when commands are killed or overlap.
+KFP cannot update a recurring run, so the new one is created before the old one is deleted. There is no lock:
+each command keeps the recurring run of a name with the greatest (created_at, id) and deletes the others, so
+one is left after commands that were killed or ran concurrently.
 
-KFP deletes a recurring run together with its workflows, unless the request says ORPHAN. Even then it
-deletes a workflow that is not on record as a run yet, some moments after its start. So a recurring run that
-starts runs is not replaced within a minute of a due time, and nothing is deleted within a minute after one.
+KFP deletes the workflows of a recurring run with it, unless the request says ORPHAN. Even then it deletes
+a workflow that was just started and is not recorded as a run yet. So a recurring run is not replaced within a
+minute of a due time, and not deleted within a minute after one.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from copy import copy
 from datetime import datetime, timedelta
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MARGIN = timedelta(seconds=60)
-FREQUENT_MINUTES = 3  # minutes: due times that are closer leave no room for twice the margin
+FREQUENT_MINUTES = 3  # between due times, there is no time for twice the margin
 LATEST_RUNS = 20
 CODE_CHANGE = "code or environment"
 Action = Literal["create", "replace", "pause", "resume", "nothing"]
 
 
 class AppliedSchedule(Record):
-    """What `apply` does, or did: `next` are the next times, `notes` what the user should know."""
+    """The result of `apply`: `next` are the next due times, `notes` messages for the user."""
 
     name: str
     action: Action
@@ -55,23 +55,23 @@ class AppliedSchedule(Record):
 class RecurringRuns:
     """The recurring runs of modelyard on a server.
 
-    Methods that take a name raise NotFoundError when there is no recurring run of it, and ConflictError when
-    modelyard did not make it. All raise BackendError when the server refuses, or does not answer.
+    Methods with a name raise NotFoundError if there is no recurring run of that name, and ConflictError if
+    modelyard did not create it. All raise BackendError if the server refuses a request or does not answer.
     """
 
     def __init__(self, backend: Backend, environment: Environment, console: "Console") -> None:
         self.backend, self.environment, self.console = backend, environment, console
 
     def apply(self, uploads: Uploads, *, dry_run: bool = False) -> AppliedSchedule:
-        """Make the recurring run match a configuration, and return what that changed; runs in flight go on.
+        """Create or replace the recurring run of a configuration; runs in progress are not affected.
 
         Args:
-            uploads: the configuration, and what has to be in the store for it.
-            dry_run: change nothing.
+            uploads: the configuration, and the files to upload to the store.
+            dry_run: only return the changes.
 
         Raises:
-            ConfigError: it has no schedule, or one that KFP cannot run.
-            ConflictError: modelyard did not make the recurring run of this name, or it is for another store,
+            ConfigError: there is no schedule, or KFP cannot run it.
+            ConflictError: modelyard did not create the recurring run of this name, it is for another store,
                 or another configuration was applied at the same time.
         """
         desired = DesiredSchedule.of(uploads, self.environment)
@@ -93,20 +93,21 @@ class RecurringRuns:
         return applied
 
     def list_all(self) -> list[ManagedRecurringRun]:
-        """Return the recurring runs of modelyard, one a name."""
-        found = (ManagedRecurringRun(run) for run in self._list_all_runs())
-        return list({one.name: one for one in _sort_by_creation(one for one in found if one.sha256)}.values())
+        """Return the recurring runs of modelyard, one per name."""
+        runs = (ManagedRecurringRun(run) for run in self._list_all_runs())
+        managed = _sort_by_creation(run for run in runs if run.sha256)
+        return list({run.name: run for run in managed}.values())
 
     def pause(self, name: str) -> None:
-        """Start no more runs."""
+        """Disable the recurring run."""
         for one in self._require_named(name):
             self._disable(one)
 
     def resume(self, name: str) -> None:
-        """Start runs again.
+        """Enable the recurring run.
 
-        KFP starts a run at once when a recurring run that missed a due time is enabled. It is replaced unless
-        `catch_up` asks for that.
+        KFP starts a run at once when it enables a recurring run that missed a due time. So the run is
+        replaced instead, unless `catch_up` is set.
         """
         existing = self._require_named(name)
         last = existing[-1]
@@ -120,11 +121,11 @@ class RecurringRuns:
         self._delete(existing[:-1])
 
     def delete(self, name: str) -> None:
-        """Delete the recurring run; its runs go on."""
+        """Delete the recurring run; its runs in progress are not affected."""
         self._delete(self._require_named(name))
 
     def run_now(self, name: str) -> str:
-        """Start a run as the recurring run would, and return its name."""
+        """Start a run of the recurring run now, and return its name."""
         run = self._require_named(name)[-1].run
         body = kfp.V2beta1Run(
             display_name=submission.run_name(name),
@@ -140,7 +141,7 @@ class RecurringRuns:
         return datetime.fromtimestamp(time.time(), ZoneInfo(self.environment.kfp.time_zone))
 
     def _compare(self, desired: DesiredSchedule, existing: list[ManagedRecurringRun]) -> AppliedSchedule:
-        """Return what has to be done.
+        """Return the changes and the action to apply them.
 
         Raises:
             ConflictError: the recurring run is for another store.
@@ -156,9 +157,9 @@ class RecurringRuns:
         last = existing[-1]
         if last.store != desired_run.store:
             raise ConflictError(
-                f"There is a schedule {last.name} at {self.backend.endpoint} for models in the store "
-                f"{last.store}, and the store of this configuration is {desired_run.store}. Delete it with "
-                f"`modelyard schedule delete {last.name}` if it is yours, or give the model another name."
+                f"The schedule {last.name} at {self.backend.endpoint} has the model store {last.store}, and "
+                f"this configuration has {desired_run.store}. Delete it if it is yours "
+                f"(`modelyard schedule delete {last.name}`), or rename the model."
             )
         version = submission.look(self.backend, desired.submission).version_id
         changes = (
@@ -175,16 +176,16 @@ class RecurringRuns:
         if any(one.enabled and _is_frequent(one) for one in existing):
             notes += (
                 f'The old schedule "{last.cron}" is due more often than every {FREQUENT_MINUTES} minutes: it '
-                "is disabled before the new one is created, and one run may be skipped.",
+                "is disabled before the new one is created, and a run may be skipped.",
             )
         changes = changes or (Change(key=CODE_CHANGE),)
         return AppliedSchedule(action="replace", changes=changes, notes=notes, **common)
 
     def _create(self, body: Any, existing: list[ManagedRecurringRun]) -> list[ManagedRecurringRun]:
-        """Create a recurring run in place of others, and return all of its name, the one that stays last.
+        """Create a recurring run; return all of its name, the one to keep last.
 
         Raises:
-            ConflictError: another command created one at the same time, and that one stays.
+            ConflictError: another command created a later one, which is kept.
         """
         for one in existing:
             if one.enabled and (one is not existing[-1] or _is_frequent(one)):
@@ -207,21 +208,21 @@ class RecurringRuns:
         if (last.sha256, last.enabled) != (desired_run.sha256, desired_run.enabled):
             self._delete(others)
             raise ConflictError(
-                f"Another schedule of {desired_run.name} was applied at the same time, and that one stays. "
-                "`modelyard schedule apply --dry-run` shows how it differs; apply again to replace it."
+                f"Another schedule of {desired_run.name} was applied at the same time and is kept. "
+                "`modelyard schedule apply --dry-run` shows the difference; apply again to replace it."
             )
         return [*others, last]
 
     def _delete(self, old: list[ManagedRecurringRun]) -> None:
-        """Delete recurring runs; their runs go on."""
+        """Delete recurring runs; their runs in progress are not affected."""
         for one in old:
             if one.enabled:
                 self._disable(one)
         if any(self._find_due_time(one) or self._ended_recently(one) for one in old):
-            with self.console.status("waiting a minute, until runs that have just started are on record"):
+            with self.console.status("waiting a minute, until runs that just started are recorded"):
                 time.sleep(MARGIN.total_seconds())
         for one in old:
-            with suppress(NotFoundError):  # another command was faster
+            with suppress(NotFoundError):  # deleted by another command
                 self.backend.recurring_runs.recurring_run_service_delete_recurring_run(
                     one.id, propagation_policy="ORPHAN"
                 )
@@ -237,13 +238,13 @@ class RecurringRuns:
                 time.sleep((due + MARGIN - self.now()).total_seconds())
 
     def _find_due_time(self, one: ManagedRecurringRun) -> datetime | None:
-        """Return the due time within a minute of now, if there is one."""
+        """Return the due time within a minute of now, or None."""
         now = self.now()
         due = next(CronSim(one.cron, now - MARGIN))
         return due if due < now + MARGIN else None
 
     def _ended_recently(self, one: ManagedRecurringRun) -> bool:
-        """Say whether a run ended within a minute: it may have made room for one that waited."""
+        """Return whether a run ended within a minute, which may have started a waiting one."""
         page = self.backend.runs.run_service_list_runs(
             experiment_id=one.run.experiment_id,
             page_size=LATEST_RUNS,
@@ -254,39 +255,38 @@ class RecurringRuns:
         return any(run.finished_at and run.finished_at > since for run in page.runs or ())
 
     def _require_named(self, name: str) -> list[ManagedRecurringRun]:
-        if found := self._list_named(name):
-            return found
+        if runs := self._list_named(name):
+            return runs
         others = ", ".join(one.name for one in self.list_all())
         raise NotFoundError(
-            f"There is no schedule of {name} at {self.backend.endpoint}; "
-            f"{f'there are those of {others}' if others else 'there is none of modelyard'}. "
+            f"There is no schedule {name} at {self.backend.endpoint}; its schedules are {others or 'none'}. "
             "`modelyard schedule apply CONFIG -e ENV` creates one."
         )
 
     def _list_named(self, name: str) -> list[ManagedRecurringRun]:
-        """Return the recurring runs of a name, the one that stays last.
+        """Return the recurring runs of a name, the one to keep last.
 
         Raises:
-            ConflictError: modelyard did not make one of them.
+            ConflictError: modelyard did not create one of them.
         """
-        found = [ManagedRecurringRun(run) for run in self._list_all_runs(filter=equals("display_name", name))]
-        if not all(one.sha256 for one in found):
+        runs = [ManagedRecurringRun(run) for run in self._list_all_runs(filter=equals("display_name", name))]
+        if not all(run.sha256 for run in runs):
             raise ConflictError(
-                f"There is a recurring run {name} at {self.backend.endpoint} that modelyard did not make. "
-                "Delete it, or give the model another name."
+                f"The recurring run {name} at {self.backend.endpoint} was not created by modelyard. Delete "
+                "it, or rename the model."
             )
-        return _sort_by_creation(found)
+        return _sort_by_creation(runs)
 
     def _list_all_runs(self, **query: str) -> Iterator[Any]:
         list_ = self.backend.recurring_runs.recurring_run_service_list_recurring_runs
         return pages(list_, "recurring_runs", **query, **self.backend.scoped())
 
 
-def _sort_by_creation(found: Any) -> list[ManagedRecurringRun]:
-    return sorted(found, key=lambda one: (one.run.created_at, one.id))
+def _sort_by_creation(runs: Iterable[ManagedRecurringRun]) -> list[ManagedRecurringRun]:
+    return sorted(runs, key=lambda run: (run.run.created_at, run.id))
 
 
 def _is_frequent(one: ManagedRecurringRun) -> bool:
-    """Say whether due times are less than three minutes apart."""
+    """Return whether due times are less than FREQUENT_MINUTES apart."""
     minutes = sorted(CronSim(one.cron, datetime.now()).minutes)
     return any(after - before < FREQUENT_MINUTES for before, after in pairwise([*minutes, minutes[0] + 60]))

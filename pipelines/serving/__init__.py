@@ -1,6 +1,6 @@
-"""Models that are served.
+"""Serving platforms, servers and predictions, for commands and runners.
 
-platforms   what serves a model on the cluster of an environment, and where it answers
+platforms   the serving platform and the server of a model in an environment
 prediction  predictions for files
 smoke_test  one prediction after a run
 """

@@ -1,6 +1,6 @@
-"""What serves a model in an environment, for the commands that do by hand what the step deploy does.
+"""The serving platform and server of a model in an environment, for commands.
 
-Each version is served with the sections of the configuration that its own run had.
+Each version is served with the sections `rollout` and `serving` of its own run.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,25 +30,25 @@ S = TypeVar("S", bound=Settings)
 
 
 def find_platform(name: str, environment: Environment, store: Store) -> ServingPlatform:
-    """Return what serves a model, to look at it; no image is needed.
+    """Return the serving platform of a model, to read its status; no image is needed.
 
     Args:
         name: the model's name.
         environment: the environment.
-        store: the `store` section, as this machine reaches it.
+        store: the section `store`, as this machine reaches it.
 
     Raises:
-        ConfigError: something in the environment is wrong.
+        ConfigError: the environment is invalid.
         ClusterError: there is no cluster.
     """
     return _platform(name, environment, store, (), Rollout(), lambda _: None, needs_image=False)
 
 
 def find_server(name: str, environment: Environment) -> Server:
-    """Return a model's server on a cluster: at the URL of the environment, or through the API server.
+    """Return a model's server on a cluster: at its URL in the environment, or through the API server.
 
     Raises:
-        ClusterError: the environment names no URL for the model, and there is no cluster either.
+        ClusterError: the environment has no URL for the model, and there is no cluster.
     """
     target = environment.target(needs_image=False)
     if url := environment.serving.urls.get(name):
@@ -74,21 +74,21 @@ def find_controller(
     store: Store | None = None,
     url: str | None = None,
 ) -> RolloutController:
-    """Return what rolls out a model's versions, on a cluster or to the servers of this machine.
+    """Return the controller of a model's rollouts, on a cluster or this machine.
 
     Args:
         name: the model's name.
         environment_name: the environment.
-        by: who asks, for the history.
+        by: the user or program, for the history.
         overrides: `key=value`, with the section's name in the key.
-        log: takes each sentence about the progress.
-        version: the one to be served, whose section `rollout` holds; the defaults when None.
-        needs_image: whether a missing image for the servers is an error now, and not when one is started.
-        store: the `store` section for servers of this machine; None: that of the environment.
-        url: of a running server of this machine; see PlatformConfig.
+        log: logs a message.
+        version: the version to deploy, whose section `rollout` is used; the defaults when None.
+        needs_image: whether a missing server image is an error now, instead of when a server is started.
+        store: the section `store` for servers of this machine; None: that of the environment.
+        url: URL of a running server of this machine; see PlatformConfig.
 
     Raises:
-        ConfigError: something in the environment is wrong.
+        ConfigError: the environment is invalid.
         NotFoundError: there is no such version.
         ClusterError: there is no cluster.
     """
@@ -100,7 +100,7 @@ def find_controller(
         connect(environment.target(needs_image).namespace)  # says that there is none before the store is read
         store = environment.model_store() or Store()
     models, manifest = open_store(store), None
-    with suppress(DamagedError):  # verification says so
+    with suppress(DamagedError):  # verification reports it
         manifest = models.manifest(name, version) if version is not None else None
     rollout = recorded_section("rollout", Rollout, overrides, manifest)
     platform = _platform(name, environment, store, overrides, rollout, log, needs_image, url)
@@ -108,7 +108,7 @@ def find_controller(
 
 
 def recorded_manifest(models: ModelStore, name: str, version: int | None) -> Manifest | None:
-    """Return the manifest of a version, of the champion when None; None when there is no champion.
+    """Return the manifest of a version, or of the champion; None without a champion.
 
     Raises:
         NotFoundError: there is no such version.
@@ -119,13 +119,13 @@ def recorded_manifest(models: ModelStore, name: str, version: int | None) -> Man
 
 
 def recorded_section(name: str, kind: type[S], overrides: Sequence[str], manifest: Manifest | None) -> S:
-    """Return a section as a version's run had it, or its defaults if that modelyard knew other keys.
+    """Return a section as a version's run had it; the defaults if the recorded keys are unknown.
 
     Args:
         name: the section's key.
-        kind: its model.
-        overrides: `key=value`; those of other sections are left out.
-        manifest: the version's.
+        kind: the class of the section.
+        overrides: `key=value`; those of other sections are ignored.
+        manifest: the version's manifest.
     """
     try:
         recorded = kind.model_validate(manifest.config.get(name, {})) if manifest else None
@@ -149,7 +149,9 @@ def _platform(
 
     def serving(number: int) -> dict[str, Any]:
         section = recorded_section("serving", Serving, overrides, models.manifest(name, number))
-        return section.model_dump(mode="json", exclude_unset=True)  # its image may not know later keys
+        return section.model_dump(
+            mode="json", exclude_unset=True
+        )  # the server's image may be older and not know the other keys
 
     target = environment.target(needs_image)
     reached = (environment.for_pods(store) if environment.on_cluster else store).text()

@@ -1,9 +1,9 @@
-"""Predictions for files, from a version loaded here or from a running server.
+"""Predictions for files, by a version in this process or by a running server.
 
     predict(LocalModel(models, "digits"), [Path("seven.png")])
     predict(RemoteModel(HttpServer("http://localhost:8501"), "digits"), [Path("many.npy")])
 
-Both read the files alike, by the model's signature: pictures as in training, `.npy` as one example or many.
+Both read files by the model's signature: images as in training, `.npy` as one example or many.
 """
 
 import json
@@ -26,7 +26,7 @@ BATCH_EXAMPLES = 256
 
 
 class ExamplePrediction(Record):
-    """What a model says about one example: for people, and every value by its name."""
+    """The prediction for one example: a text, and each value by its name."""
 
     example: str
     answer: str
@@ -35,23 +35,23 @@ class ExamplePrediction(Record):
 
 
 class Model(Protocol):
-    """What answers: a version with its signature."""
+    """A version that predicts."""
 
     version: int
     signature: Signature
     max_pixels: int  # of an image
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the answers (n, values) to a batch (n, *shape)."""
+        """Return the predictions (n, values) for a batch (n, *shape)."""
 
 
 class LocalModel:
-    """A version of the store, loaded here with ONNX Runtime.
+    """A version of the store, loaded in this process with ONNX Runtime.
 
     Args:
         models: the store.
         name: the model's name.
-        version: its version; the champion when None.
+        version: the version; the champion when None.
 
     Raises:
         NotFoundError: there is no such version, or no champion.
@@ -81,35 +81,35 @@ class RemoteModel:
     Args:
         server: the server.
         name: the model's name.
-        version: its version; the one that is served when None.
+        version: the version; the one that the server serves when None.
 
     Raises:
         ServeError: the server does not answer, or has no such model.
-        ClusterError: it is in a cluster that does not lead to it.
+        ClusterError: the cluster has no such server or does not answer.
     """
 
     def __init__(self, server: Server, name: str, version: int | None = None) -> None:
         self._server, self._path = server, f"/v2/models/{name}" + (f"/versions/{version}" if version else "")
-        about = self._request("GET", self._path)
+        metadata = self._request("GET", self._path)
         try:
-            self.version = int(about["versions"][-1])
-            self.signature = Signature.model_validate_json(json.dumps(about["parameters"]["signature"]))
-            self.max_pixels = int(about["parameters"]["max_pixels"])
-            self._datatype = about["inputs"][0]["datatype"]
+            self.version = int(metadata["versions"][-1])
+            self.signature = Signature.model_validate_json(json.dumps(metadata["parameters"]["signature"]))
+            self.max_pixels = int(metadata["parameters"]["max_pixels"])
+            self._datatype = metadata["inputs"][0]["datatype"]
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise ServeError(
-                f"{server}{self._path} is not a model of modelyard: it does not say what its answers are."
+                f"{server}{self._path} is not a modelyard server: its metadata has no signature."
             ) from error
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """See Model. The batch is sent as bytes, which is a tenth of its JSON."""
+        """See Model. The batch is sent as bytes, a tenth of the size of JSON."""
         input_tensor = self.signature.input
         data = np.ascontiguousarray(batch, np.dtype(input_tensor.dtype).newbyteorder("<")).tobytes()
         tensor = {"name": input_tensor.name, "shape": list(batch.shape), "datatype": self._datatype}
         head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(data)}}]}).encode()
         length = {"inference-header-content-length": str(len(head))}
         answer = self._request("POST", f"{self._path}/infer", head + data, length)
-        self.version = int(answer["model_version"])  # a swap may have come between
+        self.version = int(answer["model_version"])  # the server may have loaded another version
         output = answer["outputs"][0]
         return np.asarray(output["data"], np.float32).reshape(output["shape"])
 
@@ -117,15 +117,17 @@ class RemoteModel:
         try:
             return json.loads(send(self._server, *request))
         except ValueError as error:
-            raise ServeError(f"{self._server} does not answer as a model server: {error}.") from error
+            raise ServeError(
+                f"{self._server} is not a model server: its answer is not JSON ({error})."
+            ) from error
 
 
 def predict(model: Model, paths: Sequence[Path]) -> list[ExamplePrediction]:
-    """Return an answer per example in the files, in order.
+    """Return a prediction per example in the files, in order.
 
     Raises:
-        DataError: a file is missing, or does not hold what the model takes.
-        ServeError: an answer is not finite.
+        DataError: a file is missing, or does not fit the model's signature.
+        ServeError: a prediction is not finite.
     """
     examples = [example for path in paths for example in _examples(path, model)]
     example_bytes = max(1, examples[0][1].nbytes) if examples else 1
@@ -154,19 +156,19 @@ def _examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the examples in a file with their names."""
     signature = model.signature.input
     if not path.exists():
-        raise DataError(f"There is no file {path}. Name files of examples that exist.")
+        raise DataError(f"There is no file {path}. Give existing image or .npy files.")
     if path.suffix == ".npy":
         yield from _read_npy(path, signature)
     elif signature.image is None:
         raise DataError(
-            f"{path} is not a .npy file, and this model was not trained on pictures. Give .npy files with "
+            f"{path} is not a .npy file, and this model was not trained on images. Give .npy files with "
             f"{_form(signature)}."
         )
     else:
         from modelyard.components import images
         from modelyard.components.serve.limits import MAX_SIDE
 
-        try:  # with the limits that the server has
+        try:  # with the limits of a server
             image = images.open_image(path.read_bytes(), model.max_pixels, MAX_SIDE)
             example = images.convert(image, signature.image)
         except OSError as error:
@@ -186,27 +188,31 @@ def _read_npy(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]
             f"{path} is not a .npy file of numbers: {error}. Write it with numpy.save."
         ) from error
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{path} is an archive of arrays, not a .npy file. Write one with numpy.save.")
+        raise DataError(f"{path} is a .npz archive. Write a .npy file with numpy.save.")
     if array.shape == signature.shape:
         yield str(path), _cast(path, array, signature)
     elif array.shape[1:] == signature.shape and array.ndim and len(array):
         for number, example in enumerate(_cast(path, array, signature)):
             yield f"{path}[{number}]", example
     else:
-        outputs = " x ".join(map(str, array.shape)) or "no axis"
-        raise DataError(f"{path} has {array.dtype} of shape {outputs}; this model takes {_form(signature)}.")
+        shape = " x ".join(map(str, array.shape)) or "()"
+        raise DataError(f"{path} has {array.dtype} of shape {shape}; this model takes {_form(signature)}.")
 
 
 def _cast(path: Path, array: NDArray[Any], signature: Tensor) -> NDArray[Any]:
-    """Return the array in the model's dtype; refuse values that the dtype does not hold."""
+    """Return the array in the model's dtype.
+
+    Raises:
+        DataError: the dtype cannot represent the values.
+    """
     numbers = np.issubdtype(array.dtype, np.number) and not np.iscomplexobj(array)
     if numbers and signature.dtype == "uint8":
-        good = bool(((array >= 0) & (array <= 255) & (array == np.floor(array))).all())
+        valid = bool(((array >= 0) & (array <= 255) & (array == np.floor(array))).all())
     else:
-        good = numbers and bool(np.isfinite(array).all())
-    if not good:
-        needs = "whole numbers from 0 to 255" if signature.dtype == "uint8" else "finite numbers"
-        raise DataError(f"{path} has other values than {needs}, which this model takes. Send raw pixels.")
+        valid = numbers and bool(np.isfinite(array).all())
+    if not valid:
+        expected = "whole numbers from 0 to 255" if signature.dtype == "uint8" else "finite numbers"
+        raise DataError(f"{path} has other values than {expected}. Give values as in the training data.")
     return array.astype(signature.dtype)
 
 
@@ -216,6 +222,4 @@ def _form(signature: Tensor) -> str:
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path} cannot be read: {error.strerror or error}. Name files of examples that can be read."
-    )
+    return DataError(f"{path} cannot be read: {error.strerror or error}. Give image or .npy files.")

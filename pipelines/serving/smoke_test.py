@@ -1,4 +1,4 @@
-"""One prediction from a deployed server, over HTTP, as a client would request it."""
+"""One prediction by a deployed server over HTTP, as for a client."""
 
 from contextlib import suppress
 
@@ -14,7 +14,7 @@ from modelyard.pipelines.environments.environment import Environment
 
 
 def predict_locally(config: Config) -> Prediction | None:
-    """Start a server with the champion, request one prediction, stop it; None when there is no champion.
+    """Start a server with the champion, request a prediction and stop the server; None without a champion.
 
     Raises:
         DeployError: the server does not start or does not answer.
@@ -28,12 +28,12 @@ def predict_locally(config: Config) -> Prediction | None:
 
 
 def predict_on_cluster(name: str, store: Store, environment: Environment) -> Prediction | None:
-    """Request one prediction from the model's server on a cluster; None when it cannot be reached from here.
+    """Request a prediction from the model's server on a cluster; None if this machine cannot reach it.
 
     Raises:
         DeployError: the server does not answer.
     """
-    from modelyard.pipelines.serving.platforms import find_server  # what rolls out is not needed on a laptop
+    from modelyard.pipelines.serving.platforms import find_server  # not needed locally
 
     with suppress(ClusterError):
         return predict_once(find_server(name, environment), name, store)
@@ -41,16 +41,16 @@ def predict_on_cluster(name: str, store: Store, environment: Environment) -> Pre
 
 
 def predict_once(server: Server, name: str, store: Store) -> Prediction | None:
-    """Request one prediction from a server; None when the model has no champion.
+    """Request a prediction from a server; None without a champion.
 
     Args:
         server: the server.
-        name: the model's.
-        store: where its versions are.
+        name: the model's name.
+        store: the store of its versions.
 
     Raises:
-        DeployError: it does not answer.
-        ClusterError: it is in a cluster that does not lead to it.
+        DeployError: the server does not answer.
+        ClusterError: the cluster has no such server or does not answer.
     """
     models = open_store(store)
     if not (champion := models.champion(name)):
@@ -61,7 +61,7 @@ def predict_once(server: Server, name: str, store: Store) -> Prediction | None:
     except NoServerError:
         raise
     except ServeError as error:
-        raise DeployError(f"{error} `modelyard serve {name}` shows the log of such a server.") from error
+        raise DeployError(f"{error} Run `modelyard serve {name}` to see the server's log.") from error
     shown = get_description(manifest.signature.problem).format_prediction(
         manifest.signature.output.names, values
     )

@@ -45,6 +45,6 @@ def test_a_run_asks_the_server_of_its_own_model(served):
 
 def test_a_model_that_nobody_serves_is_told(served):
     said = served[0].run("predict", "nobody", "x.npy", code=9)["error"]["message"]
-    assert "The cluster leads to no server of nobody in " in said
+    assert "The cluster has no server of nobody in " in said
     assert 'services "nobody" not found' in said
     assert "modelyard rollout status nobody" in said

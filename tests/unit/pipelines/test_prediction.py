@@ -52,8 +52,8 @@ def test_whole_numbers_of_another_type_are_taken(model, saved):
     [
         ([[1, 2, 3]], "uint8", "uint8 of shape 1 x 3; this model takes uint8 of shape 2 x 2, or n x 2 x 2"),
         (np.empty((0, 2, 2)), "uint8", "shape 0 x 2 x 2"),
-        (3, "uint8", "shape no axis"),
-        ([[256, 0], [0, 0]], "int64", "whole numbers from 0 to 255.* Send raw pixels"),
+        (3, "uint8", r"shape \(\)"),
+        ([[256, 0], [0, 0]], "int64", "whole numbers from 0 to 255"),
         ([[-1, 0], [0, 0]], "int64", "whole numbers from 0 to 255"),
         ([[0.5, 0], [0, 0]], "float32", "whole numbers from 0 to 255"),
         ([[np.nan, 0], [0, 0]], "float32", "whole numbers from 0 to 255"),
@@ -71,7 +71,7 @@ def test_a_file_that_is_none_is_refused(model, tmp_path):
             predict(model, [tmp_path / name])
     (tmp_path / "x.png").touch()
     with pytest.raises(
-        DataError, match=r"x.png is not a .npy file, and this model was not trained on pictures"
+        DataError, match=r"x.png is not a .npy file, and this model was not trained on images"
     ):
         predict(model, [tmp_path / "x.png"])
     (tmp_path / "bad.npy").write_text("hello")
@@ -82,7 +82,7 @@ def test_a_file_that_is_none_is_refused(model, tmp_path):
         predict(model, [tmp_path / "empty.npy"])
     with (tmp_path / "many.npy").open("wb") as file:
         np.savez(file, x=np.zeros(3))
-    with pytest.raises(DataError, match=r"many.npy is an archive of arrays"):
+    with pytest.raises(DataError, match=r"many.npy is a .npz archive"):
         predict(model, [tmp_path / "many.npy"])
     np.save(tmp_path / "object.npy", np.array([print], object), allow_pickle=True)
     with pytest.raises(DataError, match=r"object.npy is not a .npy file of numbers"):

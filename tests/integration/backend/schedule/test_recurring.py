@@ -231,10 +231,10 @@ def test_a_server_of_several_users(
 
 
 def test_a_schedule_that_is_not_there(schedules: RecurringRuns) -> None:
-    with pytest.raises(NotFoundError, match="no schedule of digits"):
+    with pytest.raises(NotFoundError, match="no schedule digits"):
         schedules.pause("digits")
     schedules.apply(config(DAILY))
-    with pytest.raises(NotFoundError, match="those of digits"):
+    with pytest.raises(NotFoundError, match="its schedules are digits"):
         schedules.delete("digit")
     with pytest.raises(ConfigError, match="has no section `schedule`"):
         schedules.apply(config())
