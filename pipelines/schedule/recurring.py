@@ -106,7 +106,7 @@ class RecurringRuns:
     def resume(self, name: str) -> None:
         """Enable the recurring run.
 
-        KFP starts a run at once when it enables a recurring run that missed a due time. So the run is
+        KFP starts a run at once when it enables a recurring run that missed a due time. So it is
         replaced instead, unless `catch_up` is set.
         """
         existing = self._require_named(name)

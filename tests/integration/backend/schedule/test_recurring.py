@@ -93,7 +93,7 @@ def test_a_schedule_that_is_due_all_the_time_is_disabled_first(
     before, asked = len(controller.workflows), len(changing(site))
     assert before > 1
     applied = schedules.apply(config(HOURLY))
-    assert any("one run may be skipped" in note for note in applied.notes)
+    assert any("run may be skipped" in note for note in applied.notes)
     (disabled, created, *_) = [one for one in changing(site)[asked:] if "/recurringruns" in one]
     assert (disabled.endswith(":disable"), created) == (True, "POST /apis/v2beta1/recurringruns")
     assert len(controller.workflows) - before <= 1
