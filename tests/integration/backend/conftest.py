@@ -25,7 +25,8 @@ from tests.integration.backend.server import BackendServer
 Command = Callable[..., tuple[int, Any]]
 BUCKET = "bucket"
 DIGEST = "sha256:" + 64 * "0"
-IMAGES = {name: f"registry.example/modelyard/{name}@{DIGEST}" for name in (*steps.IMAGES, *steps.ACCELERATED_IMAGES)}
+NAMES = (*steps.IMAGES, *steps.ACCELERATED_IMAGES)
+IMAGES = {name: f"registry.example/modelyard/{name}@{DIGEST}" for name in NAMES}
 
 
 @cache
