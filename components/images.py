@@ -8,6 +8,7 @@ CMYK becomes RGB without colour profiles.
 """
 
 import io
+import logging
 import struct
 import warnings
 import zlib
@@ -39,7 +40,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 PngImagePlugin.MAX_TEXT_MEMORY = 4 * PngImagePlugin.MAX_TEXT_CHUNK  # decompressed, and kept with the image
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # there are limits here
+warnings.filterwarnings("ignore", module=r"PIL\.")  # a damaged image is refused, and fills no log
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 # Pillow does not say what damaged bytes raise; fuzzing found these.
 DAMAGE = (
     *(ArithmeticError, EOFError, LookupError, OSError, SyntaxError, TypeError, ValueError),

@@ -325,3 +325,10 @@ def test_a_large_batch_is_answered_in_order(pictures_with_defaults):
     levels = [level % 256 for level in range(101)]
     answers = pictures_with_defaults.predict([np.full((4, 4, 3), level).tolist() for level in levels]).json()
     assert [round(one[1] * 255) for one in answers["predictions"]] == levels
+
+
+def test_a_damaged_image_fills_no_log(pictures):
+    tiff = b"II*\0" + struct.pack("<IHHHII", 8, 1, 270, 2, 10_000, 100) + bytes(4)
+    response = pictures.predict([{"b64": base64.b64encode(tiff).decode()}])
+    assert response.status_code == 400
+    assert "PIL" not in pictures.log.read_text()
