@@ -64,7 +64,7 @@ def test_the_tutorial_can_be_followed(tutorial):
     assert re.search(r"^bars/vertical/000.png +vertical", printed, re.MULTILINE)
 
 
-def test_a_pipeline_of_a_user_has_single_components_of_ours(tutorial):
+def test_a_users_pipeline_with_single_components(tutorial):
     folder, _ = tutorial
     (model,) = folder.glob(".modelyard/runs/*/artifacts/*/train/model")
     script = f"""
@@ -83,7 +83,7 @@ print(task.outputs["Output"])
     assert "score-again" in (folder / "own.yaml").read_text()
 
 
-def test_everything_that_modelyard_exports_is_in_its_stub():
+def test_the_stub_has_all_exports():
     stub = (ROOT / "modelyard/__init__.pyi").read_text()
     assert set(re.findall(r"^    (\w+) as \1,$", stub, re.MULTILINE)) == set(api.__all__)
     assert all(getattr(modelyard, name) for name in api.__all__)

@@ -60,7 +60,7 @@ print(json.dumps(contents("preprocess")))
 """
 
 
-def test_a_step_is_a_folder_a_row_and_its_place_in_the_flow(tmp_path: Path) -> None:
+def test_a_new_step_is_a_folder_a_row_and_a_call_in_the_pipeline(tmp_path: Path) -> None:
     package = Path(
         shutil.copytree(ROOT, tmp_path / "modelyard", ignore=shutil.ignore_patterns("__pycache__"))
     )

@@ -46,7 +46,7 @@ def cluster(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     site.server.prefix, site.server.token = IN_CLUSTER, SECRET
 
 
-def test_nothing_listens(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_refused(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -90,7 +90,7 @@ def test_without_a_url(without_url: Environment, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("cluster")
-def test_through_the_cluster(site: Site, without_url: Environment) -> None:
+def test_connection_through_the_api_server(site: Site, without_url: Environment) -> None:
     backend = connect(without_url)
     assert backend.endpoint.url == f"{site.server.url}{IN_CLUSTER}"
     assert runs.latest(backend, None, 5) == []
@@ -102,7 +102,7 @@ def test_through_the_cluster(site: Site, without_url: Environment) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_cluster_without_it_and_a_token_without_a_url(
+def test_a_cluster_without_kfp_and_a_token_without_a_url(
     site: Site, without_url: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.server.prefix = "/elsewhere"
@@ -115,7 +115,7 @@ def test_a_cluster_without_it_and_a_token_without_a_url(
     assert site.server.asked == asked
 
 
-def test_nothing_is_printed_and_no_saved_context_used(
+def test_no_output_and_no_saved_context(
     site: Site,
     environment: Environment,
     monkeypatch: pytest.MonkeyPatch,
@@ -152,7 +152,7 @@ def test_token(site: Site, environment: Environment, monkeypatch: pytest.MonkeyP
         assert SECRET not in f"{caught.value}{caught.getrepr()}{vars(backend)}"
 
 
-def test_token_that_is_renewed(
+def test_renewed_token(
     site: Site, environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     mounted = tmp_path / "token"
@@ -182,7 +182,7 @@ def test_token_that_is_renewed(
         (Fault(cut="before"), "does not answer: "),
     ],
 )
-def test_first_request(
+def test_invalid_first_response(
     site: Site, environment: Environment, monkeypatch: pytest.MonkeyPatch, fault: Fault, told: str
 ) -> None:
     monkeypatch.setattr(client, "HEALTH_TIMEOUT", (10.0, 0.4 if fault.delay else 60.0))
@@ -195,7 +195,7 @@ def test_first_request(
     assert site.server.asked == [HEALTH], "it is not repeated"
 
 
-def test_restart(site: Site, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_restart(site: Site, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "RETRIES", client.RETRIES.new(total=3, backoff_factor=0.01))
     backend = connect(environment)
     site.server.faults += [Fault(status=503, times=2), Fault(cut="before")]
@@ -210,7 +210,7 @@ def test_restart(site: Site, environment: Environment, monkeypatch: pytest.Monke
     backend.runs.run_service_list_runs()
 
 
-def test_patience() -> None:
+def test_total_retry_time() -> None:
     retries, seconds = client.RETRIES, 0.0
     with pytest.raises(urllib3.exceptions.MaxRetryError):
         while True:
@@ -219,7 +219,7 @@ def test_patience() -> None:
     assert 40 < seconds < 90
 
 
-def test_kinds_of_refusal(site: Site, environment: Environment) -> None:
+def test_error_types(site: Site, environment: Environment) -> None:
     backend = connect(environment)
     for name in (GONE, "digits-1"):
         with pytest.raises(NotFoundError, match=rf"'{name}' at {site.server.url}"):

@@ -18,7 +18,7 @@ from tests.integration.backend.conftest import IMAGES, Command, Site
 from tests.integration.backend.plans import an_hour
 
 
-def test_dry_run_and_what_changes(site: Site, modelyard: Command) -> None:
+def test_dry_run_and_differences(site: Site, modelyard: Command) -> None:
     code, plan = modelyard("submit", "--dry-run", "--output", "json")
     assert code == 0
     assert (plan["pipeline"], plan["new_pipeline"], plan["new_version"]) == ("digits", True, True)
@@ -48,7 +48,7 @@ def test_dry_run_and_what_changes(site: Site, modelyard: Command) -> None:
     assert "training.epochs: 20 -> 3" in modelyard("submit", "--dry-run", *settings)[1]
 
 
-def test_another_version_is_a_change(site: Site, modelyard: Command) -> None:
+def test_a_new_version_is_a_difference(site: Site, modelyard: Command) -> None:
     modelyard("submit")
     (version,) = site.pipelines.versions.values()
     version.name = version.display_name = "sha256-0"  # of a package with other programs
@@ -62,7 +62,7 @@ def changes_of(modelyard: Command) -> list[tuple[str, Any]]:
     return [(one["key"], one["before"]) for one in plan["differences"]]
 
 
-def test_what_a_plan_speaks_against(
+def test_a_run_over_the_budget_is_refused(
     site: Site, modelyard: Command, environment: Environment, tmp_path: Path
 ) -> None:
     key = key_of(load(store=environment.model_store()), environment)
@@ -76,7 +76,7 @@ def test_what_a_plan_speaks_against(
     assert len(site.runs.runs) == 2
 
 
-def test_what_cannot_run(site: Site, modelyard: Command) -> None:
+def test_invalid_options_are_refused_first(site: Site, modelyard: Command) -> None:
     """It is said before anything is read, packed or sent."""
     refused = {
         ("nowhere.yaml", "-e", "local"): "environment local",
@@ -174,7 +174,7 @@ def test_wait(site: Site, modelyard: Command) -> None:
     assert "modelyard explain" in text
 
 
-def test_interrupted(site: Site, modelyard: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_does_not_end_the_run(site: Site, modelyard: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C ends the command, not the run."""
 
     def interrupt(_: float) -> None:
@@ -190,7 +190,7 @@ def test_interrupted(site: Site, modelyard: Command, monkeypatch: pytest.MonkeyP
     assert run.state == "PENDING"
 
 
-def test_the_command_that_follows(site: Site, modelyard: Command, there: str) -> None:
+def test_the_printed_follow_command_has_the_same_server(site: Site, modelyard: Command, there: str) -> None:
     """It asks the same server."""
     where = ("--endpoint", site.server.url, "--namespace", "elsewhere")
     _, text = modelyard("submit", *where)

@@ -41,7 +41,9 @@ def test_explain(site: Site, modelyard: Command) -> None:
     assert second["run"] in modelyard("explain")[1]
 
 
-def test_why_a_stuck_run_was_ended(site: Site, modelyard: Command, monkeypatch: Any) -> None:
+def test_explain_names_why_a_stuck_run_was_terminated(
+    site: Site, modelyard: Command, monkeypatch: Any
+) -> None:
     run = modelyard("submit", "--output", "json")[1]
     why = "Unschedulable: 0/1 nodes are available: 1 Insufficient memory."
     site.runs.step(run["id"], "train", "Pending", message=why)
@@ -60,7 +62,7 @@ def test_why_a_stuck_run_was_ended(site: Site, modelyard: Command, monkeypatch: 
     assert "Insufficient memory" not in told["text"]
 
 
-def test_what_the_exit_task_recorded_is_told_when_the_pods_are_gone(
+def test_the_record_of_the_exit_task_is_used_after_the_pods_are_deleted(
     site: Site, modelyard: Command, environment: Environment
 ) -> None:
     run = modelyard("submit", "--output", "json")[1]
@@ -81,7 +83,7 @@ def test_what_the_exit_task_recorded_is_told_when_the_pods_are_gone(
     assert (told["kind"], told["text"]) == ("OutOfMemoryError", "It had 3 GiB.")
 
 
-def test_cluster_that_is_away(site: Site, modelyard: Command, tmp_path: Path, monkeypatch: Any) -> None:
+def test_unreachable_cluster(site: Site, modelyard: Command, tmp_path: Path, monkeypatch: Any) -> None:
     """Then what Kubeflow Pipelines keeps says how a run ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

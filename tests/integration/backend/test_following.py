@@ -77,7 +77,7 @@ def meanwhile(site: Site, run: Any, during: Callable[[], None]) -> Iterator[None
         thread.join()
 
 
-def test_what_was_left_out_is_skipped_when_the_exit_task_begins(
+def test_steps_without_pods_are_skipped_when_the_exit_task_starts(
     site: Site, run: Any, backend: Backend, environment: Environment
 ) -> None:
     site.runs.fail(run.run_id, "ingest", DATA_ERROR)
@@ -111,7 +111,7 @@ def failure_of(summary: RunSummary) -> Failure:
     return summary.failure
 
 
-def test_ended_from_outside(site: Site, run: Any, follow: Follow) -> None:
+def test_out_of_memory_and_error_of_the_workflow(site: Site, run: Any, follow: Follow) -> None:
     site.runs.step(run.run_id, "train", "Failed", "epoch 1\n", "main: OOMKilled (exit code 137)")
     failure = failure_of(follow(lambda: site.runs.become(run.run_id, "FAILED")))
     assert (failure.kind, failure.exit_code) == ("OutOfMemoryError", 14)
@@ -124,7 +124,9 @@ def test_ended_from_outside(site: Site, run: Any, follow: Follow) -> None:
     assert why in failure.message
 
 
-def test_steps_while_they_go(site: Site, backend: Backend, run: Any, environment: Environment) -> None:
+def test_states_of_the_steps_of_a_running_run(
+    site: Site, backend: Backend, run: Any, environment: Environment
+) -> None:
     site.runs.become(run.run_id, "RUNNING")
     site.runs.step(run.run_id, "fingerprint", "Succeeded")
     site.runs.step(run.run_id, "ingest", "Cached")
@@ -143,7 +145,7 @@ def test_steps_while_they_go(site: Site, backend: Backend, run: Any, environment
     ]
 
 
-def test_a_log_is_not_fetched_at_every_look(site: Site, run: Any, follow: Follow) -> None:
+def test_a_log_is_not_fetched_at_every_poll(site: Site, run: Any, follow: Follow) -> None:
     """It comes as a whole each time, and a long one is large."""
     site.runs.become(run.run_id, "RUNNING")
     site.runs.step(run.run_id, "train", "Running", "epoch 1\n")
@@ -189,7 +191,7 @@ def test_slow_but_not_stuck(site: Site, run: Any, follow: Follow) -> None:
     assert failure_of(summary).exit_code != 11
 
 
-def test_server_that_goes_away_and_comes_back(
+def test_server_restart_while_a_run_is_followed(
     site: Site, run: Any, follow: Follow, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BackendError, match="does not answer"):
@@ -208,7 +210,7 @@ def test_server_that_goes_away_and_comes_back(
     assert follow(restart, backend=connect(environment)).failure
 
 
-def test_logs_of_a_run_that_goes_on(
+def test_logs_of_a_running_run(
     site: Site, backend: Backend, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "LOG_PAUSE", 0.0)
@@ -224,7 +226,7 @@ def test_logs_of_a_run_that_goes_on(
     assert found == [("ingest", "one"), ("ingest", "two")]
 
 
-def test_epochs_come_from_the_log_as_data(
+def test_epochs_are_parsed_from_json_lines_of_the_log(
     site: Site, backend: Backend, run: Any, environment: Environment
 ) -> None:
     """Each once, also those between the last look and the end of the step."""

@@ -76,7 +76,7 @@ def record(run_id: str, place: Environment, tmp_path: Path, **given: Any) -> Non
         records.write(objects, records.outcome_key("digits", run_id), OutcomeRecord(outcome=outcome))
 
 
-def test_hold_from_the_cache(site: Site, place: Environment, run: Any, tmp_path: Path) -> None:
+def test_hold_with_cached_steps(site: Site, place: Environment, run: Any, tmp_path: Path) -> None:
     record(run.run_id, place, tmp_path, decision="hold")
     site.runs.step(run.run_id, "ingest", "Cached")
     site.runs.step(run.run_id, "evaluate", "Cached")
@@ -92,7 +92,7 @@ def test_hold_from_the_cache(site: Site, place: Environment, run: Any, tmp_path:
     assert summary.failure is None
 
 
-def test_promoted(site: Site, place: Environment, run: Any, tmp_path: Path) -> None:
+def test_promotion(site: Site, place: Environment, run: Any, tmp_path: Path) -> None:
     for decision, version in (("hold", 6), ("promote", 7)):  # it was started twice
         outcome = Outcome(version=version, decision=decision, reason="watched")
         record(run.run_id, place, tmp_path, decision="promote", outcome=outcome)
@@ -110,7 +110,7 @@ def test_promoted(site: Site, place: Environment, run: Any, tmp_path: Path) -> N
     assert (summary.decision, summary.version, summary.reason) == ("promote", 7, "watched")
 
 
-def test_where_training_went_on_is_read_from_the_version(
+def test_resumed_after_is_read_from_the_version(
     site: Site, place: Environment, run: Any, tmp_path: Path
 ) -> None:
     history = History(
@@ -155,7 +155,7 @@ def test_a_run_without_records_has_no_results(site: Site, place: Environment, ru
         Following(connect(place), run, place)()
 
 
-def test_a_run_that_is_followed_is_compared_with_its_plan(
+def test_submit_wait_compares_the_run_with_its_plan(
     site: Site, place: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -185,7 +185,7 @@ def test_a_run_that_is_followed_is_compared_with_its_plan(
     assert "<td>train</td>" in report
 
 
-def test_a_server_that_does_not_answer_fails_the_run_and_keeps_its_results(
+def test_a_failed_smoke_test_fails_the_run_and_keeps_its_results(
     site: Site, place: Environment, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def predict(*_: Any) -> None:
@@ -200,9 +200,7 @@ def test_a_server_that_does_not_answer_fails_the_run_and_keeps_its_results(
     assert (summary.state, summary.failure.kind, summary.decision) == ("failed", "DeployError", "promote")
 
 
-def test_a_log_in_which_a_step_printed_the_error_of_the_server_is_whole(
-    site: Site, place: Environment, run: Any
-) -> None:
+def test_a_log_line_that_looks_like_a_server_error_is_kept(site: Site, place: Environment, run: Any) -> None:
     archive = runs.RunArchive(connect(place), run.run_id)
     (node,) = (one for one in archive.workflow().pods() if not one.driver)
     line = '{"error_message":"my own"}'

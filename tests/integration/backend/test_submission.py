@@ -25,7 +25,7 @@ def prepare(environment: Environment, *overrides: str) -> Submission:
     return submission.prepare(config, environment)
 
 
-def test_same_bytes(environment: Environment) -> None:
+def test_compilation_is_deterministic(environment: Environment) -> None:
     first, second = prepare(environment), prepare(environment)
     assert first == second
     other = prepare(environment, "training.epochs=1")
@@ -34,7 +34,7 @@ def test_same_bytes(environment: Environment) -> None:
     assert other.arguments != first.arguments
 
 
-def test_run(site: Site, backend: Backend, environment: Environment) -> None:
+def test_submitted_run(site: Site, backend: Backend, environment: Environment) -> None:
     prepared = prepare(environment)
     started = submission.submit(backend, prepared)
     run = site.runs.runs[started.run_id]
@@ -61,7 +61,9 @@ def test_content_is_uploaded_once(site: Site, backend: Backend, environment: Env
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "experiment"])
-def test_name_of_something_else(site: Site, backend: Backend, environment: Environment, kind: str) -> None:
+def test_a_name_used_by_another_tool_is_refused(
+    site: Site, backend: Backend, environment: Environment, kind: str
+) -> None:
     submission.upload(backend, prepare(environment))
     (made,) = getattr(site.pipelines, f"{kind}s").values()
     made.description = "One of my own"
@@ -71,7 +73,7 @@ def test_name_of_something_else(site: Site, backend: Backend, environment: Envir
 
 @pytest.mark.parametrize("path", ["/pipelines", "upload_version", "/runs"])
 @pytest.mark.parametrize("cut", ["before", "after"])
-def test_answer_that_is_lost(
+def test_a_lost_response_creates_no_duplicate(
     site: Site, backend: Backend, environment: Environment, path: str, cut: str
 ) -> None:
     site.server.faults.append(Fault(cut=cut, path=path, method="POST"))
@@ -80,7 +82,7 @@ def test_answer_that_is_lost(
     assert [len(one) for one in made] == [1, 1, 1]
 
 
-def test_two_at_once(site: Site, environment: Environment) -> None:
+def test_two_simultaneous_submissions(site: Site, environment: Environment) -> None:
     site.server.faults.append(Fault(delay=0.2, path="/pipelines/names/", times=2))
     prepared = prepare(environment)
     with ThreadPoolExecutor(2) as both:

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 
-def test_a_typo_in_a_key_ends_the_run_with_a_paragraph_and_changes_nothing(champion, error_text):
+def test_a_misspelled_key_fails_the_run_and_changes_nothing(champion, error_text):
     before = champion.state()
     done = champion.modelyard("run", settings=("training.epoch=3",))
     assert done.returncode == 2, done.stderr
@@ -20,7 +20,7 @@ def test_a_typo_in_a_key_ends_the_run_with_a_paragraph_and_changes_nothing(champ
     assert champion.leftovers() == []
 
 
-def test_bad_data_end_the_run_with_a_paragraph_and_the_place_of_the_log(champion, tmp_path, error_text):
+def test_invalid_data_fails_the_run_and_shows_the_path_of_the_log(champion, tmp_path, error_text):
     image = io.BytesIO()
     Image.new("RGB", (8, 8)).save(image, "PNG")
     with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:

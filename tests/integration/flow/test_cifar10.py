@@ -14,7 +14,7 @@ CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 @pytest.mark.soak  # ten epochs; make test reads both layouts in tests/unit/ingest and runs a user's images
 @pytest.mark.parametrize("layout", ["binary", "python"])
-def test_the_tutorial_from_the_archive_to_a_batch_and_one_picture(workspace, cifar10_archive, layout):
+def test_the_tutorial_from_the_archive_to_predictions(workspace, cifar10_archive, layout):
     archive = cifar10_archive(workspace.folder / "cifar.tar.gz", layout, images_per_batch=200)
     summary = workspace.json("run", EXAMPLE, settings=(f"data.source={archive}", "data.validation=100"))
     assert (summary["decision"], summary["version"]) == ("promote", 1)

@@ -12,7 +12,7 @@ from modelyard.pipelines.steps import STEPS
 CACHED = [step.name for step in STEPS.values() if step.cached]
 
 
-def test_an_edited_file_runs_again_the_steps_that_loaded_it(
+def test_an_edited_file_invalidates_the_steps_that_load_it(
     digits: Any,  # noqa: ARG001 - the run
     modules: Path,
     tmp_path: Path,

@@ -13,9 +13,7 @@ URL = "shelf://models/of/tests"
 
 
 @pytest.mark.usefixtures("shelves")
-def test_the_example_ends_with_a_champion_in_its_storage_that_answers_in_the_unit_of_the_target(
-    workspace, tmp_path
-):
+def test_the_example_promotes_a_champion_in_a_storage_plugin(workspace, tmp_path):
     summary = workspace.json("run", EXAMPLE, settings=(f"store.url={URL}",))
     assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "promote", 1)
     metrics = summary["evaluation"]

@@ -49,7 +49,7 @@ def holding_the_address(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and ADDRESS.encode() in path.read_bytes()]
 
 
-def test_a_run_that_is_to_skip_ends_after_fingerprint_when_nothing_is_new(champion, posted):
+def test_skip_unchanged_ends_the_run_after_fingerprint(champion, posted):
     before = champion.state()
     summary = champion.json("run", "--skip-unchanged")
     assert (summary["state"], summary["decision"]) == ("succeeded", "unchanged")
@@ -65,7 +65,7 @@ def test_a_run_that_is_to_skip_ends_after_fingerprint_when_nothing_is_new(champi
 
 
 @pytest.mark.soak  # a whole training; tests/unit/fingerprint has which run it is
-def test_a_champion_that_is_too_old_is_trained_again(champion):
+def test_force_after_trains_again(champion):
     entry = champion.folder / ".modelyard/models/digits/history/000001.json"
     entry.write_text(json.dumps(json.loads(entry.read_text()) | {"at": "2020-01-01T00:00:00+00:00"}))
     old = champion.models.champion("digits").run
@@ -76,7 +76,7 @@ def test_a_champion_that_is_too_old_is_trained_again(champion):
     assert again["decision"] == "unchanged"
 
 
-def test_the_webhook_is_told_why_a_run_failed_and_its_address_is_nowhere(champion, posted):
+def test_the_webhook_gets_the_failure_and_its_url_is_not_stored(champion, posted):
     summary = champion.json("run", settings=WITHOUT_DATA, code=3)
     assert (summary["state"], summary["failure"]["kind"]) == ("failed", "DataError")
     assert Path(summary["failure"]["log"]).is_file()

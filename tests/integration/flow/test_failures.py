@@ -25,9 +25,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Any:
         for name, case in CASES.items()
     ],
 )
-def test_a_failure_has_the_same_class_step_and_remedy_in_the_summary_and_in_explain(
-    champion: Any, url: str, name: str
-) -> None:
+def test_a_failure_is_the_same_in_the_summary_and_in_explain(champion: Any, url: str, name: str) -> None:
     case = CASES[name]
     write_code(champion.folder)
     (champion.folder / "file").touch()

@@ -28,7 +28,7 @@ HEAVY = (
 SLOW = ("numpy", "pandas", "docker", "requests", "httpx", "urllib3")
 
 
-def test_a_run_with_nothing_changed_loads_nothing_heavy_and_tells_people_what_came_of_it(
+def test_a_cached_run_imports_no_heavy_module_and_prints_its_result(
     champion: Any,
 ) -> None:
     """It passes through every part of the leading process: the cache, deploy, explain, the smoke test."""

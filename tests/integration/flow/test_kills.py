@@ -137,9 +137,7 @@ def held(workspace: Any, tmp_path: Path) -> Callable[..., Any]:
     return start
 
 
-def test_a_killed_training_goes_on_after_its_last_checkpoint_and_ends_as_an_undisturbed_one(
-    digits, workspace, held
-):
+def test_a_killed_training_resumes_from_its_last_checkpoint(digits, workspace, held):
     settings = ("training.checkpoint_every=0.001",)
     with held("os.rename state.npz 2", settings=settings) as run:
         while run.poll() is None and not list(
@@ -163,14 +161,14 @@ def test_a_killed_training_goes_on_after_its_last_checkpoint_and_ends_as_an_undi
 
 @pytest.mark.soak
 @pytest.mark.parametrize("step", STEPS)
-def test_a_run_killed_in_a_step_is_finished_by_the_next(new_workspace, undisturbed, chance, step):
+def test_the_next_run_completes_a_run_killed_in_a_step(new_workspace, undisturbed, chance, step):
     workspace = killed(new_workspace, chance, step)
     check_store_is_whole(workspace)
     check_the_next_run(workspace, undisturbed, workspace.quick)
 
 
 @pytest.mark.soak  # tests/unit/pipelines/test_local.py kills a small step
-def test_a_step_that_is_killed_fails_the_run_and_says_so(workspace, in_train):
+def test_a_killed_step_fails_the_run(workspace, in_train):
     with in_train() as run:
         while not (steps := [pid for pid in _children(run.pid) if b"executor_main" in _command(pid)]):
             assert run.poll() is None
@@ -196,7 +194,7 @@ def _command(pid: int) -> bytes:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(25))
-def test_runs_killed_at_many_moments_one_after_the_other(new_workspace, undisturbed, chance, number, capsys):
+def test_runs_killed_at_random_times(new_workspace, undisturbed, chance, number, capsys):
     workspace, kills = killed(new_workspace, chance, chance.choice([None, *STEPS])), [True]
     check_store_is_whole(workspace)
     for _ in range(chance.randint(0, 2)):  # these may come too late, as what is done is not done again
@@ -222,7 +220,7 @@ def in_train(workspace: Any, held: Callable[..., Any]) -> Callable[..., Any]:
     return start
 
 
-def test_ctrl_c_ends_a_run_with_its_own_code_and_tells_a_script(workspace, in_train):
+def test_ctrl_c_ends_a_run_with_exit_code_130_and_json(workspace, in_train):
     with in_train("--output", "json") as run:
         run.send_signal(signal.SIGINT)
         out, err = run.communicate()

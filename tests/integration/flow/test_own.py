@@ -68,7 +68,7 @@ def cached(summary: Any) -> list[str]:
     return [step["name"] for step in summary["steps"] if step["cached"]]
 
 
-def test_what_readme_shows_runs_to_a_champion_that_knows_what_it_was_made_of(pets):
+def test_the_example_of_the_readme_promotes_a_champion(pets):
     workspace, summary = pets
     assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "promote", 1)
     assert summary["prediction"]["answer"] in COLOURS
@@ -79,14 +79,14 @@ def test_what_readme_shows_runs_to_a_champion_that_knows_what_it_was_made_of(pet
     assert made["code_sha256"] == tree_sha256(workspace.folder / "networks")
 
 
-def test_the_champion_knows_an_image_that_it_has_never_seen(pets):
+def test_the_champion_classifies_a_new_image(pets):
     workspace, _ = pets
     (workspace.folder / "new.png").write_bytes(picture("frog", number=75))
     (answer,) = workspace.json("predict", "pets", "new.png")["predictions"]
     assert answer["answer"] == "frog"
 
 
-def test_the_same_images_and_code_are_the_same_version_and_edited_code_is_not_taken_from_the_cache(pets):
+def test_the_same_images_and_code_are_the_same_version_and_edited_code_is_not_cached(pets):
     workspace, first = pets
     again = workspace.json("run", "pets.yaml", settings=QUICK)
     assert cached(again) == ["ingest", "preprocess", "train", "evaluate"]

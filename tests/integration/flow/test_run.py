@@ -20,7 +20,7 @@ STEPS = ["fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy", "
 NEVER_CACHED = ["fingerprint", "deploy", "explain"]
 
 
-def test_a_first_run_ends_with_a_champion_that_answered_over_http(digits):
+def test_the_first_run_promotes_a_champion_and_predicts_over_http(digits):
     workspace, summary = digits
     assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "promote", 1)
     assert "no champion" in summary["reason"]
@@ -42,7 +42,7 @@ def test_a_first_run_ends_with_a_champion_that_answered_over_http(digits):
     workspace.settled()
 
 
-def test_a_second_run_takes_everything_from_the_cache_whatever_the_server_is_told(digits, champion):
+def test_the_second_run_is_cached_with_other_serving_settings(digits, champion):
     _, first = digits
     before = champion.state()
     again = champion.json("run", settings=("serving.max_queue=7",))
@@ -63,7 +63,7 @@ def test_the_notebook_runs_with_the_cached_steps(digits, champion):
     assert ended.stdout.splitlines()[-1] == f"promote {first['version']} (2, 10)", ended.stderr
 
 
-def test_candidates_below_the_minimum_are_rejected_and_runs_at_the_same_time_keep_their_records(champion):
+def test_candidates_below_the_minimum_are_rejected_in_concurrent_runs(champion):
     before, limits = champion.state(), (1.0, 0.9999)
     objects = open_objects(Store(url=champion.models.url))
     lines = [
@@ -86,7 +86,7 @@ def test_candidates_below_the_minimum_are_rejected_and_runs_at_the_same_time_kee
     assert champion.state() == before
 
 
-def test_the_commands_around_a_model_agree_with_the_run(digits, tmp_path, error_text):
+def test_the_other_commands_agree_with_the_run(digits, tmp_path, error_text):
     workspace, summary = digits
     assert workspace.json("models", "list")[0]["champion"] == 1
     manifest = workspace.json("models", "show", "digits")
@@ -113,7 +113,7 @@ def test_the_commands_around_a_model_agree_with_the_run(digits, tmp_path, error_
     assert "port" in error_text(taken.stderr)
 
 
-def test_what_is_compiled_is_what_runs(digits, tmp_path):
+def test_compile_writes_the_steps_of_the_run(digits, tmp_path):
     workspace, _ = digits
     done = workspace.modelyard("compile", "-o", tmp_path / "pipeline.yaml")
     assert done.returncode == 0, done.stderr

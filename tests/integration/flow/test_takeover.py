@@ -31,7 +31,7 @@ def versions(url: str) -> list[str]:
     return [one["version"] for one in status]
 
 
-def test_a_server_takes_each_new_champion_and_every_request_is_answered(champion):
+def test_a_server_switches_to_each_new_champion_without_a_failed_request(champion):
     with champion.serving("digits") as url:
         clients = [Client(url) for _ in range(2)]
         for client in clients:

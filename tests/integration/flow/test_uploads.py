@@ -109,13 +109,13 @@ def sent(environment: Environment, *settings: str) -> Uploads:
     return found
 
 
-def test_nothing_is_sent_for_a_run_on_this_machine(pictures: Path, networks: Path) -> None:
+def test_a_local_run_uploads_nothing(pictures: Path, networks: Path) -> None:
     here = load(overrides=[images(pictures), own(networks)], environ={})
     found = gather(here, Environment(kind="local"))
     assert (found.config, found.files) == (here, ())
 
 
-def test_what_only_this_machine_has_is_in_the_store_and_the_configuration_says_so(
+def test_local_data_and_code_are_uploaded_and_configured(
     environment: Environment, pictures: Path, networks: Path
 ) -> None:
     found = sent(environment, images(pictures), own(networks), "store.user_project=payer")
@@ -132,7 +132,7 @@ def test_what_only_this_machine_has_is_in_the_store_and_the_configuration_says_s
     assert deploy_spec(given)["code_sha256"] == tree_sha256(networks)
 
 
-def test_ingest_reads_of_the_archive_what_it_reads_of_the_folder(
+def test_ingest_reads_the_same_from_the_archive_and_the_folder(
     environment: Environment, pictures: Path, tmp_path: Path
 ) -> None:
     there = sent(environment, images(pictures)).config.source()
@@ -145,7 +145,7 @@ def test_ingest_reads_of_the_archive_what_it_reads_of_the_folder(
         np.testing.assert_array_equal(one[2], other[2])
 
 
-def test_the_same_content_is_sent_once_and_is_the_same_run_wherever_it_lies(
+def test_the_same_content_is_uploaded_once_and_is_the_same_run_at_any_path(
     environment: Environment, pictures: Path, networks: Path, tmp_path: Path
 ) -> None:
     first = sent(environment, images(pictures), own(networks))
@@ -162,7 +162,7 @@ def test_the_same_content_is_sent_once_and_is_the_same_run_wherever_it_lies(
         assert entry.changed > before[key].changed
 
 
-def test_a_file_has_the_fingerprint_that_it_has_on_this_machine(
+def test_an_uploaded_file_has_the_fingerprint_of_the_local_file(
     environment: Environment, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "set.npz", x=np.zeros((4, 2, 2), np.uint8), y=np.arange(4))
@@ -174,7 +174,7 @@ def test_a_file_has_the_fingerprint_that_it_has_on_this_machine(
     assert path.read_bytes() == (tmp_path / "set.npz").read_bytes()
 
 
-def test_code_is_the_same_run_as_its_folder(environment: Environment, networks: Path) -> None:
+def test_uploaded_code_has_the_recipe_of_its_folder(environment: Environment, networks: Path) -> None:
     here = load(overrides=[own(networks)], environ={})
     there = sent(environment, own(networks)).config
     assert there.code_sha256() == here.code_sha256() == tree_sha256(networks)
@@ -183,7 +183,7 @@ def test_code_is_the_same_run_as_its_folder(environment: Environment, networks: 
     assert recipe(by_hand, local) == recipe(here, local)
 
 
-def test_train_gets_the_folder_that_was_sent(environment: Environment, networks: Path) -> None:
+def test_train_unpacks_the_uploaded_folder(environment: Environment, networks: Path) -> None:
     code = sent(environment, own(networks)).config.code()
     assert code
     folder = fetch_code(CodeLocation.of(code.text()))
@@ -192,7 +192,7 @@ def test_train_gets_the_folder_that_was_sent(environment: Environment, networks:
     assert not list(folder.rglob("__pycache__"))
 
 
-def test_code_that_is_not_there_says_so(environment: Environment, networks: Path) -> None:
+def test_missing_code_is_an_error(environment: Environment, networks: Path) -> None:
     code = gather(config(environment, own(networks)), environment).config.code()
     assert code
     with pytest.raises(TrainError, match="Submit again from where"):
@@ -200,7 +200,7 @@ def test_code_that_is_not_there_says_so(environment: Environment, networks: Path
 
 
 @pytest.mark.parametrize("name", ["../out.py", "/out.py", "a/../../out.py", "a\\..\\out.py"])
-def test_an_archive_that_leads_out_of_its_folder_is_refused(name: str, tmp_path: Path) -> None:
+def test_an_archive_with_a_path_outside_its_folder_is_refused(name: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
         archive.writestr(name, "print(1)")
     (tmp_path / "folder").mkdir()
@@ -210,7 +210,7 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(name: str, tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["bomb", "link"])
-def test_an_archive_that_is_none_of_ours_is_refused(kind: str, tmp_path: Path) -> None:
+def test_an_archive_with_a_bomb_or_a_link_is_refused(kind: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
         entry = zipfile.ZipInfo("small.py")
         if kind == "bomb":
@@ -260,7 +260,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
         ("data={kind: npz, source: x.npz, max_bytes: 2}", DataError, "data.max_bytes allows 2"),
     ],
 )
-def test_a_dataset_that_cannot_be_used_is_refused_before_anything_is_sent(
+def test_invalid_data_is_refused_before_the_upload(
     environment: Environment, settings: str, kind: Any, said: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -269,13 +269,15 @@ def test_a_dataset_that_cannot_be_used_is_refused_before_anything_is_sent(
         gather(config(environment, settings), environment)
 
 
-def test_code_with_data_in_it_is_refused(environment: Environment, networks: Path, monkeypatch: Any) -> None:
+def test_code_that_is_too_large_is_refused(
+    environment: Environment, networks: Path, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(uploads, "MAX_BYTES", 40)
     with pytest.raises(ConfigError, match=r"model.code .* Keep data"):
         gather(config(environment, own(networks)), environment)
 
 
-def test_what_changes_while_it_is_sent_does_not_stay(environment: Environment, tmp_path: Path) -> None:
+def test_a_file_that_changes_during_the_upload_is_deleted(environment: Environment, tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     path.write_bytes(b"before")
     found = gather(config(environment, f"data={{kind: npz, source: {path}}}"), environment)
@@ -297,9 +299,7 @@ def test_what_changes_while_it_is_sent_does_not_stay(environment: Environment, t
     assert objects(environment).keys("") == []
 
 
-def test_a_folder_that_changes_before_it_is_sent_is_not_sent(
-    environment: Environment, pictures: Path
-) -> None:
+def test_a_folder_that_changes_before_the_upload_is_refused(environment: Environment, pictures: Path) -> None:
     found = gather(config(environment, images(pictures)), environment)
     (pictures / "dog" / "4.png").write_bytes(b"new")
     with pytest.raises(DataError, match="changed while it was packed"):

@@ -46,12 +46,12 @@ def worker(workspace: Workspace) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, WORKER, *places], **pipes, text=True)
 
 
-def test_what_nothing_needs_goes_and_nothing_else(full: Workspace) -> None:
+def test_gc_removes_only_what_is_unused(full: Workspace) -> None:
     full.gc()
     check_end(full)
 
 
-def test_one_that_is_killed_and_two_at_once_end_as_one_does(full: Workspace) -> None:
+def test_a_killed_gc_and_two_simultaneous_ones_have_the_result_of_one(full: Workspace) -> None:
     killed, *pair = [worker(full) for _ in range(3)]
     assert killed.stdin
     assert killed.stdout
@@ -90,7 +90,7 @@ def command(
 
 
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--yes", "--dry-run")])
-def test_it_removes_nothing_without_yes(
+def test_gc_removes_nothing_without_yes(
     full: Workspace, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
 ) -> None:
     code, out, _ = command(full, capsys, *options)
@@ -100,7 +100,7 @@ def test_it_removes_nothing_without_yes(
     assert full.local_runs() == full.bucket.folders("") == OLD[:3]
 
 
-def test_json_says_what_is_gone_and_why_the_rest_stays(
+def test_json_output_lists_what_is_removed_and_why_the_rest_is_not(
     full: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, _ = command(full, capsys, "--yes", "--output", "json")
@@ -119,9 +119,7 @@ def test_json_says_what_is_gone_and_why_the_rest_stays(
     assert (code, out.splitlines()[-1]) == (0, "Removed 0 of 0.")
 
 
-def test_a_wrong_policy_is_refused_with_its_key(
-    workspace: Workspace, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_policy_names_its_key(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = command(workspace, capsys, "--set", "retention.younger_than=soon")
     assert code == 2
     assert "retention.younger_than" in err

@@ -9,7 +9,7 @@ from tests.integration.gc.conftest import Workspace
 OLD = [f"2026010{day}-120000-aaaa" for day in range(1, 6)]
 
 
-def test_old_runs_go_and_the_latest_and_what_it_uses_stay(workspace: Workspace) -> None:
+def test_old_runs_are_removed_but_not_the_latest_and_those_it_uses(workspace: Workspace) -> None:
     followed = f"{OLD[0]}-digits"  # on Kubeflow Pipelines
     for name in (*OLD[:3], followed):
         workspace.run(name)
@@ -32,13 +32,13 @@ def test_no_run_is_removed_while_one_is_running(workspace: Workspace) -> None:
     assert workspace.gc() == ({OLD[0]}, set())
 
 
-def test_what_a_killed_gc_left_of_a_run_goes(workspace: Workspace) -> None:
+def test_remains_of_a_killed_gc_are_removed(workspace: Workspace) -> None:
     (workspace.home / "removed" / OLD[0]).mkdir(parents=True)
     assert workspace.gc() == ({OLD[0]}, set())
     assert list((workspace.home / "removed").iterdir()) == []
 
 
-def test_reports_that_were_fetched_and_tracebacks_go_when_they_are_old(workspace: Workspace) -> None:
+def test_old_fetched_reports_and_tracebacks_are_removed(workspace: Workspace) -> None:
     report, traceback = (
         workspace.home / "reports/digits-000001",
         workspace.home / "errors/20260101-120000.txt",
@@ -54,7 +54,7 @@ def test_reports_that_were_fetched_and_tracebacks_go_when_they_are_old(workspace
     assert not traceback.exists()
 
 
-def test_a_run_in_pods_goes_with_its_artifacts_in_the_bucket(workspace: Workspace) -> None:
+def test_a_run_in_pods_is_removed_with_its_artifacts_in_the_bucket(workspace: Workspace) -> None:
     for name in OLD[:2]:
         workspace.run(name, pods=True)
     workspace.bucket.create("of-somebody-else/model", b"")
@@ -64,7 +64,7 @@ def test_a_run_in_pods_goes_with_its_artifacts_in_the_bucket(workspace: Workspac
 
 
 @pytest.mark.parametrize("kind", ["local", "kubernetes"])
-def test_a_run_in_pods_stays_without_its_environment(workspace: Workspace, kind: str) -> None:
+def test_a_run_in_pods_is_not_removed_without_its_environment(workspace: Workspace, kind: str) -> None:
     for name in OLD[:2]:
         workspace.run(name, pods=True)
     update = {"pipeline_root": "gs://elsewhere/runs"}

@@ -12,7 +12,7 @@ COMPARED = "a champion with which a run in flight may compare"
 CHECKPOINT = f"checkpoints/{'a' * 64}/state.npz"
 
 
-def test_champions_served_and_latest_versions_stay(workspace: Workspace) -> None:
+def test_champions_served_and_latest_versions_are_not_removed(workspace: Workspace) -> None:
     for number in range(7):
         workspace.publish(f"run {number}")
     workspace.promote(2, 4)
@@ -34,7 +34,7 @@ def test_champions_served_and_latest_versions_stay(workspace: Workspace) -> None
     assert workspace.gc() == ({"digits/4"}, set())  # which was rolled back
 
 
-def test_a_version_that_is_used_after_find_stays(workspace: Workspace) -> None:
+def test_a_version_that_is_used_after_find_is_not_removed(workspace: Workspace) -> None:
     for number in range(4):
         workspace.publish(f"run {number}")
     found = workspace.find()
@@ -45,7 +45,7 @@ def test_a_version_that_is_used_after_find_stays(workspace: Workspace) -> None:
     assert workspace.models.versions("digits") == [1, 2, 4]
 
 
-def test_a_version_that_another_environment_serves_stays(workspace: Workspace) -> None:
+def test_a_version_that_another_environment_serves_is_not_removed(workspace: Workspace) -> None:
     for number in range(4):
         workspace.publish(f"run {number}")
     found = workspace.find()
@@ -59,7 +59,7 @@ def test_a_version_that_another_environment_serves_stays(workspace: Workspace) -
     assert workspace.gc() == ({"digits/1"}, set())
 
 
-def test_versions_younger_than_the_policy_or_a_run_stay(workspace: Workspace) -> None:
+def test_versions_younger_than_the_policy_or_a_run_are_not_removed(workspace: Workspace) -> None:
     for number in range(3):
         workspace.publish(f"run {number}")
     workspace.promote(1, 2, 3)
@@ -70,7 +70,7 @@ def test_versions_younger_than_the_policy_or_a_run_stay(workspace: Workspace) ->
 
 
 @pytest.mark.parametrize("where", ["kfp", "pods"])
-def test_the_champion_at_the_start_of_a_run_in_flight_stays(workspace: Workspace, where: str) -> None:
+def test_the_champion_at_the_start_of_an_active_run_is_not_removed(workspace: Workspace, where: str) -> None:
     for number in range(3):
         workspace.publish(f"run {number}")
     workspace.promote(1)
@@ -87,7 +87,7 @@ def test_the_champion_at_the_start_of_a_run_in_flight_stays(workspace: Workspace
     assert workspace.kept()["digits/1"] is None
 
 
-def test_an_incomplete_version_goes_after_the_deadline_of_a_run(workspace: Workspace) -> None:
+def test_an_incomplete_version_is_removed_after_the_deadline_of_a_run(workspace: Workspace) -> None:
     workspace.config_file.with_name("half").write_bytes(b"half")
     workspace.models.reserve("digits", "killed")
     workspace.store.upload("digits/versions/000001/model.onnx", workspace.config_file.with_name("half"))
@@ -99,13 +99,13 @@ def test_an_incomplete_version_goes_after_the_deadline_of_a_run(workspace: Works
     assert workspace.store.find("digits/versions/000001/model.onnx")
 
 
-def test_versions_of_other_models_are_left_alone(workspace: Workspace) -> None:
+def test_versions_of_other_models_are_not_removed(workspace: Workspace) -> None:
     for number in range(3):
         workspace.publish(f"run {number}", name="other")
     assert workspace.kept() == {}
 
 
-def test_nothing_is_removed_while_a_server_does_not_answer(
+def test_nothing_is_removed_while_a_server_is_unreachable(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(2):
@@ -120,7 +120,7 @@ def test_nothing_is_removed_while_a_server_does_not_answer(
         workspace.find()
 
 
-def test_a_cluster_without_kubeflow_pipelines_is_no_problem(workspace: Workspace) -> None:
+def test_a_cluster_without_kubeflow_pipelines(workspace: Workspace) -> None:
     text = workspace.environment_file.read_text()
     workspace.environment_file.write_text(text.replace(f"endpoint: {workspace.servers.url}", "namespace: a"))
     workspace.servers.submit()
@@ -129,7 +129,7 @@ def test_a_cluster_without_kubeflow_pipelines_is_no_problem(workspace: Workspace
     assert workspace.kept() == {"digits/1": None, "digits/2": "one of the last 1"}
 
 
-def test_nothing_in_a_bucket_is_removed_without_the_environment_that_uses_it(workspace: Workspace) -> None:
+def test_nothing_in_a_bucket_is_removed_without_its_environment(workspace: Workspace) -> None:
     for number in range(2):
         workspace.publish(f"run {number}")
     workspace.upload(DATA[0])
@@ -140,7 +140,9 @@ def test_nothing_in_a_bucket_is_removed_without_the_environment_that_uses_it(wor
     assert all("-e" in str(one.kept) for one in found.values())
 
 
-def test_an_upload_stays_for_versions_runs_schedules_and_its_age(workspace: Workspace) -> None:
+def test_an_upload_is_not_removed_while_versions_runs_or_schedules_use_it_or_it_is_young(
+    workspace: Workspace,
+) -> None:
     for key in (*DATA[:6], CODE):
         workspace.upload(key)
     workspace.upload("uploads/data/of-somebody-else")
@@ -168,7 +170,7 @@ def test_an_upload_stays_for_versions_runs_schedules_and_its_age(workspace: Work
     assert "uploads/data/of-somebody-else" in workspace.store.keys("uploads/data/")
 
 
-def test_an_upload_that_is_used_after_find_stays(workspace: Workspace) -> None:
+def test_an_upload_that_is_used_after_find_is_not_removed(workspace: Workspace) -> None:
     for key in DATA[:2]:
         workspace.upload(key)
     run = workspace.servers.submit("FAILED", source=f'{{"source": "gs://b/models/{DATA[0]}"}}')
@@ -181,7 +183,7 @@ def test_an_upload_that_is_used_after_find_stays(workspace: Workspace) -> None:
     assert workspace.kept(later=2 * DAY)[DATA[1]] == "younger than 30d"
 
 
-def test_a_checkpoint_goes_when_no_training_can_continue_from_it(workspace: Workspace) -> None:
+def test_a_checkpoint_is_removed_when_no_training_can_resume_from_it(workspace: Workspace) -> None:
     model = "checkpoints/versions/000001/model.onnx"  # of a model of that name
     workspace.upload(CHECKPOINT)
     workspace.upload(model)
@@ -192,7 +194,7 @@ def test_a_checkpoint_goes_when_no_training_can_continue_from_it(workspace: Work
     assert workspace.store.keys("checkpoints/") == [model]
 
 
-def test_records_of_runs_go_by_age_and_decisions_stay(workspace: Workspace) -> None:
+def test_records_of_runs_are_removed_by_age_and_decisions_are_not(workspace: Workspace) -> None:
     objects = workspace.store
     record, decision = "digits/runs/r1.json", "digits/decisions/f1-0.json"
     for key in (record, decision, "other/runs/r1.json"):

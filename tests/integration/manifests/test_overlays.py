@@ -40,7 +40,7 @@ def one(objects: list[dict], kind: str, name: str) -> dict:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_namespace_enforces_restricted_pods_and_closes_its_network(overlay):
+def test_every_namespace_enforces_restricted_pods_and_network_policies(overlay):
     objects = built(overlay)
     namespaces = {each["metadata"]["name"]: each for each in objects if each["kind"] == "Namespace"}
     assert {"modelyard-runs", "modelyard-serving"} <= set(namespaces)
@@ -55,7 +55,7 @@ def test_every_namespace_enforces_restricted_pods_and_closes_its_network(overlay
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_no_role_has_a_wildcard_or_reaches_beyond_its_namespace_but_to_look_at_nodes(overlay):
+def test_no_role_has_a_wildcard_or_cluster_access_except_to_list_nodes(overlay):
     objects = built(overlay)
     for each in objects:
         if each["kind"] == "Role":
@@ -81,13 +81,13 @@ def reached(policy: dict, port: int) -> bool:
 
 
 @pytest.mark.parametrize(("overlay", "allowed"), [("kind", False), ("gke", True), ("gke-node-pools", True)])
-def test_pods_reach_the_metadata_server_only_where_they_get_their_tokens_from_it(overlay, allowed):
+def test_pods_reach_the_metadata_server_only_on_gke(overlay, allowed):
     objects = built(overlay)
     for name in ("steps", "servers"):
         assert reached(one(objects, "NetworkPolicy", name), 80) is allowed
 
 
-def test_the_disruption_budget_counts_the_servers_of_every_model():
+def test_the_disruption_budget_selects_the_servers_of_every_model():
     (labels,) = (
         each["spec"]["selector"]["matchLabels"]
         for each in built("gke")
@@ -100,7 +100,7 @@ def test_the_disruption_budget_counts_the_servers_of_every_model():
     assert "app.kubernetes.io/name" not in labels
 
 
-def test_on_gke_the_accounts_are_those_of_the_project():
+def test_on_gke_the_service_accounts_are_those_of_the_project():
     project = yaml.safe_load((MANIFESTS / "overlays/gke/config-map.yaml").read_text())["data"]
     objects = built("gke")
     for name, key in (("modelyard-run", "run_account"), ("modelyard-serve", "serve_account")):
@@ -111,7 +111,7 @@ def test_on_gke_the_accounts_are_those_of_the_project():
     assert not [each for each in objects if each["metadata"]["name"] == "project"]
 
 
-def test_the_node_pools_are_those_that_the_environment_asks_for(tmp_path, monkeypatch):
+def test_the_node_pools_match_the_environment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keys = ["environment.store=gs://b/m", "environment.pipeline_root=gs://b/r"]
     train = load_environment("gke", keys, {}).resources("train")
@@ -133,7 +133,7 @@ def test_the_environment_kind_and_its_overlay_agree():
         assert account["metadata"]["namespace"] == place.namespace
 
 
-def test_the_account_of_a_run_has_in_kubeflow_the_rights_that_it_has_in_its_own_namespace():
+def test_the_service_account_of_a_run_has_the_same_role_in_kubeflow():
     there, here = built("kubeflow"), built("kind")
     assert one(there, "Role", "modelyard-run")["rules"] == one(here, "Role", "modelyard-run")["rules"]
     bound = {
@@ -149,7 +149,7 @@ def test_the_account_of_a_run_has_in_kubeflow_the_rights_that_it_has_in_its_own_
     assert mine & theirs == both, "what is the whole cluster's would be taken from the other overlay"
 
 
-def test_third_party_manifests_are_pinned_to_the_version_that_the_client_has():
+def test_third_party_manifests_are_pinned_to_the_version_of_the_client():
     release = version("kfp")
     for path in (MANIFESTS / "third-party").rglob("kustomization.yaml"):
         (resource,) = yaml.safe_load(path.read_text())["resources"]

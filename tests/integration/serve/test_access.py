@@ -76,7 +76,7 @@ def lines(server: Any, client: httpx.Client) -> Any:
     return read
 
 
-def test_all_but_health_and_the_page_needs_the_token(client):
+def test_all_routes_except_health_and_the_page_need_the_token(client):
     for path in ("/", "/v2/health/live", "/v2/health/ready"):
         assert client.get(path).status_code == 200
     for path in ("/metrics", "/v2", METADATA, f"{METADATA}/ready", f"/v1/models/{NAME}"):
@@ -134,7 +134,7 @@ def test_tokens_are_replaced_without_a_failed_request(server, client, tokens):
         ({"content-type": "text/plain"}, 200),
     ],
 )
-def test_a_page_of_another_site_gets_no_prediction(server, client, headers, status):
+def test_cross_site_predictions_get_403(server, client, headers, status):
     host = server.url.removeprefix("http://")
     headers = {key: value.replace("HOST", host) for key, value in headers.items()}
     for path, body in ((PREDICT, BODY), (f"{METADATA}/infer", {})):
@@ -143,14 +143,14 @@ def test_a_page_of_another_site_gets_no_prediction(server, client, headers, stat
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_a_browser_that_asks_for_permission_gets_none(client):
+def test_a_preflight_request_gets_405(client):
     ask = {"origin": "https://a.example", "access-control-request-method": "POST"}
     answer = client.options(PREDICT, headers=ask)
     assert answer.status_code == 405
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_the_access_log_says_who_got_what_and_no_secret(server, client, lines):
+def test_the_access_log_has_each_request_and_no_secret(server, client, lines):
     head = {**bearer(OLD), "traceparent": TRACE, "tracestate": "a=1"}
     answer = client.post(f"{PREDICT}?key=secret", json=BODY, headers=head)
     assert (answer.headers["traceparent"], answer.headers["tracestate"]) == (TRACE, "a=1")
@@ -175,7 +175,7 @@ def test_the_access_log_says_who_got_what_and_no_secret(server, client, lines):
     assert all(word not in str((first, second, third, fourth)) for word in (OLD, "secret", "255"))
 
 
-def test_a_reader_that_stops_does_not_stop_the_server():
+def test_a_full_pipe_drops_lines_of_the_access_log():
     reading, writing = os.pipe()
     written, log = 1000, AccessLog(writing)
     for _ in range(written):
@@ -197,12 +197,12 @@ def test_a_reader_that_stops_does_not_stop_the_server():
         "",
     ],
 )
-def test_a_trace_context_that_is_none_is_ignored(parent):
+def test_an_invalid_trace_context_is_ignored(parent):
     assert trace_headers([(b"traceparent", parent.encode()), (b"tracestate", b"a=1")]) == ()
     assert trace_headers([(b"traceparent", TRACE.encode())] * 2) == ()
 
 
-def test_a_trace_context_is_passed_on():
+def test_a_trace_context_is_returned():
     parent = (b"traceparent", TRACE.encode())
     later = TRACE.replace("00-", "cc-", 1).encode()
     assert trace_headers([(b"traceparent", later + b"-what-comes")]) == (parent,)
@@ -222,7 +222,7 @@ def test_a_trace_context_is_passed_on():
         (0o644, "x", "chmod o-rwx"),
     ],
 )
-def test_a_file_of_tokens_that_is_none_is_refused(tmp_path, mode, text, said):
+def test_an_invalid_token_file_is_refused(tmp_path, mode, text, said):
     path = tmp_path / "tokens"
     if mode:
         path.write_text(text)
@@ -232,7 +232,7 @@ def test_a_file_of_tokens_that_is_none_is_refused(tmp_path, mode, text, said):
     assert "secret" not in str(refused.value)
 
 
-def test_a_certificate_that_is_none_is_refused(tmp_path):
+def test_an_invalid_certificate_is_refused(tmp_path):
     certificate, key = make_certificate()
     files = {"tls_cert": str(tmp_path / "crt"), "tls_key": str(tmp_path / "key")}
     for other in (b"", make_certificate()[1]):
@@ -266,7 +266,7 @@ def write_fragile_model(path: Path) -> None:
     onnx.save(model, path)
 
 
-def test_tls_takes_a_new_certificate_without_a_failed_request(shelf, start, tmp_path):
+def test_tls_uses_a_new_certificate_without_a_failed_request(shelf, start, tmp_path):
     def write(certificate: bytes, key: bytes) -> None:
         write_private(tmp_path / "key", key)
         write_private(tmp_path / "crt", certificate)
@@ -321,7 +321,7 @@ def test_tls_takes_a_new_certificate_without_a_failed_request(shelf, start, tmp_
         assert "has no effect" not in server.log.read_text()
 
 
-def test_a_server_that_a_rollout_starts_here_is_asked_with_its_token(shelf, tokens, tmp_path):
+def test_a_local_verification_server_is_called_with_its_token(shelf, tokens, tmp_path):
     shelf.publish()
     certificate, key = make_certificate()
     files = {

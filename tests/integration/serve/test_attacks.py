@@ -235,14 +235,14 @@ def report(capsys):
     return show
 
 
-def test_a_mixture_of_all_requests(shelf, report):
+def test_a_mixture_of_all_attacks(shelf, report):
     shelf.publish()
     with pod(shelf, body_timeout=2.0) as one:
         work = [(attackers.mixture, one.server.address, seed, REQUESTS // 100) for seed in range(100)]
         check(one, attacked(work), report)
 
 
-def test_connections_that_end_in_every_rude_way(shelf, report):
+def test_connections_that_are_aborted(shelf, report):
     shelf.publish()
     with pod(shelf, body_timeout=2.0) as one:
         before = one.files

@@ -95,7 +95,7 @@ def test_curl(pictures, files, status, options, path):
 
 
 @needs("curl")
-def test_curl_that_speaks_http_2_at_once_is_refused_and_the_server_goes_on(pictures, files):
+def test_curl_with_http_2_prior_knowledge_is_refused(pictures, files):
     line = ["curl", "-sS", "-m", "60", "--http2-prior-knowledge", "--data-binary", "@json", pictures.url]
     assert subprocess.run(line, capture_output=True, check=False, cwd=files).returncode
     assert pictures.predict([np.full((4, 4, 3), 255).tolist()]).json() == ANSWER
@@ -141,7 +141,7 @@ def refusal_of_requests(url: str, body: bytes) -> tuple[int, Any]:
 
 @pytest.mark.parametrize("client", [refusal_of_urllib, refusal_of_http_client, refusal_of_requests])
 @pytest.mark.parametrize(("path", "status"), [(PREDICT, 413), ("/v1/models/other:predict", 404)])
-def test_an_early_refusal_reaches_a_client_that_still_sends(pictures, client, path, status):
+def test_an_early_refusal_reaches_a_client_that_is_still_sending(pictures, client, path, status):
     for _ in range(5):
         code, answer = client(pictures.url + path, LARGE)
         assert code == status
@@ -150,7 +150,7 @@ def test_an_early_refusal_reaches_a_client_that_still_sends(pictures, client, pa
 
 @needs("chromium")
 @pytest.mark.soak
-def test_the_page_has_a_place_for_images_only_if_the_model_takes_them(pictures, numbers):
+def test_the_page_accepts_images_only_for_image_models(pictures, numbers):
     for server, hidden in ((pictures, "form"), (numbers, "drop")):
         line = [
             "chromium",

@@ -64,7 +64,7 @@ def chunked(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("head", "body"), [(LENGTH, BODY), (CHUNKED, chunked(BODY))], ids=["length", "chunked"]
 )
-def test_an_offer_to_upgrade_loses_no_body(pictures, offer, head, body):
+def test_a_request_to_upgrade_keeps_its_body(pictures, offer, head, body):
     request = POST + offer + head + b"\r\n"
     for parts in ([request + body + LAST], [request, body, LAST], [request + body + request + body + LAST]):
         answer = exchange(pictures, *parts)
@@ -74,19 +74,19 @@ def test_an_offer_to_upgrade_loses_no_body(pictures, offer, head, body):
 
 
 @pytest.mark.parametrize("pause", [False, True])
-def test_a_body_that_looks_like_a_request_is_not_run_as_one(pictures, pause):
+def test_a_body_that_looks_like_a_request_is_not_a_request(pictures, pause):
     inner = LIVE + b"\r\n"
     head = POST + H2C + b"content-length: %d\r\n\r\n" % len(inner)
     answer = exchange(pictures, *([head, inner + LAST] if pause else [head + inner + LAST]))
     assert statuses(answer) == [400, 200]
 
 
-def test_upgrade_without_a_body_is_answered_and_the_connection_goes_on(pictures):
+def test_upgrade_without_a_body_keeps_the_connection_open(pictures):
     answer = exchange(pictures, LIVE + H2C + b"\r\n", LAST)
     assert statuses(answer) == [200, 200]
 
 
-def test_requests_with_offers_are_answered_as_those_without(pictures):
+def test_requests_with_and_without_upgrade_have_the_same_response(pictures):
     chance = random.Random(7)  # noqa: S311
     bodies = [(LENGTH, BODY), (CHUNKED, chunked(BODY)), (b"content-length: 2\r\n", b"{}")]
     for _ in range(20):
@@ -109,7 +109,7 @@ def test_requests_with_offers_are_answered_as_those_without(pictures):
     ],
     ids=["trailers", "one trailer", "extension of a chunk"],
 )
-def test_what_is_beside_the_body_is_limited(pictures, begin, more):
+def test_trailers_and_chunk_extensions_are_limited(pictures, begin, more):
     with socket.create_connection(pictures.address, 10) as connection:
         connection.sendall(POST + CHUNKED + b"\r\n" + begin)
         answer = b""
@@ -126,7 +126,7 @@ def test_what_is_beside_the_body_is_limited(pictures, begin, more):
     assert pictures.predict([WHITE]).json() == ANSWER
 
 
-def test_chunks_of_single_bytes_are_a_body(pictures):
+def test_chunks_of_single_bytes(pictures):
     pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY.ljust(20_000)) + b"0\r\n\r\n"
     answer = exchange(pictures, POST + CHUNKED + b"connection: close\r\n\r\n" + pieces)
     assert statuses(answer) == [200]
@@ -146,7 +146,7 @@ def test_a_length_with_thousands_of_zeros_gets_400(pictures):
     assert statuses(answer) == [400]
 
 
-def test_a_client_that_closed_its_direction_gets_its_answer(pictures):
+def test_a_half_closed_connection_gets_its_response(pictures):
     answer = exchange(pictures, POST + LENGTH + b"\r\n" + BODY, half_close=True)
     assert statuses(answer)[-1] == 200
 
@@ -161,7 +161,7 @@ def test_head_has_the_headers_of_get_and_no_body(pictures):
     assert body == b""
 
 
-def test_clients_that_wait_for_100_continue_and_clients_of_http_1_0(pictures):
+def test_expect_100_continue_and_http_1_0(pictures):
     expecting = POST + LENGTH + b"expect: 100-continue\r\nconnection: close\r\n\r\n"
     answer = exchange(pictures, expecting, BODY)
     assert statuses(answer) == [100, 200]
@@ -212,7 +212,7 @@ def post(path: int, length: int) -> bytes:
     return b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (path, length)
 
 
-def test_connections_that_hold_too_much_are_closed_and_the_one_that_waited_longest_first():
+def test_above_the_memory_limit_the_longest_waiting_connection_is_closed():
     async def check(app, connect):
         app.go_on.set()
         slow = [await connect() for _ in range(4)]
@@ -231,7 +231,7 @@ def test_connections_that_hold_too_much_are_closed_and_the_one_that_waited_longe
     connected(check)
 
 
-def test_many_headers_count_by_the_memory_that_they_take():
+def test_headers_count_with_their_memory_use():
     async def check(_, connect):
         slow = [await connect() for _ in range(3)]
         for _, writer in slow:
@@ -241,7 +241,7 @@ def test_many_headers_count_by_the_memory_that_they_take():
     connected(check)
 
 
-def test_requests_that_follow_on_a_connection_are_read_when_those_before_are_answered():
+def test_pipelined_requests_are_read_one_after_the_other():
     async def check(app, connect):
         reader, writer = await connect()
         writer.write((post(1, 5) + b"hello") * 500)
@@ -256,7 +256,7 @@ def test_requests_that_follow_on_a_connection_are_read_when_those_before_are_ans
     connected(check)
 
 
-def test_a_client_that_does_not_read_its_answer_is_cut_off():
+def test_a_client_that_does_not_read_its_response_is_disconnected():
     async def check(app, connect):
         app.go_on.set()
         reader, writer = await connect()

@@ -38,7 +38,7 @@ def goes_on(request):
         assert server.predict([WHITE]).json() == {"predictions": [[0, 1]]}
 
 
-def test_half_a_request_gets_408_and_is_closed(hasty):
+def test_an_incomplete_request_gets_408(hasty):
     halves = [
         (HEAD + b"content-length: 1000\r\n\r\n" + BODY[:10], "body"),
         (HEAD + b"content-length: 1000\r\n\r\n", "body"),
@@ -61,14 +61,14 @@ def test_a_silent_connection_is_closed(hasty):
     assert hasty.raw(b"") == b""
 
 
-def test_half_a_request_after_a_whole_one_gets_408(hasty):
+def test_an_incomplete_second_request_gets_408(hasty):
     whole = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
     answer = hasty.raw(whole + HEAD + b"content-length: 1000\r\n\r\n{")
     assert status(answer) == 200
     assert b"HTTP/1.1 408" in answer
 
 
-def test_a_client_that_hangs_up_in_the_middle_is_no_error(pictures):
+def test_a_client_that_disconnects_during_its_request_is_not_an_error(pictures):
     before = pictures.metric("modelyard_requests_total", code="499")
     with socket.create_connection(pictures.address) as connection:
         connection.sendall(HEAD + b"content-length: 1000\r\n\r\n{")
@@ -95,7 +95,7 @@ def test_a_chunked_body_over_the_limit_gets_413(pictures):
     assert "100000" in response.json()["error"]
 
 
-def test_a_large_body_is_refused_on_a_connection_that_goes_on(pictures):
+def test_a_refused_large_body_keeps_the_connection_open(pictures):
     with httpx.Client() as client:
         url = f"{pictures.url}/v1/models/tiny:predict"
         assert client.post(url, content=b" " * 2_000_000).status_code == 413
@@ -116,13 +116,13 @@ def test_a_request_without_a_length_gets_411(pictures):
         HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
-def test_what_is_not_http_gets_400(pictures, data):
+def test_invalid_http_gets_400(pictures, data):
     answer = pictures.raw(data)
     assert status(answer) == 400
     assert error(answer)
 
 
-def test_a_head_without_end_gets_431(pictures):
+def test_too_many_headers_get_431(pictures):
     with socket.create_connection(pictures.address, 60) as connection:
         connection.sendall(HEAD + b"x: y\r\n" * 10_900)
         time.sleep(0.2)
@@ -132,7 +132,7 @@ def test_a_head_without_end_gets_431(pictures):
     assert "65536" in error(answer)
 
 
-def test_uploads_that_send_nothing_keep_nobody_out(shelf, start):
+def test_stalled_uploads_do_not_block_other_requests(shelf, start):
     shelf.publish()
     with start(shelf, max_queue=2) as server:
         waiting = []
@@ -164,7 +164,7 @@ def executing(server, slow_body, threads, count):
     return sent
 
 
-def test_more_requests_than_the_queue_takes_get_503_and_when_to_come_again(shelf, start, slow_body):
+def test_a_full_queue_gets_503_with_retry_after(shelf, start, slow_body):
     shelf.publish()
     with start(shelf, max_queue=2) as server, ThreadPoolExecutor(2) as threads:
         sent = executing(server, slow_body, threads, 2)
@@ -177,7 +177,7 @@ def test_more_requests_than_the_queue_takes_get_503_and_when_to_come_again(shelf
         assert server.metric("modelyard_requests_total", code="503") == 1
 
 
-def test_what_is_late_or_whose_client_has_gone_is_not_executed(shelf, start, slow_body):
+def test_late_and_abandoned_requests_are_not_executed(shelf, start, slow_body):
     shelf.publish()
     with start(shelf) as server, ThreadPoolExecutor(4 * WORKERS) as threads:
         sent = executing(server, slow_body, threads, 4 * WORKERS)
@@ -195,11 +195,11 @@ def test_what_is_late_or_whose_client_has_gone_is_not_executed(shelf, start, slo
         assert server.metric("modelyard_requests_total", code="499") == 1
 
 
-def test_a_timeout_that_is_no_number_gets_400(pictures):
+def test_an_invalid_timeout_gets_400(pictures):
     assert pictures.predict([WHITE], headers={"x-request-timeout": "soon"}).status_code == 400
 
 
-def test_a_drain_beyond_its_limit_answers_503_and_ends(shelf, start, slow_body):
+def test_requests_beyond_the_drain_timeout_get_503(shelf, start, slow_body):
     shelf.publish()
     with start(shelf, drain_timeout=0.2) as server, ThreadPoolExecutor(8) as threads:
         sent = executing(server, slow_body, threads, 8)
@@ -212,6 +212,6 @@ def test_a_drain_beyond_its_limit_answers_503_and_ends(shelf, start, slow_body):
     assert "Traceback" not in server.log.read_text()
 
 
-def test_a_terminal_that_closes_does_not_end_the_server(pictures):
+def test_sighup_does_not_end_the_server(pictures):
     pictures.process.send_signal(signal.SIGHUP)
     assert pictures.predict([WHITE]).status_code == 200

@@ -123,7 +123,7 @@ def test_bytes_in_json_out(numbers):
         ({"inputs": [tensor()], "outputs": [{"name": "logits"}]}, 400, "'logits' is asked for"),
     ],
 )
-def test_a_wrong_request_is_refused_and_the_server_goes_on(pictures, body, status, words):
+def test_an_invalid_request_is_refused(pictures, body, status, words):
     response = infer(pictures, body)
     assert response.status_code == status
     assert words in response.json()["error"]
@@ -131,13 +131,13 @@ def test_a_wrong_request_is_refused_and_the_server_goes_on(pictures, body, statu
 
 
 @pytest.mark.parametrize("length", ["0", "-1", "x", "999999", "9" * 5000])
-def test_a_wrong_header_length_is_refused(pictures, length):
+def test_an_invalid_header_length_is_refused(pictures, length):
     response = binary(pictures, {"inputs": [tensor()]}, b"", length)
     assert response.status_code == 400
     assert "Inference-Header-Content-Length" in response.json()["error"]
 
 
-def test_wrong_bytes_are_refused(numbers):
+def test_invalid_binary_tensors_are_refused(numbers):
     data = np.zeros((1, 3, 2), "<f4")
     for size, sent, words in (
         (24, data.tobytes()[:-1], "binary_data_size is '24' and 23 bytes follow"),
@@ -151,5 +151,5 @@ def test_wrong_bytes_are_refused(numbers):
 
 
 @pytest.mark.parametrize("path", ["/v2/models/other/infer", "/v2/models/tiny/versions/2/infer"])
-def test_another_model_or_version_is_404(pictures, path):
+def test_another_model_or_version_gets_404(pictures, path):
     assert infer(pictures, {"inputs": [tensor()]}, path).status_code == 404

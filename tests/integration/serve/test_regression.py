@@ -10,7 +10,7 @@ from modelyard.pipelines.serving.prediction import LocalModel, RemoteModel, pred
 from tests.versions import regressor_signature
 
 
-def test_answers_are_numbers(houses):
+def test_predictions_are_numbers(houses):
     assert houses.predict([[1, 2, 6], [0, 0, 0]]).json() == {"predictions": [[3000], [0]]}
     tensor = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 6]}
     answer = httpx.post(f"{houses.url}/v2/models/tiny/infer", json={"inputs": [tensor]}).json()
@@ -18,7 +18,7 @@ def test_answers_are_numbers(houses):
     assert output == {"name": "predictions", "datatype": "FP32", "shape": [1, 1], "data": [3000]}
 
 
-def test_both_protocols_say_what_it_takes_and_gives(houses):
+def test_both_protocols_describe_inputs_and_outputs(houses):
     about = httpx.get(f"{houses.url}/v2/models/tiny").json()
     assert about["outputs"] == [{"name": "predictions", "datatype": "FP32", "shape": [-1, 1]}]
     assert about["parameters"]["signature"]["problem"] == "regression"
@@ -34,7 +34,7 @@ def test_both_protocols_say_what_it_takes_and_gives(houses):
 
 
 @pytest.mark.parametrize("path", ["/v1/models/tiny:predict", "/v2/models/tiny/infer"])
-def test_an_answer_that_is_not_finite_is_an_error_and_no_json_that_nobody_can_read(houses, path):
+def test_a_prediction_that_is_not_finite_gets_500(houses, path):
     tensor = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [3e38, 0, 0]}
     body = {"instances": [[3e38, 0, 0]]} if "v1" in path else {"inputs": [tensor]}
     response = httpx.post(houses.url + path, json=body)
@@ -42,21 +42,21 @@ def test_an_answer_that_is_not_finite_is_an_error_and_no_json_that_nobody_can_re
     assert "NaN or infinite" in response.json()["error"]
 
 
-def test_an_answer_as_bytes_has_infinity_as_float32_has_it(houses):
+def test_a_binary_tensor_may_have_infinity(houses):
     tensor = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [3e38, 0, 0]}
     body = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
     response = httpx.post(f"{houses.url}/v2/models/tiny/infer", json=body)
     assert np.isinf(np.frombuffer(response.content[-4:], "<f4"))
 
 
-def test_predict_asks_the_server_and_shows_the_number(houses, tmp_path):
+def test_predict_with_a_server(houses, tmp_path):
     np.save(tmp_path / "many.npy", np.array([[1, 2, 6], [0, 0, 0]], np.float32))
     answers = predict(RemoteModel(HttpServer(houses.url), "tiny"), [tmp_path / "many.npy"])
     assert [one.values for one in answers] == [{"price": 3000.0}, {"price": 0.0}]
     assert [float(one.answer) for one in answers] == [3000, 0]
 
 
-def test_predict_without_a_server_refuses_an_answer_that_is_not_finite_too(shelf, tmp_path):
+def test_predict_without_a_server_refuses_a_prediction_that_is_not_finite(shelf, tmp_path):
     shelf.publish(regressor_signature((3,), ("price",)))
     np.save(tmp_path / "large.npy", np.array([3e38, 0, 0], np.float32))
     with pytest.raises(ServeError, match="NaN or infinite"):

@@ -79,7 +79,7 @@ def test_an_address_of_another_machine(shelf, refused):
     refused(ServeError, "192.0.2.1", "serving.host", serving='{"port": 0, "host": "192.0.2.1"}')
 
 
-def test_settings_that_are_none(refused):
+def test_invalid_settings(refused):
     refused(ConfigError, "max_bodies", serving='{"max_bodies": 3}')
     refused(ConfigError, "port", serving='{"port": "x"}')
 
@@ -129,7 +129,7 @@ def test_a_signal_drains_and_ends_with_0(shelf, start, sign):
         assert "Traceback" not in server.log.read_text()
 
 
-def test_a_request_that_never_ends_does_not_keep_the_server(shelf, start):
+def test_an_incomplete_request_does_not_delay_the_exit(shelf, start):
     shelf.publish()
     with (
         start(shelf, drain_timeout=0.5, body_timeout=60.0) as server,
@@ -142,12 +142,12 @@ def test_a_request_that_never_ends_does_not_keep_the_server(shelf, start):
         assert server.process.wait(60) == 0
 
 
-def test_another_digest_than_was_asked_for(shelf, refused):
+def test_another_digest(shelf, refused):
     version = str(shelf.publish())
     refused(DamagedError, "manifest.json", more=("--version", version, "--digest", "0" * 64))
 
 
-def test_says_where_it_is_and_lingers_for_those_who_have_not_heard_of_its_end(shelf, start):
+def test_prints_its_url_and_lingers_after_sigterm(shelf, start):
     shelf.publish()
     version = shelf.publish()
     with start(shelf, linger=60.0) as server, httpx.Client(base_url=server.url) as client:

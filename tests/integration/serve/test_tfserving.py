@@ -37,7 +37,7 @@ def test_a_batch_of_instances_gets_a_prediction_for_each(pictures):
     np.testing.assert_allclose(response.json()["predictions"], [[1, 0], [0, 1], [0.8, 0.2]], atol=1e-6)
 
 
-def test_columnar_inputs_give_outputs(pictures):
+def test_columnar_inputs_get_outputs(pictures):
     url = f"{pictures.url}/v1/models/tiny:predict"
     for inputs in ([WHITE.tolist()], {"input": [WHITE.tolist()]}, {"pixels": [WHITE.tolist()]}):
         body = {"signature_name": "serving_default", "inputs": inputs}
@@ -45,7 +45,7 @@ def test_columnar_inputs_give_outputs(pictures):
         assert response.json() == {"outputs": [[0, 1]]}
 
 
-def test_a_form_as_curl_sends_it_is_json_too(pictures):
+def test_the_form_content_type_of_curl_is_accepted(pictures):
     kind = {"content-type": "application/x-www-form-urlencoded"}
     body = json.dumps({"instances": [WHITE.tolist()]})
     response = httpx.post(f"{pictures.url}/v1/models/tiny:predict", content=body, headers=kind)
@@ -59,7 +59,7 @@ def test_a_chunked_body_is_joined(pictures):
     assert response.json() == {"predictions": [[0, 1]]}
 
 
-def test_pictures_are_decoded_and_resized(pictures):
+def test_images_are_decoded_and_resized(pictures):
     instances = [picture(255), {"input": picture(0, kind="JPEG")}, {"pixels": picture(51)}, WHITE.tolist()]
     response = pictures.predict(instances)
     assert response.status_code == 200, response.text
@@ -74,7 +74,7 @@ def test_the_state_of_the_model_and_of_its_version(pictures):
         assert (state["version"], state["state"]) == ("1", "AVAILABLE")
 
 
-def test_a_version_in_the_path_is_answered(pictures):
+def test_a_version_in_the_path(pictures):
     url = f"{pictures.url}/v1/models/tiny/versions/1:predict"
     assert httpx.post(url, json={"instances": [WHITE.tolist()]}).status_code == 200
 
@@ -100,7 +100,7 @@ def test_a_version_in_the_path_is_answered(pictures):
         ([picture(1), [[1]]], "shape 1x1, and 4x4x3 is expected"),
     ],
 )
-def test_wrong_instances_get_400_and_the_server_goes_on(pictures, instances, words):
+def test_invalid_instances_get_400(pictures, instances, words):
     response = pictures.predict(instances)
     assert response.status_code == 400
     assert words in response.json()["error"]
@@ -122,7 +122,7 @@ def test_wrong_instances_get_400_and_the_server_goes_on(pictures, instances, wor
         (b'{"\xff": 1}', "byte 2 is not UTF-8"),
     ],
 )
-def test_a_wrong_body_gets_400(pictures, body, words):
+def test_an_invalid_body_gets_400(pictures, body, words):
     response = httpx.post(f"{pictures.url}/v1/models/tiny:predict", content=body)
     assert response.status_code == 400
     assert words in response.json()["error"]
@@ -170,13 +170,13 @@ def test_an_unknown_model_version_path_or_method(pictures, method, path, status,
         ({"content-encoding": "br"}, "'br'; send it uncompressed"),
     ],
 )
-def test_other_kinds_of_bodies_get_415(pictures, headers, words):
+def test_other_content_types_get_415(pictures, headers, words):
     response = httpx.post(f"{pictures.url}/v1/models/tiny:predict", content=b"{}", headers=headers)
     assert response.status_code == 415
     assert words in response.json()["error"]
 
 
-def test_numbers_are_taken_and_pictures_explained(numbers):
+def test_a_model_of_numbers_refuses_images(numbers):
     values = np.full((2, 3, 2), 0.25)
     np.testing.assert_allclose(numbers.predict(values.tolist()).json()["predictions"], [[0.75, 0.25]] * 2)
     response = numbers.predict([picture(1)])
@@ -191,7 +191,7 @@ def test_numbers_that_are_not_finite_get_400(numbers, value):
     assert response.status_code == 400
 
 
-def test_golden_requests_are_counted_apart(numbers):
+def test_golden_requests_are_counted_separately(numbers):
     def count(traffic: str) -> float:
         return numbers.metric("modelyard_predictions_total", traffic=traffic)
 
@@ -201,7 +201,7 @@ def test_golden_requests_are_counted_apart(numbers):
     assert (count("client") - clients, count("golden") - golden) == (1, 2)
 
 
-def test_the_page_names_the_model_and_needs_nothing_from_elsewhere(pictures):
+def test_the_page_has_the_models_name_and_no_external_resources(pictures):
     response = httpx.get(pictures.url, headers={"accept": "text/html,*/*;q=0.8"})
     assert response.headers["content-type"].startswith("text/html")
     assert "<h1>tiny</h1>" in response.text
@@ -211,7 +211,7 @@ def test_the_page_names_the_model_and_needs_nothing_from_elsewhere(pictures):
     assert "default-src 'none'" in response.headers["content-security-policy"]
 
 
-def test_base64_as_other_programs_write_it(pictures):
+def test_base64_with_line_breaks_or_without_padding(pictures):
     texts = [picture(255, size=(40, height))["b64"] for height in range(1, 20)]
     for text in (texts[0], next(text for text in texts if text.endswith("="))):
         for written in (textwrap.fill(text, 76), text.rstrip("=")):
@@ -236,7 +236,7 @@ def test_an_image_with_too_many_pixels_gets_400_before_it_is_decoded(pictures, w
     assert f"{height} x {width}" in response.json()["error"]
 
 
-def test_predict_refuses_an_image_for_the_reason_that_the_server_gives(pictures, shelf, tmp_path):
+def test_predict_and_the_server_refuse_an_image_with_the_same_message(pictures, shelf, tmp_path):
     file = tmp_path / "large.png"
     file.write_bytes(png(5000, 5000))
     refusal = pictures.predict([{"b64": base64.b64encode(file.read_bytes()).decode()}]).json()["error"]
@@ -247,14 +247,14 @@ def test_predict_refuses_an_image_for_the_reason_that_the_server_gives(pictures,
         assert str(refused.value) == f"{file}: {refusal.removeprefix('Example 0: ')}"
 
 
-def test_a_request_has_a_limit_of_pixels_too(pictures):
+def test_the_pixels_of_a_request_are_limited(pictures):
     instances = [{"b64": base64.b64encode(png(4000, 4000)).decode()}] * 5
     response = pictures.predict(instances)
     assert response.status_code == 413
     assert "64 megapixels" in response.json()["error"]
 
 
-def test_a_jpeg_with_very_many_scans_is_refused(pictures):
+def test_a_jpeg_with_too_many_scans_is_refused(pictures):
     file = io.BytesIO()
     Image.new("L", (64, 64)).save(file, "JPEG", progressive=True)
     scan = file.getvalue().rindex(b"\xff\xda")
@@ -311,7 +311,7 @@ def test_kserves_v1_health(pictures):
     assert httpx.get(f"{pictures.url}/v1/models").json() == {"models": ["tiny"]}
 
 
-def test_a_missing_value_in_a_last_axis_of_one(shelf, start):
+def test_a_missing_value_in_a_last_dimension_of_one(shelf, start):
     signature = classifier_signature((2, 1), "float32", ("dark", "bright"))
     given = signature.input.model_copy(update={"name": "pixels"})
     shelf.publish(signature.model_copy(update={"inputs": (given,)}))
@@ -321,7 +321,7 @@ def test_a_missing_value_in_a_last_axis_of_one(shelf, start):
             assert server.predict(wrong).status_code == 400
 
 
-def test_a_large_batch_is_answered_in_order(pictures_with_defaults):
+def test_predictions_of_a_large_batch_are_in_order(pictures_with_defaults):
     levels = [level % 256 for level in range(101)]
     answers = pictures_with_defaults.predict([np.full((4, 4, 3), level).tolist() for level in levels]).json()
     assert [round(one[1] * 255) for one in answers["predictions"]] == levels

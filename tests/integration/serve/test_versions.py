@@ -60,7 +60,7 @@ class Clients:
             thread.join()
 
 
-def test_a_new_champion_is_taken_under_load_without_a_failed_request(shelf, start):
+def test_a_new_champion_is_served_under_load_without_a_failed_request(shelf, start):
     old, new = (0.25, 0.75), (0.5, 0.5)
     shelf.publish(answer=old)
     with start(shelf) as server:
@@ -80,7 +80,7 @@ def test_a_new_champion_is_taken_under_load_without_a_failed_request(shelf, star
         assert server.predict([IMAGE]).status_code == 400
 
 
-def test_a_pinned_server_stays(shelf, start):
+def test_a_pinned_server_ignores_new_champions(shelf, start):
     first = shelf.publish(answer=(0.25, 0.75))
     shelf.publish(answer=(0.5, 0.5))
     with start(shelf, version=first) as server:
@@ -105,9 +105,7 @@ def identity(path):
     onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
 
 
-def test_a_version_that_cannot_be_served_is_not_taken_and_the_next_good_one_is(
-    shelf, start, monkeypatch, capsys
-):
+def test_a_champion_that_cannot_be_loaded_is_skipped(shelf, start, monkeypatch, capsys):
     shelf.publish(answer=(0.25, 0.75))
     pointer = shelf.file(1).parents[2] / "champion.json"
     monkeypatch.setenv("MODELYARD_STORE__URL", shelf.settings.url)
@@ -170,7 +168,7 @@ def test_a_version_that_cannot_be_served_is_not_taken_and_the_next_good_one_is(
             assert server.log.read_text().count(words) == 1, "it is logged when it changes"
 
 
-def test_a_reason_that_differs_only_in_an_address_is_logged_once(caplog):
+def test_a_reason_that_differs_only_in_a_memory_address_is_logged_once(caplog):
     addresses, reported = iter(range(99)), []
 
     def fail(_):
@@ -189,14 +187,14 @@ def test_a_reason_that_differs_only_in_an_address_is_logged_once(caplog):
     assert len(caplog.records) == 1
 
 
-def test_a_version_for_which_there_is_not_enough_memory_is_not_loaded(shelf, monkeypatch):
+def test_a_version_that_needs_too_much_memory_is_not_loaded(shelf, monkeypatch):
     version = shelf.publish()
     monkeypatch.setattr(model, "memory_limit", lambda: 1)
     with pytest.raises(ServeError, match=f"Version {version} of tiny needs"):
         model.load(shelf.models, "tiny", version, None, 1)
 
 
-def test_a_request_too_large_for_the_event_loop_is_answered(shelf, start):
+def test_a_request_too_large_for_the_event_loop(shelf, start):
     wide = classifier_signature((300, 300), "uint8", ("dark", "bright"))
     shelf.publish(wide)
     with start(shelf) as server:

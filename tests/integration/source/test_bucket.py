@@ -92,7 +92,9 @@ def test_an_object(put: Any, place: Any, prefix: str, tmp_path: Path) -> None:
     assert files(tmp_path) == {"scratch/set.npz": b"two"}
 
 
-def test_an_encoded_object_stays_as_it_is_stored(put: Any, place: Any, prefix: str, tmp_path: Path) -> None:
+def test_an_object_with_content_encoding_is_not_decoded(
+    put: Any, place: Any, prefix: str, tmp_path: Path
+) -> None:
     packed = gzip.compress(bytes(2**20))
     put(f"{prefix}/set.tar.gz", packed, "gzip")
     sha256 = hashlib.sha256(packed).hexdigest()
@@ -101,14 +103,16 @@ def test_an_encoded_object_stays_as_it_is_stored(put: Any, place: Any, prefix: s
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_a_prefix_is_a_directory(place: Any, pictures: str, tmp_path: Path, slash: str) -> None:
+def test_a_prefix_is_a_folder(place: Any, pictures: str, tmp_path: Path, slash: str) -> None:
     folder = place(pictures + slash).fetch(tmp_path)
     assert folder == tmp_path / "pictures"
     assert files(folder) == PICTURES
 
 
 @pytest.mark.parametrize("name", ["cat/1.png", "cat/3.png"])
-def test_a_prefix_changes_with_its_objects_only(put: Any, place: Any, pictures: str, name: str) -> None:
+def test_the_identity_of_a_prefix_depends_only_on_its_objects(
+    put: Any, place: Any, pictures: str, name: str
+) -> None:
     first = place(pictures).identity()
     put(f"{pictures}-of-others/2.png", b"other")
     assert place(pictures).identity() == place(f"{pictures}/").identity() == first
@@ -131,13 +135,15 @@ def test_a_whole_bucket(bucket: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../../outside", "..", "a/../../b", "/etc/passwd", "a//b", "./a", "a\0b", "n" * 900]
 )
-def test_no_object_leads_out(put: Any, place: Any, pictures: str, tmp_path: Path, name: str) -> None:
+def test_an_object_with_a_path_outside_the_folder_is_refused(
+    put: Any, place: Any, pictures: str, tmp_path: Path, name: str
+) -> None:
     put(f"{pictures}/{name}", b"evil")
     refused(lambda: place(pictures).fetch(tmp_path / "a/scratch"), r"cannot become a file.*Rename the object")
     assert not files(tmp_path)
 
 
-def test_names_that_a_url_would_change_are_read(put: Any, place: Any, prefix: str, tmp_path: Path) -> None:
+def test_names_with_special_characters(put: Any, place: Any, prefix: str, tmp_path: Path) -> None:
     names = ["a#b", "a?b=c", "a%2Fb", "a b+c", "\u00e9", "e\u0301", "A", "a", "a\\b", "\u202ea", "a\nb"]
     names.append("/".join(["n" * 190] * 5))  # at most 1,024 bytes with the prefix
     for name in names:
@@ -154,7 +160,9 @@ def test_an_object_that_is_a_file_and_a_folder(put: Any, place: Any, pictures: s
     assert not files(tmp_path)
 
 
-def test_a_sha256_is_believed_and_then_checked(put: Any, place: Any, prefix: str, tmp_path: Path) -> None:
+def test_sha256_is_the_identity_and_is_verified_after_the_download(
+    put: Any, place: Any, prefix: str, tmp_path: Path
+) -> None:
     put(f"{prefix}/set.npz", b"one")
     right, wrong = hashlib.sha256(b"one").hexdigest(), "0" * 64
     assert place(f"{prefix}/set.npz", sha256=right).fetch(tmp_path / "right").read_bytes() == b"one"
@@ -164,7 +172,7 @@ def test_a_sha256_is_believed_and_then_checked(put: Any, place: Any, prefix: str
     assert not files(tmp_path / "wrong")
 
 
-def test_an_object_replaced_while_it_is_read_is_not_taken(
+def test_an_object_replaced_during_the_download_is_refused(
     put: Any, place: Any, prefix: str, tmp_path, monkeypatch
 ):
     put(f"{prefix}/set.npz", b"one")
@@ -180,7 +188,7 @@ def test_an_object_replaced_while_it_is_read_is_not_taken(
     assert not files(tmp_path)
 
 
-def test_a_sha256_is_for_one_object(place: Any, pictures: str, tmp_path: Path) -> None:
+def test_sha256_is_refused_for_a_prefix(place: Any, pictures: str, tmp_path: Path) -> None:
     refused(lambda: place(pictures, sha256="0" * 64).fetch(tmp_path), r"has many\. Remove data\.sha256")
 
 
@@ -191,7 +199,7 @@ def test_more_bytes_than_allowed(place: Any, pictures: str, tmp_path: Path) -> N
     assert not (tmp_path / "wrong").exists()
 
 
-def test_nothing_there(bucket: str, place: Any, prefix: str, tmp_path: Path) -> None:
+def test_a_missing_object(bucket: str, place: Any, prefix: str, tmp_path: Path) -> None:
     for name in (f"{prefix}/no.npz", f"{prefix}/"):
         for use in (place(name).identity, lambda name=name: place(name).fetch(tmp_path)):
             refused(use, rf"gs://{BUCKET}/{name} .*no such object or prefix.*Correct data\.source")

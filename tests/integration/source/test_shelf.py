@@ -17,7 +17,7 @@ def source(url: str, **keys: object) -> Source:
 
 
 @pytest.mark.usefixtures("shelves")
-def test_an_object_or_a_folder_of_them(tmp_path: Path) -> None:
+def test_an_object_or_a_prefix(tmp_path: Path) -> None:
     objects = open_objects(Store(url="shelf://data"))
     for key in ("pets.zip", "pets/cat/1.png", "pets/dog/1.png"):
         objects.create(key, key.encode())
@@ -34,7 +34,7 @@ def test_an_object_or_a_folder_of_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("shelves")
-def test_what_is_wrong_with_a_url_or_a_storage_names_the_key_and_the_forms() -> None:
+def test_an_invalid_url_or_storage_names_the_key_and_the_valid_forms() -> None:
     with pytest.raises(ConfigError, match=r"store\.url is 'shelf:///x', .*shelf://name/prefix"):
         open_objects(Store(url="shelf:///x"))
     with pytest.raises(ConfigError, match=r"broken://.*shelf:nothing"):
@@ -47,6 +47,6 @@ def test_what_is_wrong_with_a_url_or_a_storage_names_the_key_and_the_forms() -> 
         source("shelf://models", user_project="payer")
 
 
-def test_what_is_not_installed_is_no_storage() -> None:
+def test_a_storage_that_is_not_installed_is_unknown() -> None:
     with pytest.raises(ConfigError, match=r"data\.source is shelf://data/x.*gs://bucket/prefix"):
         locate(source("shelf://data/x"))

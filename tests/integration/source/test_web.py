@@ -56,7 +56,9 @@ def test_an_etag_is_enough_and_nothing_is_fetched(site: Any, place: Any) -> None
 
 
 @pytest.mark.parametrize(("modified", "body"), [("Tue", BODY), ("Mon", BODY[1:])])
-def test_without_an_etag_time_and_size_count(site: Any, place: Any, modified: str, body: bytes) -> None:
+def test_without_an_etag_the_identity_is_time_and_size(
+    site: Any, place: Any, modified: str, body: bytes
+) -> None:
     site.answer = lambda request: request.send(200, BODY, last_modified="Mon")
     first = place().identity()
     assert place().identity() == first
@@ -65,7 +67,7 @@ def test_without_an_etag_time_and_size_count(site: Any, place: Any, modified: st
 
 
 @pytest.mark.parametrize("code", [200, 403, 404, 405, 501])
-def test_a_server_without_head_is_asked_for_one_byte(site: Any, place: Any, code: int) -> None:
+def test_a_server_without_head_gets_a_request_for_one_byte(site: Any, place: Any, code: int) -> None:
     def answer(request: Any) -> None:
         if request.command == "HEAD":
             request.send(code)
@@ -80,7 +82,9 @@ def test_a_server_without_head_is_asked_for_one_byte(site: Any, place: Any, code
 
 
 @pytest.mark.parametrize("headers", [{}, {"last_modified": "Mon", "content_length": ""}], ids=str)
-def test_a_server_that_tells_nothing_needs_a_sha256(site: Any, place: Any, headers: dict[str, str]) -> None:
+def test_a_server_without_etag_time_and_size_needs_a_sha256(
+    site: Any, place: Any, headers: dict[str, str]
+) -> None:
     def answer(request: Any) -> None:
         request.send_response(200)
         for name in headers.keys() - {"content_length"}:
@@ -91,13 +95,13 @@ def test_a_server_that_tells_nothing_needs_a_sha256(site: Any, place: Any, heade
     refused(place().identity, r"neither an ETag nor .* Set data\.sha256")
 
 
-def test_two_files_with_one_etag_are_two_and_a_new_query_is_not_a_new_file(site: Any, place: Any) -> None:
+def test_the_identity_depends_on_the_path_and_not_on_the_query(site: Any, place: Any) -> None:
     site.answer = lambda request: request.send(200, BODY, etag='"mtime-size"')
     assert place("/a.npz").identity() != place("/b.npz").identity()
     assert place("/a.npz?key=1").identity() == place("/a.npz?key=2").identity()
 
 
-def test_a_given_sha256_needs_no_look(site: Any, place: Any) -> None:
+def test_sha256_needs_no_request(site: Any, place: Any) -> None:
     assert place(sha256="0" * 64).identity() == "0" * 64
     assert site.asked == []
 
@@ -114,7 +118,7 @@ def test_a_file_keeps_its_name_and_its_bytes(site: Any, place: Any, scratch: Pat
     assert list(scratch.iterdir()) == [path]
 
 
-def test_redirects_are_followed_to_their_end(site: Any, place: Any, scratch: Path) -> None:
+def test_redirects_are_followed(site: Any, place: Any, scratch: Path) -> None:
     def answer(request: Any) -> None:
         if request.path == "/set.npz":
             request.send(302, location="/mirror/1?token=2")
@@ -150,7 +154,7 @@ def test_a_password_comes_from_netrc(
     refused(lambda: place().fetch(scratch), r"denies access \(401\)")
 
 
-def test_a_password_is_for_its_host_only(
+def test_a_password_is_sent_only_to_its_host(
     site: Any, place: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = []
@@ -167,7 +171,7 @@ def test_a_password_is_for_its_host_only(
     assert sent == [("127.0.0.1", "Basic bWU6c2VjcmV0"), ("localhost", None)]
 
 
-def test_a_proxy_carries_what_is_not_on_this_machine(
+def test_a_proxy_is_used_for_other_hosts(
     site: Any, place: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.answer = lambda request: request.send(200, BODY)
@@ -195,7 +199,7 @@ def test_a_proxy_carries_what_is_not_on_this_machine(
         (200, {"content_type": "Text/HTML", "etag": "1"}, r"web page"),
     ],
 )
-def test_an_answer_that_is_not_the_file(
+def test_an_invalid_response(
     site: Any, place: Any, scratch: Path, code: int, headers: dict[str, str], match: str
 ) -> None:
     site.answer = lambda request: request.send(code, b"<html>no</html>", **headers)
@@ -204,7 +208,7 @@ def test_an_answer_that_is_not_the_file(
     assert len(site.asked) == 3  # not asked again
 
 
-def test_a_busy_server_is_asked_again_and_not_for_ever(site: Any, place: Any, scratch: Path) -> None:
+def test_a_busy_server_is_retried_a_limited_number_of_times(site: Any, place: Any, scratch: Path) -> None:
     codes = [503, 429, 200]
     site.answer = lambda request: request.send(codes.pop(0), BODY)
     assert place().fetch(scratch).read_bytes() == BODY
@@ -231,21 +235,21 @@ def half_in_chunks(request: Any) -> None:
 
 
 @pytest.mark.parametrize("drop", [half, half_in_chunks])
-def test_a_connection_lost_midway_is_tried_again(site: Any, place: Any, scratch: Path, drop: Any) -> None:
+def test_a_lost_connection_is_retried(site: Any, place: Any, scratch: Path, drop: Any) -> None:
     answers = [drop, lambda request: request.send(200, BODY)]
     site.answer = lambda request: answers.pop(0)(request)
     assert place().fetch(scratch).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("drop", [half, half_in_chunks])
-def test_a_truncated_file_is_never_left(site: Any, place: Any, scratch: Path, drop: Any) -> None:
+def test_a_truncated_file_is_deleted(site: Any, place: Any, scratch: Path, drop: Any) -> None:
     site.answer = drop
     refused(lambda: place().fetch(scratch), "connection failed .* also after retries", scratch)
     assert len(site.asked) == 3
 
 
 @pytest.mark.parametrize("before", [lambda _: None, half], ids=["silence", "half"])
-def test_a_server_that_stalls_is_given_up(site: Any, place: Any, scratch: Path, before: Any) -> None:
+def test_a_stalled_server_times_out(site: Any, place: Any, scratch: Path, before: Any) -> None:
     def answer(request: Any) -> None:
         before(request)
         request.stall()
@@ -256,12 +260,14 @@ def test_a_server_that_stalls_is_given_up(site: Any, place: Any, scratch: Path, 
     assert len(site.asked) == 1
 
 
-def test_a_file_that_is_announced_too_large_is_not_read(site: Any, place: Any, scratch: Path) -> None:
+def test_a_file_with_a_content_length_above_the_limit_is_not_downloaded(
+    site: Any, place: Any, scratch: Path
+) -> None:
     site.answer = lambda request: request.send(200, BODY, content_length=str(2**40))
     refused(lambda: place(max_bytes=2**30).fetch(scratch), r"data\.max_bytes allows 1,073,741,824", scratch)
 
 
-def test_a_stream_without_an_end_is_cut(site: Any, place: Any, scratch: Path) -> None:
+def test_an_endless_stream_is_aborted(site: Any, place: Any, scratch: Path) -> None:
     sent = []
 
     def answer(request: Any) -> None:
@@ -278,14 +284,14 @@ def test_a_stream_without_an_end_is_cut(site: Any, place: Any, scratch: Path) ->
     assert sum(sent) < 2**26  # what the sockets hold, and no more
 
 
-def test_another_sha256_is_refused(site: Any, place: Any, scratch: Path) -> None:
+def test_a_wrong_sha256_is_refused(site: Any, place: Any, scratch: Path) -> None:
     site.answer = lambda request: request.send(200, BODY)
     found = hashlib.sha256(BODY).hexdigest()
     match = f"SHA-256 of {site.url}/set.npz is {found}, but data.sha256 is {'0' * 64}"
     refused(lambda: place(sha256="0" * 64).fetch(scratch), match, scratch)
 
 
-def test_nobody_there(scratch: Path) -> None:
+def test_unreachable_hosts(scratch: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         gone = locate(Source(kind="npz", source=f"http://127.0.0.1:{free.getsockname()[1]}/set.npz"))
@@ -295,12 +301,12 @@ def test_nobody_there(scratch: Path) -> None:
     refused(nowhere.identity, r"the host no-such-host\.invalid is unknown .*Correct data\.source")
 
 
-def test_a_machine_without_room(site: Any, place: Any) -> None:
+def test_a_full_disk(site: Any, place: Any) -> None:
     site.answer = lambda request: request.send(200, BODY)
     refused(lambda: place().fetch(Path("/proc/scratch")), "Free disk space")
 
 
-def test_secrets_of_an_address_are_in_no_message_and_no_log(
+def test_secrets_in_a_url_are_not_in_messages_and_logs(
     site: Any, scratch: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -326,14 +332,14 @@ def test_secrets_of_an_address_are_in_no_message_and_no_log(
 # Encryption
 
 
-def test_a_certificate_that_nobody_vouches_for(site: Any, secure: str, scratch: Path) -> None:
+def test_an_untrusted_certificate(site: Any, secure: str, scratch: Path) -> None:
     site.answer = lambda request: request.send(200, BODY)
     place = locate(Source(kind="npz", source=f"{secure}/set.npz"))
     refused(lambda: place.fetch(scratch), r"TLS connection failed .*certificate.* SSL_CERT_FILE", scratch)
     assert site.asked == []
 
 
-def test_an_encrypted_address_stays_encrypted(
+def test_https_is_not_redirected_to_http(
     site: Any, secure: str, authority: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))

@@ -94,14 +94,14 @@ def test_without_the_bucket(emulator: str, tmp_path: Path) -> None:
         ModelStore(bucket).champion("digits")
 
 
-def test_out_of_reach(tmp_path: Path) -> None:
+def test_an_unreachable_server(tmp_path: Path) -> None:
     with answering(200) as (url, _):
         pass  # and gone
     bucket = Bucket("models", "", Access(url, patience=0.3))
     refused(bucket, tmp_path / "f", f"{url} did not answer", "store.endpoint")
 
 
-def test_proxies_certificates_and_passwords_are_not_for_an_emulator(
+def test_an_emulator_ignores_proxies_certificates_and_passwords(
     emulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("default login me password secret")
@@ -121,7 +121,7 @@ def test_proxies_certificates_and_passwords_are_not_for_an_emulator(
         Bucket("models", "", Access("http://storage.invalid"))
 
 
-def test_something_else_than_a_bucket(tmp_path: Path) -> None:
+def test_a_server_that_is_not_a_storage(tmp_path: Path) -> None:
     with answering(400) as (url, _):
         refused(Bucket("models", "", Access(url)), tmp_path / "f", f"{url} refuses it (400: no)", "endpoint")
 
@@ -144,7 +144,7 @@ def test_something_else_than_a_bucket(tmp_path: Path) -> None:
         (403, "Request is prohibited by organization's policy.", "administrators"),
     ],
 )
-def test_a_refusal_is_told_in_the_services_own_words(code: int, said: str, remedy: str, tmp_path) -> None:
+def test_an_error_has_the_message_of_the_service(code: int, said: str, remedy: str, tmp_path) -> None:
     with answering(code, said=said) as (url, _):
         bucket = Bucket("models", "", Access(url))
         refused(bucket, tmp_path / "f", f"({code}: {said.rstrip('.')})", remedy)
@@ -153,7 +153,7 @@ def test_a_refusal_is_told_in_the_services_own_words(code: int, said: str, remed
                 use()
 
 
-def test_each_request_names_the_project_that_pays(tmp_path: Path) -> None:
+def test_each_request_has_the_user_project(tmp_path: Path) -> None:
     with answering(403) as (url, asked):
         refused(Bucket("models", "", Access(url, "payer")), tmp_path / "f", "403")
         assert asked
@@ -161,7 +161,7 @@ def test_each_request_names_the_project_that_pays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", ["bucket"], indirect=True)
-def test_objects_that_stand_for_folders_are_not_seen(settings, store, publish, emulator, tmp_path) -> None:
+def test_folder_placeholders_are_ignored(settings, store, publish, emulator, tmp_path) -> None:
     url = settings.url
     store.promote("digits", publish("one"), reason="r", by="b")
     before = [store.history("digits"), store.stored_files("digits"), store.names()]
@@ -179,21 +179,21 @@ def test_objects_that_stand_for_folders_are_not_seen(settings, store, publish, e
     assert store.remove("digits", 2)
 
 
-def test_a_busy_service_is_asked_again() -> None:
+def test_a_busy_service_is_retried() -> None:
     with answering(503, 429, 403) as (url, asked):
         with pytest.raises(StoreError, match="403"):
             Bucket("models", "", Access(url)).read("m/a")
         assert len(asked) == 3
 
 
-def test_the_champion_is_one_request() -> None:
+def test_reading_the_champion_is_one_request() -> None:
     with answering(403) as (url, asked):
         with pytest.raises(StoreError):
             ModelStore(Bucket("models", "there", Access(url))).champion("digits")
         assert asked == ["GET /download/storage/v1/b/models/o/there%2Fdigits%2Fchampion.json?alt=media"]
 
 
-def test_a_missing_champion_is_one_request_once_the_bucket_was_seen() -> None:
+def test_a_missing_champion_is_one_request_after_the_first() -> None:
     with answering(404, 200, 404) as (url, asked):
         models = ModelStore(Bucket("models", "", Access(url)))
         for _ in range(3):
@@ -201,13 +201,13 @@ def test_a_missing_champion_is_one_request_once_the_bucket_was_seen() -> None:
         assert ["/download/" in line for line in asked] == [True, False, True, True]
 
 
-def test_a_missing_object_in_a_bucket_that_must_not_be_listed() -> None:
+def test_a_missing_object_without_permission_to_list() -> None:
     with answering(404, 403) as (url, _), pytest.raises(StoreError, match=r"Cannot list .*403") as caught:
         Bucket("models", "", Access(url)).read("m/a")
     assert not isinstance(caught.value, NotFoundError)
 
 
-def test_a_write_whose_answer_got_lost_counts_as_written(emulator: str) -> None:
+def test_a_write_with_a_lost_response_is_idempotent(emulator: str) -> None:
     bucket = Bucket(BUCKET, uuid4().hex, Access(emulator))
     bucket.create("m/a", b"1")
     bucket.create("m/a", b"1")  # as a retry would
@@ -218,7 +218,7 @@ def test_a_write_whose_answer_got_lost_counts_as_written(emulator: str) -> None:
         bucket.create("m/a", b"3")
 
 
-def test_credentials_that_are_missing_are_said_before_anything_is_asked(
+def test_missing_credentials_are_an_error_before_the_first_request(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)

@@ -21,7 +21,7 @@ def promote(store: ModelStore, *versions: int) -> None:
         store.promote("digits", version, reason=f"promote {version}", by="test")
 
 
-def test_promoting_moves_the_pointer_and_tells_the_history(store: ModelStore, publish: Publish) -> None:
+def test_a_promotion_moves_the_pointer_and_adds_to_the_history(store: ModelStore, publish: Publish) -> None:
     first, second = publish("one"), publish("two")
     promote(store, first, second)
     champion = store.champion("digits")
@@ -43,7 +43,7 @@ def test_promoting_the_champion_again_changes_nothing(
     assert len(objects.keys("digits/history/")) == 1
 
 
-def test_only_a_whole_version_can_be_promoted(store: ModelStore, publish: Publish) -> None:
+def test_only_a_complete_version_can_be_promoted(store: ModelStore, publish: Publish) -> None:
     publish("one")
     store.reserve("digits", "killed")
     for version in (2, 3, 0):
@@ -68,7 +68,7 @@ def test_a_promotion_that_expected_another_champion_is_a_conflict(
     assert store.promote("digits", three, reason="", by="", expected=two).previous == two
 
 
-def test_rolling_back_goes_to_the_one_before_and_then_further(store: ModelStore, publish: Publish) -> None:
+def test_repeated_rollbacks_go_further_back(store: ModelStore, publish: Publish) -> None:
     promote(store, publish("one"), publish("two"), publish("three"))
     back = store.rollback("digits", reason="wrong classes", by="me")
     assert (back.version, back.previous) == (2, 1)
@@ -79,7 +79,7 @@ def test_rolling_back_goes_to_the_one_before_and_then_further(store: ModelStore,
     assert [entry.action for entry in store.history("digits")] == ["promote"] * 3 + ["rollback"] * 3
 
 
-def test_rolling_back_without_a_champion_or_to_no_version(store: ModelStore, publish: Publish) -> None:
+def test_a_rollback_without_a_champion_or_to_a_missing_version(store: ModelStore, publish: Publish) -> None:
     with pytest.raises(NotFoundError, match=r"There is no model digits"):
         store.rollback("digits", reason="", by="")
     promote(store, publish("one"))
@@ -87,9 +87,7 @@ def test_rolling_back_without_a_champion_or_to_no_version(store: ModelStore, pub
         store.rollback("digits", 7, reason="", by="")
 
 
-def test_a_rolled_back_version_is_known_until_it_is_promoted_again(
-    store: ModelStore, publish: Publish
-) -> None:
+def test_a_version_is_rolled_back_until_it_is_promoted_again(store: ModelStore, publish: Publish) -> None:
     promote(store, publish("one"), publish("two"))
     store.rollback("digits", reason="wrong classes", by="me")
     left = store.rolled_back("digits", 2)
@@ -100,7 +98,7 @@ def test_a_rolled_back_version_is_known_until_it_is_promoted_again(
     assert store.rolled_back("digits", 2) is None
 
 
-def test_an_entry_that_no_pointer_named_is_an_attempt(
+def test_an_entry_of_the_history_without_a_pointer_is_an_attempt(
     store: ModelStore, publish: Publish, objects: Objects
 ) -> None:
     promote(store, publish("one"))
@@ -124,14 +122,14 @@ def test_an_entry_that_no_pointer_named_is_an_attempt(
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"{}", b"\xff", b'{"version": "one"}'])
-def test_a_damaged_pointer_is_named(store: ModelStore, objects: Objects, data: bytes) -> None:
+def test_a_damaged_pointer_is_an_error(store: ModelStore, objects: Objects, data: bytes) -> None:
     objects.create("digits/champion.json", data)
     with pytest.raises(StoreError, match=r"digits/champion\.json is not a Champion .*backup") as caught:
         store.champion("digits")
     assert store.url in str(caught.value)
 
 
-def test_nothing_is_written_by_looking(settings: Store, objects: Objects) -> None:
+def test_reading_writes_nothing(settings: Store, objects: Objects) -> None:
     store = open_store(settings)
     store.champion("digits")
     store.history("digits")
@@ -154,9 +152,7 @@ def test_a_version_that_was_not_promoted_is_in_the_history_as_an_attempt(store, 
     assert store.rollback("digits", reason="r", by="me").version == first
 
 
-def test_a_promotion_of_a_version_that_is_removed_meanwhile_is_taken_back(
-    store, publish, objects, monkeypatch
-):
+def test_a_promotion_of_a_concurrently_removed_version_is_reverted(store, publish, objects, monkeypatch):
     first, second = publish("one"), publish("two")
     promote(store, first)
     move = store._move
@@ -174,7 +170,7 @@ def test_a_promotion_of_a_version_that_is_removed_meanwhile_is_taken_back(
     assert store.champion("digits").version == first
 
 
-def test_a_promotion_gives_up_when_others_are_always_faster(store, publish, monkeypatch):
+def test_a_promotion_fails_after_repeated_conflicts(store, publish, monkeypatch):
     version = publish("one")
     monkeypatch.setattr(models, "ROUNDS", 2)
     monkeypatch.setattr(store, "_move", lambda *_: False)

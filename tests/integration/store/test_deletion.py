@@ -14,7 +14,7 @@ from modelyard.components.store.storage import open_objects
 
 @pytest.mark.parametrize("settings", ["folder", "shelf"], indirect=True)
 @pytest.mark.parametrize("change", ["touched", "written", "recreated"])
-def test_what_changed_since_it_was_listed_is_not_deleted(objects, change, tmp_path):
+def test_an_object_that_changed_after_the_listing_is_not_deleted(objects, change, tmp_path):
     objects.create("uploads/one", b"first")
     (seen,) = objects.entries("uploads/")
     time.sleep(0.01)
@@ -29,7 +29,7 @@ def test_what_changed_since_it_was_listed_is_not_deleted(objects, change, tmp_pa
     assert objects.read("uploads/one")[0] == (b"first" if change == "touched" else b"second")
 
 
-def test_a_bucket_is_told_which_generation_may_be_deleted():
+def test_a_deletion_in_a_bucket_has_a_generation_precondition():
     """The fake-gcs-server ignores these parameters of a deletion; Cloud Storage answers 412."""
     asked = []
 

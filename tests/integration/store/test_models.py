@@ -14,7 +14,7 @@ Publish = Callable[[str], int]
 MakeManifest = Callable[[str, int, str], Manifest]
 
 
-def test_an_empty_store_has_nothing(store: ModelStore) -> None:
+def test_an_empty_store(store: ModelStore) -> None:
     assert store.names() == []
     assert store.versions("digits") == []
     assert store.champion("digits") is None
@@ -22,7 +22,7 @@ def test_an_empty_store_has_nothing(store: ModelStore) -> None:
     assert store.rolled_back("digits", 1) is None
 
 
-def test_a_run_gets_one_number_and_the_next_run_the_next(store: ModelStore) -> None:
+def test_each_run_reserves_one_version(store: ModelStore) -> None:
     assert store.reserve("digits", "first") == 1
     assert store.reserve("digits", "second") == 2
     assert store.reserve("digits", "first") == 1
@@ -44,7 +44,7 @@ def test_a_version_exists_when_it_has_a_manifest(store: ModelStore, publish: Pub
     assert store.reserve("digits", "killed") == 1
 
 
-def test_the_layout_is_the_documented_one(store: ModelStore, publish: Publish, objects: Objects) -> None:
+def test_the_layout_is_as_documented(store: ModelStore, publish: Publish, objects: Objects) -> None:
     store.promote("digits", publish("run"), reason="good", by="test")
     assert objects.keys("") == [
         "digits/champion.json",
@@ -69,7 +69,7 @@ def test_a_published_version_never_changes(
     assert hashlib.sha256(before["digits/versions/000001/manifest.json"]).hexdigest() == digest
 
 
-def test_what_another_process_publishes_meanwhile_stays(
+def test_a_concurrent_publication_is_not_overwritten(
     store: ModelStore, files: dict[str, Path], manifest: MakeManifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version, upload = store.reserve("digits", "run"), store._objects.upload
@@ -105,7 +105,7 @@ def test_only_the_run_that_reserved_a_version_publishes_it(
 
 
 @pytest.mark.parametrize("path", ["../../champion.json", "/etc/passwd", "manifest.json", "run.json"])
-def test_a_file_cannot_take_a_place_that_is_not_its_own(
+def test_a_file_with_a_reserved_or_outside_path_is_refused(
     store: ModelStore, files: dict[str, Path], manifest: MakeManifest, path: str, objects: Objects
 ) -> None:
     store.reserve("digits", "run")
@@ -116,7 +116,7 @@ def test_a_file_cannot_take_a_place_that_is_not_its_own(
     assert objects.keys("") == ["digits/versions/000001/run.json"]
 
 
-def test_fetching_gives_every_file_and_the_manifest(
+def test_fetch_downloads_every_file_and_the_manifest(
     store: ModelStore, publish: Publish, files: dict[str, Path], tmp_path: Path
 ) -> None:
     version = publish("run")
@@ -128,7 +128,7 @@ def test_fetching_gives_every_file_and_the_manifest(
         assert (tmp_path / "served" / path).read_bytes() == source.read_bytes()
 
 
-def test_fetching_some_files(store: ModelStore, publish: Publish, tmp_path: Path) -> None:
+def test_fetch_some_files(store: ModelStore, publish: Publish, tmp_path: Path) -> None:
     version = publish("run")
     store.fetch("digits", version, tmp_path / "served", only=["model.onnx"])
     assert sorted(path.name for path in (tmp_path / "served").iterdir()) == ["manifest.json", "model.onnx"]
@@ -136,7 +136,7 @@ def test_fetching_some_files(store: ModelStore, publish: Publish, tmp_path: Path
         store.fetch("digits", version, tmp_path / "other", only=["model.tflite"])
 
 
-def test_a_changed_file_is_named_and_nothing_is_left(
+def test_a_changed_file_is_an_error_and_nothing_remains(
     store: ModelStore, publish: Publish, objects: Objects, tmp_path: Path
 ) -> None:
     version = publish("run")
@@ -150,7 +150,7 @@ def test_a_changed_file_is_named_and_nothing_is_left(
     store.fetch("digits", version, tmp_path / "served", only=["report.html"])
 
 
-def test_a_missing_file_is_named(store: ModelStore, manifest: MakeManifest, tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(store: ModelStore, manifest: MakeManifest, tmp_path: Path) -> None:
     store.reserve("digits", "run")
     whole = manifest("digits", 1, "run")
     store._objects.create("digits/versions/000001/manifest.json", whole.model_dump_json().encode())
@@ -175,7 +175,7 @@ def test_a_changed_manifest_does_not_match_its_digest(
 
 
 @pytest.mark.parametrize("name", ["Digits", "a/b", "..", "-a", "a-", "a_b", "", "a" * 64, "digits\n"])
-def test_a_name_that_is_none_is_refused(store: ModelStore, name: str) -> None:
+def test_an_invalid_name_is_refused(store: ModelStore, name: str) -> None:
     for use in (store.versions, store.champion, store.history, lambda name: store.reserve(name, "run")):
         with pytest.raises(ConfigError, match="lower-case letters, digits and dashes") as caught:
             use(name)

@@ -19,7 +19,7 @@ def test_an_object_is_created_once(objects: Objects) -> None:
     assert objects.read("m/a.json")[0] == b"1"
 
 
-def test_replacing_needs_the_generation_that_is_there(objects: Objects) -> None:
+def test_replace_needs_the_current_generation(objects: Objects) -> None:
     objects.create("m/a.json", b"1")
     _, first = objects.read("m/a.json")
     second = objects.replace("m/a.json", b"2", first)
@@ -40,7 +40,7 @@ def test_a_missing_object_is_not_found_and_cannot_be_replaced(objects: Objects, 
     assert objects.find("m/other")
 
 
-def test_files_travel_whole_whatever_their_size(objects: Objects, tmp_path: Path) -> None:
+def test_files_of_any_size_are_uploaded_and_downloaded(objects: Objects, tmp_path: Path) -> None:
     source, back = tmp_path / "source", tmp_path / "back"
     for size in (0, 5, 20 * 2**20):  # the last one is a resumable upload on a bucket
         source.write_bytes(b"x" * size)
@@ -49,7 +49,7 @@ def test_files_travel_whole_whatever_their_size(objects: Objects, tmp_path: Path
         assert back.read_bytes() == source.read_bytes()
 
 
-def test_a_download_may_ask_for_the_bytes_that_were_listed(objects: Objects, tmp_path: Path) -> None:
+def test_a_download_may_require_the_listed_generation(objects: Objects, tmp_path: Path) -> None:
     objects.create("m/a", b"1")
     seen = objects.find("m/a")
     assert objects.entries("m/") == [seen]
@@ -88,21 +88,21 @@ def added(objects, key, data):
 
 
 @pytest.mark.parametrize("size", [0, 5, 9 * 2**20])
-def test_a_new_object_has_the_files_bytes(objects, size):
+def test_a_new_object_has_the_bytes_of_the_stream(objects, size):
     data = bytes(range(256)) * (size // 256 + 1)
     added(objects, "uploads/one", data[:size])
     assert objects.read("uploads/one")[0] == data[:size]
     assert objects.keys("uploads/") == ["uploads/one"]
 
 
-def test_what_exists_is_not_written_over(objects):
+def test_an_existing_object_is_not_overwritten(objects):
     added(objects, "uploads/one", b"first")
     with pytest.raises(ConflictError):
         added(objects, "uploads/one", b"second")
     assert objects.read("uploads/one")[0] == b"first"
 
 
-def test_touching_makes_an_object_new_and_no_other_there(objects):
+def test_touch_updates_only_the_time(objects):
     assert not objects.touch("uploads/one")
     added(objects, "uploads/one", b"first")
     (before,) = objects.entries("uploads/")
@@ -113,7 +113,7 @@ def test_touching_makes_an_object_new_and_no_other_there(objects):
     assert after.changed > before.changed
 
 
-def test_deleting_leaves_nothing_and_may_be_done_twice(objects):
+def test_delete_is_idempotent(objects):
     added(objects, "uploads/data/one", b"first")
     added(objects, "other", b"other")
     (seen,) = objects.entries("uploads/")

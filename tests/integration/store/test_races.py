@@ -14,7 +14,7 @@ from tests.integration.store.racers import racers
 Publish = Callable[[str], int]
 
 
-def test_of_two_promotions_that_expect_the_same_champion_one_wins(
+def test_one_of_two_promotions_with_the_same_expected_champion_wins(
     settings: Store, store: ModelStore, publish: Publish
 ) -> None:
     versions = [publish(f"run {number}") for number in range(3)]
@@ -39,7 +39,7 @@ def test_of_two_promotions_that_expect_the_same_champion_one_wins(
         assert (entry.previous or 0) == before
 
 
-def test_of_promotions_that_expect_nothing_none_is_lost(
+def test_no_promotion_without_an_expected_champion_is_lost(
     settings: Store, store: ModelStore, publish: Publish
 ) -> None:
     rounds, versions = 5, [publish(f"run {number}") for number in range(4)]
@@ -56,7 +56,7 @@ def test_of_promotions_that_expect_nothing_none_is_lost(
     assert [entry.previous for entry in effective[1:]] == [entry.version for entry in effective[:-1]]
 
 
-def test_one_run_gets_one_number_and_two_runs_get_two(settings: Store, store: ModelStore) -> None:
+def test_concurrent_reservations_get_one_version_per_run(settings: Store, store: ModelStore) -> None:
     numbers = []
     with racers(settings, 3) as three:
         for turn in range(5):
@@ -70,7 +70,7 @@ def test_one_run_gets_one_number_and_two_runs_get_two(settings: Store, store: Mo
 
 
 @pytest.mark.parametrize("place", ["model.onnx", "report.html", "saved_model/variables/variables.index"])
-def test_a_publish_killed_in_the_middle_is_finished_by_the_next(
+def test_a_killed_publication_is_completed_by_the_next(
     settings: Store,
     store: ModelStore,
     files: dict[str, Path],
@@ -94,7 +94,7 @@ def test_a_publish_killed_in_the_middle_is_finished_by_the_next(
     store.fetch("digits", version, tmp_path / "served", digest=digest)
 
 
-def test_publishing_the_same_version_twice_at_once(
+def test_two_simultaneous_publications_of_a_version(
     settings: Store,
     store: ModelStore,
     files: dict[str, Path],

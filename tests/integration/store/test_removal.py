@@ -17,7 +17,7 @@ Publish = Callable[[str], int]
 ManifestOf = Callable[[str, int, str], Manifest]
 
 
-def test_a_version_goes_with_its_files_and_its_number_stays(
+def test_a_removed_version_loses_its_files_and_keeps_its_number(
     store: ModelStore, publish: Publish, objects, tmp_path: Path
 ) -> None:
     first, second = publish("first"), publish("second")
@@ -36,7 +36,7 @@ def test_a_version_goes_with_its_files_and_its_number_stays(
     store.fetch("digits", first, tmp_path / "served")
 
 
-def test_the_history_of_a_version_that_is_gone_can_be_read(store: ModelStore, publish: Publish) -> None:
+def test_the_history_of_a_removed_version_can_be_read(store: ModelStore, publish: Publish) -> None:
     versions = [publish(f"run {number}") for number in range(3)]
     for version in versions:
         store.promote("digits", version, reason="better", by="test")
@@ -48,7 +48,7 @@ def test_the_history_of_a_version_that_is_gone_can_be_read(store: ModelStore, pu
 
 
 @pytest.mark.parametrize("role", ["champion", "previous"])
-def test_what_became_champion_meanwhile_stays_as_it_was(
+def test_the_champion_and_its_predecessor_are_not_removed(
     store: ModelStore, publish: Publish, role: str
 ) -> None:
     first, second = publish("first"), publish("second")
@@ -60,7 +60,7 @@ def test_what_became_champion_meanwhile_stays_as_it_was(
     assert store.digest("digits", version) == digest
 
 
-def test_a_removal_killed_anywhere_leaves_a_whole_version_or_none(
+def test_a_killed_removal_leaves_a_complete_version_or_none(
     settings: Store, store: ModelStore, publish: Publish, tmp_path: Path
 ) -> None:
     for turn in range(4):
@@ -77,7 +77,7 @@ def test_a_removal_killed_anywhere_leaves_a_whole_version_or_none(
         assert store.stored_files("digits") == []
 
 
-def test_two_that_remove_the_same_at_once_both_see_it_gone(
+def test_two_simultaneous_removals_of_a_version_succeed(
     settings: Store, store: ModelStore, publish: Publish
 ) -> None:
     with racers(settings, 2) as pair:
@@ -89,7 +89,7 @@ def test_two_that_remove_the_same_at_once_both_see_it_gone(
             assert store.stored_files("digits") == []
 
 
-def test_a_promotion_at_the_same_moment_never_leads_to_a_version_that_is_gone(
+def test_a_simultaneous_promotion_never_points_to_a_removed_version(
     settings: Store, store: ModelStore, publish: Publish, tmp_path: Path
 ) -> None:
     anchor = publish("anchor")
@@ -114,7 +114,7 @@ def test_a_promotion_at_the_same_moment_never_leads_to_a_version_that_is_gone(
 
 
 @pytest.mark.parametrize("settings", ["folder"], indirect=True)  # the emulator deletes whatever is asked
-def test_a_run_that_publishes_at_the_same_moment_ends_with_a_whole_version_or_none(
+def test_a_simultaneous_publication_leaves_a_complete_version_or_none(
     settings: Store, store: ModelStore, files: dict[str, Path], manifest: ManifestOf, tmp_path: Path
 ) -> None:
     version = store.reserve("digits", "run")
@@ -132,7 +132,9 @@ def test_a_run_that_publishes_at_the_same_moment_ends_with_a_whole_version_or_no
     store.fetch("digits", version, tmp_path / "served")
 
 
-def test_files_of_a_publication_in_progress_stay(store: ModelStore, objects, tmp_path: Path) -> None:
+def test_files_of_a_publication_in_progress_are_not_removed(
+    store: ModelStore, objects, tmp_path: Path
+) -> None:
     version = store.reserve("digits", "run")
     (tmp_path / "model.onnx").write_bytes(b"half")
     objects.upload("digits/versions/000001/model.onnx", tmp_path / "model.onnx")
@@ -142,7 +144,7 @@ def test_files_of_a_publication_in_progress_stay(store: ModelStore, objects, tmp
     assert store.stored_files("digits") == []
 
 
-def test_the_files_of_a_champion_stay_while_another_removal_gives_its_manifest_back(
+def test_a_champion_is_not_removed_while_another_removal_restores_its_manifest(
     store: ModelStore, publish: Publish, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     version = publish("one")

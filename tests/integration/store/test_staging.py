@@ -19,7 +19,7 @@ def uri(emulator) -> str:  # noqa: ARG001 - the bucket is the emulator's
     return f"gs://{BUCKET}/{uuid4().hex}/train"
 
 
-def test_a_folder_and_a_file_come_back_as_they_were(uri, emulator, tmp_path):
+def test_a_folder_and_a_file_are_uploaded_and_fetched(uri, emulator, tmp_path):
     there, back = tmp_path / "there", tmp_path / "back"
     (there / "model/saved_model").mkdir(parents=True)
     (there / "model/saved_model/weights").write_bytes(b"\x00" * 9_000_000)  # more than one request's worth
@@ -34,7 +34,7 @@ def test_a_folder_and_a_file_come_back_as_they_were(uri, emulator, tmp_path):
     assert all((back / name).read_bytes() == path.read_bytes() for name, path in files.items())
 
 
-def test_an_artifact_whose_name_begins_like_another_is_not_taken_with_it(uri, emulator, tmp_path):
+def test_an_artifact_with_the_same_prefix_is_not_fetched(uri, emulator, tmp_path):
     for name in ("model", "model-old"):
         (tmp_path / "there" / name).mkdir(parents=True)
         (tmp_path / "there" / name / "file").write_text(name)
@@ -43,17 +43,17 @@ def test_an_artifact_whose_name_begins_like_another_is_not_taken_with_it(uri, em
     assert [path.read_text() for path in (tmp_path / "back").rglob("*") if path.is_file()] == ["model"]
 
 
-def test_nothing_there_is_an_error_that_names_it(uri, emulator, tmp_path):
+def test_a_missing_artifact_is_an_error(uri, emulator, tmp_path):
     with pytest.raises(NotFoundError, match="train/model"):
         staging.fetch(f"{uri}/model", tmp_path / "back", emulator)
 
 
-def test_a_name_that_would_lead_elsewhere_is_refused(emulator, tmp_path):
+def test_a_path_outside_the_bucket_is_refused(emulator, tmp_path):
     with pytest.raises(StoreError, match="not a name for an object"):
         staging.fetch(f"gs://{BUCKET}/../../etc/passwd", tmp_path / "back", emulator)
 
 
-def test_as_a_program_it_uses_the_folder_in_which_steps_look(uri, emulator, tmp_path, monkeypatch):
+def test_the_program_uses_the_mount_point_of_the_steps(uri, emulator, tmp_path, monkeypatch):
     assert staging.mounted("gs://bucket/runs/7") == Path("/gcs/bucket/runs/7")
     monkeypatch.setattr(GoogleCloudStorage, "mount", str(tmp_path))
     (staging.mounted(uri) / "model").mkdir(parents=True)

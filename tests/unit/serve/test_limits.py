@@ -14,7 +14,7 @@ MIB = 2**20
 
 @pytest.mark.parametrize("cpus", [1, 64])
 @pytest.mark.parametrize("memory", [128 * MIB, 256 * MIB, 512 * MIB, 4096 * MIB, 2**36])
-def test_all_that_is_read_at_once_fits_into_the_container(memory, cpus):
+def test_simultaneous_work_fits_into_the_container(memory, cpus):
     found = limits(Serving(), memory, cpus)
     assert found.workers >= 1
     assert found.body <= 32 * MIB
@@ -25,7 +25,7 @@ def test_all_that_is_read_at_once_fits_into_the_container(memory, cpus):
         assert BASE + one + found.workers * COPIES * LARGE + found.connections <= memory
 
 
-def test_what_is_configured_holds():
+def test_configured_limits_are_used():
     found = limits(Serving(max_body_bytes=7, max_pixels=9, threads=2), 2**30, cpus=8)
     assert (found.body, found.image_pixels, found.workers) == (7, 9, 4)
 

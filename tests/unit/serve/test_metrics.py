@@ -28,7 +28,7 @@ def test_requests_are_counted_by_code_version_and_traffic():
     assert found["modelyard_model_version", ("7", "digits")] == 1
 
 
-def test_the_champion_is_shown_beside_the_version_that_is_served():
+def test_the_champion_and_the_served_version_are_metrics():
     metrics = Metrics("digits", lambda: 0)
     metrics.version = 7
     assert ("modelyard_champion_failures_total", ("digits",)) not in samples(metrics), "it is pinned"
@@ -42,7 +42,7 @@ def test_the_champion_is_shown_beside_the_version_that_is_served():
     assert found["modelyard_model_version", ("7", "digits")] == 1
 
 
-def test_the_histogram_is_cumulative_and_a_bound_belongs_to_its_bucket():
+def test_the_histogram_is_cumulative_and_includes_its_bounds():
     metrics = Metrics("digits", lambda: 0)
     for seconds in (0.0001, 0.0025, 0.003, 99.0):
         metrics.answered(1, Reply(b"", 200, rows=1, seconds=seconds), golden=False)
@@ -56,7 +56,7 @@ def test_the_histogram_is_cumulative_and_a_bound_belongs_to_its_bucket():
     assert found["modelyard_request_seconds_sum", ("1", "client", "digits")] == 99.0056
 
 
-def test_a_failure_is_an_executed_request_or_a_golden_one_and_refusals_have_no_time():
+def test_only_executed_or_golden_requests_are_failures():
     metrics = Metrics("digits", lambda: 0)
     metrics.answered(1, Reply(b"", 500, seconds=0.1), golden=False)  # the model raised an error
     metrics.answered(1, Reply(b"", 500), golden=False)  # a client's input gave an answer that is not finite

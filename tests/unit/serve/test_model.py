@@ -10,7 +10,7 @@ from tests.versions import classifier_signature
 
 
 @pytest.mark.parametrize(("side", "size"), [(4, 16), (200, 3), (1000, 1)])
-def test_a_slice_has_few_examples_and_few_bytes(tmp_path, side, size):
+def test_the_size_of_a_slice_is_limited_in_examples_and_bytes(tmp_path, side, size):
     predictor = Predictor(counting(tmp_path, side), "tiny", 1, signature(side), 1)
     answers = predictor.run(np.zeros((size + 1, side, side), np.float32))
     assert answers[:, 0].tolist() == [size] * size + [1]

@@ -20,7 +20,7 @@ from modelyard.components.serve.replies import Refused
         ("GET", "/", Call("page", None, None)),
     ],
 )
-def test_a_path_is_understood(method, path, call):
+def test_paths_are_resolved(method, path, call):
     assert resolve(method, path) == call
 
 
@@ -35,7 +35,7 @@ def test_a_path_is_understood(method, path, call):
         ("GET", "/" + "a" * 100_000, 404),
     ],
 )
-def test_another_path_or_method_is_refused_with_a_remedy(method, path, status):
+def test_unknown_paths_and_methods_are_refused(method, path, status):
     with pytest.raises(Refused) as refused:
         resolve(method, path)
     assert refused.value.reply.status == status
@@ -43,7 +43,7 @@ def test_another_path_or_method_is_refused_with_a_remedy(method, path, status):
     assert ("use " in str(refused.value)) or ("/v1/models/NAME:predict" in str(refused.value))
 
 
-def test_what_is_allowed_stands_in_the_header():
+def test_405_has_the_header_allow():
     with pytest.raises(Refused) as refused:
         resolve("GET", "/v2/models/digits/infer")
     assert refused.value.reply.headers == ((b"allow", b"POST"),)

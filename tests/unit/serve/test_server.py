@@ -27,7 +27,7 @@ def connection(loop: Mock) -> Connection:
     return connection
 
 
-def test_the_time_begins_with_the_request_and_not_with_the_connection_or_its_parts(connection, loop):
+def test_the_timeout_starts_with_the_request(connection, loop):
     before = connection._timer
     connection.data_received(b"POST / HTTP/1.1\r\nhost")
     before.cancel.assert_called_once()
@@ -39,7 +39,7 @@ def test_the_time_begins_with_the_request_and_not_with_the_connection_or_its_par
     assert [call.args[0] for call in loop.call_later.call_args_list] == [7.0, 7.0]
 
 
-def test_a_request_that_waits_for_the_one_before_it_is_not_late(connection):
+def test_a_pipelined_request_does_not_time_out(connection):
     connection.data_received(b"POST / HTTP/1.1\r\n")
     connection.pipeline.append((Mock(), Mock()))
     before = connection._timer
@@ -52,13 +52,13 @@ def test_a_request_that_waits_for_the_one_before_it_is_not_late(connection):
     connection.transport.close.assert_called_once()
 
 
-def test_nothing_is_written_to_a_client_that_is_gone(connection):
+def test_nothing_is_written_to_a_closed_connection(connection):
     connection.transport.is_closing.return_value = True
     connection.refuse(400, "Nonsense.")
     connection.transport.write.assert_not_called()
 
 
-def test_of_two_servers_that_bound_the_same_port_the_second_is_told():
+def test_the_second_of_two_servers_on_a_port_fails():
     with server._bind("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
         with server._bind("127.0.0.1", port) as second:

@@ -32,7 +32,7 @@ def test_a_batch_has_its_shape_dtype_and_values(signature, separators):
     np.testing.assert_array_equal(found, values)
 
 
-def test_the_array_may_stand_behind_other_keys():
+def test_the_array_may_follow_other_keys():
     found = batch('{"signature_name": "[[", "x": [[1]], "instances": [[[1, 2, 3], [4, 5, 6]]]}')
     np.testing.assert_array_equal(found, [[[1, 2, 3], [4, 5, 6]]])
 
@@ -51,7 +51,7 @@ def test_floats_keep_their_values():
 
 
 @pytest.mark.parametrize("value", ["256", "-1", "12.5", "1e9", "18446744073709551615"])
-def test_a_pixel_that_is_none_is_named(value):
+def test_an_invalid_pixel_is_refused(value):
     status, message = refusal(f'{{"instances": [[[1, 2, 3], [4, {value}, 6]]]}}')
     assert status == 400
     assert f"Value 4 of the input is {float(value):g}" in message
@@ -85,7 +85,7 @@ def test_a_float_beyond_float32_is_refused():
     ],
 )
 @pytest.mark.parametrize("signature", [PIXELS, FLOATS])
-def test_another_shape_or_type_says_what_came_and_what_is_expected(array, words, signature):
+def test_a_wrong_shape_or_type_is_refused(array, words, signature):
     status, message = refusal(f'{{"instances": {array}}}', signature)
     assert status == 400
     assert words in message
@@ -113,7 +113,7 @@ def test_too_many_examples_are_refused_with_413():
         ('{"instances": [%s 1 2]}' % ("1, " * 400_000), "missing or superfluous commas"),  # not parsed again
     ],
 )
-def test_what_is_not_json_is_refused_with_the_place(text, words):
+def test_invalid_json_is_refused_with_its_position(text, words):
     with pytest.raises(Refused, match=f"cannot be read as JSON: .*{words}") as refused:
         tensors.parse(text.encode())
     assert "_ERROR" not in str(refused.value)
@@ -121,17 +121,17 @@ def test_what_is_not_json_is_refused_with_the_place(text, words):
 
 
 @pytest.mark.parametrize("text", ["[1]", "3", '"a"', "null"])
-def test_json_that_is_no_object_is_refused(text):
+def test_json_that_is_not_an_object_is_refused(text):
     with pytest.raises(Refused, match="an object is expected"):
         tensors.parse(text.encode())
 
 
-def test_bytes_become_a_batch_of_the_signature():
+def test_bytes_become_a_batch():
     values = np.arange(12, dtype="<f4").reshape(2, 2, 3)
     np.testing.assert_array_equal(tensors.from_bytes(values.tobytes(), (2, 2, 3), FLOATS), values)
 
 
-def test_bytes_of_another_length_or_nan_are_refused():
+def test_bytes_of_a_wrong_length_or_with_nan_are_refused():
     with pytest.raises(Refused, match="5 bytes, and 6 are expected for shape 1x2x3 of uint8"):
         tensors.from_bytes(b"12345", (1, 2, 3), PIXELS)
     with pytest.raises(Refused, match="Value 3 of the input is NaN"):
@@ -143,7 +143,7 @@ def test_rows_are_encoded_without_loss():
     np.testing.assert_array_equal(np.asarray(json.loads(encode_rows(rows)), np.float32), rows)
 
 
-def test_a_document_that_is_in_use_keeps_its_values_when_the_next_is_parsed():
+def test_a_document_in_use_keeps_its_values():
     first = tensors.parse(b'{"instances": [1]}')
     second = tensors.parse(b'{"instances": [2]}')
     assert (first["instances"][0], second["instances"][0]) == (1, 2)

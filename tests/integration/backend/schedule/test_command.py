@@ -20,7 +20,7 @@ def digits(there: str) -> None:
     )
 
 
-def test_for_scripts(modelyard: Command) -> None:
+def test_json_output(modelyard: Command) -> None:
     def schedule(*words: str) -> Any:
         code, found = modelyard("schedule", *words, "--output", "json")
         assert code == 0
@@ -38,7 +38,7 @@ def test_for_scripts(modelyard: Command) -> None:
     assert schedule("list") == []
 
 
-def test_for_people(modelyard: Command) -> None:
+def test_text_output(modelyard: Command) -> None:
     def text(*words: str) -> str:
         return str(modelyard("schedule", *words)[1])
 
@@ -54,14 +54,14 @@ def test_for_people(modelyard: Command) -> None:
     assert "digits" in text("delete", "digits")
 
 
-def test_this_machine_has_no_recurring_runs(modelyard: Command) -> None:
+def test_environment_local_has_no_schedules(modelyard: Command) -> None:
     for words in (("apply", "nowhere.yaml"), ("list",), ("delete", "digits")):
         code, text = modelyard("schedule", *words, "-e", "local")
         assert code == ConfigError.exit_code
         assert "docs/schedule.md" in text
 
 
-def test_what_no_node_can_take_is_refused(
+def test_a_pod_that_fits_no_node_is_refused(
     site: Site, modelyard: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = {"cpu": "100m", "memory": "1Mi", "pods": "10"}

@@ -55,7 +55,7 @@ def check_the_one_left(controller: recurring.RecurringRuns, epochs: int) -> None
     assert f'"epochs":{epochs}' in left.runtime_config.parameters["deploy_spec"]
 
 
-def test_killed_before_any_request_and_run_again_one_is_left(
+def test_one_recurring_run_remains_after_a_kill_before_any_request_and_a_retry(
     environment: Environment, controller: recurring.RecurringRuns
 ) -> None:
     new(environment).apply(config(DAILY))
@@ -74,7 +74,7 @@ def test_killed_before_any_request_and_run_again_one_is_left(
 
 
 @pytest.mark.parametrize("other", [HOURLY, DAILY], ids=["same", "different"])
-def test_overtaken_at_any_request_one_is_left(
+def test_one_recurring_run_remains_after_a_concurrent_apply_at_any_request(
     environment: Environment, controller: recurring.RecurringRuns, other: str
 ) -> None:
     conflicts = 0
@@ -94,7 +94,7 @@ def test_overtaken_at_any_request_one_is_left(
 
 
 @pytest.mark.parametrize("other", [HOURLY, DAILY], ids=["same", "different"])
-def test_two_at_once_leave_one(
+def test_one_recurring_run_remains_after_two_simultaneous_applies(
     environment: Environment, controller: recurring.RecurringRuns, other: str
 ) -> None:
     compiled(environment.text())  # by KFP's compiler, of which there can only be one at a time
@@ -126,7 +126,7 @@ def test_two_at_once_leave_one(
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])
-def test_an_answer_that_is_lost(
+def test_a_lost_response_creates_no_duplicate(
     site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns, cut: str
 ) -> None:
     site.server.faults.append(Fault(cut=cut, path="/recurringruns", method="POST"))

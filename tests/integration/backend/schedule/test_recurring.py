@@ -10,7 +10,7 @@ from tests.integration.backend.conftest import Site
 from tests.integration.backend.schedule.conftest import DAILY, HOURLY, changing, config, new
 
 
-def test_recurring_run_is_what_the_configuration_says(
+def test_the_recurring_run_matches_the_configuration(
     controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     wanted = config(
@@ -71,7 +71,7 @@ def test_a_replaced_schedule_leaves_its_run_alone(
 
 
 @pytest.mark.parametrize("seconds", [-40, 0, 40], ids=["before", "at", "after"])
-def test_near_a_due_time_it_waits_so_that_one_run_starts_and_survives(
+def test_near_a_due_time_replace_waits_so_that_one_run_starts_and_survives(
     controller: recurring.RecurringRuns, schedules: RecurringRuns, seconds: int
 ) -> None:
     schedules.apply(config(HOURLY))
@@ -84,7 +84,7 @@ def test_near_a_due_time_it_waits_so_that_one_run_starts_and_survives(
 
 
 @pytest.mark.parametrize("cron", ["* * * * *", "*/2 * * * *", "0,58 * * * *"])
-def test_a_schedule_that_is_due_all_the_time_is_disabled_first(
+def test_a_frequent_schedule_is_disabled_before_it_is_replaced(
     site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns, cron: str
 ) -> None:
     schedules.apply(config(f'schedule.cron="{cron}"', "schedule.concurrency=10"))
@@ -100,7 +100,7 @@ def test_a_schedule_that_is_due_all_the_time_is_disabled_first(
     assert (len(controller.recurring), controller.killed) == (1, [])
 
 
-def test_a_run_that_waited_for_another_one_survives(
+def test_a_run_that_waited_for_a_free_slot_survives(
     controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     schedules.apply(config(HOURLY))
@@ -130,7 +130,7 @@ def test_pause_and_resume(controller: recurring.RecurringRuns, schedules: Recurr
     assert schedules.apply(config(HOURLY)).action == "nothing"
 
 
-def test_catching_up_is_asked_for(controller: recurring.RecurringRuns, schedules: RecurringRuns) -> None:
+def test_catch_up(controller: recurring.RecurringRuns, schedules: RecurringRuns) -> None:
     schedules.apply(config(HOURLY, "schedule.catch_up=true", "schedule.concurrency=10"))
     schedules.pause("digits")
     controller.pass_time(hours=3)
@@ -139,7 +139,7 @@ def test_catching_up_is_asked_for(controller: recurring.RecurringRuns, schedules
     assert len(controller.workflows) == 3
 
 
-def test_the_file_says_whether_it_is_paused(
+def test_apply_pauses_and_resumes_as_configured(
     controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     schedules.apply(config(HOURLY, "schedule.paused=true"))
@@ -153,7 +153,7 @@ def test_the_file_says_whether_it_is_paused(
     assert (off.recurring_run_id, off.mode) == (on.recurring_run_id, "DISABLE")
 
 
-def test_run_now_starts_what_the_schedule_would(
+def test_run_now_starts_the_same_run_as_the_schedule(
     site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     schedules.apply(config(DAILY))
@@ -165,7 +165,7 @@ def test_run_now_starts_what_the_schedule_would(
     assert run.service_account == made.service_account
 
 
-def test_a_pipeline_version_that_is_gone_is_brought_back(
+def test_a_deleted_pipeline_version_is_uploaded_again(
     site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     schedules.apply(config(DAILY))
@@ -175,7 +175,7 @@ def test_a_pipeline_version_that_is_gone_is_brought_back(
     assert len(site.pipelines.versions) == len(controller.recurring) == 1
 
 
-def test_schedules_of_others_are_left_alone(
+def test_recurring_runs_of_other_tools_are_not_changed(
     site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     schedules.apply(config(DAILY))
@@ -195,7 +195,7 @@ def test_schedules_of_others_are_left_alone(
     assert changing(site) == before
 
 
-def test_a_schedule_for_another_store_is_left_alone(site: Site, schedules: RecurringRuns) -> None:
+def test_a_schedule_with_another_store_is_not_changed(site: Site, schedules: RecurringRuns) -> None:
     schedules.apply(config(DAILY))
     before = changing(site)
     with pytest.raises(ConflictError, match=r"gs://bucket/models.* gs://other/models"):
@@ -203,7 +203,7 @@ def test_a_schedule_for_another_store_is_left_alone(site: Site, schedules: Recur
     assert changing(site) == before
 
 
-def test_another_time_zone_than_that_of_the_server_is_refused(
+def test_a_time_zone_other_than_the_servers_is_refused(
     environment: Environment, controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     berlin = config(DAILY, "schedule.time_zone=Europe/Berlin")
@@ -215,7 +215,7 @@ def test_another_time_zone_than_that_of_the_server_is_refused(
     assert made.trigger.cron_schedule.cron == "0 0 3 * * *"
 
 
-def test_a_server_of_several_users(
+def test_multi_user_server(
     site: Site, controller: recurring.RecurringRuns, environment: Environment
 ) -> None:
     site.server.multi_user = True
@@ -230,7 +230,7 @@ def test_a_server_of_several_users(
     assert (controller.recurring, controller.killed) == ({}, [])
 
 
-def test_a_schedule_that_is_not_there(schedules: RecurringRuns) -> None:
+def test_a_missing_schedule(schedules: RecurringRuns) -> None:
     with pytest.raises(NotFoundError, match="no schedule digits"):
         schedules.pause("digits")
     schedules.apply(config(DAILY))
