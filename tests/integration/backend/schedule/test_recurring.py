@@ -215,9 +215,7 @@ def test_a_time_zone_other_than_the_servers_is_refused(
     assert made.trigger.cron_schedule.cron == "0 0 3 * * *"
 
 
-def test_multi_user_server(
-    site: Site, controller: recurring.RecurringRuns, environment: Environment
-) -> None:
+def test_multi_user_server(site: Site, controller: recurring.RecurringRuns, environment: Environment) -> None:
     site.server.multi_user = True
     schedules = new(environment)
     schedules.apply(config(HOURLY))
