@@ -1,12 +1,12 @@
-"""The command line, `modelyard`: one file per group of commands, each command a call into the library.
+"""The command line, `modelyard`: one file per group of commands. Each command calls the library.
 
-app            the commands together
-options        options of several commands, and how they print
-failures       from an error to a message and an exit code
-streams        stdout and stderr of any encoding, with or without a reader
+app            all commands
+options        options that several commands have; printing of tables and JSON
+failures       errors as messages and exit codes
+streams        stdout and stderr of any encoding, also without a reader
 pipeline       run, compile
 plan           plan
-progress       a run while it works and when it has ended, for run, submit --wait, runs show and runs retry
+progress       progress and summary of a run, for run, submit --wait, runs show and runs retry
 models         models list, show, promote, history; rollback
 rollouts       deploy; rollout status, promote, abort
 serving        serve, predict
@@ -16,7 +16,7 @@ schedule       schedule apply, list, pause, resume, run-now, delete
 configuration  config show, schema, init, reference (reference.py)
 maintenance    gc, doctor
 
-A command imports what it needs when it runs: `modelyard --help` loads Typer alone.
+A command imports its dependencies when it runs: `modelyard --help` imports only Typer.
 """
 
 import gc
@@ -33,13 +33,13 @@ def invoke(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Run the command line of this process and leave with its exit code."""
+    """Run the command line of this process and exit with its code."""
     from modelyard.pipelines.cli import streams
 
     streams.prepare()
-    gc.set_threshold(200_000)  # imports make many objects and little garbage: a tenth of a second less
+    gc.set_threshold(200_000)  # imports make little garbage: saves 0.1 s
     try:
         code = invoke(sys.argv[1:])
-    except SystemExit as end:  # by Typer
-        code = end.code if isinstance(end.code, int) else 0
+    except SystemExit as error:  # raised by Typer
+        code = error.code if isinstance(error.code, int) else 0
     sys.exit(streams.finish(code))

@@ -1,4 +1,4 @@
-"""The commands together."""
+"""All commands."""
 
 from typing import Annotated
 
@@ -17,10 +17,11 @@ from modelyard.pipelines.cli import (
     submit,
 )
 
-EPILOG = """Exit codes: 0 done, also when the gate holds or rejects · 1 unexpected error, or a failed check of
-doctor · 2 configuration or command line · 3 data · 4 training · 5 evaluation · 6 deployment · 7 model store ·
-8 server · 9 cluster · 10 Kubeflow Pipelines · 11 a pod cannot start · 12 cancelled · 13 refused by the plan ·
-14 a step was killed, ran out of memory or out of time · 130 Ctrl-C. docs/cli.md has the details."""
+EPILOG = """Exit codes: 0 success, also when the gate holds or rejects · 1 unexpected error, or a failed check
+of doctor · 2 configuration or command line · 3 data · 4 training · 5 evaluation · 6 deployment · 7 model
+store · 8 server · 9 cluster · 10 Kubeflow Pipelines · 11 a pod cannot start · 12 cancelled · 13 refused by
+the plan · 14 a step was killed, ran out of memory or timed out · 15 full disk or limit of this machine ·
+130 Ctrl-C. See docs/cli.md."""
 
 app = typer.Typer(
     name="modelyard",
@@ -29,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # its help imports half of rich, 0.2 s
+    rich_markup_mode=None,  # importing rich takes 0.2 s
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -45,9 +46,10 @@ def _show_version(value: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
 ) -> None:
     """Take a model from data to a served, guarded endpoint."""
 

@@ -1,4 +1,4 @@
-"""`config show|schema|init|reference`: the configuration itself."""
+"""`config show|schema|init|reference`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,9 +7,7 @@ import typer
 
 from modelyard.pipelines.cli.options import ConfigFile, EnvironmentName, Output, OutputFormat, Overrides, emit
 
-app = typer.Typer(
-    name="config", help="Show the configuration and its keys, or write a new one.", no_args_is_help=True
-)
+app = typer.Typer(name="config", help="Print or create a configuration.", no_args_is_help=True)
 
 
 @app.command()
@@ -19,7 +17,7 @@ def show(
     overrides: Overrides = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Print the effective configuration, defaults included; with -e, also the environment."""
+    """Print the effective configuration with all defaults; with -e, also the environment."""
     from modelyard.pipelines.config import text as config_text
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.environments.load import load_environment
@@ -44,9 +42,11 @@ def schema() -> None:
 
 @app.command()
 def init(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path("modelyard.yaml"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to create.")] = Path(
+        "modelyard.yaml"
+    ),
 ) -> None:
-    """Write a configuration to start from; its comments explain every key."""
+    """Create a configuration file with a comment for each key."""
     from modelyard.components.errors import ConfigError
     from modelyard.pipelines.cli.reference import starter_config
 
@@ -54,23 +54,24 @@ def init(
         with file.open("x", encoding="utf-8") as target:
             target.write(starter_config())
     except FileExistsError as error:
-        raise ConfigError(f"{file} exists already and was left as it is. Name another file.") from error
+        raise ConfigError(f"{file} already exists. Name another file.") from error
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{file} cannot be written: there is no folder {file.parent}. Create it, or name another file."
+            f"{file} cannot be created: the folder {file.parent} does not exist. Create it, or name another "
+            "file."
         ) from error
     except OSError as error:
-        raise ConfigError(f"{file} cannot be written: {error.strerror}. Name another file.") from error
-    typer.echo(f"Wrote {file}. Try: modelyard run {file}")
+        raise ConfigError(f"{file} cannot be created: {error.strerror}. Name another file.") from error
+    typer.echo(f"Created {file}. Run it: modelyard run {file}")
 
 
 @app.command()
 def reference(
     environments: Annotated[
-        bool, typer.Option("--environments", help="The keys of an environment instead.")
+        bool, typer.Option("--environments", help="Print the keys of environments instead.")
     ] = False,
 ) -> None:
-    """Print the reference of all keys, in Markdown."""
+    """Print the reference of all keys as Markdown."""
     from modelyard.pipelines.cli.reference import config_page, environments_page
 
     typer.echo(environments_page() if environments else config_page(), nl=False)

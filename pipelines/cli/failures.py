@@ -1,4 +1,4 @@
-"""From an error to a message and an exit code: one paragraph for people, one object for scripts."""
+"""Errors as messages and exit codes: text on stderr, or a JSON object on stdout."""
 
 import itertools
 import json
@@ -17,21 +17,26 @@ UsageError: Any = typer.BadParameter.__base__
 _command = cache(typer.main.get_command)
 
 
-class Interrupted(Exception):  # noqa: N818 - no error
-    """Ctrl-C; the message says what it does, and how to go on."""
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """Ctrl-C; the message says what happens to the run and how to continue."""
 
 
 def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code.
 
-    A ModelyardError has the code of its class, a wrong command line 2, Ctrl-C 130, and a bug 1: its
-    traceback goes to a file, or to the screen with --debug.
+    The exit code is that of the ModelyardError, 2 for a wrong command line, 130 for Ctrl-C, 1 for a bug. The
+    traceback of a bug is written to a file, or to stderr with --debug.
     """
-    as_json, debug = wants_json(arguments), "--debug" in arguments
+    as_json, debug = is_json_requested(arguments), "--debug" in arguments
     try:
         code = _command(app)(list(arguments), prog_name="modelyard", standalone_mode=not as_json)
-        if code == INTERRUPTED and as_json:  # Typer has told people already
-            report("Interrupted", "Stopped by Ctrl-C. Run it again: what is done is cached.", code, as_json)
+        if code == INTERRUPTED and as_json:  # Typer has printed it otherwise
+            report(
+                "Interrupted",
+                "Interrupted by Ctrl-C. Run the command again: finished steps are cached.",
+                code,
+                as_json,
+            )
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Interrupted as interrupted:
@@ -52,14 +57,14 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def wants_json(arguments: Sequence[str]) -> bool:
-    """Say whether a command line asks for JSON; also one that cannot be parsed."""
+def is_json_requested(arguments: Sequence[str]) -> bool:
+    """Return whether a command line has `--output json`, even one that cannot be parsed."""
     pairs = itertools.pairwise(arguments)
     return "--output=json" in arguments or ("--output", "json") in pairs
 
 
 def report(kind: str, message: str, exit_code: int, as_json: bool) -> int:
-    """Tell what went wrong, to people on stderr or to a script on stdout, and return the exit code."""
+    """Print an error to stderr, or as JSON to stdout, and return its exit code."""
     if as_json:
         error = {"kind": kind, "message": message, "exit_code": exit_code}
         typer.echo(json.dumps({"error": error}, indent=2))
@@ -69,11 +74,11 @@ def report(kind: str, message: str, exit_code: int, as_json: bool) -> int:
 
 
 def bug_message(error: Exception, debug: bool) -> str:
-    """Show or keep the traceback of a bug, and return what to tell about it."""
-    what = f"{type(error).__name__}: {error}. This is a bug in modelyard"
+    """Print or save the traceback of a bug, and return the message."""
+    message = f"{type(error).__name__}: {error}. This is a bug in modelyard"
     if debug:
         traceback.print_exception(error)
-        return f"{what}; the traceback is above."
+        return f"{message}; the traceback is above."
     try:
         from datetime import datetime
 
@@ -81,8 +86,8 @@ def bug_message(error: Exception, debug: bool) -> str:
 
         path = home() / "errors" / f"{datetime.now():%Y%m%d-%H%M%S}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        command = f"{sys.argv}\n{''.join(traceback.format_exception(error))}"
-        path.write_text(command, encoding="utf-8")
+        text = f"{sys.argv}\n{''.join(traceback.format_exception(error))}"
+        path.write_text(text, encoding="utf-8")
     except (OSError, ModelyardError):
-        return f"{what}; `modelyard --debug …` shows the traceback."
-    return f"{what}; the traceback is in {path}, and `modelyard --debug …` shows it."
+        return f"{message}; `modelyard --debug …` prints the traceback."
+    return f"{message}; the traceback is in {path}, and `modelyard --debug …` prints it."

@@ -1,4 +1,4 @@
-"""`gc` removes what nothing needs; `doctor` checks this machine."""
+"""`gc` and `doctor`."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,12 +37,12 @@ def gc(
     namespace: KfpNamespace = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Remove versions, runs of this machine, uploads and checkpoints that nothing needs.
+    """Remove unused versions, local runs, uploads and checkpoints.
 
-    What is in use is kept, and what the section `retention` of the configuration says: the latest versions
-    and runs, and everything younger than `retention.younger_than`, at least a minute (1m). The command lists
-    what it would remove, and why the rest is kept, and asks for confirmation; without a terminal, only --yes
-    removes anything.
+    Never removes anything in use. The section `retention` of the configuration keeps the latest versions and
+    runs, and everything younger than `retention.younger_than`. The command lists what it will remove, and
+    why the rest is kept, and asks for confirmation. Without a terminal, it removes nothing unless --yes is
+    set.
     """
     import time
 
@@ -53,7 +53,7 @@ def gc(
     from modelyard.pipelines.runners import runs, select
 
     console = Console(stderr=True)
-    with console.status("looking"):
+    with console.status("listing"):
         env = select.RunScope(environment, endpoint, namespace, overrides or ()).environment
         settings = load(config, overrides or (), store=env.model_store())
         removables = GarbageCollector(settings, env, runs.home(), time.time(), endpoint).find()
@@ -71,7 +71,7 @@ def gc(
 def doctor(
     store: StoreUrl = None, environment: EnvironmentName = "local", output: OutputFormat = Output.TEXT
 ) -> None:
-    """Check this machine: Python, packages, CPU, disk, model store, port, network; with -e, the cluster.
+    """Check Python, packages, CPU, disk, model store, port and network; with -e, also the cluster.
 
     The exit code is 1 if a check fails.
     """
@@ -98,19 +98,19 @@ def _show(removables: list["Removable"], to_remove: list["Removable"]) -> None:
 
     if to_remove:
         rows = [(one.kind, one.name, decimal(one.size), one.why) for one in to_remove]
-        show_rows(rows, ("what", "name", "size", "why"))
+        show_rows(rows, ("kind", "name", "size", "reason"))
     total = decimal(sum(one.size for one in to_remove))
     typer.echo(f"{len(to_remove)} of {len(removables)} can be removed ({total}).")
     kept = Counter((one.kind, one.kept) for one in removables if one.kept)
     if kept:
         reasons = [(kind, str(count), why) for (kind, why), count in kept.most_common(MAX_REASONS)]
-        show_rows(reasons, ("kept", "count", "why"))
+        show_rows(reasons, ("kept", "count", "reason"))
     if len(kept) > MAX_REASONS:
-        typer.echo("--output json lists all that is kept, and why.")
+        typer.echo("--output json lists everything that is kept, with the reason.")
 
 
 def _remove(to_remove: list["Removable"], console: "Console") -> list["Removable"]:
-    """Remove one after the other, and return what is gone."""
+    """Remove each, and return those that were removed."""
     from rich.progress import track
 
     removed = []
@@ -118,7 +118,7 @@ def _remove(to_remove: list["Removable"], console: "Console") -> list["Removable
         if one.remove():
             removed.append(one)
         else:
-            console.print(f"The {one.kind} {one.name} stays: it is, or may be, in use again.", soft_wrap=True)
+            console.print(f"The {one.kind} {one.name} is kept: it may be in use again.", soft_wrap=True)
     return removed
 
 

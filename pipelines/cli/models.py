@@ -1,4 +1,4 @@
-"""`models list|show|promote|history` and `rollback`: what is in the model store, and who is champion."""
+"""`models list|show|promote|history` and `rollback`: versions and the champion in the model store."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,21 +31,22 @@ if TYPE_CHECKING:
     from modelyard.components.store.records import Champion, HistoryEntry
 
 app = typer.Typer(
-    name="models", help="Show models and their versions; promote by hand.", no_args_is_help=True
+    name="models", help="List, show and promote versions in the model store.", no_args_is_help=True
 )
-FOLLOW = "Running servers that follow the champion take it within serving.poll_interval."
+FOLLOW = "Running servers switch to it within serving.poll_interval."
 
 
 @app.command("list")
 def list_(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A model, to list its versions.", show_default=False)
+        str | None,
+        typer.Argument(metavar="NAME", help="List the versions of this model.", show_default=False),
     ] = None,
     store: StoreUrl = None,
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """List the models, or the versions of one, and what is served."""
+    """List the models, or the versions of one, and which versions are served."""
     models = open_store(store, environment)
     if name:
         rows = _versions(models, name, _find_served(models, name, environment, store)[0])
@@ -55,7 +56,7 @@ def list_(
     errors = any(row["error"] for row in rows)
     head = tuple(key for key in rows[0] if key != "error" or errors) if rows else ()
     shown = [tuple(_cell(row[key]) for key in head) for row in rows]
-    empty = f"There are no models in {models.url}. `modelyard run` makes one."
+    empty = f"There are no models in {models.url}. `modelyard run` trains one."
     show_list(output, rows, shown, head, empty)
 
 
@@ -64,13 +65,17 @@ def show_(
     name: ModelName,
     version: Annotated[
         int | None,
-        typer.Argument(metavar="VERSION", min=1, help="Default: the champion, or else the latest."),
+        typer.Argument(
+            metavar="VERSION",
+            min=1,
+            help="The version. Default: the champion, or the latest if there is no champion.",
+        ),
     ] = None,
     store: StoreUrl = None,
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Show the origin and the metrics of a version, and where it is served."""
+    """Show the origin and metrics of a version, and where it is served."""
     models = open_store(store, environment)
     champion = models.champion(name)
     manifest = models.manifest(name, version or (champion.version if champion else models.latest(name)))
@@ -81,7 +86,7 @@ def show_(
     if output is Output.JSON:
         emit({**manifest.model_dump(mode="json"), **state})
     else:
-        facts = _facts(manifest, is_champion) | {"served": ", ".join(served) or "nowhere that is known here"}
+        facts = _facts(manifest, is_champion) | {"served": ", ".join(served) or "not known to be served"}
         show_rows([*facts.items(), *([("error", error)] if is_champion and error else [])])
 
 
@@ -89,14 +94,14 @@ def show_(
 def promote(
     name: ModelName,
     version: Version,
-    reason: Reason = "promoted by hand",
+    reason: Reason = "promoted manually",
     store: StoreUrl = None,
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Make a version the champion, once a server of this machine has loaded and verified it.
+    """Make a version the champion, after a server on this machine has loaded and verified it.
 
-    Running servers switch to it without dropping a request; on a cluster, the next deploy rolls it out.
+    Local servers switch to it without dropping requests. On a cluster, the next deploy rolls it out.
     """
     from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment
@@ -106,8 +111,8 @@ def promote(
     servers = FOLLOW
     if env.on_cluster and store_section(store, environment) == env.model_store():
         servers = (
-            "The servers of the cluster still have the version that they had: the next deploy, or `modelyard "
-            f"deploy {name} {version} -e {environment}`, brings them to it."
+            "The servers on the cluster are unchanged. Roll it out with `modelyard deploy "
+            f"{name} {version} -e {environment}`."
         )
     _show_champion(champion, name, servers, output)
 
@@ -123,21 +128,21 @@ def rollback(
             help="The version to roll back to. Default: the previous champion.",
         ),
     ] = None,
-    reason: Reason = "rolled back by hand",
+    reason: Reason = "rolled back manually",
     store: StoreUrl = None,
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Make the previous champion the champion again, once a server has loaded and verified it.
+    """Make the previous champion the champion again, after a server has loaded and verified it.
 
-    Running servers switch to it without dropping a request; on a cluster it is rolled out.
+    Local servers switch to it without dropping requests. On a cluster, it is rolled out.
     """
     from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment
 
     by = user()
     champion = api.rollback(name, to, reason=reason, by=by, url=store, environment=environment, log=log)
-    servers = "Its servers have it." if load_environment(environment).on_cluster else FOLLOW
+    servers = "Its servers run it." if load_environment(environment).on_cluster else FOLLOW
     _show_champion(champion, name, servers, output)
 
 
@@ -148,19 +153,19 @@ def history(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """List promotions and rollbacks, oldest first."""
+    """List the promotions and rollbacks of a model, oldest first."""
     models = open_store(store, environment)
     entries = models.history(name)
     if not entries:
         models.latest(name)  # raises when there is no such model
     head = ("", "time (UTC)", "action", "by", "reason")
     rows = [(str(one.number), format_time(one.at), _action(one), one.by, one.reason) for one in entries]
-    empty = f"{name} has no history in {models.url}: no version of it was ever promoted."
+    empty = f"No version of {name} in {models.url} was ever promoted."
     show_list(output, [entry.model_dump(mode="json") for entry in entries], rows, head, empty)
 
 
 def _action(entry: "HistoryEntry") -> str:
-    """Return what an entry of the history did, such as `promote 1 -> 2`."""
+    """Return the action of a history entry, such as `promote 1 -> 2`."""
     before = f"{entry.previous} -> " if entry.previous else ""
     return f"{'attempt: ' if entry.attempt else ''}{entry.action} {before}{entry.version}"
 
@@ -173,9 +178,9 @@ def _show_champion(champion: "Champion", name: str, servers: str, output: Output
 def _find_served(
     models: "ModelStore", name: str, environment: str, store: str | None
 ) -> tuple[dict[str, list[int]], str | None]:
-    """Return the versions that are served, by location, and why a server here does not serve the champion.
+    """Return the served versions by location, and why the local server does not serve the champion.
 
-    What a cluster serves is what the last rollout noted; a server of this machine is asked.
+    For a cluster these are the versions that the last rollout recorded; a local server is queried.
     """
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.serving.platforms import find_controller
@@ -249,7 +254,7 @@ def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
         "decision": f"{manifest.decision.decision}: {manifest.decision.reason}",
         "takes": f"{inputs.dtype} {' x '.join(map(str, inputs.shape))}",
         "gives": f"{outputs.meaning}: {', '.join(outputs.names)}",
-        "run": manifest.run_id or "none: it was published by hand",
+        "run": manifest.run_id or "none: published manually",
         "fingerprint": manifest.run,
         "data": manifest.data,
         "files": ", ".join(manifest.files),

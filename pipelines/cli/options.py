@@ -1,4 +1,4 @@
-"""What several commands take, and how they print."""
+"""Options that several commands have, and printing of tables and JSON."""
 
 import inspect
 import json
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Output(StrEnum):
-    """Who reads what a command prints."""
+    """The format of what a command prints."""
 
     TEXT = "text"
     JSON = "json"
@@ -32,7 +32,9 @@ ConfigFile = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Set a key of the configuration, as in training.epochs=3."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the configuration, such as training.epochs=3. Repeatable.",
     ),
 ]
 EnvironmentName = Annotated[
@@ -41,7 +43,8 @@ EnvironmentName = Annotated[
         "-e",
         "--environment",
         metavar="ENV",
-        help="The environment: local, kind, gke, the name of a file in ./environments, or a .yaml file.",
+        help="Environment: local, kind, gke, the name of a file in ./environments, or the path of a .yaml "
+        "file.",
     ),
 ]
 RunsEnvironment = Annotated[
@@ -50,21 +53,20 @@ RunsEnvironment = Annotated[
         "-e",
         "--environment",
         metavar="ENV",
-        help="The environment of the runs; of a cluster, also the runs on Kubeflow Pipelines. Default: those "
+        help="Environment of the runs, for a cluster including those on Kubeflow Pipelines. Default: the "
+        "runs "
         "that `modelyard run` started on this machine.",
         show_default=False,
     ),
 ]
-OutputFormat = Annotated[
-    Output, typer.Option("--output", help="Output for people (text) or for scripts (json).")
-]
+OutputFormat = Annotated[Output, typer.Option("--output", help="Output format: text, or json for scripts.")]
 Endpoint = Annotated[
     str | None,
     typer.Option(
         "--endpoint",
         metavar="URL",
-        help="URL of the API of Kubeflow Pipelines. Default: KF_PIPELINES_ENDPOINT, or that of the "
-        "environment, or through the cluster that KUBECONFIG names.",
+        help="URL of the Kubeflow Pipelines API. Default: KF_PIPELINES_ENDPOINT, then kfp.endpoint of the "
+        "environment, then the API server of the cluster in KUBECONFIG.",
         show_default=False,
     ),
 ]
@@ -73,7 +75,7 @@ KfpNamespace = Annotated[
     typer.Option(
         "--namespace",
         metavar="NAME",
-        help="Namespace in which Kubeflow Pipelines is installed. Default: kfp.namespace of the environment.",
+        help="Namespace of Kubeflow Pipelines. Default: kfp.namespace of the environment.",
         show_default=False,
     ),
 ]
@@ -81,7 +83,7 @@ SkipUnchanged = Annotated[
     bool,
     typer.Option(
         "--skip-unchanged",
-        help="End the run early when the champion was made from the same data, configuration and code.",
+        help="End the run without training if the champion has the same data, configuration and code.",
     ),
 ]
 ForceAfter = Annotated[
@@ -89,46 +91,44 @@ ForceAfter = Annotated[
     typer.Option(
         "--force-after",
         metavar="TIME",
-        help="With --skip-unchanged: train anyway when the champion is older than this, as 12h or 30d.",
+        help="With --skip-unchanged: train anyway if the champion is older than this, such as 12h or 30d.",
         show_default=False,
     ),
 ]
-Wait = Annotated[
-    bool, typer.Option("--wait", help="Follow the run to its end; the exit code is that of the run.")
-]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the run to end and exit with its code.")]
 LeaveStuck = Annotated[
-    bool, typer.Option("--leave-stuck", help="With --wait: do not cancel a run whose pod cannot start.")
+    bool,
+    typer.Option("--leave-stuck", help="With --wait: do not cancel the run if one of its pods cannot start."),
 ]
 RunName = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="The run's name, or its id on Kubeflow Pipelines.", show_default=False
+        metavar="RUN", help="Name of the run, or its ID on Kubeflow Pipelines.", show_default=False
     ),
 ]
-ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.", show_default=False)]
 StoreUrl = Annotated[
     str | None,
     typer.Option(
         "--store",
         metavar="URL",
-        help="The model store: gs://bucket/prefix, file:///path or a path. Default: MODELYARD_STORE__URL, "
-        "or that of the environment, or .modelyard/models.",
+        help="Model store: gs://bucket/prefix, file:///path or a path. Default: MODELYARD_STORE__URL, then "
+        "the "
+        "store of the environment, then .modelyard/models.",
         show_default=False,
     ),
 ]
 Anyway = Annotated[
     bool,
     typer.Option(
-        "--anyway", help="Start even if no node can take a step or the plan says that the run cannot succeed."
+        "--anyway", help="Start even if a step fits no node, or the last plan predicts that the run fails."
     ),
 ]
-Version = Annotated[
-    int, typer.Argument(metavar="VERSION", min=1, help="The version's number.", show_default=False)
-]
-Reason = Annotated[str, typer.Option("--reason", help="The reason, for the history.")]
+Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Version number.", show_default=False)]
+Reason = Annotated[str, typer.Option("--reason", help="Reason to record in the history.")]
 
 Budget = Annotated[
-    float | None, typer.Option("--budget", min=0, metavar="USD", help="Refuse a run that costs more.")
+    float | None, typer.Option("--budget", min=0, metavar="USD", help="Maximum cost of the run.")
 ]
 
 
@@ -138,12 +138,12 @@ def on_kfp(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def on_runner(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the same to a command about runs, where -e may be left out."""
+    """Add the same options to a command about runs; -e is optional."""
     return _with_scope(command, RunsEnvironment, None)
 
 
 def _with_scope(command: Callable[..., None], kind: Any, default: Any) -> Callable[..., None]:
-    """Return a command with the options of both; `kind` and `default` are those of -e."""
+    """Return the command with these options added; `kind` and `default` are those of -e."""
 
     def run(
         environment: str | None,
@@ -168,32 +168,32 @@ def _with_scope(command: Callable[..., None], kind: Any, default: Any) -> Callab
 
 
 def store_section(url: str | None, environment: str = "local") -> "Store":
-    """Return the `store` section for a command that needs no configuration."""
+    """Return the `store` section for a command without a configuration."""
     from modelyard.pipelines import api
 
     return api.store_section(url, environment)
 
 
 def open_store(url: str | None, environment: str = "local") -> "ModelStore":
-    """Return the model store for a command that needs no configuration."""
+    """Return the model store for a command without a configuration."""
     from modelyard.pipelines import api
 
     return api.open_store(url, environment)
 
 
 def skip_options(skip: bool, force_after: str | None) -> dict[str, bool | int]:
-    """Return what `--skip-unchanged` and `--force-after` tell the pipeline."""
+    """Return the pipeline arguments of `--skip-unchanged` and `--force-after`."""
     from modelyard.pipelines.config.text import parse_duration
 
     if force_after and not skip:
-        raise typer.BadParameter("It needs --skip-unchanged.", param_hint="--force-after")
+        raise typer.BadParameter("Add --skip-unchanged, which it depends on.", param_hint="--force-after")
     after = parse_duration(force_after, "--force-after") if force_after else 0
     return {"skip_unchanged": skip, "force_after": after}
 
 
-def log(sentence: str) -> None:
-    """Print a sentence about the progress of a command."""
-    typer.echo(sentence, err=True)
+def log(message: str) -> None:
+    """Print a message about the progress of a command to stderr."""
+    typer.echo(message, err=True)
 
 
 def emit(value: Any) -> None:
@@ -203,14 +203,14 @@ def emit(value: Any) -> None:
 
 
 def show(output: Output, value: Any, text: str) -> None:
-    """Print a value as JSON, or a text for people."""
+    """Print a value as JSON, or its text."""
     emit(value) if output is Output.JSON else typer.echo(text)
 
 
 def show_list(
     output: Output, values: Sequence[Any], rows: Sequence[tuple[str, ...]], head: tuple[str, ...], empty: str
 ) -> None:
-    """Print values as JSON, or a row for each; for people, `empty` says why there are none."""
+    """Print values as JSON, or as a table; `empty` is the text for an empty table."""
     if output is Output.JSON:
         emit(values)
     elif rows:
@@ -220,7 +220,7 @@ def show_list(
 
 
 def show_rows(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> None:
-    """Print rows of text as a table; a script gets each row on one line."""
+    """Print a table; without a terminal, each row is one line."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -235,26 +235,26 @@ def show_rows(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> No
 
 
 def format_cell(value: object) -> str:
-    """Return a value as text for a table: numbers of any unit as people read them."""
+    """Format a value for a table."""
     from modelyard.components.artifacts import format_number
 
     if value is None:
         return "–"
     if isinstance(value, float):
         return format_number(value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)  # as in a file
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)  # as in YAML
 
 
 def format_time(text: str) -> str:
-    """Return an ISO 8601 time in UTC as people read it, to the second."""
+    """Format an ISO 8601 time, such as 2026-01-01 00:00:00."""
     return text[:19].replace("T", " ")
 
 
 def user() -> str:
-    """Return who gives this command, for the history."""
+    """Return the name of the user, for the history."""
     import getpass
 
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
-        return "somebody"
+        return "unknown"

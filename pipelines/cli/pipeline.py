@@ -1,4 +1,4 @@
-"""`run` and `compile`: the pipeline, executed or written down."""
+"""`run` and `compile`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,9 +25,9 @@ def run(
     force_after: ForceAfter = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Run the pipeline on this machine, or with its steps as pods of a cluster.
+    """Run the pipeline, with its steps as processes on this machine or as pods on a cluster.
 
-    Progress goes to stderr, the summary to stdout. Steps whose inputs have not changed come from the cache.
+    Prints progress to stderr and the summary to stdout. Steps with unchanged inputs come from the cache.
     """
     from modelyard.pipelines.cli.progress import complete, start
 
@@ -41,15 +41,15 @@ def compile_(
     environment: EnvironmentName = "local",
     overrides: Overrides = None,
 ) -> None:
-    """Compile the pipeline to KFP's YAML.
+    """Compile the pipeline to a YAML file for Kubeflow Pipelines.
 
-    The configuration becomes the default arguments; the environment decides the image, the resources and the
-    node of each step.
+    The configuration becomes the default arguments. The environment determines the image, resources and node
+    of each step.
     """
     if file.suffix not in (".yaml", ".yml"):
-        raise typer.BadParameter(f"{file} is not the name of a .yaml file.", param_hint="-o")
+        raise typer.BadParameter(f"{file} does not end with .yaml or .yml.", param_hint="-o")
     if not file.absolute().parent.is_dir():
-        raise typer.BadParameter(f"There is no folder {file.parent}.", param_hint="-o")
+        raise typer.BadParameter(f"The folder {file.parent} does not exist.", param_hint="-o")
     from modelyard.pipelines import api
 
     api.compile_pipeline(file, config, environment, overrides or ())

@@ -1,4 +1,4 @@
-"""`plan`: does it fit, how long does it take, what does it cost."""
+"""`plan`: whether a run fits, how long it takes and what it costs."""
 
 import shlex
 from functools import partial
@@ -23,19 +23,24 @@ def plan(
     environment: EnvironmentName = "local",
     overrides: Overrides = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Time real training steps where the run would train.")
+        bool,
+        typer.Option("--probe", help="Measure training steps on the machine or cluster that would train."),
     ] = False,
     probe_seconds: Annotated[
         float,
         typer.Option(
-            "--probe-seconds", min=1, metavar="S", help="Seconds of the probe, without start and export."
+            "--probe-seconds",
+            min=1,
+            metavar="S",
+            help="Duration of the measured training in seconds, without startup and export.",
         ),
     ] = 20.0,
     learning_curve: Annotated[
         bool,
         typer.Option(
             "--learning-curve",
-            help="Train here on growing parts of the data, to estimate what more data would bring.",
+            help="Train on increasing parts of the data on this machine, to estimate the benefit of more "
+            "data.",
         ),
     ] = False,
     budget: Budget = None,
@@ -45,31 +50,34 @@ def plan(
     prices: Annotated[
         Path | None,
         typer.Option(
-            "--prices", metavar="FILE", help="Accelerators and prices to use instead of the shipped file."
+            "--prices",
+            metavar="FILE",
+            help="YAML file with accelerators and prices. Default: the file of the package.",
         ),
     ] = None,
     fetch: Annotated[
         bool,
-        typer.Option("--fetch", help="Download data that is not on this machine; --probe does so, too."),
+        typer.Option("--fetch", help="Download data that is not on this machine. Implied by --probe."),
     ] = False,
     rows: Annotated[
         int | None,
-        typer.Option(
-            "--rows", min=1, metavar="N", help="Number of examples, for data that is not downloaded."
-        ),
+        typer.Option("--rows", min=1, metavar="N", help="Number of examples, if the data is not downloaded."),
     ] = None,
     outputs: Annotated[
         int | None,
         typer.Option(
-            "--outputs", min=1, metavar="N", help="Outputs of the model, such as classes; with --rows."
+            "--outputs",
+            min=1,
+            metavar="N",
+            help="With --rows: number of outputs of the model, such as classes.",
         ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Show all accelerators.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="List all accelerators.")] = False,
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Estimate whether a run fits, how long it takes and what it costs.
 
-    Nothing is deployed; a later run takes the prepared data from the cache. The exit code is 13 if the run
+    Nothing is deployed. A later run uses the prepared data from the cache. The exit code is 13 if the run
     cannot succeed or exceeds --budget.
     """
     from rich.console import Console
@@ -84,7 +92,10 @@ def plan(
 
     if rows is not None and (fetch or learning_curve):
         other = "--fetch" if fetch else "--learning-curve"
-        raise ConfigError(f"--rows is {rows}, and {other} fetches the data and counts it. Give one of them.")
+        raise ConfigError(
+            f"--rows {rows} and {other} exclude each other: {other} downloads the data and counts it. "
+            "Remove one."
+        )
     env = load_environment(environment, overrides or ())
     settings = load(config, overrides or (), store=env.model_store())
     request = planner.Request(
@@ -100,7 +111,7 @@ def plan(
     )
     with Console(stderr=True).status("starting") as status:
         warn = partial(status.console.print, style="yellow", markup=False, soft_wrap=True)
-        log = lambda words: status.update(Text(words))  # noqa: E731 - a pod's log is no markup
+        log = lambda words: status.update(Text(words))  # noqa: E731 - a pod's log is not markup
         made = planner.make(settings, env, environment, request, runs.home(), say=log, warn=warn)
     if output is Output.JSON:
         emit(made.model_dump(mode="json"))

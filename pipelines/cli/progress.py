@@ -1,4 +1,4 @@
-"""A run while it works and when it has ended: the steps as a table or as lines, and the summary."""
+"""Progress of a run as a live table or as lines, and the summary of a run that has ended."""
 
 import shlex
 import threading
@@ -30,13 +30,13 @@ STATE_MARKS = {
 }
 MAX_LOG_LINES = 8
 MAX_SLICES = 10
-POLL_SECONDS = 0.2  # seconds between two looks for new events
+POLL_SECONDS = 0.2  # between reads of new events
 
 
 def start(
     config: Path | None, environment: str, overrides: Sequence[str], options: dict[str, bool | int]
 ) -> "Run":
-    """Return a run that this process leads; `complete` executes it."""
+    """Return a run that this process leads. `complete` executes it."""
     console = Console(stderr=True)
     with console.status("starting"):
         from modelyard.pipelines import api
@@ -45,12 +45,12 @@ def start(
 
 
 def complete(run: "Run", output: Output, leave_stuck: bool = False) -> NoReturn:
-    """Show a run to its end, then its results, and end with its exit code.
+    """Show the progress of a run and its summary, and exit with its code.
 
     Args:
-        run: the run; if this process is to lead it, this executes it.
-        output: for whom.
-        leave_stuck: do not cancel it when one of its pods cannot start.
+        run: the run; executed if this process leads it, followed otherwise.
+        output: the format of the summary.
+        leave_stuck: do not cancel the run if one of its pods cannot start.
     """
     from modelyard.pipelines import api
 
@@ -72,7 +72,7 @@ def complete(run: "Run", output: Output, leave_stuck: bool = False) -> NoReturn:
 
 @contextmanager
 def show_progress(run: "Run", console: Console) -> Iterator[None]:
-    """Show how a run goes during a block: a live table on a terminal, elsewhere a line for each event."""
+    """Show the progress of a run during a block: a live table on a terminal, or a line per event."""
     if console.is_terminal:
         with Live(
             get_renderable=lambda: steps_table(run),
@@ -105,7 +105,7 @@ def show_progress(run: "Run", console: Console) -> Iterator[None]:
 
 
 def event_line(event: "Event") -> str | None:
-    """Return an event as one line; None for one that says nothing new."""
+    """Format an event as a line; None if it has nothing to show."""
     from modelyard.components.events import StepChange
 
     words = progress_text(event)
@@ -117,14 +117,14 @@ def event_line(event: "Event") -> str | None:
 
 
 def progress_text(event: "Event") -> str:
-    """Return what an event says that a step has reported while it works."""
+    """Format an event that a running step reported."""
     from modelyard.components.artifacts import format_number
     from modelyard.components.events import Epoch, Resumed, Waiting
 
     if isinstance(event, Waiting):
-        return f"waits: {event.reason}"
+        return f"waiting: {event.reason}"
     if isinstance(event, Resumed):
-        return f"goes on after epoch {event.epoch} of {event.epochs}, from a checkpoint"
+        return f"resumes from the checkpoint of epoch {event.epoch} of {event.epochs}"
     if isinstance(event, Epoch):
         numbers = "  ".join(f"{name} {format_number(value)}" for name, value in event.metrics.items())
         return f"epoch {event.epoch} of {event.epochs}  {numbers}  ({event.seconds:.1f} s)"
@@ -132,7 +132,7 @@ def progress_text(event: "Event") -> str:
 
 
 def steps_table(run: "Run") -> Group:
-    """Return the steps with their states and times, and what the running one messages last."""
+    """Return the steps with their states and times, and the last message of the running one."""
     from modelyard.components.events import Resumed
 
     table, steps = Table.grid(padding=(0, 2)), run.steps()
@@ -154,12 +154,12 @@ def _time(step: "Step") -> str:
 
 
 def show(summary: "RunSummary", run: "Run", console: Console) -> None:
-    """Print the short summary of a run that succeeded."""
+    """Print the summary of a run that succeeded."""
     from modelyard.components.artifacts import format_number
 
     rows = {"run": summary.run, "decision": f"{summary.decision}: {summary.reason}"}
     if summary.resumed_after:
-        rows["training"] = f"went on after epoch {summary.resumed_after}, from a checkpoint"
+        rows["training"] = f"resumed from the checkpoint of epoch {summary.resumed_after}"
     if summary.version:
         rows["version"] = f"{summary.version} of {summary.model}"
     if summary.evaluation:
@@ -174,7 +174,7 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
         rows["note"] = f"\n{'':<12}".join(summary.notes)
     if prediction := summary.prediction:
         note = f" ({prediction.note})" if prediction.note else ""
-        rows["prediction"] = f"version {prediction.version} says {prediction.answer}{note} over HTTP"
+        rows["prediction"] = f"{prediction.answer}{note} by version {prediction.version} over HTTP"
     if summary.report:
         rows["report"] = summary.report
     rows["store"] = summary.store
@@ -182,12 +182,12 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
         rows["serve it"] = serve_command(summary.model, run.config()["store"])
     elif summary.champion:
         rows["served at"] = served_at(summary.model, run.environment)
-    for name, value in rows.items():  # whole lines: paths and commands are there to be copied
+    for name, value in rows.items():  # no wrapping: paths and commands are copied
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
 
 
 def _facts(evaluation: "EvaluationSummary") -> dict[str, str]:
-    """Return the metrics side by side, and the recall of the classes, the lowest first."""
+    """Return the metrics of candidate and champion, and the recall of each class, lowest first."""
     from modelyard.components.artifacts import format_number
 
     both = evaluation.same_rows
@@ -222,7 +222,7 @@ def _facts(evaluation: "EvaluationSummary") -> dict[str, str]:
 
 
 def served_at(name: str, environment: "Environment") -> str:
-    """Return where clients of a cluster find a model."""
+    """Return the URL of a model for clients of a cluster."""
     from modelyard.components.deploy.platforms import find_platform_class
 
     if url := environment.serving.urls.get(name):
@@ -232,14 +232,14 @@ def served_at(name: str, environment: "Environment") -> str:
 
 
 def serve_command(name: str, store: Mapping[str, Any]) -> str:
-    """Return the command that serves the model's champion, from the section `store`."""
+    """Return the command that serves the champion of a model from the section `store`."""
     others = [key for key in ("endpoint", "user_project") if store.get(key)]
     variables = [f"MODELYARD_STORE__{key.upper()}={store[key]}" for key in others]
     return shlex.join([*variables, "modelyard", "serve", name, "--store", store["url"]])
 
 
 def show_failure(summary: "RunSummary", console: Console) -> None:
-    """Print where the failed step's log is, and its last lines where the error does not give the reason."""
+    """Print the path of the failed step's log, and its last lines if the error does not give the reason."""
     from modelyard.components.errors import KilledError, family
     from modelyard.components.explain.explanation import step_lines
 

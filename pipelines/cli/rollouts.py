@@ -1,4 +1,4 @@
-"""`deploy` and `rollout status|promote|abort`: by hand what the pipeline's step does."""
+"""`deploy` and `rollout status|promote|abort`: the step deploy as commands."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,25 +23,27 @@ if TYPE_CHECKING:
     from modelyard.components.deploy.platforms.base import Servers
     from modelyard.components.deploy.status import RolloutStatus
 
-app = typer.Typer(
-    name="rollout", help="Show what serves a model; promote or abort a rollout.", no_args_is_help=True
-)
+app = typer.Typer(name="rollout", help="Show, promote or abort the rollout of a model.", no_args_is_help=True)
 
 
 def deploy(
     name: ModelName,
     version: Version,
     environment: EnvironmentName,
-    reason: Reason = "deployed by hand",
+    reason: Reason = "deployed manually",
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set a key, as in rollout.canary_share=0.2."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a key of the section rollout, such as rollout.canary_share=0.2. Repeatable.",
+        ),
     ] = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Roll out a version.
 
-    It is verified, analyzed as a canary on a cluster, and then promoted; or rolled back, with the reason.
+    Verifies the version, runs the canary analysis on a cluster, and promotes it or rolls it back.
     """
     from modelyard.components.deploy.verification import pin_version
     from modelyard.pipelines.serving.platforms import find_controller
@@ -61,12 +63,12 @@ def status(
         typer.Option(
             "--url",
             metavar="ENDPOINT",
-            help="URL of a running server. Default: this machine, at the port in the champion's `serving`.",
+            help="URL of a running server. Default: serving.host and serving.port of the champion.",
         ),
     ] = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Show what serves a model, and what keeps the champion from being served."""
+    """Show the servers of a model, and why the champion is not served."""
     from modelyard.components.deploy.status import rollout_status
     from modelyard.pipelines.serving.platforms import find_controller
 
@@ -84,10 +86,10 @@ def status(
 def promote(
     name: ModelName,
     environment: EnvironmentName,
-    reason: Reason = "promoted by hand",
+    reason: Reason = "promoted manually",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Promote the candidate now, without further canary analysis."""
+    """End the canary analysis and promote the candidate."""
     from modelyard.pipelines.serving.platforms import find_controller
 
     controller = find_controller(name, environment, user())
@@ -100,17 +102,17 @@ def promote(
 def abort(
     name: ModelName,
     environment: EnvironmentName,
-    reason: Reason = "aborted by hand",
+    reason: Reason = "aborted manually",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Withdraw the candidate and delete its pods; the deploy that started it ends."""
+    """Remove the candidate and its pods. The command that deploys it ends, too."""
     from modelyard.pipelines.serving.platforms import find_controller
 
     controller = find_controller(name, environment, user())
     version = controller.abort(reason)
     if version is None:
         controller.models.latest(name)  # raises when there is no such model
-    text = f"Version {version} was withdrawn." if version else f"{name} has no candidate."
+    text = f"Version {version} was removed." if version else f"{name} has no candidate."
     show(output, {"model": name, "aborted": version}, text)
 
 
@@ -119,13 +121,13 @@ def _show_outcome(outcome: "Outcome", output: Output) -> None:
 
 
 def _rows(rollout: "RolloutStatus") -> list[tuple[str, str]]:
-    leads = "stable and candidate" if rollout.canary else "stable" if rollout.stable else "nothing"
+    traffic = "stable and candidate" if rollout.canary else "stable" if rollout.stable else "none"
     rows = [
         ("model", f"{rollout.model} ({rollout.location})"),
         ("champion", f"version {rollout.champion}" if rollout.champion else "none"),
         ("stable", _servers(rollout.stable)),
         ("candidate", _servers(rollout.candidate) + (", abandoned" if rollout.abandoned else "")),
-        ("clients reach", leads),
+        ("traffic to", traffic),
     ]
     rows += [("problem", problem) for problem in rollout.problems]
     return rows + ([("last", rollout.last)] if rollout.last else [])

@@ -1,4 +1,4 @@
-"""`runs list|show|compare|logs|cancel|retry`, `explain`, `report`: runs, wherever they execute."""
+"""`runs list|show|compare|logs|cancel|retry`, `explain` and `report`, for runs of all runners."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,18 +36,16 @@ def list_(
     output: Output,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="NAME", help="Only runs of this model.", show_default=False),
+        typer.Option("--model", metavar="NAME", help="List only the runs of this model.", show_default=False),
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, help="Maximum number of runs, the latest first.")
-    ] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Maximum number of runs.")] = 20,
 ) -> None:
-    """List the latest runs."""
+    """List the latest runs, newest first."""
     from modelyard.pipelines.runners.select import list_runs
 
     found = list_runs(scope, model, limit, lambda words: log(f"note: {words}"))
     head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "in")
-    empty = "There are no runs. `modelyard run` makes one; -e names the environment of others."
+    empty = "There are no runs. Start one with `modelyard run`, or set the environment of the runs with -e."
     show_list(output, [one.model_dump(mode="json") for one in found], list(map(_row, found)), head, empty)
 
 
@@ -56,7 +54,7 @@ def list_(
 def show_(
     scope: "RunScope", output: Output, run: RunName, wait: Wait = False, leave_stuck: LeaveStuck = False
 ) -> None:
-    """Show a run with its steps; with --wait, to its end."""
+    """Show a run and its steps; with --wait, until it ends."""
     from rich.console import Console
 
     from modelyard.pipelines.cli.progress import complete, show, steps_table
@@ -74,7 +72,7 @@ def show_(
     show_rows(list(_facts(info).items()))
     Console().print(steps_table(found))
     summary = recorded(found.folder)
-    if summary and summary.state == info.state == "succeeded":  # else it was tried again since
+    if summary and summary.state == info.state == "succeeded":  # otherwise it was retried
         show(summary, found, Console())
     elif info.state in ("failed", "cancelled") and (failure := found.failure()):
         typer.echo(f"reason   {failure.message}")
@@ -85,12 +83,12 @@ def show_(
 def compare(
     scope: "RunScope",
     output: Output,
-    first: Annotated[str, typer.Argument(metavar="A", help="Name or id of a run.", show_default=False)],
+    first: Annotated[str, typer.Argument(metavar="A", help="Name or ID of a run.", show_default=False)],
     second: Annotated[
-        str, typer.Argument(metavar="B", help="Name or id of another run.", show_default=False)
+        str, typer.Argument(metavar="B", help="Name or ID of another run.", show_default=False)
     ],
 ) -> None:
-    """Compare two runs: what differs in their configurations, and their metrics side by side."""
+    """Compare the results, metrics and configurations of two runs."""
     from modelyard.pipelines.runners.differences import compare_runs
     from modelyard.pipelines.runners.select import find
 
@@ -100,7 +98,7 @@ def compare(
         return
     changes = (*compared.results, *compared.metrics, *compared.differences)
     rows = [(one.key, _value(one.key, one.before), _value(one.key, one.after)) for one in changes]
-    # a run without a gate has no value for any key of it
+    # a run without a gate has no value for its keys
     show_rows([row for row in rows if row[1:] != (NONE, NONE)], ("", *(one.name for one in compared.runs)))
     if not compared.differences:
         typer.echo("Their configurations are the same.")
@@ -113,16 +111,16 @@ def logs(
     output: Output,
     run: RunName,
     step: Annotated[
-        str | None, typer.Argument(metavar="STEP", help="Only this step.", show_default=False)
+        str | None, typer.Argument(metavar="STEP", help="Print only this step.", show_default=False)
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Follow the log while the run works.")
+        bool, typer.Option("--follow", "-f", help="Follow the log until the run ends.")
     ] = False,
     whole: Annotated[
-        bool, typer.Option("--all", help="Also what Kubeflow Pipelines and Argo write around a step's lines.")
+        bool, typer.Option("--all", help="Include the lines of Kubeflow Pipelines and Argo.")
     ] = False,
 ) -> None:
-    """Print the logs of a run's steps, also after their pods are gone."""
+    """Print the logs of the steps of a run, even if their pods were deleted."""
     from modelyard.components.errors import ConfigError
     from modelyard.components.explain.explanation import step_lines
     from modelyard.pipelines.cli.streams import write_error
@@ -130,7 +128,7 @@ def logs(
     from modelyard.pipelines.steps import STEPS
 
     if step and step not in STEPS:
-        raise ConfigError(f"There is no step {step!r}; they are {', '.join(STEPS)}.")
+        raise ConfigError(f"There is no step {step!r}. The steps are {', '.join(STEPS)}.")
     found = find(scope, run).logs((step,) if step else tuple(STEPS), follow)
     shown = ((name, lines if whole else step_lines(lines)) for name, lines in found)
     if output is Output.JSON:
@@ -146,13 +144,13 @@ def logs(
             if write_error():
                 return
     if empty:
-        typer.echo("There is no log: no step has started, or the outputs came from the cache.", err=True)
+        typer.echo("There is no log: no step has started, or all outputs came from the cache.", err=True)
 
 
 @app.command()
 @on_runner
 def cancel(scope: "RunScope", output: Output, run: RunName) -> None:
-    """Cancel a run; what it has published stays."""
+    """Cancel a run. Versions that it published are kept."""
     from modelyard.pipelines.runners.select import find
 
     found = find(scope, run)
@@ -163,9 +161,10 @@ def cancel(scope: "RunScope", output: Output, run: RunName) -> None:
 @app.command()
 @on_runner
 def retry(scope: "RunScope", output: Output, run: RunName, wait: Wait = False) -> None:
-    """Retry the failed steps of a run; what is done is kept or comes from the cache.
+    """Retry the failed steps of a run.
 
-    A run of `modelyard run` is retried as a new run, which this command executes to its end.
+    A run of `modelyard run` is retried as a new run, in which finished steps come from the cache. This
+    command leads it and waits for its end.
     """
     from modelyard.pipelines.cli.progress import complete
     from modelyard.pipelines.runners.select import find
@@ -184,15 +183,12 @@ def explain(
         str | None,
         typer.Argument(
             metavar="RUN",
-            help="Its name, or its id on Kubeflow Pipelines. Default: the latest run.",
+            help="Name of the run, or its ID on Kubeflow Pipelines. Default: the latest run.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Explain how a run ended and what to change.
-
-    Works also when the pods of the run are gone.
-    """
+    """Explain how a run ended and what to change, even if its pods were deleted."""
     from modelyard.pipelines.runners.select import find
 
     found = find(scope, run).explain()
@@ -206,14 +202,16 @@ def report(
     run: Annotated[
         str | None,
         typer.Argument(
-            metavar="RUN | NAME", help="A run or a model. Default: the latest run.", show_default=False
+            metavar="RUN | NAME",
+            help="Name of a run or a model. Default: the latest run.",
+            show_default=False,
         ),
     ] = None,
     version: Annotated[
         int | None,
-        typer.Argument(metavar="VERSION", min=1, help="A version of the model. Default: the champion."),
+        typer.Argument(metavar="VERSION", min=1, help="Version of the model. Default: the champion."),
     ] = None,
-    browse: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    browse: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
     store: StoreUrl = None,
 ) -> None:
     """Print the path of the report of a run or of a model's version."""
@@ -238,7 +236,7 @@ def _show_state(run: "Run", state: str, words: str, output: Output) -> None:
 
 
 def _value(key: str, value: Any) -> str:
-    """Return a value of a comparison as people read it."""
+    """Format a value of a comparison."""
     if value and key in ("started", "seconds"):
         return f"{format_time(value)} UTC" if key == "started" else f"{value:.0f}"
     return NONE if value in ({}, []) else format_cell(value)

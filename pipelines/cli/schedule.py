@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from modelyard.pipelines.runners.select import RunScope
     from modelyard.pipelines.schedule.recurring import RecurringRuns
 
-app = typer.Typer(name="schedule", help="Recurring runs on Kubeflow Pipelines.", no_args_is_help=True)
+app = typer.Typer(name="schedule", help="Manage recurring runs on Kubeflow Pipelines.", no_args_is_help=True)
 DONE = {"create": "created", "replace": "replaced", "pause": "paused", "resume": "resumed"}
 
 
@@ -34,20 +34,20 @@ def apply(
     config: ConfigFile = None,
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would change; change nothing.")
+        bool, typer.Option("--dry-run", help="Show the changes without applying them.")
     ] = False,
     anyway: Anyway = False,
 ) -> None:
     """Create or replace the recurring run that the section `schedule` describes.
 
-    Shows what differs from the present one; changes nothing if nothing differs. Runs in flight continue.
+    Shows how it differs from the existing recurring run. Running runs continue.
     """
     from modelyard.pipelines.compile.uploads import gather
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.runners.select import server
 
     scope = replace(scope, overrides=overrides or ())
-    kfp_runner = server(scope)  # there is one, before anything is loaded for it
+    kfp_runner = server(scope)  # fails early if the environment has none
     settings = load(config, overrides or (), store=kfp_runner.environment.model_store())
     uploads = gather(settings, kfp_runner.environment)
     if not anyway:
@@ -62,7 +62,7 @@ def apply(
     done = f"{'would be ' if dry_run else ''}{DONE.get(applied.action, 'unchanged')}"
     typer.echo(f"Schedule {applied.name} at {applied.endpoint}: {done}.")
     rows = [("change", str(one)) for one in applied.changes]
-    rows += [("next", due) for due in applied.next] or [("next", "none: it is paused")]
+    rows += [("next", due) for due in applied.next] or [("next", "none: paused")]
     rows += [("note", note) for note in applied.notes]
     show_rows(rows)
 
@@ -70,11 +70,11 @@ def apply(
 @app.command("list")
 @on_kfp
 def list_(scope: "RunScope", output: Output) -> None:
-    """List the schedules that modelyard created."""
+    """List the recurring runs that modelyard created."""
     schedules = _recurring_runs(scope)
     recurring_runs = schedules.list_all()
     rows = [(one.name, one.cron, (*one.next(schedules.now()), "paused")[0], one.id) for one in recurring_runs]
-    empty = "There are no schedules of modelyard. `modelyard schedule apply CONFIG` creates one."
+    empty = "There are no schedules. Create one with `modelyard schedule apply CONFIG`."
     values = [one.to_json(schedules.now()) for one in recurring_runs]
     show_list(output, values, rows, ("model", "cron", "next", "id"), empty)
 
@@ -82,7 +82,7 @@ def list_(scope: "RunScope", output: Output) -> None:
 @app.command()
 @on_kfp
 def pause(scope: "RunScope", output: Output, name: ModelName) -> None:
-    """Pause a schedule until `resume` or the next `apply`; a run in flight continues."""
+    """Pause a schedule until `resume` or the next `apply`. Running runs continue."""
     _recurring_runs(scope).pause(name)
     show(output, {"name": name, "state": "paused"}, f"Schedule {name}: paused.")
 
@@ -90,7 +90,7 @@ def pause(scope: "RunScope", output: Output, name: ModelName) -> None:
 @app.command()
 @on_kfp
 def resume(scope: "RunScope", output: Output, name: ModelName) -> None:
-    """Resume a schedule: runs start again at the next due time."""
+    """Resume a paused schedule."""
     _recurring_runs(scope).resume(name)
     show(output, {"name": name, "state": "resumed"}, f"Schedule {name}: resumed.")
 
@@ -98,15 +98,15 @@ def resume(scope: "RunScope", output: Output, name: ModelName) -> None:
 @app.command("run-now")
 @on_kfp
 def run_now(scope: "RunScope", output: Output, name: ModelName) -> None:
-    """Start a run now, as the schedule would."""
+    """Start a run of the schedule now."""
     started = _recurring_runs(scope).run_now(name)
-    show(output, {"name": name, "started": started}, f"{started} has started.")
+    show(output, {"name": name, "started": started}, f"Run {started} started.")
 
 
 @app.command()
 @on_kfp
 def delete(scope: "RunScope", output: Output, name: ModelName) -> None:
-    """Delete a schedule; a run in flight continues."""
+    """Delete a schedule. Running runs continue."""
     _recurring_runs(scope).delete(name)
     show(output, {"name": name, "state": "deleted"}, f"Schedule {name}: deleted.")
 

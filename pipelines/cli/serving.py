@@ -1,4 +1,4 @@
-"""`serve` and `predict`: answers from a version in the model store."""
+"""`serve` and `predict`."""
 
 import json
 from pathlib import Path
@@ -20,35 +20,39 @@ from modelyard.pipelines.cli.options import (
 
 Version = Annotated[
     int | None,
-    typer.Option("--version", min=1, metavar="VERSION", help="The version. Default: the champion."),
+    typer.Option("--version", min=1, metavar="VERSION", help="Version number. Default: the champion."),
 ]
 
 
 def serve(
     name: ModelName,
     version: Version = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; default: serving.host.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Host name or IP address to listen on. Default: serving.host.")
+    ] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Port; 0 takes a free one; default: serving.port."),
+        typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port. Default: serving.port."),
     ] = None,
     token_file: Annotated[
-        Path | None, typer.Option(help="File with bearer tokens, one a line; default: serving.token_file.")
+        Path | None, typer.Option(help="File with a bearer token per line. Default: serving.token_file.")
     ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option(help="Certificate chain in PEM; default: serving.tls_cert.")
+        Path | None, typer.Option(help="PEM file with the certificate chain. Default: serving.tls_cert.")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key in PEM; default: serving.tls_key.")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM file with the private key. Default: serving.tls_key.")
+    ] = None,
     access_log: Annotated[
-        bool | None, typer.Option("--access-log", help="Write a line of JSON to stdout for each request.")
+        bool | None, typer.Option("--access-log", help="Write a JSON line to stdout for each request.")
     ] = None,
     store: StoreUrl = None,
 ) -> None:
     """Serve a model over HTTP.
 
-    Without --version it serves the champion, and switches to a new one without dropping a request. Address,
-    limits and access come from the section `serving` of the run that made the version; options and
-    environment variables override them.
+    Without --version, the server follows the champion and switches to a new one without dropping requests.
+    The section `serving` comes from the run that trained the version; options and environment variables
+    override it.
     """
     from modelyard.components.serve.server import serve
     from modelyard.components.serve.settings import Serving
@@ -66,32 +70,32 @@ def predict(
     name: ModelName,
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE…", help="Image files, or .npy files with one example or many."),
+        typer.Argument(metavar="FILE…", help="Image files, or .npy files with one or more examples."),
     ],
     version: Version = None,
     store: StoreUrl = None,
     url: Annotated[
         str | None,
-        typer.Option("--url", metavar="ENDPOINT", help="URL of a running server, as http://host:8501."),
+        typer.Option("--url", metavar="ENDPOINT", help="URL of a running server, such as http://host:8501."),
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(help="File whose first line is the token that the server at --url asks for."),
+        typer.Option(help="With --url: file whose first line is the bearer token."),
     ] = None,
     ca: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="Certificates in PEM that vouch for that of the server at --url.",
+            help="With --url: PEM file with the CA certificates of the server.",
         ),
     ] = None,
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Predict the answers to examples.
+    """Predict with a version from the model store, or with a running server.
 
-    The model is loaded from the store, or a running server is used: --url, or that of the environment.
+    Uses the server at --url, or that of the environment if it is a cluster; otherwise loads the model.
     """
     from modelyard.components.errors import ConfigError
     from modelyard.components.server import HttpServer, read_tokens
@@ -106,14 +110,14 @@ def predict(
         server = HttpServer(url.rstrip("/"), proxies=True, token=token, ca=str(ca) if ca else None)
         model = prediction.RemoteModel(server, name, version)
     elif token_file or ca:
-        raise ConfigError("--token-file and --ca are for a server at --url: give that, or leave them out.")
+        raise ConfigError("--token-file and --ca need --url. Add it, or remove them.")
     elif env.on_cluster and store is None:
         model = prediction.RemoteModel(find_server(name, env), name, version)
     else:
         model = prediction.LocalModel(open_store(store, environment), name, version)
-    answers = prediction.predict(model, files)
+    predictions = prediction.predict(model, files)
     if output is Output.JSON:
-        predictions = [answer.model_dump(mode="json") for answer in answers]
-        emit({"model": name, "version": model.version, "predictions": predictions})
+        values = [one.model_dump(mode="json") for one in predictions]
+        emit({"model": name, "version": model.version, "predictions": values})
     else:
-        show_rows([(one.example, one.answer, one.note) for one in answers], ("example", "answer", ""))
+        show_rows([(one.example, one.answer, one.note) for one in predictions], ("example", "answer", ""))

@@ -1,7 +1,8 @@
-"""stdout and stderr of any encoding, and whether or not their reader is still there.
+"""stdout and stderr of any encoding, also without a reader.
 
-A character that the encoding lacks is replaced, ✓ by `ok`. What nobody reads (`modelyard … | head -1`) is
-dropped: the command goes on and ends with its exit code. A stream that is closed at the start is /dev/null.
+Characters that the encoding lacks are replaced, such as ✓ by `ok`. If the reader of a pipe has closed it
+(`modelyard … | head -1`), the output is dropped and the exit code stays that of the command. A stream that is
+closed at the start becomes /dev/null.
 """
 
 import codecs
@@ -15,7 +16,7 @@ REPLACEMENTS = {"✓": "ok", "✗": "x", "–": "-", "…": "...", "·": ".", "�
 
 
 class _OutputFile(io.FileIO):
-    """A file descriptor that is /dev/null once it cannot be written."""
+    """A file descriptor that becomes /dev/null when a write fails."""
 
     error: OSError | None = None
 
@@ -24,14 +25,14 @@ class _OutputFile(io.FileIO):
             return super().write(data)
         except OSError as error:
             self.error = error
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, self.fileno())
+            os.close(devnull)
             return len(data)
 
 
 class _OutputText(io.TextIOWrapper):
-    """Text for a descriptor. It hides its buffer, to which Click writes UTF-8 when the encoding is ASCII."""
+    """A text stream without `buffer`, to which Click would write UTF-8 when the encoding is ASCII."""
 
     buffer = None  # type: ignore[assignment]
 
@@ -57,15 +58,15 @@ def prepare() -> None:
 
 
 def write_error() -> OSError | None:
-    """Return why stdout could not be written, if it could not."""
+    """Return the error of a failed write to stdout, if any."""
     sys.stdout.flush()
     return sys.stdout.file.error if isinstance(sys.stdout, _OutputText) else None
 
 
 def finish(code: int) -> int:
-    """Return the exit code of a command that ended with `code`: 1 if its output was lost on a full disk."""
+    """Return the exit code of the process: `code`, or 1 if output was lost, as on a full disk."""
     if (error := write_error()) and error.errno != errno.EPIPE:
-        print(f"error: The output cannot be written: {error.strerror}.", file=sys.stderr)  # noqa: T201
+        print(f"error: stdout cannot be written: {error.strerror}.", file=sys.stderr)  # noqa: T201
         return code or 1
     return code
 

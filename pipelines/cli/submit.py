@@ -1,4 +1,4 @@
-"""`submit`: the pipeline on Kubeflow Pipelines."""
+"""`submit`: start a run on Kubeflow Pipelines."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,7 +38,7 @@ def submit(
     skip_unchanged: SkipUnchanged = False,
     force_after: ForceAfter = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and show what would be sent; send nothing.")
+        bool, typer.Option("--dry-run", help="Check and show the submission without sending it.")
     ] = False,
     wait: Wait = False,
     leave_stuck: LeaveStuck = False,
@@ -47,8 +47,8 @@ def submit(
 ) -> None:
     """Start a run on Kubeflow Pipelines.
 
-    Checks the submission first, also against its last plan, and shows what changed since the last run.
-    Uploads a dataset and code of this machine to the store, and the pipeline to the server, if they are new.
+    Checks the submission, also against the last plan, and shows the changes since the last run. Uploads local
+    data and code to the store, and the pipeline to Kubeflow Pipelines, unless they are there.
     """
     from rich.console import Console
 
@@ -79,32 +79,32 @@ def submit(
             "pipeline_root": sent.pipeline_root,
         }
     if dry_run:
-        emit(facts) if output is Output.JSON else _show(facts, prepared.changes, Console(), whole=True)
+        emit(facts) if output is Output.JSON else _show(facts, prepared.changes, Console(), show_images=True)
         return
-    _show(facts, prepared.changes, console, whole=False)
+    _show(facts, prepared.changes, console, show_images=False)
     run = prepared.send(console)
     if wait:
         complete(run, output, leave_stuck)
-    text = f"{run.name} is accepted. Follow it: {run.follow_command()}"
+    text = f"Submitted run {run.name}. Follow it with `{run.follow_command()}`."
     show(output, {"run": run.name, "id": run.id, **facts}, text)
 
 
-def _show(facts: dict[str, Any], changes: Sequence["Change"], console: "Console", whole: bool) -> None:
+def _show(facts: dict[str, Any], changes: Sequence["Change"], console: "Console", show_images: bool) -> None:
     from rich.text import Text
 
-    new = {True: "new", False: "known"}
+    new = {True: "new", False: "exists"}
     account, root = facts["service_account"], facts["pipeline_root"]
     rows = [
         ("pipeline", f"{facts['pipeline']} ({new[facts['new_pipeline']]})"),
         ("version", f"{facts['version']} ({new[facts['new_version']]})"),
         ("runs in", f"{facts['namespace']} as {account}, artifacts in {root}"),
-        *(("image", f"{step}: {image}") for step, image in facts["images"].items() if whole),
+        *(("image", f"{step}: {image}") for step, image in facts["images"].items() if show_images),
         *(("upload", upload) for upload in facts["uploads"]),
         *(("note", note) for note in facts["notes"]),
         *(("changes", str(change)) for change in changes),
     ]
     if not changes:
         since = facts["since"]
-        rows.append(("changes", f"nothing since {since}" if since else "its first run here"))
-    for name, value in rows:  # whole lines: URLs are there to be copied
+        rows.append(("changes", f"none since {since}" if since else "first run"))
+    for name, value in rows:  # no wrapping: URLs are copied
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)

@@ -1,1 +1,1 @@
-"""The configuration: its sections, the layers that it is read from, and what is wrong with it."""
+"""The configuration: its sections, the layers that it is merged from, and its error messages."""

@@ -1,9 +1,9 @@
-"""The configuration: one YAML, checked before anything runs.
+"""The configuration: one YAML file, validated before anything runs.
 
     config = load(Path("cifar10.yaml"), ["training.epochs=3"])
 
-Order of precedence: --set, the environment (MODELYARD_TRAINING__EPOCHS=3), the file, the default. Without a
-file, the digits are the configuration. Each key is documented in its section's `Field`s.
+Order of precedence: --set, variables (MODELYARD_TRAINING__EPOCHS=3), the file (or the digits example), the
+default. Each key is documented in the `Field` of its section.
 """
 
 import ast
@@ -45,88 +45,94 @@ DIGITS: dict[str, Any] = {
 
 
 UPLOADED_CODE = re.compile(r"[^:/]+://.+/uploads/code/([0-9a-f]{64})\.zip")
-"""Where `uploads.py` puts the model's own code."""
+"""The URL to which `uploads.py` uploads the user's code."""
 
 
 class Data(Preparation, SourceKeys):
-    """Where the examples come from, and how they are checked, split and normalised."""
+    """The source of the examples, and how they are checked, split and normalized."""
 
 
 class Retention(Settings):
-    """What `modelyard gc` keeps, beside what is in use. It is not part of a run's fingerprint."""
+    """What `modelyard gc` keeps besides anything in use. Not part of a run's fingerprint."""
 
     versions: int = Field(
         default=10,
         ge=0,
-        description="Latest versions of the model, beside the champion, the previous one, and those that "
-        "servers or runs use.",
+        description="Number of latest versions to keep, besides the champion, the previous champion, and "
+        "versions that servers or runs use.",
     )
-    runs: int = Field(default=20, ge=0, description="Latest runs of this machine, with their artifacts.")
+    runs: int = Field(
+        default=20, ge=0, description="Number of latest runs on this machine to keep, with their artifacts."
+    )
     younger_than: str = Field(
         default="30d",
         pattern=DURATION,
-        description="Everything younger than this, as 90m, 12h, 30d or 8w, at least 1m; in the store, also "
-        "everything younger than environment.active_deadline.",
+        description="Keep everything younger than this, such as 90m, 12h, 30d or 8w, at least 1m; in the "
+        "store, "
+        "also everything younger than environment.active_deadline.",
     )
 
 
 class Config(Settings):
-    """Everything about a model: its data, its training, the gate, serving and the store."""
+    """The configuration of a model: data, training, gate, serving, rollout and store."""
 
     name: str = Field(
         pattern=f"^{MODEL_NAME}$",
-        description="The model's name, in the store and in the server's addresses: 1 to 63 lower-case "
-        "letters, digits and dashes, with no dash at either end.",
+        description="The name of the model in the store and in URLs: 1 to 63 lower-case letters, digits and "
+        "dashes, not starting or ending with a dash.",
     )
     problem: str = Field(
         default="classification",
-        description=f"The kind of target that the model predicts: {', '.join(PROBLEMS)}.",
+        description=f"What the model predicts: {' or '.join(PROBLEMS)}.",
     )
-    data: Data = Field(description="Where the examples come from, and how they are split and normalised.")
-    model: Model = Field(default=Model(), description="What is trained.")
-    training: Training = Field(default=Training(), description="How it is fitted.")
+    data: Data = Field(description="The source of the examples, and how they are split and normalized.")
+    model: Model = Field(default=Model(), description="The model to train.")
+    training: Training = Field(default=Training(), description="How the model is trained.")
     gate: Gate | None = Field(
         default=Gate(),
-        description="What a candidate must reach to be promoted. `gate: null` promotes every candidate.",
+        description="The rules that decide whether a candidate is promoted; null: every candidate is "
+        "promoted.",
     )
-    serving: Serving = Field(default=Serving(), description="How the server listens, and its limits.")
+    serving: Serving = Field(
+        default=Serving(), description="Address, limits and access control of the server."
+    )
     rollout: Rollout = Field(default=Rollout(), description="How a version is rolled out on a cluster.")
     retention: Retention = Field(default=Retention(), description="What `modelyard gc` keeps.")
-    store: Store = Field(default=Store(), description="Where models live.")
+    store: Store = Field(default=Store(), description="The model store.")
     schedule: Schedule | None = Field(
         default=None,
-        description="When Kubeflow Pipelines starts runs, after `modelyard schedule apply`.",
+        description="The recurring run on Kubeflow Pipelines that `modelyard schedule apply` creates.",
     )
 
     def source(self) -> Source:
-        """Return where the examples come from, and which problem their targets are for."""
+        """Return the source of the examples and the problem of their targets."""
         return Source(
             problem=self.problem, **{key: getattr(self.data, key) for key in SourceKeys.model_fields}
         )
 
     def preparation(self) -> Preparation:
-        """Return the part of `data` that says how the examples are split and normalised.
+        """Return the keys of `data` for preprocess.
 
-        What is compared with the champion is for evaluate.
+        evaluate checks `champion_leakage`.
         """
         values = {key: getattr(self.data, key) for key in Preparation.model_fields}
         fail_on = [name for name in self.data.fail_on if name != "champion_leakage"]
         return Preparation(**values | {"fail_on": fail_on})
 
     def code(self) -> CodeLocation | None:
-        """Return where the model's own code is, if it has any."""
-        if not (place := self.model.code):
+        """Return the location of the user's code, if there is any."""
+        if not (code := self.model.code):
             return None
-        if not UPLOADED_CODE.fullmatch(place):
-            return CodeLocation(url=place)
-        return CodeLocation(url=place, endpoint=self.store.endpoint, user_project=self.store.user_project)
+        if not UPLOADED_CODE.fullmatch(code):
+            return CodeLocation(url=code)
+        return CodeLocation(url=code, endpoint=self.store.endpoint, user_project=self.store.user_project)
 
     def code_sha256(self) -> str:
-        """Return the fingerprint of the model's own code, wherever it is; empty without any."""
-        if not (place := self.model.code):
+        """Return the fingerprint of the user's code, local or uploaded; empty without code."""
+        if not (code := self.model.code):
             return ""
-        uploaded = UPLOADED_CODE.fullmatch(place)
-        return uploaded[1] if uploaded else tree_sha256(Path(place))
+        uploaded = UPLOADED_CODE.fullmatch(code)
+        return uploaded[1] if uploaded else tree_sha256(Path(code))
 
     @field_validator("problem")
     @classmethod
@@ -137,7 +143,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check_problem_keys(self) -> Self:
-        """Refuse a source, weights, margins and thresholds that are not of the problem."""
+        """Reject sources, class weights, margins and thresholds that do not fit the problem."""
         description, training = get_description(self.problem), self.training
         check_problem(self.data, self.problem)
         if self.model.logits and not description.logits:
@@ -148,12 +154,12 @@ class Config(Settings):
         for metric, margin in self.gate.margin.items() if self.gate else ():
             if metric not in description.comparison_metrics:
                 raise ValueError(
-                    f"gate.margin.{metric} is not a metric that is compared with the champion's for "
-                    f"{self.problem}{choices(metric, description.comparison_metrics)}"
+                    f"gate.margin.{metric}: for {self.problem}, {metric} is not compared with the champion"
+                    f"{choices(metric, description.comparison_metrics)}"
                 )
             if isinstance(margin, dict) and metric not in description.slice_metrics:
                 raise ValueError(
-                    f"gate.margin.{metric} has classes, and {metric} is one number: write it alone"
+                    f"gate.margin.{metric} has a value per class, but {metric} is one number: set one number"
                 )
         for key, direction, other in (("minimum", "higher", "maximum"), ("maximum", "lower", "minimum")):
             for metric, limit in getattr(self.gate, key, {}).items():
@@ -161,7 +167,8 @@ class Config(Settings):
                     continue
                 if isinstance(limit, dict) and metric in description.metrics:
                     raise ValueError(
-                        f"gate.{key}.{metric} has classes, and {metric} is one number: write it alone"
+                        f"gate.{key}.{metric} has a value per class, but {metric} is one number: set one "
+                        "number"
                     )
                 if metric not in description.metrics:
                     known = [name for name, better in description.metrics.items() if better == direction]
@@ -172,14 +179,14 @@ class Config(Settings):
                 if description.metrics[metric] != direction:
                     better = description.metrics[metric]
                     raise ValueError(
-                        f"gate.{key}.{metric} limits the wrong side, as {better} is better: write "
+                        f"gate.{key}.{metric} is the wrong limit, as {better} is better: use "
                         f"gate.{other}.{metric}"
                     )
         return self
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
-        """Refuse thresholds and margins that no model could reach or miss, and names that are not classes."""
+        """Reject thresholds and margins outside the range of their metric, and unknown classes."""
         weights = self.training.class_weights
         named = (
             {f"training.class_weights.{name}": name for name in weights or ()}
@@ -204,9 +211,9 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check_validation_on_test(self) -> Self:
-        """Refuse to choose by test rows and then to judge by them."""
+        """Reject model selection on the test examples, on which the gate decides."""
         callbacks = [one.class_name for one in self.training.callback_objects()]
-        chooses = [
+        selects = [
             f"{key} ({remedy})"
             for key, used, remedy in (
                 ("training.early_stopping", self.training.early_stopping, "remove it"),
@@ -215,11 +222,10 @@ class Config(Settings):
             )
             if used
         ]
-        if self.data.validation == "test" and chooses:
+        if self.data.validation == "test" and selects:
             raise ValueError(
-                f"data.validation is test, which cannot go together with {' and '.join(chooses)}: the test "
-                "rows would choose the model and then judge it. Or give validation rows of its own, such as "
-                "data.validation: 0.1"
+                f"data.validation is test, which excludes {' and '.join(selects)}: the model "
+                "would be selected and judged on the same examples. Or set data.validation: 0.1"
             )
         return self
 
@@ -233,24 +239,24 @@ def load(
     environ: Mapping[str, str] = os.environ,
     store: Store | None = None,
 ) -> Config:
-    """Return the checked configuration.
+    """Return the validated configuration.
 
-    A relative `data.source` or `model.code` is relative to the file that says so, or to the working
-    directory when --set or the environment does; `store.url` is always relative to the working directory.
+    Relative paths in `data.source` and `model.code` are relative to the file; set by --set or a variable, to
+    the working directory. `store.url` is relative to the working directory.
 
     Args:
-        path: the YAML file; the digits when None.
-        overrides: `key=value` with dotted keys; the values are YAML.
+        path: the YAML file; the digits example when None.
+        overrides: `key=value` with dotted keys and YAML values.
         environ: the environment variables.
-        store: that of the environment in which it runs, over what the file says.
+        store: the store of the environment; overrides that of the file.
 
     Raises:
-        ConfigError: names every problem with its place, the value and the remedy.
+        ConfigError: lists every problem with its origin, the value and the remedy.
     """
     document = Document.read(path) if path else Document(Parsed(deepcopy(DIGITS)), "the digits configuration")
     if store:
         document.add(Parsed({"store": store.model_dump(exclude_unset=True)}), "the store of the environment")
-    # what begins with `environment` is for environments/load.py
+    # environments/load.py reads those of `environment`
     variables = {key: text for key, text in environ.items() if not key.startswith("MODELYARD_ENVIRONMENT__")}
     document.add_environment(variables, Config.model_fields)
     document.add_overrides([one for one in overrides if not one.startswith("environment.")])
@@ -264,10 +270,10 @@ def load(
 
 
 def check_variables(environ: Mapping[str, str]) -> None:
-    """Check that variables such as MODELYARD_ROLLOUT__WATCH_SECONDS name sections, also those not read now.
+    """Check that all variables such as MODELYARD_TRAINING__EPOCHS name a section.
 
     Raises:
-        ConfigError: one names no section.
+        ConfigError: one does not.
     """
     for variable in sorted(environ):
         section, nested, _ = variable.removeprefix(PREFIX).lower().partition("__")
@@ -276,7 +282,7 @@ def check_variables(environ: Mapping[str, str]) -> None:
 
 
 def check_overrides(overrides: Sequence[str], sections: Sequence[str]) -> None:
-    """Check that each `key=value` is in one of the sections that a command reads.
+    """Check that each `key=value` is in a section that the command reads.
 
     Raises:
         ConfigError: one is not.
@@ -286,12 +292,14 @@ def check_overrides(overrides: Sequence[str], sections: Sequence[str]) -> None:
         if nested:
             _check_section(section, f"--set {override}", sections)
         else:
-            raise ConfigError(f"--set {override}: this is not SECTION.KEY=VALUE, as in --set {sections[0]}.…")
+            raise ConfigError(
+                f"--set {override}: this is not SECTION.KEY=VALUE. Write it as --set {sections[0]}.…"
+            )
 
 
 def _check_section(section: str, origin: str, sections: Sequence[str]) -> None:
     if section not in sections:
-        raise ConfigError(f"{origin}: {section} is not a section here{choices(section, sections)}")
+        raise ConfigError(f"{origin}: {section} is not a section of this command{choices(section, sections)}")
 
 
 def load_section(
@@ -301,20 +309,20 @@ def load_section(
     environ: Mapping[str, str] = os.environ,
     defaults: S | None = None,
 ) -> S:
-    """Return one section for a command that needs no other, from --set, the environment and its defaults.
+    """Return one section from --set, variables and defaults, without a configuration file.
 
     Args:
         name: the section's key.
-        kind: its model.
+        kind: the class of the section.
         overrides: `key=value`, with the section's name in the key.
         environ: the environment variables.
-        defaults: what holds instead of the defaults.
+        defaults: values that replace the defaults of the class.
 
     Raises:
         ConfigError: see `load`.
     """
-    said = defaults.model_dump(exclude_unset=True) if defaults else {}
-    document = Document(Parsed({name: said}), f"the section {name}")
+    values = defaults.model_dump(exclude_unset=True) if defaults else {}
+    document = Document(Parsed({name: values}), f"the section {name}")
     variables = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{name.upper()}_")}
     document.add_environment(variables, (name,))
     document.add_overrides(overrides)
@@ -325,7 +333,7 @@ def load_section(
 
 
 def _check_urls(config: Config, document: Document) -> None:
-    """Refuse a URL that no storage can use; nothing is opened."""
+    """Reject URLs that no storage supports, without opening them."""
     code = config.model.code or ""
     uploaded = code if UPLOADED_CODE.fullmatch(code) else None
     for key, url in (
@@ -341,37 +349,37 @@ def _check_urls(config: Config, document: Document) -> None:
 
 
 def _check_code(config: Config, document: Document) -> None:
-    """Refuse a folder, a module or a function that is not there; nothing is executed."""
+    """Check that folder, module and function of `model.build` exist, without executing code."""
     code, build = config.model.code, config.model.build
     if not code or not build or UPLOADED_CODE.fullmatch(code):
         return
     folder = Path(code)
     if not folder.is_dir():
         raise ConfigError(
-            f"{document.origin(('model', 'code'))}: model.code is {code!r}, which is not a folder of this "
-            "machine. Name the folder that holds the module of model.build."
+            f"{document.origin(('model', 'code'))}: model.code is {code!r}, which is not a local folder. "
+            "Set it to the folder with the module of model.build."
         )
     module, _, function = build.partition(":")
     path = folder.joinpath(*module.split("."))
-    wrong = f"{document.origin(('model', 'build'))}: model.build is {build}, but"
+    prefix = f"{document.origin(('model', 'build'))}: model.build is {build}, but"
     if not path.is_dir() and not any(path.parent.glob(f"{path.name}.*")):
         near = did_you_mean(module, [one.stem for one in folder.glob("*.py")]) or "."
-        raise ConfigError(f"{wrong} {code} has no {module.replace('.', '/')}.py{near}")
+        raise ConfigError(f"{prefix} {code} has no {module.replace('.', '/')}.py{near}")
     files = (path / "__init__.py", path.with_name(f"{path.name}.py"))
     file = next((one for one in files if one.is_file()), None)
-    if file is None:  # compiled
+    if file is None:  # a compiled module
         return
     try:
         names = set(_top_level_names(ast.parse(file.read_bytes())))
     except (SyntaxError, ValueError) as error:
-        raise ConfigError(f"{wrong} {file} is not Python: {error}. Correct it.") from error
+        raise ConfigError(f"{prefix} {file} is not valid Python: {error}.") from error
     if names and not names & {function, "*", "__getattr__"}:
-        near = did_you_mean(function, sorted(names)) or ". Define it there."
-        raise ConfigError(f"{wrong} {file} defines no {function}{near}")
+        near = did_you_mean(function, sorted(names)) or ". Define it."
+        raise ConfigError(f"{prefix} {file} defines no {function}{near}")
 
 
 def _top_level_names(node: ast.AST) -> Iterator[str]:
-    """Yield the names that a module defines or imports at its top level."""
+    """Yield the names that a module defines or imports at the top level."""
     for child in ast.iter_child_nodes(node):
         match child:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in a person's words: key, value, what is expected, remedy."""
+"""Validation errors of pydantic as messages: origin, key, value, what is expected, remedy."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -37,13 +37,13 @@ _DOTTED_KEY = re.compile(r"[a-z_]+(?:\.[\w-]+)+")
 def validation_error(
     error: ValidationError, kind: type[BaseModel], document: Document, prefix: Keys = ()
 ) -> ConfigError:
-    """Return the error that names every problem of a document, a line each.
+    """Return an error with a line for each problem of a document.
 
     Args:
-        error: what pydantic found.
-        kind: the model that the document was checked against.
-        document: the values, and where they were said.
-        prefix: where in the document the model's values are.
+        error: the error of pydantic.
+        kind: the class that the document was validated against.
+        document: the values and their origins.
+        prefix: the path of the validated section in the document.
     """
     known = dict(iterate_keys(kind, prefix))
     details = error.errors(include_url=False)
@@ -58,7 +58,7 @@ def validation_error(
 
 
 def iterate_keys(kind: type[BaseModel], prefix: Keys = ()) -> Iterator[tuple[Keys, FieldInfo]]:
-    """Yield every key of a model with its path, a section before what is in it."""
+    """Yield the path and field of every key of a class, a section before its keys."""
     for name, field in kind.model_fields.items():
         yield (*prefix, name), field
         if section := section_class(field):
@@ -66,24 +66,24 @@ def iterate_keys(kind: type[BaseModel], prefix: Keys = ()) -> Iterator[tuple[Key
 
 
 def section_class(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the model of a key that is a section, also when it may be null."""
+    """Return the class of a key that is a section, also if it may be null."""
     kinds = (field.annotation, *get_args(field.annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def did_you_mean(word: str, words: Sequence[str]) -> str:
-    """Return `; did you mean …?` with the words that are like `word`, or nothing."""
+    """Return `; did you mean …?` with the words similar to `word`, or an empty string."""
     close = get_close_matches(word, words, n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def choices(word: str, words: Sequence[str]) -> str:
-    """Return the end of a sentence: the words that are like `word`, or all."""
+    """Return the end of an error message: the words similar to `word`, or all words."""
     return did_you_mean(word, words) or f"; choose from {', '.join(words)}."
 
 
 def _key_path(detail: ErrorDetails, document: Document, prefix: Keys) -> Keys:
-    """Return the path as a person knows it: pydantic's own goes on into the branches of a union."""
+    """Return the key path without the branches of unions that pydantic appends."""
     keys = (*prefix, *detail["loc"])
     if detail["type"] in ("missing", "extra_forbidden"):
         return keys
@@ -91,7 +91,7 @@ def _key_path(detail: ErrorDetails, document: Document, prefix: Keys) -> Keys:
 
 
 def _origin(key_path: Keys, detail: ErrorDetails, document: Document) -> str:
-    """Return where a value was given; of an error about a whole section, the first key that it names."""
+    """Return the origin of a value; for an error about a section, of the first key in its message."""
     if detail["type"] == "value_error" and isinstance(document.get(key_path), dict):
         for path in _DOTTED_KEY.findall(str(detail["ctx"]["error"])):
             keys = tuple(path.split("."))
@@ -120,7 +120,7 @@ def _message(
         text = f"{about}{first['ctx']['error']}"
         return text if text.endswith(("?", ".")) else f"{text}."
     if len(details) > 1 or first["type"] not in EXPECTED:
-        return f"{path} is {format_value(value)}, which does not fit. It is: {description}"
+        return f"{path} is {format_value(value)}, which is not valid. Expected: {description}"
     near = _choice_hint(value, first) or _default_hint(field)
     return f"{path} is {format_value(value)} and must be {_expected(first)}{near}"
 
@@ -132,7 +132,7 @@ def _expected(detail: ErrorDetails) -> str:
 
 
 def _choice_hint(value: Any, detail: ErrorDetails) -> str:
-    """Return the choices that are like a wrong one."""
+    """Suggest the choices that are similar to a wrong value."""
     words = str(detail.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(", ")
     return (
         did_you_mean(value, [word.strip("'") for word in words]) if value and isinstance(value, str) else ""
@@ -140,7 +140,7 @@ def _choice_hint(value: Any, detail: ErrorDetails) -> str:
 
 
 def _key_hint(key_path: Keys, known: dict[Keys, FieldInfo]) -> str:
-    """Return the keys that were meant perhaps: like this one, or of this name in another section."""
+    """Suggest keys that are similar to an unknown key, or have its name in another section."""
     word = str(key_path[-1])
     siblings = [str(keys[-1]) for keys in known if keys[:-1] == key_path[:-1]]
     elsewhere = [".".join(map(str, keys)) for keys in known if keys[-1] == word]
@@ -148,7 +148,7 @@ def _key_hint(key_path: Keys, known: dict[Keys, FieldInfo]) -> str:
     close = [f"{section}.{name}".strip(".") for name in get_close_matches(word, siblings, n=2, cutoff=0.6)]
     if close or elsewhere:
         return f"; did you mean {' or '.join(close or elsewhere)}?"
-    where = f"keys of {section}" if section else "keys at the top"
+    where = f"keys of {section}" if section else "top-level keys"
     return f"; remove it. The {where} are {', '.join(siblings)}."
 
 

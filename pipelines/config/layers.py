@@ -1,7 +1,7 @@
-"""Where a configuration's values come from, the later over the earlier: file, environment, --set.
+"""The layers of a configuration: the file, variables, --set. Later layers override earlier ones.
 
-A document is a tree of plain values that knows for every key where it was said, so that an error can
-name the file and the line, the variable or the option.
+A document records the origin of every key, so that errors name the file and line, the variable or the
+option.
 """
 
 import os
@@ -22,19 +22,19 @@ PATH_KEYS: tuple[Keys, ...] = (("data", "source"), ("model", "code"))
 
 
 class Document:
-    """A configuration that is not checked yet.
+    """A configuration that is not validated yet.
 
     Attributes:
-        values: the tree.
-        name: the file, or what the values are, for messages.
+        values: nested dictionaries, lists and scalars.
+        name: the file, or a description of the values, for error messages.
     """
 
     def __init__(self, parsed: Parsed, name: str) -> None:
         if not isinstance(parsed.value, dict):
-            found = "empty" if parsed.value is None else f"{format_value(parsed.value)}, no sections"
+            content = "empty" if parsed.value is None else f"{format_value(parsed.value)}, without sections"
             raise ConfigError(
-                f"{name}: the configuration is {found}. It needs `name` and a section `data` at least; "
-                "`modelyard config init` writes one to begin with."
+                f"{name}: the configuration is {content}. It needs at least `name` and a section `data`; "
+                "`modelyard config init` creates an example."
             )
         self.values: dict[str, Any] = parsed.value
         self.name = name
@@ -42,16 +42,16 @@ class Document:
 
     @classmethod
     def read(cls, path: Path) -> "Document":
-        """Return the document in a file, with its paths made absolute.
+        """Read a document from a file and make its paths absolute.
 
         Raises:
-            ConfigError: there is no such file, or it is not a configuration's YAML.
+            ConfigError: the file does not exist, or is not the YAML of a configuration.
         """
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise ConfigError(
-                f"{path}: there is no such file. `modelyard config init {path}` writes one to begin with."
+                f"{path}: there is no such file. `modelyard config init {path}` creates one."
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
@@ -62,18 +62,18 @@ class Document:
         return document
 
     def add(self, parsed: Parsed, name: str) -> None:
-        """Set what another document says, key by key, over what is here."""
+        """Merge other values into the document, key by key."""
         _merge(self.values, parsed.value)
         self._origins.update({keys: f"{name}, line {line}" for keys, line in parsed.lines.items()})
 
     def add_environment(self, environ: Mapping[str, str], sections: Collection[str]) -> None:
-        """Set what variables such as MODELYARD_DATA__SOURCE say.
+        """Set the keys of variables such as MODELYARD_DATA__SOURCE.
 
-        A variable with a double underscore is one of ours, and so is one that is named after a section or
-        key at the top, such as MODELYARD_NAME. Others (MODELYARD_HOME) are for other purposes.
+        Reads variables with a double underscore, and those named after a top-level key, such as
+        MODELYARD_NAME. Ignores others, such as MODELYARD_HOME.
 
         Raises:
-            ConfigError: the underscore between section and key is single, or a value is no YAML.
+            ConfigError: there is a single underscore between section and key, or a value is not YAML.
         """
         for variable in sorted(name for name in environ if name.startswith(PREFIX)):
             keys = tuple(variable.removeprefix(PREFIX).lower().split("__"))
@@ -83,22 +83,22 @@ class Document:
             if len(keys) > 1 or keys[0] in sections:
                 self.set(keys, environ[variable], variable)
             elif section in sections and underscore:
-                meant = f"{PREFIX}{section}__{key}".upper()
-                raise ConfigError(f"{variable} sets nothing. Did you mean {meant}, with two underscores?")
+                name = f"{PREFIX}{section}__{key}".upper()
+                raise ConfigError(f"{variable} is not a key; did you mean {name}, with two underscores?")
 
     def add_overrides(self, overrides: Sequence[str]) -> None:
-        """Set what options such as `--set training.epochs=3` say."""
+        """Set the keys of options such as `--set training.epochs=3`."""
         for override in overrides:
             key, equals, text = override.partition("=")
             keys = tuple(key.strip().split("."))
             if not equals or not all(keys):
                 raise ConfigError(
-                    f"--set {override}: this is not KEY=VALUE. Write it as in --set training.epochs=3."
+                    f"--set {override}: this is not KEY=VALUE. Write it as --set training.epochs=3."
                 )
             self.set(keys, text, f"--set {key.strip()}")
 
     def set(self, keys: tuple[str, ...], text: str, origin: str) -> None:
-        """Set the value at `keys` to what a YAML text says; a path in it is relative to here."""
+        """Set the value at `keys` to a YAML text; paths in it are relative to the working directory."""
         folder = self.values
         for depth, key in enumerate(keys[:-1], 1):
             if folder.get(key) is None:
@@ -107,16 +107,16 @@ class Document:
             folder = folder[key]
             if not isinstance(folder, dict):
                 above = ".".join(keys[:depth])
-                raise ConfigError(f"{origin}: {above} is {folder!r} and has no keys. Set {above} itself.")
+                raise ConfigError(f"{origin}: {above} is {folder!r} and has no keys. Set {above} instead.")
         folder[keys[-1]] = parse(text, origin).value
-        self._origins = {old: was for old, was in self._origins.items() if old[: len(keys)] != keys}
+        self._origins = {key: old for key, old in self._origins.items() if key[: len(keys)] != keys}
         self._origins[keys] = origin
         for path in PATH_KEYS:
             if path[: len(keys)] == keys:
                 self._make_absolute(path, Path.cwd())
 
     def has(self, keys: Keys) -> bool:
-        """Say whether something, null perhaps, is said at `keys`."""
+        """Return whether `keys` has a value, also null."""
         try:
             self._at(keys)
         except (KeyError, IndexError, TypeError):
@@ -128,16 +128,16 @@ class Document:
         return self._at(keys) if self.has(keys) else None
 
     def origin(self, keys: Keys) -> str:
-        """Return where the value at `keys`, or what encloses it, was said."""
+        """Return the origin of the value at `keys`, or of the nearest section around it."""
         while keys and keys not in self._origins:
             keys = keys[:-1]
         return self._origins[keys] if keys else self.name
 
     def _make_absolute(self, keys: Keys, folder: Path) -> None:
-        """Make the path at `keys` absolute, if there is one: not an address, not a value of another type."""
+        """Make the value at `keys` absolute if it is a path, not a URL."""
         value = self.get(keys)
         if isinstance(value, str) and value and is_path(value):
-            path = os.path.normpath(folder / os.path.expanduser(value))  # noqa: PTH111 - or as it is, without a home
+            path = os.path.normpath(folder / os.path.expanduser(value))  # noqa: PTH111 - unchanged without a home directory
             if why := unusable_path(path):
                 key = ".".join(map(str, keys))
                 raise ConfigError(f"{self.origin(keys)}: {key} is {path!a}, which {why}. Use another path.")
@@ -151,13 +151,13 @@ class Document:
 
 
 def is_service_link(variable: str, value: str) -> bool:
-    """Say whether Kubernetes sets a variable in pods for a Service, such as one called modelyard-store."""
+    """Return whether a variable is one that Kubernetes sets in pods for a Service named modelyard-…."""
     return bool(SERVICE_LINK.fullmatch(f"{variable}={value}"))
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> None:
-    for key, value in above.items():
-        if isinstance(value, dict) and isinstance(below.get(key), dict):
-            _merge(below[key], value)
+def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
         else:
-            below[key] = value
+            target[key] = value

@@ -1,8 +1,8 @@
-"""The text of configurations: YAML that says what a person reads, and durations such as 12h and 30d.
+"""Strict YAML of configurations, and durations such as 12h and 30d.
 
-Scalars are those of YAML 1.2 (`no` is text, `1e-3` is a number, `010` is ten); duplicate keys, anchors,
-tags, and keys that are neither text nor whole numbers are errors. A key `3` is the text "3". What is read is
-plain JSON with the line of every key.
+Scalars are those of YAML 1.2 (`no` is text, `1e-3` is a number, `010` is ten). Duplicate keys, aliases, tags,
+and keys other than text and integers are errors; an integer key `3` becomes the text "3". The result has only
+JSON types, and the line of every key.
 """
 
 import json
@@ -24,21 +24,21 @@ UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 @dataclass(frozen=True)
 class Parsed:
-    """A value of JSON's types, and the line (from 1) on which each key path of it begins."""
+    """A value of JSON types, and the line (from 1) of each key path in it."""
 
     value: Any
     lines: dict[Keys, int] = field(default_factory=dict)
 
 
 def parse(text: str, origin: str) -> Parsed:
-    """Return what a YAML text says.
+    """Parse a YAML document.
 
     Args:
-        text: one YAML document.
-        origin: where it comes from, for messages.
+        text: the document.
+        origin: the file, variable or option, for error messages.
 
     Raises:
-        ConfigError: it is not YAML, or not of the kind that a configuration may be.
+        ConfigError: it is not YAML, or has something that configurations do not allow.
     """
     try:
         node = yaml.compose(text, _Loader)
@@ -51,21 +51,21 @@ def parse(text: str, origin: str) -> Parsed:
         where = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(
             f"{origin}{where}: this is not YAML: {error.problem or error.context}. "
-            "Check the indentation, the colons and the quotes there."
+            "Check the indentation, the colons and the quotes."
         ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin}: this is not YAML: {error}. Save it as plain UTF-8 text.") from error
     except RecursionError as error:
-        raise ConfigError(f"{origin}: it is nested too deeply; a configuration has a few levels.") from error
+        raise ConfigError(f"{origin}: it is nested too deeply.") from error
 
 
 def dump(value: dict[str, Any]) -> str:
-    """Return YAML that every reader, of YAML 1.1 or 1.2, understands alike."""
+    """Return YAML that has the same meaning in YAML 1.1 and 1.2."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def format_value(value: Any) -> str:
-    """Return a value as in a file, shortened; a quote or bracket that is open is closed."""
+    """Format a value as JSON, shortened, with the closing quote or bracket."""
     text = json.dumps(value, ensure_ascii=False)
     if len(text) <= MAX_VALUE_LENGTH:
         return text
@@ -78,7 +78,7 @@ def parse_duration(duration: str, key: str) -> int:
 
     Args:
         duration: such as 90m, 12h, 30d or 8w.
-        key: the option or key that it is the value of, for the message.
+        key: the option or key, for the error message.
 
     Raises:
         ConfigError: it is not a duration.
@@ -100,7 +100,7 @@ _SCALARS: dict[str, tuple[re.Pattern[str] | None, list[str], Callable[[str], Any
 
 
 class _RefusedError(Exception):
-    """What YAML allows and a configuration does not."""
+    """YAML that configurations do not allow."""
 
     def __init__(self, node_or_event: Any, message: str) -> None:
         super().__init__(message)
@@ -113,12 +113,12 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise _RefusedError(event, f"the alias *{event.anchor} is not allowed: write the value out.")
+            raise _RefusedError(event, f"the alias *{event.anchor} is not allowed: repeat the value.")
         return super().compose_node(parent, index)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what YAML 1.1 or 1.2 would read as something else than text."""
+    """Quotes text that YAML 1.1 or 1.2 would read as another type."""
 
 
 for _name, (_pattern, _first, _) in _SCALARS.items():
@@ -139,12 +139,12 @@ def _value(node: yaml.Node, path: Keys, lines: dict[Keys, int]) -> Any:
     values: dict[str, Any] = {}
     for key, child in node.value:
         name = _scalar(key) if isinstance(key, yaml.ScalarNode) else key
-        if isinstance(name, int) and not isinstance(name, bool):  # a class is called 3
+        if isinstance(name, int) and not isinstance(name, bool):  # such as a class named 3
             name = key.value
         if not isinstance(name, str):
             raise _RefusedError(key, f"the key {key.value!r} is not text: put it in quotes.")
         if name in values:
-            raise _RefusedError(key, f"the key {name!r} is there a second time: keep one of the two.")
+            raise _RefusedError(key, f"the key {name!r} is duplicated: remove one.")
         lines[(*path, name)] = key.start_mark.line + 1
         values[name] = _value(child, (*path, name), lines)
     return values
@@ -157,7 +157,7 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     try:
         value = _SCALARS[name][2](node.value)
     except ValueError:
-        raise _RefusedError(node, f"{node.value[:40]!r} is no {name}: correct it.") from None
+        raise _RefusedError(node, f"{node.value[:40]!r} is not a valid {name}.") from None
     if isinstance(value, float) and not math.isfinite(value):
         raise _RefusedError(node, f"{node.value!r} is too large for a number.")
     return value

@@ -90,9 +90,9 @@ def test_a_problem_names_the_file_the_line_and_the_remedy(tmp_path):
     [
         (
             "environment.steps.train.memory=3 GB",
-            'steps.train.memory is "3 GB", which does not fit. It is: Mem',
+            'steps.train.memory is "3 GB", which is not valid. Expected: Mem',
         ),
-        ("environment.steps.train.cpu=-1", "which does not fit. It is: Cores"),
+        ("environment.steps.train.cpu=-1", "which is not valid"),
         ("environment.images={trian: x}", "environment.images.trian is not a key; the keys are"),
         ("environment.steps.train.accelerator.type=nvidia-l5", "did you mean nvidia-l4"),
         ("environment.steps.train.accelerator.count=3", "a node has 1, 2, 4, 8 nvidia-l4"),
@@ -100,7 +100,7 @@ def test_a_problem_names_the_file_the_line_and_the_remedy(tmp_path):
         ("environment.store=/models", "gs://bucket/prefix"),
         ("environment.pipeline_root=https://host/runs", "https://host/runs"),
         ("environment.pipeline_root=s3://bucket/runs", "environment.pipeline_root is 's3://bucket/runs'"),
-        ("environment.storage_endpoint=localhost:4443", "does not fit"),
+        ("environment.storage_endpoint=localhost:4443", "is not valid"),
     ],
 )
 def test_what_would_fail_late_is_refused_with_its_value(override, said):

@@ -239,7 +239,7 @@ def test_a_living_run_is_cancelled(home, modelyard):
             Epoch(step="train", epoch=2, epochs=9, metrics={"loss": 0.25}, seconds=1.0),
             ("epoch 2 of 9", "loss 0.2500"),
         ),
-        (Resumed(step="train", epoch=4, epochs=9), ("after epoch 4 of 9",)),
+        (Resumed(step="train", epoch=4, epochs=9), ("epoch 4 of 9",)),
     ],
 )
 def test_an_event_is_one_line(event, words):
@@ -253,8 +253,8 @@ def test_a_running_step_shows_where_it_went_on_and_what_it_said_last():
     resumed = Resumed(step="train", epoch=4, epochs=9)
     for events, lines in (
         ([], ["reading"]),
-        ([resumed], ["after epoch 4"]),
-        ([resumed, *epochs], ["after epoch 4", "epoch 6 of 9"]),
+        ([resumed], ["epoch 4 of 9"]),
+        ([resumed, *epochs], ["epoch 4 of 9", "epoch 6 of 9"]),
     ):
         steps = (Step(name="train", state="running", seconds=1.0, cached=False),)
         run = SimpleNamespace(steps=lambda: steps, events=lambda: events, last_line="reading")  # noqa: B023

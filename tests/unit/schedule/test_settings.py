@@ -87,11 +87,11 @@ def test_a_cron_line_in_numbers_is_due_at_the_same_times(line: str, numbers: str
         ("0 0 31 4,6 *", "never due"),
         ("0 0 L * *", "L or #"),
         ("0 0 * * 1#2", "L or #"),
-        ("0 0 */2 * 1", "crons disagree"),
-        ("0 0 1 * */2", "crons disagree"),
+        ("0 0 */2 * 1", "read differently"),
+        ("0 0 1 * */2", "read differently"),
         (
             f"{','.join(map(str, range(60)))} {','.join(map(str, range(24)))} * * 1-3,5",
-            "characters long",
+            "characters as numbers",
         ),
     ],
 )
