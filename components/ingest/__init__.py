@@ -1,1 +1,1 @@
-"""The step `ingest`: fetch, verify and decode a source into shards, executing nothing."""
+"""The step `ingest`: fetches, verifies and decodes a source into shards, without executing its content."""

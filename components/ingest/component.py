@@ -5,13 +5,12 @@ from kfp import dsl
 
 @dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
 def ingest(spec: str, fingerprint: str, raw: dsl.Output[dsl.Dataset]) -> None:
-    """Fetch, verify and decode the source into shards; never execute what is read.
+    """Fetch, verify and decode the source into shards, without executing its content.
 
     Args:
         spec: IngestSpec as JSON.
-        fingerprint: a key for the data; a changed source is a changed argument, so it is never served
-            from the cache.
-        raw: schema.json and one group of shards per split of the source.
+        fingerprint: cache key of the data, so that a changed source is not read from the cache.
+        raw: schema.json and the shards of each split of the source.
     """
     from modelyard.components.step import step
 

@@ -1,9 +1,9 @@
-"""The work of the step `ingest`: whatever the source is becomes shards of one shape and dtype.
+"""The step `ingest`: reads a source of any kind and writes shards of one shape and dtype.
 
     ingest(IngestSpec(source=Source(kind="digits")), fingerprint, "…/raw")
 
-Each kind has a module that reads it, a few batches at a time. Nothing that is read is executed, and nothing
-but the shards is written.
+Each kind of source has a module that reads it batch by batch. Content of the source is never executed, and
+only shards and schema.json are written.
 """
 
 import tempfile
@@ -29,38 +29,38 @@ def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
     """Fetch the source, decode it and write `raw`.
 
     Args:
-        spec: where the examples come from and what they are.
-        fingerprint: a key for the data, for the log.
-        raw: directory to write: shards and schema.json.
+        spec: the source of the examples and their format.
+        fingerprint: cache key of the data, for the log.
+        raw: directory to write, with shards and schema.json.
 
     Raises:
-        DataError: the source is missing, damaged, or not what the settings say.
+        DataError: the source is missing, damaged, or does not match the settings.
     """
     settings = spec.source
     with tempfile.TemporaryDirectory() as scratch, artifacts.writing(Path(raw)) as directory:
         path = locate(settings).fetch(Path(scratch))
-        with _by_address(path, settings):
-            examples = _read(path, settings)
-            rows = _write(directory, examples)
+        with _show_url(path, settings):
+            examples = _read_examples(path, settings)
+            counts = _write_shards(directory, examples)
         schema = Schema(
             shape=examples.shape,
             dtype=examples.dtype,
             problem=settings.problem,
             names=examples.names,
-            splits=rows,
+            splits=counts,
             image=examples.image,
-            notes=tuple(examples.notes),  # all that are written while the batches are read
+            notes=tuple(examples.notes),  # complete once the batches are read
             skipped=tuple(examples.skipped),
         )
         artifacts.write(directory / "schema.json", schema)
     for note in examples.notes:
         log(note)
-    log(f"rows: {rows} of {examples.dtype} {examples.shape}, data {fingerprint}")
+    log(f"examples: {counts} of {examples.dtype} {examples.shape}, data {fingerprint}")
 
 
 @contextmanager
-def _by_address(path: Path, source: Source) -> Iterator[None]:
-    """Call what was downloaded by its address in an error, and not by where it lies for a while."""
+def _show_url(path: Path, source: Source) -> Iterator[None]:
+    """Replace the temporary path of a download by its URL in error messages."""
     try:
         yield
     except DataError as error:
@@ -69,15 +69,15 @@ def _by_address(path: Path, source: Source) -> Iterator[None]:
         raise DataError(str(error).replace(str(path), redact_url(str(source.source)))) from error
 
 
-def _read(path: Path, source: Source) -> Examples:
-    """Return the examples in the local file or directory; a reader is imported when it is needed."""
+def _read_examples(path: Path, source: Source) -> Examples:
+    """Return the examples of a local file or directory; only the reader of its kind is imported."""
     reader = import_module(f"{__package__}.{KINDS[source.kind].reader}")
     examples: Examples = reader.read(path, source)
     return examples
 
 
-def _write(directory: Path, examples: Examples) -> dict[str, int]:
-    """Write the shards, and return the rows of each split."""
+def _write_shards(directory: Path, examples: Examples) -> dict[str, int]:
+    """Write the shards, and return the number of examples of each split."""
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(ShardWriter(directory, split, examples.shape, examples.dtype))

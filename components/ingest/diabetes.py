@@ -1,4 +1,4 @@
-"""The 442 patients with diabetes that scikit-learn ships, read without importing it.
+"""The diabetes dataset of scikit-learn with 442 patients, read without importing scikit-learn.
 
 Efron, Hastie, Johnstone and Tibshirani, "Least Angle Regression", Annals of Statistics (2004): age, sex, body
 mass index, blood pressure and six blood serum values, and the progression of the disease a year later.
@@ -14,10 +14,10 @@ from modelyard.components.source.settings import KINDS, Source
 
 
 def read(path: Path, source: Source) -> Examples:
-    """Return the patients: float32 (10,), as they were measured, and the progression, 25 to 346; one split.
+    """Read the patients: float32 (10,), not scaled, with the progression, 25 to 346; one split `all`.
 
     Args:
-        path: scikit-learn's data folder, with the packed tables.
+        path: scikit-learn's data folder.
         source: of this kind.
 
     Raises:

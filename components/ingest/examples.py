@@ -1,4 +1,4 @@
-"""What every reader gives: examples of one shape in batches."""
+"""The interface of readers: examples of one shape in batches."""
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ MAX_CLASSES = 10_000
 
 
 class Batch(NamedTuple):
-    """Rows of a split: examples (n, *shape), targets (n,), and what the source calls them if it has names."""
+    """Examples (n, *shape) of a split, their targets (n,), and their names if the source has names."""
 
     split: str
     examples: NDArray[Any]
@@ -25,13 +25,12 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Examples:
-    """What a source holds.
+    """The examples of a source.
 
-    `shape` is one example's, without the batch axis. `names` are the classes in label order, or the name of
-    the target. `batches` gives examples of `dtype` and their targets, which are read while they are asked
-    for: labels as integers, numbers as floating point. `image` says how
-    pictures became examples; None when they did not come from pictures. `notes` and `skipped` are those of
-    Schema, complete once the batches are read.
+    `shape` is the shape of one example, without the batch axis. `names` are the classes in label order, or
+    the name of the target. `batches` lazily yields examples of `dtype` and their targets: labels as integers,
+    numbers as floating point. `image` is the conversion of image files to examples; None for other sources.
+    `notes` and `skipped` are those of Schema; they are complete once the batches are read.
     """
 
     shape: tuple[int, ...]
@@ -44,15 +43,15 @@ class Examples:
     skipped: list[str] = field(default_factory=list)
 
 
-def normalize_label(text: str) -> str | None:
-    """Return a text as a label, in Unicode's form NFC; None when it is empty or has control characters."""
-    label = unicodedata.normalize("NFC", text.strip())
+def normalize_label(name: str) -> str | None:
+    """Return a label in Unicode form NFC; None if it is empty or has control characters."""
+    label = unicodedata.normalize("NFC", name.strip())
     return None if CONTROL.search(label) else label or None
 
 
 def sort_classes(labels: Iterable[str]) -> tuple[str, ...]:
-    """Return classes in order: by their value if all are whole numbers, else by their text."""
-    given = set(labels)
-    if all(label.isascii() and label.removeprefix("-").isdigit() for label in given):
-        return tuple(sorted(given, key=lambda label: (int(label), label)))
-    return tuple(sorted(given))
+    """Return the classes sorted by value if all are integers, else alphabetically."""
+    names = set(labels)
+    if all(label.isascii() and label.removeprefix("-").isdigit() for label in names):
+        return tuple(sorted(names, key=lambda label: (int(label), label)))
+    return tuple(sorted(names))

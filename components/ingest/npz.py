@@ -1,9 +1,8 @@
 """Arrays in an .npz, as `numpy.savez` writes them: x and y, or x_train, y_train, x_test and y_test.
 
-x has a row per example, y its target: for classification a label (integers from 0 or from 1, texts, or
-one-hot rows), for regression a number. Rows are read
-from the archive in batches, so that an array larger than memory is no difficulty, and one that only claims to
-be is no danger. A picture without a channel axis stays so: the built-in network adds it.
+The first axis of x and y is the example. y has the targets: for classification labels (integers from 0 or 1,
+strings, or one-hot rows), for regression numbers. Arrays are read in batches, so they may be larger than
+memory, and a forged size cannot exhaust it. Images may lack a channel axis; the built-in network adds it.
 """
 
 import math
@@ -28,7 +27,7 @@ from modelyard.components.ingest.examples import (
     normalize_label,
     sort_classes,
 )
-from modelyard.components.ingest.members import DAMAGE, MAX_FILE_BYTES, Member, zip_members
+from modelyard.components.ingest.members import DAMAGE_ERRORS, MAX_FILE_BYTES, Member, zip_members
 from modelyard.components.source.settings import Source
 
 SPLITS = (
@@ -36,22 +35,22 @@ SPLITS = (
     {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")},
 )
 INTEGERS, FLOATS, TEXTS = "bui", "f", "US"
-WIDE = ("int16", "uint16")
-LABELS = "labels are integers (0, 1, 2, … or 1, 2, 3, … without gaps), texts, or one-hot rows"
-HEADERS = {
+SIXTEEN_BIT = ("int16", "uint16")
+LABEL_FORMS = "labels are integers (0, 1, 2, … or 1, 2, 3, … without gaps), strings, or one-hot rows"
+HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
-}  # 3.0 is for fields with names
+}  # version 3.0 is for structured arrays
 
 
 class ArrayFile:
-    """An array, known by its header.
+    """An array in an .npz, described by its header.
 
     Args:
         member: the .npy file.
 
     Raises:
-        DataError: it is not such a file, its rows are scattered, or its length does not match its header.
+        DataError: it is not an .npy file, is not in C order, or its size does not match its header.
     """
 
     def __init__(self, member: Member) -> None:
@@ -61,20 +60,22 @@ class ArrayFile:
             self.shape, self.dtype = self._header(file)
             size = file.tell() + math.prod(self.shape) * self.dtype.itemsize
         if size != member.size or min(self.shape, default=0) < 0:
-            raise self.error(f"has {member.size:,} bytes and {size:,} are expected for {self.form}.")
+            raise self.error(
+                f"has {member.size:,} bytes, but {self.description} has {size:,}. Save it again."
+            )
 
     @property
-    def form(self) -> str:
-        """Its dtype and shape, to be shown."""
+    def description(self) -> str:
+        """Its dtype and shape as text."""
         return f"{self.dtype} of shape {self.shape}"
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row."""
+        """The size of an example in bytes."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def batches(self, rows: int) -> Iterator[NDArray[Any]]:
-        """Yield `rows` rows at a time, less in the end.
+        """Yield batches of `rows` examples; the last one may be smaller.
 
         Raises:
             DataError: the file is damaged.
@@ -86,21 +87,23 @@ class ArrayFile:
                 data = file.read(count * self.row_bytes)
                 yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
-    def error(self, why: str) -> DataError:
-        """Return the error that says why it cannot be used, and what to do."""
-        return self._member.error(why)
+    def error(self, reason: str) -> DataError:
+        """Return the error that it cannot be used; `reason` has the reason and the remedy."""
+        return self._member.error(reason)
 
     def _header(self, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         try:
-            shape, fortran, dtype = HEADERS[np.lib.format.read_magic(file)](file)
+            shape, fortran, dtype = HEADER_READERS[np.lib.format.read_magic(file)](file)
         except (ValueError, KeyError, TypeError, SyntaxError, TokenError) as error:
-            raise self.error(f"is no .npy file of numbers ({error}). Save it with numpy.savez.") from error
+            raise self.error(
+                f"is not an .npy file of numbers ({error}). Save it with numpy.savez."
+            ) from error
         if dtype.hasobject:
             raise self.error(
-                "holds Python objects, and loading them can run code. Save numbers, or texts by astype(str)."
+                "contains Python objects, whose loading can run code. Save numbers, or strings (astype(str))."
             )
         if fortran:
-            raise self.error("is in the order of Fortran. Save numpy.ascontiguousarray of it.")
+            raise self.error("is in Fortran order. Convert it with numpy.ascontiguousarray.")
         return shape, dtype
 
 
@@ -109,28 +112,31 @@ Pairs = Mapping[str, tuple[ArrayFile, ArrayFile]]
 
 
 def read(path: Path, source: Source) -> Examples:
-    """Return the examples: integers from 0 to 255 as uint8, floating point and 16-bit integers as float32.
+    """Read the examples: integers from 0 to 255 as uint8, floating-point and 16-bit integers as float32.
 
     Args:
-        path: the .npz.
-        source: its `classes` and `max_bytes`.
+        path: path of the .npz.
+        source: `problem`, `classes` and `max_bytes` are used.
 
     Raises:
-        DataError: the arrays have other names, shapes, types or values; or the file is damaged, or larger
-            than `max_bytes` when it is unpacked.
+        DataError: the arrays have unexpected names, shapes, dtypes or values; or the file is damaged, or
+            larger than `max_bytes` when unpacked.
     """
-    with _opened(path, source.max_bytes) as pairs:
-        number = source.problem == "regression"
+    with _open_arrays(path, source.max_bytes) as pairs:
+        is_regression = source.problem == "regression"
         for x, y in pairs.values():
-            _check(x)
-            _check_targets(x, y, number)
+            _check_examples(x)
+            _check_targets(x, y, is_regression)
         (x, _), *others = pairs.values()
-        if different := next((other for other, _ in others if _form(other) != _form(x)), None):
+        if different := next(
+            (other for other, _ in others if _example_type(other) != _example_type(x)), None
+        ):
             raise different.error(
-                f"is {different.form}, and {x.name} is {x.form}. Give both examples of one form."
+                f"is {different.description}, but {x.name} is {x.description}. Save both with the same "
+                "shape and dtype."
             )
-        dtype, notes = _dtype(pairs)
-        labels = None if number else _labels(pairs, source.classes)
+        dtype, notes = _example_dtype(pairs)
+        labels = None if is_regression else _labels(pairs, source.classes)
         return Examples(
             shape=x.shape[1:],
             dtype=dtype,
@@ -142,61 +148,67 @@ def read(path: Path, source: Source) -> Examples:
 
 
 @contextmanager
-def _opened(path: Path, max_bytes: int) -> Iterator[Pairs]:
-    """Give the arrays of an .npz, which can be read within the block."""
+def _open_arrays(path: Path, max_bytes: int) -> Iterator[Pairs]:
+    """Open the arrays of an .npz, which are readable within the block."""
     try:
         archive = ZipFile(path)
-    except DAMAGE as error:
-        raise DataError(f"{path} is no .npz ({error}). Write it with numpy.savez.") from error
+    except DAMAGE_ERRORS as error:
+        raise DataError(f"{path} is not an .npz ({error}). Write it with numpy.savez.") from error
     with archive:
         files = [member for member in zip_members(archive, path, max_bytes) if not member.folder]
-        found = {array.name: array for array in map(ArrayFile, files)}
+        arrays = {array.name: array for array in map(ArrayFile, files)}
         for splits in SPLITS:
-            if found.keys() == {name for pair in splits.values() for name in pair}:
-                yield {split: (found[x], found[y]) for split, (x, y) in splits.items()}
+            if arrays.keys() == {name for pair in splits.values() for name in pair}:
+                yield {split: (arrays[x], arrays[y]) for split, (x, y) in splits.items()}
                 return
     raise DataError(
-        f"{path} has the arrays {', '.join(sorted(found)) or '(none)'}. Name them x and y, or x_train, "
+        f"{path} has the arrays {', '.join(sorted(arrays)) or '(none)'}. Name them x and y, or x_train, "
         "y_train, x_test and y_test."
     )
 
 
-def _form(array: ArrayFile) -> tuple[tuple[int, ...], bool]:
+def _example_type(array: ArrayFile) -> tuple[tuple[int, ...], bool]:
     return array.shape[1:], array.dtype.kind in INTEGERS
 
 
-def _check(x: ArrayFile) -> None:
-    """Refuse an array that cannot be examples, by its header."""
+def _check_examples(x: ArrayFile) -> None:
+    """Raise DataError if an array cannot be examples, according to its header."""
     if x.dtype.kind not in INTEGERS + FLOATS:
-        raise x.error(f"is {x.form}, and numbers are expected. Nothing else is ever loaded.")
+        raise x.error(f"is {x.description}, but examples are numbers. Save it with a numeric dtype.")
     if len(x.shape) < 2 or 0 in x.shape:
-        raise x.error(f"is {x.form}, and (rows, …) is expected: a row per example, with values in it.")
+        raise x.error(
+            f"is {x.description}, but (examples, …) is expected, with at least two axes and no empty one."
+        )
     if x.row_bytes > MAX_FILE_BYTES:
         raise x.error(
-            f"is {x.form}: an example has {x.row_bytes:,} bytes, and at most {MAX_FILE_BYTES:,} are read."
+            f"is {x.description}: an example has {x.row_bytes:,} bytes, but the maximum is "
+            f"{MAX_FILE_BYTES:,}."
         )
 
 
-def _check_targets(x: ArrayFile, y: ArrayFile, number: bool) -> None:
-    """Refuse an array that cannot be targets, by its header; `number` says that it is a regression."""
-    rows, flat = x.shape[0], y.shape in (x.shape[:1], (x.shape[0], 1))
+def _check_targets(x: ArrayFile, y: ArrayFile, is_regression: bool) -> None:
+    """Raise DataError if an array cannot be targets, according to its header."""
+    rows, is_flat = x.shape[0], y.shape in (x.shape[:1], (x.shape[0], 1))
     one_hot = len(y.shape) == 2 and y.shape[0] == rows and y.shape[1] > 1
-    if number:
-        if y.dtype.kind not in INTEGERS + FLOATS or not flat:
-            why = " A regression has one target; train a model for each." if one_hot else ""
-            raise y.error(f"is {y.form}, and a number per row of {x.name}, ({rows},), is expected.{why}")
-    elif not ((flat and y.dtype.kind in INTEGERS + TEXTS) or (one_hot and y.dtype.kind in INTEGERS + FLOATS)):
-        why = (
-            " Set problem: regression if it is to be predicted as a number." if y.dtype.kind in FLOATS else ""
-        )
+    if is_regression:
+        if y.dtype.kind not in INTEGERS + FLOATS or not is_flat:
+            reason = " A regression has one target; train a model for each." if one_hot else ""
+            raise y.error(
+                f"is {y.description}, but a number per example of {x.name}, ({rows},), is expected.{reason}"
+            )
+    elif not (
+        (is_flat and y.dtype.kind in INTEGERS + TEXTS) or (one_hot and y.dtype.kind in INTEGERS + FLOATS)
+    ):
+        reason = " To predict numbers, set problem: regression." if y.dtype.kind in FLOATS else ""
         raise y.error(
-            f"is {y.form}, and an integer per row of {x.name}, ({rows},), is expected: {LABELS}.{why}"
+            f"is {y.description}, but a label per example of {x.name}, ({rows},), is expected: "
+            f"{LABEL_FORMS}.{reason}"
         )
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes, and how targets (n,) or (n, classes) become int64 labels (n,)."""
+    """The classes, and the conversion of targets (n,) or (n, classes) to int64 labels (n,)."""
 
     names: tuple[str, ...]
     convert: Callable[[NDArray[Any]], NDArray[np.int64]]
@@ -204,25 +216,25 @@ class Labels:
 
 
 def _labels(pairs: Pairs, classes: tuple[str, ...] | None) -> Labels:
-    """Return what the targets mean; `classes` are the names of the classes in label order, if there are any.
+    """Return the labels of the targets; `classes` are the names of the classes in label order, if given.
 
     Raises:
-        DataError: that is not certain, or a row has no label.
+        DataError: the labels are ambiguous or invalid.
     """
     arrays = [y for _, y in pairs.values()]
     kinds = {(y.dtype.kind in TEXTS, len(y.shape) == 2 and y.shape[1]) for y in arrays}
     if len({(text, columns or 1) for text, columns in kinds}) > 1:
-        forms = " and ".join(f"{y.name} is {y.form}" for y in arrays)
-        raise arrays[1].error(f"has other labels than the other array: {forms}. Give both alike.")
+        forms = " and ".join(f"{y.name} is {y.description}" for y in arrays)
+        raise arrays[1].error(f"has other labels than the other array: {forms}. Save both in the same form.")
     (text, columns), *_ = kinds
     if text:
-        return _texts(arrays, classes)
-    return _one_hot(arrays, classes) if columns > 1 else _integers(arrays, classes)
+        return _string_labels(arrays, classes)
+    return _one_hot_labels(arrays, classes) if columns > 1 else _integer_labels(arrays, classes)
 
 
-def _texts(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
+def _string_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
     labels: dict[Any, str] = {}
-    for y, start, values in _values(arrays):
+    for y, start, values in _target_batches(arrays):
         for value in set(values.tolist()) - labels.keys():
             try:
                 label = normalize_label(value.decode() if isinstance(value, bytes) else value)
@@ -230,23 +242,29 @@ def _texts(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
                 label = None
             row = start + int((values == value).argmax())
             if not label:
-                raise y.error(f"has the label {value!a} in row {row}, which is no text. Correct it.")
+                raise y.error(
+                    f"has the label {value!a} in row {row}, which is not printable text. Correct it."
+                )
             if classes and label not in classes:
-                raise y.error(f"has the label {label!r} in row {row}, and data.classes has not. Correct it.")
+                raise y.error(
+                    f"has the label {label!r} in row {row}, which is not in data.classes. Correct either."
+                )
             labels[value] = label
             if len(labels) > MAX_CLASSES:
-                raise y.error(f"has more than {MAX_CLASSES:,} different texts. Labels name classes.")
+                raise y.error(
+                    f"has more than {MAX_CLASSES:,} different labels, the maximum. Labels must name classes."
+                )
     names = classes or sort_classes(labels.values())
-    position = {name: number for number, name in enumerate(names)}
-    numbers = {value: position[label] for value, label in labels.items()}
+    number_of = {name: number for number, name in enumerate(names)}
+    label_numbers = {value: number_of[label] for value, label in labels.items()}
     return Labels(
         names,
-        lambda values: np.array([numbers[value] for value in values.reshape(-1).tolist()], np.int64),
-        ("The labels are texts: each is a class.",),
+        lambda values: np.array([label_numbers[value] for value in values.reshape(-1).tolist()], np.int64),
+        ("The labels are strings; each string is a class.",),
     )
 
 
-def _one_hot(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
+def _one_hot_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
     columns = arrays[0].shape[1]
     for y in arrays:
         start = 0
@@ -255,45 +273,49 @@ def _one_hot(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels
             if not good.all():
                 row = int(np.flatnonzero(~good)[0])
                 raise y.error(
-                    f"is {y.form}, and row {start + row} is not one-hot, a single 1 and else 0: {LABELS}. "
-                    "Correct it."
+                    f"is {y.description}, but row {start + row} is not one-hot, a single 1 and else 0: "
+                    f"{LABEL_FORMS}. Correct it."
                 )
             start += len(rows)
     if classes and len(classes) != columns:
-        raise arrays[0].error(f"has {columns} columns, and data.classes names {len(classes)}. Correct one.")
+        raise arrays[0].error(
+            f"has {columns} columns, but data.classes has {len(classes)} names. Correct one of them."
+        )
     return Labels(
         classes or tuple(map(str, range(columns))),
         lambda rows: np.asarray(rows.argmax(axis=1), np.int64),
-        ("The labels are one-hot: the column with the 1 is the class.",),
+        ("The labels are one-hot; the column with the 1 is the class.",),
     )
 
 
-def _integers(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
+def _integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
     rows = sum(y.shape[0] for y in arrays)
-    limit, why = (
-        (len(classes), f"data.classes names {len(classes)}")
+    limit, reason = (
+        (len(classes), f"data.classes has {len(classes)} names")
         if classes
-        else (rows, f"there can be no more classes than the {rows} rows")
+        else (rows, f"there are only {rows} examples")
     )
-    found: set[int] = set()
-    for y, start, values in _values(arrays):
-        if len(wrong := np.flatnonzero((values < -1) | (values > limit))):
-            raise _wrong_label(y, start + int(wrong[0]), values[wrong[0]], why)
-        found.update(np.unique(values).tolist())
-    first, last = min(found), max(found)
-    if found == {-1, 1} and (classes is None or len(classes) == 2):
+    unique: set[int] = set()
+    for y, start, values in _target_batches(arrays):
+        if len(invalid := np.flatnonzero((values < -1) | (values > limit))):
+            raise _label_error(y, start + int(invalid[0]), values[invalid[0]], reason)
+        unique.update(np.unique(values).tolist())
+    first, last = min(unique), max(unique)
+    if unique == {-1, 1} and (classes is None or len(classes) == 2):
         return Labels(
             classes or ("-1", "1"),
             lambda values: (values.reshape(-1) > 0).astype(np.int64),
-            ("The labels are -1 and 1: -1 is the first class.",),
+            ("The labels are -1 and 1; -1 is the first class.",),
         )
-    shift = int(first == 1 and (last == limit if classes else found == set(range(1, last + 1))))
+    shift = int(first == 1 and (last == limit if classes else unique == set(range(1, last + 1))))
     if first < 0 or last - shift >= limit or (first > 0 and not shift and not classes):
-        for y, start, values in _values(arrays):
-            if len(wrong := np.flatnonzero((values < 0) | (values >= limit))):
-                raise _wrong_label(y, start + int(wrong[0]), values[wrong[0]], why)
-        raise arrays[0].error(f"has labels that begin with {first}, with gaps: {LABELS}. Correct it.")
-    note = f"The labels are 1 to {last}: label 1 is the first class."
+        for y, start, values in _target_batches(arrays):
+            if len(invalid := np.flatnonzero((values < 0) | (values >= limit))):
+                raise _label_error(y, start + int(invalid[0]), values[invalid[0]], reason)
+        raise arrays[0].error(
+            f"has labels that begin with {first} and have gaps: {LABEL_FORMS}. Correct them."
+        )
+    note = f"The labels are 1 to {last}; label 1 is the first class."
     return Labels(
         classes or tuple(map(str, range(shift, last + 1))),
         lambda values: values.reshape(-1).astype(np.int64) - shift,
@@ -301,8 +323,8 @@ def _integers(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Label
     )
 
 
-def _values(arrays: list[ArrayFile]) -> Iterator[tuple[ArrayFile, int, NDArray[Any]]]:
-    """Yield the targets (n,) of each array in batches, with the number of the first one."""
+def _target_batches(arrays: list[ArrayFile]) -> Iterator[tuple[ArrayFile, int, NDArray[Any]]]:
+    """Yield each array with the row number of the first target of a batch and the targets (n,)."""
     for y in arrays:
         start = 0
         for values in y.batches(max(1, BATCH_BYTES // max(1, y.row_bytes))):
@@ -310,58 +332,64 @@ def _values(arrays: list[ArrayFile]) -> Iterator[tuple[ArrayFile, int, NDArray[A
             start += len(values)
 
 
-def _wrong_label(y: ArrayFile, row: int, label: Any, why: str) -> DataError:
-    return y.error(f"has the label {label} in row {row}, and {why}: {LABELS}. Correct it.")
+def _label_error(y: ArrayFile, row: int, label: Any, reason: str) -> DataError:
+    return y.error(f"has the label {label} in row {row}, but {reason}: {LABEL_FORMS}. Correct it.")
 
 
-def _dtype(pairs: Pairs) -> tuple[Dtype, list[str]]:
-    """Return the dtype of the examples, with a note when integers become floating point."""
+def _example_dtype(pairs: Pairs) -> tuple[Dtype, list[str]]:
+    """Return the dtype of the examples, with a note if integers become floating-point numbers."""
     arrays = [x for x, _ in pairs.values()]
     if arrays[0].dtype.kind in FLOATS:
         return "float32", []
-    least, greatest = 0, 255
+    minimum, maximum = 0, 255
     for x in arrays:
-        if x.dtype.name in WIDE:
+        if x.dtype.name in SIXTEEN_BIT:
             for rows in x.batches(max(1, BATCH_BYTES // x.row_bytes)):
-                least, greatest = min(least, int(rows.min())), max(greatest, int(rows.max()))
-    if (least, greatest) == (0, 255):
+                minimum, maximum = min(minimum, int(rows.min())), max(maximum, int(rows.max()))
+    if (minimum, maximum) == (0, 255):
         return "uint8", []
-    return "float32", [f"The examples are 16-bit integers up to {greatest}: they became float32, unchanged."]
+    return "float32", [f"The examples are 16-bit integers up to {maximum}; they were converted to float32."]
 
 
 def _batches(path: Path, max_bytes: int, dtype: Dtype, labels: Labels | None) -> Iterator[Batch]:
-    with _opened(path, max_bytes) as pairs:
+    with _open_arrays(path, max_bytes) as pairs:
         for split, (x, y) in pairs.items():
             rows = max(1, BATCH_BYTES // max(x.row_bytes, y.row_bytes))
             start = 0
             for examples, targets in zip(x.batches(rows), y.batches(rows), strict=True):
-                found = labels.convert(targets) if labels else _floats(y, start, targets.reshape(-1))
-                yield Batch(split, _converted(x, start, examples, dtype), found)
+                converted = labels.convert(targets) if labels else _to_float32(y, start, targets.reshape(-1))
+                yield Batch(split, _convert(x, start, examples, dtype), converted)
                 start += len(targets)
 
 
-def _converted(x: ArrayFile, start: int, examples: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
-    """Return rows as uint8 or float32; `start` is the first one's number."""
+def _convert(x: ArrayFile, start: int, examples: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
+    """Return examples as uint8 or float32; `start` is the row number of the first one."""
     if dtype == "float32":
-        return _floats(x, start, examples)
+        return _to_float32(x, start, examples)
     if examples.dtype.itemsize == 1 and examples.dtype.kind in "bu":
         return examples.view(np.uint8)
-    remedy = "integers are pixels, 0 to 255, or have 16 bits. Save others as float32"
-    _refuse(x, start, examples, (examples < 0) | (examples > 255), remedy)
+    remedy = "integers are pixels from 0 to 255, or have 16 bits. Save other values as float32"
+    _check_values(x, start, examples, (examples < 0) | (examples > 255), remedy)
     return examples.astype(np.uint8)
 
 
-def _floats(array: ArrayFile, start: int, rows: NDArray[Any]) -> NDArray[np.float32]:
-    """Return rows as float32, which has to hold them; `start` is the first one's number."""
+def _to_float32(array: ArrayFile, start: int, rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Return values as float32; `start` is the row number of the first one.
+
+    Raises:
+        DataError: a value is not finite, or not within the range of float32.
+    """
     with np.errstate(over="ignore"):
         converted = rows.astype(np.float32)
-    remedy = "finite float32 numbers are expected. Replace it, or remove the row"
-    _refuse(array, start, rows, ~np.isfinite(converted), remedy)
+    remedy = "values must be finite float32 numbers. Replace it, or remove the example"
+    _check_values(array, start, rows, ~np.isfinite(converted), remedy)
     return converted
 
 
-def _refuse(array: ArrayFile, start: int, rows: NDArray[Any], wrong: NDArray[np.bool_], remedy: str) -> None:
-    """Refuse the first of the values that are wrong."""
-    if wrong.any():
-        place = tuple(np.argwhere(wrong)[0])
-        raise array.error(f"has the value {rows[place]} in row {start + place[0]}: {remedy}.")
+def _check_values(
+    array: ArrayFile, start: int, rows: NDArray[Any], invalid: NDArray[np.bool_], remedy: str
+) -> None:
+    """Raise DataError for the first invalid value."""
+    if invalid.any():
+        position = tuple(np.argwhere(invalid)[0])
+        raise array.error(f"has the value {rows[position]} in row {start + position[0]}: {remedy}.")

@@ -1,10 +1,10 @@
-"""Images in Parquet files, as Hugging Face's datasets writes them: a column of images and one of labels.
+"""Images in Parquet files, the format of Hugging Face datasets: a column of images and one of labels.
 
     data/train-00000-of-00002.parquet  data/train-00001-of-00002.parquet  data/test-00000-of-00001.parquet
 
-An image is the bytes of an image file, in a binary column or in a struct with a field `bytes`. A few rows are
-read at a time; a Parquet file in an archive becomes a temporary file for it. pyarrow is imported only when
-there is a Parquet file.
+An image is the content of an image file, in a binary column or in a struct with a field `bytes`. Rows are
+read in small batches; a Parquet file in an archive is copied to a temporary file. pyarrow is imported
+only for Parquet files.
 """
 
 import io
@@ -23,14 +23,14 @@ from typing import Any, NamedTuple
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.class_folders import SPLITS
 from modelyard.components.ingest.examples import MAX_CLASSES, normalize_label, sort_classes
-from modelyard.components.ingest.index import TARGETS, target_of
+from modelyard.components.ingest.index import TARGETS, parse_target
 from modelyard.components.ingest.members import Member
 from modelyard.components.source.checks import check_size
 
 MAGIC, SUFFIX = b"PAR1", ".parquet"
 IMAGE = "image"
-ROWS, LABELS = 16, 2**16
-"""Rows that are read at once: with images, and labels alone."""
+IMAGE_BATCH_ROWS, LABEL_BATCH_ROWS = 16, 2**16
+"""Rows per batch, with images and with labels only."""
 BUFFER_BYTES = 2**20
 MAX_ROW_GROUP_BYTES = 512 * 2**20
 SHARD = re.compile(r"^(.*)-(\d+)-of-(\d+)")
@@ -39,7 +39,7 @@ Files = Callable[[], Iterator[Member]]
 
 
 class Columns(NamedTuple):
-    """The columns that are read, and the names of the classes if the file has them."""
+    """The columns of images and labels, and the names of the classes if the schema has them."""
 
     image: str
     label: str
@@ -50,8 +50,8 @@ class Columns(NamedTuple):
 class Table:
     """Parquet files with images.
 
-    `names`, `splits` and `notes` are those of Examples. `files` returns the files, and `split_of` has the
-    split of each. `labels` has the number of each label, and is empty for a regression.
+    `names`, `splits` and `notes` are those of Examples. `files` opens the files, and `split_of` has the
+    split of each file. `labels` maps a label to its number; it is empty for a regression.
     """
 
     names: tuple[str, ...]
@@ -69,90 +69,100 @@ class Table:
         """
         for file in self.files():
             split, rows = self.split_of[file.name], count()
-            with _opened(file) as parquet:
-                for batch in _batches(parquet, self.columns[:2], ROWS):
+            with _open_parquet(file) as parquet:
+                for batch in _iterate_batches(parquet, self.columns[:2], IMAGE_BATCH_ROWS):
                     images, targets = batch.column(self.columns.image), batch.column(self.columns.label)
                     if images.type.num_fields:
                         images = images.field("bytes")
-                    for image, given in zip(images, targets.to_pylist(), strict=True):
-                        target, why = 0.0, "" if image.is_valid else "has no image"
+                    for image, value in zip(images, targets.to_pylist(), strict=True):
+                        target, reason = 0.0, "" if image.is_valid else "has no image"
                         try:
-                            target = self.labels[given] if self.labels else target_of(given, "regression")
+                            target = self.labels[value] if self.labels else parse_target(value, "regression")
                         except (ValueError, LookupError):
-                            why = f"has the target {given!r}, which is not a class or a finite number"
-                        content = partial(_content, image, why)
+                            reason = f"has the target {value!r}, which is neither a class nor a finite number"
+                        content = partial(_read_image, image, reason)
                         yield f"row {next(rows)} of {file.name}", (split, target), content
 
 
-def _content(image: Any, why: str) -> bytes:
-    if why:
-        raise DataError(f"The row {why}. Correct or remove it.")
+def _read_image(image: Any, reason: str) -> bytes:
+    if reason:
+        raise DataError(f"The row {reason}. Correct or remove it.")
     content: bytes = image.as_py()
     return content
 
 
-def read_parquet(files: Files, alone: bool, problem: str, max_bytes: int) -> Table:
-    """Return what the files hold, for which their labels are read and no images.
+def read_parquet(files: Files, single_file: bool, problem: str, max_bytes: int) -> Table:
+    """Return the table of the files; this reads their labels, but no images.
 
     Args:
-        files: returns the files, each of which can be read until the next is asked for.
-        alone: the source is a single file, whose name is not significant.
-        problem: what the targets are for.
+        files: opens the files; each is readable until the next one.
+        single_file: whether the source is a single file, whose name has no split.
+        problem: the problem of the targets.
         max_bytes: maximum size of all of them, uncompressed.
 
     Raises:
-        DataError: the files have no images or no labels, or differ; one is missing, damaged or too large.
+        DataError: the files have no images, no labels, or other columns; one is missing, damaged or too
+            large.
     """
-    known: dict[str, Columns] = {}
-    total, found = 0, set[Any]()
+    columns_by_file: dict[str, Columns] = {}
+    total, raw_labels = 0, set[Any]()
     for file in files():
-        with _opened(file) as parquet:
-            known[file.name] = columns = _columns(file, parquet.schema_arrow, problem)
-            if columns != known[first := next(iter(known))]:
-                raise file.error(f"has other columns or class names than {first!r}. Write them alike.")
-            total += _uncompressed(file, parquet.metadata)
+        with _open_parquet(file) as parquet:
+            columns_by_file[file.name] = columns = _find_columns(file, parquet.schema_arrow, problem)
+            if columns != columns_by_file[first := next(iter(columns_by_file))]:
+                raise file.error(
+                    f"has other columns or class names than {first!r}. Write both with one schema."
+                )
+            total += _uncompressed_size(file, parquet.metadata)
             check_size(f"{file.source}, uncompressed,", total, max_bytes)
             if problem == "classification":
-                for batch in _batches(parquet, [columns.label], LABELS):
-                    found.update(batch.column(0).unique().to_pylist())
-                    if len(found) > MAX_CLASSES:
-                        raise file.error(f"has more than {MAX_CLASSES:,} labels. Labels name classes.")
-    split_of = dict.fromkeys(known, "all") if alone else _splits(list(known))
+                for batch in _iterate_batches(parquet, [columns.label], LABEL_BATCH_ROWS):
+                    raw_labels.update(batch.column(0).unique().to_pylist())
+                    if len(raw_labels) > MAX_CLASSES:
+                        raise file.error(
+                            f"has more than {MAX_CLASSES:,} different labels, the maximum. Labels must name "
+                            "classes."
+                        )
+    split_of = dict.fromkeys(columns_by_file, "all") if single_file else _find_splits(list(columns_by_file))
     names: tuple[str, ...] = (columns.label,)
     labels: dict[Any, int] = {}
     if problem == "classification":
-        texts = {label: normalize_label(str(label)) for label in found - {None}}
-        names = columns.names or sort_classes(text for text in texts.values() if text)
+        label_names = {label: normalize_label(str(label)) for label in raw_labels - {None}}
+        names = columns.names or sort_classes(text for text in label_names.values() if text)
         if not names:
-            raise DataError(f"The column {columns.label} of {', '.join(known)} has no labels. Add them.")
-        position = {name: number for number, name in enumerate(names)}
-        labels = {label: position[text] for label, text in texts.items() if text and not columns.names}
+            raise DataError(
+                f"The column {columns.label} of {', '.join(columns_by_file)} has no labels. Add labels."
+            )
+        number_of = {name: number for number, name in enumerate(names)}
+        labels = {label: number_of[text] for label, text in label_names.items() if text and not columns.names}
         labels = labels or {number: number for number in range(len(names))}
     note = f"Images and targets come from the columns {columns.image} and {columns.label} of Parquet files."
     return Table(names, tuple(dict.fromkeys(split_of.values())), (note,), files, split_of, columns, labels)
 
 
-def _splits(files: list[str]) -> dict[str, str]:
+def _find_splits(files: list[str]) -> dict[str, str]:
     """Return the split of each file.
 
     Raises:
-        DataError: some are in no split and others are, or shards are missing.
+        DataError: only some files are in a split, or shards are missing.
     """
     splits = {file: split_from_name(file) for file in files}
     if "all" in splits.values() and len(set(splits.values())) > 1:
         file = next(file for file, split in splits.items() if split == "all")
         raise DataError(
-            f"{file!r} is in no split, and others are. Add train, validation or test to its name."
+            f"{file!r} is in no split, but other files are. Add train, validation or test to its name."
         )
-    shards = Counter((found[1], found[3]) for file in files if (found := SHARD.search(file)))
-    for (stem, number), there in shards.items():
-        if there != int(number):
-            raise DataError(f"{there} of {int(number)} files {stem}-…-of-{number} are there. Get the others.")
+    shards = Counter((shard[1], shard[3]) for file in files if (shard := SHARD.search(file)))
+    for (stem, total), present in shards.items():
+        if present != int(total):
+            raise DataError(
+                f"{present} of {int(total)} files {stem}-…-of-{total} exist. Download the others."
+            )
     return splits
 
 
 def split_from_name(name: str) -> str:
-    """Return the split whose name is a word of a file's name, or else of a folder's; `all` for none."""
+    """Return the split that is a word of the file name, or else of a folder name; `all` if there is none."""
     for part in reversed(name.lower().split("/")):
         for word in re.split("[^a-z]+", part):
             if word in SPLITS:
@@ -161,17 +171,17 @@ def split_from_name(name: str) -> str:
 
 
 @contextmanager
-def _opened(file: Member) -> Iterator[Any]:
-    """Give the ParquetFile.
+def _open_parquet(file: Member) -> Iterator[Any]:
+    """Open a Parquet file.
 
     Raises:
-        DataError: it is damaged, also when that is found while it is read.
+        DataError: it is damaged, also if this is detected within the block.
     """
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
     with file.open() as opened, tempfile.TemporaryFile() as copy:
-        in_archive = type(opened) is not io.BufferedReader  # where it cannot be read in any order
+        in_archive = type(opened) is not io.BufferedReader  # not seekable
         if in_archive:
             shutil.copyfileobj(opened, copy, BUFFER_BYTES)
         try:
@@ -179,70 +189,75 @@ def _opened(file: Member) -> Iterator[Any]:
                 copy if in_archive else opened, buffer_size=BUFFER_BYTES, page_checksum_verification=True
             )
         except pyarrow.ArrowException as error:
-            raise file.error(f"is not Parquet that can be read ({error}). Write it again.") from error
+            raise file.error(f"is not a readable Parquet file ({error}). Write it again.") from error
 
 
-def _batches(parquet: Any, columns: Sequence[str], rows: int) -> Iterator[Any]:
-    for group in range(parquet.num_row_groups):  # read in one go, each would stay in memory to the end
+def _iterate_batches(parquet: Any, columns: Sequence[str], rows: int) -> Iterator[Any]:
+    for group in range(parquet.num_row_groups):  # otherwise all groups stay in memory
         yield from parquet.iter_batches(rows, [group], list(columns), use_threads=False)
 
 
-def _uncompressed(file: Member, metadata: Any) -> int:
-    """Return the size of the file's row groups; to read a few rows may need as much memory as one of them."""
+def _uncompressed_size(file: Member, metadata: Any) -> int:
+    """Return the total size of the row groups.
+
+    Raises:
+        DataError: one is too large; reading a few rows may need the memory of a whole row group.
+    """
     sizes = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
     if max(sizes, default=0) > MAX_ROW_GROUP_BYTES:
         raise file.error(
-            f"has a row group of {max(sizes):,} bytes, and at most {MAX_ROW_GROUP_BYTES:,} are read. Write "
-            "it with fewer rows in each group, such as row_group_size=100."
+            f"has a row group of {max(sizes):,} bytes, but the maximum is {MAX_ROW_GROUP_BYTES:,}. Write "
+            "it with fewer rows per group, such as row_group_size=100."
         )
     return sum(sizes)
 
 
-def _columns(file: Member, schema: Any, problem: str) -> Columns:
+def _find_columns(file: Member, schema: Any, problem: str) -> Columns:
     """Return the columns of the images and of the targets.
 
     Raises:
-        DataError: there are none, or it is not certain which they are.
+        DataError: there are none, or they are ambiguous.
     """
     from pyarrow import types
 
-    def is_image(kind: Any) -> bool:
-        if types.is_struct(kind):
-            return any(part.name == "bytes" and is_image(part.type) for part in kind)
-        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+    def is_image(data_type: Any) -> bool:
+        if types.is_struct(data_type):
+            return any(part.name == "bytes" and is_image(part.type) for part in data_type)
+        return bool(types.is_binary(data_type) or types.is_large_binary(data_type))
 
-    def is_target(kind: Any) -> bool:
-        if number:
-            return bool(types.is_integer(kind) or types.is_floating(kind))
-        if types.is_dictionary(kind):
-            return is_target(kind.value_type)
-        return bool(types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind))
+    def is_target(data_type: Any) -> bool:
+        if is_regression:
+            return bool(types.is_integer(data_type) or types.is_floating(data_type))
+        if types.is_dictionary(data_type):
+            return is_target(data_type.value_type)
+        return bool(
+            types.is_integer(data_type) or types.is_string(data_type) or types.is_large_string(data_type)
+        )
 
-    names, number = _class_names(schema.metadata or {}), problem == "regression"
+    names, is_regression = _read_class_names(schema.metadata or {}), problem == "regression"
     images = [field.name for field in schema if is_image(field.type)]
     if len(images) > 1 and images.count(IMAGE) == 1:
         images = [IMAGE]
-    wanted = [[name for name in schema.names if name.lower() == target] for target in TARGETS]
-    targets = next(filter(None, [*wanted, [name for name in schema.names if name in names]]), [])
+    target_columns = [[name for name in schema.names if name.lower() == target] for target in TARGETS]
+    targets = next(filter(None, [*target_columns, [name for name in schema.names if name in names]]), [])
     if len(images) != 1 or len(targets) != 1 or not is_target(schema.field(targets[0]).type):
         shown = ", ".join(f"{field.name} ({field.type})"[:60] for field in list(schema)[:10])
         raise file.error(
-            f"has the columns {shown}. Parquet is read with a column of images, the bytes of image files "
-            f"(binary, or a struct with a field bytes; of several the one called {IMAGE}), and a column "
-            f"label, target or class with {'numbers' if number else 'whole numbers or texts'}: rename or "
-            "convert the columns."
+            f"has the columns {shown}. Rename or convert them: one column with the bytes of image files "
+            f"(binary, or a struct with a field bytes; of several the one named {IMAGE}), and a column "
+            f"label, target or class with {'numbers' if is_regression else 'integers or strings'}."
         )
-    whole = types.is_integer(schema.field(targets[0]).type) and not number
-    return Columns(images[0], targets[0], names.get(targets[0], ()) if whole else ())
+    integer_labels = types.is_integer(schema.field(targets[0]).type) and not is_regression
+    return Columns(images[0], targets[0], names.get(targets[0], ()) if integer_labels else ())
 
 
-def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
-    """Return the class names of each column that has some, which Hugging Face writes into the schema."""
-    found: dict[str, tuple[str, ...]] = {}
+def _read_class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+    """Return the class names of each column that has them in the schema metadata of Hugging Face."""
+    class_names: dict[str, tuple[str, ...]] = {}
     with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         for column, feature in json.loads(metadata[b"huggingface"])["info"]["features"].items():
             names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
             labels = [normalize_label(str(name)) for name in names or ()]
             if labels and None not in labels and len(set(labels)) == len(labels):
-                found[column] = tuple(filter(None, labels))
-    return found
+                class_names[column] = tuple(filter(None, labels))
+    return class_names

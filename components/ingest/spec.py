@@ -1,4 +1,4 @@
-"""What the step `ingest` is told."""
+"""The input of the step `ingest`."""
 
 from pydantic import Field
 
@@ -7,10 +7,10 @@ from modelyard.components.source.settings import KINDS, Source
 
 
 class IngestSpec(Spec):
-    """Where the examples come from and what they are."""
+    """The source of the examples and their format."""
 
     source: Source = Field(description="The data to fetch and decode.")
 
     def modules(self) -> tuple[str, ...]:
-        """Return the reader."""
+        """Return the module of the reader."""
         return (f"{__package__}.{KINDS[self.source.kind].reader}",)

@@ -256,7 +256,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     [
         ("data={kind: npz, source: /nowhere/x.npz}", DataError, "/nowhere/x.npz"),
         ("data={kind: npz, source: .}", DataError, "npz is a file"),
-        ("data={kind: npz, source: x.npz, sha256: '" + "0" * 64 + "'}", DataError, "data.sha256 says"),
+        ("data={kind: npz, source: x.npz, sha256: '" + "0" * 64 + "'}", DataError, "but data.sha256 is"),
         ("data={kind: npz, source: x.npz, max_bytes: 2}", DataError, "data.max_bytes allows 2"),
     ],
 )

@@ -59,7 +59,7 @@ def test_a_source_that_turns_bad_leaves_what_was_there_before(tmp_path, picture)
 
 def test_an_error_names_the_url_of_the_source(tmp_path, ingested) -> None:
     (tmp_path / "s.npz").write_bytes(b"anything")
-    with pytest.raises(DataError, match=rf"^file://{tmp_path}/s\.npz is no \.npz"):
+    with pytest.raises(DataError, match=rf"^file://{tmp_path}/s\.npz is not an \.npz"):
         ingested("npz", f"file://{tmp_path}/s.npz")
 
 

@@ -70,8 +70,8 @@ def test_hidden_files_and_what_systems_leave_behind_are_no_pictures(pack, pictur
         ("cats/notes.txt", b"hello", "'cats/notes.txt' in .* is not a PNG"),
         ("cats/0.png", b"", "'cats/0.png' in .* is empty"),
         ("cats/0.gif", b"GIF89a......", "'cats/0.gif' in .* (not a PNG|damaged)"),
-        ("3.png", b"hello", "'3.png' does not lie in a class folder"),
-        ("emus/", b"", "'emus' has no pictures"),
+        ("3.png", b"hello", "'3.png' is not in a class folder"),
+        ("emus/", b"", "'emus' has no images"),
     ],
 )
 @pytest.mark.parametrize("resize", [None, {"height": 4, "width": 4}])
@@ -96,7 +96,7 @@ def test_without_resize_a_picture_of_another_size_is_refused_with_both_sizes(pac
 
 
 def test_a_source_without_pictures_is_refused(pack, ingested) -> None:
-    with pytest.raises(DataError, match=re.escape("has no pictures. Put them in one folder per class")):
+    with pytest.raises(DataError, match=re.escape("has no images. Put them in one folder per class")):
         ingested("images", pack({".hidden/1.png": b""}))
 
 

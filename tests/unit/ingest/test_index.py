@@ -10,17 +10,17 @@ FILES = ["1.png", "2.png"]
     ("name", "content", "said"),
     [
         ("i.csv", b"path,label\n", "has no rows"),
-        ("i.csv", b"path,label,Label\n", "a column twice"),
+        ("i.csv", b"path,label,Label\n", "a duplicate column"),
         ("i.csv", b"path,label\n1.png\n", "Line 2 of i.csv has 1 values"),
         ("i.csv", b"path,label\n\xff,1\n", "is not UTF-8"),
         ("i.csv", b'path,label\n1.png,"cat\n', "is not CSV"),
         ("i.csv", b"path,label\n../1.png,cat\n/1.png,cat\n2.png,\n,cat\n", "line 2 of i.csv has the path"),
         ("i.csv", b"path,label\n../1.png,cat\n/1.png,cat\n2.png,\n,cat\n", "line 5 of i.csv has no path"),
-        ("i.csv", b"path,label\n1.png,cat\n./1.png,cat\n", "another row names, too"),
+        ("i.csv", b"path,label\n1.png,cat\n./1.png,cat\n", "the same path as another row"),
         ("i.csv", b"path,label,split\n1.png,cat,dev\n", "the split 'dev'"),
-        ("i.jsonl", b"{", "Line 1 of i.jsonl is no JSON"),
-        ("i.jsonl", b"[" * 100_000, "Line 1 of i.jsonl is no JSON"),
-        ("i.jsonl", b"[]", "is no JSON object"),
+        ("i.jsonl", b"{", "Line 1 of i.jsonl is not JSON"),
+        ("i.jsonl", b"[" * 100_000, "Line 1 of i.jsonl is not JSON"),
+        ("i.jsonl", b"[]", "is not a JSON object"),
         ("i.jsonl", b'{"path": "1.png", "label": ["a", "b"]}', "the label ['a', 'b']"),
         ("i.jsonl", b'{"path": "1.png", "label": 0.5}', "problem: regression"),
     ],
@@ -46,11 +46,15 @@ def test_paths_are_relative_to_the_index_or_else_to_the_source() -> None:
     content = b"path,label\n1.png,a\n2.png,b\n"
     found = read_indexes({"x/i.csv": content}, ["1.png", "x/1.png", "2.png"], "classification")
     assert found is not None
-    assert dict(found.places) == {"x/1.png": ("all", 0), "2.png": ("all", 1)}
+    assert dict(found.targets) == {"x/1.png": ("all", 0), "2.png": ("all", 1)}
 
 
 def test_a_file_that_is_not_there_is_missing() -> None:
     found = read_indexes({"i.csv": b"path;label\n1.png;a\n3.png;b\n"}, FILES, "classification")
     assert found is not None
-    assert (found.place("1.png"), found.place("2.png"), list(found.missing)) == (("all", 0), None, ["3.png"])
-    assert found.missing["3.png"].endswith("Put it there, or remove the row.")
+    assert (found.target("1.png"), found.target("2.png"), list(found.missing)) == (
+        ("all", 0),
+        None,
+        ["3.png"],
+    )
+    assert found.missing["3.png"].endswith("Add the file, or remove the row.")

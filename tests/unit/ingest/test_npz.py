@@ -86,17 +86,17 @@ def at(array: np.ndarray, place: Any, value: Any, dtype: str = "float32") -> np.
         ({}, "has the arrays (none). Name them x and y"),
         ({"x": X, "y": Y, "z": Y}, "has the arrays x, y, z."),
         ({"x_train": X, "y_train": Y, "x_test": X}, "has the arrays x_test, x_train, y_train."),
-        ({"x": X, "y": Y[:-1]}, "is int64 of shape (8,), and an integer per row of x, (9,), is expected"),
+        ({"x": X, "y": Y[:-1]}, "is int64 of shape (8,), but a label per example of x, (9,), is expected"),
         ({"x": X, "y": np.eye(9, 3)}, "is float64 of shape (9, 3)"),
         ({"x": X, "y": np.eye(9, 3, dtype=int)}, "is int64 of shape (9, 3)"),
-        ({"x": X, "y": Y + 2}, "has labels that begin with 2, with gaps"),
+        ({"x": X, "y": Y + 2}, "has labels that begin with 2 and have gaps"),
         ({"x": X, "y": np.eye(3)[Y] / 2}, "row 0 is not one-hot"),
         ({"x": X, "y": np.where(Y, "a", "")}, "has the label '' in row"),
         ({"x_train": X, "y_train": Y, "x_test": X, "y_test": np.eye(3)[Y]}, "has other labels than"),
         ({"x": X, "y": at(Y, 3, -1, "int64")}, "has the label -1 in row 3"),
-        ({"x": X, "y": at(Y, 7, 9, "int64")}, "row 7, and there can be no more classes than the 9 rows"),
+        ({"x": X, "y": at(Y, 7, 9, "int64")}, "row 7, but there are only 9 examples"),
         ({"x": X, "y": at(Y, 7, 2**40, "int64")}, "has the label 1099511627776 in row 7"),
-        ({"x": X[0, 0], "y": Y[:3]}, "is uint8 of shape (3,), and (rows, …) is expected"),
+        ({"x": X[0, 0], "y": Y[:3]}, "is uint8 of shape (3,), but (examples, …) is expected"),
         ({"x": X[:0], "y": Y[:0]}, "is uint8 of shape (0, 4, 3)"),
         ({"x": X[:, :0], "y": Y}, "is uint8 of shape (9, 0, 3)"),
         ({"x": at(X, (5, 1, 2), np.nan), "y": Y}, "has the value nan in row 5"),
@@ -106,17 +106,17 @@ def at(array: np.ndarray, place: Any, value: Any, dtype: str = "float32") -> np.
         ({"x": at(X, (4, 3, 1), -1, "int64"), "y": Y}, "has the value -1 in row 4"),
         ({"x": X.astype(complex), "y": Y}, "is complex128"),
         ({"x": X.astype(str), "y": Y}, "is <U3"),
-        ({"x": X.astype(object), "y": Y}, "holds Python objects"),
-        ({"x": X, "y": Y.astype(object)}, "holds Python objects"),
+        ({"x": X.astype(object), "y": Y}, "contains Python objects"),
+        ({"x": X, "y": Y.astype(object)}, "contains Python objects"),
         ({"x": np.zeros((9, 2), [("a", "u1")]), "y": Y}, "is [('a', 'u1')]"),
-        ({"x": np.asfortranarray(X), "y": Y}, "in the order of Fortran. Save numpy.ascontiguousarray"),
+        ({"x": np.asfortranarray(X), "y": Y}, "in Fortran order. Convert it with numpy.ascontiguousarray"),
         (
             {"x_train": X, "y_train": Y, "x_test": X[:, :2], "y_test": Y},
-            "is uint8 of shape (9, 2, 3), and x_train is uint8 of shape (9, 4, 3)",
+            "is uint8 of shape (9, 2, 3), but x_train is uint8 of shape (9, 4, 3)",
         ),
         (
             {"x_train": X, "y_train": Y, "x_test": X / 255, "y_test": Y},
-            "is float64 of shape (9, 4, 3), and x_train is uint8",
+            "is float64 of shape (9, 4, 3), but x_train is uint8",
         ),
     ],
 )
@@ -153,18 +153,18 @@ def test_labels_that_are_no_text_too_many_or_of_other_classes_are_refused(
     save, ingested, monkeypatch
 ) -> None:
     texts = np.array([b"a", b"b", b"\xff"])[Y]
-    with pytest.raises(DataError, match="which is no text"):
+    with pytest.raises(DataError, match="which is not printable text"):
         ingested("npz", save(x=X, y=texts))
-    with pytest.raises(DataError, match=r"3 columns, and data\.classes names 2"):
+    with pytest.raises(DataError, match=r"3 columns, but data\.classes has 2"):
         ingested("npz", save(x=X, y=np.eye(3)[Y]), classes=["cat", "dog"])
     monkeypatch.setattr("modelyard.components.ingest.npz.MAX_CLASSES", 1)
-    with pytest.raises(DataError, match="more than 1 different texts"):
+    with pytest.raises(DataError, match="more than 1 different labels"):
         ingested("npz", save(x=X, y=np.array(["a", "b", "c"])[Y]))
 
 
 def test_an_example_that_is_larger_than_any_is_refused(save, ingested, monkeypatch) -> None:
     monkeypatch.setattr("modelyard.components.ingest.npz.MAX_FILE_BYTES", 11)
-    with pytest.raises(DataError, match="12 bytes, and at most 11"):
+    with pytest.raises(DataError, match="12 bytes, but the maximum is 11"):
         ingested("npz", save(x=X, y=Y))
 
 
@@ -189,7 +189,7 @@ def test_16_bit_integers_become_float32_unchanged(save, ingested, dtype) -> None
 
 
 def test_a_label_beyond_the_named_classes_is_refused(save, ingested) -> None:
-    with pytest.raises(DataError, match=r"label 2 in row 1, and data\.classes names 2"):
+    with pytest.raises(DataError, match=r"label 2 in row 1, but data\.classes has 2 names"):
         ingested("npz", save(x=X, y=Y), classes=["cat", "dog"])
 
 
@@ -216,7 +216,7 @@ def test_what_cannot_be_the_target_of_a_regression_is_refused(save, ingested, y,
 
 
 def test_numbers_are_no_labels(save, ingested) -> None:
-    with pytest.raises(DataError, match="Set problem: regression"):
+    with pytest.raises(DataError, match="set problem: regression"):
         ingested("npz", save(x=X, y=Y / 2))
 
 
@@ -235,16 +235,16 @@ def test_an_array_that_is_not_as_long_as_it_says_is_refused(tmp_path, ingested, 
     with zipfile.ZipFile(tmp_path / "s.npz", "w") as archive:
         for key, data in files.items():
             archive.writestr(key, change(data) if key == name else data)
-    with pytest.raises(DataError, match=f"'{name}' in .*(bytes and|no .npy file)"):
+    with pytest.raises(DataError, match=f"'{name}' in .*(bytes, but|not an .npy file)"):
         ingested("npz", tmp_path / "s.npz")
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", npy(X)])
 def test_another_kind_of_file_is_refused(tmp_path, ingested, data) -> None:
     (tmp_path / "s.npz").write_bytes(data)
-    with pytest.raises(DataError, match=r"s\.npz is no \.npz"):
+    with pytest.raises(DataError, match=r"s\.npz is not an \.npz"):
         ingested("npz", tmp_path / "s.npz")
-    with pytest.raises(DataError, match=r"is no \.npz"):
+    with pytest.raises(DataError, match=r"is not an \.npz"):
         ingested("npz", tmp_path)
 
 

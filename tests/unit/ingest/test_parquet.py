@@ -82,12 +82,12 @@ def test_a_single_file_with_a_binary_column_and_texts_or_numbers(
 
 def test_of_several_columns_of_images_the_one_called_image_is_read(write, picture, ingested) -> None:
     source = write("a.parquet", ["cat", "dog"]) / "a.parquet"
-    table = pq.read_parquet(source)
+    table = pq.read_table(source)
     other = pa.array([picture(9), picture(9)])
     pq.write_table(table.append_column("mask", other), source)
     assert ingested("images", source).examples["all"][:, 0, 0, 0].tolist() == [0, 1]
     pq.write_table(table.rename_columns(["x", "label"]).append_column("mask", other), source)
-    with pytest.raises(DataError, match="of several the one called image"):
+    with pytest.raises(DataError, match="of several the one named image"):
         ingested("images", source)
 
 
@@ -114,12 +114,12 @@ def test_rows_that_cannot_be_used_are_listed_at_once_or_skipped(write, picture, 
         (
             ("a", "b"),
             [1.5, 2.5],
-            "has the columns a (int64), b (double). Parquet is read with a column of images",
+            "has the columns a (int64), b (double). Rename or convert them",
         ),
-        (("image", "label"), [1.5, 2.5], "label, target or class with whole numbers or texts"),
+        (("image", "label"), [1.5, 2.5], "label, target or class with integers or strings"),
         (("image", "label"), [[1], [2]], "label (list<"),
-        (("image", "name"), [1, 2], "rename or convert the columns"),
-        (("image", "label"), [None, None], "convert the columns"),
+        (("image", "name"), [1, 2], "Rename or convert them"),
+        (("image", "label"), [None, None], "Rename or convert them"),
         (("image", "label"), ["", " "], "The column label of a.parquet has no labels"),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_file_without_such_columns_is_refused_with_those_that_are_read(
     ("names", "said"),
     [
         (["train.parquet", "more.parquet"], "'more.parquet' is in no split"),
-        (["train-00000-of-00002.parquet"], "1 of 2 files train-…-of-00002 are there"),
+        (["train-00000-of-00002.parquet"], "1 of 2 files train-…-of-00002 exist"),
     ],
 )
 def test_files_of_which_some_are_missing_or_in_no_split_are_refused(write, ingested, names, said) -> None:
@@ -151,7 +151,7 @@ def test_files_of_other_classes_and_of_too_many_are_refused(write, ingested, mon
     with pytest.raises(DataError, match=r"'b\.parquet' in .* other columns or class names than 'a\.parquet'"):
         ingested("images", source)
     monkeypatch.setattr(parquet, "MAX_CLASSES", 2)
-    with pytest.raises(DataError, match="more than 2 labels"):
+    with pytest.raises(DataError, match="more than 2 different labels"):
         ingested("images", write("b.parquet", [0, 1, 2]) / "b.parquet")
 
 
@@ -201,7 +201,7 @@ def test_the_split_is_a_word_of_the_name(name, split) -> None:
      b'{"info": {"features": {"label": {"_type": "ClassLabel", "names": ["a", "a"]}}}}'],
 )  # fmt: skip
 def test_other_metadata_gives_no_names(metadata) -> None:
-    assert parquet._class_names({b"huggingface": metadata}) == {}
+    assert parquet._read_class_names({b"huggingface": metadata}) == {}
 
 
 def test_examples_are_the_same_as_those_of_the_files(write, picture, ingested) -> None:
