@@ -17,7 +17,7 @@ from modelyard.components.shards import Split
 from modelyard.components.source.settings import Source
 
 Files = dict[str, bytes]
-Pack = Callable[[Files], Path]
+PackFiles = Callable[[Files], Path]
 
 
 class Raw(NamedTuple):
@@ -27,8 +27,8 @@ class Raw(NamedTuple):
 
 
 @pytest.fixture
-def ingested(tmp_path: Path) -> Callable[..., Raw]:
-    """Run the step on a source and read what it wrote."""
+def run_ingest(tmp_path: Path) -> Callable[..., Raw]:
+    """Run the step on a source and read its output."""
 
     def run(kind: str, source: Path | None = None, **settings: Any) -> Raw:
         given = {"kind": kind, "source": str(source) if source else None, **settings}
@@ -78,13 +78,13 @@ def as_tar(path: Path, files: Files) -> Path:
 
 
 @pytest.fixture(params=["folder", "zip", "tar"])
-def pack(request: pytest.FixtureRequest, tmp_path: Path) -> Pack:
-    """Give files in each of the three forms; a name that ends with / is a folder."""
+def pack(request: pytest.FixtureRequest, tmp_path: Path) -> PackFiles:
+    """Write files as a folder, a zip and a tar; a name that ends with `/` is a folder."""
     write = {"folder": as_folder, "zip": as_zip, "tar": as_tar}[request.param]
     return lambda files: write(tmp_path / f"source.{request.param}", files)
 
 
 @pytest.fixture
-def picture() -> Callable[..., bytes]:
-    """Give a PNG file: of one colour and a shape, or of an array."""
+def png_image() -> Callable[..., bytes]:
+    """Return a PNG file of one colour and a shape, or of an array."""
     return png

@@ -21,7 +21,7 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path, cifar10_archive) -> 
 
 @pytest.fixture(params=["binary", "python"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, cifar10_archive) -> Path:
-    """Give an unpacked archive."""
+    """Return the folder of an unpacked archive."""
     archive = cifar10_archive(tmp_path / "packed.tar.gz", request.param)
     with tarfile.open(archive) as packed:
         packed.extractall(tmp_path / "unpacked", filter="data")
@@ -29,7 +29,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, cifar10_archive) -> P
 
 
 def official(path: Path, name: str) -> tuple[np.ndarray, list[int]]:
-    """Read a batch of the Python form the way its authors tell to: pictures (n, 32, 32, 3) and labels."""
+    """Read a batch of the Python form as its authors document: images (n, 32, 32, 3) and labels."""
     with tarfile.open(path) as archive:
         member = archive.extractfile(f"{PYTHON}/{name}")
         assert member
@@ -38,67 +38,67 @@ def official(path: Path, name: str) -> tuple[np.ndarray, list[int]]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy's, about its old pickles
-def test_both_forms_packed_and_unpacked_give_the_rows_that_their_authors_mean(
-    tmp_path, archive, folder, ingested, cifar10_archive
-) -> None:
+def test_all_forms_equal_the_official_reader(tmp_path, archive, folder, run_ingest, cifar10_archive) -> None:
     reference = cifar10_archive(tmp_path / "reference.tar.gz", "python")
     train = [official(reference, f"data_batch_{number}") for number in range(1, 6)]
     test = official(reference, "test_batch")
     for source in (archive, folder, folder.parent):
-        found = ingested("cifar10", source)
-        np.testing.assert_array_equal(found.examples["train"], np.concatenate([batch[0] for batch in train]))
-        assert found.labels["train"].tolist() == [label for batch in train for label in batch[1]]
-        np.testing.assert_array_equal(found.examples["test"], test[0])
-        assert found.labels["test"].tolist() == test[1]
-        assert found.schema.names[:2] == ("airplane", "automobile")
-        assert found.schema.image == ImageFormat(height=32, width=32, channels=3, resize="stretch")
+        result = run_ingest("cifar10", source)
+        np.testing.assert_array_equal(result.examples["train"], np.concatenate([batch[0] for batch in train]))
+        assert result.labels["train"].tolist() == [label for batch in train for label in batch[1]]
+        np.testing.assert_array_equal(result.examples["test"], test[0])
+        assert result.labels["test"].tolist() == test[1]
+        assert result.schema.names[:2] == ("airplane", "automobile")
+        assert result.schema.image == ImageFormat(height=32, width=32, channels=3, resize="stretch")
 
 
-def test_a_missing_file_is_named(folder, ingested) -> None:
+def test_a_missing_file_is_refused_with_its_name(folder, run_ingest) -> None:
     missing = next(path for path in folder.iterdir() if path.name.startswith("data_batch_3"))
     missing.unlink()
     with pytest.raises(DataError, match=rf"has no {missing.name}.*Use the complete archive"):
-        ingested("cifar10", folder)
+        run_ingest("cifar10", folder)
 
 
-def test_other_data_is_refused(pack, picture, ingested) -> None:
+def test_other_data_is_refused(pack, png_image, run_ingest) -> None:
     with pytest.raises(DataError, match=r"has no data_batch_1\.bin"):
-        ingested("cifar10", pack({"cats/1.png": picture()}))
+        run_ingest("cifar10", pack({"cats/1.png": png_image()}))
 
 
-def test_two_copies_and_both_forms_at_once_are_refused(tmp_path, folder, cifar10_archive, ingested) -> None:
+def test_duplicate_files_and_both_forms_together_are_refused(
+    tmp_path, folder, cifar10_archive, run_ingest
+) -> None:
     copy = shutil.copytree(folder, folder.parent / "copy")
     with pytest.raises(DataError, match="are the same file"):
-        ingested("cifar10", folder.parent)
+        run_ingest("cifar10", folder.parent)
     shutil.rmtree(copy)
     for find_class_folders in ("binary", "python"):
         with tarfile.open(cifar10_archive(tmp_path / "other.tar.gz", find_class_folders)) as packed:
             packed.extractall(folder.parent, filter="data")
     with pytest.raises(DataError, match="belongs to the other form"):
-        ingested("cifar10", folder.parent)
+        run_ingest("cifar10", folder.parent)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda data: data[: 3073 * 4 + 100], "ends within a row"),
         (lambda _: b"", "is empty"),
         (lambda data: data[: 3073 * 7] + b"\x0a" + data[3073 * 7 + 1 :], "the label 10 in row 7"),
     ],
 )
-def test_a_binary_batch_that_is_not_right_is_named_with_its_row(
-    tmp_path, cifar10_archive, ingested, change, said
+def test_an_invalid_binary_batch_is_refused_with_its_name_and_row(
+    tmp_path, cifar10_archive, run_ingest, change, message
 ) -> None:
     with tarfile.open(cifar10_archive(tmp_path / "packed.tar.gz", "binary")) as packed:
         packed.extractall(tmp_path, filter="data")
     batch = tmp_path / BINARY / "data_batch_2.bin"
     batch.write_bytes(change(batch.read_bytes()))
-    with pytest.raises(DataError, match=rf"data_batch_2\.bin' in .* {said}"):
-        ingested("cifar10", tmp_path / BINARY)
+    with pytest.raises(DataError, match=rf"data_batch_2\.bin' in .* {message}"):
+        run_ingest("cifar10", tmp_path / BINARY)
 
 
 @pytest.mark.parametrize(
-    ("batch", "said"),
+    ("batch", "message"),
     [
         ({"labels": [0, 1]}, "without data"),
         ([1, 2], "without data, labels"),
@@ -112,27 +112,27 @@ def test_a_binary_batch_that_is_not_right_is_named_with_its_row(
         ({"data": [[1, 2]], "labels": [0]}, "array"),
     ],
 )
-def test_a_python_batch_that_is_not_right_is_named_with_its_row(
-    tmp_path, cifar10_archive, python2_pickle, ingested, batch, said
+def test_an_invalid_python_batch_is_refused_with_its_name_and_row(
+    tmp_path, cifar10_archive, python2_pickle, run_ingest, batch, message
 ) -> None:
     with tarfile.open(cifar10_archive(tmp_path / "packed.tar.gz", "python")) as packed:
         packed.extractall(tmp_path, filter="data")
     (tmp_path / PYTHON / "data_batch_2").write_bytes(python2_pickle(batch))
-    with pytest.raises(DataError, match=rf"data_batch_2' in .* {said}"):
-        ingested("cifar10", tmp_path / PYTHON)
+    with pytest.raises(DataError, match=rf"data_batch_2' in .* {message}"):
+        run_ingest("cifar10", tmp_path / PYTHON)
 
 
 @pytest.mark.parametrize(
     "names", [[], ["cat"] * 10, list("abcdefghi"), "abcdefghij", [1, 2, 3], ["a\nb"] * 10]
 )
-def test_class_names_that_are_not_ten_are_refused(
-    tmp_path, cifar10_archive, python2_pickle, ingested, names
+def test_invalid_class_names_are_refused(
+    tmp_path, cifar10_archive, python2_pickle, run_ingest, names
 ) -> None:
     with tarfile.open(cifar10_archive(tmp_path / "packed.tar.gz", "python")) as packed:
         packed.extractall(tmp_path, filter="data")
     (tmp_path / PYTHON / "batches.meta").write_bytes(python2_pickle({"label_names": names}))
     with pytest.raises(DataError, match=r"batches\.meta' in .* does not name 10 classes"):
-        ingested("cifar10", tmp_path / PYTHON)
+        run_ingest("cifar10", tmp_path / PYTHON)
 
 
 class Malicious:
@@ -144,14 +144,14 @@ class Malicious:
 
 
 @pytest.mark.parametrize("name", ["data_batch_4", "batches.meta"])
-def test_a_batch_that_would_run_code_is_refused_and_leaves_nothing(
-    tmp_path, cifar10_archive, ingested, name
+def test_a_batch_that_would_run_code_is_refused_and_nothing_is_written(
+    tmp_path, cifar10_archive, run_ingest, name
 ) -> None:
     with tarfile.open(cifar10_archive(tmp_path / "packed.tar.gz", "python")) as packed:
         packed.extractall(tmp_path, filter="data")
     evil = pickle.dumps({"data": Malicious(tmp_path / "canary"), "labels": []}, protocol=2)
     (tmp_path / PYTHON / name).write_bytes(evil)
     with pytest.raises(DataError, match=rf"{name}' in .* uses '.*open'.* No code was run"):
-        ingested("cifar10", tmp_path / PYTHON)
+        run_ingest("cifar10", tmp_path / PYTHON)
     assert not (tmp_path / "canary").exists()
     assert not any((tmp_path / "artifacts").iterdir())

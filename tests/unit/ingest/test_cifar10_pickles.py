@@ -1,4 +1,4 @@
-"""Pickles of CIFAR-10: read as pickle itself reads them, and nothing in them is called."""
+"""Pickles of CIFAR-10 are read like pickle reads them, but without calling anything."""
 
 import io
 import os
@@ -38,12 +38,12 @@ class Malicious:
 
 
 @pytest.mark.parametrize("python", [2, 3])
-def test_a_batch_is_read_as_pickle_itself_reads_it(python, python2_pickle) -> None:
+def test_a_batch_is_read_like_pickle_reads_it(python, python2_pickle) -> None:
     data = python2_pickle(BATCH) if python == 2 else pickle.dumps(BATCH, protocol=2)
     assert pickle.loads(data, encoding="latin-1").keys() == BATCH.keys()
-    found = dict(zip(BATCH, unpickle(member(data), *BATCH), strict=True))
-    np.testing.assert_array_equal(to_byte_array(member(data), found.pop("data")), BATCH["data"])
-    assert found == {key: value for key, value in BATCH.items() if key != "data"}
+    result = dict(zip(BATCH, unpickle(member(data), *BATCH), strict=True))
+    np.testing.assert_array_equal(to_byte_array(member(data), result.pop("data")), BATCH["data"])
+    assert result == {key: value for key, value in BATCH.items() if key != "data"}
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -63,12 +63,12 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, protocol,
     assert not canary.exists()
 
 
-def test_what_numpy_would_call_is_not_called() -> None:
+def test_calls_of_numpy_are_not_executed() -> None:
     evil = b"cnumpy\ndtype\nU\x08nonsense\x89\x86R"
     with pytest.raises(TypeError, match="nonsense"):
         pickle.loads(b"\x80\x02" + evil + b".")
-    (found,) = unpickle(member(b"\x80\x02}U\x04data" + evil + b"s."), "data")
-    assert found.arguments == ("nonsense", False)
+    (result,) = unpickle(member(b"\x80\x02}U\x04data" + evil + b"s."), "data")
+    assert result.arguments == ("nonsense", False)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_damaged_pickle_is_refused(data) -> None:
         None,
     ],
 )
-def test_another_array_than_one_of_bytes_is_refused(value, python2_pickle) -> None:
+def test_an_array_that_is_not_bytes_is_refused(value, python2_pickle) -> None:
     data = member(python2_pickle({"data": value}))
     with pytest.raises(DataError, match="array"):
         to_byte_array(data, *unpickle(data, "data"))
@@ -118,7 +118,7 @@ def test_an_array_shorter_than_its_shape_is_refused(python2_pickle) -> None:
         to_byte_array(data, *unpickle(data, "data"))
 
 
-def test_damaged_bytes_are_read_or_refused_and_nothing_else(python2_pickle, tmp_path, monkeypatch) -> None:
+def test_damaged_bytes_raise_only_data_errors(python2_pickle, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     opcodes = [ord(opcode.code) for opcode in pickletools.opcodes]

@@ -14,24 +14,24 @@ from modelyard.components.source.settings import Source
 DIGITS = IngestSpec(source=Source(kind="digits"))
 
 
-def test_the_digits_are_those_of_scikit_learn(ingested) -> None:
-    found = ingested("digits")
+def test_digits_equal_those_of_scikit_learn(run_ingest) -> None:
+    result = run_ingest("digits")
     expected = load_digits()
-    np.testing.assert_array_equal(found.examples["all"][..., 0], expected.images)
-    np.testing.assert_array_equal(found.labels["all"], expected.target)
-    assert found.schema.names == tuple(map(str, expected.target_names))
-    assert found.schema.image is None
+    np.testing.assert_array_equal(result.examples["all"][..., 0], expected.images)
+    np.testing.assert_array_equal(result.labels["all"], expected.target)
+    assert result.schema.names == tuple(map(str, expected.target_names))
+    assert result.schema.image is None
 
 
-def test_the_diabetes_data_are_those_of_scikit_learn(ingested) -> None:
-    found = ingested("diabetes", problem="regression")
+def test_diabetes_data_equal_those_of_scikit_learn(run_ingest) -> None:
+    result = run_ingest("diabetes", problem="regression")
     expected = load_diabetes(scaled=False)
-    np.testing.assert_array_equal(found.examples["all"], expected.data.astype(np.float32))
-    np.testing.assert_array_equal(found.labels["all"], expected.target.astype(np.float32))
-    assert found.schema.names == ("progression",)
+    np.testing.assert_array_equal(result.examples["all"], expected.data.astype(np.float32))
+    np.testing.assert_array_equal(result.labels["all"], expected.target.astype(np.float32))
+    assert result.schema.names == ("progression",)
 
 
-def test_what_only_other_sources_need_is_not_imported(tmp_path) -> None:
+def test_only_the_imports_of_the_reader_are_loaded(tmp_path) -> None:
     code = (
         "import sys; from modelyard.components.ingest.dataset import ingest; "
         "from modelyard.components.ingest.spec import IngestSpec; "
@@ -43,27 +43,27 @@ def test_what_only_other_sources_need_is_not_imported(tmp_path) -> None:
     assert done.stdout.splitlines()[-2:] == ["set()", "False"]  # after the log of the step
 
 
-def test_a_source_that_turns_bad_leaves_what_was_there_before(tmp_path, picture) -> None:
+def test_a_failed_ingest_keeps_the_previous_artifact(tmp_path, png_image) -> None:
     raw = tmp_path / "raw"
     ingest(DIGITS, "", str(raw))
     before = {path.name: path.read_bytes() for path in raw.iterdir()}
     for number in range(50):
         folder = tmp_path / "source" / f"class {number % 2}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number:02d}.png").write_bytes(picture() if number < 49 else b"no picture")
+        (folder / f"{number:02d}.png").write_bytes(png_image() if number < 49 else b"no picture")
     with pytest.raises(DataError, match=r"49\.png"):
         ingest(IngestSpec(source=Source(kind="images", source=str(tmp_path / "source"))), "", str(raw))
     assert {path.name: path.read_bytes() for path in raw.iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "source"]
 
 
-def test_an_error_names_the_url_of_the_source(tmp_path, ingested) -> None:
+def test_an_error_has_the_url_of_the_source(tmp_path, run_ingest) -> None:
     (tmp_path / "s.npz").write_bytes(b"anything")
     with pytest.raises(DataError, match=rf"^file://{tmp_path}/s\.npz is not an \.npz"):
-        ingested("npz", f"file://{tmp_path}/s.npz")
+        run_ingest("npz", f"file://{tmp_path}/s.npz")
 
 
-def test_another_sha256_than_expected_is_refused_before_anything_is_read(tmp_path: Path, ingested) -> None:
+def test_a_wrong_sha256_is_refused_before_reading(tmp_path: Path, run_ingest) -> None:
     (tmp_path / "s.npz").write_bytes(b"anything")
     with pytest.raises(DataError, match=r"SHA-256"):
-        ingested("npz", tmp_path / "s.npz", sha256="0" * 64)
+        run_ingest("npz", tmp_path / "s.npz", sha256="0" * 64)

@@ -7,7 +7,7 @@ FILES = ["1.png", "2.png"]
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("i.csv", b"path,label\n", "has no rows"),
         ("i.csv", b"path,label,Label\n", "a duplicate column"),
@@ -25,36 +25,36 @@ FILES = ["1.png", "2.png"]
         ("i.jsonl", b'{"path": "1.png", "label": 0.5}', "problem: regression"),
     ],
 )
-def test_what_is_no_index_is_refused_by_line(name, content, said) -> None:
-    with pytest.raises(DataError) as caught:
+def test_an_invalid_index_is_refused_with_the_line(name, content, message) -> None:
+    with pytest.raises(DataError) as error:
         read_indexes({name: content}, FILES, "classification")
-    assert said in str(caught.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("target", ["", "nan", "1e99", "many"])
-def test_what_is_no_number_is_no_target_of_a_regression(target) -> None:
+def test_a_regression_target_that_is_not_a_number_is_refused(target) -> None:
     with pytest.raises(DataError, match=r"line 2 of i\.csv has the target"):
         read_indexes({"i.csv": f"path,target\n1.png,{target}\n".encode()}, FILES, "regression")
 
 
 @pytest.mark.parametrize("content", [b"", b"1.png,cat\n", b"path,text\n", b"label\n"])
-def test_a_table_without_path_and_label_is_no_index(content) -> None:
+def test_a_table_without_path_and_label_is_not_an_index(content) -> None:
     assert read_indexes({"i.csv": content}, FILES, "classification") is None
 
 
 def test_paths_are_relative_to_the_index_or_else_to_the_source() -> None:
     content = b"path,label\n1.png,a\n2.png,b\n"
-    found = read_indexes({"x/i.csv": content}, ["1.png", "x/1.png", "2.png"], "classification")
-    assert found is not None
-    assert dict(found.targets) == {"x/1.png": ("all", 0), "2.png": ("all", 1)}
+    result = read_indexes({"x/i.csv": content}, ["1.png", "x/1.png", "2.png"], "classification")
+    assert result is not None
+    assert dict(result.targets) == {"x/1.png": ("all", 0), "2.png": ("all", 1)}
 
 
-def test_a_file_that_is_not_there_is_missing() -> None:
-    found = read_indexes({"i.csv": b"path;label\n1.png;a\n3.png;b\n"}, FILES, "classification")
-    assert found is not None
-    assert (found.target("1.png"), found.target("2.png"), list(found.missing)) == (
+def test_a_file_that_does_not_exist_is_missing() -> None:
+    result = read_indexes({"i.csv": b"path;label\n1.png;a\n3.png;b\n"}, FILES, "classification")
+    assert result is not None
+    assert (result.target("1.png"), result.target("2.png"), list(result.missing)) == (
         ("all", 0),
         None,
         ["3.png"],
     )
-    assert found.missing["3.png"].endswith("Add the file, or remove the row.")
+    assert result.missing["3.png"].endswith("Add the file, or remove the row.")

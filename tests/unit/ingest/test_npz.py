@@ -28,22 +28,22 @@ def save(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_rows_and_labels_arrive_as_they_were_saved(save, ingested, compress) -> None:
-    found = ingested("npz", save(compress, x=X, y=Y))
-    np.testing.assert_array_equal(found.examples["all"], X)
-    np.testing.assert_array_equal(found.labels["all"], Y)
-    assert found.schema.names == ("0", "1", "2")
-    assert found.schema.shape == (4, 3)
-    assert found.schema.image is None
+def test_examples_and_labels_are_read_as_saved(save, run_ingest, compress) -> None:
+    result = run_ingest("npz", save(compress, x=X, y=Y))
+    np.testing.assert_array_equal(result.examples["all"], X)
+    np.testing.assert_array_equal(result.labels["all"], Y)
+    assert result.schema.names == ("0", "1", "2")
+    assert result.schema.shape == (4, 3)
+    assert result.schema.image is None
 
 
-def test_train_and_test_are_kept_apart_and_classes_named(save, ingested) -> None:
+def test_splits_are_kept_and_classes_named(save, run_ingest) -> None:
     source = save(x_train=X, y_train=Y[:, None], x_test=X[:4], y_test=Y[:4].astype(np.uint8))
-    found = ingested("npz", source, classes=["cat", "dog", "emu"])
-    assert found.schema.splits == {"train": 9, "test": 4}
-    assert found.schema.names == ("cat", "dog", "emu")
-    np.testing.assert_array_equal(found.labels["train"], Y)
-    np.testing.assert_array_equal(found.examples["test"], X[:4])
+    result = run_ingest("npz", source, classes=["cat", "dog", "emu"])
+    assert result.schema.splits == {"train": 9, "test": 4}
+    assert result.schema.names == ("cat", "dog", "emu")
+    np.testing.assert_array_equal(result.labels["train"], Y)
+    np.testing.assert_array_equal(result.examples["test"], X[:4])
 
 
 @pytest.mark.parametrize(
@@ -58,19 +58,19 @@ def test_train_and_test_are_kept_apart_and_classes_named(save, ingested) -> None
         (">f8", "float32"),
     ],
 )
-def test_integers_become_uint8_and_floating_point_float32(save, ingested, dtype, becomes) -> None:
+def test_integers_become_uint8_and_floating_point_float32(save, run_ingest, dtype, becomes) -> None:
     given = (X % 2 if dtype == "bool" else X).astype(dtype)
-    found = ingested("npz", save(x=given, y=Y)).examples["all"]
-    assert found.dtype == becomes
-    np.testing.assert_array_equal(found, given.astype(becomes))
+    result = run_ingest("npz", save(x=given, y=Y)).examples["all"]
+    assert result.dtype == becomes
+    np.testing.assert_array_equal(result, given.astype(becomes))
 
 
 @pytest.mark.parametrize("size", [1, 12, 25, 10**6])
-def test_rows_are_the_same_whatever_the_size_of_a_batch(save, ingested, monkeypatch, size) -> None:
+def test_examples_are_independent_of_the_batch_size(save, run_ingest, monkeypatch, size) -> None:
     monkeypatch.setattr(npz, "BATCH_BYTES", size)
-    found = ingested("npz", save(x=X, y=Y))
-    np.testing.assert_array_equal(found.examples["all"], X)
-    np.testing.assert_array_equal(found.labels["all"], Y)
+    result = run_ingest("npz", save(x=X, y=Y))
+    np.testing.assert_array_equal(result.examples["all"], X)
+    np.testing.assert_array_equal(result.labels["all"], Y)
 
 
 def at(array: np.ndarray, place: Any, value: Any, dtype: str = "float32") -> np.ndarray:
@@ -80,7 +80,7 @@ def at(array: np.ndarray, place: Any, value: Any, dtype: str = "float32") -> np.
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"x": X}, "has the arrays x. Name them x and y"),
         ({}, "has the arrays (none). Name them x and y"),
@@ -120,12 +120,12 @@ def at(array: np.ndarray, place: Any, value: Any, dtype: str = "float32") -> np.
         ),
     ],
 )
-def test_what_cannot_be_examples_and_labels_is_refused_by_name_and_row(
-    save, ingested, tmp_path, arrays, said
+def test_invalid_examples_and_labels_are_refused_with_name_and_row(
+    save, run_ingest, tmp_path, arrays, message
 ) -> None:
-    with pytest.raises(DataError, match=re.escape(said)) as caught:
-        ingested("npz", save(**arrays))
-    assert "source.npz" in str(caught.value)
+    with pytest.raises(DataError, match=re.escape(message)) as error:
+        run_ingest("npz", save(**arrays))
+    assert "source.npz" in str(error.value)
     assert not any((tmp_path / "artifacts").iterdir())
 
 
@@ -141,68 +141,66 @@ def test_what_cannot_be_examples_and_labels_is_refused_by_name_and_row(
         (np.array([b"a", b"b", b"c"])[Y], ("a", "b", "c")),
     ],
 )
-def test_labels_whose_meaning_is_certain_are_mapped_and_that_is_noted(save, ingested, y, names) -> None:
-    found = ingested("npz", save(x=X, y=y))
-    np.testing.assert_array_equal(found.labels["all"], Y)
-    assert found.schema.names == names
-    assert "labels are" in found.schema.notes[0]
-    assert ingested("npz", save(x=X, y=Y)).schema.notes == ()
+def test_unambiguous_labels_are_converted_and_noted(save, run_ingest, y, names) -> None:
+    result = run_ingest("npz", save(x=X, y=y))
+    np.testing.assert_array_equal(result.labels["all"], Y)
+    assert result.schema.names == names
+    assert "labels are" in result.schema.notes[0]
+    assert run_ingest("npz", save(x=X, y=Y)).schema.notes == ()
 
 
-def test_labels_that_are_no_text_too_many_or_of_other_classes_are_refused(
-    save, ingested, monkeypatch
-) -> None:
+def test_labels_that_are_not_text_or_too_many_are_refused(save, run_ingest, monkeypatch) -> None:
     texts = np.array([b"a", b"b", b"\xff"])[Y]
     with pytest.raises(DataError, match="which is not printable text"):
-        ingested("npz", save(x=X, y=texts))
+        run_ingest("npz", save(x=X, y=texts))
     with pytest.raises(DataError, match=r"3 columns, but data\.classes has 2"):
-        ingested("npz", save(x=X, y=np.eye(3)[Y]), classes=["cat", "dog"])
+        run_ingest("npz", save(x=X, y=np.eye(3)[Y]), classes=["cat", "dog"])
     monkeypatch.setattr("modelyard.components.ingest.npz.MAX_CLASSES", 1)
     with pytest.raises(DataError, match="more than 1 different labels"):
-        ingested("npz", save(x=X, y=np.array(["a", "b", "c"])[Y]))
+        run_ingest("npz", save(x=X, y=np.array(["a", "b", "c"])[Y]))
 
 
-def test_an_example_that_is_larger_than_any_is_refused(save, ingested, monkeypatch) -> None:
+def test_an_example_above_the_maximum_size_is_refused(save, run_ingest, monkeypatch) -> None:
     monkeypatch.setattr("modelyard.components.ingest.npz.MAX_FILE_BYTES", 11)
     with pytest.raises(DataError, match="12 bytes, but the maximum is 11"):
-        ingested("npz", save(x=X, y=Y))
+        run_ingest("npz", save(x=X, y=Y))
 
 
-def test_labels_from_1_and_texts_may_have_names(save, ingested) -> None:
-    found = ingested("npz", save(x=X, y=Y + 1), classes=["cat", "dog", "emu"])
-    assert (found.labels["all"].tolist(), found.schema.names) == (Y.tolist(), ("cat", "dog", "emu"))
-    found = ingested("npz", save(x=X, y=np.array(["b", "a", "c"])[Y]), classes=["b", "a", "c"])
-    assert found.labels["all"].tolist() == Y.tolist()
+def test_labels_from_1_and_strings_may_have_names(save, run_ingest) -> None:
+    result = run_ingest("npz", save(x=X, y=Y + 1), classes=["cat", "dog", "emu"])
+    assert (result.labels["all"].tolist(), result.schema.names) == (Y.tolist(), ("cat", "dog", "emu"))
+    result = run_ingest("npz", save(x=X, y=np.array(["b", "a", "c"])[Y]), classes=["b", "a", "c"])
+    assert result.labels["all"].tolist() == Y.tolist()
     with pytest.raises(DataError, match=r"the label 'c' in row .* data\.classes"):
-        ingested("npz", save(x=X, y=np.array(["b", "a", "c"])[Y]), classes=["b", "a"])
-    found = ingested("npz", save(x=X, y=np.where(Y, 1, -1)))
-    assert (found.labels["all"].tolist(), found.schema.names) == ((Y > 0).tolist(), ("-1", "1"))
+        run_ingest("npz", save(x=X, y=np.array(["b", "a", "c"])[Y]), classes=["b", "a"])
+    result = run_ingest("npz", save(x=X, y=np.where(Y, 1, -1)))
+    assert (result.labels["all"].tolist(), result.schema.names) == ((Y > 0).tolist(), ("-1", "1"))
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16"])
-def test_16_bit_integers_become_float32_unchanged(save, ingested, dtype) -> None:
+def test_16_bit_integers_become_float32(save, run_ingest, dtype) -> None:
     x = (X.astype(int) * 128 - (1 if dtype == "int16" else 0)).astype(dtype)
-    found = ingested("npz", save(x=x, y=Y))
-    assert found.schema.dtype == "float32"
-    np.testing.assert_array_equal(found.examples["all"], x)
-    assert "16-bit" in found.schema.notes[0]
+    result = run_ingest("npz", save(x=x, y=Y))
+    assert result.schema.dtype == "float32"
+    np.testing.assert_array_equal(result.examples["all"], x)
+    assert "16-bit" in result.schema.notes[0]
 
 
-def test_a_label_beyond_the_named_classes_is_refused(save, ingested) -> None:
+def test_a_label_beyond_the_class_names_is_refused(save, run_ingest) -> None:
     with pytest.raises(DataError, match=r"label 2 in row 1, but data\.classes has 2 names"):
-        ingested("npz", save(x=X, y=Y), classes=["cat", "dog"])
+        run_ingest("npz", save(x=X, y=Y), classes=["cat", "dog"])
 
 
-def test_numbers_are_the_targets_of_a_regression(save, ingested) -> None:
+def test_numbers_are_regression_targets(save, run_ingest) -> None:
     y = np.linspace(-3, 1e6, 9)
-    found = ingested("npz", save(x=X, y=y[:, None]), problem="regression")
-    np.testing.assert_array_equal(found.labels["all"], y.astype(np.float32))
-    assert (found.schema.problem, found.schema.names) == ("regression", ("y",))
-    assert ingested("npz", save(x=X, y=Y), problem="regression").labels["all"].dtype == np.float32
+    result = run_ingest("npz", save(x=X, y=y[:, None]), problem="regression")
+    np.testing.assert_array_equal(result.labels["all"], y.astype(np.float32))
+    assert (result.schema.problem, result.schema.names) == ("regression", ("y",))
+    assert run_ingest("npz", save(x=X, y=Y), problem="regression").labels["all"].dtype == np.float32
 
 
 @pytest.mark.parametrize(
-    ("y", "said"),
+    ("y", "message"),
     [
         (np.eye(9, 2), "A regression has one target; train a model for each"),
         (at(np.zeros(9), 4, 1e39, "float64"), "has the value 1e+39 in row 4"),
@@ -210,14 +208,14 @@ def test_numbers_are_the_targets_of_a_regression(save, ingested) -> None:
         (Y.astype(str), "is <U21"),
     ],
 )
-def test_what_cannot_be_the_target_of_a_regression_is_refused(save, ingested, y, said) -> None:
-    with pytest.raises(DataError, match=re.escape(said)):
-        ingested("npz", save(x=X, y=y), problem="regression")
+def test_invalid_regression_targets_are_refused(save, run_ingest, y, message) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
+        run_ingest("npz", save(x=X, y=y), problem="regression")
 
 
-def test_numbers_are_no_labels(save, ingested) -> None:
+def test_floating_point_labels_are_refused(save, run_ingest) -> None:
     with pytest.raises(DataError, match="set problem: regression"):
-        ingested("npz", save(x=X, y=Y / 2))
+        run_ingest("npz", save(x=X, y=Y / 2))
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -230,38 +228,38 @@ def npy(array: np.ndarray) -> bytes:
     "change", [lambda data: data[:-1], lambda data: data + b"\0", lambda _: b"not an array"]
 )
 @pytest.mark.parametrize("name", ["x.npy", "y.npy"])
-def test_an_array_that_is_not_as_long_as_it_says_is_refused(tmp_path, ingested, name, change) -> None:
+def test_an_array_with_a_wrong_size_is_refused(tmp_path, run_ingest, name, change) -> None:
     files = {"x.npy": npy(X), "y.npy": npy(Y)}
     with zipfile.ZipFile(tmp_path / "s.npz", "w") as archive:
         for key, data in files.items():
             archive.writestr(key, change(data) if key == name else data)
     with pytest.raises(DataError, match=f"'{name}' in .*(bytes, but|not an .npy file)"):
-        ingested("npz", tmp_path / "s.npz")
+        run_ingest("npz", tmp_path / "s.npz")
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", npy(X)])
-def test_another_kind_of_file_is_refused(tmp_path, ingested, data) -> None:
+def test_another_kind_of_file_is_refused(tmp_path, run_ingest, data) -> None:
     (tmp_path / "s.npz").write_bytes(data)
     with pytest.raises(DataError, match=r"s\.npz is not an \.npz"):
-        ingested("npz", tmp_path / "s.npz")
+        run_ingest("npz", tmp_path / "s.npz")
     with pytest.raises(DataError, match=r"is not an \.npz"):
-        ingested("npz", tmp_path)
+        run_ingest("npz", tmp_path)
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked(save, ingested) -> None:
+def test_an_archive_bomb_is_refused_before_unpacking(save, run_ingest) -> None:
     source = save(True, x=np.zeros((2**12, 2**11), np.uint8), y=np.zeros(2**12, int))
     assert source.stat().st_size < 2**15
     tracemalloc.start()
     try:
         with pytest.raises(DataError, match=r"unpacked, has .* data\.max_bytes allows 1,048,576"):
-            ingested("npz", source, max_bytes=2**20)
+            run_ingest("npz", source, max_bytes=2**20)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 2**20
 
 
-def test_a_large_array_is_read_in_little_memory(save) -> None:
+def test_a_large_array_is_read_with_constant_memory(save) -> None:
     source = save(x=np.zeros((2**14, 2**12), np.uint8), y=np.arange(2**14) % 7)  # 64 MB
     settings = Source(kind="npz", source=str(source))
     tracemalloc.start()

@@ -21,8 +21,8 @@ FEATURES = {"image": {"_type": "Image"}, "label": {"names": CLASSES, "_type": "C
 
 
 @pytest.fixture
-def write(tmp_path: Path, picture: Callable[..., bytes]) -> Write:
-    """Write a file below `hub` with the labels, each with an image of its row's number."""
+def write(tmp_path: Path, png_image: Callable[..., bytes]) -> Write:
+    """Write a file below `hub` with labels and an image of each row number."""
 
     def run(
         name: str,
@@ -35,7 +35,7 @@ def write(tmp_path: Path, picture: Callable[..., bytes]) -> Write:
         path = tmp_path / "hub" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if images is None:
-            given = [{"bytes": picture(row), "path": None} for row in range(len(labels))]
+            given = [{"bytes": png_image(row), "path": None} for row in range(len(labels))]
             images = pa.array(given, IMAGE)
         table = pa.Table.from_arrays([images, pa.array(labels)], list(columns))
         if features:
@@ -47,19 +47,19 @@ def write(tmp_path: Path, picture: Callable[..., bytes]) -> Write:
     return run
 
 
-def test_shards_of_hugging_face_have_images_and_the_names_of_their_classes(write, ingested) -> None:
+def test_hugging_face_shards_have_images_and_class_names(write, run_ingest) -> None:
     for shard in range(2):
         write(f"data/train-0000{shard}-of-00002.parquet", [0, 1, 0][shard:], FEATURES, row_group_size=2)
     source = write("data/test-00000-of-00001.parquet", [1], FEATURES)
     (source / "README.md").write_text("hello")
-    found = ingested("images", source)
-    assert found.schema.names == tuple(CLASSES)
-    assert {split: labels.tolist() for split, labels in found.labels.items()} == {
+    result = run_ingest("images", source)
+    assert result.schema.names == tuple(CLASSES)
+    assert {split: labels.tolist() for split, labels in result.labels.items()} == {
         "train": [0, 1, 0, 1, 0],
         "test": [1],
     }
-    assert found.examples["train"][:, 0, 0, 0].tolist() == [0, 1, 2, 0, 1]
-    assert "columns image and label" in found.schema.notes[0]
+    assert result.examples["train"][:, 0, 0, 0].tolist() == [0, 1, 2, 0, 1]
+    assert "columns image and label" in result.schema.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -70,46 +70,46 @@ def test_shards_of_hugging_face_have_images_and_the_names_of_their_classes(write
         ([2, 10, 2], ("2", "10")),
     ],
 )
-def test_a_single_file_with_a_binary_column_and_texts_or_numbers(
-    write, picture, ingested, labels, names
+def test_a_single_file_with_a_binary_column_and_strings_or_integers(
+    write, png_image, run_ingest, labels, names
 ) -> None:
-    images = pa.array([picture(row) for row in range(3)], pa.large_binary())
+    images = pa.array([png_image(row) for row in range(3)], pa.large_binary())
     source = write("a.parquet", labels, images=images, columns=("img", "Label")) / "a.parquet"
-    found = ingested("images", source, channels=1)
-    assert (found.schema.names, found.labels["all"].tolist()) == (names, [0, 1, 0])
-    assert found.examples["all"][:, 0, 0, 0].tolist() == [0, 1, 2]
+    result = run_ingest("images", source, channels=1)
+    assert (result.schema.names, result.labels["all"].tolist()) == (names, [0, 1, 0])
+    assert result.examples["all"][:, 0, 0, 0].tolist() == [0, 1, 2]
 
 
-def test_of_several_columns_of_images_the_one_called_image_is_read(write, picture, ingested) -> None:
+def test_the_column_image_is_preferred(write, png_image, run_ingest) -> None:
     source = write("a.parquet", ["cat", "dog"]) / "a.parquet"
     table = pq.read_table(source)
-    other = pa.array([picture(9), picture(9)])
+    other = pa.array([png_image(9), png_image(9)])
     pq.write_table(table.append_column("mask", other), source)
-    assert ingested("images", source).examples["all"][:, 0, 0, 0].tolist() == [0, 1]
+    assert run_ingest("images", source).examples["all"][:, 0, 0, 0].tolist() == [0, 1]
     pq.write_table(table.rename_columns(["x", "label"]).append_column("mask", other), source)
     with pytest.raises(DataError, match="of several the one named image"):
-        ingested("images", source)
+        run_ingest("images", source)
 
 
-def test_numbers_are_the_targets_of_a_regression(write, ingested) -> None:
-    found = ingested("images", write("train.parquet", [0.5, -2.0]), problem="regression")
-    assert (found.schema.names, found.labels["train"].tolist()) == (("label",), [0.5, -2.0])
+def test_numbers_are_regression_targets(write, run_ingest) -> None:
+    result = run_ingest("images", write("train.parquet", [0.5, -2.0]), problem="regression")
+    assert (result.schema.names, result.labels["train"].tolist()) == (("label",), [0.5, -2.0])
 
 
-def test_rows_that_cannot_be_used_are_listed_at_once_or_skipped(write, picture, ingested) -> None:
+def test_unusable_rows_are_listed_together_or_skipped(write, png_image, run_ingest) -> None:
     images = pa.array(
-        [{"bytes": data, "path": "x"} for data in (picture(), b"no", None, picture(), picture())], IMAGE
+        [{"bytes": data, "path": "x"} for data in (png_image(), b"no", None, png_image(), png_image())], IMAGE
     )
     source = write("a.parquet", [0, 1, 1, -1, None], FEATURES, images)
-    with pytest.raises(DataError, match="4 of 5 files") as caught:
-        ingested("images", source)
+    with pytest.raises(DataError, match="4 of 5 files") as error:
+        run_ingest("images", source)
     for row in range(1, 5):
-        assert f"row {row} of a.parquet" in str(caught.value)
-    assert len(ingested("images", source, max_bad=0.8).schema.skipped) == 4
+        assert f"row {row} of a.parquet" in str(error.value)
+    assert len(run_ingest("images", source, max_bad=0.8).schema.skipped) == 4
 
 
 @pytest.mark.parametrize(
-    ("columns", "labels", "said"),
+    ("columns", "labels", "message"),
     [
         (
             ("a", "b"),
@@ -123,62 +123,62 @@ def test_rows_that_cannot_be_used_are_listed_at_once_or_skipped(write, picture, 
         (("image", "label"), ["", " "], "The column label of a.parquet has no labels"),
     ],
 )
-def test_a_file_without_such_columns_is_refused_with_those_that_are_read(
-    write, ingested, columns, labels, said
+def test_a_file_without_the_columns_is_refused_with_the_expected_columns(
+    write, run_ingest, columns, labels, message
 ) -> None:
     images = pa.array([1, 2]) if columns[0] == "a" else None
-    with pytest.raises(DataError, match=re.escape(said)):
-        ingested("images", write("a.parquet", labels, images=images, columns=columns))
+    with pytest.raises(DataError, match=re.escape(message)):
+        run_ingest("images", write("a.parquet", labels, images=images, columns=columns))
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["train.parquet", "more.parquet"], "'more.parquet' is in no split"),
         (["train-00000-of-00002.parquet"], "1 of 2 files train-…-of-00002 exist"),
     ],
 )
-def test_files_of_which_some_are_missing_or_in_no_split_are_refused(write, ingested, names, said) -> None:
+def test_missing_shards_and_files_without_a_split_are_refused(write, run_ingest, names, message) -> None:
     for name in names:
         source = write(name, [0, 1])
-    with pytest.raises(DataError, match=said):
-        ingested("images", source)
+    with pytest.raises(DataError, match=message):
+        run_ingest("images", source)
 
 
-def test_files_of_other_classes_and_of_too_many_are_refused(write, ingested, monkeypatch) -> None:
+def test_different_or_too_many_classes_are_refused(write, run_ingest, monkeypatch) -> None:
     write("a.parquet", [0, 1], FEATURES)
     source = write("b.parquet", [0, 1], {"label": {"names": ["x", "y"], "_type": "ClassLabel"}})
     with pytest.raises(DataError, match=r"'b\.parquet' in .* other columns or class names than 'a\.parquet'"):
-        ingested("images", source)
+        run_ingest("images", source)
     monkeypatch.setattr(parquet, "MAX_CLASSES", 2)
     with pytest.raises(DataError, match="more than 2 different labels"):
-        ingested("images", write("b.parquet", [0, 1, 2]) / "b.parquet")
+        run_ingest("images", write("b.parquet", [0, 1, 2]) / "b.parquet")
 
 
-def test_a_bomb_is_refused_by_what_it_says_of_itself(write, ingested, monkeypatch) -> None:
+def test_a_parquet_bomb_is_refused_by_its_metadata(write, run_ingest, monkeypatch) -> None:
     source = write("a.parquet", [0, 1])
     with pytest.raises(DataError, match=r"data\.max_bytes allows 100"):
-        ingested("images", source, max_bytes=100)
+        run_ingest("images", source, max_bytes=100)
     monkeypatch.setattr(parquet, "MAX_ROW_GROUP_BYTES", 100)
     with pytest.raises(DataError, match="row_group_size=100"):
-        ingested("images", source)
+        run_ingest("images", source)
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-9], lambda data: data[:4] + bytes(90) + data[94:]])
-def test_a_damaged_file_is_refused_by_name(write, ingested, change) -> None:
+def test_a_damaged_file_is_refused_with_its_name(write, run_ingest, change) -> None:
     path = write("a.parquet", [0, 1]) / "a.parquet"
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(DataError, match=r"(?s)'a\.parquet' in .* again\."):
-        ingested("images", path)
+        run_ingest("images", path)
 
 
-def test_files_in_an_archive_are_read_and_an_index_is_refused(write, pack, ingested) -> None:
+def test_files_in_an_archive_are_read_and_an_index_is_refused(write, pack, run_ingest) -> None:
     source = write("train-00000-of-00002.parquet", [0, 1], FEATURES, row_group_size=1)
     source = write("train-00001-of-00002.parquet", [1, 1], FEATURES, row_group_size=1)
     packed = pack({f"hub/{path.name}": path.read_bytes() for path in sorted(source.iterdir())})
-    assert ingested("images", packed).labels["train"].tolist() == [0, 1, 1, 1]
+    assert run_ingest("images", packed).labels["train"].tolist() == [0, 1, 1, 1]
     with pytest.raises(DataError, match=r"Remove data\.index"):
-        ingested("images", packed, index="a.csv")
+        run_ingest("images", packed, index="a.csv")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_files_in_an_archive_are_read_and_an_index_is_refused(write, pack, inges
         ("train/test.parquet", "test"),
     ],
 )
-def test_the_split_is_a_word_of_the_name(name, split) -> None:
+def test_the_split_is_a_word_in_the_name(name, split) -> None:
     assert parquet.split_from_name(name) == split
 
 
@@ -200,18 +200,18 @@ def test_the_split_is_a_word_of_the_name(name, split) -> None:
     [b"", b"{", b"[]", b'{"info": {"features": {"label": 1}}}', b"[" * 100_000,
      b'{"info": {"features": {"label": {"_type": "ClassLabel", "names": ["a", "a"]}}}}'],
 )  # fmt: skip
-def test_other_metadata_gives_no_names(metadata) -> None:
+def test_other_metadata_has_no_class_names(metadata) -> None:
     assert parquet._read_class_names({b"huggingface": metadata}) == {}
 
 
-def test_examples_are_the_same_as_those_of_the_files(write, picture, ingested) -> None:
+def test_examples_equal_the_images_in_the_files(write, png_image, run_ingest) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), np.uint8)
-    images = pa.array([{"bytes": picture(one), "path": None} for one in pixels], IMAGE)
-    found = ingested("images", write("a.parquet", [row % 2 for row in range(40)], images=images))
-    np.testing.assert_array_equal(found.examples["all"], pixels)
+    images = pa.array([{"bytes": png_image(one), "path": None} for one in pixels], IMAGE)
+    result = run_ingest("images", write("a.parquet", [row % 2 for row in range(40)], images=images))
+    np.testing.assert_array_equal(result.examples["all"], pixels)
 
 
-def test_a_file_is_read_in_the_memory_of_a_row_group(write) -> None:
+def test_a_file_is_read_with_the_memory_of_a_row_group(write) -> None:
     images = pa.array([np.random.default_rng(row).bytes(50_000) for row in range(320)])  # 16 MB
     path = write("a.parquet", [0, 1] * 160, images=images, row_group_size=16) / "a.parquet"
     file = Member(path, path.name, 0, lambda: path.open("rb"))
