@@ -67,7 +67,7 @@ class Bench:
         started = time.perf_counter()
         run_id = submit_and_get_id(command)
         seconds = time.perf_counter() - started
-        runs.cancel(self.backend, runs.find(self.backend, run_id))
+        runs.cancel(self.backend, runs.find_run(self.backend, run_id))
         return seconds
 
     def time_run(self, kind: str) -> float:
@@ -92,7 +92,7 @@ class Bench:
 
     def wait_for_success(self, run_id: str) -> Any:
         """Wait until a run succeeds; return it."""
-        while runs.state(run := runs.find(self.backend, run_id)) not in runs.ENDED:
+        while runs.state(run := runs.find_run(self.backend, run_id)) not in runs.ENDED:
             time.sleep(1)
         assert runs.state(run) == "succeeded", run.run_id
         return run

@@ -131,7 +131,7 @@ def start(
         from modelyard.pipelines.runners import select
 
         env = load_environment(environment, overrides)
-        config, runner = _config(config, overrides, environment), select.leader(environment, env)
+        config, runner = _config(config, overrides, environment), select.local_runner(environment, env)
         runner.check()
         from modelyard.pipelines.compile import lean_kfp
 
@@ -176,11 +176,11 @@ def plan(
         request: what to measure; see planning.planner.Request. Nothing is measured when None.
     """
     from modelyard.pipelines.planning import planner
-    from modelyard.pipelines.runners import runs
+    from modelyard.pipelines.runners import run_folder
 
     env = load_environment(environment, overrides)
     config = _config(config, overrides, environment)
-    return planner.make(config, env, environment, request or planner.Request(), runs.home())
+    return planner.make(config, env, environment, request or planner.Request(), run_folder.home())
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Submission:
     server: "KfpRunner"
     uploads: "Uploads"
     prepared: "submission.Submission"
-    found: "submission.Found"
+    found: "submission.ExistingObjects"
     since: str | None
     changes: "tuple[Change, ...]"
     notes: Sequence[str]
@@ -235,18 +235,18 @@ def prepare_submission(
     from modelyard.pipelines.compile.preflight import check
     from modelyard.pipelines.compile.uploads import gather
     from modelyard.pipelines.planning.guard import guard
-    from modelyard.pipelines.runners import runs, select
+    from modelyard.pipelines.runners import run_folder, select
     from modelyard.pipelines.runners.kfp import submission
 
-    server = select.server(scope)  # there is one, before anything is packed for it
+    server = select.kfp_runner(scope)  # there is one, before anything is packed for it
     environment = server.environment
     uploads = gather(_config(config, scope.overrides, server.name), environment)
     if not anyway:
-        guard(uploads.config, environment, server.name, runs.home(), budget)
+        guard(uploads.config, environment, server.name, run_folder.home(), budget)
     prepared = submission.prepare(uploads.config, environment, DEFAULTS | options)
     notes = check(prepared.arguments, environment)
-    found = submission.look(server.backend, prepared)
-    since, changes = submission.compare(server.backend, prepared, found)
+    found = submission.find_existing(server.backend, prepared)
+    since, changes = submission.compare_with_last_run(server.backend, prepared, found)
     return Submission(server, uploads, prepared, found, since, changes, notes)
 
 
@@ -331,7 +331,7 @@ def open_run(name: str | None = None, environment: str | None = None) -> Run:
     """
     from modelyard.pipelines.runners import select
 
-    return select.find(select.RunScope(environment), name)
+    return select.find_run(select.RunScope(environment), name)
 
 
 def open_store(url: str | None = None, environment: str = "local") -> ModelStore:

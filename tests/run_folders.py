@@ -8,9 +8,9 @@ from typing import Any
 from modelyard.components.artifacts import write
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import RunSummary
-from modelyard.pipelines.runners.local.runner import Start, process_start
+from modelyard.pipelines.runners.local.runner import Start, process_start_time
 
 
 def create_run(home: Path, name: str, *overrides: str, **changes: Any) -> Path:
@@ -20,15 +20,15 @@ def create_run(home: Path, name: str, *overrides: str, **changes: Any) -> Path:
     start = Start(
         runner="local",
         environment="local",
-        place=Environment(kind="local"),
+        settings=Environment(kind="local"),
         config=load(None, overrides, environ={}).model_dump(mode="json"),
         options={},
         at=f"{name[:4]}-{name[4:6]}-{name[6:8]}T00:00:00+00:00",
         host=socket.gethostname(),
         pid=os.getpid(),
-        pid_started=process_start(os.getpid()),
+        pid_started=process_start_time(os.getpid()),
     )
-    write(folder / runs.START, start.model_copy(update=changes))
+    write(folder / run_folder.START, start.model_copy(update=changes))
     return folder
 
 
@@ -36,5 +36,5 @@ def create_ended_run(home: Path, name: str, *overrides: str, **result: Any) -> P
     """Make the folder of a run that has ended; return it."""
     folder = create_run(home, name, *overrides)
     known = {"run": name, "model": "digits", "state": "succeeded", "steps": (), "seconds": 1.0, "store": "x"}
-    runs.finish(folder, RunSummary(**(known | result)))
+    run_folder.write_summary(folder, RunSummary(**(known | result)))
     return folder

@@ -82,7 +82,7 @@ def bug_message(error: Exception, debug: bool) -> str:
     try:
         from datetime import datetime
 
-        from modelyard.pipelines.runners.runs import home
+        from modelyard.pipelines.runners.run_folder import home
 
         path = home() / "errors" / f"{datetime.now():%Y%m%d-%H%M%S}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -50,13 +50,13 @@ def gc(
 
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.maintenance.garbage_collection import GarbageCollector
-    from modelyard.pipelines.runners import runs, select
+    from modelyard.pipelines.runners import run_folder, select
 
     console = Console(stderr=True)
     with console.status("listing"):
         env = select.RunScope(environment, endpoint, namespace, overrides or ()).environment
         settings = load(config, overrides or (), store=env.model_store())
-        removables = GarbageCollector(settings, env, runs.home(), time.time(), endpoint).find()
+        removables = GarbageCollector(settings, env, run_folder.home(), time.time(), endpoint).find()
     to_remove = [one for one in removables if one.kept is None]
     if output is Output.TEXT:
         _show(removables, to_remove)

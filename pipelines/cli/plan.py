@@ -88,7 +88,7 @@ def plan(
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.planning import planner
     from modelyard.pipelines.planning.render import show
-    from modelyard.pipelines.runners import runs
+    from modelyard.pipelines.runners import run_folder
 
     if rows is not None and (fetch or learning_curve):
         other = "--fetch" if fetch else "--learning-curve"
@@ -112,7 +112,7 @@ def plan(
     with Console(stderr=True).status("starting") as status:
         warn = partial(status.console.print, style="yellow", markup=False, soft_wrap=True)
         log = lambda words: status.update(Text(words))  # noqa: E731 - a pod's log is not markup
-        made = planner.make(settings, env, environment, request, runs.home(), say=log, warn=warn)
+        made = planner.make(settings, env, environment, request, run_folder.home(), say=log, warn=warn)
     if output is Output.JSON:
         emit(made.model_dump(mode="json"))
     else:

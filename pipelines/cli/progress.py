@@ -58,7 +58,7 @@ def complete(run: "Run", output: Output, leave_stuck: bool = False) -> NoReturn:
         with show_progress(run, Console(stderr=True)):
             summary = api.finish(run, leave_stuck)
     except KeyboardInterrupt:
-        raise Interrupted(run.interrupted()) from None
+        raise Interrupted(run.interrupt_message()) from None
     failure = summary.failure
     if output is Output.JSON:
         emit(summary.model_dump(mode="json"))

@@ -58,10 +58,10 @@ def show_(
     from rich.console import Console
 
     from modelyard.pipelines.cli.progress import complete, show, steps_table
-    from modelyard.pipelines.runners.base import recorded
-    from modelyard.pipelines.runners.select import find
+    from modelyard.pipelines.runners.base import read_summary
+    from modelyard.pipelines.runners.select import find_run
 
-    found = find(scope, run)
+    found = find_run(scope, run)
     if wait:
         complete(found, output, leave_stuck=leave_stuck)
     steps, info = found.steps(), found.info()
@@ -71,7 +71,7 @@ def show_(
         return
     show_rows(list(_facts(info).items()))
     Console().print(steps_table(found))
-    summary = recorded(found.folder)
+    summary = read_summary(found.folder)
     if summary and summary.state == info.state == "succeeded":  # otherwise it was retried
         show(summary, found, Console())
     elif info.state in ("failed", "cancelled") and (failure := found.failure()):
@@ -90,9 +90,9 @@ def compare(
 ) -> None:
     """Compare the results, metrics and configurations of two runs."""
     from modelyard.pipelines.runners.differences import compare_runs
-    from modelyard.pipelines.runners.select import find
+    from modelyard.pipelines.runners.select import find_run
 
-    compared = compare_runs(find(scope, first), find(scope, second))
+    compared = compare_runs(find_run(scope, first), find_run(scope, second))
     if output is Output.JSON:
         emit(compared.model_dump(mode="json"))
         return
@@ -124,12 +124,12 @@ def logs(
     from modelyard.components.errors import ConfigError
     from modelyard.components.explain.explanation import step_lines
     from modelyard.pipelines.cli.streams import write_error
-    from modelyard.pipelines.runners.select import find
+    from modelyard.pipelines.runners.select import find_run
     from modelyard.pipelines.steps import STEPS
 
     if step and step not in STEPS:
         raise ConfigError(f"There is no step {step!r}. The steps are {', '.join(STEPS)}.")
-    found = find(scope, run).logs((step,) if step else tuple(STEPS), follow)
+    found = find_run(scope, run).logs((step,) if step else tuple(STEPS), follow)
     shown = ((name, lines if whole else step_lines(lines)) for name, lines in found)
     if output is Output.JSON:
         emit([{"step": name, "lines": list(lines)} for name, lines in shown])
@@ -151,9 +151,9 @@ def logs(
 @on_runner
 def cancel(scope: "RunScope", output: Output, run: RunName) -> None:
     """Cancel a run. Versions that it published are kept."""
-    from modelyard.pipelines.runners.select import find
+    from modelyard.pipelines.runners.select import find_run
 
-    found = find(scope, run)
+    found = find_run(scope, run)
     found.cancel()
     _show_state(found, "cancelled", "is cancelled", output)
 
@@ -167,10 +167,10 @@ def retry(scope: "RunScope", output: Output, run: RunName, wait: Wait = False) -
     command leads it and waits for its end.
     """
     from modelyard.pipelines.cli.progress import complete
-    from modelyard.pipelines.runners.select import find
+    from modelyard.pipelines.runners.select import find_run
 
-    again = find(scope, run).retry()
-    if wait or again.led_here:
+    again = find_run(scope, run).retry()
+    if wait or again.in_this_process:
         complete(again, output)
     _show_state(again, "started again", "is started again", output)
 
@@ -189,9 +189,9 @@ def explain(
     ] = None,
 ) -> None:
     """Explain how a run ended and what to change, even if its pods were deleted."""
-    from modelyard.pipelines.runners.select import find
+    from modelyard.pipelines.runners.select import find_run
 
-    found = find(scope, run).explain()
+    found = find_run(scope, run).explain()
     show(output, found.json(), found.text)
 
 
@@ -216,10 +216,10 @@ def report(
 ) -> None:
     """Print the path of the report of a run or of a model's version."""
     from modelyard.pipelines.runners.reports import report_of_run, report_of_version
-    from modelyard.pipelines.runners.select import find, is_run
+    from modelyard.pipelines.runners.select import find_run, is_run_name
 
-    if run is None or is_run(run):
-        found = find(scope, run)
+    if run is None or is_run_name(run):
+        found = find_run(scope, run)
         path, about = report_of_run(found), dict[str, Any](run=found.name)
     else:
         from modelyard.pipelines.cli.options import open_store

@@ -44,17 +44,17 @@ def apply(
     """
     from modelyard.pipelines.compile.uploads import gather
     from modelyard.pipelines.config.config import load
-    from modelyard.pipelines.runners.select import server
+    from modelyard.pipelines.runners.select import kfp_runner
 
     scope = replace(scope, overrides=overrides or ())
-    kfp_runner = server(scope)  # fails early if the environment has none
-    settings = load(config, overrides or (), store=kfp_runner.environment.model_store())
-    uploads = gather(settings, kfp_runner.environment)
+    runner = kfp_runner(scope)  # fails early if the environment has none
+    settings = load(config, overrides or (), store=runner.environment.model_store())
+    uploads = gather(settings, runner.environment)
     if not anyway:
         from modelyard.pipelines.planning.guard import guard
-        from modelyard.pipelines.runners import runs
+        from modelyard.pipelines.runners import run_folder
 
-        guard(uploads.config, kfp_runner.environment, kfp_runner.name, runs.home())
+        guard(uploads.config, runner.environment, runner.name, run_folder.home())
     applied = _recurring_runs(scope).apply(uploads, dry_run=dry_run)
     if output is Output.JSON:
         emit({**applied.model_dump(mode="json"), "applied": not dry_run})
@@ -117,8 +117,8 @@ def _recurring_runs(scope: "RunScope") -> "RecurringRuns":
     from modelyard.pipelines.compile import lean_kfp
 
     lean_kfp.load()
-    from modelyard.pipelines.runners.select import server
+    from modelyard.pipelines.runners.select import kfp_runner
     from modelyard.pipelines.schedule.recurring import RecurringRuns
 
-    kfp_runner = server(scope)
-    return RecurringRuns(kfp_runner.backend, kfp_runner.environment, Console(stderr=True))
+    runner = kfp_runner(scope)
+    return RecurringRuns(runner.backend, runner.environment, Console(stderr=True))

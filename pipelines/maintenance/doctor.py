@@ -22,7 +22,7 @@ from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import local_path, open_objects
 from modelyard.pipelines.config.layers import PREFIX, is_service_link
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners import runs, select
+from modelyard.pipelines.runners import run_folder, select
 from modelyard.pipelines.runners.local.runner import LocalRunner
 
 MINIMUM_DISK = 2 * 2**30
@@ -42,7 +42,7 @@ def checkup(store: Store, serving: Serving, name: str, environment: Environment)
     checks = [python(), packages(), cpu(), disk(), models(store), port(serving)]
     checks += [proxy(), certificates(), passwords(), keras(), variables(), output()]
     if environment.on_cluster:
-        checks.append(cluster(select.leader(name, environment), name))
+        checks.append(cluster(select.local_runner(name, environment), name))
     return checks
 
 
@@ -82,11 +82,11 @@ def cpu() -> Check:
 def disk() -> Check:
     """Check the folder for runs and their cache: that it can be used, and the free space."""
     try:
-        folder = runs.home()
-        runs.check_folder(folder)
+        folder = run_folder.home()
+        run_folder.check_folder(folder)
     except ModelyardError as error:
         return Check("disk", False, str(error))
-    free = shutil.disk_usage(runs.existing(folder)).free
+    free = shutil.disk_usage(run_folder.nearest_existing(folder)).free
     found = f"{free / 2**30:.1f} GiB free for {folder}"
     if free < MINIMUM_DISK:
         return Check(
@@ -104,7 +104,9 @@ def models(store: Store) -> Check:
         return Check("store", False, str(error))
     if path := local_path(store.url, "store.url"):
         try:
-            with tempfile.TemporaryDirectory(dir=runs.existing(path), prefix=".modelyard-") as scratch:
+            with tempfile.TemporaryDirectory(
+                dir=run_folder.nearest_existing(path), prefix=".modelyard-"
+            ) as scratch:
                 objects = open_objects(Store(url=scratch))
                 objects.create("doctor/probe", b"1")
                 objects.replace("doctor/probe", b"2", objects.read("doctor/probe")[1])

@@ -34,9 +34,9 @@ from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.base import RunSummary
-from modelyard.pipelines.runners.pods.launcher import PODS, artifacts_of
-from modelyard.pipelines.runners.pods.pod import runs_in_flight
-from modelyard.pipelines.runners.runs import NAME as RUN_NAME
+from modelyard.pipelines.runners.pods.launcher import PODS, artifacts_uri
+from modelyard.pipelines.runners.pods.pod import list_active_runs
+from modelyard.pipelines.runners.run_folder import NAME as RUN_NAME
 from modelyard.pipelines.serving.platforms import find_platform
 
 UPLOAD = re.compile(rf"(?:{DATA}|{CODE})/[0-9a-f]{{64}}(?:\.zip)?")
@@ -149,11 +149,11 @@ class GarbageCollector:
 
     def _oldest_start(self) -> float:
         """Return when the oldest run in flight may have started; one that is retried keeps its champion."""
-        pods = runs_in_flight(self.environment) if self._remote else ()
-        names = (*self._local_runs_in_flight(), *pods)
+        pods = list_active_runs(self.environment) if self._remote else ()
+        names = (*self._active_local_runs(), *pods)
         times = [self.now - self.environment.active_deadline]
         times += [start_time(name) - TIME_ZONES for name in names]
-        times += [run.created_at.timestamp() - CLOCK_SKEW for run in self._server_runs_in_flight()]
+        times += [run.created_at.timestamp() - CLOCK_SKEW for run in self._active_kfp_runs()]
         return min(times)
 
     def _served_versions(self, models: ModelStore) -> dict[int, str]:
@@ -188,7 +188,7 @@ class GarbageCollector:
         kept = {name: self._young for name in names if start_time(name) > self._oldest}
         latest = names[max(0, len(names) - self._policy.runs) :]
         kept |= dict.fromkeys(latest, f"one of the last {self._policy.runs}")
-        kept |= dict.fromkeys(self._local_runs_in_flight(), "it is running")
+        kept |= dict.fromkeys(self._active_local_runs(), "it is running")
         for name in names:
             kept |= {name: why} if (why := self._artifacts_elsewhere(name)) else {}
         for name in list(kept):
@@ -199,7 +199,7 @@ class GarbageCollector:
         """Return why a run in pods stays whose artifacts are not in this environment's bucket."""
         root = self.environment.artifact_store().url.rstrip("/") if self._remote else None
         try:
-            found = artifacts_of(self.home / "runs" / name)
+            found = artifacts_uri(self.home / "runs" / name)
         except DataError as error:
             return f"where its artifacts are is unknown: {error}"
         elsewhere = found not in (None, f"{root}/{name}")
@@ -212,13 +212,13 @@ class GarbageCollector:
         return ()
 
     def _remove_run(self, name: str) -> bool:
-        if any(self._local_runs_in_flight()):
+        if any(self._active_local_runs()):
             return False
         for entry in (self.home / "cache").glob("*.json"):
             with suppress(FileNotFoundError):  # another gc was faster
                 if f"/{name}/" in entry.read_text(encoding="utf-8"):
                     entry.unlink()
-        if any(self._local_runs_in_flight()):  # it may have used the cache before
+        if any(self._active_local_runs()):  # it may have used the cache before
             return False
         folder, removed = self.home / "runs" / name, self.home / "removed" / name
         if (folder / PODS).is_file():
@@ -267,14 +267,14 @@ class GarbageCollector:
             with suppress(FileNotFoundError):
                 if pipeline.parent.name not in to_remove:
                     yield f"the run {pipeline.parent.name}", pipeline.read_text(encoding="utf-8")
-        for run in self._server_runs_in_flight():
+        for run in self._active_kfp_runs():
             yield f"the run {run.display_name}", _parameters(run)
         for schedule in self._schedules():
             yield f"the schedule {schedule.display_name}", _parameters(schedule)
 
     def _remove_upload(self, objects: Objects, entry: Entry) -> bool:
         """Delete an upload, unless a run uses it that was retried, or that was submitted again."""
-        used = any(entry.key in _parameters(run) for run in self._server_runs_in_flight())
+        used = any(entry.key in _parameters(run) for run in self._active_kfp_runs())
         return not used and objects.delete(entry)
 
     def _checkpoints(self) -> Iterator[Removable]:
@@ -298,7 +298,7 @@ class GarbageCollector:
 
     # What is in use
 
-    def _local_runs_in_flight(self) -> Iterator[str]:
+    def _active_local_runs(self) -> Iterator[str]:
         for path in (self.home / "runs").glob("*/lifeline"):
             if lifeline.held(path):
                 yield path.parent.name
@@ -312,7 +312,7 @@ class GarbageCollector:
             return None
         return client.connect(self.environment, endpoint)
 
-    def _server_runs_in_flight(self) -> Iterator[Any]:
+    def _active_kfp_runs(self) -> Iterator[Any]:
         where = [{"operation": "NOT_EQUALS", "key": "state", "string_value": state} for state in ENDED_RUN]
         if self._backend:
             request = self._backend.runs.run_service_list_runs

@@ -12,7 +12,7 @@ from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import HOUR, Plan, find, key_of
 from modelyard.pipelines.planning.render import dollars, facts, seconds, size
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import RunSummary
 
 
@@ -36,7 +36,7 @@ def keep(folder: Path, plan_key: str | None, summary: RunSummary) -> None:
         plan_key: the result of `identity` before the run.
         summary: how it ended.
     """
-    plan = find(runs.home(), plan_key) if plan_key and summary.state == "succeeded" else None
+    plan = find(run_folder.home(), plan_key) if plan_key and summary.state == "succeeded" else None
     if plan is None or summary.report is None:
         return
     try:

@@ -19,7 +19,7 @@ from modelyard.components.source.settings import KINDS
 from modelyard.components.store.storage import local_path
 from modelyard.pipelines.compile.compiler import local_images, specs
 from modelyard.pipelines.config.config import Config
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.local.execution import LocalExecution
 from modelyard.pipelines.train_to_serve import build_preparation
 
@@ -75,7 +75,7 @@ def prepare(config: Config) -> Path:
     Raises:
         ModelyardError: what a step ended with.
     """
-    with runs.start(runs.home()) as folder:
+    with run_folder.create(run_folder.home()) as folder:
         features = _Preparation(config, folder).features()  # without a start.json, it does not count as a run
     if folder not in features.parents:  # everything came from the cache
         shutil.rmtree(folder)

@@ -38,7 +38,7 @@ from modelyard.pipelines.compile.preflight import check_interfaces
 from modelyard.pipelines.compile.uploads import gather_code
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.pods import pod as pods
 
 R = TypeVar("R", bound=Record)
@@ -140,7 +140,7 @@ def probe_in_pod(
 @contextmanager
 def _removable(cluster: Cluster, name: str) -> Iterator[None]:
     """Remove the pods of killed plans of this machine; let the next plan remove this one if it has to."""
-    plans = runs.home() / "plans"
+    plans = run_folder.home() / "plans"
     plans.mkdir(parents=True, exist_ok=True)
     for pod in cluster.list_objects("Pod", f"{COMPONENT}={PROBE}"):
         path = plans / f"{pod['metadata']['name']}.lifeline"

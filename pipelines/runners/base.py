@@ -1,6 +1,6 @@
 """Where a run executes: the interface of the runners, and what each of them tells of a run.
 
-    runner = select.leader("local", environment)
+    runner = select.local_runner("local", environment)
     run = runner.start(config, options)
     summary = run.result()                      # meanwhile run.steps() and run.events() show how it goes
     runner.open("20261124-091502-3f9a").logs()
@@ -155,7 +155,7 @@ class Run(ABC):
     plan_key: str | None = None
     """What connects it with its plan; None when that is not known."""
 
-    led_here: bool = False
+    in_this_process: bool = False
     """Whether this process executes the run, when `result` is called."""
 
     @property
@@ -188,7 +188,7 @@ class Run(ABC):
 
     def failure(self) -> Failure | None:
         """Return why it failed, or was cancelled, if that is recorded on this machine."""
-        summary = recorded(self.folder)
+        summary = read_summary(self.folder)
         return summary.failure if summary else None
 
     @abstractmethod
@@ -225,7 +225,7 @@ class Run(ABC):
         """Return its configuration, nested as in the file."""
 
     @abstractmethod
-    def interrupted(self) -> str:
+    def interrupt_message(self) -> str:
         """Return what Ctrl-C does to the run, and the command that goes on with it."""
 
 
@@ -279,12 +279,12 @@ def check_has_failed(name: str, state: str, again: str) -> None:
         )
 
 
-def recorded(folder: Path) -> RunSummary | None:
+def read_summary(folder: Path) -> RunSummary | None:
     """Return the summary that is in a run's folder, if one is."""
     return read(folder / "run.json", RunSummary) if (folder / "run.json").exists() else None
 
 
-def steps_after(events: Iterable[Event], names: Iterable[str], now: float) -> tuple[Step, ...]:
+def steps_from_events(events: Iterable[Event], names: Iterable[str], now: float) -> tuple[Step, ...]:
     """Return the state of each step after some events.
 
     Args:

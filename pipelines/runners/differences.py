@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from modelyard.components.artifacts import Record
-from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary, recorded
+from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary, read_summary
 
 
 class Change(Record):
@@ -32,7 +32,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Ch
     )
 
 
-def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the dotted keys of nested sections with their values."""
     return dict(_leaves(value, prefix))
 
@@ -64,8 +64,8 @@ def compare_runs(first: Run, second: Run) -> Comparison:
     return Comparison(
         runs=infos,
         results=_side_by_side(*map(_results, infos)),
-        metrics=_side_by_side(_metrics(summary_of(first)), _metrics(summary_of(second))),
-        differences=differences(flat(first.config()), flat(second.config())),
+        metrics=_side_by_side(_metrics(load_summary(first)), _metrics(load_summary(second))),
+        differences=differences(flatten(first.config()), flatten(second.config())),
     )
 
 
@@ -75,9 +75,9 @@ def _side_by_side(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[
     return tuple(Change(key=key, before=before.get(key), after=after.get(key)) for key in keys)
 
 
-def summary_of(run: Run) -> RunSummary | None:
+def load_summary(run: Run) -> RunSummary | None:
     """Return the result of a run that succeeded or failed; None of another."""
-    state, known = run.info().state, recorded(run.folder)
+    state, known = run.info().state, read_summary(run.folder)
     if known and known.state == state:  # else it was tried again since it was followed
         return known
     return run.result() if state in ("succeeded", "failed") else None

@@ -5,9 +5,9 @@ from pathlib import Path
 from modelyard.components.errors import NotFoundError
 from modelyard.components.report.page import add_run_facts
 from modelyard.components.store.models import ModelStore
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import Run
-from modelyard.pipelines.runners.differences import summary_of
+from modelyard.pipelines.runners.differences import load_summary
 
 REPORT = "report.html"
 
@@ -18,7 +18,7 @@ def report_of_run(run: Run) -> Path:
     Raises:
         NotFoundError: there is none.
     """
-    summary = summary_of(run)
+    summary = load_summary(run)
     if summary and summary.report and Path(summary.report).is_file():
         return Path(summary.report)
     state = run.info().state
@@ -39,13 +39,13 @@ def report_of_version(models: ModelStore, name: str, version: int | None = None)
         NotFoundError: there is no such version, or no champion.
     """
     version = version or models.require_champion(name).version
-    folder = runs.home() / "reports" / f"{name}-{version:06d}"
+    folder = run_folder.home() / "reports" / f"{name}-{version:06d}"
     found = models.fetch(name, version, folder, only=[REPORT])
     data = found.config.get("data", {})
     facts = {
         "version": f"{version} of {name}",
         "run": found.run_id,
-        "published": runs.minute(found.created),
+        "published": run_folder.format_minute(found.created),
         "data": data.get("source") or data.get("kind") or "",
         "fingerprint": found.run,
     }

@@ -1,11 +1,11 @@
 """Which runner is for what: the one module that leads from an environment to its runner.
 
-    leader(scope)             for `run`: this machine leads the run, whose steps are processes or pods
-    server(scope)             for `submit`: a server of Kubeflow Pipelines
-    find(scope, name)         a run by its name, wherever it is; the latest without a name
-    list_runs(scope)          the latest runs
+    local_runner(name, environment)  for `run`: this machine leads the run; its steps are processes or pods
+    kfp_runner(scope)                for `submit`: a server of Kubeflow Pipelines
+    find_run(scope, name)            a run by its name or id; without a name, the latest
+    list_runs(scope)                 the latest runs
 
-The runs that this machine leads are found without an environment, as their folders name it.
+The runs that this machine leads need no environment: their folders name it.
 """
 
 import json
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from modelyard.components.errors import BackendError, ConfigError, NotFoundError
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import Run, RunInfo
-from modelyard.pipelines.runners.local.runner import LocalRunner, Start, led, start_of
+from modelyard.pipelines.runners.local.runner import LocalRunner, Start, list_starts, read_start
 
 if TYPE_CHECKING:
     from modelyard.pipelines.runners.kfp.runner import KfpRunner
@@ -62,16 +62,16 @@ class RunScope:
         return load_environment(self.name, [*self.overrides, *given])
 
 
-def leader(name: str, environment: Environment) -> LocalRunner:
+def local_runner(name: str, environment: Environment) -> LocalRunner:
     """Return what leads a run from this machine."""
     if not environment.on_cluster:
-        return LocalRunner(name, environment, runs.home())
+        return LocalRunner(name, environment, run_folder.home())
     from modelyard.pipelines.runners.pods.runner import PodsRunner
 
-    return PodsRunner(name, environment, runs.home())
+    return PodsRunner(name, environment, run_folder.home())
 
 
-def server(scope: RunScope) -> "KfpRunner":
+def kfp_runner(scope: RunScope) -> "KfpRunner":
     """Return the server of an environment; it is asked when it is used.
 
     Raises:
@@ -84,32 +84,32 @@ def server(scope: RunScope) -> "KfpRunner":
     return KfpRunner(str(scope.name), scope.environment, scope.endpoint, scope.namespace)
 
 
-def find(scope: RunScope, name: str | None = None) -> Run:
+def find_run(scope: RunScope, name: str | None = None) -> Run:
     """Return a run by its name or id; without one, the latest.
 
     Raises:
         NotFoundError: there is none.
         BackendError: Kubeflow Pipelines does not answer.
     """
-    home = runs.home()
+    home = run_folder.home()
     if name is None:
         if not (found := list_runs(scope, limit=1)):
             raise NotFoundError(f"There is no run yet in {home / 'runs'}. `modelyard run` makes one.")
         name = found[0].id
-    start = start_of(home / "runs" / name) if runs.NAME.fullmatch(name) else None
+    start = read_start(home / "runs" / name) if run_folder.NAME.fullmatch(name) else None
     if start:
-        return _runner_of(start).open(name)
+        return _runner_for(start).open(name)
     if scope.name and scope.environment.on_cluster:
-        return server(scope).open(name)
+        return kfp_runner(scope).open(name)
     raise NotFoundError(
         f"There is no run {name!r} in {home / 'runs'}. `modelyard runs list` shows the runs that this "
         "machine leads; name the environment of a run on Kubeflow Pipelines with -e."
     )
 
 
-def is_run(name: str) -> bool:
+def is_run_name(name: str) -> bool:
     """Say whether a word has the form of a run's name or id, and cannot be that of a model."""
-    return bool(re.match(rf"{runs.NAME.pattern}|{ID}", name))
+    return bool(re.match(rf"{run_folder.NAME.pattern}|{ID}", name))
 
 
 def list_runs(
@@ -126,10 +126,10 @@ def list_runs(
     Raises:
         BackendError: Kubeflow Pipelines does not answer, and this machine leads no run there.
     """
-    found = [*_led(scope.name, model, limit, warn)]
+    found = [*_list_local_runs(scope.name, model, limit, warn)]
     if scope.name and scope.environment.on_cluster:
         try:
-            found += server(scope).list(model, limit)
+            found += kfp_runner(scope).list(model, limit)
         except (BackendError, NotFoundError) as error:
             if not found:
                 raise
@@ -137,12 +137,14 @@ def list_runs(
     return sorted(found, key=lambda one: one.started, reverse=True)[:limit]
 
 
-def _led(name: str | None, model: str | None, limit: int, warn: Callable[[str], None]) -> Iterator[RunInfo]:
-    starts = {(one.runner, one.environment): one for _, one in led(runs.home(), warn)}
+def _list_local_runs(
+    name: str | None, model: str | None, limit: int, warn: Callable[[str], None]
+) -> Iterator[RunInfo]:
+    starts = {(one.runner, one.environment): one for _, one in list_starts(run_folder.home(), warn)}
     for start in starts.values():
         if name in (None, start.environment):
-            yield from _runner_of(start).list(model, limit)
+            yield from _runner_for(start).list(model, limit)
 
 
-def _runner_of(start: Start) -> LocalRunner:
-    return leader(start.environment, start.place)
+def _runner_for(start: Start) -> LocalRunner:
+    return local_runner(start.environment, start.settings)

@@ -25,10 +25,10 @@ from modelyard.components.artifacts import Record
 from modelyard.components.errors import ConflictError, NotFoundError
 from modelyard.pipelines.compile.uploads import Uploads
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners.differences import Change, differences, flat
+from modelyard.pipelines.runners.differences import Change, differences, flatten
 from modelyard.pipelines.runners.kfp import submission
-from modelyard.pipelines.runners.kfp.client import Backend, equals, pages
-from modelyard.pipelines.runners.kfp.submission import against
+from modelyard.pipelines.runners.kfp.client import Backend, equals_filter, pages
+from modelyard.pipelines.runners.kfp.submission import compare_with
 from modelyard.pipelines.schedule.desired import ENABLED, DesiredSchedule, ManagedRecurringRun
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class RecurringRuns:
             runtime_config=run.runtime_config,
             service_account=run.service_account,
         )
-        return str(submission.start(self.backend, body).display_name)
+        return str(submission.start_run(self.backend, body).display_name)
 
     def now(self) -> datetime:
         """Return the time in the server's time zone."""
@@ -161,10 +161,12 @@ class RecurringRuns:
                 f"this configuration has {desired_run.store}. Delete it if it is yours "
                 f"(`modelyard schedule delete {last.name}`), or rename the model."
             )
-        version = submission.look(self.backend, desired.submission).version_id
+        version = submission.find_existing(self.backend, desired.submission).version_id
         changes = (
-            *differences(flat({"schedule": last.settings()}), flat({"schedule": desired_run.settings()})),
-            *against(self.backend, last.run, desired.submission, version),
+            *differences(
+                flatten({"schedule": last.settings()}), flatten({"schedule": desired_run.settings()})
+            ),
+            *compare_with(self.backend, last.run, desired.submission, version),
         )
         same = last.sha256 == desired_run.sha256
         if same and last.run.pipeline_version_reference.pipeline_version_id == version:
@@ -193,7 +195,7 @@ class RecurringRuns:
             elif one.enabled:
                 self._wait_for_due_time(one)
         desired_run, before = ManagedRecurringRun(body), {one.id for one in existing}
-        submission.once(
+        submission.create_once(
             lambda: self.backend.recurring_runs.recurring_run_service_create_recurring_run(body),
             lambda: next(
                 (
@@ -249,7 +251,7 @@ class RecurringRuns:
             experiment_id=one.run.experiment_id,
             page_size=LATEST_RUNS,
             sort_by="created_at desc",
-            filter=equals("recurring_run_id", one.id),
+            filter=equals_filter("recurring_run_id", one.id),
         )
         since = self.now() - MARGIN
         return any(run.finished_at and run.finished_at > since for run in page.runs or ())
@@ -269,7 +271,10 @@ class RecurringRuns:
         Raises:
             ConflictError: modelyard did not create one of them.
         """
-        runs = [ManagedRecurringRun(run) for run in self._list_all_runs(filter=equals("display_name", name))]
+        runs = [
+            ManagedRecurringRun(run)
+            for run in self._list_all_runs(filter=equals_filter("display_name", name))
+        ]
         if not all(run.sha256 for run in runs):
             raise ConflictError(
                 f"The recurring run {name} at {self.backend.endpoint} was not created by modelyard. Delete "

@@ -4,5 +4,5 @@ client       the server: its URL, credentials and services, and each failure as 
 submission   a configuration as a package, a version and a run; what it changes
 runner       the runs of a server, as `runners.base` describes them
 runs         runs found, listed, ended, tried again; their Workflow and logs
-following    a run followed to its end: steps, failures, results
+follower    a run followed to its end: steps, failures, results
 """

@@ -29,7 +29,7 @@ from modelyard.components.kubernetes.cluster import connect as connect_cluster
 from modelyard.pipelines.environments.environment import URL, Environment
 
 ENDPOINT, SERVICE = "KF_PIPELINES_ENDPOINT", "ml-pipeline"
-TOKEN, COOKIE, MOUNTED = "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIE", "KF_PIPELINES_SA_TOKEN_PATH"
+TOKEN, COOKIE, TOKEN_PATH = "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIE", "KF_PIPELINES_SA_TOKEN_PATH"
 HEALTH_TIMEOUT, TIMEOUT = (5.0, 10.0), (5.0, 60.0)
 PAGE_SIZE = 100
 UNAVAILABLE = (429, 502, 503, 504)
@@ -46,13 +46,13 @@ RETRIES = urllib3.Retry(
     raise_on_status=False,
     respect_retry_after_header=False,  # which may be an hour
 )
-NEVER_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
-LONGEST_MESSAGE = 600
-KINDS = {404: NotFoundError, 409: ConflictError}
+NOT_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+MAXIMUM_MESSAGE = 600
+ERRORS_BY_STATUS = {404: NotFoundError, 409: ConflictError}
 NOT_ALLOWED = " Ask its administrator for the permission, or check that environment.runs.namespace is yours."
 
 
-class LostError(BackendError):
+class LostResponseError(BackendError):
     """The answer was lost: the server may have done what it was asked to do, or not."""
 
 
@@ -150,20 +150,22 @@ class Transport(RESTClientObject):  # type: ignore[misc]
             BackendError: the server does not answer, or refuses; or a proxy answers in its place.
             NotFoundError: there is no such object.
             ConflictError: there is an object of this name already.
-            LostError: the server may have done it.
+            LostResponseError: the server may have done it.
         """
         options["_request_timeout"] = options.get("_request_timeout") or self._timeout
         try:
             answer = super().request(method, url, **options)
         except kfp_server_api.ApiException as error:
             kind, text = self._refusal(error)
-            raise (LostError if method != "GET" and error.status in UNAVAILABLE else kind)(text) from error
+            raise (LostResponseError if method != "GET" and error.status in UNAVAILABLE else kind)(
+                text
+            ) from error
         except urllib3.exceptions.HTTPError as error:
             cause = getattr(error, "reason", None) or error
-            kind = BackendError if isinstance(cause, NEVER_SENT) else LostError
+            kind = BackendError if isinstance(cause, NOT_SENT) else LostResponseError
             raise kind(self._unreachable(cause.__cause__ or cause)) from error
         if "html" in (answer.getheader("content-type") or ""):
-            raise not_the_api("with a web page", self._endpoint)
+            raise wrong_server_error("with a web page", self._endpoint)
         return answer
 
     def _refusal(self, error: kfp_server_api.ApiException) -> tuple[type[Exception], str]:
@@ -176,9 +178,11 @@ class Transport(RESTClientObject):  # type: ignore[misc]
             credentials = self._endpoint.credentials or "a request without credentials"
             return BackendError, f"{server} does not accept {credentials} (401). {self._endpoint.login}"
         if message is None:
-            return BackendError, str(not_the_api(f"with status {status}", self._endpoint))
+            return BackendError, str(wrong_server_error(f"with status {status}", self._endpoint))
         advice = NOT_ALLOWED if status == 403 else ""
-        return KINDS.get(status, BackendError), f"{server} refuses it ({status}): {message}.{advice}"
+        return ERRORS_BY_STATUS.get(
+            status, BackendError
+        ), f"{server} refuses it ({status}): {message}.{advice}"
 
     def _unreachable(self, why: object) -> str:
         server = f"Kubeflow Pipelines at {self._endpoint}"
@@ -192,10 +196,10 @@ def _message(body: Any) -> str | None:
         message = str(found.get("message") or found["error_message"]).strip()
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return message[:LONGEST_MESSAGE].rstrip(".")
+    return message[:MAXIMUM_MESSAGE].rstrip(".")
 
 
-def not_the_api(how: str, endpoint: Endpoint) -> BackendError:
+def wrong_server_error(how: str, endpoint: Endpoint) -> BackendError:
     """Return the error for another server at the URL, such as a login page."""
     return BackendError(
         f"{endpoint} answers {how}, not as the API v2beta1 of Kubeflow Pipelines. {endpoint.advice}"
@@ -236,7 +240,7 @@ class Backend:
         """Return the arguments that a list needs where several users share the server."""
         return {"namespace": self.scope} if self.scope else {}
 
-    def text(self, path: str) -> str:
+    def get_text(self, path: str) -> str:
         """Return the text at a path that has no generated client, such as a log."""
         self._client.call_api(path, "GET", auth_settings=["Bearer"])
         return str(self._client.last_response.data)
@@ -245,9 +249,9 @@ class Backend:
         try:
             found = health.healthz_service_get_healthz()
         except NotFoundError as error:
-            raise not_the_api("/apis/v2beta1/healthz with status 404", self.endpoint) from error
+            raise wrong_server_error("/apis/v2beta1/healthz with status 404", self.endpoint) from error
         if found.multi_user is None:
-            raise not_the_api("/apis/v2beta1/healthz with something else", self.endpoint)
+            raise wrong_server_error("/apis/v2beta1/healthz with something else", self.endpoint)
         return bool(found.multi_user)
 
 
@@ -296,7 +300,7 @@ def pages(list_: Callable[..., Any], items: str, **arguments: Any) -> Iterator[A
             return
 
 
-def equals(key: str, value: str) -> str:
+def equals_filter(key: str, value: str) -> str:
     """Return the filter of a list by one value."""
     return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "string_value": value}]})
 
@@ -304,7 +308,7 @@ def equals(key: str, value: str) -> str:
 def find_experiment(backend: Backend, name: str) -> Any | None:
     """Return the experiment of a name, or None."""
     page = backend.experiments.experiment_service_list_experiments(
-        page_size=1, filter=equals("display_name", name), **backend.scoped()
+        page_size=1, filter=equals_filter("display_name", name), **backend.scoped()
     )
     return page.experiments[0] if page.experiments else None
 
@@ -330,12 +334,12 @@ def _keep_host(settings: Any) -> None:
 
 def _credentials(endpoint: Endpoint) -> tuple[str | None, dict[str, Any]]:
     """Return the variable that the credentials came from, and how kfp.Client takes them."""
-    cookie, path = os.environ.get(COOKIE), os.environ.get(MOUNTED, kfp_client.KF_PIPELINES_SA_TOKEN_PATH)
+    cookie, path = os.environ.get(COOKIE), os.environ.get(TOKEN_PATH, kfp_client.KF_PIPELINES_SA_TOKEN_PATH)
     found: dict[str, Any] = {"cookies": cookie} if cookie else {}
     if os.environ.get(TOKEN):
         origin, found["existing_token"] = TOKEN, os.environ[TOKEN]
-    elif MOUNTED in os.environ or (not cookie and Path(path).is_file()):
-        origin, found["credentials"] = MOUNTED, kfp_client.ServiceAccountTokenVolumeCredentials(path)
+    elif TOKEN_PATH in os.environ or (not cookie and Path(path).is_file()):
+        origin, found["credentials"] = TOKEN_PATH, kfp_client.ServiceAccountTokenVolumeCredentials(path)
     else:
         return (COOKIE if cookie else None), found
     if endpoint.namespace:
@@ -344,9 +348,9 @@ def _credentials(endpoint: Endpoint) -> tuple[str | None, dict[str, Any]]:
             "which it would be reached, takes its own credentials only. Give a URL: --endpoint or "
             f"{ENDPOINT}."
         )
-    if origin is MOUNTED and not os.access(path, os.R_OK):
+    if origin is TOKEN_PATH and not os.access(path, os.R_OK):
         raise ConfigError(
-            f"{MOUNTED} is {path}, which cannot be read. Mount a token there (a projected volume with the "
+            f"{TOKEN_PATH} is {path}, which cannot be read. Mount a token there (a projected volume with the "
             f"audience pipelines.kubeflow.org), or set {TOKEN}."
         )
     return origin, found

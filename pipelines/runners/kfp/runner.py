@@ -17,7 +17,7 @@ from modelyard.components.records import RunRecords
 from modelyard.components.store.objects import CONNECTIONS
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners import runs as folders
+from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import (
     LogLines,
     Options,
@@ -30,7 +30,7 @@ from modelyard.pipelines.runners.base import (
 )
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
-from modelyard.pipelines.runners.kfp.following import Following
+from modelyard.pipelines.runners.kfp.follower import RunFollower
 from modelyard.pipelines.steps import deploy_spec
 
 if TYPE_CHECKING:
@@ -66,39 +66,41 @@ class KfpRunner(Runner):
         """Upload what the server does not have, and start a run."""
         return self.submit(submission.prepare(config, self.environment, options))
 
-    def submit(self, prepared: submission.Submission, found: submission.Found | None = None) -> "KfpRun":
+    def submit(
+        self, prepared: submission.Submission, found: submission.ExistingObjects | None = None
+    ) -> "KfpRun":
         """Do the same with what `submission.prepare` returned, and with what the server had a moment ago."""
         return KfpRun(self, submission.submit(self.backend, prepared, found))
 
     def list(self, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
         """Return the latest runs, newest first."""
-        found = [KfpRun(self, run) for run in runs.latest(self.backend, model, limit)]
+        found = [KfpRun(self, run) for run in runs.list_runs(self.backend, model, limit)]
         with ThreadPoolExecutor(CONNECTIONS) as readers:  # of what the store has of each
             return tuple(readers.map(KfpRun.info, found))
 
     def open(self, name: str) -> "KfpRun":
         """Return a run by its id, or the latest of its name."""
-        return KfpRun(self, runs.find(self.backend, name))
+        return KfpRun(self, runs.find_run(self.backend, name))
 
 
 class KfpRun(Run):
     """A run on Kubeflow Pipelines; `id` is the server's."""
 
     def __init__(self, runner: KfpRunner, run: Any) -> None:
-        self.name, self.folder = run.display_name, folders.of_pipelines(run.display_name)
+        self.name, self.folder = run.display_name, run_folder.of_kfp_run(run.display_name)
         self.environment = runner.environment
         self.id = str(run.run_id)
         self._runner, self._run = runner, run
         self._seen = False
 
     @cached_property
-    def _following(self) -> Following:
-        return Following(self._runner.backend, self._run, self._runner.environment)
+    def _follower(self) -> RunFollower:
+        return RunFollower(self._runner.backend, self._run, self._runner.environment)
 
     @property
     def last_line(self) -> str:
         """The last line of the running step."""
-        return self._following.last_line
+        return self._follower.last_line
 
     def info(self) -> RunInfo:
         """Return the run in short, with what its steps recorded in the model store, if that can be read."""
@@ -112,7 +114,7 @@ class KfpRun(Run):
             model=config.get("name"),
             state=runs.state(run),
             started=run.created_at.isoformat(timespec="seconds"),
-            seconds=runs.seconds_of(run),
+            seconds=runs.duration(run),
             data=data.get("source") or data.get("kind"),
             schedule=run.recurring_run_id or None,
         )
@@ -124,12 +126,12 @@ class KfpRun(Run):
     def steps(self) -> tuple[Step, ...]:
         """Return the state of every step; the first call asks the server."""
         if not self._seen:
-            self._look()
-        return self._following.steps()
+            self._refresh()
+        return self._follower.steps()
 
     def events(self) -> Sequence[Event]:
         """Return what was seen to happen since `result` was called."""
-        return self._following.events
+        return self._follower.events
 
     def result(self, leave_stuck: bool = False) -> RunSummary:
         """Follow the run to its end.
@@ -137,9 +139,9 @@ class KfpRun(Run):
         Raises:
             BackendError: the server does not answer any more; the run goes on.
         """
-        self._seen, self._following.leave_stuck = True, leave_stuck
+        self._seen, self._follower.leave_stuck = True, leave_stuck
         try:
-            return folders.add_facts(self._following(), self.info())
+            return run_folder.add_facts(self._follower(), self.info())
         except BackendError as error:
             raise BackendError(
                 f"{error} The run {self.name} goes on. Follow it: {self.follow_command()}"
@@ -163,7 +165,7 @@ class KfpRun(Run):
         """Return how it ended, also when its pods are gone, or that it is running."""
         model, found = self._recorded()
         end, state = found.end, runs.state(self._run)
-        if end and end.state == state and end.ended >= runs.last_start(self._run):
+        if end and end.state == state and end.ended >= runs.last_start_time(self._run):
             return Explanation(self.name, model, end.state, end.step, end.kind, end.text)
         archive, decided = runs.RunArchive(self._runner.backend, self.id), found.decided()
         return kfp_run.explain(self.name, model, archive, decided=": ".join(decided or ()))
@@ -173,7 +175,7 @@ class KfpRun(Run):
         parameters = (self._run.runtime_config.parameters if self._run.runtime_config else None) or {}
         return dict(deploy_spec(parameters).get("config", {}))
 
-    def interrupted(self) -> str:
+    def interrupt_message(self) -> str:
         """Return what Ctrl-C does to the run, and the command that follows it on the same server."""
         return f"Ctrl-C does not end the run {self.name}. Follow it: {self.follow_command()}"
 
@@ -192,6 +194,6 @@ class KfpRun(Run):
             found = records.of_run(open_objects(store), model, self.id)
         return model, found
 
-    def _look(self) -> None:
-        self._following.look()
-        self._run, self._seen = self._following.run, True
+    def _refresh(self) -> None:
+        self._follower.refresh()
+        self._run, self._seen = self._follower.run, True

@@ -22,7 +22,7 @@ from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.base import check_not_ended
-from modelyard.pipelines.runners.kfp.client import PAGE_SIZE, Backend, equals, find_experiment, pages
+from modelyard.pipelines.runners.kfp.client import PAGE_SIZE, Backend, equals_filter, find_experiment, pages
 from modelyard.pipelines.steps import deploy_spec
 
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -30,7 +30,7 @@ LOG_ERROR = '{"error_message":'  # the server answers 200 before it looks for th
 PAUSE, LOG_PAUSE = 2.0, 5.0  # seconds between two looks at a run, and at a log, which comes as a whole
 
 
-def find(backend: Backend, name_or_id: str) -> Any:
+def find_run(backend: Backend, name_or_id: str) -> Any:
     """Return a run by its id, or the latest of its name.
 
     Raises:
@@ -42,7 +42,7 @@ def find(backend: Backend, name_or_id: str) -> Any:
         page = backend.runs.run_service_list_runs(
             page_size=1,
             sort_by="created_at desc",
-            filter=equals("display_name", name_or_id),
+            filter=equals_filter("display_name", name_or_id),
             **backend.scoped(),
         )
         run_id = page.runs[0].run_id if page.runs else ""
@@ -57,7 +57,7 @@ def find(backend: Backend, name_or_id: str) -> Any:
     )
 
 
-def latest(backend: Backend, model: str | None, limit: int) -> list[Any]:
+def list_runs(backend: Backend, model: str | None, limit: int) -> list[Any]:
     """Return the latest runs, newest first, as the server gives them.
 
     Args:
@@ -80,7 +80,7 @@ def latest(backend: Backend, model: str | None, limit: int) -> list[Any]:
     return list(islice(pages(list_, "runs", page_size=size, sort_by="created_at desc", **options), limit))
 
 
-def seconds_of(run: Any) -> float:
+def duration(run: Any) -> float:
     """Return how long a run took, or has taken until now."""
     ended = run.finished_at if run.finished_at and run.finished_at.year > 1970 else None
     seconds: float = ((ended or datetime.now(UTC)) - run.created_at).total_seconds()
@@ -89,8 +89,8 @@ def seconds_of(run: Any) -> float:
 
 def state(run: Any) -> str:
     """Return the state of a run in one word. One that was terminated is cancelled; the server says failed."""
-    now = _word(run.state)
-    past = [_word(one.state) for one in run.state_history or ()]
+    now = _normalize_state(run.state)
+    past = [_normalize_state(one.state) for one in run.state_history or ()]
     for before in reversed(past) if now == "failed" else ():
         if before == "running":  # it was tried again after that
             break
@@ -99,7 +99,7 @@ def state(run: Any) -> str:
     return now
 
 
-def _word(state: str | None) -> str:
+def _normalize_state(state: str | None) -> str:
     return (state or "pending").lower().replace("cancel", "cancell")
 
 
@@ -119,9 +119,9 @@ def model_and_store(run: Any, environment: Environment) -> tuple[str, Store]:
         ) from error
 
 
-def last_start(run: Any) -> str:
+def last_start_time(run: Any) -> str:
     """Return when a run began, or was retried last, as ISO 8601 in UTC."""
-    running = [one.update_time for one in run.state_history or () if _word(one.state) == "running"]
+    running = [one.update_time for one in run.state_history or () if _normalize_state(one.state) == "running"]
     began: datetime = max([run.created_at, *filter(None, running)])
     return began.astimezone(UTC).isoformat(timespec="milliseconds")
 
@@ -156,14 +156,14 @@ class RunArchive:
             NotFoundError: the run was deleted.
             BackendError: the server does not answer.
         """
-        found = json.loads(self._backend.text(f"/apis/v1beta1/runs/{self._run_id}"))
+        found = json.loads(self._backend.get_text(f"/apis/v1beta1/runs/{self._run_id}"))
         manifest = found.get("pipeline_runtime", {}).get("workflow_manifest")
         return Workflow(json.loads(manifest) if manifest else {"metadata": {"name": ""}})
 
     def log(self, node: PodNode) -> Sequence[str]:
         """Return what a pod wrote; nothing when there is no log any more."""
         try:
-            text = self._backend.text(f"/apis/v1alpha1/runs/{self._run_id}/nodes/{node.pod}/log")
+            text = self._backend.get_text(f"/apis/v1alpha1/runs/{self._run_id}/nodes/{node.pod}/log")
         except NotFoundError:
             return []
         return _without_error(text).splitlines()

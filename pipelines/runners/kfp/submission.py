@@ -1,8 +1,8 @@
 """From a configuration to a run on Kubeflow Pipelines: package, version, arguments, and what they change.
 
     submission = prepare(config, environment)
-    found = look(backend, submission)
-    compare(backend, submission, found)         # what is new, and what differs from the model's last run
+    found = find_existing(backend, submission)
+    compare_with_last_run(backend, submission, found)  # what differs from the model's last run
     run = submit(backend, submission, found)
 
 A model's pipeline is called after it, and so is the experiment that holds its runs. A version is called after
@@ -28,8 +28,8 @@ from modelyard.components.kubernetes import Json
 from modelyard.pipelines.compile.compiler import NO_OPTIONS, arguments, compile_package, parse_package
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners.differences import Change, differences, flat
-from modelyard.pipelines.runners.kfp.client import Backend, LostError, equals, find_experiment
+from modelyard.pipelines.runners.differences import Change, differences, flatten
+from modelyard.pipelines.runners.kfp.client import Backend, LostResponseError, equals_filter, find_experiment
 from modelyard.pipelines.steps import deploy_spec
 
 MADE_BY = "Made by modelyard."
@@ -68,7 +68,7 @@ class Submission:
         return kfp.V2beta1RuntimeConfig(parameters=self.arguments, pipeline_root=self.pipeline_root)
 
 
-class Found(NamedTuple):
+class ExistingObjects(NamedTuple):
     """The ids of what a submission needs on the server; None for what the server does not have."""
 
     pipeline_id: str | None
@@ -108,7 +108,7 @@ def prepare(
     )
 
 
-def look(backend: Backend, submission: Submission) -> Found:
+def find_existing(backend: Backend, submission: Submission) -> ExistingObjects:
     """Return what the server has of a submission.
 
     Raises:
@@ -119,24 +119,24 @@ def look(backend: Backend, submission: Submission) -> Found:
     try:
         pipeline = api.pipeline_service_get_pipeline_by_name(name, **backend.scoped())
     except NotFoundError:
-        return Found(None, None, experiment_id)
-    _check_own("pipeline", name, pipeline.description, backend)
+        return ExistingObjects(None, None, experiment_id)
+    _check_managed("pipeline", name, pipeline.description, backend)
     page = api.pipeline_service_list_pipeline_versions(
-        pipeline.pipeline_id, page_size=1, filter=equals("display_name", submission.version)
+        pipeline.pipeline_id, page_size=1, filter=equals_filter("display_name", submission.version)
     )
     version_id = page.pipeline_versions[0].pipeline_version_id if page.pipeline_versions else None
-    return Found(pipeline.pipeline_id, version_id, experiment_id)
+    return ExistingObjects(pipeline.pipeline_id, version_id, experiment_id)
 
 
 def _experiment_id(backend: Backend, name: str) -> str | None:
     """Return the id of the experiment that holds a model's runs, if there is one."""
     if (found := find_experiment(backend, name)) is None:
         return None
-    _check_own("experiment", name, found.description, backend)
+    _check_managed("experiment", name, found.description, backend)
     return str(found.experiment_id)
 
 
-def _check_own(what: str, name: str, description: str | None, backend: Backend) -> None:
+def _check_managed(what: str, name: str, description: str | None, backend: Backend) -> None:
     """Raise unless modelyard made a pipeline or an experiment, which its description says."""
     if not (description or "").startswith(MADE_BY):
         raise BackendError(
@@ -145,7 +145,7 @@ def _check_own(what: str, name: str, description: str | None, backend: Backend) 
         )
 
 
-def submit(backend: Backend, submission: Submission, found: Found | None = None) -> kfp.V2beta1Run:
+def submit(backend: Backend, submission: Submission, found: ExistingObjects | None = None) -> kfp.V2beta1Run:
     """Upload what the server does not have, start a run and return it.
 
     Args:
@@ -164,34 +164,36 @@ def submit(backend: Backend, submission: Submission, found: Found | None = None)
         runtime_config=submission.runtime_config(),
         service_account=submission.service_account,
     )
-    return start(backend, body)
+    return start_run(backend, body)
 
 
-def upload(backend: Backend, submission: Submission, found: Found | None = None) -> Found:
+def upload(backend: Backend, submission: Submission, found: ExistingObjects | None = None) -> ExistingObjects:
     """Create what the server does not have of a submission; the arguments are `submit`'s.
 
     Raises:
         BackendError: the server refuses it, or the pipeline's name is taken by another.
     """
-    found = found or look(backend, submission)
+    found = found or find_existing(backend, submission)
     pipeline_id = found.pipeline_id or _create_pipeline(backend, submission)
-    return Found(
+    return ExistingObjects(
         pipeline_id,
         found.version_id or _upload_version(backend, submission, pipeline_id),
         found.experiment_id or _create_experiment(backend, submission.pipeline),
     )
 
 
-def start(backend: Backend, body: kfp.V2beta1Run) -> kfp.V2beta1Run:
+def start_run(backend: Backend, body: kfp.V2beta1Run) -> kfp.V2beta1Run:
     """Start a run, whose name is its own, once, and return it."""
 
     def started() -> Any:
         page = backend.runs.run_service_list_runs(
-            experiment_id=body.experiment_id, page_size=1, filter=equals("display_name", body.display_name)
+            experiment_id=body.experiment_id,
+            page_size=1,
+            filter=equals_filter("display_name", body.display_name),
         )
         return page.runs[0] if page.runs else None
 
-    return once(lambda: backend.runs.run_service_create_run(body), started)
+    return create_once(lambda: backend.runs.run_service_create_run(body), started)
 
 
 def run_name(name: str) -> str:
@@ -199,7 +201,7 @@ def run_name(name: str) -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}-{name}"
 
 
-def once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
+def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
     """Create an object with a unique name, also when the answer is lost or another command is quicker.
 
     Args:
@@ -208,7 +210,7 @@ def once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
     """
     try:
         return create()
-    except (ConflictError, LostError) as error:
+    except (ConflictError, LostResponseError) as error:
         if (found := find()) is not None:
             return found
         if isinstance(error, ConflictError):
@@ -216,7 +218,9 @@ def once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
     return create()
 
 
-def compare(backend: Backend, submission: Submission, found: Found) -> tuple[str | None, tuple[Change, ...]]:
+def compare_with_last_run(
+    backend: Backend, submission: Submission, found: ExistingObjects
+) -> tuple[str | None, tuple[Change, ...]]:
     """Return the name of the model's last run, and how a submission differs from it; None if there was none.
 
     Raises:
@@ -230,10 +234,10 @@ def compare(backend: Backend, submission: Submission, found: Found) -> tuple[str
     if not page.runs:
         return None, ()
     last = page.runs[0]
-    return last.display_name, against(backend, last, submission, found.version_id)
+    return last.display_name, compare_with(backend, last, submission, found.version_id)
 
 
-def against(
+def compare_with(
     backend: Backend, made: Any, submission: Submission, version_id: str | None
 ) -> tuple[Change, ...]:
     """Return how a submission differs from an earlier one.
@@ -278,9 +282,9 @@ def _create_pipeline(backend: Backend, submission: Submission) -> str:
         description=f"{MADE_BY} Takes the model {submission.pipeline} from data to its server.",
         namespace=backend.scope,
     )
-    return once(
+    return create_once(
         lambda: str(backend.pipelines.pipeline_service_create_pipeline(body).pipeline_id),
-        lambda: look(backend, submission).pipeline_id,
+        lambda: find_existing(backend, submission).pipeline_id,
     )
 
 
@@ -295,12 +299,12 @@ def _upload_version(backend: Backend, submission: Submission, pipeline_id: str) 
             )
             return str(made.pipeline_version_id)
 
-        return once(create, lambda: look(backend, submission).version_id)
+        return create_once(create, lambda: find_existing(backend, submission).version_id)
 
 
 def _create_experiment(backend: Backend, name: str) -> str:
     body = kfp.V2beta1Experiment(display_name=name, description=MADE_BY, namespace=backend.scope)
-    return once(
+    return create_once(
         lambda: str(backend.experiments.experiment_service_create_experiment(body).experiment_id),
         lambda: _experiment_id(backend, name),
     )
@@ -311,14 +315,14 @@ def _configuration(arguments: Json) -> Json:
     deploy = deploy_spec(arguments)
     config, target = deploy.get("config", {}), deploy.get("target", {})
     code = {"content of model.code": sha256} if (sha256 := deploy.get("code_sha256")) else {}
-    return flat(config) | flat(target, "target.") | code
+    return flatten(config) | flatten(target, "target.") | code
 
 
 def _settings(package: Iterable[Json]) -> Json:
     """Return where and how the steps of a package run, by keys like train.image."""
     found: Json = {}
     for document in package:
-        for path, value in flat(document).items():
+        for path, value in flatten(document).items():
             if not (setting := SETTING.fullmatch(path)) or path.endswith(NOT_SHOWN):
                 continue
             key = setting["key"].replace(".container.", ".")

@@ -16,10 +16,10 @@ from modelyard.pipelines.compile import lean_kfp
 from modelyard.pipelines.compile.compiler import LOCAL, NO_OPTIONS, arguments, pipeline, specs
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import Failure, RunSummary, Step
 from modelyard.pipelines.runners.local.tasks import Tasks
-from modelyard.pipelines.runners.runs import CANCELLED, EVENTS, predicted, scores
+from modelyard.pipelines.runners.run_folder import CANCELLED, EVENTS, add_prediction, evaluation_fields
 from modelyard.pipelines.serving.smoke_test import predict_locally
 from modelyard.pipelines.steps import STEPS
 
@@ -38,7 +38,7 @@ class LocalExecution:
 
         Args:
             config: the configuration.
-            folder: the run's folder; see pipelines/runners/runs.py.
+            folder: the run's folder; see pipelines/runners/run_folder.py.
             environment: where it runs.
             options: arguments of the pipeline that no configuration has: `skip_unchanged`, `force_after`.
         """
@@ -72,12 +72,12 @@ class LocalExecution:
         except KeyboardInterrupt:
             cancelled = (self.folder / CANCELLED).exists()
             how = "`modelyard runs cancel`" if cancelled else "Ctrl-C or SIGTERM"
-            why = CancelledError(f"{how} ended the run. {self.go_on()}")
+            why = CancelledError(f"{how} ended the run. {self.resume_message()}")
             self._record(started, {"state": "cancelled", "failure": Failure.of(why, self._failed_step())})
             raise
         return self._record(started, result)
 
-    def go_on(self) -> str:
+    def resume_message(self) -> str:
         """Say what is left of an interrupted run, and how to go on with it."""
         saved = [one.epoch for one in self._events() if isinstance(one, Resumed | CheckpointSaved)]
         training = f"; training goes on after epoch {saved[-1]}" if saved and not self._done("train") else ""
@@ -101,7 +101,7 @@ class LocalExecution:
             resumed_after=resumed[-1] if resumed else None,
             **result,
         )
-        runs.finish(self.folder, summary)
+        run_folder.write_summary(self.folder, summary)
         return summary
 
     def _events(self) -> list[Event]:
@@ -129,14 +129,14 @@ class LocalExecution:
         )
         train_to_serve = self._pipeline()
         try:
-            with self.tasks.hooked():
+            with self.tasks.replace_kfp_functions():
                 train_to_serve(**arguments(self.config, self.environment), **self.options)
         except RuntimeError as error:
             raise ModelyardError(
                 f"KFP's local runner failed: {error}. `modelyard --debug run` shows more."
             ) from error
         finally:
-            self.tasks.settle()
+            self.tasks.mark_unfinished()
 
     def _pipeline(self) -> Callable[..., Any]:
         """Return what kfp.local runs."""
@@ -154,7 +154,7 @@ class LocalExecution:
         """Return the runs whose artifacts came from the cache."""
         cached = (self.tasks.outputs[step.name] for step in self.tasks.steps() if step.cached)
         uris = (str(getattr(output, "uri", "")) for outputs in cached for output in outputs.values())
-        return tuple(sorted({name for uri in uris for name in runs.NAME.findall(uri)}))
+        return tuple(sorted({name for uri in uris for name in run_folder.NAME.findall(uri)}))
 
     def _predict(self) -> Prediction | None:
         """Return one prediction of the champion's server."""
@@ -175,11 +175,11 @@ class LocalExecution:
             _, reason = found.decided() or (UNCHANGED, None)
             return {**result, "decision": UNCHANGED, "reason": reason}
         prediction = self._prediction
-        return predicted({**result, **self._scores()}, prediction.result if prediction else lambda: None)
+        return add_prediction({**result, **self._scores()}, prediction.result if prediction else lambda: None)
 
     def _scores(self) -> dict[str, Any]:
         folder = self._evaluation()
-        return scores(
+        return evaluation_fields(
             read(folder / "decision.json", Decision),
             read(folder / "metrics.json", Metrics),
             folder.parent / "report",

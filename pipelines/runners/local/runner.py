@@ -32,7 +32,7 @@ from modelyard.components.explain.explanation import Explanation, explanation
 from modelyard.components.machine import check_keras
 from modelyard.components.signals import on_sigterm
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import (
     Failure,
     LogLines,
@@ -45,8 +45,8 @@ from modelyard.pipelines.runners.base import (
     Step,
     check_has_failed,
     check_not_ended,
-    recorded,
-    steps_after,
+    read_summary,
+    steps_from_events,
 )
 from modelyard.pipelines.steps import STEPS
 
@@ -61,12 +61,12 @@ PATIENCE = 60.0  # seconds that the leader of a cancelled run may take to end
 class Start(Record):
     """How a run was started (`start.json`), and the process that leads it.
 
-    `environment` is its name, and `place` what it held then; `at` an ISO 8601 time in UTC.
+    `environment` is its name, and `settings` what it held then; `at` an ISO 8601 time in UTC.
     """
 
     runner: RunnerName
     environment: str
-    place: Environment
+    settings: Environment
     config: dict[str, Any]
     options: dict[str, bool | int]
     at: str
@@ -88,8 +88,8 @@ class LocalRun(Run):
     ) -> None:
         self.name, self.folder, self.environment = folder.name, folder, runner.environment
         self._runner, self._start, self._execution, self._life = runner, start, execution, life
-        self.led_here = execution is not None
-        self._events = EventFile(folder / runs.EVENTS)
+        self.in_this_process = execution is not None
+        self._events = EventFile(folder / run_folder.EVENTS)
 
     @property
     def last_line(self) -> str:
@@ -121,7 +121,7 @@ class LocalRun(Run):
         if self._execution:
             return self._execution.tasks.steps()
         summary = self._summary()
-        return summary.steps if summary else steps_after(self.events(), STEPS, time.time())
+        return summary.steps if summary else steps_from_events(self.events(), STEPS, time.time())
 
     def events(self) -> Sequence[Event]:
         """Return what has happened so far."""
@@ -139,7 +139,7 @@ class LocalRun(Run):
         """Yield the steps that have a log, with its lines."""
         seen: set[str] = set()
         while True:
-            lives = follow and self.lives()  # asked before the logs are read
+            lives = follow and self.is_alive()  # asked before the logs are read
             for step in steps:
                 path = self.folder / "logs" / f"{step}.log"
                 if step not in seen and path.exists():
@@ -156,13 +156,13 @@ class LocalRun(Run):
             ConfigError: it has ended, or another machine leads it.
             ModelyardError: the leader does not end.
         """
-        if not self.of_this_host:
+        if not self.on_this_host:
             raise ConfigError(
                 f"The run {self.name} is led by a process of {self._start.host}, and this is "
                 f"{socket.gethostname()}. Cancel it there: `modelyard runs cancel {self.name}`."
             )
         check_not_ended(self.name, self.info().state)
-        self._end_leader()
+        self._stop_leader()
 
     def retry(self) -> Run:
         """Start a run of the same configuration: what is done is cached.
@@ -191,21 +191,21 @@ class LocalRun(Run):
         """Return its configuration, as it was when it started."""
         return self._start.config
 
-    def interrupted(self) -> str:
+    def interrupt_message(self) -> str:
         """Return what Ctrl-C does to the run."""
         if self._execution:
-            return f"Ctrl-C ended the run {self.name}. {self._execution.go_on()}"
+            return f"Ctrl-C ended the run {self.name}. {self._execution.resume_message()}"
         return (
             f"Ctrl-C does not end the run {self.name}, which another process leads. Follow it: modelyard "
             f"runs show {self.name} --wait. End it: modelyard runs cancel {self.name}."
         )
 
     @property
-    def of_this_host(self) -> bool:
+    def on_this_host(self) -> bool:
         """Whether this machine leads it, or led it: its folder may be on a disk that several share."""
         return self._start.host == socket.gethostname()
 
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         """Say whether the process that leads the run lives."""
         return lifeline.held(self.folder / "lifeline")
 
@@ -216,20 +216,20 @@ class LocalRun(Run):
 
     def _summary(self) -> RunSummary | None:
         """Return how the run ended, also one whose leader was killed; None while it lives."""
-        lives = self.lives()  # asked before the summary is read
-        return recorded(self.folder) or (None if lives else self._killed())
+        lives = self.is_alive()  # asked before the summary is read
+        return read_summary(self.folder) or (None if lives else self._summarize_killed_run())
 
-    def _killed(self) -> RunSummary:
+    def _summarize_killed_run(self) -> RunSummary:
         """Return how a run ended that has left no summary."""
         ended = {"waiting": "skipped", "running": "failed"}
         last_sign = max(path.stat().st_mtime for path in self.folder.iterdir())
         steps = [
             one.model_copy(update={"state": ended.get(one.state, one.state)})
-            for one in steps_after(self.events(), STEPS, last_sign)
+            for one in steps_from_events(self.events(), STEPS, last_sign)
         ]
         step = next((one.name for one in steps if one.state == "failed"), None)
         log = self.folder / "logs" / f"{step}.log"
-        cancelled = (self.folder / runs.CANCELLED).exists()
+        cancelled = (self.folder / run_folder.CANCELLED).exists()
         how = "`modelyard runs cancel` ended it" if cancelled else "it was killed, or the machine went down"
         error = (CancelledError if cancelled else KilledError)(
             f"{how} before it recorded its end. `modelyard runs retry {self.name}` goes on: what is done is "
@@ -260,7 +260,7 @@ class LocalRun(Run):
         with on_sigterm(interrupt):
             try:
                 with life:
-                    return runs.add_facts(execution(), self.info())
+                    return run_folder.add_facts(execution(), self.info())
             except KeyboardInterrupt:
                 with suppress(ModelyardError):  # the next run does it
                     execution.clean_up()  # the lifeline is free: nothing of the run works any more
@@ -268,7 +268,7 @@ class LocalRun(Run):
                     return summary
                 raise
 
-    def _end_leader(self) -> None:
+    def _stop_leader(self) -> None:
         """Send SIGTERM to the leader of the run, and wait until it has ended.
 
         The lifeline is held by the leader alone. When it is still held after the process was opened by its
@@ -277,20 +277,20 @@ class LocalRun(Run):
         pid, started = self._start.pid, self._start.pid_started
         opened = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
         try:
-            if not self.lives():
+            if not self.is_alive():
                 return
-            if process_start(pid) != started:
+            if process_start_time(pid) != started:
                 raise ConfigError(
                     f"The run goes on, and the process {pid} does not lead it: its leader is perhaps in a "
                     "container. Cancel it there."
                 )
-            (self.folder / runs.CANCELLED).touch()
+            (self.folder / run_folder.CANCELLED).touch()
             if opened is None:
                 os.kill(pid, signal.SIGTERM)
             else:
                 signal.pidfd_send_signal(opened, signal.SIGTERM)
             deadline = time.monotonic() + PATIENCE
-            while self.lives() or process_start(pid) == started != "":
+            while self.is_alive() or process_start_time(pid) == started != "":
                 if time.monotonic() > deadline:
                     raise ModelyardError(
                         f"The process {pid}, which leads the run, has not ended {PATIENCE:g} s after "
@@ -304,7 +304,7 @@ class LocalRun(Run):
     def _lines(self, path: Path, step: str, follow: bool) -> Iterator[str]:
         with path.open(encoding="utf-8", errors="replace") as file:
             while True:
-                works = follow and self.lives() and self._state(step) == "running"
+                works = follow and self.is_alive() and self._state(step) == "running"
                 yield from (line.rstrip("\n") for line in file)
                 if not works:
                     return
@@ -324,7 +324,7 @@ class LocalRunner(Runner):
     """
 
     kind: ClassVar[RunnerName] = "local"
-    run: ClassVar[type[LocalRun]] = LocalRun
+    run_class: ClassVar[type[LocalRun]] = LocalRun
 
     def __init__(self, name: str, environment: Environment, home: Path) -> None:
         self.name, self.environment, self.home = name, environment, home
@@ -341,17 +341,17 @@ class LocalRunner(Runner):
     def start(self, config: "Config", options: Options) -> LocalRun:
         """Make the folder of a run; its `result` executes it."""
         life = ExitStack()
-        folder = life.enter_context(runs.start(self.home))
+        folder = life.enter_context(run_folder.create(self.home))
         start = Start(
             runner=self.kind,
             environment=self.name,
-            place=self.environment,
+            settings=self.environment,
             config=config.model_dump(mode="json"),
             options=dict(options),
             at=records.now(),
             host=socket.gethostname(),
             pid=os.getpid(),
-            pid_started=process_start(os.getpid()),
+            pid_started=process_start_time(os.getpid()),
         )
         try:
             execution = self._execution(config, folder, options)
@@ -359,26 +359,30 @@ class LocalRunner(Runner):
             life.close()
             shutil.rmtree(folder)
             raise
-        write(folder / runs.START, start)
-        return self.run(self, folder, start, execution, life)
+        write(folder / run_folder.START, start)
+        return self.run_class(self, folder, start, execution, life)
 
     def list(self, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
         """Return the latest runs that this machine led in this environment, newest first."""
-        found = (self.run(self, folder, start) for folder, start in led(self.home) if self._mine(start))
+        found = (
+            self.run_class(self, folder, start)
+            for folder, start in list_starts(self.home)
+            if self._is_own(start)
+        )
         shown = (info for info in (run.info() for run in found) if model in (None, info.model))
         return [info for _, info in zip(range(limit), shown, strict=False)]
 
     def open(self, name: str) -> LocalRun:
         """Return a run that this machine leads, or led, by its name."""
         folder = self.home / "runs" / name
-        if runs.NAME.fullmatch(name) and (start := start_of(folder)) and self._mine(start):
-            return self.run(self, folder, start)
+        if run_folder.NAME.fullmatch(name) and (start := read_start(folder)) and self._is_own(start):
+            return self.run_class(self, folder, start)
         raise NotFoundError(
             f"There is no run {name!r} of the environment {self.name} in {self.home / 'runs'}. `modelyard "
             "runs list` shows the runs that this machine leads; MODELYARD_HOME names another folder."
         )
 
-    def _mine(self, start: Start) -> bool:
+    def _is_own(self, start: Start) -> bool:
         return (start.runner, start.environment) == (self.kind, self.name)
 
     def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
@@ -387,7 +391,7 @@ class LocalRunner(Runner):
         return LocalExecution(config, folder, self.environment, options)
 
 
-def led(home: Path, warn: Callable[[str], None] = lambda _: None) -> Sequence[tuple[Path, Start]]:
+def list_starts(home: Path, warn: Callable[[str], None] = lambda _: None) -> Sequence[tuple[Path, Start]]:
     """Return the folders of the runs that this machine leads, or led, the latest start first.
 
     `warn` is told of each run that is left out, as its `start.json` cannot be read.
@@ -395,19 +399,19 @@ def led(home: Path, warn: Callable[[str], None] = lambda _: None) -> Sequence[tu
     known = []
     for folder in (home / "runs").glob("*"):
         try:
-            if runs.NAME.fullmatch(folder.name) and (start := start_of(folder)):
+            if run_folder.NAME.fullmatch(folder.name) and (start := read_start(folder)):
                 known.append((folder, start))
         except (DataError, OSError) as error:
             warn(f"the run {folder.name} is not shown: {error}")
     return sorted(known, key=lambda one: (one[1].at, one[0].name), reverse=True)
 
 
-def start_of(folder: Path) -> Start | None:
+def read_start(folder: Path) -> Start | None:
     """Return how the run of a folder was started; None when this machine does not lead it."""
-    return read(folder / runs.START, Start) if (folder / runs.START).is_file() else None
+    return read(folder / run_folder.START, Start) if (folder / run_folder.START).is_file() else None
 
 
-def process_start(pid: int) -> str:
+def process_start_time(pid: int) -> str:
     """Return what tells a process from a later one with its number: when it started, in ticks since boot.
 
     Empty when it has ended, or where there is no /proc.

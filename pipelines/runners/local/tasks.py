@@ -1,9 +1,9 @@
 """The tasks of a run in kfp.local, which has no events: their states, processes, failures and outputs.
 
-`Tasks.hooked` replaces three functions of kfp.local 2.17: the one that gets a task's outputs, from the cache
-or by its process; the one that starts the process; and the one that puts this Python into its command, also
-where "python3" is a part of another path. A process writes straight into the log of its step, and
-how it fails into a record (components/step.py).
+`Tasks.replace_kfp_functions` replaces three functions of kfp.local 2.17: one gets a task's outputs, from the
+cache or by its process; one starts the process; one puts this Python into its command, also where "python3"
+is part of another path. A process writes to the log of its step; if it fails, it writes a record
+(components/step.py).
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from modelyard.components.step import VARIABLE
 from modelyard.pipelines.compile.lean_kfp import exec_python
 from modelyard.pipelines.runners.base import State, Step
 
-TAIL = 4096  # bytes of a log that are read for its last line
+TAIL_BYTES = 4096  # bytes of a log that are read for its last line
 OOM_KILLS = "oom_kill "  # in /proc/vmstat: processes that the kernel killed for want of memory
 
 
@@ -55,7 +55,7 @@ class Tasks:
         (folder / "failures").mkdir(exist_ok=True)
 
     @contextlib.contextmanager
-    def hooked(self) -> Iterator[None]:
+    def replace_kfp_functions(self) -> Iterator[None]:
         """Follow what kfp.local does during a block; what it prints and logs about it is dropped."""
         from kfp.local import subprocess_task_handler
         from kfp.local.orchestrator import task_executor
@@ -69,7 +69,7 @@ class Tasks:
 
         task_executor.execute_single_task = execute_task
         handler.run_local_subprocess = self._process
-        handler.replace_python_executable = _with_python
+        handler.replace_python_executable = _use_this_python
         try:
             with (
                 open(os.devnull, "w", encoding="utf-8") as nowhere,
@@ -103,13 +103,13 @@ class Tasks:
         if not self._current:
             return ""
         with contextlib.suppress(OSError), self.log(self._current).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             text = file.read().decode(errors="replace")
             whole = text.rpartition("\n}\n")[2]  # the JSON that KFP prints first may begin before the tail
             return last_line(whole.split("\n")[:-1]).strip()
         return ""
 
-    def settle(self) -> None:
+    def mark_unfinished(self) -> None:
         """Say that nothing runs any more: what never started was skipped."""
         for name, step in self._steps.items():
             if step.state in ("waiting", "running"):
@@ -166,7 +166,7 @@ class Tasks:
         return round(time.monotonic() - self._started[step], 3) if step in self._started else 0.0
 
 
-def _with_python(command: Sequence[str], python: str) -> list[str]:
+def _use_this_python(command: Sequence[str], python: str) -> list[str]:
     """Return a command with this Python at its beginning; `exec_python` does the rest."""
     return [python, *command[1:]] if command[0] == "python3" else list(command)
 

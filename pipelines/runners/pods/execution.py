@@ -46,9 +46,9 @@ class PodExecution(LocalExecution):
         bucket = environment.artifact_store()
         self._bucket_root, self._endpoint = f"{bucket.url.rstrip('/')}/{folder.name}", bucket.endpoint
 
-    def go_on(self) -> str:
+    def resume_message(self) -> str:
         """Say what is left of an interrupted run, and how to go on with it."""
-        return f"Its pods are removed, by the next run if the cluster is away. {super().go_on()}"
+        return f"Its pods are removed, by the next run if the cluster is away. {super().resume_message()}"
 
     def clean_up(self) -> None:
         """Remove the run's pods: the launchers, which would do so, ended with the lifeline."""

@@ -54,7 +54,7 @@ class LaunchConfig(Record):
         return f"{self.bucket_root}/{path.relative_to(self.local_root).as_posix()}"
 
 
-def artifacts_of(run: Path) -> str | None:
+def artifacts_uri(run: Path) -> str | None:
     """Return the URI of the artifacts of the run in a folder; None of a run whose steps were no pods.
 
     Raises:
@@ -90,13 +90,15 @@ def run(step: str, command: list[str], launch: LaunchConfig) -> None:
     """
     place = command.index(INPUT) + 1
     task = Task(json.loads(command[place]), launch)
-    _attempts(step, [*command[:place], json.dumps(task.executor_input), *command[place + 1 :]], task, launch)
+    _run_with_retries(
+        step, [*command[:place], json.dumps(task.executor_input), *command[place + 1 :]], task, launch
+    )
     for path in task.parameter_files:
         with suppress(NotFoundError):  # a function that gives back its value writes no file for it
             staging.fetch(launch.uri(path), path, launch.endpoint)
 
 
-def _attempts(step: str, command: list[str], task: "Task", launch: LaunchConfig) -> None:
+def _run_with_retries(step: str, command: list[str], task: "Task", launch: LaunchConfig) -> None:
     """Run the pod, again if another attempt may help.
 
     Raises:
@@ -104,22 +106,22 @@ def _attempts(step: str, command: list[str], task: "Task", launch: LaunchConfig)
     """
     cluster = connect(launch.namespace, retry_connection=True)
 
-    def waits(reason: str) -> None:
+    def on_wait(reason: str) -> None:
         print_line(reason)
         events.emit(Waiting(step=step, reason=reason))
 
     for left in range(launch.retries[step], -1, -1):
         try:
-            run_pod(cluster, _pod(step, command, task, launch), launch.start_timeout, _show, waits)
+            run_pod(cluster, _pod(step, command, task, launch), launch.start_timeout, _forward_line, on_wait)
         except PodFailedError as failed:
-            if not left or not failed.may_help:
+            if not left or not failed.is_retryable:
                 raise
             print_line(f"{failed} The step {step} is tried again; {left} attempts are left.")
         else:
             return
 
 
-def _show(line: str) -> None:
+def _forward_line(line: str) -> None:
     """Print a line of the pod's log; an event goes to those of the run."""
     if event := events.parse(line):
         events.emit(event)

@@ -20,14 +20,14 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.steps import STAGING_IMAGE, STEPS
 
 TEMPLATE = Path(__file__).parent / "step.yaml"
-MANAGER = "modelyard-run"
+FIELD_MANAGER = "modelyard-run"
 STEP = "step"
 RUN = "modelyard.dev/run"
 STEP_PODS = f"app.kubernetes.io/component=step,{RUN}"
 """Selects the pods of all runs."""
 PAUSE, MEMORY_PAUSE = 0.3, 3.0
 LAST_LINES = 100
-HOPELESS = (StuckError, OutOfMemoryError, DeadlineError)
+NOT_RETRYABLE = (StuckError, OutOfMemoryError, DeadlineError)
 
 
 class PodFailedError(ClusterError):
@@ -38,9 +38,9 @@ class PodFailedError(ClusterError):
         self.failure = failure
 
     @property
-    def may_help(self) -> bool:
+    def is_retryable(self) -> bool:
         """Whether another attempt may end better."""
-        return not issubclass(type(self.failure.error()), HOPELESS)
+        return not issubclass(type(self.failure.error()), NOT_RETRYABLE)
 
 
 def step_pod(compiled: tuple[Json, Json], step: str, environment: Environment) -> Json:
@@ -102,37 +102,37 @@ def run_pod(
     cluster: Cluster,
     pod: Json,
     start_timeout: float,
-    show: Callable[[str], None] = print_line,
-    waits: Callable[[str], None] = print_line,
+    on_line: Callable[[str], None] = print_line,
+    on_wait: Callable[[str], None] = print_line,
 ) -> str:
-    """Make a pod, show what its step prints, remove it; return the step's termination message.
+    """Create a pod, show what its step prints, remove it; return the step's termination message.
 
     Args:
         cluster: with the pod's namespace.
         pod: the pod; see step.yaml.
         start_timeout: seconds that it may wait for what may still come, such as a node.
-        show: takes each line of its log.
-        waits: is told what keeps it from starting.
+        on_line: takes each line of its log.
+        on_wait: is told what keeps it from starting.
 
     Raises:
         ClusterError: it is refused.
         PodFailedError: it cannot run, was stopped, or its step failed.
     """
     name, step = pod["metadata"]["name"], pod["metadata"]["labels"]["modelyard.dev/step"]
-    if not cluster.apply(pod, MANAGER):
+    if not cluster.apply(pod, FIELD_MANAGER):
         raise ClusterError(f"The pod {name} was made by somebody else meanwhile. Run it again.")
     messages = []
     log: deque[str] = deque(maxlen=LAST_LINES)
 
-    def keep(line: str) -> None:
+    def handle_line(line: str) -> None:
         log.append(line)
-        show(line)
+        on_line(line)
 
     try:
         for container in (STEP, "put"):
-            started = _await(cluster, name, step, container, start_timeout, waits)
+            started = _wait_for_start(cluster, name, step, container, start_timeout, on_wait)
             with memory_use(cluster, started, container) as last_use:
-                ended = _show_log(cluster, name, step, container, keep)
+                ended = _show_log(cluster, name, step, container, handle_line)
             if ended["exitCode"]:
                 seen = _get(cluster, name, step)
                 raise PodFailedError(of_pod(step, seen, log=log, used=last_use()))
@@ -154,7 +154,7 @@ def remove_pod(cluster: Cluster, name: str) -> None:
     retry_on_conflict(f"Pod {name}", delete)
 
 
-def runs_in_flight(environment: Environment) -> Iterator[str]:
+def list_active_runs(environment: Environment) -> Iterator[str]:
     """Yield the runs whose steps are at work as pods, also of other machines."""
     for pod in connect(environment.runs.namespace).list_objects("Pod", STEP_PODS):
         if pod["status"].get("phase") not in ("Succeeded", "Failed"):
@@ -173,13 +173,13 @@ def remove_pods(cluster: Cluster, run: str) -> bool:
     return bool(found)
 
 
-def _await(
+def _wait_for_start(
     cluster: Cluster,
     name: str,
     step: str,
     container: str,
     start_timeout: float,
-    waits: Callable[[str], None],
+    on_wait: Callable[[str], None],
 ) -> Json:
     """Return the pod when a container has started.
 
@@ -189,14 +189,14 @@ def _await(
     since: dict[str, float] = {}
     while True:
         pod = _get(cluster, name, step)
-        if _begun(_states(pod).get(container, {})):
+        if _has_started(_states(pod).get(container, {})):
             return pod
         if pod["status"].get("phase") == "Failed":
             raise PodFailedError(of_pod(step, pod))
         now = time.monotonic()
         found = find_problem(pod, cluster.list_events(pod), cluster.nodes)
         if found and found.reason not in since:
-            waits(found.message)
+            on_wait(found.message)
         waited = now - since.setdefault(found.reason if found else "", now)
         limit = (
             start_timeout if not found or found.wait_limit is None else min(start_timeout, found.wait_limit)
@@ -204,7 +204,7 @@ def _await(
         if found and waited >= limit:
             stuck = of_waiting(step, found, None) or StuckError(found.message)
             raise PodFailedError(Failure.of(stuck, step))
-        if not found and waited > start_timeout and not any(map(_begun, _states(pod).values())):
+        if not found and waited > start_timeout and not any(map(_has_started, _states(pod).values())):
             stuck = StuckError(
                 f"The pod {name} did not start within {start_timeout:g} s, and Kubernetes does not say why. "
                 f"`kubectl describe pods -n {cluster.namespace}` shows more."
@@ -213,14 +213,14 @@ def _await(
         time.sleep(PAUSE)
 
 
-def _show_log(cluster: Cluster, name: str, step: str, container: str, show: Callable[[str], None]) -> Json:
+def _show_log(cluster: Cluster, name: str, step: str, container: str, on_line: Callable[[str], None]) -> Json:
     """Show a container's log until it ends, and return its state then: exit code, termination message."""
     lines = 0
     while True:
         # asked before the log is read: what it printed between a cut of the stream and its end is read, too
         ended: Json | None = _states(_get(cluster, name, step))[container].get("terminated")
         for line in cluster.stream_log(name, container, skip=lines, ended=bool(ended)):
-            show(line)
+            on_line(line)
             lines += 1
         if ended:
             return ended
@@ -240,7 +240,7 @@ def _states(pod: Json) -> dict[str, Json]:
     return {one["name"]: one["state"] for one in every}
 
 
-def _begun(state: Json) -> bool:
+def _has_started(state: Json) -> bool:
     return "running" in state or "terminated" in state
 
 
@@ -258,7 +258,7 @@ def memory_use(cluster: Cluster, pod: Json, container: str) -> Iterator[Callable
     seen: list[float] = []
     ended = threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         while not ended.is_set():
             try:
                 used = cluster.read_memory_usage(pod, container)
@@ -267,7 +267,7 @@ def memory_use(cluster: Cluster, pod: Json, container: str) -> Iterator[Callable
             seen[:] = [used] if used else seen
             ended.wait(MEMORY_PAUSE)
 
-    threading.Thread(target=look, name=f"memory of {container}", daemon=True).start()
+    threading.Thread(target=sample, name=f"memory of {container}", daemon=True).start()
     try:
         yield lambda: seen[-1] if seen else None
     finally:

@@ -26,7 +26,7 @@ class PodsRun(LocalRun):
         from modelyard.components.kubernetes.cluster import connect
         from modelyard.pipelines.runners.pods.pod import remove_pods
 
-        left = self.of_this_host and not self.lives()
+        left = self.on_this_host and not self.is_alive()
         if not (left and remove_pods(connect(self.environment.runs.namespace), self.name)):
             super().cancel()
 
@@ -35,7 +35,7 @@ class PodsRunner(LocalRunner):
     """Leads runs whose steps are pods of a cluster, without Kubeflow Pipelines."""
 
     kind: ClassVar[RunnerName] = "pods"
-    run = PodsRun
+    run_class = PodsRun
 
     def check(self) -> None:
         """See LocalRunner."""

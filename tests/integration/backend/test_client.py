@@ -13,7 +13,7 @@ from kubernetes.config import kube_config
 from modelyard.components.errors import BackendError, ConfigError, ConflictError, NotFoundError
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import client, runs
-from modelyard.pipelines.runners.kfp.client import LostError, connect, find_endpoint
+from modelyard.pipelines.runners.kfp.client import LostResponseError, connect, find_endpoint
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.server import Fault
 
@@ -93,12 +93,12 @@ def test_without_a_url(without_url: Environment, monkeypatch: pytest.MonkeyPatch
 def test_connection_through_the_api_server(site: Site, without_url: Environment) -> None:
     backend = connect(without_url)
     assert backend.endpoint.url == f"{site.server.url}{IN_CLUSTER}"
-    assert runs.latest(backend, None, 5) == []
+    assert runs.list_runs(backend, None, 5) == []
     with pytest.raises(NotFoundError, match="Service ml-pipeline in the namespace kubeflow"):
-        runs.find(backend, "digits-1")
+        runs.find_run(backend, "digits-1")
     site.server.token = "renewed"  # noqa: S105
     with pytest.raises(BackendError, match=r"\(401\)\. .* KUBECONFIG"):
-        runs.find(backend, "digits-1")
+        runs.find_run(backend, "digits-1")
 
 
 @pytest.mark.usefixtures("cluster")
@@ -133,7 +133,7 @@ def test_no_output_and_no_saved_context(
     monkeypatch.setenv("KF_PIPELINES_COOKIE", "mine")
     backend = connect(environment)
     assert (backend.scope, backend.namespace) == ("modelyard-runs", "modelyard-runs")
-    assert runs.latest(backend, None, 5) == []
+    assert runs.list_runs(backend, None, 5) == []
     assert (saved.read_text(), site.server.asked) == (text, [HEALTH, HEALTH, "GET /apis/v2beta1/runs"])
     assert [one for one in recwarn if issubclass(one.category, FutureWarning)] == []
     assert capfd.readouterr() == ("", "")
@@ -146,7 +146,7 @@ def test_token(site: Site, environment: Environment, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("KF_PIPELINES_TOKEN", SECRET)
     backend = connect(environment)
     site.server.token = "another"  # noqa: S105
-    for use in (backend.runs.run_service_list_runs, lambda: backend.text("/apis/v1beta1/runs/1")):
+    for use in (backend.runs.run_service_list_runs, lambda: backend.get_text("/apis/v1beta1/runs/1")):
         with pytest.raises(BackendError, match=r"KF_PIPELINES_TOKEN \(401\)") as caught:
             use()
         assert SECRET not in f"{caught.value}{caught.getrepr()}{vars(backend)}"
@@ -201,7 +201,7 @@ def test_server_restart(site: Site, environment: Environment, monkeypatch: pytes
     site.server.faults += [Fault(status=503, times=2), Fault(cut="before")]
     assert backend.runs.run_service_list_runs().runs == []
     site.server.faults.append(Fault(status=503, body='{"message": "starting"}'))
-    with pytest.raises(LostError, match="starting"):
+    with pytest.raises(LostResponseError, match="starting"):
         backend.runs.run_service_terminate_run(GONE)  # which is not asked twice
     site.server.stop()
     with pytest.raises(BackendError, match="does not answer"):
@@ -223,7 +223,7 @@ def test_error_types(site: Site, environment: Environment) -> None:
     backend = connect(environment)
     for name in (GONE, "digits-1"):
         with pytest.raises(NotFoundError, match=rf"'{name}' at {site.server.url}"):
-            runs.find(backend, name)
+            runs.find_run(backend, name)
     kinds = ((409, ConflictError), (403, BackendError), (400, BackendError), (500, BackendError))
     for status, kind in kinds:
         site.server.faults.append(Fault(status=status, body=json.dumps({"message": "because of this."})))

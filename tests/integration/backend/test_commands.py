@@ -12,7 +12,7 @@ from modelyard.components.errors import DataError
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import keep, key_of
-from modelyard.pipelines.runners.kfp import following
+from modelyard.pipelines.runners.kfp import follower
 from modelyard.pipelines.steps import deploy_spec
 from tests.integration.backend.conftest import IMAGES, Command, Site
 from tests.integration.backend.plans import an_hour
@@ -181,7 +181,7 @@ def test_ctrl_c_does_not_end_the_run(site: Site, modelyard: Command, monkeypatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr(
-        following, "time", SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=interrupt)
+        follower, "time", SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=interrupt)
     )
     code, text = modelyard("submit", "--wait")
     (run,) = site.runs.runs.values()

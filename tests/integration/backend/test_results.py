@@ -20,12 +20,12 @@ from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import Plan, keep, key_of
-from modelyard.pipelines.runners.base import recorded
+from modelyard.pipelines.runners.base import read_summary
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import connect
-from modelyard.pipelines.runners.kfp.following import Following
+from modelyard.pipelines.runners.kfp.follower import RunFollower
 from modelyard.pipelines.runners.kfp.runner import KfpRunner
-from modelyard.pipelines.runners.runs import of_pipelines
+from modelyard.pipelines.runners.run_folder import of_kfp_run
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.plans import an_hour
 from tests.versions import accuracy_metrics, classifier_signature, publish
@@ -81,7 +81,7 @@ def test_hold_with_cached_steps(site: Site, place: Environment, run: Any, tmp_pa
     site.runs.step(run.run_id, "ingest", "Cached")
     site.runs.step(run.run_id, "evaluate", "Cached")
     site.runs.become(run.run_id, "SUCCEEDED")
-    summary = Following(connect(place), run, place)()
+    summary = RunFollower(connect(place), run, place)()
     assert (summary.state, summary.decision, summary.reason) == ("succeeded", "hold", "as it is")
     assert (summary.version, summary.fingerprint) == (None, FINGERPRINT)
     assert summary.metrics
@@ -106,7 +106,7 @@ def test_promotion(site: Site, place: Environment, run: Any, tmp_path: Path) -> 
     assert (listed.decision, listed.version, listed.metric, listed.value) == ("promote", 7, "accuracy", 0.93)
     assert (listed.model, listed.data) == ("digits", "digits")
     elsewhere = place.model_copy(update={"pipeline_root": "gs://another/root"})
-    summary = Following(connect(place), run, elsewhere)()
+    summary = RunFollower(connect(place), run, elsewhere)()
     assert (summary.decision, summary.version, summary.reason) == ("promote", 7, "watched")
 
 
@@ -133,16 +133,16 @@ def test_resumed_after_is_read_from_the_version(
     log = '{"event":"resumed","step":"train","epoch":4,"epochs":5}\n'  # which any program may print
     site.runs.step(run.run_id, "train", "Succeeded", log)
     site.runs.become(run.run_id, "SUCCEEDED")
-    assert Following(connect(place), run, place)().resumed_after == 3
+    assert RunFollower(connect(place), run, place)().resumed_after == 3
     site.runs.step(run.run_id, "train", "Cached")
-    assert Following(connect(place), run, place)().resumed_after is None
+    assert RunFollower(connect(place), run, place)().resumed_after is None
 
 
 def test_unchanged(site: Site, place: Environment, run: Any, tmp_path: Path) -> None:
     record(run.run_id, place, tmp_path, unchanged="version 3 was made of the same")
     site.runs.step(run.run_id, "fingerprint", "Succeeded")
     site.runs.become(run.run_id, "SUCCEEDED")
-    summary = Following(connect(place), run, place)()
+    summary = RunFollower(connect(place), run, place)()
     assert (summary.decision, summary.metrics) == ("unchanged", None)
     assert summary.reason == "version 3 was made of the same"
     assert {step.state for step in summary.steps[1:]} == {"skipped"}
@@ -152,7 +152,7 @@ def test_a_run_without_records_has_no_results(site: Site, place: Environment, ru
     site.runs.step(run.run_id, "ingest", "Cached")
     site.runs.become(run.run_id, "SUCCEEDED")
     with pytest.raises(NotFoundError, match=f"runs/{run.run_id}.json"):
-        Following(connect(place), run, place)()
+        RunFollower(connect(place), run, place)()
 
 
 def test_submit_wait_compares_the_run_with_its_plan(
@@ -191,11 +191,11 @@ def test_a_failed_smoke_test_fails_the_run_and_keeps_its_results(
     def predict(*_: Any) -> None:
         raise DeployError("The server did not answer.")
 
-    monkeypatch.setattr("modelyard.pipelines.runners.kfp.following.predict_on_cluster", predict)
+    monkeypatch.setattr("modelyard.pipelines.runners.kfp.follower.predict_on_cluster", predict)
     record(run.run_id, place, tmp_path, decision="promote")
     site.runs.become(run.run_id, "SUCCEEDED")
-    summary = Following(connect(place), run, place)()
-    assert recorded(of_pipelines(run.display_name)) == summary
+    summary = RunFollower(connect(place), run, place)()
+    assert read_summary(of_kfp_run(run.display_name)) == summary
     assert summary.failure
     assert (summary.state, summary.failure.kind, summary.decision) == ("failed", "DeployError", "promote")
 

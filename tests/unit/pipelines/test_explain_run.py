@@ -6,7 +6,7 @@ import time
 
 from modelyard.components import lifeline
 from modelyard.components.events import StepChange, append
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import Failure
 from tests.run_folders import create_ended_run, create_run
 
@@ -40,7 +40,7 @@ def test_without_a_run_the_next_command_is_named(modelyard):
 def test_a_run_that_lives_is_running_and_one_that_was_killed_says_during_what(tmp_path, modelyard):
     run = create_run(tmp_path / ".modelyard", "20260101-000000-aaaa")
     (run / "logs" / "ingest.log").write_text("read 3 files\n")
-    append(run / runs.EVENTS, StepChange(step="ingest", state="running", at=time.time()))
+    append(run / run_folder.EVENTS, StepChange(step="ingest", state="running", at=time.time()))
     with lifeline.hold(run / "lifeline"):
         assert (
             modelyard("explain").out == "The run 20260101-000000-aaaa of digits is running the step ingest.\n"
@@ -55,7 +55,7 @@ def test_a_run_that_lives_is_running_and_one_that_was_killed_says_during_what(tm
     assert "it was killed" in modelyard("runs", "show", "20260101-000000-aaaa").out
     shown = json.loads(modelyard("runs", "show", "20260101-000000-aaaa", "--output", "json").out)
     os.utime(
-        run / runs.EVENTS, (time.time() + 1000,) * 2
+        run / run_folder.EVENTS, (time.time() + 1000,) * 2
     )  # the last sign of life, not the time of the question
     again = json.loads(modelyard("runs", "show", "20260101-000000-aaaa", "--output", "json").out)
     seconds = [
@@ -65,7 +65,7 @@ def test_a_run_that_lives_is_running_and_one_that_was_killed_says_during_what(tm
     followed = modelyard("runs", "show", "20260101-000000-aaaa", "--wait")
     assert (followed.code, "modelyard runs retry" in followed.err) == (14, True)
     assert "last lines of ingest:\n  read 3 files\n" in followed.err
-    (run / runs.CANCELLED).touch()
+    (run / run_folder.CANCELLED).touch()
     told = json.loads(modelyard("explain", "--output", "json").out)
     assert (told["state"], told["kind"]) == ("cancelled", "CancelledError")
     assert "`modelyard runs cancel` ended it" in told["text"]

@@ -14,10 +14,10 @@ from modelyard.components.events import CheckpointSaved, append
 from modelyard.components.explain import local_run
 from modelyard.pipelines.compile import lean_kfp
 from modelyard.pipelines.config.config import load
-from modelyard.pipelines.runners.base import recorded
+from modelyard.pipelines.runners.base import read_summary
 from modelyard.pipelines.runners.local.execution import LocalExecution
 from modelyard.pipelines.runners.local.tasks import Tasks
-from modelyard.pipelines.runners.runs import EVENTS
+from modelyard.pipelines.runners.run_folder import EVENTS
 
 STEPS = ("ingest", "branch", "train", "deploy")  # branch is in no pipeline here
 IMAGE = {"base_image": "python:3.11-slim", "install_kfp_package": False}
@@ -84,9 +84,9 @@ def run(tmp_path: Path, cache: Path) -> Run:
             trained = train(n=ingest(n=1).output, how=how).set_caching_options(False)
             deploy(how=trained.output)
 
-        with tasks.hooked():
+        with tasks.replace_kfp_functions():
             pipeline(how=how)
-        tasks.settle()
+        tasks.mark_unfinished()
         return tasks, seen
 
     return run
@@ -143,10 +143,10 @@ def test_an_interrupted_run_says_where_training_goes_on_when_there_is_a_checkpoi
     folder = tmp_path / "runs" / "20260101-000000-aaaa"
     folder.mkdir(parents=True)
     execution = LocalExecution(load(environ={}), folder)
-    assert f"modelyard runs retry {folder.name}" in execution.go_on()
-    assert "epoch" not in execution.go_on()
+    assert f"modelyard runs retry {folder.name}" in execution.resume_message()
+    assert "epoch" not in execution.resume_message()
     append(folder / EVENTS, CheckpointSaved(step="train", epoch=7))
-    assert "after epoch 7" in execution.go_on()
+    assert "after epoch 7" in execution.resume_message()
 
 
 @pytest.mark.parametrize(("how", "kind"), [("kill", "OutOfMemoryError"), ("tell", "KilledError")])
@@ -168,7 +168,7 @@ def test_a_run_that_ends_with_a_bug_is_recorded_as_failed(tmp_path: Path) -> Non
     execution._execute = Mock(side_effect=KeyError("a bug"))  # type: ignore[method-assign]
     with pytest.raises(KeyError):
         execution()
-    summary = recorded(folder)
+    summary = read_summary(folder)
     assert summary is not None
     assert summary.failure is not None
     assert (summary.state, summary.failure.exit_code) == ("failed", 1)

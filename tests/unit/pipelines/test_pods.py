@@ -122,6 +122,6 @@ def test_an_event_in_the_log_of_a_pod_goes_to_those_of_the_run(tmp_path, monkeyp
     monkeypatch.setenv("MODELYARD_EVENTS", str(tmp_path / "events.jsonl"))
     resumed = Resumed(step="train", epoch=1, epochs=2)
     for line in ("training on cpu:0", resumed.model_dump_json(), '{"event":"forged"}'):
-        launcher._show(line)
+        launcher._forward_line(line)
     assert capsys.readouterr().out == 'training on cpu:0\n{"event":"forged"}\n'
     assert EventFile(tmp_path / "events.jsonl").read() == [resumed]

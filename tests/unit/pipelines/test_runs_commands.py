@@ -20,9 +20,9 @@ from modelyard.components.artifacts import Metric, SameRows
 from modelyard.components.events import Epoch, Resumed, StepChange, append
 from modelyard.pipelines.cli.progress import event_line, serve_command, show, steps_table
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import EvaluationSummary, RunSummary, Step
-from modelyard.pipelines.runners.local.runner import process_start
+from modelyard.pipelines.runners.local.runner import process_start_time
 from tests.run_folders import create_ended_run, create_run
 
 FIRST, SECOND = "20260101-000000-aaaa", "20260102-000000-bbbb"
@@ -98,7 +98,7 @@ def test_the_latest_run_is_the_one_that_started_last(home, modelyard):
 
 def test_a_run_that_another_process_leads_shows_its_steps_as_they_are(home, modelyard):
     run = create_run(home, FIRST)
-    events = run / runs.EVENTS
+    events = run / run_folder.EVENTS
     append(events, StepChange(step="ingest", state="succeeded", cached=True, at=time.time()))
     append(events, StepChange(step="train", state="running", at=time.time()))
     with lifeline.hold(run / "lifeline"):
@@ -181,7 +181,7 @@ def test_the_pods_of_a_run_whose_leader_was_killed_are_removed(home, modelyard, 
     cluster = Cluster()
     monkeypatch.setattr("modelyard.components.kubernetes.cluster.connect", lambda _: cluster)
     place = Environment(kind="kubernetes", store="gs://b/models", pipeline_root="gs://b/runs")
-    run = create_run(home, FIRST, runner="pods", environment="kind", place=place)
+    run = create_run(home, FIRST, runner="pods", environment="kind", settings=place)
     assert found(modelyard, "list")[0]["runner"] == "pods"
     with lifeline.hold(run / "lifeline"):
         modelyard("runs", "logs", FIRST)
@@ -204,7 +204,7 @@ def test_a_process_that_does_not_lead_the_run_is_not_ended(home, modelyard):
     """Its number is that of the leader, which has ended, or it is older than the run."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
         try:
-            run = create_run(home, FIRST, pid=other.pid, pid_started=process_start(other.pid))
+            run = create_run(home, FIRST, pid=other.pid, pid_started=process_start_time(other.pid))
             assert modelyard("runs", "cancel", FIRST).code == 2
             (run / "lifeline").unlink(missing_ok=True)
             changed = create_run(home, SECOND, pid=other.pid, pid_started="another")
@@ -221,9 +221,9 @@ def test_a_living_run_is_cancelled(home, modelyard):
     with subprocess.Popen(line, stdout=subprocess.PIPE) as leader:
         assert leader.stdout
         leader.stdout.readline()
-        (run / runs.START).unlink()
+        (run / run_folder.START).unlink()
         (run / "logs").rmdir()
-        create_run(home, FIRST, pid=leader.pid, pid_started=process_start(leader.pid))
+        create_run(home, FIRST, pid=leader.pid, pid_started=process_start_time(leader.pid))
         assert modelyard("runs", "cancel", FIRST).code == 0
         assert leader.wait(120) == -signal.SIGTERM
     assert found(modelyard, "show", FIRST)["state"] == "cancelled"
@@ -285,7 +285,7 @@ def test_an_event_is_read_whole_or_not_at_all(tmp_path: Path):
 
 
 def test_a_run_that_another_version_of_modelyard_started_is_left_out_and_named(home, modelyard):
-    (create_ended_run(home, FIRST) / runs.START).write_text('{"key of another version": 1}')
+    (create_ended_run(home, FIRST) / run_folder.START).write_text('{"key of another version": 1}')
     create_run(home, SECOND)
     assert [run["name"] for run in found(modelyard, "list")] == [SECOND]
     assert f"the run {FIRST} is not shown" in modelyard("runs", "list").err

@@ -15,7 +15,7 @@ import json, os, sys
 from pathlib import Path
 from modelyard.components.errors import ConflictError, ModelyardError
 from modelyard.components.store.folder import Folder
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners import run_folder
 
 def result(act):
     try:
@@ -33,7 +33,7 @@ for number, missing in enumerate(sys.argv[1].split(",")):
         "replace": result(lambda: len(folder.replace("m/a", b"3", folder.read("m/a")[1]))),
         "stale": result(lambda: folder.replace("m/a", b"4", "0")),
         "read": folder.read("m/a")[0].decode(),
-        "home": result(lambda: runs.check_folder(Path("home"))),
+        "home": result(lambda: run_folder.check_folder(Path("home"))),
     }
 print(json.dumps(found))
 """

@@ -8,15 +8,15 @@ import pytest
 
 from modelyard.components import lifeline
 from modelyard.components.errors import ConfigError, MachineError
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners import run_folder
 
 FILLS_ITS_DISK = """
 import json, os
 from pathlib import Path
 from modelyard.components.step import VARIABLE, step
-from modelyard.pipelines.runners import runs
+from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import Failure, RunSummary
-with runs.start(Path("home").absolute()) as run:
+with run_folder.create(Path("home").absolute()) as run:
     record = os.environ[VARIABLE] = str(run / "failure.json")
     try:
         with step("train"), open(run / "artifacts/big", "wb") as file:
@@ -25,14 +25,14 @@ with runs.start(Path("home").absolute()) as run:
     except OSError as error:
         failure = Failure.of(error, "train")
         result = {"state": "failed", "steps": (), "seconds": 1.0, "store": "x", "failure": failure}
-        runs.finish(run, RunSummary(run=run.name, model="m", **result))
+        run_folder.write_summary(run, RunSummary(run=run.name, model="m", **result))
     found = [json.loads(Path(file).read_text()) for file in (record, run / "run.json")]
     print(json.dumps(found), flush=True)  # the step ends with the run
 """
 
 
 def test_a_run_has_scratch_and_lifeline_while_it_lives(tmp_path):
-    with runs.start(tmp_path) as run:
+    with run_folder.create(tmp_path) as run:
         assert os.environ["TMPDIR"] == str(run / "scratch")
         assert os.environ["MODELYARD_LIFELINE"] == str(run / "lifeline")
     assert "MODELYARD_LIFELINE" not in os.environ
@@ -44,9 +44,9 @@ def test_what_a_killed_run_left_half_written_is_cleared_by_the_next(tmp_path):
     (dead / "scratch" / "x").mkdir(parents=True)
     (dead / "artifacts" / "p" / "ingest" / "raw.partial").mkdir(parents=True)
     (dead / "artifacts" / "p" / "ingest" / "whole").mkdir(parents=True)
-    with runs.start(tmp_path) as living:
+    with run_folder.create(tmp_path) as living:
         (living / "artifacts" / "raw.partial").mkdir()
-        with runs.start(tmp_path):
+        with run_folder.create(tmp_path):
             assert (living / "artifacts" / "raw.partial").exists()
     assert not (dead / "scratch").exists()
     assert [path.name for path in (dead / "artifacts" / "p" / "ingest").iterdir()] == ["whole"]
@@ -57,11 +57,11 @@ def test_a_starting_run_is_never_taken_for_a_dead_one(tmp_path, monkeypatch):
     hold = lifeline.hold
 
     def watched(path):
-        seen.append(runs._dead(tmp_path))
+        seen.append(run_folder._killed_runs(tmp_path))
         return hold(path)
 
     monkeypatch.setattr(lifeline, "hold", watched)
-    with runs.start(tmp_path) as run:
+    with run_folder.create(tmp_path) as run:
         assert (run / "scratch").is_dir()
     assert seen == [[]]
 
@@ -78,11 +78,11 @@ def test_a_run_that_fills_its_disk_is_recorded(tmp_path):
 
 
 def test_a_run_does_not_start_without_room_or_open_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "MINIMUM_FILES", 2**62)
-    with pytest.raises(MachineError, match="ulimit -n"), runs.start(tmp_path / "home"):
+    monkeypatch.setattr(run_folder, "MINIMUM_OPEN_FILES", 2**62)
+    with pytest.raises(MachineError, match="ulimit -n"), run_folder.create(tmp_path / "home"):
         pass
-    monkeypatch.setattr(runs, "MINIMUM_ROOM", 2**62)
-    with pytest.raises(MachineError, match="MODELYARD_HOME"), runs.start(tmp_path / "home"):
+    monkeypatch.setattr(run_folder, "MINIMUM_FREE_BYTES", 2**62)
+    with pytest.raises(MachineError, match="MODELYARD_HOME"), run_folder.create(tmp_path / "home"):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -91,4 +91,4 @@ def test_a_run_does_not_start_without_room_or_open_files(tmp_path, monkeypatch):
 def test_runs_are_not_kept_where_no_record_can_name_them(name, monkeypatch):
     monkeypatch.setenv("MODELYARD_HOME", f"/disk/{name}")
     with pytest.raises(ConfigError, match="MODELYARD_HOME"):
-        runs.home()
+        run_folder.home()

@@ -1,7 +1,7 @@
 """A run on Kubeflow Pipelines, followed to its end: its steps, what keeps them waiting, how it ends.
 
-    following = Following(backend, run, environment)
-    summary = following()        # meanwhile following.steps() and following.last_line show the progress
+    follower = RunFollower(backend, run, environment)
+    summary = follower()        # meanwhile follower.steps() and follower.last_line show the progress
 
 All of it comes from the run's Workflow: Kubeflow Pipelines itself only says that a run failed, and leaves a
 run whose pod cannot start running for ever.
@@ -33,7 +33,7 @@ from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners import runs as local_runs
+from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import ENDED, Failure, RunSummary, State, Step
 from modelyard.pipelines.runners.kfp import runs
 from modelyard.pipelines.runners.kfp.client import Backend
@@ -51,7 +51,7 @@ PHASES: dict[str, State] = {
 }
 
 
-class Following:
+class RunFollower:
     """A run that is followed; calling it waits for the end.
 
     Attributes:
@@ -79,7 +79,7 @@ class Following:
         self._archive = RunArchive(backend, run.run_id)
         self._workflow = Workflow({"metadata": {"name": ""}})
         self._waiting: tuple[str, float] = ("", 0.0)  # the step that waits, and since when
-        self._stuck_in: str | None = None
+        self._stuck_step: str | None = None
         self._log_due = 0.0
 
     def __call__(self) -> RunSummary:
@@ -90,11 +90,11 @@ class Following:
             on. StoreError: the run succeeded, and its results cannot be read.
         """
         name, store = runs.model_and_store(self.run, self._environment)
-        folder = local_runs.of_pipelines(self.run.display_name)
+        folder = run_folder.of_kfp_run(self.run.display_name)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         result: dict[str, Any]
         try:
-            self._await_end()
+            self._wait_for_end()
             if runs.state(self.run) == "failed":
                 result = {"state": "failed", "failure": self._failure(folder / "logs")}
             else:
@@ -102,27 +102,27 @@ class Following:
         except CancelledError as error:
             result = {"state": "cancelled", "failure": Failure.of(error)}
         except StuckError as error:
-            result = {"state": "failed", "failure": Failure.of(error, self._stuck_in)}
+            result = {"state": "failed", "failure": Failure.of(error, self._stuck_step)}
             if not self.leave_stuck:
                 self._record_stuck(error, name, store)
         summary = RunSummary(
             run=self.run.display_name,
             model=name,
             steps=self.steps(),
-            seconds=runs.seconds_of(self.run),
+            seconds=runs.duration(self.run),
             store=store.url,
             **result,
         )
-        local_runs.finish(folder, summary)
+        run_folder.write_summary(folder, summary)
         return summary
 
     def steps(self) -> tuple[Step, ...]:
         """Return the current state of every step."""
-        over = runs.state(self.run) in ENDED or bool(self._stuck_in and not self.leave_stuck)
+        over = runs.state(self.run) in ENDED or bool(self._stuck_step and not self.leave_stuck)
         ending = over or any(pod.step == EXIT_TASK for pod in self._workflow.pods())
         return tuple(_step(name, self._workflow, over if name == EXIT_TASK else ending) for name in STEPS)
 
-    def look(self) -> str:
+    def refresh(self) -> str:
         """Fetch the run and its Workflow, and return the run's state.
 
         Raises:
@@ -132,7 +132,7 @@ class Following:
         try:
             run = self._backend.runs.run_service_get_run(self.run.run_id)
             self._workflow, self.run = self._archive.workflow(), run
-            self._note_changes()
+            self._record_step_changes()
         except NotFoundError as error:
             raise CancelledError(
                 f"The run {self.run.display_name} was deleted, and nothing of it goes on. What it has "
@@ -140,14 +140,14 @@ class Following:
             ) from error
         return runs.state(run)
 
-    def _await_end(self) -> None:
+    def _wait_for_end(self) -> None:
         """Return when the run has succeeded or failed.
 
         Raises:
             CancelledError: it was cancelled or deleted.
             StuckError: one of its pods cannot start.
         """
-        while (state := self.look()) not in ENDED:
+        while (state := self.refresh()) not in ENDED:
             self._raise_if_stuck()
             if time.monotonic() >= self._log_due:
                 node, self._log_due = self._workflow.working(), time.monotonic() + LOG_PAUSE
@@ -159,7 +159,7 @@ class Following:
                 "retry` goes on with it, `modelyard submit` starts another."
             )
 
-    def _note_changes(self) -> None:
+    def _record_step_changes(self) -> None:
         """Add the steps whose state has changed to the events; first, what the log of an ended one says."""
         for step in self.steps():
             before = self._steps.get(step.name)
@@ -182,7 +182,7 @@ class Following:
         return lines
 
     def _raise_if_stuck(self) -> None:
-        found, now = self._stuck(), time.monotonic()
+        found, now = self._find_stuck_pod(), time.monotonic()
         if found is None:
             self._waiting = ("", now)
             return
@@ -192,7 +192,7 @@ class Following:
         limit = self._environment.start_timeout
         if now - self._waiting[1] < (limit if found.wait_limit is None else min(limit, found.wait_limit)):
             return
-        self._stuck_in = found.step
+        self._stuck_step = found.step
         if not self.leave_stuck:
             runs.cancel(self._backend, self.run)
         left = "With --leave-stuck it was not cancelled: `modelyard runs cancel` ends it."
@@ -204,12 +204,12 @@ class Following:
     def _record_stuck(self, error: StuckError, name: str, store: Store) -> None:
         """Record why the run was cancelled, which no pod says any more; no exit task runs then."""
         paragraph = explanation(
-            self.run.display_name, name, "cancelled", self._stuck_in, str(error), type(error).__name__
+            self.run.display_name, name, "cancelled", self._stuck_step, str(error), type(error).__name__
         )
         with suppress(StoreError):  # it may not be written from here
             record_end(open_objects(store), name, self.run.run_id, paragraph)
 
-    def _stuck(self) -> Stuck | None:
+    def _find_stuck_pod(self) -> Stuck | None:
         """Return the pod that waits, if one does: the cluster, if it is the run's, says most of it."""
         if self._archive.cluster:
             try:
@@ -235,7 +235,7 @@ class Following:
 
     def _results(self, name: str, store: Store, folder: Path) -> dict[str, Any]:
         try:
-            found = results(self.run, name, store, self._environment, folder)
+            found = read_results(self.run, name, store, self._environment, folder)
             if (version := found.get("version")) and not self._workflow.cached("train"):
                 found["resumed_after"] = _resumed_after(open_store(store), name, version)
             return found
@@ -245,7 +245,7 @@ class Following:
             ) from error
 
 
-def results(run: Any, name: str, store: Store, environment: Environment, folder: Path) -> dict[str, Any]:
+def read_results(run: Any, name: str, store: Store, environment: Environment, folder: Path) -> dict[str, Any]:
     """Return the part of a run's summary with its results: what its steps recorded, report, prediction.
 
     Args:
@@ -262,7 +262,7 @@ def results(run: Any, name: str, store: Store, environment: Environment, folder:
     champion = open_store(store).champion(name)
     found = records.of_run(open_objects(store), name, run.run_id)
     if not found.start:
-        raise _gone(run, store, records.run_key(name, run.run_id))
+        raise _missing_record(run, store, records.run_key(name, run.run_id))
     result: dict[str, Any] = {
         "fingerprint": found.start.fingerprint,
         "champion": champion.version if champion else None,
@@ -270,12 +270,14 @@ def results(run: Any, name: str, store: Store, environment: Environment, folder:
     if found.start.unchanged is not None:
         return {**result, "decision": UNCHANGED, "reason": found.start.unchanged}
     if not (decision := found.decision):
-        raise _gone(run, store, records.decision_key(name, found.start.fingerprint, found.start.champion))
+        raise _missing_record(
+            run, store, records.decision_key(name, found.start.fingerprint, found.start.champion)
+        )
     report = folder / "artifacts" / "evaluate" / "report"
     staging.fetch(decision.report, report, environment.artifact_store().endpoint)
     outcome = found.outcome.outcome if found.outcome else None
-    result |= local_runs.scores(decision.decision, decision.metrics, report, outcome, folder)
-    return local_runs.predicted(result, lambda: predict_on_cluster(name, store, environment))
+    result |= run_folder.evaluation_fields(decision.decision, decision.metrics, report, outcome, folder)
+    return run_folder.add_prediction(result, lambda: predict_on_cluster(name, store, environment))
 
 
 def _resumed_after(models: ModelStore, name: str, version: int) -> int | None:
@@ -287,7 +289,7 @@ def _resumed_after(models: ModelStore, name: str, version: int) -> int | None:
     return history.resumed_after or None
 
 
-def _gone(run: Any, store: Store, key: str) -> NotFoundError:
+def _missing_record(run: Any, store: Store, key: str) -> NotFoundError:
     return NotFoundError(
         f"The record {store.url}/{key} of the run {run.display_name} was removed. `modelyard submit` starts "
         "another."
@@ -306,10 +308,10 @@ def _step(name: str, workflow: Workflow, ended: bool) -> Step:
         state = "skipped" if ended else "running"
     if state == "running" and ended:
         state = "failed"
-    return Step(name=name, state=state, seconds=_seconds(pods, state == "running"), cached=cached)
+    return Step(name=name, state=state, seconds=_duration(pods, state == "running"), cached=cached)
 
 
-def _seconds(pods: list[PodNode], running: bool) -> float:
+def _duration(pods: list[PodNode], running: bool) -> float:
     """Return the time from a step's first pod to the end of its last, its driver's included."""
     begun = [datetime.fromisoformat(one.started) for one in pods if one.started]
     if not begun:

@@ -43,10 +43,10 @@ from modelyard.components.step import raise_file_limit
 from modelyard.pipelines.runners.base import EvaluationSummary, Failure, RunInfo, RunSummary
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
-MINIMUM_ROOM = 16 * 10**6  # bytes
-ROOM = 2**18  # bytes kept for the summary of a run that fills its disk
-MINIMUM_FILES = 128
-LONGEST_HOME = 4096 - 400  # bytes of a path, less what is below it
+MINIMUM_FREE_BYTES = 16 * 10**6  # bytes
+RESERVED_BYTES = 2**18  # bytes kept for the summary of a run that fills its disk
+MINIMUM_OPEN_FILES = 128
+MAXIMUM_HOME_BYTES = 4096 - 400  # bytes of a path, less what is below it
 START, EVENTS, CANCELLED = "start.json", "events.jsonl", "cancelled"
 
 
@@ -65,7 +65,7 @@ def home() -> Path:
 
 
 @contextmanager
-def start(base: Path) -> Iterator[Path]:
+def create(base: Path) -> Iterator[Path]:
     """Make the folder of a new run and hold its lifeline; clear up after runs that were killed.
 
     Raises:
@@ -76,8 +76,8 @@ def start(base: Path) -> Iterator[Path]:
     run = base / "runs" / name
     try:
         check_folder(base)
-        for dead in _dead(base):
-            _clear(dead)
+        for dead in _killed_runs(base):
+            _remove_temporary_files(dead)
         for part in ("logs", "artifacts"):
             (run / part).mkdir(parents=True)
     except OSError as error:
@@ -95,11 +95,11 @@ def start(base: Path) -> Iterator[Path]:
         ),
     ):
         (run / "scratch").mkdir()  # under the lifeline: a run with scratch and without it is dead
-        (run / "scratch" / "room").write_bytes(bytes(ROOM))
+        (run / "scratch" / "room").write_bytes(bytes(RESERVED_BYTES))
         try:
             yield run
         finally:
-            _clear(run)
+            _remove_temporary_files(run)
             tempfile.tempdir = None  # it remembers TMPDIR
 
 
@@ -111,9 +111,9 @@ def check_folder(folder: Path) -> None:
         MachineError: there is too little room, or a limit is too low.
     """
     try:
-        if len(os.fsencode(folder)) > LONGEST_HOME:
+        if len(os.fsencode(folder)) > MAXIMUM_HOME_BYTES:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        with tempfile.NamedTemporaryFile(dir=existing(folder), prefix=".modelyard-") as file:
+        with tempfile.NamedTemporaryFile(dir=nearest_existing(folder), prefix=".modelyard-") as file:
             file.write(b"\0")
             file.flush()
             lifeline.lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -123,15 +123,15 @@ def check_folder(folder: Path) -> None:
                 raise OSError(error.errno, f"no memory maps ({error.strerror})") from error
     except OSError as error:
         raise _unusable(folder, error) from error
-    free = shutil.disk_usage(existing(folder)).free
-    if free < MINIMUM_ROOM:
+    free = shutil.disk_usage(nearest_existing(folder)).free
+    if free < MINIMUM_FREE_BYTES:
         raise MachineError(
-            f"{folder} has {free / 1e6:.1f} MB free, and a run needs at least {MINIMUM_ROOM / 1e6:.0f} MB. "
+            f"{folder} has {free / 1e6:.1f} MB free; a run needs at least {MINIMUM_FREE_BYTES / 1e6:.0f} MB. "
             "Make room there, or set MODELYARD_HOME to a folder on another disk."
         )
     for allowed, minimum, option, unit in (
-        (raise_file_limit(), MINIMUM_FILES, "-n", "open files"),
-        (resource.getrlimit(resource.RLIMIT_FSIZE)[0], MINIMUM_ROOM, "-f", "bytes a file"),
+        (raise_file_limit(), MINIMUM_OPEN_FILES, "-n", "open files"),
+        (resource.getrlimit(resource.RLIMIT_FSIZE)[0], MINIMUM_FREE_BYTES, "-f", "bytes a file"),
     ):
         if allowed != resource.RLIM_INFINITY and allowed < minimum:
             raise MachineError(
@@ -150,26 +150,26 @@ def _unusable(base: Path, error: OSError) -> ModelyardError:
     )
 
 
-def existing(folder: Path) -> Path:
+def nearest_existing(folder: Path) -> Path:
     """Return a folder, or the nearest one around it that this user sees."""
     return next(one for one in (folder, *folder.parents) if os.path.exists(one))  # noqa: PTH110 - raises nothing
 
 
-def of_pipelines(name: str) -> Path:
+def of_kfp_run(name: str) -> Path:
     """Return the folder for what is fetched of a run on Kubeflow Pipelines; it may not be there."""
     return home() / "runs" / re.sub(r"[^\w.-]+", "-", name).strip(".")
 
 
-def finish(run: Path, summary: RunSummary) -> None:
+def write_summary(run: Path, summary: RunSummary) -> None:
     """Record how the run ended; on a full disk, in the room of its temporary files."""
     try:
         write(run / "run.json", summary)
     except OSError:
-        _clear(run)
+        _remove_temporary_files(run)
         write(run / "run.json", summary)
 
 
-def scores(
+def evaluation_fields(
     decision: Decision, metrics: Metrics, report: Path, outcome: Outcome | None, folder: Path
 ) -> dict[str, Any]:
     """Return the part of a run's summary with the decision and the metrics; put the report into its folder.
@@ -198,7 +198,7 @@ def scores(
     }
 
 
-def predicted(result: dict[str, Any], predict: Callable[[], Prediction | None]) -> dict[str, Any]:
+def add_prediction(result: dict[str, Any], predict: Callable[[], Prediction | None]) -> dict[str, Any]:
     """Return a run's result with a prediction of its server; without an answer, the run has failed."""
     try:
         return {**result, "prediction": predict()}
@@ -212,7 +212,7 @@ def add_facts(summary: RunSummary, info: RunInfo) -> RunSummary:
         held = summary.version and summary.decision != "promote"
         facts = {
             "run": info.name,
-            "started": minute(info.started),
+            "started": format_minute(info.started),
             "environment": info.environment,
             "data": info.data or "",
             "fingerprint": summary.fingerprint or "",
@@ -224,18 +224,18 @@ def add_facts(summary: RunSummary, info: RunInfo) -> RunSummary:
     return summary
 
 
-def minute(time: str) -> str:
+def format_minute(time: str) -> str:
     """Return an ISO 8601 time in UTC for people."""
     return f"{time[:16].replace('T', ' ')} UTC"
 
 
-def _dead(base: Path) -> list[Path]:
+def _killed_runs(base: Path) -> list[Path]:
     """Return the runs that ended without clearing up: their scratch is there, their lifeline is free."""
     scratches = (base / "runs").glob("*/scratch")
     return [path.parent for path in scratches if not lifeline.held(path.parent / "lifeline")]
 
 
-def _clear(run: Path) -> None:
+def _remove_temporary_files(run: Path) -> None:
     for partial in (run / "artifacts").rglob("*.partial"):
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(run / "scratch", ignore_errors=True)

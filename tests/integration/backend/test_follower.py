@@ -16,7 +16,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.base import Failure, RunSummary
 from modelyard.pipelines.runners.kfp import client, runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
-from modelyard.pipelines.runners.kfp.following import Following
+from modelyard.pipelines.runners.kfp.follower import RunFollower
 from tests.integration.backend.conftest import Site
 from tests.integration.backend.server import Fault
 
@@ -52,7 +52,7 @@ def follow(site: Site, backend: Backend, run: Any, environment: Environment) -> 
     def follow(during: Callable[[], None] = lambda: None, **options: Any) -> RunSummary:
         place = environment.model_copy(update=options.pop("update", {}))
         with meanwhile(site, run, during):
-            return Following(options.pop("backend", backend), run, place, **options)()
+            return RunFollower(options.pop("backend", backend), run, place, **options)()
 
     return follow
 
@@ -82,9 +82,9 @@ def test_steps_without_pods_are_skipped_when_the_exit_task_starts(
 ) -> None:
     site.runs.fail(run.run_id, "ingest", DATA_ERROR)
     site.runs.step(run.run_id, "explain", "Running")
-    following = Following(backend, run, environment)
-    following.look()
-    states = {step.name: step.state for step in following.steps()}
+    follower = RunFollower(backend, run, environment)
+    follower.refresh()
+    states = {step.name: step.state for step in follower.steps()}
     assert (states["ingest"], states["deploy"], states["explain"]) == ("failed", "skipped", "running")
 
 
@@ -132,9 +132,9 @@ def test_states_of_the_steps_of_a_running_run(
     site.runs.step(run.run_id, "ingest", "Cached")
     site.runs.step(run.run_id, "preprocess", "Running", "half of it")
     site.runs.step(run.run_id, "train", "Driver")
-    seen = Following(backend, run, environment)
+    seen = RunFollower(backend, run, environment)
     assert {step.state for step in seen.steps()} == {"waiting"}
-    assert seen.look() == "running"
+    assert seen.refresh() == "running"
     found = [(step.name, step.state, step.cached) for step in seen.steps()][:5]
     assert found == [
         ("fingerprint", "succeeded", False),
@@ -235,7 +235,7 @@ def test_epochs_are_parsed_from_json_lines_of_the_log(
     )
     site.runs.become(run.run_id, "RUNNING")
     site.runs.step(run.run_id, "train", "Running", f"epoch 1 of 2\n{first.model_dump_json()}\n")
-    following = Following(backend, run, environment)
+    follower = RunFollower(backend, run, environment)
 
     def end() -> None:
         log = "\n".join(one.model_dump_json() for one in (first, second))
@@ -243,7 +243,7 @@ def test_epochs_are_parsed_from_json_lines_of_the_log(
         site.runs.become(run.run_id, "FAILED")
 
     with meanwhile(site, run, end):
-        following()
-    assert [one for one in following.events if isinstance(one, Epoch)] == [first, second]
-    states = [one.state for one in following.events if isinstance(one, StepChange) and one.step == "train"]
+        follower()
+    assert [one for one in follower.events if isinstance(one, Epoch)] == [first, second]
+    states = [one.state for one in follower.events if isinstance(one, StepChange) and one.step == "train"]
     assert states == ["running", "succeeded"]

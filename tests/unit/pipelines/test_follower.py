@@ -63,4 +63,4 @@ def test_a_pod_that_is_deleted_before_its_step_began_is_lost(monkeypatch):
     with pytest.raises(pods.PodFailedError) as failed:
         pods.run_pod(Deleted(), POD, start_timeout=1)
     assert (failed.value.failure.kind, failed.value.failure.step) == ("KilledError", "train")
-    assert failed.value.may_help
+    assert failed.value.is_retryable
