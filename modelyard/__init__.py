@@ -3,14 +3,14 @@
     import modelyard
     summary = modelyard.run("pets.yaml")
 
-The functions are those of pipelines/api.py, listed in __init__.pyi. Importing `modelyard` imports nothing
-else: the images of the steps hold no pipelines/, and a step's code fingerprint covers this file.
+The functions are those of pipelines/api.py, declared in __init__.pyi. They are imported on first use, as the
+images of the steps do not contain pipelines/.
 
-components  the work: one package per step, and what the steps share
-pipelines   the wiring: the pipeline, configuration, environments, runners, schedules, planning, command line
+components  the steps, one package each, and the packages that they share
+pipelines   the pipeline, configuration, environments, runners, schedules, planning, command line
 
-Both are folders of the repository that this package links to, so that a project which has folders of these
-names itself can use modelyard.
+Both are symbolic links to folders of the repository, so that their names cannot collide with those of a
+user's packages.
 """
 
 from importlib import import_module

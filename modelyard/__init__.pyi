@@ -1,4 +1,4 @@
-"""What `import modelyard` has: see pipelines/api.py."""
+"""The public API; see pipelines/api.py."""
 
 from modelyard.pipelines.api import (
     Config as Config,

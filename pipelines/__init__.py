@@ -1,1 +1,1 @@
-"""The wiring: the pipeline, its configuration, its compiler, its runners and the command line."""
+"""The pipeline, its configuration, compiler and runners, and the command line."""

@@ -1,14 +1,14 @@
-"""modelyard in Python: what the commands do, as functions. `import modelyard` has them.
+"""The public Python API: the commands as functions of the package `modelyard`.
 
-    summary = modelyard.run("pets.yaml")                   # on this machine, to its end
+    summary = modelyard.run("pets.yaml")                   # on this machine, blocking
     summary.decision, summary.version, summary.metrics["accuracy"]
     model = modelyard.load_model("pets")                   # the champion
-    modelyard.predict(model, ["cat.png", "many.npy"])      # or model.run(batch), an array
+    modelyard.predict(model, ["cat.png", "batch.npy"])     # or model.run(array)
     modelyard.rollback("pets", reason="worse at night", by="me")
 
 A configuration is the path of a file, a Config of `load_config`, or None for the digits example. An
 environment is `local`, `kind`, `gke`, the name of a file in ./environments, or the path of a file.
-`overrides` are `key=value` with dotted keys, as for --set. Every function raises ModelyardError: the message
+`overrides` are `key=value` with dotted keys, as for --set. Every function raises ModelyardError; its message
 says what is wrong and what to do.
 """
 
@@ -68,15 +68,15 @@ DEFAULTS: dict[str, bool | int] = {"skip_unchanged": False, "force_after": 0}
 def load_config(
     path: Path | str | None = None, overrides: Sequence[str] = (), environment: str = "local"
 ) -> Config:
-    """Return the effective configuration of a file, checked.
+    """Return the effective configuration of a file, validated.
 
     Args:
         path: the YAML file; the digits example when None.
         overrides: `key=value` with dotted keys.
-        environment: whose store is used.
+        environment: the environment whose store is used.
 
     Raises:
-        ConfigError: names every problem with its line, the value and the remedy.
+        ConfigError: lists every problem with its line, the value and the remedy.
     """
     store = load_environment(environment, overrides).model_store()
     return load(Path(path) if path is not None else None, overrides, store=store)
@@ -93,7 +93,7 @@ def run(
     *,
     skip_unchanged: bool = False,
 ) -> RunSummary:
-    """Run the pipeline to its end, led by this process, and return the result.
+    """Run the pipeline, led by this process, and return the result when it ends.
 
     Args:
         config: the configuration.
@@ -102,7 +102,7 @@ def run(
         skip_unchanged: end as `unchanged` if the champion has the same data, configuration and code.
 
     Raises:
-        ModelyardError: the run cannot start, or a step failed: the error of that step.
+        ModelyardError: the run cannot start, or the error of the step that failed.
     """
     summary = finish(start(config, environment, overrides, {"skip_unchanged": skip_unchanged}))
     if summary.failure:
@@ -117,7 +117,7 @@ def start(
     options: dict[str, bool | int] = DEFAULTS,
     console: "Console | None" = None,
 ) -> Run:
-    """Return a run that this process leads; `finish` executes it, meanwhile `Run.events` shows how it goes.
+    """Return a run that this process leads. `finish` executes it; `Run.events` has its progress.
 
     Args:
         config: the configuration.
@@ -148,11 +148,11 @@ def start(
 
 
 def finish(run: Run, leave_stuck: bool = False) -> RunSummary:
-    """Execute or follow a run to its end and return the result; a plan of it goes into its report.
+    """Execute or follow a run, return the result, and add the plan of the run to its report.
 
     Args:
         run: the run.
-        leave_stuck: do not cancel it when one of its pods cannot start.
+        leave_stuck: do not cancel the run if one of its pods cannot start.
     """
     from modelyard.pipelines.planning import comparison
 
@@ -171,9 +171,9 @@ def plan(
 
     Args:
         config: the configuration.
-        environment: where it would run.
+        environment: where the run would execute.
         overrides: `key=value` with dotted keys.
-        request: what to measure; see planning.planner.Request. Nothing is measured when None.
+        request: what to measure, see planning.planner.Request; None measures nothing.
     """
     from modelyard.pipelines.planning import planner
     from modelyard.pipelines.runners import run_folder
@@ -185,16 +185,16 @@ def plan(
 
 @dataclass(frozen=True)
 class Submission:
-    """What `submit` would send: the checked pipeline, its uploads, and how it differs from the last run.
+    """A checked submission that is not sent yet.
 
     Attributes:
-        server: where it would go.
-        uploads: files of this machine that the run needs.
+        server: the server of Kubeflow Pipelines.
+        uploads: local data and code that the run needs.
         prepared: the pipeline and its arguments.
-        found: what the server has of it.
-        since: the model's last run, if there is one.
-        changes: how this one differs from it.
-        notes: what preflight found and what refuses nothing.
+        found: the parts of it that the server has.
+        since: the model's last run, if any.
+        changes: the differences from the last run.
+        notes: warnings of the preflight checks.
     """
 
     server: "KfpRunner"
@@ -206,7 +206,7 @@ class Submission:
     notes: Sequence[str]
 
     def send(self, console: "Console | None" = None) -> "KfpRun":
-        """Upload what is missing, start the run and return it; `console` shows the progress of uploads."""
+        """Upload missing files, start the run and return it; `console` shows the progress of uploads."""
         from modelyard.pipelines.planning import comparison
 
         plan_key = comparison.identity(self.uploads.config, self.server.environment)
@@ -223,14 +223,14 @@ def prepare_submission(
     budget: float | None = None,
     anyway: bool = False,
 ) -> Submission:
-    """Check a run on Kubeflow Pipelines and return what would be sent.
+    """Check a run on Kubeflow Pipelines and return its submission.
 
     Args:
         scope: the environment, the server and the overrides.
         config: the configuration.
         options: as for `start`.
-        budget: in USD, which the last plan must not exceed.
-        anyway: do not refuse what the plan or the nodes say cannot succeed.
+        budget: maximum cost in USD, according to the last plan.
+        anyway: skip the checks against the plan and the nodes.
     """
     from modelyard.pipelines.compile.preflight import check
     from modelyard.pipelines.compile.uploads import gather
@@ -238,7 +238,7 @@ def prepare_submission(
     from modelyard.pipelines.runners import run_folder, select
     from modelyard.pipelines.runners.kfp import submission
 
-    server = select.kfp_runner(scope)  # there is one, before anything is packed for it
+    server = select.kfp_runner(scope)  # fails early if the environment has none
     environment = server.environment
     uploads = gather(_config(config, scope.overrides, server.name), environment)
     if not anyway:
@@ -258,13 +258,13 @@ def submit(
     endpoint: str | None = None,
     skip_unchanged: bool = False,
 ) -> Run:
-    """Start a run on Kubeflow Pipelines, after checks, and return it; `Run.result` follows it to its end.
+    """Check and start a run on Kubeflow Pipelines, and return it; `Run.result` waits for its end.
 
     Args:
         config: the configuration.
-        environment: that of a cluster.
+        environment: an environment on a cluster.
         overrides: `key=value` with dotted keys.
-        endpoint: URL of the API of Kubeflow Pipelines; by default that of the environment.
+        endpoint: URL of the Kubeflow Pipelines API; by default that of the environment.
         skip_unchanged: end as `unchanged` if the champion has the same data, configuration and code.
     """
     from modelyard.pipelines.runners.select import RunScope
@@ -276,12 +276,12 @@ def submit(
 def compile_pipeline(
     file: Path | str, config: Source = None, environment: str = "local", overrides: Sequence[str] = ()
 ) -> None:
-    """Write the pipeline as KFP's YAML, with the configuration as default arguments.
+    """Compile the pipeline to a YAML file of KFP, with the configuration as default arguments.
 
     Args:
         file: the .yaml file to write.
         config: the configuration.
-        environment: decides the image, the resources and the node of each step.
+        environment: determines the image, resources and node of each step.
         overrides: `key=value` with dotted keys.
     """
     from modelyard.pipelines.compile.compiler import compile_to
@@ -293,7 +293,7 @@ def compile_pipeline(
 def step_specs(
     config: Source = None, environment: str = "local", overrides: Sequence[str] = ()
 ) -> dict[str, str]:
-    """Return the argument `spec` of each step, by the step's name, for a pipeline of your own.
+    """Return the argument `spec` of each step by its name, for use in other pipelines.
 
     Args:
         config: the configuration.
@@ -310,7 +310,7 @@ def list_runs(environment: str | None = None, model: str | None = None, limit: i
     """Return the latest runs, newest first.
 
     Args:
-        environment: of the runs; None for those that this machine leads.
+        environment: the environment of the runs; None: the runs that this machine leads.
         model: only runs of this model.
         limit: maximum number of runs.
     """
@@ -320,14 +320,14 @@ def list_runs(environment: str | None = None, model: str | None = None, limit: i
 
 
 def open_run(name: str | None = None, environment: str | None = None) -> Run:
-    """Return a run: its steps, events, logs, result and explanation; `cancel` and `retry` change it.
+    """Return a run with its steps, events, logs and result; it can be cancelled and retried.
 
     Args:
-        name: its name or id; the latest when None.
+        name: name or ID of the run; the latest when None.
         environment: as for `list_runs`.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is no such run.
     """
     from modelyard.pipelines.runners import select
 
@@ -335,21 +335,21 @@ def open_run(name: str | None = None, environment: str | None = None) -> Run:
 
 
 def open_store(url: str | None = None, environment: str = "local") -> ModelStore:
-    """Return a model store: versions, champion, history. Its own `promote` verifies nothing.
+    """Return a model store. Its method `promote` does not verify the version; `modelyard.promote` does.
 
     Args:
-        url: a folder, gs://bucket/prefix, or another storage; that of the environment when None.
-        environment: whose store is used.
+        url: a folder, gs://bucket/prefix, or the URL of an installed storage; default: of the environment.
+        environment: the environment whose store is used.
 
     Raises:
-        ConfigError: the URL is not one that modelyard knows.
+        ConfigError: no storage supports the URL.
         StoreError: there are no credentials for it.
     """
     return _open_store(store_section(url, environment))
 
 
 def store_section(url: str | None, environment: str = "local") -> Store:
-    """Return the `store` section for what needs no configuration; see `open_store`."""
+    """Return the section `store` without a configuration; see `open_store`."""
     overrides = [f"store.url={json.dumps(url)}"] if url is not None else []
     return load_section("store", Store, overrides, defaults=load_environment(environment).model_store())
 
@@ -357,18 +357,18 @@ def store_section(url: str | None, environment: str = "local") -> Store:
 def promote(
     name: str, version: int, *, reason: str, by: str, url: str | None = None, environment: str = "local"
 ) -> Champion:
-    """Make a version the champion, once a server of this machine has loaded and verified it.
+    """Make a version the champion, after a server on this machine has loaded and verified it.
 
     Args:
         name: the model's name.
         version: the version.
-        reason: why, for the history.
-        by: who, for the history.
-        url: of the model store; that of the environment when None.
-        environment: whose store is used; on a cluster, the next deploy rolls the version out.
+        reason: the reason, for the history.
+        by: the user, for the history.
+        url: URL of the model store; that of the environment when None.
+        environment: the environment whose store is used; on a cluster, the next deploy rolls it out.
 
     Raises:
-        DeployError: a file of it is damaged, it does not run, or it answers otherwise than evaluate saw.
+        DeployError: a file is damaged, the model cannot be loaded, or its golden requests fail.
         NotFoundError: there is no such version.
     """
     from modelyard.components.deploy.verification import pin_version
@@ -389,20 +389,20 @@ def rollback(
     environment: str = "local",
     log: Callable[[str], None] = lambda _: None,
 ) -> Champion:
-    """Make an earlier version the champion again, once a server has loaded and verified it.
+    """Make an earlier version the champion again, after a server has loaded and verified it.
 
     Args:
         name: the model's name.
         to: the version; the previous champion when None.
-        reason: why, for the history.
-        by: who, for the history.
-        url: of the model store of this machine; that of the environment when None.
-        environment: whose servers and store are used; on a cluster it is rolled out.
-        log: takes each sentence about the progress.
+        reason: the reason, for the history.
+        by: the user, for the history.
+        url: URL of a local model store; that of the environment when None.
+        environment: the environment whose servers and store are used; on a cluster, rolls it out.
+        log: receives progress messages.
 
     Raises:
-        ConfigError: a URL is given, and the environment is a cluster, which has its store.
-        DeployError: a file of it is damaged, it does not run, or it answers otherwise than evaluate saw.
+        ConfigError: `url` is set and the environment is a cluster.
+        DeployError: a file is damaged, the model cannot be loaded, or its golden requests fail.
         NotFoundError: there is no earlier champion, or no such version.
     """
     from modelyard.pipelines.serving.platforms import find_controller
@@ -411,7 +411,9 @@ def rollback(
     if not load_environment(environment).on_cluster:
         section = store_section(url, environment)
     elif url is not None:
-        raise ConfigError(f"The environment {environment} has its own store. Leave the URL of the store out.")
+        raise ConfigError(
+            f"The environment {environment} has its own store, so the store {url} cannot be used. Remove it."
+        )
     controller = find_controller(name, environment, by, store=section)
     version = to or controller.models.require_champion(name).previous
     controller = find_controller(name, environment, by, log=log, version=version, store=section)
@@ -419,15 +421,15 @@ def rollback(
 
 
 def load_model(name: str, version: int | None = None, store: ModelStore | None = None) -> "Model":
-    """Return a version, loaded with ONNX Runtime.
+    """Load a version with ONNX Runtime.
 
-    `run(batch)` takes examples (n, *shape) and returns float32 answers (n, values); `signature` has shapes,
-    dtypes and the names of the values.
+    `run(batch)` takes examples (n, *shape) and returns float32 predictions (n, values); `signature` has
+    shapes, dtypes and the names of the values.
 
     Args:
         name: the model's name.
         version: the version; the champion when None.
-        store: where it is; the default store when None.
+        store: the model store; the default store when None.
 
     Raises:
         NotFoundError: there is no such version, or no champion.
@@ -438,14 +440,14 @@ def load_model(name: str, version: int | None = None, store: ModelStore | None =
 
 
 def predict(model: "Model", files: Sequence[Path | str]) -> "list[ExamplePrediction]":
-    """Return an answer per example in image files or .npy files, in order.
+    """Return a prediction for each example in image files or .npy files, in order.
 
     Args:
-        model: what `load_model` returned.
-        files: image files, or .npy files with one example or many.
+        model: the result of `load_model`.
+        files: image files, or .npy files with one or more examples.
 
     Raises:
-        DataError: a file is missing, or does not hold what the model takes.
+        DataError: a file is missing, or does not fit the signature of the model.
     """
     from modelyard.pipelines.serving import prediction
 

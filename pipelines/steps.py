@@ -1,9 +1,9 @@
-"""The steps: a row for each, in the order of the pipeline. This is the only list of the steps.
+"""The registry of the steps, in the order of the pipeline.
 
     STEPS["train"].image
 
-To add a step: its folder in components/ (`component.py`, `spec.py` and its work), a row here, and its place
-in the flow (train_to_serve.py). docs/extending.md shows it.
+To add a step, add a package to components/, a row to this registry, and a task to train_to_serve.py; see
+docs/extending.md.
 """
 
 import json
@@ -24,7 +24,7 @@ from modelyard.components.train.spec import TrainSpec
 SERVER_IMAGE = "serve"
 """The image of the server that deploy rolls out."""
 STAGING_IMAGE = "fingerprint"
-"""The image that moves artifacts for the pods of other steps: the smallest with the clients of storages."""
+"""The image that transfers artifacts for the pods of other steps: the smallest with storage clients."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class Step:
     """A step of the pipeline.
 
     Attributes:
-        name: its name, one word (KFP writes `_` as `-`); also that of its folder and of the function in its
-            component.py. Its spec is called after it, as `TrainSpec`: its image knows only the name.
-        spec: what it is told.
-        image: the image of components/Dockerfile that holds it.
-        accelerated: the images that hold it with the libraries of an accelerator, by the kind of accelerator.
-        cached: whether its outputs may come from an earlier run with the same inputs.
-        decisive: whether its code decides what a version is.
-        resources: what it asks for instead of the environment's `defaults`; keys of StepResources.
-        distributions: what its libraries import that itself does not, and that decides the result.
-        kubernetes: whether it calls the API of Kubernetes.
-        exit_task: whether it runs when the others have ended, and says how.
+        name: one word (KFP writes `_` as `-`). The package, the function in component.py and the spec
+            (`TrainSpec`) have the same name, as the image knows only the name.
+        spec: the class of its input.
+        image: its image in components/Dockerfile.
+        accelerated: its images with the libraries of an accelerator, by kind of accelerator.
+        cached: whether KFP may reuse outputs of an earlier run with the same inputs.
+        decisive: whether its code is part of the recipe.
+        resources: fields of StepResources that override `defaults` of the environment.
+        distributions: packages of indirect imports that affect the result.
+        kubernetes: whether it calls the Kubernetes API.
+        exit_task: whether it runs after all others, also after a failure.
     """
 
     name: str
@@ -58,12 +58,12 @@ class Step:
 
     @property
     def component(self) -> str:
-        """The module of its KFP function."""
+        """The module of its component."""
         return f"modelyard.components.{self.name}.component"
 
     @property
     def parameter(self) -> str:
-        """The parameter of the pipeline that holds its spec."""
+        """The pipeline parameter with its spec."""
         return f"{self.name}_spec"
 
 
@@ -78,23 +78,23 @@ _ROWS = (
         accelerated={"gpu": "train-cuda", "tpu": "train-tpu"},
         cached=True,
         decisive=True,
-        distributions=("tf2onnx",),  # Keras exports with it
+        distributions=("tf2onnx",),  # used by Keras' export
     ),
     Step("evaluate", EvaluateSpec, "evaluate", cached=True, decisive=True),
-    # another attempt would put a version before clients again that was just rolled back
+    # no retries: a retry would roll out a version again that was just rolled back
     Step("deploy", DeploySpec, "deploy", resources={"retries": 0}, kubernetes=True),
     Step(EXIT_TASK, ExplainSpec, "deploy", kubernetes=True, exit_task=True),
 )
 STEPS: Mapping[str, Step] = {step.name: step for step in _ROWS}
 IMAGES = (*dict.fromkeys(step.image for step in _ROWS), SERVER_IMAGE)
-"""The images that a pipeline needs."""
+"""All images without accelerators."""
 ACCELERATED_IMAGES = tuple(image for step in _ROWS for image in step.accelerated.values())
-"""The images with the libraries of an accelerator."""
+"""All images with the libraries of an accelerator."""
 
 
 def deploy_spec(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the spec of deploy from the parameters of a run on a server; empty if it has none.
+    """Return the spec of deploy from the parameters of a KFP run, or an empty one.
 
-    The run may be of another version of modelyard, so nothing of it is checked.
+    The run may be from another version of modelyard, so the spec is not validated.
     """
     return dict(json.loads(parameters.get(STEPS["deploy"].parameter) or "{}"))

@@ -1,17 +1,16 @@
-"""The pipeline, from data to a served and guarded model. Read it top to bottom: it is the flow.
+"""The pipeline, from data to a served model.
 
-1. fingerprint: what identifies the data and this run, and which champion is to be beaten; the end when it
-                was asked to skip a run in which nothing is new
-2. ingest:      fetch, verify, decode
-3. preprocess:  validate, split, measure
-4. train:       fit, export with the preprocessing inside
-5. evaluate:    score candidate and champion on the same examples; the gate decides
-6. deploy:      only if the gate says so: publish, verify in a real server, promote
-7. explain:     whatever happened: say how the run ended, and why
+1. fingerprint: identify the data, the run and the champion; end the run if nothing changed (skip_unchanged)
+2. ingest:      download, verify, decode
+3. preprocess:  validate, split, measure the normalization
+4. train:       fit, export with the preprocessing included
+5. evaluate:    score candidate and champion on the same test examples; the gate decides
+6. deploy:      if the gate promotes: publish, verify on a real server, promote
+7. explain:     always: explain how the run ended
 
-Each step gets one JSON text, with only the settings that decide its result, so that a changed serving option
-does not train again. Where a step runs, in which image and on which node, comes from the environment. The
-image's reference enters the cache key, and carries the fingerprint of the code.
+The input of a step is one JSON string with only the keys that affect its result, so that a change of another
+key does not invalidate the cache. The environment sets image, resources and node of each step. The image
+reference is part of the cache key and contains the fingerprint of the code.
 """
 
 from collections.abc import Callable
@@ -39,8 +38,8 @@ def build(
     """Return the pipeline.
 
     Args:
-        configure: gives a step, by its name, the image, resources and node that its task gets.
-        config: what holds for a whole run.
+        configure: sets image, resources and node of the task of a step, by the step's name.
+        config: pipeline-wide settings of KFP.
     """
 
     def add(task: dsl.PipelineTask) -> dsl.PipelineTask:
@@ -101,7 +100,7 @@ def build(
 
 
 def build_preparation(configure: ConfigureTask) -> Callable[..., dsl.PipelineTask]:
-    """Return the pipeline of ingest and preprocess alone, whose output is `features`; see `build`."""
+    """Return the pipeline of only ingest and preprocess, with the output `features`; see `build`."""
 
     @dsl.pipeline(name="prepare")
     def prepare(ingest_spec: str, preprocess_spec: str, fingerprint: str) -> dsl.Dataset:

@@ -1,4 +1,4 @@
-"""`serving`: how the server listens, and its limits."""
+"""`serving`: address, limits and access control of the server."""
 
 from typing import Self
 
@@ -9,10 +9,10 @@ from modelyard.components.settings import Settings
 
 
 class Serving(Settings):
-    """How the server listens, and its limits."""
+    """Address, limits and access control of the server."""
 
-    host: str = Field(default="127.0.0.1", description="Address to listen on.")
-    port: int = Field(default=PORT, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    host: str = Field(default="127.0.0.1", description="Host name or IP address to listen on.")
+    port: int = Field(default=PORT, ge=0, le=65535, description="Port to listen on; 0: any free port.")
     threads: int = Field(default=1, ge=1, le=256, description="Threads of ONNX Runtime per request.")
     max_body_bytes: int | None = Field(
         default=None,
@@ -23,56 +23,55 @@ class Serving(Settings):
     max_pixels: int | None = Field(
         default=None,
         ge=1,
-        description="Maximum pixels of an image (400); a request may have four times as many; null: by the "
-        "container's memory, at most 16 million.",
+        description="Maximum pixels of an image (400); a request may have four times as many in total; "
+        "null: by the container's memory, at most 16 million.",
     )
     max_queue: int = Field(
         default=64,
         ge=1,
-        description="Maximum number of requests that have arrived and are not answered (503, Retry-After).",
+        description="Maximum number of pending requests (503 with Retry-After).",
     )
     body_timeout: float = Field(
-        default=10.0, gt=0, description="Seconds in which a request must have arrived whole (408)."
+        default=10.0, gt=0, description="Seconds until a request must have arrived completely (408)."
     )
     request_timeout: float = Field(
         default=60.0,
         gt=0,
-        description="Seconds after its arrival in which the execution of a request must begin (504); the "
-        "header X-Request-Timeout lowers it.",
+        description="Seconds from arrival until the execution of a request must start (504); the header "
+        "X-Request-Timeout can lower it.",
     )
     drain_timeout: float = Field(
-        default=20.0, gt=0, description="Seconds that requests have to finish after SIGTERM."
+        default=20.0, gt=0, description="Seconds for requests to finish after SIGTERM."
     )
     linger: float = Field(
         default=0.0,
         ge=0,
-        description="Seconds that requests are still taken after SIGTERM, and clients asked to close their "
-        "connections, before the server drains; on a cluster at least 5.",
+        description="Seconds after SIGTERM in which the server still accepts requests, answering with "
+        "`Connection: close`, before it drains; on a cluster at least 5.",
     )
     poll_interval: float = Field(
         default=1.0,
         gt=0,
-        description="Seconds between looks at the champion pointer, tokens and certificate.",
+        description="Seconds between checks of the champion pointer, tokens and certificate.",
     )
     token_file: str | None = Field(
         default=None,
-        description="File with bearer tokens, one a line, without which requests get 401; it is read again "
-        "when it changes. In pods: environment.serving.token_secret.",
+        description="File with a bearer token per line; requests without one get 401. Reloaded when it "
+        "changes. "
+        "In pods: environment.serving.token_secret.",
     )
     tls_cert: str | None = Field(
         default=None,
-        description="PEM file with the certificate chain for TLS; it is read again when it changes. In pods: "
+        description="PEM file with the certificate chain for TLS. Reloaded when it changes. In pods: "
         "environment.serving.tls_secret.",
     )
     tls_key: str | None = Field(
-        default=None, description="PEM file with the private key of tls_cert, not encrypted."
+        default=None, description="PEM file with the unencrypted private key of tls_cert."
     )
-    access_log: bool = Field(
-        default=False, description="Write a line of JSON to stdout for each request that was answered."
-    )
+    access_log: bool = Field(default=False, description="Write a JSON line to stdout for each request.")
 
     @model_validator(mode="after")
     def _certificate_has_key(self) -> Self:
         if bool(self.tls_cert) != bool(self.tls_key):
-            raise ValueError("serving.tls_cert and serving.tls_key go together: set both, or neither")
+            raise ValueError("serving.tls_cert and serving.tls_key need each other: set both, or neither")
         return self

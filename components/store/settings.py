@@ -1,4 +1,4 @@
-"""`store`: where models live."""
+"""`store`: the model store."""
 
 from pydantic import Field
 
@@ -8,18 +8,19 @@ MODEL_NAME = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
 class Store(Settings):
-    """Where models live."""
+    """The model store."""
 
     url: str = Field(
         default=".modelyard/models",
-        description="gs://bucket/prefix, file:///path, a URL of another installed storage, or a path "
-        "relative to the working directory.",
+        description="gs://bucket/prefix, file:///path, the URL of another installed storage, or a path "
+        "relative "
+        "to the working directory.",
     )
     endpoint: str | None = Field(
         default=None,
-        description="Address of a GCS emulator, with its scheme; only for gs:// and for tests.",
+        description="URL of a GCS emulator, for gs:// in tests.",
     )
     user_project: str | None = Field(
         default=None,
-        description="Google Cloud project that pays for requests, if the bucket has requester pays.",
+        description="Google Cloud project that is billed for requests, if the bucket has Requester Pays.",
     )

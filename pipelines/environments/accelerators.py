@@ -1,6 +1,6 @@
-"""GPUs and TPUs: what a step asks for, and the labels, taints and resources by which it gets it.
+"""GPUs and TPUs that a step requests, with their node labels, taints and resource names.
 
-The labels are those of GKE. Elsewhere, ask for `gpu` and write the cluster's own labels into `node_selector`.
+The labels are those of GKE. On other clusters, request `gpu` and set the labels in `node_selector`.
 """
 
 from functools import cache
@@ -18,18 +18,20 @@ CATALOG = Path(__file__).parent / "accelerators.yaml"
 
 
 class Toleration(Settings):
-    """A taint of nodes that a step may run on nevertheless, as Kubernetes writes it."""
+    """A toleration of Kubernetes."""
 
     key: str = Field(description="The taint's key.")
-    operator: Literal["Exists", "Equal"] = Field(default="Exists", description="Exists: whatever its value.")
-    value: str | None = Field(default=None, description="The taint's value, for Equal.")
+    operator: Literal["Exists", "Equal"] = Field(
+        default="Exists", description="Exists matches any value of the taint."
+    )
+    value: str | None = Field(default=None, description="The taint's value, with operator Equal.")
     effect: Literal["NoSchedule", "NoExecute", "PreferNoSchedule"] = Field(
         default="NoSchedule", description="The taint's effect."
     )
 
 
 class AcceleratorType(Settings, extra="ignore"):
-    """What accelerators.yaml says about one type; its memory and its price are for planning/hardware.py."""
+    """A type in accelerators.yaml. planning/hardware.py reads its memory and price."""
 
     kind: Literal["gpu", "tpu"]
     counts: tuple[int, ...] = Field(default=(), strict=False)
@@ -37,19 +39,21 @@ class AcceleratorType(Settings, extra="ignore"):
 
     @property
     def min_count(self) -> int:
-        """Return the smallest number that one machine has."""
+        """Return the minimum number per machine."""
         return min(self.counts or self.topologies.values())
 
 
 class Accelerator(Settings):
-    """The GPUs or TPU chips of one step."""
+    """The GPUs or TPU chips of a step."""
 
     type: str = Field(
-        description="GKE's name for it, as nvidia-l4 or tpu-v6e-slice; `gpu` is any NVIDIA GPU."
+        description="GKE's name of the accelerator, such as nvidia-l4 or tpu-v6e-slice; `gpu`: any NVIDIA "
+        "GPU."
     )
-    count: int = Field(default=1, ge=1, description="GPUs, or TPU chips, of one node.")
+    count: int = Field(default=1, ge=1, description="Number of GPUs or TPU chips of one node.")
     topology: str | None = Field(
-        default=None, description="TPU only: the slice of one host, as 2x2; its chips are the count."
+        default=None,
+        description="TPU only: topology of a single-host slice, such as 2x2; count is its number of chips.",
     )
 
     @property
@@ -59,11 +63,11 @@ class Accelerator(Settings):
 
     @property
     def resource(self) -> str:
-        """Return the name under which Kubernetes counts it."""
+        """Return the name of the Kubernetes resource."""
         return {"gpu": "nvidia.com/gpu", "tpu": "google.com/tpu"}[self.kind]
 
     def node_selector(self) -> dict[str, str]:
-        """Return the labels of the nodes that have it."""
+        """Return the labels of nodes with the accelerator."""
         if self.type == ANY_GPU:
             return {}
         if self.kind == "gpu":
@@ -74,40 +78,41 @@ class Accelerator(Settings):
         }
 
     def toleration(self) -> Toleration:
-        """Return what lets a step onto nodes that are kept free for the accelerator."""
+        """Return the toleration for the taint of nodes with the accelerator."""
         return Toleration(key=self.resource)
 
     @model_validator(mode="after")
     def _check_node_has_it(self) -> Self:
-        """Refuse what no node has: the scheduler would wait for it for ever."""
+        """Reject what no node has: the pod would stay pending."""
         if not (one := accelerator_types().get(self.type)):
             near = choices(self.type, list(accelerator_types()))
-            raise ValueError(f"accelerator.type is {self.type!r}, which is not known{near}")
+            raise ValueError(f"accelerator.type is {self.type!r}, which is unknown{near}")
         if one.kind == "gpu":
             if self.topology:
-                raise ValueError(f"accelerator.topology is for TPUs and {self.type} is a GPU: remove it")
+                raise ValueError(f"accelerator.topology is for TPUs, but {self.type} is a GPU: remove it")
             if self.count not in one.counts:
-                has = ", ".join(map(str, one.counts))
+                counts = ", ".join(map(str, one.counts))
                 raise ValueError(
-                    f"accelerator.count is {self.count}, and a node has {has} {self.type}: take one of them"
+                    f"accelerator.count is {self.count}, but a node has {counts} {self.type}: set one of "
+                    "these"
                 )
             return self
         slices = ", ".join(f"{topology} with {chips}" for topology, chips in one.topologies.items())
         if self.topology not in one.topologies:
             raise ValueError(
-                f"accelerator.topology is {self.topology!r}, and the slices of {self.type} that one host has "
-                f"are {slices} chips: a step is one pod, so take one of these"
+                f"accelerator.topology is {self.topology!r}, but a step needs a single-host slice. Those of "
+                f"{self.type} are {slices} chips: set one of these"
             )
         if self.count != one.topologies[self.topology]:
             raise ValueError(
-                f"accelerator.count is {self.count}, and a pod gets all chips of its host: take those of "
-                f"{self.type}, {slices}"
+                f"accelerator.count is {self.count}, but a pod gets all chips of its host: set the number of "
+                f"the topology: {slices}"
             )
         return self
 
 
 @cache
 def accelerator_types() -> dict[str, AcceleratorType]:
-    """Return the types that the shipped accelerators.yaml names."""
-    found = parse(CATALOG.read_text(encoding="utf-8"), str(CATALOG)).value["accelerators"]
-    return {name: AcceleratorType.model_validate(one) for name, one in found.items()}
+    """Return the types in accelerators.yaml by name."""
+    types = parse(CATALOG.read_text(encoding="utf-8"), str(CATALOG)).value["accelerators"]
+    return {name: AcceleratorType.model_validate(one) for name, one in types.items()}

@@ -1,4 +1,4 @@
-"""An environment: where steps and servers run, what they ask for, and where models and artifacts are."""
+"""The keys of an environment: images, resources, storage and namespaces of steps and servers."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -44,7 +44,7 @@ Image = Annotated[
 
 
 def _number_to_str(value: Any) -> Any:
-    """Return a number as Kubernetes writes it: `cpu: 2` is as good as `cpu: "2"`."""
+    """Convert a number to text, so that `cpu: 2` equals `cpu: "2"`."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -53,225 +53,230 @@ Memory = Annotated[str, Field(pattern=r"^[1-9]\d*(Mi|Gi|Ti|M|G|T)$")]
 
 
 class StepResources(Settings):
-    """What one step asks for; under `defaults`, what each step does unless it says otherwise."""
+    """The resources of a step, or in `defaults`, of every step."""
 
     cpu: Cpu | None = Field(
         default=None,
-        description='Cores that are kept for it, as "2" or 500m; it may use idle ones beyond.',
+        description='CPU request, such as "2" or 500m. There is no CPU limit.',
     )
     memory: Memory | None = Field(
         default=None,
-        description="Memory that is kept for it and that it cannot exceed, as 4Gi.",
+        description="Memory request and limit, such as 4Gi.",
     )
     ephemeral_storage: Memory | None = Field(
         default=None,
-        description="Disk for its temporary files, as 20Gi; beyond, it is stopped.",
+        description="Request and limit of disk for temporary files, such as 20Gi.",
     )
-    accelerator: Accelerator | None = Field(default=None, description="GPUs or TPU chips.")
+    accelerator: Accelerator | None = Field(default=None, description="GPUs or TPU chips of the step.")
     node_selector: dict[str, str] = Field(
         default_factory=dict,
-        description="Labels that its node must have, beside those of accelerator and spot.",
+        description="Labels of its node, in addition to those of accelerator and spot.",
     )
     tolerations: tuple[Toleration, ...] = Field(
         default=(),
         strict=False,
-        description="Taints that it tolerates, beside those of accelerator and spot.",
+        description="Tolerations, in addition to those of accelerator and spot.",
     )
     spot: bool = Field(
         default=False,
-        description="Run on GKE's Spot nodes: cheaper, and taken away at any time; give retries.",
+        description="Run on GKE's Spot nodes, which are cheaper and may be preempted; set retries.",
     )
-    timeout: int | None = Field(default=None, ge=1, description="Seconds after which an attempt is stopped.")
+    timeout: int | None = Field(default=None, ge=1, description="Timeout of an attempt in seconds.")
     retries: int = Field(
         default=0,
         ge=0,
-        description="How often it is tried again; deploy, only as often as it says itself, not `defaults`.",
+        description="Number of retries. `defaults` does not apply to deploy; set it in steps.deploy.",
     )
 
     def with_defaults(self, defaults: Self) -> Self:
-        """Return these resources, with `defaults` where a field is not set."""
+        """Return these resources, with `defaults` for unset fields."""
         return defaults.model_copy(update={key: getattr(self, key) for key in self.model_fields_set})
 
     def all_node_labels(self) -> dict[str, str]:
-        """Return all labels that the node must have."""
+        """Return all labels of the node, including those of accelerator and spot."""
         accelerator = self.accelerator.node_selector() if self.accelerator else {}
         return {**accelerator, **({SPOT: "true"} if self.spot else {}), **self.node_selector}
 
     def all_tolerations(self) -> tuple[Toleration, ...]:
-        """Return all taints that it tolerates."""
+        """Return all tolerations, including those of accelerator and spot."""
         accelerator = (self.accelerator.toleration(),) if self.accelerator else ()
         spot = (Toleration(key=SPOT, operator="Equal", value="true"),) if self.spot else ()
         return (*accelerator, *spot, *self.tolerations)
 
 
 _FIELDS: Any = {
-    step: (StepResources, Field(default=StepResources(), description=f"What {step} asks for."))
+    step: (StepResources, Field(default=StepResources(), description=f"Resources of {step}."))
     for step in STEPS
 }
 Steps = create_model(
     "Steps",
     __base__=Settings,
-    __doc__="What single steps ask for, where it is not what `defaults` says.",
+    __doc__="Resources of single steps, which override `defaults`.",
     **_FIELDS,
 )
 
 
 class Runs(Settings):
-    """Where the steps run."""
+    """Namespace and service account of the steps."""
 
-    namespace: str = Field(default="modelyard-runs", description="The namespace of their pods.")
-    service_account: str = Field(default="modelyard-run", description="The account of all of them.")
+    namespace: str = Field(default="modelyard-runs", description="Namespace of the steps' pods.")
+    service_account: str = Field(default="modelyard-run", description="ServiceAccount of the steps' pods.")
 
 
 class Servers(Settings):
-    """Where the servers run, and what each asks for."""
+    """Namespace, resources and access of the servers."""
 
     platform: str = Field(
         default="deployment",
-        description="What serves models: deployment, two Deployments and a Service for each.",
+        description="Serving platform: deployment (two Deployments and a Service per model).",
     )
-    namespace: str = Field(default="modelyard-serving", description="The namespace of their pods.")
-    service_account: str = Field(default="modelyard-serve", description="The account of all of them.")
-    replicas: int = Field(default=1, ge=1, description="Servers of a model when it is deployed first.")
-    cpu: Cpu = Field(default="250m", description="Cores that are kept for a server.")
-    memory: Memory = Field(default="512Mi", description="Memory of a server, kept for it and its limit.")
+    namespace: str = Field(default="modelyard-serving", description="Namespace of the servers' pods.")
+    service_account: str = Field(
+        default="modelyard-serve", description="ServiceAccount of the servers' pods."
+    )
+    replicas: int = Field(default=1, ge=1, description="Replicas of a model when it is first deployed.")
+    cpu: Cpu = Field(default="250m", description="CPU request of a server. There is no CPU limit.")
+    memory: Memory = Field(default="512Mi", description="Memory request and limit of a server.")
     token_secret: str | None = Field(
         default=None,
-        description="Secret in the servers' namespace whose key token has bearer tokens, one a line, without "
-        "one of which requests get 401; modelyard's own requests send the first.",
+        description="Secret in the servers' namespace with the key `token`: a bearer token per line. "
+        "Requests "
+        "without one of them get 401; modelyard sends the first.",
     )
     tls_secret: str | None = Field(
         default=None,
-        description="Secret of type kubernetes.io/tls in the servers' namespace, with which they speak TLS.",
+        description="Secret of type kubernetes.io/tls in the servers' namespace. Enables TLS.",
     )
     urls: dict[str, str] = Field(
         default_factory=dict,
-        description="Address at which clients outside the cluster reach a model, by the model's name; one "
-        "that is not here is asked through the API server.",
+        description="URL of each model for clients outside the cluster, by the model's name. Other models "
+        "are "
+        "requested through the API server of the cluster.",
     )
 
     @field_validator("platform")
     @classmethod
     def _check_platform(cls, name: str) -> str:
-        """Refuse an unknown serving platform."""
+        """Reject an unknown serving platform."""
         known = [each for each in PLATFORMS if each != "local"]
         if name not in known:
-            raise ValueError(f"there is no serving platform {name}{choices(name, known)}")
+            raise ValueError(f"{name} is not a serving platform{choices(name, known)}")
         return name
 
 
 class Pipelines(Settings):
-    """Where Kubeflow Pipelines is."""
+    """URL, namespace and time zone of Kubeflow Pipelines."""
 
     endpoint: str | None = Field(
         default=None,
         pattern=URL,
-        description="Address of its API, as in https://kubeflow.example.com/pipeline; if left out, it is "
-        "reached through the cluster that KUBECONFIG names.",
+        description="URL of its API, such as https://kubeflow.example.com/pipeline. Default: through the API "
+        "server of the cluster in KUBECONFIG.",
     )
     namespace: str = Field(
         default="kubeflow",
-        description="Where it is installed. It starts the steps there too, unless it is shared by several "
-        "users (multi-user): then in runs.namespace.",
+        description="Namespace of its installation. Steps run in it, too; in multi-user mode, in "
+        "runs.namespace.",
     )
     time_zone: str = Field(
         default="UTC",
-        description="Time zone in which its server reads cron lines (cronScheduleTimezone in its ConfigMap "
+        description="Time zone of cron expressions on the server (cronScheduleTimezone in its ConfigMap "
         "pipeline-install-config).",
     )
 
     @field_validator("time_zone")
     @classmethod
     def _check_time_zone(cls, name: str) -> str:
-        """Refuse an unknown time zone."""
+        """Reject an unknown time zone."""
         return check_time_zone(name)
 
 
 class Webhook(Settings):
-    """Where the address is that is told how a run ended; whoever knows it can write there."""
+    """The Secret with the URL of the webhook."""
 
-    secret: str = Field(description="The Secret that holds it, in the namespace where the steps run.")
-    key: str = Field(default="address", description="Its key in the Secret.")
+    secret: str = Field(description="Name of the Secret, in the namespace of the steps.")
+    key: str = Field(default="address", description="Key in the Secret whose value is the URL.")
 
 
 class Environment(Settings):
-    """Where steps and servers run, what they ask for, and where models and artifacts are."""
+    """Where steps and servers run, with which images, resources and storage."""
 
     kind: Literal["local", "kubernetes"] = Field(
-        description="local: processes of this machine; kubernetes: pods of the cluster that KUBECONFIG names."
+        description="local: processes on this machine; kubernetes: pods on the cluster in KUBECONFIG."
     )
     registry: str | None = Field(
-        default=None, description="Where images are that `images` names without a registry, as host/project."
+        default=None,
+        description="Registry of images without a registry in their reference, such as host/project.",
     )
     images: dict[Image, str] = Field(
         default_factory=dict,
-        description="Image of a step, of serve, or of train on an accelerator (train-cuda, train-tpu); what "
-        "is not here comes from build/images.json, which `make images` writes.",
+        description="Image references by name: steps, serve, and train on accelerators (train-cuda, "
+        "train-tpu). "
+        "Other images come from build/images.json, which `make images` writes.",
     )
     store: str | None = Field(
-        default=None, description="The model store, gs://bucket/prefix; over store.url of the configuration."
+        default=None,
+        description="Model store, gs://bucket/prefix; overrides store.url of the configuration file.",
     )
     user_project: str | None = Field(
         default=None,
-        description="Google Cloud project that pays for requests to `store`, if its bucket has requester "
-        "pays.",
+        description="Google Cloud project that is billed for requests to `store`, if its bucket has "
+        "Requester Pays.",
     )
     pipeline_root: str | None = Field(
         default=None,
-        description="Where the artifacts of runs are, gs://bucket/prefix; not with requester pays.",
+        description="Root URL of the artifacts of runs, gs://bucket/prefix; not with Requester Pays.",
     )
     storage_endpoint: str | None = Field(
         default=None,
         pattern=ENDPOINT,
-        description="Address of a GCS emulator as pods reach it, with its scheme.",
+        description="URL of a GCS emulator for pods.",
     )
     storage_endpoint_outside: str | None = Field(
         default=None,
         pattern=ENDPOINT,
-        description="The same as this machine reaches it; storage_endpoint if left out.",
+        description="URL of the same emulator for this machine. Default: storage_endpoint.",
     )
     keras_backend: Literal["tensorflow", "jax"] = Field(
-        default="tensorflow", description="What Keras trains with; a TPU needs jax."
+        default="tensorflow", description="Keras backend of train; a TPU needs jax."
     )
     accelerator_optional: bool = Field(
-        default=False, description="Train on the processor when the accelerator is not there, and say so."
+        default=False, description="Train on the CPU, with a warning, if there is no accelerator."
     )
-    kfp: Pipelines = Field(default=Pipelines(), description="Where Kubeflow Pipelines is.")
-    runs: Runs = Field(default=Runs(), description="Where the steps run.")
-    serving: Servers = Field(default=Servers(), description="Where the servers run.")
+    kfp: Pipelines = Field(default=Pipelines(), description="The installation of Kubeflow Pipelines.")
+    runs: Runs = Field(default=Runs(), description="Namespace and account of the steps.")
+    serving: Servers = Field(default=Servers(), description="Namespace, resources and access of the servers.")
     webhook: Webhook | None = Field(
         default=None,
-        description="Address that is told how a run on Kubeflow Pipelines ended, as JSON; a run that this "
-        "machine leads tells the one in MODELYARD_WEBHOOK.",
+        description="Webhook to which runs on Kubeflow Pipelines post their result as JSON. Runs that this "
+        "machine leads use the URL in MODELYARD_WEBHOOK.",
     )
-    active_deadline: int = Field(
-        default=86400, ge=1, description="Seconds after which a whole run is stopped."
-    )
+    active_deadline: int = Field(default=86400, ge=1, description="Timeout of a run in seconds.")
     start_timeout: int = Field(
         default=300,
         ge=1,
-        description="Seconds that a pod may take until it runs, a new node and its image included.",
+        description="Seconds until a pod must run, including a new node and pulling its image.",
     )
-    defaults: StepResources = Field(default=StepResources(), description="What each step asks for.")
+    defaults: StepResources = Field(default=StepResources(), description="Resources of every step.")
     steps: Steps = Field(  # type: ignore[valid-type]
-        default=Steps(), description="What single steps ask for, over `defaults`."
+        default=Steps(), description="Resources of single steps, which override `defaults`."
     )
 
     @property
     def on_cluster(self) -> bool:
-        """Whether steps and servers are pods, and not processes of this machine."""
+        """Whether steps and servers are pods."""
         return self.kind == "kubernetes"
 
     def resources(self, step: str) -> StepResources:
-        """Return what a step asks for."""
+        """Return the resources of a step."""
         own: StepResources = getattr(self.steps, step)
         return own.with_defaults(self.defaults.model_copy(update=STEPS[step].resources))
 
     def image(self, name: str) -> str:
-        """Return the reference of an image, or of the image of a step, with its accelerator's libraries.
+        """Return the reference of an image by its name or that of a step.
 
         Raises:
-            ConfigError: neither the environment nor `make images` names it.
+            ConfigError: it is neither in the environment nor in build/images.json.
         """
         if step := STEPS.get(name):
             accelerator = self.resources(name).accelerator
@@ -288,35 +293,35 @@ class Environment(Settings):
         return f"{self.registry}/{images[name]}" if bare else images[name]
 
     def model_store(self) -> Store | None:
-        """Return the model store as this machine reaches it, if the environment has one."""
+        """Return the model store with the endpoint for this machine, if the environment has one."""
         pays = {"user_project": self.user_project} if self.user_project else {}
         return _with_endpoint(Store(url=self.store, **pays), self._local_endpoint()) if self.store else None
 
     def artifact_store(self) -> Store:
-        """Return the place of the artifacts as this machine reaches it.
+        """Return the pipeline root with the endpoint for this machine.
 
         Raises:
-            ConfigError: there is none; artifacts of runs on this machine are in their folders.
+            ConfigError: it is not set; artifacts of local runs are in their folders.
         """
         if not self.pipeline_root:
             raise ConfigError(
-                "environment.pipeline_root is not set. Set it, or name another environment with -e."
+                "environment.pipeline_root is not set. Set it, or select another environment with -e."
             )
         return _with_endpoint(Store(url=self.pipeline_root), self._local_endpoint())
 
     def for_pods(self, store: Store) -> Store:
-        """Return a place in a storage as pods reach it."""
+        """Return a store with the endpoint for pods."""
         return _with_endpoint(store, self.storage_endpoint)
 
     def for_this_machine(self, store: Store) -> Store:
-        """Return a place in a storage, as pods reach it, as this machine does."""
+        """Return a store of pods with the endpoint for this machine."""
         return store.model_copy(update={"endpoint": store.endpoint and self._local_endpoint()})
 
     def target(self, needs_image: bool = True) -> Target:
-        """Return where deploy puts the server, with the image `serve` if there is one.
+        """Return the target of deploy, with the image `serve` if there is one.
 
         Raises:
-            ConfigError: it `needs_image`, and neither the environment nor `make images` names it.
+            ConfigError: `needs_image`, and there is none.
         """
         if not self.on_cluster:
             return Target()
@@ -343,33 +348,32 @@ class Environment(Settings):
 
     @model_validator(mode="after")
     def _check_cluster(self) -> Self:
-        """Refuse what would fail late, on the cluster."""
+        """Reject values that would fail late, on the cluster."""
         for key in ("store", "pipeline_root"):
             url, why = str(getattr(self, key) or "."), ""
             try:
                 storage = find_storage(url, f"environment.{key}")
                 if self.on_cluster and storage.unreachable_from_pods(url):
-                    why = "which pods cannot share"
+                    why = "which pods cannot reach"
                 elif self.on_cluster and key == "pipeline_root" and not storage.mount:
-                    why = "which Kubeflow Pipelines does not show to its steps"
+                    why = "which Kubeflow Pipelines cannot mount"
             except ConfigError:
                 why = "which is not supported"
             if why:
                 raise ValueError(
-                    f"environment.{key} is {getattr(self, key)!r}, {why}: give it as gs://bucket/prefix, in "
-                    f"./environments/NAME.yaml or --set environment.{key}=gs://…"
+                    f"environment.{key} is {getattr(self, key)!r}, {why}: set gs://bucket/prefix in "
+                    f"./environments/NAME.yaml or with --set environment.{key}=gs://…"
                 )
         accelerator = self.resources("train").accelerator if self.on_cluster else None
         if accelerator and accelerator.kind == "tpu" and self.keras_backend == "tensorflow":
             raise ValueError(
-                f"train asks for {accelerator.type} and environment.keras_backend is tensorflow, but "
-                "TensorFlow 2.21 has no TPU build. Set environment.keras_backend: jax, for which there is "
-                "the image train-tpu, or ask for a GPU"
+                f"train requests {accelerator.type} and environment.keras_backend is tensorflow, but "
+                "TensorFlow 2.21 has no TPU build. Set environment.keras_backend: jax, or request a GPU"
             )
         return self
 
 
 def _with_endpoint(store: Store, endpoint: str | None) -> Store:
-    """Return a place in a storage at an emulator, when its storage has emulators."""
-    takes_endpoint = find_storage(store.url, "data.source").takes_endpoint  # of any kind
+    """Return a store at the endpoint of an emulator, if its storage has emulators."""
+    takes_endpoint = find_storage(store.url, "data.source").takes_endpoint  # for any key
     return store.model_copy(update={"endpoint": endpoint if takes_endpoint else None})

@@ -1,10 +1,10 @@
-"""Where a pipeline runs: `local`, `kind`, `gke`, or a file of your own; data, not code paths.
+"""Load an environment: `local`, `kind`, `gke`, or a file of the user.
 
     environment = load_environment("kind", ["environment.steps.train.cpu=2"])
 
-A name is that of a file in environments/shipped, over which `./environments/NAME.yaml` is laid key by
-key; a path is read as it is. Order of precedence, as in the configuration: `--set environment.KEY`,
-the variable MODELYARD_ENVIRONMENT__KEY, the file, the default.
+`./environments/NAME.yaml` is merged key by key into the file of that name in environments/shipped. A path is
+read alone. Order of precedence, as in the configuration: `--set environment.KEY`, the variable
+MODELYARD_ENVIRONMENT__KEY, the file, the default.
 """
 
 import json
@@ -30,15 +30,15 @@ SECTION = "environment"
 def load_environment(
     name_or_path: str = "local", overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ
 ) -> Environment:
-    """Return the checked environment.
+    """Return the validated environment.
 
     Args:
         name_or_path: a shipped name, the name of a file in ./environments, or a path to a .yaml file.
-        overrides: `environment.key=value` with dotted keys; others are left to the configuration.
+        overrides: `environment.key=value` with dotted keys; others are ignored.
         environ: the environment variables.
 
     Raises:
-        ConfigError: there is no such environment, or it has problems: each with its place and remedy.
+        ConfigError: the environment does not exist, or lists its problems with origin and remedy.
     """
     check_variables(environ)
     document = _read(name_or_path)
@@ -55,7 +55,7 @@ def load_environment(
 
 
 def _read(name_or_path: str) -> Document:
-    """Return the document of an environment: the shipped file, and one's own over it."""
+    """Return the document of an environment: the shipped file, merged with the user's."""
     if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
         files = [Path(name_or_path)]
     else:
@@ -63,7 +63,7 @@ def _read(name_or_path: str) -> Document:
     if not (files := [file for file in files if file.is_file()]):
         names = sorted({file.stem for folder in (SHIPPED, USER_FOLDER) for file in folder.glob("*.yaml")})
         near = choices(name_or_path, names)
-        raise ConfigError(f"There is no environment {name_or_path!r}{near} Or name a .yaml file.")
+        raise ConfigError(f"There is no environment {name_or_path!r}{near} Or give the path of a .yaml file.")
     document = Document(Parsed({SECTION: {}}), f"the environment {name_or_path}")
     for file in files:
         document.add(_section(parse(file.read_text(encoding="utf-8"), str(file)), file), str(file))
@@ -71,14 +71,14 @@ def _read(name_or_path: str) -> Document:
 
 
 def _section(parsed: Parsed, file: Path) -> Parsed:
-    """Return a file's values as the section that they are."""
+    """Return the values of a file as the section `environment`."""
     if not isinstance(parsed.value, dict):
-        raise ConfigError(f"{file}: an environment has keys, as in kind: kubernetes. Write some.")
+        raise ConfigError(f"{file}: an environment needs keys, such as `kind: kubernetes`.")
     return Parsed({SECTION: parsed.value}, {(SECTION, *keys): line for keys, line in parsed.lines.items()})
 
 
 def _built_images() -> dict[str, str]:
-    """Return the images of steps and servers that `make images` built, if it did."""
+    """Return the images that `make images` built, if any."""
     if not (file := Path(IMAGES_FILE)).is_file():
         return {}
     built: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
