@@ -38,7 +38,7 @@ class Step:
         image: its image in components/Dockerfile.
         accelerated: its images with the libraries of an accelerator, by kind of accelerator.
         cached: whether KFP may reuse outputs of an earlier run with the same inputs.
-        decisive: whether its code is part of the recipe.
+        in_recipe: whether its code is part of the recipe.
         resources: fields of StepResources that override `defaults` of the environment.
         distributions: packages of indirect imports that affect the result.
         kubernetes: whether it calls the Kubernetes API.
@@ -50,7 +50,7 @@ class Step:
     image: str
     accelerated: Mapping[str, str] = field(default_factory=dict)
     cached: bool = False
-    decisive: bool = False
+    in_recipe: bool = False
     resources: Mapping[str, Any] = field(default_factory=dict)
     distributions: tuple[str, ...] = ()
     kubernetes: bool = False
@@ -69,18 +69,18 @@ class Step:
 
 _ROWS = (
     Step("fingerprint", FingerprintSpec, "fingerprint"),
-    Step("ingest", IngestSpec, "ingest", cached=True, decisive=True),
-    Step("preprocess", PreprocessSpec, "preprocess", cached=True, decisive=True),
+    Step("ingest", IngestSpec, "ingest", cached=True, in_recipe=True),
+    Step("preprocess", PreprocessSpec, "preprocess", cached=True, in_recipe=True),
     Step(
         "train",
         TrainSpec,
         "train",
         accelerated={"gpu": "train-cuda", "tpu": "train-tpu"},
         cached=True,
-        decisive=True,
+        in_recipe=True,
         distributions=("tf2onnx",),  # used by Keras' export
     ),
-    Step("evaluate", EvaluateSpec, "evaluate", cached=True, decisive=True),
+    Step("evaluate", EvaluateSpec, "evaluate", cached=True, in_recipe=True),
     # no retries: a retry would roll out a version again that was just rolled back
     Step("deploy", DeploySpec, "deploy", resources={"retries": 0}, kubernetes=True),
     Step(EXIT_TASK, ExplainSpec, "deploy", kubernetes=True, exit_task=True),

@@ -97,15 +97,15 @@ def _recipe_sha256(config: Config, told: Mapping[str, Spec], environment: Enviro
             return environment.image(step)
         return _code(step, told[step].modules(), (REPORT,))
 
-    decisive = {
+    recipe = {
         "preparation": config.preparation().model_dump(mode="json"),
         # where the folder lies does not matter, what is in it does
         "model": {**config.model.model_dump(mode="json"), "code": config.code_sha256()},
         "training": config.training.recipe(),
         "gate": config.gate and config.gate.model_dump(mode="json"),
-        "code": [code(step.name) for step in STEPS.values() if step.decisive],
+        "code": [code(step.name) for step in STEPS.values() if step.in_recipe],
     }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
 @cache
