@@ -108,13 +108,13 @@ def answers(table):
     }
 
 
-def test_an_account_may_do_what_it_needs_and_nothing_else():
+def test_accounts_have_exactly_the_permissions_they_need():
     assert [asked for asked, answer in answers(MAY).items() if not answer] == []
     assert [asked for asked, answer in answers(MAY_NOT).items() if answer] == []
 
 
 @pytest.mark.parametrize("namespace", [RUNS, SERVING])
-def test_a_role_grants_no_more_than_is_asked_above(kubectl, namespace):
+def test_roles_grant_no_other_permissions(kubectl, namespace):
     """Argo's resources are asked for below."""
     asked = set(MAY[RUN, namespace])
     for role in json.loads(kubectl("get", "roles", "-n", namespace, "-o", "json"))["items"]:
@@ -148,7 +148,7 @@ def _as_a_server(kubectl, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_who_may_not_do_it_is_told_which_rule_is_missing(modelyard, command, what, rule):
+def test_error_has_the_missing_rule(modelyard, command, what, rule):
     ended = modelyard(*command, "-e", "kind", "--output", "json")
     assert ended.code == 9
     said = (ended.json.get("error") or ended.json["failure"])["message"]  # of a command, or of a run
@@ -156,7 +156,7 @@ def test_who_may_not_do_it_is_told_which_rule_is_missing(modelyard, command, wha
     assert rule in said
 
 
-def test_an_executor_of_argo_may_report_and_not_start():
+def test_argo_executor_may_report_results_only():
     may = {"create workflowtaskresults", "patch workflowtaskresults", "get workflows"}
     may_not = {"delete workflows", "create workflows"}
     given = {one for one in may | may_not if allowed(RUN, RUNS, *f"{one}.argoproj.io".split())}

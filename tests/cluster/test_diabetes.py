@@ -12,7 +12,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "diabetes.yaml"
 SERVING = "modelyard-serving"
 
 
-def test_the_example_is_rolled_out_and_answers_in_the_unit_of_the_target(modelyard, kubectl, tmp_path):
+def test_example_is_rolled_out_and_predicts_the_target(modelyard, kubectl, tmp_path):
     servers = "diabetes-stable", "diabetes-candidate"
     kubectl("delete", "deployment", "-n", SERVING, "--ignore-not-found", *servers)
     bucket = f"gs://modelyard/{uuid4().hex[:8]}"

@@ -15,14 +15,14 @@ NAMESPACES = ("modelyard-runs", "modelyard-serving", "modelyard-storage")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_api_server_takes_every_object_of_an_overlay(kubectl, overlay):
+def test_api_server_accepts_every_object_of_an_overlay(kubectl, overlay):
     objects = list(yaml.safe_load_all(kubectl("kustomize", ROOT / "manifests/overlays" / overlay)))
     plain = [one for one in objects if CONFIG_CONNECTOR not in one["apiVersion"]]
     assert len(plain) > 10
     kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=yaml.safe_dump_all(plain))
 
 
-def test_the_api_server_takes_what_is_beside_kubeflow_pipelines(kubectl):
+def test_api_server_accepts_the_objects_for_kubeflow_pipelines(kubectl):
     """In a namespace that is there, as not every cluster has Kubeflow Pipelines."""
     made = kubectl("kustomize", ROOT / "manifests/overlays/kubeflow")
     here = made.replace("namespace: kubeflow", "namespace: modelyard-runs")
@@ -46,7 +46,7 @@ def _config_connector(kubectl):
 
 
 @pytest.mark.usefixtures("_config_connector")
-def test_an_api_server_with_config_connector_takes_the_node_pools_and_the_registry(kubectl):
+def test_config_connector_objects_are_valid(kubectl):
     objects = yaml.safe_load_all(kubectl("kustomize", ROOT / "manifests/overlays/gke-node-pools"))
     made = [one for one in objects if CONFIG_CONNECTOR in one["apiVersion"]]
     assert {one["kind"] for one in made} == {"ContainerNodePool", "ArtifactRegistryRepository"}
@@ -59,7 +59,7 @@ def test_an_api_server_with_config_connector_takes_the_node_pools_and_the_regist
 
 
 @pytest.mark.parametrize("component", ["autoscaling", "disruption-budget"])
-def test_the_api_server_takes_an_option(kubectl, component):
+def test_api_server_accepts_the_option(kubectl, component):
     (path,) = [
         one
         for one in (ROOT / "manifests/components" / component).glob("*.yaml")
@@ -68,14 +68,14 @@ def test_the_api_server_takes_an_option(kubectl, component):
     kubectl("apply", "--dry-run=server", "--validate=strict", "-f", path)
 
 
-def test_applied_again_the_overlay_changes_nothing(kubectl):
+def test_repeated_apply_of_the_overlay_changes_nothing(kubectl):
     kubectl("apply", "-k", ROOT / "build/kind")
     again = kubectl("apply", "-k", ROOT / "build/kind").splitlines()
     assert len(again) > 10
     assert all(line.endswith(" unchanged") for line in again), again
 
 
-def test_the_overlay_as_it_is_differs_from_what_kind_up_applies_only_in_the_emulators_image(kubectl):
+def test_kind_up_changes_only_the_emulators_image_of_the_overlay(kubectl):
     kubectl("apply", "-k", ROOT / "build/kind")
     again = kubectl("apply", "--dry-run=server", "-k", ROOT / "manifests/overlays/kind").splitlines()
     assert len(again) > 10
@@ -84,7 +84,7 @@ def test_the_overlay_as_it_is_differs_from_what_kind_up_applies_only_in_the_emul
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
-def test_a_pod_of_root_is_refused(namespace):
+def test_root_pod_is_refused(namespace):
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",

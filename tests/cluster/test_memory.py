@@ -29,7 +29,7 @@ def greedy(images):
     return pod
 
 
-def test_a_step_that_is_killed_says_its_limit_and_what_it_was_last_seen_to_use(greedy):
+def test_out_of_memory_step_has_its_limit_and_last_use(greedy):
     with pytest.raises(ClusterError) as ended:
         pods.run_pod(connect("modelyard-runs"), greedy, start_timeout=60)
     said = re.search(r"its limit is 100 MiB, and it last used ([\d.]+) MiB", str(ended.value))

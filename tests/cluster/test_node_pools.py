@@ -143,24 +143,24 @@ def node_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_train_comes_to_the_pool_that_it_asks_for_and_to_no_other(started, pool):
+def test_train_is_scheduled_on_the_requested_pool(started, pool):
     assert node_of(started(ASKED[pool])) == f"pool-{pool}"
     second = node_of(started(ASKED[pool]))  # the pool is full now, and the others are free
     assert "cannot be scheduled" in second
     assert f"(pool-{pool})" in second or f"empty pool-{pool}" in second
 
 
-def test_any_gpu_is_one_of_the_gpus_and_not_on_spot(started):
+def test_any_gpu_is_not_on_spot(started):
     assert node_of(started("accelerator: {type: gpu, count: 2}")) in ("pool-l4", "pool-t4")
 
 
-def test_the_other_steps_stay_off_the_pools(started):
+def test_other_steps_are_not_scheduled_on_the_pools(started):
     others = {step: started(ASKED["l4"], step) for step in STEPS if step != "train"}
     bound = {step: node_of(name) for step, name in others.items()}
     assert [step for step, node in bound.items() if node.startswith("pool-")] == []
 
 
-def test_a_pool_that_there_is_not_is_said_with_its_labels(started):
+def test_missing_pool_is_named_by_its_labels(started):
     said = node_of(started("accelerator: {type: nvidia-h100-80gb, count: 8}"))
     assert "cannot be scheduled" in said
     assert "cloud.google.com/gke-accelerator=nvidia-h100-80gb" in said.replace(": ", "=")

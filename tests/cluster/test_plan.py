@@ -7,7 +7,7 @@ import pytest
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 
-def test_a_probe_runs_where_training_would(modelyard, kubectl):
+def test_probe_runs_in_a_pod_like_training(modelyard, kubectl):
     said = modelyard("plan", "-e", "kind", "--probe", "--probe-seconds", "1", "--output", "json")
     assert said.code == 0, said.err
     plan = said.json

@@ -63,7 +63,7 @@ def pods(kubectl):
     return [one for one in seen if "deletionTimestamp" not in one["metadata"]]
 
 
-def test_the_digits_go_from_data_to_a_prediction_over_the_nodes_port(first, modelyard, kubectl, tmp_path):
+def test_digits_from_data_to_a_prediction_over_the_node_port(first, modelyard, kubectl, tmp_path):
     assert first.code == 0, first.err
     summary = first.json
     assert set(states(summary).values()) == {"succeeded"}
@@ -78,7 +78,7 @@ def test_the_digits_go_from_data_to_a_prediction_over_the_nodes_port(first, mode
     assert (answer.json["version"], len(answer.json["predictions"])) == (1, 1)
 
 
-def test_the_servers_run_the_image_that_was_built(first, kubectl, images):
+def test_servers_run_the_built_image(first, kubectl, images):
     assert first.code == 0
     seen = json.loads(kubectl("get", "deployment", "digits-stable", "-n", SERVING, "-o", "json"))
     (server,) = seen["spec"]["template"]["spec"]["containers"]
@@ -86,7 +86,7 @@ def test_the_servers_run_the_image_that_was_built(first, kubectl, images):
     assert server["resources"]["limits"]["memory"] == "256Mi"
 
 
-def test_run_again_all_comes_from_the_cache_and_it_is_the_same_version(first, modelyard, place):
+def test_repeated_run_is_cached_with_the_same_version(first, modelyard, place):
     again = modelyard("run", "-e", "kind", *place, *QUICK, "--output", "json").json
     cached = dict.fromkeys(("ingest", "preprocess", "train", "evaluate"), "cached")
     assert states(again) == {
@@ -99,9 +99,7 @@ def test_run_again_all_comes_from_the_cache_and_it_is_the_same_version(first, mo
     assert again["fingerprint"] == first.json["fingerprint"]
 
 
-def test_a_rollout_that_fails_in_the_steps_own_pod_says_what_would_fit(
-    first, modelyard, place, no_new_nodes, tmp_path
-):
+def test_failed_rollout_of_a_step_names_what_would_fit(first, modelyard, place, no_new_nodes, tmp_path):
     """The account of the steps may look at nodes; and what served goes on serving."""
     assert first.code == 0
     no_new_nodes(SERVING, "app.kubernetes.io/name=digits,modelyard.dev/track=candidate")
@@ -116,7 +114,7 @@ def test_a_rollout_that_fails_in_the_steps_own_pod_says_what_would_fit(
     assert answer.json["version"] == 1
 
 
-def test_a_deploy_whose_pod_is_told_to_end_takes_its_candidate_from_clients(
+def test_deploy_withdraws_its_candidate_when_its_pod_is_deleted(
     first, place, kubectl, prefix, images, tmp_path
 ):
     """Of another store, where nothing is deployed yet; its first steps come from the cache."""
@@ -144,7 +142,7 @@ def test_a_deploy_whose_pod_is_told_to_end_takes_its_candidate_from_clients(
     assert "digits-stable" in left
 
 
-def test_a_namespace_that_is_not_there_is_the_clusters_refusal(modelyard, place, kubectl):
+def test_missing_namespace_is_a_cluster_error(modelyard, place, kubectl):
     changed = ("--set", "environment.runs.namespace=gone")
     ended = modelyard("run", "-e", "kind", *place, *changed, "--output", "json")
     failure = ended.json["failure"]
@@ -169,7 +167,7 @@ def begun(kubectl, place, images, absent, tmp_path):
     run.wait()
 
 
-def test_the_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, begun, absent, tmp_path):
+def test_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, begun, absent, tmp_path):
     run, command = begun
     run.send_signal(signal.SIGSTOP)
     while not (left := pods(kubectl)):  # between two steps
@@ -185,7 +183,7 @@ def test_the_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, begun, abse
     assert left["metadata"]["name"] not in [one["metadata"]["name"] for one in pods(kubectl)]
 
 
-def test_a_step_whose_pod_is_lost_is_tried_again(kubectl, begun, tmp_path):
+def test_step_is_retried_after_its_pod_is_lost(kubectl, begun, tmp_path):
     run, _ = begun
     kubectl("delete", "pod", "-n", RUNS, "--now", "-l", "modelyard.dev/step=fingerprint")
     assert run.wait(300) == 11  # there is no image for train
@@ -196,7 +194,7 @@ def test_a_step_whose_pod_is_lost_is_tried_again(kubectl, begun, tmp_path):
 
 
 @pytest.mark.soak  # a minute and a half; a lost pod and a killed training each have a quicker test
-def test_a_training_whose_pod_is_lost_goes_on_after_its_last_checkpoint(place, kubectl, images, tmp_path):
+def test_training_resumes_from_its_checkpoint_after_its_pod_is_lost(place, kubectl, images, tmp_path):
     """With a floor that ends the run before deploy."""
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps(images))
@@ -220,7 +218,7 @@ def train_log(folder):
 
 
 @pytest.mark.soak
-def test_what_the_bucket_lost_is_made_again(first, modelyard, place, prefix, absent):
+def test_lost_artifacts_are_recreated(first, modelyard, place, prefix, absent):
     assert first.code == 0
     bucket = "http://127.0.0.1:30443/storage/v1/b/modelyard/o"
     for one in httpx.get(bucket, params={"prefix": f"{prefix}/runs/"}).json()["items"]:
@@ -231,9 +229,7 @@ def test_what_the_bucket_lost_is_made_again(first, modelyard, place, prefix, abs
 
 
 @pytest.mark.soak  # two runs; flow/test_uploads.py has uploads to an emulator, test_diabetes.py another run
-def test_data_and_code_of_this_machine_reach_their_steps_and_are_the_same_run_elsewhere(
-    modelyard, place, tmp_path
-):
+def test_local_data_and_code_are_uploaded_and_give_the_same_fingerprint(modelyard, place, tmp_path):
     """With a floor that ends the run before deploy."""
     digits = load_digits()
     (tmp_path / "networks").mkdir()
@@ -278,7 +274,7 @@ def failed(first, modelyard, place, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", POD_FAILURES)
-def test_a_failure_has_the_same_class_step_and_remedy_as_on_a_laptop(failed, modelyard, name):
+def test_failures_have_the_same_class_step_and_remedy_as_locally(failed, modelyard, name):
     case, ended = POD_FAILURES[name], failed[name]
     failure = ended.json["failure"]
     assert (ended.code, failure["kind"], failure["step"]) == (case.exit_code, case.kind, case.step), failure

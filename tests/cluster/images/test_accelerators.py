@@ -52,7 +52,7 @@ def accelerators() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("target", "asked", "backend"), [("train-cuda", "gpu", "tensorflow"), ("train-tpu", "tpu", "jax")]
 )
-def test_an_accelerator_that_is_missing_is_said_and_not_trained_without(
+def test_missing_accelerator_is_an_error(
     accelerators: dict[str, str], confined: Run, target: str, asked: str, backend: str
 ) -> None:
     with pytest.raises(
@@ -87,7 +87,7 @@ def _claimed_gpu(kubectl: Run) -> Iterator[None]:
 @pytest.mark.skipif("KUBECONFIG" not in os.environ, reason="KUBECONFIG names no cluster")
 @pytest.mark.usefixtures("_claimed_gpu")
 @pytest.mark.parametrize("optional", [False, True])
-def test_a_pod_on_a_node_that_only_claims_a_gpu_says_so_or_trains_without(
+def test_pod_without_the_gpu_of_its_node_fails_or_trains_on_cpu(
     accelerators: dict[str, str], modelyard: Run, tmp_path: Path, optional: bool
 ) -> None:
     environment = tmp_path / "claimed.yaml"

@@ -74,7 +74,7 @@ print(json.dumps([each.name for each in importlib.metadata.distributions()]))
 
 
 @pytest.mark.parametrize("target", HOLDS)
-def test_an_image_has_no_rights_but_to_tmp_and_holds_what_its_code_imports_and_nothing_large_beside(
+def test_image_has_required_packages_and_writes_only_to_tmp(
     images: dict[str, str], confined: Run, target: str
 ) -> None:
     who, *_, held = confined(images[target], RIGHTS + IMPORTS).splitlines()
@@ -89,7 +89,7 @@ def labels_of(docker: Run, image: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("target", HOLDS)
-def test_an_image_says_what_it_is(images: dict[str, str], docker: Run, target: str) -> None:
+def test_image_has_oci_labels(images: dict[str, str], docker: Run, target: str) -> None:
     labels = labels_of(docker, images[target])
     assert labels["title"] == "modelyard"
     assert labels["version"] == metadata.version("modelyard")
@@ -99,7 +99,7 @@ def test_an_image_says_what_it_is(images: dict[str, str], docker: Run, target: s
     assert "revision" not in labels, "it would give an image another digest although it holds the same"
 
 
-def test_a_release_says_its_source_and_the_same_image_keeps_the_name_that_it_was_pushed_by(
+def test_release_has_its_source_and_same_image_keeps_its_reference(
     images: dict[str, str], docker: Run
 ) -> None:
     release = {"source": "https://example.com/modelyard", "revision": "abc"}
@@ -114,7 +114,7 @@ def test_a_release_says_its_source_and_the_same_image_keeps_the_name_that_it_was
 
 
 @pytest.mark.soak  # a build without its cache takes a minute or more
-def test_the_same_bytes_in_give_the_same_layers_out(images: dict[str, str], docker: Run) -> None:
+def test_builds_are_reproducible(images: dict[str, str], docker: Run) -> None:
     facts = build_arguments(labels_of(docker, images["fingerprint"])["base.name"])
     build = ["build", "--quiet", "--no-cache", "--file", "components/Dockerfile", "--target", "fingerprint"]
     again = docker(*build, *(f"--build-arg={key}={value}" for key, value in facts.items()), ".").strip()
@@ -123,7 +123,7 @@ def test_the_same_bytes_in_give_the_same_layers_out(images: dict[str, str], dock
 
 
 @pytest.mark.soak  # a whole run; tests/cluster/test_pods.py has one in the same images
-def test_the_digits_are_trained_evaluated_and_served_in_the_images(
+def test_digits_are_trained_evaluated_and_served_in_the_images(
     images: dict[str, str], evaluated: Run, stores: tuple[Store, Store], server: Run
 ) -> None:
     evaluation: Path = evaluated(images)

@@ -43,7 +43,7 @@ def ended(user, url):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_end_says_what_failed_and_why(ended, name):
+def test_failure_has_step_and_reason(ended, name):
     case, failure = CASES[name], ended[name].json["failure"]
     assert (ended[name].code, failure["kind"], failure["step"]) == (case.exit_code, case.kind, case.step), (
         failure
@@ -52,17 +52,17 @@ def test_the_end_says_what_failed_and_why(ended, name):
 
 
 @pytest.mark.parametrize("name", STUCK)
-def test_a_run_that_is_stuck_is_ended(ended, user, name):
+def test_stuck_run_is_cancelled(ended, user, name):
     assert user.ended(ended[name].json["run"])["state"] == "cancelled"
 
 
-def test_the_exit_task_says_it_too(ended, user):
+def test_exit_task_logs_the_reason(ended, user):
     said = user("runs", "logs", ended["data"].json["run"], "explain")
     assert DATA_FILE in said.out
 
 
 @pytest.mark.parametrize("name", GONE)
-def test_explain_says_it_also_when_the_pods_are_gone(ended, user, kubectl, pods, name):
+def test_explain_has_the_reason_after_the_pods_are_deleted(ended, user, kubectl, pods, name):
     case, run = CASES[name], ended[name].json["run"]
     there = user("explain", run, "--output", "json").json
     assert (there["state"], there["kind"], there["step"]) == ("failed", case.kind, case.step)
@@ -77,7 +77,7 @@ def test_explain_says_it_also_when_the_pods_are_gone(ended, user, kubectl, pods,
     assert gone == there  # the exit task recorded it
 
 
-def test_cancelled_it_is_said_to_be_so_by_whoever_follows(user, pods):
+def test_follower_reports_a_cancelled_run(user, pods):
     started = user(*user.submission(model=f"{user.model}-cancelled")).json
     follower = user.start("runs", "show", started["run"], "--wait", "--output", "json")
     while not pods(started["id"]):
@@ -89,7 +89,7 @@ def test_cancelled_it_is_said_to_be_so_by_whoever_follows(user, pods):
     assert user("explain", started["run"], "--output", "json").json["state"] == "cancelled"
 
 
-def test_tried_again_when_its_data_are_there_a_failed_run_goes_on_to_its_end(ended, user, folder):
+def test_retried_run_succeeds_when_its_data_exist(ended, user, folder):
     digits = load_digits()
     np.savez(folder / DATA_FILE, x=digits.images[..., None].astype("uint8"), y=digits.target)
     run = ended["data"].json["run"]

@@ -49,7 +49,7 @@ def unchanged(applied, user):
     return user("runs", "show", next_fire(user), "--wait", "--output", "json")
 
 
-def test_it_fires_and_a_run_in_which_nothing_is_new_ends_after_its_first_step(unchanged, user, pods):
+def test_scheduled_run_without_changes_ends_after_its_first_step(unchanged, user, pods):
     assert (unchanged.code, unchanged.json["decision"]) == (0, "unchanged"), unchanged.out
     ran = dict.fromkeys(("fingerprint", "explain"), "succeeded")
     skipped = dict.fromkeys(("ingest", "preprocess", "train", "evaluate", "deploy"), "skipped")
@@ -57,13 +57,13 @@ def test_it_fires_and_a_run_in_which_nothing_is_new_ends_after_its_first_step(un
     assert len(pods(user.state(unchanged.json["run"])["id"])) == UNCHANGED_PODS
 
 
-def test_applied_again_it_changes_nothing(applied, user, schedule):
+def test_repeated_apply_changes_nothing(applied, user, schedule):
     assert applied.code == 0
     again = user("schedule", "apply", *schedule(), "--output", "json").json
     assert (again["action"], again["changes"]) == ("nothing", [])
 
 
-def test_a_changed_file_replaces_it_and_the_run_in_flight_goes_on(unchanged, user, schedule):
+def test_changed_file_replaces_the_schedule_and_its_run_continues(unchanged, user, schedule):
     assert unchanged.code == 0
     running = next_fire(user, before=fired(user))
     assert user.state(running)["state"] not in ENDED
@@ -74,7 +74,7 @@ def test_a_changed_file_replaces_it_and_the_run_in_flight_goes_on(unchanged, use
     assert user.ended(running)["state"] == "succeeded"
 
 
-def test_paused_it_starts_nothing(unchanged, user):
+def test_paused_schedule_starts_no_run(unchanged, user):
     assert unchanged.code == 0
     paused = user("schedule", "pause", user.model, "--output", "json")
     assert paused.code == 0, paused.err

@@ -14,7 +14,7 @@ STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy", "
 MOST_PODS = 18  # two for each step; one for the root, the exit handler and each of the two conditions
 
 
-def test_the_digits_go_from_data_to_a_prediction(first, user, tmp_path):
+def test_digits_from_data_to_a_prediction(first, user, tmp_path):
     assert first.code == 0, first.err
     summary = first.json
     assert states(summary) == dict.fromkeys(STEPS, "succeeded")
@@ -28,17 +28,17 @@ def test_the_digits_go_from_data_to_a_prediction(first, user, tmp_path):
     assert (answer.json["version"], len(answer.json["predictions"])) == (1, 1)
 
 
-def test_a_run_has_as_many_pods_as_steps_and_groups_cost(first, user, pods):
+def test_number_of_pods_of_a_run(first, user, pods):
     assert len(pods(user.state(first.json["run"])["id"])) == MOST_PODS
 
 
-def test_explain_says_what_was_decided(first, user):
+def test_explain_has_the_decision(first, user):
     told = user("explain", first.json["run"], "--output", "json").json
     assert (told["state"], told["model"]) == ("succeeded", user.model)
     assert "promote: accuracy" in told["text"]
 
 
-def test_submitted_again_it_is_followed_and_comes_from_the_cache_as_the_same_version(first, user):
+def test_repeated_submission_is_cached_with_the_same_version(first, user):
     started = user(*user.submission()).json
     assert (started["new_pipeline"], started["new_version"], started["differences"]) == (False, False, [])
     logs = user.start("runs", "logs", started["run"], "--follow")
@@ -53,7 +53,7 @@ def test_submitted_again_it_is_followed_and_comes_from_the_cache_as_the_same_ver
     assert "promote: accuracy" in said.out
 
 
-def test_a_step_whose_pod_is_lost_is_tried_again(first, user, kubectl, pods):
+def test_step_is_retried_after_its_pod_is_lost(first, user, kubectl, pods):
     """Argo does so by itself, for every step: that is how Kubeflow Pipelines is shipped."""
     assert first.code == 0
     started = user(*user.submission()).json

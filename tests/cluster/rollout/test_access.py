@@ -42,7 +42,7 @@ def test_servers_with_a_token_and_tls(workspace, kubectl, tmp_path):
 
 
 @pytest.mark.soak
-def test_a_token_is_replaced_in_running_pods(workspace, kubectl):
+def test_token_is_replaced_in_running_pods(workspace, kubectl):
     name, namespace = workspace.name, workspace.platform.cluster.namespace
     kubectl("create", "secret", "generic", name, "-n", namespace, "--from-literal=token=first")
     workspace.deploy(workspace.publish(), workspace.platform_with(token_secret=name))

@@ -60,7 +60,7 @@ def stable(workspace):
     return objects.version(found), objects.image(template), serving["max_batch"]
 
 
-def test_deploy_look_promote_abort_and_roll_back(workspace, by_hand, images, tagged):
+def test_deploy_status_promote_abort_and_rollback(workspace, by_hand, images, tagged):
     """Each version is served as its own run said, and with the image with which it was verified."""
     one, two, three = (workspace.publish(config={"serving": {"max_batch": size}}) for size in (11, 22, 33))
 
@@ -109,7 +109,7 @@ def test_deploy_look_promote_abort_and_roll_back(workspace, by_hand, images, tag
     ]
 
 
-def test_status_says_what_keeps_a_candidate(workspace):
+def test_status_shows_the_problem_of_a_candidate(workspace):
     workspace.run("deploy", workspace.name, str(workspace.publish()), *QUICK)
     line = workspace.modelyard("deploy", workspace.name, str(workspace.publish(onnx=b"nonsense")))
     patient = ("--set", "rollout.max_restarts=9")

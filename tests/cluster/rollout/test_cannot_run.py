@@ -25,7 +25,7 @@ def entries(workspace, number):
     ]
 
 
-def test_a_champion_that_cannot_run_keeps_no_other_version_from_clients(served):
+def test_champion_that_cannot_run_does_not_block_other_versions(served):
     served.models.promote(served.name, 2, reason="past the cluster", by="test")
     with served.load().running() as clients:
         with pytest.raises(DeployError, match=r"loaded by ONNX.* Version 2 was not deployed") as error:
@@ -41,7 +41,7 @@ def test_a_champion_that_cannot_run_keeps_no_other_version_from_clients(served):
     assert "Stable serves version 1 as before. Continuing" in served.words()
 
 
-def test_a_rollback_to_a_version_that_cannot_run_moves_nothing(served):
+def test_rollback_to_a_version_that_cannot_run_changes_nothing(served):
     serves = served.stable()
     said = f"Version 2 was not promoted, and stable serves version {serves} as before"
     with served.load().running() as clients, pytest.raises(DeployError, match=said):
@@ -51,7 +51,7 @@ def test_a_rollback_to_a_version_that_cannot_run_moves_nothing(served):
     assert entries(served, 1) == [("promote", 2, True)]
 
 
-def test_stable_that_cannot_follow_the_pointer_goes_back_with_it(served, bucket):
+def test_stable_and_pointer_are_restored_if_stable_cannot_run(served, bucket):
     serves, version = served.stable(), served.publish()
 
     def say(sentence):

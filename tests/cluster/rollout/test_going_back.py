@@ -43,7 +43,7 @@ def refused(stable):
     return deploy
 
 
-def test_answers_otherwise_than_evaluate_saw(refused, stable):
+def test_wrong_answers(refused, stable):
     why, clients = refused(stable.publish(answer=0.7))
     assert "probabilities differ by 0.7" in why
     assert clients.failed == [], "it never joined the Service"
@@ -57,7 +57,7 @@ def test_slower_than_stable(refused, stable):
     assert clients.failed == []
 
 
-def test_uses_too_much_memory_for_some_requests(refused, stable):
+def test_out_of_memory_for_some_requests(refused, stable):
     platform = stable.platform_with(bake_seconds=UNHURRIED)
     why, _ = refused(stable.publish("hungry"), platform, instance=[1.0] * 4)
     assert "was killed because it used too much memory: its limit is 256 MiB" in why
@@ -68,7 +68,7 @@ def test_uses_too_much_memory_for_some_requests(refused, stable):
     assert not re.search(r'code="5\d\d"', answered), "stable answered whatever reached it"
 
 
-def test_is_no_model(refused, stable):
+def test_damaged_model(refused, stable):
     why, clients = refused(stable.publish(onnx=b"nonsense"))
     assert "exit code 8" in why
     assert "cannot be loaded by ONNX Runtime" in why
@@ -82,14 +82,14 @@ def test_never_ready(refused, stable):
     assert clients.failed == []
 
 
-def test_an_image_that_does_not_exist(refused, stable, absent):
+def test_missing_image(refused, stable, absent):
     why, clients = refused(stable.publish(), stable.platform_with(image=absent))
     assert f"Image {absent}" in why
     assert "not found" in why
     assert clients.failed == []
 
 
-def test_a_pod_too_large_for_every_node(refused, stable, no_new_nodes):
+def test_pod_that_fits_on_no_node(refused, stable, no_new_nodes):
     labels = f"app.kubernetes.io/name={stable.name},modelyard.dev/track=candidate"
     no_new_nodes(stable.platform.cluster.namespace, labels)
     resources = stable.platform.target.resources.model_copy(update={"cpu": "64"})
@@ -99,7 +99,7 @@ def test_a_pod_too_large_for_every_node(refused, stable, no_new_nodes):
     assert clients.failed == []
 
 
-def test_one_byte_of_it_was_changed(stable, bucket):
+def test_changed_byte(stable, bucket):
     version = stable.publish()
     bucket.flip(f"store/{stable.name}/versions/{version:06d}/model.onnx")
     with pytest.raises(DeployError, match="is damaged: its SHA-256 is"):
@@ -107,21 +107,21 @@ def test_one_byte_of_it_was_changed(stable, bucket):
     stable.settled(1)
 
 
-def test_a_version_without_golden_requests(stable):
+def test_version_without_golden_requests(stable):
     version = stable.publish(golden=False)
     with pytest.raises(DeployError, match=r"has no golden\.json"):
         stable.deploy(version)
     stable.settled(1)
 
 
-def test_more_than_the_quota_allows(refused, stable):
+def test_exceeded_quota(refused, stable):
     resources = stable.platform.target.resources.model_copy(update={"memory": "200Gi"})
     why, clients = refused(stable.publish(), stable.platform_with(resources=resources))
     assert "The quota memory of the namespace allows no pod: requested: requests.memory=200Gi" in why
     assert clients.failed == []
 
 
-def test_an_account_without_the_right(stable):
+def test_account_without_permission(stable):
     namespace = stable.platform.cluster.namespace
     api = new_client_from_config()
     api.set_default_header("Impersonate-User", f"system:serviceaccount:{namespace}:modelyard-serve")
@@ -132,7 +132,7 @@ def test_an_account_without_the_right(stable):
     stable.settled(1)
 
 
-def test_a_service_account_that_is_not_there(refused, stable):
+def test_missing_service_account(refused, stable):
     why, clients = refused(stable.publish(), stable.platform_with(service_account="nobody"))
     assert "There is no service account nobody in the namespace" in why
     assert clients.failed == []

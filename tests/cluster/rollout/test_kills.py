@@ -56,7 +56,7 @@ def until(process, word):
         pytest.param("promoted: ", marks=pytest.mark.soak),
     ],
 )
-def test_killed_and_run_again(served, moment):
+def test_killed_rollout_is_repeated(served, moment):
     old, new = served.stable(), served.publish()
     with served.load().running() as clients:
         with deploying(served, new) as process:
@@ -70,7 +70,7 @@ def test_killed_and_run_again(served, moment):
     assert clients.failed == []
 
 
-def test_the_same_version_twice_at_once(served):
+def test_concurrent_rollouts_of_a_version(served):
     version = served.publish()
     with served.load().running() as clients, ThreadPoolExecutor() as two:
         outcomes = list(two.map(lambda _: served.deploy(version).decision, range(2)))
@@ -79,7 +79,7 @@ def test_the_same_version_twice_at_once(served):
     served.settled(version)
 
 
-def test_two_versions_at_once(served):
+def test_concurrent_rollouts_of_two_versions(served):
     early, late = served.publish(), served.publish()
     with deploying(served, early, seconds=600) as process:
         until(process, "canary: ")
@@ -92,7 +92,7 @@ def test_two_versions_at_once(served):
     served.settled(late)
 
 
-def test_a_stale_candidate_of_a_killed_rollout_gives_way(served, kubectl):
+def test_candidate_of_a_killed_rollout_is_replaced(served, kubectl):
     """Also where a quota has no room for two: its servers count until they have ended."""
     namespace = ("-n", served.platform.cluster.namespace)
     said = []
@@ -116,7 +116,7 @@ def test_a_stale_candidate_of_a_killed_rollout_gives_way(served, kubectl):
     served.settled(version)
 
 
-def test_an_abandoned_candidate_is_shown_and_cleared(served, kubectl):
+def test_abandoned_candidate_is_shown_and_deleted(served, kubectl):
     serves, version = served.stable(), served.publish()
     with deploying(served, version, seconds=600) as process:
         until(process, "canary: ")
@@ -126,12 +126,12 @@ def test_an_abandoned_candidate_is_shown_and_cleared(served, kubectl):
     kubectl("annotate", "deployment", f"{served.name}-candidate", long_ago, *where)
     seen = served.run("rollout", "status", served.name)
     assert (seen["abandoned"], seen["canary"]) == (True, True)
-    assert f"version {version}, is abandoned, since 2026" in seen["problems"][-1]
+    assert f"version {version}, is abandoned since 2026" in seen["problems"][-1]
     assert served.deploy(serves).decision == "promote"
     served.settled(serves)
 
 
-def test_told_to_end_it_takes_the_candidate_from_clients(served):
+def test_sigterm_withdraws_the_candidate(served):
     serves, version = served.stable(), served.publish()
     with served.load().running() as clients, deploying(served, version, seconds=600) as process:
         until(process, "canary: ")
@@ -146,7 +146,7 @@ def test_told_to_end_it_takes_the_candidate_from_clients(served):
 
 
 @pytest.mark.soak
-def test_the_store_is_away_for_a_while(served, bucket):
+def test_store_is_unavailable_for_a_while(served, bucket):
     version = served.publish()
     with served.load().running() as clients, deploying(served, version, seconds=10) as process:
         until(process, "candidate: ")

@@ -14,7 +14,7 @@ ROUNDS = 15
 LONGEST = 14.0  # seconds; an undisturbed deploy takes less
 
 
-def test_one_state_in_the_end_whatever_was_killed(new_workspace):
+def test_concurrent_rollouts_killed_at_random_moments(new_workspace):
     workspace = new_workspace()
     workspace.deploy(workspace.publish())
     quick = ("--set", "rollout.bake_seconds=2", *PATIENT)

@@ -49,7 +49,7 @@ def test_promotion_under_load(served):
     assert version == served.stable()
 
 
-def test_the_same_again_changes_nothing(served):
+def test_same_version_again_changes_nothing(served):
     version = served.stable()
     before = served.platform.deployment("stable")
     assert served.deploy(version, expected=version - 1).decision == "promote"
@@ -58,7 +58,7 @@ def test_the_same_again_changes_nothing(served):
     served.settled(version)
 
 
-def test_the_champion_with_other_servers_is_verified_as_a_candidate(served, absent):
+def test_champion_with_other_servers_is_verified_as_a_candidate(served, absent):
     version, before = served.stable(), served.platform.deployment("stable")
     with served.load().running() as clients:
         with pytest.raises(DeployError, match=f"Version {version} was not deployed, and stable serves ver"):
@@ -74,7 +74,7 @@ def test_the_champion_with_other_servers_is_verified_as_a_candidate(served, abse
     assert served.models.history(served.name)[-1].attempt, "the pointer did not move"
 
 
-def test_one_compared_with_another_champion_is_held(served):
+def test_version_compared_with_another_champion_is_held(served):
     version = served.stable()
     outcome = served.deploy(served.publish(), expected=version + 100)
     assert outcome.decision == "hold"
@@ -83,7 +83,7 @@ def test_one_compared_with_another_champion_is_held(served):
 
 
 @pytest.mark.soak  # waits for an autoscaler
-def test_what_others_set_is_kept(served, kubectl):
+def test_fields_of_other_managers_are_kept(served, kubectl):
     name, namespace = f"{served.name}-stable", served.platform.cluster.namespace
     kubectl("annotate", "deployment", name, "team=vision", "-n", namespace)
     kubectl("patch", "service", served.name, "-n", namespace, "-p", '{"spec": {"type": "NodePort"}}')
@@ -106,7 +106,7 @@ def test_what_others_set_is_kept(served, kubectl):
     assert served.platform.deployment("stable")["spec"]["replicas"] == 1, "they belong to who scaled it last"
 
 
-def test_stable_is_brought_to_the_pointer_first(served):
+def test_stable_is_first_updated_to_the_pointer(served):
     old, new = served.stable(), served.publish()
     served.models.promote(served.name, new, reason="past the cluster", by="test")
     version = next_version(served)
@@ -114,7 +114,7 @@ def test_stable_is_brought_to_the_pointer_first(served):
     assert version == served.stable()
 
 
-def test_a_model_that_was_only_ever_promoted_in_the_store(workspace):
+def test_champion_that_was_never_deployed(workspace):
     one, two = workspace.publish(), workspace.publish()
     workspace.models.promote(workspace.name, one, reason="on a laptop", by="test")
     assert workspace.deploy(two).decision == "promote"
@@ -122,7 +122,7 @@ def test_a_model_that_was_only_ever_promoted_in_the_store(workspace):
     assert f"stable serves nothing and the champion is version {one}" in workspace.words()
 
 
-def test_pods_have_no_rights(served):
+def test_pods_have_no_permissions(served):
     (pod,) = served.platform.ready_pods("stable")
     spec, container = pod["spec"], pod["spec"]["containers"][0]
     assert spec["automountServiceAccountToken"] is False

@@ -27,7 +27,7 @@ def served(new_workspace):
     return workspaces
 
 
-def test_predict_asks_the_server_of_the_model_that_is_named(served, tmp_path):
+def test_predict_uses_the_server_of_the_model(served, tmp_path):
     np.save(tmp_path / "many.npy", np.ones((600, 4), "float32"))
     for version, workspace in enumerate(served, start=1):
         said = workspace.run("predict", workspace.name, str(tmp_path / "many.npy"))
@@ -35,7 +35,7 @@ def test_predict_asks_the_server_of_the_model_that_is_named(served, tmp_path):
         assert {one["answer"] for one in said["predictions"]} == {"bright"}
 
 
-def test_a_run_asks_the_server_of_its_own_model(served):
+def test_run_uses_the_server_of_its_model(served):
     for version, workspace in enumerate(served, start=1):
         environment = load_environment(workspace.modelyard()[-1], environ={})
         config = load(None, [f"name={workspace.name}"], {}, Store.of(workspace.platform.store))
@@ -43,7 +43,7 @@ def test_a_run_asks_the_server_of_its_own_model(served):
         assert (answer.version, answer.answer, answer.note) == (version, "dark", "1.0000")
 
 
-def test_a_model_that_nobody_serves_is_told(served):
+def test_predict_names_a_model_without_servers(served):
     said = served[0].run("predict", "nobody", "x.npy", code=9)["error"]["message"]
     assert "The cluster has no server of nobody in " in said
     assert 'services "nobody" not found' in said

@@ -12,14 +12,14 @@ FILES = sorted(path for path in MANIFESTS.rglob("*.yaml") if path.name != "kusto
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(MANIFESTS)))
-def test_a_file_contains_one_object_and_is_named_after_its_kind(path):
+def test_file_contains_one_object_and_is_named_after_its_kind(path):
     (held,) = yaml.safe_load_all(path.read_text())
     if isinstance(held, dict):  # else a patch of one
         kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", held["kind"]).lower()
         assert path.stem == kind or path.stem.startswith(f"{kind}-")
 
 
-def test_the_overlay_and_the_tests_use_the_same_emulator():
+def test_overlay_and_tests_use_the_same_emulator():
     deployment = yaml.safe_load((MANIFESTS / "overlays/kind/storage/deployment.yaml").read_text())
     name, _, version = deployment["spec"]["template"]["spec"]["containers"][0]["image"].partition(":")
     build = re.search(

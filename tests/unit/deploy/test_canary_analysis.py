@@ -48,7 +48,7 @@ def test_failure_reason(candidate, stable, words):
     assert (found is None) if words is None else (words in (found or ""))
 
 
-def test_the_summary_says_what_it_was_judged_by():
+def test_summary_has_requests_and_latency():
     seen = RequestCounts(client=60, golden=40, seconds=1.0)
     assert "60 client and 40 golden requests, 0 failed; no stable" in summary(seen, RequestCounts())
     assert "mean latency 10.0 ms, of stable 20.0 ms" in summary(seen, answered(900, 0.02))
@@ -76,7 +76,7 @@ def test_requests_are_counted_by_sender_and_result():
     assert RequestCounts().latency == 0.0
 
 
-def test_pods_count_from_what_they_had_answered_before_and_newcomers_from_their_start():
+def test_counts_exclude_earlier_requests_and_include_all_of_new_pods():
     before = {"old": RequestCounts(client=10, seconds=1.0)}
     now = {
         "old": RequestCounts(client=12, seconds=2.0),
@@ -95,7 +95,7 @@ def analyze(platform, ready=1):
 
 
 @pytest.mark.usefixtures("pod")
-def test_a_restart_before_the_analysis_does_not_count(platform, clock):
+def test_earlier_restarts_do_not_count_in_the_analysis(platform, clock):
     assert "0 failed" in analyze(platform)
     platform.rollout = platform.rollout.model_copy(update={"bake_seconds": 60.0})
     began = clock.time
@@ -103,13 +103,13 @@ def test_a_restart_before_the_analysis_does_not_count(platform, clock):
     assert 60 <= clock.time - began < 90
 
 
-def test_a_restart_in_the_analysis_counts(platform, cluster, pod):
+def test_restart_during_the_analysis_fails(platform, cluster, pod):
     cluster.look = lambda: pod.runs(restarts=3 if cluster.answered else 2)
     with pytest.raises(DeployError, match="ended 3 times, last with exit code 8"):
         analyze(platform)
 
 
-def test_memory_that_is_short_in_the_analysis_is_fatal_at_once(platform, cluster, pod):
+def test_out_of_memory_during_the_analysis_fails_at_once(platform, cluster, pod):
     pod.was_out_of_memory(restarts=2, ready=True)
     cluster.look = lambda: pod.was_out_of_memory(
         restarts=3 if cluster.answered else 2, ready=not cluster.answered
@@ -120,7 +120,7 @@ def test_memory_that_is_short_in_the_analysis_is_fatal_at_once(platform, cluster
 
 @pytest.mark.usefixtures("pod")
 @pytest.mark.parametrize("how", ["unready", "silent"])
-def test_a_candidate_that_does_not_answer_in_the_end_fails(platform, cluster, clock, how):
+def test_unresponsive_candidate_fails_after_the_bake_time(platform, cluster, clock, how):
     if how == "silent":
         platform.rollout = platform.rollout.model_copy(update={"min_requests": 0})  # enough before
         proxy_request = cluster.proxy_request
@@ -131,7 +131,7 @@ def test_a_candidate_that_does_not_answer_in_the_end_fails(platform, cluster, cl
 
 
 @pytest.mark.usefixtures("pod")
-def test_a_candidate_that_too_few_requests_reach_is_not_promoted(platform, cluster):
+def test_candidate_with_too_few_requests_fails(platform, cluster):
     proxy_request = cluster.proxy_request
 
     def lost(kind, *rest):
@@ -146,7 +146,7 @@ def test_a_candidate_that_too_few_requests_reach_is_not_promoted(platform, clust
 
 
 @pytest.mark.parametrize("page", [(502, b"busy"), (200, b'modelyard_request_seconds_count{path="/"} 3.0\n')])
-def test_what_a_pod_answered_before_the_analysis_never_counts(platform, cluster, pod, page):
+def test_requests_before_the_analysis_never_count(platform, cluster, pod, page):
     """Its /metrics cannot be read when the window is opened: its counters, of all its life, are no news."""
     pod.json["metadata"]["labels"] |= {objects.TRACK_LABEL: "stable"}
     proxy_request = cluster.proxy_request

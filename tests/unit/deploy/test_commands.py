@@ -35,7 +35,7 @@ def command(controller, monkeypatch, capsys):
     return run
 
 
-def test_deploy_look_promote_and_abort(command, controller, version, models, state):
+def test_deploy_status_promote_and_abort(command, controller, version, models, state):
     for answer in (version(), version(), version()):
         assert answer.version
     assert command("deploy", "digits", "1").startswith("promote: deployed by hand")
@@ -58,7 +58,7 @@ def test_deploy_look_promote_and_abort(command, controller, version, models, sta
     assert state() == (3, 3, None, True)
 
 
-def test_the_component_hands_over_what_it_is_given(monkeypatch):
+def test_component_passes_its_arguments(monkeypatch):
     seen = []
     monkeypatch.setattr(deployer, "deploy", lambda *given: seen.append(given) or 7)
     spec, identity = specs(load(environ={}))["deploy"], Identity(run="r", data="d", champion=4)

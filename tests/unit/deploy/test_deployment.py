@@ -39,9 +39,7 @@ def mark(platform):
 
 
 @pytest.mark.usefixtures("stable")
-def test_no_rollout_leads_clients_to_a_candidate_that_another_one_takes_over(
-    platform, cluster, claimed, state
-):
+def test_candidate_that_was_taken_over_is_not_routed(platform, cluster, claimed, state):
     claimed("early")
     get = cluster.get
 
@@ -59,9 +57,7 @@ def test_no_rollout_leads_clients_to_a_candidate_that_another_one_takes_over(
 
 
 @pytest.mark.usefixtures("stable")
-def test_a_rollout_that_marked_the_service_and_was_killed_blocks_no_other(
-    platform, cluster, clock, claimed, state
-):
+def test_killed_rollout_that_annotated_the_service_does_not_block(platform, cluster, clock, claimed, state):
     claimed()
     platform._write_service(None, canary=False, token="killed")  # noqa: S106
     began, get = clock.time, cluster.get
@@ -77,7 +73,7 @@ def test_a_rollout_that_marked_the_service_and_was_killed_blocks_no_other(
 
 
 @pytest.mark.usefixtures("stable")
-def test_an_end_that_comes_late_leaves_the_candidate_of_another_rollout(platform, cluster, claimed, state):
+def test_late_withdrawal_keeps_the_candidate_of_another_rollout(platform, cluster, claimed, state):
     claimed("early")
     get = cluster.get
 
@@ -95,7 +91,7 @@ def test_an_end_that_comes_late_leaves_the_candidate_of_another_rollout(platform
 
 
 @pytest.mark.usefixtures("stable")
-def test_a_takeover_marks_the_service_before_and_switches_it_after(platform, cluster, claimed, state):
+def test_takeover_annotates_the_service_before_it_changes_the_candidate(platform, cluster, claimed, state):
     claimed("early")
     platform.route_to_candidate("early")
     apply = cluster.apply
@@ -117,7 +113,7 @@ def test_a_takeover_marks_the_service_before_and_switches_it_after(platform, clu
 
 
 @pytest.mark.usefixtures("stable")
-def test_a_claim_that_comes_late_leaves_clients_to_the_one_who_took_it(platform, claimed, state, monkeypatch):
+def test_late_claim_keeps_the_route_of_another_rollout(platform, claimed, state, monkeypatch):
     beat = platform.write_heartbeat
 
     def overtaken(_):
@@ -132,7 +128,7 @@ def test_a_claim_that_comes_late_leaves_clients_to_the_one_who_took_it(platform,
     assert mark(platform) == "late"
 
 
-def test_a_candidate_of_the_same_servers_stays_and_any_other_goes(platform, cluster, claimed):
+def test_matching_candidate_is_kept_and_another_is_deleted(platform, cluster, claimed):
     claimed("early")
     uid = cluster.objects["Deployment digits-candidate"]["metadata"]["uid"]
     claimed("late")
@@ -142,7 +138,7 @@ def test_a_candidate_of_the_same_servers_stays_and_any_other_goes(platform, clus
     assert cluster.objects["Deployment digits-candidate"]["metadata"]["uid"] != uid
 
 
-def test_a_write_that_always_conflicts_ends(platform, cluster):
+def test_permanent_conflict_is_an_error(platform, cluster):
     cluster.apply = lambda *_: None
     with pytest.raises(ClusterError, match="digits-stable was changed by others 60 times"):
         platform.reconcile(platform.describe_servers(1, "d" * 64), None)
@@ -159,7 +155,7 @@ def quota(cluster, pod, stable):  # noqa: ARG001
 
 
 @pytest.mark.usefixtures("quota")
-def test_a_candidate_that_a_quota_has_no_room_for_waits_for_the_one_before(
+def test_candidate_without_room_in_the_quota_waits_for_terminating_pods(
     platform, cluster, clock, pod, claimed
 ):
     def end():
@@ -173,23 +169,21 @@ def test_a_candidate_that_a_quota_has_no_room_for_waits_for_the_one_before(
 
 
 @pytest.mark.usefixtures("quota")
-def test_servers_that_never_end_block_no_rollout(platform, clock, claimed):
+def test_pods_that_never_end_do_not_block_a_rollout(platform, clock, claimed):
     claimed()  # as when their node is lost
     assert clock.time > deployment.TERMINATION_TIMEOUT
     assert platform.status().candidate.version == 2
 
 
 @pytest.mark.usefixtures("stable")
-def test_a_candidate_whose_pods_are_not_created_is_waited_for_a_while(
-    cluster, clock, pod, claimed, monkeypatch
-):
+def test_wait_for_pods_of_the_candidate_is_limited(cluster, clock, pod, claimed, monkeypatch):
     pod.json["metadata"]["deletionTimestamp"] = "now"
     monkeypatch.setattr(cluster, "_run", lambda found: found.update(status={}))
     claimed()
     assert deployment.TERMINATION_TIMEOUT < clock.time < 2 * deployment.TERMINATION_TIMEOUT
 
 
-def test_an_old_candidate_that_does_not_end_is_an_error(platform, cluster, claimed):
+def test_candidate_that_is_not_deleted_is_an_error(platform, cluster, claimed):
     claimed()
     cluster.objects["Deployment digits-candidate"]["metadata"]["deletionTimestamp"] = "now"
     with pytest.raises(DeployError, match="digits-candidate still exists"):
@@ -198,7 +192,7 @@ def test_an_old_candidate_that_does_not_end_is_an_error(platform, cluster, claim
 
 
 @pytest.mark.usefixtures("stable")
-def test_where_there_is_room_no_server_is_waited_for(clock, pod, claimed):
+def test_terminating_pods_are_ignored_if_the_quota_has_room(clock, pod, claimed):
     pod.json["metadata"]["deletionTimestamp"] = "now"
     claimed()
     assert clock.time < 1
@@ -207,7 +201,7 @@ def test_where_there_is_room_no_server_is_waited_for(clock, pod, claimed):
 # Stable ----------------------------------------------------------------------------------------------
 
 
-def test_stable_is_changed_only_from_what_was_observed(platform, stable):
+def test_stable_is_changed_only_if_unchanged_since_observed(platform, stable):
     three = platform.describe_servers(3, "d" * 64)
     platform.reconcile(three, stable)
     with pytest.raises(Superseded):
@@ -222,7 +216,7 @@ def test_stable_is_changed_only_from_what_was_observed(platform, stable):
 
 
 @pytest.mark.usefixtures("stable")
-def test_stable_gets_the_exact_pods_of_before_or_of_the_candidate(platform, claimed):
+def test_stable_gets_exactly_the_given_pods(platform, claimed):
     before = platform.status().stable
     claimed()
     candidate = platform.status().candidate
@@ -236,7 +230,7 @@ def test_stable_gets_the_exact_pods_of_before_or_of_the_candidate(platform, clai
     assert platform.deployment("stable")["spec"]["template"] == before.state
 
 
-def test_replicas_belong_to_who_scaled_them_last(platform, cluster, stable):
+def test_replicas_of_an_autoscaler_are_kept(platform, cluster, stable):
     owner = {"manager": "hpa", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
     cluster.objects["Deployment digits-stable"]["metadata"]["managedFields"] = [owner]
     written, apply = [], cluster.apply
@@ -245,7 +239,7 @@ def test_replicas_belong_to_who_scaled_them_last(platform, cluster, stable):
     assert "replicas" not in next(one for one in written if one["kind"] == "Deployment")["spec"]
 
 
-def test_a_pod_that_is_gone_while_stable_is_verified_is_no_wrong_answer(platform, stable):
+def test_stable_is_verified_again_after_a_pod_ended(platform, stable):
     gone = []
 
     def check(target):
@@ -256,14 +250,14 @@ def test_a_pod_that_is_gone_while_stable_is_verified_is_no_wrong_answer(platform
     assert platform.verify(stable, check) == 1
 
 
-def test_a_candidate_whose_pods_are_gone_is_not_verified(platform, cluster, claimed):
+def test_candidate_without_pods_is_not_verified(platform, cluster, claimed):
     servers = claimed()
     cluster._of.pop("digits-candidate")
     assert platform.verify(servers, lambda _: None, "mine") == 0
 
 
 @pytest.mark.usefixtures("stable")
-def test_a_rollback_gets_the_image_with_which_the_version_was_served(platform, cluster):
+def test_rollback_uses_the_last_image_of_the_version(platform, cluster):
     template = {"spec": {"containers": [{"image": "serve:of-then"}]}}
     sets = [{"metadata": {"annotations": {deployment.REVISION: "3"}}, "spec": {"template": template}}]
     list_objects = cluster.list_objects
@@ -279,21 +273,21 @@ def test_a_rollback_gets_the_image_with_which_the_version_was_served(platform, c
 # What is shown -----------------------------------------------------------------------------------------
 
 
-def test_the_name_of_a_service_begins_with_a_letter(platform):
+def test_model_name_must_be_a_service_name(platform):
     platform.name = "7segments"
     with pytest.raises(ConfigError, match="'7segments' cannot be served on Kubernetes"):
         platform.describe_servers(1, "d" * 64)
 
 
 @pytest.mark.usefixtures("stable")
-def test_what_is_loaded_has_pods_of_an_earlier_version_too(platform, pod, claimed):
+def test_loaded_versions_include_those_of_remaining_pods(platform, pod, claimed):
     assert platform.id == platform.cluster.objects["Service digits"]["metadata"]["uid"]
     claimed()
     pod.json["metadata"]["labels"][objects.VERSION_LABEL] = "7"
     assert platform.status().loaded == {1, 2, 7}
 
 
-def test_heartbeats_are_written_at_the_own_candidate_alone(platform, cluster, claimed):
+def test_heartbeat_is_written_only_to_the_own_candidate(platform, cluster, claimed):
     claimed()
     assert not platform.status().abandoned
     found = cluster.objects["Deployment digits-candidate"]["metadata"]
@@ -308,7 +302,7 @@ def test_heartbeats_are_written_at_the_own_candidate_alone(platform, cluster, cl
 @pytest.mark.parametrize(
     "at", ["2026-01-02T03:04:05+00:00", "2026-01-02T03:04:05", "2026-01-02T05:04:05+02:00"]
 )
-def test_a_heartbeat_is_read_in_any_time_zone(at):
+def test_heartbeat_is_read_in_any_time_zone(at):
     candidate = {
         "metadata": {
             "annotations": {objects.HEARTBEAT_ANNOTATION: at},
@@ -350,9 +344,7 @@ GOOD = 200, {"predictions": [[1.0]]}
     [((BUSY, BUSY, GOOD), 60.0, True), ((BUSY, GOOD), 0.0, False), ((FAILED, GOOD), 60.0, False)],
 )
 @pytest.mark.usefixtures("cluster")
-def test_golden_requests_wait_for_the_api_server_and_not_for_the_server(
-    platform, claimed, answers, patience, good
-):
+def test_golden_requests_are_retried_only_for_the_api_server(platform, claimed, answers, patience, good):
     claimed()
     (pod,) = platform.pods("candidate")
     platform.cluster = Cluster(Api(*answers), "serving", in_cluster=False)

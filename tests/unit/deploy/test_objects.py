@@ -27,7 +27,7 @@ def deployment(target=TARGET, rollout=None, store='{"url": "gs://b"}', serving=N
     return objects.deployment("digits", track, "here", template)
 
 
-def test_a_server_is_pinned_by_number_and_digest():
+def test_server_is_pinned_by_version_and_digest():
     made = deployment()
     args = made["spec"]["template"]["spec"]["containers"][0]["args"]
     assert args[:6] == ["--name", "digits", "--version", "7", "--digest", DIGEST]
@@ -35,7 +35,7 @@ def test_a_server_is_pinned_by_number_and_digest():
     assert objects.annotation(made, objects.DIGEST_ANNOTATION) == DIGEST
 
 
-def test_serving_reaches_the_server_but_for_where_it_listens():
+def test_server_gets_the_serving_section_except_host_and_port():
     serving = Serving(host="127.0.0.1", port=1, max_batch=9, linger=30.0, drain_timeout=25.0)
     made = deployment(serving=serving.model_dump())["spec"]["template"]["spec"]
     told = Serving.of(json.dumps(json.loads(made["containers"][0]["args"][-1])))
@@ -43,7 +43,7 @@ def test_serving_reaches_the_server_but_for_where_it_listens():
     assert made["terminationGracePeriodSeconds"] >= told.linger + told.drain_timeout
 
 
-def test_secrets_are_mounted_as_files_and_named_to_the_server():
+def test_secrets_are_mounted_and_their_paths_are_passed():
     target = TARGET.model_copy(update={"token_secret": "words", "tls_secret": "cert"})
     serving = {"token_file": "mine", "tls_cert": "mine", "tls_key": "mine"}
     made = deployment(target, serving=serving)["spec"]["template"]["spec"]
@@ -63,34 +63,34 @@ def test_secrets_are_mounted_as_files_and_named_to_the_server():
 
 
 @pytest.mark.parametrize("serving", [{"token_file": "t"}, {"tls_cert": "c", "tls_key": "k"}])
-def test_pods_are_not_open_where_the_section_asks_for_a_token_or_tls(serving):
+def test_token_or_tls_in_the_section_requires_a_secret(serving):
     with pytest.raises(ConfigError, match=r"environment\.serving\.t\w+_secret"):
         deployment(serving=serving)
 
 
-def test_a_server_on_a_cluster_always_lingers():
+def test_server_on_a_cluster_has_a_minimum_linger():
     told = Serving.of(deployment()["spec"]["template"]["spec"]["containers"][0]["args"][-1])
     assert told.linger == objects.MINIMUM_LINGER
 
 
-def test_the_kubelet_gives_a_server_more_time_than_deploy_does():
+def test_startup_probe_outlasts_ready_timeout():
     probe = deployment(rollout=Rollout(ready_timeout=500.0))["spec"]["template"]["spec"]["containers"][0]
     assert probe["startupProbe"]["failureThreshold"] * probe["startupProbe"]["periodSeconds"] > 500
 
 
-def test_nothing_in_a_value_is_filled_in_again():
+def test_values_are_not_substituted_again():
     made = deployment(store="${digest} $name {}")
     assert "${digest} $name {}" in made["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
 @pytest.mark.parametrize("canary", [True, False])
-def test_the_service_leads_to_the_candidate_only_in_a_canary(canary):
+def test_service_selects_the_candidate_only_in_a_canary(canary):
     candidate = deployment()["spec"]["template"]["metadata"]["labels"]
     selector = objects.service("digits", "here", canary)["spec"]["selector"]
     assert (selector.items() <= candidate.items()) is canary
 
 
-def test_a_number_stays_a_number_and_a_name_stays_text():
+def test_substitution_keeps_types():
     made = deployment(target=TARGET.model_copy(update={"resources": Resources(cpu="2", memory="1Gi")}))
     container = made["spec"]["template"]["spec"]["containers"][0]
     assert container["resources"]["requests"] == {"cpu": "2", "memory": "1Gi"}
@@ -98,7 +98,7 @@ def test_a_number_stays_a_number_and_a_name_stays_text():
     assert isinstance(made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], int)
 
 
-def test_the_same_servers_are_known_in_either_track():
+def test_fingerprint_is_the_same_in_both_tracks():
     stable, candidate = (deployment(track=track) for track in ("stable", "candidate"))
     fingerprints = [
         objects.annotation(one["spec"]["template"], objects.TEMPLATE_ANNOTATION)

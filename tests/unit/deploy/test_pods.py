@@ -12,7 +12,7 @@ from modelyard.components.step import document
 from tests.unit.deploy.conftest import RECORDED
 
 
-def test_a_pod_that_is_ready_again_has_all_its_time_again(platform, clock, pod):
+def test_time_out_starts_again_after_a_pod_was_ready(platform, clock, pod):
     watcher = PodWatcher(platform)
     for at, ready in ((0.0, False), (1.0, True), (150.0, False), (240.0, False)):
         clock.time = at
@@ -23,7 +23,7 @@ def test_a_pod_that_is_ready_again_has_all_its_time_again(platform, clock, pod):
         watcher.check(pod.json)
 
 
-def test_a_pod_that_does_not_start_has_the_time_of_a_node(platform, clock, pod):
+def test_pod_that_does_not_start_fails_after_start_timeout(platform, clock, pod):
     pod.json["status"] = {"phase": "Pending"}
     watcher = PodWatcher(platform)
     watcher.check(pod.json)
@@ -32,7 +32,7 @@ def test_a_pod_that_does_not_start_has_the_time_of_a_node(platform, clock, pod):
         watcher.check(pod.json)
 
 
-def test_a_server_that_crashes_for_want_of_its_store_has_the_time_of_the_store(platform, clock, pod):
+def test_crash_by_an_unreachable_store_fails_after_store_timeout(platform, clock, pod):
     pod.runs(restarts=3, ready=False)
     status = pod.json["status"]["containerStatuses"][0]
     status["state"] = {"waiting": {"reason": "CrashLoopBackOff"}}
@@ -45,7 +45,7 @@ def test_a_server_that_crashes_for_want_of_its_store_has_the_time_of_the_store(p
         watcher.check(pod.json)
 
 
-def test_a_pod_whose_secret_is_missing_is_told_soon(platform, cluster, clock, pod):
+def test_missing_secret_fails_after_30_seconds(platform, cluster, clock, pod):
     pod.json["status"] = {"phase": "Pending"}
     said = 'MountVolume.SetUp failed for volume "tls" : secret "model-tls" not found'
     cluster.list_events = lambda _: [{"reason": "FailedMount", "message": said}]
@@ -56,7 +56,7 @@ def test_a_pod_whose_secret_is_missing_is_told_soon(platform, cluster, clock, po
         watcher.check(pod.json)
 
 
-def test_requests_carry_the_present_token_of_the_secret(platform, cluster, clock, pod):
+def test_requests_have_the_present_token_of_the_secret(platform, cluster, clock, pod):
     platform.target = platform.target.model_copy(update={"token_secret": "words", "tls_secret": "cert"})
     with pytest.raises(ConfigError, match="kubectl create secret generic words"):
         platform.describe_servers(2, "d" * 64)
@@ -74,13 +74,13 @@ def test_requests_carry_the_present_token_of_the_secret(platform, cluster, clock
     assert platform.service() == HttpServer("https://digits.serving:8501", token=token, verify=False)
 
 
-def test_pods_that_ended_are_not_looked_at(platform, pod):
+def test_ended_pods_are_ignored(platform, pod):
     assert len(platform.pods("candidate")) == 1
     pod.json["status"]["phase"] = "Failed"
     assert platform.pods("candidate") == []
 
 
-def test_memory_that_was_short_before_does_not_make_a_blip_fatal(platform, pod):
+def test_earlier_out_of_memory_is_ignored(platform, pod):
     pod.was_out_of_memory(restarts=2, ready=True)
     watcher = PodWatcher(platform, [pod.json])
     pod.was_out_of_memory(restarts=2, ready=False)
@@ -90,7 +90,7 @@ def test_memory_that_was_short_before_does_not_make_a_blip_fatal(platform, pod):
         watcher.check(pod.json)
 
 
-def test_the_problem_of_a_pod_is_seen_whatever_a_cluster_added_to_it(platform, cluster, claimed):
+def test_problem_of_a_pod_is_found_after_admission_changed_the_pod(platform, cluster, claimed):
     claimed()
     found = platform.deployment("candidate")
     (pod,) = cluster.list_objects("Pod", "modelyard.dev/track=candidate")
@@ -103,7 +103,7 @@ def test_the_problem_of_a_pod_is_seen_whatever_a_cluster_added_to_it(platform, c
         platform.wait_until_complete("candidate", lambda: {**found, "status": {}})
 
 
-def test_a_pod_that_comes_and_goes_is_no_progress(platform, clock, claimed):
+def test_flapping_pod_is_no_progress(platform, clock, claimed):
     claimed()
     found = platform.deployment("candidate")
     clock.during = lambda: setattr(clock, "time", clock.time + 9.5)
@@ -124,7 +124,7 @@ def test_a_pod_that_comes_and_goes_is_no_progress(platform, clock, claimed):
         ("pod-security", "(restricted) refuses the pod: allowPrivilegeEscalation != false"),
     ],
 )
-def test_a_deployment_whose_pods_are_refused(name, words):
+def test_refusal_of_pods_is_explained(name, words):
     deployment = json.loads((RECORDED / f"{name}.json").read_text())["deployment"]
     assert words in find_refusal(deployment)
     deployment["metadata"]["generation"] += 1

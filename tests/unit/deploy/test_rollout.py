@@ -35,7 +35,7 @@ def one(version, deploy):
 
 
 @pytest.mark.usefixtures("one")
-def test_a_champion_that_cannot_run_keeps_no_other_version_from_clients(
+def test_champion_that_cannot_run_does_not_block_other_versions(
     models, world, version, deploy, promote, state, logged
 ):
     two, three = version(), version()
@@ -61,7 +61,7 @@ def test_a_champion_that_cannot_run_keeps_no_other_version_from_clients(
     assert any("Stable serves version 1 as before. Continuing" in line for line in logged)
 
 
-def test_a_champion_that_never_ran_leaves_no_stable_behind(world, version, deploy, promote, state):
+def test_champion_that_never_ran_leaves_no_stable(world, version, deploy, promote, state):
     one, two = version(), version()
     promote(one)
     world.broken.add(one.version)
@@ -73,7 +73,7 @@ def test_a_champion_that_never_ran_leaves_no_stable_behind(world, version, deplo
 
 
 @pytest.mark.usefixtures("one")
-def test_a_champion_whose_files_are_gone_keeps_no_other_version_from_clients(
+def test_champion_with_missing_files_does_not_block_other_versions(
     models, version, deploy, promote, state, monkeypatch
 ):
     two, three = version(), version()
@@ -85,7 +85,7 @@ def test_a_champion_whose_files_are_gone_keeps_no_other_version_from_clients(
 
 
 @pytest.mark.usefixtures("one")
-def test_a_champion_that_answers_wrongly_is_not_served(controller, world, version, deploy, promote, state):
+def test_champion_with_wrong_answers_is_not_served(controller, world, version, deploy, promote, state):
     two, before = version(answer=0.7), world.stable
     promote(two)
     with pytest.raises(
@@ -104,7 +104,7 @@ def test_a_champion_that_answers_wrongly_is_not_served(controller, world, versio
 
 
 @pytest.mark.usefixtures("one")
-def test_a_version_without_golden_requests_is_not_served(
+def test_version_without_golden_requests_is_not_served(
     models, version, deploy, promote, state, monkeypatch, logged
 ):
     two, three = version(), version()
@@ -117,13 +117,13 @@ def test_a_version_without_golden_requests_is_not_served(
         pin_version(models, "digits", two.version)
 
 
-def test_without_a_champion_there_is_nothing_to_go_back_to(controller):
+def test_rollback_without_a_champion_is_an_error(controller):
     with pytest.raises(NotFoundError, match="digits"):
         controller.rollback(None, "it is bad")
 
 
 @pytest.mark.usefixtures("one")
-def test_a_candidate_whose_servers_are_gone_is_not_promoted(controller, version, deploy, state, monkeypatch):
+def test_candidate_without_servers_is_not_promoted(controller, version, deploy, state, monkeypatch):
     monkeypatch.setattr(controller.platform, "verify", lambda *_: 0)
     with pytest.raises(DeployError, match="Version 2 was not promoted, and stable serves version 1 as bef"):
         deploy(version())
@@ -131,7 +131,7 @@ def test_a_candidate_whose_servers_are_gone_is_not_promoted(controller, version,
 
 
 @pytest.mark.parametrize("how", ["by another rollout", "not while the store is away"])
-def test_clients_keep_what_a_killed_first_rollout_left_them(
+def test_candidate_of_a_killed_first_rollout_keeps_serving(
     controller, models, world, version, deploy, state, monkeypatch, how
 ):
     one, two, platform = version(), version(), controller.platform
@@ -163,7 +163,7 @@ def test_clients_keep_what_a_killed_first_rollout_left_them(
 # The champion with other servers -------------------------------------------------------------------
 
 
-def test_the_champion_with_another_image_is_verified_as_a_candidate_first(
+def test_champion_with_another_image_is_verified_as_a_candidate(
     controller, models, world, one, deploy, state
 ):
     controller.platform.image = "serve:2"
@@ -181,14 +181,14 @@ def test_the_champion_with_another_image_is_verified_as_a_candidate_first(
     assert models.history("digits") == history, "the pointer did not move"
 
 
-def test_the_same_servers_again_need_no_candidate(one, deploy, state, logged):
+def test_same_servers_need_no_candidate(one, deploy, state, logged):
     assert deploy(one).decision == "promote"
     assert logged == []
     assert state() == (1, 1, None, True)
 
 
 @pytest.mark.usefixtures("one")
-def test_the_rollout_of_another_version_leaves_the_image_of_the_champion(controller, world, version, deploy):
+def test_rollout_of_another_version_keeps_the_champions_image(controller, world, version, deploy):
     controller.platform.image, images = "serve:2", []
     controller.log = lambda _: images.append(world.stable.image)
     deploy(version())
@@ -196,14 +196,14 @@ def test_the_rollout_of_another_version_leaves_the_image_of_the_champion(control
 
 
 @pytest.mark.usefixtures("one")
-def test_a_candidate_that_is_promoted_by_hand_keeps_its_image(controller, world, version):
+def test_candidate_promoted_by_hand_keeps_its_image(controller, world, version):
     controller.platform.claim("token", controller.platform.describe_servers(2, version().digest))
     controller.platform.image = "serve:of-another-user"
     assert controller.promote_candidate("good").version == 2
     assert (world.stable.version, world.stable.image) == (2, "serve:1")
 
 
-def test_there_is_no_candidate_to_promote(controller):
+def test_promote_without_a_candidate_is_an_error(controller):
     with pytest.raises(DeployError, match="`modelyard deploy digits VERSION -e ENV` starts a rollout"):
         controller.promote_candidate("good")
 
@@ -212,7 +212,7 @@ def test_there_is_no_candidate_to_promote(controller):
 
 
 @pytest.mark.usefixtures("one")
-def test_a_rollback_gives_stable_the_servers_of_before(controller, world, version, deploy, state):
+def test_rollback_restores_the_earlier_servers(controller, world, version, deploy, state):
     controller.platform.image = "serve:2"
     deploy(version())
     controller.platform.image = "serve:of-another-user"
@@ -221,9 +221,7 @@ def test_a_rollback_gives_stable_the_servers_of_before(controller, world, versio
 
 
 @pytest.mark.parametrize("where", ["as candidate", "as stable"])
-def test_a_rollback_to_a_version_that_cannot_run(
-    controller, models, world, one, version, deploy, state, where
-):
+def test_rollback_to_a_version_that_cannot_run(controller, models, world, one, version, deploy, state, where):
     deploy(version())
     before = world.stable
     (world.broken if where == "as candidate" else world.unfit).add(one.version)
@@ -242,7 +240,7 @@ def test_a_rollback_to_a_version_that_cannot_run(
 @pytest.mark.usefixtures("one")
 @pytest.mark.parametrize("how", ["damaged", "missing", "manifest"])
 @pytest.mark.parametrize("command", ["deploy", "rollback", "rollout promote"])
-def test_a_version_whose_files_are_not_what_was_published_is_refused(
+def test_version_with_damaged_files_is_refused(
     controller, new_controller, models, world, version, deploy, state, how, command
 ):
     two, platform, data = version(), controller.platform, models._objects._data
@@ -270,7 +268,7 @@ def test_a_version_whose_files_are_not_what_was_published_is_refused(
 
 
 @pytest.mark.usefixtures("one")
-def test_a_rollback_takes_the_place_of_a_canary(new_controller, version, deploy, state, on_log):
+def test_rollback_replaces_a_canary(new_controller, version, deploy, state, on_log):
     deploy(version())
     three, back = version(), []
     on_log("canary: ", lambda: back.append(new_controller().rollback(None, "2 is bad")))
@@ -280,7 +278,7 @@ def test_a_rollback_takes_the_place_of_a_canary(new_controller, version, deploy,
 
 
 @pytest.mark.usefixtures("one")
-def test_a_rollback_is_not_done_when_the_champion_changes_while_it_is_verified(
+def test_rollback_conflicts_with_a_promotion_during_verification(
     controller, version, deploy, promote, state, on_log
 ):
     deploy(version())
@@ -292,7 +290,7 @@ def test_a_rollback_is_not_done_when_the_champion_changes_while_it_is_verified(
 
 
 @pytest.mark.usefixtures("one")
-def test_stable_that_cannot_follow_goes_back_with_the_pointer(models, world, version, deploy, state):
+def test_stable_and_pointer_are_restored_after_a_failed_promotion(models, world, version, deploy, state):
     two, before = version(), world.stable
     world.unfit.add(two.version)
     with pytest.raises(
@@ -308,7 +306,7 @@ def test_stable_that_cannot_follow_goes_back_with_the_pointer(models, world, ver
     assert state() == (1, 1, None, True)
 
 
-def test_the_first_version_answers_as_candidate_where_stable_cannot(world, version, deploy, state):
+def test_first_candidate_serves_if_stable_cannot_run(world, version, deploy, state):
     one = version()
     world.unfit.add(one.version)
     with pytest.raises(DeployError, match=r"nothing, as before\. Its candidate still serves clients"):
@@ -322,9 +320,7 @@ def test_the_first_version_answers_as_candidate_where_stable_cannot(world, versi
     assert state() == (1, 1, None, True)
 
 
-def test_a_first_stable_that_answers_wrongly_goes_and_its_candidate_stays(
-    world, version, deploy, state, on_log
-):
+def test_first_stable_with_wrong_answers_is_deleted(world, version, deploy, state, on_log):
     one = version()
     on_log("promoted: ", lambda: world.wrong.add("serve:1"))
     with pytest.raises(DeployError, match=r"differently than in evaluate.* Its candidate still serves"):
@@ -332,9 +328,7 @@ def test_a_first_stable_that_answers_wrongly_goes_and_its_candidate_stays(
     assert state() == (1, None, 1, False)
 
 
-def test_another_version_takes_the_place_of_a_first_one_whose_stable_cannot_run(
-    world, version, deploy, state, logged
-):
+def test_another_version_replaces_a_first_one_that_cannot_run(world, version, deploy, state, logged):
     world.unfit.add(1)
     with pytest.raises(DeployError):
         deploy(version())
@@ -346,7 +340,7 @@ def test_another_version_takes_the_place_of_a_first_one_whose_stable_cannot_run(
 
 @pytest.mark.usefixtures("one")
 @pytest.mark.parametrize("failures", [1, 99])
-def test_the_store_is_unavailable_when_the_pointer_has_to_go_back(
+def test_stable_is_restored_while_the_store_is_unavailable(
     models, world, version, deploy, state, monkeypatch, failures
 ):
     two = version()
@@ -368,7 +362,7 @@ def test_the_store_is_unavailable_when_the_pointer_has_to_go_back(
 
 
 @pytest.mark.usefixtures("one")
-def test_a_pointer_that_moved_meanwhile_is_followed(controller, world, version, deploy, promote, state):
+def test_stable_is_updated_to_a_pointer_that_moved(controller, world, version, deploy, promote, state):
     two, three = version(), version()
     world.unfit.add(two.version)
     reconcile = controller.platform.reconcile
@@ -385,7 +379,7 @@ def test_a_pointer_that_moved_meanwhile_is_followed(controller, world, version, 
 
 
 @pytest.mark.usefixtures("one")
-def test_a_store_that_fails_once_the_pointer_has_moved(models, version, deploy, state, on_log, monkeypatch):
+def test_store_fails_after_the_pointer_moved(models, version, deploy, state, on_log, monkeypatch):
     two, champion = version(), models.champion
 
     def fail(_):
@@ -399,7 +393,7 @@ def test_a_store_that_fails_once_the_pointer_has_moved(models, version, deploy, 
 
 
 @pytest.mark.usefixtures("one")
-def test_a_candidate_that_cannot_be_deleted_prevents_no_rollback(controller, version, deploy, state):
+def test_rollback_succeeds_if_the_candidate_cannot_be_deleted(controller, version, deploy, state):
     deploy(version())
     platform = controller.platform
     platform.claim("killed", platform.describe_servers(3, "d" * 64))
@@ -427,7 +421,7 @@ def leave_behind(platform, pinned):
 
 
 @pytest.mark.parametrize("how", ["deploy", "overtaken", "rollback"])
-def test_an_abandoned_candidate_goes(controller, one, version, deploy, state, how):
+def test_abandoned_candidate_is_deleted(controller, one, version, deploy, state, how):
     two = version()
     deploy(two)
     leave_behind(controller.platform, version())
@@ -442,9 +436,7 @@ def test_an_abandoned_candidate_goes(controller, one, version, deploy, state, ho
     assert state() == (serves, serves, None, True)
 
 
-def test_clients_keep_the_first_candidate_when_its_rollout_is_killed_and_run_again(
-    controller, world, version, deploy, state
-):
+def test_first_candidate_serves_while_its_rollout_is_repeated(controller, world, version, deploy, state):
     one = version()
     leave_behind(controller.platform, one)
     controller.platform.image = "serve:2"
@@ -460,7 +452,7 @@ def test_clients_keep_the_first_candidate_when_its_rollout_is_killed_and_run_aga
 
 
 @pytest.mark.usefixtures("one")
-def test_a_candidate_that_its_rollout_rejects_is_not_promoted_by_hand(controller, version, state, on_log):
+def test_rejected_candidate_is_not_promoted_by_hand(controller, version, state, on_log):
     platform = controller.platform
     platform.claim("rollout", platform.describe_servers(2, version().digest))
     on_log("verified: ", lambda: platform.withdraw("rollout"))
@@ -471,7 +463,7 @@ def test_a_candidate_that_its_rollout_rejects_is_not_promoted_by_hand(controller
 
 @pytest.mark.usefixtures("one")
 @pytest.mark.parametrize("how", ["promote", "hold"])
-def test_a_rollout_whose_candidate_is_taken_says_how_it_ended(
+def test_rollout_whose_candidate_is_taken_over_returns_its_outcome(
     controller, new_controller, version, deploy, state, on_log, how
 ):
     two = version()
@@ -490,9 +482,7 @@ def test_a_rollout_whose_candidate_is_taken_says_how_it_ended(
 
 @pytest.mark.usefixtures("one")
 @pytest.mark.parametrize("promoted", [False, True])
-def test_aborting_a_candidate_records_an_attempt_unless_it_was_promoted(
-    controller, models, version, promote, state, promoted
-):
+def test_abort_records_an_attempt_unless_promoted(controller, models, version, promote, state, promoted):
     two = version()
     controller.platform.claim("mine", controller.platform.describe_servers(2, two.digest))
     if promoted:
@@ -503,14 +493,14 @@ def test_aborting_a_candidate_records_an_attempt_unless_it_was_promoted(
 
 
 @pytest.mark.usefixtures("one")
-def test_a_candidate_that_is_aborted_at_last_is_not_promoted(controller, version, deploy, state, on_log):
+def test_candidate_aborted_after_the_analysis_is_not_promoted(controller, version, deploy, state, on_log):
     on_log("canary analysis: ", controller.platform.withdraw)
     assert deploy(version()).decision == "hold"
     assert state() == (1, 1, None, True)
 
 
 @pytest.mark.usefixtures("one")
-def test_stable_is_written_again_after_a_race_that_was_lost(controller, world, version, deploy, state):
+def test_stable_is_written_again_after_a_lost_race(controller, world, version, deploy, state):
     platform = controller.platform
     reconcile = platform.reconcile
 
@@ -525,7 +515,7 @@ def test_stable_is_written_again_after_a_race_that_was_lost(controller, world, v
 
 
 @pytest.mark.usefixtures("one")
-def test_what_is_served_is_noted_in_the_store_before_and_after(controller, models, version, deploy, on_log):
+def test_served_versions_are_recorded_before_and_after(controller, models, version, deploy, on_log):
     noted = []
     on_log("verified: ", lambda: noted.append(models.served("digits")[0].versions))
     deploy(version())
@@ -545,7 +535,7 @@ def test_what_is_served_is_noted_in_the_store_before_and_after(controller, model
     assert models.served("digits")[0].versions == (1,)
 
 
-def test_a_rollout_writes_heartbeats_until_it_ends(controller, version, deploy, on_log, monkeypatch):
+def test_rollout_writes_heartbeats_until_it_ends(controller, version, deploy, on_log, monkeypatch):
     beaten = threading.Event()
     monkeypatch.setattr(base, "HEARTBEAT_SECONDS", 0.001)
     monkeypatch.setattr(controller.platform, "write_heartbeat", lambda _: beaten.set())
@@ -576,7 +566,7 @@ def disturbed(world, models, new_controller):
 
 @pytest.mark.parametrize("what", ["another version", "another image", "first", "rollback"])
 @pytest.mark.parametrize("how", DISTURBANCES)
-def test_a_command_that_is_disturbed_at_any_call_ends_well_when_repeated(
+def test_command_that_fails_at_any_call_succeeds_when_repeated(
     models, world, new_controller, disturbed, version, state, what, how
 ):
     """The world checks, after each change, that clients reach a server, and none that was not verified."""
@@ -633,7 +623,7 @@ def command(controller, what, first, second, again=False):
 
 
 @pytest.mark.parametrize("killed_at", ["claim", "route_to_candidate", "promote", "reconcile"])
-def test_a_rollout_meets_at_any_call_another_one_that_is_killed(
+def test_rollout_continues_after_a_concurrent_one_is_killed_at_any_call(
     models, world, new_controller, disturbed, version, state, killed_at
 ):
     """Another rollout takes over and is killed; the first one goes on, and a third one ends well."""
@@ -670,9 +660,7 @@ def dead(*_, **__):
 
 
 @pytest.mark.usefixtures("one")
-def test_a_bug_in_the_analysis_leaves_no_candidate_among_clients(
-    controller, version, deploy, state, monkeypatch
-):
+def test_bug_in_the_analysis_withdraws_the_candidate(controller, version, deploy, state, monkeypatch):
     monkeypatch.setattr(controller, "_analyze", lambda *_: {}["no such key"])
     with pytest.raises(KeyError):
         deploy(version())

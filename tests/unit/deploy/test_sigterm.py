@@ -37,7 +37,7 @@ def signal_at(controller):
 
 @pytest.mark.usefixtures("one")
 @pytest.mark.parametrize(("command", "serves", "target"), [("deploy", 1, 2), ("rollback", 2, 1)])
-def test_before_promotion_the_candidate_goes(
+def test_candidate_is_withdrawn_before_promotion(
     controller, models, world, version, deploy, state, signal_at, command, serves, target
 ):
     two, at, platform = version(), 0, controller.platform
@@ -62,7 +62,7 @@ def test_before_promotion_the_candidate_goes(
 
 
 @pytest.mark.usefixtures("one")
-def test_ctrl_c_does_the_same(models, version, deploy, state, signal_at):
+def test_ctrl_c_withdraws_the_candidate(models, version, deploy, state, signal_at):
     two = version()
     signal_at(6, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -73,7 +73,7 @@ def test_ctrl_c_does_the_same(models, version, deploy, state, signal_at):
 
 @pytest.mark.usefixtures("one")
 @pytest.mark.parametrize("when", ["pointer moved", "stable written"])
-def test_after_promotion_the_version_stays_champion(
+def test_version_stays_champion_after_promotion(
     controller, models, version, deploy, state, on_log, when, monkeypatch
 ):
     two, reconcile = version(), controller.platform.reconcile
@@ -97,7 +97,7 @@ def test_after_promotion_the_version_stays_champion(
 
 
 @pytest.mark.usefixtures("one")
-def test_a_rejected_version_goes_also_when_interrupted(models, version, deploy, state, on_log, monkeypatch):
+def test_rejected_candidate_is_withdrawn_despite_sigterm(models, version, deploy, state, on_log, monkeypatch):
     two, champion = version(answer=0.5), models.champion
 
     def interrupted(*arguments):
@@ -113,7 +113,7 @@ def test_a_rejected_version_goes_also_when_interrupted(models, version, deploy, 
 
 
 @pytest.mark.usefixtures("one")
-def test_an_overtaken_version_goes_also_when_interrupted(
+def test_held_candidate_is_withdrawn_despite_sigterm(
     controller, version, deploy, promote, state, on_log, monkeypatch
 ):
     two, other, withdraw = version(), version(), controller.platform.withdraw
@@ -133,7 +133,7 @@ def test_an_overtaken_version_goes_also_when_interrupted(
 
 
 @pytest.mark.usefixtures("one")
-def test_the_candidate_goes_before_the_store_is_read(models, world, version, deploy, on_log, monkeypatch):
+def test_candidate_is_withdrawn_before_the_store_is_read(models, world, version, deploy, on_log, monkeypatch):
     two, candidates = version(), []
 
     def unavailable(_):
@@ -151,7 +151,7 @@ def test_the_candidate_goes_before_the_store_is_read(models, world, version, dep
     assert not any(candidates)
 
 
-def test_an_interrupted_rollback_says_what_is_left_to_do(controller, version, deploy, state, monkeypatch):
+def test_interrupted_rollback_names_the_next_command(controller, version, deploy, state, monkeypatch):
     deploy(version())
     deploy(version())
     monkeypatch.setattr(controller.platform, "reconcile", lambda *_: sigterm())
@@ -160,7 +160,7 @@ def test_an_interrupted_rollback_says_what_is_left_to_do(controller, version, de
     assert state() == (1, 2, None, True)
 
 
-def test_a_second_signal_is_ignored():
+def test_second_signal_is_ignored():
     done, before = [], signal.getsignal(signal.SIGTERM)
     with pytest.raises(CancelledError), raise_on_sigterm():
         try:
@@ -172,7 +172,7 @@ def test_a_second_signal_is_ignored():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_block_can_ignore_the_signal_and_other_threads_do():
+def test_sigterm_is_ignored_in_a_block_and_in_other_threads():
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def work():

@@ -16,7 +16,7 @@ from modelyard.pipelines.cli.app import app
 from modelyard.pipelines.serving import platforms
 
 
-def test_the_problem_of_a_pod_is_shown_until_it_is_ready_again(platform, claimed, pod, models):
+def test_problem_of_a_pod_is_shown_until_the_pod_is_ready(platform, claimed, pod, models):
     claimed()
     pod.runs(restarts=2, ready=False)
     (problem,) = rollout_status(platform, models).problems
@@ -29,7 +29,7 @@ def test_the_problem_of_a_pod_is_shown_until_it_is_ready_again(platform, claimed
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_an_abandoned_candidate_is_shown_as_such(controller, models, lost, monkeypatch):
+def test_abandoned_candidate_is_shown(controller, models, lost, monkeypatch):
     at = datetime.now(UTC) - lost * (HEARTBEAT_TIMEOUT + timedelta(seconds=1))
     servers = Servers(version=2, digest="", fingerprint="")
     status = Status(candidate=servers, token="killed", heartbeat=at)  # noqa: S106
@@ -42,9 +42,7 @@ def test_an_abandoned_candidate_is_shown_as_such(controller, models, lost, monke
         assert "`modelyard rollout abort digits -e ENV`" in found.problems[-1]
 
 
-def test_a_pointer_that_stable_does_not_follow_is_a_problem(
-    controller, models, version, deploy, promote, monkeypatch
-):
+def test_stable_without_the_champion_is_a_problem(controller, models, version, deploy, promote, monkeypatch):
     deploy(version())
     promote(version())
     (problem,) = rollout_status(controller.platform, models).problems
@@ -58,7 +56,7 @@ def test_a_pointer_that_stable_does_not_follow_is_a_problem(
     assert "`modelyard deploy digits 1 -e ENV` makes the version champion" in problem
 
 
-def test_what_answers_on_this_machine_may_be_another_program(models, version, promote, monkeypatch):
+def test_another_program_at_the_url_is_a_problem(models, version, promote, monkeypatch):
     promote(version())
     asked = []
     monkeypatch.setattr(local, "send", lambda server, *_: asked.append(str(server)) or b"[]")
@@ -77,13 +75,13 @@ def run(controller, monkeypatch):
 
 
 @pytest.mark.parametrize("line", [("rollout", "status"), ("rollout", "abort"), ("rollback",)])
-def test_all_commands_name_a_model_that_does_not_exist(run, line):
+def test_commands_name_a_model_that_does_not_exist(run, line):
     error = run(*line).exception
     assert isinstance(error, NotFoundError)
     assert str(error).startswith("There is no model digits in memory:")
 
 
-def test_a_model_that_was_not_promoted_yet(run, version):
+def test_model_without_a_champion(run, version):
     version()
     assert re.search(r"clients reach\s+nothing", run("rollout", "status").output)
     assert "digits has no candidate." in run("rollout", "abort").output
@@ -98,6 +96,6 @@ def test_a_model_that_was_not_promoted_yet(run, version):
         ("rollout=5", "not SECTION.KEY=VALUE"),
     ],
 )
-def test_an_override_that_deploy_does_not_read_is_refused(override: str, message: str) -> None:
+def test_override_of_another_section_is_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         platforms.find_controller("digits", "kind", "me", overrides=[override])

@@ -54,19 +54,19 @@ def test_answers_within_the_tolerance_pass():
         None,
     ],
 )
-def test_others_do_not(answer):
+def test_other_answers_fail(answer):
     with pytest.raises(DeployError, match=r"Version 7 of digits .* golden request 1"):
         replay_golden_requests(Server([GOOD, answer]), "digits", PINNED, 0.01)
 
 
-def test_a_version_whose_golden_requests_are_none_is_refused(models, version):
+def test_version_without_a_golden_request_is_refused(models, version):
     one = version()
     assert pin_version(models, "digits", 1) == one
     with pytest.raises(DeployError, match=r"golden\.json of version 2 of digits holds no request"):
         pin_version(models, "digits", version(count=0).version)
 
 
-def test_the_configuration_says_how_much_may_differ(controller, version, deploy):
+def test_golden_tolerance_is_configurable(controller, version, deploy):
     """The servers of the double answer 1.0 to anything."""
     with pytest.raises(DeployError, match=r"differ by 0\.1 and 0\.0001 is allowed \(rollout\.golden_toleran"):
         deploy(version(answer=0.9))
@@ -75,7 +75,7 @@ def test_the_configuration_says_how_much_may_differ(controller, version, deploy)
 
 
 @pytest.mark.parametrize("conflict", [False, True])
-def test_a_laptop_verifies_and_promotes_too(models, new_controller, version, monkeypatch, conflict):
+def test_local_platform_verifies_and_promotes(models, new_controller, version, monkeypatch, conflict):
     one, started = version(), []
 
     @contextmanager
@@ -102,7 +102,7 @@ def test_a_laptop_verifies_and_promotes_too(models, new_controller, version, mon
 
 
 @pytest.mark.parametrize("how", ["fails before", "fails after", "killed before", "killed after", "away"])
-def test_a_promotion_by_hand_that_is_disturbed_at_any_call_is_done_or_not(
+def test_promotion_by_hand_survives_a_failure_at_any_call(
     models, new_controller, version, monkeypatch, promote, how
 ):
     one, two = version(), version()
@@ -131,7 +131,7 @@ def test_a_promotion_by_hand_that_is_disturbed_at_any_call_is_done_or_not(
         (Target(platform="deployment", image="serve:1"), "modelyard deploy -e ENV digits 2"),
     ],
 )
-def test_what_brings_a_version_back_that_was_rolled_back_fits_where_it_is_served(target, command):
+def test_rolled_back_version_is_held_with_the_command_to_deploy_it(target, command):
     models: Any = SimpleNamespace(
         champion=lambda _: None,
         rolled_back=lambda *_: SimpleNamespace(at="noon", reason="bad"),
@@ -141,7 +141,7 @@ def test_what_brings_a_version_back_that_was_rolled_back_fits_where_it_is_served
     assert held.reason.endswith(f"was rolled back at noon (bad); `{command}` deploys it")
 
 
-def test_a_run_serves_its_version_as_it_says_and_another_one_as_that_ones_run_said():
+def test_each_version_has_the_serving_section_of_its_run():
     recorded = {"serving": {"max_batch": 3, "of_another_modelyard": 1}}
     models: Any = SimpleNamespace(manifest=lambda *_: SimpleNamespace(config=recorded))
     serving = deployer._serving_sections(models, "digits", 7, {"max_batch": 1, "threads": 2})

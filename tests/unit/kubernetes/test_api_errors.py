@@ -32,6 +32,6 @@ RUN = "system:serviceaccount:modelyard-runs:modelyard-run"
         ("the server is on fire", ["The cluster refuses: the server is on fire."]),
     ],
 )
-def test_forbidden_names_the_rule_that_is_missing(said, words):
+def test_refusals_are_explained(said, words):
     for word in words:
         assert word in explain_refusal(said)

@@ -73,38 +73,38 @@ def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]
         server.server_close()
 
 
-def test_a_log_that_is_cut_goes_on_after_its_last_whole_line(answering):
+def test_log_continues_after_a_lost_connection(answering):
     cluster, asked = answering(503, [b"one\ntw", CUT], 429, [b"one\ntwo\nthr", b"ee"])
     assert list(cluster.stream_log("r1-train", "step", ended=True)) == ["one", "two", "three"]
     path = "Bearer mine /api/v1/namespaces/runs/pods/r1-train/log?container=step&follow=true"
     assert asked == [path] * 4
 
 
-def test_a_last_line_that_may_go_on_is_left_for_the_next_stream(answering):
+def test_incomplete_last_line_is_left_for_the_next_stream(answering):
     cluster, _ = answering([b"one\ntw"], [b"one\ntwo"])
     assert list(cluster.stream_log("r1-train", "step")) == ["one"]
     assert list(cluster.stream_log("r1-train", "step", skip=1, ended=True)) == ["two"]
 
 
-def test_a_log_goes_on_after_the_lines_that_were_printed(answering):
+def test_log_skips_lines_that_were_read(answering):
     cluster, _ = answering([b"one\n", CUT], [b"one\ntwo\nthree\n"])
     assert list(cluster.stream_log("r1-train", "step", skip=1)) == ["two", "three"]
 
 
-def test_a_log_that_is_silent_is_asked_for_again(answering, monkeypatch):
+def test_silent_log_is_requested_again(answering, monkeypatch):
     monkeypatch.setattr(client, "TIMEOUT", (5.0, 0.05))
     cluster, _ = answering([b"one\n", SILENT], [b"one\ntwo\n"])
     assert list(cluster.stream_log("r1-train", "step")) == ["one", "two"]
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])
-def test_a_log_that_is_not_there_or_cannot_be_read_ends(answering, monkeypatch, status):
+def test_missing_or_unreadable_log_ends(answering, monkeypatch, status):
     monkeypatch.setattr(client, "RETRY_SECONDS", 0.1)
     cluster, _ = answering(status)
     assert list(cluster.stream_log("r1-train", "step")) == []
 
 
-def test_a_log_that_may_not_be_read_is_an_error(answering):
+def test_forbidden_log_is_an_error(answering):
     cluster, _ = answering(403)
     with pytest.raises(ClusterError, match="403"):
         list(cluster.stream_log("r1-train", "step"))
@@ -115,13 +115,13 @@ def request(cluster, method):
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_server_is_asked_again_where_the_connection_was_lost(answering, method):
+def test_request_is_retried_after_a_lost_connection(answering, method):
     cluster, asked = answering([CUT], [b"wh", CUT], [b"whole"])
     assert request(cluster, method) == (200, b"whole")
     assert len(asked) == 3
 
 
-def test_what_a_server_answers_is_its_own(answering):
+def test_answer_of_the_proxied_server_is_not_retried(answering):
     cluster, asked = answering(503)
     assert request(cluster, "GET") == (503, b"")
     assert len(asked) == 1
@@ -130,14 +130,14 @@ def test_what_a_server_answers_is_its_own(answering):
 @pytest.mark.parametrize(
     ("status", "kind"), [(503, NoServerError), (404, NoServerError), (403, ClusterError)]
 )
-def test_what_the_api_server_answers_is_not_the_servers(answering, status, kind):
+def test_answer_of_the_api_server_is_an_error(answering, status, kind):
     cluster, _ = answering((status, b'{"kind": "Status", "message": "no endpoints"}'))
     with pytest.raises(ClusterError, match="no endpoints") as raised:
         request(cluster, "GET")
     assert type(raised.value) is kind
 
 
-def test_a_server_that_is_silent_is_not_a_cluster_that_is_away(answering, monkeypatch):
+def test_silent_server_has_status_504(answering, monkeypatch):
     monkeypatch.setattr(client, "TIMEOUT", (5.0, 0.05))
     monkeypatch.setattr(client, "RETRY_SECONDS", 0.0)
     cluster, _ = answering([SILENT])
@@ -167,7 +167,7 @@ FAILING_LOGIN = {**KUBECONFIG, "users": [{"name": "u", "user": {"exec": LOGIN}}]
         (json.dumps(FAILING_LOGIN), "login .* fails: exec: process returned 1. Log in"),
     ],
 )
-def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path, monkeypatch, config, why):
+def test_missing_cluster_fails_at_once(tmp_path, monkeypatch, config, why):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     if config is not None:
         (tmp_path / "config").write_text(config)
@@ -179,7 +179,7 @@ def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path, monkeypatch, conf
 
 
 @pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:1", "socks5://127.0.0.1:1"])
-def test_a_cluster_that_was_never_reached_is_tried_once(tmp_path, monkeypatch, proxy):
+def test_first_connection_is_not_retried(tmp_path, monkeypatch, proxy):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     monkeypatch.setattr(client, "TIMEOUT", (0.2, 0.2))
@@ -193,7 +193,7 @@ def test_a_cluster_that_was_never_reached_is_tried_once(tmp_path, monkeypatch, p
     assert ("HTTP prox" if "socks" in proxy else "proxy" if proxy else "timed out") in str(caught.value)
 
 
-def test_a_cluster_that_stays_away_is_named(answering, monkeypatch):
+def test_error_names_an_unreachable_cluster(answering, monkeypatch):
     monkeypatch.setattr(client, "RETRY_SECONDS", 0.1)
     cluster, _ = answering([CUT])
     with pytest.raises(ClusterError, match=r"The cluster http://127\.0\.0\.1:\d+ does not answer"):

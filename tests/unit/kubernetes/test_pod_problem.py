@@ -36,7 +36,7 @@ def test_problems(recorded, node, name, reason, patience, words):
     assert ".." not in problem.message
 
 
-def test_a_pod_that_only_needs_time_has_no_problem(recorded):
+def test_unready_pod_has_no_problem(recorded):
     seen = recorded("unready")
     assert find_problem(seen["pod"], seen["events"]) is None
     assert not is_ready(seen["pod"])
@@ -45,20 +45,20 @@ def test_a_pod_that_only_needs_time_has_no_problem(recorded):
     assert "connection refused" in why
 
 
-def test_memory_names_what_was_seen(recorded):
+def test_out_of_memory_message_has_the_last_measurement(recorded):
     problem = find_problem(recorded("out-of-memory")["pod"], memory_used=61 * 2**20)
     assert problem
     assert "last used 61 MiB" in problem.message
 
 
-def test_a_crash_is_counted_while_its_container_is_still_down(recorded):
+def test_restart_count_includes_a_terminated_container(recorded):
     pod = recorded("out-of-memory")["pod"]  # restarted twice, and terminated again
     assert count_restarts(pod) == 3
     pod["status"]["containerStatuses"][0]["state"] = {"running": {}}
     assert count_restarts(pod) == 2
 
 
-def test_a_registry_that_is_away_for_a_moment_may_come_back(recorded):
+def test_unavailable_registry_is_retried(recorded):
     pod = recorded("image-not-found")["pod"]
     waiting = pod["status"]["containerStatuses"][0]["state"]["waiting"]
     waiting["message"] = "rpc error: code = Unavailable desc = dial tcp: connection refused"
@@ -67,14 +67,14 @@ def test_a_registry_that_is_away_for_a_moment_may_come_back(recorded):
     assert problem.wait_limit is None
 
 
-def test_a_server_that_ended_as_it_should_is_no_problem(recorded):
+def test_container_with_exit_code_0_is_no_problem(recorded):
     pod = recorded("crash-loop")["pod"]
     status = pod["status"]["containerStatuses"][0]
     status["state"], status["lastState"] = {"running": {}}, {"terminated": {"exitCode": 0}}
     assert find_problem(pod) is None
 
 
-def test_an_evicted_pod_says_why(recorded):
+def test_evicted_pod_has_the_reason(recorded):
     pod = recorded("unready")["pod"]
     pod["status"] = {
         "phase": "Failed",

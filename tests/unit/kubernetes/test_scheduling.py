@@ -20,27 +20,27 @@ def why(pod, nodes, *events):
     return message, patience
 
 
-def test_says_what_would_fit(pod, node):
+def test_message_has_the_largest_pod_that_fits(pod, node):
     assert "At most 2 cores and 23.3 GiB of memory fit on an empty node (yard)" in why(pod, [node])[0]
 
 
-def test_without_the_right_to_read_nodes_it_says_what_it_knows(pod):
+def test_message_without_permission_to_read_nodes(pod):
     assert "Request less, or add a larger node." in why(pod, [])[0]
 
 
-def test_nodes_that_are_full(pod, node):
+def test_full_nodes(pod, node):
     pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "2"
     assert "It would fit on yard without the other pods" in why(pod, [node])[0]
 
 
-def test_no_node_with_its_labels(pod, node):
+def test_no_node_with_the_labels(pod, node):
     pod["spec"]["nodeSelector"] = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
     said = why(pod, [node])[0]
     assert "on a node with cloud.google.com/gke-accelerator=nvidia-l4" in said
     assert "None of 1 nodes has these labels" in said
 
 
-def test_a_taint_keeps_it_away_unless_it_is_tolerated(pod, node):
+def test_taints_must_be_tolerated(pod, node):
     tainted = deepcopy(node)
     tainted["spec"]["taints"] = [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]
     assert "tainted (nvidia.com/gpu=present:NoSchedule)" in why(pod, [tainted])[0]
@@ -48,7 +48,7 @@ def test_a_taint_keeps_it_away_unless_it_is_tolerated(pod, node):
     assert "At most 2 cores" in why(pod, [tainted])[0]
 
 
-def test_an_accelerator_that_no_node_has(pod, node):
+def test_no_node_with_the_accelerator(pod, node):
     pod["spec"]["containers"][0]["resources"]["requests"] = {"nvidia.com/gpu": "1"}
     said = why(pod, [node])[0]
     assert "requests 1 nvidia.com/gpu" in said
@@ -58,11 +58,11 @@ def test_an_accelerator_that_no_node_has(pod, node):
 @pytest.mark.parametrize(
     ("events", "patience"), [((), 60.0), (("TriggeredScaleUp",), None), (("NotTriggerScaleUp",), 0.0)]
 )
-def test_waiting_helps_only_while_an_autoscaler_works(pod, node, events, patience):
+def test_wait_limit_depends_on_the_autoscaler(pod, node, events, patience):
     assert why(pod, [node], *events)[1] == patience
 
 
-def test_what_no_node_could_ever_take(pod, node):
+def test_pod_that_fits_on_no_node(pod, node):
     assert "requests 64 cores and 1 GiB of memory. At most 2 cores" in (explain_impossible(pod, [node]) or "")
     assert explain_impossible(pod, []) is None, "nothing is known"
     pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "2"

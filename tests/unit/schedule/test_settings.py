@@ -19,7 +19,7 @@ def error_text(*overrides: str) -> str:
     return str(caught.value)
 
 
-def test_there_is_no_schedule_by_default() -> None:
+def test_no_schedule_by_default() -> None:
     assert load(None, (), {}).schedule is None
 
 
@@ -37,7 +37,7 @@ def test_there_is_no_schedule_by_default() -> None:
         ("skip_unchange=true", "schedule.skip_unchanged"),
     ],
 )
-def test_a_wrong_value_is_refused_with_its_key(override: str, says: str) -> None:
+def test_error_has_the_key_of_an_invalid_value(override: str, says: str) -> None:
     assert says in error_text(override)
 
 
@@ -45,7 +45,7 @@ def test_force_after_without_skip_unchanged_is_refused() -> None:
     assert "schedule.force_after" in error_text("skip_unchanged=false", "force_after=30d")
 
 
-def test_the_schedule_does_not_change_the_arguments_of_a_run() -> None:
+def test_schedule_does_not_change_the_arguments_of_a_run() -> None:
     plain, often = (load(None, overrides, {}) for overrides in ((), ('schedule.cron="* * * * *"',)))
     assert arguments(plain) == arguments(often)
 
@@ -63,7 +63,7 @@ def test_the_schedule_does_not_change_the_arguments_of_a_run() -> None:
         ("0 0 */2 * *", "0 0 */2 * *"),
     ],
 )
-def test_a_cron_line_in_numbers_is_due_at_the_same_times(line: str, numbers: str) -> None:
+def test_cron_numbers_keep_the_due_times(line: str, numbers: str) -> None:
     assert numeric_cron(line) == numbers
     now = datetime.now(UTC)
     assert list(islice(CronSim(line, now), 9)) == list(islice(CronSim(numbers, now), 9))
@@ -95,12 +95,12 @@ def test_a_cron_line_in_numbers_is_due_at_the_same_times(line: str, numbers: str
         ),
     ],
 )
-def test_a_wrong_or_ambiguous_cron_line_is_refused(line: str, says: str) -> None:
+def test_invalid_or_ambiguous_cron_line_is_refused(line: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         numeric_cron(line)
 
 
-def test_it_is_due_by_the_clock_of_its_time_zone_also_when_the_clock_changes() -> None:
+def test_due_times_follow_daylight_saving_time() -> None:
     before_summer = datetime(2027, 3, 27, 12, tzinfo=ZoneInfo("Europe/Berlin"))
     assert [due.isoformat() for due in islice(CronSim("30 3 * * *", before_summer), 3)] == [
         "2027-03-28T03:30:00+02:00",
