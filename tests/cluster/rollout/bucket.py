@@ -1,4 +1,4 @@
-"""A bucket on this machine that pods reach."""
+"""A bucket on this machine for pods."""
 
 import json
 import os
@@ -16,26 +16,26 @@ BUCKET = "models"
 
 
 def this_machine() -> str:
-    """Return this machine's address for pods: MODELYARD_TEST_HOST, or the one that faces the nodes."""
-    if told := os.environ.get("MODELYARD_TEST_HOST"):
-        return told
+    """Return this machine's IP address for pods: MODELYARD_TEST_HOST, or that of the route to the nodes."""
+    if host := os.environ.get("MODELYARD_TEST_HOST"):
+        return host
     line = ["kubectl", "get", "nodes", "--output", "json"]
     (node, *_) = json.loads(subprocess.run(line, check=True, capture_output=True).stdout)["items"]
     addresses = {one["type"]: one["address"] for one in node["status"]["addresses"]}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
-        towards.connect((addresses["InternalIP"], 9))  # nothing is sent
-        return str(towards.getsockname()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((addresses["InternalIP"], 9))  # nothing is sent
+        return str(probe.getsockname()[0])
 
 
 class Bucket:
-    """A fake-gcs-server on this machine that pods reach; `stop` and `start` keep what is in it."""
+    """A fake-gcs-server on this machine for pods; `stop` and `start` keep its data."""
 
     def __init__(self, folder: Path) -> None:
         self._host = this_machine()
-        self._held = socket.socket()  # for as long as it is open, no other process gets the port
-        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._held.bind((self._host, 0))
-        self.port = self._held.getsockname()[1]
+        self._reserved = socket.socket()  # reserves the port
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind((self._host, 0))
+        self.port = self._reserved.getsockname()[1]
         self.url = f"http://{self._host}:{self.port}"
         self._folder = folder
         self.start()
@@ -54,12 +54,12 @@ class Bucket:
 
     def flip(self, key: str) -> None:
         """Change one byte of an object."""
-        place = f"{self.url}/download/storage/v1/b/{BUCKET}/o/{quote(key, safe='')}"
-        data = bytearray(httpx.get(place, params={"alt": "media"}).raise_for_status().content)
+        url = f"{self.url}/download/storage/v1/b/{BUCKET}/o/{quote(key, safe='')}"
+        data = bytearray(httpx.get(url, params={"alt": "media"}).raise_for_status().content)
         data[len(data) // 2] ^= 1
         upload = f"{self.url}/upload/storage/v1/b/{BUCKET}/o"
-        question = {"uploadType": "media", "name": key}
-        httpx.post(upload, params=question, content=bytes(data)).raise_for_status()
+        params = {"uploadType": "media", "name": key}
+        httpx.post(upload, params=params, content=bytes(data)).raise_for_status()
 
     def stop(self) -> None:
         self._process.kill()

@@ -1,4 +1,4 @@
-"""A namespace for rollouts on the real cluster, a real bucket that its pods reach, and tiny real models."""
+"""A namespace for rollouts on the cluster, a bucket for its pods, and tiny models."""
 
 import json
 import subprocess
@@ -32,23 +32,23 @@ SIGNATURE = classifier_signature((4,), "float32", ("dark", "bright"))
 QUICK = Rollout(
     bake_seconds=2.0,
     min_requests=40,
-    latency_margin=1.0,  # a machine that stalls for a moment is not the version's fault
+    latency_margin=1.0,  # tolerates a machine that stalls
     ready_timeout=60.0,
     store_timeout=60.0,
 )
-UNHURRIED = 8.0  # seconds of analysis in which clients reach the candidate before golden requests do
-PATIENT = ("--set", f"rollout.latency_margin={QUICK.latency_margin:g}", "--set", "rollout.min_requests=20")
+LONG_BAKE_SECONDS = 8.0  # clients send enough requests before golden ones are due
+TOLERANT = ("--set", f"rollout.latency_margin={QUICK.latency_margin:g}", "--set", "rollout.min_requests=20")
 MODELYARD = str(Path(sys.executable).parent / "modelyard")
 
 
 @dataclass
 class Workspace:
-    """One model on the cluster, and what a user does with it."""
+    """A model on the cluster, and the commands of a user."""
 
     platform: DeploymentPlatform
     models: ModelStore
     scratch: Path
-    said: list[str]
+    logged: list[str]
 
     @property
     def name(self) -> str:
@@ -62,7 +62,7 @@ class Workspace:
         onnx: bytes | None = None,
         config: dict[str, Any] | None = None,
     ) -> int:
-        """Publish a version; evaluate saw `answer` for `bright` of the dark example."""
+        """Publish a version; `answer` is the recorded probability of `bright` for the dark example."""
         folder = self.scratch / uuid4().hex
         folder.mkdir()
         if onnx is None:
@@ -70,20 +70,20 @@ class Workspace:
         else:
             (folder / "model.onnx").write_bytes(onnx)
         if golden:
-            seen = Golden(problem="classification", instances=[DARK], predictions=[[1 - answer, answer]])
-            artifacts.write(folder / "golden.json", seen)
+            requests = Golden(problem="classification", instances=[DARK], predictions=[[1 - answer, answer]])
+            artifacts.write(folder / "golden.json", requests)
         files = {path.name: path for path in folder.iterdir()}
         return publish(self.models, self.name, files, SIGNATURE, config=config or {})
 
     def deploy(
         self, version: int, platform: DeploymentPlatform | None = None, expected: int | None = None
     ) -> Outcome:
-        """Do what the pipeline's step does on the cluster."""
+        """Roll out a version as the step deploy does."""
         pinned = pin_version(self.models, self.name, version)
         return self.controller(platform).roll_out(pinned, expected, "better")
 
     def controller(self, platform: DeploymentPlatform | None = None) -> RolloutController:
-        """Return what rolls versions out."""
+        """Return the controller of rollouts."""
         platform = platform or self.platform
         return RolloutController(platform, self.models, platform.rollout, "test", platform.log)
 
@@ -108,7 +108,7 @@ class Workspace:
         return [MODELYARD, *arguments, "-e", str(path)]
 
     def run(self, *arguments: str, code: int = 0) -> Any:
-        """Run a command with `--output json` and return what it says."""
+        """Run a command with `--output json` and return its output."""
         line = [*self.modelyard(*arguments), "--output", "json"]
         done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=240)
         assert done.returncode == code, done.stdout + done.stderr
@@ -133,29 +133,29 @@ class Workspace:
         return Load(self.address, f"/v1/models/{self.name}:predict", instance)
 
     def stable(self) -> int:
-        """Return the version that all of stable serves and is available in."""
-        found = self.platform.deployment("stable")
-        assert found
-        return int(found["metadata"]["labels"]["modelyard.dev/version"])
+        """Return the version of stable."""
+        deployment = self.platform.deployment("stable")
+        assert deployment
+        return int(deployment["metadata"]["labels"]["modelyard.dev/version"])
 
-    def alone(self, version: int) -> None:
+    def wait_for_other_pods(self, version: int) -> None:
         """Wait until the servers of all other versions have ended."""
         deadline = time.monotonic() + 240
         servers = f"app.kubernetes.io/name={self.name}"
         while {objects.version(pod) for pod in self.platform.cluster.list_objects("Pod", servers)} != {
             version
         }:
-            assert time.monotonic() < deadline, "they do not end"
+            assert time.monotonic() < deadline, "pods of other versions do not end"
             time.sleep(0.5)
 
-    def answers(self) -> None:
-        """Wait until the Service leads to no killed server any more, which it may for two seconds."""
+    def wait_until_serving(self) -> None:
+        """Wait until the Service has no endpoint of a killed server, which takes up to two seconds."""
         deadline, load = time.monotonic() + 120, self.load()
         while not all(load.send_one() for _ in range(30)):
             assert time.monotonic() < deadline, load.failed[-1]
 
-    def settled(self, version: int) -> None:
-        """Assert that the pointer, stable and the Service agree, and that no candidate is left."""
+    def assert_settled(self, version: int) -> None:
+        """Assert that pointer, stable and Service agree, without a candidate."""
         champion = self.models.champion(self.name)
         assert champion
         assert champion.version == version
@@ -166,8 +166,8 @@ class Workspace:
         assert service
         assert service["spec"]["selector"]["modelyard.dev/track"] == "stable"
 
-    def words(self) -> str:
-        return "\n".join(self.said)
+    def log(self) -> str:
+        return "\n".join(self.logged)
 
 
 @pytest.fixture(scope="session")
@@ -179,7 +179,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
 
 @pytest.fixture(scope="session")
 def namespace(kubectl: Callable[..., str]) -> Iterator[str]:
-    """A namespace in which Pod Security is as strict as where servers live."""
+    """A namespace with the Pod Security of the servers' namespace."""
     name = f"rollout-{uuid4().hex[:8]}"
     kubectl("create", "namespace", name)
     kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
@@ -195,7 +195,7 @@ def new_workspace(
 ) -> Callable[[], Workspace]:
     def new() -> Workspace:
         store = Store(url=f"gs://{BUCKET}/store", endpoint=bucket.url)
-        said: list[str] = []
+        logged: list[str] = []
         platform = DeploymentPlatform(
             name=f"m{uuid4().hex[:6]}",
             cluster=connect(namespace),
@@ -209,9 +209,9 @@ def new_workspace(
                 resources=Resources(cpu="50m", memory="256Mi"),
                 start_timeout=60.0,
             ),
-            log=said.append,
+            log=logged.append,
         )
-        return Workspace(platform, open_store(store), tmp_path_factory.mktemp("workspace"), said)
+        return Workspace(platform, open_store(store), tmp_path_factory.mktemp("workspace"), logged)
 
     return new
 

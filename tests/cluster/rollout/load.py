@@ -1,4 +1,4 @@
-"""Clients of a model, and what they failed to get."""
+"""Clients of a model, and their failed requests."""
 
 import http.client
 import json
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Load:
-    """Constant requests of clients; `failed` says what went wrong, and who answered is in `versions`."""
+    """Constant requests of clients; `failed` has the failures."""
 
     address: tuple[str, int]
     path: str
@@ -24,7 +24,7 @@ class Load:
         self._body = json.dumps({"instances": [self.instance]})
 
     def client(self, keep: bool) -> None:
-        """Send requests until the end, on one connection or on a new one each time."""
+        """Send requests until the end, on one connection or a new one per request."""
         connection = self._connect()
         while not self._end.wait(0.01):
             if not self._send(connection) or not keep:
@@ -32,7 +32,7 @@ class Load:
         connection.close()
 
     def send_one(self) -> bool:
-        """Send one request on a connection of its own, and return whether it was answered."""
+        """Send a request on a new connection, and return whether it succeeded."""
         connection = self._connect()
         try:
             return self._send(connection)
@@ -58,8 +58,8 @@ class Load:
         try:
             connection.request("POST", self.path, self._body, {"content-type": "application/json"})
             reply = connection.getresponse()
-            said = reply.read()
-            failure = "" if reply.status == 200 else f"{reply.status}: {said[:200]!r}"
+            content = reply.read()
+            failure = "" if reply.status == 200 else f"{reply.status}: {content[:200]!r}"
         except (OSError, http.client.HTTPException) as error:
             failure = repr(error)
         with self._lock:

@@ -1,4 +1,4 @@
-"""Servers that ask for a token and speak TLS, with real Secrets, probes and the API server's proxy."""
+"""Servers with a token and TLS: Secrets, probes and the API server's proxy."""
 
 import time
 from dataclasses import replace
@@ -36,7 +36,7 @@ def test_servers_with_a_token_and_tls(workspace, kubectl, tmp_path):
     assert replace(server, token="third").request("GET", "/metrics", None, {})[0] == 401  # noqa: S106
     assert platform.ready_pods("stable"), "probes need no token"
     after = workspace.publish()
-    assert workspace.deploy(after, platform).decision == "promote", "the canary was judged by its metrics"
+    assert workspace.deploy(after, platform).decision == "promote", "the metrics of the canary were read"
     pods = kubectl("get", "pods,deployments", "-n", namespace, "-o", "yaml")
     assert "first" not in pods
 

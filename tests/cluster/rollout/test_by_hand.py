@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from modelyard.components.deploy.platforms import objects
-from tests.cluster.rollout.conftest import PATIENT
+from tests.cluster.rollout.conftest import TOLERANT
 
 pytestmark = pytest.mark.cluster
 
-QUICK = ("--set", "rollout.bake_seconds=2", *PATIENT)
-LONG = ("--set", "rollout.bake_seconds=600", *PATIENT)
+QUICK = ("--set", "rollout.bake_seconds=2", *TOLERANT)
+LONG = ("--set", "rollout.bake_seconds=600", *TOLERANT)
 
 
 @pytest.fixture(scope="module")
 def tagged(images):
-    """Another name of the image of the servers."""
+    """Another reference of the servers' image."""
     name = images["serve"].split("@")[0]
     line = ["docker", "image", "inspect", "--format", "{{json .RepoTags}}", images["serve"]]
     tags = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
@@ -27,7 +27,7 @@ def tagged(images):
 
 @pytest.fixture
 def by_hand(workspace, tmp_path):
-    """Run a command where no image was built and the environment names none; return what it says."""
+    """Run a command without a built image or one in the environment; return its JSON output."""
 
     def run(*arguments):
         *line, path = workspace.modelyard(*arguments)
@@ -44,7 +44,7 @@ def by_hand(workspace, tmp_path):
 
 
 def status_when(command, workspace, arrived):
-    """Return the status once it is as it should become."""
+    """Wait for a status and return it."""
     deadline = time.monotonic() + 240
     while not arrived(status := command("rollout", "status", workspace.name)):
         assert time.monotonic() < deadline, status
@@ -52,7 +52,7 @@ def status_when(command, workspace, arrived):
 
 
 def stable(workspace):
-    """Return what stable serves, with which image, and with which section `serving`."""
+    """Return the version, the image and `serving.max_batch` of stable."""
     found = workspace.platform.deployment("stable")
     template = found["spec"]["template"]
     args = template["spec"]["containers"][0]["args"]
@@ -61,23 +61,27 @@ def stable(workspace):
 
 
 def test_deploy_status_promote_abort_and_rollback(workspace, by_hand, images, tagged):
-    """Each version is served as its own run said, and with the image with which it was verified."""
+    """Each version is served with the section `serving` of its run and the image that was verified."""
     one, two, three = (workspace.publish(config={"serving": {"max_batch": size}}) for size in (11, 22, 33))
 
     assert workspace.run("deploy", workspace.name, str(one), *QUICK)["decision"] == "promote"
-    workspace.settled(one)
+    workspace.assert_settled(one)
     assert stable(workspace) == (one, images["serve"], 11)
 
     line = workspace.modelyard(
         "deploy", workspace.name, str(two), *LONG, "--set", f"environment.images.serve={tagged}"
     )
     rollout = subprocess.Popen([*line, "--output", "json"], stdout=subprocess.PIPE, text=True)
-    seen = status_when(by_hand, workspace, lambda status: status["canary"])
-    assert (seen["champion"], seen["stable"]["version"], seen["candidate"]["version"]) == (one, one, two)
+    status = status_when(by_hand, workspace, lambda status: status["canary"])
+    assert (status["champion"], status["stable"]["version"], status["candidate"]["version"]) == (
+        one,
+        one,
+        two,
+    )
     assert by_hand("rollout", "promote", workspace.name, "--reason", "it is good")["version"] == two
-    said, _ = rollout.communicate(timeout=240)
-    assert '"decision": "promote"' in said, "its own rollout sees that it is promoted"
-    workspace.settled(two)
+    output, _ = rollout.communicate(timeout=240)
+    assert '"decision": "promote"' in output, "the candidate's rollout notices the promotion"
+    workspace.assert_settled(two)
     assert stable(workspace) == (two, tagged, 22)
 
     rollout = subprocess.Popen(
@@ -87,15 +91,15 @@ def test_deploy_status_promote_abort_and_rollback(workspace, by_hand, images, ta
     )
     status_when(by_hand, workspace, lambda status: status["canary"])
     assert by_hand("rollout", "abort", workspace.name)["aborted"] == three
-    said, _ = rollout.communicate(timeout=240)
-    assert '"decision": "hold"' in said
-    assert "withdrawn by another command" in said
-    workspace.settled(two)
+    output, _ = rollout.communicate(timeout=240)
+    assert '"decision": "hold"' in output
+    assert "withdrawn by another command" in output
+    workspace.assert_settled(two)
 
     with workspace.load().running() as clients:
         assert by_hand("rollback", workspace.name)["version"] == one
-        workspace.settled(one)
-        workspace.alone(one)
+        workspace.assert_settled(one)
+        workspace.wait_for_other_pods(one)
     assert clients.failed == []
     assert stable(workspace) == (one, images["serve"], 11)
     history = [
@@ -116,10 +120,12 @@ def test_status_shows_the_problem_of_a_candidate(workspace):
     with subprocess.Popen(
         [*line, *patient], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as deploying:
-        seen = status_when(workspace.run, workspace, lambda status: "ONNX Runtime" in str(status["problems"]))
-        deploying.kill()  # told to end, it would take the candidate away
-    assert "cannot be loaded by ONNX Runtime" in seen["problems"][0]
-    assert seen["candidate"]["ready"] == 0
+        status = status_when(
+            workspace.run, workspace, lambda status: "ONNX Runtime" in str(status["problems"])
+        )
+        deploying.kill()  # SIGTERM would withdraw the candidate
+    assert "cannot be loaded by ONNX Runtime" in status["problems"][0]
+    assert status["candidate"]["ready"] == 0
     text = subprocess.run(
         workspace.modelyard("rollout", "status", workspace.name), check=True, capture_output=True, text=True
     ).stdout

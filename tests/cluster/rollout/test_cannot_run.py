@@ -1,4 +1,4 @@
-"""A version whose servers cannot run locks nobody out, and what served goes on serving."""
+"""A version that cannot run does not block other versions, and stable keeps serving."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def served(new_workspace):
-    """A model whose version 1 is served to clients, and whose version 2 is no model."""
+    """A model whose version 1 is served, and whose version 2 is damaged."""
     workspace = new_workspace()
     workspace.deploy(workspace.publish())
     workspace.publish(onnx=b"nonsense")
@@ -37,32 +37,32 @@ def test_champion_that_cannot_run_does_not_block_other_versions(served):
         three = served.publish()
         assert served.deploy(three).decision == "promote"
     assert clients.failed == []
-    served.settled(three)
-    assert "Stable serves version 1 as before. Continuing" in served.words()
+    served.assert_settled(three)
+    assert "Stable serves version 1 as before. Continuing" in served.log()
 
 
 def test_rollback_to_a_version_that_cannot_run_changes_nothing(served):
     serves = served.stable()
-    said = f"Version 2 was not promoted, and stable serves version {serves} as before"
-    with served.load().running() as clients, pytest.raises(DeployError, match=said):
+    message = f"Version 2 was not promoted, and stable serves version {serves} as before"
+    with served.load().running() as clients, pytest.raises(DeployError, match=message):
         served.controller().rollback(2, "a mistake")
     assert clients.failed == []
-    served.settled(serves)
+    served.assert_settled(serves)
     assert entries(served, 1) == [("promote", 2, True)]
 
 
 def test_stable_and_pointer_are_restored_if_stable_cannot_run(served, bucket):
     serves, version = served.stable(), served.publish()
 
-    def say(sentence):
-        if sentence.startswith("promoted: "):  # its candidate runs, and no other server of it will
+    def log(line):
+        if line.startswith("promoted: "):  # its candidate runs, other servers of it will not
             bucket.flip(f"store/{served.name}/versions/{version:06d}/model.onnx")
 
     with (
         served.load().running() as clients,
         pytest.raises(DeployError, match=r"is damaged: its SHA-256 is .* is the champion again\. Stable ser"),
     ):
-        served.deploy(version, replace(served.platform, log=say))
+        served.deploy(version, replace(served.platform, log=log))
     assert clients.failed == []
-    served.settled(serves)
+    served.assert_settled(serves)
     assert entries(served, 2) == [("promote", version, False), ("rollback", serves, False)]

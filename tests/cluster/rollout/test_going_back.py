@@ -1,4 +1,4 @@
-"""What must not reach clients goes back by itself, with a sentence, and stable never fails a request."""
+"""Candidates that fail are rolled back with a reason, and stable never fails a request."""
 
 import re
 from dataclasses import replace
@@ -8,14 +8,15 @@ from kubernetes.config import new_client_from_config
 
 from modelyard.components.errors import ClusterError, DeployError
 from modelyard.components.kubernetes.cluster import Cluster
-from tests.cluster.rollout.conftest import UNHURRIED
+from modelyard.components.server import send
+from tests.cluster.rollout.conftest import LONG_BAKE_SECONDS
 
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
 def stable(new_workspace):
-    """A model whose version 1 is served to clients; each test tries to put another before them."""
+    """A model whose version 1 is served; each test deploys another version."""
     workspace = new_workspace()
     workspace.deploy(workspace.publish())
     return workspace
@@ -23,14 +24,14 @@ def stable(new_workspace):
 
 @pytest.fixture
 def refused(stable):
-    """Deploy a version that must not stay, and return why it did not, in a paragraph."""
+    """Deploy a version that is rolled back; return the error's message and the clients."""
 
     def deploy(version, platform=None, **load):
         serves = stable.stable()
-        stable.answers()
+        stable.wait_until_serving()
         with stable.load(**load).running() as clients, pytest.raises(DeployError) as error:
             stable.deploy(version, platform)
-        stable.settled(serves)
+        stable.assert_settled(serves)
         attempt = stable.models.history(stable.name)[-1]
         assert (attempt.version, attempt.attempt) == (version, True)
         assert str(error.value.__cause__) in attempt.reason
@@ -44,48 +45,49 @@ def refused(stable):
 
 
 def test_wrong_answers(refused, stable):
-    why, clients = refused(stable.publish(answer=0.7))
-    assert "probabilities differ by 0.7" in why
-    assert clients.failed == [], "it never joined the Service"
+    reason, clients = refused(stable.publish(answer=0.7))
+    assert "probabilities differ by 0.7" in reason
+    assert clients.failed == [], "the candidate was never in the Service"
 
 
 def test_slower_than_stable(refused, stable):
-    few = stable.platform_with(latency_margin=0.01, min_requests=5)  # each takes a second on a slow machine
-    why, clients = refused(stable.publish("slow"), few)
-    assert re.search(r"latency is \d+\.\d ms, \d+\.\d times stable's", why)
-    assert "rollout.max_latency_ratio" in why
+    platform = stable.platform_with(
+        latency_margin=0.01, min_requests=5
+    )  # each takes a second on a slow machine
+    reason, clients = refused(stable.publish("slow"), platform)
+    assert re.search(r"latency is \d+\.\d ms, \d+\.\d times stable's", reason)
+    assert "rollout.max_latency_ratio" in reason
     assert clients.failed == []
 
 
 def test_out_of_memory_for_some_requests(refused, stable):
-    platform = stable.platform_with(bake_seconds=UNHURRIED)
-    why, _ = refused(stable.publish("hungry"), platform, instance=[1.0] * 4)
-    assert "was killed because it used too much memory: its limit is 256 MiB" in why
-    assert re.search(r"it last used \d+ MiB", why)
-    answered = (
-        stable.platform.pod_target(stable.platform.ready_pods("stable")[0]).send("GET", "/metrics").decode()
-    )
-    assert not re.search(r'code="5\d\d"', answered), "stable answered whatever reached it"
+    platform = stable.platform_with(bake_seconds=LONG_BAKE_SECONDS)
+    reason, _ = refused(stable.publish("hungry"), platform, instance=[1.0] * 4)
+    assert "was killed because it used too much memory: its limit is 256 MiB" in reason
+    assert re.search(r"it last used \d+ MiB", reason)
+    (pod, *_) = stable.platform.ready_pods("stable")
+    metrics = send(stable.platform.pod_server(pod), "GET", "/metrics").decode()
+    assert not re.search(r'code="5\d\d"', metrics), "a request to stable failed"
 
 
 def test_damaged_model(refused, stable):
-    why, clients = refused(stable.publish(onnx=b"nonsense"))
-    assert "exit code 8" in why
-    assert "cannot be loaded by ONNX Runtime" in why
+    reason, clients = refused(stable.publish(onnx=b"nonsense"))
+    assert "exit code 8" in reason
+    assert "cannot be loaded by ONNX Runtime" in reason
     assert clients.failed == []
 
 
 def test_never_ready(refused, stable):
-    why, clients = refused(stable.publish("endless"), stable.platform_with(ready_timeout=6.0))
-    assert "was not ready within 6 s" in why
-    assert "connection refused" in why
+    reason, clients = refused(stable.publish("endless"), stable.platform_with(ready_timeout=6.0))
+    assert "was not ready within 6 s" in reason
+    assert "connection refused" in reason
     assert clients.failed == []
 
 
 def test_missing_image(refused, stable, absent):
-    why, clients = refused(stable.publish(), stable.platform_with(image=absent))
-    assert f"Image {absent}" in why
-    assert "not found" in why
+    reason, clients = refused(stable.publish(), stable.platform_with(image=absent))
+    assert f"Image {absent}" in reason
+    assert "not found" in reason
     assert clients.failed == []
 
 
@@ -93,9 +95,9 @@ def test_pod_that_fits_on_no_node(refused, stable, no_new_nodes):
     labels = f"app.kubernetes.io/name={stable.name},modelyard.dev/track=candidate"
     no_new_nodes(stable.platform.cluster.namespace, labels)
     resources = stable.platform.target.resources.model_copy(update={"cpu": "64"})
-    why, clients = refused(stable.publish(), stable.platform_with(resources=resources))
-    assert "it requests 64 cores and 256 MiB of memory, and the autoscaler adds no node for it" in why
-    assert re.search(r"At most \d+ cores and \S+ GiB of memory fit on an empty node", why)
+    reason, clients = refused(stable.publish(), stable.platform_with(resources=resources))
+    assert "it requests 64 cores and 256 MiB of memory, and the autoscaler adds no node for it" in reason
+    assert re.search(r"At most \d+ cores and \S+ GiB of memory fit on an empty node", reason)
     assert clients.failed == []
 
 
@@ -104,20 +106,20 @@ def test_changed_byte(stable, bucket):
     bucket.flip(f"store/{stable.name}/versions/{version:06d}/model.onnx")
     with pytest.raises(DeployError, match="is damaged: its SHA-256 is"):
         stable.deploy(version)
-    stable.settled(1)
+    stable.assert_settled(1)
 
 
 def test_version_without_golden_requests(stable):
     version = stable.publish(golden=False)
     with pytest.raises(DeployError, match=r"has no golden\.json"):
         stable.deploy(version)
-    stable.settled(1)
+    stable.assert_settled(1)
 
 
 def test_exceeded_quota(refused, stable):
     resources = stable.platform.target.resources.model_copy(update={"memory": "200Gi"})
-    why, clients = refused(stable.publish(), stable.platform_with(resources=resources))
-    assert "The quota memory of the namespace allows no pod: requested: requests.memory=200Gi" in why
+    reason, clients = refused(stable.publish(), stable.platform_with(resources=resources))
+    assert "The quota memory of the namespace allows no pod: requested: requests.memory=200Gi" in reason
     assert clients.failed == []
 
 
@@ -129,10 +131,10 @@ def test_account_without_permission(stable):
     with pytest.raises(ClusterError, match=r"may not get deployments\.apps in the namespace") as error:
         stable.deploy(stable.publish(), platform)
     assert 'resources: ["deployments"], verbs: ["get"]' in str(error.value)
-    stable.settled(1)
+    stable.assert_settled(1)
 
 
 def test_missing_service_account(refused, stable):
-    why, clients = refused(stable.publish(), stable.platform_with(service_account="nobody"))
-    assert "There is no service account nobody in the namespace" in why
+    reason, clients = refused(stable.publish(), stable.platform_with(service_account="nobody"))
+    assert "There is no service account nobody in the namespace" in reason
     assert clients.failed == []

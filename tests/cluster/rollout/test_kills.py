@@ -1,4 +1,4 @@
-"""Rollouts that are killed, started twice, or lose their store end in one state, without a failed request."""
+"""Rollouts that are killed, repeated or without their store end consistently, without a failed request."""
 
 import random
 import subprocess
@@ -11,14 +11,14 @@ import pytest
 
 from modelyard.components.deploy.platforms import objects
 from modelyard.components.errors import CancelledError
-from tests.cluster.rollout.conftest import PATIENT
+from tests.cluster.rollout.conftest import TOLERANT
 
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
 def served(new_workspace):
-    """A model with version 1 before clients."""
+    """A model whose version 1 is served."""
     workspace = new_workspace()
     workspace.deploy(workspace.publish())
     return workspace
@@ -26,11 +26,11 @@ def served(new_workspace):
 
 @contextmanager
 def deploying(workspace, version, seconds=2):
-    """Deploy a version in a process of its own; what it says can be read line by line."""
+    """Deploy a version in another process; its output can be read line by line."""
     line = workspace.modelyard(
         "deploy", workspace.name, str(version), "--set", f"rollout.bake_seconds={seconds}"
     )
-    line += PATIENT
+    line += TOLERANT
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield process
@@ -39,13 +39,13 @@ def deploying(workspace, version, seconds=2):
 
 
 def until(process, word):
-    """Read what a process says until a line begins with the word."""
-    said = []
+    """Read the output of a process until a line begins with a word."""
+    output = []
     for line in process.stdout:
-        said.append(line)
+        output.append(line)
         if line.startswith(word):
             return
-    raise AssertionError("".join(said))
+    raise AssertionError("".join(output))
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def test_killed_rollout_is_repeated(served, moment):
     with served.load().running() as clients:
         with deploying(served, new) as process:
             until(process, moment)
-            time.sleep(random.random() / 2)  # noqa: S311 - any moment of the stage
+            time.sleep(random.random() / 2)  # noqa: S311 - at a random moment
         champion = served.models.champion(served.name).version
         assert (champion, served.stable()) in [(old, old), (new, old), (new, new)]
         assert served.deploy(new).decision == "promote"
-        served.settled(new)
-        served.alone(new)
+        served.assert_settled(new)
+        served.wait_for_other_pods(new)
     assert clients.failed == []
 
 
@@ -76,7 +76,7 @@ def test_concurrent_rollouts_of_a_version(served):
         outcomes = list(two.map(lambda _: served.deploy(version).decision, range(2)))
     assert "promote" in outcomes
     assert clients.failed == []
-    served.settled(version)
+    served.assert_settled(version)
 
 
 def test_concurrent_rollouts_of_two_versions(served):
@@ -85,21 +85,23 @@ def test_concurrent_rollouts_of_two_versions(served):
         until(process, "canary: ")
         with served.load().running() as clients:
             assert served.deploy(late).decision == "promote"
-            said, _ = process.communicate(timeout=240)
-    assert "hold: " in said
-    assert f"of version {late} replaced the candidate" in said or "was withdrawn by another command" in said
+            output, _ = process.communicate(timeout=240)
+    assert "hold: " in output
+    assert (
+        f"of version {late} replaced the candidate" in output or "was withdrawn by another command" in output
+    )
     assert clients.failed == []
-    served.settled(late)
+    served.assert_settled(late)
 
 
 def test_candidate_of_a_killed_rollout_is_replaced(served, kubectl):
-    """Also where a quota has no room for two: its servers count until they have ended."""
+    """Also if a quota has no room for both: terminating pods count."""
     namespace = ("-n", served.platform.cluster.namespace)
-    said = []
+    output = []
 
-    def say(sentence):
-        said.append(sentence)
-        if sentence.startswith("verified: "):  # stable is to have room for its rolling update
+    def log(line):
+        output.append(line)
+        if line.startswith("verified: "):  # room for the rolling update of stable
             kubectl("delete", "quota", "pods", *namespace)
 
     with deploying(served, served.publish(), seconds=600) as process:
@@ -108,12 +110,12 @@ def test_candidate_of_a_killed_rollout_is_replaced(served, kubectl):
     while "deletionTimestamp" in kubectl("get", "pods", "-o", "json", *namespace):
         assert time.monotonic() < deadline, "the servers of earlier tests do not end"
         time.sleep(0.5)
-    there = kubectl("get", "pods", "-o", "name", *namespace).split()
-    kubectl("create", "quota", "pods", f"--hard=pods={len(there)}", *namespace)
+    pods = kubectl("get", "pods", "-o", "name", *namespace).split()
+    kubectl("create", "quota", "pods", f"--hard=pods={len(pods)}", *namespace)
     version = served.publish()
-    assert served.deploy(version, replace(served.platform, log=say)).decision == "promote"
-    assert "waiting for the servers of the previous candidate to end" in said
-    served.settled(version)
+    assert served.deploy(version, replace(served.platform, log=log)).decision == "promote"
+    assert "waiting for the servers of the previous candidate to end" in output
+    served.assert_settled(version)
 
 
 def test_abandoned_candidate_is_shown_and_deleted(served, kubectl):
@@ -128,7 +130,7 @@ def test_abandoned_candidate_is_shown_and_deleted(served, kubectl):
     assert (seen["abandoned"], seen["canary"]) == (True, True)
     assert f"version {version}, is abandoned since 2026" in seen["problems"][-1]
     assert served.deploy(serves).decision == "promote"
-    served.settled(serves)
+    served.assert_settled(serves)
 
 
 def test_sigterm_withdraws_the_candidate(served):
@@ -136,11 +138,11 @@ def test_sigterm_withdraws_the_candidate(served):
     with served.load().running() as clients, deploying(served, version, seconds=600) as process:
         until(process, "canary: ")
         process.terminate()
-        said, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=240)
     assert process.returncode == CancelledError.exit_code
-    assert f"Version {version} was not promoted, and stable serves version {serves} as before" in said
+    assert f"Version {version} was not promoted, and stable serves version {serves} as before" in output
     assert clients.failed == []
-    served.settled(serves)
+    served.assert_settled(serves)
     attempt = served.models.history(served.name)[-1]
     assert (attempt.version, attempt.attempt) == (version, True)
 
@@ -157,7 +159,7 @@ def test_store_is_unavailable_for_a_while(served, bucket):
         bucket.stop()  # while the pointer is to be moved
         until(process, "waiting up to 120 s for the model store")
         bucket.start()
-        said, _ = process.communicate(timeout=240)
-    assert "promote: " in said
+        output, _ = process.communicate(timeout=240)
+    assert "promote: " in output
     assert clients.failed == []
-    served.settled(version)
+    served.assert_settled(version)

@@ -1,4 +1,4 @@
-"""Two rollouts at a time, killed at any moment, again and again: `make soak`, with a cluster."""
+"""Two concurrent rollouts that are killed at random moments, repeatedly: `make soak` with a cluster."""
 
 import random
 import subprocess
@@ -6,19 +6,19 @@ import time
 
 import pytest
 
-from tests.cluster.rollout.conftest import PATIENT
+from tests.cluster.rollout.conftest import TOLERANT
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
 ROUNDS = 15
-LONGEST = 14.0  # seconds; an undisturbed deploy takes less
+MAXIMUM_DELAY = 14.0  # seconds; an undisturbed deploy takes less
 
 
 def test_concurrent_rollouts_killed_at_random_moments(new_workspace):
     workspace = new_workspace()
     workspace.deploy(workspace.publish())
-    quick = ("--set", "rollout.bake_seconds=2", *PATIENT)
-    chance = random.Random(time.time_ns())  # noqa: S311
+    quick = ("--set", "rollout.bake_seconds=2", *TOLERANT)
+    generator = random.Random(time.time_ns())  # noqa: S311
     with workspace.load().running() as clients:
         for _ in range(ROUNDS):
             deploys = []
@@ -27,17 +27,17 @@ def test_concurrent_rollouts_killed_at_random_moments(new_workspace):
                 deploys.append(
                     subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                 )
-                time.sleep(chance.uniform(0, 4))
+                time.sleep(generator.uniform(0, 4))
             for process in deploys:
-                if chance.random() < 0.6:
-                    time.sleep(chance.uniform(0, LONGEST))
+                if generator.random() < 0.6:
+                    time.sleep(generator.uniform(0, MAXIMUM_DELAY))
                     process.kill()
-            said = [process.communicate(timeout=240)[0] for process in deploys]
+            outputs = [process.communicate(timeout=240)[0] for process in deploys]
             assert [process.returncode for process in deploys if process.returncode not in (0, -9)] == [], (
-                said
+                outputs
             )
-            last = workspace.publish() if chance.random() < 0.5 else version
-            assert workspace.deploy(last).decision == "promote", said
-            workspace.settled(last)
-            assert clients.failed == [], said
+            last = workspace.publish() if generator.random() < 0.5 else version
+            assert workspace.deploy(last).decision == "promote", outputs
+            workspace.assert_settled(last)
+            assert clients.failed == [], outputs
     assert clients.sent > 10_000

@@ -1,11 +1,11 @@
-"""Rollouts that succeed: clients notice nothing, and what others set stays."""
+"""Rollouts that succeed without a failed request, and keep the fields of other managers."""
 
 import time
 
 import pytest
 
 from modelyard.components.errors import DeployError
-from tests.cluster.rollout.conftest import UNHURRIED
+from tests.cluster.rollout.conftest import LONG_BAKE_SECONDS
 
 pytestmark = pytest.mark.cluster
 
@@ -16,15 +16,15 @@ def test_first_rollout_without_clients(workspace):
     one = workspace.publish()
     outcome = workspace.deploy(one, expected=0)
     assert (outcome.decision, outcome.version) == ("promote", one)
-    workspace.settled(one)
-    assert SUMMARY in workspace.words(), "it is judged by golden requests, and says so"
-    assert "no stable to compare" in workspace.words()
+    workspace.assert_settled(one)
+    assert SUMMARY in workspace.log(), "the summary has the golden requests"
+    assert "no stable to compare" in workspace.log()
     assert SUMMARY in workspace.models.champion(workspace.name).reason
 
 
 @pytest.fixture(scope="module")
 def served(new_workspace):
-    """A model with version 1 before clients."""
+    """A model whose version 1 is served."""
     workspace = new_workspace()
     workspace.deploy(workspace.publish())
     return workspace
@@ -34,18 +34,18 @@ def next_version(workspace, **changes):
     """Deploy another version, and return it."""
     version = workspace.publish()
     assert workspace.deploy(version, workspace.platform_with(**changes)).decision == "promote"
-    workspace.settled(version)
+    workspace.assert_settled(version)
     return version
 
 
 def test_promotion_under_load(served):
     with served.load().running(8) as clients:
-        version = next_version(served, bake_seconds=UNHURRIED)
-        served.alone(version)
+        version = next_version(served, bake_seconds=LONG_BAKE_SECONDS)
+        served.wait_for_other_pods(version)
     assert clients.failed == []
     assert clients.sent > 100
-    judged = next(line for line in reversed(served.said) if line.startswith("canary analysis: "))
-    assert "and 0 golden requests" in judged, "clients sent enough"
+    summary = next(line for line in reversed(served.logged) if line.startswith("canary analysis: "))
+    assert "and 0 golden requests" in summary, "clients sent enough"
     assert version == served.stable()
 
 
@@ -55,7 +55,7 @@ def test_same_version_again_changes_nothing(served):
     assert served.deploy(version, expected=version - 1).decision == "promote"
     after = served.platform.deployment("stable")
     assert after["metadata"]["generation"] == before["metadata"]["generation"]
-    served.settled(version)
+    served.assert_settled(version)
 
 
 def test_champion_with_other_servers_is_verified_as_a_candidate(served, absent):
@@ -64,12 +64,12 @@ def test_champion_with_other_servers_is_verified_as_a_candidate(served, absent):
         with pytest.raises(DeployError, match=f"Version {version} was not deployed, and stable serves ver"):
             served.deploy(version, served.platform_with(image=absent))
         generation = served.platform.deployment("stable")["metadata"]["generation"]
-        assert generation == before["metadata"]["generation"], "stable was not touched"
-        served.said.clear()
+        assert generation == before["metadata"]["generation"], "stable is unchanged"
+        served.logged.clear()
         assert served.deploy(version, served.platform_with(ready_timeout=61.0)).decision == "promote"
     assert clients.failed == []
-    served.settled(version)
-    assert "canary analysis: " in served.words()
+    served.assert_settled(version)
+    assert "canary analysis: " in served.log()
     assert served.platform.deployment("stable")["metadata"]["generation"] > generation
     assert served.models.history(served.name)[-1].attempt, "the pointer did not move"
 
@@ -79,7 +79,7 @@ def test_version_compared_with_another_champion_is_held(served):
     outcome = served.deploy(served.publish(), expected=version + 100)
     assert outcome.decision == "hold"
     assert f"it is version {version} now" in outcome.reason
-    served.settled(version)
+    served.assert_settled(version)
 
 
 @pytest.mark.soak  # waits for an autoscaler
@@ -97,20 +97,20 @@ def test_fields_of_other_managers_are_kept(served, kubectl):
         served.platform.deployment("stable"),
         served.platform.cluster.get("Service", served.name),
     )
-    assert stable["spec"]["replicas"] == 2, "they are the autoscaler's"
+    assert stable["spec"]["replicas"] == 2, "the autoscaler's replicas are kept"
     assert stable["metadata"]["annotations"]["team"] == "vision"
     assert service["spec"]["type"] == "NodePort"
     kubectl("delete", "hpa", name, "-n", namespace)
     kubectl("scale", "deployment", name, "--replicas=1", "-n", namespace)
     next_version(served)
-    assert served.platform.deployment("stable")["spec"]["replicas"] == 1, "they belong to who scaled it last"
+    assert served.platform.deployment("stable")["spec"]["replicas"] == 1, "replicas that were scaled are kept"
 
 
 def test_stable_is_first_updated_to_the_pointer(served):
     old, new = served.stable(), served.publish()
     served.models.promote(served.name, new, reason="past the cluster", by="test")
     version = next_version(served)
-    assert f"stable serves version {old} and the champion is version {new}" in served.words()
+    assert f"stable serves version {old} and the champion is version {new}" in served.log()
     assert version == served.stable()
 
 
@@ -118,8 +118,8 @@ def test_champion_that_was_never_deployed(workspace):
     one, two = workspace.publish(), workspace.publish()
     workspace.models.promote(workspace.name, one, reason="on a laptop", by="test")
     assert workspace.deploy(two).decision == "promote"
-    workspace.settled(two)
-    assert f"stable serves nothing and the champion is version {one}" in workspace.words()
+    workspace.assert_settled(two)
+    assert f"stable serves nothing and the champion is version {one}" in workspace.log()
 
 
 def test_pods_have_no_permissions(served):

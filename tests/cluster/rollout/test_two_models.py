@@ -1,4 +1,4 @@
-"""Two models on a cluster: each is asked at its own server, though no address of either is known outside."""
+"""Two models on a cluster: requests reach each through the API server."""
 
 import numpy as np
 import pytest
@@ -30,21 +30,25 @@ def served(new_workspace):
 def test_predict_uses_the_server_of_the_model(served, tmp_path):
     np.save(tmp_path / "many.npy", np.ones((600, 4), "float32"))
     for version, workspace in enumerate(served, start=1):
-        said = workspace.run("predict", workspace.name, str(tmp_path / "many.npy"))
-        assert (said["model"], said["version"], len(said["predictions"])) == (workspace.name, version, 600)
-        assert {one["answer"] for one in said["predictions"]} == {"bright"}
+        output = workspace.run("predict", workspace.name, str(tmp_path / "many.npy"))
+        assert (output["model"], output["version"], len(output["predictions"])) == (
+            workspace.name,
+            version,
+            600,
+        )
+        assert {prediction["answer"] for prediction in output["predictions"]} == {"bright"}
 
 
 def test_run_uses_the_server_of_its_model(served):
     for version, workspace in enumerate(served, start=1):
         environment = load_environment(workspace.modelyard()[-1], environ={})
         config = load(None, [f"name={workspace.name}"], {}, Store.of(workspace.platform.store))
-        answer = predict_once(find_server(workspace.name, environment), config.name, config.store)
-        assert (answer.version, answer.answer, answer.note) == (version, "dark", "1.0000")
+        prediction = predict_once(find_server(workspace.name, environment), config.name, config.store)
+        assert (prediction.version, prediction.answer, prediction.note) == (version, "dark", "1.0000")
 
 
 def test_predict_names_a_model_without_servers(served):
-    said = served[0].run("predict", "nobody", "x.npy", code=9)["error"]["message"]
-    assert "The cluster has no server of nobody in " in said
-    assert 'services "nobody" not found' in said
-    assert "modelyard rollout status nobody" in said
+    output = served[0].run("predict", "nobody", "x.npy", code=9)["error"]["message"]
+    assert "The cluster has no server of nobody in " in output
+    assert 'services "nobody" not found' in output
+    assert "modelyard rollout status nobody" in output

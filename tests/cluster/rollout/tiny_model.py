@@ -1,4 +1,4 @@
-"""Tiny real models, good and bad."""
+"""Tiny ONNX models, good and bad."""
 
 from pathlib import Path
 
@@ -8,10 +8,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def write_model(path: Path, kind: str = "plain") -> None:
-    """Write a model that says `bright` with the mean of its input.
+    """Write a model whose probability of `bright` is the mean of its input.
 
-    slow: takes a tenth of a second or more for it, on whatever machine. endless: never says it. hungry: takes
-    1.2 GB to say it of a bright input.
+    slow: takes a tenth of a second or more. endless: never ends. hungry: takes 1.2 GB for a bright input.
     """
     side = 128
     loop = helper.make_graph(

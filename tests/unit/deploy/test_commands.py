@@ -38,7 +38,7 @@ def command(controller, monkeypatch, capsys):
 def test_deploy_status_promote_and_abort(command, controller, version, models, state):
     for answer in (version(), version(), version()):
         assert answer.version
-    assert command("deploy", "digits", "1").startswith("promote: deployed by hand")
+    assert command("deploy", "digits", "1").startswith("promote: deployed manually")
     said = command("rollout", "status", "digits")
     assert "version 1, 0 of 0 ready, serve:1" in said
     assert "here" in said
@@ -46,7 +46,7 @@ def test_deploy_status_promote_and_abort(command, controller, version, models, s
     controller.platform.claim("killed", controller.platform.describe_servers(2, models.digest("digits", 2)))
     assert json.loads(command("rollout", "status", "digits", "--output", "json"))["candidate"]["version"] == 2
     assert "abandoned" in command("rollout", "status", "digits")
-    assert command("rollout", "promote", "digits").startswith("promote: promoted by hand")
+    assert command("rollout", "promote", "digits").startswith("promote: promoted manually")
     assert state() == (2, 2, None, True)
 
     controller.platform.claim("killed", controller.platform.describe_servers(3, models.digest("digits", 3)))

@@ -83,7 +83,7 @@ def test_commands_name_a_model_that_does_not_exist(run, line):
 
 def test_model_without_a_champion(run, version):
     version()
-    assert re.search(r"clients reach\s+nothing", run("rollout", "status").output)
+    assert re.search(r"traffic to\s+none", run("rollout", "status").output)
     assert "digits has no candidate." in run("rollout", "abort").output
     assert str(run("rollback").exception).startswith("digits has no champion in memory:")
 
@@ -91,8 +91,8 @@ def test_model_without_a_champion(run, version):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("rolout.bake_seconds=5", "rolout is not a section here; did you mean rollout"),
-        ("training.epochs=5", "training is not a section here; choose from rollout, serving, env"),
+        ("rolout.bake_seconds=5", "rolout is not a section of this command; did you mean rollout"),
+        ("training.epochs=5", "training is not a section of this command; choose from rollout, serving, env"),
         ("rollout=5", "not SECTION.KEY=VALUE"),
     ],
 )
