@@ -1,8 +1,9 @@
-"""The exit task `explain`: how a run ended and why, in a paragraph, as an artifact and to a webhook.
+"""The exit task `explain`: how a run ended and why, as a paragraph in an artifact and in a webhook.
 
-exit_task    what the component does: write the paragraph, post it to the webhook
-explanation  the paragraph and its parts, and the lines of logs that it quotes
-local_run    how a run ended that this machine leads, from its steps' logs
-kfp_run      how a run on Kubeflow Pipelines ended and what to change, from its Workflow, pods and logs
-workflow     the pods of a Workflow, by step
+exit_task    the step: writes the paragraph, posts it to the webhook, records the end of the run
+explanation  the paragraph and its fields, and the quoted lines of logs
+failure      why a step failed, from its record, process, pod and node
+local_run    how a run that this machine leads ended
+kfp_run      how a run on Kubeflow Pipelines ended
+workflow     the pods of an Argo Workflow, by step
 """

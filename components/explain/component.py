@@ -10,13 +10,13 @@ def explain(
     status: dsl.PipelineTaskFinalStatus,
     explanation: dsl.Output[dsl.Markdown],
 ) -> None:
-    """Say how the run ended and why, tell the webhook if there is one, and record it in the store.
+    """Write how the run ended and why, post it to the webhook if there is one, and record it in the store.
 
     Args:
         spec: ExplainSpec as JSON.
         run: the run's name.
-        status: how the steps ended, as KFP says it.
-        explanation: one paragraph.
+        status: the final status of the steps, from KFP.
+        explanation: the paragraph, as Markdown.
     """
     from modelyard.components.step import step
 

@@ -1,6 +1,6 @@
-"""The work of the exit task: write how the run ended, post it to the webhook, and record it in the store.
+"""The exit task: writes how the run ended, posts it to the webhook, and records it in the store.
 
-The webhook's URL is a secret, as whoever knows it can post there: it is in no log, artifact or message.
+The URL of the webhook is a secret, so it must not appear in a log, an artifact or a message.
 """
 
 import logging
@@ -21,44 +21,44 @@ from modelyard.components.store.storage import open_objects
 
 WEBHOOK = "MODELYARD_WEBHOOK"
 TIMEOUT = 10.0
-NO_DECISION = "no new version was deployed"  # evaluate came from the cache, and its record is gone
-NO_FAILURE = ("SUCCEEDED", "COMPLETE", "RUNNING")  # the backend says RUNNING when all steps were cached
+NO_DECISION = "no new version was deployed"  # evaluate was cached, and its record was removed
+NO_FAILURE = ("SUCCEEDED", "COMPLETE", "RUNNING")  # KFP reports RUNNING if all steps were cached
 
 
 def report(spec: ExplainSpec, run: str, state: str, path: str) -> None:
-    """Write a paragraph on how the run ended; the arguments are those of the component `explain`."""
-    decided, succeeded = "", state in NO_FAILURE
+    """Write how the run ended as a paragraph; the arguments are those of the component `explain`."""
+    decision, succeeded = "", state in NO_FAILURE
     if succeeded:
         with _logged():
-            found = records.of_run(open_objects(spec.store), spec.name, records.run_id() or "").decided()
-            decided = ": ".join(found) if found else NO_DECISION
-    ended = _explain(spec.name, run, succeeded, decided)
-    log(ended.text)
+            recorded = records.of_run(open_objects(spec.store), spec.name, records.run_id() or "").decided()
+            decision = ": ".join(recorded) if recorded else NO_DECISION
+    explained = _explain(spec.name, run, succeeded, decision)
+    log(explained.text)
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(ended.text + "\n", encoding="utf-8")
-    if problem := post(ended.json()):
+    file.write_text(explained.text + "\n", encoding="utf-8")
+    if problem := post(explained.json()):
         log(problem)
     with _logged():
         if run_id := records.run_id():
-            record_end(open_objects(spec.store), spec.name, run_id, ended)
+            record_end(open_objects(spec.store), spec.name, run_id, explained)
 
 
-def record_end(objects: Objects, model: str, run_id: str, ended: Explanation) -> None:
-    """Write how a run ended into the store of its model.
+def record_end(objects: Objects, model: str, run_id: str, explained: Explanation) -> None:
+    """Record in the store how a run ended.
 
     Raises:
         StoreError: it cannot be written.
     """
-    if ended.state == "running":
+    if explained.state == "running":
         return
     end = records.RunEnd(
         run_id=run_id,
         model=model,
-        state=ended.state,
-        step=ended.step,
-        kind=ended.kind,
-        text=ended.text,
+        state=explained.state,
+        step=explained.step,
+        kind=explained.kind,
+        text=explained.text,
         ended=records.now(),
     )
     records.write(objects, records.end_key(model, run_id), end)
@@ -66,7 +66,7 @@ def record_end(objects: Objects, model: str, run_id: str, ended: Explanation) ->
 
 @contextmanager
 def _logged() -> Iterator[None]:
-    """Log an error: an exit task that cannot see or write something does not make the run fail."""
+    """Log errors instead of raising them: the exit task must not fail the run."""
     try:
         yield
     except ModelyardError as error:
@@ -74,10 +74,10 @@ def _logged() -> Iterator[None]:
 
 
 def post(value: Mapping[str, str | None]) -> str | None:
-    """Post a value as JSON to the URL in MODELYARD_WEBHOOK, if there is one.
+    """Post a value as JSON to the URL in MODELYARD_WEBHOOK, if it is set.
 
     Returns:
-        What went wrong, in a sentence without the URL; None when nothing did, or there is none.
+        An error message without the URL; None if the request succeeded or there is no URL.
     """
     url = os.environ.get(WEBHOOK, "").strip()
     if not url:
@@ -86,31 +86,31 @@ def post(value: Mapping[str, str | None]) -> str | None:
 
     from modelyard.components.source.web import ProxiedTransport
 
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the URL
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # INFO logs the URL
     try:
         parsed = httpx.URL(url)
         if parsed.scheme != "https" and not (parsed.scheme == "http" and is_loopback(url)):
-            return f"The webhook was not called: {WEBHOOK} has to be an https:// URL."
+            return f"The webhook was not called: {WEBHOOK} must be an https:// URL."
         with httpx.Client(transport=ProxiedTransport(), timeout=TIMEOUT) as client:
-            answer = client.post(parsed, json=dict(value))
-    except ConfigError:  # whose text has a part of the URL
-        return "The webhook was not called: `modelyard doctor` says what is wrong with proxy or certificates."
-    except (httpx.HTTPError, httpx.InvalidURL) as error:  # whose text may contain the URL
-        return f"The webhook was not called: {type(error).__name__}. Is {WEBHOOK} right, and does it answer?"
-    if not answer.is_success:
-        return f"The webhook was not called: it answered with status {answer.status_code}."
+            response = client.post(parsed, json=dict(value))
+    except ConfigError:  # its message contains a part of the URL
+        return "The webhook was not called: proxy or certificates are wrong. Run `modelyard doctor`."
+    except (httpx.HTTPError, httpx.InvalidURL) as error:  # its message may contain the URL
+        return f"The webhook was not called: {type(error).__name__}. Check {WEBHOOK} and its server."
+    if not response.is_success:
+        return f"The webhook failed: it returned status {response.status_code}."
     return None
 
 
-def _explain(name: str, run: str, succeeded: bool, decided: str) -> Explanation:
+def _explain(name: str, run: str, succeeded: bool, decision: str) -> Explanation:
     if folder := local_run.run_folder():
-        return local_run.explain(folder, name, succeeded, decided)
-    from modelyard.components.explain import kfp_run  # and what it needs of Kubernetes
+        return local_run.explain(folder, name, succeeded, decision)
+    from modelyard.components.explain import kfp_run  # imports the Kubernetes client
 
     try:
-        return kfp_run.explain(run, name, kfp_run.own_run(), succeeded, decided)
+        return kfp_run.explain(run, name, kfp_run.current_run(), succeeded, decision)
     except ModelyardError as error:
         log(str(error))
     if succeeded:
-        return explanation(run, name, "succeeded", None, decided)
-    return explanation(run, name, "failed", None, "`modelyard explain` may say why.")
+        return explanation(run, name, "succeeded", None, decision)
+    return explanation(run, name, "failed", None, "`modelyard explain` may show why.")

@@ -1,7 +1,7 @@
-"""Why a step failed, as the same record whether it ran as a process, as a pod, or on Kubeflow Pipelines.
+"""Why a step failed, as the same record for a process, a pod and a step on Kubeflow Pipelines.
 
-A step that fails leaves a record (components/step.py). What ended it from outside is in fields: the exit code
-of its process, the status of its pod, its node in the Workflow. Logs are quoted where nothing else is known.
+A failing step writes a record (components/step.py). An external cause is in fields: the exit code of its
+process, the status of its pod, its node in the Workflow. Logs are only quoted if nothing else is known.
 """
 
 import re
@@ -33,158 +33,163 @@ from modelyard.components.step import RUN_AGAIN, killed, out_of_memory
 
 DEADLINE = "DeadlineExceeded"
 DEADLINE_MESSAGE = (
-    "Pod was active on the node longer than the specified deadline"  # of the kubelet, with DEADLINE
+    "Pod was active on the node longer than the specified deadline"  # message of the kubelet, with DEADLINE
 )
 NODE_MESSAGE = re.compile(
     r"(?P<container>[\w-]+): (?P<reason>\w+) \(exit code (?P<code>\d+)\)(?:: (?P<document>.*))?", re.DOTALL
 )
-"""How Argo writes the state of a container into a node: with its termination message at the end."""
+"""The message of an Argo node: the state of a container, with its termination message at the end."""
 SIGKILL = 9
-TOLD_TO_END = (KilledError.__name__, CancelledError.__name__)  # the pod may say by whom
-STUCK: dict[str, tuple[type[StuckError], str]] = {
+TERMINATION_KINDS = (
+    KilledError.__name__,
+    CancelledError.__name__,
+)  # the status of the pod may have the cause
+START_ERRORS: dict[str, tuple[type[StuckError], str]] = {
     "Unschedulable": (
         UnschedulableError,
-        " Its resources are in environment.steps.{step} and environment.defaults.",
+        " Its resources are set by environment.steps.{step} and environment.defaults.",
     ),
     **dict.fromkeys(
         ("ImagePull", *PULL_REASONS, *CREATE_REASONS),
-        (ImageError, " Its image is environment.images.{step}."),
+        (ImageError, " Its image is set by environment.images.{step}."),
     ),
 }
-"""The error for each of Kubernetes' reasons why a pod may never start, and the keys for what it asks."""
+"""The error for each Kubernetes reason why a pod may never start, and the configuration keys to change."""
 
 
-def of_process(step: str, code: int, memory_ran_out: bool, log: Sequence[str]) -> Failure:
-    """Return why a process ended that left no record.
+def process_failure(step: str, exit_code: int, memory_ran_out: bool, log: Sequence[str]) -> Failure:
+    """Return why a process without a record ended.
 
     Args:
-        step: its step.
-        code: its exit code; negative, or more than 128, after a signal.
-        memory_ran_out: whether the kernel killed a process meanwhile because memory ran out.
-        log: its lines.
+        step: the step of the process.
+        exit_code: its exit code; negative, or more than 128, after a signal.
+        memory_ran_out: whether the kernel killed a process during the step because memory ran out.
+        log: its log lines.
     """
-    signal = -code if code < 0 else max(0, code - 128)
+    signal = -exit_code if exit_code < 0 else max(0, exit_code - 128)
     if signal == SIGKILL and memory_ran_out:
         return Failure.of(OutOfMemoryError(out_of_memory(step, ", so the kernel killed it.")), step)
     if signal:
         return Failure.of(KilledError(killed(step)), step)
-    return Failure.of(_unknown(step, code, "", log), step)
+    return Failure.of(_unknown_error(step, exit_code, "", log), step)
 
 
-def of_pod(
+def pod_failure(
     step: str,
     pod: Json | None,
     node: PodNode | None = None,
     *,
     log: Sequence[str] = (),
-    used: float | None = None,
+    used_memory: float | None = None,
     events: Sequence[Json] = (),
     nodes: Sequence[Json] = (),
 ) -> Failure:
     """Return why a pod failed, or cannot start.
 
     Args:
-        step: its step.
-        pod: the pod; None when it is gone.
-        node: its node in the Workflow, if it has one.
-        log: lines of its step's container.
-        used: bytes of memory that it was last seen to use.
-        events: of the pod.
-        nodes: of the cluster, to say what would fit.
+        step: the step of the pod.
+        pod: the pod; None if it was deleted.
+        node: its node in the Workflow, if there is one.
+        log: log lines of the step's container.
+        used_memory: the last measured memory usage in bytes.
+        events: events of the pod.
+        nodes: nodes of the cluster, for the resources that fit.
     """
     status = pod["status"] if pod else {}
-    problem = find_problem(pod, events, nodes, used) if pod else None
-    written = NODE_MESSAGE.fullmatch(node.message) if node else None
+    problem = find_problem(pod, events, nodes, used_memory) if pod else None
+    state_match = NODE_MESSAGE.fullmatch(node.message) if node else None
     if node and node.driver:
-        return Failure.of(_driver(node, problem, log), step)
+        return Failure.of(_driver_error(node, problem, log), step)
     if status.get("reason") == DEADLINE or (node and node.message.startswith(DEADLINE_MESSAGE)):
-        return Failure.of(_late(step, pod), step)
-    if (problem and problem.reason == OUT_OF_MEMORY) or (written and written["reason"] == OUT_OF_MEMORY):
-        seen = f": {problem.detail}." if problem and problem.detail else ", so the kernel killed it."
-        return Failure.of(OutOfMemoryError(out_of_memory(step, seen)), step)
-    record = _record(pod, written["document"] if written else None)
-    if record and record.kind not in TOLD_TO_END:
+        return Failure.of(_deadline_error(step, pod), step)
+    if (problem and problem.reason == OUT_OF_MEMORY) or (
+        state_match and state_match["reason"] == OUT_OF_MEMORY
+    ):
+        evidence = f": {problem.detail}." if problem and problem.detail else ", so the kernel killed it."
+        return Failure.of(OutOfMemoryError(out_of_memory(step, evidence)), step)
+    record = _parse_record(pod, state_match["document"] if state_match else None)
+    if record and record.kind not in TERMINATION_KINDS:
         return record.model_copy(update={"step": step})
     if pod and "deletionTimestamp" in pod["metadata"]:
-        return Failure.of(deleted(step), step)
+        return Failure.of(pod_deleted_error(step), step)
     if reason := status.get("reason"):  # such as Evicted
-        said = str(status.get("message", "")).rstrip(".") or "it does not say more"
+        detail = str(status.get("message", "")).rstrip(".") or "no message"
         return Failure.of(
             KilledError(
-                f"The node of the step {step} stopped its pod ({reason}: {said}). {RUN_AGAIN} "
-                f"environment.steps.{step}.retries does that by itself."
+                f"The node of the step {step} stopped its pod ({reason}: {detail}). {RUN_AGAIN} "
+                f"environment.steps.{step}.retries retries automatically."
             ),
             step,
         )
     if record:
         return record.model_copy(update={"step": step})
-    if stuck := of_waiting(step, problem, node):
-        return Failure.of(stuck, step)
-    code = _exit_code(pod) or (int(written["code"]) if written else None)
-    return Failure.of(_unknown(step, code, node.message if node else "", log), step)
+    if error := find_start_error(step, problem, node):
+        return Failure.of(error, step)
+    exit_code = _exit_code(pod) or (int(state_match["code"]) if state_match else None)
+    return Failure.of(_unknown_error(step, exit_code, node.message if node else "", log), step)
 
 
-def of_waiting(step: str, problem: PodProblem | None, node: PodNode | None) -> StuckError | None:
-    """Return what keeps a pod from starting, and what to change; None when nothing is known to.
+def find_start_error(step: str, problem: PodProblem | None, node: PodNode | None) -> StuckError | None:
+    """Return the error that a pod cannot start, with the keys to change; None if there is no known problem.
 
     Args:
-        step: its step.
-        problem: what its status says.
-        node: its node in the Workflow, which says less, and stays.
+        step: the step of the pod.
+        problem: the problem in the status of the pod.
+        node: its node in the Workflow, which has fewer details but outlives the pod.
     """
-    reason = problem.reason if problem else node.blocked_by if node else ""
+    reason = problem.reason if problem else node.start_blocker if node else ""
     message = problem.message if problem else f"{node.message.rstrip('.')}." if node else ""
-    kind, where = STUCK.get(reason, (None, ""))
+    kind, keys = START_ERRORS.get(reason, (None, ""))
     if kind is None:
         return None
-    own = not (node and node.driver)  # no key of the configuration says what a driver asks for
-    return kind(message + where.format(step=step) * own)
+    is_step_pod = not (node and node.driver)  # no configuration key sets the resources of a driver
+    return kind(message + keys.format(step=step) * is_step_pod)
 
 
-def deleted(step: str) -> KilledError:
-    """Return that the pod of a step was deleted."""
+def pod_deleted_error(step: str) -> KilledError:
+    """Return the error that the pod of a step was deleted."""
     return KilledError(f"The pod of the step {step} was deleted while it ran. {RUN_AGAIN}")
 
 
-def _late(step: str, pod: Json | None) -> DeadlineError:
+def _deadline_error(step: str, pod: Json | None) -> DeadlineError:
     seconds = pod["spec"].get("activeDeadlineSeconds") if pod else None
-    within = f"within {seconds} s" if seconds else "in the time that it may take"
+    limit = f"{seconds} s" if seconds else "its time limit"
     return DeadlineError(
-        f"The step {step} was stopped because it did not end {within}. Give it more time "
-        f"(environment.steps.{step}.timeout), or less to do."
+        f"The step {step} was stopped because it did not end within {limit}. Raise "
+        f"environment.steps.{step}.timeout, or reduce its work."
     )
 
 
-def _driver(node: PodNode, problem: PodProblem | None, log: Sequence[str]) -> ModelyardError:
-    if stuck := of_waiting(node.step, problem, node) if node.phase == "Pending" else None:
-        return stuck
-    said = f" ({node.message})" if node.message else ""
+def _driver_error(node: PodNode, problem: PodProblem | None, log: Sequence[str]) -> ModelyardError:
+    if error := find_start_error(node.step, problem, node) if node.phase == "Pending" else None:
+        return error
+    detail = f" ({node.message})" if node.message else ""
     return ClusterError(
-        f"The driver of Kubeflow Pipelines, which runs before the step {node.step}, failed{said}. Ask who "
-        f"operates it. {quote_end(log)}"
+        f"The driver of Kubeflow Pipelines, which runs before the step {node.step}, failed{detail}. Ask its "
+        f"administrator. {quote_end(log)}"
     )
 
 
-def _record(pod: Json | None, document: str | None) -> Failure | None:
-    """Return the record in the termination message of a container that failed."""
-    found = [document or ""]
+def _parse_record(pod: Json | None, document: str | None) -> Failure | None:
+    """Return the record in the termination message of a failed container."""
+    documents = [document or ""]
     for kind in ("initContainerStatuses", "containerStatuses"):
-        for one in pod["status"].get(kind, []) if pod else []:
-            ended = one.get("state", {}).get("terminated") or {}
-            found += [ended.get("message", "")] if ended.get("exitCode") else []
-    return next(filter(None, map(Failure.parse, found)), None)
+        for status in pod["status"].get(kind, []) if pod else []:
+            ended = status.get("state", {}).get("terminated") or {}
+            documents += [ended.get("message", "")] if ended.get("exitCode") else []
+    return next(filter(None, map(Failure.parse, documents)), None)
 
 
 def _exit_code(pod: Json | None) -> int | None:
     for kind in ("initContainerStatuses", "containerStatuses"):
-        for one in pod["status"].get(kind, []) if pod else []:
-            if code := (one.get("state", {}).get("terminated") or {}).get("exitCode"):
-                return int(code)
+        for status in pod["status"].get(kind, []) if pod else []:
+            if exit_code := (status.get("state", {}).get("terminated") or {}).get("exitCode"):
+                return int(exit_code)
     return None
 
 
-def _unknown(step: str, code: int | None, message: str, log: Sequence[str]) -> ModelyardError:
-    ended = "ended" if code is None else f"ended with exit code {code}"
-    said = f" ({message})" if message else ""
-    end = quote_end(log) if log else "Its log cannot be read from here; try `modelyard runs logs`."
-    return ModelyardError(f"The step {step} {ended}{said} outside of its work, and left no record. {end}")
+def _unknown_error(step: str, exit_code: int | None, message: str, log: Sequence[str]) -> ModelyardError:
+    ended = "ended" if exit_code is None else f"ended with exit code {exit_code}"
+    detail = f" ({message})" if message else ""
+    end = quote_end(log) if log else "Its log is not available here; try `modelyard runs logs`."
+    return ModelyardError(f"The step {step} {ended}{detail} without a failure record. {end}")

@@ -1,4 +1,4 @@
-"""What the step `explain` is told."""
+"""The input of the step `explain`."""
 
 from pydantic import Field
 
@@ -7,7 +7,7 @@ from modelyard.components.store.settings import Store
 
 
 class ExplainSpec(Spec):
-    """Whose run ended."""
+    """The model and its store."""
 
     name: str = Field(description="The model's name.")
-    store: Store = Field(description="Where models live.")
+    store: Store = Field(description="The model store.")

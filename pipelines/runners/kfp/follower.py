@@ -26,7 +26,7 @@ from modelyard.components.errors import (
 from modelyard.components.events import Event, StepChange, Waiting, parse_all
 from modelyard.components.explain.exit_task import record_end
 from modelyard.components.explain.explanation import EXIT_TASK, explanation, last_line
-from modelyard.components.explain.kfp_run import Evidence, Stuck, failure, stuck
+from modelyard.components.explain.kfp_run import Evidence, StuckPod, find_failure, find_stuck_pod
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.store import staging
 from modelyard.components.store.models import ModelStore, open_store
@@ -150,7 +150,7 @@ class RunFollower:
         while (state := self.refresh()) not in ENDED:
             self._raise_if_stuck()
             if time.monotonic() >= self._log_due:
-                node, self._log_due = self._workflow.working(), time.monotonic() + LOG_PAUSE
+                node, self._log_due = self._workflow.running_pod(), time.monotonic() + LOG_PAUSE
                 self.last_line = last_line(self._read_log(node)).strip() if node else ""
             time.sleep(runs.PAUSE)
         if state == "cancelled":
@@ -166,7 +166,7 @@ class RunFollower:
             if before is None and step.state == "waiting":
                 continue
             if before is None or (before.state, before.cached) != (step.state, step.cached):
-                node = self._workflow.own(step.name)
+                node = self._workflow.step_pod(step.name)
                 if before and node and step.state == "succeeded":
                     self._read_log(node)
                 change = step.model_dump(exclude={"name"})
@@ -209,23 +209,23 @@ class RunFollower:
         with suppress(StoreError):  # it may not be written from here
             record_end(open_objects(store), name, self.run.run_id, paragraph)
 
-    def _find_stuck_pod(self) -> Stuck | None:
+    def _find_stuck_pod(self) -> StuckPod | None:
         """Return the pod that waits, if one does: the cluster, if it is the run's, says most of it."""
         if self._archive.cluster:
             try:
-                if found := stuck(self._archive.cluster, self.run.run_id):
+                if found := find_stuck_pod(self._archive.cluster, self.run.run_id):
                     return found
             except ClusterError:
                 self._archive.cluster = None  # it may not be read from here
-        node = self._workflow.waiting()
-        error = Evidence(node).stuck if node else None
-        return Stuck(node.step, error, None) if node and error else None
+        node = self._workflow.pending_pod()
+        error = Evidence(node).start_error if node else None
+        return StuckPod(node.step, error, None) if node and error else None
 
     def _failure(self, logs: Path) -> Failure:
         """Return why the run failed, and put the log of the step into a folder."""
-        node = self._workflow.failed()
+        node = self._workflow.failed_pod()
         evidence = self._archive.evidence(node) if node else None
-        found = failure(self._workflow, evidence)
+        found = find_failure(self._workflow, evidence)
         step = found.step if found.step in STEPS else None  # else a group of them, such as the whole run
         log = None
         if evidence and evidence.log:

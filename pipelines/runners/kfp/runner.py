@@ -168,7 +168,7 @@ class KfpRun(Run):
         if end and end.state == state and end.ended >= runs.last_start_time(self._run):
             return Explanation(self.name, model, end.state, end.step, end.kind, end.text)
         archive, decided = runs.RunArchive(self._runner.backend, self.id), found.decided()
-        return kfp_run.explain(self.name, model, archive, decided=": ".join(decided or ()))
+        return kfp_run.explain(self.name, model, archive, decision=": ".join(decided or ()))
 
     def config(self) -> dict[str, Any]:
         """Return its configuration; empty when another program started it."""

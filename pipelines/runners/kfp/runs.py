@@ -195,7 +195,7 @@ class RunArchive:
                 if begun and node.step in steps and node.pod not in seen:
                     seen.add(node.pod)
                     yield node.step, self._follow_log(node) if follow else iter(self.log(node))
-            ended = (workflow.cached(step) or _succeeded(workflow.own(step)) for step in steps)
+            ended = (workflow.cached(step) or _succeeded(workflow.step_pod(step)) for step in steps)
             if not follow or workflow.ended or all(ended):
                 return
             time.sleep(PAUSE)

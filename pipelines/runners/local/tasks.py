@@ -20,7 +20,7 @@ from typing import Any
 from modelyard.components.errors import KilledError, full_disk
 from modelyard.components.explain import local_run
 from modelyard.components.explain.explanation import last_line
-from modelyard.components.explain.failure import of_process
+from modelyard.components.explain.failure import process_failure
 from modelyard.components.records import Failure
 from modelyard.components.step import VARIABLE
 from modelyard.pipelines.compile.lean_kfp import exec_python
@@ -130,7 +130,7 @@ class Tasks:
 
     def _process(self, full_command: Sequence[str], env_vars: Mapping[str, str] | None = None) -> int:
         """Run the process of the current task and return its exit code; the arguments are kfp.local's."""
-        step, record = self._current, local_run.failure_file(self._folder, self._current)
+        step, record = self._current, local_run.failure_path(self._folder, self._current)
         self._started[step] = time.monotonic()
         self._change(step, "running")
         killed_before = _oom_kills()
@@ -145,14 +145,14 @@ class Tasks:
 
     def _record(self, step: str, code: int, memory_ran_out: bool) -> None:
         """Keep the record of a failure, and write it unless the step did so itself."""
-        file = local_run.failure_file(self._folder, step)
+        file = local_run.failure_path(self._folder, step)
         found = Failure.parse(file.read_bytes()) if file.exists() else None
         if found is None and (full := full_disk(self._folder)):
             found = Failure.of(full, step)
         # a launcher that ends by itself has recorded how its pod was killed, perhaps on this machine, too
         by_kernel = memory_ran_out and code in (-signal.SIGKILL, 128 + signal.SIGKILL)
         if found is None or (by_kernel and found.kind == KilledError.__name__):
-            found = of_process(step, code, memory_ran_out, local_run.log_of(self._folder, step))
+            found = process_failure(step, code, memory_ran_out, local_run.read_log(self._folder, step))
             file.write_bytes(found.document())
         self.failures[step] = found
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from modelyard.components.errors import ClusterError, DeadlineError, OutOfMemoryError, StuckError
-from modelyard.components.explain.failure import deleted, of_pod, of_waiting
+from modelyard.components.explain.failure import find_start_error, pod_deleted_error, pod_failure
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import Cluster, connect, retry_on_conflict
 from modelyard.components.kubernetes.pod_problem import find_problem
@@ -135,7 +135,7 @@ def run_pod(
                 ended = _show_log(cluster, name, step, container, handle_line)
             if ended["exitCode"]:
                 seen = _get(cluster, name, step)
-                raise PodFailedError(of_pod(step, seen, log=log, used=last_use()))
+                raise PodFailedError(pod_failure(step, seen, log=log, used_memory=last_use()))
             messages.append(str(ended.get("message", "")))
         return messages[0]
     finally:
@@ -192,7 +192,7 @@ def _wait_for_start(
         if _has_started(_states(pod).get(container, {})):
             return pod
         if pod["status"].get("phase") == "Failed":
-            raise PodFailedError(of_pod(step, pod))
+            raise PodFailedError(pod_failure(step, pod))
         now = time.monotonic()
         found = find_problem(pod, cluster.list_events(pod), cluster.nodes)
         if found and found.reason not in since:
@@ -202,7 +202,7 @@ def _wait_for_start(
             start_timeout if not found or found.wait_limit is None else min(start_timeout, found.wait_limit)
         )
         if found and waited >= limit:
-            stuck = of_waiting(step, found, None) or StuckError(found.message)
+            stuck = find_start_error(step, found, None) or StuckError(found.message)
             raise PodFailedError(Failure.of(stuck, step))
         if not found and waited > start_timeout and not any(map(_has_started, _states(pod).values())):
             stuck = StuckError(
@@ -230,7 +230,7 @@ def _show_log(cluster: Cluster, name: str, step: str, container: str, on_line: C
 def _get(cluster: Cluster, name: str, step: str) -> Json:
     if pod := cluster.get("Pod", name):
         return pod
-    raise PodFailedError(Failure.of(deleted(step), step))
+    raise PodFailedError(Failure.of(pod_deleted_error(step), step))
 
 
 def _states(pod: Json) -> dict[str, Json]:

@@ -14,7 +14,7 @@ RECORDED = Path(__file__).parent / "recorded"
 
 
 class Recorded:
-    """The records of a run; `gone` forgets what the cluster knew, as it is after an hour."""
+    """The records of a run; with `gone`, its pods were deleted, as after an hour."""
 
     def __init__(self, name: str, gone: bool = False) -> None:
         self.found: dict[str, Any] = json.loads((RECORDED / f"{name}.json").read_text())
@@ -30,7 +30,7 @@ class Recorded:
 
     def log(self, node: PodNode) -> Sequence[str]:
         logs = self.found.get("logs", {})
-        return logs.get(node.step, self.found.get("log", []) if node.ended_badly else [])
+        return logs.get(node.step, self.found.get("log", []) if node.is_failed else [])
 
 
 @pytest.fixture

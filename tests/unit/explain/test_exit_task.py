@@ -1,4 +1,4 @@
-"""What is posted to a webhook, and that its address is repeated nowhere; with a real HTTP server."""
+"""Requests to a webhook, whose URL must not appear anywhere; with a real HTTP server."""
 
 import http.server
 import json
@@ -21,11 +21,11 @@ from modelyard.components.step import document
 from modelyard.components.store.folder import Folder
 from modelyard.components.store.settings import Store
 
-TOLD = explanation("run-1", "digits", "failed", "train", "the loss became NaN.", "TrainError")
+EXPLANATION = explanation("run-1", "digits", "failed", "train", "the loss became NaN.", "TrainError")
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Keeps what is posted to it; answers with `status`."""
+    """Records the requests and returns `status`."""
 
     status = 200
 
@@ -58,11 +58,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         found.shutdown()
 
 
-def test_what_is_posted_is_the_paragraph_and_its_parts(
-    server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_paragraph_and_its_fields_are_posted(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    assert post(TOLD.json()) is None
+    assert post(EXPLANATION.json()) is None
     assert server.posted == [
         (
             "/hooks/s3cr3t",
@@ -80,9 +78,11 @@ def test_what_is_posted_is_the_paragraph_and_its_parts(
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
-def test_a_webhook_that_does_not_take_it_is_said_and_not_asked_elsewhere(server: Server, status: int) -> None:
+def test_an_error_of_the_webhook_is_reported_and_redirects_are_not_followed(
+    server: Server, status: int
+) -> None:
     server.status = status
-    assert post(TOLD.json()) == f"The webhook was not called: it answered with status {status}."
+    assert post(EXPLANATION.json()) == f"The webhook failed: it returned status {status}."
     assert [path for path, _ in server.posted] == ["/hooks/s3cr3t"]
 
 
@@ -96,19 +96,19 @@ def test_a_webhook_that_does_not_take_it_is_said_and_not_asked_elsewhere(server:
         "http://127.0.0.1:1/s3cr3t",
     ],
 )
-def test_an_address_that_is_none_or_not_safe_or_away_is_said_without_it(
+def test_an_invalid_or_unreachable_url_is_reported_without_the_url(
     address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setenv(WEBHOOK, address)
-    problem = post(TOLD.json())
+    problem = post(EXPLANATION.json())
     assert problem is not None
     assert "s3cr3t" not in problem + caplog.text
 
 
-def test_without_a_webhook_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_webhook_nothing_is_posted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(WEBHOOK, raising=False)
-    assert post(TOLD.json()) is None
+    assert post(EXPLANATION.json()) is None
 
 
 def spec(store: Path) -> ExplainSpec:
@@ -116,28 +116,30 @@ def spec(store: Path) -> ExplainSpec:
 
 
 @pytest.fixture
-def end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[str, RunEnd | None]]:
-    """Run the exit task of the run `r1`, whose store is a folder; return what it wrote and recorded."""
+def run_exit_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], tuple[str, RunEnd | None]]:
+    """Run the exit task of the run `r1` with a store in a folder; return its text and its record."""
     monkeypatch.setenv(records.RUN_ID, "r1")
     objects = Folder(tmp_path / "models")
 
-    def end(state: str) -> tuple[str, RunEnd | None]:
+    def run_exit_task(state: str) -> tuple[str, RunEnd | None]:
         report(spec(tmp_path / "models"), "r1", state, str(tmp_path / "explanation"))
-        written = (tmp_path / "explanation").read_text()
-        return written, records.read(objects, records.end_key("digits", "r1"), RunEnd)
+        text_written = (tmp_path / "explanation").read_text()
+        return text_written, records.read(objects, records.end_key("digits", "r1"), RunEnd)
 
-    return end
+    return run_exit_task
 
 
 @pytest.fixture
-def led_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let this machine lead the run; return its folder."""
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let this machine lead the run; return the run folder."""
     (tmp_path / "r1" / "failures").mkdir(parents=True)
     monkeypatch.setenv(records.RUN_FOLDER, str(tmp_path / "r1"))
     return tmp_path / "r1"
 
 
-def decided(tmp_path: Path, outcome: Outcome | None = None, unchanged: str | None = None) -> None:
+def record_decision(tmp_path: Path, outcome: Outcome | None = None, unchanged: str | None = None) -> None:
     objects = Folder(tmp_path / "models")
     began = RunStart(
         run_id="r1",
@@ -153,46 +155,46 @@ def decided(tmp_path: Path, outcome: Outcome | None = None, unchanged: str | Non
         records.write(objects, records.outcome_key("digits", "r1"), OutcomeRecord(outcome=outcome))
 
 
-def test_an_exit_task_that_sees_nothing_of_its_run_still_says_how_it_ended(
-    end: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_exit_task_without_access_to_the_run_reports_its_state(
+    run_exit_task: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv(records.RUN_FOLDER, raising=False)
     monkeypatch.delenv("KFP_POD_NAME", raising=False)
-    written, recorded = end("FAILED")
-    assert written == "The run r1 of digits failed: `modelyard explain` may say why.\n"
+    text_written, recorded = run_exit_task("FAILED")
+    assert text_written == "The run r1 of digits failed: `modelyard explain` may show why.\n"
     assert recorded.state == "failed"
-    assert "explain is in no pod of Kubeflow Pipelines" in capsys.readouterr().out
-    assert "r1 of digits succeeded" in end("COMPLETE")[0]
+    assert "explain does not run in a pod of Kubeflow Pipelines" in capsys.readouterr().out
+    assert "r1 of digits succeeded" in run_exit_task("COMPLETE")[0]
 
 
-@pytest.mark.usefixtures("led_here")
-def test_a_webhook_that_fails_is_said_in_the_log_and_fails_nothing(
-    server: Server, end: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("run_folder")
+def test_a_failing_webhook_is_logged_and_does_not_fail_the_task(
+    server: Server, run_exit_task: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.status = 500
-    decided(tmp_path, Outcome(version=4, decision="hold", reason="it does not beat version 3"))
+    record_decision(tmp_path, Outcome(version=4, decision="hold", reason="it does not beat version 3"))
     text = "The run r1 of digits succeeded: hold: it does not beat version 3"
-    written, recorded = end("SUCCEEDED")
-    assert written == f"{text}\n"
+    text_written, recorded = run_exit_task("SUCCEEDED")
+    assert text_written == f"{text}\n"
     assert (recorded.state, recorded.text, recorded.kind) == ("succeeded", text, None)
-    said = capsys.readouterr().out
-    assert said == f"{text}\nThe webhook was not called: it answered with status 500.\n"
+    message = capsys.readouterr().out
+    assert message == f"{text}\nThe webhook failed: it returned status 500.\n"
 
 
-@pytest.mark.usefixtures("led_here")
-def test_without_a_decision_in_this_run_it_says_what_that_means(
-    end: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("run_folder")
+def test_a_run_without_a_decision_is_explained(
+    run_exit_task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fingerprint ended the run, or evaluate came from the cache and its record is gone."""
+    """fingerprint ended the run, or evaluate was cached and its record was removed."""
     monkeypatch.delenv(WEBHOOK, raising=False)
-    decided(tmp_path)
-    assert end("SUCCEEDED")[0].endswith(f"succeeded: {NO_DECISION}\n")
-    decided(tmp_path, unchanged="version 1 has the same data")
-    assert end("SUCCEEDED")[0].endswith("succeeded: unchanged: version 1 has the same data\n")
+    record_decision(tmp_path)
+    assert run_exit_task("SUCCEEDED")[0].endswith(f"succeeded: {NO_DECISION}\n")
+    record_decision(tmp_path, unchanged="version 1 has the same data")
+    assert run_exit_task("SUCCEEDED")[0].endswith("succeeded: unchanged: version 1 has the same data\n")
 
 
-def test_the_record_of_the_step_that_failed_says_why(
-    end: Any, led_here: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_record_of_the_failed_step_is_the_reason(
+    run_exit_task: Any, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(WEBHOOK, raising=False)
     error = document(DataError("No such file. Name one."), "ingest")
@@ -201,14 +203,14 @@ def test_the_record_of_the_step_that_failed_says_why(
         "ingest": error,
         "explain": document(KeyError(), "explain"),
     }.items():
-        (led_here / "failures" / f"{step}.json").write_bytes(content)
-    written, recorded = end("FAILED")
-    assert written == "The run r1 of digits failed in the step ingest: No such file. Name one.\n"
+        (run_folder / "failures" / f"{step}.json").write_bytes(content)
+    text_written, recorded = run_exit_task("FAILED")
+    assert text_written == "The run r1 of digits failed in the step ingest: No such file. Name one.\n"
     assert (recorded.state, recorded.step, recorded.kind) == ("failed", "ingest", "DataError")
 
 
-@pytest.mark.usefixtures("led_here")
-def test_a_store_that_is_away_costs_the_record_and_not_the_paragraph(
+@pytest.mark.usefixtures("run_folder")
+def test_an_unavailable_store_does_not_prevent_the_paragraph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv(WEBHOOK, raising=False)

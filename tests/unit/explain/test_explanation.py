@@ -1,8 +1,8 @@
-"""What of a log the step itself wrote."""
+"""The lines of a log that the step itself wrote."""
 
 from modelyard.components.explain.explanation import last_line, quote_end, step_lines
 
-FRAMED = [
+LOG = [
     "I1126 22:13:44.735500      15 main.go:67] Setting log level to: '1'",
     "I1126 22:13:44.735500 15 main.go:618] Got executor_input:",
     "{",
@@ -21,21 +21,21 @@ FRAMED = [
 ]
 
 
-def test_the_lines_of_a_step_are_those_without_what_kfp_and_argo_write_around_them():
-    assert list(step_lines(FRAMED)) == ["epoch 1", "epoch 2"]
-    assert last_line(FRAMED) == "epoch 2"
-    assert last_line(FRAMED[:4]) == ""
+def test_step_lines_exclude_those_of_kfp_and_argo():
+    assert list(step_lines(LOG)) == ["epoch 1", "epoch 2"]
+    assert last_line(LOG) == "epoch 2"
+    assert last_line(LOG[:4]) == ""
     fatal = (
         "F0000 00:00:1795944759.702085    7871 cpu_feature_guard.cc:227] The TensorFlow library was compiled"
     )
-    assert last_line([*FRAMED, fatal]) == fatal
+    assert last_line([*LOG, fatal]) == fatal
 
 
-def test_the_last_lines_are_quoted_as_they_are():
+def test_the_last_lines_are_quoted_verbatim():
     lines = [f"  line {number}" for number in range(9)]
-    assert quote_end([*lines, *FRAMED[-3:]]).splitlines()[1:] == lines[-5:]
+    assert quote_end([*lines, *LOG[-3:]]).splitlines()[1:] == lines[-5:]
 
 
-def test_of_a_log_without_lines_of_the_step_the_others_are_quoted():
-    assert quote_end(FRAMED[-3:]).splitlines()[1:] == FRAMED[-3:]
+def test_a_log_without_lines_of_the_step_is_quoted():
+    assert quote_end(LOG[-3:]).splitlines()[1:] == LOG[-3:]
     assert quote_end(["", ""]) == "It wrote no log."

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import DataError
-from modelyard.components.explain.failure import of_pod, of_process
+from modelyard.components.explain.failure import pod_failure, process_failure
 from modelyard.components.explain.kfp_run import Evidence
 from modelyard.components.explain.workflow import PodNode
 from modelyard.components.records import Failure
@@ -23,7 +23,7 @@ def node(message: str = EXIT_1, *, driver: bool = False, phase: str = "Failed") 
 
 
 def pod(code: int, reason: str = "Error", why: str = "", message: str = "", container: str = "main") -> Any:
-    """Return a pod whose container ended; `why` is the reason in the pod's own status."""
+    """Return a pod whose container ended; `why` is the reason in the status of the pod."""
     ended = {"exitCode": code, "reason": reason, "message": message}
     status = {"name": container, "state": {"terminated": ended}}
     return {
@@ -80,19 +80,19 @@ def deleted() -> Any:
         (None, "pod deleted", "ModelyardError", ("pod deleted",)),
     ],
 )
-def test_the_record_and_the_fields_say_the_class_and_what_to_change(
+def test_record_and_fields_give_the_error_class_and_the_remedy(
     status: Any, message: str, kind: str, parts: tuple[str, ...]
 ) -> None:
-    found = of_pod("train", status, node(message))
+    found = pod_failure("train", status, node(message))
     assert (found.kind, found.step) == (kind, "train"), found
     assert all(part in found.message for part in parts), found
 
 
-def test_a_pod_of_a_run_that_this_machine_leads_says_the_same_without_a_node() -> None:
-    """Whose artifacts are fetched and put by other containers."""
+def test_a_pod_without_a_workflow_node_gives_the_same_failure() -> None:
+    """Other containers of the pod fetch and put artifacts."""
     for container in ("fetch", "step", "put"):
-        assert of_pod("train", pod(1, message=RECORD, container=container)).kind == "DataError"
-    assert of_pod("train", pod(137, "OOMKilled"), used=150 * 2**20).message.count("150 MiB") == 1
+        assert pod_failure("train", pod(1, message=RECORD, container=container)).kind == "DataError"
+    assert pod_failure("train", pod(137, "OOMKilled"), used_memory=150 * 2**20).message.count("150 MiB") == 1
 
 
 @pytest.mark.parametrize(
@@ -105,30 +105,30 @@ def test_a_pod_of_a_run_that_this_machine_leads_says_the_same_without_a_node() -
         (1, True, "ModelyardError"),
     ],
 )
-def test_a_process_that_left_no_record_says_its_signal_or_its_exit_code(
+def test_a_process_without_a_record_fails_with_its_signal_or_exit_code(
     code: int, memory: bool, kind: str
 ) -> None:
-    found = of_process("train", code, memory, ["epoch 1", "ImportError: no"])
+    found = process_failure("train", code, memory, ["epoch 1", "ImportError: no"])
     assert found.kind == kind
     assert ("no" in found.message) == (kind == "ModelyardError") or kind != "ModelyardError"
 
 
-def test_out_of_memory_and_killed_are_told_alike_wherever_the_step_ran() -> None:
+def test_processes_and_pods_have_the_same_messages() -> None:
     remedy = "environment.steps.train.memory on a cluster, a larger machine otherwise."
-    places = (of_process("train", -9, True, []), of_pod("train", pod(137, "OOMKilled")))
-    assert all(one.message.endswith(remedy) for one in places)
-    assert of_process("train", -9, False, []).message == killed("train")
+    failures = (process_failure("train", -9, True, []), pod_failure("train", pod(137, "OOMKilled")))
+    assert all(one.message.endswith(remedy) for one in failures)
+    assert process_failure("train", -9, False, []).message == killed("train")
 
 
 def test_without_a_record_the_exit_code_and_the_last_lines_are_quoted() -> None:
     log = ["epoch 1", "epoch 2", "Fatal Python error: Segmentation fault"]
-    found = of_pod("train", pod(139), node(), log=log)
+    found = pod_failure("train", pod(139), node(), log=log)
     assert "exit code 139" in found.message
     assert found.message.endswith("\n".join(log))
 
 
-def test_a_driver_that_fails_is_not_the_steps_fault() -> None:
-    found = of_pod("train", None, node(driver=True), log=["no such host"])
+def test_a_failed_driver_is_not_blamed_on_the_step() -> None:
+    found = pod_failure("train", None, node(driver=True), log=["no such host"])
     assert "driver of Kubeflow Pipelines" in found.message
     assert "no such host" in found.message
     assert "environment.steps" not in found.message
@@ -144,15 +144,15 @@ def test_a_driver_that_fails_is_not_the_steps_fault() -> None:
         ("", "NoneType"),
     ],
 )
-def test_a_pod_that_is_gone_or_hidden_waits_for_what_its_node_says(message: str, kind: str) -> None:
-    found = Evidence(node(message, phase="Pending")).stuck
+def test_the_start_error_of_a_deleted_pod_comes_from_its_node(message: str, kind: str) -> None:
+    found = Evidence(node(message, phase="Pending")).start_error
     assert type(found).__name__ == kind
     assert str(found or message).startswith(message)
 
 
-def test_what_any_program_wrote_into_a_termination_message_is_cleaned() -> None:
+def test_termination_messages_are_sanitized() -> None:
     forged = json.dumps({**json.loads(RECORD), "message": "\x1b[2J" + 9000 * "x", "kind": "Unknown\n"})
-    found = of_pod("train", pod(1, message=forged))
+    found = pod_failure("train", pod(1, message=forged))
     assert len(found.message) <= 2000
     assert "\x1b" not in found.message
     assert Failure.parse("{}") is None

@@ -1,4 +1,4 @@
-"""How runs of Kubeflow Pipelines are explained, on recorded ones."""
+"""Explanations of recorded runs of Kubeflow Pipelines."""
 
 import json
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from modelyard.components.explain import kfp_run
 from modelyard.components.explain.exit_task import report
 from modelyard.components.explain.kfp_run import explain
 from modelyard.components.explain.spec import ExplainSpec
-from modelyard.components.explain.workflow import Workflow, node_of
+from modelyard.components.explain.workflow import Workflow, parse_pod
 from modelyard.components.store.settings import Store
 
 Run = Callable[..., Any]
 
 
-@pytest.mark.parametrize("gone", [False, True], ids=["while the pods are there", "when they are gone"])
+@pytest.mark.parametrize("gone", [False, True], ids=["with pods", "pods deleted"])
 @pytest.mark.parametrize(
-    ("name", "step", "kind", "said"),
+    ("name", "step", "kind", "message"),
     [
         (
             "data-error",
@@ -35,26 +35,26 @@ Run = Callable[..., Any]
         ("never-scheduled", "fingerprint", "DeadlineError", "exceeded workflow deadline"),
     ],
 )
-def test_a_failed_run_says_the_step_and_the_reason(
-    recorded: Run, name: str, step: str, kind: str, said: str, gone: bool
+def test_a_failed_run_has_the_step_and_the_reason(
+    recorded: Run, name: str, step: str, kind: str, message: str, gone: bool
 ) -> None:
     found = explain("r1", "digits", recorded(name, gone))
     assert (found.state, found.step, found.kind) == ("failed", step, kind)
     assert found.text.startswith(f"The run r1 of digits failed in the step {step}: ")
-    assert said in found.text
+    assert message in found.text
 
 
-def test_a_step_that_did_not_end_in_time_says_where_that_is_set(recorded: Run) -> None:
+def test_a_timeout_names_the_configuration_key(recorded: Run) -> None:
     assert "environment.steps.fingerprint.timeout" in explain("r1", "digits", recorded("too-late")).text
 
 
-def test_a_step_that_used_too_much_memory_says_its_limit_and_where_it_is_set(recorded: Run) -> None:
+def test_out_of_memory_names_the_limit_and_the_configuration_key(recorded: Run) -> None:
     text = explain("r1", "digits", recorded("out-of-memory")).text
     assert "its limit is 200 MiB" in text
     assert "environment.steps.train.memory" in text
 
 
-def test_what_the_launcher_writes_is_not_quoted(recorded: Run) -> None:
+def test_lines_of_the_launcher_are_not_quoted(recorded: Run) -> None:
     text = explain("r1", "digits", recorded("exception")).text
     assert "Extra inputs are not permitted" in text
     for noise in ("launcher_v2", "argo=true", "KFP Executor", "exit status"):
@@ -62,25 +62,26 @@ def test_what_the_launcher_writes_is_not_quoted(recorded: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "key"),
+    ("name", "message", "key"),
     [
         ("no-node", "it requests 64 cores and 512 MiB of memory", "environment.steps.fingerprint"),
         ("no-image", "modelyard/nope:1", "environment.images.fingerprint"),
     ],
 )
-def test_a_run_whose_pod_cannot_start_is_running_and_says_what_keeps_it(
-    recorded: Run, name: str, said: str, key: str
+def test_a_run_whose_pod_cannot_start_is_running_with_the_reason(
+    recorded: Run, name: str, message: str, key: str
 ) -> None:
     found = explain("r1", "digits", recorded(name))
     assert (found.state, found.step) == ("running", "fingerprint")
-    assert said in found.text
+    assert message in found.text
     assert key in found.text
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("no-node", "Unschedulable: 0/1 nodes"), ("no-image", "modelyard/nope:1: not found")]
+    ("name", "message"),
+    [("no-node", "Unschedulable: 0/1 nodes"), ("no-image", "modelyard/nope:1: not found")],
 )
-def test_its_workflow_alone_says_that_too_once_it_is_ended(recorded: Run, name: str, said: str) -> None:
+def test_the_workflow_alone_has_the_reason_after_the_end(recorded: Run, name: str, message: str) -> None:
     run = recorded(name, gone=True)
     node = run.found["workflow"]["status"]["nodes"]
     waiting = next(one for one in node.values() if one["phase"] == "Pending" and one["type"] == "Pod")
@@ -91,66 +92,66 @@ def test_its_workflow_alone_says_that_too_once_it_is_ended(recorded: Run, name: 
     for one in node.values():
         one["phase"] = "Failed" if one["phase"] == "Running" else one["phase"]
     run.found["workflow"]["status"]["phase"] = "Failed"
-    assert said in explain("r1", "digits", run).text
+    assert message in explain("r1", "digits", run).text
 
 
-def test_a_terminated_run_was_cancelled_and_did_not_fail(recorded: Run) -> None:
+def test_a_terminated_run_is_cancelled(recorded: Run) -> None:
     found = explain("r1", "digits", recorded("cancelled"))
     assert (found.state, found.step) == ("cancelled", "train")
 
 
-def test_a_run_that_succeeded_says_what_was_decided(recorded: Run) -> None:
-    found = explain("r1", "digits", recorded("rejected"), decided="reject: accuracy 0.7 is too low")
+def test_a_succeeded_run_has_the_decision(recorded: Run) -> None:
+    found = explain("r1", "digits", recorded("rejected"), decision="reject: accuracy 0.7 is too low")
     assert found.state == "succeeded"
     assert found.text == "The run r1 of digits succeeded: reject: accuracy 0.7 is too low"
 
 
-def test_an_attempt_that_is_followed_by_another_is_no_failure(recorded: Run) -> None:
+def test_a_retried_attempt_is_not_a_failure(recorded: Run) -> None:
     run = recorded("lost-pod")
     assert [one.phase for one in run.workflow().pods() if one.step == "train" and not one.driver] == [
         "Error",
         "Succeeded",
     ]
-    assert run.workflow().failed() is None
-    assert run.workflow().own("train").phase == "Succeeded"
+    assert run.workflow().failed_pod() is None
+    assert run.workflow().step_pod("train").phase == "Succeeded"
 
 
-def test_a_lost_pod_is_no_failure_while_another_attempt_may_come(recorded: Run) -> None:
+def test_a_lost_pod_is_not_a_failure_before_the_last_attempt(recorded: Run) -> None:
     run = recorded("lost-pod")
     nodes = run.found["workflow"]["status"]["nodes"]
     (second,) = [key for key, one in nodes.items() if one["displayName"] == "executor(1)"]
     del nodes[second]
-    assert run.workflow().failed().message == "pod deleted"
+    assert run.workflow().failed_pod().message == "pod deleted"
     (task,) = [one for one in nodes.values() if one["displayName"] == "train" and one["type"] == "Retry"]
     task["phase"] = "Running"
-    assert run.workflow().failed() is None
+    assert run.workflow().failed_pod() is None
 
 
-def test_the_exit_task_knows_of_a_failure_before_the_workflow_has_ended(recorded: Run) -> None:
+def test_the_exit_task_sees_a_failure_before_the_workflow_ends(recorded: Run) -> None:
     run = recorded("data-error")
     run.found["workflow"]["status"]["phase"] = "Running"
     assert explain("r1", "digits", run, succeeded=False).step == "fingerprint"
 
 
-def test_a_pod_is_called_as_argo_calls_it(recorded: Run) -> None:
+def test_pods_have_the_names_of_argo(recorded: Run) -> None:
     names = {one.pod: one for one in recorded("out-of-memory").workflow().pods()}
     pod = recorded("out-of-memory").found["pod"]
     assert names[pod["metadata"]["name"]].step == "train"
 
 
-def test_a_pod_says_itself_for_which_step_it_works(recorded: Run) -> None:
+def test_the_step_is_parsed_from_the_annotation_of_a_pod(recorded: Run) -> None:
     pod = recorded("no-node").found["pod"]
-    assert (node_of(pod).step, node_of(pod).driver) == ("fingerprint", False)
+    assert (parse_pod(pod).step, parse_pod(pod).driver) == ("fingerprint", False)
     pod["metadata"]["annotations"]["workflows.argoproj.io/node-name"] = "w.root.condition-1.train-driver"
-    assert (node_of(pod).step, node_of(pod).driver) == ("train", True)
+    assert (parse_pod(pod).step, parse_pod(pod).driver) == ("train", True)
 
 
-def test_a_controller_without_a_retry_strategy_numbers_no_nodes(recorded: Run) -> None:
+def test_nodes_without_attempt_numbers_are_parsed(recorded: Run) -> None:
     text = json.dumps(recorded("data-error").found["workflow"]).replace("(0)", "")
-    assert Workflow(json.loads(text)).failed().step == "fingerprint"
+    assert Workflow(json.loads(text)).failed_pod().step == "fingerprint"
 
 
-def test_a_workflow_without_nodes_is_a_run_that_has_not_begun() -> None:
+def test_a_workflow_without_nodes_is_running() -> None:
     class Empty:
         def workflow(self) -> Workflow:
             return Workflow({"metadata": {"name": ""}})
@@ -163,7 +164,7 @@ class Cluster:
 
     namespace, nodes = "kubeflow", ()
 
-    def __init__(self, found: dict[str, Any], label: str = kfp_run.WORKFLOW) -> None:
+    def __init__(self, found: dict[str, Any], label: str = kfp_run.WORKFLOW_LABEL) -> None:
         self.found, self.label = found, label
 
     def get(self, kind: str, name: str) -> Any:
@@ -180,7 +181,7 @@ class Cluster:
 
 @pytest.fixture
 def exit_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cluster], str]:
-    """Return the paragraph that the exit task writes on a cluster."""
+    """Return the paragraph of the exit task on a cluster."""
     (tmp_path / "namespace").write_text("kubeflow")
     monkeypatch.setattr(kfp_run, "NAMESPACE", tmp_path / "namespace")
     monkeypatch.setenv(kfp_run.POD_NAME, "own")
@@ -195,18 +196,18 @@ def exit_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Clus
     return run
 
 
-def test_the_exit_task_reads_the_workflow_that_its_pod_belongs_to(recorded: Run, exit_task: Any) -> None:
+def test_the_exit_task_reads_the_workflow_of_its_pod(recorded: Run, exit_task: Any) -> None:
     text = exit_task(Cluster(recorded("out-of-memory").found))
     assert text.startswith("The run r1 of digits failed in the step train: ")
     assert "200 MiB" in text
 
 
-def test_an_exit_task_without_a_workflow_still_says_that_the_run_failed(exit_task: Any) -> None:
+def test_an_exit_task_without_a_workflow_reports_the_failure(exit_task: Any) -> None:
     for cluster in (Cluster({}), Cluster({}, label="another")):
         assert exit_task(cluster).startswith("The run r1 of digits failed: ")
 
 
-def test_a_log_that_may_not_be_read_is_no_log(recorded: Run, exit_task: Any) -> None:
+def test_a_forbidden_log_is_empty(recorded: Run, exit_task: Any) -> None:
     class Forbidden(Cluster):
         def stream_log(self, _pod: str, _container: str) -> Any:
             raise ClusterError("forbidden")
@@ -220,8 +221,8 @@ def test_a_pod_without_a_node_or_an_image_is_stuck(recorded: Run) -> None:
             assert (labels, fields) == ("pipeline/runid=7", "status.phase=Pending")
             return [self.found["pod"]]
 
-    found = kfp_run.stuck(Pending(recorded("no-image").found), "7")  # type: ignore[arg-type]
+    found = kfp_run.find_stuck_pod(Pending(recorded("no-image").found), "7")  # type: ignore[arg-type]
     assert (found.step, found.wait_limit) == ("fingerprint", 0.0)
     assert "environment.images.fingerprint" in str(found.error)
     running = {**recorded("no-image").found["pod"], "status": {"phase": "Pending"}}
-    assert kfp_run.stuck(Pending({"pod": running}), "7") is None  # type: ignore[arg-type]
+    assert kfp_run.find_stuck_pod(Pending({"pod": running}), "7") is None  # type: ignore[arg-type]

@@ -125,7 +125,7 @@ def test_a_step_that_fails_leaves_a_record(run: Run, how: str, kind: str, said: 
     tasks, _ = run(how)
     assert [step.state for step in tasks.steps()] == ["succeeded", "skipped", "failed", "skipped"]
     folder = tasks.log("train").parents[1]
-    found = local_run.failure(folder)
+    found = local_run.find_failure(folder)
     assert found is not None
     assert (found.step, found.kind) == ("train", kind)
     assert said in found.message
@@ -156,7 +156,7 @@ def test_only_what_the_kernel_may_have_killed_is_out_of_memory(
     """Another process of the machine may have been killed for its memory meanwhile."""
     kills = itertools.count()
     monkeypatch.setattr("modelyard.pipelines.runners.local.tasks._oom_kills", lambda: next(kills))
-    found = local_run.failure(run(how)[0].log("train").parents[1])
+    found = local_run.find_failure(run(how)[0].log("train").parents[1])
     assert found is not None
     assert found.kind == kind
 
