@@ -338,8 +338,10 @@ class RolloutController:
             number = champion.version
             try:
                 stable, pinned = self.platform.status().stable, self._pin(number)
-                given = servers if servers and servers.version == number else None
-                self._write_stable(given or self._describe_servers(number, champion.digest), stable, pinned)
+                matching = servers if servers and servers.version == number else None
+                self._write_stable(
+                    matching or self._describe_servers(number, champion.digest), stable, pinned
+                )
             except Superseded:
                 continue  # another rollout moved the pointer
             except UnreachableError:
@@ -398,10 +400,10 @@ class RolloutController:
 
     def _withdraw_and_record(self, version: int, before: int, token: str, error: BaseException) -> str:
         """Withdraw the candidate and record the attempt, if possible; return what serves now."""
-        what = "deployed" if version == before else "promoted"
-        why = str(error) if isinstance(error, ModelyardError) else describe(error)
-        why = "it was interrupted" if isinstance(error, KeyboardInterrupt) else why
-        self.log(f"rolling back: {why}")
+        verb = "deployed" if version == before else "promoted"
+        cause = str(error) if isinstance(error, ModelyardError) else describe(error)
+        cause = "it was interrupted" if isinstance(error, KeyboardInterrupt) else cause
+        self.log(f"rolling back: {cause}")
         stable = "stable is unchanged"
         with ignore_sigterm():
             with suppress(ClusterError, StoreError):
@@ -410,15 +412,15 @@ class RolloutController:
                 serves = "the champion is" if self.platform.follows_pointer else "stable serves"
                 stable = f"{serves} version {servers.version} as before" if servers else "there is no stable"
             with suppress(StoreError):
-                self.models.record_attempt(self.name, version, reason=f"not {what}: {why}", by=self.by)
-        return f"Version {version} was not {what}, and {stable}."
+                self.models.record_attempt(self.name, version, reason=f"not {verb}: {cause}", by=self.by)
+        return f"Version {version} was not {verb}, and {stable}."
 
-    def _revert_pointer(self, stable: Servers | None, version: int, before: int, why: str) -> str:
+    def _revert_pointer(self, stable: Servers | None, version: int, before: int, cause: str) -> str:
         """Make `before` the champion again and restore stable; return the result."""
         if before == version:
             return self._restore(stable)
         try:
-            self._move_pointer(before, version, why, "rollback")
+            self._move_pointer(before, version, cause, "rollback")
         except ConflictError:
             return self._follow_other_champion()
         except StoreError as error:

@@ -40,10 +40,10 @@ def _forbidden(match: re.Match[str]) -> str:
     user = match["user"].removeprefix("system:serviceaccount:").replace(":", "/")
     kind = "service account" if match["user"].startswith("system:serviceaccount:") else "user"
     resource = f"{match['resource']}.{match['group']}" if match["group"] else match["resource"]
-    where = f"in the namespace {match['namespace']}" if match["namespace"] else "in the cluster"
+    scope = f"in the namespace {match['namespace']}" if match["namespace"] else "in the cluster"
     role = "Role" if match["namespace"] else "ClusterRole"
     rule = f'apiGroups: ["{match["group"]}"], resources: ["{match["resource"]}"], verbs: ["{match["verb"]}"]'
     return (
-        f"The {kind} {user} may not {match['verb']} {resource} {where}. Add the rule {{{rule}}} to a {role} "
+        f"The {kind} {user} may not {match['verb']} {resource} {scope}. Add the rule {{{rule}}} to a {role} "
         f"that is bound to it, or apply modelyard's roles again (manifests/)."
     )

@@ -91,7 +91,9 @@ def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
             raise _no_cluster(describe(error)) from error
         finally:
             logging.getLogger().removeHandler(logged)
-        if message := " ".join(one.getMessage() for one in logged.buffer if one.levelno >= logging.ERROR):
+        if message := " ".join(
+            record.getMessage() for record in logged.buffer if record.levelno >= logging.ERROR
+        ):
             reason = shorten(message, MAXIMUM_MESSAGE, placeholder=" …").rstrip(".")
             raise ClusterError(
                 f"The login to the cluster in KUBECONFIG fails: {reason}. Log in again."
@@ -117,7 +119,7 @@ def _check_reachable() -> None:
         (file,) = files
         config = yaml.safe_load(file.read_bytes())
         contexts, clusters = (
-            {one["name"]: one[kind] for one in config[f"{kind}s"]} for kind in ("context", "cluster")
+            {entry["name"]: entry[kind] for entry in config[f"{kind}s"]} for kind in ("context", "cluster")
         )
         cluster = clusters[contexts[config["current-context"]]["cluster"]]
         url = urlsplit(cluster["server"])
@@ -135,14 +137,14 @@ def _kubeconfig() -> str:
     return os.environ.get("KUBECONFIG") or "~/.kube/config"
 
 
-def _no_cluster(why: str) -> ClusterError:
-    return ClusterError(f"There is no cluster: {why} Set KUBECONFIG, or create ~/.kube/config.")
+def _no_cluster(reason: str) -> ClusterError:
+    return ClusterError(f"There is no cluster: {reason} Set KUBECONFIG, or create ~/.kube/config.")
 
 
 def _unreachable(server: str, error: Exception) -> ClusterError:
-    why = " ".join(str(error).split()).rstrip(".")
+    reason = " ".join(str(error).split()).rstrip(".")
     return ClusterError(
-        f"The cluster {server} does not answer: {why}. Check that it runs, and the file in KUBECONFIG."
+        f"The cluster {server} does not answer: {reason}. Check that it runs, and the file in KUBECONFIG."
     )
 
 
@@ -229,10 +231,10 @@ class Cluster:
         """
         path = f"{PATHS['Node']}/{pod['spec']['nodeName']}/proxy/stats/summary"
         summary = self._json("GET", path, query=[("only_cpu_and_memory", "true")])
-        for one in summary["pods"]:
-            if one["podRef"]["uid"] == pod["metadata"]["uid"]:
-                used = {each["name"]: each.get("memory", {}) for each in one.get("containers", [])}
-                return float(used.get(container, {}).get("workingSetBytes", 0)) or None
+        for stats in summary["pods"]:
+            if stats["podRef"]["uid"] == pod["metadata"]["uid"]:
+                memory = {item["name"]: item.get("memory", {}) for item in stats.get("containers", [])}
+                return float(memory.get(container, {}).get("workingSetBytes", 0)) or None
         return None
 
     def stream_log(self, pod: str, container: str, skip: int = 0, ended: bool = False) -> Iterator[str]:
@@ -294,14 +296,14 @@ class Cluster:
                         return 504, f"no answer within {TIMEOUT[1]:g} s".encode()
                     if error.status is None:
                         raise
-                    if (why := error.from_api_server) is None:
+                    if (message := error.from_api_server) is None:
                         return error.status, error.body
                     if error.status in (401, 403):
                         raise
                     if error.status not in RETRIED_STATUSES or time.monotonic() >= deadline:
                         raise NoServerError(
-                            f"The cluster has no server of {name} in {self.namespace}: {why.rstrip('.')}. "
-                            f"See `modelyard rollout status {name} -e ENV`."
+                            f"The cluster has no server of {name} in {self.namespace}: "
+                            f"{message.rstrip('.')}. See `modelyard rollout status {name} -e ENV`."
                         ) from error
                 time.sleep(RETRY_INTERVAL)
 

@@ -54,19 +54,19 @@ def find_problem(
     """
     if scheduled := _condition(pod, "PodScheduled", "False"):
         if scheduled.get("reason") == "Unschedulable":
-            said = scheduled.get("message", "")
-            message, wait_limit = explain_unschedulable(pod, said, events, nodes)
+            scheduler = scheduled.get("message", "")
+            message, wait_limit = explain_unschedulable(pod, scheduler, events, nodes)
             return PodProblem(reason="Unschedulable", message=message, wait_limit=wait_limit)
         return None
     if pod["status"].get("phase") == "Pending" and (missing := _missing_secret(events)):
         message = f"Pod {_name(pod)} cannot start: {missing}. Create it, or correct its name."
         return PodProblem(reason="FailedMount", message=message, wait_limit=SECRET_TIMEOUT)
     for status in _statuses(pod):
-        if found := _container_problem(pod, status, memory_used):
-            return found
+        if problem := _container_problem(pod, status, memory_used):
+            return problem
     if pod["status"].get("phase") == "Failed":
-        why = pod["status"].get("message") or pod["status"].get("reason") or "no reason given"
-        return PodProblem(reason="Failed", message=f"Pod {_name(pod)} failed: {why.rstrip('.')}.")
+        reason = pod["status"].get("message") or pod["status"].get("reason") or "no reason given"
+        return PodProblem(reason="Failed", message=f"Pod {_name(pod)} failed: {reason.rstrip('.')}.")
     return None
 
 
@@ -92,30 +92,30 @@ def count_restarts(pod: Json) -> int:
 def describe_unready(pod: Json, events: Sequence[Json], seconds: float) -> str:
     """Return the message that a running pod was not ready in time, with the last probe failure."""
     probes = [event["message"] for event in events if event.get("reason") == "Unhealthy"]
-    said = f": {probes[-1].strip().rstrip('.')}" if probes else ""
+    failure = f": {probes[-1].strip().rstrip('.')}" if probes else ""
     return (
-        f"Pod {_name(pod)} was not ready within {seconds:g} s{said}. See its log; raise "
+        f"Pod {_name(pod)} was not ready within {seconds:g} s{failure}. See its log; raise "
         "rollout.ready_timeout if it only needs longer."
     )
 
 
 def _missing_secret(events: Sequence[Json]) -> str | None:
     """Return the missing Secret, ConfigMap or key that the last failed mount names."""
-    said = [event["message"] for event in events if event.get("reason") == "FailedMount"][-1:]
-    found = MISSING_OBJECT.search(said[0]) if said else None
-    return found[0] if found else None
+    failures = [event["message"] for event in events if event.get("reason") == "FailedMount"][-1:]
+    match = MISSING_OBJECT.search(failures[0]) if failures else None
+    return match[0] if match else None
 
 
 def _container_problem(pod: Json, status: Json, memory_used: float | None) -> PodProblem | None:
     waiting = status.get("state", {}).get("waiting", {})
-    reason, said = waiting.get("reason", ""), waiting.get("message", "")
+    reason, status_message = waiting.get("reason", ""), waiting.get("message", "")
     if reason in PULL_REASONS:
-        return _image_problem(pod, status["image"], reason, said)
+        return _image_problem(pod, status["image"], reason, status_message)
     if reason in CREATE_REASONS:
         return PodProblem(
             reason=reason,
             message=f"Container {status['name']} of pod {_name(pod)} cannot be created: "
-            f"{said.split(' (pod:')[0] or reason}. Correct the image or the pod's references.",
+            f"{status_message.split(' (pod:')[0] or reason}. Correct the image or the pod's references.",
             wait_limit=0.0,
         )
     ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
@@ -126,9 +126,9 @@ def _container_problem(pod: Json, status: Json, memory_used: float | None) -> Po
     return _crash_problem(pod, status, ended, reason == "CrashLoopBackOff")
 
 
-def _image_problem(pod: Json, image: str, reason: str, said: str) -> PodProblem:
-    permanent = reason in ("InvalidImageName", "ErrImageNeverPull") or bool(PERMANENT.search(said))
-    cause = said.rsplit("desc = ", 1)[-1] or reason
+def _image_problem(pod: Json, image: str, reason: str, status_message: str) -> PodProblem:
+    permanent = reason in ("InvalidImageName", "ErrImageNeverPull") or bool(PERMANENT.search(status_message))
+    cause = status_message.rsplit("desc = ", 1)[-1] or reason
     return PodProblem(
         reason="ImagePull",
         message=f"Image {image} of pod {_name(pod)} cannot be pulled: {cause.rstrip('.')}. Push it "
@@ -139,23 +139,23 @@ def _image_problem(pod: Json, image: str, reason: str, said: str) -> PodProblem:
 
 def _memory_problem(pod: Json, container: str, memory_used: float | None) -> PodProblem:
     containers = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
-    spec = next(one for one in containers if one["name"] == container)
+    spec = next(item for item in containers if item["name"] == container)
     limit = spec.get("resources", {}).get("limits", {}).get("memory")
     cause = f"its limit is {format_bytes(parse_quantity(limit))}" if limit else "its node ran out of memory"
-    seen = f", and it last used {format_bytes(memory_used)}" if memory_used else ""
+    usage = f", and it last used {format_bytes(memory_used)}" if memory_used else ""
     return PodProblem(
         reason=OUT_OF_MEMORY,
         message=f"Container {container} of pod {_name(pod)} was killed because it used too much memory: "
-        f"{cause}{seen}. Give it more memory, or use a smaller model or batch.",
+        f"{cause}{usage}. Give it more memory, or use a smaller model or batch.",
         wait_limit=0.0,
-        detail=f"{cause}{seen}",
+        detail=f"{cause}{usage}",
     )
 
 
 def _crash_problem(pod: Json, status: Json, ended: Json, looping: bool) -> PodProblem:
     record = Failure.parse(ended.get("message", ""))
-    said = record.message if record else ended.get("message", "")
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    log_message = record.message if record else ended.get("message", "")
+    lines = [line.strip() for line in log_message.splitlines() if line.strip()]
     log_end = " | ".join(lines[-LOG_LINES:]).rstrip(".") or "nothing"
     times = status.get("restartCount", 0) + ("terminated" in status.get("state", {}))
     frequency = "once" if times == 1 else f"{times} times"
@@ -174,7 +174,14 @@ def _statuses(pod: Json) -> Iterator[Json]:
 
 def _condition(pod: Json, kind: str, status: str) -> Json | None:
     conditions = pod["status"].get("conditions", [])
-    return next((one for one in conditions if one["type"] == kind and one["status"] == status), None)
+    return next(
+        (
+            condition
+            for condition in conditions
+            if condition["type"] == kind and condition["status"] == status
+        ),
+        None,
+    )
 
 
 def _name(pod: Json) -> str:

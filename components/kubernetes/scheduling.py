@@ -90,7 +90,8 @@ def _taints(node: Json, pod: Json) -> list[str]:
     return [
         f"{taint['key']}={taint.get('value', '')}:{taint['effect']}"
         for taint in node["spec"].get("taints", [])
-        if taint["effect"] != "PreferNoSchedule" and not any(_tolerates(one, taint) for one in tolerations)
+        if taint["effect"] != "PreferNoSchedule"
+        and not any(_tolerates(toleration, taint) for toleration in tolerations)
     ]
 
 

@@ -100,8 +100,8 @@ class RecurringRuns:
 
     def pause(self, name: str) -> None:
         """Disable the recurring run."""
-        for one in self._require_named(name):
-            self._disable(one)
+        for recurring_run in self._require_named(name):
+            self._disable(recurring_run)
 
     def resume(self, name: str) -> None:
         """Enable the recurring run.
@@ -175,7 +175,7 @@ class RecurringRuns:
                 action = "nothing"
             return AppliedSchedule(action=action, changes=changes, notes=desired.notes, **common)
         notes = desired.notes
-        if any(one.enabled and _is_frequent(one) for one in existing):
+        if any(recurring_run.enabled and _is_frequent(recurring_run) for recurring_run in existing):
             notes += (
                 f'The old schedule "{last.cron}" is due more often than every {FREQUENT_MINUTES} minutes: it '
                 "is disabled before the new one is created, and a run may be skipped.",
@@ -189,19 +189,19 @@ class RecurringRuns:
         Raises:
             ConflictError: another command created a later one, which is kept.
         """
-        for one in existing:
-            if one.enabled and (one is not existing[-1] or _is_frequent(one)):
-                self._disable(one)
-            elif one.enabled:
-                self._wait_for_due_time(one)
-        desired_run, before = ManagedRecurringRun(body), {one.id for one in existing}
+        for recurring_run in existing:
+            if recurring_run.enabled and (recurring_run is not existing[-1] or _is_frequent(recurring_run)):
+                self._disable(recurring_run)
+            elif recurring_run.enabled:
+                self._wait_for_due_time(recurring_run)
+        desired_run, before = ManagedRecurringRun(body), {recurring_run.id for recurring_run in existing}
         submission.create_once(
             lambda: self.backend.recurring_runs.recurring_run_service_create_recurring_run(body),
             lambda: next(
                 (
-                    one.run
-                    for one in self._list_named(desired_run.name)
-                    if one.sha256 == desired_run.sha256 and one.id not in before
+                    recurring_run.run
+                    for recurring_run in self._list_named(desired_run.name)
+                    if recurring_run.sha256 == desired_run.sha256 and recurring_run.id not in before
                 ),
                 None,
             ),
@@ -217,41 +217,43 @@ class RecurringRuns:
 
     def _delete(self, old: list[ManagedRecurringRun]) -> None:
         """Delete recurring runs; their runs in progress are not affected."""
-        for one in old:
-            if one.enabled:
-                self._disable(one)
-        if any(self._find_due_time(one) or self._ended_recently(one) for one in old):
+        for recurring_run in old:
+            if recurring_run.enabled:
+                self._disable(recurring_run)
+        if any(
+            self._find_due_time(recurring_run) or self._ended_recently(recurring_run) for recurring_run in old
+        ):
             with self.console.status("waiting a minute, until runs that just started are recorded"):
                 time.sleep(MARGIN.total_seconds())
-        for one in old:
+        for recurring_run in old:
             with suppress(NotFoundError):  # deleted by another command
                 self.backend.recurring_runs.recurring_run_service_delete_recurring_run(
-                    one.id, propagation_policy="ORPHAN"
+                    recurring_run.id, propagation_policy="ORPHAN"
                 )
 
-    def _disable(self, one: ManagedRecurringRun) -> None:
+    def _disable(self, recurring_run: ManagedRecurringRun) -> None:
         with suppress(NotFoundError):
-            self.backend.recurring_runs.recurring_run_service_disable_recurring_run(one.id)
+            self.backend.recurring_runs.recurring_run_service_disable_recurring_run(recurring_run.id)
 
-    def _wait_for_due_time(self, one: ManagedRecurringRun) -> None:
+    def _wait_for_due_time(self, recurring_run: ManagedRecurringRun) -> None:
         """Wait until no run is due within a minute, so that none starts twice."""
-        if due := self._find_due_time(one):
+        if due := self._find_due_time(recurring_run):
             with self.console.status(f"waiting until a minute after {due:%H:%M}, when a run is due"):
                 time.sleep((due + MARGIN - self.now()).total_seconds())
 
-    def _find_due_time(self, one: ManagedRecurringRun) -> datetime | None:
+    def _find_due_time(self, recurring_run: ManagedRecurringRun) -> datetime | None:
         """Return the due time within a minute of now, or None."""
         now = self.now()
-        due = next(CronSim(one.cron, now - MARGIN))
+        due = next(CronSim(recurring_run.cron, now - MARGIN))
         return due if due < now + MARGIN else None
 
-    def _ended_recently(self, one: ManagedRecurringRun) -> bool:
+    def _ended_recently(self, recurring_run: ManagedRecurringRun) -> bool:
         """Return whether a run ended within a minute, which may have started a waiting one."""
         page = self.backend.runs.run_service_list_runs(
-            experiment_id=one.run.experiment_id,
+            experiment_id=recurring_run.run.experiment_id,
             page_size=LATEST_RUNS,
             sort_by="created_at desc",
-            filter=equals_filter("recurring_run_id", one.id),
+            filter=equals_filter("recurring_run_id", recurring_run.id),
         )
         since = self.now() - MARGIN
         return any(run.finished_at and run.finished_at > since for run in page.runs or ())
@@ -259,7 +261,7 @@ class RecurringRuns:
     def _require_named(self, name: str) -> list[ManagedRecurringRun]:
         if runs := self._list_named(name):
             return runs
-        others = ", ".join(one.name for one in self.list_all())
+        others = ", ".join(recurring_run.name for recurring_run in self.list_all())
         raise NotFoundError(
             f"There is no schedule {name} at {self.backend.endpoint}; its schedules are {others or 'none'}. "
             "`modelyard schedule apply CONFIG -e ENV` creates one."
@@ -291,7 +293,7 @@ def _sort_by_creation(runs: Iterable[ManagedRecurringRun]) -> list[ManagedRecurr
     return sorted(runs, key=lambda run: (run.run.created_at, run.id))
 
 
-def _is_frequent(one: ManagedRecurringRun) -> bool:
+def _is_frequent(recurring_run: ManagedRecurringRun) -> bool:
     """Return whether due times are less than FREQUENT_MINUTES apart."""
-    minutes = sorted(CronSim(one.cron, datetime.now()).minutes)
+    minutes = sorted(CronSim(recurring_run.cron, datetime.now()).minutes)
     return any(after - before < FREQUENT_MINUTES for before, after in pairwise([*minutes, minutes[0] + 60]))

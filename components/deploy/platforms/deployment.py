@@ -100,7 +100,9 @@ class DeploymentPlatform(ModelPods):
         loading = [*filter(None, (stable, candidate)), *filter(is_active, pods)]
         if candidate and is_terminating(candidate):
             candidate = None
-        why = [*self._problems("stable", stable), *self._problems("candidate", candidate)] if problems else []
+        messages = (
+            [*self._problems("stable", stable), *self._problems("candidate", candidate)] if problems else []
+        )
         return Status(
             stable=_servers_of(stable, pods) if stable else None,
             candidate=_servers_of(candidate, pods) if candidate else None,
@@ -110,7 +112,7 @@ class DeploymentPlatform(ModelPods):
             and any(is_ready(pod) and objects.track(pod) == "stable" for pod in pods),
             heartbeat=objects.last_heartbeat(candidate) if candidate else None,
             loaded=frozenset(filter(None, map(objects.version, loading))),
-            problems=tuple(why),
+            problems=tuple(messages),
         )
 
     def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:

@@ -176,15 +176,15 @@ def selector(name: str, track: Track | None = None, version: int | None = None) 
     return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
-def version(found: Json) -> int:
+def version(item: Json) -> int:
     """Return the version label of a Deployment or pod; 0 without one."""
-    label = _label(found, VERSION_LABEL)
+    label = _label(item, VERSION_LABEL)
     return int(label) if label.isdecimal() else 0
 
 
-def track(found: Json) -> str:
+def track(item: Json) -> str:
     """Return the track label of a Deployment or pod; empty without one."""
-    return _label(found, TRACK_LABEL)
+    return _label(item, TRACK_LABEL)
 
 
 def is_made_from(deployment: Json, pod: Json) -> bool:
@@ -199,13 +199,13 @@ def image(template: Json) -> str:
     return str(template["spec"]["containers"][0]["image"])
 
 
-def annotation(found: Json, key: str) -> str:
+def annotation(item: Json, key: str) -> str:
     """Return an annotation of an object; empty without one."""
-    return str((found["metadata"].get("annotations") or {}).get(key, ""))
+    return str((item["metadata"].get("annotations") or {}).get(key, ""))
 
 
-def _label(found: Json, key: str) -> str:
-    return str(found["metadata"].get("labels", {}).get(key, ""))
+def _label(item: Json, key: str) -> str:
+    return str(item["metadata"].get("labels", {}).get(key, ""))
 
 
 def _server_labels(name: str, version: int) -> dict[str, str]:

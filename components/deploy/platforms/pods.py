@@ -78,17 +78,17 @@ class ModelPods:
         Raises:
             Superseded: it belongs to another rollout.
         """
-        found = self.deployment("candidate")
-        if found is None or is_terminating(found):
+        deployment = self.deployment("candidate")
+        if deployment is None or is_terminating(deployment):
             raise superseded_error(self.name, None)
-        if objects.annotation(found, objects.TOKEN_ANNOTATION) != token:
-            raise superseded_error(self.name, objects.version(found))
-        return found
+        if objects.annotation(deployment, objects.TOKEN_ANNOTATION) != token:
+            raise superseded_error(self.name, objects.version(deployment))
+        return deployment
 
     def pods(self, track: Track, version: int | None = None) -> list[Json]:
         """Return the pods of a track or a version that neither ended nor are terminating."""
-        found = self.cluster.list_objects("Pod", objects.selector(self.name, track, version))
-        return [pod for pod in found if is_active(pod) and not is_terminating(pod)]
+        pods = self.cluster.list_objects("Pod", objects.selector(self.name, track, version))
+        return [pod for pod in pods if is_active(pod) and not is_terminating(pod)]
 
     def ready_pods(self, track: Track, version: int | None = None) -> list[Json]:
         """Return the ready pods of a track or a version."""
@@ -165,9 +165,9 @@ def _is_current(deployment: Json) -> bool:
     return bool(deployment.get("status", {}).get("observedGeneration", 0) >= generation)
 
 
-def is_terminating(found: Json) -> bool:
+def is_terminating(item: Json) -> bool:
     """Return whether an object is being deleted."""
-    return "deletionTimestamp" in found["metadata"]
+    return "deletionTimestamp" in item["metadata"]
 
 
 def is_active(pod: Json) -> bool:
